@@ -1,0 +1,239 @@
+"""Values as bytes: canonical requests and their keys, and responses as a store keeps them.
+
+A key is the SHA-256 of everything that decides an answer: the mapping's version, the provider, the address,
+the api version, the headers that are no credential, which sample it is, and the canonical request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import LLMError, Malformed
+from llmhub.core.types import (
+    Choice,
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    FinishReason,
+    Image,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from llmhub.core.provider import Endpoint, Provider
+
+MAPPING_VERSION: Final = 1
+"""Raised when a wire's reading or writing changes meaning, so that old answers are not served for new questions."""
+VALUE_VERSION: Final = 1
+"""Version of a stored response's layout: the first byte of `encode_response`."""
+
+_CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
+CREDENTIALS: Final = frozenset(
+    {"authorization", "api-key", "x-api-key", "x-goog-api-key", "x-amz-security-token", "proxy-authorization", "cookie"}
+)
+"""Header names that say who asks, not what: they stay out of keys, logs and stores."""
+
+
+def canonical(request: CompletionRequest) -> bytes:
+    """Give the one byte form of a request: fields in their declared order, mappings sorted by key.
+
+    Law: equal requests have equal bytes, and any field that differs changes them.
+
+    Examples
+    --------
+    >>> from llmhub.core.types import Message
+    >>> ask = CompletionRequest(model="m", messages=(Message("user", "hi"),), extra={"b": 1, "a": 2})
+    >>> canonical(ask)[-45:]
+    b'"extra":{"a":2,"b":1},"unsupported":"error"}}'
+    """
+    return _CANONICAL.encode(_tagged(request))
+
+
+def _tagged(request: CompletionRequest) -> object:
+    """Mark each part with its kind, since two kinds may have the same fields."""
+    messages = request.messages
+    if all(len(message.parts) == 1 and type(message.parts[0]) is Text for message in messages):
+        return {"request": request}
+    kinds = [[type(part).__name__ for part in message.parts] for message in messages]
+    return {"kinds": kinds, "request": request}
+
+
+Keyer: TypeAlias = Callable[[CompletionRequest, int], bytes]
+
+
+def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
+    """Make the function that keys requests to one address: ``keyer(p, e)(request, sample)``.
+
+    What does not change from request to request is hashed once.
+    """
+    head = hashlib.sha256(
+        _CANONICAL.encode(
+            [
+                MAPPING_VERSION,
+                provider.name,
+                provider.wire.name,
+                endpoint.base_url or provider.base_url,
+                endpoint.api_version,
+                endpoint.region,
+                sorted((k.lower(), v) for k, v in endpoint.headers.items() if k.lower() not in CREDENTIALS),
+            ]
+        )
+    )
+    located: dict[str, bytes] = {}
+
+    def key(request: CompletionRequest, sample: int = 0) -> bytes:
+        url = located.get(request.model)
+        if url is None:
+            url = located[request.model] = _CANONICAL.encode(provider.locate(endpoint, request, False))
+        digest = head.copy()
+        digest.update(b"%b%d" % (url, sample))
+        digest.update(canonical(request))
+        return digest.digest()
+
+    return key
+
+
+def request_key(provider: Provider, endpoint: Endpoint, request: CompletionRequest, sample: int = 0) -> bytes:
+    """Give the 32 bytes under which the answer to ``request`` is filed.
+
+    Parameters
+    ----------
+    provider, endpoint
+        Who is asked, and where; credentials do not count.
+    request
+        What is asked, with the provider's own name of the model.
+    sample
+        Which of several answers to the same question.
+
+    Notes
+    -----
+    Laws: equal requests have equal keys; any field that reaches the wire changes the key; the order of
+    fields and of mapping entries does not.
+    """
+    return keyer(provider, endpoint)(request, sample)
+
+
+class StoredPart(msgspec.Struct, array_like=True, frozen=True):
+    """A part as a store keeps it: the number of its kind and its fields."""
+
+    kind: int
+    fields: tuple[object, ...]
+
+
+class StoredResponse(msgspec.Struct, array_like=True, frozen=True):
+    """A response as a store keeps it, with what it took to get it."""
+
+    parts: str | list[StoredPart]
+    finish_reason: FinishReason
+    usage: tuple[int | None, int | None, int | None, int | None, int | None]
+    served_model: str
+    request_id: str
+    others: list[tuple[list[StoredPart], FinishReason]]
+    latency_s: float
+    ttft_s: float | None
+    started_at: float
+    dropped: tuple[str, ...]
+
+
+KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque)
+_NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
+_HEAD: Final = bytes([VALUE_VERSION])
+
+
+def encode_response(
+    response: CompletionResponse,
+    *,
+    latency_s: float = 0.0,
+    ttft_s: float | None = None,
+    started_at: float = 0.0,
+    dropped: tuple[str, ...] = (),
+) -> bytes:
+    """Give the bytes a store keeps: a version byte, then MessagePack.
+
+    Law: ``decode_response(encode_response(r))`` gives ``r`` back.
+    """
+    parts = response.parts
+    usage = response.usage
+    stored = StoredResponse(
+        parts=parts[0].text if len(parts) == 1 and type(parts[0]) is Text else [_stored(part) for part in parts],
+        finish_reason=response.finish_reason,
+        usage=(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_input_tokens,
+            usage.cache_write_tokens,
+            usage.reasoning_tokens,
+        ),
+        served_model=response.served_model,
+        request_id=response.request_id,
+        others=[([_stored(part) for part in choice.parts], choice.finish_reason) for choice in response.others],
+        latency_s=latency_s,
+        ttft_s=ttft_s,
+        started_at=started_at,
+        dropped=dropped,
+    )
+    return _HEAD + _ENCODER.encode(stored)
+
+
+def decode_response(value: bytes) -> Result[tuple[CompletionResponse, StoredResponse], LLMError]:
+    """Read what `encode_response` wrote; another version or a damaged value is `Malformed`, never wrong."""
+    if value[:1] != _HEAD:
+        return Failure(Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}"))
+    try:
+        stored = _DECODER.decode(memoryview(value)[1:])
+        response = CompletionResponse(
+            parts=(Text(stored.parts),) if isinstance(stored.parts, str) else tuple(_part(part) for part in stored.parts),
+            finish_reason=stored.finish_reason,
+            usage=_usage(stored.usage),
+            served_model=stored.served_model,
+            request_id=stored.request_id,
+            others=tuple(Choice(tuple(_part(part) for part in parts), reason) for parts, reason in stored.others),
+        )
+    except (msgspec.DecodeError, TypeError, IndexError) as error:
+        return Failure(Malformed(message=f"damaged stored response: {error}"))
+    return Success((response, stored))
+
+
+@lru_cache(maxsize=4096)
+def _usage(counts: tuple[int | None, int | None, int | None, int | None, int | None]) -> Usage:
+    """Make a `Usage`; the same few counts recur by the thousand."""
+    return Usage(
+        input_tokens=counts[0],
+        output_tokens=counts[1],
+        cached_input_tokens=counts[2],
+        cache_write_tokens=counts[3],
+        reasoning_tokens=counts[4],
+    )
+
+
+def _stored(part: Part) -> StoredPart:
+    """Number a part's kind and list its fields."""
+    fields = tuple(getattr(part, name) for name in part.__dataclass_fields__)
+    if isinstance(part, ToolResult) and not isinstance(part.content, str):
+        fields = (part.id, [_stored(piece) for piece in part.content], part.name, part.is_error)
+    return StoredPart(_NUMBERS[type(part)], fields)
+
+
+def _part(stored: StoredPart) -> Part:
+    """Make the part again."""
+    kind = KINDS[stored.kind]
+    if kind is ToolResult and not isinstance(stored.fields[1], str):
+        call, content, name, is_error = stored.fields
+        pieces = tuple(_part(StoredPart(*piece)) for piece in content)  # type: ignore[attr-defined]
+        return ToolResult(call, pieces, name, is_error)  # type: ignore[arg-type]
+    return kind(*stored.fields)  # type: ignore[arg-type]

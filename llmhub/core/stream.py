@@ -1,0 +1,253 @@
+"""Streaming as one fold: deltas of any wire, in order, become the response the wire gives unstreamed.
+
+A content delta is a part-shaped `Fragment` and the index of the part it belongs to. ``fold`` is
+``finish`` after a ``reduce`` of `step`; `merge` joins two halves of a stream and is associative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Final, TypeAlias
+
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import Disconnected, LLMError
+from llmhub.core.types import (
+    NO_USAGE,
+    Choice,
+    CompletionResponse,
+    FinishReason,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    StreamChunk,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A piece of the part at ``index`` of answer ``choice``."""
+
+    index: int
+    part: Part
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the provider says of the whole answer as it begins."""
+
+    served_model: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Token counts so far. They are cumulative on every wire, so the largest of a class is its latest."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Answer ``choice`` is complete."""
+
+    reason: FinishReason
+    choice: int = 0
+
+
+Delta: TypeAlias = Fragment | Started | Counted | Finished
+At: TypeAlias = tuple[int, int, type[Part]]
+"""Where a part stands: its answer, its index, and its kind (a wire may put two kinds at one index)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A response so far: parts by where they stand, in order of first sight."""
+
+    parts: Mapping[At, Part] = field(default_factory=dict)
+    reasons: Mapping[int, FinishReason] = field(default_factory=dict)
+    usage: Usage = NO_USAGE
+    served_model: str = ""
+    request_id: str = ""
+
+
+EMPTY: Final = Partial()
+
+
+def step(partial: Partial, delta: Delta) -> Partial:
+    """Take in one delta. Total: a fragment of another kind than its part's so far begins a part of its own.
+
+    Examples
+    --------
+    >>> step(step(EMPTY, Fragment(0, Text("a"))), Fragment(0, Text("b"))).parts
+    {(0, 0, <class 'llmhub.core.types.Text'>): Text(text='ab')}
+    """
+    match delta:
+        case Fragment(index, part, choice):
+            return replace(partial, parts=_put(dict(partial.parts), choice, index, part))
+        case Started(served_model, request_id):
+            return replace(
+                partial,
+                served_model=partial.served_model or served_model,
+                request_id=partial.request_id or request_id,
+            )
+        case Counted(usage):
+            return replace(partial, usage=_larger(partial.usage, usage))
+        case Finished(reason, choice):
+            return replace(partial, reasons={**partial.reasons, choice: reason})
+
+
+def merge(left: Partial, right: Partial) -> Partial:
+    """Join what came first with what came after.
+
+    Law: ``merge(a, merge(b, c)) == merge(merge(a, b), c)``, and folding a split stream in two and merging
+    equals folding it whole.
+    """
+    parts = dict(left.parts)
+    for (choice, index, _), part in right.parts.items():
+        _put(parts, choice, index, part)
+    return Partial(
+        parts=parts,
+        reasons={**left.reasons, **right.reasons},
+        usage=_larger(left.usage, right.usage),
+        served_model=left.served_model or right.served_model,
+        request_id=left.request_id or right.request_id,
+    )
+
+
+def finish(partial: Partial) -> Result[CompletionResponse, LLMError]:
+    """Close the stream; one that never said why it ended was cut off."""
+    if not partial.reasons:
+        return Failure(Disconnected(message="the stream ended before the answer was complete"))
+    choices: dict[int, list[Part]] = {0: []}
+    for (choice, _, _), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
+        choices.setdefault(choice, []).append(part)
+    for choice in partial.reasons:
+        choices.setdefault(choice, [])
+    answers = [(choices[choice], partial.reasons.get(choice, "other")) for choice in sorted(choices)]
+    return Success(
+        assemble(answers, usage=partial.usage, served_model=partial.served_model, request_id=partial.request_id)
+    )
+
+
+def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
+    """Turn a whole stream of deltas into the response.
+
+    Examples
+    --------
+    >>> fold([Fragment(0, Text("H")), Fragment(0, Text("i")), Finished("stop")]).unwrap().text
+    'Hi'
+    """
+    return finish(reduce(step, deltas, EMPTY))
+
+
+def assemble(
+    answers: Sequence[tuple[Sequence[Part], FinishReason]],
+    *,
+    usage: Usage = NO_USAGE,
+    served_model: str = "",
+    request_id: str = "",
+) -> CompletionResponse:
+    """Make a response out of its answers: the one place where a response is put together, streamed or not.
+
+    Empty texts vanish, a call without arguments gets ``{}``, and a provider that says ``stop`` although it
+    calls tools or refuses is read by what it did.
+
+    Examples
+    --------
+    >>> assemble([([Text(""), ToolCall("1", "f", "")], "stop")]).finish_reason
+    'tool_calls'
+    """
+    (parts, reason), *rest = [_settled(parts, reason) for parts, reason in answers] or [((), "other")]
+    return CompletionResponse(
+        parts=parts,
+        finish_reason=reason,
+        usage=usage,
+        served_model=served_model,
+        request_id=request_id,
+        others=tuple(Choice(parts, reason) for parts, reason in rest),
+    )
+
+
+def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
+    """Give what a person watching a stream wants to see of ``deltas``, or ``None`` if nothing."""
+    seen = [delta.part for delta in deltas if isinstance(delta, Fragment) and delta.choice == 0]
+    chunk = StreamChunk(
+        text="".join(part.text for part in seen if isinstance(part, Text)),
+        reasoning="".join(part.text for part in seen if isinstance(part, Reasoning)),
+        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall)),
+    )
+    return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
+
+
+def _put(parts: dict[At, Part], choice: int, index: int, part: Part) -> dict[At, Part]:
+    """Grow the part that stands there, or begin it."""
+    at = (choice, index, type(part))
+    parts[at] = _grown(parts[at], part) if at in parts else part
+    return parts
+
+
+def _grown(old: Part, new: Part) -> Part:
+    """Join two fragments of one part; of a kind that comes whole, the later one stands."""
+    match old, new:
+        case Text(), Text():
+            return Text(old.text + new.text)
+        case Reasoning(), Reasoning():
+            return Reasoning(old.text + new.text, old.signature + new.signature, old.redacted + new.redacted)
+        case ToolCall(), ToolCall():
+            return ToolCall(
+                old.id or new.id, old.name or new.name, old.arguments + new.arguments, old.signature + new.signature
+            )
+        case Refusal(), Refusal():
+            return Refusal(old.text + new.text)
+        case Opaque(), Opaque():
+            return Opaque(old.kind or new.kind, old.data + new.data)
+        case _:
+            return new
+
+
+def _larger(left: Usage, right: Usage) -> Usage:
+    """Take the larger count of each class; an absent one never wins."""
+    return Usage(
+        input_tokens=_most(left.input_tokens, right.input_tokens),
+        output_tokens=_most(left.output_tokens, right.output_tokens),
+        cached_input_tokens=_most(left.cached_input_tokens, right.cached_input_tokens),
+        cache_write_tokens=_most(left.cache_write_tokens, right.cache_write_tokens),
+        reasoning_tokens=_most(left.reasoning_tokens, right.reasoning_tokens),
+    )
+
+
+def _most(left: int | None, right: int | None) -> int | None:
+    return right if left is None else left if right is None else max(left, right)
+
+
+def _settled(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:
+    """Give an answer its one form."""
+    if len(parts) == 1 and type(parts[0]) is Text and parts[0].text:
+        return tuple(parts), reason
+    kept: list[Part] = []
+    calls = refused = False
+    for part in parts:
+        match part:
+            case Text(text) | Refusal(text) if not text:
+                continue
+            case Reasoning("", "", ""):
+                continue
+            case ToolCall(call, name, arguments, signature):
+                calls = True
+                kept.append(part if arguments.strip() else ToolCall(call, name, "{}", signature))
+            case Refusal():
+                refused = True
+                kept.append(part)
+            case _:
+                kept.append(part)
+    if reason == "stop":
+        reason = "tool_calls" if calls else "refusal" if refused else reason
+    return tuple(kept), reason
