@@ -56,7 +56,9 @@ class RequestBuilder(Generic[S]):
         unknown = sorted(set(options) - OPTIONS)
         if unknown:
             raise InvalidRequestError(
-                InvalidRequest(path=f"$.{unknown[0]}", message=f"no such parameter; there are {', '.join(sorted(OPTIONS))}")
+                InvalidRequest(
+                    path=f"$.{unknown[0]}", message=f"no such parameter; there are {', '.join(sorted(OPTIONS))}"
+                )
             )
         return RequestBuilder({**self.fields, **options})
 

@@ -193,11 +193,15 @@ def encode_response(
 def decode_response(value: bytes) -> Result[tuple[CompletionResponse, StoredResponse], LLMError]:
     """Read what `encode_response` wrote; another version or a damaged value is `Malformed`, never wrong."""
     if value[:1] != _HEAD:
-        return Failure(Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}"))
+        return Failure(
+            Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}")
+        )
     try:
         stored = _DECODER.decode(memoryview(value)[1:])
         response = CompletionResponse(
-            parts=(Text(stored.parts),) if isinstance(stored.parts, str) else tuple(_part(part) for part in stored.parts),
+            parts=(Text(stored.parts),)
+            if isinstance(stored.parts, str)
+            else tuple(_part(part) for part in stored.parts),
             finish_reason=stored.finish_reason,
             usage=_usage(stored.usage),
             served_model=stored.served_model,

@@ -179,7 +179,9 @@ def retry_after_s(error: LLMError) -> float | None:
     return error.retry_after_s
 
 
-def stamped(error: E, *, provider: str, request_id: str = "", retry_after: float | None = None, retry: bool | None = None) -> E:
+def stamped(
+    error: E, *, provider: str, request_id: str = "", retry_after: float | None = None, retry: bool | None = None
+) -> E:
     """Add what only the caller of a wire knows, keeping what the wire already said."""
     return replace(
         error,

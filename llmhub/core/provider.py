@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from returns.pipeline import is_successful
@@ -190,9 +190,11 @@ class Provider:
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder()
-_DEFAULTS: Final = {
-    name: spec.default for name, spec in CompletionRequest.__dataclass_fields__.items() if name not in {"model", "messages"}
+_PLAIN: Final = CompletionRequest(model="", messages=())
+DEFAULTS: Final[dict[str, Any]] = {
+    name: getattr(_PLAIN, name) for name in CompletionRequest.__dataclass_fields__ if name not in {"model", "messages"}
 }
+"""What each optional field of a request is when it was not set."""
 
 
 def validate(request: CompletionRequest) -> LLMError | None:
@@ -259,16 +261,16 @@ def prepare(
         if not name:
             return Failure(stamped(error, provider=provider.name))
         dropped.append(name)
-        spec = CompletionRequest.__dataclass_fields__[name]
-        default = spec.default_factory() if callable(spec.default_factory) else spec.default
-        request = replace(request, **{name: default})
+        request = replace(request, **{name: DEFAULTS[name]})
     payload = provider.adapt(merged(encoded.unwrap(), provider.wire.streaming) if stream else encoded.unwrap())
     if request.extra:
         payload = merged(payload, request.extra)
     try:
         body = _ENCODER.encode(payload)
     except (TypeError, ValueError) as bad:
-        return Failure(InvalidRequest(path="$.extra", provider=provider.name, message=f"not representable as JSON: {bad}"))
+        return Failure(
+            InvalidRequest(path="$.extra", provider=provider.name, message=f"not representable as JSON: {bad}")
+        )
     bare = HttpRequest(
         method="POST",
         url=provider.locate(endpoint, request, stream),
@@ -282,7 +284,7 @@ def prepare(
 def _droppable(request: CompletionRequest, error: LLMError) -> str:
     """Name the parameter that may be left out instead of failing; empty when none may."""
     name = error.path.removeprefix("$.")
-    droppable = request.unsupported == "drop" and isinstance(error, Unsupported) and name in _DEFAULTS
+    droppable = request.unsupported == "drop" and isinstance(error, Unsupported) and name in DEFAULTS
     return name if droppable else ""
 
 
@@ -414,7 +416,8 @@ def _error(provider: Provider, reply: HttpReply) -> LLMError:
             provider=provider.name,
             status=reply.status,
             should_retry=False,
-            message=f"redirected to {reply.header('location') or 'nowhere'}, not followed; set the base URL to the final address",
+            message=f"redirected to {reply.header('location') or 'nowhere'}, which was not followed; "
+            "set the base URL to the final address",
         )
     return _blamed(provider, reply, provider.wire.decode_error(reply))
 

@@ -32,11 +32,15 @@ from llmhub.core.types import (
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A piece of the part at ``index`` of answer ``choice``."""
+    """A piece of the part at ``index`` of answer ``choice``.
+
+    Where a wire gives no index to tell parts apart by, ``key`` does; they stand in order of first sight.
+    """
 
     index: int
     part: Part
     choice: int = 0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,8 @@ class Finished:
 
 
 Delta: TypeAlias = Fragment | Started | Counted | Finished
-At: TypeAlias = tuple[int, int, type[Part]]
-"""Where a part stands: its answer, its index, and its kind (a wire may put two kinds at one index)."""
+At: TypeAlias = tuple[int, int, str, type[Part]]
+"""Where a part stands: its answer, its index, its key, and its kind (a wire may put two kinds at one index)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,11 @@ def step(partial: Partial, delta: Delta) -> Partial:
     Examples
     --------
     >>> step(step(EMPTY, Fragment(0, Text("a"))), Fragment(0, Text("b"))).parts
-    {(0, 0, <class 'llmhub.core.types.Text'>): Text(text='ab')}
+    {(0, 0, '', <class 'llmhub.core.types.Text'>): Text(text='ab')}
     """
     match delta:
-        case Fragment(index, part, choice):
-            return replace(partial, parts=_put(dict(partial.parts), choice, index, part))
+        case Fragment(index, part, choice, key):
+            return replace(partial, parts=_put(dict(partial.parts), (choice, index, key, type(part)), part))
         case Started(served_model, request_id):
             return replace(
                 partial,
@@ -111,8 +115,8 @@ def merge(left: Partial, right: Partial) -> Partial:
     equals folding it whole.
     """
     parts = dict(left.parts)
-    for (choice, index, _), part in right.parts.items():
-        _put(parts, choice, index, part)
+    for at, part in right.parts.items():
+        _put(parts, at, part)
     return Partial(
         parts=parts,
         reasons={**left.reasons, **right.reasons},
@@ -127,7 +131,7 @@ def finish(partial: Partial) -> Result[CompletionResponse, LLMError]:
     if not partial.reasons:
         return Failure(Disconnected(message="the stream ended before the answer was complete"))
     choices: dict[int, list[Part]] = {0: []}
-    for (choice, _, _), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
+    for (choice, *_), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
         choices.setdefault(choice, []).append(part)
     for choice in partial.reasons:
         choices.setdefault(choice, [])
@@ -187,9 +191,8 @@ def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
     return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
 
 
-def _put(parts: dict[At, Part], choice: int, index: int, part: Part) -> dict[At, Part]:
+def _put(parts: dict[At, Part], at: At, part: Part) -> dict[At, Part]:
     """Grow the part that stands there, or begin it."""
-    at = (choice, index, type(part))
     parts[at] = _grown(parts[at], part) if at in parts else part
     return parts
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-JSON: TypeAlias = "str | int | float | bool | None | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 Payload: TypeAlias = dict[str, object]
 """A JSON object on its way to or from a provider; what comes back is untrusted."""
 
@@ -114,7 +114,9 @@ class Message:
     parts: tuple[Part, ...]
 
     def __init__(self, role: Role, parts: str | Part | Sequence[Part]) -> None:
-        whole = (Text(parts),) if isinstance(parts, str) else tuple(parts) if isinstance(parts, (list, tuple)) else (parts,)
+        whole = (
+            (Text(parts),) if isinstance(parts, str) else tuple(parts) if isinstance(parts, (list, tuple)) else (parts,)
+        )
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "parts", whole)
 
@@ -210,8 +212,9 @@ class CompletionRequest:
                 object.__setattr__(self, name, float(value))
             elif value == 0.0 and value is not None:
                 object.__setattr__(self, name, 0.0)
-        if type(self.stop) is not tuple:
-            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        stop: object = self.stop
+        if type(stop) is not tuple:
+            object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(self.stop))
         if type(self.messages) is not tuple:
             object.__setattr__(self, "messages", tuple(self.messages))
         if type(self.tools) is not tuple:

@@ -55,7 +55,8 @@ def classify(known: Dictionary, *, status: int | None, codes: Sequence[str], mes
 
     Examples
     --------
-    >>> classify(Dictionary(codes={"insufficient_quota": QuotaExhausted}), status=429, codes=["insufficient_quota"], message="")
+    >>> known = Dictionary(codes={"insufficient_quota": QuotaExhausted})
+    >>> classify(known, status=429, codes=["insufficient_quota"], message="")
     QuotaExhausted(message='HTTP 429', provider='', status=429, code='insufficient_quota', ...)
     """
     named = next((known.codes[code] for code in codes if code in known.codes), None)

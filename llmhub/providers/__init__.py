@@ -1,0 +1,1 @@
+"""Who speaks which wire, where, signed how: rows of data and small pure functions."""

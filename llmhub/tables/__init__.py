@@ -1,0 +1,1 @@
+"""Frames in, one Arrow table out."""

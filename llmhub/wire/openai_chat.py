@@ -1,0 +1,373 @@
+"""OpenAI Chat Completions, and what its many compatible servers make of it.
+
+What differs here: system turns are messages; counts include what was cached and what was reasoned; a
+stream tells its usage only when asked, in a closing chunk without choices; compatible servers send
+content as a list, reasoning under another name, tool calls without an index, and errors inside a 200.
+
+Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from returns.pipeline import is_successful
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import (
+    AuthFailed,
+    ContentFiltered,
+    ContextTooLong,
+    LLMError,
+    Malformed,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    QuotaExhausted,
+    RateLimited,
+    ServerError,
+    Unsupported,
+)
+from llmhub.core.framing import Frame
+from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    FinishReason,
+    Image,
+    Message,
+    Part,
+    Payload,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.read import compact, count, expect_items, mapping, objects, text
+from llmhub.wire.write import Param, parameters
+
+FINISH: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+PARAMS: Final = (
+    Param("temperature", "temperature", 0, 2),
+    Param("top_p", "top_p", 0, 1),
+    Param("max_tokens", "max_tokens", 1),
+    Param("stop", "stop", 1, 4),
+    Param("seed", "seed"),
+    Param("presence_penalty", "presence_penalty", -2, 2),
+    Param("frequency_penalty", "frequency_penalty", -2, 2),
+    Param("n", "n", 1, 128),
+    Param("user", "user"),
+)
+
+ERRORS: Final = Dictionary(
+    codes={
+        "invalid_api_key": AuthFailed,
+        "authentication_error": AuthFailed,
+        "insufficient_quota": QuotaExhausted,
+        "billing_hard_limit_reached": QuotaExhausted,
+        "context_length_exceeded": ContextTooLong,
+        "content_filter": ContentFiltered,
+        "content_policy_violation": ContentFiltered,
+        "model_not_found": NotFound,
+        "DeploymentNotFound": NotFound,
+        "rate_limit_exceeded": RateLimited,
+        "RateLimitReached": RateLimited,
+        "permission_error": PermissionDenied,
+        "server_error": ServerError,
+        "overloaded_error": Overloaded,
+    },
+    words=(
+        ("maximum context length", ContextTooLong),
+        ("context length exceeded", ContextTooLong),
+        ("incorrect api key", AuthFailed),
+        ("invalid api key", AuthFailed),
+    ),
+)
+
+REASONING: Final = ("reasoning_content", "reasoning")
+"""Names under which compatible servers put the reasoning's text."""
+CHOICES: Final = frozenset({"auto", "none", "required"})
+
+
+def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
+    """Write a request as a Chat Completions body."""
+    sampling = parameters(request, PARAMS)
+    if not is_successful(sampling):
+        return sampling
+    if request.reasoning_budget is not None:
+        return Failure(Unsupported(path="$.reasoning_budget", message="this wire takes reasoning_effort, not a budget"))
+    turns: list[Payload] = []
+    for at, message in enumerate(request.messages):
+        turn = _turn(message, at)
+        if not is_successful(turn):
+            return Failure(turn.failure())
+        turns.extend(turn.unwrap())
+    return Success({"model": request.model, "messages": turns, **sampling.unwrap(), **_abilities(request)})
+
+
+def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
+    """Read a Chat Completions body."""
+    if payload.get("error"):
+        return Failure(_failure(payload, None))
+    choices = expect_items(payload, "choices")
+    if not is_successful(choices):
+        return Failure(choices.failure())
+    answers = []
+    for at, choice in enumerate(choices.unwrap()):
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+            return Failure(Malformed(path=f"$.choices[{at}].message", message="expected an object"))
+        answers.append((_parts(choice["message"]), _finish(choice.get("finish_reason"))))
+    if not answers:
+        return Failure(Malformed(path="$.choices", message="there is no answer in it"))
+    return Success(
+        assemble(
+            answers,
+            usage=_usage(_counts(payload)),
+            served_model=text(payload.get("model")),
+            request_id=text(payload.get("id")),
+        )
+    )
+
+
+def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
+    """Read one chunk of a stream."""
+    if frame.data.strip() == b"[DONE]":
+        return Success(())
+    return parse(frame.data).bind(_chunk)
+
+
+def decode_error(reply: HttpReply) -> LLMError:
+    """Read an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
+    body = parse(reply.body)
+    said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
+    return _failure(said, reply.status)
+
+
+def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
+    """Read a chunk's choices, and its usage wherever it stands."""
+    if payload.get("error"):
+        return Failure(_failure(payload, None))
+    deltas: list[Delta] = [Started(text(payload.get("model")), text(payload.get("id")))]
+    for choice in objects(payload.get("choices")):
+        deltas.extend(_deltas(choice))
+    usage = _counts(payload)
+    if usage:
+        deltas.append(Counted(_usage(usage)))
+    return Success(tuple(deltas))
+
+
+def _deltas(choice: Mapping[str, object]) -> list[Delta]:
+    """Read one choice of a chunk. Reasoning stands before text, text before calls, as in a whole message."""
+    which = count(choice.get("index")) or 0
+    delta = mapping(choice.get("delta")) or mapping(choice.get("message"))
+    kinds = {Reasoning: 0, Text: 1, Refusal: 2}
+    found: list[Delta] = [Fragment(kinds[type(part)], part, which) for part in _parts(delta) if type(part) in kinds]
+    for place, call in enumerate(objects(delta.get("tool_calls"))):
+        # Without an index a call comes whole, and its id tells it from the others.
+        index = count(call.get("index"))
+        key = text(call.get("id")) or str(place) if index is None else ""
+        found.append(Fragment(FIRST_CALL + (index or 0), _call(call), which, key))
+    legacy = mapping(delta.get("function_call"))
+    if legacy:
+        found.append(Fragment(FIRST_CALL, _call({"function": legacy}), which))
+    if choice.get("finish_reason"):
+        found.append(Finished(_finish(choice.get("finish_reason")), which))
+    return found
+
+
+FIRST_CALL: Final = 3
+"""Index of the first tool call among the parts of a streamed answer."""
+
+
+def _parts(message: Mapping[str, object]) -> list[Part]:
+    """Read a message's reasoning, content, refusal and calls."""
+    parts: list[Part] = []
+    thought = next((said for name in REASONING if (said := text(message.get(name)))), "")
+    if thought:
+        parts.append(Reasoning(thought))
+    content = message.get("content")
+    if isinstance(content, str):
+        parts.append(Text(content))
+    else:
+        parts.extend(part for block in objects(content) for part in _block(block))
+    if text(message.get("refusal")):
+        parts.append(Refusal(text(message.get("refusal"))))
+    parts.extend(_call(call) for call in objects(message.get("tool_calls")))
+    legacy = mapping(message.get("function_call"))
+    if legacy:
+        parts.append(_call({"function": legacy}))
+    return parts
+
+
+def _block(block: Mapping[str, object]) -> list[Part]:
+    """Read one part of a content list."""
+    match block.get("type"):
+        case "text" | "output_text":
+            return [Text(text(block.get("text")))]
+        case "refusal":
+            return [Refusal(text(block.get("refusal")))]
+        case "thinking" | "reasoning":
+            inner = block.get("thinking") or block.get("summary")
+            said = inner if isinstance(inner, str) else "".join(text(piece.get("text")) for piece in objects(inner))
+            return [Reasoning(said, text(block.get("signature")))]
+        case _:
+            return []
+
+
+def _call(call: Mapping[str, object]) -> ToolCall:
+    """Read a tool call, or a fragment of one; arguments that came as an object are written as JSON."""
+    function = mapping(call.get("function"))
+    arguments = function.get("arguments")
+    said = arguments if isinstance(arguments, str) else "" if arguments is None else compact(arguments)
+    return ToolCall(text(call.get("id")), text(function.get("name")), said)
+
+
+def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
+    """Find the usage: at the top, in a choice, or under Groq's extension."""
+    for place in (payload, mapping(payload.get("x_groq")), *objects(payload.get("choices"))):
+        usage = mapping(place.get("usage"))
+        if usage:
+            return usage
+    return {}
+
+
+def _usage(usage: Mapping[str, object]) -> Usage:
+    """Read token counts; where the total says so, reasoning was left out of the completion and is added."""
+    prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    inputs = mapping(usage.get("prompt_tokens_details"))
+    outputs = mapping(usage.get("completion_tokens_details"))
+    reasoning = count(outputs.get("reasoning_tokens"))
+    if reasoning is None:
+        reasoning = count(usage.get("reasoning_tokens"))
+    whole = count(usage.get("total_tokens"))
+    if None not in {prompt, completion, reasoning, whole} and whole == (prompt or 0) + (completion or 0) + (
+        reasoning or 0
+    ):
+        completion = (completion or 0) + (reasoning or 0)
+    cached = count(inputs.get("cached_tokens"))
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cached_input_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cache_write_tokens=count(inputs.get("cache_write_tokens")),
+        reasoning_tokens=reasoning,
+    )
+
+
+def _finish(reason: object) -> FinishReason:
+    return FINISH.get(text(reason), "other")
+
+
+def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
+    """Read the error in a body, wherever this server puts it."""
+    error = payload.get("error")
+    said = mapping(error) or payload
+    code = said.get("code")
+    codes = [
+        str(name) for name in (code, said.get("type"), said.get("status")) if isinstance(name, (str, int)) and name
+    ]
+    message = said.get("message") or said.get("detail") or error
+    if status is None and isinstance(code, int):
+        status = code
+    return classify(
+        ERRORS,
+        status=status,
+        codes=codes,
+        message=message if isinstance(message, str) else compact(message or dict(said)),
+    )
+
+
+def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
+    """Write one turn; each tool result becomes a message of its own."""
+    content: list[Payload] = []
+    calls: list[Payload] = []
+    results: list[Payload] = []
+    for index, part in enumerate(message.parts):
+        match part:
+            case Text(said):
+                content.append({"type": "text", "text": said})
+            case Image():
+                content.append(_image(part))
+            case Refusal(said):
+                content.append({"type": "refusal", "refusal": said})
+            case ToolCall(call, name, arguments):
+                function = {"name": name, "arguments": arguments}
+                calls.append({"id": call, "type": "function", "function": function})
+            case ToolResult(call, said) if isinstance(said, str):
+                results.append({"role": "tool", "tool_call_id": call, "content": said})
+            case ToolResult(call, pieces) if all(isinstance(piece, Text) for piece in pieces):
+                said = "".join(piece.text for piece in pieces if isinstance(piece, Text))
+                results.append({"role": "tool", "tool_call_id": call, "content": said})
+            case Reasoning():
+                continue  # this API takes no reasoning back
+            case _:
+                return Failure(
+                    Unsupported(
+                        path=f"$.messages[{at}].parts[{index}]",
+                        message=f"{type(part).__name__} cannot be said on this wire",
+                    )
+                )
+    plain = len(content) == 1 and content[0]["type"] == "text"
+    turn: Payload = {"role": message.role, "content": content[0]["text"] if plain else content or None}
+    if calls:
+        turn["tool_calls"] = calls
+    return Success(results + [turn] * bool(content or calls or not results))
+
+
+def _image(image: Image) -> Payload:
+    url: Payload = {"url": image.url or f"data:{image.media_type};base64,{image.data}"}
+    if image.detail:
+        url["detail"] = image.detail
+    return {"type": "image_url", "image_url": url}
+
+
+def _abilities(request: CompletionRequest) -> Payload:
+    """Write tools, structured output and reasoning."""
+    payload: Payload = {}
+    if request.tools:
+        payload["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                    **({} if tool.strict is None else {"strict": tool.strict}),
+                },
+            }
+            for tool in request.tools
+        ]
+    if request.tool_choice is not None:
+        named = {"type": "function", "function": {"name": request.tool_choice}}
+        payload["tool_choice"] = request.tool_choice if request.tool_choice in CHOICES else named
+    if request.response_schema is not None:
+        wanted = request.response_schema
+        schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+        payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.reasoning_effort is not None:
+        payload["reasoning_effort"] = request.reasoning_effort
+    return payload
+
+
+WIRE: Final = Wire(
+    name="openai_chat",
+    encode=encode,
+    decode=decode,
+    decode_frame=decode_frame,
+    decode_error=decode_error,
+    framing="sse",
+    streaming={"stream": True, "stream_options": {"include_usage": True}},
+)
