@@ -226,7 +226,7 @@ def _usage(counts: tuple[int | None, int | None, int | None, int | None, int | N
 
 
 def _stored(part: Part) -> StoredPart:
-    """Number a part's kind and list its fields."""
+    """Write a part as the number of its kind and its fields."""
     fields = tuple(getattr(part, name) for name in part.__dataclass_fields__)
     if isinstance(part, ToolResult) and not isinstance(part.content, str):
         fields = (part.id, [_stored(piece) for piece in part.content], part.name, part.is_error)

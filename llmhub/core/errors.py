@@ -38,7 +38,7 @@ class InvalidRequest(_Failure):
 
 
 class Unsupported(_Failure):
-    """This provider, model or api version cannot be told what ``path`` says."""
+    """What ``path`` says cannot be said to this provider, model or api version."""
 
     __slots__ = ()
 
