@@ -1,1 +1,199 @@
-"""A frame of prompts in, one Arrow table of answers, latencies, costs and errors out."""
+"""A frame of prompts in, one Arrow table of answers, latencies, costs and errors out.
+
+Names are loaded at first use, so ``import llmhub`` is quick; ``.llm`` appears on pandas frames whichever of the
+two is imported first.
+
+Examples
+--------
+>>> import llmhub
+>>> "complete" in dir(llmhub)
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from llmhub.api import (
+        acomplete,
+        acomplete_table,
+        astream,
+        complete,
+        complete_table,
+        configure,
+        current_hub,
+        plan,
+        stream,
+        try_complete,
+        using,
+    )
+    from llmhub.cache.disk import DiskCache
+    from llmhub.cache.memory import MemoryCache
+    from llmhub.core.builder import RequestBuilder, builder
+    from llmhub.core.errors import ConnectorError, LLMError
+    from llmhub.core.provider import Endpoint, Provider, Wire
+    from llmhub.core.types import (
+        CompletionRequest,
+        CompletionResponse,
+        Message,
+        StreamChunk,
+        Text,
+        Tool,
+        ToolCall,
+        Usage,
+    )
+    from llmhub.engine.limit import Limit
+    from llmhub.engine.retry import Retry
+    from llmhub.engine.transport import Timeout
+    from llmhub.hub import Hub
+    from llmhub.notebook.accessor import llm
+    from llmhub.notebook.magic import load_ipython_extension
+
+__version__: Final = "0.1.0"
+
+_HOMES: Final = {
+    "api": (
+        "acomplete",
+        "acomplete_table",
+        "astream",
+        "complete",
+        "complete_table",
+        "configure",
+        "current_hub",
+        "plan",
+        "stream",
+        "try_complete",
+        "using",
+    ),
+    "cache.disk": ("DiskCache",),
+    "cache.memory": ("MemoryCache",),
+    "core.builder": ("RequestBuilder", "builder"),
+    "core.errors": ("ConnectorError", "LLMError"),
+    "core.provider": ("Endpoint", "Provider", "Wire"),
+    "core.types": (
+        "CompletionRequest",
+        "CompletionResponse",
+        "Message",
+        "StreamChunk",
+        "Text",
+        "Tool",
+        "ToolCall",
+        "Usage",
+    ),
+    "engine.limit": ("Limit",),
+    "engine.retry": ("Retry",),
+    "engine.transport": ("Timeout",),
+    "hub": ("Hub",),
+    "notebook.accessor": ("llm",),
+    "notebook.magic": ("load_ipython_extension",),
+}
+"""Where each public name lives."""
+_HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CompletionRequest",
+    "CompletionResponse",
+    "ConnectorError",
+    "DiskCache",
+    "Endpoint",
+    "Hub",
+    "LLMError",
+    "Limit",
+    "MemoryCache",
+    "Message",
+    "Provider",
+    "RequestBuilder",
+    "Retry",
+    "StreamChunk",
+    "Text",
+    "Timeout",
+    "Tool",
+    "ToolCall",
+    "Usage",
+    "Wire",
+    "acomplete",
+    "acomplete_table",
+    "astream",
+    "builder",
+    "complete",
+    "complete_table",
+    "configure",
+    "current_hub",
+    "llm",
+    "load_ipython_extension",
+    "plan",
+    "stream",
+    "try_complete",
+    "using",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name at first use (PEP 562)."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llmhub' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"llmhub.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__"])
+
+
+class _AfterPandas(importlib.abc.MetaPathFinder):
+    """Waits for pandas to be imported, and puts ``.llm`` on its frames right after."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Stand aside once pandas is looked for, and wrap the loader that is found for it."""
+        if fullname != "pandas":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as its own loader does, then registers the accessors."""
+
+    def __init__(self, own: importlib.abc.Loader) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> object:
+        """Be its own loader in all else: resources, source, data."""
+        return getattr(self._own, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Make the module as its own loader does."""
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then add to it."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._own
+        module.__loader__ = self._own
+        self._own.exec_module(module)
+        _register()
+
+
+def _register() -> None:
+    importlib.import_module("llmhub.notebook.register")
+
+
+if "pandas" in sys.modules:
+    _register()
+else:
+    sys.meta_path.insert(0, _AfterPandas())

@@ -1,1 +1,1 @@
-"""To come."""
+"""Stores of answers: one record of functions, and what stands behind it."""

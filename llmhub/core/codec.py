@@ -72,6 +72,7 @@ def _tagged(request: CompletionRequest) -> object:
 
 
 Keyer: TypeAlias = Callable[[CompletionRequest, int], bytes]
+TextKeyer: TypeAlias = Callable[[str, int], bytes]
 
 
 def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
@@ -79,19 +80,7 @@ def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
 
     What does not change from request to request is hashed once.
     """
-    head = hashlib.sha256(
-        _CANONICAL.encode(
-            [
-                MAPPING_VERSION,
-                provider.name,
-                provider.wire.name,
-                endpoint.base_url or provider.base_url,
-                endpoint.api_version,
-                endpoint.region,
-                sorted((k.lower(), v) for k, v in endpoint.headers.items() if k.lower() not in CREDENTIALS),
-            ]
-        )
-    )
+    head = _keyed_head(provider, endpoint)
     located: dict[str, bytes] = {}
 
     def key(request: CompletionRequest, sample: int = 0) -> bytes:
@@ -104,6 +93,37 @@ def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
         return digest.digest()
 
     return key
+
+
+def text_keyer(provider: Provider, endpoint: Endpoint, ask: Callable[[str], CompletionRequest]) -> TextKeyer:
+    """Make the function that keys requests differing in one text only: ``text_keyer(p, e, ask)(text, sample)``.
+
+    Law: it equals ``request_key(p, e, ask(text), sample)``, without making the request. A million rows of one
+    template are keyed this way, and only those that are not in the store are made into requests.
+    """
+    probe = ask(MARK)
+    pieces = canonical(probe).split(_CANONICAL.encode(MARK))
+    if len(pieces) != 2:  # noqa: PLR2004 - before and after
+        whole = keyer(provider, endpoint)
+        return lambda text, sample: whole(ask(text), sample)
+    before, after = pieces
+    head = _keyed_head(provider, endpoint)
+    url = _CANONICAL.encode(provider.locate(endpoint, probe, False))
+    heads: dict[int, bytes] = {}
+
+    def key(text: str, sample: int) -> bytes:
+        start = heads.get(sample)
+        if start is None:
+            start = heads[sample] = b"%b%d" % (url, sample) + before
+        digest = head.copy()
+        digest.update(start + _CANONICAL.encode(text) + after)
+        return digest.digest()
+
+    return key
+
+
+MARK: Final = "\x00llmhub\x00"
+"""Stands for the text that differs: no prompt holds it."""
 
 
 def request_key(provider: Provider, endpoint: Endpoint, request: CompletionRequest, sample: int = 0) -> bytes:
@@ -124,6 +144,23 @@ def request_key(provider: Provider, endpoint: Endpoint, request: CompletionReque
     fields and of mapping entries does not.
     """
     return keyer(provider, endpoint)(request, sample)
+
+
+def _keyed_head(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
+    """Hash what all requests to one address share."""
+    return hashlib.sha256(
+        _CANONICAL.encode(
+            [
+                MAPPING_VERSION,
+                provider.name,
+                provider.wire.name,
+                endpoint.base_url or provider.base_url,
+                endpoint.api_version,
+                endpoint.region,
+                sorted((k.lower(), v) for k, v in endpoint.headers.items() if k.lower() not in CREDENTIALS),
+            ]
+        )
+    )
 
 
 class StoredPart(msgspec.Struct, array_like=True, frozen=True):

@@ -193,11 +193,16 @@ def stamped(
 
 
 class ConnectorError(Exception):
-    """Root of all exceptions that llmhub raises for a failed call; ``error`` is the value inside."""
+    """Root of all exceptions that llmhub raises for a failed call.
+
+    ``error`` is the value inside; ``table`` the results of a run that raised when it was done, so that nothing
+    already paid for is lost.
+    """
 
     def __init__(self, error: LLMError) -> None:
         super().__init__(str(error))
         self.error = error
+        self.table: object = None
 
     def __reduce__(self) -> tuple[type[ConnectorError], tuple[LLMError]]:
         """Pickle by value, so that a failure crosses process borders whole."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Final, TypeAlias
 
+import msgspec
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import Disconnected, LLMError
@@ -19,6 +20,7 @@ from llmhub.core.types import (
     Choice,
     CompletionResponse,
     FinishReason,
+    Image,
     Opaque,
     Part,
     Reasoning,
@@ -83,6 +85,11 @@ class Partial:
 
 
 EMPTY: Final = Partial()
+HOLE: Final = "\0"
+"""Where the rest of an `Opaque` part's JSON goes that streams in after it, as the arguments of a nameless call.
+
+A wire that keeps no state cannot tell whose arguments a fragment holds; by its index, `finish` can.
+"""
 
 
 def step(partial: Partial, delta: Delta) -> Partial:
@@ -105,7 +112,7 @@ def step(partial: Partial, delta: Delta) -> Partial:
         case Counted(usage):
             return replace(partial, usage=_larger(partial.usage, usage))
         case Finished(reason, choice):
-            return replace(partial, reasons={**partial.reasons, choice: reason})
+            return replace(partial, reasons=_later(partial.reasons, {choice: reason}))
 
 
 def merge(left: Partial, right: Partial) -> Partial:
@@ -119,7 +126,7 @@ def merge(left: Partial, right: Partial) -> Partial:
         _put(parts, at, part)
     return Partial(
         parts=parts,
-        reasons={**left.reasons, **right.reasons},
+        reasons=_later(left.reasons, right.reasons),
         usage=_larger(left.usage, right.usage),
         served_model=left.served_model or right.served_model,
         request_id=left.request_id or right.request_id,
@@ -132,7 +139,7 @@ def finish(partial: Partial) -> Result[CompletionResponse, LLMError]:
         return Failure(Disconnected(message="the stream ended before the answer was complete"))
     choices: dict[int, list[Part]] = {0: []}
     for (choice, *_), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
-        choices.setdefault(choice, []).append(part)
+        _place(choices.setdefault(choice, []), part)
     for choice in partial.reasons:
         choices.setdefault(choice, [])
     answers = [(choices[choice], partial.reasons.get(choice, "other")) for choice in sorted(choices)]
@@ -161,8 +168,9 @@ def assemble(
 ) -> CompletionResponse:
     """Make a response out of its answers: the one place where a response is put together, streamed or not.
 
-    Empty texts vanish, a call without arguments gets ``{}``, and a provider that says ``stop`` although it
-    calls tools or refuses is read by what it did.
+    Empty texts vanish, a call's arguments lose their white space (a wire that sends an object has none) and
+    are ``{}`` where there are none, and a provider that says ``stop`` although it calls tools or refuses is
+    read by what it did.
 
     Examples
     --------
@@ -191,6 +199,29 @@ def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
     return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
 
 
+def _place(parts: list[Part], part: Part) -> None:
+    """Add a finished part; arguments without a call fill the hole in the part before them."""
+    match parts[-1:], part:
+        case [Opaque(kind, data)], ToolCall("", "", arguments) if HOLE in data:
+            parts[-1] = Opaque(kind, _filled(data, arguments))
+        case _:
+            parts.append(part)
+
+
+def _filled(data: str, rest: str) -> str:
+    """Put what streamed in where it goes: items of a list with a comma after each, or one value."""
+    items = rest.strip().removesuffix(",")
+    return _compact(data.replace(f"[{HOLE}]", f"[{items}]").replace(HOLE, items or "{}"))
+
+
+def _compact(text: str) -> str:
+    """Take the white space out of JSON; what is none stays as it is."""
+    try:
+        return msgspec.json.format(text, indent=-1)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return text
+
+
 def _put(parts: dict[At, Part], at: At, part: Part) -> dict[At, Part]:
     """Grow the part that stands there, or begin it."""
     parts[at] = _grown(parts[at], part) if at in parts else part
@@ -210,10 +241,17 @@ def _grown(old: Part, new: Part) -> Part:
             )
         case Refusal(), Refusal():
             return Refusal(old.text + new.text)
-        case Opaque(), Opaque():
-            return Opaque(old.kind or new.kind, old.data + new.data)
+        case Image(), Image():
+            return Image(
+                old.url or new.url, old.data + new.data, old.media_type or new.media_type, old.detail or new.detail
+            )
         case _:
             return new
+
+
+def _later(left: Mapping[int, FinishReason], right: Mapping[int, FinishReason]) -> dict[int, FinishReason]:
+    """Take the later reason of each answer; ``other``, which says only that it ended, takes no reason's place."""
+    return {**left, **{choice: reason for choice, reason in right.items() if reason != "other" or choice not in left}}
 
 
 def _larger(left: Usage, right: Usage) -> Usage:
@@ -245,7 +283,9 @@ def _settled(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, .
                 continue
             case ToolCall(call, name, arguments, signature):
                 calls = True
-                kept.append(part if arguments.strip() else ToolCall(call, name, "{}", signature))
+                kept.append(ToolCall(call, name, _compact(arguments.strip() or "{}"), signature))
+            case Opaque(kind, data) if HOLE in data:
+                kept.append(Opaque(kind, _filled(data, "")))
             case Refusal():
                 refused = True
                 kept.append(part)

@@ -1,1 +1,1 @@
-"""To come."""
+"""At home in a notebook: the accessors on frames, magics and plots."""

@@ -1,1 +1,1 @@
-"""To come."""
+"""Keeping secrets secret."""

@@ -2,7 +2,10 @@
 
 What differs here: system turns are messages; counts include what was cached and what was reasoned; a
 stream tells its usage only when asked, in a closing chunk without choices; compatible servers send
-content as a list, reasoning under another name, tool calls without an index, and errors inside a 200.
+content as a list, reasoning under another name, tool calls without an index or an id, and errors inside
+a 200. A call without an id gets one made of its answer's id, name and arguments. Some servers leave
+reasoning out of the completion's tokens, and only the total tells. ``[DONE]`` completes an answer whose
+server never said why it ended.
 
 Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).
 """
@@ -10,6 +13,7 @@ Source: https://platform.openai.com/docs/api-reference/chat and the types of ope
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -35,6 +39,7 @@ from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, asse
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
+    Document,
     FinishReason,
     Image,
     Message,
@@ -46,8 +51,11 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
     Usage,
+    text_of,
 )
+from llmhub.wire.callid import make
 from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text
 from llmhub.wire.write import Param, parameters
 
@@ -90,12 +98,17 @@ ERRORS: Final = Dictionary(
         "overloaded_error": Overloaded,
     },
     words=(
-        ("maximum context length", ContextTooLong),
-        ("context length exceeded", ContextTooLong),
+        ("context length", ContextTooLong),
+        ("context size", ContextTooLong),
+        ("context window", ContextTooLong),
+        ("prompt is too long", ContextTooLong),
         ("incorrect api key", AuthFailed),
         ("invalid api key", AuthFailed),
+        ("insufficient permissions", PermissionDenied),
     ),
 )
+MID_STREAM: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
+"""Statuses that an error's type stands for where it came inside a 200, without a status of its own."""
 
 REASONING: Final = ("reasoning_content", "reasoning")
 """Names under which compatible servers put the reasoning's text."""
@@ -125,11 +138,13 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     choices = expect_items(payload, "choices")
     if not is_successful(choices):
         return Failure(choices.failure())
+    origin = text(payload.get("id"))
     answers = []
     for at, choice in enumerate(choices.unwrap()):
-        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        # A filtered answer may have a reason and no message.
+        if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
             return Failure(Malformed(path=f"$.choices[{at}].message", message="expected an object"))
-        answers.append((_parts(choice["message"]), _finish(choice.get("finish_reason"))))
+        answers.append((_parts(mapping(choice.get("message")), origin), _finish(choice.get("finish_reason"))))
     if not answers:
         return Failure(Malformed(path="$.choices", message="there is no answer in it"))
     return Success(
@@ -137,7 +152,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
             answers,
             usage=_usage(_counts(payload)),
             served_model=text(payload.get("model")),
-            request_id=text(payload.get("id")),
+            request_id=origin,
         )
     )
 
@@ -145,7 +160,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one chunk of a stream."""
     if frame.data.strip() == b"[DONE]":
-        return Success(())
+        return Success((Finished("other"),))
     return parse(frame.data).bind(_chunk)
 
 
@@ -162,24 +177,31 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
         return Failure(_failure(payload, None))
     deltas: list[Delta] = [Started(text(payload.get("model")), text(payload.get("id")))]
     for choice in objects(payload.get("choices")):
-        deltas.extend(_deltas(choice))
+        deltas.extend(_deltas(choice, text(payload.get("id"))))
     usage = _counts(payload)
     if usage:
         deltas.append(Counted(_usage(usage)))
     return Success(tuple(deltas))
 
 
-def _deltas(choice: Mapping[str, object]) -> list[Delta]:
+def _deltas(choice: Mapping[str, object], origin: str) -> list[Delta]:
     """Read one choice of a chunk. Reasoning stands before text, text before calls, as in a whole message."""
     which = count(choice.get("index")) or 0
     delta = mapping(choice.get("delta")) or mapping(choice.get("message"))
     kinds = {Reasoning: 0, Text: 1, Refusal: 2}
-    found: list[Delta] = [Fragment(kinds[type(part)], part, which) for part in _parts(delta) if type(part) in kinds]
-    for place, call in enumerate(objects(delta.get("tool_calls"))):
-        # Without an index a call comes whole, and its id tells it from the others.
+    whole: list[Part] = []
+    found: list[Delta] = [
+        Fragment(kinds[type(part)], part, which) for part in _parts(delta, origin) if type(part) in kinds
+    ]
+    for call in objects(delta.get("tool_calls")):
         index = count(call.get("index"))
-        key = text(call.get("id")) or str(place) if index is None else ""
-        found.append(Fragment(FIRST_CALL + (index or 0), _call(call), which, key))
+        if index is None:
+            # Without an index a call comes whole, and its id tells it from the others.
+            part = _identified(_call(call), origin, whole)
+            whole.append(part)
+            found.append(Fragment(FIRST_CALL, part, which, part.id))
+        else:
+            found.append(Fragment(FIRST_CALL + index, _call(call), which))
     legacy = mapping(delta.get("function_call"))
     if legacy:
         found.append(Fragment(FIRST_CALL, _call({"function": legacy}), which))
@@ -192,7 +214,7 @@ FIRST_CALL: Final = 3
 """Index of the first tool call among the parts of a streamed answer."""
 
 
-def _parts(message: Mapping[str, object]) -> list[Part]:
+def _parts(message: Mapping[str, object], origin: str) -> list[Part]:
     """Read a message's reasoning, content, refusal and calls."""
     parts: list[Part] = []
     thought = next((said for name in REASONING if (said := text(message.get(name)))), "")
@@ -203,9 +225,12 @@ def _parts(message: Mapping[str, object]) -> list[Part]:
         parts.append(Text(content))
     else:
         parts.extend(part for block in objects(content) for part in _block(block))
+    if message.get("audio"):
+        parts.append(Text(text(mapping(message.get("audio")).get("transcript"))))
     if text(message.get("refusal")):
         parts.append(Refusal(text(message.get("refusal"))))
-    parts.extend(_call(call) for call in objects(message.get("tool_calls")))
+    for call in objects(message.get("tool_calls")):
+        parts.append(_identified(_call(call), origin, parts))
     legacy = mapping(message.get("function_call"))
     if legacy:
         parts.append(_call({"function": legacy}))
@@ -229,10 +254,15 @@ def _block(block: Mapping[str, object]) -> list[Part]:
 
 def _call(call: Mapping[str, object]) -> ToolCall:
     """Read a tool call, or a fragment of one; arguments that came as an object are written as JSON."""
-    function = mapping(call.get("function"))
-    arguments = function.get("arguments")
+    function = mapping(call.get("function")) or mapping(call.get("custom"))
+    arguments = function.get("arguments", function.get("input"))
     said = arguments if isinstance(arguments, str) else "" if arguments is None else compact(arguments)
     return ToolCall(text(call.get("id")), text(function.get("name")), said)
+
+
+def _identified(call: ToolCall, origin: str, before: list[Part]) -> ToolCall:
+    """Give a whole call an id where it came without."""
+    return call if call.id else replace(call, id=make(origin, call.name, call.arguments, before))
 
 
 def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
@@ -245,26 +275,26 @@ def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _usage(usage: Mapping[str, object]) -> Usage:
-    """Read token counts; where the total says so, reasoning was left out of the completion and is added."""
+    """Read token counts; what the total holds beyond the prompt is output, and no class exceeds its whole."""
     prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     inputs = mapping(usage.get("prompt_tokens_details"))
     outputs = mapping(usage.get("completion_tokens_details"))
-    reasoning = count(outputs.get("reasoning_tokens"))
-    if reasoning is None:
-        reasoning = count(usage.get("reasoning_tokens"))
     whole = count(usage.get("total_tokens"))
-    if None not in {prompt, completion, reasoning, whole} and whole == (prompt or 0) + (completion or 0) + (
-        reasoning or 0
-    ):
-        completion = (completion or 0) + (reasoning or 0)
-    cached = count(inputs.get("cached_tokens"))
+    if prompt is not None and completion is not None and whole is not None:
+        completion = max(completion, whole - prompt)
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
-        cache_write_tokens=count(inputs.get("cache_write_tokens")),
-        reasoning_tokens=reasoning,
+        cached_input_tokens=_within(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        cache_write_tokens=_within(prompt, inputs.get("cache_write_tokens")),
+        reasoning_tokens=_within(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
     )
+
+
+def _within(whole: int | None, *names: object) -> int | None:
+    """Take the first count that was said, and of it no more than its whole."""
+    part = next((found for name in names if (found := count(name)) is not None), None)
+    return part if part is None or whole is None else min(part, whole)
 
 
 def _finish(reason: object) -> FinishReason:
@@ -280,8 +310,8 @@ def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
         str(name) for name in (code, said.get("type"), said.get("status")) if isinstance(name, (str, int)) and name
     ]
     message = said.get("message") or said.get("detail") or error
-    if status is None and isinstance(code, int):
-        status = code
+    if status is None:
+        status = count(code) or MID_STREAM.get(text(said.get("type"))) or MID_STREAM.get(text(code))
     return classify(
         ERRORS,
         status=status,
@@ -301,16 +331,16 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
                 content.append({"type": "text", "text": said})
             case Image():
                 content.append(_image(part))
+            case Document() if (held := inline(part)) is not None and all(held):
+                content.append(_file(part.name, *held))
             case Refusal(said):
                 content.append({"type": "refusal", "refusal": said})
             case ToolCall(call, name, arguments):
                 function = {"name": name, "arguments": arguments}
                 calls.append({"id": call, "type": "function", "function": function})
-            case ToolResult(call, said) if isinstance(said, str):
-                results.append({"role": "tool", "tool_call_id": call, "content": said})
-            case ToolResult(call, pieces) if all(isinstance(piece, Text) for piece in pieces):
-                said = "".join(piece.text for piece in pieces if isinstance(piece, Text))
-                results.append({"role": "tool", "tool_call_id": call, "content": said})
+            case ToolResult(call, said) if isinstance(said, str) or all(isinstance(piece, Text) for piece in said):
+                told = said if isinstance(said, str) else text_of(said)
+                results.append({"role": "tool", "tool_call_id": call, "content": told})
             case Reasoning():
                 continue  # this API takes no reasoning back
             case _:
@@ -332,6 +362,11 @@ def _image(image: Image) -> Payload:
     if image.detail:
         url["detail"] = image.detail
     return {"type": "image_url", "image_url": url}
+
+
+def _file(name: str, kind: str, data: str) -> Payload:
+    file = {"filename": name or f"file.{kind.rpartition('/')[2]}", "file_data": f"data:{kind};base64,{data}"}
+    return {"type": "file", "file": file}
 
 
 def _abilities(request: CompletionRequest) -> Payload:

@@ -79,7 +79,10 @@ def compact(value: object) -> str:
     >>> compact({"a": [1, 2]})
     '{"a":[1,2]}'
     """
-    return _COMPACT.encode(value).decode()
+    try:
+        return _COMPACT.encode(value).decode()
+    except RecursionError:  # what was read at the edge of the stack may be one level too deep to write
+        return '"nested too deeply"'
 
 
 def expect_items(payload: Mapping[str, object], name: str) -> Result[list[object], LLMError]:

@@ -1,0 +1,190 @@
+"""A cache in one SQLite file: safe for many threads and processes, and still there after a crash.
+
+Write-ahead logging lets readers and one writer work at once; an ordinary rowid table with the key as a
+unique blob was the fastest layout measured.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from llmhub.cache.store import Entry, Store, StoreError, StoreStats
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+LAYOUT: Final = 1
+"""``user_version`` of the file."""
+TAGGED: Final = 0x6C6C6D68
+"""``application_id`` of the file: 'llmh'."""
+BATCH: Final = 500
+"""Keys in one query."""
+BUSY_S: Final = 30.0
+"""How long to wait for another process that is writing."""
+
+_CREATE: Final = f"""
+PRAGMA journal_mode = WAL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY, value BLOB NOT NULL, model TEXT NOT NULL, created_at REAL NOT NULL
+);
+PRAGMA application_id = {TAGGED};
+PRAGMA user_version = {LAYOUT};
+COMMIT;
+"""
+_PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCache:
+    """Keeps answers in an SQLite file, made when it is not there.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made too.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     store = DiskCache(f"{folder}/runs.db").open()
+    ...     store.put_many([Entry(b"k", b"v")])
+    ...     found = store.get_many([b"k", b"other"])
+    ...     store.close()
+    >>> found
+    {b'k': b'v'}
+    """
+
+    path: str | Path
+
+    def open(self) -> Store:
+        """Open the file.
+
+        Raises
+        ------
+        InvalidRequestError
+            When it is not a cache of llmhub's, cannot be read, or cannot be made. The file is left as it is.
+        """
+        path = Path(self.path).expanduser()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _File(path)
+        except (sqlite3.Error, OSError) as error:
+            raise unreadable(path, str(error)) from error
+        return Store(
+            get_many=file.get_many,
+            put_many=file.put_many,
+            delete=file.delete,
+            clear=file.clear,
+            stats=file.stats,
+            close=file.close,
+        )
+
+
+def unreadable(path: Path, why: str) -> InvalidRequestError:
+    """Say that a cache file cannot be used, and what to do about it."""
+    return InvalidRequestError(
+        InvalidRequest(
+            path="cache",
+            message=f"cannot use {str(path)!r} as a cache: {why}. The file was left as it is; "
+            "give another path, move it away, or run without a cache (cache=None)",
+        )
+    )
+
+
+class _File:
+    """One connection a thread, all to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._hits = self._misses = 0
+        with closing(self._connect()) as connection:
+            self._check(connection)
+            connection.executescript(_CREATE)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        """Give this thread's connection, and tell what goes wrong with the file in the store's own words."""
+        try:
+            yield self._mine()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        with self._guarded() as connection:
+            for start in range(0, len(keys), BATCH):
+                some = keys[start : start + BATCH]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, value FROM answers WHERE key IN ({marks})"  # noqa: S608 - only question marks
+                found.update(connection.execute(query, some))
+        self._hits += len(found)
+        self._misses += len(keys) - len(found)
+        return found
+
+    def put_many(self, entries: Iterable[Entry]) -> None:
+        now = time.time()
+        with self._guarded() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        with self._guarded() as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
+
+    def clear(self) -> None:
+        with self._guarded() as connection:
+            connection.execute("DELETE FROM answers")
+
+    def stats(self) -> StoreStats:
+        with self._guarded() as connection:
+            (entries,) = connection.execute("SELECT count(*) FROM answers").fetchone()
+        sizes = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
+        return StoreStats(
+            entries=entries,
+            size_bytes=sum(path.stat().st_size for path in sizes if path.exists()),
+            hits=self._hits,
+            misses=self._misses,
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+            self._local = threading.local()
+
+    def _mine(self) -> sqlite3.Connection:
+        """Give this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            with self._lock:
+                self._all.append(connection)
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA mmap_size = 1073741824")
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Refuse a database that is somebody else's, or of a later layout."""
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (tag,) = connection.execute("PRAGMA application_id").fetchone()
+        (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        if tables and tag != TAGGED:
+            raise sqlite3.DatabaseError("it is a database of another program")
+        if layout > LAYOUT:
+            raise sqlite3.DatabaseError(f"its layout {layout} is later than this version's {LAYOUT}")

@@ -1,0 +1,163 @@
+"""The environment and ``llmhub.toml`` as one frozen value. The only reader of the process environment.
+
+Which variable says what is a table; `settings` is a pure function of a mapping, `load` reads the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.provider import Endpoint, Provider
+from llmhub.providers.table import PROVIDERS
+
+FILE: Final = "llmhub.toml"
+FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
+
+VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "openai": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+    "anthropic": (("api_key", "ANTHROPIC_API_KEY"), ("base_url", "ANTHROPIC_BASE_URL")),
+    "google": (
+        ("api_key", "GOOGLE_API_KEY"),
+        ("api_key", "GEMINI_API_KEY"),
+        ("base_url", "GOOGLE_GEMINI_BASE_URL"),
+    ),
+    "azure": (
+        ("api_key", "AZURE_OPENAI_API_KEY"),
+        ("base_url", "AZURE_OPENAI_ENDPOINT"),
+        ("api_version", "OPENAI_API_VERSION"),
+    ),
+    "bedrock": (
+        ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
+        ("access_key_id", "AWS_ACCESS_KEY_ID"),
+        ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+        ("session_token", "AWS_SESSION_TOKEN"),
+        ("region", "AWS_REGION"),
+        ("region", "AWS_DEFAULT_REGION"),
+        ("base_url", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+    ),
+}
+"""Fields of an endpoint and the variables that set them; the first variable that is set wins."""
+
+PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says.
+
+    Parameters
+    ----------
+    endpoints
+        Providers that can be used, by name.
+    cache_path
+        Where the default cache is.
+    tokenizer_folder
+        Where tiktoken keeps vocabularies; ``None`` where it keeps them for a session only.
+    use_proxy_settings
+        Whether proxies are set.
+    """
+
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    cache_path: Path | None = None
+    tokenizer_folder: Path | None = None
+    use_proxy_settings: bool = False
+
+
+def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) -> Settings:
+    """Read an environment and the contents of ``llmhub.toml``; the environment wins.
+
+    Examples
+    --------
+    >>> found = settings({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://localhost:8000/v1"})
+    >>> sorted(found.endpoints), found.endpoints["openai"].base_url
+    (['compatible', 'ollama', 'openai', 'vllm'], 'http://localhost:8000/v1')
+    """
+    written = (file or {}).get("endpoints", {})
+    unknown = sorted(set(written) - set(PROVIDERS))
+    if unknown:
+        raise InvalidRequestError(
+            InvalidRequest(
+                path=f"{FILE}: endpoints.{unknown[0]}", message=f"no such provider; there are {', '.join(PROVIDERS)}"
+            )
+        )
+    endpoints: dict[str, Endpoint] = {}
+    for name, provider in PROVIDERS.items():
+        said = {**_checked(name, written.get(name, {})), **_from_variables(name, environ)}
+        if _usable(provider, environ, said):
+            endpoints[name] = Endpoint(**said)
+    folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
+    return Settings(
+        endpoints=endpoints,
+        cache_path=_cache_path(environ),
+        tokenizer_folder=Path(folder) if folder else None,
+        use_proxy_settings=any(environ.get(name) for name in PROXIES),
+    )
+
+
+def load(folder: Path | None = None) -> Settings:
+    """Read the process's environment, and ``llmhub.toml`` in ``folder`` (the working directory)."""
+    path = (folder or Path.cwd()) / FILE
+    try:
+        file = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidRequestError(InvalidRequest(path=str(path), message=f"cannot be read: {error}")) from error
+    return settings(os.environ, file)
+
+
+def _from_variables(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Take a provider's fields from its variables; one without rows has its key and address under the usual names."""
+    rows = VARIABLES.get(name)
+    if rows is None:
+        stem = name.upper().replace("-", "_")
+        keys = [group[0] for group in PROVIDERS[name].needs if len(group) == 1]
+        rows = (*(("api_key", key) for key in keys or [f"{stem}_API_KEY"]), ("base_url", f"{stem}_BASE_URL"))
+    found: dict[str, Any] = {}
+    for field_name, variable in rows:
+        if environ.get(variable):
+            found.setdefault(field_name, environ[variable].strip())
+    return found
+
+
+def _usable(provider: Provider, environ: Mapping[str, str], said: Mapping[str, Any]) -> bool:
+    """Say whether a provider has what it needs, in the environment or in the file."""
+    if not provider.needs or any(all(environ.get(name) for name in group) for group in provider.needs):
+        return True
+    return bool(said.get("api_key") or (said.get("access_key_id") and said.get("secret_access_key")))
+
+
+def _checked(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse fields that an endpoint does not have."""
+    for key in said:
+        if key not in FIELDS:
+            raise InvalidRequestError(
+                InvalidRequest(
+                    path=f"{FILE}: endpoints.{name}.{key}",
+                    message=f"no such field; there are {', '.join(sorted(FIELDS))}",
+                )
+            )
+    return dict(said)
+
+
+def _cache_path(environ: Mapping[str, str]) -> Path:
+    """Give the default cache's file in the user's cache folder."""
+    if environ.get("LLMHUB_CACHE"):
+        return Path(environ["LLMHUB_CACHE"]).expanduser()
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "llmhub" / "answers.db"
+
+
+def with_endpoints(found: Settings, endpoints: Mapping[str, Endpoint]) -> Settings:
+    """Lay endpoints over those found; one that is given is taken whole, and no key leaks from one to the other."""
+    return replace(found, endpoints={**found.endpoints, **endpoints})

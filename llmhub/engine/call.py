@@ -1,0 +1,80 @@
+"""What goes through the engine: a call, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from returns.result import Result
+
+from llmhub.core.errors import LLMError
+from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk
+
+Outcome: TypeAlias = Result[CompletionResponse, LLMError]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is asked: the provider, where it is, its own name of the model, and the name a user typed."""
+
+    provider: Provider
+    endpoint: Endpoint
+    model: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to one target. ``on_chunk`` asks for a stream and is told what comes."""
+
+    target: Target
+    request: CompletionRequest
+    on_chunk: Callable[[StreamChunk], None] | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a call, and how long it took.
+
+    ``latency_s`` and ``ttft_s`` are the provider's time in the last attempt; ``rate_wait_s`` and ``total_s``
+    cover all attempts; ``started_at`` (epoch seconds) is when the first was sent, 0 when none was.
+    """
+
+    outcome: Outcome
+    latency_s: float | None = None
+    ttft_s: float | None = None
+    queue_s: float | None = None
+    rate_wait_s: float | None = None
+    total_s: float | None = None
+    attempts: int = 0
+    started_at: float = 0.0
+    cache_hit: bool = False
+    dropped: tuple[str, ...] = ()
+
+
+Send: TypeAlias = Callable[[Call], Awaitable[Answer]]
+Middleware: TypeAlias = Callable[[Send], Send]
+
+
+def chain(send: Send, *middleware: Middleware) -> Send:
+    """Wrap ``send``: the first middleware is the outermost, and sees a call first and its answer last.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> def noted(name):
+    ...     def wrap(send):
+    ...         seen.append(name)
+    ...         return send
+    ...     return wrap
+    >>> async def send(call): ...
+    >>> _ = chain(send, noted("outer"), noted("inner"))
+    >>> seen
+    ['inner', 'outer']
+    """
+    for wrap in reversed(middleware):
+        send = wrap(send)
+    return send

@@ -1,0 +1,158 @@
+"""One background thread owns one event loop per process; blocking calls wait for it interruptibly.
+
+Notebook cells, scripts and threads all hand their work to this loop, so none of them needs a loop of its own
+and connections outlive a call. A forked child makes its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+POLL_S: Final = 0.5
+"""Longest uninterruptible wait on platforms where a lock cannot be interrupted."""
+
+
+class Stop:
+    """A wish to stop, from any thread: the first `ask` drains, the second cuts off.
+
+    Examples
+    --------
+    >>> stop = Stop()
+    >>> stop.ask(); stop.asked, stop.now
+    (True, False)
+    """
+
+    __slots__ = ("_listeners", "asked", "now")
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.now = False
+        self._listeners: list[Callable[[], None]] = []
+
+    def ask(self) -> None:
+        """Ask, or ask again."""
+        self.now = self.asked
+        self.asked = True
+        for listener in tuple(self._listeners):
+            listener()
+
+    def on_ask(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called, in the asker's thread, at each `ask`."""
+        self._listeners.append(listener)
+
+
+class _Home:
+    """The process's loop and the lock around making it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def forget(self) -> None:
+        """Begin anew in a forked child, whose copy of the loop has no thread."""
+        self.lock = threading.Lock()
+        self.loop = None
+
+
+_HOME: Final = _Home()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_HOME.forget)
+
+
+def background() -> asyncio.AbstractEventLoop:
+    """Give the process's loop, starting its thread at first use."""
+    with _HOME.lock:
+        if _HOME.loop is None or _HOME.loop.is_closed():
+            loop = _new_loop()
+            threading.Thread(target=_serve, args=(loop,), name="llmhub-loop", daemon=True).start()
+            _HOME.loop = loop
+        return _HOME.loop
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Make a uvloop where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return asyncio.new_event_loop()
+    made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return made
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+def submit(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    """Hand work to the background loop."""
+    return asyncio.run_coroutine_threadsafe(work, background())
+
+
+def run_sync(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
+    """Run ``work(stop)`` on the background loop and wait for it, interruptibly.
+
+    The first ``KeyboardInterrupt`` asks ``stop`` and goes on waiting, so that ``work`` can drain what is in
+    flight and give back what landed; the second asks again, the third gives up waiting.
+
+    Examples
+    --------
+    >>> async def work(stop):
+    ...     return 42
+    >>> run_sync(work)
+    42
+    """
+    loop = background()
+    if _inside(loop):
+        raise RuntimeError("a blocking call inside llmhub's own event loop would wait for itself; await the async form")
+    stop = Stop()
+    future = submit(work(stop))
+    interrupts = 0
+    while True:
+        try:
+            return _wait(future)
+        except KeyboardInterrupt:
+            interrupts += 1
+            if future.done():
+                raise
+            if interrupts > 2:  # noqa: PLR2004 - the third
+                future.cancel()
+                raise
+            stop.ask()
+
+
+def _wait(future: concurrent.futures.Future[T]) -> T:
+    """Wait in short stretches, since on some platforms a lock cannot be interrupted."""
+    while True:
+        try:
+            return future.result(timeout=POLL_S)
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise
+
+
+async def run_here(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that runs on the background loop from whatever loop the caller has; cancellation reaches it."""
+    if _inside(background()):
+        return await work
+    return await asyncio.wrap_future(submit(work))
+
+
+def _inside(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Run something that blocks beside the loop."""
+    awaitable: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
+    return await awaitable

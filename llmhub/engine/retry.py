@@ -1,0 +1,113 @@
+"""Trying again: a policy that is a value, pure delays, and the one middleware that owns retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from returns.pipeline import is_successful
+
+from llmhub.core.errors import LLMError, is_transient, retry_after_s
+from llmhub.engine.call import Answer, Call, Middleware, Send
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When and how often to try again.
+
+    Parameters
+    ----------
+    attempts
+        Requests sent for one call at most, the first included.
+    base_s, cap_s
+        The delay before the n-th retry is drawn from 0 to ``base_s * 2**(n-1)``, at most ``cap_s``.
+    deadline_s
+        No retry is begun that could not start within this many seconds of the first attempt.
+    jitter
+        Share of the delay that is drawn at random (0..1).
+
+    Examples
+    --------
+    >>> Retry(attempts=5).attempts
+    5
+    """
+
+    attempts: int = 5
+    base_s: float = 0.5
+    cap_s: float = 30.0
+    deadline_s: float = 300.0
+    jitter: float = 0.5
+
+
+NO_RETRY: Final = Retry(attempts=1)
+
+
+def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | None:
+    """Give the seconds to wait after the ``attempt``-th failure (from 1), or ``None`` to give up.
+
+    Parameters
+    ----------
+    draw
+        A random number from 0 to 1; an argument, so that this stays pure.
+
+    Notes
+    -----
+    Law: the delay is at least what the provider asked for (``retry_after_s``), and at most ``cap_s`` or
+    that, whichever is more.
+
+    Examples
+    --------
+    >>> from llmhub.core.errors import AuthFailed, RateLimited
+    >>> delay(Retry(), 1, RateLimited(retry_after_s=7.0), 0.0)
+    7.0
+    >>> delay(Retry(), 1, AuthFailed(), 0.0) is None
+    True
+    """
+    if attempt >= policy.attempts or not is_transient(error):
+        return None
+    # The exponent is bounded, since a float is.
+    backoff = min(policy.cap_s, policy.base_s * 2.0 ** min(attempt - 1, 64))
+    backoff *= 1.0 - policy.jitter * draw
+    asked = retry_after_s(error)
+    if asked is None:
+        return backoff
+    # A little later than asked, and not all at once.
+    return asked + policy.jitter * draw * min(policy.base_s, asked)
+
+
+def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float] = random.random) -> Middleware:
+    """Make the middleware that tries again as ``policy`` says; no other part of the engine does."""
+
+    def wrap(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            answer = await send(call)
+            if is_successful(answer.outcome):
+                return answer
+            start, waited, sent = clock() - (answer.total_s or 0.0), answer.rate_wait_s or 0.0, answer.attempts
+            first = answer
+            for attempt in range(1, policy.attempts):
+                pause = delay(policy, attempt, answer.outcome.failure(), draw())
+                if pause is None or clock() + pause - start > policy.deadline_s:
+                    break
+                await asyncio.sleep(pause)
+                answer = await send(call)
+                waited += answer.rate_wait_s or 0.0
+                sent += answer.attempts
+                if is_successful(answer.outcome):
+                    break
+            if answer is first:
+                return answer
+            return replace(
+                answer,
+                attempts=sent,
+                rate_wait_s=waited,
+                started_at=first.started_at or answer.started_at,
+                total_s=clock() - start,
+            )
+
+        return sending
+
+    return wrap

@@ -1,0 +1,366 @@
+"""The fan-out: lazily planned items slide through a bounded window of calls, and every item gets its answer.
+
+A run plans a chunk, looks its keys up in the store in one go, and puts only what is missing before the
+workers; a million rows are never a million tasks. Equal items of one run are sent once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeAlias
+
+from returns.pipeline import is_successful
+from returns.result import Failure, Success
+
+from llmhub.cache.store import Entry, Store, StoreError
+from llmhub.core.codec import decode_response, encode_response
+from llmhub.core.errors import Cancelled
+from llmhub.engine.call import Answer, Call, Send
+from llmhub.engine.loop import Stop, in_thread
+
+Item: TypeAlias = tuple[int, bytes, Callable[[], Call]]
+"""Position of the row, key of the question, and how to make the call once it is needed."""
+
+CHUNK: Final = 512
+"""Items planned and looked up at a time."""
+FLUSH_S: Final = 0.02
+"""How long an answer waits for others before it is written: a crash loses no more than this."""
+DRAIN_S: Final = 60.0
+"""How long a stopped run waits for what is in flight."""
+SWEEP_S: Final = 0.05
+"""How often a stopped run looks for workers that wait."""
+REPORT_S: Final = 0.1
+"""Between two reports of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is. ``done`` counts rows that have their answer: ``cached``, ``failed`` or fresh."""
+
+    total: int
+    done: int
+    cached: int
+    failed: int
+    in_flight: int
+    elapsed_s: float
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a run is to do.
+
+    Parameters
+    ----------
+    size
+        Rows of the answer list; rows that no item names stay unanswered.
+    chunks
+        Items, lazily; positions may come in any order.
+    send
+        The whole chain.
+    in_flight
+        Tasks whose request is on the wire right now (the transport's).
+    store
+        Where answers are looked up and filed.
+    concurrency
+        Calls under way at once, at most.
+    report
+        Told how far it is, at most ten times a second, on the loop's thread.
+    """
+
+    size: int
+    chunks: Iterator[Sequence[Item]]
+    send: Send
+    in_flight: set[asyncio.Task[object]]
+    store: Store | None = None
+    concurrency: int = 64
+    report: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a run: an answer by position (``None``: no item named it), and why the store was given up."""
+
+    answers: list[Answer | None]
+    store_error: str = ""
+
+
+async def run(job: Job, stop: Stop) -> Ran:
+    """Answer every item. Errors are answers; only cancellation and defects raise.
+
+    Notes
+    -----
+    When ``stop`` is asked, nothing more is sent, what is in flight is drained, and the rest is `Cancelled`;
+    asked again, what is in flight is cut off too.
+    """
+    return await _Run(job, stop).go()
+
+
+class _Run:
+    """The moving parts of one run. Everything happens on one event loop."""
+
+    def __init__(self, job: Job, stop: Stop) -> None:
+        self.job = job
+        self.stop = stop
+        self.store = job.store
+        self.store_error = ""
+        self.answers: list[Answer | None] = [None] * job.size
+        self.owners: dict[bytes, int] = {}
+        self.followers: dict[int, list[int]] = {}
+        self.pending: deque[tuple[Item, float]] = deque()
+        self.exhausted = False
+        self.refilling = asyncio.Lock()
+        self.low = min(job.concurrency * 2, CHUNK)
+        self.workers: set[asyncio.Task[None]] = set()
+        self.outbox: list[Entry] = []
+        self.flusher: asyncio.Task[None] | None = None
+        self.drain_until = float("inf")
+        self.done = self.cached = self.failed = 0
+        self.started = time.perf_counter()
+
+    async def go(self) -> Ran:
+        loop = asyncio.get_running_loop()
+        self.stop.on_ask(partial(_from_anywhere, loop, self._stopped))
+        reporter = asyncio.create_task(self._reporting()) if self.job.report else None
+        try:
+            async with asyncio.TaskGroup() as self.group:
+                self._hire(1)
+        except BaseExceptionGroup as defects:
+            raise defects.exceptions[0] from None
+        finally:
+            if reporter is not None:
+                reporter.cancel()
+            await asyncio.shield(self._flush())
+        self._cancel_rest()
+        if self.job.report:
+            self.job.report(self._progress(finished=True))
+        return Ran(self.answers, self.store_error)
+
+    # Workers and what lies before them
+
+    def _hire(self, many: int) -> None:
+        for _ in range(many):
+            worker = self.group.create_task(self._work())
+            self.workers.add(worker)
+            worker.add_done_callback(self.workers.discard)
+
+    async def _work(self) -> None:
+        while (taken := await self._next()) is not None:
+            (position, key, build), since = taken
+            call = build()
+            queue_s = time.perf_counter() - since
+            task = asyncio.current_task()
+            try:
+                answer = await self.job.send(call)
+            except asyncio.CancelledError:
+                sent = task in self.job.in_flight
+                self._settle(position, _cancelled(sent=sent))
+                raise
+            total_s = None if answer.total_s is None else answer.total_s + queue_s
+            self._settle(position, replace(answer, queue_s=queue_s, total_s=total_s))
+            self._file(key, call, answer)
+
+    async def _next(self) -> tuple[Item, float] | None:
+        while not self.stop.asked:
+            if self.pending:
+                taken = self.pending.popleft()
+                if len(self.pending) < self.low and not self.exhausted and not self.refilling.locked():
+                    self.group.create_task(self._refill())
+                return taken
+            if self.exhausted:
+                return None
+            await self._refill()
+        return None
+
+    async def _refill(self) -> None:
+        """Plan and look up until enough lies before the workers."""
+        async with self.refilling:
+            while not (self.exhausted or self.stop.asked) and len(self.pending) < self.low:
+                chunk = next(self.job.chunks, None)
+                if chunk is None:
+                    self.exhausted = True
+                    return
+                missing = await self._look_up(self._first_of(chunk))
+                now = time.perf_counter()
+                self.pending.extend((item, now) for item in missing)
+                self._hire(min(self.job.concurrency - len(self.workers), len(self.pending)))
+                await asyncio.sleep(0)
+
+    def _first_of(self, chunk: Sequence[Item]) -> list[Item]:
+        """Keep the items that ask something new; an equal one follows the first."""
+        first: list[Item] = []
+        for item in chunk:
+            position, key, _ = item
+            owner = self.owners.setdefault(key, position)
+            if owner == position:
+                first.append(item)
+            elif (answer := self.answers[owner]) is not None:
+                self._settle(position, _shared(answer))
+            else:
+                self.followers.setdefault(owner, []).append(position)
+        return first
+
+    # The store
+
+    async def _look_up(self, items: list[Item]) -> Sequence[Item]:
+        """Answer from the store what it has; give the rest."""
+        if self.store is None or not items:
+            return items
+        try:
+            found = await in_thread(self.store.get_many, [key for _, key, _ in items])
+        except StoreError as error:
+            self._give_up_store(error)
+            return items
+        if not found:
+            return items
+        missing: list[Item] = []
+        for item in items:
+            value = found.get(item[1])
+            answer = _stored(value) if value is not None else None
+            if answer is None:
+                missing.append(item)
+            else:
+                self._settle(item[0], answer)
+        return missing
+
+    def _file(self, key: bytes, call: Call, answer: Answer) -> None:
+        """Put a fresh answer before the flusher."""
+        if self.store is None or not is_successful(answer.outcome):
+            return
+        value = encode_response(
+            answer.outcome.unwrap(),
+            latency_s=answer.latency_s or 0.0,
+            ttft_s=answer.ttft_s,
+            started_at=answer.started_at,
+            dropped=answer.dropped,
+        )
+        self.outbox.append(Entry(key, value, call.target.name, answer.started_at))
+        if self.flusher is None:
+            self.flusher = asyncio.create_task(self._flushing())
+
+    async def _flushing(self) -> None:
+        while self.outbox:
+            await asyncio.sleep(FLUSH_S)
+            await self._write()
+        self.flusher = None
+
+    async def _flush(self) -> None:
+        """Write what is left, after the flusher is done with what it has."""
+        if self.flusher is not None:
+            await self.flusher
+        await self._write()
+
+    async def _write(self) -> None:
+        entries, self.outbox = self.outbox, []
+        if self.store is None or not entries:
+            return
+        try:
+            await in_thread(self.store.put_many, entries)
+        except StoreError as error:
+            self._give_up_store(error)
+
+    def _give_up_store(self, error: StoreError) -> None:
+        """Go on without the store: what is answered is still in the table."""
+        self.store = None
+        self.store_error = str(error)
+
+    # Answers
+
+    def _settle(self, position: int, answer: Answer) -> None:
+        self.answers[position] = answer
+        self.done += 1
+        self.cached += answer.cache_hit
+        self.failed += not is_successful(answer.outcome)
+        followers = self.followers.pop(position, None)
+        if followers:
+            shared = _shared(answer)
+            for follower in followers:
+                self._settle(follower, shared)
+
+    def _cancel_rest(self) -> None:
+        """Answer everything that was never taken up."""
+        if not self.stop.asked:
+            return
+        for chunk in self.job.chunks:
+            self._first_of(chunk)
+        never = _cancelled(sent=False)
+        for position in self.owners.values():
+            if self.answers[position] is None:
+                self._settle(position, never)
+
+    def _stopped(self) -> None:
+        """Begin to let go, here and now on the loop."""
+        loop = asyncio.get_running_loop()
+        self.drain_until = loop.time() + (0.0 if self.stop.now else DRAIN_S)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of workers that wait; those with a request on the wire may finish, until it must end."""
+        loop = asyncio.get_running_loop()
+        late = loop.time() >= self.drain_until
+        for worker in tuple(self.workers):
+            if late or worker not in self.job.in_flight:
+                worker.cancel()
+        if self.workers:
+            # A call that failed while draining would wait and try again: look once more.
+            loop.call_later(SWEEP_S, self._sweep)
+
+    # Progress
+
+    def _progress(self, *, finished: bool = False) -> Progress:
+        return Progress(
+            total=self.job.size,
+            done=self.done,
+            cached=self.cached,
+            failed=self.failed,
+            in_flight=len(self.job.in_flight),
+            elapsed_s=time.perf_counter() - self.started,
+            finished=finished,
+        )
+
+    async def _reporting(self) -> None:
+        while self.job.report is not None:
+            await asyncio.sleep(REPORT_S)
+            self.job.report(self._progress())
+
+
+def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(function)
+
+
+def _stored(value: bytes) -> Answer | None:
+    """Read an answer out of the store; a damaged value is a miss."""
+    read = decode_response(value)
+    if not is_successful(read):
+        return None
+    response, stored = read.unwrap()
+    return Answer(
+        outcome=Success(response),
+        latency_s=stored.latency_s,
+        ttft_s=stored.ttft_s,
+        started_at=stored.started_at,
+        cache_hit=True,
+        dropped=stored.dropped,
+    )
+
+
+def _shared(answer: Answer) -> Answer:
+    """Give an equal row the answer: it costs nothing more."""
+    return replace(
+        answer,
+        cache_hit=is_successful(answer.outcome),
+        attempts=0,
+        queue_s=None,
+        rate_wait_s=None,
+        total_s=None,
+    )
+
+
+def _cancelled(*, sent: bool) -> Answer:
+    said = "stopped while it was in flight; the provider may have charged it" if sent else "stopped before it was sent"
+    return Answer(outcome=Failure(Cancelled(message=said)), attempts=int(sent))

@@ -1,0 +1,135 @@
+"""What lives as long as a hub: connections, limiters' levels and the open store, all on the background loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmhub.cache.store import Cache, Store
+from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
+from llmhub.engine.limit import Gate, Limit, limited
+from llmhub.engine.loop import Stop, background, submit
+from llmhub.engine.retry import Retry, retried
+from llmhub.engine.run import Item, Job, Progress, Ran, run
+from llmhub.engine.transport import Transport, Wiring
+
+CLOSE_S: Final = 2.0
+"""How long closing may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How calls are made: what a hub hands to its runtime."""
+
+    wiring: Wiring
+    cache: Cache | None
+    limits: Mapping[str, Limit]
+    retry: Retry
+    middleware: tuple[Middleware, ...]
+
+
+class Runtime:
+    """Opens what is needed at first use and closes it when it is let go."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._lock = threading.Lock()
+        self._live: _Live | None = None
+
+    @property
+    def store(self) -> Store | None:
+        """The open store."""
+        return self._alive().store
+
+    async def run(
+        self,
+        chunks: Iterator[Sequence[Item]],
+        size: int,
+        concurrency: int,
+        stop: Stop,
+        report: Callable[[Progress], None] | None = None,
+    ) -> Ran:
+        """Answer every item (see `llmhub.engine.run.run`)."""
+        live = self._alive()
+        job = Job(
+            size=size,
+            chunks=chunks,
+            send=live.send,
+            in_flight=live.transport.in_flight,
+            store=live.store,
+            concurrency=concurrency,
+            report=report,
+        )
+        return await run(job, stop)
+
+    async def send(self, call: Call) -> Answer:
+        """Send one call through the chain, past the store."""
+        return await self._alive().send(call)
+
+    def close(self) -> None:
+        """Close connections and the store; the next use opens them again."""
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None:
+            live.finalizer()
+
+    def _alive(self) -> _Live:
+        """Give what is open; a forked child opens its own."""
+        with self._lock:
+            if self._live is None or self._live.loop is not background():
+                self._live = _Live(self._rules)
+            return self._live
+
+
+class _Live:
+    """What is open on one loop."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.loop = background()
+        self.store = rules.cache.open() if rules.cache is not None else None
+        self.transport = Transport(rules.wiring)
+        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.store)
+        self._rules = rules
+        self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
+        self._chains: dict[str, Send] = {}
+
+    async def send(self, call: Call) -> Answer:
+        target = call.target
+        made = self._chains.get(target.name)
+        if made is None:
+            made = self._chains[target.name] = self._chain(target)
+        return await made(call)
+
+    def _chain(self, target: Target) -> Send:
+        """Order the middleware: the user's see a call once, retries see it next, and each attempt waits its turn."""
+        gates = [self._gates[name] for name in (target.provider.name, target.name) if name in self._gates]
+        return chain(
+            self.transport.send,
+            *self._rules.middleware,
+            retried(self._rules.retry, time.monotonic),
+            *(limited(gate) for gate in gates),
+        )
+
+
+def _close(loop: asyncio.AbstractEventLoop, transport: Transport, store: Store | None) -> None:
+    """Close what a runtime had open, from whatever thread."""
+    if loop is background() and loop.is_running():
+        _wait(transport.close())
+    if store is not None:
+        store.close()
+
+
+def _wait(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work on the loop, unless this is the loop."""
+    future = submit(work)
+    try:
+        here = asyncio.get_running_loop() is background()
+    except RuntimeError:
+        here = False
+    if not here:
+        future.result(timeout=CLOSE_S)

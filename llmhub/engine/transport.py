@@ -1,0 +1,235 @@
+"""The only place that opens a connection: an HTTP request goes out, a reply or its bytes come back.
+
+One pool of connections a provider, kept alive; certificates are checked; redirects are not followed, so
+credentials never reach another origin; a reply has a bound. Network exceptions become errors as values here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import aiohttp
+from returns.pipeline import is_successful
+from returns.result import Failure
+from yarl import URL
+
+from llmhub.core.errors import Disconnected, InvalidRequest, LLMError, Malformed, TimedOut
+from llmhub.core.provider import Decoder, HttpReply, HttpRequest, interpret, prepare
+from llmhub.core.stream import Delta, Fragment, chunk_of
+from llmhub.core.types import StreamChunk
+from llmhub.engine.call import Answer, Call, Outcome
+from llmhub.security.redact import redact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout:
+    """How long to wait for a provider, in seconds: for a connection, and for a whole answer."""
+
+    connect_s: float = 10.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """How connections are made.
+
+    Parameters
+    ----------
+    timeout
+        Bounds in time.
+    pool_size
+        Connections a provider at most.
+    max_reply_bytes
+        A longer reply is refused.
+    use_proxy_settings
+        Honour the proxy variables of the environment.
+    """
+
+    timeout: Timeout = field(default_factory=Timeout)
+    pool_size: int = 256
+    max_reply_bytes: int = 64 << 20
+    use_proxy_settings: bool = False
+
+
+KEEP_ALIVE_S: Final = 30.0
+MAX_URLS: Final = 4096
+NO_AUTO_HEADERS: Final = ("User-Agent", "Content-Type", "Accept", "Accept-Encoding")
+AGENT: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, deflate"}
+
+
+class Transport:
+    """Open connections, and which calls are in flight. Lives on one event loop."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._urls: dict[str, URL] = {}
+        self._reached: set[str] = set()
+        self.in_flight: set[asyncio.Task[object]] = set()
+
+    async def send(self, call: Call) -> Answer:
+        """Send one request, once. Never raises but for cancellation."""
+        target = call.target
+        now = time.time()
+        streaming = call.stream or call.on_chunk is not None
+        prepared = prepare(target.provider, target.endpoint, call.request, now, stream=streaming)
+        if not is_successful(prepared):
+            return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
+        request = prepared.unwrap()
+        task = asyncio.current_task()
+        if task is not None:
+            self.in_flight.add(task)
+        ttft: list[float] = []
+        start = time.perf_counter()
+        outcome: Outcome
+        try:
+            reply = await self._post(target.provider.name, request)
+            if streaming and reply.status == 200:  # noqa: PLR2004 - HTTP OK
+                outcome = await self._streamed(call, reply, start, ttft)
+            else:
+                whole = HttpReply(reply.status, reply.headers, await self._body(reply), now)
+                outcome = interpret(target.provider, whole)
+        except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:  # noqa: UP041 - of all versions
+            outcome = Failure(self._network_error(error, target.provider.name, request.url))
+        finally:
+            if task is not None:
+                self.in_flight.discard(task)
+        took = time.perf_counter() - start
+        if not is_successful(outcome):
+            outcome = Failure(_told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and bool(ttft)))
+        return Answer(
+            outcome=outcome,
+            latency_s=took,
+            ttft_s=ttft[0] if ttft else None,
+            total_s=took,
+            attempts=1,
+            started_at=now,
+            dropped=request.dropped,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            await session.close()
+
+    async def _post(self, pool: str, request: HttpRequest) -> aiohttp.ClientResponse:
+        url = self._urls.get(request.url)
+        if url is None:
+            if len(self._urls) >= MAX_URLS:
+                self._urls.clear()
+            # Encoded already: re-quoting would change what was signed.
+            url = self._urls[request.url] = URL(request.url, encoded=True)
+        session = self._sessions.get(pool) or self._open(pool)
+        reply = await session.request(
+            request.method, url, data=request.body, headers=request.headers, allow_redirects=False
+        )
+        self._reached.add(pool)
+        return reply
+
+    def _open(self, pool: str) -> aiohttp.ClientSession:
+        timeout = self._wiring.timeout
+        session = self._sessions[pool] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._wiring.pool_size, keepalive_timeout=KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=timeout.total_s, sock_connect=timeout.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=NO_AUTO_HEADERS,
+            headers=AGENT,
+            trust_env=self._wiring.use_proxy_settings,
+            max_line_size=16 << 10,
+            max_field_size=32 << 10,
+        )
+        return session
+
+    async def _body(self, reply: aiohttp.ClientResponse) -> bytes:
+        """Read a body of bounded size."""
+        chunks: list[bytes] = []
+        size = 0
+        async with reply:
+            while chunk := await reply.content.readany():
+                size += len(chunk)
+                if size > self._wiring.max_reply_bytes:
+                    reply.close()
+                    raise TooLargeError(f"the reply is longer than {self._wiring.max_reply_bytes} bytes")
+                chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _streamed(self, call: Call, reply: aiohttp.ClientResponse, start: float, ttft: list[float]) -> Outcome:
+        """Read a stream as it comes; leaving early closes the connection."""
+        decoder = Decoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
+        deltas: list[Delta] = []
+        size = 0
+        try:
+            while chunk := await reply.content.readany():
+                size += len(chunk)
+                if size > self._wiring.max_reply_bytes:
+                    raise TooLargeError(f"the stream is longer than {self._wiring.max_reply_bytes} bytes")
+                fed = decoder.feed(chunk)
+                if not is_successful(fed):
+                    return Failure(fed.failure())
+                new = fed.unwrap()
+                deltas.extend(new)
+                if not ttft and any(isinstance(delta, Fragment) for delta in new):
+                    ttft.append(time.perf_counter() - start)
+                if call.on_chunk is not None and (seen := chunk_of(new)) is not None:
+                    call.on_chunk(seen)
+            reply.release()
+        finally:
+            if not reply.closed:
+                reply.close()
+        closed = decoder.close(deltas)
+        if is_successful(closed) and call.on_chunk is not None:
+            call.on_chunk(StreamChunk(response=closed.unwrap()))
+        return closed
+
+    def _network_error(self, error: Exception, provider: str, url: str) -> LLMError:
+        """Read an exception of the network. An address never reached is not tried again: it is probably wrong."""
+        origin = URL(url, encoded=True).origin() if url.startswith("http") else url
+        said = str(error) or type(error).__name__
+        bound = self._wiring.timeout
+        first, again = _UNREADABLE, None
+        match error:
+            case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
+                said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
+                first = TimedOut
+            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+                first, said = InvalidRequest, f"base_url: {url!r} is no HTTP address"
+            case aiohttp.ClientSSLError():
+                first, said, again = Disconnected, f"cannot trust {origin}: {said}", False
+            case aiohttp.ClientConnectorError():
+                said = f"cannot connect to {origin} ({error.os_error.strerror or said}); check its base URL"
+                first, again = Disconnected, None if provider in self._reached else False
+            case aiohttp.ClientError() | OSError():
+                first, said = Disconnected, f"the connection to {origin} broke: {said}"
+            case _:
+                pass
+        return first(provider=provider, message=said, should_retry=again)
+
+
+_UNREADABLE: Final[type[LLMError]] = Malformed
+
+
+class TooLargeError(ValueError):
+    """A reply went beyond its bound."""
+
+
+def _told(error: LLMError, *, seen: bool) -> LLMError:
+    """Keep a stream that somebody has begun to see from being begun again."""
+    return replace(error, should_retry=False) if seen else error
+
+
+def _redacted(error: LLMError, call: Call) -> LLMError:
+    """Take keys out of what a provider said."""
+    endpoint = call.target.endpoint
+    secrets = (
+        endpoint.api_key,
+        endpoint.secret_access_key,
+        endpoint.access_key_id,
+        endpoint.session_token,
+        *endpoint.headers.values(),
+    )
+    clean = redact(error.message, secrets)
+    return error if clean == error.message else replace(error, message=clean)

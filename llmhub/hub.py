@@ -1,0 +1,172 @@
+"""A hub: one frozen value that says who can be asked, and how calls are made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+from llmhub import config
+from llmhub.cache.disk import DiskCache
+from llmhub.cache.store import Cache
+from llmhub.core.errors import AuthFailed, AuthFailedError, InvalidRequest, InvalidRequestError
+from llmhub.core.provider import Endpoint, Provider
+from llmhub.engine.call import Middleware, Target
+from llmhub.engine.limit import Limit
+from llmhub.engine.retry import Retry
+from llmhub.engine.runtime import Rules, Runtime
+from llmhub.engine.transport import Timeout, Wiring
+from llmhub.providers.table import PROVIDERS
+
+POOL: Final = 1024
+"""Connections a provider, unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
+class Hub:
+    """Who can be asked, and how calls are made.
+
+    Parameters
+    ----------
+    endpoints
+        Where and as whom a provider is reached, by its name; laid over what the environment says.
+    cache
+        Where answers are kept (`DiskCache`, `MemoryCache`), or ``None``.
+    limits
+        `Limit` by provider (``openai``) or by model (``openai/gpt-4o-mini``); both hold where both are given.
+    retry
+        When to try again.
+    middleware
+        Functions ``send -> send`` around every call, the first outermost.
+    providers
+        Further providers by name.
+    concurrency
+        Calls under way at once, unless a call says otherwise.
+    timeout
+        How long to wait for a connection and for an answer.
+    pool_size
+        Connections a provider at most.
+    max_reply_bytes
+        A longer answer is refused.
+    settings
+        What the environment says; read when it is not given.
+
+    Examples
+    --------
+    >>> hub = Hub(endpoints={"openai": Endpoint(base_url="http://localhost:8000/v1", api_key="secret")})
+    >>> hub.target("openai/gpt-4o-mini").model
+    'gpt-4o-mini'
+    """
+
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    cache: Cache | None = None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    retry: Retry = field(default_factory=Retry)
+    middleware: tuple[Middleware, ...] = ()
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    concurrency: int = 64
+    timeout: Timeout = field(default_factory=Timeout)
+    pool_size: int = POOL
+    max_reply_bytes: int = 64 << 20
+    settings: config.Settings = field(default_factory=config.load, repr=False)
+    runtime: Runtime = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the names, and make what will hold the open connections."""
+        known = {**PROVIDERS, **self.providers}
+        for argument, names in (("endpoints", self.endpoints), ("limits", self.limits)):
+            for name in names:
+                if name.partition("/")[0] not in known:
+                    raise InvalidRequestError(
+                        InvalidRequest(
+                            path=f"{argument}[{name!r}]", message=_no_provider(name.partition("/")[0], known)
+                        )
+                    )
+        if self.concurrency < 1:
+            raise InvalidRequestError(InvalidRequest(path="concurrency", message=f"{self.concurrency} is below 1"))
+        rules = Rules(
+            wiring=Wiring(
+                timeout=self.timeout,
+                pool_size=self.pool_size,
+                max_reply_bytes=self.max_reply_bytes,
+                use_proxy_settings=self.settings.use_proxy_settings,
+            ),
+            cache=self.cache,
+            limits=self.limits,
+            retry=self.retry,
+            middleware=tuple(self.middleware),
+        )
+        object.__setattr__(self, "runtime", Runtime(rules))
+
+    def target(self, model: str) -> Target:
+        """Find whom ``provider/model`` names.
+
+        Raises
+        ------
+        InvalidRequestError
+            No provider is named, or none by that name is known.
+        AuthFailedError
+            The provider has no credentials; says which variables to set.
+        """
+        name, slash, rest = model.partition("/")
+        known = {**PROVIDERS, **self.providers}
+        if not slash or not rest or not name:
+            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
+            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}"
+            raise InvalidRequestError(InvalidRequest(path="model", message=said))
+        if name not in known:
+            raise InvalidRequestError(InvalidRequest(path="model", message=f"{model!r}: {_no_provider(name, known)}"))
+        provider = known[name]
+        endpoint = self.endpoints.get(name) or self.settings.endpoints.get(name)
+        if endpoint is None and provider.needs:
+            raise AuthFailedError(AuthFailed(provider=name, path="model", message=_no_credentials(model, provider)))
+        endpoint = endpoint or Endpoint()
+        if not (endpoint.base_url or provider.base_url):
+            said = (
+                f"{model!r}: {name!r} has no public address; give Hub(endpoints={{{name!r}: Endpoint(base_url=...)}})"
+            )
+            raise InvalidRequestError(InvalidRequest(path="model", message=said))
+        return Target(provider, endpoint, rest, model)
+
+    def usable(self) -> tuple[str, ...]:
+        """Name the providers that can be asked."""
+        return tuple(sorted({*self.endpoints, *self.settings.endpoints}))
+
+    def close(self) -> None:
+        """Close connections and the cache; the next call opens them again."""
+        self.runtime.close()
+
+    def __enter__(self) -> Self:
+        """Give the hub; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close connections and the cache."""
+        self.close()
+
+
+def default_hub() -> Hub:
+    """Make the hub that the environment describes, with a cache in the user's cache folder."""
+    found = config.load()
+    return Hub(settings=found, cache=DiskCache(found.cache_path) if found.cache_path else None)
+
+
+def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
+    """Give a hub like ``hub`` that reaches these providers elsewhere: at a simulator, say."""
+    return replace(hub, endpoints={**hub.endpoints, **endpoints})
+
+
+def _no_provider(name: str, known: Mapping[str, Provider]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"no provider {name!r}; {hint}There are {', '.join(sorted(known))}"
+
+
+def _no_credentials(model: str, provider: Provider) -> str:
+    groups = " or ".join(" and ".join(group) for group in provider.needs)
+    return (
+        f"{model!r} needs credentials: set {groups} in the environment, or give "
+        f"Hub(endpoints={{{provider.name!r}: Endpoint(api_key=...)}}); "
+        "the simulator (`llmhub sim`, `llmhub demo`) needs none"
+    )

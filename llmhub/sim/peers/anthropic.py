@@ -1,0 +1,396 @@
+"""The other side of Anthropic Messages, in both versions of the api.
+
+Under 2026-10-21 sampling parameters, documents in an assistant's turn and citations on a user's text are
+refused, and a ``system`` turn is taken.
+
+Sources: the types of anthropic 0.125.0 and 2.12.0; https://docs.anthropic.com/en/api/messages,
+https://docs.anthropic.com/en/api/errors and https://docs.anthropic.com/en/api/rate-limits (read 2026-11-22);
+error bodies as callers have reported them. The wording for documents and citations is not sourced.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from llmhub.core.provider import HttpReply
+from llmhub.core.types import Payload
+from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
+from llmhub.sim.limits import Meter, Standing
+from llmhub.sim.peers.record import JSON, Peer, bearer, encode
+from llmhub.sim.peers.shape import (
+    ANYTHING,
+    NUMBER,
+    Rule,
+    Violation,
+    chosen,
+    mapping,
+    objects,
+    pieces,
+    violation,
+    whole,
+    word,
+    words,
+)
+
+CLASSIC: Final = "2023-06-01"
+CURRENT: Final = "2026-10-21"
+SAMPLED: Final[Mapping[str, Rule]] = {
+    "temperature": Rule(NUMBER, 0, 1),
+    "top_p": Rule(NUMBER, 0, 1),
+    "top_k": Rule((int,), 0),
+}
+KNOWN: Final[Mapping[str, Rule]] = {
+    "model": Rule((str,), 1, needed=True),
+    "messages": Rule((list,), 1, needed=True),
+    "max_tokens": Rule((int,), 0, needed=True),
+    "system": Rule((str, list)),
+    "stop_sequences": Rule((list,)),
+    "stream": Rule((bool,)),
+    "metadata": Rule((dict,)),
+    "tools": Rule((list,)),
+    **dict.fromkeys(
+        "cache_control container context_management diagnostics inference_geo mcp_servers output_config service_tier "
+        "speed thinking tool_choice user_profile_id workspace_id".split(),
+        ANYTHING,
+    ),
+}
+FIELDS: Final = {CLASSIC: {**KNOWN, **SAMPLED}, CURRENT: dict(KNOWN)}
+"""The fields of a body by version of the api."""
+ROLES: Final = {CLASSIC: ("user", "assistant"), CURRENT: ("user", "assistant", "system")}
+BLOCKS: Final = frozenset(
+    "text image document tool_use tool_result thinking redacted_thinking search_result server_tool_use "
+    "web_search_tool_result container_upload".split()
+)
+SAMPLING: Final = {name: name for name in SAMPLED}
+NAMED: Final = {str: "string", int: "integer", float: "number", bool: "boolean", list: "list", dict: "dictionary"}
+
+UNSAMPLED: Final = re.compile(r"claude-(opus-4-[78]|opus-5|sonnet-5|fable-5|mythos-5|haiku-5)")
+"""Models that take no sampling parameters in any version of the api."""
+ONE_OF_TWO: Final = re.compile(r"claude-(opus-4-[156]|sonnet-4-[56]|haiku-4-5)")
+"""Models that take temperature or top_p, not both."""
+SNAPSHOTS: Final = {
+    "claude-haiku-4-5": "claude-haiku-4-5-20251001",
+    "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
+}
+FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens"}
+
+ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
+    "invalid": (400, "invalid_request_error", "Invalid request."),
+    "auth": (401, "authentication_error", "invalid x-api-key"),
+    "forbidden": (403, "permission_error", "Your API key does not have permission to use the specified resource."),
+    "not_found": (404, "not_found_error", "Not found"),
+    "too_large": (413, "request_too_large", "Request exceeds the maximum size"),
+    "rate_limited": (429, "rate_limit_error", ""),
+    "quota": (
+        400,
+        "invalid_request_error",
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or "
+        "purchase credits.",
+    ),
+    "server": (500, "api_error", "Internal server error"),
+    "overloaded": (529, "overloaded_error", "Overloaded"),
+}
+"""Status, type and words of each kind of problem."""
+AGAIN: Final = frozenset({"rate_limited", "server", "overloaded"})
+"""Kinds that are worth trying again."""
+
+
+def locate(incoming: Incoming) -> Call | None:
+    """Find ``/v1/messages`` and ``/v1/models``, and the version of the api."""
+    version = incoming.headers.get("anthropic-version", "")
+    match incoming.method, incoming.rest:
+        case "POST", "/v1/messages":
+            return Call(version=version)
+        case "GET", "/v1/models":
+            return Call(action="models", version=version)
+        case _:
+            return None
+
+
+def authorize(incoming: Incoming, key: str) -> Problem | None:
+    """Check ``x-api-key``, which counts before a bearer token."""
+    given = incoming.headers.get("x-api-key") or bearer(incoming.headers)
+    if given == key:
+        return None
+    return Problem(kind="auth", message="" if given else "x-api-key header is required")
+
+
+def read(payload: Payload, call: Call) -> Question | Problem:
+    """Read a Messages body as the version of the api asked for does."""
+    if call.version not in FIELDS:
+        said = f'"{call.version}" is not a valid version' if call.version else "header is required"
+        return _invalid(f"anthropic-version: {said}")
+    wrong = violation(payload, FIELDS[call.version])
+    if wrong is not None:
+        return _invalid(_worded(wrong))
+    model, sampling = word(payload["model"]), chosen(payload, SAMPLING)
+    refused = unsampled(model, sampling)
+    if refused:
+        return _invalid(refused)
+    turns: list[Turn] = []
+    if payload.get("system"):
+        turns.append(Turn("system", _spoken(payload["system"])))
+    for at, message in enumerate(objects(payload["messages"])):
+        turn = _turn(message, at, call.version)
+        if isinstance(turn, Problem):
+            return turn
+        turns.append(turn)
+    user = word(mapping(payload.get("metadata")).get("user_id"))
+    return Question(
+        model=model,
+        turns=tuple(turns),
+        stream=payload.get("stream") is True,
+        max_tokens=whole(payload["max_tokens"]),
+        stop=words(payload.get("stop_sequences")),
+        tools=bool(payload.get("tools")),
+        sampling={**sampling, "user": user} if user else sampling,
+        caches=_caches(payload),
+    )
+
+
+def unsampled(model: str, sampling: Mapping[str, object]) -> str:
+    """Say which sampling parameter a Claude model refuses, or nothing.
+
+    Examples
+    --------
+    >>> unsampled("claude-opus-5", {"temperature": 1.0})
+    '`temperature` is deprecated for this model.'
+    """
+    given = next((name for name in SAMPLED if name in sampling), "")
+    if given and UNSAMPLED.search(model):
+        return f"`{given}` is deprecated for this model."
+    if "temperature" in sampling and "top_p" in sampling and ONE_OF_TWO.search(model):
+        return "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+    return ""
+
+
+def _turn(message: Mapping[str, object], at: int, version: str) -> Turn | Problem:
+    """Read one message."""
+    role, content = message.get("role"), message.get("content")
+    extra = next((name for name in message if name not in {"role", "content"}), "")
+    if extra:
+        return _invalid(f"messages.{at}.{extra}: Extra inputs are not permitted")
+    if role not in ROLES[version]:
+        if role == "system":
+            return _invalid(
+                'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not '
+                '"system" as an input message role.'
+            )
+        return _invalid(f"messages.{at}.role: Input should be 'user' or 'assistant'")
+    if not isinstance(content, (str, list)):
+        said = "Field required" if content is None else "Input should be a valid list"
+        return _invalid(f"messages.{at}.content: {said}")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(objects(content))
+    for index, block in enumerate(blocks):
+        wrong = _wrong_block(block, str(role), version)
+        if wrong:
+            return _invalid(f"messages.{at}.content.{index}.{wrong}" if wrong[0] != "!" else wrong[1:])
+    return Turn(str(role), _spoken(content))
+
+
+def _wrong_block(block: Mapping[str, object], role: str, version: str) -> str:
+    """Say what is wrong with a block, below its path or (after a ``!``) without one; nothing where all is well."""
+    kind = block.get("type")
+    if kind not in BLOCKS:
+        return f"type: Input tag '{kind}' found using 'type' does not match any of the expected tags"
+    if kind == "text" and not block.get("text"):
+        return "!messages: text content blocks must be non-empty"
+    if version == CURRENT and kind == "document" and role == "assistant":
+        return "document: Document blocks are not permitted in assistant messages"
+    if version == CURRENT and kind == "text" and role == "user" and block.get("citations"):
+        return "text.citations: Extra inputs are not permitted"
+    return ""
+
+
+def _spoken(content: object) -> str:
+    """Join the text of a content, tool results included."""
+    if isinstance(content, str):
+        return content
+    return "".join(word(block.get("text")) or _spoken(block.get("content") or "") for block in objects(content))
+
+
+def _caches(payload: Mapping[str, object]) -> bool:
+    """Say whether any part of a body is marked for the cache."""
+    places = [payload, *objects(payload.get("system")), *objects(payload.get("tools"))]
+    for message in objects(payload["messages"]):
+        places.extend(objects(message.get("content")))
+    return any(place.get("cache_control") for place in places)
+
+
+def _worded(wrong: Violation) -> str:
+    """Say what is wrong with a body in Anthropic's words."""
+    name, rule = wrong.name, wrong.rule
+    match wrong.what:
+        case "missing":
+            return f"{name}: Field required"
+        case "unknown":
+            return f"{name}: Extra inputs are not permitted"
+        case "kind":
+            return f"{name}: Input should be a valid {NAMED[rule.kinds[-1]]}"
+        case "low" | "high" if name in SAMPLED and rule.high == 1:
+            return f"{name}: range: {rule.low:g}..{rule.high:g}"
+        case "low" if name == "messages":
+            return "messages: at least one message is required"
+        case "low" if isinstance(wrong.value, str):
+            return f"{name}: String should have at least {rule.low:g} character"
+        case "low":
+            return f"{name}: Input should be greater than or equal to {rule.low:g}"
+        case "high":
+            return f"{name}: Input should be less than or equal to {rule.high:g}"
+
+
+def _invalid(message: str) -> Problem:
+    return Problem(kind="invalid", message=message)
+
+
+def reply(answer: Answer) -> Payload:
+    """Write an answer as a message."""
+    choice = answer.choices[0]
+    return {
+        **_head(answer),
+        "content": [{"type": "text", "text": choice.text}] if choice.text else [],
+        "stop_reason": FINISH[choice.finish],
+        "stop_sequence": choice.stopped_by or None,
+        "stop_details": None,
+        "usage": {**_usage(answer), "service_tier": "standard", "inference_geo": "global"},
+    }
+
+
+def events(answer: Answer) -> Iterator[bytes]:
+    """Write an answer as events: usage at the start, and once more, whole and larger, at the end."""
+    choice, usage = answer.choices[0], _usage(answer)
+    start = {**usage, "output_tokens": min(1, answer.output_tokens), "service_tier": "standard"}
+    opening = {**_head(answer), "content": [], "stop_reason": None, "stop_sequence": None, "usage": start}
+    yield event("message_start", {"message": opening})
+    if choice.text:
+        yield event("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}})
+    yield event("ping", {})
+    for piece in pieces(choice.text, 4):
+        yield event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": piece}})
+    if choice.text:
+        yield event("content_block_stop", {"index": 0})
+    ending = {"stop_reason": FINISH[choice.finish], "stop_sequence": choice.stopped_by or None, "stop_details": None}
+    yield event("message_delta", {"delta": ending, "usage": {**usage, "output_tokens": answer.output_tokens}})
+    yield event("message_stop", {})
+
+
+def event(kind: str, data: Payload) -> bytes:
+    """Write one event, whose data names it again."""
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **data}))
+
+
+def _head(answer: Answer) -> Payload:
+    model = answer.question.model
+    return {
+        "id": f"msg_01{answer.key[:22]}",
+        "type": "message",
+        "role": "assistant",
+        "model": SNAPSHOTS.get(model, model),
+    }
+
+
+def _usage(answer: Answer) -> Payload:
+    """Count: what was read from the cache is not part of the input."""
+    return {
+        "input_tokens": answer.input_tokens - answer.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": answer.cached_tokens,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": answer.output_tokens,
+    }
+
+
+def error(problem: Problem, request_id: str) -> HttpReply:
+    """Write a refusal; a 429 says in whole seconds when to come again."""
+    headers = {**JSON, "x-should-retry": "true" if problem.kind in AGAIN else "false"}
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(problem.retry_after_s))
+    return HttpReply(ERRORS[problem.kind][0], headers, encode(_told(problem, request_id)))
+
+
+def broken(problem: Problem, request_id: str) -> bytes:
+    """Write a problem as an event."""
+    return event("error", _told(problem, request_id))
+
+
+def _told(problem: Problem, request_id: str) -> Payload:
+    _, kind, message = ERRORS[problem.kind]
+    if problem.kind == "not_found" and problem.model:
+        message = f"model: {problem.model}"
+    said = problem.message or message or _exceeded(problem)
+    return {"type": "error", "error": {"type": kind, "message": said}, "request_id": request_id}
+
+
+def _exceeded(problem: Problem) -> str:
+    scope = {"requests": "requests per minute", "tokens": "input tokens per minute"}[problem.scope]
+    return (
+        f"This request would exceed your organization's rate limit of {problem.limit:,} {scope} (org: sim, model: "
+        f"{problem.model}). For details, refer to: https://docs.claude.com/en/api/rate-limits. You can see the "
+        "response headers for current usage. Please reduce the prompt length or the maximum tokens requested, or try "
+        "again later."
+    )
+
+
+def limits(standing: Standing, now: float) -> dict[str, str]:
+    """Tell where a caller stands; resets are points in time, to the second."""
+    told: dict[str, str] = {}
+    for scopes, meter in ((("requests",), standing.requests), (TOKENS, standing.tokens)):
+        if meter is not None:
+            for scope in scopes:
+                told |= _metered(scope, meter, now)
+    return told
+
+
+TOKENS: Final = ("tokens", "input-tokens", "output-tokens")
+
+
+def _metered(scope: str, meter: Meter, now: float) -> dict[str, str]:
+    at = datetime.fromtimestamp(math.ceil(now + meter.reset_s), UTC)
+    return {
+        f"anthropic-ratelimit-{scope}-limit": str(meter.limit),
+        f"anthropic-ratelimit-{scope}-remaining": str(meter.remaining),
+        f"anthropic-ratelimit-{scope}-reset": f"{at:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def listing(models: Sequence[str]) -> Payload:
+    """List models, newest first."""
+    born = datetime(2025, 1, 1, tzinfo=UTC)
+    rows = [
+        {
+            "type": "model",
+            "id": model,
+            "display_name": model.replace("-", " ").title(),
+            "created_at": f"{born - timedelta(days=at):%Y-%m-%dT%H:%M:%SZ}",
+        }
+        for at, model in enumerate(models)
+    ]
+    return {"data": rows, "has_more": False, "first_id": models[0], "last_id": models[-1]}
+
+
+def request_id(digits: str) -> str:
+    """Write an id."""
+    return f"req_01{digits[:22]}"
+
+
+ANTHROPIC: Final = Peer(
+    name="anthropic",
+    prefix="/anthropic",
+    models=("claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-5"),
+    locate=locate,
+    authorize=authorize,
+    read=read,
+    reply=reply,
+    events=events,
+    error=error,
+    broken=broken,
+    garbled=b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"te\n\n',
+    listing=listing,
+    limits=limits,
+    request_id=request_id,
+    id_header="request-id",
+)

@@ -1,0 +1,494 @@
+"""The other side of OpenAI Chat Completions, and of servers compatible with it.
+
+Sources: the types of openai 3.54.0; https://platform.openai.com/docs/api-reference/chat,
+https://platform.openai.com/docs/guides/reasoning and https://platform.openai.com/docs/guides/error-codes
+(read 2026-11-22); error bodies as callers have reported them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Final
+
+from llmhub.core.provider import HttpReply
+from llmhub.core.types import Payload
+from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
+from llmhub.sim.limits import Meter, Standing
+from llmhub.sim.peers.record import JSON, Peer, bearer, encode
+from llmhub.sim.peers.shape import (
+    ANYTHING,
+    NUMBER,
+    Rule,
+    Violation,
+    chosen,
+    mapping,
+    objects,
+    pieces,
+    violation,
+    whole,
+    word,
+    words,
+)
+
+FIELDS: Final[Mapping[str, Rule]] = {
+    "model": Rule((str,), 1, needed=True),
+    "messages": Rule((list,), 1, needed=True),
+    "temperature": Rule(NUMBER, 0, 2),
+    "top_p": Rule(NUMBER, 0, 1),
+    "max_tokens": Rule((int,), 1),
+    "max_completion_tokens": Rule((int,), 1),
+    "presence_penalty": Rule(NUMBER, -2, 2),
+    "frequency_penalty": Rule(NUMBER, -2, 2),
+    "n": Rule((int,), 1, 128),
+    "stop": Rule((str, list), 0, 4),
+    "seed": Rule((int,), -(1 << 63), (1 << 63) - 1),
+    "stream": Rule((bool,)),
+    "stream_options": Rule((dict,)),
+    "user": Rule((str,)),
+    "tools": Rule((list,), 0, 128),
+    "top_logprobs": Rule((int,), 0, 20),
+    **dict.fromkeys(
+        "audio function_call functions logit_bias logprobs metadata modalities moderation parallel_tool_calls "
+        "prediction prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort response_format "
+        "safety_identifier service_tier store tool_choice verbosity web_search_options".split(),
+        ANYTHING,
+    ),
+}
+ROLES: Final = ("system", "assistant", "user", "function", "tool", "developer")
+SAMPLING: Final = {
+    name: name for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "user")
+}
+NAMED: Final = {str: "string", int: "integer", float: "decimal", bool: "boolean", list: "array", dict: "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Models that reason: whether they do so unasked, and whether they can be told not to."""
+
+    pattern: re.Pattern[str]
+    unasked: bool
+    optional: bool
+
+
+FAMILIES: Final = (
+    Family(re.compile(r"o\d|gpt-5(\.\d+)?-pro|gpt-5(-|$)|gpt-6-astra|gpt-6\.1-sol"), unasked=True, optional=False),
+    Family(re.compile(r"gpt-5\.[1-4]"), unasked=False, optional=True),
+    Family(re.compile(r"gpt-[56]"), unasked=True, optional=True),
+)
+PLAIN: Final = "chat"
+"""Part of a model's name that says it never reasons, whatever its family."""
+EFFORT: Final = {"none": 0, "minimal": 8, "low": 32, "medium": 96, "high": 256, "xhigh": 512, "max": 1024}
+FIXED: Final = {"temperature": 1, "top_p": 1}
+"""Parameters that reasoning takes only at these values."""
+REFUSED: Final = {"presence_penalty": 0, "frequency_penalty": 0, "logprobs": False, "top_logprobs": 0, "stop": []}
+"""Parameters that reasoning does not take at all, save where they say nothing."""
+
+SNAPSHOTS: Final = {
+    "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
+    "gpt-4o": "gpt-4o-2024-08-06",
+    "gpt-4.1": "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
+    "gpt-5-mini": "gpt-5-mini-2025-08-07",
+}
+FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a kind of problem is told: status, type, code and words."""
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+
+
+ERRORS: Final[Mapping[Kind, Said]] = {
+    "invalid": Said(400, "invalid_request_error", None, "Invalid request."),
+    "auth": Said(
+        401,
+        "invalid_request_error",
+        "invalid_api_key",
+        "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
+    ),
+    "forbidden": Said(
+        403, "invalid_request_error", None, "You have insufficient permissions for this operation."
+    ),
+    "not_found": Said(404, "invalid_request_error", None, "Invalid URL"),
+    "too_large": Said(413, "invalid_request_error", None, "The request body is too large."),
+    "rate_limited": Said(429, "requests", "rate_limit_exceeded", ""),
+    "quota": Said(
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details. For more information on this "
+        "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
+    ),
+    "server": Said(
+        500, "server_error", None, "The server had an error while processing your request. Sorry about that!"
+    ),
+    "overloaded": Said(
+        503, "server_error", None, "The engine is currently overloaded, please try again later"
+    ),
+}
+
+
+def locate(incoming: Incoming) -> Call | None:
+    """Find ``chat/completions`` and ``models`` after the base URL."""
+    match incoming.method, incoming.rest:
+        case "POST", "/chat/completions":
+            return Call()
+        case "GET", "/models":
+            return Call(action="models")
+        case _:
+            return None
+
+
+def authorize(incoming: Incoming, key: str) -> Problem | None:
+    """Check the bearer token."""
+    given = bearer(incoming.headers)
+    if given == key:
+        return None
+    if given:
+        return Problem(kind="auth")
+    return Problem(
+        kind="auth",
+        code="",
+        message="You didn't provide an API key. You need to provide your API key in an Authorization header using "
+        "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+    )
+
+
+def read(payload: Payload, call: Call) -> Question | Problem:
+    """Read a Chat Completions body as OpenAI does: what it does not know, it refuses."""
+    question = read_compatible(payload, call)
+    if isinstance(question, Problem):
+        return question
+    family = next((each for each in FAMILIES if each.pattern.match(question.model)), None)
+    return question if family is None or PLAIN in question.model else _reasoned(payload, question, family)
+
+
+def read_compatible(payload: Payload, call: Call) -> Question | Problem:
+    """Read a Chat Completions body without the rules of particular models."""
+    body = {**payload, "model": payload.get("model") or call.model}
+    wrong = violation(body, FIELDS)
+    if wrong is not None:
+        return _worded(wrong)
+    turns: list[Turn] = []
+    for at, message in enumerate(objects(body["messages"])):
+        turn = _turn(message, at)
+        if isinstance(turn, Problem):
+            return turn
+        turns.append(turn)
+    most = whole(body.get("max_completion_tokens"))
+    return Question(
+        model=word(body["model"]),
+        turns=tuple(turns),
+        stream=body.get("stream") is True,
+        counted=mapping(body.get("stream_options")).get("include_usage") is True,
+        max_tokens=whole(body.get("max_tokens")) if most is None else most,
+        stop=words(body.get("stop")),
+        n=whole(body.get("n")) or 1,
+        tools=bool(body.get("tools")),
+        sampling=chosen(body, SAMPLING),
+        caches=True,
+    )
+
+
+def _turn(message: Mapping[str, object], at: int) -> Turn | Problem:
+    """Read one message."""
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        supported = ", ".join(f"'{each}'" for each in ROLES[:-1]) + f", and '{ROLES[-1]}'"
+        said = f"Invalid value: '{role}'. Supported values are: {supported}."
+        return Problem(kind="invalid", message=said, param=f"messages[{at}].role", code="invalid_value")
+    if not isinstance(content, (str, list)) and not (role == "assistant" and content is None):
+        said = f"Invalid value for 'content': expected a string, got {_kind(content)}."
+        return Problem(kind="invalid", message=said, param=f"messages.[{at}].content")
+    spoken = content if isinstance(content, str) else "".join(word(part.get("text")) for part in objects(content))
+    return Turn({"developer": "system", "function": "tool"}.get(str(role), str(role)), spoken)
+
+
+def _reasoned(payload: Payload, question: Question, family: Family) -> Question | Problem:
+    """Hold a question against the rules of models that reason."""
+    if payload.get("max_tokens") is not None:
+        said = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return _unsupported("max_tokens", f"Unsupported parameter: {said}")
+    effort = word(payload.get("reasoning_effort")) or ("medium" if family.unasked else "none")
+    if effort not in EFFORT or (effort == "none" and not family.optional):
+        said = f"'reasoning_effort' does not support '{effort}' with this model."
+        return _unsupported("reasoning_effort", f"Unsupported value: {said}", "unsupported_value")
+    if effort == "none":
+        return question
+    for name, value in payload.items():
+        if name in FIXED and value not in {None, FIXED[name]}:
+            said = f"'{name}' does not support {value} with this model. Only the default (1) value is supported."
+            return _unsupported(name, f"Unsupported value: {said}", "unsupported_value")
+        if name in REFUSED and value is not None and value != REFUSED[name]:
+            return _unsupported(name, f"Unsupported parameter: '{name}' is not supported with this model.")
+    return replace(question, reasoning=EFFORT[effort])
+
+
+def _unsupported(name: str, said: str, code: str = "unsupported_parameter") -> Problem:
+    return Problem(kind="invalid", message=said, param=name, code=code)
+
+
+def _worded(wrong: Violation) -> Problem:
+    """Say what is wrong with a body in OpenAI's words."""
+    name, value, rule = wrong.name, wrong.value, wrong.rule
+    kind = _kind(value)
+    few = f"Expected an array with maximum length {rule.high:g}, but got an array with length"
+    match wrong.what:
+        case "missing" if name == "model":
+            return Problem(kind="invalid", message="you must provide a model parameter")
+        case "missing":
+            said, code = f"Missing required parameter: '{name}'.", "missing_required_parameter"
+        case "unknown":
+            return Problem(kind="invalid", message=f"Unrecognized request argument supplied: {name}")
+        case "kind":
+            wanted = NAMED[rule.kinds[-1]]
+            said, code = f"Invalid type for '{name}': expected {_a(wanted)}, but got {_a(kind)} instead.", "invalid_type"
+        case "low" if isinstance(value, list):
+            said = "array too short. Expected an array with minimum length 1, but got an empty array instead."
+            said, code = f"Invalid '{name}': {said}", "empty_array"
+        case "low":
+            said = f"{kind} below minimum value. Expected a value >= {rule.low:g}, but got {value} instead."
+            said, code = f"Invalid '{name}': {said}", f"{kind}_below_min_value"
+        case "high" if isinstance(value, list):
+            said, code = f"Invalid '{name}': array too long. {few} {len(value)} instead.", "array_above_max_length"
+        case "high":
+            said = f"{kind} above maximum value. Expected a value <= {rule.high:g}, but got {value} instead."
+            said, code = f"Invalid '{name}': {said}", f"{kind}_above_max_value"
+    return Problem(kind="invalid", message=said, param=name, code=code)
+
+
+def _kind(value: object) -> str:
+    return NAMED.get(type(value), "null")
+
+
+def _a(kind: str) -> str:
+    return kind if kind == "null" else f"an {kind}" if kind[0] in "aeio" else f"a {kind}"
+
+
+def reply(answer: Answer) -> Payload:
+    """Write an answer as a ``chat.completion``."""
+    return {
+        **_head(answer, "chat.completion"),
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
+                "logprobs": None,
+                "finish_reason": FINISH[choice.finish],
+            }
+            for index, choice in enumerate(answer.choices)
+        ],
+        "usage": _usage(answer),
+    }
+
+
+def events(answer: Answer) -> Iterator[bytes]:
+    """Write an answer as chunks, choices interleaved; usage comes last, in a chunk of its own, when asked for."""
+    for chunk in chunks(answer):
+        yield event(chunk)
+    yield b"data: [DONE]\n\n"
+
+
+def chunks(answer: Answer) -> Iterator[Payload]:
+    """Give the chunks of a stream."""
+    counted = answer.question.counted
+    head = _head(answer, "chat.completion.chunk")
+    tail: Payload = {"usage": None} if counted else {}
+
+    def chunk(index: int, delta: Payload, finish: str | None = None) -> Payload:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**head, "choices": [choice], **tail, "obfuscation": answer.key[: 4 + len(str(delta)) % 16]}
+
+    for index in range(len(answer.choices)):
+        yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
+    for row in zip_longest(*(pieces(choice.text, 1) for choice in answer.choices)):
+        for index, piece in enumerate(row):
+            if piece is not None:
+                yield chunk(index, {"content": piece})
+    for index, choice in enumerate(answer.choices):
+        yield chunk(index, {}, FINISH[choice.finish])
+    if counted:
+        yield {**head, "choices": [], "usage": _usage(answer), "obfuscation": answer.key[:8]}
+
+
+def event(chunk: Payload) -> bytes:
+    """Write one chunk as a server-sent event."""
+    return b"data: %b\n\n" % encode(chunk)
+
+
+def _head(answer: Answer, kind: str) -> Payload:
+    model = answer.question.model
+    return {
+        "id": f"chatcmpl-{answer.key[:29]}",
+        "object": kind,
+        "created": answer.created,
+        "model": SNAPSHOTS.get(model, model),
+        "service_tier": "default",
+        "system_fingerprint": f"fp_{answer.key[-10:]}",
+    }
+
+
+def _usage(answer: Answer) -> Payload:
+    """Count: what was cached and what was reasoned is included."""
+    return {
+        "prompt_tokens": answer.input_tokens,
+        "completion_tokens": answer.output_tokens,
+        "total_tokens": answer.input_tokens + answer.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": answer.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": answer.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def error(problem: Problem, _request_id: str) -> HttpReply:
+    """Write a refusal; a 429 says in two headers when to come again."""
+    return HttpReply(ERRORS[problem.kind].status, {**JSON, **retry_headers(problem)}, encode(_told(problem)))
+
+
+def broken(problem: Problem, _request_id: str) -> bytes:
+    """Write a problem as an event."""
+    return event(_told(problem))
+
+
+def retry_headers(problem: Problem) -> dict[str, str]:
+    """Say when to come again: whole seconds, and milliseconds."""
+    if problem.retry_after_s is None:
+        return {}
+    wait_s = problem.retry_after_s
+    return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
+
+
+def _told(problem: Problem) -> Payload:
+    said = ERRORS[problem.kind]
+    if problem.kind == "rate_limited":
+        return {
+            "error": {
+                "message": problem.message or _exceeded(problem),
+                "type": problem.scope,
+                "param": None,
+                "code": said.code,
+            }
+        }
+    if problem.kind == "not_found" and problem.model:
+        gone = f"The model `{problem.model}` does not exist or you do not have access to it."
+        return {"error": {"message": gone, "type": said.type, "param": None, "code": "model_not_found"}}
+    return {
+        "error": {
+            "message": problem.message or said.message,
+            "type": said.type,
+            "param": problem.param,
+            "code": (said.code if problem.code is None else problem.code) or None,
+        }
+    }
+
+
+def _exceeded(problem: Problem) -> str:
+    """Say whose limit is reached, and when to try again."""
+    scope = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}[problem.scope]
+    more = "Visit https://platform.openai.com/account/rate-limits to learn more."
+    if problem.retry_after_s is None:
+        return (
+            f"Request too large for {problem.model} in organization org-sim on {scope}: Limit {problem.limit}, "
+            f"Requested {problem.asked}. The input or output tokens must be reduced in order to run successfully. {more}"
+        )
+    return (
+        f"Rate limit reached for {problem.model} in organization org-sim on {scope}: Limit {problem.limit}, "
+        f"Used {problem.limit}, Requested {problem.asked}. Please try again in {duration(problem.retry_after_s)}. {more}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as Go does, to the millisecond.
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (0, 0.012, 1.5, 360, 3723)]
+    ['0s', '12ms', '1.5s', '6m0s', '1h2m3s']
+    """
+    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    if 0 < milliseconds < 1000:  # noqa: PLR2004 - below a second Go writes milliseconds
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{rest / 1000:g}s"
+
+
+def limits(standing: Standing, _now: float) -> dict[str, str]:
+    """Tell where a caller stands."""
+    return {
+        **_metered("requests", standing.requests),
+        **_metered("tokens", standing.tokens),
+    }
+
+
+def _metered(scope: str, meter: Meter | None) -> dict[str, str]:
+    if meter is None:
+        return {}
+    return {
+        f"x-ratelimit-limit-{scope}": str(meter.limit),
+        f"x-ratelimit-remaining-{scope}": str(meter.remaining),
+        f"x-ratelimit-reset-{scope}": duration(meter.reset_s),
+    }
+
+
+def listing(models: Sequence[str]) -> Payload:
+    """List models."""
+    rows = [{"id": model, "object": "model", "created": 1_735_689_600, "owned_by": "system"} for model in models]
+    return {"object": "list", "data": rows}
+
+
+def request_id(digits: str) -> str:
+    """Write an id."""
+    return f"req_{digits}"
+
+
+GARBLED: Final = b'data: {"id":"chatcmpl-","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"con\n\n'
+
+OPENAI: Final = Peer(
+    name="openai",
+    prefix="/openai/v1",
+    models=("gpt-4o-mini", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-5-mini"),
+    locate=locate,
+    authorize=authorize,
+    read=read,
+    reply=reply,
+    events=events,
+    error=error,
+    broken=broken,
+    garbled=GARBLED,
+    listing=listing,
+    limits=limits,
+    request_id=request_id,
+    id_header="x-request-id",
+)
+
+COMPATIBLE: Final = Peer(
+    name="compatible",
+    prefix="/compatible/v1",
+    models=("llama-3.3-70b-instruct", "qwen3-32b", "gpt-oss-120b"),
+    locate=locate,
+    authorize=authorize,
+    read=read_compatible,
+    reply=reply,
+    events=events,
+    error=error,
+    broken=broken,
+    garbled=GARBLED,
+    listing=listing,
+    limits=limits,
+    request_id=request_id,
+    id_header="x-request-id",
+)

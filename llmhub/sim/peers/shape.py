@@ -1,0 +1,121 @@
+"""The shape of a payload as a table of rules: which fields there are, of what kind, and within which bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+INFINITY: Final = float("inf")
+NUMBER: Final = (int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a field may be; bounds are of a number's value, or of a text's or list's length. No kinds: anything."""
+
+    kinds: tuple[type, ...] = ()
+    low: float = -INFINITY
+    high: float = INFINITY
+    needed: bool = False
+
+
+ANYTHING: Final = Rule()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The first thing wrong with a payload: which field, in what way, and the rule it breaks."""
+
+    name: str
+    what: Literal["missing", "unknown", "kind", "low", "high"]
+    value: object
+    rule: Rule
+
+
+def violation(payload: Mapping[str, object], rules: Mapping[str, Rule]) -> Violation | None:
+    """Find the first thing wrong with a payload; a ``null`` is a field left out.
+
+    Examples
+    --------
+    >>> rules = {"model": Rule((str,), needed=True), "temperature": Rule(NUMBER, 0, 2)}
+    >>> violation({"model": "m", "temperature": 3}, rules).what
+    'high'
+    >>> violation({"temperature": 1}, rules).name, violation({"model": "m", "colour": 1}, rules).what
+    ('model', 'unknown')
+    """
+    for name, rule in rules.items():
+        if rule.needed and payload.get(name) is None:
+            return Violation(name, "missing", None, rule)
+    for name, value in payload.items():
+        found = rules.get(name)
+        if found is None:
+            return Violation(name, "unknown", value, ANYTHING)
+        if value is None or not found.kinds:
+            continue
+        if type(value) not in found.kinds:
+            return Violation(name, "kind", value, found)
+        size = _size(value)
+        if size < found.low:
+            return Violation(name, "low", value, found)
+        if size > found.high:
+            return Violation(name, "high", value, found)
+    return None
+
+
+def _size(value: object) -> float:
+    if isinstance(value, (int, float)):
+        return value
+    return len(value) if isinstance(value, (str, list, dict)) else 0
+
+
+def mapping(value: object) -> dict[str, object]:
+    """Give an object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: object) -> Iterator[dict[str, object]]:
+    """Give the objects of a list."""
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def word(value: object) -> str:
+    """Give a text, or an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def whole(value: object) -> int | None:
+    """Give a whole number, or ``None``."""
+    return value if type(value) is int else int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def words(value: object) -> tuple[str, ...]:
+    """Give one text or a list of them as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(map(word, value)) if isinstance(value, list) else ()
+
+
+def chosen(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+    """Pick the fields that are set, each under llmhub's own name.
+
+    Examples
+    --------
+    >>> chosen({"topP": 0.5, "topK": None}, {"topP": "top_p", "topK": "top_k"})
+    {'top_p': 0.5}
+    """
+    return {ours: payload[theirs] for theirs, ours in names.items() if payload.get(theirs) is not None}
+
+
+PIECE: Final = re.compile(r"\S+\s*|\s+")
+
+
+def pieces(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of ``size`` words, losing nothing.
+
+    Examples
+    --------
+    >>> pieces(" One two  three.", 2)
+    [' One ', 'two  three.']
+    """
+    words_of_it = PIECE.findall(text)
+    return ["".join(words_of_it[at : at + size]) for at in range(0, len(words_of_it), size)]

@@ -1,0 +1,227 @@
+"""The simulated providers as a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from llmhub.sim.desk import Desk, Plan, Simulator, find
+from llmhub.sim.exchange import Incoming
+from llmhub.sim.faults import Faults
+from llmhub.sim.peers.record import JSON, encode
+
+LARGEST_BODY: Final = 64 << 20
+BACKLOG: Final = 4096
+"""Connections that may wait to be taken: a client may open a thousand at once."""
+RESET: Final = struct.pack("ii", 1, 0)
+"""Linger for no time: closing sends a reset."""
+PIECES: Final = 16
+"""How many pieces a dripping answer comes in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A simulator that runs in the caller's event loop."""
+
+    url: str
+    desk: Desk
+    _runner: web.ServerRunner
+
+    def counts(self) -> dict[str, Any]:
+        """Give what it was asked so far."""
+        return self.desk.tally.snapshot()
+
+    async def stop(self) -> None:
+        """Stop, cutting off what is under way."""
+        await self._runner.cleanup()
+
+
+async def start(settings: Simulator) -> Running:
+    """Start a simulator in the running event loop.
+
+    Raises
+    ------
+    OSError
+        When the address cannot be listened on.
+    """
+    desk = Desk(settings)
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        return await _handle(desk, request)
+
+    server = web.Server(
+        handle, request_factory=_factory(), handler_cancellation=True, access_log=None, keepalive_timeout=600.0
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    host, port = runner.addresses[0][:2]
+    return Running(f"http://{f'[{host}]' if ':' in host else host}:{port}", desk, runner)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Simulator) -> AsyncIterator[Running]:
+    """Run a simulator for a block."""
+    simulator = await start(settings)
+    try:
+        yield simulator
+    finally:
+        await simulator.stop()
+
+
+def _factory() -> Callable[..., web.BaseRequest]:
+    """Make requests whose bodies may be large."""
+    loop = asyncio.get_running_loop()
+
+    def make(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
+
+    return make
+
+
+async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
+    """Answer one request."""
+    path, _, query = request.raw_path.partition("?")
+    peer = find(path)
+    if peer is None:
+        return await _control(desk, request, path)
+    status = "none"
+    desk.tally.begin(peer.name)
+    try:
+        body = await request.read() if request.body_exists else b""
+        rest = path[len(peer.prefix) :]
+        incoming = Incoming(request.method, path, rest, query, request.headers, body)
+        plan = desk.decide(peer, incoming, time.time(), time.monotonic())
+        if plan.fault not in {"reset", "hang"}:
+            status = str(plan.reply.status)
+        return await _deliver(request, plan, desk.faults)
+    finally:
+        desk.tally.end(status)
+
+
+async def _deliver(request: web.BaseRequest, plan: Plan, faults: Faults) -> web.StreamResponse:
+    """Send what was decided, as slowly or as badly as was decided."""
+    if plan.fault == "hang":
+        await asyncio.Event().wait()
+    if plan.fault == "reset":
+        return _reset(request)
+    if plan.fault == "drip":
+        return await _drip(request, plan, faults.drip_s)
+    if plan.events:
+        return await _stream(request, plan)
+    if plan.duration_s:
+        await asyncio.sleep(plan.duration_s)
+    if plan.fault == "truncate":
+        return await _truncate(request, plan.reply.body, _opened(plan, len(plan.reply.body)))
+    return web.Response(status=plan.reply.status, headers=plan.reply.headers, body=plan.reply.body)
+
+
+async def _stream(request: web.BaseRequest, plan: Plan) -> web.StreamResponse:
+    """Send events, each when it is due; all at once where time plays no part."""
+    response = _opened(plan, None)
+    events = plan.events
+    if plan.fault == "truncate":
+        middle = len(events) // 2
+        events = (*events[:middle], events[middle][: len(events[middle]) // 2])
+    if plan.duration_s:
+        latency, began = request.loop, request.loop.time()
+        for at, event in enumerate(events):
+            due = _due(plan, at)
+            await asyncio.sleep(max(began + due - latency.time(), 0))
+            if at == 0:
+                await response.prepare(request)
+            await response.write(event)
+    else:
+        await response.prepare(request)
+        await response.write(b"".join(events))
+    if plan.fault == "truncate" and request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _opened(plan: Plan, length: int | None) -> web.StreamResponse:
+    """Make a response to be written piece by piece."""
+    response = web.StreamResponse(status=plan.reply.status, headers=plan.reply.headers)
+    response.content_length = length
+    return response
+
+
+async def _drip(request: web.BaseRequest, plan: Plan, pause_s: float) -> web.StreamResponse:
+    """Send a body or stream in small pieces with pauses between."""
+    whole = b"".join(plan.events) or plan.reply.body
+    response = _opened(plan, None if plan.events else len(whole))
+    if plan.duration_s:
+        await asyncio.sleep(plan.duration_s)
+    await response.prepare(request)
+    size = max(1, -(-len(whole) // PIECES))
+    for at in range(0, len(whole), size):
+        if at:
+            await asyncio.sleep(pause_s)
+        await response.write(whole[at : at + size])
+    return response
+
+
+async def _truncate(request: web.BaseRequest, body: bytes, response: web.StreamResponse) -> web.StreamResponse:
+    """Send half of what was announced, and close."""
+    await response.prepare(request)
+    await response.write(body[: len(body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _reset(request: web.BaseRequest) -> web.StreamResponse:
+    """Reset the connection."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        request.transport.abort()
+    return web.Response()
+
+
+async def _control(desk: Desk, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    """Serve the simulator's own addresses, which count as no provider's."""
+    match request.method, path:
+        case "GET", "/sim/health":
+            return _json({"status": "ok"})
+        case "GET", "/sim/counts":
+            return _json(desk.tally.snapshot())
+        case "POST", "/sim/reset":
+            desk.tally.reset()
+            return _json({"status": "ok"})
+        case "POST", "/sim/faults":
+            try:
+                given = msgspec.json.decode(await request.read() or b"{}", type=dict[str, float])
+                desk.faults = Faults(**given)
+            except (msgspec.DecodeError, TypeError, ValueError) as wrong:
+                return _json({"error": f"these are no faults: {wrong}"}, 400)
+            return _json({"status": "ok"})
+        case _:
+            return _json({"error": f"there is nothing at {request.method} {path}"}, 404)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, headers=JSON, body=encode(value))

@@ -1,0 +1,142 @@
+"""Frames at the border: columns out of whatever kind came in, results back in the same kind.
+
+A frame is a pandas DataFrame, an Arrow table or batch, a mapping of columns, or anything that exports
+``__arrow_c_stream__``. Nothing is imported that was not given.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS: Final = "a pandas DataFrame, a pyarrow Table, a mapping of columns, or anything with __arrow_c_stream__"
+
+
+def is_pandas(frame: object) -> bool:
+    """Say whether ``frame`` is a pandas DataFrame, without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(frame, pandas.DataFrame)
+
+
+def arrow(frame: Any) -> Any:
+    """Give a frame that has named columns: pandas as it is, all else as an Arrow table.
+
+    Raises
+    ------
+    InvalidRequestError
+        For what is no frame.
+    """
+    if is_pandas(frame) or isinstance(frame, pa.Table):
+        return frame
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if isinstance(frame, Mapping):
+        return pa.table(dict(frame))
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    raise InvalidRequestError(InvalidRequest(path="frame", message=f"{type(frame).__name__} is no frame; give {KINDS}"))
+
+
+def names(frame: Any) -> list[str]:
+    """Name the columns."""
+    return [str(name) for name in (frame.columns if is_pandas(frame) else frame.column_names)]
+
+
+def column(frame: Any, name: str) -> list[Any]:
+    """Give a column as Python values, ``None`` where a value is missing (null, nan, NaT).
+
+    Examples
+    --------
+    >>> column(pa.table({"x": [1.5, None, float("nan")]}), "x")
+    [1.5, None, None]
+    """
+    at = names(frame).index(name)
+    if is_pandas(frame):
+        return _of_series(frame.iloc[:, at])
+    return _of_array(frame.column(at))
+
+
+def series(values: Any) -> list[Any]:
+    """Give a pandas Series as Python values."""
+    return _of_series(values)
+
+
+def _of_series(values: pd.Series) -> list[Any]:
+    try:
+        return _of_array(pa.Array.from_pandas(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        # Values of several kinds: taken one by one.
+        missing = values.isna().tolist()
+        return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
+
+
+def _of_array(values: pa.Array | pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
+    found: list[Any] = values.to_pylist()
+    return found
+
+
+def expect_columns(wanted: Sequence[str], frame: Any, argument: str) -> None:
+    """Refuse a name that is no column, or that two columns have.
+
+    Raises
+    ------
+    InvalidRequestError
+        Names the argument, the name and the columns there are.
+    """
+    there = names(frame)
+    for name in wanted:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            said = f"{name!r} is no column of the frame.{hint} The columns are {', '.join(map(repr, there)) or 'none'}"
+            raise InvalidRequestError(InvalidRequest(path=argument, message=said))
+        if there.count(name) > 1:
+            raise InvalidRequestError(
+                InvalidRequest(path=argument, message=f"{there.count(name)} columns are named {name!r}; rename one")
+            )
+
+
+def joined(frame: pd.DataFrame, results: pa.Table, prefix: str) -> pd.DataFrame:
+    """Put results beside the rows they answer, index and all; each row as often as it was asked.
+
+    Raises
+    ------
+    InvalidRequestError
+        A column of the frame has the name of a result column.
+    """
+    import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
+
+    clash_free(names(frame), results.column_names, prefix)
+    rows = results.column("row").to_numpy()
+    right = results.rename_columns([prefix + name for name in results.column_names]).to_pandas(
+        types_mapper=pd.ArrowDtype
+    )
+    left = frame.iloc[rows]
+    right.index = left.index
+    whole = pd.concat([left, right], axis=1)
+    whole.attrs = dict(frame.attrs)
+    return whole
+
+
+def clash_free(taken: Sequence[str], new: Sequence[str], prefix: str) -> None:
+    """Refuse result columns that would stand beside a column of the same name."""
+    clash = [name for name in new if prefix + name in taken]
+    if clash:
+        free = next(f"{word}_" for word in ("llm", "result", "answer") if not any(f"{word}_{n}" in taken for n in new))
+        said = (
+            f"the frame has a column {prefix + clash[0]!r}, which is a result column's name; "
+            f"rename it or give prefix={free!r}"
+        )
+        raise InvalidRequestError(InvalidRequest(path="prefix", message=said))

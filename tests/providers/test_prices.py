@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+
+import genai_prices
+import pytest
+from genai_prices.data import providers as table
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.core.types import Usage
+from llmhub.providers.prices import LISTINGS, Price, Rates, Tier, cost, nano_usd, price, price_served
+
+AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MTOK = Decimal("1e-6")
+
+
+def priced(model: str, provider: str = "openai", at: datetime = AT) -> Price:
+    found = price(provider, model, at)
+    assert found is not None
+    return found
+
+
+def rates(text: str) -> Rates:
+    taken, read, write, made = (Decimal(part) * MTOK for part in text.split())
+    return Rates(input=taken, output=made, cached_input=read, cache_write=write)
+
+
+SIMPLE = Price(price_id="t/simple@d", source="t", rates=rates("3 0.3 3.75 15"))
+TIERED = Price(
+    price_id="t/tiered@d",
+    source="t",
+    rates=rates("1.25 0.125 1.25 10"),
+    tiers=(Tier(200_000, rates("2.5 0.25 2.5 15")), Tier(500_000, rates("5 0.5 5 30"))),
+)
+counts = st.integers(0, 10**7)
+
+
+@st.composite
+def usages(draw: st.DrawFn, most: int = 10**7) -> Usage:
+    cached, written, fresh, thought, said = (draw(st.integers(0, most // 5)) for _ in range(5))
+    return Usage(
+        input_tokens=cached + written + fresh,
+        output_tokens=thought + said,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=thought,
+    )
+
+
+def plus(a: Usage, b: Usage) -> Usage:
+    return Usage(**{name: getattr(a, name) + getattr(b, name) for name in Usage.__slots__})
+
+
+class TestCost:
+    def test_each_class_is_billed_once_at_its_own_rate(self) -> None:
+        usage = Usage(input_tokens=100, output_tokens=10, cached_input_tokens=40, cache_write_tokens=20)
+        assert cost(usage, SIMPLE) == (40 * 3 + 40 * Decimal("0.3") + 20 * Decimal("3.75") + 10 * 15) * MTOK
+
+    def test_reasoning_is_part_of_the_output_unless_it_has_a_rate(self) -> None:
+        usage = Usage(input_tokens=0, output_tokens=10, reasoning_tokens=4)
+        dear = Price(price_id="p", source="s", rates=Rates(input=MTOK, output=8 * MTOK, reasoning=3 * MTOK))
+        assert cost(usage, SIMPLE) == 150 * MTOK
+        assert cost(usage, dear) == (6 * 8 + 4 * 3) * MTOK
+
+    def test_a_class_without_a_rate_is_billed_as_input(self) -> None:
+        bare = Price(price_id="p", source="s", rates=Rates(input=2 * MTOK, output=MTOK))
+        usage = Usage(input_tokens=30, output_tokens=0, cached_input_tokens=10, cache_write_tokens=10)
+        assert cost(usage, bare) == 60 * MTOK
+
+    @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
+    def test_what_was_not_counted_has_no_cost(self, usage: Usage) -> None:
+        assert cost(usage, SIMPLE) is None
+        assert nano_usd(usage, SIMPLE) is None
+
+    def test_a_count_of_zero_costs_zero(self) -> None:
+        assert cost(Usage(input_tokens=0, output_tokens=0), SIMPLE) == 0
+
+    def test_a_part_larger_than_its_whole_is_never_money_back(self) -> None:
+        odd = Usage(input_tokens=10, output_tokens=5, cached_input_tokens=20, reasoning_tokens=9)
+        assert cost(odd, SIMPLE) == 20 * Decimal("0.3") * MTOK + 9 * 15 * MTOK
+
+    @pytest.mark.parametrize(
+        ("taken", "rate"),
+        [(0, "1.25"), (200_000, "1.25"), (200_001, "2.5"), (500_000, "2.5"), (500_001, "5")],
+    )
+    def test_a_tier_holds_above_its_threshold_and_for_all_tokens(self, taken: int, rate: str) -> None:
+        assert cost(Usage(input_tokens=taken, output_tokens=0), TIERED) == taken * Decimal(rate) * MTOK
+
+    def test_a_fee_for_the_request_is_added(self) -> None:
+        fee = Price(price_id="p", source="s", rates=rates("1 1 1 1"), request_usd=Decimal("0.012"))
+        assert cost(Usage(input_tokens=1, output_tokens=1), fee) == Decimal("0.012002")
+
+    def test_the_decimal_context_of_the_caller_does_not_round(self) -> None:
+        usage = Usage(input_tokens=123_456_789, output_tokens=987_654_321)
+        with localcontext() as context:
+            context.prec = 3
+            exact = cost(usage, SIMPLE)
+        assert exact == Decimal("15185.185182")
+
+    @pytest.mark.parametrize("rate", ["-1", "NaN", "Infinity"])
+    def test_a_rate_must_be_a_number_from_zero(self, rate: str) -> None:
+        with pytest.raises(ValueError, match="negative or no number"):
+            Price(price_id="p", source="s", rates=Rates(input=Decimal(rate), output=MTOK))
+
+    @given(usages(), usages())
+    def test_cost_is_additive(self, a: Usage, b: Usage) -> None:
+        parts = cost(a, SIMPLE), cost(b, SIMPLE)
+        assert None not in parts
+        assert cost(plus(a, b), SIMPLE) == sum(part for part in parts if part is not None)
+
+    @given(usages(200_000), usages(200_000))
+    def test_cost_is_additive_within_a_tier(self, a: Usage, b: Usage) -> None:
+        halves = [Usage(**{name: getattr(u, name) // 2 for name in Usage.__slots__}) for u in (a, b)]
+        whole = cost(plus(*halves), TIERED)
+        assert whole == sum(part for half in halves if (part := cost(half, TIERED)) is not None)
+
+    @given(usages(), st.decimals(0, 100, places=12), st.decimals(0, 100, places=7))
+    def test_nanos_are_the_cost_rounded_half_to_even(self, usage: Usage, taken: Decimal, made: Decimal) -> None:
+        odd = Price(price_id="p", source="s", rates=Rates(input=taken * MTOK, output=made * MTOK))
+        exact = cost(usage, odd)
+        assert exact is not None
+        with localcontext() as context:
+            context.prec = 60
+            assert nano_usd(usage, odd) == int((exact * 10**9).to_integral_value(ROUND_HALF_EVEN))
+
+
+class TestLookup:
+    def test_a_price_says_where_it_is_from_and_of_when(self) -> None:
+        found = priced("gpt-4o-mini-2024-07-18")
+        assert found.price_id == f"genai-prices-{genai_prices.__version__}:openai/gpt-4o-mini@2026-11-22"
+        assert found.source == f"genai-prices {genai_prices.__version__}"
+        assert found.rates == Rates(input=Decimal("1.5e-7"), output=Decimal("6e-7"), cached_input=Decimal("7.5e-8"))
+
+    @pytest.mark.parametrize(
+        ("provider", "model", "taken"),
+        [
+            ("azure", "gpt-4o-mini", "0.15"),
+            ("anthropic", "claude-sonnet-4-5-20250929", "3"),
+            ("vertex-anthropic", "claude-sonnet-4-5@20250929", "3"),
+            ("google", "models/gemini-2.5-flash", "0.3"),
+            ("vertex", "publishers/google/models/gemini-2.5-flash", "0.3"),
+            ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3"),
+            ("bedrock", "global.anthropic.claude-sonnet-4-5-20250929-v1:0", "3"),
+            ("bedrock", "anthropic.claude-3-5-sonnet-20240620-v1:0", "3"),
+            ("bedrock", "eu.amazon.nova-pro-v1:0", "0.8"),
+            ("bedrock", "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3"),
+            ("bedrock", "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-lite-v1:0", "0.06"),
+            ("groq", "openai/gpt-oss-120b", "0.15"),
+            ("openrouter", "anthropic/claude-sonnet-4.5", "3"),
+            ("xai", "grok-4", "3"),
+            ("openai-responses", "gpt-4o", "2.5"),
+        ],
+    )
+    def test_models_are_found_by_the_names_providers_use(self, provider: str, model: str, taken: str) -> None:
+        assert priced(model, provider).rates.input == Decimal(taken) * MTOK
+
+    @pytest.mark.parametrize(
+        ("provider", "model"),
+        [
+            ("openai", "gpt-4o-nonsense"),
+            ("openai", ""),
+            ("azure", "my-deployment"),
+            ("anthropic", "claude-nonsense"),
+            ("bedrock", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc123"),
+            ("compatible", "gpt-4o-mini"),
+            ("ollama", "llama3"),
+            ("vllm", "gpt-4o"),
+            ("", "gpt-4o"),
+            ("openrouter", "meta-llama/llama-3.3-70b-instruct:free"),
+            ("openai", "text-embedding-3-small"),
+            ("openai", "whisper-1"),
+        ],
+    )
+    def test_unknown_is_none_never_zero(self, provider: str, model: str) -> None:
+        assert price(provider, model, AT) is None
+
+    def test_prices_have_dates(self) -> None:
+        old = priced("mistral-small-latest", "mistral", datetime(2020, 1, 1, tzinfo=UTC))
+        assert old.rates != priced("mistral-small-latest", "mistral").rates
+        assert old.price_id.endswith("@2020-01-01")
+
+    def test_where_the_hour_counts_the_id_says_it(self) -> None:
+        peak, quiet = (
+            priced("deepseek-v4-pro", "deepseek", datetime(2026, 11, 22, hour, tzinfo=UTC)) for hour in (2, 5)
+        )
+        assert peak.rates.input > quiet.rates.input
+        assert peak.price_id.endswith("@2026-11-22T02:00Z")
+
+    def test_a_moment_is_read_in_utc(self) -> None:
+        there = timezone(timedelta(hours=9))
+        local = datetime(2026, 11, 22, 11, tzinfo=there)
+        assert priced("deepseek-v4-pro", "deepseek", local).price_id.endswith("@2026-11-22T02:00Z")
+        naive = AT.replace(tzinfo=None)
+        assert priced("gpt-4o", "openai", naive) == priced("gpt-4o")
+
+    def test_tiers_are_read(self) -> None:
+        found = priced("gemini-2.5-pro", "google")
+        assert [tier.above for tier in found.tiers] == [200_000]
+        assert found.tiers[0].rates.input > found.rates.input
+
+    def test_what_was_served_is_what_it_costs(self) -> None:
+        assert price_served("azure", "gpt-4o", "gpt-4o-mini-2024-07-18", AT) == priced("gpt-4o-mini", "azure")
+        assert price_served("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == priced("gpt-4o")
+        assert price_served("openai", "gpt-4o", "", AT) == priced("gpt-4o")
+        assert price_served("azure", "my-deployment", "unheard-of", AT) is None
+
+    def test_every_listing_stands_in_the_table(self) -> None:
+        assert {listing.id for listing in LISTINGS.values()} <= {row.id for row in table}
+
+
+@pytest.mark.parametrize("provider", [name for name in LISTINGS if name not in {"openai-responses", "vertex"}])
+def test_costs_equal_those_of_the_price_tables_own_calculator(provider: str) -> None:
+    row = next(row for row in table if row.id == LISTINGS[provider].id)
+    compared = 0
+    for taken in (1_000, 150_000, 900_000):
+        usage = Usage(
+            input_tokens=taken,
+            output_tokens=777,
+            cached_input_tokens=taken // 4,
+            cache_write_tokens=taken // 8,
+            reasoning_tokens=77,
+        )
+        theirs = genai_prices.Usage(
+            input_tokens=taken,
+            output_tokens=777,
+            cache_read_tokens=taken // 4,
+            cache_write_tokens=taken // 8,
+            output_reasoning_tokens=77,
+        )
+        for model in row.models:
+            names = [model.id, *re.findall("equals='(.+?)'", repr(model.match))]
+            name = next((name for name in names if row.find_model(LISTINGS[provider].name(name)) is model), "")
+            found = price(provider, name, AT)
+            if found is None:
+                continue
+            asked = genai_prices.calc_price(theirs, name, provider_id=row.id, genai_request_timestamp=AT)
+            exact = cost(usage, found)
+            assert exact is not None
+            assert exact == pytest.approx(asked.total_price, abs=Decimal("1e-20")), name
+            compared += 1
+    assert compared > 0
