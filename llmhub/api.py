@@ -27,7 +27,7 @@ from llmhub.core.provider import prepare, validate
 from llmhub.core.types import JSON, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk, Tool
 from llmhub.engine.call import Answer, Call, Outcome
 from llmhub.engine.loop import Stop, run_here, run_sync, submit
-from llmhub.engine.run import Progress
+from llmhub.engine.run import Progress, as_answer
 from llmhub.hub import Hub, default_hub
 from llmhub.observe.progress import reporter
 
@@ -197,7 +197,11 @@ async def astream(
 ) -> AsyncIterator[StreamChunk]:
     """Ask a model and give the answer as it comes, awaited (see `stream`)."""
     box: asyncio.Queue[StreamChunk | None] = asyncio.Queue()
-    put = partial(asyncio.get_running_loop().call_soon_threadsafe, box.put_nowait)
+    loop = asyncio.get_running_loop()
+
+    def put(chunk: StreamChunk | None) -> None:
+        loop.call_soon_threadsafe(box.put_nowait, chunk)
+
     one = replace(_planned(prompt, model, hub, options), on_chunk=put)
     future = submit(_one(one, Stop()))
     future.add_done_callback(lambda _: put(None))
@@ -310,9 +314,10 @@ def _request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> C
         raise InvalidRequestError(
             InvalidRequest(path=unknown[0], message=f"no such option; there are {', '.join(sorted(REQUEST_OPTIONS))}")
         )
-    given = {name: value for name, value in options.items() if name != "system"}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name != "system"}
     if isinstance(prompt, CompletionRequest):
-        changed = replace(prompt, **given, **({"model": model} if model is not None else {}))
+        named: dict[str, Any] = {} if model is None else {"model": model}
+        changed = replace(prompt, **given, **named)
         return replace(changed, messages=(*_system(options), *changed.messages)) if "system" in options else changed
     turns = (prompt,) if isinstance(prompt, Message) else messages_of(prompt)
     return CompletionRequest(model=model or "", messages=(*_system(options), *turns), **given)
@@ -330,11 +335,11 @@ async def _one(one: _One, stop: Stop) -> Answer:
     except (TypeError, ValueError) as bad:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
     call = replace(one.call, on_chunk=one.on_chunk)
-    ran = await one.hub.runtime.run(iter([[(0, key, lambda: call)]]), 1, 1, stop)
+    ran = await one.hub.runtime.run(iter([[(0, key, lambda _: call, "")]]), 1, 1, stop)
     _warn_of_store(ran.store_error)
     answer = ran.answers[0]
     assert answer is not None  # noqa: S101 - a run answers every item
-    return answer
+    return as_answer(answer)
 
 
 def _rest(answer: Answer) -> Iterator[StreamChunk]:
@@ -374,9 +379,6 @@ def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dic
     if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
         said = f"{concurrency} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
         raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
-    if not isinstance(prompt, str):
-        said = f"{type(prompt).__name__} is no template; give a string such as 'Summarise: {{text}}'"
-        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
     asks = _asks(hub, model, request, stream=run_options.stream)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n)
     return _Asked(hub, questions, run_options, reporter(run_options.progress))

@@ -7,9 +7,9 @@ the api version, the headers that are no credential, which sample it is, and the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 from returns.result import Failure, Result, Success
@@ -163,15 +163,18 @@ def _keyed_head(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
     )
 
 
-class StoredPart(msgspec.Struct, array_like=True, frozen=True):
+class StoredPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A part as a store keeps it: the number of its kind and its fields."""
 
     kind: int
     fields: tuple[object, ...]
 
 
-class StoredResponse(msgspec.Struct, array_like=True, frozen=True):
-    """A response as a store keeps it, with what it took to get it."""
+class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A response as a store keeps it, with what it took to get it.
+
+    ``parts`` is the text itself where an answer is one text; ``usage`` counts in the order of `Usage`'s fields.
+    """
 
     parts: str | list[StoredPart]
     finish_reason: FinishReason
@@ -179,7 +182,7 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True):
     served_model: str
     request_id: str
     others: list[tuple[list[StoredPart], FinishReason]]
-    latency_s: float
+    latency_s: float | None
     ttft_s: float | None
     started_at: float
     dropped: tuple[str, ...]
@@ -192,21 +195,18 @@ _DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
 _HEAD: Final = bytes([VALUE_VERSION])
 
 
-def encode_response(
+def stored(
     response: CompletionResponse,
     *,
-    latency_s: float = 0.0,
+    latency_s: float | None = None,
     ttft_s: float | None = None,
     started_at: float = 0.0,
     dropped: tuple[str, ...] = (),
-) -> bytes:
-    """Give the bytes a store keeps: a version byte, then MessagePack.
-
-    Law: ``decode_response(encode_response(r))`` gives ``r`` back.
-    """
+) -> StoredResponse:
+    """Bring a response, and what it took to get it, to the form in which it is kept."""
     parts = response.parts
     usage = response.usage
-    stored = StoredResponse(
+    return StoredResponse(
         parts=parts[0].text if len(parts) == 1 and type(parts[0]) is Text else [_stored(part) for part in parts],
         finish_reason=response.finish_reason,
         usage=(
@@ -224,30 +224,48 @@ def encode_response(
         started_at=started_at,
         dropped=dropped,
     )
-    return _HEAD + _ENCODER.encode(stored)
 
 
-def decode_response(value: bytes) -> Result[tuple[CompletionResponse, StoredResponse], LLMError]:
-    """Read what `encode_response` wrote; another version or a damaged value is `Malformed`, never wrong."""
+def response_of(kept: StoredResponse) -> CompletionResponse:
+    """Make the response again. Law: ``response_of(stored(r)) == r``."""
+    return CompletionResponse(
+        parts=(Text(kept.parts),) if isinstance(kept.parts, str) else parts_of(kept.parts),
+        finish_reason=kept.finish_reason,
+        usage=_usage(kept.usage),
+        served_model=kept.served_model,
+        request_id=kept.request_id,
+        others=tuple(Choice(parts_of(parts), reason) for parts, reason in kept.others),
+    )
+
+
+def pack(kept: StoredResponse) -> bytes:
+    """Give the bytes of a kept response: a version byte, then MessagePack."""
+    return _HEAD + _ENCODER.encode(kept)
+
+
+def unpack(value: bytes) -> Result[StoredResponse, LLMError]:
+    """Read what `pack` wrote; another version or a damaged value is `Malformed`, never wrong."""
     if value[:1] != _HEAD:
         return Failure(
             Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}")
         )
     try:
-        stored = _DECODER.decode(memoryview(value)[1:])
-        response = CompletionResponse(
-            parts=(Text(stored.parts),)
-            if isinstance(stored.parts, str)
-            else tuple(_part(part) for part in stored.parts),
-            finish_reason=stored.finish_reason,
-            usage=_usage(stored.usage),
-            served_model=stored.served_model,
-            request_id=stored.request_id,
-            others=tuple(Choice(tuple(_part(part) for part in parts), reason) for parts, reason in stored.others),
-        )
-    except (msgspec.DecodeError, TypeError, IndexError) as error:
+        kept = _DECODER.decode(memoryview(value)[1:])
+        if not isinstance(kept.parts, str):
+            response_of(kept)
+    except (msgspec.DecodeError, TypeError, ValueError, IndexError) as error:
         return Failure(Malformed(message=f"damaged stored response: {error}"))
-    return Success((response, stored))
+    return Success(kept)
+
+
+def encode_response(response: CompletionResponse) -> bytes:
+    """Give the bytes of a response. Law: ``decode_response(encode_response(r))`` gives ``r`` back."""
+    return pack(stored(response))
+
+
+def decode_response(value: bytes) -> Result[CompletionResponse, LLMError]:
+    """Read what `encode_response` wrote; arbitrary bytes are `Malformed`."""
+    return unpack(value).map(response_of)
 
 
 @lru_cache(maxsize=4096)
@@ -270,11 +288,20 @@ def _stored(part: Part) -> StoredPart:
     return StoredPart(_NUMBERS[type(part)], fields)
 
 
-def _part(stored: StoredPart) -> Part:
-    """Make the part again."""
-    kind = KINDS[stored.kind]
-    if kind is ToolResult and not isinstance(stored.fields[1], str):
-        call, content, name, is_error = stored.fields
-        pieces = tuple(_part(StoredPart(*piece)) for piece in content)  # type: ignore[attr-defined]
+def parts_of(kept: Iterable[StoredPart]) -> tuple[Part, ...]:
+    """Make parts again."""
+    return tuple(_part(part.kind, part.fields) for part in kept)
+
+
+def _part(number: int, fields: Sequence[Any]) -> Part:
+    """Make one part again; what cannot be one raises ``ValueError`` or ``TypeError``."""
+    kind = KINDS[number]
+    if kind is ToolResult and not isinstance(fields[1], str):
+        call, content, name, is_error = fields
+        pieces = tuple(_part(inner, held) for inner, held in content)
+        if not all(isinstance(piece, (Text, Image)) for piece in pieces):
+            raise ValueError("a tool result of other parts than text and images")
         return ToolResult(call, pieces, name, is_error)  # type: ignore[arg-type]
-    return kind(*stored.fields)  # type: ignore[arg-type]
+    if not all(isinstance(value, (str, bool)) for value in fields):
+        raise ValueError("a field of a part is no text")
+    return kind(*fields)

@@ -18,13 +18,15 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
 from llmhub.cache.store import Entry, Store, StoreError
-from llmhub.core.codec import decode_response, encode_response
+from llmhub.core.codec import StoredResponse, pack, response_of, stored, unpack
 from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.loop import Stop, in_thread
 
-Item: TypeAlias = tuple[int, bytes, Callable[[], Call]]
-"""Position of the row, key of the question, and how to make the call once it is needed."""
+Item: TypeAlias = tuple[int, bytes, Callable[[str], Call], str]
+"""Position of the row, key of the question, how to make its call once that is needed, and the text to make it of."""
+Settled: TypeAlias = Answer | StoredResponse
+"""What answered a row: a call of this run, or what a store had kept."""
 
 CHUNK: Final = 512
 """Items planned and looked up at a time."""
@@ -86,7 +88,7 @@ class Job:
 class Ran:
     """What came of a run: an answer by position (``None``: no item named it), and why the store was given up."""
 
-    answers: list[Answer | None]
+    answers: list[Settled | None]
     store_error: str = ""
 
 
@@ -109,7 +111,7 @@ class _Run:
         self.stop = stop
         self.store = job.store
         self.store_error = ""
-        self.answers: list[Answer | None] = [None] * job.size
+        self.answers: list[Settled | None] = [None] * job.size
         self.owners: dict[bytes, int] = {}
         self.followers: dict[int, list[int]] = {}
         self.pending: deque[tuple[Item, float]] = deque()
@@ -151,8 +153,8 @@ class _Run:
 
     async def _work(self) -> None:
         while (taken := await self._next()) is not None:
-            (position, key, build), since = taken
-            call = build()
+            (position, key, make, text), since = taken
+            call = make(text)
             queue_s = time.perf_counter() - since
             task = asyncio.current_task()
             try:
@@ -195,8 +197,8 @@ class _Run:
         """Keep the items that ask something new; an equal one follows the first."""
         first: list[Item] = []
         for item in chunk:
-            position, key, _ = item
-            owner = self.owners.setdefault(key, position)
+            position = item[0]
+            owner = self.owners.setdefault(item[1], position)
             if owner == position:
                 first.append(item)
             elif (answer := self.answers[owner]) is not None:
@@ -212,7 +214,7 @@ class _Run:
         if self.store is None or not items:
             return items
         try:
-            found = await in_thread(self.store.get_many, [key for _, key, _ in items])
+            found = await in_thread(self.store.get_many, [item[1] for item in items])
         except StoreError as error:
             self._give_up_store(error)
             return items
@@ -221,24 +223,19 @@ class _Run:
         missing: list[Item] = []
         for item in items:
             value = found.get(item[1])
-            answer = _stored(value) if value is not None else None
-            if answer is None:
+            kept = unpack(value) if value is not None else None
+            # A damaged value is a miss.
+            if kept is None or not is_successful(kept):
                 missing.append(item)
             else:
-                self._settle(item[0], answer)
+                self._settle(item[0], kept.unwrap())
         return missing
 
     def _file(self, key: bytes, call: Call, answer: Answer) -> None:
         """Put a fresh answer before the flusher."""
         if self.store is None or not is_successful(answer.outcome):
             return
-        value = encode_response(
-            answer.outcome.unwrap(),
-            latency_s=answer.latency_s or 0.0,
-            ttft_s=answer.ttft_s,
-            started_at=answer.started_at,
-            dropped=answer.dropped,
-        )
+        value = pack(kept_form(answer))
         self.outbox.append(Entry(key, value, call.target.name, answer.started_at))
         if self.flusher is None:
             self.flusher = asyncio.create_task(self._flushing())
@@ -271,11 +268,14 @@ class _Run:
 
     # Answers
 
-    def _settle(self, position: int, answer: Answer) -> None:
+    def _settle(self, position: int, answer: Settled) -> None:
         self.answers[position] = answer
         self.done += 1
-        self.cached += answer.cache_hit
-        self.failed += not is_successful(answer.outcome)
+        if isinstance(answer, StoredResponse):
+            self.cached += 1
+        else:
+            self.cached += answer.cache_hit
+            self.failed += not is_successful(answer.outcome)
         followers = self.followers.pop(position, None)
         if followers:
             shared = _shared(answer)
@@ -333,32 +333,36 @@ def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]
     loop.call_soon_threadsafe(function)
 
 
-def _stored(value: bytes) -> Answer | None:
-    """Read an answer out of the store; a damaged value is a miss."""
-    read = decode_response(value)
-    if not is_successful(read):
-        return None
-    response, stored = read.unwrap()
+def kept_form(answer: Answer) -> StoredResponse:
+    """Bring a successful answer to the form in which stores and tables hold it."""
+    return stored(
+        answer.outcome.unwrap(),
+        latency_s=answer.latency_s,
+        ttft_s=answer.ttft_s,
+        started_at=answer.started_at,
+        dropped=answer.dropped,
+    )
+
+
+def as_answer(settled: Settled) -> Answer:
+    """Give what a store had kept as the answer it was."""
+    if isinstance(settled, Answer):
+        return settled
     return Answer(
-        outcome=Success(response),
-        latency_s=stored.latency_s,
-        ttft_s=stored.ttft_s,
-        started_at=stored.started_at,
+        outcome=Success(response_of(settled)),
+        latency_s=settled.latency_s,
+        ttft_s=settled.ttft_s,
+        started_at=settled.started_at,
         cache_hit=True,
-        dropped=stored.dropped,
+        dropped=settled.dropped,
     )
 
 
-def _shared(answer: Answer) -> Answer:
+def _shared(answer: Settled) -> Settled:
     """Give an equal row the answer: it costs nothing more."""
-    return replace(
-        answer,
-        cache_hit=is_successful(answer.outcome),
-        attempts=0,
-        queue_s=None,
-        rate_wait_s=None,
-        total_s=None,
-    )
+    if isinstance(answer, StoredResponse) or is_successful(answer.outcome):
+        return answer if isinstance(answer, StoredResponse) else kept_form(answer)
+    return replace(answer, attempts=0, queue_s=None, rate_wait_s=None, total_s=None)
 
 
 def _cancelled(*, sent: bool) -> Answer:

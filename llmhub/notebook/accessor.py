@@ -5,7 +5,7 @@ The accessors hold nothing but the frame: pandas makes them anew at each access.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 import pyarrow as pa
@@ -105,7 +105,7 @@ class FrameAccessor:
 class SeriesAccessor:
     """What llmhub does with a Series: ``series.llm``."""
 
-    def __init__(self, values: Column) -> None:
+    def __init__(self, values: Any) -> None:
         self._values = values
 
     def complete(
@@ -123,7 +123,7 @@ class SeriesAccessor:
             See `llmhub.complete_table`.
         """
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts = pd.array(table.column("response"), dtype=pd.ArrowDtype(pa.string()))
+        texts: Any = pd.array(table.column("response"), dtype=pd.ArrowDtype(pa.string()))
         return pd.Series(texts, index=self._values.index, name=self._values.name)
 
     def count_tokens(self, *, model: str) -> pd.DataFrame:
@@ -131,7 +131,7 @@ class SeriesAccessor:
         return _counted(self._values, model)
 
 
-def llm(frame: pd.DataFrame) -> FrameAccessor:
+def llm(frame: Any) -> FrameAccessor:
     """Give a frame's accessor in a form that type checkers know: ``llmhub.llm(df).complete(...)``.
 
     Raises
@@ -145,7 +145,7 @@ def llm(frame: pd.DataFrame) -> FrameAccessor:
     return FrameAccessor(frame)
 
 
-def _counted(values: Column, model: str) -> pd.DataFrame:
+def _counted(values: Any, model: str) -> pd.DataFrame:
     texts = frames.series(values)
     folder = api.current_hub().settings.tokenizer_folder
     counted = count_tokens(
@@ -154,4 +154,5 @@ def _counted(values: Column, model: str) -> pd.DataFrame:
     each = iter(counted.tokens)
     tokens = pa.array([None if text is None else next(each) for text in texts], pa.int64())
     columns = {"tokens": tokens, "estimated": pa.array([counted.estimated] * len(texts), pa.bool_())}
-    return pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype).set_index(values.index)
+    counts: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype).set_index(values.index)
+    return counts

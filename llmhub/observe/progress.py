@@ -87,19 +87,21 @@ def _in_notebook() -> bool:
 
 def _notebook() -> Report:
     """Show a bar under the cell; when the run ends, text takes its place, so that a saved notebook keeps it."""
-    import ipywidgets  # noqa: PLC0415 - only a notebook needs it
-    from IPython.display import HTML, display  # noqa: PLC0415 - as above
+    import IPython.display  # noqa: PLC0415 - only a notebook needs it
+    import ipywidgets  # noqa: PLC0415 - as above
+
+    show: Any = IPython.display
 
     bar = ipywidgets.IntProgress(value=0, max=1, layout=ipywidgets.Layout(width="16em"))
     said = ipywidgets.Label("")
-    handle = display(ipywidgets.HBox([bar, said]), display_id=True)
+    handle = show.display(ipywidgets.HBox([bar, said]), display_id=True)
 
     def report(progress: Progress) -> None:
         bar.max, bar.value = max(1, progress.total), progress.done
         bar.bar_style = "danger" if progress.failed else ""
         said.value = line(progress)
         if progress.finished:
-            handle.update(HTML(f"<small>{line(progress)}</small>"))
+            handle.update(show.HTML(f"<small>{line(progress)}</small>"))
             for widget in (bar, said):
                 widget.close()
 

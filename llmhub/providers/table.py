@@ -1,26 +1,193 @@
-"""Provisional rows."""
+"""The providers: one row each of who speaks which wire, where, signed how.
+
+A row that differs in its body alone carries that as a small dialect; everything else is data. A plugin adds
+a row; nobody subclasses.
+
+Sources: https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, https://ai.google.dev/api,
+https://docs.aws.amazon.com/bedrock/latest/APIReference, each compatible provider's page on its OpenAI API, and
+the addresses of recorded exchanges (read 2026-11-22).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
 
+from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
-from llmhub.core.types import CompletionRequest
-from llmhub.wire import openai_chat
+from llmhub.core.types import CompletionRequest, Payload
+from llmhub.providers import limits, models
+from llmhub.providers.auth import REGION, bearer, bedrock, header_key
+from llmhub.wire import anthropic, bedrock_converse, gemini, openai_chat
+
+CHAT: Final = "/chat/completions"
+AZURE_VERSION: Final = "2024-10-21"
+ANTHROPIC_VERSION: Final = "2023-06-01"
+GEMINI_VERSION: Final = "v1beta"
+GEMINI_KINDS: Final = frozenset({"models", "tunedModels"})
 
 
-def _locate(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
-    return f"{endpoint.base_url or 'https://api.openai.com/v1'}/chat/completions"
+def _at(base_url: str, path: str) -> Callable[[Endpoint, CompletionRequest, bool], str]:
+    """Locate a wire whose path is the same for every model."""
+    return lambda endpoint, _request, _stream: (endpoint.base_url or base_url) + path
 
 
-def _bearer(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
-    return replace(request, headers={**request.headers, "authorization": f"Bearer {endpoint.api_key}"})
+def _azure(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str:
+    """Locate a deployment, or the v1 API, which takes its name from the body."""
+    base = endpoint.base_url.removesuffix("/openai")
+    if base.endswith("/openai/v1"):
+        return base + CHAT
+    if endpoint.api_version == "v1":
+        return f"{base}/openai/v1{CHAT}"
+    version = quote(endpoint.api_version or AZURE_VERSION, safe="")
+    return f"{base}/openai/deployments/{_encoded(request.model)}{CHAT}?api-version={version}"
 
 
-PROVIDERS = MappingProxyType(
-    {
-        "openai": Provider("openai", openai_chat.WIRE, "https://api.openai.com/v1", _locate, _bearer, needs=(("OPENAI_API_KEY",),)),
-        "compatible": Provider("compatible", openai_chat.WIRE, "", _locate, _bearer),
-    }
+def _google(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
+    """Locate a model, be it named bare or by its kind, and the method that streams or does not."""
+    kind, slash, name = request.model.partition("/")
+    kind, name = (kind, name) if slash and kind in GEMINI_KINDS else ("models", request.model)
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    version = quote(endpoint.api_version or GEMINI_VERSION, safe="")
+    return f"{endpoint.base_url or GOOGLE_URL}/{version}/{kind}/{_encoded(name)}:{method}"
+
+
+def _bedrock(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
+    """Locate a model or profile by its id or ARN, encoded whole, in its region."""
+    base = endpoint.base_url or f"https://bedrock-runtime.{endpoint.region or REGION}.amazonaws.com"
+    return f"{base}/model/{_encoded(request.model)}/{'converse-stream' if stream else 'converse'}"
+
+
+def _databricks(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
+    """Locate a workspace's serving endpoints, be the address the workspace's or theirs."""
+    return endpoint.base_url.removesuffix("/serving-endpoints") + "/serving-endpoints" + CHAT
+
+
+def _encoded(model: str) -> str:
+    return quote(model, safe="", errors="surrogatepass")
+
+
+def _versioned(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
+    """Sign for Anthropic, whose version is a header."""
+    version = {"anthropic-version": endpoint.api_version or ANTHROPIC_VERSION}
+    bare = replace(request, headers={**request.headers, **version})
+    return header_key("x-api-key")(endpoint, bare, now)
+
+
+def _renamed(old: str, new: str, payload: Payload) -> Payload:
+    return {new if name == old else name: value for name, value in payload.items()}
+
+
+def _without(unwanted: str, payload: Payload) -> Payload:
+    return {name: value for name, value in payload.items() if name != unwanted}
+
+
+def _mistral(payload: Payload) -> Payload:
+    """Write for Mistral, which counts a stream's tokens unasked and names the seed its own way."""
+    return _renamed("seed", "random_seed", _without("stream_options", payload))
+
+
+def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Refuse to ask a provider that has no public address and was given none."""
+    if not endpoint.base_url:
+        said = f"{name} has no public address; give Endpoint(base_url=...)"
+        return InvalidRequest(path="$.endpoint.base_url", message=said)
+    return models.refuse(name, endpoint, request)
+
+
+def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
+    """Make the row of a server that speaks Chat Completions under a bearer token; ``more`` is what differs."""
+    row = Provider(
+        name,
+        openai_chat.WIRE,
+        base_url,
+        locate=_at(base_url, CHAT),
+        authorize=bearer,
+        limits=limits.reader(limits.OPENAI),
+        refuse=partial(models.refuse if base_url else _homeless, name),
+        needs=(needs,) if needs else (),
+    )
+    return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
+
+
+GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
+
+_max_completion_tokens: Final = partial(_renamed, "max_tokens", "max_completion_tokens")
+_unasked: Final = partial(_without, "stream_options")
+"""For servers that count a stream's tokens in every chunk and were not seen to take the wish for it."""
+
+ROWS: Final = (
+    _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_max_completion_tokens),
+    _chat(
+        "azure",
+        "",
+        "AZURE_OPENAI_API_KEY",
+        "AZURE_OPENAI_ENDPOINT",
+        locate=_azure,
+        authorize=header_key("api-key"),
+        adapt=_max_completion_tokens,
+        request_id="apim-request-id",
+    ),
+    Provider(
+        "anthropic",
+        anthropic.WIRE,
+        ANTHROPIC_URL,
+        locate=_at(ANTHROPIC_URL, "/v1/messages"),
+        authorize=_versioned,
+        limits=limits.reader(limits.ANTHROPIC),
+        refuse=partial(models.refuse, "anthropic"),
+        needs=(("ANTHROPIC_API_KEY",),),
+        request_id="request-id",
+    ),
+    Provider(
+        "google",
+        gemini.WIRE,
+        GOOGLE_URL,
+        locate=_google,
+        authorize=header_key("x-goog-api-key"),
+        limits=limits.google,
+        refuse=partial(models.refuse, "google"),
+        needs=(("GEMINI_API_KEY",), ("GOOGLE_API_KEY",)),
+        request_id="",
+    ),
+    Provider(
+        "bedrock",
+        bedrock_converse.WIRE,
+        f"https://bedrock-runtime.{REGION}.amazonaws.com",
+        locate=_bedrock,
+        authorize=bedrock,
+        limits=limits.retry,
+        refuse=partial(models.refuse, "bedrock"),
+        needs=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+        request_id="x-amzn-requestid",
+    ),
+    _chat("compatible", ""),
+    _chat("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    _chat(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        adapt=_mistral,
+        limits=limits.reader(limits.MISTRAL),
+        request_id="mistral-correlation-id",
+    ),
+    _chat("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
+    _chat("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    _chat("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", request_id="x-generation-id"),
+    _chat("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+    _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    _chat("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", limits=limits.reader(limits.CEREBRAS)),
+    _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked),
+    _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN"),
+    _chat("ollama", "http://localhost:11434/v1"),
+    _chat("vllm", ""),
+    _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked),
 )
+
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({row.name: row for row in ROWS})
+"""Every provider by name; read-only."""

@@ -21,12 +21,13 @@ CACHED_FROM: Final = 1024
 CACHED_STEP: Final = 128
 """Prompts from so many tokens may be read from a cache, in steps of so many."""
 
-NOUNS: Final = (
-    "answer change context cost detail effect example fact measure method moment number order pattern place point "
-    "question reason result rule sample source story system table term time total value view way word"
-).split()
-ADJECTIVES: Final = "careful clear common direct early exact fair familiar first general honest last likely".split()
-VERBS: Final = "changes decides describes explains follows gives holds keeps leaves makes meets needs shows".split()
+SPOKEN: Final = {
+    "noun": "answer change context cost detail effect example fact measure method moment number order pattern place "
+    "point question reason result rule sample source story system table term time total value view way word",
+    "adjective": "careful clear common direct early exact fair familiar first general honest last likely",
+    "verb": "changes decides describes explains follows gives holds keeps leaves makes meets needs shows",
+}
+LEXICON: Final = {kind: tuple(spoken.split()) for kind, spoken in SPOKEN.items()}
 SENTENCES: Final = (
     "The {noun} of {echo} {verb} a {adjective} {other}.",
     "A {adjective} {noun} {verb} {echo}.",
@@ -97,8 +98,10 @@ def answer(
     if room is not None:
         reasoning = min(reasoning, room)
         room -= reasoning
-    texts = [respond(question.prompt) if respond else compose(question.prompt, _hash(identity, seed, b"answer", which))
-             for which in range(question.n)]  # fmt: skip
+    texts = (
+        respond(question.prompt) if respond else compose(question.prompt, _hash(identity, seed, b"answer", which))
+        for which in range(question.n)
+    )
     choices = tuple(_ended(text, room, question.stop) for text in texts)
     asked = count(question.text)
     reads = question.caches and asked >= CACHED_FROM and draw(identity, seed, b"cache") >= 0.5  # noqa: PLR2004 - half
@@ -126,14 +129,14 @@ def compose(prompt: str, digest: bytes) -> str:
     echoes = WORD.findall(prompt, 0, 2000) or ["this"]
     said = []
     for at in range(1 + digest[0] % 4):
-        shape, noun, other, adjective, verb, echo = digest[1 + 6 * at : 7 + 6 * at]
+        shape, echo, *rest = digest[1 + 6 * at : 7 + 6 * at]
+        kinds = ("noun", "noun", "adjective", "verb")
+        noun, other, adjective, verb = (
+            LEXICON[kind][n % len(LEXICON[kind])] for kind, n in zip(kinds, rest, strict=True)
+        )
         said.append(
             SENTENCES[shape % len(SENTENCES)].format(
-                noun=NOUNS[noun % len(NOUNS)],
-                other=NOUNS[other % len(NOUNS)],
-                adjective=ADJECTIVES[adjective % len(ADJECTIVES)],
-                verb=VERBS[verb % len(VERBS)],
-                echo=echoes[echo % len(echoes)],
+                noun=noun, other=other, adjective=adjective, verb=verb, echo=echoes[echo % len(echoes)]
             )
         )
     numbers = [float(number) for number in NUMBER.findall(prompt) if len(number) <= LONGEST_NUMBER]
@@ -159,7 +162,6 @@ def _ended(text: str, room: int | None, stop: tuple[str, ...]) -> Choice:
             return Choice(text[:at], "stop_sequence", mark)
     if len(text) > longest:
         return Choice(text[:longest], "length")
-    # A budget that reasoning has used up leaves nothing to say.
     return Choice(text, "stop")
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import count
 from typing import Final
 
 import msgspec
 
 from llmhub.core.provider import HttpReply
-from llmhub.core.types import Payload
-from llmhub.sim.answers import Respond, answer, draw, identify
+from llmhub.sim.answers import answer, draw, identify
 from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question
-from llmhub.sim.faults import Faults, choose, script
-from llmhub.sim.latency import Latency
-from llmhub.sim.limits import Buckets, Limit, Standing, fill, take
+from llmhub.sim.faults import choose, script
+from llmhub.sim.limits import Buckets, Limit, Taken, fill, take
 from llmhub.sim.peers import PEERS, Peer
 from llmhub.sim.peers.record import encode
+from llmhub.sim.settings import Simulator
 from llmhub.sim.tally import Tally
 
 decode: Final = msgspec.json.Decoder().decode
@@ -27,39 +27,6 @@ REFUSALS: Final[Mapping[str, Kind]] = {"429": "rate_limited", "500": "server", "
 """Faults that are plain refusals."""
 UNSTREAMED: Final = {"cut": "truncate", "stream_error": "500"}
 """What a stream's fault becomes where nothing streams."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Simulator:
-    """How a simulator behaves.
-
-    Parameters
-    ----------
-    seed
-        Decides answers, durations and faults.
-    host, port
-        Where it listens: loopback, and 0 for any free port.
-    api_key
-        The one key that is right, checked as each provider checks it; empty takes any key or none.
-    latency, faults
-        How long it takes, and what goes wrong.
-    limit
-        What each model of each provider allows.
-    limits
-        Limits of their own for ``provider`` or ``provider/model``.
-    respond
-        Your own model: the last user turn to the answer's text.
-    """
-
-    seed: int = 0
-    host: str = "127.0.0.1"
-    port: int = 0
-    api_key: str = field(default="", repr=False)
-    latency: Latency = Latency()
-    faults: Faults = Faults()
-    limit: Limit | None = None
-    limits: Mapping[str, Limit] = field(default_factory=dict)
-    respond: Respond | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +40,9 @@ class Plan:
     events
         The pieces of a stream.
     duration_s
-        Time to take.
+        Time until the body is sent.
+    due_s
+        When each piece of a stream is due, from the beginning; empty where time plays no part.
     fault
         What the sending itself does wrong: ``reset``, ``truncate``, ``drip``, ``hang``, or nothing.
     """
@@ -81,6 +50,7 @@ class Plan:
     reply: HttpReply
     events: tuple[bytes, ...] = ()
     duration_s: float = 0.0
+    due_s: tuple[float, ...] = ()
     fault: str = ""
 
 
@@ -108,6 +78,7 @@ class Desk:
         self.faults = settings.faults
         self.tally = Tally()
         self._buckets: dict[str, Buckets] = {}
+        self._serial = count()
 
     def decide(self, peer: Peer, incoming: Incoming, now: float, clock: float) -> Plan:
         """Decide what to send.
@@ -122,8 +93,7 @@ class Desk:
         digits = self._digits()
         call = peer.locate(incoming)
         if call is None:
-            where = f"Invalid URL ({incoming.method} {incoming.rest})" if peer.name == "openai" else ""
-            return self._refuse(peer, Problem(kind="not_found", message=where), digits)
+            return self._refuse(peer, Problem(kind="not_found", param=f"{incoming.method} {incoming.rest}"), digits)
         problem = peer.authorize(incoming, self.settings.api_key) if self.settings.api_key else None
         if problem is not None:
             return self._refuse(peer, problem, digits)
@@ -134,9 +104,11 @@ class Desk:
             return self._refuse(peer, question, digits)
         return self._meet(peer, incoming, question, digits, now, clock)
 
-    def _meet(
-        self, peer: Peer, incoming: Incoming, question: Question, digits: str, now: float, clock: float
-    ) -> Plan:
+    def refuse(self, peer: Peer, problem: Problem) -> Plan:
+        """Refuse what cannot even be looked at."""
+        return self._refuse(peer, problem, self._digits())
+
+    def _meet(self, peer: Peer, incoming: Incoming, question: Question, digits: str, now: float, clock: float) -> Plan:
         """Answer a question, unless a fault or a limit comes before."""
         settings = self.settings
         identity = identify(question)
@@ -148,31 +120,45 @@ class Desk:
             fault = UNSTREAMED.get(fault, fault)
         if fault in REFUSALS:
             return self._refuse(peer, self._staged(fault, question), digits)
-        said = answer(
-            question,
-            identity,
-            seed=settings.seed,
-            now=now,
-            latency=settings.latency,
-            respond=settings.respond,
-        )
-        standing = self._admit(peer, said, clock)
-        if isinstance(standing, Problem):
-            return self._refuse(peer, standing, digits, self._standing(peer, question, clock), now)
+        said = self._answer(question, identity, now)
+        if isinstance(said, Problem):
+            return self._refuse(peer, said, digits)
+        limit = self._limit(peer, question.model)
+        headers: Mapping[str, str] = {}
+        if limit is not None:
+            taken, cost = self._take(peer, limit, said, clock)
+            headers = peer.limits(taken.standing, now)
+            if not taken.granted:
+                return self._refuse(peer, _exceeded(limit, taken, question.model, cost), digits, headers)
         self.tally.paid(said.input_tokens, said.output_tokens)
-        headers = peer.limits(standing, now)
         if not question.stream:
             body = encode(peer.reply(said))
             broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
             return self._whole(peer, broken, digits, headers, said.duration_s, fault)
-        events = tuple(peer.events(said))
+        events = self._spoiled(peer, tuple(peer.events(said)), fault, digits)
         kind = "application/json; charset=UTF-8" if question.array else peer.stream_type
+        due_s = settings.latency.due_s
         return Plan(
             reply=HttpReply(200, {"content-type": kind, **headers, **_stamp(peer, digits)}),
-            events=self._spoiled(peer, events, fault, digits),
-            duration_s=said.duration_s,
+            events=events,
+            due_s=tuple(due_s(said.duration_s, at, len(events)) for at in range(len(events) * bool(said.duration_s))),
             fault=fault if fault in SENT else "",
         )
+
+    def _answer(self, question: Question, identity: bytes, now: float) -> Answer | Problem:
+        """Answer; a user's own model that raises is the provider's internal error."""
+        settings = self.settings
+        try:
+            return answer(
+                question,
+                identity,
+                seed=settings.seed,
+                now=now,
+                latency=settings.latency,
+                respond=settings.respond,
+            )
+        except Exception as wrong:  # noqa: BLE001 - whatever a user's function raises
+            return Problem(kind="server", message=f"respond raised {type(wrong).__name__}: {wrong}")
 
     def _fault(self, incoming: Incoming, question: Question, identity: bytes, attempt: int) -> str:
         """Name the fault that this attempt meets: one that is scripted, or one that is drawn."""
@@ -196,35 +182,15 @@ class Desk:
         limits = self.settings.limits
         return limits.get(f"{peer.name}/{model}") or limits.get(peer.name) or self.settings.limit
 
-    def _admit(self, peer: Peer, said: Answer, clock: float) -> Standing | Problem:
-        """Let an answer pass the limits: it costs its input and the most output asked for, or what it will be."""
-        model = said.question.model
-        limit = self._limit(peer, model)
-        if limit is None:
-            return Standing()
-        key = f"{peer.name}/{model}"
-        most = said.question.max_tokens
-        cost = said.input_tokens + (said.output_tokens if most is None else most * said.question.n)
+    def _take(self, peer: Peer, limit: Limit, said: Answer, clock: float) -> tuple[Taken, int]:
+        """Hold an answer against a limit: it costs its input and the most output asked for, or what it will be."""
+        question = said.question
+        key = f"{peer.name}/{question.model}"
+        most = question.max_tokens
+        cost = said.input_tokens + (said.output_tokens if most is None else most * question.n)
         taken = take(limit, self._buckets.get(key) or fill(limit, clock), clock, cost)
         self._buckets[key] = taken.buckets
-        if taken.granted:
-            return taken.standing
-        whose = limit.rpm if taken.scope == "requests" else limit.tpm
-        return Problem(
-            kind="rate_limited",
-            scope=taken.scope,
-            retry_after_s=taken.retry_after_s,
-            model=model,
-            limit=int(whose or 0),
-            asked=1 if taken.scope == "requests" else cost,
-        )
-
-    def _standing(self, peer: Peer, question: Question, clock: float) -> Standing:
-        """Say where a caller stands who has just been refused."""
-        limit = self._limit(peer, question.model)
-        if limit is None:
-            return Standing()
-        return take(replace(limit), self._buckets[f"{peer.name}/{question.model}"], clock, 1 << 62).standing
+        return taken, cost
 
     def _spoiled(self, peer: Peer, events: tuple[bytes, ...], fault: str, digits: str) -> tuple[bytes, ...]:
         """Do to a stream what a fault does to its content."""
@@ -239,12 +205,9 @@ class Desk:
             case _:
                 return events
 
-    def _refuse(
-        self, peer: Peer, problem: Problem, digits: str, standing: Standing = Standing(), now: float = 0.0  # noqa: B008 - a frozen value
-    ) -> Plan:
+    def _refuse(self, peer: Peer, problem: Problem, digits: str, told: Mapping[str, str] | None = None) -> Plan:
         reply = peer.error(problem, peer.request_id(digits))
-        headers = {**reply.headers, **peer.limits(standing, now), **_stamp(peer, digits)}
-        return Plan(reply=replace(reply, headers=headers))
+        return Plan(reply=replace(reply, headers={**reply.headers, **(told or {}), **_stamp(peer, digits)}))
 
     def _whole(
         self,
@@ -256,19 +219,30 @@ class Desk:
         fault: str = "",
     ) -> Plan:
         told = {"content-type": "application/json", **(headers or {}), **_stamp(peer, digits)}
-        return Plan(
-            reply=HttpReply(200, told, body), duration_s=duration_s, fault=fault if fault in SENT else ""
-        )
+        return Plan(reply=HttpReply(200, told, body), duration_s=duration_s, fault=fault if fault in SENT else "")
 
     def _digits(self) -> str:
         """Give this request's number as 32 hexadecimal digits that look like none."""
-        return blake2b(b"%d/%d" % (self.settings.seed, self.tally.requests), digest_size=16).hexdigest()
+        return blake2b(b"%d/%d" % (self.settings.seed, next(self._serial)), digest_size=16).hexdigest()
+
+
+def _exceeded(limit: Limit, taken: Taken, model: str, cost: int) -> Problem:
+    """Make the refusal of a request that a limit does not let pass."""
+    requests = taken.scope == "requests"
+    return Problem(
+        kind="rate_limited",
+        scope=taken.scope,
+        retry_after_s=taken.retry_after_s,
+        model=model,
+        limit=int((limit.rpm if requests else limit.tpm) or 0),
+        asked=1 if requests else cost,
+    )
 
 
 def _read(peer: Peer, body: bytes, call: Call) -> Question | Problem:
     """Read a body, which has to be a JSON object that asks a model there is."""
     try:
-        payload: Payload = decode(body)
+        payload: object = decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Problem(kind="invalid", message="We could not parse the JSON body of your request.")
     if not isinstance(payload, dict):

@@ -18,10 +18,11 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from llmhub.sim.desk import Desk, Plan, Simulator, find
-from llmhub.sim.exchange import Incoming
+from llmhub.sim.desk import Desk, Plan, find
+from llmhub.sim.exchange import Incoming, Problem
 from llmhub.sim.faults import Faults
 from llmhub.sim.peers.record import JSON, encode
+from llmhub.sim.settings import Simulator
 
 LARGEST_BODY: Final = 64 << 20
 BACKLOG: Final = 4096
@@ -43,6 +44,14 @@ class Running:
     def counts(self) -> dict[str, Any]:
         """Give what it was asked so far."""
         return self.desk.tally.snapshot()
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.desk.tally = self.desk.tally.anew()
+
+    def fail(self, faults: Faults) -> None:
+        """Change what goes wrong from now on."""
+        self.desk.faults = faults
 
     async def stop(self) -> None:
         """Stop, cutting off what is under way."""
@@ -111,10 +120,14 @@ async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
     status = "none"
     desk.tally.begin(peer.name)
     try:
-        body = await request.read() if request.body_exists else b""
-        rest = path[len(peer.prefix) :]
-        incoming = Incoming(request.method, path, rest, query, request.headers, body)
-        plan = desk.decide(peer, incoming, time.time(), time.monotonic())
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            plan = desk.refuse(peer, Problem(kind="too_large"))
+        else:
+            rest = path[len(peer.prefix) :]
+            incoming = Incoming(request.method, path, rest, query, request.headers, body)
+            plan = desk.decide(peer, incoming, time.time(), time.monotonic())
         if plan.fault not in {"reset", "hang"}:
             status = str(plan.reply.status)
         return await _deliver(request, plan, desk.faults)
@@ -146,12 +159,12 @@ async def _stream(request: web.BaseRequest, plan: Plan) -> web.StreamResponse:
     if plan.fault == "truncate":
         middle = len(events) // 2
         events = (*events[:middle], events[middle][: len(events[middle]) // 2])
-    if plan.duration_s:
-        latency, began = request.loop, request.loop.time()
-        for at, event in enumerate(events):
-            due = _due(plan, at)
-            await asyncio.sleep(max(began + due - latency.time(), 0))
-            if at == 0:
+    if plan.due_s:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for due_s, event in zip(plan.due_s, events, strict=False):
+            await asyncio.sleep(max(began + due_s - clock(), 0))
+            if not response.prepared:
                 await response.prepare(request)
             await response.write(event)
     else:
@@ -173,8 +186,8 @@ async def _drip(request: web.BaseRequest, plan: Plan, pause_s: float) -> web.Str
     """Send a body or stream in small pieces with pauses between."""
     whole = b"".join(plan.events) or plan.reply.body
     response = _opened(plan, None if plan.events else len(whole))
-    if plan.duration_s:
-        await asyncio.sleep(plan.duration_s)
+    if plan.duration_s or plan.due_s:
+        await asyncio.sleep(plan.duration_s or plan.due_s[0])
     await response.prepare(request)
     size = max(1, -(-len(whole) // PIECES))
     for at in range(0, len(whole), size):
@@ -210,7 +223,7 @@ async def _control(desk: Desk, request: web.BaseRequest, path: str) -> web.Strea
         case "GET", "/sim/counts":
             return _json(desk.tally.snapshot())
         case "POST", "/sim/reset":
-            desk.tally.reset()
+            desk.tally = desk.tally.anew()
             return _json({"status": "ok"})
         case "POST", "/sim/faults":
             try:

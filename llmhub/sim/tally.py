@@ -60,11 +60,9 @@ class Tally:
         self.in_flight -= 1
         self.by_status[status] += 1
 
-    def reset(self) -> None:
-        """Begin anew; what is under way stays under way."""
-        under_way = self.in_flight
-        self.__init__()  # type: ignore[misc]  # every field back to its default
-        self.in_flight = self.max_in_flight = under_way
+    def anew(self) -> Tally:
+        """Give a tally that begins now; what is under way stays under way."""
+        return Tally(in_flight=self.in_flight, max_in_flight=self.in_flight)
 
     def snapshot(self) -> dict[str, Any]:
         """Give the counts as JSON takes them; ``unique_prompts`` are distinct questions per provider and model."""

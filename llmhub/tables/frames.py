@@ -125,7 +125,7 @@ def joined(frame: pd.DataFrame, results: pa.Table, prefix: str) -> pd.DataFrame:
     )
     left = frame.iloc[rows]
     right.index = left.index
-    whole = pd.concat([left, right], axis=1)
+    whole: pd.DataFrame = pd.concat([left, right], axis=1)
     whole.attrs = dict(frame.attrs)
     return whole
 

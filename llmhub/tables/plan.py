@@ -96,9 +96,9 @@ def plan_of(questions: Questions, store: Store | None, tokenizer_folder: Path | 
     """
     fresh: dict[int, dict[bytes, str]] = {which: {} for which in range(len(questions.asks))}
     for chunk in questions.chunks():
-        for position, key, call in chunk:
+        for position, key, _, text in chunk:
             which = position // questions.samples % len(questions.asks)
-            fresh[which].setdefault(key, call().request.messages[-1].text)
+            fresh[which].setdefault(key, text)
     vocabularies = Vocabularies(folder=tokenizer_folder)
     return Plan(tuple(_model(questions, which, texts, store, vocabularies, at) for which, texts in fresh.items()))
 

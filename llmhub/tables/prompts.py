@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from string import Formatter
@@ -15,7 +15,7 @@ from llmhub.engine.call import Call, Target
 from llmhub.engine.run import CHUNK, Item
 from llmhub.tables import frames
 
-CONVERSIONS: Final = {None: str, "s": str, "r": repr, "a": ascii}
+CONVERSIONS: Final[Mapping[str, Callable[[Any], str]]] = {"s": str, "r": repr, "a": ascii}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Template:
     render: Callable[[tuple[Any, ...]], str]
 
 
-def parse(template: str) -> Template:
+def parse(template: Any) -> Template:
     """Read ``"Summarise: {text}"``; ``{{`` and ``}}`` are braces, ``{x:.2f}`` and ``{x!r}`` format.
 
     Raises
@@ -47,6 +47,9 @@ def parse(template: str) -> Template:
     >>> parse("{a} and {b} in {{}}").render((1, "x"))
     '1 and x in {}'
     """
+    if not isinstance(template, str):
+        said = f"{type(template).__name__} is no template; give a string such as 'Summarise: {{text}}'"
+        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as bad:
@@ -160,7 +163,7 @@ class Questions:
             for one in self.asks:
                 for sample in range(self.samples):
                     key = keys[position] = one.key(text, sample)
-                    chunk.append((position, key, partial(one.call, text)))
+                    chunk.append((position, key, one.call, text))
                     position += 1
             if len(chunk) >= CHUNK:
                 yield chunk

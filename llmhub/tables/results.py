@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,21 +11,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from returns.pipeline import is_successful
+from returns.result import Failure
 
+from llmhub.core.codec import StoredResponse, parts_of
 from llmhub.core.cost import Price
 from llmhub.core.errors import Cancelled, LLMError, kind
-from llmhub.core.types import CompletionResponse
+from llmhub.core.types import ToolCall, text_of
 from llmhub.engine.call import Answer, Target
+from llmhub.engine.run import Settled, kept_form
 from llmhub.providers.prices import price_served
 from llmhub.tables.money import Tokens, cost_columns, from_nanos, to_nanos
 from llmhub.tables.prompts import Questions
 from llmhub.tables.schema import RESULTS, with_run
 
 MICRO: Final = 1_000_000
-NO_ANSWER: Final = Answer(outcome=None)  # type: ignore[arg-type]  # stands where a row was skipped
+NO_ANSWER: Final = Answer(Failure(Cancelled()))
+"""Stands for the timings of a row that made no call: all absent."""
 
 
-def table(questions: Questions, answers: Sequence[Answer | None], run_id: str, at: float) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What answered each row, in three lists side by side.
+
+    ``kept`` holds what models said, ``failed`` what went wrong, ``calls`` the calls of this run; each ``None`` where
+    there is none.
+    """
+
+    kept: list[StoredResponse | None]
+    failed: list[LLMError | None]
+    calls: list[Answer]
+
+
+def table(questions: Questions, answers: Sequence[Settled | None], run_id: str, at: float) -> pa.Table:
     """Make the results table of a run.
 
     Parameters
@@ -38,29 +56,35 @@ def table(questions: Questions, answers: Sequence[Answer | None], run_id: str, a
     at
         Time of the run (epoch seconds), for prices.
     """
-    each = [NO_ANSWER if answer is None else answer for answer in answers]
-    responses = [_response(answer) for answer in each]
-    errors = [_error(answer) for answer in each]
+    rows = _sorted(answers)
     columns = {
         **_asked(questions),
-        **_timed(each),
-        **_answered(responses),
-        **_failed(errors, answers),
+        **_timed(rows, answers),
+        **_answered(rows.kept),
+        **_failed(rows.failed, answers),
         "request_key": pa.array(questions.keys, pa.binary(32)),
     }
-    columns |= _priced(questions, responses, columns, at)
+    columns |= _priced(questions, rows.kept, columns, at)
     whole = with_run(run_id)
     return pa.table([columns[name].cast(whole.field(name).type) for name in whole.names], schema=whole)
 
 
-def _response(answer: Answer) -> CompletionResponse | None:
-    outcome = answer.outcome
-    return outcome.unwrap() if answer is not NO_ANSWER and is_successful(outcome) else None
-
-
-def _error(answer: Answer) -> LLMError | None:
-    outcome = answer.outcome
-    return outcome.failure() if answer is not NO_ANSWER and not is_successful(outcome) else None
+def _sorted(answers: Sequence[Settled | None]) -> _Rows:
+    """Put every answer into its list."""
+    kept: list[StoredResponse | None] = []
+    failed: list[LLMError | None] = []
+    calls: list[Answer] = []
+    for answer in answers:
+        if isinstance(answer, Answer):
+            good = is_successful(answer.outcome)
+            kept.append(kept_form(answer) if good else None)
+            failed.append(None if good else answer.outcome.failure())
+            calls.append(answer)
+        else:
+            kept.append(answer)
+            failed.append(None)
+            calls.append(NO_ANSWER)
+    return _Rows(kept, failed, calls)
 
 
 def _asked(questions: Questions) -> dict[str, pa.Array]:
@@ -83,65 +107,68 @@ def _named(which: Any, words: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(places[which] if words else which, pa.array(distinct, pa.string()))
 
 
-def _timed(each: Sequence[Answer]) -> dict[str, pa.Array]:
-    """Say how long everything took; a row that waited for nothing waited zero."""
-    started = [int(answer.started_at * MICRO) if answer.started_at else None for answer in each]
+def _timed(rows: _Rows, answers: Sequence[Settled | None]) -> dict[str, pa.Array]:
+    """Say how long everything took; a hit keeps the provider's time of the original call, and waited for nothing."""
+    hits = [isinstance(answer, StoredResponse) for answer in answers]
+    sources = [kept if kept is not None else call for kept, call in zip(rows.kept, rows.calls, strict=True)]
+    started = [int(source.started_at * MICRO) if source.started_at else None for source in sources]
+    floats = {
+        "latency_s": [source.latency_s for source in sources],
+        "ttft_s": [source.ttft_s for source in sources],
+        "queue_s": [call.queue_s for call in rows.calls],
+        "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in rows.calls],
+        "total_s": [call.total_s for call in rows.calls],
+    }
     return {
-        "latency_s": pa.array([answer.latency_s for answer in each], pa.float64()),
-        "ttft_s": pa.array([answer.ttft_s for answer in each], pa.float64()),
-        "queue_s": pa.array([answer.queue_s for answer in each], pa.float64()),
-        "rate_wait_s": pa.array(
-            [0.0 if answer.rate_wait_s is None and answer.attempts else answer.rate_wait_s for answer in each],
-            pa.float64(),
-        ),
-        "total_s": pa.array([answer.total_s for answer in each], pa.float64()),
-        "attempts": pa.array([answer.attempts for answer in each], pa.int16()),
-        "cache_hit": pa.array([answer.cache_hit for answer in each], pa.bool_()),
-        "dropped_params": pa.array([list(answer.dropped) for answer in each], pa.list_(pa.string())),
+        **{name: pa.array(values, pa.float64()) for name, values in floats.items()},
+        "attempts": pa.array([call.attempts for call in rows.calls], pa.int16()),
+        "cache_hit": pa.array(hits, pa.bool_()),
+        "dropped_params": pa.array([source.dropped for source in sources], pa.list_(pa.string())),
         "started_at": pa.array(started, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
     }
 
 
-def _answered(responses: Sequence[CompletionResponse | None]) -> dict[str, pa.Array]:
-    """Say what the model answered."""
-    usages = [None if response is None else response.usage for response in responses]
-    counts = {
-        name: pa.array([None if usage is None else getattr(usage, name) for usage in usages], pa.int64())
-        for name in Tokens.__slots__
-    }
+def _answered(kept: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
+    """Say what the models answered."""
+    counts = zip(*(NO_COUNTS if one is None else one.usage for one in kept), strict=True) if kept else [()] * 5
+    usage = {name: pa.array(values, pa.int64()) for name, values in zip(Tokens.__slots__, counts, strict=True)}
     return {
-        "response": _strings([None if response is None else response.text for response in responses]),
-        "served_model": _strings([response.served_model or None if response else None for response in responses]),
-        "request_id": _strings([response.request_id or None if response else None for response in responses]),
-        "finish_reason": _strings([response.finish_reason if response else None for response in responses]),
-        "tool_calls": pa.array([_calls(response) for response in responses], RESULTS.field("tool_calls").type),
-        "parsed": pa.nulls(len(responses), pa.string()),
-        **counts,
+        "response": pa.array([None if one is None else _text(one) for one in kept], pa.string()),
+        "served_model": pa.array([one.served_model or None if one else None for one in kept], pa.string()),
+        "request_id": pa.array([one.request_id or None if one else None for one in kept], pa.string()),
+        "finish_reason": pa.array([one.finish_reason if one else None for one in kept], pa.string()),
+        "tool_calls": pa.array([_calls(one) for one in kept], RESULTS.field("tool_calls").type),
+        "parsed": pa.nulls(len(kept), pa.string()),
+        **usage,
     }
 
 
-def _strings(values: list[str | None]) -> pa.Array:
-    return pa.array(values, pa.string())
+NO_COUNTS: Final = (None, None, None, None, None)
 
 
-def _calls(response: CompletionResponse | None) -> list[dict[str, str]] | None:
-    if response is None:
+def _text(kept: StoredResponse) -> str:
+    return kept.parts if isinstance(kept.parts, str) else text_of(parts_of(kept.parts))
+
+
+def _calls(kept: StoredResponse | None) -> list[dict[str, str]] | None:
+    if kept is None:
         return None
-    if len(response.parts) == 1 and response.finish_reason != "tool_calls":
+    if isinstance(kept.parts, str):
         return []
-    return [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in response.tool_calls]
+    calls = (part for part in parts_of(kept.parts) if isinstance(part, ToolCall))
+    return [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
 
 
-def _failed(errors: Sequence[LLMError | None], answers: Sequence[Answer | None]) -> dict[str, pa.Array]:
+def _failed(errors: Sequence[LLMError | None], answers: Sequence[Settled | None]) -> dict[str, pa.Array]:
     """Say what became of each row, and why."""
     status = [
         "skipped" if answer is None else "ok" if error is None else _status(error)
         for error, answer in zip(errors, answers, strict=True)
     ]
     return {
-        "status": _strings(list(status)),
-        "error_type": _strings([None if error is None else kind(error) for error in errors]),
-        "error": _strings([None if error is None else str(error) for error in errors]),
+        "status": pa.array(status, pa.string()),
+        "error_type": pa.array([None if error is None else kind(error) for error in errors], pa.string()),
+        "error": pa.array([None if error is None else str(error) for error in errors], pa.string()),
     }
 
 
@@ -150,7 +177,7 @@ def _status(error: LLMError) -> str:
 
 
 def _priced(
-    questions: Questions, responses: Sequence[CompletionResponse | None], columns: dict[str, pa.Array], at: float
+    questions: Questions, kept: Sequence[StoredResponse | None], columns: dict[str, pa.Array], at: float
 ) -> dict[str, pa.Array]:
     """Say what each answer is worth, and what was paid for it now."""
     targets = [one.target for one in questions.asks]
@@ -158,8 +185,8 @@ def _priced(
     many = max(1, len(targets))
     found: dict[tuple[int, str], int] = {}
     which = [
-        None if response is None else found.setdefault((position // step % many, response.served_model), len(found))
-        for position, response in enumerate(responses)
+        None if one is None else found.setdefault((position // step % many, one.served_model), len(found))
+        for position, one in enumerate(kept)
     ]
     prices = [_price(targets[target], served, at) for target, served in found]
     named = pa.array([price.price_id if price else None for price in prices], pa.string())

@@ -63,7 +63,7 @@ from llmhub.wire.callid import MADE, make
 from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, total
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.write import Param, kept, parameters, unfit, unpacked
 
 FILTERS: Final = (
     *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "ESCALATION"),
@@ -136,6 +136,9 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
             turns[-1][1].extend(turn.unwrap())
         else:
             turns.append(("model" if message.role == "assistant" else "user", turn.unwrap()))
+    if leading == len(roles):
+        said = "system turns alone cannot be answered on this wire; add a user message"
+        return Failure(InvalidRequest(path="$.messages", message=said))
     payload: Payload = {"contents": [{"role": role, "parts": parts} for role, parts in turns[leading:]]}
     if leading:
         payload["systemInstruction"] = {"parts": [part for _, parts in turns[:leading] for part in parts]}
@@ -260,7 +263,7 @@ def _usage(counts: Mapping[str, object]) -> Usage:
     whole = count(counts.get("totalTokenCount"))
     # Older models count thoughts among the candidates' tokens; then the total is reached without them.
     inside = None not in {prompt, visible, whole} and (prompt or 0) + (visible or 0) == whole
-    output = visible if inside else total(visible, thoughts)
+    output = total(visible, thoughts)
     if whole is not None and (prompt is None) != (output is None):
         rest = max(whole - (prompt or 0) - (output or 0), 0)
         prompt, output = (rest, output) if prompt is None else (prompt, rest)
@@ -338,10 +341,10 @@ def _part(part: Part, path: str, names: dict[str, str]) -> Result[Payload, LLMEr
             return _result(part, path, names)
         case Image() | Document():
             return _media(part, path)
-        case Opaque(kind, data):
-            whole = parse(data.encode("utf-8", "surrogatepass"))
-            ours = is_successful(whole) and kind in whole.unwrap()
-            return whole if ours else Failure(Unsupported(path=path, message=f"{kind!r} is a part of another wire"))
+        case Opaque(kind):
+            whole = kept(part)
+            said = f"{kind!r} of another wire cannot be said on this one"
+            return Success(whole) if kind in whole else Failure(Unsupported(path=path, message=said))
 
 
 def _signed(signature: str) -> Payload:
@@ -351,12 +354,10 @@ def _signed(signature: str) -> Payload:
 def _call(call: ToolCall, path: str, names: dict[str, str]) -> Result[Payload, LLMError]:
     """Write a call, remembering its name; its arguments must be a JSON object."""
     names[call.id] = call.name
-    arguments = parse(call.arguments.strip().encode("utf-8", "surrogatepass") or b"{}")
-    if not is_successful(arguments):
-        wrong = f"the arguments of {call.name!r} are no JSON object: {arguments.failure().message}"
-        return Failure(InvalidRequest(path=f"{path}.arguments", message=wrong))
-    function = {**({"id": call.id} if call.id else {}), "name": call.name, "args": arguments.unwrap()}
-    return Success({"functionCall": function, **_signed(call.signature)})
+    named = {**({"id": call.id} if call.id else {}), "name": call.name}
+    return unpacked(call, path).map(
+        lambda arguments: {"functionCall": {**named, "args": arguments}, **_signed(call.signature)}
+    )
 
 
 def _result(result: ToolResult, path: str, names: Mapping[str, str]) -> Result[Payload, LLMError]:
@@ -387,8 +388,7 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
         kind = {"mimeType": part.media_type} if part.media_type else {}
         return Success({"fileData": {"fileUri": part.url, **kind}, **sharpness})
     if not held[0]:
-        wrong = "inline data needs its media type, such as 'image/png'"
-        return Failure(InvalidRequest(path=f"{path}.media_type", message=wrong))
+        return Failure(unfit("", path))
     return Success({"inlineData": {"mimeType": held[0], "data": held[1]}, **sharpness})
 
 

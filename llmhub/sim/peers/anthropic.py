@@ -22,11 +22,11 @@ from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question,
 from llmhub.sim.limits import Meter, Standing
 from llmhub.sim.peers.record import JSON, Peer, bearer, encode
 from llmhub.sim.peers.shape import (
-    ANYTHING,
     NUMBER,
     Rule,
     Violation,
     chosen,
+    free,
     mapping,
     objects,
     pieces,
@@ -45,25 +45,24 @@ SAMPLED: Final[Mapping[str, Rule]] = {
 }
 KNOWN: Final[Mapping[str, Rule]] = {
     "model": Rule((str,), 1, needed=True),
-    "messages": Rule((list,), 1, needed=True),
+    "messages": Rule((list,), 1, needed=True, items=dict),
     "max_tokens": Rule((int,), 0, needed=True),
     "system": Rule((str, list)),
-    "stop_sequences": Rule((list,)),
+    "stop_sequences": Rule((list,), items=str),
     "stream": Rule((bool,)),
     "metadata": Rule((dict,)),
     "tools": Rule((list,)),
-    **dict.fromkeys(
+    **free(
         "cache_control container context_management diagnostics inference_geo mcp_servers output_config service_tier "
-        "speed thinking tool_choice user_profile_id workspace_id".split(),
-        ANYTHING,
+        "speed thinking tool_choice user_profile_id workspace_id"
     ),
 }
 FIELDS: Final = {CLASSIC: {**KNOWN, **SAMPLED}, CURRENT: dict(KNOWN)}
 """The fields of a body by version of the api."""
 ROLES: Final = {CLASSIC: ("user", "assistant"), CURRENT: ("user", "assistant", "system")}
-BLOCKS: Final = frozenset(
-    "text image document tool_use tool_result thinking redacted_thinking search_result server_tool_use "
-    "web_search_tool_result container_upload".split()
+BLOCKS: Final = free(
+    "text image document tool_use tool_result thinking redacted_thinking search_result server_tool_use mcp_tool_use "
+    "container_upload"
 )
 SAMPLING: Final = {name: name for name in SAMPLED}
 NAMED: Final = {str: "string", int: "integer", float: "number", bool: "boolean", list: "list", dict: "dictionary"}
@@ -88,8 +87,7 @@ ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
     "quota": (
         400,
         "invalid_request_error",
-        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or "
-        "purchase credits.",
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.",
     ),
     "server": (500, "api_error", "Internal server error"),
     "overloaded": (529, "overloaded_error", "Overloaded"),
@@ -184,7 +182,9 @@ def _turn(message: Mapping[str, object], at: int, version: str) -> Turn | Proble
     if not isinstance(content, (str, list)):
         said = "Field required" if content is None else "Input should be a valid list"
         return _invalid(f"messages.{at}.content: {said}")
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(objects(content))
+    blocks: list[dict[str, object]] = (
+        [{"type": "text", "text": content}] if isinstance(content, str) else list(objects(content))
+    )
     for index, block in enumerate(blocks):
         wrong = _wrong_block(block, str(role), version)
         if wrong:
@@ -194,8 +194,8 @@ def _turn(message: Mapping[str, object], at: int, version: str) -> Turn | Proble
 
 def _wrong_block(block: Mapping[str, object], role: str, version: str) -> str:
     """Say what is wrong with a block, below its path or (after a ``!``) without one; nothing where all is well."""
-    kind = block.get("type")
-    if kind not in BLOCKS:
+    kind = word(block.get("type"))
+    if kind not in BLOCKS and not kind.endswith("_tool_result"):
         return f"type: Input tag '{kind}' found using 'type' does not match any of the expected tags"
     if kind == "text" and not block.get("text"):
         return "!messages: text content blocks must be non-empty"
@@ -223,24 +223,25 @@ def _caches(payload: Mapping[str, object]) -> bool:
 
 def _worded(wrong: Violation) -> str:
     """Say what is wrong with a body in Anthropic's words."""
-    name, rule = wrong.name, wrong.rule
+    rule, value = wrong.rule, wrong.value
     match wrong.what:
         case "missing":
-            return f"{name}: Field required"
+            said = "Field required"
         case "unknown":
-            return f"{name}: Extra inputs are not permitted"
+            said = "Extra inputs are not permitted"
         case "kind":
-            return f"{name}: Input should be a valid {NAMED[rule.kinds[-1]]}"
-        case "low" | "high" if name in SAMPLED and rule.high == 1:
-            return f"{name}: range: {rule.low:g}..{rule.high:g}"
-        case "low" if name == "messages":
-            return "messages: at least one message is required"
-        case "low" if isinstance(wrong.value, str):
-            return f"{name}: String should have at least {rule.low:g} character"
+            said = f"Input should be a valid {NAMED[rule.kinds[-1]]}"
+        case "low" | "high" if wrong.name in SAMPLED and rule.high == 1:
+            said = f"range: {rule.low:g}..{rule.high:g}"
+        case "low" if isinstance(value, list):
+            said = "at least one message is required"
+        case "low" if isinstance(value, str):
+            said = f"String should have at least {rule.low:g} character"
         case "low":
-            return f"{name}: Input should be greater than or equal to {rule.low:g}"
+            said = f"Input should be greater than or equal to {rule.low:g}"
         case "high":
-            return f"{name}: Input should be less than or equal to {rule.high:g}"
+            said = f"Input should be less than or equal to {rule.high:g}"
+    return f"{wrong.name.replace('[', '.').rstrip(']')}: {said}"
 
 
 def _invalid(message: str) -> Problem:

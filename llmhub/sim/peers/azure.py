@@ -16,16 +16,15 @@ from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
 from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem
 from llmhub.sim.limits import Standing
-from llmhub.sim.peers import openai_chat
-from llmhub.sim.peers.openai_chat import OPENAI, Said, event, retry_headers
+from llmhub.sim.peers import openai_chat, openai_errors
+from llmhub.sim.peers.openai_chat import OPENAI
+from llmhub.sim.peers.openai_errors import Said, event, retry_headers
 from llmhub.sim.peers.record import JSON, bearer, encode
 
 DEPLOYMENT: Final = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
 V1: Final = {("POST", "/openai/v1/chat/completions"): Call(), ("GET", "/openai/v1/models"): Call(action="models")}
 
-SAFE: Final = {
-    name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
-}
+SAFE: Final = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
 PROMPT_SAFE: Final = [
     {"prompt_index": 0, "content_filter_results": {**SAFE, "jailbreak": {"detected": False, "filtered": False}}}
 ]
@@ -98,7 +97,7 @@ def events(answer: Answer) -> Iterator[bytes]:
 def error(problem: Problem, request_id: str) -> HttpReply:
     """Write a refusal."""
     if problem.kind not in ERRORS:
-        return openai_chat.error(problem, request_id)
+        return openai_errors.error(problem, request_id)
     said = ERRORS[problem.kind]
     return HttpReply(said.status, {**JSON, **retry_headers(problem)}, encode(_told(problem, said)))
 
@@ -106,7 +105,7 @@ def error(problem: Problem, request_id: str) -> HttpReply:
 def broken(problem: Problem, request_id: str) -> bytes:
     """Write a problem as an event."""
     if problem.kind not in ERRORS:
-        return openai_chat.broken(problem, request_id)
+        return openai_errors.broken(problem, request_id)
     return event(_told(problem, ERRORS[problem.kind]))
 
 
@@ -124,7 +123,7 @@ def _told(problem: Problem, said: Said) -> Payload:
 
 def _exceeded(problem: Problem) -> str:
     rate = {"requests": "call rate limit", "tokens": "token rate limit"}[problem.scope]
-    seconds = openai_chat.retry_headers(problem).get("retry-after", "86400")
+    seconds = retry_headers(problem).get("retry-after", "86400")
     return (
         f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded {rate} of your current "
         f"OpenAI S0 pricing tier. Please retry after {seconds} seconds."

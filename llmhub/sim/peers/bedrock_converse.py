@@ -20,11 +20,11 @@ from llmhub.sim.peers.anthropic import unsampled
 from llmhub.sim.peers.eventstream import message
 from llmhub.sim.peers.record import JSON, Peer, bearer, encode, silent
 from llmhub.sim.peers.shape import (
-    ANYTHING,
     NUMBER,
     Rule,
     Violation,
     chosen,
+    free,
     mapping,
     objects,
     pieces,
@@ -36,25 +36,26 @@ from llmhub.sim.peers.shape import (
 
 ASK: Final = re.compile(r"/model/([^/]+)/(converse|converse-stream)")
 FIELDS: Final[Mapping[str, Rule]] = {
-    "messages": Rule((list,), 1, needed=True),
+    "messages": Rule((list,), 1, needed=True, items=dict),
     "system": Rule((list,)),
     "inferenceConfig": Rule((dict,)),
     "toolConfig": Rule((dict,)),
-    **dict.fromkeys(
+    **free(
         "additionalModelRequestFields additionalModelResponseFieldPaths guardrailConfig outputConfig performanceConfig "
-        "promptVariables requestMetadata serviceTier".split(),
-        ANYTHING,
+        "promptVariables requestMetadata serviceTier"
     ),
 }
 CONFIG: Final[Mapping[str, Rule]] = {
     "maxTokens": Rule((int,), 1),
     "temperature": Rule(NUMBER, 0, 1),
     "topP": Rule(NUMBER, 0, 1),
-    "stopSequences": Rule((list,), 0, 2500),
+    "stopSequences": Rule((list,), 0, 2500, items=str),
 }
 SAMPLING: Final = {"temperature": "temperature", "topP": "top_p"}
 PROFILED: Final = re.compile(r"anthropic\.claude-(?!3-(?!7)|v2|instant)")
 """Models that are reached only through an inference profile, such as ``us.`` before the name."""
+ALTERNATING: Final = re.compile(r"anthropic\.|amazon\.nova|meta\.|mistral\.")
+"""Models whose conversations have to alternate between user and assistant."""
 FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens"}
 
 ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
@@ -138,7 +139,7 @@ def read(payload: Payload, call: Call) -> Question | Problem:
     refused = unsampled(call.model, sampling)
     if refused:
         return _invalid(f"The model returned the following errors: {refused}")
-    turns = _turns(payload)
+    turns = _turns(payload, ALTERNATING.search(call.model) is not None)
     if isinstance(turns, Problem):
         return turns
     return Question(
@@ -153,17 +154,17 @@ def read(payload: Payload, call: Call) -> Question | Problem:
     )
 
 
-def _turns(payload: Mapping[str, object]) -> tuple[Turn, ...] | Problem:
-    """Read the conversation, which begins with the user and alternates."""
+def _turns(payload: Mapping[str, object], alternate: bool) -> tuple[Turn, ...] | Problem:
+    """Read the conversation, which begins with the user and, with most models, alternates."""
     turns: list[Turn] = []
     if payload.get("system"):
         turns.append(Turn("system", "".join(word(block.get("text")) for block in objects(payload["system"]))))
     wanted = "user"
     for at, each in enumerate(objects(payload["messages"])):
-        role, content = each.get("role"), each.get("content")
+        role, content = word(each.get("role")), each.get("content")
         if role not in {"user", "assistant"}:
             return _failed(f"messages.{at + 1}.member.role", role, "satisfy enum value set: [user, assistant]")
-        if role != wanted:
+        if role != wanted and (alternate or at == 0):
             return _invalid(
                 "A conversation must start with a user message. Try again with a conversation that starts with a user "
                 "message."
@@ -182,7 +183,7 @@ def _turns(payload: Mapping[str, object]) -> tuple[Turn, ...] | Problem:
             return _invalid(f"The content field in the Message object at messages.{at} is empty. Add a ContentBlock "
                             "object to the content field and try again.")  # fmt: skip
         tool = any("toolResult" in block for block in objects(content))
-        turns.append(Turn("tool" if tool else str(role), "".join(_spoken(block) for block in objects(content))))
+        turns.append(Turn("tool" if tool else role, "".join(_spoken(block) for block in objects(content))))
     return tuple(turns)
 
 
@@ -322,7 +323,11 @@ def request_id(digits: str) -> str:
 BEDROCK: Final = Peer(
     name="bedrock",
     prefix="/bedrock",
-    models=("us.anthropic.claude-haiku-4-5-20251001-v1:0", "amazon.nova-lite-v1:0", "us.meta.llama3-3-70b-instruct-v1:0"),
+    models=(
+        "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        "amazon.nova-lite-v1:0",
+        "us.meta.llama3-3-70b-instruct-v1:0",
+    ),
     locate=locate,
     authorize=authorize,
     read=read,

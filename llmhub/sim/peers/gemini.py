@@ -19,11 +19,11 @@ from llmhub.sim.answers import count
 from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
 from llmhub.sim.peers.record import Peer, encode, silent
 from llmhub.sim.peers.shape import (
-    ANYTHING,
     NUMBER,
     Rule,
     Violation,
     chosen,
+    free,
     mapping,
     objects,
     pieces,
@@ -38,11 +38,11 @@ LIST: Final = re.compile(r"/v1(?:beta|alpha)?/models")
 HEADERS: Final = {"content-type": "application/json; charset=UTF-8"}
 
 FIELDS: Final[Mapping[str, Rule]] = {
-    "contents": Rule((list,), 1, needed=True),
+    "contents": Rule((list,), 1, needed=True, items=dict),
     "systemInstruction": Rule((dict,)),
     "generationConfig": Rule((dict,)),
-    "tools": Rule((list,)),
-    **dict.fromkeys("cachedContent labels model safetySettings serviceTier store toolConfig".split(), ANYTHING),
+    "tools": Rule((list, dict)),
+    **free("cachedContent labels model safetySettings serviceTier store toolConfig"),
 }
 CONFIG: Final[Mapping[str, Rule]] = {
     "temperature": Rule(NUMBER, 0, 2),
@@ -50,16 +50,15 @@ CONFIG: Final[Mapping[str, Rule]] = {
     "topK": Rule(NUMBER, 1),
     "maxOutputTokens": Rule((int,), 1),
     "candidateCount": Rule((int,), 1, 8),
-    "stopSequences": Rule((list,), 0, 5),
+    "stopSequences": Rule((list,), 0, 5, items=str),
     "seed": Rule((int,)),
     "presencePenalty": Rule(NUMBER, -2, 2),
     "frequencyPenalty": Rule(NUMBER, -2, 2),
     "thinkingConfig": Rule((dict,)),
-    **dict.fromkeys(
+    **free(
         "audioTimestamp enableEnhancedCivicAnswers imageConfig logprobs mediaResolution modelSelectionConfig "
         "responseJsonSchema responseLogprobs responseMimeType responseModalities responseSchema routingConfig "
-        "speechConfig".split(),
-        ANYTHING,
+        "speechConfig"
     ),
 }
 SAMPLING: Final = {
@@ -70,7 +69,7 @@ SAMPLING: Final = {
     "presencePenalty": "presence_penalty",
     "frequencyPenalty": "frequency_penalty",
 }
-ROLES: Final = {"user": "user", "model": "assistant", "function": "tool", None: "user"}
+ROLES: Final = {"user": "user", "model": "assistant", "function": "tool"}
 TYPED: Final = {int: "TYPE_INT32", float: "TYPE_FLOAT"}
 
 THINKS: Final = re.compile(r"gemini-(2\.5-(?!flash-lite)|[3-9]|(pro|flash)-latest)")
@@ -81,33 +80,41 @@ THOUGHT: Final = 96
 LEVELS: Final = {"MINIMAL": 8, "LOW": 32, "MEDIUM": 96, "HIGH": 256, "XHIGH": 512}
 FINISH: Final = {"stop": "STOP", "stop_sequence": "STOP", "length": "MAX_TOKENS"}
 
+EXHAUSTED: Final = (
+    "You exceeded your current quota, please check your plan and billing details. For more information on this error, "
+    "head to: https://ai.google.dev/gemini-api/docs/rate-limits."
+)
+UNREGISTERED: Final = (
+    "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or other "
+    "form of API consumer identity to call this API."
+)
+INTERNAL: Final = (
+    "An internal error has occurred. Please retry or report in "
+    "https://developers.generativeai.google/guide/troubleshooting"
+)
 ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
     "invalid": (400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
     "auth": (400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."),
     "forbidden": (
         403,
         "PERMISSION_DENIED",
-        "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or "
-        "other form of API consumer identity to call this API.",
+        UNREGISTERED,
     ),
     "not_found": (404, "NOT_FOUND", "Requested entity was not found."),
     "too_large": (400, "INVALID_ARGUMENT", "Request payload size exceeds the limit."),
     "rate_limited": (
         429,
         "RESOURCE_EXHAUSTED",
-        "You exceeded your current quota, please check your plan and billing details. For more information on this "
-        "error, head to: https://ai.google.dev/gemini-api/docs/rate-limits.",
+        EXHAUSTED,
     ),
     "quota": (
         429,
         "RESOURCE_EXHAUSTED",
-        "You exceeded your current quota, please check your plan and billing details. For more information on this "
-        "error, head to: https://ai.google.dev/gemini-api/docs/rate-limits.",
+        EXHAUSTED,
     ),
-    "server": (500, "INTERNAL", "An internal error has occurred. Please retry or report in "
-               "https://developers.generativeai.google/guide/troubleshooting"),
+    "server": (500, "INTERNAL", INTERNAL),
     "overloaded": (503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
-}  # fmt: skip
+}
 """Status, its name, and words of each kind of problem."""
 RPC: Final = "type.googleapis.com/google.rpc."
 DAY_S: Final = 86_400
@@ -180,19 +187,17 @@ def _camel(payload: Mapping[str, object]) -> dict[str, object]:
 
 def _turn(content: Mapping[str, object], at: int) -> Turn | Problem:
     """Read one content."""
-    role, parts = content.get("role"), content.get("parts")
-    if role not in ROLES:
+    role, parts = content.get("role") or "user", content.get("parts")
+    if word(role) not in ROLES:
         return _invalid("Please use a valid role: user, model.")
     place = f"GenerateContentRequest.contents[{at}].parts"
     if not isinstance(parts, list) or not parts:
         return _invalid(f"* {place}: contents.parts must not be empty.\n")
     for index, part in enumerate(objects(parts)):
         if not set(part) - {"thought", "thoughtSignature", "thought_signature"}:
-            return _invalid(
-                f"* {place}[{index}].data: required oneof field 'data' must have one initialized field\n"
-            )
+            return _invalid(f"* {place}[{index}].data: required oneof field 'data' must have one initialized field\n")
     tool = any("functionResponse" in part or "function_response" in part for part in objects(parts))
-    return Turn("tool" if tool else ROLES[role if role is None else str(role)], _spoken(content))
+    return Turn("tool" if tool else ROLES[word(role)], _spoken(content))
 
 
 def _spoken(content: Mapping[str, object]) -> str:
@@ -218,7 +223,9 @@ def _worded(wrong: Violation, place: str) -> Problem:
     match wrong.what:
         case "unknown":
             at = f" at '{place}'" if place else ""
-            return _unreadable(f'Invalid JSON payload received. Unknown name "{wrong.name}"{at}: Cannot find field.', place)
+            return _unreadable(
+                f'Invalid JSON payload received. Unknown name "{wrong.name}"{at}: Cannot find field.', place
+            )
         case "kind":
             kind = TYPED.get(wrong.rule.kinds[-1], "type.googleapis.com/google.ai.generativelanguage")
             return _unreadable(f"Invalid value at '{path}' ({kind}), {encode(wrong.value).decode()}", path)
@@ -320,7 +327,12 @@ def _details(problem: Problem, message: str) -> list[Payload]:
         case "auth":
             service = {"service": "generativelanguage.googleapis.com"}
             return [
-                {"@type": f"{RPC}ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com", "metadata": service},
+                {
+                    "@type": f"{RPC}ErrorInfo",
+                    "reason": "API_KEY_INVALID",
+                    "domain": "googleapis.com",
+                    "metadata": service,
+                },
                 {"@type": f"{RPC}LocalizedMessage", "locale": "en-US", "message": message},
             ]
         case "invalid" if problem.param is not None:

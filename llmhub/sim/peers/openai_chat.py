@@ -7,24 +7,22 @@ https://platform.openai.com/docs/guides/reasoning and https://platform.openai.co
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Final
 
-from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
-from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
-from llmhub.sim.limits import Meter, Standing
-from llmhub.sim.peers.record import JSON, Peer, bearer, encode
+from llmhub.sim.exchange import Answer, Call, Incoming, Problem, Question, Turn
+from llmhub.sim.peers.openai_errors import broken, error, event, limits
+from llmhub.sim.peers.record import Peer, bearer
 from llmhub.sim.peers.shape import (
-    ANYTHING,
     NUMBER,
     Rule,
     Violation,
     chosen,
+    free,
     mapping,
     objects,
     pieces,
@@ -36,7 +34,7 @@ from llmhub.sim.peers.shape import (
 
 FIELDS: Final[Mapping[str, Rule]] = {
     "model": Rule((str,), 1, needed=True),
-    "messages": Rule((list,), 1, needed=True),
+    "messages": Rule((list,), 1, needed=True, items=dict),
     "temperature": Rule(NUMBER, 0, 2),
     "top_p": Rule(NUMBER, 0, 1),
     "max_tokens": Rule((int,), 1),
@@ -44,18 +42,17 @@ FIELDS: Final[Mapping[str, Rule]] = {
     "presence_penalty": Rule(NUMBER, -2, 2),
     "frequency_penalty": Rule(NUMBER, -2, 2),
     "n": Rule((int,), 1, 128),
-    "stop": Rule((str, list), 0, 4),
+    "stop": Rule((str, list), 0, 4, items=str),
     "seed": Rule((int,), -(1 << 63), (1 << 63) - 1),
     "stream": Rule((bool,)),
     "stream_options": Rule((dict,)),
     "user": Rule((str,)),
     "tools": Rule((list,), 0, 128),
     "top_logprobs": Rule((int,), 0, 20),
-    **dict.fromkeys(
+    **free(
         "audio function_call functions logit_bias logprobs metadata modalities moderation parallel_tool_calls "
         "prediction prompt_cache_key prompt_cache_options prompt_cache_retention reasoning_effort response_format "
-        "safety_identifier service_tier store tool_choice verbosity web_search_options".split(),
-        ANYTHING,
+        "safety_identifier service_tier store tool_choice verbosity web_search_options"
     ),
 }
 ROLES: Final = ("system", "assistant", "user", "function", "tool", "developer")
@@ -97,46 +94,6 @@ SNAPSHOTS: Final = {
 FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length"}
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """How a kind of problem is told: status, type, code and words."""
-
-    status: int
-    type: str
-    code: str | None
-    message: str
-
-
-ERRORS: Final[Mapping[Kind, Said]] = {
-    "invalid": Said(400, "invalid_request_error", None, "Invalid request."),
-    "auth": Said(
-        401,
-        "invalid_request_error",
-        "invalid_api_key",
-        "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
-    ),
-    "forbidden": Said(
-        403, "invalid_request_error", None, "You have insufficient permissions for this operation."
-    ),
-    "not_found": Said(404, "invalid_request_error", None, "Invalid URL"),
-    "too_large": Said(413, "invalid_request_error", None, "The request body is too large."),
-    "rate_limited": Said(429, "requests", "rate_limit_exceeded", ""),
-    "quota": Said(
-        429,
-        "insufficient_quota",
-        "insufficient_quota",
-        "You exceeded your current quota, please check your plan and billing details. For more information on this "
-        "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
-    ),
-    "server": Said(
-        500, "server_error", None, "The server had an error while processing your request. Sorry about that!"
-    ),
-    "overloaded": Said(
-        503, "server_error", None, "The engine is currently overloaded, please try again later"
-    ),
-}
-
-
 def locate(incoming: Incoming) -> Call | None:
     """Find ``chat/completions`` and ``models`` after the base URL."""
     match incoming.method, incoming.rest:
@@ -165,6 +122,9 @@ def authorize(incoming: Incoming, key: str) -> Problem | None:
 
 def read(payload: Payload, call: Call) -> Question | Problem:
     """Read a Chat Completions body as OpenAI does: what it does not know, it refuses."""
+    unknown = next((name for name in payload if name not in FIELDS), "")
+    if unknown:
+        return _unrecognized(unknown)
     question = read_compatible(payload, call)
     if isinstance(question, Problem):
         return question
@@ -173,9 +133,9 @@ def read(payload: Payload, call: Call) -> Question | Problem:
 
 
 def read_compatible(payload: Payload, call: Call) -> Question | Problem:
-    """Read a Chat Completions body without the rules of particular models."""
+    """Read a Chat Completions body as compatible servers do: they pass over what they do not know."""
     body = {**payload, "model": payload.get("model") or call.model}
-    wrong = violation(body, FIELDS)
+    wrong = violation({name: value for name, value in body.items() if name in FIELDS}, FIELDS)
     if wrong is not None:
         return _worded(wrong)
     turns: list[Turn] = []
@@ -201,7 +161,7 @@ def read_compatible(payload: Payload, call: Call) -> Question | Problem:
 
 def _turn(message: Mapping[str, object], at: int) -> Turn | Problem:
     """Read one message."""
-    role, content = message.get("role"), message.get("content")
+    role, content = word(message.get("role")), message.get("content")
     if role not in ROLES:
         supported = ", ".join(f"'{each}'" for each in ROLES[:-1]) + f", and '{ROLES[-1]}'"
         said = f"Invalid value: '{role}'. Supported values are: {supported}."
@@ -210,7 +170,7 @@ def _turn(message: Mapping[str, object], at: int) -> Turn | Problem:
         said = f"Invalid value for 'content': expected a string, got {_kind(content)}."
         return Problem(kind="invalid", message=said, param=f"messages.[{at}].content")
     spoken = content if isinstance(content, str) else "".join(word(part.get("text")) for part in objects(content))
-    return Turn({"developer": "system", "function": "tool"}.get(str(role), str(role)), spoken)
+    return Turn({"developer": "system", "function": "tool"}.get(role, role), spoken)
 
 
 def _reasoned(payload: Payload, question: Question, family: Family) -> Question | Problem:
@@ -237,21 +197,28 @@ def _unsupported(name: str, said: str, code: str = "unsupported_parameter") -> P
     return Problem(kind="invalid", message=said, param=name, code=code)
 
 
+def _unrecognized(name: str) -> Problem:
+    return Problem(kind="invalid", message=f"Unrecognized request argument supplied: {name}")
+
+
 def _worded(wrong: Violation) -> Problem:
     """Say what is wrong with a body in OpenAI's words."""
     name, value, rule = wrong.name, wrong.value, wrong.rule
     kind = _kind(value)
     few = f"Expected an array with maximum length {rule.high:g}, but got an array with length"
     match wrong.what:
-        case "missing" if name == "model":
+        case "missing" | "low" if name == "model":
             return Problem(kind="invalid", message="you must provide a model parameter")
         case "missing":
             said, code = f"Missing required parameter: '{name}'.", "missing_required_parameter"
         case "unknown":
-            return Problem(kind="invalid", message=f"Unrecognized request argument supplied: {name}")
+            return _unrecognized(name)
         case "kind":
             wanted = NAMED[rule.kinds[-1]]
-            said, code = f"Invalid type for '{name}': expected {_a(wanted)}, but got {_a(kind)} instead.", "invalid_type"
+            said, code = (
+                f"Invalid type for '{name}': expected {_a(wanted)}, but got {_a(kind)} instead.",
+                "invalid_type",
+            )
         case "low" if isinstance(value, list):
             said = "array too short. Expected an array with minimum length 1, but got an empty array instead."
             said, code = f"Invalid '{name}': {said}", "empty_array"
@@ -320,11 +287,6 @@ def chunks(answer: Answer) -> Iterator[Payload]:
         yield {**head, "choices": [], "usage": _usage(answer), "obfuscation": answer.key[:8]}
 
 
-def event(chunk: Payload) -> bytes:
-    """Write one chunk as a server-sent event."""
-    return b"data: %b\n\n" % encode(chunk)
-
-
 def _head(answer: Answer, kind: str) -> Payload:
     model = answer.question.model
     return {
@@ -350,97 +312,6 @@ def _usage(answer: Answer) -> Payload:
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
-    }
-
-
-def error(problem: Problem, _request_id: str) -> HttpReply:
-    """Write a refusal; a 429 says in two headers when to come again."""
-    return HttpReply(ERRORS[problem.kind].status, {**JSON, **retry_headers(problem)}, encode(_told(problem)))
-
-
-def broken(problem: Problem, _request_id: str) -> bytes:
-    """Write a problem as an event."""
-    return event(_told(problem))
-
-
-def retry_headers(problem: Problem) -> dict[str, str]:
-    """Say when to come again: whole seconds, and milliseconds."""
-    if problem.retry_after_s is None:
-        return {}
-    wait_s = problem.retry_after_s
-    return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
-
-
-def _told(problem: Problem) -> Payload:
-    said = ERRORS[problem.kind]
-    if problem.kind == "rate_limited":
-        return {
-            "error": {
-                "message": problem.message or _exceeded(problem),
-                "type": problem.scope,
-                "param": None,
-                "code": said.code,
-            }
-        }
-    if problem.kind == "not_found" and problem.model:
-        gone = f"The model `{problem.model}` does not exist or you do not have access to it."
-        return {"error": {"message": gone, "type": said.type, "param": None, "code": "model_not_found"}}
-    return {
-        "error": {
-            "message": problem.message or said.message,
-            "type": said.type,
-            "param": problem.param,
-            "code": (said.code if problem.code is None else problem.code) or None,
-        }
-    }
-
-
-def _exceeded(problem: Problem) -> str:
-    """Say whose limit is reached, and when to try again."""
-    scope = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}[problem.scope]
-    more = "Visit https://platform.openai.com/account/rate-limits to learn more."
-    if problem.retry_after_s is None:
-        return (
-            f"Request too large for {problem.model} in organization org-sim on {scope}: Limit {problem.limit}, "
-            f"Requested {problem.asked}. The input or output tokens must be reduced in order to run successfully. {more}"
-        )
-    return (
-        f"Rate limit reached for {problem.model} in organization org-sim on {scope}: Limit {problem.limit}, "
-        f"Used {problem.limit}, Requested {problem.asked}. Please try again in {duration(problem.retry_after_s)}. {more}"
-    )
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as Go does, to the millisecond.
-
-    Examples
-    --------
-    >>> [duration(seconds) for seconds in (0, 0.012, 1.5, 360, 3723)]
-    ['0s', '12ms', '1.5s', '6m0s', '1h2m3s']
-    """
-    milliseconds = math.ceil(seconds * 1000 - 1e-6)
-    if 0 < milliseconds < 1000:  # noqa: PLR2004 - below a second Go writes milliseconds
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{rest / 1000:g}s"
-
-
-def limits(standing: Standing, _now: float) -> dict[str, str]:
-    """Tell where a caller stands."""
-    return {
-        **_metered("requests", standing.requests),
-        **_metered("tokens", standing.tokens),
-    }
-
-
-def _metered(scope: str, meter: Meter | None) -> dict[str, str]:
-    if meter is None:
-        return {}
-    return {
-        f"x-ratelimit-limit-{scope}": str(meter.limit),
-        f"x-ratelimit-remaining-{scope}": str(meter.remaining),
-        f"x-ratelimit-reset-{scope}": duration(meter.reset_s),
     }
 
 

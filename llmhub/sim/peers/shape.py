@@ -13,15 +13,30 @@ NUMBER: Final = (int, float)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a field may be; bounds are of a number's value, or of a text's or list's length. No kinds: anything."""
+    """What a field may be; bounds are of a number's value or a list's length (a text has a lower one).
+
+    No kinds: anything. ``items`` is the kind of what a list holds.
+    """
 
     kinds: tuple[type, ...] = ()
     low: float = -INFINITY
     high: float = INFINITY
     needed: bool = False
+    items: type | None = None
 
 
 ANYTHING: Final = Rule()
+
+
+def free(spaced: str) -> dict[str, Rule]:
+    """Let fields be anything, given their names with spaces between.
+
+    Examples
+    --------
+    >>> list(free("store user"))
+    ['store', 'user']
+    """
+    return dict.fromkeys(spaced.split(), ANYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class Violation:
 
 
 def violation(payload: Mapping[str, object], rules: Mapping[str, Rule]) -> Violation | None:
-    """Find the first thing wrong with a payload; a ``null`` is a field left out.
+    """Find the first thing wrong with a payload; a ``null`` is a field left out. Needed fields lead the table.
 
     Examples
     --------
@@ -46,22 +61,33 @@ def violation(payload: Mapping[str, object], rules: Mapping[str, Rule]) -> Viola
     ('model', 'unknown')
     """
     for name, rule in rules.items():
-        if rule.needed and payload.get(name) is None:
+        if not rule.needed:
+            break
+        if payload.get(name) is None:
             return Violation(name, "missing", None, rule)
     for name, value in payload.items():
-        found = rules.get(name)
-        if found is None:
-            return Violation(name, "unknown", value, ANYTHING)
-        if value is None or not found.kinds:
-            continue
-        if type(value) not in found.kinds:
-            return Violation(name, "kind", value, found)
-        size = _size(value)
-        if size < found.low:
-            return Violation(name, "low", value, found)
-        if size > found.high:
-            return Violation(name, "high", value, found)
+        known = rules.get(name)
+        wrong = Violation(name, "unknown", value, ANYTHING) if known is None else _judge(name, value, known)
+        if wrong is not None:
+            return wrong
     return None
+
+
+def _judge(name: str, value: object, rule: Rule) -> Violation | None:
+    """Hold one value against its rule."""
+    if value is None or not rule.kinds:
+        return None
+    if type(value) not in rule.kinds:
+        return Violation(name, "kind", value, rule)
+    size = _size(value)
+    if size < rule.low:
+        return Violation(name, "low", value, rule)
+    if size > rule.high and not isinstance(value, str):
+        return Violation(name, "high", value, rule)
+    if rule.items is None or not isinstance(value, list):
+        return None
+    odd = next((at for at, item in enumerate(value) if type(item) is not rule.items), None)
+    return None if odd is None else Violation(f"{name}[{odd}]", "kind", value[odd], Rule((rule.items,)))
 
 
 def _size(value: object) -> float:

@@ -1,0 +1,165 @@
+"""The look of the plots: colours, text, grids and places, without matplotlib's global state.
+
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/, read 2026-11-22), which stay apart for
+colour-blind readers; their yellow is left out, since it is faint on white, and their black is a dark grey,
+which does not outweigh the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from llmhub.notebook.writing import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A")
+DASHES: Final = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS: Final = ("o", "s", "^", "D")
+WIDTH_IN: Final = 8.5
+"""Width of a figure of our own."""
+TOP_IN: Final = 0.75
+RIGHT_IN: Final = 0.45
+SUBTITLE_PT: Final = (9.0, 8.0, 7.0)
+
+Colour: TypeAlias = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one model is drawn: by colour, and by dash and marker where there are more models than colours."""
+
+    colour: str
+    dash: str | tuple[float, tuple[float, ...]]
+    marker: str
+
+
+def look_of(place: int) -> Look:
+    """Give the look of the model at ``place`` in the order of first appearance.
+
+    Examples
+    --------
+    >>> look_of(0) == look_of(0), look_of(0) == look_of(7)
+    (True, False)
+    """
+    turn = place // len(PALETTE)
+    return Look(PALETTE[place % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)])
+
+
+@dataclass(frozen=True, slots=True)
+class Ink:
+    """The colours of what is not data, after the theme that is set."""
+
+    text: Colour
+    muted: Colour
+    faint: Colour
+    ground: Colour
+
+
+def ink_of(ax: Axes) -> Ink:
+    """Read the theme's text and background colours."""
+    from matplotlib import rcParams  # noqa: PLC0415 - matplotlib is loaded by those who plot
+    from matplotlib.colors import to_rgb  # noqa: PLC0415 - as above
+
+    text, ground = to_rgb(rcParams["text.color"]), to_rgb(ax.get_facecolor())
+    return Ink(text, mixed(text, ground, 0.42), mixed(text, ground, 0.88), ground)
+
+
+def mixed(colour: str | Colour, other: str | Colour, share: float) -> Colour:
+    """Mix ``share`` of ``other`` into ``colour``.
+
+    Examples
+    --------
+    >>> mixed("black", "white", 0.5)
+    (0.5, 0.5, 0.5)
+    """
+    from matplotlib.colors import to_rgb  # noqa: PLC0415 - matplotlib is loaded by those who plot
+
+    red, green, blue = (a + (b - a) * share for a, b in zip(to_rgb(colour), to_rgb(other), strict=True))
+    return red, green, blue
+
+
+def axes_of(ax: Axes | None, height_in: float, *, left_in: float = 0.4, foot_in: float = 0.6) -> Axes:
+    """Give ``ax``, or the axes of a new figure whose plotting area is ``height_in`` high."""
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure  # noqa: PLC0415 - matplotlib is loaded by those who plot
+
+    whole_in = TOP_IN + height_in + foot_in
+    figure = Figure(figsize=(WIDTH_IN, whole_in))
+    across = 1 - (left_in + RIGHT_IN) / WIDTH_IN
+    return figure.add_axes((left_in / WIDTH_IN, foot_in / whole_in, across, height_in / whole_in))
+
+
+def dressed(ax: Axes, title: str, subtitle: str, *, grid: Literal["both", "x", "y"] = "both") -> Ink:
+    """Set titles, a light grid and no more frame than needed."""
+    ink = ink_of(ax)
+    ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=ink.text, pad=22, parse_math=False)
+    below = ax.annotate(
+        subtitle,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 8),
+        textcoords="offset points",
+        color=ink.muted,
+        annotation_clip=False,
+        parse_math=False,
+    )
+    _abridge(ax, below)
+    for side in ("top", "right", "left", "bottom"):
+        ax.spines[side].set_visible(False)
+    ax.set_axisbelow(True)
+    ax.grid(visible=True, axis=grid, color=ink.faint, linewidth=0.8)
+    ax.tick_params(which="both", length=0, labelsize=8.5, labelcolor=ink.muted)
+    return ink
+
+
+def said(ax: Axes | None, title: str, text: str) -> Axes:
+    """Let an axes without data say why it has none."""
+    ax = axes_of(ax, 1.6)
+    ink = dressed(ax, title, "")
+    ax.grid(visible=False)
+    ax.set(xticks=[], yticks=[])
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=11, color=ink.muted)
+    return ax
+
+
+def shrink(ax: Axes, text: Text, share: float) -> None:
+    """Take characters out of a text until it is no wider than a share of the axes."""
+    room = ax.get_window_extent().width * share
+    whole = text.get_text()
+    most = len(whole)
+    while most > 1 and (wide := text.get_window_extent().width) > room:
+        most = min(most - 1, int(len(text.get_text()) * room / wide))
+        text.set_text(shortened(whole, most))
+
+
+def _abridge(ax: Axes, text: Text) -> None:
+    """Make a subtitle fit: in a smaller size, else without its first clauses, which say less."""
+    room = ax.get_window_extent().width
+    for size in SUBTITLE_PT:
+        text.set_fontsize(size)
+        if text.get_window_extent().width <= room:
+            return
+    while "; " in text.get_text() and text.get_window_extent().width > room:
+        text.set_text(text.get_text().partition("; ")[2])
+    shrink(ax, text, 1.0)
+
+
+def narrow(ax: Axes, share: float) -> None:
+    """Leave an axes a share of its width, so that what follows has room at its right."""
+    place = ax.get_position()
+    ax.set_position((place.x0, place.y0, place.width * share, place.height))
+
+
+def width_pt(ax: Axes) -> float:
+    """Measure the axes' width in points."""
+    return ax.get_window_extent().width / ax.figure.dpi * 72
+
+
+def height_pt(ax: Axes) -> float:
+    """Measure the axes' height in points."""
+    return ax.get_window_extent().height / ax.figure.dpi * 72

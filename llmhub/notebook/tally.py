@@ -1,0 +1,205 @@
+"""What a results table says of each model: the numbers behind the plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmhub.core.cost import NANO
+from llmhub.tables.money import to_nanos
+
+TOKENS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+COLUMNS: Final = (
+    "provider",
+    "model",
+    "status",
+    "error_type",
+    *TOKENS,
+    "cost_usd",
+    "list_cost_usd",
+    "latency_s",
+    "cache_hit",
+)
+"""The columns of the result schema that are looked at."""
+
+Floats: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+Longs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
+
+
+class Frame(Protocol):
+    """A data frame, pandas' or another that speaks Arrow."""
+
+    @property
+    def columns(self) -> Any:
+        """The columns' names."""
+
+    def __getitem__(self, names: Any, /) -> Any:
+        """Take some columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """One model's part of a results table.
+
+    Parameters
+    ----------
+    name
+        ``provider/model``.
+    rows, answered, failed, reused
+        Rows in all; of these with an answer, with an error, and answered without a call of their own.
+    errors
+        How often each kind of error came.
+    paid_usd, worth_usd, priced
+        Cost of all rows with a known price, without and with what our cache saved, and how many answers these are.
+    latency_s
+        Latencies of the calls that were made and answered, sorted.
+    tokens, counted
+        Sums of the token columns over answers, and how many answers have counts.
+    """
+
+    name: str
+    rows: int
+    answered: int
+    failed: int
+    reused: int
+    errors: Mapping[str, int]
+    paid_usd: float
+    worth_usd: float
+    priced: int
+    latency_s: Floats
+    tokens: Mapping[str, int]
+    counted: int
+
+
+def tally(table: pa.Table | Frame) -> tuple[Tally, ...]:
+    """Sum up a results table by model, in the order in which models first appear.
+
+    Raises
+    ------
+    ValueError
+        A column of the result schema is not there.
+
+    Examples
+    --------
+    >>> from llmhub.tables.schema import RESULTS
+    >>> tally(RESULTS.empty_table())
+    ()
+    """
+    found = _columns(table)
+    status, errors = found["status"], found["error_type"]
+    ok = pc.fill_null(pc.equal(status, "ok"), False).to_numpy(zero_copy_only=False)
+    failed = pc.fill_null(pc.equal(status, "error"), False).to_numpy(zero_copy_only=False)
+    reused = pc.fill_null(found["cache_hit"], False).to_numpy(zero_copy_only=False)
+    latency = pc.cast(found["latency_s"], pa.float64()).to_numpy(zero_copy_only=False)
+    own = ok & ~reused & np.isfinite(latency)
+    paid, worth = to_nanos(found["cost_usd"]), to_nanos(found["list_cost_usd"])
+    priced = found["list_cost_usd"].is_valid().to_numpy(zero_copy_only=False)
+    counts = {name: _counts(found[name]) for name in TOKENS}
+    counted = found["input_tokens"].is_valid().to_numpy(zero_copy_only=False) & ok
+    places, names = _models(found["provider"], found["model"])
+    tallies = []
+    for place, name in enumerate(names):
+        rows = places == place
+        answers = rows & ok
+        tallies.append(
+            Tally(
+                name=name,
+                rows=int(rows.sum()),
+                answered=int(answers.sum()),
+                failed=int((rows & failed).sum()),
+                reused=int((answers & reused).sum()),
+                errors=_kinds(errors.filter(pa.array(rows & failed))),
+                paid_usd=int(paid[rows].sum()) / 10**NANO,
+                worth_usd=int(worth[rows].sum()) / 10**NANO,
+                priced=int((answers & priced).sum()),
+                latency_s=np.sort(latency[rows & own]),
+                tokens={kind: int(count[answers].sum()) for kind, count in counts.items()},
+                counted=int((rows & counted).sum()),
+            )
+        )
+    return tuple(tallies)
+
+
+def _columns(table: pa.Table | Frame) -> Mapping[str, pa.Array]:
+    """Take the columns that are looked at, each in one piece."""
+    there = table.column_names if isinstance(table, pa.Table) else list(table.columns)
+    missing = [name for name in COLUMNS if name not in there]
+    if missing:
+        raise ValueError(f"not a table of results: it has no column {', '.join(missing)}")
+    chosen = table.select(list(COLUMNS)) if isinstance(table, pa.Table) else pa.table(table[list(COLUMNS)])
+    whole = chosen.combine_chunks()
+    return {name: _whole(whole.column(name)) for name in COLUMNS}
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Give one array, words as plain strings."""
+    array = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _counts(column: pa.Array) -> Longs:
+    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _models(provider: pa.Array, model: pa.Array) -> tuple[Longs, Sequence[str]]:
+    """Give each row the number of its model, and the models' names, in order of first appearance."""
+    who, what = (pc.fill_null(column.cast(pa.string()), "").dictionary_encode() for column in (provider, model))
+    pairs = who.indices.to_numpy().astype(np.int64) * max(len(what.dictionary), 1) + what.indices.to_numpy()
+    found, first, which = np.unique(pairs, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty(len(found), np.int64)
+    place[order] = np.arange(len(found))
+    names = [_name(who[int(row)].as_py(), what[int(row)].as_py()) for row in first[order]]
+    return place[which], names
+
+
+def _name(provider: str, model: str) -> str:
+    return model if not provider or model.startswith(f"{provider}/") else f"{provider}/{model}"
+
+
+def _kinds(errors: pa.Array) -> Mapping[str, int]:
+    counted = pc.fill_null(errors.cast(pa.string()), "error").value_counts().to_pylist()
+    return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: -each["counts"])}
+
+
+def want_of(tallies: Sequence[Tally]) -> str:
+    """Say what a plot of answers would want: nothing if there are any.
+
+    Examples
+    --------
+    >>> want_of(())
+    'No rows'
+    """
+    if not tallies:
+        return "No rows"
+    if any(each.answered for each in tallies):
+        return ""
+    kinds: dict[str, int] = {}
+    for each in tallies:
+        for kind, count in each.errors.items():
+            kinds[kind] = kinds.get(kind, 0) + count
+    rows, failed = sum(each.rows for each in tallies), sum(each.failed for each in tallies)
+    if not failed:
+        return f"No answers: none of {rows:,} rows was sent"
+    worst = sorted(kinds.items(), key=lambda item: -item[1])[:4]
+    return f"No answers: {failed:,} of {rows:,} rows failed\n" + ", ".join(f"{kind} {n:,}" for kind, n in worst)
+
+
+def counts_of(tallies: Sequence[Tally]) -> str:
+    """Count the answers, those from a cache, and the failures."""
+    answered = sum(each.answered for each in tallies)
+    reused = sum(each.reused for each in tallies)
+    failed = sum(each.failed for each in tallies)
+    text = f"{answered:,} answer{'' if answered == 1 else 's'}"
+    return text + (f", {reused:,} from the cache" if reused else "") + (f", {failed:,} failed" if failed else "")

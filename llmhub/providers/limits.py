@@ -1,0 +1,212 @@
+"""What a reply says about limits, read from each provider's own headers by table.
+
+Readers are total: whatever a header holds, a count is from 0, a time is from 0 and finite, and what cannot
+be read is ``None``. ``retry-after`` counts on a refusal alone, since some servers send it with every answer.
+
+Sources: https://platform.openai.com/docs/guides/rate-limits, https://docs.anthropic.com/en/api/rate-limits,
+https://www.rfc-editor.org/rfc/rfc9110#field.retry-after and recorded replies (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeAlias
+
+from llmhub.core.provider import HttpReply, RateLimitInfo
+from llmhub.wire import gemini
+
+Number: TypeAlias = int | float | None
+Read: TypeAlias = Callable[[str, HttpReply], Number]
+Family: TypeAlias = Mapping[str, tuple[tuple[str, ...], Read]]
+"""For each field of `RateLimitInfo`, the headers that say it, the first that can be read winning, and how."""
+
+COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
+SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{0,9})?", re.ASCII)
+DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
+PIECE: Final = re.compile(r"([\d.]+)(h|ms|m|s|us|µs|ns)", re.ASCII)
+UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def whole(said: str, _reply: HttpReply) -> int | None:
+    """Read a count.
+
+    Examples
+    --------
+    >>> whole("49", HttpReply(200)), whole("-1", HttpReply(200))
+    (49, None)
+    """
+    said = said.strip()
+    return int(said) if COUNT.fullmatch(said) else None
+
+
+def seconds(said: str, _reply: HttpReply) -> float | None:
+    """Read seconds.
+
+    Examples
+    --------
+    >>> seconds("2.5", HttpReply(429)), seconds("inf", HttpReply(429))
+    (2.5, None)
+    """
+    said = said.strip()
+    return float(said) if SECONDS.fullmatch(said) else None
+
+
+def milliseconds(said: str, reply: HttpReply) -> float | None:
+    """Read milliseconds as seconds."""
+    read = seconds(said, reply)
+    return None if read is None else read / 1000
+
+
+def duration(said: str, reply: HttpReply) -> float | None:
+    """Read a duration as Go writes it, or plain seconds.
+
+    Examples
+    --------
+    >>> duration("1h2m3.5s", HttpReply(200)), duration("12ms", HttpReply(200)), duration("0", HttpReply(200))
+    (3723.5, 0.012, 0.0)
+    """
+    said = said.strip()
+    if not DURATION.fullmatch(said):
+        return seconds(said, reply)
+    return sum(float(count) * UNITS[unit] for count, unit in PIECE.findall(said))
+
+
+def instant(said: str, reply: HttpReply) -> float | None:
+    """Read an RFC 3339 time as seconds from the reply; what has passed is 0.
+
+    Examples
+    --------
+    >>> instant("2026-11-22T10:00:05Z", HttpReply(200, {"date": "Sun, 22 Nov 2026 10:00:00 GMT"}))
+    5.0
+    """
+    try:
+        then = datetime.fromisoformat(said.strip())
+    except ValueError:
+        return None
+    return _until(then, reply)
+
+
+def date(said: str, reply: HttpReply) -> float | None:
+    """Read an HTTP date as seconds from the reply; what has passed is 0.
+
+    Examples
+    --------
+    >>> date("Sun, 22 Nov 2026 10:01:00 GMT", HttpReply(429, {"date": "Sun, 22 Nov 2026 10:00:00 GMT"}))
+    60.0
+    """
+    then = _date(said)
+    return None if then is None else _until(then, reply)
+
+
+def retry(reply: HttpReply) -> RateLimitInfo:
+    """Read what any server may say: wait so long, and try again or do not.
+
+    Examples
+    --------
+    >>> retry(HttpReply(429, {"Retry-After": "1", "retry-after-ms": "0"})).retry_after_s
+    1.0
+    """
+    return _retry(_lowered(reply), reply)
+
+
+def reader(family: Family) -> Callable[[HttpReply], RateLimitInfo]:
+    """Make the reader of a family of headers; it reads `retry` as well.
+
+    Examples
+    --------
+    >>> reader(OPENAI)(HttpReply(200, {"x-ratelimit-reset-tokens": "6m0s"})).reset_tokens_s
+    360.0
+    """
+
+    def limits(reply: HttpReply) -> RateLimitInfo:
+        headers = _lowered(reply)
+        found = {field: _first(names, read, headers, reply) for field, (names, read) in family.items()}
+        return replace(_retry(headers, reply), **found)  # type: ignore[arg-type] # a row's reader gives its field's type
+
+    return limits
+
+
+def google(reply: HttpReply) -> RateLimitInfo:
+    """Read Gemini's limits: the wait stands in the error's body."""
+    said = retry(reply)
+    if said.retry_after_s is not None or reply.status < 400:  # noqa: PLR2004 - HTTP errors
+        return said
+    return replace(said, retry_after_s=gemini.decode_error(reply).retry_after_s)
+
+
+def _lowered(reply: HttpReply) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.headers.items()}
+
+
+def _first(names: tuple[str, ...], read: Read, headers: Mapping[str, str], reply: HttpReply) -> Number:
+    """Give the first of these headers that can be read."""
+    said = (headers[name] for name in names if name in headers)
+    return next((value for text in said if (value := read(text, reply)) is not None), None)
+
+
+def _retry(headers: Mapping[str, str], reply: HttpReply) -> RateLimitInfo:
+    """Read the wait, to the millisecond where both forms are there and say something."""
+    wait: Number = None
+    if reply.status >= 300:  # noqa: PLR2004 - on success the header asks for nothing
+        said = [_first((name,), read, headers, reply) for name, read in RETRY]
+        wait = next((time for time in said if time), next((time for time in said if time is not None), None))
+    should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
+    return RateLimitInfo(retry_after_s=wait, should_retry=should)
+
+
+def _date(said: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(said) if said else None
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _until(then: datetime, reply: HttpReply) -> float | None:
+    """Measure from the server's own clock, or else from when the reply came; unknown where neither is."""
+    now = _date(reply.header("date"))
+    if now is not None:
+        start = _epoch(now)
+    elif 0 < reply.received_at < float("inf"):
+        start = reply.received_at
+    else:
+        return None
+    return max(0.0, _epoch(then) - start)
+
+
+def _epoch(time: datetime) -> float:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _windowed(requests: str, tokens: str) -> Family:
+    """Name headers that carry their window in their name."""
+    return {
+        f"{kind}_{what}": ((f"x-ratelimit-{kind}-{name}",), whole)
+        for kind in ("limit", "remaining")
+        for what, name in (("requests", requests), ("tokens", tokens))
+    }
+
+
+RETRY: Final[tuple[tuple[str, Read], ...]] = (
+    ("retry-after-ms", milliseconds),
+    ("retry-after", seconds),
+    ("retry-after", date),
+)
+OPENAI: Final[Family] = {
+    **_windowed("requests", "tokens"),
+    "reset_requests_s": (("x-ratelimit-reset-requests",), duration),
+    "reset_tokens_s": (("x-ratelimit-reset-tokens",), duration),
+}
+ANTHROPIC: Final[Family] = {
+    "limit_requests": (("anthropic-ratelimit-requests-limit",), whole),
+    "remaining_requests": (("anthropic-ratelimit-requests-remaining",), whole),
+    "reset_requests_s": (("anthropic-ratelimit-requests-reset",), instant),
+    "limit_tokens": (("anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-input-tokens-limit"), whole),
+    "remaining_tokens": (("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-input-tokens-remaining"), whole),
+    "reset_tokens_s": (("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-input-tokens-reset"), instant),
+}
+MISTRAL: Final = _windowed("req-minute", "tokens-minute")
+CEREBRAS: Final = _windowed("requests-minute", "tokens-minute")

@@ -1,0 +1,135 @@
+"""A simulator in a thread of its own: for tests, notebooks and demonstrations, whatever loop the caller has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from llmhub.core.provider import Endpoint
+from llmhub.sim.desk import Desk
+from llmhub.sim.faults import Faults
+from llmhub.sim.peers import PEERS
+from llmhub.sim.peers.bedrock_converse import ACCESS_KEY_ID
+from llmhub.sim.server import Running, running
+from llmhub.sim.settings import Simulator
+
+REGION: Final = "us-east-1"
+ANY_KEY: Final = "simulated"
+"""A key for clients that insist on one."""
+
+
+def base_url(url: str, provider: str) -> str:
+    """Give a provider's base URL on a simulator, as that provider's clients take it.
+
+    Examples
+    --------
+    >>> base_url("http://127.0.0.1:8000", "openai")
+    'http://127.0.0.1:8000/openai/v1'
+    """
+    return f"{url}{PEERS[provider].prefix}"
+
+
+def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
+    """Give the endpoints of all providers on a simulator, with keys that it takes.
+
+    Examples
+    --------
+    >>> sorted(endpoints("http://127.0.0.1:8000"))
+    ['anthropic', 'azure', 'bedrock', 'compatible', 'google', 'openai']
+    """
+    key = api_key or ANY_KEY
+    keyed = {name: Endpoint(base_url=base_url(url, name), api_key=key) for name in PEERS}
+    signed = Endpoint(
+        base_url=base_url(url, "bedrock"), region=REGION, access_key_id=ACCESS_KEY_ID, secret_access_key=key
+    )
+    return {**keyed, "bedrock": signed}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A simulator that runs in its own thread."""
+
+    url: str
+    _running: Running
+    _loop: asyncio.AbstractEventLoop
+
+    @property
+    def settings(self) -> Simulator:
+        """What it was started with, its port filled in."""
+        return replace(self._desk.settings, port=int(self.url.rpartition(":")[2]))
+
+    @property
+    def _desk(self) -> Desk:
+        return self._running.desk
+
+    def base_url(self, provider: str) -> str:
+        """Give a provider's base URL."""
+        return base_url(self.url, provider)
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Give the endpoints of all providers, with keys that it takes."""
+        return endpoints(self.url, self._desk.settings.api_key)
+
+    def counts(self) -> dict[str, Any]:
+        """Give what it was asked so far."""
+        return dict(self._do(self._running.counts))
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self._do(self._running.reset)
+
+    def fail(self, faults: Faults) -> None:
+        """Change what goes wrong from now on."""
+        self._do(lambda: self._running.fail(faults))
+
+    def _do(self, act: Callable[[], Any]) -> Any:
+        """Do something in the simulator's own thread."""
+        done: Future[Any] = Future()
+        self._loop.call_soon_threadsafe(lambda: done.set_result(act()))
+        return done.result()
+
+
+@contextlib.contextmanager
+def serving(settings: Simulator = Simulator()) -> Iterator[Served]:  # noqa: B008 - a frozen value
+    """Run a simulator in a thread for a block.
+
+    Examples
+    --------
+    >>> with serving(Simulator(seed=7)) as simulator:
+    ...     simulator.counts()["requests"]
+    0
+
+    Raises
+    ------
+    OSError
+        When the address cannot be listened on.
+    """
+    ready: Future[tuple[Served, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with running(settings) as simulator:
+            ready.set_result((Served(simulator.url, simulator, asyncio.get_running_loop()), stop))
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as wrong:
+            if ready.done():
+                raise
+            ready.set_exception(wrong)
+
+    thread = threading.Thread(target=run, name="llmhub-sim", daemon=True)
+    thread.start()
+    served, stop = ready.result()
+    try:
+        yield served
+    finally:
+        served._loop.call_soon_threadsafe(stop.set)  # noqa: SLF001 - its own module
+        thread.join()

@@ -1,0 +1,93 @@
+"""What the families of models behind Amazon Bedrock take in fields of their own, as Converse has no place for it.
+
+Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html,
+https://docs.aws.amazon.com/nova/latest/nova2-userguide/using-converse-api.html, the service model of botocore 1.44.5,
+and, for who takes ``reasoning_effort``, https://github.com/langchain-ai/langchain-aws/pull/1188 (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import LLMError, Unsupported
+from llmhub.core.provider import merged
+from llmhub.core.types import CompletionRequest, Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family by a piece of its models' ids, the efforts it knows, and how each parameter is said to it."""
+
+    piece: str
+    efforts: tuple[str, ...] = ()
+    says: Mapping[str, Callable[[Any], Payload]] = field(default_factory=dict)
+
+
+def _own(**fields: object) -> Payload:
+    return {"additionalModelRequestFields": fields}
+
+
+def _adaptive(effort: str) -> Payload:
+    if effort == "none":
+        return _own(thinking={"type": "disabled"})
+    return {"outputConfig": {"effort": effort}, **_own(thinking={"type": "adaptive"})}
+
+
+def _budgeted(budget: int) -> Payload:
+    return _own(thinking={"type": "enabled", "budget_tokens": budget} if budget else {"type": "disabled"})
+
+
+def _reasoning(effort: str) -> Payload:
+    wanted = {"type": "disabled"} if effort == "none" else {"type": "enabled", "maxReasoningEffort": effort}
+    return _own(reasoningConfig=wanted)
+
+
+def _nested(top_k: int) -> Payload:
+    return _own(inferenceConfig={"topK": top_k})
+
+
+FAMILIES: Final = (
+    Family(
+        "anthropic.",
+        ("none", "low", "medium", "high", "xhigh", "max"),
+        {"top_k": lambda k: _own(top_k=k), "reasoning_effort": _adaptive, "reasoning_budget": _budgeted},
+    ),
+    Family("amazon.nova-2", ("none", "low", "medium", "high"), {"top_k": _nested, "reasoning_effort": _reasoning}),
+    Family("amazon.nova", says={"top_k": _nested}),
+    Family(
+        "openai.",
+        ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+        {"reasoning_effort": lambda effort: _own(reasoning_effort=effort)},
+    ),
+    Family("moonshot", ("low", "medium", "high"), {"reasoning_effort": lambda effort: _own(reasoning_effort=effort)}),
+)
+"""The first whose piece is in a model's id is its family."""
+PARTICULAR: Final = ("top_k", "reasoning_effort", "reasoning_budget")
+UNKNOWN: Final = Family("")
+
+
+def particular(request: CompletionRequest) -> Result[Payload, LLMError]:
+    """Write ``top_k`` and how much to think as the model's family takes it; a budget decides over an effort.
+
+    Examples
+    --------
+    >>> from llmhub.core.types import Message
+    >>> ask = CompletionRequest(model="us.amazon.nova-lite-v1:0", messages=(Message("user", "hi"),), top_k=5)
+    >>> particular(ask).unwrap()
+    {'additionalModelRequestFields': {'inferenceConfig': {'topK': 5}}}
+    """
+    family = next((family for family in FAMILIES if family.piece in request.model), UNKNOWN)
+    payload: Payload = {}
+    for name in PARTICULAR:
+        value = getattr(request, name)
+        if value is None:
+            continue
+        if name not in family.says or (name == "reasoning_effort" and value not in family.efforts):
+            said = f"{name}={value!r} cannot be said to {request.model}; if it takes it, use extra"
+            return Failure(Unsupported(path=f"$.{name}", message=said))
+        payload = merged(payload, family.says[name](value))
+    return Success(payload)

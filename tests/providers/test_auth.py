@@ -1,0 +1,111 @@
+"""Signing: SigV4 byte for byte as botocore signs, and who wins over whose header."""
+
+from __future__ import annotations
+
+import datetime as dt
+import string
+from unittest import mock
+from urllib.parse import quote
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmhub.core.provider import Endpoint, HttpRequest
+from llmhub.providers.auth import bearer, bedrock, header_key, sigv4
+
+KEYS = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_size=40)
+TOKENS = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
+VALUES = st.text(string.ascii_letters + string.digits + " /;=,.-", min_size=1, max_size=20)
+SEGMENTS = st.one_of(
+    st.text(max_size=12).map(lambda text: quote(text.encode("utf-8", "surrogatepass"), safe="")),
+    st.sampled_from(["", ".", "..", "a~b", "%3A0", "a:b"]),
+)
+HOSTS = st.sampled_from(
+    [
+        "https://bedrock-runtime.us-east-1.amazonaws.com",
+        "https://Bedrock.Example.ORG:443",
+        "http://localhost:8080",
+        "http://127.0.0.1:80",
+        "https://[::1]:8443",
+    ]
+)
+URLS = st.builds(
+    lambda host, path, query: host + "".join(f"/{segment}" for segment in path) + (f"?{query}" if query else ""),
+    HOSTS,
+    st.lists(SEGMENTS, max_size=5),
+    st.lists(st.tuples(TOKENS, st.none() | TOKENS), max_size=3).map(
+        lambda pairs: "&".join(name if value is None else f"{name}={value}" for name, value in pairs)
+    ),
+)
+ENDPOINTS = st.builds(
+    Endpoint,
+    access_key_id=KEYS,
+    secret_access_key=KEYS,
+    session_token=st.just("") | KEYS,
+    region=st.sampled_from(["", "us-east-1", "eu-central-1"]),
+    headers=st.dictionaries(st.sampled_from(["X-Team", "user-agent", "Content-Type", "x-amzn-trace-id"]), VALUES),
+)
+NOWS = st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2099, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
+
+
+def by_botocore(endpoint: Endpoint, request: HttpRequest, now: dt.datetime) -> dict[str, str]:
+    """Headers as botocore would send them."""
+    laid = {name.lower(): value for name, value in {**request.headers, **endpoint.headers}.items()}
+    aws = AWSRequest(method=request.method, url=request.url, data=request.body, headers=laid)
+    credentials = Credentials(endpoint.access_key_id, endpoint.secret_access_key, endpoint.session_token or None)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=now):
+        SigV4Auth(credentials, "bedrock", endpoint.region or "us-east-1").add_auth(aws)
+    return {name.lower(): value for name, value in aws.headers.items()}
+
+
+@settings(max_examples=500, deadline=None)
+@given(ENDPOINTS, URLS, st.binary(max_size=50), NOWS)
+def test_the_signature_is_botocores(endpoint: Endpoint, url: str, body: bytes, now: dt.datetime) -> None:
+    request = HttpRequest("POST", url, {"content-type": "application/json"}, body)
+    signed = sigv4("bedrock")(endpoint, request, now.timestamp())
+    assert signed.headers == by_botocore(endpoint, request, now.replace(microsecond=0))
+    assert (signed.method, signed.url, signed.body) == (request.method, request.url, request.body)
+
+
+def test_the_signature_changes_with_all_that_is_signed() -> None:
+    endpoint = Endpoint(access_key_id="a", secret_access_key="s")
+    request = HttpRequest("POST", "https://h/model/x%3A0/converse", {}, b"{}")
+    signatures = {
+        sigv4("bedrock")(*case).headers["authorization"].partition("Signature=")[2]
+        for case in (
+            (endpoint, request, 0.0),
+            (endpoint, request, 1.0),
+            (endpoint, HttpRequest("POST", request.url, {}, b"{ }"), 0.0),
+            (endpoint, HttpRequest("POST", "https://h/model/x:0/converse", {}, b"{}"), 0.0),
+            (endpoint, HttpRequest("POST", request.url, {"a": "b"}, b"{}"), 0.0),
+            (Endpoint(access_key_id="a", secret_access_key="t"), request, 0.0),
+            (Endpoint(access_key_id="a", secret_access_key="s", region="eu-west-1"), request, 0.0),
+        )
+    }
+    assert len(signatures) == 7
+
+
+def test_bedrock_prefers_its_own_key() -> None:
+    request = HttpRequest("POST", "https://h/", {})
+    both = Endpoint(api_key="k", access_key_id="a", secret_access_key="s")
+    assert bedrock(both, request, 0.0).headers == {"authorization": "Bearer k"}
+    signed = bedrock(Endpoint(access_key_id="a", secret_access_key="s"), request, 0.0).headers
+    assert signed["authorization"].startswith("AWS4-HMAC-SHA256 Credential=a/19700101/us-east-1/bedrock/aws4_request")
+
+
+@pytest.mark.parametrize("authorize", [bearer, header_key("api-key"), sigv4("bedrock")])
+def test_the_endpoints_headers_win(authorize: object) -> None:
+    endpoint = Endpoint(api_key="k", headers={"Authorization": "mine", "API-Key": "mine", "Content-Type": "text/x"})
+    sent = authorize(endpoint, HttpRequest("POST", "https://h/", {"content-type": "application/json"}), 0.0)  # type: ignore[operator]
+    assert sent.headers["authorization"] == "mine"
+    assert sent.headers["api-key"] == "mine"
+    assert sent.headers["content-type"] == "text/x"
+
+
+@pytest.mark.parametrize("authorize", [bearer, header_key("api-key")])
+def test_no_key_adds_no_header(authorize: object) -> None:
+    assert authorize(Endpoint(), HttpRequest("POST", "https://h/", {}), 0.0).headers == {}  # type: ignore[operator]

@@ -1,0 +1,99 @@
+"""``python -m llmhub.sim``: one line when it listens, a clean end when told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmhub.sim import PEERS
+from llmhub.sim.__main__ import arguments, main, settings_of
+from llmhub.sim.faults import RATES
+
+
+def ask(url: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read()
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_told(told: signal.Signals) -> None:
+    command = [sys.executable, "-m", "llmhub.sim", "--rpm", "1", "--seed", "7", "--rate-529", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            line = json.loads(process.stdout.readline())
+            assert set(line["base_urls"]) == set(PEERS)
+            body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+            address = f"{line['base_urls']['openai']}/chat/completions"
+            assert [ask(address, body)[0] for _ in range(2)] == [200, 429]
+            process.send_signal(told)
+            rest, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, rest, errors) == (0, b"", b"")
+
+
+def test_the_same_seed_in_another_process_answers_alike(simulator: Any) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Describe the harbour."}]}
+    command = [sys.executable, "-m", "llmhub.sim", "--seed", "7"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            line = json.loads(process.stdout.readline())
+            _, there = ask(f"{line['base_urls']['openai']}/chat/completions", body)
+        finally:
+            process.terminate()
+    _, here = ask(f"{simulator.base_url('openai')}/chat/completions", body)
+    assert json.loads(there)["choices"] == json.loads(here)["choices"]
+    assert json.loads(there)["id"] == json.loads(here)["id"]
+
+
+def test_the_command_line_says_everything() -> None:
+    line = (
+        "--host ::1 --port 99 --seed 3 --api-key k --latency 0.2 --sigma 0.5 --rpm 60 --tpm 600 --burst 5 "
+        "--retry-after 2 --rate-429 0.1 --stream-error 0.2"
+    )
+    given = arguments().parse_args(line.split())
+    settings = settings_of(given)
+    assert (settings.host, settings.port, settings.seed, settings.api_key) == ("::1", 99, 3, "k")
+    assert (settings.latency.median_s, settings.latency.sigma) == (0.2, 0.5)
+    assert (settings.limit.rpm, settings.limit.tpm, settings.limit.burst_s) == (60, 600, 5)
+    assert settings.faults.rates() == [("429", 0.1), ("stream_error", 0.2)]
+    assert settings.faults.retry_after_s == 2
+    plain = settings_of(arguments().parse_args([]))
+    assert (plain.limit, plain.faults.rates(), plain.host, plain.port) == (None, [], "127.0.0.1", 0)
+    shares = [f"--{name.replace('_', '-')}=0.01" for name in RATES]
+    assert len(settings_of(arguments().parse_args(shares)).faults.rates()) == len(RATES)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--rate-500", "2"], "llmhub sim: rate_500=2.0 is outside 0..1\n"),
+        (["--rpm", "0"], "llmhub sim: rpm=0.0 lets nothing through; give more than 0, or None for no limit\n"),
+        (["--latency", "-1"], "llmhub sim: a latency needs a median and a sigma from 0 up, not -1.0 and 0.0\n"),
+    ],
+)
+def test_settings_that_are_none(line: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line) == 2
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("spoil", [lambda port: port, lambda _port: 99_999])
+def test_an_address_it_cannot_have(spoil: Callable[[int], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = spoil(taken.getsockname()[1])
+        assert main(["--port", str(port)]) == 1
+    assert capsys.readouterr().err.startswith(f"llmhub sim: cannot listen on 127.0.0.1 port {port}: ")

@@ -1,0 +1,250 @@
+"""What goes wrong on purpose, seen from a plain client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from botocore.eventstream import EventStreamBuffer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.sim import Faults, Served
+from llmhub.sim.faults import KINDS, choose, script
+
+Ask = Callable[..., Any]
+
+
+async def send(http: aiohttp.ClientSession, served: Served, asked: Any, fault: str = "") -> tuple[int, bytes]:
+    headers = {**asked.headers, **({"x-sim-fault": fault} if fault else {})}
+    async with http.post(served.url + asked.path, json=asked.body, headers=headers) as reply:
+        return reply.status, await reply.read()
+
+
+async def collect(reply: aiohttp.ClientResponse, into: bytearray) -> None:
+    async for chunk in reply.content.iter_any():
+        into += chunk
+
+
+STATUSES = {"429": 429, "500": 500, "529": 503}
+
+
+@pytest.mark.parametrize("fault", STATUSES)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refusals(
+    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, fault: str, stream: bool
+) -> None:
+    status, body = await send(http, simulator, ask(provider, stream=stream), fault)
+    assert status == (529 if (provider, fault) == ("anthropic", "529") else STATUSES[fault])
+    said = json.loads(body)
+    assert said["message"] if provider == "bedrock" else said["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reset(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool) -> None:
+    with pytest.raises(aiohttp.ClientOSError) as caught:
+        await send(http, simulator, ask(provider, stream=stream), "reset")
+    assert isinstance(caught.value, ConnectionResetError)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_truncated_answer(
+    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
+) -> None:
+    asked = ask(provider, stream=stream)
+    _, whole = await send(http, simulator, asked)
+    got = bytearray()
+    async with http.post(
+        simulator.url + asked.path, json=asked.body, headers={**asked.headers, "x-sim-fault": "truncate"}
+    ) as reply:
+        assert reply.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await collect(reply, got)
+    assert 0 < len(got) < len(whole)
+    assert len(got) > len(whole) // 4
+
+
+async def test_a_stream_cut_short_in_good_form(
+    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str
+) -> None:
+    asked = ask(provider, stream=True)
+    _, whole = await send(http, simulator, asked)
+    status, body = await send(http, simulator, asked, "cut")
+    assert status == 200
+    assert whole.split(b'"created"')[0][:20] == body.split(b'"created"')[0][:20]
+    assert 0 < len(body) < len(whole)
+    assert b"[DONE]" not in body
+    assert b"message_stop" not in body
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await send(http, simulator, ask(provider), "cut")
+
+
+async def test_a_dripping_answer_is_whole(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+) -> None:
+    served = simulate(faults=Faults(drip_s=0.001))
+    for stream in (False, True):
+        asked = ask(provider, stream=stream)
+        async with http.post(
+            served.url + asked.path, json=asked.body, headers={**asked.headers, "x-sim-fault": "drip"}
+        ) as reply:
+            pieces = [piece async for piece in reply.content.iter_any()]
+        assert len(pieces) > 3
+        if provider == "google" or not stream:
+            _, whole = await send(http, served, asked)
+            assert len(b"".join(pieces)) == len(whole)
+
+
+async def test_malformed_json(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
+    status, body = await send(http, simulator, ask(provider), "malformed")
+    assert status == 200
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(body)
+
+
+async def test_a_malformed_event(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
+    status, body = await send(http, simulator, ask(provider, stream=True), "malformed")
+    assert status == 200
+    if provider == "bedrock":
+        buffer = EventStreamBuffer()  # checks both CRCs
+        buffer.add_data(body)
+        events = [event.payload for event in buffer]
+    else:
+        lines = body.replace(b"\r\n", b"\n").split(b"\n")
+        events = [line[6:] for line in lines if line.startswith(b"data: ") and line != b"data: [DONE]"]
+    readable = [is_json(event) for event in events]
+    assert readable.count(False) == 1
+    assert readable[0]
+    assert readable[-1]
+
+
+def is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+async def test_a_hanging_answer(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+) -> None:
+    served = simulate()
+    asked = ask(provider, "Say hi. [[sim:hang once]]")
+    with pytest.raises(TimeoutError):
+        async with http.post(
+            served.url + asked.path,
+            json=asked.body,
+            headers=asked.headers,
+            timeout=aiohttp.ClientTimeout(total=0.05),
+        ):
+            pass
+    assert (await send(http, served, asked))[0] == 200
+
+
+def test_a_simulator_stops_although_an_answer_hangs(ask: Ask) -> None:
+    import http.client  # noqa: PLC0415 - the plainest client there is
+    import time  # noqa: PLC0415
+
+    from llmhub.sim import Simulator, serving  # noqa: PLC0415
+
+    asked = ask("openai", "Say hi. [[sim:hang]]")
+    with serving(Simulator()) as served:
+        connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=10)
+        connection.request("POST", asked.path, json.dumps(asked.body))
+        deadline = time.monotonic() + 5
+        while not served.counts()["in_flight"] and time.monotonic() < deadline:
+            pass
+        assert served.counts()["in_flight"] == 1
+    with pytest.raises(OSError, match=r".*"):
+        connection.getresponse()
+    connection.close()
+
+
+async def test_one_prompt_fails_for_good_and_another_only_once(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+) -> None:
+    served = simulate()
+    seen = {}
+    for often in ("always", "once", "twice", "3"):
+        asked = ask(provider, f"Say hi. [[sim:500 {often}]]")
+        seen[often] = [(await send(http, served, asked))[0] for _ in range(4)]
+    assert seen == {
+        "always": [500] * 4,
+        "once": [500, 200, 200, 200],
+        "twice": [500, 500, 200, 200],
+        "3": [500, 500, 500, 200],
+    }
+    assert served.counts()["by_fault"] == {"500": 4 + 1 + 2 + 3}
+
+
+async def test_rates_are_kept_and_seeded(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+) -> None:
+    async def statuses(seed: int) -> list[int]:
+        served = simulate(seed=seed, faults=Faults(rate_500=0.3, rate_429=0.2))
+        return [(await send(http, served, ask("openai", f"Question {at}")))[0] for at in range(300)]
+
+    first = await statuses(1)
+    assert first == await statuses(1)
+    assert first != await statuses(2)
+    assert first.count(500) == pytest.approx(90, abs=30)
+    assert first.count(429) == pytest.approx(60, abs=25)
+
+
+async def test_a_second_attempt_may_succeed(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+) -> None:
+    served = simulate(faults=Faults(rate_500=0.5))
+    asked = ask("openai")
+    seen = {(await send(http, served, asked))[0] for _ in range(30)}
+    assert seen == {200, 500}
+
+
+async def test_faults_change_while_it_runs(
+    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+) -> None:
+    served = simulate()
+    asked = ask("openai")
+    assert (await send(http, served, asked))[0] == 200
+    async with http.post(f"{served.url}/sim/faults", json={"rate_500": 1.0}) as reply:
+        assert reply.status == 200
+    assert (await send(http, served, asked))[0] == 500
+    served.fail(Faults(rate_429=1.0))
+    assert (await send(http, served, asked))[0] == 429
+    for wrong in ({"rate_500": 2}, {"rate_600": 0.5}, {"rate_500": "much"}, [1]):
+        async with http.post(f"{served.url}/sim/faults", json=wrong) as reply:
+            assert reply.status == 400
+            assert (await reply.json())["error"].startswith("these are no faults")
+    assert (await send(http, served, asked))[0] == 429
+    async with http.post(f"{served.url}/sim/faults") as reply:
+        assert reply.status == 200
+    assert (await send(http, served, asked))[0] == 200
+
+
+@given(st.floats(0, 1, exclude_max=True), st.lists(st.floats(0, 0.09), min_size=len(KINDS), max_size=len(KINDS)))
+def test_a_draw_falls_into_one_share(drawn: float, shares: list[float]) -> None:
+    faults = Faults(
+        **dict(zip([name for name in Faults.__dataclass_fields__ if name[-2:] != "_s"], shares, strict=True))
+    )
+    fault = choose(faults, drawn)
+    reached = dict(zip(KINDS, (sum(shares[: at + 1]) for at in range(len(shares))), strict=True))
+    if fault:
+        assert drawn < reached[fault]
+        assert all(drawn >= below for name, below in reached.items() if KINDS.index(name) < KINDS.index(fault))
+    else:
+        assert drawn >= sum(shares) - 1e-12
+
+
+@pytest.mark.parametrize("text", ["", "500 sometimes", "600", "reset reset", "[[sim:]]", "[[sim:500 never]]", "50"])
+def test_what_is_no_script(text: str) -> None:
+    assert script(text, text, 0) == ""
+
+
+@pytest.mark.parametrize("wrong", [{"reset": -0.1}, {"reset": 1.1}, {"drip": True}, {"reset": 0.6, "drip": 0.6}])
+def test_what_are_no_faults(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"outside|add up"):
+        Faults(**wrong)

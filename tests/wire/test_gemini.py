@@ -1,0 +1,892 @@
+"""Gemini's wire: what is written, what is read, and that a stream says the same."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from google.genai import types as sdk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+
+from llmhub.core import errors
+from llmhub.core.framing import Frame
+from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.wire import gemini
+from llmhub.wire.callid import MADE
+
+PIXEL = "iVBORw0KGgo="
+ask = partial(CompletionRequest, model="gemini-2.5-flash")
+
+
+def said(text: str, **fields: Any) -> CompletionRequest:
+    return ask(messages=(Message("user", text),), **fields)
+
+
+def written(request: CompletionRequest) -> dict[str, Any]:
+    """The payload, read by the official SDK's types first: they know every field and forbid all others."""
+    payload: dict[str, Any] = json.loads(json.dumps(gemini.encode(request).unwrap()))
+    reads = {"systemInstruction": sdk.Content, "generationConfig": sdk.GenerationConfig, "toolConfig": sdk.ToolConfig}
+    for name, value in payload.items():
+        if name in reads:
+            reads[name].model_validate(value)
+        else:
+            each = {"contents": sdk.Content, "tools": sdk.Tool}[name]
+            for item in value:
+                each.model_validate(item)
+    return payload
+
+
+def refused(request: CompletionRequest) -> errors.LLMError:
+    return gemini.encode(request).failure()
+
+
+def body(*parts: Mapping[str, Any], finish: Any = "STOP", usage: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """One response, or one chunk of a stream where ``finish`` is ``None``."""
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
+    if finish is not None:
+        candidate["finishReason"] = finish
+    whole: dict[str, Any] = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
+    return {**whole, "usageMetadata": dict(usage)} if usage is not None else whole
+
+
+def events(chunks: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
+
+
+def split(whole: bytes, size: int) -> list[bytes]:
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+@pytest.fixture(scope="module")
+def provider(speaks: Callable[..., Provider]) -> Provider:
+    return speaks(gemini.WIRE)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_question() -> None:
+    assert written(said("hi")) == {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+
+
+def test_system_turns_that_lead_become_the_instruction() -> None:
+    turns = (Message("system", "a"), Message("system", "b"), Message("user", "c"), Message("assistant", "d"))
+    assert written(ask(messages=turns)) == {
+        "systemInstruction": {"parts": [{"text": "a"}, {"text": "b"}]},
+        "contents": [{"role": "user", "parts": [{"text": "c"}]}, {"role": "model", "parts": [{"text": "d"}]}],
+    }
+
+
+def test_a_later_system_turn_cannot_be_said() -> None:
+    error = refused(ask(messages=(Message("user", "a"), Message("system", "b"))))
+    assert isinstance(error, errors.Unsupported)
+    assert error.path == "$.messages[1].role"
+
+
+def test_system_turns_alone_ask_nothing() -> None:
+    assert isinstance(refused(ask(messages=(Message("system", "a"),))), errors.InvalidRequest)
+
+
+def test_a_picture_in_a_system_turn_cannot_be_said() -> None:
+    turn = Message("system", (Image(data=PIXEL, media_type="image/png"),))
+    assert refused(ask(messages=(turn, Message("user", "a")))).path == "$.messages[0].parts[0]"
+
+
+def test_every_sampling_parameter_has_its_name() -> None:
+    request = said(
+        "hi",
+        temperature=2,
+        top_p=0.5,
+        top_k=40,
+        max_tokens=7,
+        stop=("a", "b"),
+        seed=-1,
+        presence_penalty=1,
+        frequency_penalty=-1,
+        n=2,
+    )
+    assert written(request)["generationConfig"] == {
+        "temperature": 2.0,
+        "topP": 0.5,
+        "topK": 40,
+        "maxOutputTokens": 7,
+        "stopSequences": ["a", "b"],
+        "seed": -1,
+        "presencePenalty": 1.0,
+        "frequencyPenalty": -1.0,
+        "candidateCount": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"temperature": 2.1}, "$.temperature"),
+        ({"stop": tuple("abcdef")}, "$.stop"),
+        ({"n": 9}, "$.n"),
+        ({"seed": 1 << 31}, "$.seed"),
+        ({"max_tokens": 0}, "$.max_tokens"),
+    ],
+)
+def test_a_value_outside_its_range_is_named(fields: dict[str, Any], path: str) -> None:
+    error = refused(said("hi", **fields))
+    assert isinstance(error, errors.InvalidRequest)
+    assert error.path == path
+
+
+def test_user_cannot_be_said_and_may_be_dropped(provider: Provider) -> None:
+    assert isinstance(refused(said("hi", user="u1")), errors.Unsupported)
+    sent = prepare(provider, Endpoint(), said("hi", user="u1", unsupported="drop"), 0.0).unwrap()
+    assert sent.dropped == ("user",)
+    assert b"u1" not in sent.body
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "config"),
+    [
+        ("gemini-2.5-pro", {"reasoning_budget": 512}, {"thinkingBudget": 512}),
+        ("gemini-2.5-flash", {"reasoning_effort": "none"}, {"thinkingBudget": 0}),
+        ("models/gemini-2.5-flash", {"reasoning_effort": "high"}, {"thinkingBudget": 24576}),
+        ("gemini-3.1-pro-preview", {"reasoning_effort": "low"}, {"thinkingLevel": "LOW"}),
+        ("gemini-flash-latest", {"reasoning_effort": "xhigh"}, {"thinkingLevel": "XHIGH"}),
+    ],
+)
+def test_reasoning_is_said_as_the_model_takes_it(model: str, fields: dict[str, Any], config: dict[str, Any]) -> None:
+    request = CompletionRequest(model=model, messages=(Message("user", "hi"),), **fields)
+    assert written(request)["generationConfig"]["thinkingConfig"] == config
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"reasoning_effort": "none"}, {"reasoning_effort": "max"}, {"reasoning_effort": "low", "reasoning_budget": 1}],
+)
+def test_an_effort_the_model_does_not_take_cannot_be_said(fields: dict[str, Any]) -> None:
+    error = refused(CompletionRequest(model="gemini-3-pro", messages=(Message("user", "hi"),), **fields))
+    assert isinstance(error, errors.Unsupported)
+    assert error.path == "$.reasoning_effort"
+
+
+def test_structured_output() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert written(said("hi", response_schema=Schema(schema)))["generationConfig"] == {
+        "responseMimeType": "application/json",
+        "responseJsonSchema": schema,
+    }
+
+
+def test_tools() -> None:
+    tools = (Tool("f", "does f", {"type": "object", "properties": {}}), Tool("g"))
+    payload = written(said("hi", tools=tools))
+    assert payload["tools"] == [
+        {
+            "functionDeclarations": [
+                {"name": "f", "description": "does f", "parametersJsonSchema": {"type": "object", "properties": {}}},
+                {"name": "g"},
+            ]
+        }
+    ]
+    assert "toolConfig" not in payload
+
+
+@pytest.mark.parametrize(
+    ("choice", "strict", "config"),
+    [
+        ("auto", None, {"mode": "AUTO"}),
+        ("none", None, {"mode": "NONE"}),
+        ("required", None, {"mode": "ANY"}),
+        ("f", None, {"mode": "ANY", "allowedFunctionNames": ["f"]}),
+        (None, True, {"mode": "VALIDATED"}),
+        ("auto", True, {"mode": "VALIDATED"}),
+        ("required", True, {"mode": "ANY"}),
+    ],
+)
+def test_tool_choice(choice: str | None, strict: bool | None, config: dict[str, Any]) -> None:
+    payload = written(said("hi", tools=(Tool("f", strict=strict),), tool_choice=choice))
+    assert payload["toolConfig"] == {"functionCallingConfig": config}
+
+
+def test_a_conversation_with_tools() -> None:
+    turns = (
+        Message("user", "both"),
+        Message("assistant", (ToolCall("c1", "f", '{"a": 1}', "sig"), ToolCall("c2", "g", ""))),
+        Message("tool", (ToolResult("c1", "one"),)),
+        Message("tool", (ToolResult("c2", "two", is_error=True),)),
+        Message("user", "and?"),
+    )
+    assert written(ask(messages=turns))["contents"][1:] == [
+        {
+            "role": "model",
+            "parts": [
+                {"functionCall": {"id": "c1", "name": "f", "args": {"a": 1}}, "thoughtSignature": "sig"},
+                {"functionCall": {"id": "c2", "name": "g", "args": {}}},
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"id": "c1", "name": "f", "response": {"output": "one"}}},
+                {"functionResponse": {"id": "c2", "name": "g", "response": {"error": "two"}}},
+            ],
+        },
+        {"role": "user", "parts": [{"text": "and?"}]},
+    ]
+
+
+def test_a_result_of_an_unknown_call_needs_a_name() -> None:
+    error = refused(ask(messages=(Message("tool", (ToolResult("c9", "x"),)),)))
+    assert isinstance(error, errors.InvalidRequest)
+    assert error.path == "$.messages[0].parts[0].name"
+    named = written(ask(messages=(Message("tool", (ToolResult("c9", "x", name="f"),)),)))
+    assert named["contents"][0]["parts"][0]["functionResponse"]["name"] == "f"
+
+
+def test_a_result_may_hold_pictures() -> None:
+    content = (Text("see "), Image(data=PIXEL, media_type="image/png"), Text("this"))
+    part = written(ask(messages=(Message("tool", (ToolResult("c", content, "f"),)),)))["contents"][0]["parts"][0]
+    assert part["functionResponse"]["response"] == {"output": "see this"}
+    assert part["functionResponse"]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": PIXEL}}]
+
+
+def test_arguments_that_are_no_object_are_named() -> None:
+    error = refused(ask(messages=(Message("assistant", (ToolCall("c", "f", "[1"),)),)))
+    assert isinstance(error, errors.InvalidRequest)
+    assert error.path == "$.messages[0].parts[0].arguments"
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Image(url=f"data:image/png;base64,{PIXEL}"), {"inlineData": {"mimeType": "image/png", "data": PIXEL}}),
+        (Image(data=PIXEL, media_type="image/png"), {"inlineData": {"mimeType": "image/png", "data": PIXEL}}),
+        (Image(url="https://example.org/a.png"), {"fileData": {"fileUri": "https://example.org/a.png"}}),
+        (
+            Image(url="gs://b/a.png", media_type="image/png", detail="low"),
+            {
+                "fileData": {"fileUri": "gs://b/a.png", "mimeType": "image/png"},
+                "mediaResolution": {"level": "MEDIA_RESOLUTION_LOW"},
+            },
+        ),
+        (
+            Document(url="data:text/plain,a%20b", name="n"),
+            {"inlineData": {"mimeType": "text/plain", "data": base64.b64encode(b"a b").decode()}},
+        ),
+        (
+            Document(url="https://example.org/a.pdf", media_type="application/pdf"),
+            {"fileData": {"fileUri": "https://example.org/a.pdf", "mimeType": "application/pdf"}},
+        ),
+    ],
+)
+def test_pictures_and_files(part: Part, expected: dict[str, Any]) -> None:
+    assert written(ask(messages=(Message("user", (part,)),)))["contents"][0]["parts"] == [expected]
+
+
+def test_inline_data_needs_its_type() -> None:
+    error = refused(ask(messages=(Message("user", (Image(data=PIXEL),)),)))
+    assert error.path == "$.messages[0].parts[0].media_type"
+
+
+def test_a_part_of_another_wire_cannot_be_said() -> None:
+    other = Opaque("server_tool_use", '{"type": "server_tool_use"}')
+    assert isinstance(refused(ask(messages=(Message("assistant", (other,)),))), errors.Unsupported)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"text": "hm", "thought": True}, {"text": "yes", "thoughtSignature": "c2ln"}],
+        [{"text": "hm", "thought": True, "thoughtSignature": "c2ln"}, {"text": "yes"}],
+        [{"functionCall": {"id": "1", "name": "f", "args": {"a": 1}}, "thoughtSignature": "c2ln"}],
+        [{"text": "a", "thoughtSignature": "czE="}, {"text": "b", "thoughtSignature": "czI="}],
+        [
+            {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature": "czE="},
+            {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+            {"text": "1", "thoughtSignature": "czI="},
+        ],
+        [{"inlineData": {"mimeType": "image/png", "data": PIXEL}, "thoughtSignature": "c2ln"}],
+        [{"inlineData": {"mimeType": "image/png", "data": PIXEL}}, {"text": "there"}],
+        [{"functionCall": {"id": "1", "name": "f", "args": {}}}, {"text": "", "thoughtSignature": "c2ln"}],
+    ],
+)
+def test_what_came_goes_back_as_it_came(provider: Provider, parts: list[dict[str, Any]]) -> None:
+    answer = interpret(provider, HttpReply(200, body=json.dumps(body(*parts)).encode())).unwrap()
+    turn = written(ask(messages=(Message("user", "hi"), Message("assistant", answer.parts))))["contents"][1]
+    assert turn == {"role": "model", "parts": parts}
+
+
+def test_a_refusal_is_said_as_text_and_foreign_reasoning_is_left_out() -> None:
+    turn = Message("assistant", (Reasoning(redacted="xyz"), Refusal("no")))
+    assert written(ask(messages=(Message("user", "a"), turn)))["contents"][1]["parts"] == [{"text": "no"}]
+
+
+NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
+TEXTS = st.text(max_size=30)
+PARTS = st.one_of(
+    TEXTS.map(Text),
+    st.just(Image(data=PIXEL, media_type="image/png")),
+    st.just(Document(data=PIXEL, media_type="application/pdf", name="x")),
+    st.builds(ToolResult, id=NAMES, content=TEXTS, name=NAMES, is_error=st.booleans()),
+)
+ANSWERS = st.one_of(
+    TEXTS.map(Text),
+    st.builds(Reasoning, TEXTS, st.sampled_from(["", "c2ln"])),
+    st.builds(ToolCall, NAMES, NAMES, st.dictionaries(NAMES, st.integers(-9, 9), max_size=2).map(json.dumps)),
+)
+TURNS = st.one_of(
+    st.builds(Message, st.just("user"), st.lists(PARTS, min_size=1, max_size=3)),
+    st.builds(Message, st.just("assistant"), st.lists(ANSWERS, min_size=1, max_size=3)),
+)
+REQUESTS = st.builds(
+    CompletionRequest,
+    model=st.sampled_from(["gemini-2.5-flash", "gemini-3-pro"]),
+    messages=st.tuples(st.lists(TEXTS.map(partial(Message, "system")), max_size=2), st.lists(TURNS, min_size=1)).map(
+        lambda both: (*both[0], *both[1])
+    ),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1),
+    top_k=st.none() | st.integers(1, 100),
+    max_tokens=st.none() | st.integers(1, 10_000),
+    stop=st.lists(TEXTS, max_size=5).map(tuple),
+    seed=st.none() | st.integers(0, 1 << 30),
+    tools=st.lists(st.builds(Tool, NAMES, TEXTS, strict=st.none() | st.booleans()), max_size=2).map(tuple),
+    tool_choice=st.none() | st.sampled_from(["auto", "none", "required", "f"]),
+    response_schema=st.none() | st.just(Schema({"type": "object"})),
+    reasoning_effort=st.none() | st.sampled_from(["minimal", "low", "medium", "high"]),
+    n=st.integers(1, 8),
+)
+
+
+@settings(deadline=None)
+@given(REQUESTS)
+def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
+    payload = written(request_)
+    turns = [turn for turn in request_.messages if turn.role != "system"]
+    assert [turn["role"] for turn in payload["contents"]] == [
+        "model" if turn.role == "assistant" else "user" for turn in turns
+    ]
+    for turn, wrote in zip(turns, payload["contents"], strict=True):
+        plain = [part["text"] for part in wrote["parts"] if "text" in part and not part.get("thought")]
+        assert "".join(plain) == turn.text
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read(provider: Provider, payload: Mapping[str, Any], status: int = 200) -> CompletionResponse:
+    return interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).unwrap()
+
+
+def test_an_answer(provider: Provider) -> None:
+    counts = {"promptTokenCount": 3, "candidatesTokenCount": 1, "totalTokenCount": 4}
+    assert read(provider, body({"text": "Hi"}, usage=counts)) == CompletionResponse(
+        parts=(Text("Hi"),),
+        finish_reason="stop",
+        usage=Usage(input_tokens=3, output_tokens=1),
+        served_model="gemini-2.5-flash",
+        request_id="r1",
+    )
+
+
+def test_thoughts_are_reasoning_and_neighbours_join(provider: Provider) -> None:
+    answer = read(
+        provider, body({"text": "h", "thought": True}, {"text": "m", "thought": True}, {"text": "a"}, {"text": "b"})
+    )
+    assert answer.parts == (Reasoning("hm"), Text("ab"))
+    assert answer.text == "ab"
+
+
+def test_a_signature_of_text_follows_it(provider: Provider) -> None:
+    assert read(provider, body({"text": "a", "thoughtSignature": "s"})).parts == (Text("a"), Reasoning("", "s"))
+
+
+def test_a_call_without_an_id_gets_one_of_its_own(provider: Provider) -> None:
+    call = {"functionCall": {"name": "f", "args": {"a": 1}}}
+    answer = read(provider, body(call, call))
+    first, second = answer.tool_calls
+    assert answer.finish_reason == "tool_calls"
+    assert first.arguments == '{"a":1}'
+    assert first.id.startswith(MADE)
+    assert first.id != second.id
+    assert read(provider, body(call, call)) == answer
+    assert read(provider, {**body(call), "responseId": "r2"}).tool_calls[0].id != first.id
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("STOP", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("SAFETY", "content_filter"),
+        ("RECITATION", "content_filter"),
+        ("MODEL_ARMOR", "content_filter"),
+        ("MALFORMED_FUNCTION_CALL", "other"),
+        ("SOMETHING_NEW", "other"),
+        (1, "stop"),
+        (2, "length"),
+        (3, "content_filter"),
+        (9, "other"),
+    ],
+)
+def test_finish_reasons_by_name_and_number(provider: Provider, reason: object, expected: str) -> None:
+    assert read(provider, body({"text": "a"}, finish=reason)).finish_reason == expected
+
+
+def test_every_finish_reason_of_the_official_types_is_known_or_other() -> None:
+    named = {reason.value for reason in sdk.FinishReason} & gemini.FINISH.keys()
+    assert len(named) >= 12
+    assert set(gemini.FINISH) - {reason.value for reason in sdk.FinishReason} <= set("1234 78")
+
+
+def test_no_parts_and_no_content(provider: Provider) -> None:
+    assert read(provider, {"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}]}).parts == ()
+    assert read(provider, {"candidates": [{"finishReason": "SAFETY"}]}).finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        (
+            {"promptTokenCount": 10, "candidatesTokenCount": 2, "thoughtsTokenCount": 5, "totalTokenCount": 17},
+            Usage(input_tokens=10, output_tokens=7, reasoning_tokens=5),
+        ),
+        (
+            {"promptTokenCount": 10, "candidatesTokenCount": 7, "thoughtsTokenCount": 5, "totalTokenCount": 17},
+            Usage(input_tokens=10, output_tokens=7, reasoning_tokens=5),
+        ),
+        (
+            {
+                "promptTokenCount": 10,
+                "toolUsePromptTokenCount": 4,
+                "candidatesTokenCount": 2,
+                "thoughtsTokenCount": 5,
+                "cachedContentTokenCount": 8,
+                "totalTokenCount": 21,
+            },
+            Usage(input_tokens=14, output_tokens=7, cached_input_tokens=8, reasoning_tokens=5),
+        ),
+        ({"promptTokenCount": 14, "totalTokenCount": 14}, Usage(input_tokens=14, output_tokens=0)),
+        (
+            {"candidatesTokenCount": 1, "thoughtsTokenCount": 104, "totalTokenCount": 680},
+            Usage(input_tokens=575, output_tokens=105, reasoning_tokens=104),
+        ),
+        ({"trafficType": 1}, Usage()),
+        ({"promptTokenCount": "x", "totalTokenCount": -1}, Usage()),
+    ],
+)
+def test_usage(provider: Provider, counts: dict[str, int], usage: Usage) -> None:
+    assert read(provider, body({"text": "a"}, usage=counts)).usage == usage
+
+
+def test_several_answers_in_their_order(provider: Provider) -> None:
+    answers = [
+        {"index": 1, "content": {"parts": [{"text": "b"}]}, "finishReason": "STOP"},
+        {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "MAX_TOKENS"},
+    ]
+    whole = read(provider, {"candidates": answers})
+    assert (whole.text, whole.finish_reason) == ("a", "length")
+    assert [(choice.text, choice.finish_reason) for choice in whole.others] == [("b", "stop")]
+    chunks = [{"candidates": [answers[0]]}, {"candidates": [answers[1]]}]
+    assert interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap() == whole
+
+
+def test_a_blocked_prompt_is_an_error_streamed_or_not(provider: Provider) -> None:
+    blocked = {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": "no"}, "usageMetadata": {}}
+    for result in (
+        interpret(provider, HttpReply(200, body=json.dumps(blocked).encode())),
+        interpret_stream(provider, HttpReply(200), [events([blocked])]),
+    ):
+        error = result.failure()
+        assert isinstance(error, errors.ContentFiltered)
+        assert (error.code, error.message, error.path) == ("SAFETY", "no", "$.promptFeedback")
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ({}, "$.candidates"),
+        ({"candidates": []}, "$.candidates"),
+        ({"candidates": {}}, "$.candidates"),
+        ({"candidates": [1]}, "$.candidates"),
+    ],
+)
+def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+    error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
+    assert isinstance(error, errors.Malformed)
+    assert error.path == path
+
+
+def quota(*ids: str, delay: str | None = "34.07s") -> list[dict[str, Any]]:
+    failure = {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [{"quotaId": name} for name in ids],
+    }
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    return [failure, info] if delay else [failure]
+
+
+REASON = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "message", "details", "kind", "wait"),
+    [
+        (400, "INVALID_ARGUMENT", "API key not valid.", REASON, errors.AuthFailed, None),
+        (400, "INVALID_ARGUMENT", "bad", [], errors.InvalidRequest, None),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "The input token count (9) exceeds the maximum number of tokens allowed (8).",
+            [],
+            errors.ContextTooLong,
+            None,
+        ),
+        (401, "UNAUTHENTICATED", "who?", [], errors.AuthFailed, None),
+        (403, "PERMISSION_DENIED", "no", [], errors.PermissionDenied, None),
+        (404, "NOT_FOUND", "no model", [], errors.NotFound, None),
+        (429, "RESOURCE_EXHAUSTED", "slow", quota("GenerateRequestsPerMinutePerProject"), errors.RateLimited, 34.07),
+        (429, "RESOURCE_EXHAUSTED", "slow", quota("PerMinute", delay="34s"), errors.RateLimited, 34.0),
+        (429, "RESOURCE_EXHAUSTED", "slow", quota("PerMinute", delay=None), errors.RateLimited, None),
+        (429, "RESOURCE_EXHAUSTED", "slow", quota("PerMinute", delay="-1s"), errors.RateLimited, None),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "slow",
+            quota("GenerateRequestsPerMinute", "GenerateRequestsPerDayPerProject-FreeTier"),
+            errors.QuotaExhausted,
+            34.07,
+        ),
+        (499, "CANCELLED", "cancelled", [], errors.ServerError, None),
+        (500, "INTERNAL", "oops", [], errors.ServerError, None),
+        (503, "UNAVAILABLE", "The model is overloaded.", [], errors.Overloaded, None),
+        (504, "DEADLINE_EXCEEDED", "late", [], errors.TimedOut, None),
+    ],
+)
+def test_errors(
+    provider: Provider,
+    status: int,
+    name: str,
+    message: str,
+    details: list[dict[str, Any]],
+    kind: type[errors.LLMError],
+    wait: float | None,
+) -> None:
+    failed = {"error": {"code": status, "message": message, "status": name, "details": details}}
+    alone, listed = json.dumps(failed).encode(), json.dumps([failed]).encode()
+    found = [
+        interpret(provider, HttpReply(status, body=alone)).failure(),
+        interpret(provider, HttpReply(status, body=listed)).failure(),
+        interpret_stream(provider, HttpReply(status), [listed]).failure(),
+        interpret_stream(provider, HttpReply(200), [events([failed])]).failure(),
+        interpret(provider, HttpReply(200, body=alone)).failure(),
+    ]
+    assert {type(error) for error in found} == {kind}
+    assert {error.retry_after_s for error in found} == {wait}
+    assert {error.message for error in found} == {message}
+
+
+def test_an_error_that_is_no_json(provider: Provider) -> None:
+    error = interpret(provider, HttpReply(502, body=b"<html>bad gateway")).failure()
+    assert isinstance(error, errors.ServerError)
+    assert error.message == "<html>bad gateway"
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_never_said_why_it_ended_was_cut(provider: Provider) -> None:
+    cut = interpret_stream(provider, HttpReply(200), [events([body({"text": "a"}, finish=None)])])
+    assert isinstance(cut.failure(), errors.Disconnected)
+
+
+def test_parts_stand_in_order_of_first_sight(provider: Provider) -> None:
+    chunks = [
+        body({"executableCode": {"language": "PYTHON", "code": "1"}}, {"text": ""}, finish=None),
+        body({"codeExecutionResult": {"outcome": "OUTCOME_OK"}}, finish=None),
+        body({"text": "on"}, finish=None),
+        body({"text": "e"}, finish=None),
+        body({"text": "", "thoughtSignature": "s"}),
+    ]
+    answer = interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap()
+    assert [type(part) for part in answer.parts] == [Opaque, Opaque, Text, Reasoning]
+    assert answer.text == "one"
+
+
+def test_equal_calls_of_two_chunks_stay_two(provider: Provider) -> None:
+    call = {"functionCall": {"name": "roll", "args": {}}}
+    chunks = [
+        body(call, finish=None, usage={"promptTokenCount": 1, "totalTokenCount": 2}),
+        body(call, usage={"promptTokenCount": 1, "totalTokenCount": 3}),
+    ]
+    calls = interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap().tool_calls
+    assert [(call.name, call.arguments) for call in calls] == [("roll", "{}")] * 2
+
+
+def test_a_stream_that_came_as_one_array(provider: Provider) -> None:
+    chunks = [body({"text": "a"}, finish=None), body({"text": "b"})]
+    head = HttpReply(200, {"content-type": "application/json; charset=UTF-8"})
+    answer = interpret_stream(provider, head, split(json.dumps(chunks).encode(), 5))
+    assert answer.unwrap().text == "ab"
+
+
+COUNTS = st.fixed_dictionaries(
+    {"promptTokenCount": st.integers(1, 99), "candidatesTokenCount": st.integers(1, 99)},
+    optional={"thoughtsTokenCount": st.integers(1, 99), "cachedContentTokenCount": st.integers(0, 9)},
+).map(
+    lambda counts: {
+        **counts,
+        "totalTokenCount": sum(counts.get(name, 0) for name in ("promptTokenCount", "candidatesTokenCount"))
+        + counts.get("thoughtsTokenCount", 0),
+    }
+)
+PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
+CALLS = st.lists(
+    st.tuples(NAMES, st.dictionaries(NAMES, st.integers(), max_size=2), st.booleans(), st.sampled_from(["", "s"])),
+    max_size=3,
+    unique_by=lambda call: call[0],
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The parts of an answer as they stream in, and as they come whole: thoughts, then text, then calls."""
+    streamed: list[dict[str, Any]] = []
+    thoughts, texts = draw(PIECES), draw(PIECES)
+    streamed.extend({"text": piece, "thought": True} for piece in thoughts)
+    streamed.extend({"text": piece} for piece in texts)
+    whole: list[dict[str, Any]] = []
+    if thoughts:
+        whole.append({"text": "".join(thoughts), "thought": True})
+    if texts:
+        whole.append({"text": "".join(texts)})
+        signature = draw(st.sampled_from(["", "sig"]))
+        if signature:
+            streamed.append({"text": "", "thoughtSignature": signature})
+            whole[-1]["thoughtSignature"] = signature
+    for name, args, with_id, signature in draw(CALLS):
+        call: dict[str, Any] = {"functionCall": {"name": name, "args": args, **({"id": f"i{name}"} if with_id else {})}}
+        call |= {"thoughtSignature": signature} if signature else {}
+        streamed.append(call)
+        whole.append(call)
+    return streamed, whole
+
+
+@settings(deadline=None)
+@given(conversations(), COUNTS, st.sampled_from(["STOP", "MAX_TOKENS", 1, "SAFETY"]), st.data())
+def test_streamed_equals_unstreamed(
+    provider: Provider,
+    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+    counts: dict[str, int],
+    finish: object,
+    data: st.DataObject,
+) -> None:
+    streamed, whole = parts
+    groups: list[list[dict[str, Any]]] = [[]]
+    for part in streamed:
+        if data.draw(st.booleans()):
+            groups.append([])
+        groups[-1].append(part)
+    chunks = [body(*group, finish=None, usage={"promptTokenCount": counts["promptTokenCount"]}) for group in groups]
+    chunks[-1] = body(*groups[-1], finish=finish, usage=counts)
+    raw = events(chunks)
+    answer = interpret_stream(provider, HttpReply(200), split(raw, data.draw(st.integers(1, len(raw)))))
+    assert answer.unwrap() == read(provider, body(*whole, finish=finish, usage=counts))
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "candidates",
+            "content",
+            "parts",
+            "text",
+            "thought",
+            "thoughtSignature",
+            "functionCall",
+            "name",
+            "args",
+            "id",
+        ),
+        *("finishReason", "index", "usageMetadata", "promptTokenCount", "candidatesTokenCount", "totalTokenCount"),
+        *("thoughtsTokenCount", "promptFeedback", "blockReason", "error", "code", "status", "message", "details"),
+        *(
+            "reason",
+            "retryDelay",
+            "violations",
+            "quotaId",
+            "inlineData",
+            "mimeType",
+            "data",
+            "modelVersion",
+            "responseId",
+        ),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+CANDIDATES = st.fixed_dictionaries(
+    {"candidates": st.lists(st.dictionaries(WORDS, JSON, max_size=4) | JSON, max_size=3)},
+    optional={"usageMetadata": JSON, "promptFeedback": JSON},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary() | (JSON | CANDIDATES).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 400, 429, 503]),
+)
+def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+    for result in (
+        interpret(provider, HttpReply(status, body=raw)),
+        interpret_stream(provider, HttpReply(status), [b"data: ", raw, b"\n\n"]),
+        interpret_stream(provider, HttpReply(status, {"content-type": "application/json"}), [raw]),
+        gemini.decode_frame(Frame("", raw)),
+    ):
+        error = None if is_successful(result) else result.failure()
+        assert error is None or isinstance(error, errors.LLMError)
+
+
+@pytest.mark.parametrize("depth", [900, 985, 990, 994, 995, 1000, 5000])
+def test_nesting_of_any_depth_returns(provider: Provider, depth: int) -> None:
+    args = b'{"a":' * depth + b"1" + b"}" * depth
+    whole = b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":' + args + b"}}]}}]}"
+    for status in (200, 400):
+        result = interpret(provider, HttpReply(status, body=whole))
+        assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
+
+
+# --- recorded exchanges -------------------------------------------------------------------------------------
+
+RECORDED = {
+    "gemini-generate_content": 39,
+    "gemini-stream_generate_content": 19,
+    "vertex-generate_content": 16,
+    "vertex-stream_generate_content": 7,
+}
+
+
+def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a reader with no machinery takes from a response, or from the chunks of one."""
+    parts = [
+        part
+        for chunk in chunks
+        for candidate in chunk["candidates"][:1]
+        for part in candidate.get("content", {}).get("parts", [])
+    ]
+    counts = chunks[-1].get("usageMetadata", {})
+    reasons = [c["candidates"][0]["finishReason"] for c in chunks if "finishReason" in c["candidates"][0]]
+    return {
+        "text": "".join(part["text"] for part in parts if "text" in part and not part.get("thought")),
+        "reasoning": "".join(part["text"] for part in parts if part.get("thought")),
+        "calls": [(p["functionCall"]["name"], p["functionCall"]["args"]) for p in parts if "functionCall" in p],
+        "signatures": [part["thoughtSignature"] for part in parts if "thoughtSignature" in part],
+        "finish": reasons[-1],
+        "model": chunks[-1].get("modelVersion"),
+        "output": counts.get("candidatesTokenCount", 0) + counts.get("thoughtsTokenCount", 0),
+        "input": counts.get("promptTokenCount", 0) + counts.get("toolUsePromptTokenCount", 0),
+        "total": counts.get("totalTokenCount"),
+    }
+
+
+def chunks_of(exchange: Any) -> list[Mapping[str, Any]]:
+    if not exchange.streaming:
+        return [json.loads(exchange.body)]
+    if exchange.body.lstrip().startswith(b"["):
+        return list(json.loads(exchange.body))
+    lines = exchange.body.decode().splitlines()
+    return [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:")]
+
+
+def signatures(parts: Sequence[Part]) -> list[str]:
+    found = []
+    for part in parts:
+        match part:
+            case Reasoning(signature=signature) | ToolCall(signature=signature) if signature:
+                found.append(signature)
+            case Opaque(data=data) if "thoughtSignature" in json.loads(data):
+                found.append(json.loads(data)["thoughtSignature"])
+    return found
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers_are_read_as_a_plain_reader_does(
+    corpus: Callable[[str], list[Any]], provider: Provider, name: str
+) -> None:
+    exchanges = corpus(name)
+    assert len(exchanges) == RECORDED[name]
+    for exchange in exchanges:
+        result = (
+            interpret_stream(provider, exchange.head, split(exchange.body, 11))
+            if exchange.streaming
+            else interpret(provider, exchange.reply)
+        )
+        chunks = chunks_of(exchange)
+        if not exchange.ok:
+            assert type(result.failure()) is not errors.Malformed, exchange.id
+            continue
+        if not chunks[0].get("candidates"):
+            assert isinstance(result.failure(), errors.ContentFiltered), exchange.id
+            continue
+        answer, plain = result.unwrap(), plainly(chunks)
+        assert answer.text == plain["text"], exchange.id
+        assert answer.reasoning == plain["reasoning"], exchange.id
+        assert [(c.name, json.loads(c.arguments)) for c in answer.tool_calls] == plain["calls"], exchange.id
+        assert signatures(answer.parts) == plain["signatures"], exchange.id
+        assert answer.served_model == plain["model"], exchange.id
+        expected = gemini.FINISH.get(str(plain["finish"]), "other")
+        assert answer.finish_reason == ("tool_calls" if plain["calls"] and expected == "stop" else expected)
+        assert (answer.usage.output_tokens or 0) == plain["output"], exchange.id
+        if plain["total"] is not None:
+            assert (answer.usage.input_tokens or 0) + (answer.usage.output_tokens or 0) == plain["total"], exchange.id
+        if plain["input"]:
+            assert answer.usage.input_tokens == plain["input"], exchange.id
+
+
+ERRORS = {
+    "gemini.generate_content.2563b5a98be0": errors.NotFound,
+    "gemini.generate_content.60fa9cd3f5a9": errors.NotFound,
+    "gemini.generate_content.41db32e9f0b3": errors.InvalidRequest,
+    "gemini.generate_content.d6bb32428898": errors.AuthFailed,
+    "vertex.generate_content.882000779caa": errors.ContentFiltered,
+    "vertex.generate_content.a53630df7808": errors.NotFound,
+    "vertex.generate_content.d8c64a549f67": errors.InvalidRequest,
+    "vertex.generate_content.ff3ebbbfc641": errors.InvalidRequest,
+}
+
+
+@pytest.mark.corpus
+def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    found = {}
+    for name in ("gemini-generate_content", "vertex-generate_content"):
+        for exchange in corpus(name):
+            result = interpret(provider, exchange.reply)
+            if not is_successful(result):
+                found[exchange.id] = type(result.failure())
+    assert found == ERRORS

@@ -1,0 +1,773 @@
+"""Chat Completions: what is written, what OpenAI and its compatible servers answer, and that a stream says the same."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsNonStreaming,
+    CompletionCreateParamsStreaming,
+)
+from pydantic import TypeAdapter
+from returns.pipeline import is_successful
+
+from llmhub.core import errors
+from llmhub.core.framing import Frame
+from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.wire import openai_chat
+from llmhub.wire.callid import MADE
+
+PIXEL = "iVBORw0KGgo="
+ASKED: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
+STREAMED: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
+ask = partial(CompletionRequest, model="gpt-4o-mini")
+
+
+def said(text: str, **fields: Any) -> CompletionRequest:
+    return ask(messages=(Message("user", text),), **fields)
+
+
+def walked(value: Any) -> Any:
+    """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
+    if isinstance(value, Mapping):
+        return {key: walked(inner) for key, inner in value.items()}
+    if isinstance(value, str | bytes | int | float) or value is None:
+        return value
+    return [walked(inner) for inner in value]
+
+
+def written(request: CompletionRequest) -> dict[str, Any]:
+    """The payload, read by the official SDK's types first."""
+    payload: dict[str, Any] = json.loads(json.dumps(openai_chat.encode(request).unwrap()))
+    assert walked(ASKED.validate_python(payload)) == payload
+    return payload
+
+
+def refused(request: CompletionRequest) -> errors.LLMError:
+    return openai_chat.encode(request).failure()
+
+
+def body(*choices: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": "c1", "object": "chat.completion", "model": "gpt-4o", "created": 1, "choices": list(choices), **more}
+
+
+def answered(message: Mapping[str, Any], finish: Any = "stop", index: int = 0) -> dict[str, Any]:
+    return {"index": index, "message": {"role": "assistant", **message}, "finish_reason": finish}
+
+
+def piece(delta: Mapping[str, Any], finish: Any = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    return body({"index": index, "delta": delta, "finish_reason": finish}, **more)
+
+
+def events(chunks: Iterable[Mapping[str, Any]], done: bool = True) -> bytes:
+    lines = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    return lines + b"data: [DONE]\n\n" * done
+
+
+def split(whole: bytes, size: int) -> list[bytes]:
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+@pytest.fixture(scope="module")
+def provider(speaks: Callable[..., Provider]) -> Provider:
+    return speaks(openai_chat.WIRE)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_question() -> None:
+    assert written(said("hi")) == {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_a_stream_is_asked_for_with_its_usage(provider: Provider) -> None:
+    sent = json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)
+    assert walked(STREAMED.validate_python(sent)) == sent
+    assert sent["stream"] is True
+    assert sent["stream_options"] == {"include_usage": True}
+
+
+def test_every_parameter_has_its_name() -> None:
+    request = said(
+        "hi",
+        temperature=2,
+        top_p=0.5,
+        max_tokens=7,
+        stop=("a", "b"),
+        seed=3,
+        presence_penalty=1,
+        frequency_penalty=-1,
+        n=2,
+        user="u",
+        reasoning_effort="low",
+        tools=(Tool("f", "does f", {"type": "object"}, strict=True),),
+        tool_choice="f",
+        response_schema=Schema({"type": "object"}, "s"),
+    )
+    payload = written(request)
+    assert {name: payload[name] for name in payload if name not in {"messages", "model"}} == {
+        "temperature": 2.0,
+        "top_p": 0.5,
+        "max_tokens": 7,
+        "stop": ["a", "b"],
+        "seed": 3,
+        "presence_penalty": 1.0,
+        "frequency_penalty": -1.0,
+        "n": 2,
+        "user": "u",
+        "reasoning_effort": "low",
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "f", "description": "does f", "parameters": {"type": "object"}, "strict": True},
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "path"),
+    [
+        ({"temperature": 2.1}, errors.InvalidRequest, "$.temperature"),
+        ({"stop": tuple("abcde")}, errors.InvalidRequest, "$.stop"),
+        ({"top_k": 3}, errors.Unsupported, "$.top_k"),
+        ({"reasoning_budget": 3}, errors.Unsupported, "$.reasoning_budget"),
+    ],
+)
+def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
+    error = refused(said("hi", **fields))
+    assert isinstance(error, kind)
+    assert error.path == path
+
+
+def test_a_conversation_with_tools_pictures_and_files() -> None:
+    turns = (
+        Message("system", "s"),
+        Message("user", (Text("a"), Image(data=PIXEL, media_type="image/png", detail="low"))),
+        Message("user", (Text("b"), Document(data="AAAA", media_type="application/pdf", name="x.pdf"))),
+        Message("assistant", (Reasoning("hm", "sig"), Text("one"), ToolCall("c1", "f", '{"a":1}'))),
+        Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3"))))),
+        Message("assistant", (Refusal("no"),)),
+    )
+    assert written(ask(messages=turns))["messages"] == [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "a"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "b"},
+                {"type": "file", "file": {"filename": "x.pdf", "file_data": "data:application/pdf;base64,AAAA"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": "one",
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "tool", "tool_call_id": "c2", "content": "23"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+    ]
+
+
+def test_calls_alone_have_no_content() -> None:
+    turn = written(ask(messages=(Message("assistant", (ToolCall("c", "f"),)),)))["messages"][0]
+    assert turn["content"] is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Opaque("server_tool_use", "{}"),
+        Document(url="https://example.org/a.pdf"),
+        ToolResult("c", (Image(data=PIXEL, media_type="image/png"),)),
+    ],
+)
+def test_a_part_that_cannot_be_said_is_named(part: Any) -> None:
+    error = refused(ask(messages=(Message("user", (Text("a"), part)),)))
+    assert isinstance(error, errors.Unsupported)
+    assert error.path == "$.messages[0].parts[1]"
+
+
+NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
+TEXTS = st.text(max_size=30)
+TURNS = st.one_of(
+    st.builds(Message, st.just("system"), TEXTS),
+    st.builds(
+        Message,
+        st.just("user"),
+        st.lists(TEXTS.map(Text) | st.just(Image(data=PIXEL, media_type="image/png")), min_size=1, max_size=3),
+    ),
+    st.builds(Message, st.just("tool"), st.lists(st.builds(ToolResult, NAMES, TEXTS), min_size=1, max_size=2)),
+    st.builds(
+        Message,
+        st.just("assistant"),
+        st.lists(TEXTS.map(Text) | st.builds(ToolCall, NAMES, NAMES, st.just("{}")), min_size=1, max_size=3),
+    ),
+)
+REQUESTS = st.builds(
+    CompletionRequest,
+    model=NAMES,
+    messages=st.lists(TURNS, min_size=1, max_size=4).map(tuple),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1),
+    max_tokens=st.none() | st.integers(1, 10_000),
+    stop=st.lists(TEXTS, max_size=4).map(tuple),
+    seed=st.none() | st.integers(0, 1 << 30),
+    tools=st.lists(st.builds(Tool, NAMES, TEXTS, strict=st.none() | st.booleans()), max_size=2).map(tuple),
+    tool_choice=st.none() | st.sampled_from(["auto", "none", "required", "f"]),
+    response_schema=st.none() | st.just(Schema({"type": "object"})),
+    reasoning_effort=st.none() | st.sampled_from(["minimal", "low", "medium", "high"]),
+    n=st.integers(1, 8),
+    user=st.none() | NAMES,
+)
+
+
+@settings(deadline=None)
+@given(REQUESTS)
+def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
+    payload = written(request_)
+    results = [part for turn in request_.messages for part in turn.parts if isinstance(part, ToolResult)]
+    told = [turn for turn in payload["messages"] if "tool_call_id" in turn]
+    assert [(turn["tool_call_id"], turn["content"]) for turn in told] == [(part.id, part.content) for part in results]
+    others = [turn for turn in request_.messages if not any(isinstance(part, ToolResult) for part in turn.parts)]
+    assert [turn["role"] for turn in payload["messages"] if "tool_call_id" not in turn] == [
+        turn.role for turn in others
+    ]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+    return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
+
+
+def test_an_answer(provider: Provider) -> None:
+    counts = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    assert read(provider, body(answered({"content": "Hi"}), usage=counts)) == CompletionResponse(
+        parts=(Text("Hi"),),
+        usage=Usage(input_tokens=3, output_tokens=1),
+        served_model="gpt-4o",
+        request_id="c1",
+    )
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("message", "parts", "finish"),
+    [
+        ({"content": None, "tool_calls": [CALL]}, (ToolCall("1", "f"),), "tool_calls"),
+        ({"content": "", "tool_calls": [CALL]}, (ToolCall("1", "f"),), "tool_calls"),
+        ({"tool_calls": [CALL]}, (ToolCall("1", "f"),), "tool_calls"),
+        ({"content": "a", "tool_calls": [CALL]}, (Text("a"), ToolCall("1", "f")), "tool_calls"),
+        ({"content": None, "refusal": "no"}, (Refusal("no"),), "refusal"),
+        ({"content": "a", "reasoning_content": "hm"}, (Reasoning("hm"), Text("a")), "stop"),
+        ({"content": "a", "reasoning": "hm", "reasoning_details": []}, (Reasoning("hm"), Text("a")), "stop"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "a"},
+                ]
+            },
+            (Reasoning("hm"), Text("a")),
+            "stop",
+        ),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, (ToolCall("", "f"),), "tool_calls"),
+        (
+            {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "f", "input": "4 + 4"}}]},
+            (ToolCall("1", "f", "4 + 4"),),
+            "tool_calls",
+        ),
+        (
+            {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"a": 1}}}]},
+            (ToolCall("1", "f", '{"a":1}'),),
+            "tool_calls",
+        ),
+        ({"content": None, "audio": {"id": "a", "data": "AA==", "transcript": "Hi"}}, (Text("Hi"),), "stop"),
+    ],
+)
+def test_messages_as_servers_send_them(
+    provider: Provider, message: dict[str, Any], parts: tuple[Any, ...], finish: str
+) -> None:
+    answer = read(provider, body(answered(message)))
+    assert answer.parts == parts
+    assert answer.finish_reason == finish
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("stop", "stop"),
+        ("eos", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("function_call", "tool_calls"),
+        ("something", "other"),
+        (None, "other"),
+    ],
+)
+def test_finish_reasons(provider: Provider, reason: object, expected: str) -> None:
+    assert read(provider, body(answered({"content": "a"}, reason))).finish_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 7,
+                "total_tokens": 17,
+                "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 1},
+                "completion_tokens_details": {"reasoning_tokens": 5},
+            },
+            Usage(input_tokens=10, output_tokens=7, cached_input_tokens=8, cache_write_tokens=1, reasoning_tokens=5),
+        ),
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 2,
+                "total_tokens": 17,
+                "completion_tokens_details": {"reasoning_tokens": 5},
+            },
+            Usage(input_tokens=10, output_tokens=7, reasoning_tokens=5),
+        ),
+        ({"prompt_tokens": 66, "completion_tokens": 6, "total_tokens": 100}, Usage(input_tokens=66, output_tokens=34)),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6, "prompt_cache_hit_tokens": 4},
+            Usage(input_tokens=5, output_tokens=1, cached_input_tokens=4),
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}},
+            Usage(input_tokens=5, output_tokens=1, cached_input_tokens=5),
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9, "reasoning_tokens": 6},
+            Usage(input_tokens=5, output_tokens=4, reasoning_tokens=4),
+        ),
+        ({"prompt_tokens": -1, "completion_tokens": "x"}, Usage()),
+    ],
+)
+def test_usage(provider: Provider, counts: dict[str, Any], usage: Usage) -> None:
+    assert read(provider, body(answered({"content": "a"}), usage=counts)).usage == usage
+
+
+def test_a_filtered_answer_without_a_message(provider: Provider) -> None:
+    answer = read(provider, body({"index": 0, "finish_reason": "content_filter"}))
+    assert (answer.parts, answer.finish_reason) == ((), "content_filter")
+
+
+def test_calls_without_ids_get_their_own(provider: Provider) -> None:
+    call = {"id": "", "function": {"name": "f", "arguments": "{}"}}
+    whole = read(provider, body(answered({"tool_calls": [call, call]})))
+    first, second = whole.tool_calls
+    assert first.id.startswith(MADE)
+    assert first.id != second.id
+    streamed = interpret_stream(provider, HttpReply(200), [events([piece({"tool_calls": [call, call]}, "stop")])])
+    assert streamed.unwrap() == whole
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ({}, "$.choices"),
+        ({"choices": []}, "$.choices"),
+        ({"choices": None}, "$.choices"),
+        ({"choices": [1]}, "$.choices[0].message"),
+        ({"choices": [{}]}, "$.choices[0].message"),
+        ({"choices": [{"message": {}}, {"message": 1}]}, "$.choices[1].message"),
+    ],
+)
+def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+    error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
+    assert isinstance(error, errors.Malformed)
+    assert error.path == path
+
+
+@pytest.mark.parametrize(
+    ("status", "payload", "kind", "code"),
+    [
+        (401, {"error": {"message": "x", "code": "invalid_api_key"}}, errors.AuthFailed, "invalid_api_key"),
+        (401, {"error": {"code": "401", "message": "Access denied"}}, errors.AuthFailed, "401"),
+        (401, {"error": {"message": "You have insufficient permissions"}}, errors.PermissionDenied, ""),
+        (401, {"detail": "Unauthorized"}, errors.AuthFailed, ""),
+        (429, {"error": {"message": "x", "code": "insufficient_quota"}}, errors.QuotaExhausted, "insufficient_quota"),
+        (429, {"error": {"message": "x", "code": "RateLimitReached"}}, errors.RateLimited, "RateLimitReached"),
+        (429, {"message": "Requests rate limit exceeded"}, errors.RateLimited, ""),
+        (404, {"error": {"message": "x", "code": "DeploymentNotFound"}}, errors.NotFound, "DeploymentNotFound"),
+        (400, {"error": {"message": "x", "code": "content_filter"}}, errors.ContentFiltered, "content_filter"),
+        (
+            400,
+            {"error": {"message": "x", "code": "context_length_exceeded"}},
+            errors.ContextTooLong,
+            "context_length_exceeded",
+        ),
+        (400, {"error": {"message": "exceeds the available context size"}}, errors.ContextTooLong, ""),
+        (400, {"error": "plain words"}, errors.InvalidRequest, ""),
+        (402, {"error": {"message": "pay", "code": 402}}, errors.QuotaExhausted, "402"),
+        (422, {"detail": [{"msg": "bad"}]}, errors.InvalidRequest, ""),
+        (500, {"object": "error", "message": "x", "type": "internal", "code": "1000"}, errors.ServerError, "1000"),
+        (503, {"error": {"message": "busy"}}, errors.Overloaded, ""),
+        (529, {}, errors.Overloaded, ""),
+    ],
+)
+def test_errors(
+    provider: Provider, status: int, payload: dict[str, Any], kind: type[errors.LLMError], code: str
+) -> None:
+    error = interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).failure()
+    assert type(error) is kind
+    assert error.code == code
+    assert error.status == status
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failed", "kind"),
+    [
+        ({"code": 429, "message": "x"}, errors.RateLimited),
+        ({"code": None, "type": "invalid_request_error", "message": "x"}, errors.InvalidRequest),
+        ({"code": "invalid_parameter_error", "message": "x"}, errors.InvalidRequest),
+        ({"type": "server_error", "message": "x"}, errors.ServerError),
+    ],
+)
+def test_an_error_inside_a_stream(provider: Provider, failed: dict[str, Any], kind: type[errors.LLMError]) -> None:
+    raw = events([piece({"content": "a"}), {"error": failed}])
+    assert type(interpret_stream(provider, HttpReply(200), [raw]).failure()) is kind
+
+
+def test_a_stream_may_end_by_its_reason_or_by_its_mark(provider: Provider) -> None:
+    reasoned = events([piece({"content": "a"}, "length")], done=False)
+    marked = events([piece({"content": "a"})])
+    neither = events([piece({"content": "a"})], done=False)
+    assert interpret_stream(provider, HttpReply(200), [reasoned]).unwrap().finish_reason == "length"
+    assert interpret_stream(provider, HttpReply(200), [marked]).unwrap().finish_reason == "other"
+    assert isinstance(interpret_stream(provider, HttpReply(200), [neither]).failure(), errors.Disconnected)
+    both = events([piece({"content": "a"}, "length")])
+    assert interpret_stream(provider, HttpReply(200), [both]).unwrap().finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [piece({"content": "a"}, "stop"), body(usage={"prompt_tokens": 3, "completion_tokens": 1})],
+        [piece({"content": "a"}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1})],
+        [piece({"content": "a"}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 1}})],
+        [
+            piece({"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 0}),
+            piece({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1}),
+        ],
+        [
+            body(
+                {
+                    "index": 0,
+                    "delta": {"content": "a"},
+                    "finish_reason": "stop",
+                    "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+                }
+            )
+        ],
+    ],
+)
+def test_usage_wherever_it_stands(provider: Provider, chunks: list[dict[str, Any]]) -> None:
+    answer = interpret_stream(provider, HttpReply(200), [b": comment\n\n" + events(chunks)]).unwrap()
+    assert answer.usage == Usage(input_tokens=3, output_tokens=1)
+
+
+def test_a_server_that_answers_a_stream_with_a_document(provider: Provider) -> None:
+    whole = json.dumps(body(answered({"content": "a"}))).encode()
+    head = HttpReply(200, {"content-type": "application/json"})
+    assert interpret_stream(provider, head, split(whole, 3)).unwrap().text == "a"
+
+
+PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
+CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, st.integers(), max_size=2)), max_size=3)
+THOUGHTS = st.sampled_from(["reasoning", "reasoning_content"])
+
+
+@settings(deadline=None)
+@given(PIECES, PIECES, PIECES, CALLS, THOUGHTS, st.sampled_from(["stop", "length", "content_filter"]), st.data())
+def test_streamed_equals_unstreamed(
+    provider: Provider,
+    thoughts: list[str],
+    texts: list[str],
+    refusals: list[str],
+    calls: list[tuple[str, dict[str, int]]],
+    thought: str,
+    finish: str,
+    data: st.DataObject,
+) -> None:
+    deltas: list[dict[str, Any]] = [{thought: said} for said in thoughts]
+    deltas += [{"content": said} for said in texts] + [{"refusal": said} for said in refusals]
+    whole_calls = []
+    for index, (name, args) in enumerate(calls):
+        arguments = json.dumps(args)
+        at = data.draw(st.integers(0, len(arguments)))
+        head = {"index": index, "id": f"c{index}", "function": {"name": name, "arguments": arguments[:at]}}
+        deltas += [
+            {"tool_calls": [head]},
+            {"tool_calls": [{"index": index, "function": {"arguments": arguments[at:]}}]},
+        ]
+        whole_calls.append({"id": f"c{index}", "function": {"name": name, "arguments": arguments}})
+    message = {
+        thought: "".join(thoughts) or None,
+        "content": "".join(texts) or None,
+        "refusal": "".join(refusals) or None,
+        "tool_calls": whole_calls,
+    }
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    chunks = [*(piece(delta) for delta in deltas), piece({}, finish), body(usage=usage)]
+    raw = events(chunks)
+    answer = interpret_stream(provider, HttpReply(200), split(raw, data.draw(st.integers(1, len(raw)))))
+    assert answer.unwrap() == read(provider, body(answered(message, finish), usage=usage))
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "type", "text", "thinking", "reasoning", "reasoning_content"),
+        *("refusal", "tool_calls", "index", "id", "function", "custom", "name", "arguments", "input", "function_call"),
+        *("finish_reason", "usage", "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"),
+        *("completion_tokens_details", "reasoning_tokens", "cached_tokens", "x_groq", "audio", "transcript", "model"),
+        *("error", "code", "status", "detail", "stop", "summary", "signature"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+ALMOST = st.fixed_dictionaries(
+    {"choices": st.lists(st.dictionaries(WORDS, JSON, max_size=4) | JSON, max_size=3)}, optional={"usage": JSON}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary() | (JSON | ALMOST).map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 400, 429, 503])
+)
+def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+    for result in (
+        interpret(provider, HttpReply(status, body=raw)),
+        interpret_stream(provider, HttpReply(status), [b"data: ", raw, b"\n\n"]),
+        interpret_stream(provider, HttpReply(status, {"content-type": "application/json"}), [raw]),
+        openai_chat.decode_frame(Frame("", raw)),
+    ):
+        error = None if is_successful(result) else result.failure()
+        assert error is None or isinstance(error, errors.LLMError)
+
+
+@pytest.mark.parametrize("depth", [900, 985, 988, 990, 995, 1000, 5000])
+def test_nesting_of_any_depth_returns(provider: Provider, depth: int) -> None:
+    args = b'{"a":' * depth + b"1" + b"}" * depth
+    for raw in (
+        b'{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":' + args + b"}}]}}]}",
+        b'{"error":' + args + b"}",
+    ):
+        for status in (200, 400):
+            result = interpret(provider, HttpReply(status, body=raw))
+            assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
+
+
+# --- recorded exchanges -------------------------------------------------------------------------------------
+
+RECORDED = {
+    "alibaba": (2, 1),
+    "azure_openai": (15, 4),
+    "bedrock_mantle": (1, 0),
+    "cerebras": (2, 1),
+    "cloudflare": (2, 0),
+    "crusoe": (3, 0),
+    "databricks": (3, 0),
+    "deepseek": (7, 3),
+    "gemini_openai": (4, 0),
+    "gpustack": (3, 0),
+    "groq": (8, 4),
+    "heroku": (1, 0),
+    "huggingface": (2, 1),
+    "litellm_proxy": (2, 0),
+    "llamacpp": (3, 0),
+    "mistral": (9, 5),
+    "ollama": (5, 1),
+    "openai": (37, 15),
+    "openrouter": (8, 5),
+    "perplexity": (2, 1),
+    "together": (3, 1),
+    "vercel_gateway": (3, 0),
+    "vllm": (2, 0),
+    "xai": (5, 0),
+    "zai": (3, 0),
+}
+"""Recorded exchanges of each provider: answers, and errors."""
+
+
+def chunks_of(exchange: Any) -> list[dict[str, Any]]:
+    if not exchange.streaming or exchange.body.lstrip().startswith(b"{"):
+        return [json.loads(exchange.body)]
+    lines = [
+        line.removeprefix("data:").strip() for line in exchange.body.decode().splitlines() if line.startswith("data:")
+    ]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def told(content: Any) -> str:
+    """Visible text of a content, be it a string or a list."""
+    if isinstance(content, list):
+        return "".join(block.get("text", "") for block in content if block["type"] == "text")
+    return content or ""
+
+
+def thought(message: Mapping[str, Any]) -> str:
+    """Reasoning under the names it goes by, or in a content that is a list."""
+    blocks = message["content"] if isinstance(message.get("content"), list) else []
+    inner = [inner["text"] for block in blocks if block["type"] == "thinking" for inner in block["thinking"]]
+    return message.get("reasoning_content") or message.get("reasoning") or "".join(inner)
+
+
+def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a reader with no machinery takes from the first answer of a response, or from the chunks of one."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"] if choice.get("index", 0) == 0]
+    messages = [choice.get("message") or choice.get("delta") or {} for choice in choices]
+    calls: dict[Any, list[str]] = {}
+    for message in messages:
+        for place, call in enumerate(message.get("tool_calls") or []):
+            function = call.get("function") or {"name": call["custom"]["name"], "arguments": call["custom"]["input"]}
+            entry = calls.setdefault(call.get("index", place), ["", ""])
+            entry[0] = entry[0] or function.get("name") or ""
+            entry[1] += function.get("arguments") or ""
+        if message.get("function_call"):
+            calls["legacy"] = [message["function_call"]["name"], message["function_call"]["arguments"]]
+    reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+    return {
+        "text": "".join(told(message.get("content")) for message in messages)
+        + "".join((message.get("audio") or {}).get("transcript", "") for message in messages),
+        "refusal": "".join(message.get("refusal") or "" for message in messages),
+        "reasoning": "".join(thought(message) for message in messages),
+        "calls": [tuple(call) for call in calls.values()],
+        "finish": reasons[-1] if reasons else None,
+        "usage": next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None),
+    }
+
+
+def spaced(arguments: str) -> object:
+    """Arguments by their meaning, or as they are where they are no JSON."""
+    try:
+        return json.loads(arguments or "{}")
+    except ValueError:
+        return arguments
+
+
+def expected_finish(plain: Mapping[str, Any]) -> str:
+    reason = openai_chat.FINISH.get(plain["finish"], "other")
+    if reason == "stop":
+        return "tool_calls" if plain["calls"] else "refusal" if plain["refusal"] else reason
+    return reason
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers_are_read_as_a_plain_reader_does(
+    corpus: Callable[[str], list[Any]], provider: Provider, name: str
+) -> None:
+    answers = failures = 0
+    for exchange in corpus(f"{name}-chat_completions"):
+        result = (
+            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            if exchange.streaming
+            else interpret(provider, exchange.reply)
+        )
+        if not exchange.ok or any(chunk.get("error") for chunk in chunks_of(exchange)):
+            assert not isinstance(result.failure(), errors.Malformed | errors.Disconnected), exchange.id
+            failures += 1
+            continue
+        answers += 1
+        answer, plain = result.unwrap(), plainly(chunks_of(exchange))
+        assert answer.text == plain["text"], exchange.id
+        assert answer.refusal == plain["refusal"], exchange.id
+        assert answer.reasoning == plain["reasoning"], exchange.id
+        assert [(c.name, spaced(c.arguments)) for c in answer.tool_calls] == [
+            (called, spaced(arguments)) for called, arguments in plain["calls"]
+        ], exchange.id
+        assert answer.finish_reason == expected_finish(plain), exchange.id
+        usage = plain["usage"] or {}
+        assert answer.usage.input_tokens == usage.get("prompt_tokens"), exchange.id
+        whole, prompt = usage.get("total_tokens"), usage.get("prompt_tokens")
+        expected = whole - prompt if whole is not None and prompt is not None else usage.get("completion_tokens")
+        assert answer.usage.output_tokens == expected, exchange.id
+    assert (answers, failures) == RECORDED[name]
+
+
+@pytest.mark.corpus
+def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    compared = 0
+    for exchange in corpus("openai-chat_completions"):
+        if not exchange.ok or exchange.streaming:
+            continue
+        answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
+        if "finish_reason" not in other["choices"][0]:
+            continue
+        for choice in other["choices"]:
+            choice.setdefault("logprobs", None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            message = ChatCompletion.model_validate({"created": 0, **other}).choices[0].message
+        transcript = message.audio.transcript if message.audio else ""
+        assert answer.text == (message.content or transcript), exchange.id
+        assert answer.refusal == (message.refusal or ""), exchange.id
+        assert [call.id for call in answer.tool_calls if call.id] == [call.id for call in message.tool_calls or []]
+        compared += 1
+    assert compared == 27
+
+
+@pytest.mark.corpus
+def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    compared = 0
+    for exchange in corpus("openai-chat_completions"):
+        if not exchange.ok or not exchange.streaming or any(chunk.get("error") for chunk in chunks_of(exchange)):
+            continue
+        chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks_of(exchange)]
+        contents = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices if choice.index == 0]
+        assert interpret_stream(provider, exchange.reply, []).unwrap().text == "".join(contents), exchange.id
+        compared += 1
+    assert compared == 9
