@@ -419,7 +419,7 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) 
     for name in names:
         target = hub.target(name)
         one = prompts.ask(target, request, stream=stream)
-        tried = prepare(target.provider, target.endpoint, prompts.asking(one.request, "?"), time.time(), stream=stream)
+        tried = prepare(target.provider, target.endpoint, one.make("?"), time.time(), stream=stream)
         _expect(None if is_successful(tried) else tried.failure())
         asks.append(one)
     return asks
@@ -434,13 +434,12 @@ async def _table(asked: _Asked, stop: Stop) -> pa.Table:
     concurrency = options.concurrency or asked.hub.concurrency
     ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, asked.report)
     _warn_of_store(ran.store_error)
-    table = results.table(questions, ran.answers, uuid.uuid4().hex, at)
+    table = results.table(questions, ran, uuid.uuid4().hex, at)
     if options.on_error == "raise":
-        failed = next(
-            (a.outcome.failure() for a in ran.answers if a is not None and not is_successful(a.outcome)), None
-        )
+        outcomes = (answer.outcome for answer in ran.answers if isinstance(answer, Answer))
+        failed = next((outcome for outcome in outcomes if not is_successful(outcome)), None)
         if failed is not None:
-            error = to_exception(failed)
+            error = to_exception(failed.failure())
             error.table = table
             raise error
     return table

@@ -45,6 +45,9 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 }
 """Fields of an endpoint and the variables that set them; the first variable that is set wins."""
 
+SECRETS: Final = frozenset({"api_key", "access_key_id", "secret_access_key", "session_token"})
+"""Fields that are credentials."""
+
 PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -62,12 +65,15 @@ class Settings:
         Where tiktoken keeps vocabularies; ``None`` where it keeps them for a session only.
     use_proxy_settings
         Whether proxies are set.
+    sources
+        Where the credentials of each usable provider come from: names of variables or of the file, never values.
     """
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     cache_path: Path | None = None
     tokenizer_folder: Path | None = None
     use_proxy_settings: bool = False
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) -> Settings:
@@ -88,16 +94,19 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
             )
         )
     endpoints: dict[str, Endpoint] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for name, provider in PROVIDERS.items():
         said = {**_checked(name, written.get(name, {})), **_from_variables(name, environ)}
         if _usable(provider, environ, said):
             endpoints[name] = Endpoint(**said)
+            sources[name] = _sources(name, environ, said)
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
     return Settings(
         endpoints=endpoints,
         cache_path=_cache_path(environ),
         tokenizer_folder=Path(folder) if folder else None,
         use_proxy_settings=any(environ.get(name) for name in PROXIES),
+        sources=sources,
     )
 
 
@@ -112,17 +121,31 @@ def load(folder: Path | None = None) -> Settings:
 
 
 def _from_variables(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Take a provider's fields from its variables; one without rows has its key and address under the usual names."""
+    """Take a provider's fields from its variables."""
+    found: dict[str, Any] = {}
+    for field_name, variable in _rows(name):
+        if environ.get(variable):
+            found.setdefault(field_name, environ[variable].strip())
+    return found
+
+
+def _rows(name: str) -> tuple[tuple[str, str], ...]:
+    """Give a provider's fields and variables; one without rows has its key and address under the usual names."""
     rows = VARIABLES.get(name)
     if rows is None:
         stem = name.upper().replace("-", "_")
         keys = [group[0] for group in PROVIDERS[name].needs if len(group) == 1]
         rows = (*(("api_key", key) for key in keys or [f"{stem}_API_KEY"]), ("base_url", f"{stem}_BASE_URL"))
-    found: dict[str, Any] = {}
-    for field_name, variable in rows:
-        if environ.get(variable):
-            found.setdefault(field_name, environ[variable].strip())
-    return found
+    return rows
+
+
+def _sources(name: str, environ: Mapping[str, str], said: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name where each credential of a provider comes from."""
+    first: dict[str, str] = {}
+    for field_name, variable in _rows(name):
+        if field_name in SECRETS and environ.get(variable):
+            first.setdefault(field_name, variable)
+    return tuple(dict.fromkeys(first.get(field_name, FILE) for field_name in said if field_name in SECRETS))
 
 
 def _usable(provider: Provider, environ: Mapping[str, str], said: Mapping[str, Any]) -> bool:

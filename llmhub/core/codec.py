@@ -47,6 +47,11 @@ CREDENTIALS: Final = frozenset(
 """Header names that say who asks, not what: they stay out of keys, logs and stores."""
 
 
+def quoted(text: str) -> bytes:
+    """Give the canonical JSON of a text, as it stands in canonical requests and in payloads."""
+    return _CANONICAL.encode(text)
+
+
 def canonical(request: CompletionRequest) -> bytes:
     """Give the one byte form of a request: fields in their declared order, mappings sorted by key.
 
@@ -72,7 +77,6 @@ def _tagged(request: CompletionRequest) -> object:
 
 
 Keyer: TypeAlias = Callable[[CompletionRequest, int], bytes]
-TextKeyer: TypeAlias = Callable[[str, int], bytes]
 
 
 def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
@@ -80,50 +84,19 @@ def keyer(provider: Provider, endpoint: Endpoint) -> Keyer:
 
     What does not change from request to request is hashed once.
     """
-    head = _keyed_head(provider, endpoint)
+    head = keyed_head(provider, endpoint)
     located: dict[str, bytes] = {}
 
     def key(request: CompletionRequest, sample: int = 0) -> bytes:
         url = located.get(request.model)
         if url is None:
-            url = located[request.model] = _CANONICAL.encode(provider.locate(endpoint, request, False))
+            url = located[request.model] = quoted(provider.locate(endpoint, request, False))
         digest = head.copy()
         digest.update(b"%b%d" % (url, sample))
         digest.update(canonical(request))
         return digest.digest()
 
     return key
-
-
-def text_keyer(provider: Provider, endpoint: Endpoint, ask: Callable[[str], CompletionRequest]) -> TextKeyer:
-    """Make the function that keys requests differing in one text only: ``text_keyer(p, e, ask)(text, sample)``.
-
-    Law: it equals ``request_key(p, e, ask(text), sample)``, without making the request. A million rows of one
-    template are keyed this way, and only those that are not in the store are made into requests.
-    """
-    probe = ask(MARK)
-    pieces = canonical(probe).split(_CANONICAL.encode(MARK))
-    if len(pieces) != 2:  # noqa: PLR2004 - before and after
-        whole = keyer(provider, endpoint)
-        return lambda text, sample: whole(ask(text), sample)
-    before, after = pieces
-    head = _keyed_head(provider, endpoint)
-    url = _CANONICAL.encode(provider.locate(endpoint, probe, False))
-    heads: dict[int, bytes] = {}
-
-    def key(text: str, sample: int) -> bytes:
-        start = heads.get(sample)
-        if start is None:
-            start = heads[sample] = b"%b%d" % (url, sample) + before
-        digest = head.copy()
-        digest.update(start + _CANONICAL.encode(text) + after)
-        return digest.digest()
-
-    return key
-
-
-MARK: Final = "\x00llmhub\x00"
-"""Stands for the text that differs: no prompt holds it."""
 
 
 def request_key(provider: Provider, endpoint: Endpoint, request: CompletionRequest, sample: int = 0) -> bytes:
@@ -146,8 +119,8 @@ def request_key(provider: Provider, endpoint: Endpoint, request: CompletionReque
     return keyer(provider, endpoint)(request, sample)
 
 
-def _keyed_head(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
-    """Hash what all requests to one address share."""
+def keyed_head(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
+    """Hash what all requests to one address share: the beginning of every key."""
     return hashlib.sha256(
         _CANONICAL.encode(
             [

@@ -54,8 +54,8 @@ def feed_sse(rest: bytes, chunk: bytes) -> Fed:
     body = whole[: len(whole) - len(held)]
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    *events, last = body.split(b"\n\n")
-    if len(last) > MAX_EVENT:
+    *events, last = blocks = body.split(b"\n\n")
+    if len(body) > MAX_EVENT and max(map(len, blocks)) > MAX_EVENT:
         return Failure(Malformed(message=f"a server-sent event is larger than {MAX_EVENT} bytes"))
     return Success((tuple(frame for event in events if (frame := _event(event)) is not None), last + held))
 

@@ -113,6 +113,10 @@ Decode: TypeAlias = Callable[[Payload], Result[CompletionResponse, LLMError]]
 DecodeFrame: TypeAlias = Callable[[Frame], Result[tuple[Delta, ...], LLMError]]
 
 
+def _not_plain(_body: bytes) -> CompletionResponse | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
     """How a format is written and read. Every function is total: arbitrary input returns.
@@ -131,6 +135,8 @@ class Wire:
         How a stream is cut.
     streaming
         What is merged into the payload to ask for a stream.
+    decode_plain
+        A body to the response where that can be done quickly, else ``None``. Law: what it gives, `decode` gives.
     """
 
     name: str
@@ -140,6 +146,7 @@ class Wire:
     decode_error: Callable[[HttpReply], LLMError]
     framing: Framing = "sse"
     streaming: Mapping[str, object] = field(default_factory=dict)
+    decode_plain: Callable[[bytes], CompletionResponse | None] = _not_plain
 
 
 def _unlimited(_reply: HttpReply) -> RateLimitInfo:
@@ -307,11 +314,14 @@ def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse
     """Read a whole reply, be it an answer or an error. Returns on arbitrary bytes."""
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
         return Failure(_error(provider, reply))
-    read = parse(reply.body).bind(provider.wire.decode)
-    if not is_successful(read):
-        return Failure(_blamed(provider, reply, read.failure()))
+    response = provider.wire.decode_plain(reply.body)
+    if response is None:
+        read = parse(reply.body).bind(provider.wire.decode)
+        if not is_successful(read):
+            return Failure(_blamed(provider, reply, read.failure()))
+        response = read.unwrap()
     served = reply.header(provider.request_id)
-    return Success(replace(read.unwrap(), request_id=served)) if served else read
+    return Success(replace(response, request_id=served) if served else response)
 
 
 def interpret_stream(

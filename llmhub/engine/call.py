@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from returns.result import Result
 
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.splice import TextPreparer
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk
 
 Outcome: TypeAlias = Result[CompletionResponse, LLMError]
@@ -25,14 +26,33 @@ class Target:
     name: str
 
 
+class Spliced(NamedTuple):
+    """A quick way to prepare one request, and the request it stands for: it does not count for any other."""
+
+    request: CompletionRequest
+    prepare: TextPreparer
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to one target. ``on_chunk`` asks for a stream and is told what comes."""
+    """One request to one target.
+
+    Parameters
+    ----------
+    on_chunk
+        Asks for a stream, and is told what comes.
+    stream
+        Asks for a stream, to measure the time to the first token.
+    spliced
+        How to prepare ``request`` quickly; of no account once a middleware has put another request in its place.
+    """
 
     target: Target
     request: CompletionRequest
     on_chunk: Callable[[StreamChunk], None] | None = None
     stream: bool = False
+    spliced: Spliced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +66,6 @@ class Answer:
     outcome: Outcome
     latency_s: float | None = None
     ttft_s: float | None = None
-    queue_s: float | None = None
     rate_wait_s: float | None = None
     total_s: float | None = None
     attempts: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -86,9 +87,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a run: an answer by position (``None``: no item named it), and why the store was given up."""
+    """What came of a run, by position: answers (``None``: no item named it) and seconds before being taken up.
+
+    ``store_error`` says why the store was given up, if it was.
+    """
 
     answers: list[Settled | None]
+    queued_s: Sequence[float]
     store_error: str = ""
 
 
@@ -112,6 +117,7 @@ class _Run:
         self.store = job.store
         self.store_error = ""
         self.answers: list[Settled | None] = [None] * job.size
+        self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
         self.followers: dict[int, list[int]] = {}
         self.pending: deque[tuple[Item, float]] = deque()
@@ -141,7 +147,7 @@ class _Run:
         self._cancel_rest()
         if self.job.report:
             self.job.report(self._progress(finished=True))
-        return Ran(self.answers, self.store_error)
+        return Ran(self.answers, self.queued, self.store_error)
 
     # Workers and what lies before them
 
@@ -163,8 +169,8 @@ class _Run:
                 sent = task in self.job.in_flight
                 self._settle(position, _cancelled(sent=sent))
                 raise
-            total_s = None if answer.total_s is None else answer.total_s + queue_s
-            self._settle(position, replace(answer, queue_s=queue_s, total_s=total_s))
+            self.queued[position] = queue_s
+            self._settle(position, answer)
             self._file(key, call, answer)
 
     async def _next(self) -> tuple[Item, float] | None:
@@ -362,7 +368,7 @@ def _shared(answer: Settled) -> Settled:
     """Give an equal row the answer: it costs nothing more."""
     if isinstance(answer, StoredResponse) or is_successful(answer.outcome):
         return answer if isinstance(answer, StoredResponse) else kept_form(answer)
-    return replace(answer, attempts=0, queue_s=None, rate_wait_s=None, total_s=None)
+    return replace(answer, attempts=0, rate_wait_s=None, total_s=None)
 
 
 def _cancelled(*, sent: bool) -> Answer:

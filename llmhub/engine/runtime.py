@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,12 +98,12 @@ class _Live:
         self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
         self._chains: dict[str, Send] = {}
 
-    async def send(self, call: Call) -> Answer:
+    def send(self, call: Call) -> Awaitable[Answer]:
         target = call.target
         made = self._chains.get(target.name)
         if made is None:
             made = self._chains[target.name] = self._chain(target)
-        return await made(call)
+        return made(call)
 
     def _chain(self, target: Target) -> Send:
         """Order the middleware: the user's see a call once, retries see it next, and each attempt waits its turn."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import aiohttp
 from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Result, Success
 from yarl import URL
 
 from llmhub.core.errors import Disconnected, InvalidRequest, LLMError, Malformed, TimedOut
@@ -75,7 +75,11 @@ class Transport:
         target = call.target
         now = time.time()
         streaming = call.stream or call.on_chunk is not None
-        prepared = prepare(target.provider, target.endpoint, call.request, now, stream=streaming)
+        spliced = call.spliced
+        if spliced is not None and spliced.request is call.request:
+            prepared = spliced.prepare(spliced.text, now)
+        else:
+            prepared = prepare(target.provider, target.endpoint, call.request, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
@@ -109,6 +113,15 @@ class Transport:
             started_at=now,
             dropped=request.dropped,
         )
+
+    async def reach(self, name: str, url: str) -> Result[int, LLMError]:
+        """Ask an address for nothing in particular, without credentials; give the status it answers with."""
+        try:
+            reply = await self._post(name, HttpRequest("GET", url, {}))
+            reply.close()
+        except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:  # noqa: UP041 - of all versions
+            return Failure(self._network_error(error, name, url))
+        return Success(reply.status)
 
     async def close(self) -> None:
         """Close all connections."""

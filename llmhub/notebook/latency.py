@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,9 @@ HEIGHT_IN: Final = 3.6
 KEY_PT: Final = 8.0
 KEY_LEADING: Final = 1.66
 """Size of a key's text, and distance of its lines in sizes."""
+P_LINE_PT: Final = 8.0
+"""Height of a percentile's label."""
+Side: TypeAlias = Literal["center", "top", "bottom"]
 MONO: Final = 0.602
 KEY_CHARS: Final = 48
 """Width of a character of the key's face in sizes, and characters of its sign and figures."""
@@ -83,16 +86,16 @@ def cost_against_latency(table: pa.Table | Frame, ax: Axes | None = None) -> Axe
         return said(ax, "Cost against latency", want)
     ax = axes_of(ax, 4.2, left_in=0.9)
     points = [(quantile(each.latency_s, 0.5), each.worth_usd / each.priced * 1000) for _, each in shown]
-    best = front(points)
+    best = [points[at] for at in front(points)]
     left = len(tallies) - len(shown)
     missing = f"{left} without a known price or a call of {'its' if left == 1 else 'their'} own; " if left else ""
     ink = dressed(ax, "Cost against latency", f"{missing}filled: no model is both cheaper and faster")
-    for at, ((place, each), (time_s, cost_usd)) in enumerate(zip(shown, points, strict=True)):
+    for (place, each), point in zip(shown, points, strict=True):
         look = look_of(place)
-        face = look.colour if at in best else ink.ground
-        dot = ax.scatter([time_s], [cost_usd], s=64, marker=look.marker, color=face, zorder=3, label=each.name)
+        face = look.colour if point in best else ink.ground
+        dot = ax.scatter(*point, s=64, marker=look.marker, color=face, zorder=3, label=each.name)
         dot.set(edgecolor=look.colour, linewidth=1.8)
-    stairs = steps_of([points[at] for at in best])
+    stairs = steps_of(best)
     line = ax.plot(*zip(*stairs, strict=True), color=ink.muted, linewidth=1.2, zorder=2, label="_front")
     line[0].set_linestyle((0, (4, 3)))
     ax.set_xlabel("median time of a call (s)", fontsize=9, color=ink.muted)
@@ -162,7 +165,7 @@ def _room(ax: Axes | None, lines: int) -> tuple[Axes, float]:
     """Make room for curves and so many lines of key below them; give the size of the key's text, too."""
     if ax is None:
         return axes_of(ax, HEIGHT_IN, left_in=0.7, foot_in=0.75 + lines * KEY_PT * KEY_LEADING / 72), KEY_PT
-    size = min(KEY_PT - 1, height_pt(ax) * 0.5 / (lines * KEY_LEADING))
+    size = min(KEY_PT - 1, width_pt(ax) / ((KEY_CHARS + 24) * MONO), height_pt(ax) * 0.5 / (lines * KEY_LEADING))
     place = ax.get_position()
     kept = 1 - lines * size * KEY_LEADING / height_pt(ax)
     ax.set_position((place.x0, place.y1 - place.height * kept, place.width, place.height * kept))
@@ -174,8 +177,10 @@ def _shares(ax: Axes, ink: Ink) -> None:
     across = ax.get_yaxis_transform()
     for share in (0.0, *QUANTILES, 1.0):
         ax.axhline(share, color=ink.faint, linewidth=0.8, zorder=0)
-    for share in QUANTILES:
-        ax.text(1.008, share, f"p{share * 100:.0f}", transform=across, fontsize=7, va="center", color=ink.muted)
+    tight = height_pt(ax) * (QUANTILES[2] - QUANTILES[1]) < P_LINE_PT
+    sides: tuple[Side, ...] = ("center", "top", "bottom") if tight else ("center", "center", "center")
+    for share, side in zip(QUANTILES, sides, strict=True):
+        ax.text(1.008, share, f"p{share * 100:.0f}", transform=across, fontsize=7, va=side, color=ink.muted)
     ax.set_ylim(0, 1.015)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
 

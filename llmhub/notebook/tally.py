@@ -34,6 +34,7 @@ COLUMNS: Final = (
 """The columns of the result schema that are looked at."""
 
 Floats: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+Flags: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
 Longs: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
 
 
@@ -96,39 +97,66 @@ def tally(table: pa.Table | Frame) -> tuple[Tally, ...]:
     >>> tally(RESULTS.empty_table())
     ()
     """
-    found = _columns(table)
-    status, errors = found["status"], found["error_type"]
-    ok = pc.fill_null(pc.equal(status, "ok"), False).to_numpy(zero_copy_only=False)
-    failed = pc.fill_null(pc.equal(status, "error"), False).to_numpy(zero_copy_only=False)
-    reused = pc.fill_null(found["cache_hit"], False).to_numpy(zero_copy_only=False)
-    latency = pc.cast(found["latency_s"], pa.float64()).to_numpy(zero_copy_only=False)
-    own = ok & ~reused & np.isfinite(latency)
-    paid, worth = to_nanos(found["cost_usd"]), to_nanos(found["list_cost_usd"])
-    priced = found["list_cost_usd"].is_valid().to_numpy(zero_copy_only=False)
-    counts = {name: _counts(found[name]) for name in TOKENS}
-    counted = found["input_tokens"].is_valid().to_numpy(zero_copy_only=False) & ok
-    places, names = _models(found["provider"], found["model"])
-    tallies = []
-    for place, name in enumerate(names):
-        rows = places == place
-        answers = rows & ok
-        tallies.append(
-            Tally(
-                name=name,
-                rows=int(rows.sum()),
-                answered=int(answers.sum()),
-                failed=int((rows & failed).sum()),
-                reused=int((answers & reused).sum()),
-                errors=_kinds(errors.filter(pa.array(rows & failed))),
-                paid_usd=int(paid[rows].sum()) / 10**NANO,
-                worth_usd=int(worth[rows].sum()) / 10**NANO,
-                priced=int((answers & priced).sum()),
-                latency_s=np.sort(latency[rows & own]),
-                tokens={kind: int(count[answers].sum()) for kind, count in counts.items()},
-                counted=int((rows & counted).sum()),
-            )
-        )
-    return tuple(tallies)
+    columns = _columns(table)
+    places, names = _models(columns["provider"], columns["model"])
+    rows = _rows(columns)
+    return tuple(_one(name, rows, places == place) for place, name in enumerate(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The columns of a table that sums are made of, as arrays."""
+
+    ok: Flags
+    failed: Flags
+    reused: Flags
+    own: Flags
+    priced: Flags
+    counted: Flags
+    paid: Longs
+    worth: Longs
+    latency_s: Floats
+    tokens: Mapping[str, Longs]
+    errors: pa.Array
+
+
+def _rows(columns: Mapping[str, pa.Array]) -> _Rows:
+    """Read the columns; an answer's latency counts where a call was made for it."""
+    ok, failed = (_flags(pc.equal(columns["status"].cast(pa.string()), status)) for status in ("ok", "error"))
+    reused = _flags(columns["cache_hit"].cast(pa.bool_()))
+    latency_s = columns["latency_s"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return _Rows(
+        ok=ok,
+        failed=failed,
+        reused=reused,
+        own=ok & ~reused & np.isfinite(latency_s),
+        priced=ok & _flags(columns["list_cost_usd"].is_valid()),
+        counted=ok & _flags(columns["input_tokens"].is_valid()),
+        paid=to_nanos(columns["cost_usd"]),
+        worth=to_nanos(columns["list_cost_usd"]),
+        latency_s=latency_s,
+        tokens={name: _counts(columns[name]) for name in TOKENS},
+        errors=columns["error_type"].cast(pa.string()),
+    )
+
+
+def _one(name: str, rows: _Rows, its: Flags) -> Tally:
+    """Sum up the rows that are one model's."""
+    answers = its & rows.ok
+    return Tally(
+        name=name,
+        rows=int(its.sum()),
+        answered=int(answers.sum()),
+        failed=int((its & rows.failed).sum()),
+        reused=int((answers & rows.reused).sum()),
+        errors=_kinds(rows.errors.filter(pa.array(its & rows.failed))),
+        paid_usd=int(rows.paid[its].sum()) / 10**NANO,
+        worth_usd=int(rows.worth[its].sum()) / 10**NANO,
+        priced=int((its & rows.priced).sum()),
+        latency_s=np.sort(rows.latency_s[its & rows.own]),
+        tokens={kind: int(count[answers].sum()) for kind, count in rows.tokens.items()},
+        counted=int((its & rows.counted).sum()),
+    )
 
 
 def _columns(table: pa.Table | Frame) -> Mapping[str, pa.Array]:
@@ -146,6 +174,10 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     """Give one array, words as plain strings."""
     array = column.chunk(0) if column.num_chunks else pa.array([], column.type)
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _flags(column: pa.Array) -> Flags:
+    return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _counts(column: pa.Array) -> Longs:
@@ -169,7 +201,7 @@ def _name(provider: str, model: str) -> str:
 
 
 def _kinds(errors: pa.Array) -> Mapping[str, int]:
-    counted = pc.fill_null(errors.cast(pa.string()), "error").value_counts().to_pylist()
+    counted = pc.fill_null(errors, "error").value_counts().to_pylist()
     return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: -each["counts"])}
 
 

@@ -110,7 +110,8 @@ def retry(reply: HttpReply) -> RateLimitInfo:
     >>> retry(HttpReply(429, {"Retry-After": "1", "retry-after-ms": "0"})).retry_after_s
     1.0
     """
-    return _retry(_lowered(reply), reply)
+    wait, again = _retry(_lowered(reply), reply)
+    return RateLimitInfo(retry_after_s=wait, should_retry=again)
 
 
 def reader(family: Family) -> Callable[[HttpReply], RateLimitInfo]:
@@ -125,7 +126,8 @@ def reader(family: Family) -> Callable[[HttpReply], RateLimitInfo]:
     def limits(reply: HttpReply) -> RateLimitInfo:
         headers = _lowered(reply)
         found = {field: _first(names, read, headers, reply) for field, (names, read) in family.items()}
-        return replace(_retry(headers, reply), **found)  # type: ignore[arg-type] # a row's reader gives its field's type
+        wait, again = _retry(headers, reply)
+        return RateLimitInfo(retry_after_s=wait, should_retry=again, **found)  # type: ignore[arg-type] # as each row reads
 
     return limits
 
@@ -144,18 +146,20 @@ def _lowered(reply: HttpReply) -> dict[str, str]:
 
 def _first(names: tuple[str, ...], read: Read, headers: Mapping[str, str], reply: HttpReply) -> Number:
     """Give the first of these headers that can be read."""
-    said = (headers[name] for name in names if name in headers)
-    return next((value for text in said if (value := read(text, reply)) is not None), None)
+    for name in names:
+        said = headers.get(name)
+        if said is not None and (value := read(said, reply)) is not None:
+            return value
+    return None
 
 
-def _retry(headers: Mapping[str, str], reply: HttpReply) -> RateLimitInfo:
+def _retry(headers: Mapping[str, str], reply: HttpReply) -> tuple[float | None, bool | None]:
     """Read the wait, to the millisecond where both forms are there and say something."""
     wait: Number = None
     if reply.status >= 300:  # noqa: PLR2004 - on success the header asks for nothing
         said = [_first((name,), read, headers, reply) for name, read in RETRY]
         wait = next((time for time in said if time), next((time for time in said if time is not None), None))
-    should = {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
-    return RateLimitInfo(retry_after_s=wait, should_retry=should)
+    return wait, AGAIN.get(headers.get("x-should-retry", "").strip().lower())
 
 
 def _date(said: str) -> datetime | None:
@@ -190,6 +194,7 @@ def _windowed(requests: str, tokens: str) -> Family:
     }
 
 
+AGAIN: Final[Mapping[str, bool]] = {"true": True, "false": False}
 RETRY: Final[tuple[tuple[str, Read], ...]] = (
     ("retry-after-ms", milliseconds),
     ("retry-after", seconds),

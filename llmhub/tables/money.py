@@ -115,7 +115,10 @@ def to_nanos(money: pa.Array | pa.ChunkedArray) -> Longs:
 
     Law: ``to_nanos(from_nanos(x)) == x`` for whatever fits.
     """
-    whole = _whole(money).cast(USD)
+    whole = _whole(money)
+    if not pa.types.is_decimal(whole.type):
+        whole = whole.cast(pa.float64())  # a frame that lost its types, say in a CSV file
+    whole = whole.cast(USD)
     if len(whole) == 0:
         return np.zeros(0, np.int64)
     halves = np.frombuffer(whole.buffers()[1], "<i8").reshape(-1, 2)

@@ -8,10 +8,10 @@ from functools import partial
 from string import Formatter
 from typing import Any, Final
 
-from llmhub.core.codec import TextKeyer, text_keyer
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.core.types import CompletionRequest, Message
-from llmhub.engine.call import Call, Target
+from llmhub.core.splice import Asking, TextKeyer, TextPreparer, asking, text_keyer, text_preparer
+from llmhub.core.types import CompletionRequest
+from llmhub.engine.call import Call, Spliced, Target
 from llmhub.engine.run import CHUNK, Item
 from llmhub.tables import frames
 
@@ -86,27 +86,34 @@ def _formatted(
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """How one target is asked a text: the request without it, and how it is keyed."""
+    """How one target is asked a text: the request around it, how it is keyed, made and prepared."""
 
     target: Target
     request: CompletionRequest
     key: TextKeyer
+    make: Asking
+    prepare: TextPreparer
     stream: bool = False
 
     def call(self, text: str) -> Call:
         """Make the call that asks ``text``."""
-        return Call(self.target, asking(self.request, text), stream=self.stream)
-
-
-def asking(request: CompletionRequest, text: str) -> CompletionRequest:
-    """Put ``text`` as the user's turn behind what ``request`` already says."""
-    return replace(request, messages=(*request.messages, Message("user", text)))
+        request = self.make(text)
+        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text))
 
 
 def ask(target: Target, request: CompletionRequest, *, stream: bool = False) -> Ask:
     """Prepare to ask ``target`` many texts; ``request`` holds the parameters and any system turn."""
     own = replace(request, model=target.model)
-    return Ask(target, own, text_keyer(target.provider, target.endpoint, partial(asking, own)), stream)
+    make = asking(own)
+    provider, endpoint = target.provider, target.endpoint
+    return Ask(
+        target=target,
+        request=own,
+        key=text_keyer(provider, endpoint, make),
+        make=make,
+        prepare=text_preparer(provider, endpoint, make, stream=stream),
+        stream=stream,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from llmhub.core.cost import Price
 from llmhub.core.errors import Cancelled, LLMError, kind
 from llmhub.core.types import ToolCall, text_of
 from llmhub.engine.call import Answer, Target
-from llmhub.engine.run import Settled, kept_form
+from llmhub.engine.run import Ran, Settled, kept_form
 from llmhub.providers.prices import price_served
 from llmhub.tables.money import Tokens, cost_columns, from_nanos, to_nanos
 from llmhub.tables.prompts import Questions
@@ -42,24 +42,25 @@ class _Rows:
     calls: list[Answer]
 
 
-def table(questions: Questions, answers: Sequence[Settled | None], run_id: str, at: float) -> pa.Table:
+def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
     """Make the results table of a run.
 
     Parameters
     ----------
     questions
         What was asked.
-    answers
-        What became of it, by position; ``None`` for a skipped row.
+    ran
+        What became of it.
     run_id
         Goes into the schema's metadata.
     at
         Time of the run (epoch seconds), for prices.
     """
+    answers = ran.answers
     rows = _sorted(answers)
     columns = {
         **_asked(questions),
-        **_timed(rows, answers),
+        **_timed(rows, ran),
         **_answered(rows.kept),
         **_failed(rows.failed, answers),
         "request_key": pa.array(questions.keys, pa.binary(32)),
@@ -107,17 +108,20 @@ def _named(which: Any, words: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(places[which] if words else which, pa.array(distinct, pa.string()))
 
 
-def _timed(rows: _Rows, answers: Sequence[Settled | None]) -> dict[str, pa.Array]:
+def _timed(rows: _Rows, ran: Ran) -> dict[str, pa.Array]:
     """Say how long everything took; a hit keeps the provider's time of the original call, and waited for nothing."""
-    hits = [isinstance(answer, StoredResponse) for answer in answers]
+    hits = [isinstance(answer, StoredResponse) for answer in ran.answers]
     sources = [kept if kept is not None else call for kept, call in zip(rows.kept, rows.calls, strict=True)]
     started = [int(source.started_at * MICRO) if source.started_at else None for source in sources]
     floats = {
         "latency_s": [source.latency_s for source in sources],
         "ttft_s": [source.ttft_s for source in sources],
-        "queue_s": [call.queue_s for call in rows.calls],
+        "queue_s": [waited if call.attempts else None for waited, call in zip(ran.queued_s, rows.calls, strict=True)],
         "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in rows.calls],
-        "total_s": [call.total_s for call in rows.calls],
+        "total_s": [
+            None if call.total_s is None else call.total_s + waited
+            for waited, call in zip(ran.queued_s, rows.calls, strict=True)
+        ],
     }
     return {
         **{name: pa.array(values, pa.float64()) for name, values in floats.items()},

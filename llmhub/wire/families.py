@@ -1,8 +1,9 @@
 """What the families of models behind Amazon Bedrock take in fields of their own, as Converse has no place for it.
 
-Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html,
-https://docs.aws.amazon.com/nova/latest/nova2-userguide/using-converse-api.html, the service model of botocore 1.44.5,
-and, for who takes ``reasoning_effort``, https://github.com/langchain-ai/langchain-aws/pull/1188 (read 2026-11-22).
+Sources: the service model of botocore 1.44.5; for Nova
+https://docs.aws.amazon.com/nova/latest/nova2-userguide/using-converse-api.html and
+https://github.com/UKGovernmentBEIS/inspect_ai/issues/3939; for who takes ``reasoning_effort``
+https://github.com/langchain-ai/langchain-aws/pull/1188 (read 2026-11-22).
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ def _usage(counts: Mapping[str, object]) -> Usage:
     whole = count(counts.get("totalTokenCount"))
     # Older models count thoughts among the candidates' tokens; then the total is reached without them.
     inside = None not in {prompt, visible, whole} and (prompt or 0) + (visible or 0) == whole
-    output = total(visible, thoughts)
+    output = visible if inside else total(visible, thoughts)
     if whole is not None and (prompt is None) != (output is None):
         rest = max(whole - (prompt or 0) - (output or 0), 0)
         prompt, output = (rest, output) if prompt is None else (prompt, rest)

@@ -56,6 +56,7 @@ from llmhub.core.types import (
 from llmhub.wire.callid import make
 from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.media import inline
+from llmhub.wire.plain import plain
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text
 from llmhub.wire.write import Param, parameters
 
@@ -155,6 +156,16 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
             request_id=origin,
         )
     )
+
+
+def decode_plain(body: bytes) -> CompletionResponse | None:
+    """Read the plainest of bodies quickly. Law: it gives nothing, or what `decode` gives."""
+    found = plain(body)
+    if found is None:
+        return None
+    only = found.choices[0]
+    answer = ((Text(only.message.content),), _finish(only.finish_reason))
+    return assemble([answer], usage=_usage(found.usage), served_model=found.model, request_id=found.id)
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
@@ -403,6 +414,7 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
+    decode_plain=decode_plain,
     framing="sse",
     streaming={"stream": True, "stream_options": {"include_usage": True}},
 )

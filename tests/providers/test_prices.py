@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
@@ -206,6 +207,14 @@ class TestLookup:
         assert price_served("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == priced("gpt-4o")
         assert price_served("openai", "gpt-4o", "", AT) == priced("gpt-4o")
         assert price_served("azure", "my-deployment", "unheard-of", AT) is None
+
+    def test_no_connection_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("a price was looked up over the network")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        assert priced("gpt-4o").rates.input == Decimal("2.5e-6")
 
     def test_every_listing_stands_in_the_table(self) -> None:
         assert {listing.id for listing in LISTINGS.values()} <= {row.id for row in table}

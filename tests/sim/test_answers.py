@@ -42,10 +42,8 @@ def test_seed_model_and_conversation_make_a_difference() -> None:
 
 def test_an_answer_is_what_it_was() -> None:
     """A rehearsal of last year can be compared with one of today."""
-    assert said(ask("Describe the harbour."), seed=7).choices[0].text == (
-        "The likely cost comes first; Describe describes the reason. "
-        "Here the method leaves the table, and Describe with it."
-    )
+    text = said(ask("Describe the harbour."), seed=7).choices[0].text
+    assert text == "What matters about Describe is the clear order."
 
 
 @given(TEXTS, st.integers(0, 60), st.lists(st.text(min_size=1, max_size=3), max_size=3), st.integers(1, 3))
@@ -149,5 +147,4 @@ async def test_every_provider_says_the_same_words(
     for stream in (False, True):
         asked = ask(provider, "täglich 日本 🙂", stream=stream)
         async with http.post(served.url + asked.path, json=asked.body, headers=asked.headers) as reply:
-            body = (await reply.read()).decode("utf-8", "replace")
-    assert "日本" in body
+            assert "日本".encode() in await reply.read()

@@ -21,7 +21,7 @@ def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(simulator: Served) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
         base_url=simulator.base_url("anthropic"),

@@ -97,8 +97,8 @@ def test_length_and_stop(client: Any) -> None:
             NOVA,
             {"inferenceConfig": {"temperature": 1.5}},
             (
-                "1 validation error detected: Value '1.5' at 'inferenceConfig.temperature' failed to satisfy constraint: "
-                "Member must have value less than or equal to 1"
+                "1 validation error detected: Value '1.5' at 'inferenceConfig.temperature' failed to satisfy "
+                "constraint: Member must have value less than or equal to 1"
             ),
         ),
         (
@@ -121,8 +121,8 @@ def test_length_and_stop(client: Any) -> None:
             NOVA,
             {"messages": [{"role": "user", "content": [{"text": " "}]}]},
             (
-                "The text field in the ContentBlock object at messages.0.content.0 is blank. Add text to the text field, "
-                "and try again."
+                "The text field in the ContentBlock object at messages.0.content.0 is blank. Add text to the text "
+                "field, and try again."
             ),
         ),
         (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -180,7 +183,8 @@ async def test_a_body_too_large(
 
 async def test_large_prompts_are_taken(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
     asked = ask(provider, "word " * 400_000, most=5)
-    async with http.post(simulator.url + asked.path, json=asked.body, headers=asked.headers) as reply:
+    body = io.BytesIO(json.dumps(asked.body).encode())
+    async with http.post(simulator.url + asked.path, data=body, headers=asked.headers) as reply:
         assert reply.status == 200
 
 
@@ -206,8 +210,8 @@ async def test_time_passes_as_drawn(
             await reply.read()
         monkeypatch.undo()
     # Each waits for its own due time from the beginning, of which next to nothing passed here.
-    assert slept[0] == pytest.approx(15.0, abs=2)
-    assert slept[-1] == pytest.approx(30.0, abs=2)
+    assert slept[0] == pytest.approx(15.0, abs=5)
+    assert slept[-1] == pytest.approx(30.0, abs=5)
     assert len(slept) > 2
 
 
@@ -260,8 +264,5 @@ def test_ipv6() -> None:
 
 
 def test_importing_the_package_leaves_the_simulator_alone() -> None:
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
     code = "import sys, llmhub; sys.exit(any(name.startswith('llmhub.sim') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from typing import Any
 
 import aiohttp
@@ -12,7 +15,7 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.sim import Faults, Served
+from llmhub.sim import Faults, Served, Simulator, serving
 from llmhub.sim.faults import KINDS, choose, script
 
 Ask = Callable[..., Any]
@@ -47,7 +50,7 @@ async def test_refusals(
 async def test_a_reset(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool) -> None:
     with pytest.raises(aiohttp.ClientOSError) as caught:
         await send(http, simulator, ask(provider, stream=stream), "reset")
-    assert isinstance(caught.value, ConnectionResetError)
+    assert caught.value.errno == errno.ECONNRESET
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -74,7 +77,6 @@ async def test_a_stream_cut_short_in_good_form(
     _, whole = await send(http, simulator, asked)
     status, body = await send(http, simulator, asked, "cut")
     assert status == 200
-    assert whole.split(b'"created"')[0][:20] == body.split(b'"created"')[0][:20]
     assert 0 < len(body) < len(whole)
     assert b"[DONE]" not in body
     assert b"message_stop" not in body
@@ -93,9 +95,8 @@ async def test_a_dripping_answer_is_whole(
         ) as reply:
             pieces = [piece async for piece in reply.content.iter_any()]
         assert len(pieces) > 3
-        if provider == "google" or not stream:
-            _, whole = await send(http, served, asked)
-            assert len(b"".join(pieces)) == len(whole)
+        _, whole = await send(http, served, asked)
+        assert len(b"".join(pieces)) == len(whole)
 
 
 async def test_malformed_json(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
@@ -146,20 +147,14 @@ async def test_a_hanging_answer(
 
 
 def test_a_simulator_stops_although_an_answer_hangs(ask: Ask) -> None:
-    import http.client  # noqa: PLC0415 - the plainest client there is
-    import time  # noqa: PLC0415
-
-    from llmhub.sim import Simulator, serving  # noqa: PLC0415
-
     asked = ask("openai", "Say hi. [[sim:hang]]")
     with serving(Simulator()) as served:
-        connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=10)
+        connection = HTTPConnection(served.url.removeprefix("http://"), timeout=10)
         connection.request("POST", asked.path, json.dumps(asked.body))
         deadline = time.monotonic() + 5
-        while not served.counts()["in_flight"] and time.monotonic() < deadline:
-            pass
-        assert served.counts()["in_flight"] == 1
-    with pytest.raises(OSError, match=r".*"):
+        while not served.counts()["in_flight"]:
+            assert time.monotonic() < deadline
+    with pytest.raises(ConnectionError):
         connection.getresponse()
     connection.close()
 
@@ -186,13 +181,13 @@ async def test_rates_are_kept_and_seeded(
 ) -> None:
     async def statuses(seed: int) -> list[int]:
         served = simulate(seed=seed, faults=Faults(rate_500=0.3, rate_429=0.2))
-        return [(await send(http, served, ask("openai", f"Question {at}")))[0] for at in range(300)]
+        return [(await send(http, served, ask("openai", f"Question {at}")))[0] for at in range(150)]
 
     first = await statuses(1)
     assert first == await statuses(1)
     assert first != await statuses(2)
-    assert first.count(500) == pytest.approx(90, abs=30)
-    assert first.count(429) == pytest.approx(60, abs=25)
+    assert first.count(500) == pytest.approx(45, abs=20)
+    assert first.count(429) == pytest.approx(30, abs=18)
 
 
 async def test_a_second_attempt_may_succeed(

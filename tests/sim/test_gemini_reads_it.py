@@ -14,7 +14,7 @@ from llmhub.sim import Faults, Limit, Served
 LITE = "gemini-2.5-flash-lite"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(simulator: Served) -> Iterator[genai.Client]:
     with genai.Client(api_key="k", http_options=types.HttpOptions(base_url=simulator.base_url("google"))) as client:
         yield client
@@ -123,8 +123,8 @@ def test_thinking_uses_up_a_small_budget(client: genai.Client) -> None:
         (
             {"contents": [{"role": "user", "parts": [{}]}]},
             (
-                "* GenerateContentRequest.contents[0].parts[0].data: required oneof field 'data' must have one initialized "
-                "field\n"
+                "* GenerateContentRequest.contents[0].parts[0].data: required oneof field 'data' must have one "
+                "initialized field\n"
             ),
             None,
         ),

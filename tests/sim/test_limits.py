@@ -112,7 +112,8 @@ async def test_a_tiny_budget(
         async with http.post(served.url + asked.path, json=asked.body, headers=asked.headers) as reply:
             replies.append((reply.status, reply.headers, await reply.json()))
     assert [status for status, _, _ in replies] == [200, 429, 429]
-    told = {name: value for name, value in replies[1][1].items() if name.lower().startswith("retry-after")}
+    headers = {name.lower(): value for name, value in replies[1][1].items()}
+    told = {name: value for name, value in headers.items() if name.startswith("retry-after")}
     assert set(told) == set(RETRIES[provider])
     assert all(value == told[name] for name, value in RETRIES[provider].items() if value)
     if "retry-after-ms" in told:

@@ -13,7 +13,7 @@ from llmhub.sim import Faults, Limit, Served
 SAY_HI = [{"role": "user", "content": "Say hi to the harbour."}]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(simulator: Served) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=simulator.base_url("openai"), api_key="k", max_retries=0) as client:
         yield client

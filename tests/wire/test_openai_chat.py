@@ -598,16 +598,16 @@ def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -
         assert error is None or isinstance(error, errors.LLMError)
 
 
-@pytest.mark.parametrize("depth", [900, 985, 988, 990, 995, 1000, 5000])
-def test_nesting_of_any_depth_returns(provider: Provider, depth: int) -> None:
-    args = b'{"a":' * depth + b"1" + b"}" * depth
-    for raw in (
-        b'{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":' + args + b"}}]}}]}",
-        b'{"error":' + args + b"}",
-    ):
-        for status in (200, 400):
-            result = interpret(provider, HttpReply(status, body=raw))
-            assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
+def test_nesting_of_any_depth_returns(provider: Provider) -> None:
+    for depth in (*range(600, 1010), 5000):  # somewhere here the stack is used up
+        args = b'{"a":' * depth + b"1" + b"}" * depth
+        for raw in (
+            b'{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":' + args + b"}}]}}]}",
+            b'{"error":' + args + b"}",
+        ):
+            for status in (200, 400):
+                result = interpret(provider, HttpReply(status, body=raw))
+                assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
 
 
 # --- recorded exchanges -------------------------------------------------------------------------------------

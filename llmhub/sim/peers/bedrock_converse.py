@@ -180,8 +180,8 @@ def _turns(payload: Mapping[str, object], alternate: bool) -> tuple[Turn, ...] |
                     "the text field, and try again."
                 )
         if not isinstance(content, list) or not content:
-            return _invalid(f"The content field in the Message object at messages.{at} is empty. Add a ContentBlock "
-                            "object to the content field and try again.")  # fmt: skip
+            said = f"The content field in the Message object at messages.{at} is empty."
+            return _invalid(f"{said} Add a ContentBlock object to the content field and try again.")
         tool = any("toolResult" in block for block in objects(content))
         turns.append(Turn("tool" if tool else role, "".join(_spoken(block) for block in objects(content))))
     return tuple(turns)

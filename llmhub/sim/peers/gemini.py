@@ -356,8 +356,8 @@ def _exhausted(problem: Problem) -> list[Payload]:
         "quotaDimensions": {"location": "global", "model": problem.model},
         "quotaValue": str(problem.limit),
     }
-    links = [{"description": "Learn more about Gemini API quotas",
-              "url": "https://ai.google.dev/gemini-api/docs/rate-limits"}]  # fmt: skip
+    page = "https://ai.google.dev/gemini-api/docs/rate-limits"
+    links = [{"description": "Learn more about Gemini API quotas", "url": page}]
     details: list[Payload] = [
         {"@type": f"{RPC}QuotaFailure", "violations": [violated]},
         {"@type": f"{RPC}Help", "links": links},

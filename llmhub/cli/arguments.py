@@ -1,0 +1,210 @@
+"""The arguments of every command. Nothing heavy is imported here, so that ``-h`` and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final, NoReturn
+from urllib.parse import urlsplit
+
+from llmhub import __version__
+
+SIM: Final = "sim"
+ANSWER: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed", "unsupported")
+"""Options that shape an answer."""
+RUN: Final = ("n", "concurrency", "stream")
+"""Options that shape a run."""
+KINDS: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
+EXAMPLES: Final = {
+    "": "llmhub demo\n  llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' --model openai/gpt-4o-mini",
+    "demo": "llmhub demo --out demo\n  llmhub demo --rows 300 --model openai/gpt-4o-mini --model google/gemini-2.5-flash",
+    "run": "llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' \\\n"
+    "      --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
+    "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
+    "      --simulator http://127.0.0.1:8000      (a rehearsal: see llmhub sim)",
+    "plan": "llmhub plan reviews.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini --max-tokens 200",
+    "sim": "llmhub sim --port 8000 --latency 0.2",
+    "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
+    "cache": "llmhub cache stats\n  llmhub cache clear --yes",
+}
+CODES: Final = (
+    "exit codes:\n  0  every row was answered    1  some rows failed, the output says which\n"
+    "  2  nothing was sent: wrong usage or input    130  interrupted, what landed was written"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in a line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and where help is."""
+        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')}\nSee '{self.prog} -h'.\n")
+
+
+def arguments() -> Parser:
+    """Describe the command line."""
+    parser = _parser("", "Ask many models about every row of a table, and get one table back.", prog="llmhub")
+    parser.add_argument("--version", action="version", version=f"llmhub {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, (short, describe) in COMMANDS.items():
+        text = {"description": short[0].upper() + short[1:] + ".", "epilog": _epilog(name)}
+        one = commands.add_parser(
+            name, help=short, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **text
+        )
+        describe(one)
+    return parser
+
+
+def _parser(name: str, about: str, prog: str) -> Parser:
+    shape = argparse.RawDescriptionHelpFormatter
+    return Parser(prog=prog, description=about, epilog=_epilog(name), formatter_class=shape, allow_abbrev=False)
+
+
+def _epilog(name: str) -> str:
+    return f"examples:\n  {EXAMPLES[name]}" + (f"\n\n{CODES}" if name == "run" else "")
+
+
+def _demo(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder to write (%(default)s)")
+    parser.add_argument("--rows", type=count, default=120, metavar="N", help="prompts (%(default)s)")
+    parser.add_argument("--model", action="append", metavar="PROVIDER/MODEL", help="instead of the demo's own; repeat")
+    parser.add_argument("--seed", type=int, default=7, help="decides what the simulator says (%(default)s)")
+    parser.add_argument(
+        "--real", action="store_true", help="ask the real providers whose keys are set; this costs money"
+    )
+    _quiet(parser)
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help=KINDS)
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the same kinds; the input's columns, the answers'")
+    _question(parser)
+    rows = parser.add_argument_group("the output")
+    rows.add_argument(
+        "--columns",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the input's columns beside the answers' (yes)",
+    )
+    rows.add_argument("--prefix", default="", metavar="TEXT", help="put before the names of the answers' columns")
+    rows.add_argument(
+        "--on-error",
+        choices=("row", "raise"),
+        default="row",
+        help="a failed row says so in the output (row), or there is no output at all unless every row is answered "
+        "(raise); the cache keeps what was answered",
+    )
+    _connection(parser)
+    _quiet(parser)
+
+
+def _plan(parser: Parser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help=KINDS)
+    _question(parser)
+    _connection(parser)
+
+
+def _sim(parser: Parser) -> None:
+    """Leave its arguments to the simulator, which has a command line of its own."""
+
+
+def _doctor(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument("--simulator", type=address, metavar="URL", help="look at a simulator instead")
+
+
+def _cache(parser: Parser) -> None:
+    parser.add_argument("action", choices=("stats", "clear"), help="what it holds; or take everything out")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="instead of the default cache")
+    parser.add_argument("--yes", action="store_true", help="do clear it")
+
+
+COMMANDS: Final = {
+    "demo": ("ask simulated providers 120 questions, and see what comes of it", _demo),
+    "run": ("ask models about every row of a file", _run),
+    "plan": ("say what a run would send and cost; nothing is sent", _plan),
+    SIM: ("simulated providers on loopback, to rehearse on (llmhub sim -h)", _sim),
+    "doctor": ("say which providers can be asked, and what is missing", _doctor),
+    "cache": ("say what the cache holds, or clear it", _cache),
+}
+"""What each does in a line, and its arguments."""
+
+
+def _question(parser: Parser) -> None:
+    asked = parser.add_argument_group("the question")
+    asked.add_argument(
+        "--prompt", required=True, metavar="TEMPLATE", help="with columns in braces: 'Summarise: {text}'"
+    )
+    asked.add_argument("--model", action="append", required=True, metavar="PROVIDER/MODEL", help="repeat for several")
+    asked.add_argument("--system", metavar="TEXT", help="system turn before each prompt")
+    asked.add_argument("--temperature", type=float, metavar="X")
+    asked.add_argument("--top-p", type=float, metavar="X")
+    asked.add_argument("--max-tokens", type=count, metavar="N", help="longest answer")
+    asked.add_argument("--stop", action="append", metavar="TEXT", help="ends an answer; repeat for several")
+    asked.add_argument("--seed", type=int, metavar="N", help="for providers that take one")
+    asked.add_argument("--unsupported", choices=("error", "drop"), help="what to do with an option a model lacks")
+    asked.add_argument("--n", type=count, metavar="N", help="answers a row (1)")
+
+
+def _connection(parser: Parser) -> None:
+    way = parser.add_argument_group("the way there")
+    kept = way.add_mutually_exclusive_group()
+    kept.add_argument("--cache", type=Path, metavar="FILE", help="keep answers here instead of the default cache")
+    kept.add_argument("--no-cache", action="store_true", help="neither look answers up nor keep them")
+    where = way.add_mutually_exclusive_group()
+    where.add_argument("--simulator", type=address, metavar="URL", help="ask a simulator (llmhub sim) for every model")
+    where.add_argument(
+        "--base-url", type=assignment, action="append", default=[], metavar="PROVIDER=URL", help="reach it elsewhere"
+    )
+    way.add_argument("--concurrency", type=count, metavar="N", help="calls under way at once (64)")
+    way.add_argument("--rpm", type=positive, metavar="N", help="requests a minute, for each model")
+    way.add_argument("--tpm", type=positive, metavar="N", help="tokens a minute, for each model")
+    way.add_argument("--stream", action="store_true", default=None, help="measure the time to the first token")
+
+
+def _quiet(parser: Parser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 up."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def address(text: str) -> str:
+    """Read an HTTP address.
+
+    Examples
+    --------
+    >>> address("http://127.0.0.1:8000/")
+    'http://127.0.0.1:8000'
+    """
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address; give one such as http://127.0.0.1:8000")
+    return text.rstrip("/")
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Read ``PROVIDER=URL``."""
+    name, equals, url = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not PROVIDER=URL, such as openai=http://localhost:8000/v1")
+    return name, address(url)

@@ -1,0 +1,176 @@
+"""``llmhub demo``: the main job on simulated providers, over real HTTP, with what comes of it in a folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmhub import config
+from llmhub.api import complete_table, plan
+from llmhub.cli.hubs import simulated
+from llmhub.cli.questions import MOST, TEMPLATE, questions
+from llmhub.cli.summary import count_statuses, failures, summary
+from llmhub.cli.terminal import complain, progress, say, uninterrupted
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.provider import Endpoint
+from llmhub.engine.retry import Retry
+from llmhub.hub import Hub
+from llmhub.notebook.plots import cost_by_model, latency_ecdf, save
+from llmhub.providers.table import PROVIDERS
+from llmhub.sim import PEERS, Faults, Latency, Simulator, serving
+from llmhub.tables import files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTERRUPTED: Final = 130
+LONGEST: Final = 300
+"""Tokens of a real answer at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A model that plays in the demo, and how long its simulated answers take."""
+
+    model: str
+    latency: Latency
+
+
+PARTS: Final = (
+    Part("openai/gpt-4o-mini", Latency(0.34, 0.35)),
+    Part("anthropic/claude-haiku-4-5", Latency(0.52, 0.28)),
+    Part("google/gemini-2.5-flash", Latency(0.30, 0.60)),
+    Part("bedrock/amazon.nova-lite-v1:0", Latency(0.22, 0.25)),
+    Part("azure/gpt-4o", Latency(0.75, 0.40)),
+)
+USUAL: Final = Latency(0.4, 0.4)
+"""How long other models take."""
+MARKS: Final[Mapping[int, str]] = {
+    16: "[[sim:500 always]]",
+    41: "[[sim:429 once]]",
+    67: "[[sim:malformed always]]",
+    88: "[[sim:reset once]]",
+}
+"""Rows, and what the simulator is told to do with their questions."""
+
+
+def act(given: argparse.Namespace) -> int:
+    """Ask, write, draw, and say what came of it."""
+    if given.rows > MOST:
+        raise InvalidRequestError(InvalidRequest(path="--rows", message=f"{given.rows} is outside 1..{MOST}"))
+    folder = _folder(given.out)
+    frame = questions(given.rows)
+    with ExitStack() as stack:
+        if given.real:
+            hub, models = _real(given)
+        else:
+            hub, models = stack.enter_context(_simulated(given))
+            frame["question"] = [_marked(row, text) for row, text in enumerate(frame["question"])]
+        stack.enter_context(hub)
+        options: Any = {"max_tokens": LONGEST} if given.real else {}
+        if not given.quiet:
+            say(f"{given.rows:,} questions, {len(models)} models: {given.rows * len(models):,} calls over HTTP.")
+            say(_said(given, hub, frame, models))
+        results = complete_table(
+            frame, TEMPLATE, model=models, hub=hub, progress=progress(quiet=given.quiet), **options
+        )
+    with uninterrupted():
+        written = _write(folder, frame, results)
+    if not given.quiet:
+        _tell(results, written, simulated_run=not given.real)
+    counts = count_statuses(results)
+    if counts["cancelled"]:
+        complain("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows were not asked")
+        return INTERRUPTED
+    return 1 if given.real and counts["error"] else 0
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"{str(out)!r}: cannot be made: {error.strerror or error}"
+        raise InvalidRequestError(InvalidRequest(path="--out", message=said)) from error
+    return out
+
+
+@contextmanager
+def _simulated(given: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str]]]:
+    """Run a simulator for each provider, since each has its own pace; give a hub that reaches nobody else."""
+    paces = {part.model: part.latency for part in PARTS}
+    models = given.model or list(paces)
+    there: dict[str, Endpoint] = {}
+    with ExitStack() as stack:
+        for model in models:
+            name = model.partition("/")[0]
+            if name in PEERS and name not in there:
+                settings = Simulator(
+                    seed=given.seed, latency=paces.get(model, USUAL), faults=Faults(retry_after_s=0.3)
+                )
+                there[name] = stack.enter_context(serving(settings)).endpoints()[name]
+        found = simulated(config.load(), dict.fromkeys(PEERS, Endpoint()) | there, models)
+        yield Hub(settings=found, retry=Retry(attempts=3, base_s=0.2)), models
+
+
+def _real(given: argparse.Namespace) -> tuple[Hub, Sequence[str]]:
+    """Give a hub of the real providers, and those models whose keys are set."""
+    found = config.load()
+    ours = [part.model for part in PARTS if found.sources.get(part.model.partition("/")[0])]
+    if not given.model and not ours:
+        needs = [PROVIDERS[part.model.partition("/")[0]].needs[0][0] for part in PARTS]
+        said = f"no key is set; set {' or '.join(needs)}, or leave --real out: the simulator needs none"
+        raise InvalidRequestError(InvalidRequest(path="--real", message=said))
+    hub = Hub(settings=found)
+    models = given.model or ours
+    for model in models:
+        hub.target(model)
+    return hub, models
+
+
+def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:
+    """Say who is asked, and what that costs."""
+    if not given.real:
+        return (
+            "Simulated providers on loopback: nothing leaves this machine and nothing is paid. The costs below\n"
+            "are what the real models would charge for such token counts. (--real asks the real ones.)\n"
+        )
+    usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=LONGEST).usd
+    cost = "what that costs is not known" if usd is None else f"it costs ${usd:.2f} at most"
+    return f"Real providers: {', '.join(models)}; {cost}.\n"
+
+
+def _marked(row: int, question: str) -> str:
+    return f"{question} {MARKS[row]}" if row in MARKS else question
+
+
+def _write(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table) -> list[tuple[Path, str]]:
+    """Write the tables and the plots; give what they are."""
+    table, asked = folder / "results.parquet", folder / "questions.csv"
+    files.write(results, table, "--out")
+    files.write(files.frames.arrow(frame), asked, "--out")
+    cost = save(cost_by_model(results), folder / "cost.png")
+    latency = save(latency_ecdf(results), folder / "latency.png")
+    return [
+        (table, f"{len(results):,} rows x {results.num_columns} columns, one a call"),
+        (asked, "the questions"),
+        (cost, "what each model costs"),
+        (latency, "how long each takes"),
+    ]
+
+
+def _tell(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:
+    """Print the summary, what went wrong, and where everything is."""
+    say(f"\n{summary(results)}\n")
+    if count_statuses(results)["error"]:
+        say(failures(results))
+        if simulated_run:
+            say("(On purpose: their questions tell the simulator to fail, as [[sim:500 always]] does. A failed row")
+            say("costs no other row anything; its status, error_type and error columns say what happened.)")
+        say("")
+    wide = max(len(str(path)) for path, _ in written)
+    for path, about in written:
+        say(f"wrote {str(path).ljust(wide)}  {about}")

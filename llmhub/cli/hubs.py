@@ -1,0 +1,64 @@
+"""From options to a hub: who is asked where, what is kept, and how fast."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llmhub import config
+from llmhub.cache.disk import DiskCache
+from llmhub.cli.arguments import ANSWER, RUN
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.provider import Endpoint
+from llmhub.engine.limit import Limit
+from llmhub.hub import POOL, Hub
+from llmhub.providers.table import PROVIDERS
+from llmhub.sim import endpoints
+
+
+def hub_of(given: argparse.Namespace) -> Hub:
+    """Make the hub that a command line describes.
+
+    Raises
+    ------
+    InvalidRequestError
+        Names the argument.
+    """
+    found = config.load()
+    path = given.cache or found.cache_path
+    if given.simulator:
+        found = simulated(found, endpoints(given.simulator), given.model)
+    moved = {name: replace(found.endpoints.get(name, Endpoint()), base_url=url) for name, url in given.base_url}
+    slow = given.rpm is not None or given.tpm is not None
+    known = [name for name in given.model if name.partition("/")[0] in PROVIDERS]
+    return Hub(
+        settings=found,
+        endpoints=moved,
+        cache=None if given.no_cache or path is None else DiskCache(path),
+        limits={name: Limit(rpm=given.rpm, tpm=given.tpm) for name in known} if slow else {},
+        pool_size=max(POOL, given.concurrency or 0),
+    )
+
+
+def simulated(found: config.Settings, there: Mapping[str, Endpoint], models: Sequence[str]) -> config.Settings:
+    """Reach nobody but a simulator, whatever the environment says.
+
+    Raises
+    ------
+    InvalidRequestError
+        A model's provider is not simulated: it would be asked in earnest.
+    """
+    for model in models:
+        name, slash, _ = model.partition("/")
+        if slash and name in PROVIDERS and name not in there:
+            said = f"{model!r}: the simulator has no {name!r}; it has {', '.join(sorted(there))}"
+            raise InvalidRequestError(InvalidRequest(path="model", message=said))
+    return replace(found, endpoints=there, use_proxy_settings=False)
+
+
+def options_of(given: argparse.Namespace) -> dict[str, Any]:
+    """Give the options that were set, as `llmhub.complete_table` takes them."""
+    named = {name: getattr(given, name, None) for name in (*ANSWER, *RUN)}
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,85 @@
+"""``llmhub run``: every row of a file, of every model, and the answers in a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmhub.api import complete_table
+from llmhub.cli.hubs import hub_of, options_of
+from llmhub.cli.summary import count_statuses, failures, summary
+from llmhub.cli.terminal import complain, progress, say, uninterrupted
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.tables import files, frames
+from llmhub.tables.prompts import parse
+from llmhub.tables.schema import RESULTS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INTERRUPTED = 130
+
+
+def act(given: argparse.Namespace) -> int:
+    """Ask, write, and say what came of it."""
+    files.format_of(given.output, "OUTPUT")
+    _expect_apart(given.input, given.output)
+    source = files.read(given.input, "INPUT")
+    if given.columns:
+        frames.clash_free(source.column_names, RESULTS.names, given.prefix)
+    kept = source.schema if given.columns else source.schema.empty_table().select([]).schema
+    files.expect_writable(files.joined_schema(kept, RESULTS, given.prefix), given.output, "OUTPUT")
+    if not parse(given.prompt).fields and len(source) > 1:
+        complain("run", f"note: the prompt names no column, so all {len(source):,} rows ask the same; write {{column}}")
+    with hub_of(given) as hub:
+        results = complete_table(
+            source,
+            given.prompt,
+            model=given.model,
+            hub=hub,
+            progress=progress(quiet=given.quiet),
+            **options_of(given),
+        )
+    with uninterrupted():
+        return _finish(given, source.select(kept.names), results)
+
+
+def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> int:
+    """Write what landed, unless only all or nothing is wanted; say what is missing, and give the exit code."""
+    counts = count_statuses(results)
+    failed, cancelled = counts["error"], counts["cancelled"]
+    held = given.on_error == "raise" and bool(failed or cancelled)
+    if not held:
+        try:
+            files.write(files.beside(source, results, given.prefix), given.output, "OUTPUT")
+        except OSError as error:
+            complain("run", f"OUTPUT: {str(given.output)!r}: {error.strerror or error}; {_kept(given)}")
+            return 1
+    if not given.quiet:
+        say(summary(results))
+        if not held:
+            say(f"\nWrote {len(results):,} rows to {given.output}")
+    if failed:
+        complain("run", failures(results))
+    if held:
+        complain("run", f"no output was written (--on-error raise); {_kept(given)}")
+    if cancelled:
+        complain("run", f"interrupted: {cancelled:,} of {len(results):,} rows were not asked; {_kept(given)}")
+        return INTERRUPTED
+    return 1 if failed else 0
+
+
+def _kept(given: argparse.Namespace) -> str:
+    """Say what becomes of the answers there are."""
+    if given.no_cache:
+        return "no cache keeps the answers (--no-cache)"
+    return "the cache keeps the answers, so the same command asks only for the rest"
+
+
+def _expect_apart(source: Path, target: Path) -> None:
+    """Refuse to write over what is read."""
+    same = source.exists() and target.exists() and source.samefile(target)
+    if same or source.resolve() == target.resolve():
+        said = f"{str(target)!r} is the input; give another file"
+        raise InvalidRequestError(InvalidRequest(path="OUTPUT", message=said))

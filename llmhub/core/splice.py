@@ -1,0 +1,118 @@
+"""One question, many texts: keys and HTTP requests made by putting a text into what is the same for all.
+
+A million rows of one template differ in one text. What surrounds it is worked out once, with a mark in its place;
+law: the results equal those of `request_key` and `prepare` for the request with the text in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from returns.pipeline import is_successful
+from returns.result import Result, Success
+
+from llmhub.core.codec import canonical, keyed_head, keyer, quoted
+from llmhub.core.errors import LLMError
+from llmhub.core.provider import Endpoint, HttpRequest, Provider, prepare
+from llmhub.core.types import CompletionRequest, Message, Text
+
+Asking: TypeAlias = Callable[[str], CompletionRequest]
+"""A text to the request that asks it."""
+TextKeyer: TypeAlias = Callable[[str, int], bytes]
+"""A text and a sample's number to the key."""
+TextPreparer: TypeAlias = Callable[[str, float], Result[HttpRequest, LLMError]]
+"""A text and the time to the HTTP request, or to why there is none."""
+
+MARK: Final = "\x00llmhub\x00"
+"""Stands for the text that differs: no prompt holds it."""
+PIECES: Final = 2
+"""What surrounds one mark: something before and something after."""
+
+_SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
+
+
+def asking(request: CompletionRequest) -> Asking:
+    """Make the function that puts a text as the user's turn behind what ``request`` says.
+
+    Law: ``asking(r)(t) == replace(r, messages=(*r.messages, Message("user", t)))``.
+
+    Examples
+    --------
+    >>> asking(CompletionRequest(model="m", messages=()))("hi").messages[0].text
+    'hi'
+    """
+    before = request.messages
+    kept = [(slot.__set__, slot.__get__(request)) for slot in _SLOTS if slot.__name__ != "messages"]
+    put_messages = next(slot.__set__ for slot in _SLOTS if slot.__name__ == "messages")
+
+    def ask(text: str) -> CompletionRequest:
+        # Field by field, since `replace` would check again what was checked once.
+        made = object.__new__(CompletionRequest)
+        for put, value in kept:
+            put(made, value)
+        put_messages(made, (*before, Message("user", (Text(text),))))
+        return made
+
+    return ask
+
+
+def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer:
+    """Make the function that keys requests differing in one text.
+
+    Law: ``text_keyer(p, e, ask)(text, sample) == request_key(p, e, ask(text), sample)``.
+    """
+    probe = ask(MARK)
+    pieces = canonical(probe).split(quoted(MARK))
+    if len(pieces) != PIECES:
+        whole = keyer(provider, endpoint)
+        return lambda text, sample: whole(ask(text), sample)
+    before, after = pieces
+    head = keyed_head(provider, endpoint)
+    url = quoted(provider.locate(endpoint, probe, False))
+    heads: dict[int, bytes] = {}
+
+    def key(text: str, sample: int) -> bytes:
+        start = heads.get(sample)
+        if start is None:
+            start = heads[sample] = b"%b%d" % (url, sample) + before
+        digest = head.copy()
+        digest.update(start + quoted(text) + after)
+        return digest.digest()
+
+    return key
+
+
+def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream: bool) -> TextPreparer:
+    """Make the function that prepares requests differing in one text.
+
+    Law: ``text_preparer(p, e, ask, stream=s)(text, now) == prepare(p, e, ask(text), now, stream=s)``.
+    """
+
+    def whole(text: str, now: float) -> Result[HttpRequest, LLMError]:
+        return prepare(provider, endpoint, ask(text), now, stream=stream)
+
+    # Prepared without credentials, which are added to each request: a signature covers the body.
+    probe = prepare(replace(provider, authorize=_unsigned), endpoint, ask(MARK), 0.0, stream=stream)
+    if not is_successful(probe):
+        return whole
+    bare = probe.unwrap()
+    pieces = bare.body.split(quoted(MARK))
+    if len(pieces) != PIECES:
+        return whole
+    before, after = pieces
+    method, url, headers, dropped = bare.method, bare.url, bare.headers, bare.dropped
+    authorize = provider.authorize
+
+    def prepared(text: str, now: float) -> Result[HttpRequest, LLMError]:
+        if not text:
+            return whole(text, now)  # a wire may say an empty text otherwise, or not at all
+        request = HttpRequest(method, url, headers, before + quoted(text) + after, dropped)
+        return Success(authorize(endpoint, request, now))
+
+    return prepared
+
+
+def _unsigned(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+    return request

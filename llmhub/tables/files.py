@@ -1,0 +1,345 @@
+"""Tables in files, by extension: read whole and checked, written whole or not at all.
+
+Text is not guessed at: a CSV column holds numbers only where the numbers, written again, are the same text, so
+that a prompt says what the file says.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+import pyarrow as pa
+from pyarrow import ipc, parquet
+from pyarrow import csv as arrow_csv
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.tables.texts import line, text_column, values
+
+BATCH: Final = 4096
+"""Rows turned into text at a time."""
+LARGEST_BLOCK: Final = 1 << 30
+
+
+class UnreadableError(Exception):
+    """A file that is not what its extension says; says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file."""
+
+    name: str
+    read: Callable[[Path], pa.Table]
+    write: Callable[[pa.Table, IO[bytes]], None]
+
+
+def read(path: Path, argument: str) -> pa.Table:
+    """Read a table.
+
+    Raises
+    ------
+    InvalidRequestError
+        There is no such file, its extension is not known, or it is not what its extension says: names the
+        ``argument``, the file, and what was found.
+    """
+    form = format_of(path, argument)
+    try:
+        table = form.read(path)
+    except (OSError, pa.ArrowException, UnreadableError, UnicodeDecodeError, csv.Error) as error:
+        # Arrow tells of a damaged file by an OSError, too, but one without a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _wrong(argument, path, f"cannot be read: {error.strerror or error}") from error
+        said = _first_line(error)
+        found = _found(path)
+        mismatch = f"its extension says {form.name}, but it holds {found}" if found else f"is no good {form.name}"
+        remedy = "; give it the extension of what it is, or convert it" if found else ""
+        raise _wrong(argument, path, f"{mismatch} ({said}){remedy}") from error
+    names = table.column_names
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise _wrong(argument, path, f"has {names.count(twice)} columns named {twice!r}; rename one")
+    return table
+
+
+def write(table: pa.Table, path: Path, argument: str) -> None:
+    """Write a table: whole, under its name, or not at all.
+
+    Raises
+    ------
+    InvalidRequestError
+        The extension is not known.
+    OSError
+        It could not be written; what stood there before still does.
+    """
+    form = format_of(path, argument)
+    with _replaced(path) as file:
+        form.write(table, file)
+
+
+def expect_writable(schema: pa.Schema, path: Path, argument: str) -> None:
+    """Write an empty table of ``schema`` beside ``path`` and take it away again, before anything is paid for.
+
+    Raises
+    ------
+    InvalidRequestError
+        The extension is not known, the folder is not there or may not be written, or the format cannot hold a column.
+    """
+    form = format_of(path, argument)
+    if path.is_dir():
+        raise _wrong(argument, path, "is a folder; give a file")
+    draft = _draft(path)
+    try:
+        with draft.open("xb") as file:
+            form.write(schema.empty_table(), file)
+    except FileNotFoundError as error:
+        raise _wrong(argument, path, f"the folder {str(path.parent)!r} is not there; make it first") from error
+    except OSError as error:
+        raise _wrong(argument, path, f"cannot be written: {error.strerror or error}") from error
+    except pa.ArrowException as error:
+        said = f"{form.name} cannot hold a column of the input: {_first_line(error)}"
+        raise _wrong(argument, path, f"{said}; choose another format") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def beside(source: pa.Table, results: pa.Table, prefix: str) -> pa.Table:
+    """Put results beside the rows they answer: long form, in row order, with the metadata of the run.
+
+    Examples
+    --------
+    >>> beside(pa.table({"q": ["a", "b"]}), pa.table({"row": [0, 0, 1], "status": ["ok", "ok", "error"]}), "llm_")
+    pyarrow.Table
+    q: string
+    llm_row: int64
+    llm_status: string
+    ----
+    q: [["a","a","b"]]
+    llm_row: [[0,0,1]]
+    llm_status: [["ok","ok","error"]]
+    """
+    schema = joined_schema(source.schema, results.schema, prefix)
+    left = source.take(results.column("row"))
+    return pa.table([*left.columns, *results.columns], schema=schema)
+
+
+def joined_schema(source: pa.Schema, results: pa.Schema, prefix: str) -> pa.Schema:
+    """Give the schema of `beside`."""
+    kept = {key: value for key, value in (source.metadata or {}).items() if key != b"pandas"}
+    right = [field.with_name(prefix + field.name) for field in results]
+    return pa.schema([*source, *right], metadata={**kept, **(results.metadata or {})})
+
+
+def format_of(path: Path, argument: str) -> Format:
+    """Find a file's format by its extension.
+
+    Raises
+    ------
+    InvalidRequestError
+        Names the extensions that are known.
+    """
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        said = f"its extension {path.suffix!r} is not known" if path.suffix else "it has no extension"
+        raise _wrong(argument, path, f"{said}; there are {', '.join(FORMATS)}")
+    return form
+
+
+# Reading
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    with parquet.ParquetFile(path) as file:
+        return file.read()
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        whole = file.read(6) == b"ARROW1"
+        file.seek(0)
+        with (ipc.open_file if whole else ipc.open_stream)(file) as reader:
+            return reader.read_all()
+
+
+def _read_csv(path: Path) -> pa.Table:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next((row for row in csv.reader(file) if row), None)
+    if header is None:
+        raise UnreadableError("it is empty; the first line names the columns")
+    if header[0].lstrip().startswith("{"):
+        raise UnreadableError("its first line begins like JSON")
+    table = arrow_csv.read_csv(
+        path,
+        read_options=arrow_csv.ReadOptions(block_size=min(max(path.stat().st_size, 1), LARGEST_BLOCK)),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return pa.table([_numbers(column) for column in table.columns], names=table.column_names)
+
+
+def _numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Take a column of text for numbers where that loses nothing."""
+    texts = column.to_pylist()
+    if all(text is None for text in texts):
+        return column
+    for kind, arrow in ((int, pa.int64()), (float, pa.float64())):
+        try:
+            numbers = [None if text is None else _same(kind(text), text) for text in texts]
+            return pa.chunked_array([numbers], arrow)
+        except (ValueError, OverflowError):
+            continue
+    return column
+
+
+def _same(number: float, text: str) -> float:
+    """Give a number that is written as ``text`` is."""
+    if str(number) != text or not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _read_lines(path: Path) -> pa.Table:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    rows: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            try:
+                rows.append(decode(text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text))
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise UnreadableError(f"line {number} is no JSON object: {error}") from error
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _column(found: list[Any]) -> pa.Array:
+    """Make a column; values of several kinds become text, as JSON writes them."""
+    try:
+        return pa.array(found)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        texts = (None if one is None else one if isinstance(one, str) else msgspec.json.encode(one) for one in found)
+        return pa.array([text.decode() if isinstance(text, bytes) else text for text in texts], pa.string())
+
+
+# Writing
+
+
+def _write_parquet(table: pa.Table, file: IO[bytes]) -> None:
+    parquet.write_table(table, file)
+
+
+def _write_arrow(table: pa.Table, file: IO[bytes]) -> None:
+    # A file, other than a stream, may not change a dictionary on the way.
+    whole = table.unify_dictionaries()
+    with ipc.new_file(file, whole.schema) as writer:
+        writer.write_table(whole)
+
+
+def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
+    columns = [text_column(column) for column in table.columns]
+    arrow_csv.write_csv(pa.table(columns, names=table.column_names), file)
+
+
+def _write_lines(table: pa.Table, file: IO[bytes]) -> None:
+    names = table.column_names
+    for start in range(0, len(table), BATCH):
+        columns = [values(column) for column in table.slice(start, BATCH).columns]
+        file.writelines(line(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True))
+
+
+PARQUET: Final = Format("Parquet", _read_parquet, _write_parquet)
+ARROW: Final = Format("Arrow", _read_arrow, _write_arrow)
+CSV: Final = Format("CSV", _read_csv, _write_csv)
+LINES: Final = Format("JSON lines", _read_lines, _write_lines)
+FORMATS: Final[Mapping[str, Format]] = {
+    ".parquet": PARQUET,
+    ".arrow": ARROW,
+    ".feather": ARROW,
+    ".ipc": ARROW,
+    ".csv": CSV,
+    ".jsonl": LINES,
+    ".ndjson": LINES,
+}
+"""Formats by extension."""
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Write to a draft that takes the file's place when it is whole, and goes away when it is not."""
+    target = path.resolve()
+    draft = _draft(target)
+    try:
+        with draft.open("xb") as file:
+            yield file
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+# What is wrong
+
+BEGINNINGS: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"PAR1", "Parquet"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\xff\xff\xff\xff", "an Arrow stream"),
+    (b"FEA1", "Feather of version 1"),
+    (b"PK\x03\x04", "a zip archive, perhaps a workbook"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"%PDF", "PDF"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+    (b"[", "one JSON array, not an object on each line"),
+)
+"""What files begin with."""
+OWN: Final[Mapping[str, frozenset[str]]] = {
+    ".parquet": frozenset({"Parquet"}),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), frozenset({"an Arrow file", "an Arrow stream"})),
+}
+"""What an extension may well begin with."""
+
+
+def _found(path: Path) -> str:
+    """Name what a file holds, where that is not what its extension says."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    known = next((name for mark, name in BEGINNINGS if head.lstrip(b" \r\n\t\xef\xbb\xbf").startswith(mark)), "")
+    if known:
+        return "" if known in OWN.get(path.suffix.lower(), ()) else known
+    if not head:
+        return ""
+    if b"\0" in head:
+        return "binary data"
+    try:
+        head[: head.rfind(b"\n") + 1].decode()
+    except UnicodeDecodeError:
+        return "text that is not UTF-8"
+    if path.suffix.lower() in OWN or head.lstrip().startswith(b"{") != (FORMATS[path.suffix.lower()] is LINES):
+        return "JSON lines" if head.lstrip().startswith(b"{") else "text"
+    return ""
+
+
+def _wrong(argument: str, path: Path, said: str) -> InvalidRequestError:
+    return InvalidRequestError(InvalidRequest(path=argument, message=f"{str(path)!r}: {said}"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")

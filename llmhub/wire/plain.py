@@ -1,0 +1,60 @@
+"""The plainest chat completion, one text and nothing else, read straight from its bytes.
+
+Most answers are of this kind, and reading them through dictionaries costs several times as much. Whatever is not
+plain (a call, a refusal, reasoning, an error, several choices, a wrong type) is not read here at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+
+class Said(msgspec.Struct, gc=False):
+    """A message that is one text; each field that would make it more must be null or absent."""
+
+    content: str
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning: None = None
+    reasoning_content: None = None
+
+
+class PlainChoice(msgspec.Struct, gc=False):
+    """The answer and why it ended."""
+
+    message: Said
+    finish_reason: str
+
+
+class PlainChat(msgspec.Struct):
+    """What a plain body holds."""
+
+    choices: list[PlainChoice]
+    usage: dict[str, Any]
+    model: str = ""
+    id: str = ""
+    error: None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(PlainChat)
+
+
+def plain(body: bytes) -> PlainChat | None:
+    """Read ``body`` if it is plain; ``None`` for anything else, malformed bytes included.
+
+    Examples
+    --------
+    >>> found = plain(b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"total_tokens":2}}')
+    >>> found.choices[0].message.content
+    'Hi'
+    >>> plain(b'{"choices":[]}') is None
+    True
+    """
+    try:
+        found = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if len(found.choices) == 1 and found.choices[0].message.content and found.usage else None

@@ -1,0 +1,258 @@
+"""What all tests share: hypothesis profiles, an environment without keys, a simulator, time that is not waited for,
+and a server that plays bytes as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from llmhub.config import PROXIES, VARIABLES
+from llmhub.providers.table import PROVIDERS
+from llmhub.sim import Served, Simulator, serving
+
+T = TypeVar("T")
+
+settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=200, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+VARIABLE_NAMES = {
+    *(variable for rows in VARIABLES.values() for _, variable in rows),
+    *(variable for provider in PROVIDERS.values() for group in provider.needs for variable in group),
+    *(f"{name.upper()}_{what}" for name in PROVIDERS for what in ("API_KEY", "BASE_URL")),
+    *PROXIES,
+    "LLMHUB_CACHE",
+    "TIKTOKEN_CACHE_DIR",
+    "DATA_GYM_CACHE_DIR",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Take every key and address out of the environment, and put caches where they are thrown away."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLE_NAMES:
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Stand in an empty folder with an environment of one's own to set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return monkeypatch
+
+
+@pytest.fixture
+def simulator() -> Iterator[Served]:
+    """Run a simulator that answers at once and always alike."""
+    with serving(Simulator(seed=7)) as served:
+        yield served
+
+
+# Time that is not waited for
+
+
+class _Skipping(selectors.DefaultSelector):
+    """Looks at what is ready, and where a wait would follow lets that time have passed."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("everything waits for ever")
+        if not ready and timeout is not None and timeout > 0:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next thing that is due. Not for work in other threads."""
+
+    def __init__(self) -> None:
+        self._skipping = _Skipping()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return self._skipping.now
+
+
+@dataclass(frozen=True, slots=True)
+class Virtual:
+    """Runs coroutines in virtual time, each from time 0."""
+
+    def run(self, work: Callable[[Callable[[], float]], Coroutine[Any, Any, T]]) -> T:
+        """Run ``work(clock)``."""
+        loop = VirtualLoop()
+        try:
+            return loop.run_until_complete(work(loop.time))
+        finally:
+            loop.close()
+
+
+@pytest.fixture(scope="session")
+def virtual() -> Virtual:
+    return Virtual()
+
+
+# A server that plays bytes
+
+RESET = "reset"
+CLOSE = "close"
+HANG = "hang"
+LINGER = struct.pack("ii", 1, 0)
+Step = bytes | str | threading.Event
+
+
+@dataclass(slots=True)
+class Scripted:
+    """A server on loopback that answers the n-th request with the n-th act, the last one from then on.
+
+    An act is a sequence of steps: bytes to send, an event to wait for, ``close``, ``reset``, or ``hang`` until
+    the client goes. After the last step the connection stays open for the next request.
+    """
+
+    acts: Sequence[Sequence[Step]]
+    url: str = ""
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    gone: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [request.partition(b"\r\n\r\n")[2] for request in self.requests]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while (request := await _request(reader)) is not None:
+                self.requests.append(request)
+                for step in self.acts[min(len(self.requests), len(self.acts)) - 1]:
+                    if not await _play(step, reader, writer):
+                        return
+        except ConnectionError:
+            pass
+        finally:
+            self.gone.set()
+            writer.close()
+
+
+async def _play(step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Do one step; say whether the connection lives on."""
+    if isinstance(step, bytes):
+        writer.write(step)
+        await writer.drain()
+        return True
+    if isinstance(step, threading.Event):
+        await asyncio.get_running_loop().run_in_executor(None, step.wait, 30)
+        return True
+    if step == HANG:
+        await reader.read()
+    if step == RESET:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        writer.transport.abort()
+    return False
+
+
+async def _request(reader: asyncio.StreamReader) -> bytes | None:
+    """Read a request, head and body; ``None`` when the client is gone."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    sizes = [int(value) for name, _, value in lines if name.lower() == b"content-length"]
+    return head + await reader.readexactly(sizes[0] if sizes else 0)
+
+
+Script = Callable[..., Scripted]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Script]:
+    """Start servers that play acts: ``scripted([b"HTTP/1.1 200 OK...", "close"], ...)``."""
+    with ExitStack() as stack:
+
+        def start(*acts: Sequence[Step], tls: Any = None) -> Scripted:
+            played = Scripted(acts)
+            stack.enter_context(closing(_Stage(played, tls)))
+            return played
+
+        yield start
+
+
+class _Stage:
+    """The thread in which a scripted server plays."""
+
+    def __init__(self, played: Scripted, tls: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls))
+        port = self._server.sockets[0].getsockname()[1]
+        played.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        self._server.close()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Replies as bytes."""
+
+    def reply(self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
+        """Give a whole HTTP reply."""
+        told = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode("latin-1") + body
+
+    def answer(self, text: str = "Hi", **headers: str) -> bytes:
+        """Give a whole reply in the form of Chat Completions."""
+        return self.reply(self.body(text), headers=headers)
+
+    def body(self, text: str = "Hi") -> bytes:
+        """Give the JSON of an answer."""
+        return (
+            b'{"id":"c1","model":"m","choices":[{"message":{"role":"assistant","content":"%b"},"finish_reason":"stop"}],'
+            b'"usage":{"prompt_tokens":3,"completion_tokens":1}}'
+        ) % text.encode()
+
+    def stream(self) -> bytes:
+        """Give the head of a stream that ends with its connection."""
+        return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+    def event(self, text: str = "", finish: str = "") -> bytes:
+        """Give one event of a stream."""
+        ended = f',"finish_reason":"{finish}"' if finish else ""
+        return f'data: {{"id":"c1","choices":[{{"index":0,"delta":{{"content":"{text}"}}{ended}}}]}}\n\n'.encode()
+
+
+@pytest.fixture(scope="session")
+def speech() -> Speech:
+    return Speech()
