@@ -10,7 +10,7 @@ import queue
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
@@ -274,6 +274,55 @@ def complete_series(
     questions = prompts.of_series(values, prompt, _asks(hub, model, request, stream=run_options.stream))
     asked = _Asked(hub, questions, run_options, reporter(run_options.progress))
     return run_sync(partial(_table, asked))
+
+
+def complete_batches(
+    batches: Iterable[pa.RecordBatch],
+    prompt: str,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    **options: Unpack[TableOptions],
+) -> Iterator[pa.RecordBatch]:
+    """Ask every row of each batch as it comes, and give its results as a batch (see `complete_table`).
+
+    ``row`` counts on from batch to batch. Only one batch is held at a time, so this goes through any number of rows.
+    """
+    from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    before = 0
+    for batch in batches:
+        results = complete_table(batch, prompt, model=model, hub=hub, **options)
+        yield from scale.batches_of(scale.shifted(results, before))
+        before += batch.num_rows
+
+
+def complete_parallel(
+    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, n_jobs: int = -1, **options: Unpack[TableOptions]
+) -> pa.Table:
+    """Ask every row of a frame from several processes, where one core cannot keep up with the answers.
+
+    Parameters
+    ----------
+    n_jobs
+        Processes, as joblib counts them: -1 for one a core. ``joblib.parallel_config(backend=...)`` chooses where they
+        run (loky, dask, ray, spark). ``concurrency`` and ``limits`` are each process's own; a `DiskCache` is shared.
+    **options
+        See `complete_table`; ``progress`` is not shown, and ``on_error="raise"`` raises for the first slice that fails.
+    """
+    import joblib  # noqa: PLC0415 - a third of a second, needed only here
+
+    from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    hub = hub or current_hub()
+    quiet: TableOptions = {**options, "progress": False}
+    # What is wrong with the question is said here, before any process is started.
+    _asked(frame, prompt, model, hub, dict(quiet))
+    parts = scale.slices(frame, scale.expect_jobs(n_jobs))
+    work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
+    results = joblib.Parallel(n_jobs=n_jobs)(work)
+    placed = (scale.shifted(result, at) for (at, _), result in zip(parts, results, strict=True))
+    return scale.merged(placed, uuid.uuid4().hex)
 
 
 def plan(frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]) -> Plan:

@@ -33,6 +33,7 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("base_url", "AZURE_OPENAI_ENDPOINT"),
         ("api_version", "OPENAI_API_VERSION"),
     ),
+    "databricks": (("api_key", "DATABRICKS_TOKEN"), ("base_url", "DATABRICKS_HOST")),
     "bedrock": (
         ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
         ("access_key_id", "AWS_ACCESS_KEY_ID"),
@@ -123,14 +124,22 @@ def load(folder: Path | None = None) -> Settings:
 def _from_variables(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """Take a provider's fields from its variables."""
     found: dict[str, Any] = {}
-    for field_name, variable in _rows(name):
+    for field_name, variable in variables(name):
         if environ.get(variable):
             found.setdefault(field_name, environ[variable].strip())
     return found
 
 
-def _rows(name: str) -> tuple[tuple[str, str], ...]:
-    """Give a provider's fields and variables; one without rows has its key and address under the usual names."""
+def variables(name: str) -> tuple[tuple[str, str], ...]:
+    """Give the fields of a provider's endpoint and the variables that set them.
+
+    A provider without rows of its own has its key and address under the usual names.
+
+    Examples
+    --------
+    >>> variables("vllm")
+    (('api_key', 'VLLM_API_KEY'), ('base_url', 'VLLM_BASE_URL'))
+    """
     rows = VARIABLES.get(name)
     if rows is None:
         stem = name.upper().replace("-", "_")
@@ -142,7 +151,7 @@ def _rows(name: str) -> tuple[tuple[str, str], ...]:
 def _sources(name: str, environ: Mapping[str, str], said: Mapping[str, Any]) -> tuple[str, ...]:
     """Name where each credential of a provider comes from."""
     first: dict[str, str] = {}
-    for field_name, variable in _rows(name):
+    for field_name, variable in variables(name):
         if field_name in SECRETS and environ.get(variable):
             first.setdefault(field_name, variable)
     return tuple(dict.fromkeys(first.get(field_name, FILE) for field_name in said if field_name in SECRETS))

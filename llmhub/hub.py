@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Self
 
 from llmhub import config
 from llmhub.cache.disk import DiskCache
@@ -129,6 +129,10 @@ class Hub:
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
         return Target(provider, endpoint, rest, model)
 
+    def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
+        """Pickle what was said, not what is open: a process makes connections of its own."""
+        return _again, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
+
     def usable(self) -> tuple[str, ...]:
         """Name the providers that can be asked."""
         return tuple(sorted({*self.endpoints, *self.settings.endpoints}))
@@ -144,6 +148,10 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         """Close connections and the cache."""
         self.close()
+
+
+def _again(said: dict[str, Any]) -> Hub:
+    return Hub(**said)
 
 
 def default_hub() -> Hub:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from llmhub import __version__
 
 SIM: Final = "sim"
+SHAPE: Final = argparse.RawDescriptionHelpFormatter
 ANSWER: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed", "unsupported")
 """Options that shape an answer."""
 RUN: Final = ("n", "concurrency", "stream")
@@ -17,7 +18,8 @@ RUN: Final = ("n", "concurrency", "stream")
 KINDS: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
 EXAMPLES: Final = {
     "": "llmhub demo\n  llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' --model openai/gpt-4o-mini",
-    "demo": "llmhub demo --out demo\n  llmhub demo --rows 300 --model openai/gpt-4o-mini --model google/gemini-2.5-flash",
+    "demo": "llmhub demo --out demo\n"
+    "  llmhub demo --rows 300 --model openai/gpt-4o-mini --model google/gemini-2.5-flash",
     "run": "llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' \\\n"
     "      --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
@@ -43,21 +45,22 @@ class Parser(argparse.ArgumentParser):
 
 def arguments() -> Parser:
     """Describe the command line."""
-    parser = _parser("", "Ask many models about every row of a table, and get one table back.", prog="llmhub")
+    about = "Ask many models about every row of a table, and get one table back."
+    parser = Parser(prog="llmhub", description=about, epilog=_epilog(""), formatter_class=SHAPE, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"llmhub {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, (short, describe) in COMMANDS.items():
-        text = {"description": short[0].upper() + short[1:] + ".", "epilog": _epilog(name)}
-        one = commands.add_parser(
-            name, help=short, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **text
+        describe(
+            commands.add_parser(
+                name,
+                help=short,
+                description=short[0].upper() + short[1:] + ".",
+                epilog=_epilog(name),
+                formatter_class=SHAPE,
+                allow_abbrev=False,
+            )
         )
-        describe(one)
     return parser
-
-
-def _parser(name: str, about: str, prog: str) -> Parser:
-    shape = argparse.RawDescriptionHelpFormatter
-    return Parser(prog=prog, description=about, epilog=_epilog(name), formatter_class=shape, allow_abbrev=False)
 
 
 def _epilog(name: str) -> str:

@@ -108,11 +108,9 @@ def _simulated(given: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str]]]
         for model in models:
             name = model.partition("/")[0]
             if name in PEERS and name not in there:
-                settings = Simulator(
-                    seed=given.seed, latency=paces.get(model, USUAL), faults=Faults(retry_after_s=0.3)
-                )
+                settings = Simulator(seed=given.seed, latency=paces.get(model, USUAL), faults=Faults(retry_after_s=0.3))
                 there[name] = stack.enter_context(serving(settings)).endpoints()[name]
-        found = simulated(config.load(), dict.fromkeys(PEERS, Endpoint()) | there, models)
+        found = simulated(config.load(), there, models)
         yield Hub(settings=found, retry=Retry(attempts=3, base_s=0.2)), models
 
 

@@ -15,7 +15,7 @@ from llmhub.core.provider import Endpoint
 from llmhub.engine.limit import Limit
 from llmhub.hub import POOL, Hub
 from llmhub.providers.table import PROVIDERS
-from llmhub.sim import endpoints
+from llmhub.sim import PEERS, endpoints
 
 
 def hub_of(given: argparse.Namespace) -> Hub:
@@ -51,9 +51,9 @@ def simulated(found: config.Settings, there: Mapping[str, Endpoint], models: Seq
         A model's provider is not simulated: it would be asked in earnest.
     """
     for model in models:
-        name, slash, _ = model.partition("/")
-        if slash and name in PROVIDERS and name not in there:
-            said = f"{model!r}: the simulator has no {name!r}; it has {', '.join(sorted(there))}"
+        name = model.partition("/")[0]
+        if name in PROVIDERS and name not in PEERS:
+            said = f"{model!r}: no simulator speaks for {name!r}; there are {', '.join(sorted(PEERS))}"
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
     return replace(found, endpoints=there, use_proxy_settings=False)
 

@@ -28,7 +28,7 @@ def progress(*, quiet: bool) -> bool | Callable[[Progress], None]:
     """Choose how a run shows how far it is; a terminal that is gone does not end the run."""
     from llmhub.observe.progress import reporter  # noqa: PLC0415 - loads the engine
 
-    report = None if quiet else reporter(True)  # noqa: FBT003 - wanted
+    report = None if quiet else reporter(True)
     if report is None:
         return False
     line = report

@@ -8,7 +8,22 @@ from typing import Final
 from llmhub.core.errors import ConnectorError
 
 OPTIONS: Final = frozenset(
-    "model prompt prefix cache concurrency n system temperature top_p max_tokens stop seed unsupported stream".split()
+    [
+        "model",
+        "prompt",
+        "prefix",
+        "cache",
+        "concurrency",
+        "n",
+        "system",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "stop",
+        "seed",
+        "unsupported",
+        "stream",
+    ]
 )
 """Parameters that are options here."""
 PATHS: Final = (("endpoints[", "--base-url"), ("limits[", "--rpm"))

@@ -123,7 +123,7 @@ class SeriesAccessor:
             See `llmhub.complete_table`.
         """
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts: Any = pd.array(table.column("response"), dtype=pd.ArrowDtype(pa.string()))
+        texts: Any = pd.arrays.ArrowExtensionArray(table.column("response"))
         return pd.Series(texts, index=self._values.index, name=self._values.name)
 
     def count_tokens(self, *, model: str) -> pd.DataFrame:

@@ -8,7 +8,8 @@ from typing import Any
 
 NEST_ASYNCIO = (
     "let asyncio.run(...) work in cells, by nest-asyncio. llmhub itself never needs it. Known limits: cells queued "
-    "by 'Run all' may not run after it (ipykernel 7), the whole process gets a slower asyncio, and uvloop cannot be patched."
+    "by 'Run all' may not run after it (ipykernel 7), the whole process gets a slower asyncio, and uvloop cannot be "
+    "patched."
 )
 
 

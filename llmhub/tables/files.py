@@ -17,8 +17,8 @@ from typing import IO, Any, Final
 
 import msgspec
 import pyarrow as pa
-from pyarrow import ipc, parquet
 from pyarrow import csv as arrow_csv
+from pyarrow import ipc, parquet
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables.texts import line, text_column, values

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+
+from llmhub.core.codec import (
+    CREDENTIALS,
+    canonical,
+    decode_response,
+    encode_response,
+    keyer,
+    pack,
+    request_key,
+    response_of,
+    stored,
+    unpack,
+)
+from llmhub.core.errors import Malformed
+from llmhub.core.provider import Endpoint, Provider, prepare
+from llmhub.core.splice import MARK, asking, text_keyer, text_preparer
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Part,
+    Refusal,
+    Schema,
+    Text,
+    Tool,
+    ToolResult,
+)
+from llmhub.providers.table import PROVIDERS
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(st.text(max_size=5), json_values, max_size=3)
+parts = st.from_type(Part)
+messages = st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(parts, max_size=3))
+finite = st.floats(allow_nan=False, allow_infinity=False)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.text(max_size=8),
+    "messages": st.lists(messages, max_size=3).map(tuple),
+    **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), st.none() | finite),
+    **dict.fromkeys(("top_k", "max_tokens", "seed", "reasoning_budget"), st.none() | st.integers(-5, 5)),
+    "stop": st.lists(st.text(max_size=4), max_size=2).map(tuple),
+    "tools": st.lists(st.builds(Tool, st.text(max_size=4), st.text(max_size=4), objects), max_size=2).map(tuple),
+    **dict.fromkeys(("tool_choice", "reasoning_effort", "user"), st.none() | st.text(max_size=4)),
+    "response_schema": st.none() | st.builds(Schema, objects),
+    "n": st.integers(1, 3),
+    "extra": objects,
+    "unsupported": st.sampled_from(["error", "drop"]),
+}
+requests = st.builds(CompletionRequest, **VALUES)
+ASK = CompletionRequest(model="m", messages=(Message("user", "hi"),))
+OPENAI = PROVIDERS["openai"]
+
+
+def key(
+    request: CompletionRequest = ASK, endpoint: Endpoint = Endpoint(), provider: Provider = OPENAI, n: int = 0
+) -> bytes:
+    return request_key(provider, endpoint, request, n)
+
+
+# Keys of requests
+
+
+def test_every_field_of_a_request_has_values_to_try() -> None:
+    assert set(VALUES) == {field.name for field in fields(CompletionRequest)}
+
+
+def exactly(value: object) -> bytes:
+    """Tell values apart as JSON does: 1, 1.0 and true are three, and a mapping's order says nothing."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+@given(requests, requests, st.sampled_from(sorted(VALUES)))
+def test_a_field_that_differs_changes_the_key(one: CompletionRequest, other: CompletionRequest, name: str) -> None:
+    changed = replace(one, **{name: getattr(other, name)})
+    old, new = getattr(one, name), getattr(changed, name)
+    assume(old != new or exactly(old) != exactly(new))
+    assert key(one) != key(changed)
+    assert canonical(one) != canonical(changed)
+
+
+def shuffled(value: Any) -> Any:
+    """Give the same JSON with every mapping in another order."""
+    match value:
+        case Mapping():
+            return {name: shuffled(value[name]) for name in reversed(list(value))}
+        case list():
+            return [shuffled(item) for item in value]
+        case _:
+            return value
+
+
+@given(requests)
+def test_equal_requests_have_equal_keys_whatever_the_order_of_mappings(request: CompletionRequest) -> None:
+    tools = tuple(replace(tool, parameters=shuffled(tool.parameters)) for tool in request.tools)
+    schema = request.response_schema
+    twin = replace(
+        request,
+        extra=shuffled(request.extra),
+        tools=tools,
+        response_schema=schema and replace(schema, schema=shuffled(schema.schema)),
+    )
+    assert twin == request
+    assert key(twin) == key(request)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
+def test_zero_is_zero_however_it_is_written(name: str) -> None:
+    keys = {key(replace(ASK, **{name: zero})) for zero in (0, 0.0, -0.0)}
+    assert len(keys) == 1
+    assert keys != {key(ASK)}
+
+
+def test_what_is_written_in_another_kind_of_sequence_is_the_same() -> None:
+    loose: Any = {"messages": [Message("user", "hi")], "stop": ["a"], "tools": [Tool("f")]}
+    assert key(CompletionRequest(model="m", **loose)) == key(replace(ASK, stop=("a",), tools=(Tool("f"),)))
+    assert key(replace(ASK, stop="a")) == key(replace(ASK, stop=("a",)))  # type: ignore[arg-type]
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    numpy = pytest.importorskip("numpy")
+    given_ = replace(
+        ASK, temperature=numpy.float64(0.5), max_tokens=numpy.int64(5), n=numpy.int32(2), top_p=numpy.float32(0.5)
+    )
+    assert key(given_) == key(replace(ASK, temperature=0.5, max_tokens=5, n=2, top_p=0.5))
+    assert is_successful(prepare(OPENAI, Endpoint(), given_, 0.0))
+
+
+def test_parts_with_the_same_fields_are_told_apart_by_their_kind() -> None:
+    def asked(*said: Part) -> bytes:
+        return key(replace(ASK, messages=(Message("assistant", said),)))
+
+    assert len({asked(Text("a")), asked(Refusal("a")), asked(Text("a"), Text("")), asked()}) == 4
+    assert asked(Image(url="u")) != asked(Document(url="u"))
+    assert asked(ToolResult("1", "a")) != asked(ToolResult("1", (Text("a"),)))
+
+
+@given(requests, requests)
+def test_canonical_bytes_are_json_of_the_one_request(one: CompletionRequest, other: CompletionRequest) -> None:
+    assert isinstance(msgspec.json.decode(canonical(one)), dict)
+    assert (canonical(one) == canonical(other)) <= (one == other)
+
+
+# Keys of addresses
+
+ADDRESSES = {
+    "base_url": Endpoint(base_url="http://localhost:8000/v1"),
+    "another base_url": Endpoint(base_url="http://localhost:8001/v1"),
+    "api_version": Endpoint(api_version="v2"),
+    "region": Endpoint(region="eu-west-1"),
+    "header": Endpoint(headers={"openai-beta": "a"}),
+    "another header": Endpoint(headers={"openai-beta": "b"}),
+    "header of another name": Endpoint(headers={"x-beta": "a"}),
+    "nothing": Endpoint(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_addresses_versions_and_headers_change_the_key(name: str) -> None:
+    keys = {what: key(endpoint=endpoint, provider=PROVIDERS[name]) for what, endpoint in ADDRESSES.items()}
+    assert len(set(keys.values())) == len(ADDRESSES)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        Endpoint(api_key="a"),
+        Endpoint(access_key_id="a", secret_access_key="b", session_token="c"),
+        *(Endpoint(headers={name.title(): "a"}) for name in sorted(CREDENTIALS)),
+        Endpoint(base_url="https://api.openai.com/v1/"),
+    ],
+    ids=repr,
+)
+def test_who_asks_makes_no_difference(endpoint: Endpoint) -> None:
+    assert key(endpoint=endpoint) == key()
+
+
+def test_the_case_and_order_of_headers_make_no_difference() -> None:
+    one, other = Endpoint(headers={"A-b": "1", "C": "2"}), Endpoint(headers={"c": "2", "a-B": "1"})
+    assert key(endpoint=one) == key(endpoint=other)
+
+
+def test_providers_and_samples_have_keys_of_their_own() -> None:
+    keys = [key(provider=provider, endpoint=ADDRESSES["base_url"]) for provider in PROVIDERS.values()]
+    keys += [key(n=sample) for sample in range(12)]
+    assert len(set(keys)) == len(keys)
+    assert {len(each) for each in keys} == {32}
+
+
+@given(st.lists(requests, max_size=4))
+def test_one_keyer_keys_many_requests_like_each(asked: list[CompletionRequest]) -> None:
+    whole = keyer(OPENAI, Endpoint())
+    assert [whole(request, 1) for request in asked] == [key(request, n=1) for request in asked]
+
+
+# One template's requests
+
+texts = st.text() | st.sampled_from(["", " ", "\n", MARK, f"a{MARK}b", '"', "\\", "\u2028", "é", "\x00"])
+plain = st.builds(
+    CompletionRequest,
+    model=st.sampled_from(["m", "models/a b", "gpt-4o"]),
+    messages=st.lists(st.builds(Message, st.just("system"), texts), max_size=1).map(tuple),
+    temperature=st.none() | st.floats(0, 1),
+    max_tokens=st.none() | st.integers(1, 9),
+    extra=st.dictionaries(st.sampled_from(["x", "note"]), texts, max_size=1),
+    stop=st.lists(texts, max_size=1).map(tuple),
+)
+
+
+@given(st.sampled_from(sorted(PROVIDERS)), plain, texts, st.integers(0, 3))
+def test_a_text_is_keyed_like_the_request_that_asks_it(
+    name: str, around: CompletionRequest, text: str, sample: int
+) -> None:
+    provider, endpoint, ask = PROVIDERS[name], ADDRESSES["base_url"], asking(around)
+    assert ask(text) == replace(around, messages=(*around.messages, Message("user", text)))
+    assert text_keyer(provider, endpoint, ask)(text, sample) == request_key(provider, endpoint, ask(text), sample)
+
+
+@given(st.sampled_from(sorted(PROVIDERS)), plain, texts, st.booleans())
+def test_a_text_is_prepared_like_the_request_that_asks_it(
+    name: str, around: CompletionRequest, text: str, stream: bool
+) -> None:
+    endpoint = replace(ADDRESSES["base_url"], api_key="k", access_key_id="a", secret_access_key="s")
+    ask, provider = asking(around), PROVIDERS[name]
+    made = text_preparer(provider, endpoint, ask, stream=stream)(text, 1e9)
+    assert made == prepare(provider, endpoint, ask(text), 1e9, stream=stream)
+
+
+# Stored responses
+
+responses = st.from_type(CompletionResponse)
+
+
+@given(responses, st.none() | finite, st.none() | finite, finite, st.lists(st.text()).map(tuple))
+def test_a_stored_response_comes_back_whole(
+    response: CompletionResponse, latency_s: float | None, ttft_s: float | None, at: float, dropped: tuple[str, ...]
+) -> None:
+    assert decode_response(encode_response(response)).unwrap() == response
+    kept = stored(response, latency_s=latency_s, ttft_s=ttft_s, started_at=at, dropped=dropped)
+    assert response_of(kept) == response
+    again = unpack(pack(kept)).unwrap()
+    assert again == kept
+    assert (again.latency_s, again.ttft_s, again.started_at, again.dropped) == (latency_s, ttft_s, at, dropped)
+
+
+@given(
+    st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: encode_response(CompletionResponse())[:1] + tail)
+)
+def test_arbitrary_bytes_are_malformed_and_never_raise(value: bytes) -> None:
+    assert isinstance(decode_response(value).failure(), Malformed)
+
+
+@given(responses, st.integers(0, 10**6), st.integers(1, 255))
+def test_one_wrong_byte_is_never_taken_for_an_answer(response: CompletionResponse, at: int, change: int) -> None:
+    value = bytearray(encode_response(response))
+    value[at % len(value)] ^= change
+    assert isinstance(decode_response(bytes(value)).failure(), Malformed)
+    assert isinstance(decode_response(encode_response(response)[: at % len(value)]).failure(), Malformed)
+
+
+def test_values_nested_beyond_measure_are_malformed() -> None:
+    head = encode_response(CompletionResponse())
+    for deep in (b"\x91" * 100_000, head[:1] + b"\x91" * 100_000, head[:5] + b"\x9a\x91\x92\x00" + b"\x91" * 100_000):
+        assert isinstance(decode_response(deep).failure(), Malformed)
