@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from llmhub.engine.retry import Retry
     from llmhub.engine.transport import Timeout
     from llmhub.hub import Hub
+    from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
     from llmhub.notebook.magic import load_ipython_extension
 
@@ -135,6 +136,7 @@ __all__ = [
     "llm",
     "load_ipython_extension",
     "plan",
+    "plots",
     "stream",
     "try_complete",
     "using",
@@ -144,9 +146,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load a public name at first use (PEP 562)."""
     home = _HOME.get(name)
-    if home is None:
+    if name == "plots":
+        value: object = importlib.import_module("llmhub.notebook.plots")
+    elif home is not None:
+        value = getattr(importlib.import_module(f"llmhub.{home}"), name)
+    else:
         raise AttributeError(f"module 'llmhub' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"llmhub.{home}"), name)
     globals()[name] = value
     return value
 

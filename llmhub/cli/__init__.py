@@ -6,6 +6,7 @@ sent; 130, interrupted. Results go to standard output, all else to standard erro
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -15,9 +16,9 @@ from typing import Final, cast
 
 from llmhub.cli.arguments import SIM, arguments
 from llmhub.cli.terminal import complain
+from llmhub.cli.wording import refusal
 from llmhub.core.errors import ConnectorError
 
-FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 PIPE_BROKE: Final = 141
@@ -43,14 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _acted(given)
 
 
-def _acted(given: object) -> int:
+def _acted(given: argparse.Namespace) -> int:
     """Run one command; what a user can put right is said in a line."""
-    command: str = given.command  # type: ignore[attr-defined] # a Namespace
-    act = importlib.import_module(f"llmhub.cli.{command}").act
-    from llmhub.cli.wording import refusal  # noqa: PLC0415 - only for what is wrong
-
+    command: str = given.command
     try:
-        code = cast("int", act(given))
+        code = cast("int", importlib.import_module(f"llmhub.cli.{command}").act(given))
         sys.stdout.flush()
     except ConnectorError as error:
         complain(command, refusal(error))

@@ -14,7 +14,7 @@ from llmhub.api import complete_table, plan
 from llmhub.cli.hubs import simulated
 from llmhub.cli.questions import MOST, TEMPLATE, questions
 from llmhub.cli.summary import count_statuses, failures, summary
-from llmhub.cli.terminal import complain, progress, say, uninterrupted
+from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint
 from llmhub.engine.retry import Retry
@@ -22,14 +22,20 @@ from llmhub.hub import Hub
 from llmhub.notebook.plots import cost_by_model, latency_ecdf, save
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import PEERS, Faults, Latency, Simulator, serving
-from llmhub.tables import files
+from llmhub.tables import files, frames
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from matplotlib.axes import Axes
 
 INTERRUPTED: Final = 130
 LONGEST: Final = 300
 """Tokens of a real answer at most."""
+
+NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothing:
+  llmhub sim --port 8000 &
+  llmhub run rows.csv answers.parquet --prompt '{column}' --model PROVIDER/MODEL \\
+      --simulator http://127.0.0.1:8000"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ def act(given: argparse.Namespace) -> int:
             hub, models = stack.enter_context(_simulated(given))
             frame["question"] = [_marked(row, text) for row, text in enumerate(frame["question"])]
         stack.enter_context(hub)
+        stack.enter_context(interruptible("demo"))
         options: Any = {"max_tokens": LONGEST} if given.real else {}
         if not given.quiet:
             say(f"{given.rows:,} questions, {len(models)} models: {given.rows * len(models):,} calls over HTTP.")
@@ -79,7 +86,7 @@ def act(given: argparse.Namespace) -> int:
             frame, TEMPLATE, model=models, hub=hub, progress=progress(quiet=given.quiet), **options
         )
     with uninterrupted():
-        written = _write(folder, frame, results)
+        written = _write(folder, frame, results, "" if given.real else "simulated: nothing was paid")
     if not given.quiet:
         _tell(results, written, simulated_run=not given.real)
     counts = count_statuses(results)
@@ -145,19 +152,26 @@ def _marked(row: int, question: str) -> str:
     return f"{question} {MARKS[row]}" if row in MARKS else question
 
 
-def _write(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table) -> list[tuple[Path, str]]:
-    """Write the tables and the plots; give what they are."""
+def _write(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, note: str) -> list[tuple[Path, str]]:
+    """Write the tables and the plots, with a note on these; give what they are."""
     table, asked = folder / "results.parquet", folder / "questions.csv"
     files.write(results, table, "--out")
-    files.write(files.frames.arrow(frame), asked, "--out")
-    cost = save(cost_by_model(results), folder / "cost.png")
-    latency = save(latency_ecdf(results), folder / "latency.png")
+    files.write(frames.arrow(frame), asked, "--out")
+    cost = save(_noted(cost_by_model(results), note), folder / "cost.png")
+    latency = save(_noted(latency_ecdf(results), note), folder / "latency.png")
     return [
         (table, f"{len(results):,} rows x {results.num_columns} columns, one a call"),
         (asked, "the questions"),
         (cost, "what each model costs"),
         (latency, "how long each takes"),
     ]
+
+
+def _noted(ax: Axes, note: str) -> Axes:
+    """Put a note at the right above a plot, in the subtitle's line."""
+    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    ax.annotate(note, (1, 1), xytext=(0, 8), ha="right", fontsize=9, style="italic", **place)
+    return ax
 
 
 def _tell(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:
@@ -172,3 +186,4 @@ def _tell(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_r
     wide = max(len(str(path)) for path, _ in written)
     for path, about in written:
         say(f"wrote {str(path).ljust(wide)}  {about}")
+    say(f"\n{NEXT}")

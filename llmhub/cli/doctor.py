@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -66,10 +66,10 @@ class Row:
 def act(given: argparse.Namespace) -> int:
     """Look around and report."""
     found = config.load()
-    if given.simulator:
-        there = endpoints(given.simulator)
+    there: Mapping[str, Endpoint] = endpoints(given.simulator) if given.simulator else {}
+    if there:
         found = replace(found, endpoints=there, use_proxy_settings=False, sources=dict.fromkeys(there, ("simulator",)))
-    rows = _rows(found)
+    rows = _rows(found, there)
     usable = any(row.usable for row in rows)
     versions = {"python": platform.python_version(), "llmhub": __version__, **_versions()}
     cache = _cache(found.cache_path)
@@ -86,8 +86,8 @@ def act(given: argparse.Namespace) -> int:
     return 0 if usable else 1
 
 
-def _rows(found: config.Settings) -> list[Row]:
-    """Look at every provider; those that could be asked are reached for."""
+def _rows(found: config.Settings, only: Collection[str]) -> list[Row]:
+    """Look at every provider, or at some; those that could be asked are reached for."""
     rows = [
         Row(
             name=name,
@@ -96,6 +96,7 @@ def _rows(found: config.Settings) -> list[Row]:
             address=_address(provider, found.endpoints.get(name, Endpoint())),
         )
         for name, provider in PROVIDERS.items()
+        if not only or name in only
     ]
     asked = {row.name: row.address for row in rows if row.ready and row.address}
     bound = Wiring(timeout=Timeout(connect_s=LONGEST_S, total_s=LONGEST_S), use_proxy_settings=found.use_proxy_settings)
@@ -127,7 +128,7 @@ def _table(rows: Sequence[Row]) -> str:
     """Write those that could be asked as a table, why they do not answer below it."""
     ready = [row for row in rows if row.ready]
     head = ("provider", "credentials", "address", "answers")
-    body = [(row.name, ", ".join(row.credentials) or "-", row.address or "-", _answer(row)) for row in ready]
+    body = [(row.name, ", ".join(row.credentials) or "none needed", row.address or "-", _answer(row)) for row in ready]
     widths = [max(len(cells[at]) for cells in (head, *body)) for at in range(3)]
     lines = [
         "  ".join([*(cell.ljust(wide) for cell, wide in zip(cells[:3], widths, strict=True)), cells[3]])
@@ -171,7 +172,7 @@ def _versions() -> dict[str, str]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "missing"
+            found[name] = "not installed"
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmhub.api import complete_table
 from llmhub.cli.hubs import hub_of, options_of
 from llmhub.cli.summary import count_statuses, failures, summary
-from llmhub.cli.terminal import complain, progress, say, uninterrupted
+from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables import files, frames
 from llmhub.tables.prompts import parse
@@ -32,7 +32,7 @@ def act(given: argparse.Namespace) -> int:
     files.expect_writable(files.joined_schema(kept, RESULTS, given.prefix), given.output, "OUTPUT")
     if not parse(given.prompt).fields and len(source) > 1:
         complain("run", f"note: the prompt names no column, so all {len(source):,} rows ask the same; write {{column}}")
-    with hub_of(given) as hub:
+    with hub_of(given) as hub, interruptible("run"):
         results = complete_table(
             source,
             given.prompt,
@@ -60,6 +60,8 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
         say(summary(results))
         if not held:
             say(f"\nWrote {len(results):,} rows to {given.output}")
+    if counts["skipped"]:
+        complain("run", f"note: {counts['skipped']:,} rows were not asked: the prompt needs a value that they lack")
     if failed:
         complain("run", failures(results))
     if held:

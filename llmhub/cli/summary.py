@@ -58,9 +58,8 @@ def summary(results: pa.Table) -> str:
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     name, *cells = row
-    return "  ".join(
-        [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
-    )
+    right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+    return "  ".join([name.ljust(widths[0]), *right])
 
 
 def _whole(tallies: Sequence[Tally]) -> Tally:

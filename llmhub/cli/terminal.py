@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from llmhub.engine.run import Progress
@@ -19,9 +20,10 @@ def say(text: str) -> None:
 
 
 def complain(command: str, text: str) -> None:
-    """Write a message that is no result."""
+    """Write a message that is no result; a line break before it leaves the line of the progress alone."""
+    said = text.lstrip("\n")
     with suppress(BrokenPipeError):
-        sys.stderr.write(f"llmhub {command}: {text}\n")
+        sys.stderr.write(f"{text[: len(text) - len(said)]}llmhub {command}: {said}\n")
 
 
 def progress(*, quiet: bool) -> bool | Callable[[Progress], None]:
@@ -41,13 +43,43 @@ def progress(*, quiet: bool) -> bool | Callable[[Progress], None]:
 
 
 @contextmanager
+def interruptible(command: str) -> Iterator[None]:
+    """Say, when the interrupt key is pressed during a run, what happens now and what pressing it again does."""
+    pressed = 0
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed <= len(NOTICES):
+            complain(command, NOTICES[pressed - 1])
+        signal.default_int_handler(signum, frame)
+
+    with _on_interrupt(interrupt):
+        yield
+
+
+NOTICES: Final = (
+    "\nstopping: nothing more is sent, what is under way may finish; once more cuts it off",
+    "\ncutting off what is under way",
+)
+
+
+@contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold the interrupt key off while what is paid for is being written; what was pressed is forgotten."""
-    if threading.current_thread() is not threading.main_thread():
+    with _on_interrupt(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _on_interrupt(act: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Answer the interrupt key in a way of one's own, where it would raise ``KeyboardInterrupt`` else."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    before: Any = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, act)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,26 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from llmhub.cli.arguments import ANSWER, RUN
 from llmhub.core.errors import ConnectorError
 
-OPTIONS: Final = frozenset(
-    [
-        "model",
-        "prompt",
-        "prefix",
-        "cache",
-        "concurrency",
-        "n",
-        "system",
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "stop",
-        "seed",
-        "unsupported",
-        "stream",
-    ]
-)
+OPTIONS: Final = frozenset({"model", "prompt", "prefix", "cache", *ANSWER, *RUN})
 """Parameters that are options here."""
 PATHS: Final = (("endpoints[", "--base-url"), ("limits[", "--rpm"))
 WORDS: Final = (
@@ -55,5 +39,5 @@ def refusal(error: ConnectorError) -> str:
     path = value.path.removeprefix("$.")
     where = next((option for start, option in PATHS if path.startswith(start)), path)
     where = f"--{where.replace('_', '-')}" if where in OPTIONS else where
-    who = "" if value.provider in {"", "llmhub"} or where == "--model" else f"{value.provider}: "
+    who = "" if not value.provider or where == "--model" else f"{value.provider}: "
     return f"{where}: {who}{said}" if where else f"{who}{said}"

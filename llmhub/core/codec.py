@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from zlib import crc32
 
 import msgspec
 from returns.result import Failure, Result, Success
@@ -166,6 +167,8 @@ _NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
 _HEAD: Final = bytes([VALUE_VERSION])
+CHECKSUM: Final = 4
+"""Bytes of a stored response's checksum."""
 
 
 def stored(
@@ -212,8 +215,9 @@ def response_of(kept: StoredResponse) -> CompletionResponse:
 
 
 def pack(kept: StoredResponse) -> bytes:
-    """Give the bytes of a kept response: a version byte, then MessagePack."""
-    return _HEAD + _ENCODER.encode(kept)
+    """Give the bytes of a kept response: a version byte, a checksum (CRC-32, big-endian), then MessagePack."""
+    body = _ENCODER.encode(kept)
+    return _HEAD + crc32(body).to_bytes(CHECKSUM, "big") + body
 
 
 def unpack(value: bytes) -> Result[StoredResponse, LLMError]:
@@ -222,11 +226,14 @@ def unpack(value: bytes) -> Result[StoredResponse, LLMError]:
         return Failure(
             Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}")
         )
+    body = memoryview(value)[1 + CHECKSUM :]
+    if crc32(body) != int.from_bytes(value[1 : 1 + CHECKSUM], "big"):
+        return Failure(Malformed(message="damaged stored response: checksum mismatch"))
     try:
-        kept = _DECODER.decode(memoryview(value)[1:])
+        kept = _DECODER.decode(body)
         if not isinstance(kept.parts, str):
             response_of(kept)
-    except (msgspec.DecodeError, TypeError, ValueError, IndexError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError, IndexError, RecursionError) as error:
         return Failure(Malformed(message=f"damaged stored response: {error}"))
     return Success(kept)
 
@@ -257,7 +264,8 @@ def _stored(part: Part) -> StoredPart:
     """Write a part as the number of its kind and its fields."""
     fields = tuple(getattr(part, name) for name in part.__dataclass_fields__)
     if isinstance(part, ToolResult) and not isinstance(part.content, str):
-        fields = (part.id, [_stored(piece) for piece in part.content], part.name, part.is_error)
+        pieces = [(piece.kind, piece.fields) for piece in map(_stored, part.content)]
+        fields = (part.id, pieces, part.name, part.is_error)
     return StoredPart(_NUMBERS[type(part)], fields)
 
 
@@ -268,13 +276,21 @@ def parts_of(kept: Iterable[StoredPart]) -> tuple[Part, ...]:
 
 def _part(number: int, fields: Sequence[Any]) -> Part:
     """Make one part again; what cannot be one raises ``ValueError`` or ``TypeError``."""
-    kind = KINDS[number]
-    if kind is ToolResult and not isinstance(fields[1], str):
+    kind = KINDS[number] if number >= 0 else None
+    if kind is ToolResult:
         call, content, name, is_error = fields
-        pieces = tuple(_part(inner, held) for inner, held in content)
-        if not all(isinstance(piece, (Text, Image)) for piece in pieces):
-            raise ValueError("a tool result of other parts than text and images")
-        return ToolResult(call, pieces, name, is_error)  # type: ignore[arg-type]
-    if not all(isinstance(value, (str, bool)) for value in fields):
+        if not (isinstance(call, str) and isinstance(name, str) and isinstance(is_error, bool)):
+            raise ValueError("a field of a tool result is of another type")
+        return ToolResult(call, content if isinstance(content, str) else _pieces(content), name, is_error)
+    if kind is None or not all(isinstance(value, str) for value in fields):
         raise ValueError("a field of a part is no text")
     return kind(*fields)
+
+
+def _pieces(content: Iterable[tuple[int, Sequence[Any]]]) -> tuple[Text | Image, ...]:
+    """Make a tool result's content again."""
+    parts = [_part(number, fields) for number, fields in content]
+    pieces = tuple(part for part in parts if isinstance(part, (Text, Image)))
+    if len(pieces) < len(parts):
+        raise ValueError("a tool result of other parts than text and images")
+    return pieces

@@ -25,10 +25,13 @@ class _Failure:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        where = f" at {self.path}" if self.path else ""
+        # A path into a request or a reply says where; any other is the argument that is wrong, and comes first.
+        inside = self.path.startswith("$")
+        argument = f"{self.path}: " if self.path and not inside else ""
+        where = f" at {self.path}" if inside else ""
         status = f" ({self.status})" if self.status is not None else ""
         who = f"{self.provider}: " if self.provider else ""
-        return f"{who}{self.message or type(self).__name__}{where}{status}"
+        return f"{who}{argument}{self.message or type(self).__name__}{where}{status}"
 
 
 class InvalidRequest(_Failure):

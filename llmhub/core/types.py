@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -208,10 +209,12 @@ class CompletionRequest:
         """Bring equal values to one form, so that equal requests have equal keys."""
         for name in FLOATS:
             value = getattr(self, name)
-            if type(value) is int:
-                object.__setattr__(self, name, float(value))
-            elif value == 0.0 and value is not None:
-                object.__setattr__(self, name, 0.0)
+            if value is not None and (type(value) is not float or value == 0.0) and isinstance(value, Real):
+                object.__setattr__(self, name, float(value) or 0.0)
+        for name in INTS:
+            value = getattr(self, name)
+            if value is not None and type(value) is not int and isinstance(value, Integral):
+                object.__setattr__(self, name, int(value))
         stop: object = self.stop
         if type(stop) is not tuple:
             object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(self.stop))
@@ -222,6 +225,7 @@ class CompletionRequest:
 
 
 FLOATS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+INTS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ class Limit:
     burst
         Share of a minute's allowance that may be used at once (0..1). What may burst is taken off the
         steady rate, so that any 60 s see at most the allowance, whichever window the server counts in.
+        Above 0.1 it is not: that is for a server which itself permits such bursts.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def bucket(per_minute: float, burst: float) -> TokenBucket:
     TokenBucket(rate_s=19.8, capacity=12.0)
     """
     capacity = max(1.0, per_minute * burst)
-    # An allowance of very few a minute is spaced evenly: taking its burst off would leave next to nothing.
+    # A tenth is taken off at most: of very few a minute, a burst of one would leave next to nothing.
     steady = max(per_minute - capacity, per_minute * 0.9)
     return TokenBucket(rate_s=steady / MINUTE_S, capacity=capacity)
 
@@ -106,7 +107,11 @@ def give(level: Level, amount: float) -> Level:
 
 
 class Gate:
-    """The buckets of one limit and the time before which nobody may go."""
+    """The buckets of one limit, and a clock of its own that stands still while it is closed.
+
+    So slots that were booked move back together when it closes: order and rate hold, and nobody storms in when it
+    opens again.
+    """
 
     def __init__(self, limit: Limit, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -116,7 +121,8 @@ class Gate:
         ]
         now = clock()
         self._levels = [Level(kind.capacity if kind else 0.0, now) for kind in self._kinds]
-        self._closed_until = 0.0
+        self._closed_until = now
+        self._stood_s = 0.0
 
     @property
     def counts_tokens(self) -> bool:
@@ -126,15 +132,17 @@ class Gate:
     async def wait(self, tokens: float) -> float:
         """Wait for a slot for one request of ``tokens``; give the seconds waited."""
         start = self._clock()
+        now = max(start, self._closed_until) - self._stood_s
         wait = 0.0
         for at, (kind, cost) in enumerate(zip(self._kinds, (1.0, tokens), strict=True)):
             if kind is not None:
-                self._levels[at], needed = take(kind, self._levels[at], start, cost)
+                self._levels[at], needed = take(kind, self._levels[at], now, cost)
                 wait = max(wait, needed)
-        go = start + wait
-        while (until := max(go, self._closed_until)) > (now := self._clock()):  # noqa: ASYNC110 - it waits for a time
-            await asyncio.sleep(until - now)
-        return max(0.0, self._clock() - start) if until > start else 0.0
+        waited = start
+        while (due := now + wait + self._stood_s) > waited:
+            await asyncio.sleep(due - waited)
+            waited = self._clock()
+        return waited - start
 
     def settle(self, booked: float, used: float) -> None:
         """Correct what a call was thought to take to what it took."""
@@ -143,7 +151,10 @@ class Gate:
 
     def close_for(self, seconds: float) -> None:
         """Let nobody through for a while: the provider said when to come back."""
-        self._closed_until = max(self._closed_until, self._clock() + seconds)
+        begin, until = max(self._clock(), self._closed_until), self._clock() + seconds
+        if until > begin:
+            self._closed_until = until
+            self._stood_s += until - begin
 
 
 def limited(gate: Gate) -> Middleware:
@@ -171,10 +182,12 @@ def _learn(gate: Gate, answer: Answer, booked: int) -> None:
         return
     error = answer.outcome.failure()
     pause = retry_after_s(error)
-    if isinstance(error, RateLimited) and pause:
+    if isinstance(error, RateLimited) and pause and pause <= LONGEST_PAUSE_S:
         gate.close_for(pause)
 
 
+LONGEST_PAUSE_S: Final = 300.0
+"""Who asks to be left alone for longer, until tomorrow say, refuses: each call may hear that, and none waits for it."""
 USUAL_ANSWER: Final = 256
 """Tokens an answer is thought to take when the request does not bound it."""
 

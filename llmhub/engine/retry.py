@@ -23,11 +23,11 @@ class Retry:
     attempts
         Requests sent for one call at most, the first included.
     base_s, cap_s
-        The delay before the n-th retry is drawn from 0 to ``base_s * 2**(n-1)``, at most ``cap_s``.
+        The delay before the n-th retry is ``base_s * 2**(n-1)``, at most ``cap_s``, less a random share of it.
     deadline_s
         No retry is begun that could not start within this many seconds of the first attempt.
     jitter
-        Share of the delay that is drawn at random (0..1).
+        The largest share of a delay that is left to chance (0..1).
 
     Examples
     --------
@@ -55,8 +55,8 @@ def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | 
 
     Notes
     -----
-    Law: the delay is at least what the provider asked for (``retry_after_s``), and at most ``cap_s`` or
-    that, whichever is more.
+    Law: the delay is at most ``cap_s``; where the provider asked for one (``retry_after_s``), it is at least
+    that, and at most ``base_s`` more.
 
     Examples
     --------

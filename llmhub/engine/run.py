@@ -29,6 +29,8 @@ Item: TypeAlias = tuple[int, bytes, Callable[[str], Call], str]
 Settled: TypeAlias = Answer | StoredResponse
 """What answered a row: a call of this run, or what a store had kept."""
 
+TOGETHER: Final = 8
+"""Workers begun in one turn of the loop."""
 CHUNK: Final = 512
 """Items planned and looked up at a time."""
 FLUSH_S: Final = 0.02
@@ -157,6 +159,9 @@ class _Run:
             self.workers.add(worker)
             worker.add_done_callback(self.workers.discard)
 
+    def _vacant(self) -> int:
+        return self.job.concurrency - len(self.workers)
+
     async def _work(self) -> None:
         while (taken := await self._next()) is not None:
             (position, key, make, text), since = taken
@@ -196,8 +201,10 @@ class _Run:
                 missing = await self._look_up(self._first_of(chunk))
                 now = time.perf_counter()
                 self.pending.extend((item, now) for item in missing)
-                self._hire(min(self.job.concurrency - len(self.workers), len(self.pending)))
-                await asyncio.sleep(0)
+                while not self.stop.asked and (wanted := min(self._vacant(), len(self.pending))) > 0:
+                    # A few at a time, so that the first are on the wire before the last are begun.
+                    self._hire(min(wanted, TOGETHER))
+                    await asyncio.sleep(0)
 
     def _first_of(self, chunk: Sequence[Item]) -> list[Item]:
         """Keep the items that ask something new; an equal one follows the first."""

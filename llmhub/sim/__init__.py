@@ -19,7 +19,7 @@ from llmhub.sim.latency import Latency
 from llmhub.sim.limits import Limit
 from llmhub.sim.peers import PEERS
 from llmhub.sim.server import Running, running, start
-from llmhub.sim.serving import Served, base_url, endpoints, serving
+from llmhub.sim.serving import Served, base_url, endpoints, serve, serving
 from llmhub.sim.settings import Simulator
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "base_url",
     "endpoints",
     "running",
+    "serve",
     "serving",
     "start",
 ]

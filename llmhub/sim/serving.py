@@ -57,6 +57,8 @@ class Served:
     url: str
     _running: Running
     _loop: asyncio.AbstractEventLoop
+    _stopped: asyncio.Event
+    _thread: threading.Thread
 
     @property
     def settings(self) -> Simulator:
@@ -87,11 +89,53 @@ class Served:
         """Change what goes wrong from now on."""
         self._do(lambda: self._running.fail(faults))
 
+    def stop(self) -> None:
+        """Stop serving and wait until it has; a second call does nothing."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopped.set)
+            self._thread.join()
+
     def _do(self, act: Callable[[], Any]) -> Any:
         """Do something in the simulator's own thread."""
         done: Future[Any] = Future()
         self._loop.call_soon_threadsafe(lambda: done.set_result(act()))
         return done.result()
+
+
+def serve(settings: Simulator = Simulator()) -> Served:  # noqa: B008 - a frozen value
+    """Run a simulator in a thread until it is stopped, or the process ends: the form for a notebook's cells.
+
+    Examples
+    --------
+    >>> simulator = serve(Simulator(seed=7))
+    >>> simulator.counts()["requests"]
+    0
+    >>> simulator.stop()
+
+    Raises
+    ------
+    OSError
+        When the address cannot be listened on.
+    """
+    ready: Future[Served] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with running(settings) as simulator:
+            ready.set_result(Served(simulator.url, simulator, asyncio.get_running_loop(), stop, thread))
+            await stop.wait()
+
+    def thread_main() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as wrong:
+            if ready.done():
+                raise
+            ready.set_exception(wrong)
+
+    thread = threading.Thread(target=thread_main, name="llmhub-sim", daemon=True)
+    thread.start()
+    return ready.result()
 
 
 @contextlib.contextmanager
@@ -103,33 +147,9 @@ def serving(settings: Simulator = Simulator()) -> Iterator[Served]:  # noqa: B00
     >>> with serving(Simulator(seed=7)) as simulator:
     ...     simulator.counts()["requests"]
     0
-
-    Raises
-    ------
-    OSError
-        When the address cannot be listened on.
     """
-    ready: Future[tuple[Served, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with running(settings) as simulator:
-            ready.set_result((Served(simulator.url, simulator, asyncio.get_running_loop()), stop))
-            await stop.wait()
-
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as wrong:
-            if ready.done():
-                raise
-            ready.set_exception(wrong)
-
-    thread = threading.Thread(target=run, name="llmhub-sim", daemon=True)
-    thread.start()
-    served, stop = ready.result()
+    served = serve(settings)
     try:
         yield served
     finally:
-        served._loop.call_soon_threadsafe(stop.set)  # noqa: SLF001 - its own module
-        thread.join()
+        served.stop()

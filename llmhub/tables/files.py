@@ -59,7 +59,7 @@ def read(path: Path, argument: str) -> pa.Table:
             raise _wrong(argument, path, f"cannot be read: {error.strerror or error}") from error
         said = _first_line(error)
         found = _found(path)
-        mismatch = f"its extension says {form.name}, but it holds {found}" if found else f"is no good {form.name}"
+        mismatch = f"its extension says {form.name}, but it holds {found}" if found else f"is no readable {form.name}"
         remedy = "; give it the extension of what it is, or convert it" if found else ""
         raise _wrong(argument, path, f"{mismatch} ({said}){remedy}") from error
     names = table.column_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from llmhub.core.cost import cost
 from llmhub.core.types import Usage
 from llmhub.providers.prices import price
 from llmhub.tables.prompts import Ask, Questions
-from llmhub.tables.tokens import count_tokens
+from llmhub.tables.tokens import EstimateWarning, count_tokens
 from llmhub.tables.vocabulary import Vocabularies
 
 USUAL_ANSWER: Final = 256
@@ -116,7 +117,10 @@ def _model(
     sent = [text for key, text in texts.items() if key not in held]
     rows = questions.size * questions.samples
     skipped = sum(questions.skipped) * questions.samples
-    counted = count_tokens([*sent, *_preamble(ask)], ask.target.model, vocabularies)
+    with warnings.catch_warnings():
+        # The plan says itself which counts are estimates.
+        warnings.simplefilter("ignore", EstimateWarning)
+        counted = count_tokens([*sent, *_preamble(ask)], ask.target.model, vocabularies)
     system = sum(counted.tokens[len(sent) :])
     input_tokens = sum(counted.tokens[: len(sent)]) + system * len(sent)
     output_tokens = len(sent) * (ask.request.max_tokens or USUAL_ANSWER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,10 +29,13 @@ class Template:
         Columns it names, each once.
     render
         Values of those columns, in that order, to the text.
+    formats
+        Whether it formats values, which not every value may take.
     """
 
     fields: tuple[str, ...]
     render: Callable[[tuple[Any, ...]], str]
+    formats: bool = False
 
 
 def parse(template: Any) -> Template:
@@ -63,7 +67,7 @@ def parse(template: Any) -> Template:
                 InvalidRequest(path="prompt", message=f"{template!r}: {{{name}}} names no column; write {{column}}")
             )
     if any(spec or conversion for _, _, spec, conversion in pieces):
-        return Template(fields, partial(_formatted, tuple(pieces), fields))
+        return Template(fields, partial(_formatted, tuple(pieces), fields), formats=True)
     places = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
     order = [fields.index(name) for _, name, _, _ in pieces if name is not None]
     if order == list(range(len(fields))):
@@ -80,7 +84,11 @@ def _formatted(
         said.append(text)
         if name is not None:
             value = values[fields.index(name)]
-            said.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
+            try:
+                said.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
+            except (ValueError, TypeError) as bad:
+                wrong = f"{{{name}:{spec}}} cannot format {value!r}, which is {type(value).__name__}: {bad}"
+                raise InvalidRequestError(InvalidRequest(path="prompt", message=wrong)) from bad
     return "".join(said)
 
 
@@ -190,13 +198,17 @@ def of_frame(frame: Any, prompt: str, asks: Sequence[Ask], samples: int) -> Ques
     Raises
     ------
     InvalidRequestError
-        A field of the template is no column.
+        A field of the template is no column, or a value cannot be formatted as the template says.
     """
     template = parse(prompt)
     source = frames.arrow(frame)
     frames.expect_columns(template.fields, source, "prompt")
     columns = [frames.column(source, name) for name in template.fields]
-    return Questions(columns, len(source), template, tuple(asks), samples)
+    questions = Questions(columns, len(source), template, tuple(asks), samples)
+    if template.formats:
+        # All of them are tried before any is sent.
+        deque(questions.texts(), maxlen=0)
+    return questions
 
 
 def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:

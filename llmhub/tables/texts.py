@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from datetime import date, time
 from decimal import Decimal
 from typing import Any, Final
 
@@ -63,24 +65,29 @@ def plain(value: Any) -> Any:
     >>> plain([datetime(2026, 11, 22, tzinfo=UTC), float("nan"), Decimal("1.50")])
     ['2026-11-22T00:00:00Z', None, '1.50']
     """
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Decimal():
-            return format(value, "f")
-        case bytes():
-            return value.hex()
-        case dict():
-            return {str(key): plain(each) for key, each in value.items()}
-        case list() | tuple():
-            return [plain(each) for each in value]
-        case _ if hasattr(value, "isoformat"):
-            said: str = value.isoformat()
-            return said.removesuffix("+00:00") + "Z" if said.endswith("+00:00") else said
-        case _:
-            return str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    for kind, form in FORMS:
+        if isinstance(value, kind):
+            return form(value)
+    return str(value)
+
+
+def _time(value: date | time) -> str:
+    """Write a time as ISO 8601 does, UTC as Z."""
+    said = value.isoformat()
+    return f"{said.removesuffix('+00:00')}Z" if said.endswith("+00:00") else said
+
+
+FORMS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...]] = (
+    (float, lambda value: value if math.isfinite(value) else None),
+    (Decimal, lambda value: format(value, "f")),
+    (bytes, bytes.hex),
+    (dict, lambda value: {str(key): plain(each) for key, each in value.items()}),
+    ((list, tuple), lambda value: [plain(each) for each in value]),
+    ((date, time), _time),
+)
+"""What becomes of values that JSON does not take as they are; a datetime is a date, too."""
 
 
 def line(row: dict[str, Any]) -> bytes:

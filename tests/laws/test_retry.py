@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from llmhub.core.errors import (
+    AuthFailed,
+    Cancelled,
+    LLMError,
+    Malformed,
+    Overloaded,
+    RateLimited,
+    ServerError,
+    TimedOut,
+    is_transient,
+)
+from llmhub.core.types import CompletionResponse
+from llmhub.engine.call import Answer, Call
+from llmhub.engine.retry import NO_RETRY, Retry, delay, retried
+
+CALL: Any = object()
+OK = Success(CompletionResponse())
+policies = st.builds(
+    Retry,
+    attempts=st.integers(1, 9),
+    base_s=st.floats(0, 10),
+    cap_s=st.floats(0, 60),
+    jitter=st.floats(0, 1),
+)
+transient = st.builds(RateLimited, retry_after_s=st.none() | st.floats(0, 1e5))
+draws = st.floats(0, 1)
+
+
+# Delays
+
+
+@given(policies, st.integers(1, 10), transient, draws)
+def test_a_delay_is_at_least_what_was_asked_and_bounded(
+    policy: Retry, attempt: int, error: LLMError, draw: float
+) -> None:
+    pause = delay(policy, attempt, error, draw)
+    asked = error.retry_after_s
+    if attempt >= policy.attempts:
+        assert pause is None
+    elif asked is None:
+        assert pause is not None
+        assert 0 <= pause <= policy.cap_s
+    else:
+        assert pause is not None
+        assert asked <= pause <= asked + policy.base_s
+
+
+@given(policies, st.integers(1, 8), draws)
+def test_without_a_wish_the_delay_doubles_up_to_its_cap(policy: Retry, attempt: int, draw: float) -> None:
+    policy = Retry(attempts=99, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
+    first, later = (delay(policy, n, ServerError(), draw) for n in (attempt, attempt + 1))
+    assert first is not None
+    assert later is not None
+    assert later == pytest.approx(min(2 * first, policy.cap_s * (1 - policy.jitter * draw)))
+
+
+@given(policies, st.integers(1, 10_000), draws)
+def test_a_delay_is_a_number_however_often_it_failed(policy: Retry, attempt: int, draw: float) -> None:
+    policy = Retry(attempts=10**6, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
+    pause = delay(policy, attempt, Overloaded(), draw)
+    assert pause is not None
+    assert 0 <= pause <= policy.cap_s
+
+
+@pytest.mark.parametrize("error", [AuthFailed(), Malformed(), Cancelled(), ServerError(should_retry=False)])
+def test_what_lasts_is_not_tried_again(error: LLMError) -> None:
+    assert delay(Retry(), 1, error, 0.5) is None
+
+
+def test_the_providers_word_makes_a_lasting_error_worth_another_try() -> None:
+    assert delay(Retry(jitter=0), 1, AuthFailed(should_retry=True), 0.5) == 0.5
+
+
+def test_many_who_were_told_the_same_time_do_not_come_at_once() -> None:
+    pauses = [delay(Retry(), 1, RateLimited(retry_after_s=7.0), draw / 10) for draw in range(10)]
+    assert len(set(pauses)) == 10
+
+
+# The middleware, in virtual time
+
+
+class Provider:
+    """Answers with one outcome after the other, each after ``took_s``."""
+
+    def __init__(self, clock: Callable[[], float], outcomes: Sequence[Any], took_s: float = 1.0) -> None:
+        self.clock, self.outcomes, self.took_s = clock, outcomes, took_s
+        self.sent_at: list[float] = []
+
+    async def send(self, call: Call) -> Answer:
+        self.sent_at.append(self.clock())
+        await asyncio.sleep(self.took_s)
+        outcome = self.outcomes[min(len(self.sent_at), len(self.outcomes)) - 1]
+        return Answer(
+            outcome, latency_s=self.took_s, total_s=self.took_s, attempts=1, started_at=1000.0 + self.sent_at[-1]
+        )
+
+
+def sent(
+    virtual: Any, policy: Retry, *outcomes: Any, took_s: float = 1.0, draw: float = 0.0
+) -> tuple[Answer, Provider]:
+    async def work(clock: Callable[[], float]) -> tuple[Answer, Provider]:
+        provider = Provider(clock, outcomes, took_s)
+        return await retried(policy, clock, lambda: draw)(provider.send)(CALL), provider
+
+    done: tuple[Answer, Provider] = virtual.run(work)
+    return done
+
+
+def test_a_success_is_handed_through_as_it_is(virtual: Any) -> None:
+    answer, provider = sent(virtual, Retry(), OK)
+    assert (answer.attempts, answer.total_s, answer.rate_wait_s, provider.sent_at) == (1, 1.0, None, [0.0])
+
+
+def test_attempts_are_counted_and_time_is_that_of_all_of_them(virtual: Any) -> None:
+    failed = Failure(ServerError())
+    answer, provider = sent(virtual, Retry(base_s=2.0, jitter=0), failed, failed, OK)
+    assert provider.sent_at == [0.0, 3.0, 8.0]
+    assert answer.outcome is OK
+    assert answer.attempts == 3
+    assert answer.total_s == 9.0
+    assert answer.latency_s == 1.0
+    assert answer.started_at == 1000.0
+
+
+@given(policy=policies, draw=draws)
+def test_a_call_that_always_fails_is_sent_as_often_as_the_policy_says(virtual: Any, policy: Retry, draw: float) -> None:
+    answer, provider = sent(virtual, policy, Failure(TimedOut()), took_s=0.0, draw=draw)
+    assert len(provider.sent_at) == answer.attempts <= policy.attempts
+    assert answer.outcome == Failure(TimedOut())
+    assert provider.sent_at[-1] <= policy.deadline_s
+    if provider.sent_at[-1] + policy.cap_s <= policy.deadline_s:
+        assert answer.attempts == policy.attempts
+
+
+def test_no_retry_sends_once(virtual: Any) -> None:
+    assert sent(virtual, NO_RETRY, Failure(ServerError()))[1].sent_at == [0.0]
+
+
+@pytest.mark.parametrize("error", [AuthFailed(), Malformed(), ServerError(should_retry=False)])
+def test_a_lasting_error_is_sent_once(virtual: Any, error: LLMError) -> None:
+    assert not is_transient(error)
+    answer, provider = sent(virtual, Retry(), Failure(error), OK)
+    assert (answer.outcome, provider.sent_at) == (Failure(error), [0.0])
+
+
+def test_a_lasting_error_after_a_passing_one_ends_it(virtual: Any) -> None:
+    answer, provider = sent(virtual, Retry(jitter=0), Failure(Overloaded()), Failure(AuthFailed()), OK)
+    assert answer.outcome == Failure(AuthFailed())
+    assert len(provider.sent_at) == answer.attempts == 2
+
+
+def test_what_was_asked_is_waited(virtual: Any) -> None:
+    assert sent(virtual, Retry(jitter=0), Failure(RateLimited(retry_after_s=7.0)), OK)[1].sent_at == [0.0, 8.0]
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun(virtual: Any) -> None:
+    policy = Retry(deadline_s=10.0, jitter=0)
+    within = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.0)), OK)
+    beyond = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.1)), OK)
+    assert within[1].sent_at == [0.0, 10.0]
+    assert beyond[1].sent_at == [0.0]
+    assert beyond[0].outcome == Failure(RateLimited(retry_after_s=9.1))
+    assert beyond[0].total_s == 1.0
+
+
+def test_waiting_for_a_limit_counts_over_all_attempts(virtual: Any) -> None:
+    async def work(clock: Callable[[], float]) -> Answer:
+        outcomes = [Failure(ServerError()), OK]
+
+        async def send(call: Call) -> Answer:
+            return Answer(outcomes.pop(0), rate_wait_s=2.0, total_s=3.0, attempts=1)
+
+        return await retried(Retry(jitter=0), clock, lambda: 0.0)(send)(CALL)
+
+    answer = virtual.run(work)
+    assert answer.rate_wait_s == 4.0
