@@ -20,6 +20,7 @@ from llmhub.core.provider import Endpoint
 from llmhub.engine.retry import Retry
 from llmhub.hub import Hub
 from llmhub.notebook.plots import cost_by_model, latency_ecdf, save
+from llmhub.notebook.writing import usd as money
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import PEERS, Faults, Latency, Simulator, serving
 from llmhub.tables import files, frames
@@ -80,7 +81,7 @@ def act(given: argparse.Namespace) -> int:
         stack.enter_context(interruptible("demo"))
         options: Any = {"max_tokens": LONGEST} if given.real else {}
         if not given.quiet:
-            say(f"{given.rows:,} questions, {len(models)} models: {given.rows * len(models):,} calls over HTTP.")
+            say(f"{given.rows:,} questions x {len(models)} models = {given.rows * len(models):,} calls over HTTP.")
             say(_said(given, hub, frame, models))
         results = complete_table(
             frame, TEMPLATE, model=models, hub=hub, progress=progress(quiet=given.quiet), **options
@@ -143,8 +144,9 @@ def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]
             "Simulated providers on loopback: nothing leaves this machine and nothing is paid. The costs below\n"
             "are what the real models would charge for such token counts. (--real asks the real ones.)\n"
         )
+    # The price of every answer at its longest.
     usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=LONGEST).usd
-    cost = "what that costs is not known" if usd is None else f"it costs ${usd:.2f} at most"
+    cost = "what that costs is not known" if usd is None else f"it costs {money(float(usd))} at most"
     return f"Real providers: {', '.join(models)}; {cost}.\n"
 
 

@@ -6,7 +6,7 @@ The state of a builder is a type parameter: `NoModel`, `WithModel` or `Ready`. m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -86,8 +86,12 @@ def builder() -> RequestBuilder[NoModel]:
     return RequestBuilder()
 
 
-def messages_of(messages: str | Sequence[str | Message | Mapping[str, object]]) -> tuple[Message, ...]:
+def messages_of(
+    messages: str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]],
+) -> tuple[Message, ...]:
     """Read messages as people write them: strings, `Message`s, or mappings with ``role`` and ``content``.
+
+    One that stands alone is the whole conversation.
 
     Examples
     --------
@@ -99,12 +103,12 @@ def messages_of(messages: str | Sequence[str | Message | Mapping[str, object]]) 
     InvalidRequestError
         For anything else, naming which message.
     """
-    return tuple(
-        _message(message, at) for at, message in enumerate([messages] if isinstance(messages, str) else messages)
-    )
+    if isinstance(messages, (str, Message, Mapping)) or not hasattr(messages, "__iter__"):
+        return (_message(messages, 0),)
+    return tuple(_message(message, at) for at, message in enumerate(messages))
 
 
-def _message(message: str | Message | Mapping[str, object], at: int) -> Message:
+def _message(message: object, at: int) -> Message:
     if isinstance(message, Message):
         return message
     if isinstance(message, str):
@@ -114,7 +118,7 @@ def _message(message: str | Message | Mapping[str, object], at: int) -> Message:
         if isinstance(content, str) or (
             isinstance(content, (list, tuple)) and all(isinstance(part, Part) for part in content)
         ):
-            return Message(message["role"], content)  # type: ignore[arg-type]
+            return Message(message["role"], content)
     raise InvalidRequestError(
         InvalidRequest(
             path=f"$.messages[{at}]",

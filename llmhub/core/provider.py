@@ -80,7 +80,7 @@ class HttpReply:
     received_at: float = 0.0
 
     def header(self, name: str) -> str:
-        """Give a header by name without regard to case; empty when absent.
+        """Give a header by name without regard to case; empty when absent, and a question mark for what is no text.
 
         Examples
         --------
@@ -88,10 +88,10 @@ class HttpReply:
         '2'
         """
         value = self.headers.get(name)
-        if value is not None:
-            return value
-        wanted = name.lower()
-        return next((value for key, value in self.headers.items() if key.lower() == wanted), "")
+        if value is None:
+            wanted = name.lower()
+            value = next((value for key, value in self.headers.items() if key.lower() == wanted), "")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +181,8 @@ class Provider:
         Environment variables, any one group of which lets it be used; empty when it needs no key.
     request_id
         Header that carries the provider's id of a call.
+    signs
+        Whether what ``authorize`` adds depends on the body or the time; if not, it is asked once for many requests.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Provider:
     refuse: Callable[[Endpoint, CompletionRequest], LLMError | None] = _allowed
     needs: tuple[tuple[str, ...], ...] = ()
     request_id: str = "x-request-id"
+    signs: bool = True
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -274,10 +277,9 @@ def prepare(
         payload = merged(payload, request.extra)
     try:
         body = _ENCODER.encode(payload)
-    except (TypeError, ValueError) as bad:
-        return Failure(
-            InvalidRequest(path="$.extra", provider=provider.name, message=f"not representable as JSON: {bad}")
-        )
+    except NO_JSON as bad:
+        path = "$.messages" if _has_json(request.extra) else "$.extra"
+        return Failure(InvalidRequest(path=path, provider=provider.name, message=f"not representable as JSON: {bad}"))
     bare = HttpRequest(
         method="POST",
         url=provider.locate(endpoint, request, stream),
@@ -286,6 +288,18 @@ def prepare(
         dropped=tuple(dropped),
     )
     return Success(provider.authorize(endpoint, bare, now))
+
+
+NO_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What is raised for a value that has no JSON form."""
+
+
+def _has_json(value: object) -> bool:
+    try:
+        _ENCODER.encode(value)
+    except NO_JSON:
+        return False
+    return True
 
 
 def _droppable(request: CompletionRequest, error: LLMError) -> str:

@@ -93,8 +93,10 @@ def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream
     def whole(text: str, now: float) -> Result[HttpRequest, LLMError]:
         return prepare(provider, endpoint, ask(text), now, stream=stream)
 
-    # Prepared without credentials, which are added to each request: a signature covers the body.
-    probe = prepare(replace(provider, authorize=_unsigned), endpoint, ask(MARK), 0.0, stream=stream)
+    # A signature covers the body, so it is added to each request; a key is added once.
+    signs = provider.signs
+    once = replace(provider, authorize=_unsigned) if signs else provider
+    probe = prepare(once, endpoint, ask(MARK), 0.0, stream=stream)
     if not is_successful(probe):
         return whole
     bare = probe.unwrap()
@@ -109,7 +111,7 @@ def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream
         if not text:
             return whole(text, now)  # a wire may say an empty text otherwise, or not at all
         request = HttpRequest(method, url, headers, before + quoted(text) + after, dropped)
-        return Success(authorize(endpoint, request, now))
+        return Success(authorize(endpoint, request, now) if signs else request)
 
     return prepared
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
@@ -81,7 +81,7 @@ class Job:
     size: int
     chunks: Iterator[Sequence[Item]]
     send: Send
-    in_flight: set[asyncio.Task[object]]
+    in_flight: Collection[asyncio.Task[object]]
     store: Store | None = None
     concurrency: int = 64
     report: Callable[[Progress], None] | None = None
@@ -127,6 +127,7 @@ class _Run:
         self.refilling = asyncio.Lock()
         self.low = min(job.concurrency * 2, CHUNK)
         self.workers: set[asyncio.Task[None]] = set()
+        self.cut: set[asyncio.Task[None]] = set()
         self.outbox: list[Entry] = []
         self.flusher: asyncio.Task[None] | None = None
         self.drain_until = float("inf")
@@ -163,32 +164,34 @@ class _Run:
         return self.job.concurrency - len(self.workers)
 
     async def _work(self) -> None:
-        while (taken := await self._next()) is not None:
+        while (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
             call = make(text)
             queue_s = time.perf_counter() - since
-            task = asyncio.current_task()
             try:
                 answer = await self.job.send(call)
             except asyncio.CancelledError:
-                sent = task in self.job.in_flight
-                self._settle(position, _cancelled(sent=sent))
+                self._settle(position, _cancelled(sent=asyncio.current_task() in self.cut))
                 raise
             self.queued[position] = queue_s
             self._settle(position, answer)
             self._file(key, call, answer)
 
+    def _take(self) -> tuple[Item, float] | None:
+        """Take what lies next, and see that more follows before it runs out."""
+        if not self.pending or self.stop.asked:
+            return None
+        if len(self.pending) <= self.low and not self.exhausted and not self.refilling.locked():
+            self.group.create_task(self._refill())
+        return self.pending.popleft()
+
     async def _next(self) -> tuple[Item, float] | None:
-        while not self.stop.asked:
-            if self.pending:
-                taken = self.pending.popleft()
-                if len(self.pending) < self.low and not self.exhausted and not self.refilling.locked():
-                    self.group.create_task(self._refill())
-                return taken
-            if self.exhausted:
-                return None
+        """Wait for something to take, or for the end."""
+        while not (self.exhausted or self.stop.asked):
             await self._refill()
-        return None
+            if (taken := self._take()) is not None:
+                return taken
+        return self._take()
 
     async def _refill(self) -> None:
         """Plan and look up until enough lies before the workers."""
@@ -317,7 +320,10 @@ class _Run:
         loop = asyncio.get_running_loop()
         late = loop.time() >= self.drain_until
         for worker in tuple(self.workers):
-            if late or worker not in self.job.in_flight:
+            flying = worker in self.job.in_flight
+            if late and flying:
+                self.cut.add(worker)
+            if late or not flying:
                 worker.cancel()
         if self.workers:
             # A call that failed while draining would wait and try again: look once more.

@@ -56,6 +56,9 @@ class Wiring:
 
 KEEP_ALIVE_S: Final = 30.0
 MAX_URLS: Final = 4096
+WATCH_S: Final = 1.0
+WATCH_SHARE: Final = 0.1
+"""How often deadlines are looked at: each second, or ten times within a short time-out."""
 NO_AUTO_HEADERS: Final = ("User-Agent", "Content-Type", "Accept", "Accept-Encoding")
 AGENT: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, deflate"}
 
@@ -68,7 +71,9 @@ class Transport:
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._urls: dict[str, URL] = {}
         self._reached: set[str] = set()
-        self.in_flight: set[asyncio.Task[object]] = set()
+        self._overdue: set[asyncio.Task[object]] = set()
+        self._watching = False
+        self.in_flight: dict[asyncio.Task[object], float] = {}
 
     async def send(self, call: Call) -> Answer:
         """Send one request, once. Never raises but for cancellation."""
@@ -83,24 +88,26 @@ class Transport:
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
-        task = asyncio.current_task()
-        if task is not None:
-            self.in_flight.add(task)
         ttft: list[float] = []
         start = time.perf_counter()
+        task = self._begin(start)
         outcome: Outcome
         try:
             reply = await self._post(target.provider.name, request)
             if streaming and reply.status == 200:  # noqa: PLR2004 - HTTP OK
                 outcome = await self._streamed(call, reply, start, ttft)
             else:
-                whole = HttpReply(reply.status, reply.headers, await self._body(reply), now)
+                whole = HttpReply(reply.status, reply.headers, await self._body(reply), time.time())
                 outcome = interpret(target.provider, whole)
-        except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:  # noqa: UP041 - of all versions
+        except asyncio.CancelledError:
+            if task not in self._overdue or task.uncancel() > 0:
+                raise
+            outcome = Failure(self._network_error(TimeoutError(), target.provider.name, request.url))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = Failure(self._network_error(error, target.provider.name, request.url))
         finally:
-            if task is not None:
-                self.in_flight.discard(task)
+            self.in_flight.pop(task, None)
+            self._overdue.discard(task)
         took = time.perf_counter() - start
         if not is_successful(outcome):
             outcome = Failure(_told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and bool(ttft)))
@@ -114,12 +121,35 @@ class Transport:
             dropped=request.dropped,
         )
 
+    def _begin(self, start: float) -> asyncio.Task[object]:
+        """Count the current task among those in flight until its deadline."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self.in_flight[task] = start + self._wiring.timeout.total_s
+        if not self._watching:
+            self._watching = True
+            self._watch()
+        return task
+
+    def _watch(self) -> None:
+        """Cut off what is overdue. One timer for all calls costs less than one for each."""
+        now = time.perf_counter()
+        for task, deadline in self.in_flight.items():
+            if now >= deadline and task not in self._overdue:
+                self._overdue.add(task)
+                task.cancel()
+        self._watching = bool(self.in_flight)
+        if self._watching:
+            every = min(WATCH_S, self._wiring.timeout.total_s * WATCH_SHARE)
+            asyncio.get_running_loop().call_later(every, self._watch)
+
     async def reach(self, name: str, url: str) -> Result[int, LLMError]:
         """Ask an address for nothing in particular, without credentials; give the status it answers with."""
         try:
-            reply = await self._post(name, HttpRequest("GET", url, {}))
+            async with asyncio.timeout(self._wiring.timeout.total_s):
+                reply = await self._post(name, HttpRequest("GET", url, {}))
             reply.close()
-        except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError) as error:  # noqa: UP041 - of all versions
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             return Failure(self._network_error(error, name, url))
         return Success(reply.status)
 
@@ -144,10 +174,9 @@ class Transport:
         return reply
 
     def _open(self, pool: str) -> aiohttp.ClientSession:
-        timeout = self._wiring.timeout
         session = self._sessions[pool] = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._wiring.pool_size, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=timeout.total_s, sock_connect=timeout.connect_s),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._wiring.timeout.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=NO_AUTO_HEADERS,
             headers=AGENT,
@@ -205,7 +234,7 @@ class Transport:
         bound = self._wiring.timeout
         first, again = _UNREADABLE, None
         match error:
-            case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
+            case aiohttp.ServerTimeoutError() | TimeoutError():
                 said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
                 first = TimedOut
             case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():

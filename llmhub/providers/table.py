@@ -110,6 +110,7 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
         limits=limits.reader(limits.OPENAI),
         refuse=partial(models.refuse if base_url else _homeless, name),
         needs=(needs,) if needs else (),
+        signs=False,
     )
     return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
 
@@ -143,6 +144,7 @@ ROWS: Final = (
         refuse=partial(models.refuse, "anthropic"),
         needs=(("ANTHROPIC_API_KEY",),),
         request_id="request-id",
+        signs=False,
     ),
     Provider(
         "google",
@@ -154,6 +156,7 @@ ROWS: Final = (
         refuse=partial(models.refuse, "google"),
         needs=(("GEMINI_API_KEY",), ("GOOGLE_API_KEY",)),
         request_id="",
+        signs=False,
     ),
     Provider(
         "bedrock",

@@ -72,7 +72,7 @@ class Plan:
                 f"{m.calls:,}",
                 f"{'about ' if m.estimated else ''}{m.input_tokens:,}",
                 f"up to {m.output_tokens:,}",
-                "unknown" if m.usd is None else f"up to {m.usd:.4f}",
+                "unknown" if m.usd is None else f"up to {m.usd:.6f}",
             )
             for m in self.models
         ]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmhub.config import VARIABLES, settings
+from llmhub.providers.table import PROVIDERS
+
+KEYS = {
+    "OPENAI_API_KEY": "sk-proj-0123456789secret",
+    "ANTHROPIC_API_KEY": "plainwordsonly",
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG",
+    "AWS_SESSION_TOKEN": "session-token-value",
+    "GROQ_API_KEY": "gsk_0123456789abcdef0123",
+}
+
+
+def test_a_simulator_answers_for_all_its_providers(shell, simulator):
+    said = shell("doctor", "--simulator", simulator.url)
+    assert said.code == 0
+    lines = [line for line in said.out.splitlines() if simulator.url in line]
+    assert len(lines) == 6
+    assert all("yes, " in line for line in lines)
+    assert max(map(len, said.out.splitlines())) <= 100
+    assert simulator.counts()["tokens"] == {"input": 0, "output": 0}
+
+
+def test_without_keys_it_says_what_to_set(shell, environ):
+    environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
+    said = shell("doctor")
+    assert said.code == 1
+    assert said.err.startswith("llmhub doctor: no provider can be asked: set OPENAI_API_KEY")
+    assert "`llmhub demo` needs no key" in said.err
+    assert "ollama: cannot connect to http://127.0.0.1:1" in said.out
+    assert "AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in " ".join(said.out.split())
+
+
+def test_any_answer_will_do_and_no_key_is_sent(shell, environ, scripted, speech):
+    server = scripted([speech.reply(b'{"error":{"message":"no key"}}', status=401)])
+    environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
+    environ.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+    environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
+    said = shell("doctor", "--json")
+    assert said.code == 0
+    found = {row["name"]: row for row in json.loads(said.out)["providers"]}
+    assert found["openai"]["credentials"] == ["OPENAI_API_KEY"]
+    assert found["openai"]["reached"]["status"] == 401
+    assert found["openai"]["usable"]
+    assert not found["ollama"]["usable"]
+    assert found["google"]["needs"] == [["GEMINI_API_KEY"], ["GOOGLE_API_KEY"]]
+    (request,) = server.requests
+    assert request.startswith(b"GET /v1 HTTP/1.1")
+    assert b"authorization" not in request.lower()
+    assert b"secret" not in request
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_no_key_is_ever_shown(shell, environ, tmp_path, arguments):
+    for name, value in KEYS.items():
+        environ.setenv(name, value)
+    for name in PROVIDERS:
+        address = next((variable for field, variable in VARIABLES.get(name, ()) if field == "base_url"), None)
+        environ.setenv(address or f"{name.upper()}_BASE_URL", "http://user:hunter22hunter@127.0.0.1:1/v1?key=inthequery")
+    (tmp_path / "llmhub.toml").write_text('[endpoints.mistral]\napi_key = "fromthefile"\n', encoding="utf-8")
+    said = shell("doctor", *arguments)
+    assert said.code == 1
+    for secret in (*KEYS.values(), "hunter22", "inthequery", "fromthefile"):
+        assert secret not in said.out + said.err
+    for name in KEYS:
+        assert name in said.out
+    assert "llmhub.toml" in said.out
+    assert "no provider answers" in said.err
+
+
+def test_it_looks_at_the_cache_and_does_not_make_one(shell, environ, simulator, rows, tmp_path):
+    where = ("--simulator", simulator.url)
+    assert "answers.db: not there yet" in " ".join(shell("doctor", *where).out.split())
+    assert not (tmp_path / "caches").exists()
+    shell("run", rows, "out.csv", "--prompt", "{text}", "--model", "openai/gpt-4o-mini", *where)
+    assert json.loads(shell("doctor", *where, "--json").out)["cache"]["entries"] == 2
+    environ.setenv("LLMHUB_CACHE", str(rows))
+    assert "cannot be used" in shell("doctor", *where).out
+    assert rows.read_text(encoding="utf-8").startswith("id,zip,text")
+
+
+def test_it_knows_its_versions(shell, simulator):
+    versions = json.loads(shell("doctor", "--json", "--simulator", simulator.url).out)["versions"]
+    assert versions["llmhub"] == shell("--version").out.split()[1]
+    assert {"python", "aiohttp", "pyarrow", "pandas"} <= set(versions)
+
+
+def test_sources_name_variables_and_the_file_but_no_values():
+    found = settings(
+        {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "bearer-key-value", "AWS_REGION": "eu-west-1"},
+        {"endpoints": {"mistral": {"api_key": "fromthefile"}, "openai": {"api_key": "overridden"}}},
+    )
+    assert found.sources["openai"] == ("OPENAI_API_KEY",)
+    assert found.sources["mistral"] == ("llmhub.toml",)
+    assert set(found.sources["bedrock"]) == {
+        "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    }  # fmt: skip
+    assert found.sources["ollama"] == ()
+    assert "google" not in found.sources

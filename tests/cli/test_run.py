@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from pyarrow import csv, ipc, parquet
+
+from llmhub.sim import Faults, Simulator, serving
+from llmhub.tables.schema import RESULTS
+
+MODEL = "openai/gpt-4o-mini"
+OTHER = "anthropic/claude-haiku-4-5"
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc")
+SOURCE = pa.table({"id": [1, 2, 3], "text": ["one", "two", "three"], "tags": [["a"], [], None]})
+
+
+def _write(table, path):
+    match path.suffix:
+        case ".csv":
+            csv.write_csv(table.set_column(2, "tags", pa.array(['["a"]', "[]", None])), path)
+        case ".jsonl" | ".ndjson":
+            path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()), encoding="utf-8")
+        case ".parquet":
+            parquet.write_table(table, path)
+        case _:
+            with ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+
+
+def _read(path):
+    match path.suffix:
+        case ".csv":
+            return csv.read_csv(path)
+        case ".jsonl" | ".ndjson":
+            return pa.Table.from_pylist([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        case ".parquet":
+            return parquet.read_table(path)
+        case _:
+            return ipc.open_file(path).read_all()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_file_comes_in(shell, simulator, tmp_path, suffix):
+    source = tmp_path / f"rows{suffix}"
+    _write(SOURCE, source)
+    said = shell("run", source, "out.parquet", "--prompt", "Say {text}", "--model", MODEL, "--simulator", simulator.url)
+    assert said.code == 0
+    found = parquet.read_table("out.parquet")
+    assert found.column("id").to_pylist() == [1, 2, 3]
+    assert found.column("text").to_pylist() == ["one", "two", "three"]
+    assert found.column("status").to_pylist() == ["ok"] * 3
+    assert simulator.counts()["requests"] == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_file_goes_out(shell, simulator, tmp_path, suffix):
+    _write(SOURCE, tmp_path / "rows.parquet")
+    target = tmp_path / f"out{suffix}"
+    arguments = ("--prompt", "{text}", "--model", MODEL, "--model", OTHER, "--n", 2, "--simulator", simulator.url)
+    assert shell("run", "rows.parquet", target, *arguments).code == 0
+    found = _read(target)
+    assert found.column_names == ["id", "text", "tags", *RESULTS.names]
+    assert found.num_rows == 3 * 2 * 2
+    assert found.column("row").to_pylist() == [row for row in range(3) for _ in range(4)]
+    assert found.column("id").to_pylist() == [row + 1 for row in range(3) for _ in range(4)]
+    assert found.column("sample").to_pylist() == [0, 1] * 6
+    assert found.column("model").to_pylist() == ["gpt-4o-mini", "gpt-4o-mini", "claude-haiku-4-5", "claude-haiku-4-5"] * 3
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_parquet_and_arrow_keep_the_exact_schema(shell, simulator, tmp_path):
+    _write(SOURCE, tmp_path / "rows.parquet")
+    for name in ("out.parquet", "out.arrow"):
+        shell("run", "rows.parquet", name, "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
+        schema = _read(tmp_path / name).schema
+        assert schema.equals(pa.schema([*SOURCE.schema, *RESULTS]))
+        assert schema.field("latency_s").metadata[b"unit"] == b"s"
+        assert schema.metadata[b"schema_version"] == RESULTS.metadata[b"schema_version"]
+        assert len(schema.metadata[b"run_id"]) == 32
+
+
+def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_as_json(shell, simulator, tmp_path):
+    _write(SOURCE, tmp_path / "rows.parquet")
+    arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache")
+    for name in ("out.csv", "out.jsonl", "out.parquet"):
+        shell("run", "rows.parquet", name, *arguments)
+    exact = parquet.read_table("out.parquet")
+    text = csv.read_csv(
+        "out.csv", convert_options=csv.ConvertOptions(column_types=dict.fromkeys(RESULTS.names, pa.string()))
+    )
+    lines = _read(tmp_path / "out.jsonl")
+    for table in (text, lines):
+        assert table.column("request_key").to_pylist() == [key.hex() for key in exact.column("request_key").to_pylist()]
+        assert [Decimal(cost) for cost in table.column("cost_usd").to_pylist()] == exact.column("cost_usd").to_pylist()
+        assert all(at.endswith("Z") and "T" in at for at in table.column("started_at").to_pylist())
+    assert text.column("tool_calls").to_pylist() == ["[]"] * 3
+    assert text.column("tags").to_pylist() == ['["a"]', "[]", ""]
+    assert lines.column("tags").to_pylist() == [["a"], [], None]
+
+
+def test_the_same_command_again_sends_nothing_and_costs_nothing(shell, simulator, rows):
+    arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--model", OTHER)
+    arguments = (*arguments, "--simulator", simulator.url, "--cache", "runs.db")
+    first = shell(*arguments)
+    before = parquet.read_table("out.parquet")
+    assert simulator.counts()["requests"] == 4
+    second = shell(*arguments)
+    after = parquet.read_table("out.parquet")
+    assert (first.code, second.code) == (0, 0)
+    assert simulator.counts()["requests"] == 4
+    assert before.column("response").equals(after.column("response"))
+    assert set(after.column("cost_usd").drop_null().to_pylist()) == {Decimal(0)}
+    assert after.column("list_cost_usd").equals(before.column("list_cost_usd"))
+    assert "4 cached" in second.err
+    assert "$0" in second.out
+
+
+def test_without_a_cache_everything_is_asked_again(shell, simulator, rows, tmp_path):
+    arguments = ("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
+    for _ in range(2):
+        assert shell(*arguments, "--no-cache").code == 0
+    assert simulator.counts()["requests"] == 4
+    assert not (tmp_path / "caches").exists()
+
+
+def test_a_row_without_a_value_is_not_asked_and_says_so(shell, simulator, rows):
+    said = shell("run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url)
+    found = parquet.read_table("out.parquet")
+    assert said.code == 0
+    assert found.column("status").to_pylist() == ["ok", "skipped", "ok"]
+    assert found.column("zip").to_pylist() == ["00501", "10001", "94105"]
+    assert found.column("text").to_pylist() == ["a first\nline, and a second", None, "the third"]
+    assert "1 rows were not asked" in said.err
+
+
+def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(shell, simulator, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        '{"q": "good"}\n{"q": "bad [[sim:quota always]]"}\n{"q": "worse [[sim:malformed always]]"}\n', encoding="utf-8"
+    )
+    said = shell("run", "rows.jsonl", "out.jsonl", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
+    assert said.code == 1
+    assert "2 of 3 rows failed" in said.err
+    assert "QuotaExhausted" in said.err
+    assert "row 2, openai/gpt-4o-mini" in said.err
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["status"] for row in found] == ["ok", "error", "error"]
+    assert [row["error_type"] for row in found] == [None, "QuotaExhausted", "Malformed"]
+    assert found[0]["response"]
+    assert "Wrote 3 rows to out.jsonl" in said.out
+
+
+def test_all_or_nothing_leaves_what_stood_there(shell, simulator, tmp_path):
+    (tmp_path / "rows.csv").write_text("q\ngood\nbad [[sim:quota always]]\n", encoding="utf-8")
+    (tmp_path / "out.csv").write_text("as it was", encoding="utf-8")
+    arguments = ("run", "rows.csv", "out.csv", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
+    said = shell(*arguments, "--on-error", "raise")
+    assert said.code == 1
+    assert "no output was written" in said.err
+    assert "the cache keeps the answers" in said.err
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "as it was"
+    assert shell(*arguments).code == 1
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8").startswith('"q","row"')
+
+
+def test_options_reach_the_model(shell, scripted, speech, environ, tmp_path):
+    server = scripted([speech.answer("Hi")])
+    (tmp_path / "rows.csv").write_text("q\nhello\n", encoding="utf-8")
+    arguments = "--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --stop END --stop FIN --seed 3".split()
+    said = shell(
+        "run", "rows.csv", "out.csv", "--prompt", "{q}!", "--model", "compatible/m", *arguments,
+        "--base-url", f"compatible={server.url}/v1", "--no-cache", "--quiet",
+    )  # fmt: skip
+    assert (said.code, said.out, said.err) == (0, "", "")
+    (body,) = [json.loads(body) for body in server.bodies]
+    assert body["messages"] == [{"role": "system", "content": "Brief"}, {"role": "user", "content": "hello!"}]
+    assert (body["temperature"], body["top_p"], body["max_tokens"], body["seed"]) == (0.5, 0.9, 7, 3)
+    assert body["stop"] == ["END", "FIN"]
+    assert server.requests[0].startswith(b"POST /v1/chat/completions")
+
+
+def test_a_stream_measures_the_time_to_the_first_token(shell, simulator, rows):
+    shell("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--stream")
+    assert parquet.read_table("out.parquet").column("ttft_s").null_count == 1
+
+
+def test_an_option_that_a_model_lacks_can_be_dropped(shell, simulator, rows):
+    arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", OTHER, "--simulator", simulator.url, "--seed", 1)
+    refused = shell(*arguments)
+    assert refused.code == 2
+    assert refused.err.startswith("llmhub run: --seed: anthropic: ")
+    assert simulator.counts()["requests"] == 0
+    assert shell(*arguments, "--unsupported", "drop").code == 0
+    assert parquet.read_table("out.parquet").column("dropped_params").to_pylist()[0] == ["seed"]
+
+
+def test_the_columns_can_be_left_out_or_prefixed(shell, simulator, rows):
+    arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
+    shell("run", rows, "bare.parquet", *arguments, "--no-columns")
+    assert parquet.read_table("bare.parquet").schema.equals(RESULTS)
+    clash = shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:])
+    assert clash.code == 2
+    assert "--prefix: " in clash.err
+    assert "give --prefix llm_" in clash.err
+    assert shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:], "--prefix", "llm_").code == 0
+    assert parquet.read_table("again.parquet").column_names == [*RESULTS.names, *(f"llm_{name}" for name in RESULTS.names)]
+
+
+def test_an_empty_table_gives_an_empty_table(shell, simulator, tmp_path):
+    (tmp_path / "rows.csv").write_text("q\n", encoding="utf-8")
+    said = shell("run", "rows.csv", "out.parquet", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
+    assert said.code == 0
+    assert "No rows." in said.out
+    assert parquet.read_table("out.parquet").num_rows == 0
+
+
+def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(shell, simulator, rows):
+    said = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
+    assert said.code == 0
+    assert "names no column, so all 3 rows ask the same" in said.err
+    assert simulator.counts()["requests"] == 1
+
+
+def test_a_limit_of_ones_own_is_kept(shell, rows):
+    with serving(Simulator(faults=Faults())) as simulator:
+        arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--rpm", "6000", "--tpm", "1e6")
+        assert shell("run", rows, "out.parquet", *arguments, "--concurrency", 1).code == 0
+        assert simulator.counts()["max_in_flight"] == 1
+
+
+def test_an_address_that_refuses_fails_every_row_and_says_where(shell, rows):
+    said = shell("run", rows, "out.csv", "--prompt", "{text}", "--model", "vllm/m", "--base-url", "vllm=http://127.0.0.1:1/v1")
+    assert said.code == 1
+    assert "cannot connect to http://127.0.0.1:1" in said.err
+    assert "check its base URL" in said.err
+
+
+def test_a_key_goes_where_it_is_told_and_nowhere_into_the_output(shell, environ, scripted, speech, rows, tmp_path):
+    environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
+    server = scripted([speech.reply(b'{"error":{"message":"Incorrect API key: sk-real-key-of-somebody"}}', status=401)])
+    said = shell("run", rows, "out.jsonl", "--prompt", "{text}", "--model", MODEL, "--base-url", f"openai={server.url}")
+    assert said.code == 1
+    assert b"sk-real-key-of-somebody" in server.requests[0]
+    assert "AuthFailed" in said.err
+    written = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert "sk-real" not in said.out + said.err + written
+    assert "[redacted]" in written
