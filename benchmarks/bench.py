@@ -157,7 +157,7 @@ def bench_latency(runs: int) -> dict[str, float]:
 
 def bench_limit(_runs: int) -> dict[str, float]:
     """A server that permits 1,200 requests a minute, and a client that is told so."""
-    command = [sys.executable, "-m", "llmhub.sim", "--port", "0", "--rpm", "1200"]
+    command = [sys.executable, "-m", "llmhub.sim", "--port", "0", "--rpm", "1200", "--burst", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -131,6 +131,7 @@ class Scripted:
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    asked: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -142,6 +143,7 @@ class Scripted:
         try:
             while (request := await _request(reader)) is not None:
                 self.requests.append(request)
+                self.asked.set()
                 for step in self.acts[min(len(self.requests), len(self.acts)) - 1]:
                     if not await _play(step, reader, writer):
                         return
@@ -201,18 +203,20 @@ class _Stage:
 
     def __init__(self, played: Scripted, tls: Any) -> None:
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls))
-        port = self._server.sockets[0].getsockname()[1]
-        played.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
         self._thread.start()
+        self._server = self._do(asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls))
+        port = self._server.sockets[0].getsockname()[1]
+        played.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -220,6 +224,8 @@ class _Stage:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # for connections to be closed
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 @dataclass(frozen=True, slots=True)

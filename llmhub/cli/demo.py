@@ -77,6 +77,8 @@ def act(given: argparse.Namespace) -> int:
         else:
             hub, models = stack.enter_context(_simulated(given))
             frame["question"] = [_marked(row, text) for row, text in enumerate(frame["question"])]
+        for model in models:
+            hub.target(model)
         stack.enter_context(hub)
         stack.enter_context(interruptible("demo"))
         options: Any = {"max_tokens": LONGEST} if given.real else {}
@@ -92,7 +94,7 @@ def act(given: argparse.Namespace) -> int:
         _tell(results, written, simulated_run=not given.real)
     counts = count_statuses(results)
     if counts["cancelled"]:
-        complain("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows were not asked")
+        complain("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows have no answer")
         return INTERRUPTED
     return 1 if given.real and counts["error"] else 0
 
@@ -130,11 +132,7 @@ def _real(given: argparse.Namespace) -> tuple[Hub, Sequence[str]]:
         needs = [PROVIDERS[part.model.partition("/")[0]].needs[0][0] for part in PARTS]
         said = f"no key is set; set {' or '.join(needs)}, or leave --real out: the simulator needs none"
         raise InvalidRequestError(InvalidRequest(path="--real", message=said))
-    hub = Hub(settings=found)
-    models = given.model or ours
-    for model in models:
-        hub.target(model)
-    return hub, models
+    return Hub(settings=found), given.model or ours
 
 
 def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:

@@ -61,13 +61,13 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
         if not held:
             say(f"\nWrote {len(results):,} rows to {given.output}")
     if counts["skipped"]:
-        complain("run", f"note: {counts['skipped']:,} rows were not asked: the prompt needs a value that they lack")
+        complain("run", f"note: {counts['skipped']:,} rows were skipped: they lack a value that the prompt needs")
     if failed:
         complain("run", failures(results))
     if held:
         complain("run", f"no output was written (--on-error raise); {_kept(given)}")
     if cancelled:
-        complain("run", f"interrupted: {cancelled:,} of {len(results):,} rows were not asked; {_kept(given)}")
+        complain("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_kept(given)}")
         return INTERRUPTED
     return 1 if failed else 0
 

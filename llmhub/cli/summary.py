@@ -102,7 +102,7 @@ def _money(each: Tally, amount_usd: float) -> str:
 COLUMNS: Final = (
     Column("ok", lambda each: f"{each.answered:,}"),
     Column("failed", lambda each: _number(each.failed)),
-    Column("not asked", lambda each: _number(each.rows - each.answered - each.failed), always=False),
+    Column("unanswered", lambda each: _number(each.rows - each.answered - each.failed), always=False),
     Column("cached", lambda each: _number(each.reused), always=False),
     Column("p50", _latency(0.50)),
     Column("p95", _latency(0.95)),

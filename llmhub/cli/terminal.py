@@ -45,23 +45,24 @@ def progress(*, quiet: bool) -> bool | Callable[[Progress], None]:
 @contextmanager
 def interruptible(command: str) -> Iterator[None]:
     """Say, when the interrupt key is pressed during a run, what happens now and what pressing it again does."""
-    pressed = 0
+    # Said a little later: whoever presses again at once would meet the run before it has heard the first.
+    notice = threading.Timer(NOTICE_S, complain, (command, NOTICE))
+    notice.daemon = True
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed += 1
-        if pressed <= len(NOTICES):
-            complain(command, NOTICES[pressed - 1])
+        if notice.ident is None:
+            notice.start()
         signal.default_int_handler(signum, frame)
 
-    with _on_interrupt(interrupt):
-        yield
+    try:
+        with _on_interrupt(interrupt):
+            yield
+    finally:
+        notice.cancel()
 
 
-NOTICES: Final = (
-    "\nstopping: nothing more is sent, what is under way may finish; once more cuts it off",
-    "\ncutting off what is under way",
-)
+NOTICE: Final = "\nstopping: nothing more is sent, what is under way may finish; once more cuts it off"
+NOTICE_S: Final = 0.1
 
 
 @contextmanager

@@ -71,5 +71,7 @@ def start(environ: pytest.MonkeyPatch) -> Start:
 def rows(environ: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Write a small CSV file: three rows, of which one has no text."""
     path = tmp_path / "rows.csv"
-    path.write_text('id,zip,text\n1,00501,"a first\nline, and a second"\n2,10001,\n3,94105,the third\n', encoding="utf-8")
+    path.write_text(
+        'id,zip,text\n1,00501,"a first\nline, and a second"\n2,10001,\n3,94105,the third\n', encoding="utf-8"
+    )
     return path

@@ -62,7 +62,9 @@ def test_no_key_is_ever_shown(shell, environ, tmp_path, arguments):
         environ.setenv(name, value)
     for name in PROVIDERS:
         address = next((variable for field, variable in VARIABLES.get(name, ()) if field == "base_url"), None)
-        environ.setenv(address or f"{name.upper()}_BASE_URL", "http://user:hunter22hunter@127.0.0.1:1/v1?key=inthequery")
+        environ.setenv(
+            address or f"{name.upper()}_BASE_URL", "http://user:hunter22hunter@127.0.0.1:1/v1?key=inthequery"
+        )
     (tmp_path / "llmhub.toml").write_text('[endpoints.mistral]\napi_key = "fromthefile"\n', encoding="utf-8")
     said = shell("doctor", *arguments)
     assert said.code == 1
@@ -81,7 +83,7 @@ def test_it_looks_at_the_cache_and_does_not_make_one(shell, environ, simulator, 
     shell("run", rows, "out.csv", "--prompt", "{text}", "--model", "openai/gpt-4o-mini", *where)
     assert json.loads(shell("doctor", *where, "--json").out)["cache"]["entries"] == 2
     environ.setenv("LLMHUB_CACHE", str(rows))
-    assert "cannot be used" in shell("doctor", *where).out
+    assert "cannot be used: " in " ".join(shell("doctor", *where).out.split())
     assert rows.read_text(encoding="utf-8").startswith("id,zip,text")
 
 

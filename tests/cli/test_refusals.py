@@ -96,7 +96,6 @@ def test_a_parameter_out_of_range(refused, simulator):
         (("--simulator", "http://[broken"), "--simulator: 'http://[broken' is no address"),
         (("--simulator", "http://a", "--base-url", "openai=http://b"), "--base-url: not allowed with"),
         (("--cache", "a.db", "--no-cache"), "--no-cache: not allowed with"),
-        (("--colour",), "unrecognized arguments: --colour"),
     ],
 )
 def test_arguments_that_cannot_be_read(refused, more, said):
@@ -114,7 +113,9 @@ def test_a_folder_in_place_of_a_file(refused, tmp_path):
 
 
 def test_extensions_that_are_not_known(refused):
-    assert refused(source="rows.xlsx").startswith("INPUT: 'rows.xlsx': its extension '.xlsx' is not known; there are .parquet")
+    assert refused(source="rows.xlsx").startswith(
+        "INPUT: 'rows.xlsx': its extension '.xlsx' is not known; there are .parquet"
+    )
     assert refused(target="out").startswith("OUTPUT: 'out': it has no extension; there are .parquet")
 
 
@@ -194,6 +195,12 @@ def test_a_file_that_is_not_what_its_extension_says(refused, tmp_path, name, con
 def test_a_configuration_that_cannot_be_read_is_named(refused, tmp_path):
     (tmp_path / "llmhub.toml").write_text("[endpoints", encoding="utf-8")
     assert "llmhub.toml: cannot be read" in refused()
+
+
+def test_an_option_that_there_is_not(shell, rows):
+    said = shell("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--colour")
+    assert said.code == 2
+    assert said.err.startswith("llmhub: unrecognized arguments: --colour")
 
 
 def test_no_command_and_a_wrong_command(shell):

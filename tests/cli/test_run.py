@@ -66,7 +66,9 @@ def test_every_kind_of_file_goes_out(shell, simulator, tmp_path, suffix):
     assert found.column("row").to_pylist() == [row for row in range(3) for _ in range(4)]
     assert found.column("id").to_pylist() == [row + 1 for row in range(3) for _ in range(4)]
     assert found.column("sample").to_pylist() == [0, 1] * 6
-    assert found.column("model").to_pylist() == ["gpt-4o-mini", "gpt-4o-mini", "claude-haiku-4-5", "claude-haiku-4-5"] * 3
+    assert (
+        found.column("model").to_pylist() == ["gpt-4o-mini", "gpt-4o-mini", "claude-haiku-4-5", "claude-haiku-4-5"] * 3
+    )
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
@@ -126,13 +128,15 @@ def test_without_a_cache_everything_is_asked_again(shell, simulator, rows, tmp_p
 
 
 def test_a_row_without_a_value_is_not_asked_and_says_so(shell, simulator, rows):
-    said = shell("run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url)
+    said = shell(
+        "run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url
+    )
     found = parquet.read_table("out.parquet")
     assert said.code == 0
     assert found.column("status").to_pylist() == ["ok", "skipped", "ok"]
     assert found.column("zip").to_pylist() == ["00501", "10001", "94105"]
     assert found.column("text").to_pylist() == ["a first\nline, and a second", None, "the third"]
-    assert "1 rows were not asked" in said.err
+    assert "1 rows were skipped" in said.err
 
 
 def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(shell, simulator, tmp_path):
@@ -186,7 +190,19 @@ def test_a_stream_measures_the_time_to_the_first_token(shell, simulator, rows):
 
 
 def test_an_option_that_a_model_lacks_can_be_dropped(shell, simulator, rows):
-    arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", OTHER, "--simulator", simulator.url, "--seed", 1)
+    arguments = (
+        "run",
+        rows,
+        "out.parquet",
+        "--prompt",
+        "{text}",
+        "--model",
+        OTHER,
+        "--simulator",
+        simulator.url,
+        "--seed",
+        1,
+    )
     refused = shell(*arguments)
     assert refused.code == 2
     assert refused.err.startswith("llmhub run: --seed: anthropic: ")
@@ -203,8 +219,14 @@ def test_the_columns_can_be_left_out_or_prefixed(shell, simulator, rows):
     assert clash.code == 2
     assert "--prefix: " in clash.err
     assert "give --prefix llm_" in clash.err
-    assert shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:], "--prefix", "llm_").code == 0
-    assert parquet.read_table("again.parquet").column_names == [*RESULTS.names, *(f"llm_{name}" for name in RESULTS.names)]
+    assert (
+        shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:], "--prefix", "llm_").code
+        == 0
+    )
+    assert parquet.read_table("again.parquet").column_names == [
+        *RESULTS.names,
+        *(f"llm_{name}" for name in RESULTS.names),
+    ]
 
 
 def test_an_empty_table_gives_an_empty_table(shell, simulator, tmp_path):
@@ -224,13 +246,26 @@ def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(shell, simu
 
 def test_a_limit_of_ones_own_is_kept(shell, rows):
     with serving(Simulator(faults=Faults())) as simulator:
-        arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--rpm", "6000", "--tpm", "1e6")
+        arguments = (
+            "--prompt",
+            "{text}",
+            "--model",
+            MODEL,
+            "--simulator",
+            simulator.url,
+            "--rpm",
+            "6000",
+            "--tpm",
+            "1e6",
+        )
         assert shell("run", rows, "out.parquet", *arguments, "--concurrency", 1).code == 0
         assert simulator.counts()["max_in_flight"] == 1
 
 
 def test_an_address_that_refuses_fails_every_row_and_says_where(shell, rows):
-    said = shell("run", rows, "out.csv", "--prompt", "{text}", "--model", "vllm/m", "--base-url", "vllm=http://127.0.0.1:1/v1")
+    said = shell(
+        "run", rows, "out.csv", "--prompt", "{text}", "--model", "vllm/m", "--base-url", "vllm=http://127.0.0.1:1/v1"
+    )
     assert said.code == 1
     assert "cannot connect to http://127.0.0.1:1" in said.err
     assert "check its base URL" in said.err

@@ -1,0 +1,534 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from returns.pipeline import is_successful
+
+from llmhub.core.errors import (
+    AuthFailed,
+    Disconnected,
+    InvalidRequest,
+    LLMError,
+    Malformed,
+    ServerError,
+    TimedOut,
+    Unsupported,
+    is_transient,
+)
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import CompletionRequest, Message, StreamChunk
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.transport import Timeout, Transport, Wiring
+from llmhub.providers.table import PROVIDERS
+
+KEY = "key-0123456789abcdef"
+Open = Callable[..., Transport]
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Open]:
+    """Make transports, which are closed at the end."""
+    made: list[Transport] = []
+
+    def opened(**wiring: Any) -> Transport:
+        made.append(Transport(Wiring(**wiring)))
+        return made[-1]
+
+    yield opened
+    for one in made:
+        await one.close()
+
+
+def call(url: str, text: str = "hi", provider: str = "compatible", **more: Any) -> Call:
+    target = Target(PROVIDERS[provider], Endpoint(base_url=url, api_key=KEY), "m", f"{provider}/m")
+    asked = {name: more.pop(name) for name in ("temperature", "unsupported", "reasoning_budget") if name in more}
+    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **asked), **more)
+
+
+async def waited(event: threading.Event) -> None:
+    """Wait for what happens in a server's thread."""
+    assert await asyncio.get_running_loop().run_in_executor(None, event.wait, 10)
+
+
+def failed(answer: Answer) -> LLMError:
+    assert not is_successful(answer.outcome), answer.outcome
+    error = answer.outcome.failure()
+    assert KEY not in str(error)
+    assert error.provider == "compatible"
+    return error
+
+
+# What is sent, and what is said of an answer
+
+
+async def test_a_call_is_posted_and_its_answer_read(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.answer("Hello", **{"x-request-id": "r1"})])
+    before = time.time()
+    answer = await transport().send(call(server.url, temperature=0.5))
+    response = answer.outcome.unwrap()
+    assert (response.text, response.request_id) == ("Hello", "r1")
+    assert (answer.attempts, answer.ttft_s, answer.rate_wait_s, answer.dropped) == (1, None, None, ())
+    assert answer.latency_s == answer.total_s > 0
+    assert before <= answer.started_at <= time.time()
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /chat/completions HTTP/1.1\r\n")
+    assert f"authorization: bearer {KEY}".encode() in head.lower()
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+
+
+async def test_what_cannot_be_asked_is_not_sent(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.answer()])
+    answer = await transport().send(call(server.url, reasoning_budget=7))
+    assert isinstance(failed(answer), Unsupported)
+    assert (answer.attempts, answer.started_at, server.requests) == (0, 0.0, [])
+
+
+async def test_what_was_left_out_is_told(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.answer()])
+    answer = await transport().send(call(server.url, reasoning_budget=7, unsupported="drop"))
+    assert answer.dropped == ("reasoning_budget",)
+
+
+async def test_connections_are_kept_and_used_again(transport: Open, scripted: Any, speech: Any) -> None:
+    server, one = scripted([speech.answer()]), transport()
+    for _ in range(5):
+        assert is_successful((await one.send(call(server.url))).outcome)
+    assert (server.connections, len(server.requests)) == (1, 5)
+
+
+async def test_no_more_connections_are_opened_than_the_pool_holds(transport: Open, scripted: Any, speech: Any) -> None:
+    server, one = scripted([speech.answer()]), transport(pool_size=3)
+    await asyncio.gather(*(one.send(call(server.url)) for _ in range(20)))
+    assert len(server.requests) == 20
+    assert server.connections <= 3
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    server, one = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
+    assert is_successful((await one.send(call(server.url))).outcome)
+    await waited(server.gone)
+    await asyncio.sleep(0.01)  # for the loop to see that it is closed
+    assert (await one.send(call(server.url))).outcome.unwrap().text == "again"
+
+
+async def test_an_answer_may_be_compressed(transport: Open, scripted: Any, speech: Any) -> None:
+    body = gzip.compress(speech.body("Hello"))
+    server = scripted([speech.reply(body, headers={"content-encoding": "gzip"})])
+    assert (await transport().send(call(server.url))).outcome.unwrap().text == "Hello"
+
+
+async def test_a_proxy_of_the_environment_is_asked_only_when_told(
+    transport: Open, scripted: Any, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, proxy = scripted([speech.answer("direct")]), scripted([speech.answer("proxied")])
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    texts = [
+        (await transport(use_proxy_settings=told).send(call(server.url))).outcome.unwrap().text
+        for told in (False, True)
+    ]
+    assert texts == ["direct", "proxied"]
+
+
+async def test_a_large_prompt_is_sent_without_a_warning(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.answer()])
+    assert is_successful((await transport().send(call(server.url, "x" * (2 << 20)))).outcome)
+    assert len(server.bodies[0]) > 2 << 20
+
+
+# Addresses
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+async def test_a_refused_connection_names_the_address_and_is_not_tried_again(transport: Open) -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
+    error = failed(await transport().send(call(f"{url}/v1")))
+    assert isinstance(error, Disconnected)
+    assert url in error.message
+    assert "base URL" in error.message
+    assert not is_transient(error)
+
+
+async def test_an_address_that_answered_before_is_tried_again(transport: Open, speech: Any) -> None:
+    listener = await asyncio.start_server(
+        lambda _, writer: (writer.write(speech.answer()), writer.close()), "127.0.0.1", 0
+    )
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    one = transport()
+    assert is_successful((await one.send(call(url))).outcome)
+    listener.close()
+    await listener.wait_closed()
+    error = failed(await one.send(call(url)))
+    assert isinstance(error, Disconnected)
+    assert is_transient(error)
+
+
+async def test_a_host_that_is_not_known_is_named(transport: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown, raising=False)
+    error = failed(await transport().send(call("http://no-such-host.invalid/v1")))
+    assert isinstance(error, Disconnected)
+    assert "no-such-host.invalid" in error.message
+    assert not is_transient(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000/v1",
+        "ftp://localhost/v1",
+        "nonsense",
+        "http://",
+        "http:///v1",
+        "https:",
+        "http://localhost:port/v1",
+        "http://localhost:99999/v1",
+        "http://[::1/v1",
+        "http://a b/v1",
+        "http://\x00/",
+    ],
+)
+async def test_what_is_no_address_is_named_as_it_was_written(transport: Open, url: str) -> None:
+    error = failed(await transport().send(call(url)))
+    assert isinstance(error, InvalidRequest)
+    assert "base_url" in error.message
+    assert not is_transient(error)
+
+
+async def test_a_key_that_cannot_stand_in_a_header_is_refused_without_being_shown(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    server = scripted([speech.answer()])
+    target = Target(PROVIDERS["compatible"], Endpoint(base_url=server.url, api_key=f"{KEY}\n"), "m", "compatible/m")
+    asked = Call(target, CompletionRequest(model="m", messages=(Message("user", "hi"),)))
+    error = failed(await transport().send(asked))
+    assert isinstance(error, (InvalidRequest, AuthFailed))
+    assert server.requests == []
+
+
+async def test_a_redirect_is_not_followed_and_no_key_goes_elsewhere(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    elsewhere = scripted([speech.answer()])
+    for status in (301, 302, 303, 307, 308):
+        moved = scripted([speech.reply(b"", status=status, headers={"location": f"{elsewhere.url}/v1"})])
+        error = failed(await transport().send(call(moved.url)))
+        assert isinstance(error, ServerError)
+        assert (error.status, is_transient(error)) == (status, False)
+        assert f"{elsewhere.url}/v1" in error.message
+    assert elsewhere.connections == 0
+
+
+async def test_cookies_are_not_kept(transport: Open, scripted: Any, speech: Any) -> None:
+    server, one = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
+    for _ in range(2):
+        await one.send(call(server.url))
+    assert b"cookie" not in server.requests[1].lower()
+
+
+# Certificates
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """Give a server's context with a certificate that it made for itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not here to make a certificate")
+    folder: Path = tmp_path_factory.mktemp("certificate")
+    key, crt = folder / "key.pem", folder / "crt.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-keyout",
+        key,
+        "-out",
+        crt,
+        *subject,
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(crt, key)
+    return context
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+    transport: Open, scripted: Any, speech: Any, certificate: ssl.SSLContext
+) -> None:
+    server = scripted([speech.answer()], tls=certificate)
+    error = failed(await transport().send(call(server.url)))
+    assert isinstance(error, Disconnected)
+    assert "cannot trust" in error.message
+    assert server.url in error.message
+    assert not is_transient(error)
+    assert server.requests == []
+
+
+# Connections that break, and answers that are none
+
+
+def broken(speech: Any) -> dict[str, list[Any]]:
+    whole = speech.answer("Hello")
+    return {
+        "reset": ["reset"],
+        "closed at once": ["close"],
+        "half a head": [whole[:20], "close"],
+        "half a body": [whole[:-30], "close"],
+        "half a body, then reset": [whole[:-30], "reset"],
+        "no http": [b"\x00\xff\x16\x03\x01 no http at all\r\n\r\n", "close"],
+        "a chunk without its size": [
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+            "close",
+        ],
+        "no gzip": [speech.reply(b"plain", headers={"content-encoding": "gzip"})],
+    }
+
+
+@pytest.mark.parametrize(
+    "what", sorted(broken(type("_", (), {"answer": lambda *_: b"", "reply": lambda *_, **__: b""})()))
+)
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_broken_connection_is_worth_another_try(
+    transport: Open, scripted: Any, speech: Any, what: str, streaming: bool
+) -> None:
+    server, one = scripted(broken(speech)[what], [speech.answer("again")]), transport()
+    answer = await one.send(call(server.url, stream=streaming))
+    error = failed(answer)
+    assert isinstance(error, Disconnected), error
+    assert is_transient(error)
+    assert server.url in error.message
+    assert (answer.attempts, answer.latency_s is not None) == (1, True)
+    assert (await one.send(call(server.url))).outcome.unwrap().text == "again"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b"[]", b'{"choices":', b'{"choices":7}', b"\xff\xfe"])
+async def test_an_answer_that_is_none_is_malformed_and_not_tried_again(
+    transport: Open, scripted: Any, speech: Any, body: bytes
+) -> None:
+    error = failed(await transport().send(call(scripted([speech.reply(body)]).url)))
+    assert isinstance(error, Malformed)
+    assert not is_transient(error)
+
+
+async def test_a_key_that_comes_back_in_an_error_is_taken_out(transport: Open, scripted: Any, speech: Any) -> None:
+    said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
+    error = failed(await transport().send(call(scripted([speech.reply(said, status=401)]).url)))
+    assert isinstance(error, AuthFailed)
+    assert "[redacted]" in error.message
+
+
+async def test_a_header_that_is_no_text_does_not_spoil_the_answer(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.answer(**{"x-request-id": "r\xff1"})])
+    response = (await transport().send(call(server.url))).outcome.unwrap()
+    assert response.request_id == "r?1"
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_an_answer_beyond_its_bound_is_refused_and_its_connection_closed(
+    transport: Open, scripted: Any, speech: Any, streaming: bool
+) -> None:
+    endless = [speech.stream(), *[b"data: {}\n\n" * 1000] * 50, "hang"]
+    server = scripted(endless if streaming else [speech.reply(b"{" * 100_000), "hang"])
+    error = failed(await transport(max_reply_bytes=50_000).send(call(server.url, stream=streaming)))
+    assert isinstance(error, Malformed)
+    assert "50000 bytes" in error.message
+    assert not is_transient(error)
+    await waited(server.gone)
+
+
+async def test_a_small_answer_that_unfolds_beyond_its_bound_is_refused(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    bomb = gzip.compress(b" " * 10_000_000)
+    server = scripted([speech.reply(bomb, headers={"content-encoding": "gzip"})])
+    error = failed(await transport(max_reply_bytes=1_000_000).send(call(server.url)))
+    assert isinstance(error, Malformed)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("act", ["silent", "dripping"])
+async def test_a_provider_that_does_not_answer_in_time_is_told_apart(
+    transport: Open, scripted: Any, speech: Any, streaming: bool, act: str
+) -> None:
+    said = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
+    server = scripted(said[act])
+    answer = await transport(timeout=Timeout(total_s=0.2)).send(call(server.url, stream=streaming))
+    error = failed(answer)
+    assert isinstance(error, TimedOut)
+    assert is_transient(error)
+    assert "0.2 s" in error.message
+    assert server.url in error.message
+    assert answer.latency_s is not None
+    assert answer.latency_s >= 0.2
+    await waited(server.gone)
+
+
+async def test_one_that_is_late_takes_no_other_with_it(transport: Open, scripted: Any, speech: Any) -> None:
+    slow, quick, one = scripted(["hang"]), scripted([speech.answer()]), transport(timeout=Timeout(total_s=0.3))
+    late = asyncio.create_task(one.send(call(slow.url)))
+    while not late.done():
+        assert is_successful((await one.send(call(quick.url))).outcome)
+    assert isinstance(failed(await late), TimedOut)
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_and_not_late(transport: Open, scripted: Any) -> None:
+    server, one = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
+    task = asyncio.create_task(one.send(call(server.url)))
+    await waited(server.asked)
+    assert set(one.in_flight) == {task}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not one.in_flight
+    await waited(server.gone)
+
+
+# Streams
+
+
+async def test_a_stream_is_told_as_it_comes_and_measured_to_its_first_word(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    seen: list[StreamChunk] = []
+    first = threading.Event()
+
+    def watch(chunk: StreamChunk) -> None:
+        seen.append(chunk)
+        first.set()
+
+    # The second word is not sent until the first was seen.
+    events = [speech.event("Hel"), first, speech.event("lo"), speech.event(finish="stop"), b"data: [DONE]\n\n", "close"]
+    server = scripted([speech.stream(), *events])
+    answer = await transport().send(call(server.url, on_chunk=watch))
+    response = answer.outcome.unwrap()
+    assert response.text == "Hello"
+    assert [chunk.text for chunk in seen] == ["Hel", "lo", ""]
+    assert [chunk.response for chunk in seen] == [None, None, response]
+    assert answer.ttft_s is not None
+    assert answer.latency_s is not None
+    assert 0 < answer.ttft_s < answer.latency_s
+    assert json.loads(server.bodies[0])["stream"] is True
+
+
+async def test_the_first_word_is_not_an_empty_one(transport: Open, scripted: Any, speech: Any) -> None:
+    """Providers open a stream with an empty text long before the model says anything."""
+    seen: list[StreamChunk] = []
+    opened = threading.Event()
+    server = scripted([speech.stream(), speech.event(""), opened, speech.event("Hi", "stop"), "close"])
+    asyncio.get_running_loop().call_later(0.15, opened.set)
+    answer = await transport().send(call(server.url, on_chunk=seen.append))
+    assert answer.ttft_s is not None
+    assert answer.ttft_s >= 0.15
+    assert [chunk.text for chunk in seen] == ["Hi", ""]
+
+
+async def test_a_stream_without_any_word_has_no_first_one(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.stream(), speech.event("", "stop"), "close"])
+    answer = await transport().send(call(server.url, stream=True))
+    assert answer.outcome.unwrap().text == ""
+    assert answer.ttft_s is None
+
+
+@pytest.mark.parametrize("cut_off", ["close", "reset"])
+async def test_a_stream_that_breaks_off_is_no_answer(transport: Open, scripted: Any, speech: Any, cut_off: str) -> None:
+    server = scripted([speech.stream(), speech.event("Hel"), cut_off])
+    error = failed(await transport().send(call(server.url, stream=True)))
+    assert isinstance(error, Disconnected)
+    assert is_transient(error)
+
+
+async def test_a_stream_that_somebody_has_begun_to_see_is_not_begun_again(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    server = scripted([speech.stream(), speech.event("Hel"), "close"])
+    assert not is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
+    server = scripted([speech.stream(), "close"])
+    assert is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
+
+
+@pytest.mark.parametrize("act", ["one document", "an event without its end"])
+async def test_whoever_watches_sees_the_whole_text_however_it_came(
+    transport: Open, scripted: Any, speech: Any, act: str
+) -> None:
+    acts = {
+        "one document": [speech.answer("Hello")],
+        "an event without its end": [speech.stream(), speech.event("Hello", "stop")[:-2], "close"],
+    }
+    seen: list[StreamChunk] = []
+    answer = await transport().send(call(scripted(acts[act]).url, on_chunk=seen.append))
+    assert "".join(chunk.text for chunk in seen) == answer.outcome.unwrap().text == "Hello"
+    assert seen[-1].response is not None
+
+
+async def test_leaving_a_stream_early_closes_its_connection(transport: Open, scripted: Any, speech: Any) -> None:
+    seen = asyncio.Event()
+    server = scripted([speech.stream(), speech.event("Hel"), "hang"])
+    task = asyncio.create_task(transport().send(call(server.url, on_chunk=lambda _: seen.set())))
+    await seen.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await waited(server.gone)
+
+
+async def test_a_stream_that_is_refused_is_read_as_any_refusal(transport: Open, scripted: Any, speech: Any) -> None:
+    refused = speech.reply(b'{"error":{"message":"slow down"}}', status=429, headers={"retry-after": "7"})
+    error = failed(await transport().send(call(scripted([refused]).url, stream=True)))
+    assert (type(error).__name__, error.retry_after_s) == ("RateLimited", 7.0)
+
+
+# The end
+
+
+async def test_closing_closes_connections_and_what_comes_after_opens_new_ones(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
+    server, one = scripted([speech.answer()]), transport()
+    await one.send(call(server.url))
+    await one.close()
+    await waited(server.gone)
+    await one.close()
+    assert is_successful((await one.send(call(server.url))).outcome)
+    assert server.connections == 2
+
+
+async def test_an_address_can_be_asked_for_nothing_in_particular(transport: Open, scripted: Any, speech: Any) -> None:
+    server = scripted([speech.reply(b"not found", status=404)])
+    assert (await transport().reach("openai", server.url)).unwrap() == 404
+    assert b"authorization" not in server.requests[0].lower()
+    missing = await transport().reach("openai", f"http://127.0.0.1:{closed_port()}")
+    assert isinstance(missing.failure(), Disconnected)
+    silent = await transport(timeout=Timeout(total_s=0.1)).reach("openai", scripted(["hang"]).url)
+    assert isinstance(silent.failure(), TimedOut)
