@@ -112,9 +112,6 @@ def virtual() -> Virtual:
 
 # A server that plays bytes
 
-RESET = "reset"
-CLOSE = "close"
-HANG = "hang"
 LINGER = struct.pack("ii", 1, 0)
 Step = bytes | str | threading.Event
 
@@ -133,6 +130,8 @@ class Scripted:
     connections: int = 0
     asked: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -140,35 +139,47 @@ class Scripted:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         try:
             while (request := await _request(reader)) is not None:
                 self.requests.append(request)
                 self.asked.set()
                 for step in self.acts[min(len(self.requests), len(self.acts)) - 1]:
-                    if not await _play(step, reader, writer):
+                    if not await self._play(step, reader, writer):
                         return
         except ConnectionError:
             pass
         finally:
             self.gone.set()
+            self._writers.discard(writer)
             writer.close()
 
+    async def end(self, server: asyncio.Server) -> None:
+        """Let go of every connection."""
+        self.over = True
+        server.close()
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+        while self._writers:  # noqa: ASYNC110 - they end within a turn or two
+            await asyncio.sleep(0.001)
 
-async def _play(step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Do one step; say whether the connection lives on."""
-    if isinstance(step, bytes):
-        writer.write(step)
-        await writer.drain()
-        return True
-    if isinstance(step, threading.Event):
-        await asyncio.get_running_loop().run_in_executor(None, step.wait, 30)
-        return True
-    if step == HANG:
-        await reader.read()
-    if step == RESET:
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
-        writer.transport.abort()
-    return False
+    async def _play(self, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Do one step; say whether the connection lives on."""
+        match step:
+            case bytes():
+                writer.write(step)
+                await writer.drain()
+                return True
+            case threading.Event():
+                while not (step.is_set() or self.over):  # noqa: ASYNC110 - it is set in another thread
+                    await asyncio.sleep(0.001)
+                return True
+            case "hang":
+                await reader.read()
+            case "reset":
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+                writer.transport.abort()
+        return False
 
 
 async def _request(reader: asyncio.StreamReader) -> bytes | None:
@@ -205,27 +216,19 @@ class _Stage:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
         self._thread.start()
+        self._played = played
         self._server = self._do(asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls))
         port = self._server.sockets[0].getsockname()[1]
         played.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def close(self) -> None:
-        self._do(self._stop())
+        self._do(self._played.end(self._server))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _stop(self) -> None:
-        self._server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # for connections to be closed
-        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 @dataclass(frozen=True, slots=True)

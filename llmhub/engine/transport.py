@@ -80,11 +80,7 @@ class Transport:
         target = call.target
         now = time.time()
         streaming = call.stream or call.on_chunk is not None
-        spliced = call.spliced
-        if spliced is not None and spliced.request is call.request:
-            prepared = spliced.prepare(spliced.text, now)
-        else:
-            prepared = prepare(target.provider, target.endpoint, call.request, now, stream=streaming)
+        prepared = _prepared(call, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
@@ -256,6 +252,14 @@ _UNREADABLE: Final[type[LLMError]] = Malformed
 
 class TooLargeError(ValueError):
     """A reply went beyond its bound."""
+
+
+def _prepared(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
+    """Prepare a call, quickly where that stands for the request it holds."""
+    spliced = call.spliced
+    if spliced is not None and spliced.request is call.request:
+        return spliced.prepare(spliced.text, now)
+    return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
 
 
 def _told(error: LLMError, *, seen: bool) -> LLMError:

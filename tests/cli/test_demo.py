@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow.compute as pc
 import pytest
@@ -8,10 +10,13 @@ from pyarrow import csv, parquet
 
 from llmhub.tables.schema import RESULTS
 
+Shell: TypeAlias = Callable[..., Any]
+Script: TypeAlias = Callable[..., Any]
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_the_demo_asks_five_providers_120_questions_and_writes_what_it_says(shell, tmp_path):
+def test_the_demo_asks_five_providers_120_questions_and_writes_what_it_says(shell: Shell, tmp_path: Path) -> None:
     said = shell("demo")
     assert said.code == 0
     results = parquet.read_table(tmp_path / "demo/results.parquet")
@@ -48,7 +53,7 @@ def test_the_demo_asks_five_providers_120_questions_and_writes_what_it_says(shel
     assert results.column("list_cost_usd").drop_null().length() == 590
 
 
-def test_the_demo_says_the_same_each_time(shell, tmp_path):
+def test_the_demo_says_the_same_each_time(shell: Shell, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         assert shell("demo", "--rows", 6, "--out", folder, "--quiet", "--model", "openai/gpt-4o-mini").code == 0
     one, two = (parquet.read_table(tmp_path / folder / "results.parquet") for folder in ("one", "two"))
@@ -57,19 +62,21 @@ def test_the_demo_says_the_same_each_time(shell, tmp_path):
     assert not any(two.column("cache_hit").to_pylist())
 
 
-def test_another_seed_says_something_else(shell, tmp_path):
+def test_another_seed_says_something_else(shell: Shell, tmp_path: Path) -> None:
     for seed in (1, 2):
         shell("demo", "--rows", 6, "--out", seed, "--quiet", "--seed", seed, "--model", "openai/gpt-4o-mini")
     one, two = (parquet.read_table(tmp_path / folder / "results.parquet") for folder in ("1", "2"))
     assert not one.column("response").equals(two.column("response"))
 
 
-def test_a_quiet_demo_says_nothing(shell):
+def test_a_quiet_demo_says_nothing(shell: Shell) -> None:
     said = shell("demo", "--rows", 3, "--quiet", "--model", "google/gemini-2.5-flash")
     assert (said.code, said.out, said.err) == (0, "", "")
 
 
-def test_the_demo_asks_nobody_in_earnest_though_a_key_is_set(shell, environ, scripted, speech):
+def test_the_demo_asks_nobody_in_earnest_though_a_key_is_set(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+) -> None:
     real = scripted([speech.answer()])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
@@ -78,7 +85,9 @@ def test_the_demo_asks_nobody_in_earnest_though_a_key_is_set(shell, environ, scr
 
 
 @pytest.mark.filterwarnings("always:token counts are estimates")
-def test_real_providers_are_asked_only_on_request_and_only_those_whose_keys_are_set(shell, environ, scripted, speech):
+def test_real_providers_are_asked_only_on_request_and_only_those_whose_keys_are_set(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+) -> None:
     real = scripted([speech.answer("Hi")])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
@@ -97,14 +106,16 @@ def _unreachable(*_: object, **__: object) -> object:
     raise OSError("no network here")
 
 
-def test_real_providers_without_a_key_are_refused_with_the_variables_to_set(shell):
+def test_real_providers_without_a_key_are_refused_with_the_variables_to_set(shell: Shell) -> None:
     said = shell("demo", "--real")
     assert said.code == 2
     assert "OPENAI_API_KEY or ANTHROPIC_API_KEY" in said.err
     assert "the simulator needs none" in said.err
 
 
-def test_a_real_demo_that_fails_says_so_by_its_exit_code(shell, environ, scripted, speech):
+def test_a_real_demo_that_fails_says_so_by_its_exit_code(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+) -> None:
     real = scripted([speech.reply(b'{"error":{"message":"no"}}', status=401)])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
@@ -122,7 +133,9 @@ def test_a_real_demo_that_fails_says_so_by_its_exit_code(shell, environ, scripte
         (("--out", "a-file"), "--out: 'a-file': cannot be made"),
     ],
 )
-def test_wrong_arguments_are_refused_in_a_line(shell, tmp_path, arguments, said):
+def test_wrong_arguments_are_refused_in_a_line(
+    shell: Shell, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
     Path(tmp_path / "a-file").touch()
     answer = shell("demo", *arguments)
     assert answer.code == 2

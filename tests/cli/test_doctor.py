@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
 from llmhub.config import VARIABLES, settings
 from llmhub.providers.table import PROVIDERS
+from llmhub.sim import Served
+
+Shell: TypeAlias = Callable[..., Any]
+Script: TypeAlias = Callable[..., Any]
 
 KEYS = {
     "OPENAI_API_KEY": "sk-proj-0123456789secret",
@@ -17,7 +24,7 @@ KEYS = {
 }
 
 
-def test_a_simulator_answers_for_all_its_providers(shell, simulator):
+def test_a_simulator_answers_for_all_its_providers(shell: Shell, simulator: Served) -> None:
     said = shell("doctor", "--simulator", simulator.url)
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if simulator.url in line]
@@ -27,7 +34,7 @@ def test_a_simulator_answers_for_all_its_providers(shell, simulator):
     assert simulator.counts()["tokens"] == {"input": 0, "output": 0}
 
 
-def test_without_keys_it_says_what_to_set(shell, environ):
+def test_without_keys_it_says_what_to_set(shell: Shell, environ: pytest.MonkeyPatch) -> None:
     environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
     said = shell("doctor")
     assert said.code == 1
@@ -37,7 +44,9 @@ def test_without_keys_it_says_what_to_set(shell, environ):
     assert "AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in " ".join(said.out.split())
 
 
-def test_any_answer_will_do_and_no_key_is_sent(shell, environ, scripted, speech):
+def test_any_answer_will_do_and_no_key_is_sent(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+) -> None:
     server = scripted([speech.reply(b'{"error":{"message":"no key"}}', status=401)])
     environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
     environ.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
@@ -57,7 +66,9 @@ def test_any_answer_will_do_and_no_key_is_sent(shell, environ, scripted, speech)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
-def test_no_key_is_ever_shown(shell, environ, tmp_path, arguments):
+def test_no_key_is_ever_shown(
+    shell: Shell, environ: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     for name, value in KEYS.items():
         environ.setenv(name, value)
     for name in PROVIDERS:
@@ -76,7 +87,9 @@ def test_no_key_is_ever_shown(shell, environ, tmp_path, arguments):
     assert "no provider answers" in said.err
 
 
-def test_it_looks_at_the_cache_and_does_not_make_one(shell, environ, simulator, rows, tmp_path):
+def test_it_looks_at_the_cache_and_does_not_make_one(
+    shell: Shell, environ: pytest.MonkeyPatch, simulator: Served, rows: Path, tmp_path: Path
+) -> None:
     where = ("--simulator", simulator.url)
     assert "answers.db: not there yet" in " ".join(shell("doctor", *where).out.split())
     assert not (tmp_path / "caches").exists()
@@ -87,13 +100,13 @@ def test_it_looks_at_the_cache_and_does_not_make_one(shell, environ, simulator, 
     assert rows.read_text(encoding="utf-8").startswith("id,zip,text")
 
 
-def test_it_knows_its_versions(shell, simulator):
+def test_it_knows_its_versions(shell: Shell, simulator: Served) -> None:
     versions = json.loads(shell("doctor", "--json", "--simulator", simulator.url).out)["versions"]
     assert versions["llmhub"] == shell("--version").out.split()[1]
     assert {"python", "aiohttp", "pyarrow", "pandas"} <= set(versions)
 
 
-def test_sources_name_variables_and_the_file_but_no_values():
+def test_sources_name_variables_and_the_file_but_no_values() -> None:
     found = settings(
         {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "bearer-key-value", "AWS_REGION": "eu-west-1"},
         {"endpoints": {"mistral": {"api_key": "fromthefile"}, "openai": {"api_key": "overridden"}}},

@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 from pyarrow import parquet
 
-from llmhub.sim import Latency, Simulator, serving
+from llmhub.sim import Latency, Served, Simulator, serving
+
+Shell: TypeAlias = Callable[..., Any]
+Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 MODEL = "openai/gpt-4o-mini"
 WAIT_S = 60
@@ -21,14 +26,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 
 @pytest.fixture
-def many(environ, tmp_path):
+def many(environ: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Write 400 rows."""
     path = tmp_path / "many.csv"
     path.write_text("n\n" + "".join(f"question {n}\n" for n in range(400)), encoding="utf-8")
     return path
 
 
-def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_the_rest(start, shell, many):
+def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_the_rest(
+    start: Start, shell: Shell, many: Path
+) -> None:
     asked = threading.Semaphore(0)
 
     def respond(prompt: str) -> str:
@@ -59,7 +66,7 @@ def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_th
         assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"ok"}
 
 
-def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start, many, tmp_path):
+def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start: Start, many: Path, tmp_path: Path) -> None:
     asked = threading.Event()
 
     def respond(prompt: str) -> str:
@@ -79,7 +86,7 @@ def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start, many
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_second_interrupt_cuts_off_what_hangs(start, many):
+def test_a_second_interrupt_cuts_off_what_hangs(start: Start, many: Path) -> None:
     asked = threading.Event()
 
     def respond(prompt: str) -> str:
@@ -104,7 +111,7 @@ def test_a_second_interrupt_cuts_off_what_hangs(start, many):
     assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"cancelled"}
 
 
-def test_a_reader_that_goes_away_is_no_error_to_look_at(start, simulator, rows):
+def test_a_reader_that_goes_away_is_no_error_to_look_at(start: Start, simulator: Served, rows: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -121,7 +128,7 @@ def test_a_reader_that_goes_away_is_no_error_to_look_at(start, simulator, rows):
     assert parquet.read_table("out.parquet").num_rows == 3
 
 
-def test_the_module_is_the_command(environ):
+def test_the_module_is_the_command(environ: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "llmhub", "--version"],
         capture_output=True, text=True, check=True, timeout=WAIT_S,

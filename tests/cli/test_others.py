@@ -6,17 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
 from llmhub import __version__
+from llmhub.sim import Served
+
+Shell: TypeAlias = Callable[..., Any]
+Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
 
 MODEL = "openai/gpt-4o-mini"
 
 
 @pytest.fixture
-def offline(environ):
+def offline(environ: pytest.MonkeyPatch) -> None:
     """Let no vocabulary be had."""
 
     def nowhere(*_: object, **__: object) -> object:
@@ -27,7 +33,9 @@ def offline(environ):
 
 
 @pytest.mark.filterwarnings("always:token counts are estimates")
-def test_a_plan_says_what_a_run_would_do_and_sends_nothing(shell, simulator, rows, offline):
+def test_a_plan_says_what_a_run_would_do_and_sends_nothing(
+    shell: Shell, simulator: Served, rows: Path, offline: None
+) -> None:
     where = ("--prompt", "{text}", "--model", MODEL, "--model", "google/gemini-2.5-flash", "--simulator", simulator.url)
     said = shell("plan", rows, *where, "--max-tokens", 100)
     assert said.code == 0
@@ -39,14 +47,14 @@ def test_a_plan_says_what_a_run_would_do_and_sends_nothing(shell, simulator, row
     assert simulator.counts()["requests"] == 4
 
 
-def test_a_plan_needs_no_less_than_a_run(shell, rows):
+def test_a_plan_needs_no_less_than_a_run(shell: Shell, rows: Path) -> None:
     said = shell("plan", rows, "--prompt", "{text}", "--model", MODEL)
     assert said.code == 2
     assert "set OPENAI_API_KEY" in said.err
     assert said.err.startswith("llmhub plan: --model: ")
 
 
-def test_the_cache_is_counted_and_cleared_only_on_request(shell, simulator, rows):
+def test_the_cache_is_counted_and_cleared_only_on_request(shell: Shell, simulator: Served, rows: Path) -> None:
     assert shell("cache", "stats").out.endswith("answers.db: not there yet\n")
     shell("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     assert "2 answers, 0.0 MB" in shell("cache", "stats").out
@@ -58,7 +66,7 @@ def test_the_cache_is_counted_and_cleared_only_on_request(shell, simulator, rows
     assert "0 answers" in shell("cache", "stats").out
 
 
-def test_a_cache_that_is_none_is_refused_and_kept(shell, rows):
+def test_a_cache_that_is_none_is_refused_and_kept(shell: Shell, rows: Path) -> None:
     before = rows.read_bytes()
     for action in ("stats", "clear"):
         said = shell("cache", action, "--cache", rows, "--yes")
@@ -67,7 +75,7 @@ def test_a_cache_that_is_none_is_refused_and_kept(shell, rows):
     assert rows.read_bytes() == before
 
 
-def test_sim_is_the_simulators_own_command(shell, start):
+def test_sim_is_the_simulators_own_command(shell: Shell, start: Start) -> None:
     said = shell("sim", "--rate-500", "2")
     assert said.code == 2
     assert "rate_500=2.0 is outside 0..1" in said.err
@@ -82,7 +90,7 @@ def test_sim_is_the_simulators_own_command(shell, start):
     assert process.returncode == 0
 
 
-def test_every_command_has_help_with_an_example(shell):
+def test_every_command_has_help_with_an_example(shell: Shell) -> None:
     whole = shell("-h")
     assert whole.code == 0
     for command in ("demo", "run", "plan", "sim", "doctor", "cache"):
@@ -94,13 +102,14 @@ def test_every_command_has_help_with_an_example(shell):
             assert f"examples:\n  llmhub {command}" in said.out
 
 
-def test_the_version_is_the_packages(shell):
+def test_the_version_is_the_packages(shell: Shell) -> None:
     assert shell("--version").out == f"llmhub {__version__}\n"
 
 
 HEAVY = """
 import sys
 from llmhub.cli import main
+
 try:
     main(["run", "-h"])
 finally:
@@ -109,7 +118,7 @@ finally:
 """
 
 
-def test_help_imports_nothing_heavy(environ):
+def test_help_imports_nothing_heavy(environ: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HEAVY], capture_output=True, text=True, check=True, timeout=60,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},

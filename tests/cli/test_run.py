@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pytest
 from pyarrow import csv, ipc, parquet
 
-from llmhub.sim import Faults, Simulator, serving
+from llmhub.sim import Faults, Served, Simulator, serving
 from llmhub.tables.schema import RESULTS
+
+Shell: TypeAlias = Callable[..., Any]
+Script: TypeAlias = Callable[..., Any]
 
 MODEL = "openai/gpt-4o-mini"
 OTHER = "anthropic/claude-haiku-4-5"
@@ -16,7 +23,7 @@ SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc
 SOURCE = pa.table({"id": [1, 2, 3], "text": ["one", "two", "three"], "tags": [["a"], [], None]})
 
 
-def _write(table, path):
+def _write(table: pa.Table, path: Path) -> None:
     match path.suffix:
         case ".csv":
             csv.write_csv(table.set_column(2, "tags", pa.array(['["a"]', "[]", None])), path)
@@ -29,7 +36,7 @@ def _write(table, path):
                 file.write_table(table)
 
 
-def _read(path):
+def _read(path: Path) -> pa.Table:
     match path.suffix:
         case ".csv":
             return csv.read_csv(path)
@@ -42,7 +49,7 @@ def _read(path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_comes_in(shell, simulator, tmp_path, suffix):
+def test_every_kind_of_file_comes_in(shell: Shell, simulator: Served, tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"rows{suffix}"
     _write(SOURCE, source)
     said = shell("run", source, "out.parquet", "--prompt", "Say {text}", "--model", MODEL, "--simulator", simulator.url)
@@ -55,7 +62,7 @@ def test_every_kind_of_file_comes_in(shell, simulator, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_goes_out(shell, simulator, tmp_path, suffix):
+def test_every_kind_of_file_goes_out(shell: Shell, simulator: Served, tmp_path: Path, suffix: str) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     target = tmp_path / f"out{suffix}"
     arguments = ("--prompt", "{text}", "--model", MODEL, "--model", OTHER, "--n", 2, "--simulator", simulator.url)
@@ -72,7 +79,7 @@ def test_every_kind_of_file_goes_out(shell, simulator, tmp_path, suffix):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_parquet_and_arrow_keep_the_exact_schema(shell, simulator, tmp_path):
+def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: Served, tmp_path: Path) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     for name in ("out.parquet", "out.arrow"):
         shell("run", "rows.parquet", name, "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
@@ -83,7 +90,9 @@ def test_parquet_and_arrow_keep_the_exact_schema(shell, simulator, tmp_path):
         assert len(schema.metadata[b"run_id"]) == 32
 
 
-def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_as_json(shell, simulator, tmp_path):
+def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_as_json(
+    shell: Shell, simulator: Served, tmp_path: Path
+) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache")
     for name in ("out.csv", "out.jsonl", "out.parquet"):
@@ -102,7 +111,7 @@ def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_a
     assert lines.column("tags").to_pylist() == [["a"], [], None]
 
 
-def test_the_same_command_again_sends_nothing_and_costs_nothing(shell, simulator, rows):
+def test_the_same_command_again_sends_nothing_and_costs_nothing(shell: Shell, simulator: Served, rows: Path) -> None:
     arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--model", OTHER)
     arguments = (*arguments, "--simulator", simulator.url, "--cache", "runs.db")
     first = shell(*arguments)
@@ -119,7 +128,7 @@ def test_the_same_command_again_sends_nothing_and_costs_nothing(shell, simulator
     assert "$0" in second.out
 
 
-def test_without_a_cache_everything_is_asked_again(shell, simulator, rows, tmp_path):
+def test_without_a_cache_everything_is_asked_again(shell: Shell, simulator: Served, rows: Path, tmp_path: Path) -> None:
     arguments = ("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     for _ in range(2):
         assert shell(*arguments, "--no-cache").code == 0
@@ -127,7 +136,7 @@ def test_without_a_cache_everything_is_asked_again(shell, simulator, rows, tmp_p
     assert not (tmp_path / "caches").exists()
 
 
-def test_a_row_without_a_value_is_not_asked_and_says_so(shell, simulator, rows):
+def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator: Served, rows: Path) -> None:
     said = shell(
         "run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url
     )
@@ -139,7 +148,9 @@ def test_a_row_without_a_value_is_not_asked_and_says_so(shell, simulator, rows):
     assert "1 rows were skipped" in said.err
 
 
-def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(shell, simulator, tmp_path):
+def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(
+    shell: Shell, simulator: Served, tmp_path: Path
+) -> None:
     (tmp_path / "rows.jsonl").write_text(
         '{"q": "good"}\n{"q": "bad [[sim:quota always]]"}\n{"q": "worse [[sim:malformed always]]"}\n', encoding="utf-8"
     )
@@ -155,7 +166,7 @@ def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(shell, simul
     assert "Wrote 3 rows to out.jsonl" in said.out
 
 
-def test_all_or_nothing_leaves_what_stood_there(shell, simulator, tmp_path):
+def test_all_or_nothing_leaves_what_stood_there(shell: Shell, simulator: Served, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\ngood\nbad [[sim:quota always]]\n", encoding="utf-8")
     (tmp_path / "out.csv").write_text("as it was", encoding="utf-8")
     arguments = ("run", "rows.csv", "out.csv", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
@@ -168,12 +179,16 @@ def test_all_or_nothing_leaves_what_stood_there(shell, simulator, tmp_path):
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").startswith('"q","row"')
 
 
-def test_options_reach_the_model(shell, scripted, speech, environ, tmp_path):
+def test_options_reach_the_model(
+    shell: Shell, scripted: Script, speech: Any, environ: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     server = scripted([speech.answer("Hi")])
     (tmp_path / "rows.csv").write_text("q\nhello\n", encoding="utf-8")
-    arguments = "--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --stop END --stop FIN --seed 3".split()
+    arguments = shlex.split(
+        "--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --stop END --stop FIN --seed 3"
+    )
     said = shell(
-        "run", "rows.csv", "out.csv", "--prompt", "{q}!", "--model", "compatible/m", *arguments,
+        "run", "rows.csv", "out.csv", "--prompt", "{q}!", "--model", "compatible/m", *more,
         "--base-url", f"compatible={server.url}/v1", "--no-cache", "--quiet",
     )  # fmt: skip
     assert (said.code, said.out, said.err) == (0, "", "")
@@ -184,12 +199,12 @@ def test_options_reach_the_model(shell, scripted, speech, environ, tmp_path):
     assert server.requests[0].startswith(b"POST /v1/chat/completions")
 
 
-def test_a_stream_measures_the_time_to_the_first_token(shell, simulator, rows):
+def test_a_stream_measures_the_time_to_the_first_token(shell: Shell, simulator: Served, rows: Path) -> None:
     shell("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--stream")
     assert parquet.read_table("out.parquet").column("ttft_s").null_count == 1
 
 
-def test_an_option_that_a_model_lacks_can_be_dropped(shell, simulator, rows):
+def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: Served, rows: Path) -> None:
     arguments = (
         "run",
         rows,
@@ -211,7 +226,7 @@ def test_an_option_that_a_model_lacks_can_be_dropped(shell, simulator, rows):
     assert parquet.read_table("out.parquet").column("dropped_params").to_pylist()[0] == ["seed"]
 
 
-def test_the_columns_can_be_left_out_or_prefixed(shell, simulator, rows):
+def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: Served, rows: Path) -> None:
     arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     shell("run", rows, "bare.parquet", *arguments, "--no-columns")
     assert parquet.read_table("bare.parquet").schema.equals(RESULTS)
@@ -229,7 +244,7 @@ def test_the_columns_can_be_left_out_or_prefixed(shell, simulator, rows):
     ]
 
 
-def test_an_empty_table_gives_an_empty_table(shell, simulator, tmp_path):
+def test_an_empty_table_gives_an_empty_table(shell: Shell, simulator: Served, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\n", encoding="utf-8")
     said = shell("run", "rows.csv", "out.parquet", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
     assert said.code == 0
@@ -237,14 +252,16 @@ def test_an_empty_table_gives_an_empty_table(shell, simulator, tmp_path):
     assert parquet.read_table("out.parquet").num_rows == 0
 
 
-def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(shell, simulator, rows):
+def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(
+    shell: Shell, simulator: Served, rows: Path
+) -> None:
     said = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
     assert said.code == 0
     assert "names no column, so all 3 rows ask the same" in said.err
     assert simulator.counts()["requests"] == 1
 
 
-def test_a_limit_of_ones_own_is_kept(shell, rows):
+def test_a_limit_of_ones_own_is_kept(shell: Shell, rows: Path) -> None:
     with serving(Simulator(faults=Faults())) as simulator:
         arguments = (
             "--prompt",
@@ -262,7 +279,7 @@ def test_a_limit_of_ones_own_is_kept(shell, rows):
         assert simulator.counts()["max_in_flight"] == 1
 
 
-def test_an_address_that_refuses_fails_every_row_and_says_where(shell, rows):
+def test_an_address_that_refuses_fails_every_row_and_says_where(shell: Shell, rows: Path) -> None:
     said = shell(
         "run", rows, "out.csv", "--prompt", "{text}", "--model", "vllm/m", "--base-url", "vllm=http://127.0.0.1:1/v1"
     )
@@ -271,7 +288,9 @@ def test_an_address_that_refuses_fails_every_row_and_says_where(shell, rows):
     assert "check its base URL" in said.err
 
 
-def test_a_key_goes_where_it_is_told_and_nowhere_into_the_output(shell, environ, scripted, speech, rows, tmp_path):
+def test_a_key_goes_where_it_is_told_and_nowhere_into_the_output(
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any, rows: Path, tmp_path: Path
+) -> None:
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     server = scripted([speech.reply(b'{"error":{"message":"Incorrect API key: sk-real-key-of-somebody"}}', status=401)])
     said = shell("run", rows, "out.jsonl", "--prompt", "{text}", "--model", MODEL, "--base-url", f"openai={server.url}")

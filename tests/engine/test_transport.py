@@ -360,7 +360,8 @@ async def test_an_answer_beyond_its_bound_is_refused_and_its_connection_closed(
     transport: Open, scripted: Any, speech: Any, streaming: bool
 ) -> None:
     endless = [speech.stream(), *[b"data: {}\n\n" * 1000] * 50, "hang"]
-    server = scripted(endless if streaming else [speech.reply(b"{" * 100_000), "hang"])
+    unending = [speech.reply(b"{" * 100_000, headers={"content-length": "10000000"}), "hang"]
+    server = scripted(endless if streaming else unending)
     error = failed(await transport(max_reply_bytes=50_000).send(call(server.url, stream=streaming)))
     assert isinstance(error, Malformed)
     assert "50000 bytes" in error.message

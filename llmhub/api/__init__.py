@@ -1,0 +1,36 @@
+"""What a user calls, and the only place that raises: errors are values below it."""
+
+from __future__ import annotations
+
+from llmhub.api.frames import (
+    acomplete_table,
+    complete_batches,
+    complete_parallel,
+    complete_series,
+    complete_table,
+    plan,
+)
+from llmhub.api.hubs import configure, current_hub, using
+from llmhub.api.options import Models, Options, Prompt, TableOptions
+from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
+
+__all__ = [
+    "Models",
+    "Options",
+    "Prompt",
+    "TableOptions",
+    "acomplete",
+    "acomplete_table",
+    "astream",
+    "complete",
+    "complete_batches",
+    "complete_parallel",
+    "complete_series",
+    "complete_table",
+    "configure",
+    "current_hub",
+    "plan",
+    "stream",
+    "try_complete",
+    "using",
+]

@@ -1,0 +1,217 @@
+"""Frames: every row asked of every model, in one table, in batches, or from several processes."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Unpack
+
+from returns.pipeline import is_successful
+
+from llmhub.api.hubs import current_hub
+from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of_store
+from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
+from llmhub.core.provider import prepare
+from llmhub.core.types import CompletionRequest
+from llmhub.engine.call import Answer
+from llmhub.engine.loop import Stop, run_here, run_sync
+from llmhub.hub import Hub
+from llmhub.observe.progress import reporter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from llmhub.tables.plan import Plan
+    from llmhub.tables.prompts import Questions
+
+
+def complete_table(
+    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
+) -> pa.Table:
+    """Ask every row of a frame, of every model, and give one Arrow table.
+
+    Parameters
+    ----------
+    frame
+        A pandas DataFrame, an Arrow table, a mapping of columns, or anything with ``__arrow_c_stream__``.
+    prompt
+        A template over its columns: ``"Summarise: {text}"``. A row with a missing value is skipped.
+    model
+        ``provider/model``, or several.
+    hub
+        Who can be asked; the default hub unless given.
+    **options
+        Parameters of the answer as in `complete`, and: ``n``, answers a row; ``concurrency``, calls under way at
+        once; ``progress``, whether to show it, or a function that is told; ``on_error``, ``"row"`` to say so in the
+        row or ``"raise"`` to raise when all is done; ``stream``, to measure the time to the first token.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``rows x models x n`` rows with the schema `llmhub.tables.schema.RESULTS`, in input order.
+
+    Raises
+    ------
+    InvalidRequestError
+        Before anything is sent: a field that is no column, a model without a provider, a parameter out of range.
+    ConnectorError
+        With ``on_error="raise"``, the first row's failure; the exception's ``table`` holds all rows.
+    """
+    return run_sync(partial(_table, _asked(frame, prompt, model, hub, dict(options))))
+
+
+async def acomplete_table(
+    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
+) -> pa.Table:
+    """Ask every row of a frame, awaited (see `complete_table`)."""
+    return await run_here(_table(_asked(frame, prompt, model, hub, dict(options)), Stop()))
+
+
+def complete_series(
+    values: pd.Series, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[TableOptions]
+) -> pa.Table:
+    """Ask every value of a pandas Series: in the place of ``{}``, or after the prompt and an empty line."""
+    from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    hub = hub or current_hub()
+    request, run_options = parted(dict(options))
+    if run_options.n != 1 or not isinstance(model, str):
+        raise InvalidRequestError(
+            InvalidRequest(
+                path="model" if run_options.n == 1 else "n",
+                message="a Series takes one answer a value; use a DataFrame",
+            )
+        )
+    questions = prompts.of_series(values, prompt, _asks(hub, model, request, stream=run_options.stream))
+    asked = _Asked(hub, questions, run_options, reporter(run_options.progress))
+    return run_sync(partial(_table, asked))
+
+
+def complete_batches(
+    batches: Iterable[pa.RecordBatch],
+    prompt: str,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    **options: Unpack[TableOptions],
+) -> Iterator[pa.RecordBatch]:
+    """Ask every row of each batch as it comes, and give its results as a batch (see `complete_table`).
+
+    ``row`` counts on from batch to batch. Only one batch is held at a time, so this goes through any number of rows.
+    """
+    from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    before = 0
+    for batch in batches:
+        results = complete_table(batch, prompt, model=model, hub=hub, **options)
+        yield from scale.batches_of(scale.shifted(results, before))
+        before += batch.num_rows
+
+
+def complete_parallel(
+    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, n_jobs: int = -1, **options: Unpack[TableOptions]
+) -> pa.Table:
+    """Ask every row of a frame from several processes, where one core cannot keep up with the answers.
+
+    Parameters
+    ----------
+    n_jobs
+        Processes, as joblib counts them: -1 for one a core. ``joblib.parallel_config(backend=...)`` chooses where they
+        run (loky, dask, ray, spark). ``concurrency`` and ``limits`` are each process's own; a `DiskCache` is shared.
+    **options
+        See `complete_table`; ``progress`` is not shown, and ``on_error="raise"`` raises for the first slice that fails.
+    """
+    import joblib  # noqa: PLC0415 - a third of a second, needed only here
+
+    from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    hub = hub or current_hub()
+    quiet: TableOptions = {**options, "progress": False}
+    # What is wrong with the question is said here, before any process is started.
+    _asked(frame, prompt, model, hub, dict(quiet))
+    parts = scale.slices(frame, scale.expect_jobs(n_jobs))
+    work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
+    results = joblib.Parallel(n_jobs=n_jobs)(work)
+    placed = (scale.shifted(result, at) for (at, _), result in zip(parts, results, strict=True))
+    return scale.merged(placed, uuid.uuid4().hex)
+
+
+def plan(frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]) -> Plan:
+    """Say what a run would do, before anything is sent: calls, cache hits, tokens, USD (see `complete_table`)."""
+    from llmhub.tables.plan import plan_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    asked = _asked(frame, prompt, model, hub, {**options, "progress": False})
+    return plan_of(asked.questions, asked.hub.runtime.store, asked.hub.settings.tokenizer_folder, time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A frame on its way."""
+
+    hub: Hub
+    questions: Questions
+    options: RunOptions
+    report: Report | None
+
+
+def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dict[str, Any]) -> _Asked:
+    """Check everything that can be known before sending."""
+    from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    hub = hub or current_hub()
+    request, run_options = parted(options)
+    concurrency = run_options.concurrency
+    if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
+        said = f"{concurrency} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
+        raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
+    asks = _asks(hub, model, request, stream=run_options.stream)
+    questions = prompts.of_frame(frame, prompt, asks, run_options.n)
+    return _Asked(hub, questions, run_options, reporter(run_options.progress))
+
+
+def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) -> list[Any]:
+    """Resolve the models, and try the parameters on each before any row is sent."""
+    from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    names = [model] if isinstance(model, str) else list(model)
+    if not names:
+        raise InvalidRequestError(
+            InvalidRequest(path="model", message="the list of models is empty; give at least one")
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequestError(
+            InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
+        )
+    asks = []
+    for name in names:
+        target = hub.target(name)
+        one = prompts.ask(target, request, stream=stream)
+        tried = prepare(target.provider, target.endpoint, one.make("?"), time.time(), stream=stream)
+        expect(None if is_successful(tried) else tried.failure())
+        asks.append(one)
+    return asks
+
+
+async def _table(asked: _Asked, stop: Stop) -> pa.Table:
+    """Run the questions and make the table."""
+    from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    at = time.time()
+    questions, options = asked.questions, asked.options
+    concurrency = options.concurrency or asked.hub.concurrency
+    ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, asked.report)
+    warn_of_store(ran.store_error)
+    table = results.table(questions, ran, uuid.uuid4().hex, at)
+    if options.on_error == "raise":
+        outcomes = (answer.outcome for answer in ran.answers if isinstance(answer, Answer))
+        failed = next((outcome for outcome in outcomes if not is_successful(outcome)), None)
+        if failed is not None:
+            error = to_exception(failed.failure())
+            error.table = table
+            raise error
+    return table

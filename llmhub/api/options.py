@@ -1,0 +1,97 @@
+"""What a call takes besides its prompt and model: parameters of the answer, and how a run over a frame goes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
+from llmhub.engine.run import Progress
+
+Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
+Models: TypeAlias = str | Sequence[str]
+Report: TypeAlias = Callable[[Progress], None]
+
+
+class Options(TypedDict, total=False):
+    """Parameters of an answer, as in `CompletionRequest`, and the ``system`` turn before it."""
+
+    system: str
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stop: str | Sequence[str]
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+    tools: Sequence[Tool]
+    tool_choice: str
+    response_schema: Schema
+    reasoning_effort: str
+    reasoning_budget: int
+    user: str
+    extra: Mapping[str, JSON]
+    unsupported: Literal["error", "drop"]
+
+
+class TableOptions(Options, total=False):
+    """What a call over a frame takes besides: see `complete_table`."""
+
+    n: int
+    concurrency: int
+    progress: bool | Report
+    on_error: Literal["row", "raise"]
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a call over a frame is run."""
+
+    n: int = 1
+    concurrency: int | None = None
+    progress: bool | Report | None = None
+    on_error: Literal["row", "raise"] = "row"
+    stream: bool = False
+
+
+RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
+REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
+
+
+def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
+    """Part what shapes the answer from what shapes the run."""
+    run_options = RunOptions(**{name: options.pop(name) for name in list(options) if name in RUN_OPTIONS})
+    if run_options.n < 1:
+        raise InvalidRequestError(InvalidRequest(path="n", message=f"n={run_options.n}; ask for at least one answer"))
+    if run_options.on_error not in {"row", "raise"}:
+        raise InvalidRequestError(
+            InvalidRequest(path="on_error", message=f"{run_options.on_error!r} is not 'row' or 'raise'")
+        )
+    unknown = sorted(set(options) - REQUEST_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(REQUEST_OPTIONS | RUN_OPTIONS))
+        raise InvalidRequestError(InvalidRequest(path=unknown[0], message=f"no such option; there are {known}"))
+    given = {name: value for name, value in options.items() if name != "system"}
+    return CompletionRequest(model="", messages=system_of(options), **given), run_options
+
+
+def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:
+    """Give the turn that ``system=`` asks for."""
+    return (Message("system", options["system"]),) if options.get("system") else ()
+
+
+def warn_of_store(error: str) -> None:
+    """Tell the user that a run went on without its cache."""
+    if error:
+        warnings.warn(f"the cache failed and was not used further: {error}", RuntimeWarning, stacklevel=2)
+
+
+def expect(wrong: LLMError | None) -> None:
+    """Raise what is wrong, if anything is."""
+    if wrong is not None:
+        raise to_exception(wrong)

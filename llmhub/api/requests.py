@@ -1,0 +1,182 @@
+"""One request: asked and waited for, awaited, streamed, or given as a value."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Unpack
+
+from returns.pipeline import is_successful
+from returns.result import Failure, Result
+
+from llmhub.api.hubs import current_hub
+from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_of, warn_of_store
+from llmhub.core.builder import messages_of
+from llmhub.core.codec import request_key
+from llmhub.core.errors import Cancelled, InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
+from llmhub.core.validity import validate
+from llmhub.engine.call import Answer, Call, Outcome
+from llmhub.engine.loop import Stop, run_here, run_sync, submit
+from llmhub.engine.run import as_answer
+from llmhub.hub import Hub
+
+
+def complete(
+    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
+) -> CompletionResponse:
+    """Ask a model and wait for the answer. Works in scripts, in notebook cells and beside running loops.
+
+    Parameters
+    ----------
+    prompt
+        Text, messages, or a whole `CompletionRequest`.
+    model
+        ``provider/model``.
+    hub
+        Who can be asked; the default hub unless given.
+    **options
+        Parameters of the answer: ``temperature``, ``max_tokens``, ``system``, ...
+
+    Raises
+    ------
+    ConnectorError
+        One class for each kind of failure.
+    """
+    answer = run_sync(partial(_one, _planned(prompt, model, hub, options)))
+    if not is_successful(answer.outcome) and isinstance(answer.outcome.failure(), Cancelled):
+        raise KeyboardInterrupt
+    return _raised(answer.outcome)
+
+
+async def acomplete(
+    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
+) -> CompletionResponse:
+    """Ask a model and await the answer (see `complete`); cancelling it cancels the call."""
+    answer = await run_here(_one(_planned(prompt, model, hub, options), Stop()))
+    return _raised(answer.outcome)
+
+
+def try_complete(
+    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
+) -> Result[CompletionResponse, LLMError]:
+    """Ask a model and give the outcome as a value (see `complete`): for those who compose with ``returns``."""
+    try:
+        one = _planned(prompt, model, hub, options)
+    except InvalidRequestError as error:
+        return Failure(error.error)
+    return run_sync(partial(_one, one)).outcome
+
+
+def stream(
+    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
+) -> Iterator[StreamChunk]:
+    """Ask a model and give the answer as it comes; the last chunk holds the whole ``response``.
+
+    Closing the iterator early closes the connection. An answer from the cache comes in one piece.
+
+    Raises
+    ------
+    ConnectorError
+        When it fails, after whatever had come.
+    """
+    box: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
+    one = replace(_planned(prompt, model, hub, options), on_chunk=box.put)
+    future = submit(_one(one, Stop()))
+    future.add_done_callback(lambda _: box.put(None))
+    try:
+        while (chunk := box.get()) is not None:
+            yield chunk
+        yield from _rest(future.result())
+    finally:
+        future.cancel()
+
+
+async def astream(
+    prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
+) -> AsyncIterator[StreamChunk]:
+    """Ask a model and give the answer as it comes, awaited (see `stream`)."""
+    box: asyncio.Queue[StreamChunk | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def put(chunk: StreamChunk | None) -> None:
+        loop.call_soon_threadsafe(box.put_nowait, chunk)
+
+    one = replace(_planned(prompt, model, hub, options), on_chunk=put)
+    future = submit(_one(one, Stop()))
+    future.add_done_callback(lambda _: put(None))
+    try:
+        while (chunk := await box.get()) is not None:
+            yield chunk
+        for chunk in _rest(future.result()):
+            yield chunk
+    finally:
+        future.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """One request on its way: whom to ask, what, and who wants to see it come."""
+
+    hub: Hub
+    call: Call
+    on_chunk: Callable[[StreamChunk], None] | None = None
+
+
+def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Options) -> _One:
+    """Check everything that can be known before sending."""
+    request = _request(prompt, model, options)
+    hub = hub or current_hub()
+    if not request.model:
+        raise InvalidRequestError(InvalidRequest(path="model", message="no model; give model='provider/model'"))
+    target = hub.target(request.model)
+    request = replace(request, model=target.model)
+    expect(validate(request))
+    return _One(hub, Call(target, request))
+
+
+def _request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> CompletionRequest:
+    unknown = sorted(set(options) - REQUEST_OPTIONS)
+    if unknown:
+        raise InvalidRequestError(
+            InvalidRequest(path=unknown[0], message=f"no such option; there are {', '.join(sorted(REQUEST_OPTIONS))}")
+        )
+    given: dict[str, Any] = {name: value for name, value in options.items() if name != "system"}
+    if isinstance(prompt, CompletionRequest):
+        named: dict[str, Any] = {} if model is None else {"model": model}
+        changed = replace(prompt, **given, **named)
+        return replace(changed, messages=(*system_of(options), *changed.messages)) if "system" in options else changed
+    turns = (prompt,) if isinstance(prompt, Message) else messages_of(prompt)
+    return CompletionRequest(model=model or "", messages=(*system_of(options), *turns), **given)
+
+
+async def _one(one: _One, stop: Stop) -> Answer:
+    """Answer one request from the cache or the provider."""
+    target = one.call.target
+    try:
+        key = request_key(target.provider, target.endpoint, one.call.request)
+    except (TypeError, ValueError) as bad:
+        return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
+    call = replace(one.call, on_chunk=one.on_chunk)
+    ran = await one.hub.runtime.run(iter([[(0, key, lambda _: call, "")]]), 1, 1, stop)
+    warn_of_store(ran.store_error)
+    answer = ran.answers[0]
+    assert answer is not None  # noqa: S101 - a run answers every item
+    return as_answer(answer)
+
+
+def _rest(answer: Answer) -> Iterator[StreamChunk]:
+    """Give what a stream did not: an answer that came from the cache, or the failure."""
+    response = _raised(answer.outcome)
+    if answer.cache_hit:
+        yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
+        yield StreamChunk(response=response)
+
+
+def _raised(outcome: Outcome) -> CompletionResponse:
+    if is_successful(outcome):
+        return outcome.unwrap()
+    raise to_exception(outcome.failure())
