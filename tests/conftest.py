@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,16 +151,19 @@ class Scripted:
             pass
         finally:
             self.gone.set()
-            self._writers.discard(writer)
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self._writers.discard(writer)
 
     async def end(self, server: asyncio.Server) -> None:
         """Let go of every connection."""
         self.over = True
         server.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-        while self._writers:  # noqa: ASYNC110 - they end within a turn or two
+        await asyncio.sleep(0)  # for a connection that was just taken in
+        while self._writers:
+            for writer in tuple(self._writers):
+                writer.transport.abort()
             await asyncio.sleep(0.001)
 
     async def _play(self, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from returns.pipeline import is_successful
 
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of_store
+from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
 from llmhub.core.provider import prepare
 from llmhub.core.types import CompletionRequest
@@ -205,7 +205,7 @@ async def _table(asked: _Asked, stop: Stop) -> pa.Table:
     questions, options = asked.questions, asked.options
     concurrency = options.concurrency or asked.hub.concurrency
     ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, asked.report)
-    warn_of_store(ran.store_error)
+    warn_of(ran)
     table = results.table(questions, ran, uuid.uuid4().hex, at)
     if options.on_error == "raise":
         outcomes = (answer.outcome for answer in ran.answers if isinstance(answer, Answer))

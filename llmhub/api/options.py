@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.run import Progress
+from llmhub.engine.run import Progress, Ran
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
 Models: TypeAlias = str | Sequence[str]
@@ -85,10 +85,14 @@ def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:
     return (Message("system", options["system"]),) if options.get("system") else ()
 
 
-def warn_of_store(error: str) -> None:
-    """Tell the user that a run went on without its cache."""
-    if error:
-        warnings.warn(f"the cache failed and was not used further: {error}", RuntimeWarning, stacklevel=2)
+def warn_of(ran: Ran) -> None:
+    """Tell the user what a run went on without."""
+    if ran.store_error:
+        said = f"the cache failed and was not used further: {ran.store_error}"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
+    if ran.report_error:
+        said = f"the progress function failed and was not called again: {ran.report_error}"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
 def expect(wrong: LLMError | None) -> None:

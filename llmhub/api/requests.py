@@ -13,7 +13,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result
 
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_of, warn_of_store
+from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_of, warn_of
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
 from llmhub.core.errors import Cancelled, InvalidRequest, InvalidRequestError, LLMError, to_exception
@@ -162,7 +162,7 @@ async def _one(one: _One, stop: Stop) -> Answer:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
     call = replace(one.call, on_chunk=one.on_chunk)
     ran = await one.hub.runtime.run(iter([[(0, key, lambda _: call, "")]]), 1, 1, stop)
-    warn_of_store(ran.store_error)
+    warn_of(ran)
     answer = ran.answers[0]
     assert answer is not None  # noqa: S101 - a run answers every item
     return as_answer(answer)

@@ -89,7 +89,7 @@ def act(given: argparse.Namespace) -> int:
             frame, TEMPLATE, model=models, hub=hub, progress=progress(quiet=given.quiet), **options
         )
     with uninterrupted():
-        written = _write(folder, frame, results, "" if given.real else "simulated: nothing was paid")
+        written = _write(folder, frame, results, simulated_run=not given.real)
     if not given.quiet:
         _tell(results, written, simulated_run=not given.real)
     counts = count_statuses(results)
@@ -152,13 +152,18 @@ def _marked(row: int, question: str) -> str:
     return f"{question} {MARKS[row]}" if row in MARKS else question
 
 
-def _write(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, note: str) -> list[tuple[Path, str]]:
-    """Write the tables and the plots, with a note on these; give what they are."""
+def _write(
+    folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, *, simulated_run: bool
+) -> list[tuple[Path, str]]:
+    """Write the tables and the plots, which say when they show a simulation; give what they are."""
     table, asked = folder / "results.parquet", folder / "questions.csv"
     files.write(results, table, "--out")
     files.write(frames.arrow(frame), asked, "--out")
-    cost = save(_noted(cost_by_model(results), note), folder / "cost.png")
-    latency = save(_noted(latency_ecdf(results), note), folder / "latency.png")
+    spent, took = cost_by_model(results), latency_ecdf(results)
+    if simulated_run:
+        _note(spent, "simulated: what the real models would charge")
+        _note(took, "simulated")
+    cost, latency = save(spent, folder / "cost.png"), save(took, folder / "latency.png")
     return [
         (table, f"{len(results):,} rows x {results.num_columns} columns, one a call"),
         (asked, "the questions"),
@@ -167,11 +172,13 @@ def _write(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, 
     ]
 
 
-def _noted(ax: Axes, note: str) -> Axes:
-    """Put a note at the right above a plot, in the subtitle's line."""
+def _note(ax: Axes, note: str) -> None:
+    """Put a note at the right above a plot, in the subtitle's line, and say of nothing that it was paid."""
     place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     ax.annotate(note, (1, 1), xytext=(0, 8), ha="right", fontsize=9, style="italic", **place)
-    return ax
+    title = ax.get_title(loc="left")
+    for text in ax.findobj(lambda each: getattr(each, "get_text", str)() == title):
+        text.set(text=title.removesuffix(" paid"))
 
 
 def _tell(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:

@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from llmhub import __version__, config
-from llmhub.cache.disk import DiskCache
-from llmhub.cache.store import StoreError
+from llmhub import config
+from llmhub.cli.checkup import Row, look_at_cache, look_at_providers, look_at_versions
 from llmhub.cli.terminal import complain, say
-from llmhub.core.errors import ConnectorError
-from llmhub.core.provider import Endpoint, Provider
-from llmhub.core.types import CompletionRequest
-from llmhub.engine.loop import run_sync
-from llmhub.engine.probe import Reached, probe
-from llmhub.engine.transport import Timeout, Wiring
+from llmhub.core.provider import Endpoint
 from llmhub.notebook.writing import seconds
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import endpoints
 
-LONGEST_S: Final = 5.0
-"""How long an address has to answer."""
-PACKAGES: Final = (
-    "aiohttp",
-    "genai-prices",
-    "ipywidgets",
-    "joblib",
-    "matplotlib",
-    "msgspec",
-    "nest-asyncio",
-    "pandas",
-    "pyarrow",
-    "returns",
-    "tiktoken",
-    "uvloop",
-)
 WIDTH: Final = 96
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What is known of one provider: where its credentials come from, where it is, and whether it answers there."""
-
-    name: str
-    credentials: tuple[str, ...]
-    ready: bool
-    address: str
-    reached: Reached | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether it can be asked now."""
-        return self.reached is not None and self.reached.status is not None
 
 
 def act(given: argparse.Namespace) -> int:
@@ -69,10 +27,10 @@ def act(given: argparse.Namespace) -> int:
     there: Mapping[str, Endpoint] = endpoints(given.simulator) if given.simulator else {}
     if there:
         found = replace(found, endpoints=there, use_proxy_settings=False, sources=dict.fromkeys(there, ("simulator",)))
-    rows = _rows(found, there)
+    rows = look_at_providers(found, there)
     usable = any(row.usable for row in rows)
-    versions = {"python": platform.python_version(), "llmhub": __version__, **_versions()}
-    cache = _cache(found.cache_path)
+    versions = look_at_versions()
+    cache = look_at_cache(found.cache_path)
     if given.json:
         said = {"usable": usable, "providers": [_plain(row) for row in rows], "cache": cache, "versions": versions}
         say(msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
@@ -84,44 +42,6 @@ def act(given: argparse.Namespace) -> int:
     if not usable:
         complain("doctor", _remedy(rows))
     return 0 if usable else 1
-
-
-def _rows(found: config.Settings, only: Collection[str]) -> list[Row]:
-    """Look at every provider, or at some; those that could be asked are reached for."""
-    rows = [
-        Row(
-            name=name,
-            credentials=found.sources.get(name, ()),
-            ready=name in found.endpoints,
-            address=_address(provider, found.endpoints.get(name, Endpoint())),
-        )
-        for name, provider in PROVIDERS.items()
-        if not only or name in only
-    ]
-    asked = {row.name: row.address for row in rows if row.ready and row.address}
-    bound = Wiring(timeout=Timeout(connect_s=LONGEST_S, total_s=LONGEST_S), use_proxy_settings=found.use_proxy_settings)
-    reached = run_sync(lambda _: probe(asked, bound)) if asked else {}
-    return [replace(row, reached=reached.get(row.name), address=_shown(row.address)) for row in rows]
-
-
-def _address(provider: Provider, endpoint: Endpoint) -> str:
-    """Give a provider's address: what was set, or else the origin of what would be asked."""
-    if endpoint.base_url or not provider.base_url:
-        return endpoint.base_url
-    parts = urlsplit(provider.locate(endpoint, CompletionRequest(model="any", messages=()), False))
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _shown(url: str) -> str:
-    """Take what may be secret out of an address: a user's name and password, and the query.
-
-    Examples
-    --------
-    >>> _shown("https://me:secret@localhost:8000/v1?key=secret")
-    'https://localhost:8000/v1'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -163,32 +83,6 @@ def _remedy(rows: Sequence[Row]) -> str:
     some = [row for row in rows if not row.ready][:3]
     wants = " or ".join(_wants(row) for row in some)
     return f"no provider can be asked: set {wants}; `llmhub demo` needs no key"
-
-
-def _versions() -> dict[str, str]:
-    """Give the packages' versions without importing any."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _cache(path: Path | None) -> dict[str, Any]:
-    """Look at the default cache, without making it."""
-    if path is None or not path.exists():
-        return {"path": str(path), "entries": None, "size_bytes": 0, "error": ""}
-    try:
-        store = DiskCache(path).open()
-        try:
-            held = store.stats()
-        finally:
-            store.close()
-    except (ConnectorError, StoreError) as error:
-        return {"path": str(path), "entries": None, "size_bytes": path.stat().st_size, "error": str(error)}
-    return {"path": str(path), "entries": held.entries, "size_bytes": held.size_bytes, "error": ""}
 
 
 def _holds(cache: Mapping[str, Any]) -> str:

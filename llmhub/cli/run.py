@@ -61,7 +61,7 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
         if not held:
             say(f"\nWrote {len(results):,} rows to {given.output}")
     if counts["skipped"]:
-        complain("run", f"note: {counts['skipped']:,} rows were skipped: they lack a value that the prompt needs")
+        complain("run", f"note: rows skipped for want of a value that the prompt needs: {counts['skipped']:,}")
     if failed:
         complain("run", failures(results))
     if held:

@@ -7,6 +7,7 @@ the api version, the headers that are no credential, which sample it is, and the
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -50,7 +51,11 @@ CREDENTIALS: Final = frozenset(
 
 def quoted(text: str) -> bytes:
     """Give the canonical JSON of a text, as it stands in canonical requests and in payloads."""
-    return _CANONICAL.encode(text)
+    try:
+        return _CANONICAL.encode(text)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair is no text and cannot be sent, but what asks it must still have a key.
+        return json.dumps(text).encode()
 
 
 def canonical(request: CompletionRequest) -> bytes:
@@ -65,7 +70,10 @@ def canonical(request: CompletionRequest) -> bytes:
     >>> canonical(ask)[-45:]
     b'"extra":{"a":2,"b":1},"unsupported":"error"}}'
     """
-    return _CANONICAL.encode(_tagged(request))
+    try:
+        return _CANONICAL.encode(_tagged(request))
+    except UnicodeEncodeError:
+        return repr(request).encode("utf-8", "surrogatepass")
 
 
 def _tagged(request: CompletionRequest) -> object:

@@ -108,12 +108,21 @@ def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream
     authorize = provider.authorize
 
     def prepared(text: str, now: float) -> Result[HttpRequest, LLMError]:
-        if not text:
-            return whole(text, now)  # a wire may say an empty text otherwise, or not at all
+        if not text or (not text.isascii() and not _encodable(text)):
+            return whole(text, now)  # a wire may say an empty text otherwise, or not at all; and some is no text
         request = HttpRequest(method, url, headers, before + quoted(text) + after, dropped)
         return Success(authorize(endpoint, request, now) if signs else request)
 
     return prepared
+
+
+def _encodable(text: str) -> bool:
+    """Say whether a text has bytes; half of a surrogate pair has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unsigned(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:

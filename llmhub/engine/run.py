@@ -91,12 +91,13 @@ class Job:
 class Ran:
     """What came of a run, by position: answers (``None``: no item named it) and seconds before being taken up.
 
-    ``store_error`` says why the store was given up, if it was.
+    ``store_error`` says why the store was given up, and ``report_error`` why nothing more was reported, if so.
     """
 
     answers: list[Settled | None]
     queued_s: Sequence[float]
     store_error: str = ""
+    report_error: str = ""
 
 
 async def run(job: Job, stop: Stop) -> Ran:
@@ -117,7 +118,8 @@ class _Run:
         self.job = job
         self.stop = stop
         self.store = job.store
-        self.store_error = ""
+        self.report = job.report
+        self.store_error = self.report_error = ""
         self.answers: list[Settled | None] = [None] * job.size
         self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
@@ -148,9 +150,8 @@ class _Run:
                 reporter.cancel()
             await asyncio.shield(self._flush())
         self._cancel_rest()
-        if self.job.report:
-            self.job.report(self._progress(finished=True))
-        return Ran(self.answers, self.queued, self.store_error)
+        self._report(finished=True)
+        return Ran(self.answers, self.queued, self.store_error, self.report_error)
 
     # Workers and what lies before them
 
@@ -342,10 +343,20 @@ class _Run:
             finished=finished,
         )
 
+    def _report(self, *, finished: bool = False) -> None:
+        """Tell whoever wants to know. What goes wrong in that is theirs, and costs no answer."""
+        if self.report is None:
+            return
+        try:
+            self.report(self._progress(finished=finished))
+        except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
+            self.report = None
+            self.report_error = f"{type(wrong).__name__}: {wrong}"
+
     async def _reporting(self) -> None:
-        while self.job.report is not None:
+        while self.report is not None:
             await asyncio.sleep(REPORT_S)
-            self.job.report(self._progress())
+            self._report()
 
 
 def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

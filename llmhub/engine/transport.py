@@ -7,7 +7,9 @@ credentials never reach another origin; a reply has a bound. Network exceptions 
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,8 +20,8 @@ from yarl import URL
 
 from llmhub.core.errors import Disconnected, InvalidRequest, LLMError, Malformed, TimedOut
 from llmhub.core.provider import Decoder, HttpReply, HttpRequest, interpret, prepare
-from llmhub.core.stream import Delta, Fragment, chunk_of
-from llmhub.core.types import StreamChunk
+from llmhub.core.stream import Delta, chunk_of
+from llmhub.core.types import CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, Call, Outcome
 from llmhub.security.redact import redact
 
@@ -56,6 +58,8 @@ class Wiring:
 
 KEEP_ALIVE_S: Final = 30.0
 MAX_URLS: Final = 4096
+LARGE: Final = 1 << 20
+"""Bytes that aiohttp will not take in one piece without a warning."""
 WATCH_S: Final = 1.0
 WATCH_SHARE: Final = 0.1
 """How often deadlines are looked at: each second, or ten times within a short time-out."""
@@ -84,14 +88,14 @@ class Transport:
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
-        ttft: list[float] = []
         start = time.perf_counter()
+        viewer = _Viewer(call.on_chunk, start)
         task = self._begin(start)
         outcome: Outcome
         try:
             reply = await self._post(target.provider.name, request)
             if streaming and reply.status == 200:  # noqa: PLR2004 - HTTP OK
-                outcome = await self._streamed(call, reply, start, ttft)
+                outcome = await self._streamed(call, reply, viewer)
             else:
                 whole = HttpReply(reply.status, reply.headers, await self._body(reply), time.time())
                 outcome = interpret(target.provider, whole)
@@ -99,18 +103,20 @@ class Transport:
             if task not in self._overdue or task.uncancel() > 0:
                 raise
             outcome = Failure(self._network_error(TimeoutError(), target.provider.name, request.url))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except NETWORK as error:
             outcome = Failure(self._network_error(error, target.provider.name, request.url))
         finally:
             self.in_flight.pop(task, None)
             self._overdue.discard(task)
         took = time.perf_counter() - start
         if not is_successful(outcome):
-            outcome = Failure(_told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and bool(ttft)))
+            outcome = Failure(
+                _told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and viewer.ttft_s is not None)
+            )
         return Answer(
             outcome=outcome,
             latency_s=took,
-            ttft_s=ttft[0] if ttft else None,
+            ttft_s=viewer.ttft_s,
             total_s=took,
             attempts=1,
             started_at=now,
@@ -145,7 +151,7 @@ class Transport:
             async with asyncio.timeout(self._wiring.timeout.total_s):
                 reply = await self._post(name, HttpRequest("GET", url, {}))
             reply.close()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except NETWORK as error:
             return Failure(self._network_error(error, name, url))
         return Success(reply.status)
 
@@ -160,12 +166,11 @@ class Transport:
         if url is None:
             if len(self._urls) >= MAX_URLS:
                 self._urls.clear()
-            # Encoded already: re-quoting would change what was signed.
-            url = self._urls[request.url] = URL(request.url, encoded=True)
+            url = self._urls[request.url] = _address(request.url)
         session = self._sessions.get(pool) or self._open(pool)
-        reply = await session.request(
-            request.method, url, data=request.body, headers=request.headers, allow_redirects=False
-        )
+        # What is large is handed over as a file, which is sent in pieces.
+        body = request.body if len(request.body) <= LARGE else io.BytesIO(request.body)
+        reply = await session.request(request.method, url, data=body, headers=request.headers, allow_redirects=False)
         self._reached.add(pool)
         return reply
 
@@ -195,7 +200,7 @@ class Transport:
                 chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _streamed(self, call: Call, reply: aiohttp.ClientResponse, start: float, ttft: list[float]) -> Outcome:
+    async def _streamed(self, call: Call, reply: aiohttp.ClientResponse, viewer: _Viewer) -> Outcome:
         """Read a stream as it comes; leaving early closes the connection."""
         decoder = Decoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
         deltas: list[Delta] = []
@@ -208,33 +213,32 @@ class Transport:
                 fed = decoder.feed(chunk)
                 if not is_successful(fed):
                     return Failure(fed.failure())
-                new = fed.unwrap()
-                deltas.extend(new)
-                if not ttft and any(isinstance(delta, Fragment) for delta in new):
-                    ttft.append(time.perf_counter() - start)
-                if call.on_chunk is not None and (seen := chunk_of(new)) is not None:
-                    call.on_chunk(seen)
+                deltas.extend(fed.unwrap())
+                viewer.see(fed.unwrap())
             reply.release()
         finally:
             if not reply.closed:
                 reply.close()
         closed = decoder.close(deltas)
-        if is_successful(closed) and call.on_chunk is not None:
-            call.on_chunk(StreamChunk(response=closed.unwrap()))
+        if is_successful(closed):
+            viewer.end(closed.unwrap())
         return closed
 
     def _network_error(self, error: Exception, provider: str, url: str) -> LLMError:
         """Read an exception of the network. An address never reached is not tried again: it is probably wrong."""
-        origin = URL(url, encoded=True).origin() if url.startswith("http") else url
+        origin = "/".join(url.split("/", 3)[:3])
         said = str(error) or type(error).__name__
         bound = self._wiring.timeout
-        first, again = _UNREADABLE, None
+        first: type[LLMError] = InvalidRequest
+        again: bool | None = None
         match error:
             case aiohttp.ServerTimeoutError() | TimeoutError():
                 said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
                 first = TimedOut
-            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            case AddressError() | aiohttp.InvalidURL():
                 first, said = InvalidRequest, f"base_url: {url!r} is no HTTP address"
+            case TooLargeError():
+                first = Malformed
             case aiohttp.ClientSSLError():
                 first, said, again = Disconnected, f"cannot trust {origin}: {said}", False
             case aiohttp.ClientConnectorError():
@@ -243,15 +247,66 @@ class Transport:
             case aiohttp.ClientError() | OSError():
                 first, said = Disconnected, f"the connection to {origin} broke: {said}"
             case _:
-                pass
+                # What aiohttp refuses to send: a line break in a header, say.
+                said = f"endpoint: a header or the address cannot be sent: {said}"
         return first(provider=provider, message=said, should_retry=again)
 
 
-_UNREADABLE: Final[type[LLMError]] = Malformed
+class _Viewer:
+    """Tells whoever watches a stream what comes, and remembers when the first of it came."""
+
+    __slots__ = ("_on_chunk", "_reasoning", "_start", "_text", "ttft_s")
+
+    def __init__(self, on_chunk: Callable[[StreamChunk], None] | None, start: float) -> None:
+        self._on_chunk = on_chunk
+        self._start = start
+        self._text = self._reasoning = 0
+        self.ttft_s: float | None = None
+
+    def see(self, deltas: tuple[Delta, ...]) -> None:
+        """Take in what just came; what says nothing is not a first word."""
+        chunk = chunk_of(deltas) if self._on_chunk is not None or self.ttft_s is None else None
+        if chunk is None:
+            return
+        if self.ttft_s is None:
+            self.ttft_s = time.perf_counter() - self._start
+        self._text += len(chunk.text)
+        self._reasoning += len(chunk.reasoning)
+        if self._on_chunk is not None:
+            self._on_chunk(chunk)
+
+    def end(self, response: CompletionResponse) -> None:
+        """Give what only the end of the connection brought, and the whole."""
+        if self._on_chunk is None:
+            return
+        rest = StreamChunk(text=response.text[self._text :], reasoning=response.reasoning[self._reasoning :])
+        if rest.text or rest.reasoning:
+            self._on_chunk(rest)
+        self._on_chunk(StreamChunk(response=response))
+
+
+def _address(url: str) -> URL:
+    """Read an address that is encoded already: re-quoting would change what was signed."""
+    try:
+        read = URL(url, encoded=True)
+        host, _ = read.host, read.explicit_port
+    except ValueError as wrong:
+        raise AddressError(url) from wrong
+    if read.scheme not in {"http", "https"} or not host or not host.isprintable() or " " in host:
+        raise AddressError(url)
+    return read
+
+
+class AddressError(ValueError):
+    """An address is none."""
 
 
 class TooLargeError(ValueError):
     """A reply went beyond its bound."""
+
+
+NETWORK: Final = (aiohttp.ClientError, OSError, ValueError)
+"""What goes wrong in sending and reading; everything else is a defect."""
 
 
 def _prepared(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:

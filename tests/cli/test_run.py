@@ -145,7 +145,7 @@ def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator:
     assert found.column("status").to_pylist() == ["ok", "skipped", "ok"]
     assert found.column("zip").to_pylist() == ["00501", "10001", "94105"]
     assert found.column("text").to_pylist() == ["a first\nline, and a second", None, "the third"]
-    assert "1 rows were skipped" in said.err
+    assert "rows skipped for want of a value that the prompt needs: 1" in said.err
 
 
 def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(
@@ -184,9 +184,7 @@ def test_options_reach_the_model(
 ) -> None:
     server = scripted([speech.answer("Hi")])
     (tmp_path / "rows.csv").write_text("q\nhello\n", encoding="utf-8")
-    arguments = shlex.split(
-        "--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --stop END --stop FIN --seed 3"
-    )
+    more = shlex.split("--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --seed 3 --stop END --stop FIN")
     said = shell(
         "run", "rows.csv", "out.csv", "--prompt", "{q}!", "--model", "compatible/m", *more,
         "--base-url", f"compatible={server.url}/v1", "--no-cache", "--quiet",
