@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from llmhub.core.errors import InvalidRequest, LLMError
@@ -78,6 +78,11 @@ def _versioned(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequ
     return header_key("x-api-key")(endpoint, bare, now)
 
 
+def _same(payload: Payload) -> Payload:
+    """Write as the wire does, earlier reasoning included: for servers that were seen to take it back."""
+    return payload
+
+
 def _renamed(old: str, new: str, payload: Payload) -> Payload:
     return {new if name == old else name: value for name, value in payload.items()}
 
@@ -88,7 +93,31 @@ def _without(unwanted: str, payload: Payload) -> Payload:
 
 def _mistral(payload: Payload) -> Payload:
     """Write for Mistral, which counts a stream's tokens unasked and names the seed its own way."""
-    return _renamed("seed", "random_seed", _without("stream_options", payload))
+    return _forgetting(_renamed("seed", "random_seed", _without("stream_options", payload)))
+
+
+def _thinking(name: str, payload: Payload) -> Payload:
+    """Give earlier reasoning back under the name a server takes it by; under none where it takes none."""
+    turns: Any = payload.get("messages") or ()
+    if not any(THOUGHT in turn for turn in turns):
+        return payload
+    kept = [{name if key == THOUGHT else key: value for key, value in turn.items()} for turn in turns]
+    return {**payload, "messages": [_without("", turn) for turn in kept]}
+
+
+def _forgetting(payload: Payload) -> Payload:
+    """Leave earlier reasoning out, for a server that refuses it."""
+    return _thinking("", payload)
+
+
+def _openai(payload: Payload) -> Payload:
+    """Write for OpenAI, whose bound covers reasoning under a name of its own."""
+    return _forgetting(_renamed("max_tokens", "max_completion_tokens", payload))
+
+
+def _unasked(payload: Payload) -> Payload:
+    """Write for servers that count a stream's tokens in every chunk and were not seen to take the wish for it."""
+    return _forgetting(_without("stream_options", payload))
 
 
 def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
@@ -108,6 +137,7 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
         locate=_at(base_url, CHAT),
         authorize=bearer,
         limits=limits.reader(limits.OPENAI),
+        adapt=_forgetting,
         refuse=partial(models.refuse if base_url else _homeless, name),
         needs=(needs,) if needs else (),
         signs=False,
@@ -118,12 +148,11 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-_max_completion_tokens: Final = partial(_renamed, "max_tokens", "max_completion_tokens")
-_unasked: Final = partial(_without, "stream_options")
-"""For servers that count a stream's tokens in every chunk and were not seen to take the wish for it."""
+THOUGHT: Final = "reasoning_content"
+"""The name by which the wire gives earlier reasoning back."""
 
 ROWS: Final = (
-    _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_max_completion_tokens),
+    _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_openai),
     _chat(
         "azure",
         "",
@@ -131,7 +160,7 @@ ROWS: Final = (
         "AZURE_OPENAI_ENDPOINT",
         locate=_azure,
         authorize=header_key("api-key"),
-        adapt=_max_completion_tokens,
+        adapt=_openai,
         request_id="apim-request-id",
     ),
     Provider(
@@ -169,7 +198,7 @@ ROWS: Final = (
         needs=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         request_id="x-amzn-requestid",
     ),
-    _chat("compatible", ""),
+    _chat("compatible", "", adapt=_same),
     _chat("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     _chat(
         "mistral",
@@ -179,16 +208,22 @@ ROWS: Final = (
         limits=limits.reader(limits.MISTRAL),
         request_id="mistral-correlation-id",
     ),
-    _chat("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
+    _chat("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", adapt=_same),
     _chat("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    _chat("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", request_id="x-generation-id"),
+    _chat(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        adapt=partial(_thinking, "reasoning"),
+        request_id="x-generation-id",
+    ),
     _chat("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY"),
+    _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY", adapt=_same),
     _chat("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", limits=limits.reader(limits.CEREBRAS)),
     _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked),
     _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN"),
-    _chat("ollama", "http://localhost:11434/v1"),
-    _chat("vllm", ""),
+    _chat("ollama", "http://localhost:11434/v1", adapt=_same),
+    _chat("vllm", "", adapt=_same),
     _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked),
 )
 

@@ -132,7 +132,7 @@ FORMATS: Final[Mapping[type[Part], Mapping[str, str]]] = {
     },
 }
 """What this wire calls a media type."""
-UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9()\[\]-]+")
+UNNAMEABLE: Final = re.compile(r"[^A-Za-z0-9()\[\] -]+| {2,}")
 HELD: Final = {"toolUse": "input", "toolResult": "content"}
 """Where a stream gives the rest of a block that is kept whole; it stands last in its JSON."""
 
@@ -400,7 +400,7 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     if isinstance(part, Image):
         return Success({"image": {"format": form, "source": source}})
     # A name is needed and no two may be the same, so one that was not given is made of the place.
-    name = UNNAMEABLE.sub("-", part.name).strip("-")[:200] or UNNAMEABLE.sub("-", f"document{path}")
+    name = UNNAMEABLE.sub("-", part.name).strip("- ")[:200] or UNNAMEABLE.sub("-", f"document{path}")
     return Success({"document": {"format": form, "name": name, "source": source}})
 
 

@@ -3,7 +3,8 @@
 What differs here: system turns are messages; counts include what was cached and what was reasoned; a
 stream tells its usage only when asked, in a closing chunk without choices; compatible servers send
 content as a list, reasoning under another name, tool calls without an index or an id, and errors inside
-a 200. A call without an id gets one made of its answer's id, name and arguments. Some servers leave
+a 200. Reasoning goes back where a server takes it; its row leaves it out where not. A call without an id
+gets one made of its answer's id, name and arguments. Some servers leave
 reasoning out of the completion's tokens, and only the total tells. ``[DONE]`` completes an answer whose
 server never said why it ended.
 
@@ -43,6 +44,7 @@ from llmhub.core.types import (
     FinishReason,
     Image,
     Message,
+    Opaque,
     Part,
     Payload,
     Reasoning,
@@ -58,7 +60,7 @@ from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.media import inline
 from llmhub.wire.plain import plain
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.write import Param, kept, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -336,6 +338,7 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
     content: list[Payload] = []
     calls: list[Payload] = []
     results: list[Payload] = []
+    thoughts: list[str] = []
     for index, part in enumerate(message.parts):
         match part:
             case Text(said):
@@ -352,8 +355,10 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
             case ToolResult(call, said) if isinstance(said, str) or all(isinstance(piece, Text) for piece in said):
                 told = said if isinstance(said, str) else text_of(said)
                 results.append({"role": "tool", "tool_call_id": call, "content": told})
-            case Reasoning():
-                continue  # this API takes no reasoning back
+            case Reasoning(said):
+                thoughts.append(said)
+            case Opaque(kind) if (whole := kept(part)).get("type") == kind:
+                content.append(whole)
             case _:
                 return Failure(
                     Unsupported(
@@ -361,10 +366,12 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
                         message=f"{type(part).__name__} cannot be said on this wire",
                     )
                 )
-    plain = len(content) == 1 and content[0]["type"] == "text"
+    plain = len(content) == 1 and content[0].keys() == {"type", "text"}
     turn: Payload = {"role": message.role, "content": content[0]["text"] if plain else content or None}
     if calls:
         turn["tool_calls"] = calls
+    if any(thoughts):
+        turn[REASONING[0]] = "".join(thoughts)
     return Success(results + [turn] * bool(content or calls or not results))
 
 

@@ -466,7 +466,6 @@ def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     assert 5 <= len(told) <= 15
 
 
-@pytest.mark.xfail(strict=True, reason="the last report's exception takes the place of the table")
 def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:
     def report(progress: Progress) -> None:
         raise DefectError("the widget is gone")

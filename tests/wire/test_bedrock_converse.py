@@ -300,7 +300,7 @@ def test_thoughts_go_back_as_they_came() -> None:
         ),
         (
             Document(data=PNG, media_type="application/pdf", name="Q3 report.v2  (final).pdf"),
-            {"document": {"format": "pdf", "name": "Q3-report-v2-(final)-pdf", "source": {"bytes": PNG}}},
+            {"document": {"format": "pdf", "name": "Q3 report-v2-(final)-pdf", "source": {"bytes": PNG}}},
         ),
         (
             Document(data=PNG, media_type="text/csv"),

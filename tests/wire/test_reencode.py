@@ -557,6 +557,8 @@ CHAT_DIFFERENCES = (
         **body, **({"stop": listed(body["stop"])} if "stop" in body else {})}),
     Difference("a classic Azure address names the deployment; the body's model repeats it", lambda body, row: (
         body if "model" in row["request"]["body"] else without("model")(body, row))),
+    Difference("a llama.cpp server of one model asks for no name", lambda body, row: (
+        without("model")(body, row) if row["provider"] == "llamacpp" else body)),
     Difference("a schema is not strict unless it says so", chat_form),
     Difference("text alone or as a list's one part, empty or absent; developer is the later name of system; the two "
                "names of earlier reasoning; a call's index, a turn's prefix and a tool's name repeat what is known",
@@ -669,6 +671,8 @@ def gemini_declared(body: Any, _row: Body) -> Any:
 
 def gemini_form(body: Any, _row: Body) -> Any:
     config = dict(body.get("generationConfig") or {})
+    if config.get("candidateCount") == 1:  # one answer is the default
+        del config["candidateCount"]
     schema = config.pop("responseJsonSchema", None) or config.pop("responseSchema", None)
     thinking = config.get("thinkingConfig")
     if thinking and "thinkingLevel" in thinking:
@@ -755,12 +759,23 @@ APIS = {
     "converse_stream": "converse",
 }
 
-CANNOT: Mapping[str, str] = {}
+DETAILS = "the details of earlier reasoning, with a signature of another provider, have no place on this wire"
+SENTINEL = "minus one stands for no bound there; llmhub says nothing instead, and sends no number out of its range"
+CANNOT: Mapping[str, str] = {
+    "openrouter.chat_completions.a2e7065f5195": DETAILS,
+    "openrouter.chat_completions.e21de82e1d04": DETAILS,
+    "vercel_gateway.chat_completions.5ece032122c2": DETAILS,
+    "openai.chat_completions.1cc22d9ddb5a": "the model refuses stop while it reasons, as it did there with a 400",
+    "anthropic.messages.20601c746f3d": SENTINEL,
+    "anthropic.messages.a6fcc419624f": SENTINEL,
+    "anthropic.messages.0b7e83fad128": "a system turn inside the conversation is gathered before it",
+    "vertex.generate_content.d8c64a549f67": "the role was wrong on purpose, and answered with a 400",
+}
 """Recorded requests that cannot be said, each with its reason."""
 
 
 def model_of(row: Body) -> str:
-    return row["request"]["body"].get("model") or row["model"]
+    return row["request"]["body"].get("model") or row["model"] or "any"
 
 
 def rewritten(row: Body) -> tuple[Any, CompletionRequest | None]:
