@@ -167,8 +167,8 @@ def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
 
 def _no_provider(name: str, known: Mapping[str, Provider]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"no provider {name!r}; {hint}There are {', '.join(sorted(known))}"
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no provider is named {name!r}.{hint} There are {', '.join(sorted(known))}"
 
 
 def _no_credentials(model: str, provider: Provider) -> str:

@@ -21,7 +21,7 @@ from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
 from llmhub.core.validity import validate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Endpoint:
     """Where a provider is reached and as whom. Nothing secret shows in its ``repr``.
 
@@ -58,6 +58,12 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Take a trailing slash off, so that it makes no difference."""
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+
+    def __repr__(self) -> str:
+        """Say where, never as whom: not even by a password in the address."""
+        scheme, slashes, rest = self.base_url.partition("://")
+        shown = scheme + slashes + rest.rpartition("@")[2]
+        return f"Endpoint(base_url={shown!r}, api_version={self.api_version!r}, region={self.region!r})"
 
 
 @dataclass(frozen=True, slots=True)

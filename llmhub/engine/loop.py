@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+PATIENCE: Final = 2
+"""Interrupts that are wishes: to drain, and to cut off. One more is meant."""
 POLL_S: Final = 0.5
 """Longest uninterruptible wait on platforms where a lock cannot be interrupted."""
 
@@ -115,17 +119,44 @@ def run_sync(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
     stop = Stop()
     future = submit(work(stop))
     interrupts = 0
-    while True:
-        try:
-            return _wait(future)
-        except KeyboardInterrupt:
-            interrupts += 1
-            if future.done():
-                raise
-            if interrupts > 2:  # noqa: PLR2004 - the third
-                future.cancel()
-                raise
-            stop.ask()
+    with _heard(stop):
+        while True:
+            try:
+                return _wait(future)
+            except KeyboardInterrupt:
+                interrupts += 1
+                if future.done():
+                    raise
+                if interrupts > PATIENCE:
+                    future.cancel()
+                    raise
+                stop.ask()
+
+
+@contextmanager
+def _heard(stop: Stop) -> Iterator[None]:
+    """Take Ctrl-C as a wish to stop, where Python's own handler is in force.
+
+    Two in quick succession are two wishes; an exception could be raised in the midst of handling the first.
+    """
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = 0
+
+    def press(_number: int, _frame: object) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed > PATIENCE:
+            raise KeyboardInterrupt
+        stop.ask()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _wait(future: concurrent.futures.Future[T]) -> T:

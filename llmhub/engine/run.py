@@ -292,7 +292,7 @@ class _Run:
             self.cached += 1
         else:
             self.cached += answer.cache_hit
-            self.failed += not is_successful(answer.outcome)
+            self.failed += not is_successful(answer.outcome) and not isinstance(answer.outcome.failure(), Cancelled)
         followers = self.followers.pop(position, None)
         if followers:
             shared = _shared(answer)

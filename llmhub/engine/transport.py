@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -57,6 +59,7 @@ class Wiring:
 
 
 KEEP_ALIVE_S: Final = 30.0
+USER: Final = re.compile(r"//[^/?#]*@")
 MAX_URLS: Final = 4096
 LARGE: Final = 1 << 20
 """Bytes that aiohttp will not take in one piece without a warning."""
@@ -226,7 +229,9 @@ class Transport:
 
     def _network_error(self, error: Exception, provider: str, url: str) -> LLMError:
         """Read an exception of the network. An address never reached is not tried again: it is probably wrong."""
-        origin = "/".join(url.split("/", 3)[:3])
+        # A name and a password may stand in an address.
+        shown = USER.sub("//", url, count=1)
+        origin = "/".join(shown.split("/", 3)[:3])
         said = str(error) or type(error).__name__
         bound = self._wiring.timeout
         first: type[LLMError] = InvalidRequest
@@ -236,13 +241,14 @@ class Transport:
                 said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
                 first = TimedOut
             case AddressError() | aiohttp.InvalidURL():
-                first, said = InvalidRequest, f"base_url: {url!r} is no HTTP address"
+                first, said = InvalidRequest, f"base_url: {shown!r} is no HTTP address"
             case TooLargeError():
                 first = Malformed
             case aiohttp.ClientSSLError():
                 first, said, again = Disconnected, f"cannot trust {origin}: {said}", False
             case aiohttp.ClientConnectorError():
-                said = f"cannot connect to {origin} ({error.os_error.strerror or said}); check its base URL"
+                why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or said
+                said = f"cannot connect to {origin} ({why}); check its base URL"
                 first, again = Disconnected, None if provider in self._reached else False
             case aiohttp.ClientError() | OSError():
                 first, said = Disconnected, f"the connection to {origin} broke: {said}"

@@ -18,6 +18,7 @@ SHAPES: Final = re.compile(
     r"|\bya29\.[0-9A-Za-z_\-]{20,}"  # Google OAuth
     r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{5,}"  # JSON web tokens
     r"|(?i:\bbearer\s+)[A-Za-z0-9._~+/\-]{8,}=*"
+    r"|(?<=://)[^/@\s]+(?=@)"  # user and password in an address
 )
 
 
@@ -35,6 +36,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     --------
     >>> redact("Incorrect API key provided: sk-proj-abcdefgh1234.")
     'Incorrect API key provided: [redacted].'
+    >>> redact("cannot reach http://ann:hunter22@localhost/v1")
+    'cannot reach http://[redacted]@localhost/v1'
     >>> redact("no such user: hunter22", ["hunter22"])
     'no such user: [redacted]'
     """

@@ -341,14 +341,6 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
     thoughts: list[str] = []
     for index, part in enumerate(message.parts):
         match part:
-            case Text(said):
-                content.append({"type": "text", "text": said})
-            case Image():
-                content.append(_image(part))
-            case Document() if (held := inline(part)) is not None and all(held):
-                content.append(_file(part.name, *held))
-            case Refusal(said):
-                content.append({"type": "refusal", "refusal": said})
             case ToolCall(call, name, arguments):
                 function = {"name": name, "arguments": arguments}
                 calls.append({"id": call, "type": "function", "function": function})
@@ -357,8 +349,8 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
                 results.append({"role": "tool", "tool_call_id": call, "content": told})
             case Reasoning(said):
                 thoughts.append(said)
-            case Opaque(kind) if (whole := kept(part)).get("type") == kind:
-                content.append(whole)
+            case _ if (block := _part(part)) is not None:
+                content.append(block)
             case _:
                 return Failure(
                     Unsupported(
@@ -373,6 +365,23 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
     if any(thoughts):
         turn[REASONING[0]] = "".join(thoughts)
     return Success(results + [turn] * bool(content or calls or not results))
+
+
+def _part(part: Part) -> Payload | None:
+    """Write a part of a turn's content; of those kept whole, only this wire's own."""
+    match part:
+        case Text(said):
+            return {"type": "text", "text": said}
+        case Image():
+            return _image(part)
+        case Document() if (held := inline(part)) is not None and all(held):
+            return _file(part.name, *held)
+        case Refusal(said):
+            return {"type": "refusal", "refusal": said}
+        case Opaque(kind) if (whole := kept(part)).get("type") == kind:
+            return whole
+        case _:
+            return None
 
 
 def _image(image: Image) -> Payload:

@@ -67,7 +67,7 @@ def test_a_model_without_a_provider(refused: Refused) -> None:
 
 
 def test_a_provider_that_there_is_not(refused: Refused) -> None:
-    assert "did you mean 'openai'?" in refused(model="opnai/gpt-4o-mini")
+    assert "Did you mean 'openai'?" in refused(model="opnai/gpt-4o-mini")
 
 
 def test_a_model_given_twice(refused: Refused, simulator: Served) -> None:
@@ -108,7 +108,7 @@ def test_a_parameter_out_of_range(refused: Refused, simulator: Served) -> None:
         (("--temperature", "warm"), "--temperature: invalid float value: 'warm'"),
         (("--base-url", "openai"), "--base-url: 'openai' is not PROVIDER=URL"),
         (("--base-url", "openai=localhost"), "--base-url: 'localhost' is no address"),
-        (("--base-url", "opnai=http://localhost"), "--base-url: no provider 'opnai'; did you mean 'openai'?"),
+        (("--base-url", "opnai=http://localhost"), "--base-url: no provider is named 'opnai'. Did you mean 'openai'?"),
         (("--simulator", "http://[broken"), "--simulator: 'http://[broken' is no address"),
         (("--simulator", "http://a", "--base-url", "openai=http://b"), "--base-url: not allowed with"),
         (("--cache", "a.db", "--no-cache"), "--no-cache: not allowed with"),

@@ -39,5 +39,12 @@ async def test_one_that_refuses_hangs_or_speaks_nonsense_says_why_and_holds_up_n
     assert "no HTTP address" in found["no address"].error
 
 
+async def test_a_name_and_a_password_in_an_address_are_not_repeated() -> None:
+    found = await probe({"web": "http://me:hunter22@127.0.0.1:1/v1", "none": "ftp://me:hunter22@host/"}, Wiring())
+    assert "cannot connect to http://127.0.0.1:1 " in found["web"].error
+    assert "'ftp://host/'" in found["none"].error
+    assert "hunter22" not in found["web"].error + found["none"].error
+
+
 async def test_nothing_to_ask_is_nothing_found() -> None:
     assert await probe({}, Wiring()) == {}

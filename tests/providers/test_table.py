@@ -14,7 +14,7 @@ from returns.pipeline import is_successful
 from llmhub.core import errors
 from llmhub.core.codec import request_key
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, prepare
-from llmhub.core.types import CompletionRequest, Message, Schema
+from llmhub.core.types import CompletionRequest, Message, Reasoning, Schema, Text
 from llmhub.providers.table import PROVIDERS
 
 SECRET = "s3cr3t-k3y"
@@ -409,3 +409,19 @@ def test_a_plugin_adds_a_row_without_touching_the_table() -> None:
     row = replace(PROVIDERS["compatible"], name="mine", base_url="http://h/v1")
     assert isinstance(row, Provider)
     assert "mine" not in PROVIDERS
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *((name, "reasoning_content") for name in ("deepseek", "xai", "ollama", "vllm", "compatible")),
+        ("openrouter", "reasoning"),
+        *((name, None) for name in ("openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks")),
+    ],
+)
+def test_earlier_reasoning_goes_back_where_a_server_takes_it(name: str, key: str | None) -> None:
+    turns = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
+    request = CompletionRequest(model="m", messages=turns)
+    made = prepare(PROVIDERS[name], endpoint(name), request, 0.0).unwrap()
+    earlier = json.loads(made.body)["messages"][1]
+    assert earlier == {"role": "assistant", "content": "a", **({key: "hm"} if key else {})}

@@ -174,7 +174,7 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
         Message("system", "s"),
         Message("user", (Text("a"), Image(data=PIXEL, media_type="image/png", detail="low"))),
         Message("user", (Text("b"), Document(data="AAAA", media_type="application/pdf", name="x.pdf"))),
-        Message("assistant", (Reasoning("hm", "sig"), Text("one"), ToolCall("c1", "f", '{"a":1}'))),
+        Message("assistant", (Text("one"), ToolCall("c1", "f", '{"a":1}'))),
         Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3"))))),
         Message("assistant", (Refusal("no"),)),
     )
@@ -203,6 +203,23 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
         {"role": "tool", "tool_call_id": "c2", "content": "23"},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
     ]
+
+
+def test_a_block_of_this_wire_that_was_kept_whole_is_said_as_it_was() -> None:
+    marked = {"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    turn = Message("user", (Opaque("text", json.dumps(marked)), Text("b")))
+    assert written(ask(messages=(turn,)))["messages"][0]["content"] == [marked, {"type": "text", "text": "b"}]
+    alone = openai_chat.encode(ask(messages=(Message("user", Opaque("text", json.dumps(marked))),))).unwrap()
+    assert alone["messages"] == [{"role": "user", "content": [marked]}]
+
+
+def test_earlier_reasoning_is_said_beside_the_answer() -> None:
+    turn = Message("assistant", (Reasoning("h", "sig"), Reasoning("m"), Text("a")))
+    assert openai_chat.encode(ask(messages=(turn,))).unwrap()["messages"] == [
+        {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    ]
+    silent = Message("assistant", (Reasoning("", "sig"), Text("a")))
+    assert written(ask(messages=(silent,)))["messages"] == [{"role": "assistant", "content": "a"}]
 
 
 def test_calls_alone_have_no_content() -> None:

@@ -4,6 +4,8 @@ The readers here know the wires' documents and nothing of llmhub's encoders. Wha
 its users would say it: a field in ``extra``, a block as `Opaque`.
 """
 
+# ruff: noqa: C901, PLR0911, PLR0912 - a reader has a case for each field and block of its wire
+
 from __future__ import annotations
 
 import base64
@@ -11,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,8 +71,13 @@ def set_of(body: Body) -> dict[str, Any]:
 
 CHAT_FIELDS = {
     **{name: name for name in ("temperature", "top_p", "max_tokens", "presence_penalty", "frequency_penalty")},
-    **{"max_completion_tokens": "max_tokens", "random_seed": "seed", "seed": "seed", "n": "n", "user": "user"},
-    **{"stop": "stop", "reasoning_effort": "reasoning_effort"},
+    "max_completion_tokens": "max_tokens",
+    "random_seed": "seed",
+    "seed": "seed",
+    "n": "n",
+    "user": "user",
+    "stop": "stop",
+    "reasoning_effort": "reasoning_effort",
 }
 
 
@@ -77,7 +85,7 @@ def read_chat(body: Body) -> Asked:
     asked = Asked()
     for name, value in set_of(body).items():
         match name, value:
-            case ("model" | "stream" | "stream_options"), _:
+            case (("model" | "stream" | "stream_options"), _):
                 continue
             case "messages", _:
                 asked.fields["messages"] = tuple(chat_message(turn) for turn in value)
@@ -155,7 +163,7 @@ def read_anthropic(body: Body) -> Asked:
     asked.fields["messages"] = opening + tuple(anthropic_message(turn) for turn in body["messages"])
     for name, value in set_of(body).items():
         match name, value:
-            case ("model" | "stream" | "messages" | "system"), _:
+            case (("model" | "stream" | "messages" | "system"), _):
                 continue
             case "stop_sequences", _:
                 asked.fields["stop"] = tuple(value)
@@ -226,9 +234,10 @@ def anthropic_part(block: Body) -> Part:
             return Reasoning(redacted=data)
         case {"type": "tool_use", "id": call, "name": name, "input": given} if len(block) == 4:
             return ToolCall(call, name, json.dumps(given))
-        case {"type": "tool_result", "tool_use_id": call} if only(
-            block, "type", "tool_use_id", "content", "is_error"
-        ) and (said := anthropic_said(block.get("content"))) is not None:
+        case {"type": "tool_result", "tool_use_id": call} if (
+            only(block, "type", "tool_use_id", "content", "is_error")
+            and (said := anthropic_said(block.get("content"))) is not None
+        ):
             return ToolResult(call, said, is_error=bool(block.get("is_error")))
         case {"type": "image" | "document"} if (media := anthropic_media(block)) is not None:
             return media
@@ -260,9 +269,15 @@ def anthropic_media(block: Body) -> Image | Document | None:
 # --- Gemini -----------------------------------------------------------------------------------------------------
 
 GEMINI_FIELDS = {
-    **{"temperature": "temperature", "topP": "top_p", "topK": "top_k", "maxOutputTokens": "max_tokens"},
-    **{"stopSequences": "stop", "seed": "seed", "candidateCount": "n"},
-    **{"presencePenalty": "presence_penalty", "frequencyPenalty": "frequency_penalty"},
+    "temperature": "temperature",
+    "topP": "top_p",
+    "topK": "top_k",
+    "maxOutputTokens": "max_tokens",
+    "stopSequences": "stop",
+    "seed": "seed",
+    "candidateCount": "n",
+    "presencePenalty": "presence_penalty",
+    "frequencyPenalty": "frequency_penalty",
 }
 GEMINI_MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
 
@@ -275,7 +290,7 @@ def read_gemini(body: Body) -> Asked:
     asked.fields["messages"] = opening + tuple(gemini_messages(listed(body["contents"])))
     for name, value in set_of(body).items():
         match name, value:
-            case ("contents" | "systemInstruction"), _:
+            case (("contents" | "systemInstruction"), _):
                 continue
             case "generationConfig", _:
                 gemini_config(asked, value)
@@ -302,7 +317,7 @@ def gemini_config(asked: Asked, config: Body) -> None:
     schema = config.get("responseJsonSchema") or config.get("responseSchema")
     for name, value in set_of(config).items():
         match name, value:
-            case ("responseJsonSchema" | "responseSchema"), _:
+            case (("responseJsonSchema" | "responseSchema"), _):
                 asked.fields["response_schema"] = Schema(lower(value))
             case "responseMimeType", "application/json" if schema:
                 continue
@@ -330,15 +345,22 @@ def gemini_tools(tools: Any) -> list[Tool] | None:
     if not all(only(one, "name", "description", "parameters", "parametersJsonSchema") for one in declared):
         return None
     return [
-        Tool(one["name"], one.get("description") or "", lower(one.get("parametersJsonSchema") or one.get("parameters") or {}))
+        Tool(
+            one["name"],
+            one.get("description") or "",
+            lower(one.get("parametersJsonSchema") or one.get("parameters") or {}),
+        )
         for one in declared
     ]
 
 
+def spelt(turn: Any) -> Any:
+    return {"parts": [{"text": turn}]} if isinstance(turn, str) else turn
+
+
 def gemini_messages(contents: list[Any]) -> Iterator[Message]:
     calls: list[tuple[str, str]] = []
-    for at, turn in enumerate(contents):
-        turn = {"parts": [{"text": turn}]} if isinstance(turn, str) else turn
+    for at, turn in enumerate(map(spelt, contents)):
         role = turn.get("role", "user")
         parts = [part for block in turn["parts"] for part in gemini_parts(block, calls, at)]
         results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
@@ -405,7 +427,11 @@ def lower(schema: Any) -> Any:
 CONVERSE_FIELDS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
 MEDIA = {
     **{name: f"image/{name}" for name in ("png", "jpeg", "gif", "webp")},
-    **{"pdf": "application/pdf", "txt": "text/plain", "csv": "text/csv", "md": "text/markdown", "html": "text/html"},
+    "pdf": "application/pdf",
+    "txt": "text/plain",
+    "csv": "text/csv",
+    "md": "text/markdown",
+    "html": "text/html",
 }
 
 
@@ -419,7 +445,7 @@ def read_converse(body: Body) -> Asked:
     )
     for name, value in set_of(body).items():
         match name, value:
-            case ("messages" | "system"), _:
+            case (("messages" | "system"), _):
                 continue
             case "inferenceConfig", _:
                 asked.fields |= {CONVERSE_FIELDS[key]: said for key, said in value.items() if said != []}
@@ -432,7 +458,9 @@ def read_converse(body: Body) -> Asked:
                         asked.fields["tool_choice"] = "required"
                     case {"auto": _}:
                         asked.fields["tool_choice"] = "auto"
-            case "outputConfig", {"textFormat": {"structure": {"jsonSchema": {"name": named, "schema": schema, **rest}}}}:
+            case "outputConfig", {
+                "textFormat": {"structure": {"jsonSchema": {"name": named, "schema": schema, **rest}}}
+            }:
                 asked.fields["response_schema"] = Schema(json.loads(schema), named)
                 if rest:
                     asked.beside(outputConfig={"textFormat": {"structure": {"jsonSchema": rest}}})
@@ -553,16 +581,24 @@ CHAT_DIFFERENCES = (
     Difference("usage of a stream is always asked for, or sent unasked", without("stream_options")),
     Difference("the newer name of the answer's bound", renamed("max_completion_tokens", "max_tokens")),
     Difference("Mistral's name of the seed", renamed("random_seed", "seed")),
-    Difference("a stop alone or in a list", lambda body, _row: {
-        **body, **({"stop": listed(body["stop"])} if "stop" in body else {})}),
-    Difference("a classic Azure address names the deployment; the body's model repeats it", lambda body, row: (
-        body if "model" in row["request"]["body"] else without("model")(body, row))),
-    Difference("a llama.cpp server of one model asks for no name", lambda body, row: (
-        without("model")(body, row) if row["provider"] == "llamacpp" else body)),
+    Difference(
+        "a stop alone or in a list",
+        lambda body, _row: {**body, **({"stop": listed(body["stop"])} if "stop" in body else {})},
+    ),
+    Difference(
+        "a classic Azure address names the deployment; the body's model repeats it",
+        lambda body, row: body if "model" in row["request"]["body"] else without("model")(body, row),
+    ),
+    Difference(
+        "a llama.cpp server of one model asks for no name",
+        lambda body, row: without("model")(body, row) if row["provider"] == "llamacpp" else body,
+    ),
     Difference("a schema is not strict unless it says so", chat_form),
-    Difference("text alone or as a list's one part, empty or absent; developer is the later name of system; the two "
-               "names of earlier reasoning; a call's index, a turn's prefix and a tool's name repeat what is known",
-               each("messages", chat_turn)),
+    Difference(
+        "text alone or as a list's one part, empty or absent; developer is the later name of system; the two "
+        "names of earlier reasoning; a call's index, a turn's prefix and a tool's name repeat what is known",
+        each("messages", chat_turn),
+    ),
     Difference("a tool without description, parameters or type", each("tools", chat_function)),
     Difference("null is the same as absent, once more", unset),
 )
@@ -607,9 +643,15 @@ def anthropic_choice(body: Any, _row: Body) -> Any:
 
 ANTHROPIC_DIFFERENCES = (
     Difference("only a stream says that it is one", default("stream", False)),
-    Difference("Vertex AI names the model in the address, and its version in the body", lambda body, row: (
-        body if "model" in row["request"]["body"] else without("model", "anthropic_version")(body, row))),
-    Difference("text alone or as a list's one block, neighbours of one role, and an error that is none", anthropic_turns),
+    Difference(
+        "Vertex AI names the model in the address, and its version in the body",
+        lambda body, row: (
+            body if "model" in row["request"]["body"] else without("model", "anthropic_version")(body, row)
+        ),
+    ),
+    Difference(
+        "text alone or as a list's one block, neighbours of one role, and an error that is none", anthropic_turns
+    ),
     Difference("a tool without description, a schema whose type is understood", each("tools", anthropic_tool)),
     Difference("tools may be called side by side unless said otherwise", anthropic_choice),
     Difference("empty is the same as absent", unset),
@@ -626,11 +668,9 @@ def gemini_turns(body: Any, _row: Body) -> Any:
     waiting: list[tuple[str, int]] = []
     turns: list[Any] = []
     made = 0
-    for turn in listed(body["contents"]):
-        turn = {"parts": [{"text": turn}]} if isinstance(turn, str) else turn
+    for turn in map(spelt, listed(body["contents"])):
         parts = []
-        for part in turn["parts"]:
-            part = dict(part)
+        for part in map(dict, turn["parts"]):
             if call := part.get("functionCall"):
                 waiting.append((call["name"], made))
                 numbers[call.get("id", "")] = made
@@ -643,7 +683,11 @@ def gemini_turns(body: Any, _row: Body) -> Any:
                 part["functionResponse"] = {**result, "id": number, "response": gemini_answer(result["response"])}
             parts.append(part)
         role = turn.get("role", "user")
-        if turns and role == turns[-1]["role"] and all("functionResponse" in part for part in parts + turns[-1]["parts"]):
+        if (
+            turns
+            and role == turns[-1]["role"]
+            and all("functionResponse" in part for part in parts + turns[-1]["parts"])
+        ):
             turns[-1]["parts"] += parts
         else:
             turns.append({"role": role, "parts": parts})
@@ -688,10 +732,14 @@ def gemini_system(body: Any, _row: Body) -> Any:
 GEMINI_DIFFERENCES = (
     Difference("a field's name in either spelling", gemini_plain),
     Difference("the role of the system instruction is not read", gemini_system),
-    Difference("ids of calls pair them with results, by order where there are none; a text's key in a result is free; "
-               "results of adjacent turns are one turn's", gemini_turns),
-    Difference("a schema in Gemini's subset or as JSON schema; one tool of many functions or many of one",
-               gemini_declared),
+    Difference(
+        "ids of calls pair them with results, by order where there are none; a text's key in a result is free; "
+        "results of adjacent turns are one turn's",
+        gemini_turns,
+    ),
+    Difference(
+        "a schema in Gemini's subset or as JSON schema; one tool of many functions or many of one", gemini_declared
+    ),
     Difference("as above, of the answer's schema", gemini_form),
     Difference("empty is the same as absent", unset),
 )
@@ -744,9 +792,7 @@ class Format:
 
 FORMATS = {
     "chat_completions": Format(read_chat, CHAT_DIFFERENCES, {"azure_openai": "azure"}, "compatible"),
-    "messages": Format(
-        read_anthropic, ANTHROPIC_DIFFERENCES, {"vertex_anthropic": "vertex-anthropic"}, "anthropic"
-    ),
+    "messages": Format(read_anthropic, ANTHROPIC_DIFFERENCES, {"vertex_anthropic": "vertex-anthropic"}, "anthropic"),
     "generate_content": Format(read_gemini, GEMINI_DIFFERENCES, {"gemini": "google"}, "google"),
     "converse": Format(read_converse, CONVERSE_DIFFERENCES, {}, "bedrock"),
 }
@@ -765,6 +811,7 @@ CANNOT: Mapping[str, str] = {
     "openrouter.chat_completions.a2e7065f5195": DETAILS,
     "openrouter.chat_completions.e21de82e1d04": DETAILS,
     "vercel_gateway.chat_completions.5ece032122c2": DETAILS,
+    "vercel_gateway.chat_completions.a43552902b12": "a mark for the cache on a tool call has no place",
     "openai.chat_completions.1cc22d9ddb5a": "the model refuses stop while it reasons, as it did there with a 400",
     "anthropic.messages.20601c746f3d": SENTINEL,
     "anthropic.messages.a6fcc419624f": SENTINEL,
@@ -794,3 +841,74 @@ def normal(body: Any, row: Body) -> Any:
     for difference in FORMATS[APIS[row["api"]]].differences:
         body = difference.same(body, row)
     return body
+
+
+def folder() -> Path:
+    return Path(__file__).parents[2] / "../shared/conformance"
+
+
+def recorded() -> list[Any]:
+    """Give every recorded request of the wires that are here; none where the recordings are not."""
+    lines = [line for path in sorted(folder().glob("*.jsonl")) for line in path.read_text("utf-8").split("\n") if line]
+    return [row for row in map(json.loads, lines) if row["api"] in APIS]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Any]:
+    if not folder().is_dir():
+        pytest.skip("the recorded exchanges are not here")
+    return recorded()
+
+
+def means_the_same(row: Body) -> bool:
+    body, _ = rewritten(row)
+    return isinstance(body, dict) and normal(body, row) == normal(row["request"]["body"], row)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("api", APIS)
+def test_a_request_written_anew_means_what_it_meant(api: str, rows: list[Any]) -> None:
+    mine = [row for row in rows if row["api"] == api]
+    differing = [row["id"] for row in mine if not means_the_same(row)]
+    assert differing == [row["id"] for row in mine if row["id"] in CANNOT]
+
+
+@pytest.mark.corpus
+def test_most_requests_of_every_provider_can_be_written_anew(rows: list[Any]) -> None:
+    """The counts by provider: all, those written anew, and of these the ones in llmhub's own words alone."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        mine = counts.setdefault(row["provider"], Counter())
+        mine["all"] += 1
+        if means_the_same(row):
+            mine["same"] += 1
+            mine["own"] += in_own_words(row)
+    for provider, mine in sorted(counts.items()):
+        print(f"{provider:18}{mine['all']:5} recorded {mine['same']:5} written anew {mine['own']:5} in own words")  # noqa: T201 - counts to read
+    every = sum((mine for mine in counts.values()), Counter())
+    print(f"{'all':18}{every['all']:5} recorded {every['same']:5} written anew {every['own']:5} in own words")  # noqa: T201 - as above
+    assert every["same"] >= 0.95 * every["all"]
+    assert every["own"] >= OWN * every["all"]
+    few = {name for name, mine in counts.items() if mine["same"] < 0.9 * mine["all"]}
+    assert few <= {"openrouter", "vercel_gateway"}
+
+
+OWN = 0.5
+"""Share that is said without ``extra`` and without blocks kept whole."""
+
+
+def in_own_words(row: Body) -> bool:
+    _, request = rewritten(row)
+    parts = [part for message in request.messages for part in message.parts] if request else []
+    return request is not None and not request.extra and not any(isinstance(part, Opaque) for part in parts)
+
+
+@pytest.mark.corpus
+def test_what_is_compared_is_not_lost_in_comparing(rows: list[Any]) -> None:
+    """A body without its last turn, or with another word in it, does not mean the same."""
+    for row in rows:
+        body = row["request"]["body"]
+        where = "contents" if "contents" in body else "messages"
+        if isinstance(body[where], list) and len(body[where]) > 1:
+            assert normal(body, row) != normal({**body, where: body[where][:-1]}, row)
+        assert normal(body, row) != normal({**body, "another": 1}, row)

@@ -1,0 +1,954 @@
+"""Responses: what is written, what OpenAI and its compatible servers answer, and that a stream says the same."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses.response_create_params import (
+    ResponseCreateParamsNonStreaming,
+    ResponseCreateParamsStreaming,
+)
+from pydantic import TypeAdapter
+from returns.pipeline import is_successful
+
+from llmhub.core import errors
+from llmhub.core.framing import Frame
+from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.wire import openai_responses
+
+PIXEL = "iVBORw0KGgo="
+ASKED: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsNonStreaming)
+STREAMED: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsStreaming)
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+ask = partial(CompletionRequest, model="gpt-5-mini")
+
+
+def said(text: str, **fields: Any) -> CompletionRequest:
+    return ask(messages=(Message("user", text),), **fields)
+
+
+def walked(value: Any) -> Any:
+    """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
+    if isinstance(value, Mapping):
+        return {key: walked(inner) for key, inner in value.items()}
+    if isinstance(value, str | bytes | int | float) or value is None:
+        return value
+    return [walked(inner) for inner in value]
+
+
+def identified(item: dict[str, Any]) -> dict[str, Any]:
+    """Give an answer's message the id and status that the types want and the API does without."""
+    if item.get("role") == "assistant" and isinstance(item["content"], list):
+        return {"type": "message", "id": "msg_1", "status": "completed", **item}
+    return item
+
+
+def written(request: CompletionRequest) -> dict[str, Any]:
+    """The payload, read by the official SDK's types first."""
+    payload: dict[str, Any] = json.loads(json.dumps(openai_responses.encode(request).unwrap()))
+    checked = {**payload, "input": [identified(item) for item in payload["input"]]}
+    assert walked(ASKED.validate_python(checked)) == checked
+    return payload
+
+
+def refused(request: CompletionRequest) -> errors.LLMError:
+    return openai_responses.encode(request).failure()
+
+
+def body(*output: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": "resp_1", "object": "response", "model": "gpt-5", "status": "completed", "output": output, **more}
+
+
+def message(*content: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content, **more}
+
+
+def output(text: str, *annotations: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
+
+
+def call(arguments: str, name: str = "f", at: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "function_call",
+        "id": f"fc_{at}",
+        "call_id": f"c{at}",
+        "name": name,
+        "arguments": arguments,
+        **more,
+    }
+
+
+def events(found: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in found)
+
+
+def split(whole: bytes, size: int) -> list[bytes]:
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+@pytest.fixture(scope="module")
+def provider(speaks: Callable[..., Provider]) -> Provider:
+    return speaks(openai_responses.WIRE)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_question() -> None:
+    assert written(said("hi")) == {
+        "model": "gpt-5-mini",
+        "input": [{"role": "user", "content": "hi"}],
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
+
+
+def test_a_stream_is_asked_for(provider: Provider) -> None:
+    sent = json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)
+    assert walked(STREAMED.validate_python(sent)) == sent
+    assert sent["stream"] is True
+
+
+def test_every_parameter_has_its_name() -> None:
+    request = said(
+        "hi",
+        temperature=2,
+        top_p=0.5,
+        max_tokens=16,
+        user="u",
+        reasoning_effort="low",
+        tools=(Tool("f", "does f", {"type": "object"}, strict=True), Tool("g")),
+        tool_choice="f",
+        response_schema=Schema({"type": "object"}, "s"),
+    )
+    payload = written(request)
+    assert {name: payload[name] for name in payload if name not in {"input", "model", "store", "include"}} == {
+        "temperature": 2.0,
+        "top_p": 0.5,
+        "max_output_tokens": 16,
+        "safety_identifier": "u",
+        "reasoning": {"effort": "low"},
+        "tools": [
+            {
+                "type": "function",
+                "name": "f",
+                "description": "does f",
+                "parameters": {"type": "object"},
+                "strict": True,
+            },
+            {"type": "function", "name": "g", "parameters": {"type": "object", "properties": {}}, "strict": False},
+        ],
+        "tool_choice": {"type": "function", "name": "f"},
+        "text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"}, "strict": True}},
+    }
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+def test_a_choice_is_a_word(choice: str) -> None:
+    assert written(said("hi", tools=(Tool("f"),), tool_choice=choice))["tool_choice"] == choice
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "path"),
+    [
+        ({"temperature": 2.1}, errors.InvalidRequest, "$.temperature"),
+        ({"max_tokens": 15}, errors.InvalidRequest, "$.max_tokens"),
+        ({"top_k": 3}, errors.Unsupported, "$.top_k"),
+        ({"stop": ("a",)}, errors.Unsupported, "$.stop"),
+        ({"seed": 3}, errors.Unsupported, "$.seed"),
+        ({"presence_penalty": 1}, errors.Unsupported, "$.presence_penalty"),
+        ({"frequency_penalty": 1}, errors.Unsupported, "$.frequency_penalty"),
+        ({"n": 2}, errors.Unsupported, "$.n"),
+        ({"reasoning_budget": 3}, errors.Unsupported, "$.reasoning_budget"),
+    ],
+)
+def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
+    error = refused(said("hi", **fields))
+    assert isinstance(error, kind)
+    assert error.path == path
+
+
+def test_a_conversation_with_tools_pictures_and_files() -> None:
+    turns = (
+        Message("system", "s"),
+        Message("user", (Text("a"), Image(data=PIXEL, media_type="image/png", detail="low"))),
+        Message("user", (Text("b"), Document(data="AAAA", media_type="application/pdf", name="x.pdf"))),
+        Message("user", (Document(url="https://h/a.pdf"), Image(url="https://h/a.png"))),
+        Message("assistant", (Reasoning("hm", "another wire's"), Text("one"), ToolCall("c1", "f", '{"a":1}'))),
+        Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3"))))),
+        Message("tool", (ToolResult("c3", (Text("4"), Image(data=PIXEL, media_type="image/png"))), Text("look"))),
+        Message("assistant", (Refusal("no"), Text("yes"))),
+        Message("system", "t"),
+    )
+    picture = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}
+    assert written(ask(messages=turns))["input"] == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {**picture, "detail": "low"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "b"},
+                {"type": "input_file", "filename": "x.pdf", "file_data": "data:application/pdf;base64,AAAA"},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_file", "file_url": "https://h/a.pdf"},
+                {"type": "input_image", "image_url": "https://h/a.png", "detail": "auto"},
+            ],
+        },
+        {"role": "assistant", "content": "one"},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "1"},
+        {"type": "function_call_output", "call_id": "c2", "output": "23"},
+        {
+            "type": "function_call_output",
+            "call_id": "c3",
+            "output": [{"type": "input_text", "text": "4"}, {**picture, "detail": "auto"}],
+        },
+        {"role": "user", "content": "look"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "refusal", "refusal": "no"},
+                {"type": "output_text", "text": "yes", "annotations": []},
+            ],
+        },
+        {"role": "system", "content": "t"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "path"),
+    [
+        ("assistant", Opaque("server_tool_use", '{"type":"server_tool_use"}'), ""),
+        ("assistant", Opaque("web_search_call", "{}"), ""),
+        ("assistant", Opaque("citation", "{}"), ""),
+        ("assistant", Image(data=PIXEL, media_type="image/png"), ""),
+        ("user", ToolCall("c", "f"), ""),
+        ("user", Image(data=PIXEL), ".media_type"),
+        ("user", Document(data="AAAA"), ".media_type"),
+    ],
+)
+def test_a_part_that_cannot_be_said_is_named(role: Any, part: Part, path: str) -> None:
+    error = refused(ask(messages=(Message(role, (part,)),)))
+    assert isinstance(error, errors.InvalidRequest if path else errors.Unsupported)
+    assert error.path == f"$.messages[0].parts[0]{path}"
+
+
+def test_a_picture_in_a_result_is_checked_too() -> None:
+    error = refused(ask(messages=(Message("tool", (ToolResult("c", (Image(data=PIXEL),)),)),)))
+    assert error.path == "$.messages[0].parts[0].content[0].media_type"
+
+
+NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
+TEXTS = st.text(max_size=30)
+PICTURE = Image(data=PIXEL, media_type="image/png")
+THOUGHT = Reasoning("hm", '{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"x"}')
+TURNS = st.one_of(
+    st.builds(Message, st.just("system"), TEXTS),
+    st.builds(Message, st.just("user"), st.lists(TEXTS.map(Text) | st.just(PICTURE), min_size=1, max_size=3)),
+    st.builds(Message, st.just("tool"), st.lists(st.builds(ToolResult, NAMES, TEXTS), min_size=1, max_size=2)),
+    st.builds(
+        Message,
+        st.just("assistant"),
+        st.lists(
+            TEXTS.map(Text) | TEXTS.map(Refusal) | st.builds(ToolCall, NAMES, NAMES, st.just("{}")) | st.just(THOUGHT),
+            min_size=1,
+            max_size=4,
+        ),
+    ),
+)
+REQUESTS = st.builds(
+    CompletionRequest,
+    model=NAMES,
+    messages=st.lists(TURNS, min_size=1, max_size=4).map(tuple),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1),
+    max_tokens=st.none() | st.integers(16, 10_000),
+    tools=st.lists(st.builds(Tool, NAMES, TEXTS, strict=st.none() | st.booleans()), max_size=2).map(tuple),
+    tool_choice=st.none() | st.sampled_from(["auto", "none", "required", "f"]),
+    response_schema=st.none() | st.just(Schema({"type": "object"})),
+    reasoning_effort=st.none() | st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh", "max"]),
+    user=st.none() | NAMES,
+)
+
+
+def words(item: Mapping[str, Any]) -> str:
+    """The texts of one item, whatever it is."""
+    content = item.get("content", item.get("output", ""))
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text", block.get("refusal", "")) for block in content)
+
+
+@settings(deadline=None)
+@given(REQUESTS)
+def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
+    found = written(request_)["input"]
+    assert "".join(words(item) for item in found) == "".join(
+        part.content if isinstance(part, ToolResult) else part.text if isinstance(part, Text | Refusal) else ""
+        for turn in request_.messages
+        for part in turn.parts
+    )
+    kinds = {ToolCall: "function_call", ToolResult: "function_call_output", Reasoning: "reasoning"}
+    assert [item["type"] for item in found if "type" in item] == [
+        kinds[type(part)] for turn in request_.messages for part in turn.parts if type(part) in kinds
+    ]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+    return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
+
+
+COUNTS = {
+    "input_tokens": 10,
+    "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 1},
+    "output_tokens": 7,
+    "output_tokens_details": {"reasoning_tokens": 5},
+    "total_tokens": 17,
+}
+COUNTED = Usage(input_tokens=10, output_tokens=7, cached_input_tokens=8, cache_write_tokens=1, reasoning_tokens=5)
+
+
+def test_an_answer(provider: Provider) -> None:
+    assert read(provider, body(message(output("Hi")), usage=COUNTS)) == CompletionResponse(
+        parts=(Text("Hi"),), usage=COUNTED, served_model="gpt-5", request_id="resp_1"
+    )
+
+
+THINKING = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
+NOTE = {"type": "url_citation", "url": "https://h", "title": "t", "start_index": 0, "end_index": 1}
+
+
+def packed(item: Mapping[str, Any]) -> str:
+    return json.dumps(item, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("items", "parts", "finish"),
+    [
+        ([call('{"a": 1}')], (ToolCall("c1", "f", '{"a":1}'),), "tool_calls"),
+        ([THINKING, message(output("a"))], (Reasoning("", packed(THINKING)), Text("a")), "stop"),
+        ([message({"type": "refusal", "refusal": "no"})], (Refusal("no"),), "refusal"),
+        ([message(output("a", NOTE), output("b"))], (Text("a"), Opaque("citation", packed(NOTE)), Text("b")), "stop"),
+        (
+            [message(output("a"), phase="commentary"), call(""), message(output("b"), phase="final_answer")],
+            (Text("a"), Opaque("message", '{"phase":"commentary"}'), ToolCall("c1", "f"), Text("b")),
+            "tool_calls",
+        ),
+        (
+            [{"type": "web_search_call", "id": "ws_1", "status": "completed"}],
+            (Opaque("web_search_call", '{"type":"web_search_call","id":"ws_1","status":"completed"}'),),
+            "stop",
+        ),
+        (
+            [{"type": "custom_tool_call", "id": "ctc_1", "call_id": "c1", "name": "m", "input": "4 + 4"}],
+            (ToolCall("c1", "m", "4 + 4", '{"type":"custom_tool_call"}'),),
+            "tool_calls",
+        ),
+        (
+            [call("{}", namespace="n", caller={"type": "direct"})],
+            (ToolCall("c1", "f", "{}", '{"type":"function_call","namespace":"n"}'),),
+            "tool_calls",
+        ),
+    ],
+)
+def test_items_as_servers_send_them(
+    provider: Provider, items: list[dict[str, Any]], parts: tuple[Part, ...], finish: str
+) -> None:
+    answer = read(provider, body(*items))
+    assert answer.parts == parts
+    assert answer.finish_reason == finish
+
+
+def test_reasoning_is_a_summary_or_raw_and_its_item_is_kept(provider: Provider) -> None:
+    pieces = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
+    raw = [{"type": "reasoning_text", "text": "r"}]
+    summed = {"type": "reasoning", "id": "rs_1", "summary": pieces}
+    thought = {"type": "reasoning", "id": "rs_2", "summary": [], "content": raw}
+    both = {"type": "reasoning", "id": "rs_3", "summary": pieces[:1], "content": raw}
+    status = {"status": "completed", "encrypted_content": None}
+    answer = read(provider, body({**summed, **status}, thought, both))
+    assert answer.parts == (
+        Reasoning("a\n\nb", packed(summed)),
+        Reasoning("r", packed(thought)),
+        Reasoning("a", packed(both)),
+        Reasoning("r"),
+    )
+    assert written(ask(messages=(Message("assistant", answer.parts),)))["input"] == [summed, thought, both]
+
+
+def test_an_answer_goes_back_as_it_came(provider: Provider) -> None:
+    search = {
+        "type": "web_search_call",
+        "id": "ws_1",
+        "status": "completed",
+        "action": {"type": "search", "query": "q"},
+    }
+    custom = {"type": "custom_tool_call", "call_id": "c2", "name": "m", "input": "4 + 4"}
+    items = [
+        THINKING,
+        search,
+        message(output("a", NOTE), phase="commentary"),
+        call('{"a":1}', namespace="n"),
+        {"id": "ctc_1", **custom},
+    ]
+    turns = (
+        Message("user", "q"),
+        Message("assistant", read(provider, body(*items)).parts),
+        Message("tool", (ToolResult("c1", "1"), ToolResult("c2", "8"))),
+    )
+    assert written(ask(messages=turns))["input"][1:] == [
+        THINKING,
+        search,
+        {
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "a", "annotations": [NOTE]}],
+            "phase": "commentary",
+        },
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}', "namespace": "n"},
+        custom,
+        {"type": "function_call_output", "call_id": "c1", "output": "1"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "8"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "stop"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "steered"}}, "other"),
+        ({"status": "incomplete"}, "other"),
+        ({"status": None}, "other"),
+    ],
+)
+def test_finish_reasons(provider: Provider, fields: dict[str, Any], expected: str) -> None:
+    assert read(provider, body(message(output("a")), **fields)).finish_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        (COUNTS, COUNTED),
+        (
+            {"input_tokens": 5, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 9}},
+            Usage(input_tokens=5, output_tokens=1, cached_input_tokens=5),
+        ),
+        ({"input_tokens": -1, "output_tokens": "x"}, Usage()),
+        (None, Usage()),
+    ],
+)
+def test_usage(provider: Provider, counts: Any, usage: Usage) -> None:
+    assert read(provider, body(message(output("a")), usage=counts)).usage == usage
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ({}, "$.output"),
+        ({"output": None}, "$.output"),
+        ({"output": [1]}, "$.output[0]"),
+        ({"status": "queued", "output": []}, "$.status"),
+        ({"status": "in_progress", "output": []}, "$.status"),
+    ],
+)
+def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+    error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
+    assert isinstance(error, errors.Malformed)
+    assert error.path == path
+
+
+@pytest.mark.parametrize(
+    ("failed", "kind"),
+    [
+        ({"code": "server_error", "message": "x"}, errors.ServerError),
+        ({"code": "rate_limit_exceeded", "message": "x"}, errors.RateLimited),
+        ({"code": "invalid_image_url", "message": "x"}, errors.InvalidRequest),
+        ({"code": "image_too_large", "message": "x"}, errors.InvalidRequest),
+        ({"code": "bio_policy", "message": "x"}, errors.ContentFiltered),
+        (
+            {"code": "invalid_prompt", "message": "flagged as potentially violating our usage policy"},
+            errors.ContentFiltered,
+        ),
+        ({"code": 429, "message": "x"}, errors.RateLimited),
+        ({"code": "unheard_of", "message": "x"}, errors.ServerError),
+        (None, errors.ServerError),
+    ],
+)
+def test_an_answer_that_failed_is_an_error_however_it_came(
+    provider: Provider, failed: dict[str, Any] | None, kind: type[errors.LLMError]
+) -> None:
+    whole = body(status="failed", error=failed)
+    answers = [interpret(provider, HttpReply(200, body=json.dumps(whole).encode()))]
+    ways: list[dict[str, Any]] = [{"type": "response.failed", "response": whole}]
+    if failed is not None:
+        ways += [{"type": "error", **failed}, {"type": "error", "error": failed}, {"type": "error", "error": failed}]
+    begun = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"}
+    answers += [interpret_stream(provider, HttpReply(200), [events([begun, way])]) for way in ways]
+    assert [type(answer.failure()) for answer in answers] == [kind] * (1 + len(ways))
+
+
+@pytest.mark.parametrize(
+    ("status", "payload", "kind", "code"),
+    [
+        (401, {"error": {"message": "x", "code": "invalid_api_key"}}, errors.AuthFailed, "invalid_api_key"),
+        (401, {"error": {"code": "401", "message": "Access denied"}}, errors.AuthFailed, "401"),
+        (429, {"error": {"message": "x", "code": "insufficient_quota"}}, errors.QuotaExhausted, "insufficient_quota"),
+        (
+            400,
+            {"error": {"message": "x", "code": "model_not_found", "type": "invalid_request_error"}},
+            errors.NotFound,
+            "model_not_found",
+        ),
+        (
+            400,
+            {"error": {"message": "x", "code": "context_length_exceeded"}},
+            errors.ContextTooLong,
+            "context_length_exceeded",
+        ),
+        (
+            400,
+            {"error": {"message": "no", "type": "invalid_request_error"}},
+            errors.InvalidRequest,
+            "invalid_request_error",
+        ),
+        (422, {"detail": [{"msg": "bad"}]}, errors.InvalidRequest, ""),
+        (500, {"error": "plain words"}, errors.ServerError, ""),
+        (503, {}, errors.Overloaded, ""),
+    ],
+)
+def test_errors(
+    provider: Provider, status: int, payload: dict[str, Any], kind: type[errors.LLMError], code: str
+) -> None:
+    error = interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).failure()
+    assert type(error) is kind
+    assert error.code == code
+    assert error.status == status
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+def grown(kind: str, name: str, whole: str, at: int, cut: int, **place: int) -> list[dict[str, Any]]:
+    """Events in which a text comes in two pieces, and once more whole."""
+    where = {"item_id": "i", "output_index": at, **place}
+    pieces = [{"type": f"response.{kind}.delta", "delta": piece, **where} for piece in (whole[:cut], whole[cut:])]
+    return [*pieces, {"type": f"response.{kind}.done", name: whole, **where}]
+
+
+def contents(item: Mapping[str, Any], at: int, cut: int) -> list[dict[str, Any]]:
+    """Events of the contents of a message or of raw reasoning."""
+    grows = {
+        "output_text": ("output_text", "text"),
+        "refusal": ("refusal", "refusal"),
+        "reasoning_text": ("reasoning_text", "text"),
+    }
+    found: list[dict[str, Any]] = []
+    for place, block in enumerate(item.get("content") or ()):
+        kind, name = grows[block["type"]]
+        where = {"item_id": "i", "output_index": at, "content_index": place}
+        found.append({"type": "response.content_part.added", "part": {"type": block["type"], name: ""}, **where})
+        found += grown(kind, name, block[name], at, cut, content_index=place)
+        found.append({"type": "response.content_part.done", "part": block, **where})
+    return found
+
+
+def streamed(whole: Mapping[str, Any], cut: int) -> list[dict[str, Any]]:
+    """The events in which an answer would come."""
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    found: list[dict[str, Any]] = [
+        {"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")
+    ]
+    for at, item in enumerate(whole["output"]):
+        blank = {
+            name: [] if name in {"content", "summary"} else ""
+            for name in item
+            if name in {"content", "summary", "arguments", "input", "encrypted_content"}
+        }
+        found.append({"type": "response.output_item.added", "output_index": at, "item": {**item, **blank}})
+        for place, piece in enumerate(item.get("summary", ())):
+            where = {"item_id": "i", "output_index": at, "summary_index": place}
+            part = {"type": "summary_text", "text": ""}
+            found.append({"type": "response.reasoning_summary_part.added", "part": part, **where})
+            found += grown("reasoning_summary_text", "text", piece["text"], at, cut, summary_index=place)
+        found += contents(item, at, cut)
+        if "arguments" in item:
+            found += grown("function_call_arguments", "arguments", item["arguments"], at, cut)
+        if "input" in item:
+            found += grown("custom_tool_call_input", "input", item["input"], at, cut)
+        found.append({"type": "response.output_item.done", "output_index": at, "item": item})
+    return [*found, {"type": f"response.{whole['status']}", "response": whole}]
+
+
+NOTES = st.lists(st.sampled_from([NOTE, {"type": "file_path", "file_id": "f", "index": 0}]), max_size=3)
+ITEMS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda blocks, phase: message(*blocks, **({"phase": phase} if phase else {})),
+            st.lists(
+                st.builds(lambda text, notes: output(text, *notes), st.text(max_size=9), NOTES)
+                | st.text(max_size=9).map(lambda text: {"type": "refusal", "refusal": text}),
+                max_size=3,
+            ),
+            st.none() | st.sampled_from(["commentary", "final_answer"]),
+        ),
+        st.builds(
+            lambda summary, content, secret: {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": text} for text in summary],
+                **({"content": [{"type": "reasoning_text", "text": text} for text in content]} if content else {}),
+                **({"encrypted_content": secret} if secret else {}),
+            },
+            st.lists(st.text(max_size=9), max_size=3),
+            st.lists(st.text(max_size=9), max_size=3),
+            st.sampled_from(["", "gAAA"]),
+        ),
+        st.builds(
+            lambda name, arguments, more: call(json.dumps(arguments), name, **more),
+            NAMES,
+            st.dictionaries(NAMES, st.integers(), max_size=2),
+            st.sampled_from([{}, {"namespace": "n"}, {"caller": {"type": "direct"}}, {"status": "completed"}]),
+        ),
+        st.builds(
+            lambda name, said: {"type": "custom_tool_call", "id": "x", "call_id": "c", "name": name, "input": said},
+            NAMES,
+            st.text("ab +", max_size=9),
+        ),
+        st.just({"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+    ),
+    max_size=5,
+)
+ENDS = st.sampled_from(
+    [
+        {"status": "completed"},
+        {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}},
+    ]
+)
+
+
+@settings(deadline=None)
+@given(ITEMS, ENDS, st.integers(0, 9), st.integers(1, 400))
+def test_streamed_equals_unstreamed(
+    provider: Provider, items: list[dict[str, Any]], end: dict[str, Any], cut: int, size: int
+) -> None:
+    whole = body(*items, usage=COUNTS, **end)
+    answer = interpret_stream(provider, HttpReply(200), split(events(streamed(whole, cut)), size))
+    assert answer.unwrap() == read(provider, whole)
+
+
+def test_a_stream_that_does_not_say_it_ended_was_cut_off(provider: Provider) -> None:
+    whole = streamed(body(message(output("a"))), 0)
+    for end in (whole[:-1], []):
+        error = interpret_stream(provider, HttpReply(200), [events(end)]).failure()
+        assert isinstance(error, errors.Disconnected)
+    closed = events(whole) + b"data: [DONE]\n\n"
+    assert interpret_stream(provider, HttpReply(200), [b": PROCESSING\n\n" + closed]).unwrap().text == "a"
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "type",
+            "message",
+            "output",
+            "content",
+            "text",
+            "output_text",
+            "refusal",
+            "annotations",
+            "phase",
+            "reasoning",
+        ),
+        *(
+            "summary",
+            "summary_text",
+            "reasoning_text",
+            "encrypted_content",
+            "function_call",
+            "custom_tool_call",
+            "input",
+        ),
+        *("call_id", "id", "name", "arguments", "namespace", "caller", "status", "completed", "incomplete", "failed"),
+        *("incomplete_details", "reason", "usage", "input_tokens", "output_tokens", "input_tokens_details"),
+        *("output_tokens_details", "cached_tokens", "reasoning_tokens", "error", "code", "response", "item", "delta"),
+        *("output_index", "content_index", "summary_index", "part", "model"),
+        *openai_responses.EVENTS,
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+TYPED = st.fixed_dictionaries(
+    {"type": st.sampled_from(["message", "reasoning", "function_call", "custom_tool_call", "x"]) | JSON},
+    optional=dict.fromkeys(("content", "summary", "arguments", "input", "phase", "caller", "call_id"), JSON),
+)
+ALMOST = st.fixed_dictionaries({"output": st.lists(TYPED | JSON, max_size=3)}, optional={"usage": JSON, "status": JSON})
+EVENTFUL = st.fixed_dictionaries(
+    {"type": st.sampled_from([*openai_responses.EVENTS, "error", "response.failed"])},
+    optional={
+        "response": ALMOST | JSON,
+        "item": TYPED | JSON,
+        **dict.fromkeys(("delta", "part", "output_index", "content_index", "summary_index", "error"), JSON),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary() | (JSON | ALMOST | EVENTFUL).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 400, 429, 503]),
+)
+def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+    ended = events([{"type": "response.completed", "response": {"status": "completed"}}])
+    for result in (
+        interpret(provider, HttpReply(status, body=raw)),
+        interpret_stream(provider, HttpReply(status), [b"data: ", raw, b"\n\n", ended]),
+        interpret_stream(provider, HttpReply(status, {"content-type": "application/json"}), [raw]),
+        openai_responses.decode_frame(Frame("", raw)),
+    ):
+        error = None if is_successful(result) else result.failure()
+        assert error is None or isinstance(error, errors.LLMError)
+
+
+@given(TEXTS | JSON.map(json.dumps), TEXTS | JSON.map(json.dumps), NAMES | WORDS)
+def test_whatever_was_kept_is_written_or_refused(kept: str, signature: str, kind: str) -> None:
+    parts = (Text("a"), Reasoning("hm", signature), ToolCall("c", "f", kept, signature), Opaque(kind, kept))
+    for part in parts:
+        result = openai_responses.encode(ask(messages=(Message("assistant", (Text("a"), part)),)))
+        assert is_successful(result) or isinstance(result.failure(), errors.Unsupported)
+
+
+# --- recorded exchanges -------------------------------------------------------------------------------------
+
+RECORDED = {
+    "azure_openai": (4, 0),
+    "bedrock_mantle": (3, 0),
+    "deepseek": (3, 0),
+    "openai": (26, 7),
+    "openrouter": (1, 0),
+    "xai": (3, 0),
+}
+"""Recorded exchanges of each provider: answers, and errors."""
+
+
+def events_of(exchange: Any) -> list[dict[str, Any]]:
+    lines = [line for line in exchange.body.decode().splitlines() if line.startswith("data:")]
+    found = [line.removeprefix("data:").strip() for line in lines]
+    return [json.loads(line) for line in found if line != "[DONE]"]
+
+
+def whole_of(exchange: Any) -> dict[str, Any]:
+    """The answer as one document: of a stream, what its last event holds."""
+    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
+    return whole
+
+
+def plainly(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader with no machinery takes from an answer."""
+    blocks = [block for item in whole["output"] if item["type"] == "message" for block in item["content"]]
+    thoughts = [item for item in whole["output"] if item["type"] == "reasoning"]
+    cut = whole.get("incomplete_details")
+    return {
+        "text": "".join(block["text"] for block in blocks if block["type"] == "output_text"),
+        "refusal": "".join(block["refusal"] for block in blocks if block["type"] == "refusal"),
+        "reasoning": [
+            "\n\n".join(piece["text"] for piece in item.get("summary") or item.get("content") or ())
+            for item in thoughts
+        ],
+        "calls": [
+            (item["call_id"], item["name"], item.get("arguments", item.get("input")))
+            for item in whole["output"]
+            if item["type"] in {"function_call", "custom_tool_call"}
+        ],
+        "finish": cut["reason"] if cut else whole["status"],
+        "usage": whole["usage"],
+    }
+
+
+def spaced(arguments: str) -> object:
+    """Arguments by their meaning, or as they are where they are no JSON."""
+    try:
+        return json.loads(arguments or "{}")
+    except ValueError:
+        return arguments
+
+
+def expected_finish(plain: Mapping[str, Any]) -> str:
+    reason = openai_responses.FINISH[plain["finish"]]
+    if reason == "stop":
+        return "tool_calls" if plain["calls"] else "refusal" if plain["refusal"] else reason
+    return reason
+
+
+def counted(usage: Mapping[str, Any]) -> Usage:
+    inputs, outputs = usage["input_tokens_details"], usage["output_tokens_details"]
+    return Usage(
+        input_tokens=usage["input_tokens"],
+        output_tokens=usage["total_tokens"] - usage["input_tokens"],
+        cached_input_tokens=inputs.get("cached_tokens"),
+        cache_write_tokens=inputs.get("cache_write_tokens"),
+        reasoning_tokens=outputs["reasoning_tokens"],
+    )
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers_are_read_as_a_plain_reader_does(
+    corpus: Callable[[str], list[Any]], provider: Provider, name: str
+) -> None:
+    answers = failures = 0
+    for exchange in corpus(f"{name}-responses"):
+        result = (
+            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            if exchange.streaming
+            else interpret(provider, exchange.reply)
+        )
+        if not exchange.ok:
+            failures += 1
+            continue
+        answers += 1
+        answer, plain = result.unwrap(), plainly(whole_of(exchange))
+        assert answer.text == plain["text"], exchange.id
+        assert answer.refusal == plain["refusal"], exchange.id
+        assert [part.text for part in answer.parts if isinstance(part, Reasoning)] == plain["reasoning"], exchange.id
+        assert [(c.id, c.name, spaced(c.arguments)) for c in answer.tool_calls] == [
+            (id_, called, spaced(arguments)) for id_, called, arguments in plain["calls"]
+        ], exchange.id
+        assert answer.finish_reason == expected_finish(plain), exchange.id
+        assert answer.usage == counted(plain["usage"]), exchange.id
+    assert (answers, failures) == RECORDED[name]
+
+
+@pytest.mark.corpus
+def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    kinds = [
+        type(interpret(provider, exchange.reply).failure())
+        for exchange in corpus("openai-responses")
+        if not exchange.ok
+    ]
+    assert sorted(kind.__name__ for kind in kinds) == [
+        *["AuthFailed"] * 3,
+        "ContextTooLong",
+        "InvalidRequest",
+        *["NotFound"] * 2,
+    ]
+
+
+def unsealed(answer: CompletionResponse) -> CompletionResponse:
+    """Take ids and ciphers out of reasoning: some servers make them anew for a stream's last event."""
+
+    def bare(part: Part) -> Part:
+        if not isinstance(part, Reasoning):
+            return part
+        item = {**json.loads(part.signature), "id": "", "encrypted_content": ""}
+        return Reasoning(part.text, json.dumps(item, sort_keys=True))
+
+    return replace(answer, parts=tuple(map(bare, answer.parts)))
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", sorted(set(RECORDED) - {"xai"}))
+def test_recorded_streams_equal_their_last_event(
+    corpus: Callable[[str], list[Any]], provider: Provider, name: str
+) -> None:
+    streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.streaming]
+    assert streams
+    for exchange in streams:
+        answer = interpret_stream(provider, HttpReply(200), split(exchange.body, 13)).unwrap()
+        assert unsealed(answer) == unsealed(read(provider, whole_of(exchange))), exchange.id
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_answers_go_back(corpus: Callable[[str], list[Any]], provider: Provider, name: str) -> None:
+    """Every item of every answer is written again: reasoning and tools' work as they came, calls by their meaning."""
+    for exchange in corpus(f"{name}-responses"):
+        if not exchange.ok:
+            continue
+        whole = whole_of(exchange)
+        back = openai_responses.encode(ask(messages=(Message("assistant", read(provider, whole).parts),))).unwrap()
+        found = json.loads(json.dumps(back["input"]))
+        wanted = [item for item in whole["output"] if item["type"] != "message"]
+        assert [item for item in found if "role" not in item] == [sent_back(item) for item in wanted], exchange.id
+        assert len(found) == len(whole["output"]), exchange.id
+
+
+def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What the API wants to be told of an item again."""
+    if item["type"] == "reasoning":
+        return {name: value for name, value in item.items() if name != "status" and value is not None}
+    if item["type"] not in openai_responses.CALLS:
+        return dict(item)
+    kept = {name: item[name] for name in ("type", "call_id", "name", "namespace", "input") if name in item}
+    if "input" in item:
+        return kept
+    return {**kept, "arguments": json.dumps(json.loads(item["arguments"]), separators=(",", ":"), ensure_ascii=False)}
+
+
+@pytest.mark.corpus
+def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    compared = 0
+    for exchange in corpus("openai-responses"):
+        if not exchange.ok or exchange.streaming:
+            continue
+        answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            official = Response.construct(**other)
+        assert answer.text == official.output_text, exchange.id
+        compared += 1
+    assert compared == 21
+
+
+@pytest.mark.corpus
+def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    compared = 0
+    for exchange in corpus("openai-responses"):
+        if not exchange.ok or not exchange.streaming:
+            continue
+        deltas: Sequence[dict[str, Any]] = [
+            event for event in events_of(exchange) if event["type"] == "response.output_text.delta"
+        ]
+        text = "".join(EVENT.validate_python(event).delta for event in deltas)
+        assert interpret_stream(provider, exchange.reply, []).unwrap().text == text, exchange.id
+        compared += 1
+    assert compared == 5
