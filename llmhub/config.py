@@ -22,6 +22,7 @@ FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
 
 VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "openai": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+    "openai-responses": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
     "anthropic": (("api_key", "ANTHROPIC_API_KEY"), ("base_url", "ANTHROPIC_BASE_URL")),
     "google": (
         ("api_key", "GOOGLE_API_KEY"),
@@ -32,6 +33,21 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("api_key", "AZURE_OPENAI_API_KEY"),
         ("base_url", "AZURE_OPENAI_ENDPOINT"),
         ("api_version", "OPENAI_API_VERSION"),
+    ),
+    "azure-responses": (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT")),
+    "vertex": (
+        ("api_key", "VERTEX_ACCESS_TOKEN"),
+        ("project", "GOOGLE_CLOUD_PROJECT"),
+        ("region", "GOOGLE_CLOUD_LOCATION"),
+        ("base_url", "GOOGLE_VERTEX_BASE_URL"),
+    ),
+    "vertex-anthropic": (
+        ("api_key", "VERTEX_ACCESS_TOKEN"),
+        ("project", "ANTHROPIC_VERTEX_PROJECT_ID"),
+        ("project", "GOOGLE_CLOUD_PROJECT"),
+        ("region", "CLOUD_ML_REGION"),
+        ("region", "GOOGLE_CLOUD_LOCATION"),
+        ("base_url", "ANTHROPIC_VERTEX_BASE_URL"),
     ),
     "databricks": (("api_key", "DATABRICKS_TOKEN"), ("base_url", "DATABRICKS_HOST")),
     "bedrock": (

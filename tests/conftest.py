@@ -160,8 +160,8 @@ class Scripted:
         """Let go of every connection."""
         self.over = True
         server.close()
-        await asyncio.sleep(0)  # for a connection that was just taken in
-        while self._writers:
+        await asyncio.sleep(0)
+        while len(asyncio.all_tasks()) > 1:  # connections that are served, or were just taken in
             for writer in tuple(self._writers):
                 writer.transport.abort()
             await asyncio.sleep(0.001)

@@ -33,8 +33,8 @@ class Endpoint:
         Key or token.
     api_version
         Version of the provider's API where it has several (Azure's ``api-version``, ``anthropic-version``).
-    region
-        Cloud region.
+    region, project
+        Cloud region, and the cloud project that pays.
     access_key_id, secret_access_key, session_token
         AWS credentials.
     headers
@@ -43,13 +43,14 @@ class Endpoint:
     Examples
     --------
     >>> Endpoint(base_url="http://localhost:8000/v1", api_key="secret")
-    Endpoint(base_url='http://localhost:8000/v1', api_version='', region='')
+    Endpoint(base_url='http://localhost:8000/v1', api_version='', region='', project='')
     """
 
     base_url: str = ""
     api_key: str = field(default="", repr=False)
     api_version: str = ""
     region: str = ""
+    project: str = ""
     access_key_id: str = field(default="", repr=False)
     secret_access_key: str = field(default="", repr=False)
     session_token: str = field(default="", repr=False)

@@ -1,14 +1,15 @@
 """Streaming as one fold: deltas of any wire, in order, become the response the wire gives unstreamed.
 
 A content delta is a part-shaped `Fragment` and the index of the part it belongs to. ``fold`` is
-``finish`` after a ``reduce`` of `step`; `merge` joins two halves of a stream and is associative.
+``finish`` after a ``reduce`` of `step`, in one pass that costs a delta the same however many came before;
+`merge` joins two halves of a stream and is associative.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 import msgspec
@@ -151,12 +152,33 @@ def finish(partial: Partial) -> Result[CompletionResponse, LLMError]:
 def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
     """Turn a whole stream of deltas into the response.
 
+    Law: ``fold(deltas) == finish(reduce(step, deltas, EMPTY))``. The pieces of a part are joined once, at the end.
+
     Examples
     --------
     >>> fold([Fragment(0, Text("H")), Fragment(0, Text("i")), Finished("stop")]).unwrap().text
     'Hi'
     """
-    return finish(reduce(step, deltas, EMPTY))
+    pieces: dict[At, list[Part]] = {}
+    reasons: dict[int, FinishReason] = {}
+    usage, served, request = NO_USAGE, "", ""
+    for delta in deltas:
+        match delta:
+            case Fragment(index, part, choice, key):
+                at = (choice, index, key, type(part))
+                if at in pieces:
+                    pieces[at].append(part)
+                else:
+                    pieces[at] = [part]
+            case Started(served_model, request_id):
+                served, request = served or served_model, request or request_id
+            case Counted(counts):
+                usage = _larger(usage, counts)
+            case Finished(reason, choice):
+                if reason != "other" or choice not in reasons:
+                    reasons[choice] = reason
+    parts = {at: grown[0] if len(grown) == 1 else _joined(grown) for at, grown in pieces.items()}
+    return finish(Partial(parts, reasons, usage, served, request))
 
 
 def assemble(
@@ -169,8 +191,8 @@ def assemble(
     """Make a response out of its answers: the one place where a response is put together, streamed or not.
 
     Empty texts vanish, a call's arguments lose their white space (a wire that sends an object has none) and
-    are ``{}`` where there are none, and a provider that says ``stop`` although it calls tools or refuses is
-    read by what it did.
+    are ``{}`` where there are none, no class of tokens exceeds what it is a part of, and a provider that says
+    ``stop`` although it calls tools or refuses is read by what it did.
 
     Examples
     --------
@@ -181,7 +203,7 @@ def assemble(
     return CompletionResponse(
         parts=parts,
         finish_reason=reason,
-        usage=usage,
+        usage=_sound(usage),
         served_model=served_model,
         request_id=request_id,
         others=tuple(Choice(parts, reason) for parts, reason in rest),
@@ -249,6 +271,34 @@ def _grown(old: Part, new: Part) -> Part:
             return new
 
 
+def _joined(pieces: Sequence[Part]) -> Part:
+    """Join all fragments of one part, which are of one kind; law: as `_grown` does, two by two."""
+    match pieces[0]:
+        case Text():
+            return Text(_all(pieces, "text"))
+        case Reasoning():
+            return Reasoning(_all(pieces, "text"), _all(pieces, "signature"), _all(pieces, "redacted"))
+        case ToolCall():
+            arguments, signature = _all(pieces, "arguments"), _all(pieces, "signature")
+            return ToolCall(_first(pieces, "id"), _first(pieces, "name"), arguments, signature)
+        case Refusal():
+            return Refusal(_all(pieces, "text"))
+        case Image():
+            url, data = _first(pieces, "url"), _all(pieces, "data")
+            return Image(url, data, _first(pieces, "media_type"), _first(pieces, "detail"))
+        case _:
+            return pieces[-1]
+
+
+def _all(pieces: Sequence[Part], name: str) -> str:
+    return "".join(map(attrgetter(name), pieces))
+
+
+def _first(pieces: Sequence[Part], name: str) -> str:
+    """Give the first that is not empty."""
+    return next(filter(None, map(attrgetter(name), pieces)), "")
+
+
 def _later(left: Mapping[int, FinishReason], right: Mapping[int, FinishReason]) -> dict[int, FinishReason]:
     """Take the later reason of each answer; ``other``, which says only that it ended, takes no reason's place."""
     return {**left, **{choice: reason for choice, reason in right.items() if reason != "other" or choice not in left}}
@@ -263,6 +313,19 @@ def _larger(left: Usage, right: Usage) -> Usage:
         cache_write_tokens=_most(left.cache_write_tokens, right.cache_write_tokens),
         reasoning_tokens=_most(left.reasoning_tokens, right.reasoning_tokens),
     )
+
+
+def _sound(usage: Usage) -> Usage:
+    """Bound each class of tokens by what it is a part of, where a provider miscounts."""
+    inputs, outputs = usage.input_tokens, usage.output_tokens
+    cached, stored, thought = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    if outputs is not None and thought is not None and thought > outputs:
+        usage = replace(usage, reasoning_tokens=outputs)
+    if inputs is None or (cached or 0) + (stored or 0) <= inputs:
+        return usage
+    read = None if cached is None else min(cached, inputs)
+    written = None if stored is None else min(stored, inputs - (read or 0))
+    return replace(usage, cached_input_tokens=read, cache_write_tokens=written)
 
 
 def _most(left: int | None, right: int | None) -> int | None:

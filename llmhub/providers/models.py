@@ -60,10 +60,15 @@ class Window:
     output: int
 
 
+OPENAI: Final = ("openai", "openai-responses")
+"""Rows that ask OpenAI itself."""
+SILENT: Final = ("gpt-3", "gpt-4", "chatgpt-4o", "gpt-5-chat")
+"""How the names of OpenAI's models begin that do not reason, and refuse to be asked for their reasoning encrypted."""
+
 QUIRKS: Final = (
     Quirk(("anthropic",), "", SAMPLING, version="2026-10-21"),
     Quirk(
-        ("anthropic", "bedrock"),
+        ("anthropic", "bedrock", "vertex-anthropic"),
         r"claude-(opus-4-[78]|(opus|sonnet|fable|mythos)-5|haiku-5-5)(?!\d)",
         SAMPLING,
     ),
@@ -98,13 +103,13 @@ FAMILIES: Final = (
 """OpenAI's reasoning models; the first prefix that fits counts, so the longer stands before the shorter."""
 
 WINDOWS: Final = (
-    Window(("openai",), r"gpt-4o(-mini)?(-\d{4}-\d\d-\d\d)?$", 128_000, 16_384),
-    Window(("openai",), r"gpt-4\.1(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 1_047_576, 32_768),
-    Window(("openai",), r"gpt-5(\.[12])?(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 400_000, 128_000),
-    Window(("openai",), r"(o1|o3|o3-mini|o4-mini)(-\d{4}-\d\d-\d\d)?$", 200_000, 100_000),
-    Window(("anthropic", "bedrock"), r"claude-(haiku|opus|sonnet)-4-5", 200_000, 64_000),
-    Window(("anthropic", "bedrock"), r"claude-opus-4-1", 200_000, 32_000),
-    Window(("google",), r"gemini-2\.5-(pro|flash|flash-lite)$", 1_048_576, 65_536),
+    Window(OPENAI, r"gpt-4o(-mini)?(-\d{4}-\d\d-\d\d)?$", 128_000, 16_384),
+    Window(OPENAI, r"gpt-4\.1(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 1_047_576, 32_768),
+    Window(OPENAI, r"gpt-5(\.[12])?(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 400_000, 128_000),
+    Window(OPENAI, r"(o1|o3|o3-mini|o4-mini)(-\d{4}-\d\d-\d\d)?$", 200_000, 100_000),
+    Window(("anthropic", "bedrock", "vertex-anthropic"), r"claude-(haiku|opus|sonnet)-4-5", 200_000, 64_000),
+    Window(("anthropic", "bedrock", "vertex-anthropic"), r"claude-opus-4-1", 200_000, 32_000),
+    Window(("google", "vertex"), r"gemini-2\.5-(pro|flash|flash-lite)$", 1_048_576, 65_536),
 )
 
 
@@ -127,7 +132,7 @@ def refuse(provider: str, endpoint: Endpoint, request: CompletionRequest) -> LLM
         for field in quirk.refused:
             if getattr(request, field) is not None:
                 return _unsupported(field, f"{who} does not take {field}")
-    return _reasoning(request) if provider == "openai" else None
+    return _reasoning(request) if provider in OPENAI else None
 
 
 def metadata(provider: str, model: str) -> ProviderMetadata:
@@ -147,7 +152,7 @@ def metadata(provider: str, model: str) -> ProviderMetadata:
         if provider in quirk.providers and not quirk.version and re.search(quirk.pattern, model)
         for field in quirk.refused
     ]
-    family = _family(model) if provider == "openai" else None
+    family = _family(model) if provider in OPENAI else None
     return ProviderMetadata(
         provider=provider,
         model=model,
@@ -155,6 +160,17 @@ def metadata(provider: str, model: str) -> ProviderMetadata:
         max_output_tokens=window.output if window else None,
         refused=(*refused, *(STEERING if family and family.default_on else ())),
     )
+
+
+def reasons(model: str) -> bool:
+    """Say whether a model of OpenAI's may be asked for its reasoning; one that is not known may.
+
+    Examples
+    --------
+    >>> reasons("gpt-4o-mini"), reasons("gpt-5-mini")
+    (False, True)
+    """
+    return not model.startswith(SILENT)
 
 
 def _family(model: str) -> Family | None:

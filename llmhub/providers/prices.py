@@ -42,6 +42,7 @@ LISTINGS: Final[Mapping[str, Listing]] = {
     "openai": Listing("openai"),
     "openai-responses": Listing("openai"),
     "azure": Listing("azure"),
+    "azure-responses": Listing("azure"),
     "anthropic": Listing("anthropic"),
     "google": Listing("google", _last),
     "vertex": Listing("google", _last),

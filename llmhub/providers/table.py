@@ -4,8 +4,9 @@ A row that differs in its body alone carries that as a small dialect; everything
 a row; nobody subclasses.
 
 Sources: https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle, https://ai.google.dev/api,
-https://docs.aws.amazon.com/bedrock/latest/APIReference, each compatible provider's page on its OpenAI API, and
-the addresses of recorded exchanges (read 2026-11-22).
+https://docs.aws.amazon.com/bedrock/latest/APIReference, https://cloud.google.com/vertex-ai/docs/reference/rest and
+the clients of anthropic 2.12.0 and google-genai 3.4.0 (Vertex AI's regions), each compatible provider's page on its
+OpenAI API, and the addresses of recorded exchanges (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -18,17 +19,30 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from llmhub.core.errors import InvalidRequest, LLMError
-from llmhub.core.provider import Endpoint, HttpRequest, Provider
+from llmhub.core.provider import Endpoint, HttpRequest, Provider, Wire
 from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers import limits, models
 from llmhub.providers.auth import REGION, bearer, bedrock, header_key
-from llmhub.wire import anthropic, bedrock_converse, gemini, openai_chat
+from llmhub.wire import anthropic, bedrock_converse, gemini, openai_chat, openai_responses
+from llmhub.wire.read import text
 
 CHAT: Final = "/chat/completions"
+RESPONSES: Final = "/responses"
 AZURE_VERSION: Final = "2024-10-21"
 ANTHROPIC_VERSION: Final = "2023-06-01"
 GEMINI_VERSION: Final = "v1beta"
 GEMINI_KINDS: Final = frozenset({"models", "tunedModels"})
+VERTEX_VERSION: Final = "v1"
+VERTEX_KINDS: Final = frozenset({"publishers", "endpoints"})
+VERTEX_REGION: Final = "global"
+VERTEX_HOSTS: Final[Mapping[str, str]] = {
+    "global": "aiplatform.googleapis.com",
+    "us": "aiplatform.us.rep.googleapis.com",
+    "eu": "aiplatform.eu.rep.googleapis.com",
+}
+"""Hosts of the regions that are larger than one place; any other has its own."""
+VERTEX_CLAUDE: Final = {"anthropic_version": "vertex-2023-10-16"}
+"""The version of Claude's API, which stands in the body where the model does in the address."""
 
 
 def _at(base_url: str, path: str) -> Callable[[Endpoint, CompletionRequest, bool], str]:
@@ -47,6 +61,14 @@ def _azure(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str
     return f"{base}/openai/deployments/{_encoded(request.model)}{CHAT}?api-version={version}"
 
 
+def _azure_responses(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
+    """Locate the Responses API: of v1, or of a dated version where one is named."""
+    base = endpoint.base_url.removesuffix("/v1").removesuffix("/openai")
+    if endpoint.api_version in {"", "v1"}:
+        return f"{base}/openai/v1{RESPONSES}"
+    return f"{base}/openai{RESPONSES}?api-version={quote(endpoint.api_version, safe='')}"
+
+
 def _google(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
     """Locate a model, be it named bare or by its kind, and the method that streams or does not."""
     kind, slash, name = request.model.partition("/")
@@ -54,6 +76,28 @@ def _google(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
     version = quote(endpoint.api_version or GEMINI_VERSION, safe="")
     return f"{endpoint.base_url or GOOGLE_URL}/{version}/{kind}/{_encoded(name)}:{method}"
+
+
+def _vertex(
+    publisher: str, whole: str, streamed: str, endpoint: Endpoint, request: CompletionRequest, stream: bool
+) -> str:
+    """Locate a publisher's model, or one named by its path, in its project and region, and the method.
+
+    An address of one's own may be the host's, with or without the API's version, or reach into a project's region.
+    """
+    region = endpoint.region or VERTEX_REGION
+    version = quote(endpoint.api_version or VERTEX_VERSION, safe="")
+    base = endpoint.base_url or f"https://{VERTEX_HOSTS.get(region) or f'{region}-aiplatform.googleapis.com'}"
+    if PROJECTS not in base:
+        place = f"{PROJECTS}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
+        base = f"{base.removesuffix(f'/{version}')}/{version}{place}"
+    named = request.model.partition("/")[0] in VERTEX_KINDS
+    model = request.model if named else f"publishers/{publisher}/models/{request.model}"
+    method = streamed if stream else whole
+    return f"{base}/{quote(model, safe='/@', errors='surrogatepass')}:{method}"
+
+
+PROJECTS: Final = "/projects/"
 
 
 def _bedrock(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
@@ -120,6 +164,24 @@ def _unasked(payload: Payload) -> Payload:
     return _forgetting(_without("stream_options", payload))
 
 
+def _sayable(payload: Payload) -> Payload:
+    """Write for OpenAI, which gives reasoning encrypted only of a model that reasons."""
+    return payload if models.reasons(text(payload.get("model"))) else _without("include", payload)
+
+
+def _vertex_claude(payload: Payload) -> Payload:
+    """Write for Vertex AI, where the model stands in the address and Claude's version in the body."""
+    return {**VERTEX_CLAUDE, **_without("model", payload)}
+
+
+def _unpaid(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Refuse to ask for a model without the project that pays for it."""
+    if not endpoint.project and PROJECTS not in endpoint.base_url:
+        said = f"{name} bills a Google Cloud project; give Endpoint(project=...)"
+        return InvalidRequest(path="$.endpoint.project", message=said)
+    return models.refuse(name, endpoint, request)
+
+
 def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
     """Refuse to ask a provider that has no public address and was given none."""
     if not endpoint.base_url:
@@ -145,6 +207,22 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
     return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
 
 
+def _cloud(name: str, wire: Wire, publisher: str, whole: str, streamed: str, **more: object) -> Provider:
+    """Make the row of a publisher's models on Vertex AI, asked under a Google Cloud token."""
+    row = Provider(
+        name,
+        wire,
+        f"https://{VERTEX_HOSTS[VERTEX_REGION]}",
+        locate=partial(_vertex, publisher, whole, streamed),
+        authorize=bearer,
+        limits=limits.google,
+        refuse=partial(_unpaid, name),
+        needs=(("VERTEX_ACCESS_TOKEN", "GOOGLE_CLOUD_PROJECT"),),
+        signs=False,
+    )
+    return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
+
+
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
@@ -154,6 +232,14 @@ THOUGHT: Final = "reasoning_content"
 ROWS: Final = (
     _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_openai),
     _chat(
+        "openai-responses",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        wire=openai_responses.WIRE,
+        locate=_at("https://api.openai.com/v1", RESPONSES),
+        adapt=_sayable,
+    ),
+    _chat(
         "azure",
         "",
         "AZURE_OPENAI_API_KEY",
@@ -161,6 +247,17 @@ ROWS: Final = (
         locate=_azure,
         authorize=header_key("api-key"),
         adapt=_openai,
+        request_id="apim-request-id",
+    ),
+    _chat(
+        "azure-responses",
+        "",
+        "AZURE_OPENAI_API_KEY",
+        "AZURE_OPENAI_ENDPOINT",
+        wire=openai_responses.WIRE,
+        locate=_azure_responses,
+        authorize=header_key("api-key"),
+        adapt=_sayable,
         request_id="apim-request-id",
     ),
     Provider(
@@ -186,6 +283,16 @@ ROWS: Final = (
         needs=(("GEMINI_API_KEY",), ("GOOGLE_API_KEY",)),
         request_id="",
         signs=False,
+    ),
+    _cloud("vertex", gemini.WIRE, "google", "generateContent", "streamGenerateContent?alt=sse", request_id=""),
+    _cloud(
+        "vertex-anthropic",
+        anthropic.WIRE,
+        "anthropic",
+        "rawPredict",
+        "streamRawPredict",
+        adapt=_vertex_claude,
+        request_id="request-id",
     ),
     Provider(
         "bedrock",

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
+from llmhub.core import stream as stream_module
 from llmhub.core.errors import Disconnected
 from llmhub.core.stream import (
     EMPTY,
@@ -79,6 +82,43 @@ def test_nothing_merged_changes_nothing(stream: list[Delta]) -> None:
 def test_folding_two_halves_and_merging_is_folding_the_whole(a: list[Delta], b: list[Delta]) -> None:
     assert seen(merge(folded(a), folded(b))) == seen(folded(a + b))
     assert fold(a + b) == finish(merge(folded(a), folded(b)))
+
+
+@given(st.lists(deltas, max_size=30))
+def test_folding_in_one_pass_is_stepping_and_finishing(stream: list[Delta]) -> None:
+    assert fold(stream) == finish(folded(stream))
+    assert fold(iter(stream)) == fold(stream)
+
+
+@pytest.mark.parametrize("part", [Text("ab"), Refusal("ab"), Reasoning("ab", "s", "r"), ToolCall("1", "f", "ab")])
+def test_folding_makes_no_more_parts_than_there_are(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces are joined once: as many parts are made for a long stream as for a short one."""
+    made = 0
+
+    def counting(pieces: Sequence[Part]) -> Part:
+        nonlocal made
+        made += 1
+        return joined(pieces)
+
+    joined = stream_module._joined
+    monkeypatch.setattr(stream_module, "_joined", counting)
+    monkeypatch.setattr(stream_module, "step", None)
+    monkeypatch.setattr(stream_module, "_grown", None)
+    for length in (10, 1_000):
+        made = 0
+        fold([*(Fragment(0, part) for _ in range(length)), Finished("stop")])
+        assert made == 1
+
+
+@given(st.lists(parts, min_size=1, max_size=2), usages, reasons)
+def test_no_class_of_tokens_exceeds_its_whole(said: list[Part], usage: Usage, reason: FinishReason) -> None:
+    read = assemble([(said, reason)], usage=usage).usage
+    assert (read.input_tokens, read.output_tokens) == (usage.input_tokens, usage.output_tokens)
+    if read.input_tokens is not None:
+        assert (read.cached_input_tokens or 0) + (read.cache_write_tokens or 0) <= read.input_tokens
+    if read.output_tokens is not None:
+        assert (read.reasoning_tokens or 0) <= read.output_tokens
+    assert assemble([(said, reason)], usage=read).usage == read
 
 
 @given(streams, deltas)

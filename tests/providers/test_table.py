@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ SECRET = "s3cr3t-k3y"
 NAMES = sorted(PROVIDERS)
 HOMELESS = {
     "azure": "https://res.openai.azure.com",
+    "azure-responses": "https://res.openai.azure.com",
     "databricks": "https://w.cloud.databricks.com",
     "vllm": "http://h/v1",
     "compatible": "http://h/v1",
@@ -33,6 +36,7 @@ def endpoint(name: str, **fields: Any) -> Endpoint:
         "api_key": SECRET,
         "access_key_id": "AKIA",
         "secret_access_key": SECRET,
+        "project": "p",
     }
     return Endpoint(**{**known, **fields})
 
@@ -77,7 +81,33 @@ def test_no_key_in_any_repr(name: str) -> None:
     ("name", "model", "stream", "url"),
     [
         ("openai", "gpt-4o", False, "https://api.openai.com/v1/chat/completions"),
+        ("openai-responses", "gpt-5", True, "https://api.openai.com/v1/responses"),
+        ("azure-responses", "my/dep", False, "https://res.openai.azure.com/openai/v1/responses"),
         ("anthropic", "claude-opus-4-1", True, "https://api.anthropic.com/v1/messages"),
+        (
+            "vertex",
+            "gemini-2.5-pro",
+            False,
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-pro:generateContent",
+        ),
+        (
+            "vertex",
+            "endpoints/12 3",
+            True,
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/global/endpoints/12%203:streamGenerateContent?alt=sse",
+        ),
+        (
+            "vertex-anthropic",
+            "claude-haiku-4-5@20251001",
+            False,
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/global/publishers/anthropic/models/claude-haiku-4-5@20251001:rawPredict",
+        ),
+        (
+            "vertex-anthropic",
+            "publishers/anthropic/models/x",
+            True,
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/global/publishers/anthropic/models/x:streamRawPredict",
+        ),
         (
             "google",
             "gemini-2.5-pro",
@@ -184,7 +214,98 @@ def test_bedrock_is_in_its_region() -> None:
     assert "/eu-west-3/bedrock/aws4_request" in request.headers["authorization"]
 
 
-HEADERS = {"anthropic": "x-api-key", "google": "x-goog-api-key", "azure": "api-key"}
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"base_url": "https://r.openai.azure.com"}, "https://r.openai.azure.com/openai/v1/responses"),
+        ({"base_url": "https://r.openai.azure.com/openai/v1/"}, "https://r.openai.azure.com/openai/v1/responses"),
+        (
+            {"base_url": "https://r.openai.azure.com/openai", "api_version": "2025-04-01-preview"},
+            "https://r.openai.azure.com/openai/responses?api-version=2025-04-01-preview",
+        ),
+    ],
+)
+def test_azure_responses(fields: dict[str, str], url: str) -> None:
+    request = sent("azure-responses", Endpoint(api_key=SECRET, **fields))
+    assert request.url == url
+    assert request.headers["api-key"] == SECRET
+    assert "authorization" not in request.headers
+
+
+CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+RECORDED_PLACE = re.compile(
+    r"(?P<host>https://[^/]+)/(?P<version>[^/]+)/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)"
+    r"/publishers/[^/]+/models/(?P<model>[^:]+):(?P<stream>stream)?\w+(\?.*)?"
+)
+RECORDED_PLACES = {
+    "vertex-generate_content": (15, 11),
+    "vertex-stream_generate_content": (7, 5),
+    "vertex_anthropic-messages": (4, 4),
+}
+"""Addresses with a project, and those of them at the host of their region."""
+CLAUDE = "publishers/anthropic/models/m:rawPredict"
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({}, f"https://aiplatform.googleapis.com/v1/projects/p/locations/global/{CLAUDE}"),
+        (
+            {"region": "us-east5"},
+            f"https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5/{CLAUDE}",
+        ),
+        ({"region": "eu"}, f"https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/{CLAUDE}"),
+        (
+            {"region": "global", "project": "example.com:p", "api_version": "v1beta1"},
+            f"https://aiplatform.googleapis.com/v1beta1/projects/example.com:p/locations/global/{CLAUDE}",
+        ),
+        ({"base_url": "http://h/v1"}, f"http://h/v1/projects/p/locations/global/{CLAUDE}"),
+        (
+            {"base_url": "https://h/v1beta1/projects/q/locations/l/", "project": ""},
+            f"https://h/v1beta1/projects/q/locations/l/{CLAUDE}",
+        ),
+    ],
+)
+def test_vertex_is_in_its_project_and_region(fields: dict[str, str], url: str) -> None:
+    assert sent("vertex-anthropic", endpoint("vertex-anthropic", **fields)).url == url
+
+
+@pytest.mark.parametrize("name", ["vertex", "vertex-anthropic"])
+def test_vertex_wants_its_project(name: str) -> None:
+    error = prepare(PROVIDERS[name], endpoint(name, project=""), ask(), 0.0).failure()
+    assert isinstance(error, errors.InvalidRequest)
+    assert error.path == "$.endpoint.project"
+    keys = {request_key(PROVIDERS[name], endpoint(name, project=project), ask()) for project in ("p", "q")}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["vertex-generate_content", "vertex-stream_generate_content", "vertex_anthropic-messages"]
+)
+@pytest.mark.corpus
+def test_vertex_is_where_it_was_recorded(name: str) -> None:
+    path = CORPUS / f"{name}.jsonl"
+    if not path.is_file():
+        pytest.skip("the recorded exchanges are not here")
+    row = "vertex-anthropic" if "anthropic" in name else "vertex"
+    located = derived = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        url = json.loads(line)["request"]["url"]
+        found = RECORDED_PLACE.fullmatch(url)
+        if found is None:
+            assert "/projects/" not in url  # asked with a key for everyone's use, which names no project
+            continue
+        place = {"project": found["project"], "region": found["region"], "api_version": found["version"]}
+        for base in ("", found["host"]):
+            at = endpoint(row, base_url=base, **place)
+            there = PROVIDERS[row].locate(at, ask(found["model"]), found["stream"] is not None)
+            assert base == "" or there.partition("?")[0] == url.partition("?")[0]
+            derived += base == "" and there.partition("?")[0] == url.partition("?")[0]
+        located += 1
+    assert (located, derived) == RECORDED_PLACES[name]
+
+
+HEADERS = {"anthropic": "x-api-key", "google": "x-goog-api-key", "azure": "api-key", "azure-responses": "api-key"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -235,9 +356,33 @@ def test_extras_win_over_the_dialect() -> None:
     assert payload["max_completion_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    ("model", "asked"), [("gpt-4o-mini", False), ("gpt-5-chat-latest", False), ("gpt-5-mini", True)]
+)
+def test_only_a_model_that_reasons_is_asked_for_its_reasoning(model: str, asked: bool) -> None:
+    payload = json.loads(sent("openai-responses", model=model).body)
+    assert payload["store"] is False
+    assert ("include" in payload) == asked
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_vertex_names_claude_in_the_address_and_its_version_in_the_body(stream: bool) -> None:
+    payload = json.loads(sent("vertex-anthropic", stream=stream, max_tokens=7).body)
+    turn = {"role": "user", "content": "hi"}
+    asked = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 7, "messages": [turn]}
+    assert payload == {**asked, **({"stream": True} if stream else {})}
+
+
 # --- api versions -------------------------------------------------------------------------------------------
 
-VERSIONED = {"anthropic": "2026-10-21", "azure": "2025-04-01-preview", "google": "v1"}
+VERSIONED = {
+    "anthropic": "2026-10-21",
+    "azure": "2025-04-01-preview",
+    "azure-responses": "2025-04-01-preview",
+    "google": "v1",
+    "vertex": "v1beta1",
+    "vertex-anthropic": "v1beta1",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -286,6 +431,7 @@ def refusal(name: str, model: str, at: Endpoint | None = None, **fields: Any) ->
         ("anthropic", "claude-mythos-5-2"),
         ("anthropic", "claude-haiku-5-5"),
         ("bedrock", "us.anthropic.claude-sonnet-5-v1:0"),
+        ("vertex-anthropic", "claude-opus-4-7@20260401"),
     ],
 )
 def test_newer_claudes_take_no_sampling(name: str, model: str, field: str) -> None:
@@ -349,6 +495,12 @@ def test_what_a_reasoning_model_does_not_take(model: str, fields: dict[str, Any]
 )
 def test_what_it_does_take(model: str, fields: dict[str, Any]) -> None:
     assert refusal("openai", model, **fields) is None
+
+
+def test_what_openai_refuses_it_refuses_by_either_wire() -> None:
+    error = refusal("openai-responses", "o3", temperature=0)
+    assert isinstance(error, errors.Unsupported)
+    assert error.path == "$.temperature"
 
 
 def test_an_azure_deployments_name_says_nothing_of_its_model() -> None:

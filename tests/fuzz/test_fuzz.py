@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_few_seconds_of_fuzzing_find_nothing(tmp_path: Path) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        if os.environ.get("CI"):
+            pytest.fail("atheris is not installed; it is the fuzz extra")
+        pytest.skip("atheris is not installed")
+    command = [sys.executable, str(ROOT / "tests/fuzz/fuzz_wires.py"), "--seconds", "4", "--seed", "1"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = next(line for line in done.stderr.splitlines() if "stat::number_of_executed_units" in line)
+    assert int(runs.rpartition(":")[2]) > 100
