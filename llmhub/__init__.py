@@ -167,21 +167,21 @@ class _AfterPandas(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Stand aside once pandas is looked for, and wrap the loader that is found for it."""
+        """Find pandas as it would be found without this, and wrap its loader."""
         if fullname != "pandas":
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
     """Loads a module as its own loader does, then registers the accessors."""
 
-    def __init__(self, own: importlib.abc.Loader) -> None:
+    def __init__(self, own: importlib.abc.Loader, finder: _AfterPandas) -> None:
         self._own = own
+        self._finder = finder
 
     def __getattr__(self, name: str) -> object:
         """Be its own loader in all else: resources, source, data."""
@@ -197,6 +197,8 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self._own
         module.__loader__ = self._own
         self._own.exec_module(module)
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         _register()
 
 
@@ -204,7 +206,7 @@ def _register() -> None:
     importlib.import_module("llmhub.notebook.register")
 
 
-if "pandas" in sys.modules:
+if sys.modules.get("pandas") is not None:
     _register()
 else:
     sys.meta_path.insert(0, _AfterPandas())

@@ -100,7 +100,7 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     --------
     >>> found = settings({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://localhost:8000/v1"})
     >>> sorted(found.endpoints), found.endpoints["openai"].base_url
-    (['compatible', 'ollama', 'openai', 'vllm'], 'http://localhost:8000/v1')
+    (['compatible', 'ollama', 'openai', 'openai-responses', 'vllm'], 'http://localhost:8000/v1')
     """
     written = (file or {}).get("endpoints", {})
     unknown = sorted(set(written) - set(PROVIDERS))

@@ -1,4 +1,4 @@
-"""Bytes as they come off a socket, cut into frames: server-sent events and the AWS event stream.
+"""Bytes as they come off a socket, cut into frames: server-sent events, the AWS event stream, lines of JSON.
 
 ``feed(rest, chunk)`` is a pure function of what was left over and what just came. Any split of the same
 bytes gives the same frames. Arbitrary bytes never raise.
@@ -19,7 +19,7 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
 
-Framing: TypeAlias = Literal["sse", "aws_eventstream"]
+Framing: TypeAlias = Literal["sse", "aws_eventstream", "json_lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,25 @@ def _headers(block: bytes) -> dict[str, str] | None:
     return headers
 
 
-FEEDS: Final[Mapping[Framing, Feed]] = {"sse": feed_sse, "aws_eventstream": feed_aws}
+def feed_lines(rest: bytes, chunk: bytes) -> Fed:
+    r"""Cut lines, passing over blank ones.
+
+    Examples
+    --------
+    >>> feed_lines(b'{"a"', b':1}\r\n\n{').unwrap()
+    ((Frame(event='', data=b'{"a":1}', kind='event'),), b'{')
+    """
+    *lines, last = whole = (rest + chunk).split(b"\n")
+    if max(map(len, whole)) > MAX_EVENT:
+        return Failure(Malformed(message=f"a line of JSON is larger than {MAX_EVENT} bytes"))
+    return Success((tuple(Frame("", line.strip()) for line in lines if line.strip()), last))
+
+
+FEEDS: Final[Mapping[Framing, Feed]] = {"sse": feed_sse, "aws_eventstream": feed_aws, "json_lines": feed_lines}
+
+
+ENDS: Final[Mapping[Framing, bytes]] = {"sse": b"\n\n", "json_lines": b"\n"}
+"""What ends an event, where the end of the connection may do so too."""
 
 
 def flush(framing: Framing, rest: bytes) -> Fed:
@@ -164,8 +182,8 @@ def flush(framing: Framing, rest: bytes) -> Fed:
     >>> flush("sse", b"data: [DONE]").unwrap()[0][0].data
     b'[DONE]'
     """
-    if framing == "sse":
-        return feed_sse(rest, b"\n\n") if rest.strip() else Success(((), b""))
+    if framing in ENDS:
+        return FEEDS[framing](rest, ENDS[framing]) if rest.strip() else Success(((), b""))
     if rest:
         return Failure(Malformed(message="AWS event stream: it ended inside a message"))
     return Success(((), b""))

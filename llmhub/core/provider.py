@@ -43,7 +43,7 @@ class Endpoint:
     Examples
     --------
     >>> Endpoint(base_url="http://localhost:8000/v1", api_key="secret")
-    Endpoint(base_url='http://localhost:8000/v1', api_version='', region='', project='')
+    Endpoint(base_url='http://localhost:8000/v1', api_version='', region='')
     """
 
     base_url: str = ""

@@ -74,8 +74,8 @@ def series(values: Any) -> list[Any]:
 def _of_series(values: pd.Series) -> list[Any]:
     try:
         return _of_array(pa.Array.from_pandas(values))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        # Values of several kinds: taken one by one.
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError):
+        # Values of several kinds, or a text that has no bytes: taken one by one.
         missing = values.isna().tolist()
         return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
 

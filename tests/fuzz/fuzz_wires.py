@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import struct
+import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +29,127 @@ from returns.pipeline import is_successful
 
 WIRES: tuple[Provider, ...] = tuple({row.wire.name: row for row in PROVIDERS.values()}.values())
 TYPES = ("application/json", "text/event-stream", "")
-SEEDS = (
-    b'{"choices":[{"message":{"content":"a","tool_calls":[{"id":"1","function":{"name":"f","arguments":"{}"}}]},'
-    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}',
-    b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n',
-    b'{"content":[{"type":"text","text":"a"},{"type":"tool_use","id":"1","name":"f","input":{}}],'
-    b'"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}',
-    b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}\n\n'
-    b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}\n\n',
-    b'{"candidates":[{"content":{"parts":[{"text":"a","thought":true}]},"finishReason":"STOP"}],'
-    b'"usageMetadata":{"promptTokenCount":1,"totalTokenCount":2}}',
-    b'{"output":{"message":{"content":[{"text":"a"}]}},"stopReason":"end_turn","usage":{"inputTokens":1}}',
-    b'{"output":[{"type":"message","content":[{"type":"output_text","text":"a"}]}],"status":"completed"}',
-    b'{"error":{"message":"no","type":"t","code":"c"}}',
-    b"\x00\x00\x00\x10\x00\x00\x00\x00\x05\xc2H\xeb}\x98\xc8\xff",
-    # The names of what else the wires know, for the builder of documents.
-    b"index delta id name arguments function_call refusal reasoning_content prompt_tokens_details cached_tokens "
-    b"completion_tokens_details reasoning_tokens x_groq message_start content_block_delta text_delta thinking_delta "
-    b"thinking signature_delta signature input_json_delta partial_json citations_delta citation redacted_thinking "
-    b"cache_read_input_tokens cache_creation_input_tokens output_tokens_details thinking_tokens stop_details "
-    b"functionCall functionResponse inlineData mimeType thoughtSignature responseId modelVersion promptFeedback "
-    b"blockReason cachedContentTokenCount thoughtsTokenCount toolUsePromptTokenCount candidatesTokenCount details "
-    b"retryDelay violations quotaId reason status contentBlockStart contentBlockDelta contentBlockIndex start toolUse "
-    b"toolUseId toolResult reasoningContent reasoningText redactedContent citationsContent messageStop metadata "
-    b"outputTokens cacheReadInputTokens cacheWriteInputTokens totalTokens trace promptRouter __type "
-    b"response item item_id output_index content_index summary summary_text reasoning function_call_output call_id "
-    b"incomplete_details max_output_tokens input_tokens_details response.completed response.output_item.added "
-    b"response.output_text.delta response.function_call_arguments.delta response.created annotations encrypted_content",
-)
-
-
-WORDS = sorted({word for seed in SEEDS for word in re.findall(r"[A-Za-z_][A-Za-z_.]+", seed.decode("latin-1"))} | {""})
-"""Names and values that mean something to some wire."""
-NUMBERS = (0, 1, 2, 50, -1, 1 << 70, 0.5)
-DEPTH = 6
+DOCUMENTS: dict[str, list[Any]] = {
+    "openai_chat": [
+        {
+            "id": "r",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "content": [{"type": "text", "text": "a"}],
+                        "reasoning": "b",
+                        "refusal": None,
+                        "function_call": {"name": "f", "arguments": "{}"},
+                        "tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{}"}}],
+                    },
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {
+                "prompt_tokens": 2,
+                "completion_tokens": 1,
+                "total_tokens": 3,
+                "prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 1},
+                "completion_tokens_details": {"reasoning_tokens": 1},
+            },
+        },
+        {"choices": [{"index": 0, "delta": {"content": "a", "tool_calls": [{"function": {"arguments": "{"}}]}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": {"prompt_tokens": 1}}},
+        {"error": {"message": "no", "type": "t", "code": 429}},
+    ],
+    "openai_responses": [
+        {
+            "id": "r",
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "output": [
+                {"type": "message", "content": [{"type": "output_text", "text": "a", "annotations": [{"type": "c"}]}]},
+                {"type": "function_call", "id": "i", "call_id": "c", "name": "f", "arguments": "{}"},
+                {"type": "reasoning", "summary": [{"text": "b"}], "encrypted_content": "s"},
+            ],
+            "usage": {"input_tokens": 1, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 1}},
+        },
+        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "function_call", "id": "i"}},
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "item_id": "i", "delta": "a"},
+        {"type": "response.completed", "response": {"status": "completed", "output": [], "usage": {"input_tokens": 1}}},
+    ],
+    "anthropic": [
+        {
+            "id": "r",
+            "content": [
+                {"type": "text", "text": "a", "citations": [{"cited_text": "c"}]},
+                {"type": "thinking", "thinking": "b", "signature": "s"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {}},
+            ],
+            "stop_reason": "end_turn",
+            "stop_details": {"explanation": "no"},
+            "usage": {
+                "input_tokens": 1,
+                "cache_read_input_tokens": 1,
+                "cache_creation_input_tokens": 1,
+                "output_tokens": 1,
+                "output_tokens_details": {"thinking_tokens": 1},
+            },
+        },
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "server_tool_use", "input": {}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+        {"type": "error", "error": {"type": "overloaded_error", "message": "no"}},
+    ],
+    "gemini": [
+        {
+            "responseId": "r",
+            "candidates": [
+                {
+                    "index": 0,
+                    "content": {
+                        "parts": [
+                            {"text": "a", "thought": True, "thoughtSignature": "s"},
+                            {"functionCall": {"name": "f", "args": {}}},
+                            {"inlineData": {"mimeType": "image/png", "data": "AA=="}},
+                        ]
+                    },
+                    "finishReason": "STOP",
+                }
+            ],
+            "usageMetadata": {
+                "promptTokenCount": 1,
+                "candidatesTokenCount": 1,
+                "thoughtsTokenCount": 1,
+                "toolUsePromptTokenCount": 1,
+                "cachedContentTokenCount": 1,
+                "totalTokenCount": 4,
+            },
+        },
+        {"promptFeedback": {"blockReason": "SAFETY"}},
+        {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "1s", "violations": [{}]}]}},
+    ],
+    "bedrock_converse": [
+        {
+            "output": {
+                "message": {
+                    "content": [
+                        {"text": "a"},
+                        {"reasoningContent": {"reasoningText": {"text": "b", "signature": "s"}}},
+                        {"toolUse": {"toolUseId": "1", "name": "f", "input": {}}},
+                        {"citationsContent": {"content": [{"text": "a"}], "citations": [{}]}},
+                    ]
+                }
+            },
+            "stopReason": "end_turn",
+            "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2, "cacheReadInputTokens": 1},
+        },
+        {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "1", "name": "f"}}},
+        {"contentBlockIndex": 0, "delta": {"text": "a", "toolUse": {"input": "{"}, "citation": {}}},
+        {"stopReason": "end_turn"},
+        {"usage": {"inputTokens": 1, "outputTokens": 1}, "trace": {"promptRouter": {"invokedModelId": "m"}}},
+    ],
+}
+"""What each wire sends, whole and in events; the fuzzer changes it."""
+EVENTS = (b"contentBlockStart", b"contentBlockDelta", b"messageStop", b"metadata", b"throttlingException", b"")
+ODD = (None, True, 0, -1, 7, 9_999, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [None], {"type": "text"}, [{}], [[]])
+"""What is put where something else was."""
 
 
 def one_input(data: bytes) -> None:
@@ -74,7 +162,7 @@ def one_input(data: bytes) -> None:
     if chosen.ConsumeIntInRange(0, 3) == 0:
         body = chosen.ConsumeBytes(chosen.remaining_bytes())
     else:
-        body = built(chosen, provider.wire.framing if chosen.ConsumeBool() else "")
+        body = built(chosen, provider.wire.name, provider.wire.framing if chosen.ConsumeBool() else "")
     cut = place % (len(body) + 1)
     frame_all(provider, body, cut)
     head = HttpReply(status, {"content-type": kind})
@@ -89,36 +177,35 @@ def one_input(data: bytes) -> None:
         check(provider.wire.decode(document.unwrap()))
 
 
-def built(chosen: Any, framing: str) -> bytes:
-    """Build JSON out of the words of the wires: one document, or a stream of some."""
-    documents = []
-    for _ in range(chosen.ConsumeIntInRange(1, 5 if framing else 1)):
-        documents.append(json.dumps({word(chosen): value(chosen, 0) for _ in range(chosen.ConsumeIntInRange(0, 5))}))
+def built(chosen: Any, wire: str, framing: str) -> bytes:
+    """Change what the wire sends: one document, or a stream of some."""
+    known = [document for name in (wire, *DOCUMENTS) for document in DOCUMENTS.get(name, [])]
+    documents = [
+        json.dumps(changed(chosen, known[chosen.ConsumeIntInRange(0, len(known) - 1)])).encode()
+        for _ in range(chosen.ConsumeIntInRange(1, 6 if framing else 1))
+    ]
     if framing == "aws_eventstream":
-        return b"".join(message(word(chosen).encode(), document.encode()) for document in documents)
-    return "".join(f"data: {document}\n\n" if framing else document for document in documents).encode()
+        return b"".join(
+            message(EVENTS[chosen.ConsumeIntInRange(0, len(EVENTS) - 1)], document) for document in documents
+        )
+    return b"".join(b"data: %b\n\n" % document if framing else document for document in documents)
 
 
-def value(chosen: Any, depth: int) -> Any:
-    """Build a value; what is deep is no container."""
-    match chosen.ConsumeIntInRange(0, 7 if depth < DEPTH else 3):
-        case 0:
-            return None
+def changed(chosen: Any, said: Any) -> Any:
+    """Keep, replace, repeat or leave out each thing in a document; with nothing left to choose by, keep it."""
+    match chosen.ConsumeIntInRange(0, 15):
         case 1:
-            return NUMBERS[chosen.ConsumeIntInRange(0, len(NUMBERS) - 1)]
-        case 2:
-            return chosen.ConsumeBool()
-        case 3:
-            return word(chosen)
-        case 4 | 5:
-            return [value(chosen, depth + 1) for _ in range(chosen.ConsumeIntInRange(0, 3))]
-        case _:
-            return {word(chosen): value(chosen, depth + 1) for _ in range(chosen.ConsumeIntInRange(0, 5))}
-
-
-def word(chosen: Any) -> str:
-    """Choose a word."""
-    return WORDS[chosen.ConsumeIntInRange(0, len(WORDS) - 1)]
+            return ODD[chosen.ConsumeIntInRange(0, len(ODD) - 1)]
+        case 2 if isinstance(said, list):
+            return [changed(chosen, item) for item in said + said]
+        case 3 if isinstance(said, str):
+            return said + chosen.ConsumeUnicode(8)
+        case 4 if isinstance(said, dict) and said:
+            gone = list(said)[chosen.ConsumeIntInRange(0, len(said) - 1)]
+            return {key: changed(chosen, value) for key, value in said.items() if key != gone}
+    if isinstance(said, dict):
+        return {key: changed(chosen, value) for key, value in said.items()}
+    return [changed(chosen, item) for item in said] if isinstance(said, list) else said
 
 
 def message(event: bytes, payload: bytes) -> bytes:
@@ -161,20 +248,33 @@ def check(read: object) -> None:
         raise AssertionError(f"more reasoned than written: {usage}")
 
 
+def seeds() -> Iterator[bytes]:
+    """Give each wire's documents as raw bytes; numbers are taken from the end, the wire's first."""
+    for wire, row in enumerate(WIRES):
+        for document in DOCUMENTS.get(row.wire.name, []):
+            body = json.dumps(document).encode()
+            for said in (body, b"data: %b\n\n" % body, message(EVENTS[1], body)):
+                yield said + bytes((0, 7, 0, 0, wire))
+        yield bytes((1, 1, 7, 1, 1, wire))
+
+
 def main() -> None:
-    """Fuzz for a bounded time from the seeds, writing nothing unless something is found."""
+    """Fuzz for a bounded time from the seeds; what is found is printed."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seconds", type=int, default=20)
     asked.add_argument("--seed", type=int, default=0, help="0 draws one")
+    asked.add_argument("--corpus", default="", help="folder of inputs; one is made of the seeds where none is given")
     options = asked.parse_args()
-    with tempfile.TemporaryDirectory() as corpus:
-        for wire in range(len(WIRES)):
-            for at, seed in enumerate(SEEDS):
-                # Numbers are taken from the end: which way to read, where to cut, the status, the kind, the wire.
-                (Path(corpus) / f"{wire}-{at}").write_bytes(seed + bytes((0, 7, 0, 0, wire)))
-        flags = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096", "-print_final_stats=1"]
-        atheris.Setup([sys.argv[0], *flags, corpus], one_input)
+    if options.corpus:
+        bounds = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096"]
+        flags = [*bounds, "-print_final_stats=1", f"-artifact_prefix={options.corpus}/"]
+        atheris.Setup([sys.argv[0], *flags, options.corpus], one_input)
         atheris.Fuzz()
+    # The fuzzer ends its process wherever it is, so another one clears up.
+    with tempfile.TemporaryDirectory() as corpus:
+        for at, one in enumerate(seeds()):
+            (Path(corpus) / str(at)).write_bytes(one)
+        sys.exit(subprocess.run([sys.executable, *sys.argv, "--corpus", corpus], check=False).returncode)
 
 
 if __name__ == "__main__":

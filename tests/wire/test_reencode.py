@@ -832,7 +832,7 @@ def rewritten(row: Body) -> tuple[Any, CompletionRequest | None]:
     request = asked.whole(model_of(row))
     name = form.rows.get(row["provider"], row["provider"])
     provider = PROVIDERS[name if name in PROVIDERS else form.other]
-    endpoint = Endpoint(base_url="http://localhost", api_key="k", region="us-east-1")
+    endpoint = Endpoint(base_url="http://localhost", api_key="k", region="us-east-1", project="p")
     made = prepare(provider, endpoint, request, 0.0, stream=row["streaming"])
     return (json.loads(made.unwrap().body) if is_successful(made) else made.failure()), request
 

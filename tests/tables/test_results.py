@@ -1,0 +1,166 @@
+"""One outcome, one row; order kept; the schema exact."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import llmhub
+from llmhub.config import Settings
+from llmhub.core.errors import InvalidRequestError, ServerFaultError, UnsupportedError
+from llmhub.sim import Served
+from llmhub.tables.schema import RESULTS
+
+MODEL = "openai/gpt-4o-mini"
+BOTH = [MODEL, "anthropic/claude-haiku-4-5"]
+
+
+@pytest.fixture
+def hub(simulator: Served) -> Iterator[llmhub.Hub]:
+    retry = llmhub.Retry(attempts=2, base_s=0.001)
+    with llmhub.Hub(
+        endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache(), retry=retry
+    ) as made:
+        yield made
+
+
+def ask(frame: Any, hub: llmhub.Hub, prompt: str = "Say {t}", **options: Any) -> pa.Table:
+    return llmhub.complete_table(frame, prompt, model=options.pop("model", MODEL), hub=hub, progress=False, **options)
+
+
+def test_the_schema_is_exact_and_names_the_run(hub: llmhub.Hub) -> None:
+    first, second = ask({"t": ["one"]}, hub), ask({"t": ["one"]}, hub)
+    assert first.schema.equals(RESULTS, check_metadata=False)
+    for field in RESULTS:
+        assert first.schema.field(field.name).metadata == field.metadata
+    assert first.schema.metadata[b"schema_version"] == RESULTS.metadata[b"schema_version"]
+    assert first.schema.metadata[b"run_id"] != second.schema.metadata[b"run_id"]
+    first.validate(full=True)
+
+
+def test_rows_models_and_samples_come_in_order(hub: llmhub.Hub) -> None:
+    table = ask({"t": [f"word {i}" for i in range(50)]}, hub, model=BOTH, n=2, concurrency=7)
+    assert table.column("row").to_pylist() == [row for row in range(50) for _ in range(4)]
+    assert table.column("sample").to_pylist() == [0, 1, 0, 1] * 50
+    assert table.column("provider").to_pylist() == ["openai", "openai", "anthropic", "anthropic"] * 50
+    for row in range(0, 50, 7):
+        alone = llmhub.complete(f"Say word {row}", model=MODEL, hub=hub).text
+        assert table.column("response")[row * 4].as_py() == alone
+
+
+def test_one_bad_row_takes_no_other_with_it(hub: llmhub.Hub) -> None:
+    table = ask({"t": ["fine", "[[sim:500 always]]", None, "also fine"]}, hub)
+    assert table.column("status").to_pylist() == ["ok", "error", "skipped", "ok"]
+    assert table.column("error_type").to_pylist() == [None, "ServerError", None, None]
+    assert table.column("attempts").to_pylist() == [1, 2, 0, 1]
+    assert table.column("response").null_count == 2
+    assert table.column("request_key").null_count == 1
+
+
+def test_raising_keeps_the_table(hub: llmhub.Hub) -> None:
+    with pytest.raises(ServerFaultError) as caught:
+        ask({"t": ["fine", "[[sim:500 always]]"]}, hub, on_error="raise")
+    assert isinstance(caught.value.table, pa.Table)
+    assert caught.value.table.column("status").to_pylist() == ["ok", "error"]
+
+
+def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator: Served) -> None:
+    frame = {"t": ["one", "two"]}
+    first = ask(frame, hub, model=BOTH)
+    sent = simulator.counts()["requests"]
+    second = ask(frame, hub, model=BOTH)
+    assert simulator.counts()["requests"] == sent == 4
+    assert second.column("cache_hit").to_pylist() == [True] * 4
+    assert second.column("cost_usd").to_pylist() == [Decimal(0)] * 4
+    for name in ("response", "list_cost_usd", "latency_s", "served_model", "request_id", "request_key", "started_at"):
+        assert second.column(name).to_pylist() == first.column(name).to_pylist(), name
+    assert first.column("cost_usd").to_pylist() == first.column("list_cost_usd").to_pylist()
+
+
+def test_equal_rows_are_sent_once_without_a_cache(simulator: Served) -> None:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
+        table = ask({"t": ["one", "two", "one", "one"]}, bare)
+    assert simulator.counts()["requests"] == 2
+    assert table.column("cache_hit").to_pylist() == [False, False, True, True]
+    said = table.column("response").to_pylist()
+    assert said[0] == said[2] == said[3] != said[1]
+    assert [cost == 0 for cost in table.column("cost_usd").to_pylist()] == [False, False, True, True]
+
+
+def test_money_is_exact_and_says_its_price(hub: llmhub.Hub) -> None:
+    table = ask({"t": ["one"]}, hub)
+    (cost, price, taken, made) = (
+        table.column(name)[0].as_py() for name in ("cost_usd", "price_id", "input_tokens", "output_tokens")
+    )
+    # https://openai.com/api/pricing (read 2026-11-22): 0.15 and 0.60 USD a million.
+    assert cost == (Decimal("0.15") * taken + Decimal("0.60") * made).scaleb(-6)
+    assert "openai/gpt-4o-mini@" in price
+
+
+def test_an_unknown_price_is_null_and_never_zero(hub: llmhub.Hub) -> None:
+    table = ask({"t": ["one"]}, hub, model="openai/my-own-model")
+    assert [table.column(name)[0].as_py() for name in ("cost_usd", "list_cost_usd", "price_id")] == [None] * 3
+    again = ask({"t": ["one"]}, hub, model="openai/my-own-model")
+    assert again.column("cost_usd")[0].as_py() == 0
+    assert again.column("list_cost_usd")[0].as_py() is None
+
+
+def test_a_stream_is_measured_to_its_first_word_and_answers_alike(hub: llmhub.Hub, simulator: Served) -> None:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
+        streamed, whole = ask({"t": ["one"]}, bare, model=BOTH, stream=True), ask({"t": ["one"]}, bare, model=BOTH)
+    assert streamed.column("response").to_pylist() == whole.column("response").to_pylist()
+    assert streamed.column("output_tokens").to_pylist() == whole.column("output_tokens").to_pylist()
+    assert streamed.column("ttft_s").null_count == 0
+    assert whole.column("ttft_s").null_count == 2
+
+
+def test_what_was_left_out_is_listed(hub: llmhub.Hub) -> None:
+    with pytest.raises(UnsupportedError, match="seed"):
+        ask({"t": ["one"]}, hub, model=BOTH, seed=7)
+    table = ask({"t": ["one"]}, hub, model=BOTH, seed=7, unsupported="drop")
+    assert table.column("dropped_params").to_pylist() == [[], ["seed"]]
+
+
+@pytest.mark.parametrize("kind", ["mapping", "table", "batch", "reader", "pandas"])
+def test_any_frame_gives_the_same_table(hub: llmhub.Hub, kind: str) -> None:
+    columns = {"t": ["one", None, "three"]}
+    table = pa.table(columns)
+    frames: dict[str, Any] = {
+        "mapping": columns,
+        "table": table,
+        "batch": table.to_batches()[0],
+        "reader": table.to_reader(),
+        "pandas": pd.DataFrame(columns),
+    }
+    asked = ask(frames[kind], hub)
+    assert asked.column("status").to_pylist() == ["ok", "skipped", "ok"]
+
+
+def test_what_is_no_frame_is_refused(hub: llmhub.Hub) -> None:
+    with pytest.raises(InvalidRequestError, match=r"frame: int is no frame"):
+        ask(7, hub)
+
+
+def test_an_empty_frame_gives_an_empty_table(hub: llmhub.Hub) -> None:
+    table = ask({"t": pa.array([], pa.string())}, hub, model=BOTH, n=2)
+    assert (table.num_rows, table.schema.equals(RESULTS)) == (0, True)
+
+
+def test_a_text_that_is_none_fails_alone(hub: llmhub.Hub) -> None:
+    """Half of a surrogate pair cannot be written; a pandas column of objects can hold it."""
+    frame = pd.DataFrame({"t": pd.Series(["fine", "half \ud800", "fine too"], dtype=object)})
+    assert ask(frame, hub).column("status").to_pylist() == ["ok", "error", "ok"]
+
+
+def test_sums_of_money_stay_exact(hub: llmhub.Hub) -> None:
+    table = ask({"t": [f"word {i}" for i in range(200)]}, hub)
+    with decimal.localcontext(prec=50):
+        total = sum(table.column("cost_usd").to_pylist(), Decimal(0))
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    assert frame["cost_usd"].sum() == total
