@@ -49,6 +49,7 @@ VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
         ("region", "GOOGLE_CLOUD_LOCATION"),
         ("base_url", "ANTHROPIC_VERTEX_BASE_URL"),
     ),
+    "ollama-native": (("api_key", "OLLAMA_API_KEY"), ("base_url", "OLLAMA_BASE_URL")),
     "databricks": (("api_key", "DATABRICKS_TOKEN"), ("base_url", "DATABRICKS_HOST")),
     "bedrock": (
         ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
@@ -100,7 +101,7 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     --------
     >>> found = settings({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://localhost:8000/v1"})
     >>> sorted(found.endpoints), found.endpoints["openai"].base_url
-    (['compatible', 'ollama', 'openai', 'openai-responses', 'vllm'], 'http://localhost:8000/v1')
+    (['compatible', 'ollama', 'ollama-native', 'openai', 'openai-responses', 'vllm'], 'http://localhost:8000/v1')
     """
     written = (file or {}).get("endpoints", {})
     unknown = sorted(set(written) - set(PROVIDERS))

@@ -131,6 +131,7 @@ class Scripted:
     asked: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
     over: bool = False
+    stop: Callable[[], None] = lambda: None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
@@ -220,11 +221,14 @@ class _Stage:
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted", daemon=True)
         self._thread.start()
         self._played = played
+        played.stop = self.close
         self._server = self._do(asyncio.start_server(played.serve, "127.0.0.1", 0, ssl=tls))
         port = self._server.sockets[0].getsockname()[1]
         played.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return
         self._do(self._played.end(self._server))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -16,7 +16,7 @@ from llmhub.api.hubs import current_hub
 from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_of, warn_of
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
-from llmhub.core.errors import Cancelled, InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError, to_exception
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
 from llmhub.core.validity import validate
 from llmhub.engine.call import Answer, Call, Outcome
@@ -66,7 +66,7 @@ def try_complete(
     """Ask a model and give the outcome as a value (see `complete`): for those who compose with ``returns``."""
     try:
         one = _planned(prompt, model, hub, options)
-    except InvalidRequestError as error:
+    except ConnectorError as error:
         return Failure(error.error)
     return run_sync(partial(_one, one)).outcome
 

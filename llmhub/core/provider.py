@@ -191,6 +191,8 @@ class Provider:
         Header that carries the provider's id of a call.
     signs
         Whether what ``authorize`` adds depends on the body or the time; if not, it is asked once for many requests.
+    check
+        An address whose answer to a GET says whether a key is taken, at no cost; ``None`` where there is none.
     """
 
     name: str
@@ -204,6 +206,7 @@ class Provider:
     needs: tuple[tuple[str, ...], ...] = ()
     request_id: str = "x-request-id"
     signs: bool = True
+    check: Callable[[Endpoint], str] | None = None
 
 
 _ENCODER: Final = msgspec.json.Encoder()

@@ -158,6 +158,17 @@ class Transport:
             return Failure(self._network_error(error, name, url))
         return Success(reply.status)
 
+    async def ask(self, name: str, request: HttpRequest, endpoint: Endpoint) -> Result[HttpReply, LLMError]:
+        """Send what is no completion and read the whole reply; what a key would show in is blotted out."""
+        try:
+            async with asyncio.timeout(self._wiring.timeout.total_s):
+                reply = await self._post(name, request)
+                body = await self._body(reply)
+        except NETWORK as error:
+            return Failure(self._network_error(error, name, request.url))
+        clean = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode() if reply.status >= 400 else body  # noqa: PLR2004 - HTTP errors
+        return Success(HttpReply(reply.status, reply.headers, clean, time.time()))
+
     async def close(self) -> None:
         """Close all connections."""
         sessions, self._sessions = list(self._sessions.values()), {}
@@ -330,13 +341,15 @@ def _told(error: LLMError, *, seen: bool) -> LLMError:
 
 def _redacted(error: LLMError, call: Call) -> LLMError:
     """Take keys out of what a provider said."""
-    endpoint = call.target.endpoint
-    secrets = (
+    clean = redact(error.message, _secrets(call.target.endpoint))
+    return error if clean == error.message else replace(error, message=clean)
+
+
+def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
+    return (
         endpoint.api_key,
         endpoint.secret_access_key,
         endpoint.access_key_id,
         endpoint.session_token,
         *endpoint.headers.values(),
     )
-    clean = redact(error.message, secrets)
-    return error if clean == error.message else replace(error, message=clean)

@@ -5,7 +5,9 @@ What is refused here would be refused there, so no call is spent on it.
 
 Sources: https://platform.claude.com/docs/en/about-claude/models/migration-guide (no sampling from Opus 4.7 on,
 on Bedrock too), https://developers.openai.com/api/docs/guides/reasoning, the model pages beside them,
-https://ai.google.dev/gemini-api/docs/models and https://api-docs.deepseek.com (read 2026-11-22).
+https://developers.openai.com/docs/guides/pdf-files (models that see also read PDFs),
+https://platform.claude.com/docs/en/build-with-claude/pdf-support, https://ai.google.dev/gemini-api/docs/models
+and https://api-docs.deepseek.com (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -65,6 +67,16 @@ OPENAI: Final = ("openai", "openai-responses")
 SILENT: Final = ("gpt-3", "gpt-4", "chatgpt-4o", "gpt-5-chat")
 """How the names of OpenAI's models begin that do not reason, and refuse to be asked for their reasoning encrypted."""
 
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a provider's models take in a prompt."""
+
+    providers: tuple[str, ...]
+    pattern: str
+    modalities: tuple[str, ...]
+
+
 QUIRKS: Final = (
     Quirk(("anthropic",), "", SAMPLING, version="2026-10-21"),
     Quirk(
@@ -112,6 +124,15 @@ WINDOWS: Final = (
     Window(("google", "vertex"), r"gemini-2\.5-(pro|flash|flash-lite)$", 1_048_576, 65_536),
 )
 
+SEEING: Final = ("text", "image", "document")
+INTAKES: Final = (
+    Intake(OPENAI, r"(gpt-4o|gpt-4\.1|gpt-5)(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", SEEING),
+    Intake(OPENAI, r"(o1|o3|o4-mini)(-\d{4}-\d\d-\d\d)?$", SEEING),
+    Intake(OPENAI, r"o3-mini(-\d{4}-\d\d-\d\d)?$", ("text",)),
+    Intake(("anthropic", "bedrock", "vertex-anthropic"), r"claude-(haiku|opus|sonnet)-4-[15]", SEEING),
+    Intake(("google", "vertex"), r"gemini-(2\.5|3\.5)-(pro|flash|flash-lite)$", (*SEEING, "audio", "video")),
+)
+
 
 def refuse(provider: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
     """Say what this model is known not to take, before anything is sent; ``None`` where nothing is known.
@@ -144,6 +165,8 @@ def metadata(provider: str, model: str) -> ProviderMetadata:
     128000
     >>> metadata("openai", "o3").refused
     ('temperature', 'top_p', 'presence_penalty', 'frequency_penalty', 'stop')
+    >>> metadata("openai", "gpt-5").efforts
+    ('minimal', 'low', 'medium', 'high')
     """
     window = next((row for row in WINDOWS if provider in row.providers and re.search(row.pattern, model)), None)
     refused = [
@@ -159,6 +182,13 @@ def metadata(provider: str, model: str) -> ProviderMetadata:
         context_window=window.context if window else None,
         max_output_tokens=window.output if window else None,
         refused=(*refused, *(STEERING if family and family.default_on else ())),
+        refused_reasoning=(*refused, *(STEERING if family else ())),
+        reasons_by_default=family.default_on if family else None,
+        can_stop_reasoning=family.can_disable if family else None,
+        efforts=family.efforts if family else (),
+        modalities=next(
+            (row.modalities for row in INTAKES if provider in row.providers and re.search(row.pattern, model)), ()
+        ),
     )
 
 

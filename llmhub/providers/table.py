@@ -23,7 +23,7 @@ from llmhub.core.provider import Endpoint, HttpRequest, Provider, Wire
 from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers import limits, models
 from llmhub.providers.auth import REGION, bearer, bedrock, header_key
-from llmhub.wire import anthropic, bedrock_converse, gemini, openai_chat, openai_responses
+from llmhub.wire import anthropic, bedrock_converse, gemini, ollama, openai_chat, openai_responses
 from llmhub.wire.read import text
 
 CHAT: Final = "/chat/completions"
@@ -106,9 +106,36 @@ def _bedrock(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> st
     return f"{base}/model/{_encoded(request.model)}/{'converse-stream' if stream else 'converse'}"
 
 
+def _listing(base_url: str, path: str = "/models") -> Callable[[Endpoint], str]:
+    """Locate what a key opens and nobody pays for: the list of models, say."""
+    return lambda endpoint: (endpoint.base_url or base_url) + path
+
+
+def _azure_listing(endpoint: Endpoint) -> str:
+    base = endpoint.base_url.removesuffix("/v1").removesuffix("/openai")
+    if endpoint.base_url.endswith("/openai/v1") or endpoint.api_version == "v1":
+        return f"{base}/openai/v1/models"
+    return f"{base}/openai/models?api-version={quote(endpoint.api_version or AZURE_VERSION, safe='')}"
+
+
+def _google_listing(endpoint: Endpoint) -> str:
+    return f"{endpoint.base_url or GOOGLE_URL}/{quote(endpoint.api_version or GEMINI_VERSION, safe='')}/models"
+
+
+def _bedrock_listing(endpoint: Endpoint) -> str:
+    """Locate the list of models, which is the control plane's."""
+    base = endpoint.base_url.replace("://bedrock-runtime.", "://bedrock.", 1)
+    return f"{base or f'https://bedrock.{endpoint.region or REGION}.amazonaws.com'}/foundation-models"
+
+
 def _databricks(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
     """Locate a workspace's serving endpoints, be the address the workspace's or theirs."""
     return endpoint.base_url.removesuffix("/serving-endpoints") + "/serving-endpoints" + CHAT
+
+
+def _ollama(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
+    """Locate Ollama's own chat, be the address the server's or that of its compatible endpoint."""
+    return (endpoint.base_url or OLLAMA_URL).removesuffix("/v1") + "/api/chat"
 
 
 def _encoded(model: str) -> str:
@@ -203,6 +230,7 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
         refuse=partial(models.refuse if base_url else _homeless, name),
         needs=(needs,) if needs else (),
         signs=False,
+        check=_listing(base_url),
     )
     return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
 
@@ -223,6 +251,7 @@ def _cloud(name: str, wire: Wire, publisher: str, whole: str, streamed: str, **m
     return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
 
 
+OLLAMA_URL: Final = "http://localhost:11434"
 GOOGLE_URL: Final = "https://generativelanguage.googleapis.com"
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
@@ -248,6 +277,7 @@ ROWS: Final = (
         authorize=header_key("api-key"),
         adapt=_openai,
         request_id="apim-request-id",
+        check=_azure_listing,
     ),
     _chat(
         "azure-responses",
@@ -259,6 +289,7 @@ ROWS: Final = (
         authorize=header_key("api-key"),
         adapt=_sayable,
         request_id="apim-request-id",
+        check=_azure_listing,
     ),
     Provider(
         "anthropic",
@@ -271,6 +302,7 @@ ROWS: Final = (
         needs=(("ANTHROPIC_API_KEY",),),
         request_id="request-id",
         signs=False,
+        check=_listing(ANTHROPIC_URL, "/v1/models"),
     ),
     Provider(
         "google",
@@ -283,6 +315,7 @@ ROWS: Final = (
         needs=(("GEMINI_API_KEY",), ("GOOGLE_API_KEY",)),
         request_id="",
         signs=False,
+        check=_google_listing,
     ),
     _cloud("vertex", gemini.WIRE, "google", "generateContent", "streamGenerateContent?alt=sse", request_id=""),
     _cloud(
@@ -304,6 +337,7 @@ ROWS: Final = (
         refuse=partial(models.refuse, "bedrock"),
         needs=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         request_id="x-amzn-requestid",
+        check=_bedrock_listing,
     ),
     _chat("compatible", "", adapt=_same),
     _chat("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
@@ -323,15 +357,17 @@ ROWS: Final = (
         "OPENROUTER_API_KEY",
         adapt=partial(_thinking, "reasoning"),
         request_id="x-generation-id",
+        check=_listing("https://openrouter.ai/api/v1", "/key"),  # its list of models is open to all
     ),
     _chat("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
     _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY", adapt=_same),
     _chat("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", limits=limits.reader(limits.CEREBRAS)),
-    _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked),
-    _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN"),
-    _chat("ollama", "http://localhost:11434/v1", adapt=_same),
+    _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked, check=None),
+    _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN", check=None),
+    _chat("ollama", f"{OLLAMA_URL}/v1", adapt=_same),
+    _chat("ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, adapt=_same, request_id=""),
     _chat("vllm", "", adapt=_same),
-    _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked),
+    _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked, check=None),
 )
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({row.name: row for row in ROWS})

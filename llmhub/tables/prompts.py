@@ -66,9 +66,9 @@ def parse(template: Any) -> Template:
             raise InvalidRequestError(
                 InvalidRequest(path="prompt", message=f"{template!r}: {{{name}}} names no column; write {{column}}")
             )
-    for _, name, _, conversion in pieces:
+    for _, field_name, _, conversion in pieces:
         if conversion and conversion not in CONVERSIONS:
-            said = f"{template!r}: {{{name}!{conversion}}} has no such conversion; there are !s, !r and !a"
+            said = f"{template!r}: {{{field_name}!{conversion}}} has no such conversion; there are !s, !r and !a"
             raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
     if any(spec or conversion for _, _, spec, conversion in pieces):
         return Template(fields, partial(_formatted, tuple(pieces), fields), formats=True)

@@ -111,8 +111,8 @@ def _deltas(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
         return Failure(_failure(payload, None))
     found: list[Delta] = [Started(text(payload.get("model")))]
     for index, part in _parts(payload):
-        key = text(payload.get("created_at")) if isinstance(part, ToolCall) else ""
-        found.append(Fragment(index, part, 0, f"{key} {part.id}" if isinstance(part, ToolCall) else key))
+        key = f"{payload.get('created_at')} {part.id}" if isinstance(part, ToolCall) else ""
+        found.append(Fragment(index, part, 0, key))
     if payload.get("done") is True:
         found += [Counted(_usage(payload)), Finished(_finish(payload))]
     return Success(tuple(found))
@@ -121,10 +121,8 @@ def _deltas(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
 def _parts(payload: Payload) -> list[tuple[int, Part]]:
     """Read a message's reasoning, text and calls, each with its place."""
     message = mapping(payload.get("message"))
-    found: list[tuple[int, Part]] = [
-        (0, Reasoning(text(message.get("thinking")))),
-        (1, Text(text(message.get("content")))),
-    ]
+    thought, said = text(message.get("thinking")), text(message.get("content"))
+    found: list[tuple[int, Part]] = [(0, Reasoning(thought)), (1, Text(said))]
     for place, call in enumerate(objects(message.get("tool_calls"))):
         function = mapping(call.get("function"))
         index = count(function.get("index"))
@@ -178,17 +176,17 @@ def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Paylo
                 named = name or names.get(call, "")
                 results.append({"role": "tool", "content": told, "tool_call_id": call, "tool_name": named})
             case _:
-                said = f"{type(part).__name__} cannot be said on this wire"
-                return Failure(Unsupported(path=path, message=said))
+                return Failure(Unsupported(path=path, message=f"{type(part).__name__} cannot be said on this wire"))
     words = [part for part in message.parts if isinstance(part, (Text, Refusal))]
-    beside = {
-        "thinking": "".join(part.text for part in message.parts if isinstance(part, Reasoning)),
-        "images": images,
-        "tool_calls": calls,
-    }
+    thought = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
+    beside = {"thinking": thought, "images": images, "tool_calls": calls}
     role = "user" if message.role == "tool" else message.role
-    rest = {"role": role, "content": "".join(part.text for part in words), **{k: v for k, v in beside.items() if v}}
-    return Success(results + [rest] * bool(words or images or calls or beside["thinking"] or not results))
+    rest: Payload = {
+        "role": role,
+        "content": "".join(part.text for part in words),
+        **{k: v for k, v in beside.items() if v},
+    }
+    return Success(results + [rest] * bool(words or images or calls or thought or not results))
 
 
 def _abilities(request: CompletionRequest) -> Result[Payload, LLMError]:
@@ -204,13 +202,9 @@ def _abilities(request: CompletionRequest) -> Result[Payload, LLMError]:
     if request.tool_choice not in {None, "auto"}:
         return Failure(Unsupported(path="$.tool_choice", message="on this wire the model alone chooses a tool"))
     if request.tools:
-        payload["tools"] = [
-            {
-                "type": "function",
-                "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-            }
-            for tool in request.tools
-        ]
+        named = [(tool.name, tool.description, tool.parameters) for tool in request.tools]
+        written = [dict(zip(("name", "description", "parameters"), tool, strict=True)) for tool in named]
+        payload["tools"] = [{"type": "function", "function": function} for function in written]
     if request.response_schema is not None:
         payload["format"] = request.response_schema.schema
     return Success(payload)

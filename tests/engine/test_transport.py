@@ -169,17 +169,14 @@ async def test_a_refused_connection_names_the_address_and_is_not_tried_again(tra
     assert not is_transient(error)
 
 
-async def test_an_address_that_answered_before_is_tried_again(transport: Open, speech: Any) -> None:
-    listener = await asyncio.start_server(
-        lambda _, writer: (writer.write(speech.answer()), writer.close()), "127.0.0.1", 0
-    )
-    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    one = transport()
-    assert is_successful((await one.send(call(url))).outcome)
-    listener.close()
-    await listener.wait_closed()
-    error = failed(await one.send(call(url)))
+async def test_an_address_that_answered_before_is_tried_again(transport: Open, scripted: Any, speech: Any) -> None:
+    server, one = scripted([speech.answer()]), transport()
+    assert is_successful((await one.send(call(server.url))).outcome)
+    server.stop()
+    for _ in range(2):
+        error = failed(await one.send(call(server.url)))
     assert isinstance(error, Disconnected)
+    assert "cannot connect" in error.message
     assert is_transient(error)
 
 

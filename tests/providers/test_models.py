@@ -53,3 +53,28 @@ def test_a_longer_prefix_stands_before_the_shorter() -> None:
     prefixes = [family.prefix for family in models.FAMILIES]
     for at, prefix in enumerate(prefixes):
         assert not any(prefix.startswith(earlier) for earlier in prefixes[:at]), prefix
+
+
+def test_how_a_model_reasons() -> None:
+    found = models.metadata("openai", "gpt-5.4")
+    assert (found.reasons_by_default, found.can_stop_reasoning) == (False, True)
+    assert found.efforts == ("none", "low", "medium", "high", "xhigh")
+    assert found.refused == ()
+    assert found.refused_reasoning == models.STEERING
+    plain = models.metadata("openai", "gpt-4o")
+    assert (plain.reasons_by_default, plain.can_stop_reasoning, plain.efforts) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "modalities"),
+    [
+        ("openai", "gpt-4o-mini-2024-07-18", ("text", "image", "document")),
+        ("openai", "o3-mini", ("text",)),
+        ("openai", "gpt-9", ()),
+        ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", ("text", "image", "document")),
+        ("google", "gemini-2.5-flash", ("text", "image", "document", "audio", "video")),
+        ("groq", "gpt-4o", ()),
+    ],
+)
+def test_what_may_stand_in_a_prompt(provider: str, model: str, modalities: tuple[str, ...]) -> None:
+    assert models.metadata(provider, model).modalities == modalities

@@ -155,6 +155,7 @@ def test_no_key_in_any_repr(name: str) -> None:
         ("perplexity", "x", False, "https://api.perplexity.ai/chat/completions"),
         ("huggingface", "x", False, "https://router.huggingface.co/v1/chat/completions"),
         ("ollama", "x", False, "http://localhost:11434/v1/chat/completions"),
+        ("ollama-native", "x", True, "http://localhost:11434/api/chat"),
         ("vllm", "x", False, "http://h/v1/chat/completions"),
         ("compatible", "x", False, "http://h/v1/chat/completions"),
         ("databricks", "x", False, "https://w.cloud.databricks.com/serving-endpoints/chat/completions"),
@@ -554,7 +555,7 @@ def test_dropping_leaves_out_what_cannot_be_said_and_names_it(
 def test_needs_are_names_of_variables(name: str) -> None:
     needs = PROVIDERS[name].needs
     assert all(variable.isupper() and variable.isidentifier() for group in needs for variable in group)
-    assert bool(needs) == (name not in {"compatible", "ollama", "vllm"})
+    assert bool(needs) == (name not in {"compatible", "ollama", "ollama-native", "vllm"})
 
 
 def test_a_plugin_adds_a_row_without_touching_the_table() -> None:

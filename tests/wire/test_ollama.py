@@ -1,0 +1,346 @@
+"""Ollama's own chat: what is written, what it answers, and that a stream of lines says the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+
+from llmhub.core import errors
+from llmhub.core.framing import Frame
+from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.wire import ollama
+from llmhub.wire.callid import MADE
+
+PIXEL = "iVBORw0KGgo="
+ask = partial(CompletionRequest, model="gemma4:e2b")
+
+
+def said(text: str, **fields: Any) -> CompletionRequest:
+    return ask(messages=(Message("user", text),), **fields)
+
+
+def written(request: CompletionRequest) -> dict[str, Any]:
+    payload: dict[str, Any] = json.loads(json.dumps(ollama.encode(request).unwrap()))
+    return payload
+
+
+def body(message: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    counts = {"prompt_eval_count": 3, "eval_count": 1}
+    ended = {"done": True, "done_reason": "stop", **counts}
+    return {"model": "gemma4:e2b", "message": {"role": "assistant", **message}, **ended, **more}
+
+
+def lines(found: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in found)
+
+
+def split(whole: bytes, size: int) -> list[bytes]:
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+@pytest.fixture(scope="module")
+def provider(speaks: Callable[..., Provider]) -> Provider:
+    return speaks(ollama.WIRE)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_question_asks_for_one_answer() -> None:
+    turn = {"role": "user", "content": "hi"}
+    assert written(said("hi")) == {"model": "gemma4:e2b", "messages": [turn], "stream": False}
+
+
+def test_a_stream_is_asked_for(provider: Provider) -> None:
+    assert json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)["stream"] is True
+
+
+def test_every_parameter_has_its_name() -> None:
+    payload = written(
+        said(
+            "hi",
+            temperature=0,
+            top_p=0.5,
+            top_k=3,
+            max_tokens=7,
+            stop=("a",),
+            seed=3,
+            presence_penalty=1,
+            frequency_penalty=-1,
+            reasoning_effort="low",
+            tools=(Tool("f", "does f", {"type": "object"}),),
+            tool_choice="auto",
+            response_schema=Schema({"type": "object"}),
+        )
+    )
+    function = {"name": "f", "description": "does f", "parameters": {"type": "object"}}
+    assert {name: payload[name] for name in payload if name not in {"messages", "model", "stream"}} == {
+        "options": {
+            "temperature": 0.0,
+            "top_p": 0.5,
+            "top_k": 3,
+            "num_predict": 7,
+            "stop": ["a"],
+            "seed": 3,
+            "presence_penalty": 1.0,
+            "frequency_penalty": -1.0,
+        },
+        "think": "low",
+        "tools": [{"type": "function", "function": function}],
+        "format": {"type": "object"},
+    }
+    assert written(said("hi", reasoning_effort="none"))["think"] is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "path"),
+    [
+        ({"temperature": -1}, errors.InvalidRequest, "$.temperature"),
+        ({"n": 2}, errors.Unsupported, "$.n"),
+        ({"user": "u"}, errors.Unsupported, "$.user"),
+        ({"tool_choice": "required"}, errors.Unsupported, "$.tool_choice"),
+        ({"reasoning_budget": 3}, errors.Unsupported, "$.reasoning_budget"),
+        ({"reasoning_effort": "xhigh"}, errors.Unsupported, "$.reasoning_effort"),
+    ],
+)
+def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
+    error = ollama.encode(said("hi", **fields)).failure()
+    assert isinstance(error, kind)
+    assert error.path == path
+
+
+def test_a_conversation_with_tools_and_pictures() -> None:
+    turns = (
+        Message("system", "s"),
+        Message("user", (Text("a"), Image(url=f"data:image/png;base64,{PIXEL}"), Text("b"))),
+        Message("assistant", (Reasoning("hm"), ToolCall("c1", "f", '{"a":1}'))),
+        Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3")), "g"))),
+    )
+    assert written(ask(messages=turns))["messages"] == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "ab", "images": [PIXEL]},
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "hm",
+            "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "content": "1", "tool_call_id": "c1", "tool_name": "f"},
+        {"role": "tool", "content": "23", "tool_call_id": "c2", "tool_name": "g"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("role", "part", "path"),
+    [
+        ("user", Image(url="https://h/a.png"), ""),
+        ("user", Document(data="AAAA", media_type="application/pdf"), ""),
+        ("user", ToolResult("c", (Image(data=PIXEL),)), ""),
+        ("user", ToolCall("c", "f"), ""),
+        ("assistant", Opaque("x", "{}"), ""),
+        ("assistant", ToolCall("c", "f", "[]"), ".arguments"),
+    ],
+)
+def test_a_part_that_cannot_be_said_is_named(role: Any, part: Part, path: str) -> None:
+    error = ollama.encode(ask(messages=(Message(role, (Text("a"), part)),))).failure()
+    assert isinstance(error, errors.InvalidRequest if path else errors.Unsupported)
+    assert error.path == f"$.messages[0].parts[1]{path}"
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+    return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
+
+
+def test_an_answer(provider: Provider) -> None:
+    assert read(provider, body({"content": "Hi"})) == CompletionResponse(
+        parts=(Text("Hi"),), usage=Usage(input_tokens=3, output_tokens=1), served_model="gemma4:e2b"
+    )
+
+
+def test_calls_without_ids_get_their_own(provider: Provider) -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    whole = read(provider, body({"content": "", "tool_calls": [call, call]}))
+    first, second = whole.tool_calls
+    assert whole.finish_reason == "tool_calls"
+    assert (first.name, first.arguments) == ("f", '{"a":1}')
+    assert first.id.startswith(MADE)
+    assert first.id != second.id
+    apart = [{**body({"tool_calls": [call]}), "done": False, "created_at": str(time)} for time in range(2)]
+    streamed = interpret_stream(provider, HttpReply(200), [lines([*apart, body({})])]).unwrap()
+    assert [(call.name, call.arguments) for call in streamed.tool_calls] == [("f", '{"a":1}')] * 2
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("stop", "stop"), ("length", "length"), ("load", "other")])
+def test_finish_reasons(provider: Provider, reason: str, expected: str) -> None:
+    assert read(provider, body({"content": "a"}, done_reason=reason)).finish_reason == expected
+
+
+@pytest.mark.parametrize("payload", [{}, {"message": None}, {"message": "hi"}])
+def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any]) -> None:
+    error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
+    assert isinstance(error, errors.Malformed)
+    assert error.path == "$.message"
+
+
+@pytest.mark.parametrize(
+    ("status", "raw", "kind"),
+    [
+        (404, b'{"error":"model \'x\' not found"}', errors.NotFound),
+        (400, b'{"error":"input exceeds the context length"}', errors.ContextTooLong),
+        (401, b'{"error":"unauthorized"}', errors.AuthFailed),
+        (503, b"busy", errors.Overloaded),
+        (200, b'{"error":"the runner stopped"}', errors.ServerError),
+    ],
+)
+def test_errors(provider: Provider, status: int, raw: bytes, kind: type[errors.LLMError]) -> None:
+    error = interpret(provider, HttpReply(status, body=raw)).failure()
+    assert type(error) is kind
+    streamed = interpret_stream(provider, HttpReply(status), [raw]).failure()
+    assert type(streamed) is kind
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
+CALLS = st.lists(
+    st.tuples(st.text("fgh", min_size=1), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)), max_size=3
+)
+
+
+@settings(deadline=None)
+@given(PIECES, PIECES, CALLS, st.booleans(), st.sampled_from(["stop", "length"]), st.integers(1, 99))
+def test_streamed_equals_unstreamed(
+    provider: Provider,
+    thoughts: list[str],
+    texts: list[str],
+    calls: list[tuple[str, dict[str, int]]],
+    named: bool,
+    finish: str,
+    size: int,
+) -> None:
+    made = [
+        {**({"id": f"c{at}"} if named else {}), "function": {"index": at, "name": name, "arguments": arguments}}
+        for at, (name, arguments) in enumerate(calls)
+    ]
+    messages = [{"thinking": piece} for piece in thoughts] + [{"content": piece} for piece in texts]
+    messages += [{"content": "", "tool_calls": [call]} for call in made]
+    chunks = [{"model": "gemma4:e2b", "message": message, "done": False, "created_at": "t"} for message in messages]
+    ended = body({"content": ""}, done_reason=finish)
+    answer = interpret_stream(provider, HttpReply(200), split(lines([*chunks, ended]), size))
+    whole = {"thinking": "".join(thoughts), "content": "".join(texts), "tool_calls": made}
+    assert answer.unwrap() == read(provider, body(whole, done_reason=finish))
+
+
+def test_a_stream_that_is_not_done_was_cut_off(provider: Provider) -> None:
+    chunk = {**body({"content": "a"}), "done": False}
+    error = interpret_stream(provider, HttpReply(200), [lines([chunk])]).failure()
+    assert isinstance(error, errors.Disconnected)
+    unended = lines([chunk, body({"content": "b"})]).removesuffix(b"\n")
+    assert interpret_stream(provider, HttpReply(200), [unended]).unwrap().text == "ab"
+
+
+# --- whatever comes -----------------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    ["message", "content", "thinking", "tool_calls", "function", "index", "name", "arguments", "id", "error", "done"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+ALMOST = st.fixed_dictionaries({"message": st.dictionaries(WORDS, JSON, max_size=4), "done": JSON | st.just(True)})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary() | (JSON | ALMOST).map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 400, 429]))
+def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+    for result in (
+        interpret(provider, HttpReply(status, body=raw)),
+        interpret_stream(provider, HttpReply(status), [raw, b"\n"]),
+        interpret_stream(provider, HttpReply(status, {"content-type": "application/json"}), [raw]),
+        ollama.decode_frame(Frame("", raw)),
+    ):
+        error = None if is_successful(result) else result.failure()
+        assert error is None or isinstance(error, errors.LLMError)
+
+
+# --- recorded exchanges -------------------------------------------------------------------------------------
+
+
+@pytest.mark.corpus
+def test_recorded_answers_are_read_as_a_plain_reader_does(
+    corpus: Callable[[str], list[Any]], provider: Provider
+) -> None:
+    answers = failures = 0
+    for exchange in corpus("ollama-chat"):
+        result = (
+            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            if exchange.streaming
+            else interpret(provider, exchange.reply)
+        )
+        if not exchange.ok:
+            assert type(result.failure()) is errors.NotFound, exchange.id
+            failures += 1
+            continue
+        answers += 1
+        answer = result.unwrap()
+        chunks = [json.loads(line) for line in exchange.body.splitlines()]
+        messages = [chunk["message"] for chunk in chunks]
+        calls = [call for message in messages for call in message.get("tool_calls", ())]
+        assert answer.text == "".join(message["content"] for message in messages), exchange.id
+        assert answer.reasoning == "".join(message.get("thinking", "") for message in messages), exchange.id
+        assert [(call.id, call.name, json.loads(call.arguments)) for call in answer.tool_calls] == [
+            (call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls
+        ], exchange.id
+        assert answer.finish_reason == ("tool_calls" if calls else chunks[-1]["done_reason"]), exchange.id
+        assert answer.usage == Usage(
+            input_tokens=chunks[-1]["prompt_eval_count"], output_tokens=chunks[-1]["eval_count"]
+        ), exchange.id
+    assert (answers, failures) == (6, 2)
+
+
+@pytest.mark.corpus
+def test_a_recorded_request_written_anew_is_the_same(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+    """The one with a call and its result; the schema's own address of its dialect is part of it."""
+    recorded = next(each.request["body"] for each in corpus("ollama-chat") if each.id.endswith("79d163cfd6a9"))
+    asked, called, answered = recorded["messages"]
+    (call,) = called["tool_calls"]
+    (tool,) = [tool["function"] for tool in recorded["tools"]]
+    request = ask(
+        messages=(
+            Message("user", asked["content"]),
+            Message("assistant", ToolCall(call["id"], "square_root", json.dumps(call["function"]["arguments"]))),
+            Message("tool", ToolResult(answered["tool_call_id"], answered["content"])),
+        ),
+        tools=(Tool(tool["name"], tool["description"], tool["parameters"]),),
+    )
+    sent = json.loads(prepare(provider, Endpoint(), request, 0.0, stream=True).unwrap().body)
+    sent["messages"][1].pop("content")  # empty beside a call, and there left out
+    assert sent == recorded
