@@ -1,6 +1,6 @@
 """What llmhub costs, as ratios to bare loops measured in the same run on the same loopback server.
 
-``python benchmarks/bench.py`` prints every figure; ``--only rows --only cache ...`` chooses; ``--json FILE`` keeps them.
+``python benchmarks/bench.py`` prints every figure; ``--only rows --only cache`` chooses; ``--json FILE`` keeps them.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def bench_latency(runs: int) -> dict[str, float]:
 
 
 def bench_limit(_runs: int) -> dict[str, float]:
-    """A server that permits 1,200 requests a minute, and a client that is told so."""
+    """Ask a server that permits 1,200 requests a minute (a second's worth at once) by a client that is told so."""
     command = [sys.executable, "-m", "llmhub.sim", "--port", "0", "--rpm", "1200", "--burst", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

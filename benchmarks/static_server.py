@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 
+TEXT = "A short answer of a dozen words, the same for every prompt there is."
 REPLY = json.dumps(
     {
         "id": "chatcmpl-benchmark",
@@ -20,7 +21,7 @@ REPLY = json.dumps(
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "A short answer of a dozen words, the same for every prompt there is."},
+                "message": {"role": "assistant", "content": TEXT},
                 "finish_reason": "stop",
             }
         ],
