@@ -109,15 +109,8 @@ class Hub:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        name, slash, rest = model.partition("/")
-        known = {**PROVIDERS, **self.providers}
-        if not slash or not rest or not name:
-            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
-            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}"
-            raise InvalidRequestError(InvalidRequest(path="model", message=said))
-        if name not in known:
-            raise InvalidRequestError(InvalidRequest(path="model", message=f"{model!r}: {_no_provider(name, known)}"))
-        provider = known[name]
+        provider, rest = self.provider(model)
+        name = model.partition("/")[0]
         endpoint = self.endpoints.get(name) or self.settings.endpoints.get(name)
         if endpoint is None and provider.needs:
             raise AuthFailedError(AuthFailed(provider=name, path="model", message=_no_credentials(model, provider)))
@@ -128,6 +121,24 @@ class Hub:
             )
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
         return Target(provider, endpoint, rest, model)
+
+    def provider(self, model: str) -> tuple[Provider, str]:
+        """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
+
+        Raises
+        ------
+        InvalidRequestError
+            No provider is named, or none by that name is known.
+        """
+        name, slash, rest = model.partition("/")
+        known = {**PROVIDERS, **self.providers}
+        if not slash or not rest or not name:
+            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
+            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}"
+            raise InvalidRequestError(InvalidRequest(path="model", message=said))
+        if name not in known:
+            raise InvalidRequestError(InvalidRequest(path="model", message=f"{model!r}: {_no_provider(name, known)}"))
+        return known[name], rest
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
         """Pickle what was said, not what is open: a process makes connections of its own."""

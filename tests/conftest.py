@@ -160,12 +160,11 @@ class Scripted:
     async def end(self, server: asyncio.Server) -> None:
         """Let go of every connection."""
         self.over = True
-        server.close()
-        await asyncio.sleep(0)
         while len(asyncio.all_tasks()) > 1:  # connections that are served, or were just taken in
             for writer in tuple(self._writers):
                 writer.transport.abort()
             await asyncio.sleep(0.001)
+        server.close()
 
     async def _play(self, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Do one step; say whether the connection lives on."""

@@ -11,6 +11,7 @@ from llmhub.api.frames import (
     plan,
 )
 from llmhub.api.hubs import configure, current_hub, using
+from llmhub.api.models import ahealth_check, health_check, metadata
 from llmhub.api.options import Models, Options, Prompt, TableOptions
 from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
 
@@ -21,6 +22,7 @@ __all__ = [
     "TableOptions",
     "acomplete",
     "acomplete_table",
+    "ahealth_check",
     "astream",
     "complete",
     "complete_batches",
@@ -29,6 +31,8 @@ __all__ = [
     "complete_table",
     "configure",
     "current_hub",
+    "health_check",
+    "metadata",
     "plan",
     "stream",
     "try_complete",

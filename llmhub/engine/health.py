@@ -8,7 +8,7 @@ from typing import Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import AuthFailed, LLMError, PermissionDenied, stamped
+from llmhub.core.errors import AuthFailed, LLMError, stamped
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.transport import Timeout, Transport, Wiring
@@ -16,7 +16,6 @@ from llmhub.providers.readiness import validate_config
 
 BOUND: Final = Timeout(connect_s=5.0, total_s=5.0)
 """How long a provider has to answer."""
-REFUSALS: Final = (AuthFailed, PermissionDenied)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +81,8 @@ def _judged(provider: Provider, reply: HttpReply, took_s: float) -> Health:
     """Read the answer: a list, a refusal of the key, or something else that says nothing of the key."""
     taken = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP success
     error = None if taken else stamped(provider.wire.decode_error(reply), provider=provider.name)
+    known = True if taken else False if isinstance(error, AuthFailed) else None
     # Where there is no such list, its absence says nothing of the key.
-    known = True if taken else False if isinstance(error, REFUSALS) else None
     unlisted = reply.status in {404, 405} and known is None
     return Health(
         provider=provider.name,

@@ -21,7 +21,7 @@ from returns.result import Failure, Result, Success
 from yarl import URL
 
 from llmhub.core.errors import Disconnected, InvalidRequest, LLMError, Malformed, TimedOut
-from llmhub.core.provider import Decoder, HttpReply, HttpRequest, interpret, prepare
+from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, interpret, prepare
 from llmhub.core.stream import Delta, chunk_of
 from llmhub.core.types import CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, Call, Outcome
@@ -166,8 +166,9 @@ class Transport:
                 body = await self._body(reply)
         except NETWORK as error:
             return Failure(self._network_error(error, name, request.url))
-        clean = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode() if reply.status >= 400 else body  # noqa: PLR2004 - HTTP errors
-        return Success(HttpReply(reply.status, reply.headers, clean, time.time()))
+        if reply.status >= 400:  # noqa: PLR2004 - HTTP errors
+            body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
+        return Success(HttpReply(reply.status, reply.headers, body, time.time()))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -202,9 +202,10 @@ def _abilities(request: CompletionRequest) -> Result[Payload, LLMError]:
     if request.tool_choice not in {None, "auto"}:
         return Failure(Unsupported(path="$.tool_choice", message="on this wire the model alone chooses a tool"))
     if request.tools:
-        named = [(tool.name, tool.description, tool.parameters) for tool in request.tools]
-        written = [dict(zip(("name", "description", "parameters"), tool, strict=True)) for tool in named]
-        payload["tools"] = [{"type": "function", "function": function} for function in written]
+        functions = [
+            {"name": it.name, "description": it.description, "parameters": it.parameters} for it in request.tools
+        ]
+        payload["tools"] = [{"type": "function", "function": function} for function in functions]
     if request.response_schema is not None:
         payload["format"] = request.response_schema.schema
     return Success(payload)

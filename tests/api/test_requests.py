@@ -188,7 +188,7 @@ def test_bad_options_of_a_run_are_refused_before_it_begins(
 
 @pytest.mark.parametrize("models", [[], [MODEL, MODEL], ["gpt-4o"]])
 def test_bad_lists_of_models_are_refused(hub: llmhub.Hub, models: list[str]) -> None:
-    with pytest.raises(InvalidRequestError, match="^model: "):
+    with pytest.raises(InvalidRequestError, match=r"^model: "):
         llmhub.complete_table({"t": ["x"]}, "{t}", model=models, hub=hub, progress=False)
 
 

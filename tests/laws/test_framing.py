@@ -240,6 +240,24 @@ def test_headers_cut_short_are_an_error(headers: bytes) -> None:
 # Both
 
 
+# Lines of JSON
+
+
+@given(st.lists(st.sampled_from([b'{"a":1}', b"[]", b"", b" "])), st.sampled_from([b"\n", b"\r\n"]), places)
+def test_any_split_of_lines_gives_the_lines_that_were_written(said: list[bytes], end: bytes, where: list[int]) -> None:
+    stream = b"".join(line + end for line in said)
+    frames = [Frame("", line) for line in said if line.strip()]
+    assert fed("json_lines", cut(stream, where)) == frames
+    assert fed("json_lines", [bytes([byte]) for byte in stream.removesuffix(end)]) == frames
+
+
+@pytest.mark.parametrize("where", [[], [3], [9, 14]])
+def test_a_line_without_end_is_refused_however_it_comes(where: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing, "MAX_EVENT", 12)
+    assert fed("json_lines", cut(b'{"a":123456789}\n', where)) is None
+    assert fed("json_lines", cut(b'{"a":1}\n' * 4, where)) == [Frame("", b'{"a":1}')] * 4
+
+
 @given(st.sampled_from(sorted(FEEDS)), st.lists(st.binary(max_size=64), max_size=8))
 def test_arbitrary_bytes_never_raise(name: Framing, pieces: list[bytes]) -> None:
     frames = fed(name, pieces)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import pytest
+
+from llmhub.core.errors import AuthFailed, Disconnected, RateLimited, TimedOut
+from llmhub.core.provider import Endpoint
+from llmhub.engine.health import BOUND, health_check
+from llmhub.engine.transport import Timeout, Wiring
+from llmhub.providers.table import PROVIDERS
+from llmhub.sim import PEERS, Served, Simulator, serving
+
+Script: TypeAlias = Callable[..., Any]
+KEY = "s3cr3t-k3y"
+QUICK = Wiring(timeout=Timeout(connect_s=0.3, total_s=0.3))
+PLAIN = Wiring(timeout=BOUND)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Served]:
+    with serving(Simulator(seed=1, api_key=KEY)) as served:
+        yield served
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+async def test_a_key_that_is_taken(name: str, simulator: Served) -> None:
+    found = await health_check(PROVIDERS[name], simulator.endpoints()[name], PLAIN)
+    assert (found.provider, found.ok, found.reachable, found.key_accepted) == (name, True, True, True)
+    assert (found.status, found.error) == (200, None)
+    assert found.latency_s > 0
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+async def test_a_key_that_is_refused(name: str, simulator: Served) -> None:
+    right = simulator.endpoints()[name]
+    wrong = {"secret_access_key": "other"} if right.access_key_id else {"api_key": "other"}
+    found = await health_check(PROVIDERS[name], replace(right, **wrong), PLAIN)
+    assert (found.ok, found.reachable, found.key_accepted) == (False, True, False)
+    assert isinstance(found.error, AuthFailed)
+    assert found.error.provider == name
+
+
+async def test_no_completion_is_asked_for(simulator: Served) -> None:
+    simulator.reset()
+    await health_check(PROVIDERS["openai"], simulator.endpoints()["openai"], PLAIN)
+    counts = simulator.counts()
+    assert (counts["requests"], counts["tokens"]) == (1, {"input": 0, "output": 0})
+
+
+async def test_nothing_is_sent_by_an_endpoint_that_lacks_something(scripted: Script, speech: Any) -> None:
+    server = scripted([speech.reply(b"{}")])
+    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url), PLAIN)
+    assert isinstance(found.error, AuthFailed)
+    assert (found.reachable, found.key_accepted, found.status) == (False, None, None)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "known", "ok"),
+    [(200, True, True), (401, False, False), (404, None, True), (405, None, True), (429, None, False)],
+)
+async def test_what_an_answer_says_of_the_key(
+    status: int, known: bool | None, ok: bool, scripted: Script, speech: Any
+) -> None:
+    server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=status)])
+    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key="k"), PLAIN)
+    assert (found.status, found.reachable, found.key_accepted, found.ok) == (status, True, known, ok)
+    assert isinstance(found.error, RateLimited) is (status == 429)
+    (request,) = server.requests
+    assert request.startswith(b"GET /models HTTP/1.1")
+    assert b"bearer k" in request.lower()
+
+
+async def test_where_nothing_tells_of_the_key_it_is_not_sent(scripted: Script, speech: Any) -> None:
+    server = scripted([speech.reply(b"", status=404)])
+    found = await health_check(PROVIDERS["perplexity"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert (found.reachable, found.key_accepted, found.ok) == (True, None, True)
+    assert KEY.encode() not in b"".join(server.requests)
+
+
+async def test_a_key_that_is_told_back_does_not_show(scripted: Script, speech: Any) -> None:
+    server = scripted([speech.reply(f'{{"error":{{"message":"Incorrect API key: {KEY}"}}}}'.encode(), status=401)])
+    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert "Incorrect API key" in str(found.error)
+    assert KEY not in str(found)
+
+
+async def test_one_that_does_not_answer(scripted: Script) -> None:
+    hangs = await health_check(PROVIDERS["openai"], Endpoint(base_url=scripted(["hang"]).url, api_key="k"), QUICK)
+    assert isinstance(hangs.error, TimedOut)
+    refuses = await health_check(PROVIDERS["openai"], Endpoint(base_url="http://127.0.0.1:1", api_key="k"), QUICK)
+    assert isinstance(refuses.error, Disconnected)
+    for found in (hangs, refuses):
+        assert (found.reachable, found.key_accepted, found.status, found.ok) == (False, None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoint", "url"),
+    [
+        ("openai", Endpoint(), "https://api.openai.com/v1/models"),
+        ("anthropic", Endpoint(), "https://api.anthropic.com/v1/models"),
+        ("google", Endpoint(), "https://generativelanguage.googleapis.com/v1beta/models"),
+        ("bedrock", Endpoint(region="eu-west-1"), "https://bedrock.eu-west-1.amazonaws.com/foundation-models"),
+        (
+            "bedrock",
+            Endpoint(base_url="https://bedrock-runtime.us-west-2.amazonaws.com"),
+            "https://bedrock.us-west-2.amazonaws.com/foundation-models",
+        ),
+        ("azure", Endpoint(base_url="https://r"), "https://r/openai/models?api-version=2024-10-21"),
+        ("azure", Endpoint(base_url="https://r/openai/v1"), "https://r/openai/v1/models"),
+        ("azure-responses", Endpoint(base_url="https://r", api_version="v1"), "https://r/openai/v1/models"),
+        ("openrouter", Endpoint(), "https://openrouter.ai/api/v1/key"),
+    ],
+)
+def test_where_a_key_is_checked(name: str, endpoint: Endpoint, url: str) -> None:
+    check = PROVIDERS[name].check
+    assert check is not None
+    assert check(endpoint) == url
