@@ -381,10 +381,18 @@ def test_a_text_that_is_no_unicode_is_refused() -> None:
     assert error.path == "$.messages"
 
 
+def forgets(b: dict[str, Any], c: dict[str, Any]) -> bool:
+    """Say whether ``c`` has an object where ``b`` has none: ``b`` alone would have wiped out what stood there."""
+    return any(
+        isinstance(c.get(name), dict) and (not isinstance(value, dict) or forgets(value, c[name]))
+        for name, value in b.items()
+    )
+
+
 @given(objects, objects, objects)
 def test_merging_is_associative_and_the_later_wins(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
-    left, right = merged(merged(a, b), c), merged(a, merged(b, c))
-    assert repr(left) == repr(right)
+    if not forgets(b, c):
+        assert repr(merged(merged(a, b), c)) == repr(merged(a, merged(b, c)))
     assert set(merged(a, b)) == {*a, *b}
     assert repr({name: merged(a, b)[name] for name in b if not isinstance(b[name], dict)}) == repr(
         {name: value for name, value in b.items() if not isinstance(value, dict)}

@@ -1,0 +1,285 @@
+"""Columns out of any frame: the values as a person would write them, and what is missing is missing."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.core.errors import InvalidRequestError
+from llmhub.tables import frames
+from llmhub.tables.prompts import of_frame, of_series
+
+
+def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
+    """Give what each row would say; ``None`` for a row that is not asked."""
+    questions = of_frame(frame, prompt, (), 1)
+    rows = zip(*questions.rows, strict=True) if questions.rows else ((),) * questions.size
+    return [None if any(value is None for value in row) else questions.template.render(row) for row in rows]
+
+
+def of_objects(*values: Any) -> pd.DataFrame:
+    return pd.DataFrame({"t": pd.Series(list(values), dtype=object)})
+
+
+# Values are written as Python writes them, whatever stands beside them
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> Any:
+        return np.array([True, False])  # like an array: it has no truth value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+MIXED: dict[str, list[Any]] = {
+    "whole and broken numbers": [1, 2.5, 10**20],
+    "truth and numbers": [True, 1, 0.5],
+    "money": [Decimal("1.5"), Decimal("1.25"), Decimal("2")],
+    "mappings": [{"role": "user"}, {"content": "hi", "n": [1, 2]}, {}],
+    "lists": [[1, "a"], [], [None, 1.5]],
+    "dates and times": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3, 4), datetime.time(5, 6)],
+    "bytes and text": [b"ab", "ab"],
+    "text": ["one", "", "nan", "None", "<NA>"],
+    "objects": [Named("one"), "two", Named("three")],
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MIXED))
+def test_an_object_is_written_as_it_is(kind: str) -> None:
+    assert texts(of_objects(*MIXED[kind])) == [str(value) for value in MIXED[kind]]
+
+
+def test_an_array_in_a_cell_is_a_value_like_any_other() -> None:
+    one, other = np.array([1, 2]), np.array([1.5, 2.5])
+    assert texts(of_objects(one, "text", None, other)) == ["[1 2]", "text", None, "[1.5 2.5]"]
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()))
+def test_any_mixture_of_values_is_written_value_by_value(values: list[Any]) -> None:
+    assert texts(of_objects(*values)) == [None if value is None else str(value) for value in values]
+
+
+TYPED: dict[str, tuple[Any, list[str]]] = {
+    "periods": (pd.period_range("2024-01", periods=2, freq="M"), ["2024-01", "2024-02"]),
+    "intervals": (pd.interval_range(0, 2), ["(0, 1]", "(1, 2]"]),
+    "categories": (pd.Categorical(["b", "a"]), ["b", "a"]),
+    "categories of numbers": (pd.Categorical([2, 1]), ["2", "1"]),
+    "whole numbers that may miss": (pd.array([1, 2], dtype="Int64"), ["1", "2"]),
+    "small whole numbers": (np.array([1, 255], dtype=np.uint8), ["1", "255"]),
+    "truth": (pd.array([True, False]), ["True", "False"]),
+    "short broken numbers": (np.array([0.5, 1.5], dtype=np.float32), ["0.5", "1.5"]),
+    "half broken numbers": (np.array([0.5, 1.5], dtype=np.float16), ["0.5", "1.5"]),
+    "text": (pd.array(["a", "b"], dtype="string"), ["a", "b"]),
+    "arrow text": (pd.array(["a", "b"], dtype=pd.ArrowDtype(pa.large_string())), ["a", "b"]),
+    "sparse": (pd.arrays.SparseArray([0, 1]), ["0", "1"]),
+    "dates": (pd.to_datetime(["2026-01-01", "2026-01-02"]), ["2026-01-01 00:00:00", "2026-01-02 00:00:00"]),
+    "dates with a zone": (pd.to_datetime(["2026-01-01T12:00Z"]), ["2026-01-01 12:00:00+00:00"]),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(TYPED))
+def test_a_typed_column_is_written_as_pandas_shows_it(kind: str) -> None:
+    values, written = TYPED[kind]
+    assert texts(pd.DataFrame({"t": values})) == written
+
+
+MISSING: dict[str, pd.Series] = {
+    "broken numbers": pd.Series([1.5, np.nan]),
+    "objects, None": pd.Series(["a", None], dtype=object),
+    "objects, nan": pd.Series(["a", float("nan")], dtype=object),
+    "objects, NA": pd.Series(["a", pd.NA], dtype=object),
+    "objects, NaT": pd.Series([1, pd.NaT], dtype=object),
+    "objects, Decimal nan": pd.Series([Decimal(1), Decimal("nan")], dtype=object),
+    "text": pd.Series(["a", None], dtype="str"),
+    "dates": pd.Series(pd.to_datetime(["2026-01-01", None])),
+    "whole numbers": pd.Series([1, None], dtype="Int64"),
+    "masked broken numbers": pd.Series([1.5, None], dtype="Float64"),
+    "categories": pd.Series(["a", None], dtype="category"),
+    "periods": pd.Series(pd.PeriodIndex(["2024-01", None], freq="M")),
+    "arrow numbers": pd.Series([1.5, None], dtype=pd.ArrowDtype(pa.float64())),
+    "arrow nan": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan")]))),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(MISSING))
+def test_a_missing_value_is_missing_and_never_a_text(kind: str) -> None:
+    said = texts(MISSING[kind].to_frame("t"))
+    assert said[1] is None
+    assert said[0] is not None
+    assert [text is None for text in texts_of_series(MISSING[kind], "")] == [False, True]
+
+
+def test_a_text_that_looks_missing_is_a_text() -> None:
+    assert texts(of_objects("nan", "None", "NaT", "<NA>", "")) == ["nan", "None", "NaT", "<NA>", ""]
+
+
+# Arrow and others
+
+
+class Exporting:
+    """A frame of no library: it only knows how to export itself."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [
+        (pa.array(["a", None]), ["a", None]),
+        (pa.array([1.5, float("nan"), None]), ["1.5", None, None]),
+        (pa.array([1.5, float("nan")], pa.float32()), ["1.5", None]),
+        (pa.array(np.array([1.5, np.nan], np.float16)), ["1.5", None]),
+        (pa.array(["a", None, "a"]).dictionary_encode(), ["a", None, "a"]),
+        (pa.chunked_array([["a"], [], [None]]), ["a", None]),
+        (pa.array([[1, None], None]), ["[1, None]", None]),
+        (pa.nulls(2), [None, None]),
+        (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), ["1.50"]),
+    ],
+    ids=repr,
+)
+def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]) -> None:
+    table = pa.table({"t": column})
+    assert texts(table) == texts(Exporting(table)) == texts({"t": column}) == written
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [{"t": ["a", "b"], "u": ["c"]}, {"t": "a text alone"}, {"t": 7}, {"t": [object()]}, {1: ["a"]}, {"t": [1, "a"]}],
+    ids=repr,
+)
+def test_a_mapping_that_is_no_frame_is_refused_by_name(frame: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^frame: "):
+        of_frame(frame, "{t}", (), 1)
+
+
+@pytest.mark.parametrize("frame", [7, "text", ["a"], None, pd.Series(["a"])], ids=repr)
+def test_what_is_no_frame_says_what_one_is(frame: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame"):
+        of_frame(frame, "{t}", (), 1)
+
+
+# Names
+
+
+def test_a_name_that_is_no_column_is_named_with_the_nearest() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^prompt: 'txt' is no column.* Did you mean 'text'\?.*'text', 'n'"):
+        of_frame({"text": ["a"], "n": [1]}, "{txt}", (), 1)
+    with pytest.raises(InvalidRequestError, match=r"The columns are none"):
+        of_frame(pa.table({}), "{t}", (), 1)
+
+
+@pytest.mark.parametrize("name", ["two words", "a.b", "a[0]", "%", "%s", "ünï", "a-b", "class"])
+def test_a_column_may_have_any_name_that_a_template_can_say(name: str) -> None:
+    assert texts(pd.DataFrame({name: ["x"]}), f"{{{name}}}%") == ["x%"]
+
+
+def test_two_columns_of_one_name_cannot_be_asked_but_may_stand_there() -> None:
+    frame = pd.DataFrame([["a", "b", "c"]], columns=["t", "t", "u"])
+    with pytest.raises(InvalidRequestError, match=r"^prompt: 2 columns are named 't'"):
+        of_frame(frame, "{t}", (), 1)
+    assert texts(frame, "{u}") == ["c"]
+
+
+def test_a_template_without_a_column_asks_every_row_the_same() -> None:
+    assert texts({"t": ["a", None]}, "Say hi.") == ["Say hi."] * 2
+
+
+@pytest.mark.parametrize("prompt", ["{t:.2f}", "{t:>4}", "{t!r:>8}", "{t:,}", "{t!s:.2}"])
+def test_formats_are_pythons(prompt: str) -> None:
+    assert texts({"t": [1234.5]}, prompt) == [prompt.format(t=1234.5)]
+
+
+def test_a_value_that_cannot_be_formatted_is_said_before_anything_is_sent() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^prompt: \{t:\.2f\} cannot format 'n/a', which is str"):
+        of_frame(of_objects(1.5, None, "n/a"), "{t:.2f}", (), 1)
+
+
+# Series
+
+
+def texts_of_series(values: pd.Series, prompt: str) -> list[str | None]:
+    questions = of_series(values, prompt, ())
+    return [None if value is None else questions.template.render((value,)) for value in questions.rows[0]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("", "one"),
+        ("Repeat.", "Repeat.\n\none"),
+        ("Repeat {} twice: {}", "Repeat one twice: one"),
+        ('Answer as {{"said": ...}}: {}', 'Answer as {"said": ...}: one'),
+        ("Return {{}} for {}", "Return {} for one"),
+        ('Answer as {"said": ...}.', 'Answer as {"said": ...}.\n\none'),
+        ("Return {{}}.", "Return {{}}.\n\none"),
+        ("100 % of {}", "100 % of one"),
+        ("{:>5}", "  one"),
+        ("{!r}", "'one'"),
+    ],
+)
+def test_a_value_takes_the_place_of_braces_or_follows(prompt: str, text: str) -> None:
+    assert texts_of_series(pd.Series(["one", None]), prompt) == [text, None]
+
+
+@pytest.mark.parametrize("prompt", ["{", "{} and {other}", "{} and {"])
+def test_a_series_has_one_value_to_say(prompt: str) -> None:
+    if prompt == "{":
+        assert texts_of_series(pd.Series(["one"]), prompt) == ["{\n\none"]
+        return
+    with pytest.raises(InvalidRequestError, match=r"^prompt: "):
+        of_series(pd.Series(["one"]), prompt, ())
+
+
+# Results beside rows
+
+
+def results(rows: Sequence[int]) -> pa.Table:
+    return pa.table({"row": pa.array(rows, pa.int64()), "response": [f"said {row}" for row in rows]})
+
+
+@given(st.lists(st.integers(0, 4), max_size=12).map(sorted), st.permutations(["x", "x", "y", None, 3]))
+def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list[Any]) -> None:
+    frame = pd.DataFrame({"t": list("abcde")}, index=pd.Index(labels, dtype=object, name="key"))
+    whole = frames.joined(frame, results(rows), "")
+    assert whole["t"].tolist() == [frame["t"].iloc[row] for row in rows]
+    assert whole["response"].tolist() == [f"said {row}" for row in rows]
+    pd.testing.assert_index_equal(whole.index, frame.index[rows])
+
+
+def test_a_clash_offers_a_prefix_that_is_free() -> None:
+    frame = pd.DataFrame({"row": [1], "llm_row": [2]})
+    with pytest.raises(InvalidRequestError, match=r"^prefix: .*'row'.*prefix='result_'"):
+        frames.joined(frame, results([0]), "")
+    assert frames.joined(frame, results([0]), "result_")["result_row"].tolist() == [0]
+    with pytest.raises(InvalidRequestError, match=r"'llm_row'"):
+        frames.joined(frame, results([0]), "llm_")
+
+
+def test_columns_that_are_no_texts_stay_as_they_are() -> None:
+    frame = pd.DataFrame([[1, 2]], columns=[0, ("a", "b")])
+    assert list(frames.joined(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
+
+
+def test_reading_a_column_does_not_depend_on_the_decimal_context() -> None:
+    with decimal.localcontext(prec=3):
+        assert texts(of_objects(Decimal("1.23456"))) == ["1.23456"]
