@@ -130,7 +130,7 @@ INTAKES: Final = (
     Intake(OPENAI, r"(o1|o3|o4-mini)(-\d{4}-\d\d-\d\d)?$", SEEING),
     Intake(OPENAI, r"o3-mini(-\d{4}-\d\d-\d\d)?$", ("text",)),
     Intake(("anthropic", "bedrock", "vertex-anthropic"), r"claude-(haiku|opus|sonnet)-4-[15]", SEEING),
-    Intake(("google", "vertex"), r"gemini-(2\.5|3\.5)-(pro|flash|flash-lite)$", (*SEEING, "audio", "video")),
+    Intake(("google", "vertex"), r"gemini-(2\.5-pro|(2\.5|3\.5)-flash(-lite)?)$", (*SEEING, "audio", "video")),
 )
 
 

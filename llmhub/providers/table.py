@@ -150,7 +150,10 @@ def _versioned(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequ
 
 
 def _same(payload: Payload) -> Payload:
-    """Write as the wire does, earlier reasoning included: for servers that were seen to take it back."""
+    """Write as the wire does, earlier reasoning included.
+
+    For servers that were recorded with it in a request they answered; that they read it is not known.
+    """
     return payload
 
 
@@ -355,7 +358,7 @@ ROWS: Final = (
         "openrouter",
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
-        adapt=partial(_thinking, "reasoning"),
+        adapt=partial(_thinking, "reasoning"),  # the name it answers under; recorded were details alone
         request_id="x-generation-id",
         check=_listing("https://openrouter.ai/api/v1", "/key"),  # its list of models is open to all
     ),
@@ -366,7 +369,7 @@ ROWS: Final = (
     _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN", check=None),
     _chat("ollama", f"{OLLAMA_URL}/v1", adapt=_same),
     _chat("ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, adapt=_same, request_id=""),
-    _chat("vllm", "", adapt=_same),
+    _chat("vllm", "", adapt=partial(_thinking, "reasoning")),  # docs.vllm.ai, v0.26: no longer reasoning_content
     _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked, check=None),
 )
 

@@ -40,11 +40,24 @@ def arrow(frame: Any) -> Any:
         return frame
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
-    if isinstance(frame, Mapping):
-        return pa.table(dict(frame))
-    if hasattr(frame, "__arrow_c_stream__"):
-        return pa.table(frame)
-    raise InvalidRequestError(InvalidRequest(path="frame", message=f"{type(frame).__name__} is no frame; give {KINDS}"))
+    said = f"{type(frame).__name__} is no frame; give {KINDS}"
+    try:
+        if isinstance(frame, Mapping):
+            return _of_mapping(frame)
+        if hasattr(frame, "__arrow_c_stream__"):
+            return pa.table(frame)
+    except (pa.ArrowException, TypeError, OverflowError) as bad:
+        # Columns of unequal length or of several kinds; a stream of something else than rows.
+        said = f"{said}. This one cannot be read: {bad}"
+    raise InvalidRequestError(InvalidRequest(path="frame", message=said))
+
+
+def _of_mapping(frame: Mapping[Any, Any]) -> pa.Table:
+    """Make a table; a text is a sequence too, but no column."""
+    for name, values in frame.items():
+        if not isinstance(name, str) or isinstance(values, (str, bytes)):
+            raise TypeError(f"{name!r}: {values!r:.80} is no named column")
+    return pa.table(dict(frame))
 
 
 def names(frame: Any) -> list[str]:
@@ -72,12 +85,23 @@ def series(values: Any) -> list[Any]:
 
 
 def _of_series(values: pd.Series) -> list[Any]:
-    try:
-        return _of_array(pa.Array.from_pandas(values))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeEncodeError):
-        # Values of several kinds, or a text that has no bytes: taken one by one.
-        missing = values.isna().tolist()
-        return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
+    if _is_plain(values.dtype):
+        try:
+            return _of_array(pa.Array.from_pandas(values))
+        except UnicodeEncodeError:  # a text that has no bytes
+            pass
+    # Objects are taken one by one: as an Arrow column they would take on one type, and change.
+    missing = values.isna().tolist()
+    return [None if gone else value for value, gone in zip(values.tolist(), missing, strict=True)]
+
+
+def _is_plain(kind: Any) -> bool:
+    """Say whether a column of this type holds texts, numbers or truth values, and so is the same in Arrow."""
+    import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
+
+    if isinstance(kind, pd.SparseDtype):
+        return False
+    return isinstance(kind, (pd.ArrowDtype, pd.StringDtype)) or kind.kind in "biuf"
 
 
 def _of_array(values: pa.Array | pa.ChunkedArray) -> list[Any]:

@@ -174,7 +174,7 @@ class Questions:
         position = 0
         step = len(self.asks) * self.samples
         for row, values in enumerate(zip(*self.rows, strict=True) if self.rows else ((),) * self.size):
-            if None in values:
+            if _lacks(values):
                 self.skipped[row] = 1
                 position += step
                 continue
@@ -193,7 +193,12 @@ class Questions:
     def texts(self) -> Iterator[str]:
         """Render every row that has all its values."""
         rows = zip(*self.rows, strict=True) if self.rows else ((),) * self.size
-        return (self.template.render(values) for values in rows if None not in values)
+        return (self.template.render(values) for values in rows if not _lacks(values))
+
+
+def _lacks(values: tuple[Any, ...]) -> bool:
+    """Say whether a value is missing; an array, say, has no truth value when it is compared."""
+    return any([value is None for value in values])  # noqa: C419 - a list takes half the time of a generator
 
 
 def of_frame(frame: Any, prompt: str, asks: Sequence[Ask], samples: int) -> Questions:
@@ -208,19 +213,55 @@ def of_frame(frame: Any, prompt: str, asks: Sequence[Ask], samples: int) -> Ques
     source = frames.arrow(frame)
     frames.expect_columns(template.fields, source, "prompt")
     columns = [frames.column(source, name) for name in template.fields]
-    questions = Questions(columns, len(source), template, tuple(asks), samples)
-    if template.formats:
-        # All of them are tried before any is sent.
+    return _tried(Questions(columns, len(source), template, tuple(asks), samples))
+
+
+def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:
+    """Ask every value of a series: in the place of ``{}``, or after the prompt and an empty line.
+
+    Raises
+    ------
+    InvalidRequestError
+        The prompt has a place for something else, or a value cannot be formatted as it says.
+    """
+    there = frames.series(values)
+    return _tried(Questions([there], len(there), _around(prompt), tuple(asks)))
+
+
+def _tried(questions: Questions) -> Questions:
+    """Try all formats before anything is sent."""
+    if questions.template.formats:
         deque(questions.texts(), maxlen=0)
     return questions
 
 
-def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:
-    """Ask every value of a series: in the place of ``{}``, or after the prompt and an empty line."""
-    there = frames.series(values)
-    inside = prompt.replace("{}", "{value}") if "{}" in prompt else ""
-    template = parse(inside) if inside else Template(("value",), partial(_appended, prompt))
-    return Questions([there], len(there), template, tuple(asks))
+def _around(prompt: Any) -> Template:
+    """Read a series' prompt. Without a place for the value it is plain text, braces and all."""
+    try:
+        pieces = list(Formatter().parse(prompt))
+    except (ValueError, TypeError):
+        pieces = []
+    if not isinstance(prompt, str) or (not pieces and "{}" in prompt):
+        return parse(prompt)  # says what is wrong with it
+    if not any(name == "" for _, name, _, _ in pieces):
+        return Template((VALUE,), partial(_appended, prompt))
+    template = parse("".join(_written(*piece) for piece in pieces))
+    if template.fields != (VALUE,):
+        said = f"{prompt!r}: a Series has one value to say; write {{}} for it, and {{{{ and }}}} for braces"
+        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
+    return template
+
+
+VALUE: Final = "value"
+"""Names the one column that a series is."""
+
+
+def _written(text: str, name: str | None, spec: str | None, conversion: str | None) -> str:
+    """Write a piece of a template again, the nameless place under the value's name."""
+    plain = text.replace("{", "{{").replace("}", "}}")
+    if name is None:
+        return plain
+    return f"{plain}{{{name or VALUE}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
 
 
 def _appended(prompt: str, values: tuple[Any, ...]) -> str:

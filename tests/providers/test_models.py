@@ -73,6 +73,8 @@ def test_how_a_model_reasons() -> None:
         ("openai", "gpt-9", ()),
         ("bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", ("text", "image", "document")),
         ("google", "gemini-2.5-flash", ("text", "image", "document", "audio", "video")),
+        ("google", "gemini-3.5-flash-lite", ("text", "image", "document", "audio", "video")),
+        ("google", "gemini-3.5-pro", ()),
         ("groq", "gpt-4o", ()),
     ],
 )

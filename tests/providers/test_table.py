@@ -567,8 +567,8 @@ def test_a_plugin_adds_a_row_without_touching_the_table() -> None:
 @pytest.mark.parametrize(
     ("name", "key"),
     [
-        *((name, "reasoning_content") for name in ("deepseek", "xai", "ollama", "vllm", "compatible")),
-        ("openrouter", "reasoning"),
+        *((name, "reasoning_content") for name in ("deepseek", "xai", "ollama", "compatible")),
+        *((name, "reasoning") for name in ("openrouter", "vllm")),
         *((name, None) for name in ("openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks")),
     ],
 )

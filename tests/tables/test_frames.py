@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 from collections.abc import Sequence
 from decimal import Decimal
@@ -24,7 +24,10 @@ def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
     """Give what each row would say; ``None`` for a row that is not asked."""
     questions = of_frame(frame, prompt, (), 1)
     rows = zip(*questions.rows, strict=True) if questions.rows else ((),) * questions.size
-    return [None if any(value is None for value in row) else questions.template.render(row) for row in rows]
+    said = [None if any(value is None for value in row) else questions.template.render(row) for row in rows]
+    assert list(questions.chunks()) == []
+    assert [bool(skipped) for skipped in questions.skipped] == [text is None for text in said]
+    return said
 
 
 def of_objects(*values: Any) -> pd.DataFrame:
@@ -50,10 +53,10 @@ class Named:
 MIXED: dict[str, list[Any]] = {
     "whole and broken numbers": [1, 2.5, 10**20],
     "truth and numbers": [True, 1, 0.5],
-    "money": [Decimal("1.5"), Decimal("1.25"), Decimal("2")],
+    "money": [Decimal("1.5"), Decimal("1.25"), Decimal(2)],
     "mappings": [{"role": "user"}, {"content": "hi", "n": [1, 2]}, {}],
     "lists": [[1, "a"], [], [None, 1.5]],
-    "dates and times": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3, 4), datetime.time(5, 6)],
+    "dates and times": [dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC), dt.time(5, 6)],
     "bytes and text": [b"ab", "ab"],
     "text": ["one", "", "nan", "None", "<NA>"],
     "objects": [Named("one"), "two", Named("three")],

@@ -1,0 +1,252 @@
+"""The one background loop: blocking calls from anywhere, interrupts that are wishes, and children of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import pytest
+
+from llmhub.engine import loop as module
+from llmhub.engine.loop import Stop, background, in_thread, run_here, run_sync, submit
+
+# Blocking calls
+
+
+async def where() -> tuple[asyncio.AbstractEventLoop, str]:
+    return asyncio.get_running_loop(), threading.current_thread().name
+
+
+def test_work_runs_on_the_one_loop_whatever_thread_asks() -> None:
+    found: list[Any] = [run_sync(lambda _: where()) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(run_sync(lambda _: where()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert set(found) == {(background(), "llmhub-loop")}
+
+
+async def test_a_blocking_call_works_inside_another_running_loop() -> None:
+    loop, _ = run_sync(lambda _: where())
+    assert loop is background()
+    assert loop is not asyncio.get_running_loop()
+    assert await run_here(where()) == (loop, "llmhub-loop")
+
+
+def test_a_blocking_call_inside_the_loop_says_what_to_do() -> None:
+    async def nested(stop: Stop) -> None:
+        run_sync(lambda _: where())
+
+    with pytest.raises(RuntimeError, match="await the async form"):
+        run_sync(nested)
+
+
+def test_work_that_awaits_from_inside_the_loop_stays_there() -> None:
+    async def nested(stop: Stop) -> Any:
+        return await run_here(where())
+
+    assert run_sync(nested)[0] is background()
+
+
+class DefectError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [DefectError("x"), TimeoutError("of the work itself"), KeyError("k")])
+def test_what_goes_wrong_comes_out_as_it_is(error: Exception) -> None:
+    async def fail(stop: Stop) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run_sync(fail)
+    assert caught.value is error
+
+
+async def test_cancelling_whoever_awaits_cancels_the_work() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(run_here(work()))
+    await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
+
+
+async def test_what_blocks_runs_beside_the_loop() -> None:
+    ident = threading.get_ident()
+    other, args = await in_thread(lambda *given: (threading.get_ident(), given), 1, 2)
+    assert other != ident
+    assert args == (1, 2)
+
+
+def test_a_loop_that_was_closed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = asyncio.new_event_loop()
+    closed.close()
+    monkeypatch.setattr(module._HOME, "loop", closed)
+    made = background()
+    assert made is not closed
+    assert submit(where()).result(10)[0] is made
+    made.call_soon_threadsafe(made.stop)
+
+
+# Wishes to stop
+
+
+def test_a_stop_is_asked_once_and_then_for_now() -> None:
+    stop, told = Stop(), []
+    stop.on_ask(lambda: told.append((stop.asked, stop.now)))
+    assert (stop.asked, stop.now) == (False, False)
+    for _ in range(3):
+        stop.ask()
+    assert told == [(True, False), (True, True), (True, True)]
+
+
+def interrupted(program: str, presses: int) -> tuple[int, str, str]:
+    """Run a program that says ``ready``, press Ctrl-C as often each time it does, and give how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if line == "ready\n" and presses:
+            presses -= 1
+            process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, "".join(said), errors
+
+
+PROGRAM = """
+    import asyncio
+    from llmhub.engine.loop import run_sync
+
+    async def work(stop):
+        wished = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stop.on_ask(lambda: loop.call_soon_threadsafe(wished.set))
+        try:
+            while True:
+                wished.clear()
+                print("ready")
+                await wished.wait()
+                print("asked", stop.asked, stop.now)
+                if stop.{when}:
+                    return "drained"
+        finally:
+            print("unwound")
+
+    try:
+        print(run_sync(work))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_the_first_interrupt_asks_to_drain_and_what_landed_is_returned() -> None:
+    code, said, errors = interrupted(PROGRAM.format(when="asked"), 1)
+    assert (code, said, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
+
+
+def test_the_second_interrupt_asks_for_now() -> None:
+    code, said, errors = interrupted(PROGRAM.format(when="now"), 2)
+    assert (code, errors) == (0, "")
+    assert said == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
+
+
+def test_the_third_interrupt_gives_up_waiting() -> None:
+    program = PROGRAM.format(when="now and False")
+    code, said, errors = interrupted(program, 3)
+    assert (code, errors) == (0, "")
+    assert "interrupted\n" in said
+
+
+def test_an_interrupt_after_a_call_is_pythons_own() -> None:
+    program = """
+        import signal
+        from llmhub.engine.loop import run_sync
+
+        async def work(stop):
+            return 1
+
+        run_sync(work)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        print("ready")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert interrupted(program, 1)[1] == "ready\ninterrupted\n"
+
+
+def test_a_handler_of_ones_own_is_left_in_force() -> None:
+    program = """
+        import signal, threading, asyncio
+        from llmhub.engine.loop import run_sync
+
+        heard = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: heard.set())
+
+        async def work(stop):
+            print("ready")
+            while not heard.is_set():
+                await asyncio.sleep(0.01)
+            return stop.asked
+
+        print(run_sync(work))
+    """
+    assert interrupted(program, 1)[1] == "ready\nFalse\n"
+
+
+# Children
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_forked_child_has_a_loop_of_its_own_and_the_parents_goes_on(used_before: bool) -> None:
+    program = f"""
+        import os, threading
+        from llmhub.engine.loop import background, run_sync
+
+        async def work(stop):
+            return threading.current_thread().name
+
+        before = background() if {used_before} else None
+        child = os.fork()
+        if child == 0:
+            try:
+                assert run_sync(work) == "llmhub-loop"
+                assert background() is not before
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert run_sync(work) == "llmhub-loop"
+        assert before is None or background() is before
+        print("both")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr
