@@ -35,7 +35,7 @@ NAMED = {
     "pytest-asyncio",
 }
 """What the project is built on."""
-PLUGINS = {"pytest-asyncio": "asyncio_mode"}
+PLUGINS = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
 """Distributions that are used by being configured."""
 CONDA = {"matplotlib-base": "matplotlib"}
 

@@ -93,7 +93,7 @@ def unreadable(path: Path, why: str) -> InvalidRequestError:
         InvalidRequest(
             path="cache",
             message=f"cannot use {str(path)!r} as a cache: {why}. The file was left as it is; "
-            "give another path, move it away, or run without a cache (cache=None)",
+            "give another path (LLMHUB_CACHE sets the default one), move it away, or run without a cache (cache=None)",
         )
     )
 

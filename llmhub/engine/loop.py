@@ -117,9 +117,9 @@ def run_sync(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
     if _inside(loop):
         raise RuntimeError("a blocking call inside llmhub's own event loop would wait for itself; await the async form")
     stop = Stop()
-    future = submit(work(stop))
     interrupts = 0
-    with _heard(stop):
+    with _heard(stop) as counted:
+        future = submit(work(stop))
         while True:
             try:
                 return _wait(future)
@@ -127,21 +127,22 @@ def run_sync(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
                 interrupts += 1
                 if future.done():
                     raise
-                if interrupts > PATIENCE:
+                if counted or interrupts > PATIENCE:
                     future.cancel()
                     raise
                 stop.ask()
 
 
 @contextmanager
-def _heard(stop: Stop) -> Iterator[None]:
-    """Take Ctrl-C as a wish to stop, where Python's own handler is in force.
+def _heard(stop: Stop) -> Iterator[bool]:
+    """Take Ctrl-C as a wish to stop, where Python's own handler is in force; say whether it is.
 
-    Two in quick succession are two wishes; an exception could be raised in the midst of handling the first.
+    Two in quick succession are two wishes; an exception could be raised in the midst of handling the first. So where
+    the wishes are counted here, an exception is one too many.
     """
     own = threading.current_thread() is threading.main_thread()
     if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
+        yield False
         return
     pressed = 0
 
@@ -154,7 +155,7 @@ def _heard(stop: Stop) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, press)
     try:
-        yield
+        yield True
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import weakref
@@ -40,6 +41,7 @@ class Runtime:
         self._rules = rules
         self._lock = threading.Lock()
         self._live: _Live | None = None
+        _RUNTIMES.add(self)
 
     @property
     def store(self) -> Store | None:
@@ -78,12 +80,34 @@ class Runtime:
         if live is not None:
             live.finalizer()
 
+    def leave(self) -> None:
+        """Leave what is open to the process that forked this one, and begin anew."""
+        self._lock = threading.Lock()
+        live, self._live = self._live, None
+        if live is not None:
+            live.finalizer.detach()
+            _LEFT.append(live)
+
     def _alive(self) -> _Live:
-        """Give what is open; a forked child opens its own."""
+        """Give what is open, or open it."""
         with self._lock:
             if self._live is None or self._live.loop is not background():
                 self._live = _Live(self._rules)
             return self._live
+
+
+_RUNTIMES: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
+_LEFT: Final[list[object]] = []
+"""What a parent process had open at the fork: let go of in the child, its sockets would be unhooked in the parent."""
+
+
+def _leave_all() -> None:
+    for runtime in tuple(_RUNTIMES):
+        runtime.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 class _Live:
