@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any, Final, Self
 
 from llmhub import config
@@ -83,8 +84,7 @@ class Hub:
                             path=f"{argument}[{name!r}]", message=_no_provider(name.partition("/")[0], known)
                         )
                     )
-        if self.concurrency < 1:
-            raise InvalidRequestError(InvalidRequest(path="concurrency", message=f"{self.concurrency} is below 1"))
+        _expect_kinds(self)
         rules = Rules(
             wiring=Wiring(
                 timeout=self.timeout,
@@ -130,6 +130,10 @@ class Hub:
         InvalidRequestError
             No provider is named, or none by that name is known.
         """
+        asked: object = model
+        if not isinstance(asked, str):
+            said = f"{asked!r:.80} is no model; write 'provider/model', such as 'openai/gpt-4o-mini'"
+            raise InvalidRequestError(InvalidRequest(path="model", message=said))
         name, slash, rest = model.partition("/")
         known = {**PROVIDERS, **self.providers}
         if not slash or not rest or not name:
@@ -163,6 +167,32 @@ class Hub:
 
 def _again(said: dict[str, Any]) -> Hub:
     return Hub(**said)
+
+
+def _expect_kinds(hub: Hub) -> None:
+    """Refuse what a hub cannot use when it is made, not when the first call stumbles over it."""
+    address, limit = "Endpoint(base_url=...)", "Limit(rpm=...)"
+    checks = (
+        *((f"endpoints[{name!r}]", at, isinstance(at, Endpoint), address) for name, at in hub.endpoints.items()),
+        *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
+        *((f"middleware[{at}]", one, callable(one), "a function of send") for at, one in enumerate(hub.middleware)),
+        ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or MemoryCache()"),
+        ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
+        ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
+        *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),
+    )
+    for path, value, good, remedy in checks:
+        if not good:
+            # The value itself stays unsaid unless it is a number: it may well be a key.
+            shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+            raise InvalidRequestError(InvalidRequest(path=path, message=f"{shown} cannot be used; give {remedy}"))
+
+
+COUNTS: Final = ("concurrency", "pool_size", "max_reply_bytes")
+
+
+def _is_count(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1
 
 
 def default_hub() -> Hub:

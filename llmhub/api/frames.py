@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -15,6 +15,7 @@ from llmhub.api.hubs import current_hub
 from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
 from llmhub.core.provider import prepare
+from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer
 from llmhub.engine.loop import Stop, run_here, run_sync
@@ -177,7 +178,7 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) 
     """Resolve the models, and try the parameters on each before any row is sent."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
-    names = [model] if isinstance(model, str) else list(model)
+    names: list[Any] = [model] if isinstance(model, str) or not hasattr(model, "__iter__") else list(model)
     if not names:
         raise InvalidRequestError(
             InvalidRequest(path="model", message="the list of models is empty; give at least one")
@@ -190,10 +191,10 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) 
     asks = []
     for name in names:
         target = hub.target(name)
-        one = prompts.ask(target, request, stream=stream)
-        tried = prepare(target.provider, target.endpoint, one.make("?"), time.time(), stream=stream)
+        probe = asking(replace(request, model=target.model))("?")
+        tried = prepare(target.provider, target.endpoint, probe, time.time(), stream=stream)
         expect(None if is_successful(tried) else tried.failure())
-        asks.append(one)
+        asks.append(prompts.ask(target, request, stream=stream))
     return asks
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
@@ -66,8 +67,12 @@ REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"m
 def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
     """Part what shapes the answer from what shapes the run."""
     run_options = RunOptions(**{name: options.pop(name) for name in list(options) if name in RUN_OPTIONS})
-    if run_options.n < 1:
-        raise InvalidRequestError(InvalidRequest(path="n", message=f"n={run_options.n}; ask for at least one answer"))
+    concurrency = run_options.concurrency
+    run_options = replace(
+        run_options,
+        n=_counted("n", run_options.n),
+        concurrency=None if concurrency is None else _counted("concurrency", concurrency),
+    )
     if run_options.on_error not in {"row", "raise"}:
         raise InvalidRequestError(
             InvalidRequest(path="on_error", message=f"{run_options.on_error!r} is not 'row' or 'raise'")
@@ -78,6 +83,13 @@ def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
         raise InvalidRequestError(InvalidRequest(path=unknown[0], message=f"no such option; there are {known}"))
     given = {name: value for name, value in options.items() if name != "system"}
     return CompletionRequest(model="", messages=system_of(options), **given), run_options
+
+
+def _counted(name: str, value: Any) -> int:
+    """Give a count as a whole number, whichever library's it is."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InvalidRequestError(InvalidRequest(path=name, message=f"{name}={value!r} is not a whole number from 1"))
+    return int(value)
 
 
 def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:

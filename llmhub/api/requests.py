@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -17,6 +18,7 @@ from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
 from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.provider import NO_JSON
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
 from llmhub.core.validity import validate
 from llmhub.engine.call import Answer, Call, Outcome
@@ -103,7 +105,8 @@ async def astream(
     loop = asyncio.get_running_loop()
 
     def put(chunk: StreamChunk | None) -> None:
-        loop.call_soon_threadsafe(box.put_nowait, chunk)
+        with suppress(RuntimeError):  # the caller left, and its loop is closed
+            loop.call_soon_threadsafe(box.put_nowait, chunk)
 
     one = replace(_planned(prompt, model, hub, options), on_chunk=put)
     future = submit(_one(one, Stop()))
@@ -158,7 +161,7 @@ async def _one(one: _One, stop: Stop) -> Answer:
     target = one.call.target
     try:
         key = request_key(target.provider, target.endpoint, one.call.request)
-    except (TypeError, ValueError) as bad:
+    except NO_JSON as bad:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
     call = replace(one.call, on_chunk=one.on_chunk)
     ran = await one.hub.runtime.run(iter([[(0, key, lambda _: call, "")]]), 1, 1, stop)

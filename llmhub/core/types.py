@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -209,23 +209,29 @@ class CompletionRequest:
         """Bring equal values to one form, so that equal requests have equal keys."""
         for name in FLOATS:
             value = getattr(self, name)
-            if value is not None and (type(value) is not float or value == 0.0) and isinstance(value, Real):
+            if value is not None and (type(value) is not float or value == 0.0) and _is_number(value):
                 object.__setattr__(self, name, float(value) or 0.0)
         for name in INTS:
             value = getattr(self, name)
-            if value is not None and type(value) is not int and isinstance(value, Integral):
+            if value is not None and type(value) is not int and _is_number(value) and value == value // 1:
                 object.__setattr__(self, name, int(value))
         stop: object = self.stop
-        if type(stop) is not tuple:
-            object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(self.stop))
-        if type(self.messages) is not tuple:
-            object.__setattr__(self, "messages", tuple(self.messages))
-        if type(self.tools) is not tuple:
-            object.__setattr__(self, "tools", tuple(self.tools))
+        if isinstance(stop, str):
+            object.__setattr__(self, "stop", (stop,))
+        for name in SEQUENCES:
+            value = getattr(self, name)
+            if type(value) is not tuple and hasattr(value, "__iter__"):
+                object.__setattr__(self, name, tuple(value))
 
 
 FLOATS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 INTS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n")
+SEQUENCES: Final = ("messages", "stop", "tools")
+
+
+def _is_number(value: object) -> bool:
+    """Say whether a value is a number of any library's; what is not stays as it is, and is refused in time."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

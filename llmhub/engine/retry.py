@@ -6,11 +6,13 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from math import inf
+from numbers import Integral, Real
+from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import LLMError, is_transient, retry_after_s
+from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, is_transient, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
 
 
@@ -40,6 +42,24 @@ class Retry:
     cap_s: float = 30.0
     deadline_s: float = 300.0
     jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a policy."""
+        for name, low, high in BOUNDS:
+            value: Any = getattr(self, name)
+            kind = Integral if name == "attempts" else Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
+                said = f"{value!r} is no {'whole ' * (kind is Integral)}number in {low:g}..{high:g}"
+                raise InvalidRequestError(InvalidRequest(path=f"retry.{name}", message=said))
+
+
+BOUNDS: Final = (
+    ("attempts", 1, inf),
+    ("base_s", 0, inf),
+    ("cap_s", 0, inf),
+    ("deadline_s", 0, inf),
+    ("jitter", 0, 1),
+)
 
 
 NO_RETRY: Final = Retry(attempts=1)

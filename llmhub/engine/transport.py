@@ -13,14 +13,15 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from numbers import Real
+from typing import Any, Final
 
 import aiohttp
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 from yarl import URL
 
-from llmhub.core.errors import Disconnected, InvalidRequest, LLMError, Malformed, TimedOut
+from llmhub.core.errors import Disconnected, InvalidRequest, InvalidRequestError, LLMError, Malformed, TimedOut
 from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, interpret, prepare
 from llmhub.core.stream import Delta, chunk_of
 from llmhub.core.types import CompletionResponse, StreamChunk
@@ -34,6 +35,14 @@ class Timeout:
 
     connect_s: float = 10.0
     total_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time."""
+        for name in ("connect_s", "total_s"):
+            value: Any = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
+                said = f"{value!r} is no time; give seconds > 0"
+                raise InvalidRequestError(InvalidRequest(path=f"timeout.{name}", message=said))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def test_an_odd_option_is_refused_by_one_kind_of_error(hub: llmhub.Hub, simulato
     assert simulator.counts()["requests"] == 0
 
 
-@pytest.mark.parametrize("model", [None, 7, [7], [None], b"openai/x"], ids=repr)
+@pytest.mark.parametrize("model", [None, 7, [7], [None], b"openai/x"])
 def test_what_is_no_model_is_named(hub: llmhub.Hub, model: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"^model: "):
         llmhub.complete_table({"t": ["hi"]}, "{t}", model=model, hub=hub, progress=False)
@@ -98,7 +98,7 @@ def test_models_come_in_any_sequence(hub: llmhub.Hub) -> None:
         assert table.num_rows == 1
 
 
-@pytest.mark.parametrize("prompt", [7, None, b"hi", [b"hi"], {"content": "hi"}, object()], ids=repr)
+@pytest.mark.parametrize("prompt", [7, None, b"hi", [b"hi"], {"content": "hi"}, object()])
 def test_what_is_no_prompt_is_named(hub: llmhub.Hub, prompt: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"is no message|messages"):
         llmhub.complete(prompt, model=MODEL, hub=hub)
@@ -124,11 +124,12 @@ def test_a_prompt_that_is_no_text_fails_as_a_value(hub: llmhub.Hub) -> None:
         {"pool_size": 0},
         {"middleware": [7]},
     ],
-    ids=repr,
 )
 def test_a_hub_refuses_what_it_cannot_use_when_it_is_made(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequestError, match=next(iter(wrong))):
+    """Whatever it is, it is not repeated: it may be a key."""
+    with pytest.raises(InvalidRequestError, match=next(iter(wrong))) as caught:
         llmhub.Hub(settings=Settings(), **wrong)
+    assert "localhost" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,7 @@ def test_what_is_written_in_another_kind_of_sequence_is_the_same() -> None:
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
     numpy = pytest.importorskip("numpy")
+    assert key(replace(ASK, max_tokens=5.0)) == key(replace(ASK, max_tokens=5))  # type: ignore[arg-type]
     given_ = replace(
         ASK, temperature=numpy.float64(0.5), max_tokens=numpy.int64(5), n=numpy.int32(2), top_p=numpy.float32(0.5)
     )

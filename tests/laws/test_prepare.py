@@ -447,7 +447,6 @@ def test_each_step_leaves_the_one_before_alone() -> None:
         ([{"role": "user", "content": [Text("a"), Text("b")]}], [("user", "ab")]),
         ((message for message in ["a"]), [("user", "a")]),
     ],
-    ids=repr,
 )
 def test_messages_are_read_as_people_write_them(written: Any, read: Sequence[tuple[str, str]]) -> None:
     assert [(message.role, message.text) for message in messages_of(written)] == read

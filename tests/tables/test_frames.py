@@ -158,7 +158,6 @@ class Exporting:
         (pa.nulls(2), [None, None]),
         (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), ["1.50"]),
     ],
-    ids=repr,
 )
 def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]) -> None:
     table = pa.table({"t": column})
@@ -168,14 +167,13 @@ def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]
 @pytest.mark.parametrize(
     "frame",
     [{"t": ["a", "b"], "u": ["c"]}, {"t": "a text alone"}, {"t": 7}, {"t": [object()]}, {1: ["a"]}, {"t": [1, "a"]}],
-    ids=repr,
 )
 def test_a_mapping_that_is_no_frame_is_refused_by_name(frame: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"^frame: "):
         of_frame(frame, "{t}", (), 1)
 
 
-@pytest.mark.parametrize("frame", [7, "text", ["a"], None, pd.Series(["a"])], ids=repr)
+@pytest.mark.parametrize("frame", [7, "text", ["a"], None, pd.Series(["a"])])
 def test_what_is_no_frame_says_what_one_is(frame: Any) -> None:
     with pytest.raises(InvalidRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame"):
         of_frame(frame, "{t}", (), 1)
