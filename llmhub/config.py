@@ -103,19 +103,13 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     >>> sorted(found.endpoints), found.endpoints["openai"].base_url
     (['compatible', 'ollama', 'ollama-native', 'openai', 'openai-responses', 'vllm'], 'http://localhost:8000/v1')
     """
-    written = (file or {}).get("endpoints", {})
-    unknown = sorted(set(written) - set(PROVIDERS))
-    if unknown:
-        raise InvalidRequestError(
-            InvalidRequest(
-                path=f"{FILE}: endpoints.{unknown[0]}", message=f"no such provider; there are {', '.join(PROVIDERS)}"
-            )
-        )
+    written = _expect_table(_expect_known(file or {}, SECTIONS, ""), "endpoints")
+    _expect_known(written, tuple(PROVIDERS), "endpoints.")
     endpoints: dict[str, Endpoint] = {}
     sources: dict[str, tuple[str, ...]] = {}
     for name, provider in PROVIDERS.items():
-        said = {**_checked(name, written.get(name, {})), **_from_variables(name, environ)}
-        if _usable(provider, environ, said):
+        said = {**_checked(written, name), **_from_variables(name, environ)}
+        if _usable(provider, said):
             endpoints[name] = Endpoint(**said)
             sources[name] = _sources(name, environ, said)
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
@@ -142,8 +136,8 @@ def _from_variables(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """Take a provider's fields from its variables."""
     found: dict[str, Any] = {}
     for field_name, variable in variables(name):
-        if environ.get(variable):
-            found.setdefault(field_name, environ[variable].strip())
+        if value := environ.get(variable, "").strip():
+            found.setdefault(field_name, value)
     return found
 
 
@@ -169,42 +163,74 @@ def _sources(name: str, environ: Mapping[str, str], said: Mapping[str, Any]) -> 
     """Name where each credential of a provider comes from."""
     first: dict[str, str] = {}
     for field_name, variable in variables(name):
-        if field_name in SECRETS and environ.get(variable):
+        if field_name in SECRETS and environ.get(variable, "").strip():
             first.setdefault(field_name, variable)
     return tuple(dict.fromkeys(first.get(field_name, FILE) for field_name in said if field_name in SECRETS))
 
 
-def _usable(provider: Provider, environ: Mapping[str, str], said: Mapping[str, Any]) -> bool:
-    """Say whether a provider has what it needs, in the environment or in the file."""
-    if not provider.needs or any(all(environ.get(name) for name in group) for group in provider.needs):
-        return True
-    return bool(said.get("api_key") or (said.get("access_key_id") and said.get("secret_access_key")))
+def _usable(provider: Provider, said: Mapping[str, Any]) -> bool:
+    """Say whether a provider has all that one group of its variables stands for, wherever it was said."""
+    fields = {variable: field_name for field_name, variable in variables(provider.name)}
+    groups = ([fields.get(variable, "") for variable in group] for group in provider.needs)
+    return not provider.needs or any(all(said.get(field_name) for field_name in group) for group in groups)
 
 
-def _checked(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse fields that an endpoint does not have."""
-    for key in said:
-        if key not in FIELDS:
-            raise InvalidRequestError(
-                InvalidRequest(
-                    path=f"{FILE}: endpoints.{name}.{key}",
-                    message=f"no such field; there are {', '.join(sorted(FIELDS))}",
-                )
-            )
+SECTIONS: Final = ("endpoints",)
+"""What the file may hold."""
+
+
+def _checked(written: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Give what the file says of an endpoint; refuse fields that it does not have, and values that are no text."""
+    place = f"endpoints.{name}"
+    said = _expect_known(_expect_table(written, name, "endpoints."), tuple(sorted(FIELDS)), f"{place}.")
+    for key, value in said.items():
+        texts = _expect_table(said, key, f"{place}.").values() if key == "headers" else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise _refused(f"{place}.{key}", "it is not a text; write it in quotes")
     return dict(said)
 
 
-def _cache_path(environ: Mapping[str, str]) -> Path:
-    """Give the default cache's file in the user's cache folder."""
+def _expect_known(table: Mapping[str, Any], known: tuple[str, ...], place: str) -> Mapping[str, Any]:
+    """Refuse names that mean nothing."""
+    for name in table:
+        if name not in known:
+            raise _refused(f"{place}{name}", f"no such {NAMED.get(place, 'field')}; there are {', '.join(known)}")
+    return table
+
+
+NAMED: Final = {"": "section", "endpoints.": "provider"}
+"""What the names at a place of the file stand for."""
+
+
+def _expect_table(table: Mapping[str, Any], name: str, place: str = "") -> Mapping[str, Any]:
+    """Give a table of the file, empty where it is not there."""
+    found = table.get(name, {})
+    if not isinstance(found, Mapping):
+        raise _refused(f"{place}{name}", f"it is no table; write [{place}{name}] and its fields below")
+    return found
+
+
+def _refused(place: str, said: str) -> InvalidRequestError:
+    return InvalidRequestError(InvalidRequest(path=f"{FILE}: {place}", message=said))
+
+
+def _cache_path(environ: Mapping[str, str]) -> Path | None:
+    """Give the default cache's file in the user's cache folder; ``None`` for a user who has no home."""
     if environ.get("LLMHUB_CACHE"):
         return Path(environ["LLMHUB_CACHE"]).expanduser()
+    try:
+        return _cache_folder(environ) / "llmhub" / "answers.db"
+    except RuntimeError:
+        return None
+
+
+def _cache_folder(environ: Mapping[str, str]) -> Path:
+    """Give the folder where the platform keeps caches."""
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "llmhub" / "answers.db"
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def with_endpoints(found: Settings, endpoints: Mapping[str, Endpoint]) -> Settings:

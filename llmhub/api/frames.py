@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from returns.pipeline import is_successful
 
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of
+from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of, warn_of_store
+from llmhub.cache.store import StoreError
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
 from llmhub.core.provider import prepare
 from llmhub.core.splice import asking
@@ -146,7 +147,12 @@ def plan(frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **op
     from llmhub.tables.plan import plan_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     asked = _asked(frame, prompt, model, hub, {**options, "progress": False})
-    return plan_of(asked.questions, asked.hub.runtime.store, asked.hub.settings.tokenizer_folder, time.time())
+    folder = asked.hub.settings.tokenizer_folder
+    try:
+        return plan_of(asked.questions, asked.hub.runtime.store, folder, time.time())
+    except StoreError as error:
+        warn_of_store(str(error))
+        return plan_of(asked.questions, None, folder, time.time())
 
 
 @dataclass(frozen=True, slots=True)

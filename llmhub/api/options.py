@@ -100,11 +100,15 @@ def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:
 def warn_of(ran: Ran) -> None:
     """Tell the user what a run went on without."""
     if ran.store_error:
-        said = f"the cache failed and was not used further: {ran.store_error}"
-        warnings.warn(said, RuntimeWarning, stacklevel=2)
+        warn_of_store(ran.store_error)
     if ran.report_error:
         said = f"the progress function failed and was not called again: {ran.report_error}"
         warnings.warn(said, RuntimeWarning, stacklevel=2)
+
+
+def warn_of_store(error: str) -> None:
+    """Tell the user that something goes on without the cache."""
+    warnings.warn(f"the cache failed and was not used further: {error}", RuntimeWarning, stacklevel=3)
 
 
 def expect(wrong: LLMError | None) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,8 @@ TAGGED: Final = 0x6C6C6D68
 """``application_id`` of the file: 'llmh'."""
 BATCH: Final = 500
 """Keys in one query."""
+CLOSE_S: Final = 2.0
+"""How long closing waits for a thread that reads or writes; one that takes longer keeps its connection."""
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
 
@@ -98,13 +100,22 @@ def unreadable(path: Path, why: str) -> InvalidRequestError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A thread's connection, and the lock that its thread holds while it uses it."""
+
+    connection: sqlite3.Connection
+    busy: threading.Lock = field(default_factory=threading.Lock)
+
+
 class _File:
     """One connection a thread, all to one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: list[_Line] = []
+        self._closed = False
         self._lock = threading.Lock()
         self._hits = self._misses = 0
         with closing(self._connect()) as connection:
@@ -115,7 +126,9 @@ class _File:
     def _guarded(self) -> Iterator[sqlite3.Connection]:
         """Give this thread's connection, and tell what goes wrong with the file in the store's own words."""
         try:
-            yield self._mine()
+            line = self._mine()
+            with line.busy:
+                yield line.connection
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
@@ -159,19 +172,26 @@ class _File:
 
     def close(self) -> None:
         with self._lock:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-            self._local = threading.local()
+            self._closed = True
+            lines, self._all = self._all, []
+        for line in lines:
+            # SQLite breaks down when a connection is closed under the thread that uses it.
+            if line.busy.acquire(timeout=CLOSE_S):
+                line.connection.close()
+                line.busy.release()
 
-    def _mine(self) -> sqlite3.Connection:
+    def _mine(self) -> _Line:
         """Give this thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._connect()
+        line: _Line | None = getattr(self._local, "line", None)
+        if line is None:
+            line = _Line(self._connect())
             with self._lock:
-                self._all.append(connection)
-        return connection
+                if self._closed:
+                    line.connection.close()
+                    raise sqlite3.ProgrammingError("it was closed")
+                self._all.append(line)
+            self._local.line = line
+        return line
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)

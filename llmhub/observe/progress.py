@@ -44,7 +44,11 @@ def line(progress: Progress) -> str:
     """
     p = progress
     rate = p.done / p.elapsed_s if p.elapsed_s > 0 else 0.0
-    facts = [f"{p.done:,}/{p.total:,} rows", f"{p.done / p.total:.0%}".replace("%", " %") if p.total else ""]
+    facts = [f"{p.done:,}/{p.total:,} rows"]
+    if p.finished and p.done < p.total:
+        facts.append(f"{p.total - p.done:,} skipped")
+    elif p.total:
+        facts.append(f"{p.done / p.total:.0%}".replace("%", " %"))
     facts += [f"{p.cached:,} cached" if p.cached else "", f"{p.failed:,} failed" if p.failed else ""]
     facts.append(f"{rate:,.0f} rows/s" if rate >= 1 else f"{rate:.2f} rows/s")
     facts.append(_span(p.elapsed_s) if p.finished else f"{_span((p.total - p.done) / rate)} left" if rate else "")
@@ -68,7 +72,8 @@ class _Line:
         self._width = 0
 
     def __call__(self, progress: Progress) -> None:
-        filled = round(BAR * progress.done / progress.total) if progress.total else BAR
+        unfinished = progress.total and not progress.finished
+        filled = round(BAR * progress.done / progress.total) if unfinished else BAR
         said = f"{'━' * filled}{'╌' * (BAR - filled)}  {line(progress)}"
         over = "\r" if self._stream.isatty() else ""
         if over or progress.finished:

@@ -215,7 +215,7 @@ def run_until(made: llmhub.Hub, simulator: Served, frame: Any, *, answered: int)
 
 
 def python(program: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(program)]
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
