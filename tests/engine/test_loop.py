@@ -198,8 +198,8 @@ def test_an_interrupt_after_a_call_is_pythons_own() -> None:
 
         run_sync(work)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        print("ready")
         try:
+            print("ready")
             signal.pause()
         except KeyboardInterrupt:
             print("interrupted")
