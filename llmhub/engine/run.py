@@ -127,6 +127,7 @@ class _Run:
         self.pending: deque[tuple[Item, float]] = deque()
         self.exhausted = False
         self.refilling = asyncio.Lock()
+        self.filling = False
         self.low = min(job.concurrency * 2, CHUNK)
         self.workers: set[asyncio.Task[None]] = set()
         self.cut: set[asyncio.Task[None]] = set()
@@ -182,7 +183,8 @@ class _Run:
         """Take what lies next, and see that more follows before it runs out."""
         if not self.pending or self.stop.asked:
             return None
-        if len(self.pending) <= self.low and not self.exhausted and not self.refilling.locked():
+        if len(self.pending) <= self.low and not self.exhausted and not self.filling:
+            self.filling = True
             self.group.create_task(self._refill())
         return self.pending.popleft()
 
@@ -197,6 +199,7 @@ class _Run:
     async def _refill(self) -> None:
         """Plan and look up until enough lies before the workers."""
         async with self.refilling:
+            self.filling = False
             while not (self.exhausted or self.stop.asked) and len(self.pending) < self.low:
                 chunk = next(self.job.chunks, None)
                 if chunk is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,7 +15,7 @@ from returns.result import Failure
 
 from llmhub.core.codec import StoredResponse, parts_of
 from llmhub.core.cost import Price
-from llmhub.core.errors import Cancelled, LLMError, kind
+from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, kind
 from llmhub.core.types import ToolCall, text_of
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.run import Ran, Settled, kept_form
@@ -176,8 +176,12 @@ def _failed(errors: Sequence[LLMError | None], answers: Sequence[Settled | None]
     }
 
 
+STATUS: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
+"""Failures that are no fault of anybody's; every other is an ``error``."""
+
+
 def _status(error: LLMError) -> str:
-    return "cancelled" if isinstance(error, Cancelled) else "error"
+    return STATUS.get(type(error), "error")
 
 
 def _priced(
