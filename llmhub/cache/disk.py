@@ -196,7 +196,6 @@ class _File:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA mmap_size = 1073741824")
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
