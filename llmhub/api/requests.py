@@ -163,8 +163,8 @@ async def _one(one: _One, stop: Stop) -> Answer:
         key = request_key(target.provider, target.endpoint, one.call.request)
     except NO_JSON as bad:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
-    call = replace(one.call, on_chunk=one.on_chunk)
-    ran = await one.hub.runtime.run(iter([[(0, key, lambda _: call, "")]]), 1, 1, stop)
+    call = replace(one.call, on_chunk=one.on_chunk, key=key)
+    ran = await one.hub.runtime.run(iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop)
     warn_of(ran)
     answer = ran.answers[0]
     assert answer is not None  # noqa: S101 - a run answers every item

@@ -46,6 +46,9 @@ class Call:
         Asks for a stream, to measure the time to the first token.
     spliced
         How to prepare ``request`` quickly; of no account once a middleware has put another request in its place.
+    key
+        Key of the question as it was asked (`llmhub.core.codec.request_key`), where it is known; whoever puts another
+        target or request in the call's place sets it anew.
     """
 
     target: Target
@@ -53,6 +56,7 @@ class Call:
     on_chunk: Callable[[StreamChunk], None] | None = None
     stream: bool = False
     spliced: Spliced | None = None
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,10 @@ from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.loop import Stop, in_thread
 
-Item: TypeAlias = tuple[int, bytes, Callable[[str], Call], str]
-"""Position of the row, key of the question, how to make its call once that is needed, and the text to make it of."""
+Item: TypeAlias = tuple[int, bytes, Callable[[str, bytes], Call], str]
+"""Position of the row, key of the question, how to make its call once that is needed, and the text to make it of.
+
+The call is made of the text and the key."""
 Settled: TypeAlias = Answer | StoredResponse
 """What answered a row: a call of this run, or what a store had kept."""
 
@@ -168,7 +170,7 @@ class _Run:
     async def _work(self) -> None:
         while (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
-            call = make(text)
+            call = make(text, key)
             queue_s = time.perf_counter() - since
             try:
                 answer = await self.job.send(call)

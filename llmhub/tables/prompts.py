@@ -107,10 +107,10 @@ class Ask:
     prepare: TextPreparer
     stream: bool = False
 
-    def call(self, text: str) -> Call:
-        """Make the call that asks ``text``."""
+    def call(self, text: str, key: bytes | None = None) -> Call:
+        """Make the call that asks ``text``, keyed ``key``."""
         request = self.make(text)
-        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text))
+        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text), key)
 
 
 def ask(target: Target, request: CompletionRequest, *, stream: bool = False) -> Ask:

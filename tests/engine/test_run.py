@@ -27,8 +27,8 @@ Clock = Callable[[], float]
 TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
 
 
-def make(text: str) -> Call:
-    return Call(TARGET, CompletionRequest(model="m", messages=(Message("user", text),)))
+def make(text: str, key: bytes | None = None) -> Call:
+    return Call(TARGET, CompletionRequest(model="m", messages=(Message("user", text),)), key=key)
 
 
 def key(text: str) -> bytes:
@@ -441,6 +441,20 @@ async def test_cancelling_the_awaiting_task_ends_all_and_keeps_what_had_come() -
 
 def response_of_key(store: Store, text: str) -> str:
     return response_of(unpack(store.get_many([key(text)])[key(text)]).unwrap()).text
+
+
+# What a call knows of itself
+
+
+def test_a_call_says_by_which_key_it_is_asked(virtual: Any) -> None:
+    seen: dict[str, bytes | None] = {}
+
+    async def send(call: Call) -> Answer:
+        seen[call.request.messages[-1].text] = call.key
+        return Answer(Failure(ServerError(message="")))
+
+    ran(virtual, Job(size=2, chunks=chunks("ab"), send=send, in_flight=set()))
+    assert seen == {"a": key("a"), "b": key("b")}
 
 
 # Progress
