@@ -20,6 +20,7 @@ from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer
 from llmhub.engine.loop import Stop, run_here, run_sync
+from llmhub.engine.tally import Watch
 from llmhub.hub import Hub
 from llmhub.observe.progress import reporter
 
@@ -211,7 +212,9 @@ async def _table(asked: _Asked, stop: Stop) -> pa.Table:
     at = time.time()
     questions, options = asked.questions, asked.options
     concurrency = options.concurrency or asked.hub.concurrency
-    ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, asked.report)
+    targets = [ask.target for ask in questions.asks]
+    watch = Watch(asked.report, targets, questions.samples) if asked.report else None
+    ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch)
     warn_of(ran)
     table = results.table(questions, ran, uuid.uuid4().hex, at)
     if options.on_error == "raise":

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.run import Progress, Ran
+from llmhub.engine.run import Ran
+from llmhub.engine.tally import Progress
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
 Models: TypeAlias = str | Sequence[str]

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from llmhub.engine.run import Progress
+    from llmhub.engine.tally import Progress
 
 
 def say(text: str) -> None:

@@ -23,6 +23,7 @@ from llmhub.core.codec import StoredResponse, pack, response_of, stored, unpack
 from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.loop import Stop, in_thread
+from llmhub.engine.tally import Now, Tally, Watch
 
 Item: TypeAlias = tuple[int, bytes, Callable[[str, bytes], Call], str]
 """Position of the row, key of the question, how to make its call once that is needed, and the text to make it of.
@@ -46,19 +47,6 @@ REPORT_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a run is. ``done`` counts rows that have their answer: ``cached``, ``failed`` or fresh."""
-
-    total: int
-    done: int
-    cached: int
-    failed: int
-    in_flight: int
-    elapsed_s: float
-    finished: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What a run is to do.
 
@@ -76,8 +64,8 @@ class Job:
         Where answers are looked up and filed.
     concurrency
         Calls under way at once, at most.
-    report
-        Told how far it is, at most ten times a second, on the loop's thread.
+    watch
+        Who is told how far it is, at most ten times a second, on the loop's thread.
     """
 
     size: int
@@ -86,7 +74,7 @@ class Job:
     in_flight: Collection[asyncio.Task[object]]
     store: Store | None = None
     concurrency: int = 64
-    report: Callable[[Progress], None] | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +108,7 @@ class _Run:
         self.job = job
         self.stop = stop
         self.store = job.store
-        self.report = job.report
+        self.watch = watch = job.watch
         self.store_error = self.report_error = ""
         self.answers: list[Settled | None] = [None] * job.size
         self.queued = array("d", bytes(8 * job.size))
@@ -136,13 +124,13 @@ class _Run:
         self.outbox: list[Entry] = []
         self.flusher: asyncio.Task[None] | None = None
         self.drain_until = float("inf")
-        self.done = self.cached = self.failed = 0
+        self.tally = Tally(job.size, watch.targets, watch.samples, time.time()) if watch else None
         self.started = time.perf_counter()
 
     async def go(self) -> Ran:
         loop = asyncio.get_running_loop()
         self.stop.on_ask(partial(_from_anywhere, loop, self._stopped))
-        reporter = asyncio.create_task(self._reporting()) if self.job.report else None
+        reporter = asyncio.create_task(self._reporting()) if self.watch else None
         try:
             async with asyncio.TaskGroup() as self.group:
                 self._hire(1)
@@ -153,7 +141,7 @@ class _Run:
                 reporter.cancel()
             await asyncio.shield(self._flush())
         self._cancel_rest()
-        self._report(finished=True)
+        await self._report(finished=True)
         return Ran(self.answers, self.queued, self.store_error, self.report_error)
 
     # Workers and what lies before them
@@ -208,6 +196,8 @@ class _Run:
                     self.exhausted = True
                     return
                 missing = await self._look_up(self._first_of(chunk))
+                if self.tally is not None:
+                    self.tally.miss([item[0] for item in missing])
                 now = time.perf_counter()
                 self.pending.extend((item, now) for item in missing)
                 while not self.stop.asked and (wanted := min(self._vacant(), len(self.pending))) > 0:
@@ -292,12 +282,8 @@ class _Run:
 
     def _settle(self, position: int, answer: Settled) -> None:
         self.answers[position] = answer
-        self.done += 1
-        if isinstance(answer, StoredResponse):
-            self.cached += 1
-        else:
-            self.cached += answer.cache_hit
-            self.failed += not is_successful(answer.outcome) and not isinstance(answer.outcome.failure(), Cancelled)
+        if self.tally is not None:
+            self.tally.add(position, answer)
         followers = self.followers.pop(position, None)
         if followers:
             shared = _shared(answer)
@@ -337,31 +323,31 @@ class _Run:
 
     # Progress
 
-    def _progress(self, *, finished: bool = False) -> Progress:
-        return Progress(
-            total=self.job.size,
-            done=self.done,
-            cached=self.cached,
-            failed=self.failed,
-            in_flight=len(self.job.in_flight),
+    async def _report(self, *, finished: bool = False) -> None:
+        """Tell whoever wants to know. What goes wrong in that is theirs, and costs no answer."""
+        if self.watch is None or self.tally is None:
+            return
+        try:
+            if new := self.tally.new():
+                self.tally.learn(await in_thread(self.tally.look_up, new))
+            self.watch.report(self.tally.progress(self._now(finished=finished)))
+        except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
+            self.watch = None
+            self.report_error = f"{type(wrong).__name__}: {wrong}"
+
+    def _now(self, *, finished: bool) -> Now:
+        return Now(
             elapsed_s=time.perf_counter() - self.started,
+            in_flight=sum(worker in self.job.in_flight for worker in self.workers),
+            begun=len(self.workers),
+            concurrency=self.job.concurrency,
             finished=finished,
         )
 
-    def _report(self, *, finished: bool = False) -> None:
-        """Tell whoever wants to know. What goes wrong in that is theirs, and costs no answer."""
-        if self.report is None:
-            return
-        try:
-            self.report(self._progress(finished=finished))
-        except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
-            self.report = None
-            self.report_error = f"{type(wrong).__name__}: {wrong}"
-
     async def _reporting(self) -> None:
-        while self.report is not None:
+        while self.watch is not None:
             await asyncio.sleep(REPORT_S)
-            self._report()
+            await self._report()
 
 
 def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

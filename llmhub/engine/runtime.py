@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
-from llmhub.engine.run import Item, Job, Progress, Ran, run
+from llmhub.engine.run import Item, Job, Ran, run
+from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
 
 CLOSE_S: Final = 2.0
@@ -54,7 +55,7 @@ class Runtime:
         size: int,
         concurrency: int,
         stop: Stop,
-        report: Callable[[Progress], None] | None = None,
+        watch: Watch | None = None,
     ) -> Ran:
         """Answer every item (see `llmhub.engine.run.run`)."""
         live = self._alive()
@@ -65,7 +66,7 @@ class Runtime:
             in_flight=live.transport.in_flight,
             store=live.store,
             concurrency=concurrency,
-            report=report,
+            watch=watch,
         )
         return await run(job, stop)
 

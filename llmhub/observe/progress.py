@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
-from llmhub.engine.run import Progress
+from llmhub.engine.tally import Progress
 
 Report = Callable[[Progress], None]
 BAR: Final = 24

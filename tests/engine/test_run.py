@@ -21,7 +21,8 @@ from llmhub.core.errors import Cancelled, ServerError
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.loop import Stop
-from llmhub.engine.run import CHUNK, DRAIN_S, Item, Job, Progress, Ran, as_answer, run
+from llmhub.engine.run import CHUNK, DRAIN_S, Item, Job, Ran, as_answer, run
+from llmhub.engine.tally import Progress, Watch
 
 Clock = Callable[[], float]
 TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
@@ -465,7 +466,7 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
     store = MemoryCache().open()
     store.put_many([Entry(key("a"), stored("kept"))])
     wire = Wire(usual_s=0.12, bad=frozenset("c"))
-    await run(job("abcdeb", wire, concurrency=1, store=store, report=told.append), Stop())
+    await run(job("abcdeb", wire, concurrency=1, store=store, watch=Watch(told.append)), Stop())
     last = told[-1]
     assert (last.total, last.done, last.cached, last.failed, last.in_flight) == (6, 6, 2, 1, 0)
     assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
@@ -476,7 +477,7 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
 
 def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
-    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, report=told.append))
+    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, watch=Watch(told.append)))
     assert 5 <= len(told) <= 15
 
 
@@ -484,7 +485,7 @@ def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:
     def report(progress: Progress) -> None:
         raise DefectError("the widget is gone")
 
-    done = ran(virtual, job("abc", Wire(usual_s=0.3), concurrency=1, report=report))
+    done = ran(virtual, job("abc", Wire(usual_s=0.3), concurrency=1, watch=Watch(report)))
     assert [said(answer) for answer in done.answers] == ["A", "B", "C"]
 
 

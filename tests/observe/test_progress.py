@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.engine.run import Progress
+from llmhub.engine.tally import Progress
 from llmhub.observe.progress import line, reporter
 
 

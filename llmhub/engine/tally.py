@@ -1,0 +1,349 @@
+"""How far a run is: rows, tokens and money by model, how fast it goes, and what holds it back.
+
+Answers are counted as they come, at a fraction of a microsecond for one from the store; everything else is worked
+out when somebody asks, ten times a second at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from returns.pipeline import is_successful
+
+from llmhub.core.codec import StoredResponse
+from llmhub.core.cost import NANO, Price, nano_usd
+from llmhub.core.errors import BudgetExceeded, Cancelled
+from llmhub.core.types import Usage
+from llmhub.engine.call import Answer, Target
+from llmhub.providers.prices import price_served
+
+RECENT_S: Final = 10.0
+"""Rows a second are those of this last stretch."""
+BUSY: Final = 0.9
+"""Share of the permitted calls that are on the wire when nothing but their number holds a run back."""
+CONCURRENCY: Final = "concurrency"
+PACE: Final = "rate limit"
+
+Served: TypeAlias = tuple[str, str, str]
+"""Who answered, as the price table needs it: provider, the model asked for, the model that served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProgress:
+    """How far a run is with one model.
+
+    Parameters
+    ----------
+    model
+        As it was asked for: ``provider/model``.
+    total
+        Rows it is asked, those with a missing value included.
+    done
+        Rows that have their answer; of these ``cached`` took no call of their own, and ``failed`` have an error.
+    given_up
+        Rows without one, since the run was stopped or the budget did not reach for them.
+    input_tokens, output_tokens
+        Of the calls of this run.
+    spent_usd
+        What they cost; ``None`` while or where the price is unknown.
+    forecast_usd
+        What the whole run will have cost, if it goes on like this; ``None`` before the first paid answer.
+    """
+
+    model: str
+    total: int
+    done: int = 0
+    cached: int = 0
+    failed: int = 0
+    given_up: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    spent_usd: Decimal | None = None
+    forecast_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is. ``done`` counts rows that have their answer: ``cached``, ``failed`` or fresh.
+
+    Parameters
+    ----------
+    in_flight
+        Calls on the wire now.
+    rows_s
+        Rows a second, of late; of the whole run once it is ``finished``.
+    left_s
+        Seconds until the end, if it goes on like this; ``None`` while nobody knows.
+    limit
+        What holds the run back: ``concurrency``, or a rate limit; empty where nothing in particular does.
+    models
+        The same for each model, in the order asked.
+    """
+
+    total: int
+    done: int
+    cached: int
+    failed: int
+    in_flight: int
+    elapsed_s: float
+    finished: bool = False
+    rows_s: float = 0.0
+    left_s: float | None = None
+    limit: str = ""
+    models: tuple[ModelProgress, ...] = ()
+
+    @property
+    def given_up(self) -> int:
+        """Rows that will have no answer, since the run was stopped or the budget did not reach for them."""
+        return sum(model.given_up for model in self.models)
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens sent, of all models."""
+        return sum(model.input_tokens for model in self.models)
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens answered, of all models."""
+        return sum(model.output_tokens for model in self.models)
+
+    @property
+    def spent_usd(self) -> Decimal | None:
+        """What was paid so far, where it is known of all models."""
+        return _sum([model.spent_usd for model in self.models])
+
+    @property
+    def forecast_usd(self) -> Decimal | None:
+        """What will have been paid at the end, where that can be said of all models."""
+        return _sum([model.forecast_usd for model in self.models])
+
+
+def _sum(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal(0)) if amounts and len(known) == len(amounts) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told how far a run is, and whom it asks, how often: positions are rows x targets x samples."""
+
+    report: Callable[[Progress], None]
+    targets: Sequence[Target] = ()
+    samples: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a run knows by itself: seconds since it began, calls on the wire, begun, and permitted at most."""
+
+    elapsed_s: float
+    in_flight: int = 0
+    begun: int = 0
+    concurrency: int = 1
+    finished: bool = False
+
+
+def binding(now: Now) -> str:
+    """Say what holds a run back, as far as its own calls show it.
+
+    Examples
+    --------
+    >>> binding(Now(1.0, in_flight=64, begun=64, concurrency=64))
+    'concurrency'
+    >>> binding(Now(1.0, in_flight=3, begun=64, concurrency=64))
+    'rate limit'
+    >>> binding(Now(1.0, in_flight=3, begun=3, concurrency=64))
+    ''
+    """
+    if now.begun and now.in_flight < now.begun / 2:
+        return PACE
+    return CONCURRENCY if now.in_flight >= BUSY * now.concurrency else ""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What was counted of one model. ``missing`` were not in the store; ``unknown`` cost nobody knows how much."""
+
+    missing: int = 0
+    cached: int = 0
+    failed: int = 0
+    paid: int = 0
+    given_up: int = 0
+    unknown: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    priced: int = 0
+    nanos: int = 0
+    unpriced: dict[Served, list[Usage]] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> int:
+        return self.paid + self.failed
+
+    def calls(self, total: int) -> float:
+        """Guess how many rows will have taken a call of their own in the end: the store may know of others too."""
+        looked = max(self.missing, self.fresh) + self.cached
+        missing = max(self.missing, self.fresh)
+        return missing + (max(0, total - looked) * missing / looked if looked else 0.0)
+
+
+class Tally:
+    """Counts the answers of one run. Everything but `look_up` happens on the loop's thread.
+
+    Parameters
+    ----------
+    size
+        Positions of the run: rows x targets x samples, in that order.
+    targets
+        Who is asked; none counts as one without a name or a price.
+    at
+        Time for which prices are taken (epoch seconds).
+    """
+
+    def __init__(self, size: int, targets: Sequence[Target] = (), samples: int = 1, at: float = 0.0) -> None:
+        self._size = size
+        self._targets = targets
+        self._samples = samples
+        self._at = datetime.fromtimestamp(at, UTC)
+        self._lanes = [_Lane() for _ in range(max(1, len(targets)))]
+        self._hits: list[int] = []
+        self._prices: dict[Served, Price | None] = {}
+        self._recent: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+
+    def add(self, position: int, answer: Answer | StoredResponse) -> None:
+        """Count an answer."""
+        if isinstance(answer, StoredResponse):
+            self._hits.append(position)
+            return
+        which = self._lane(position)
+        lane = self._lanes[which]
+        if answer.cache_hit:
+            lane.cached += 1
+        elif is_successful(answer.outcome):
+            lane.paid += 1
+            response = answer.outcome.unwrap()
+            self._pay(which, response.served_model, response.usage)
+        elif isinstance(answer.outcome.failure(), (Cancelled, BudgetExceeded)):
+            lane.given_up += 1
+        else:
+            lane.failed += 1
+
+    def miss(self, positions: Sequence[int]) -> None:
+        """Count positions that the store could not answer: they will be asked."""
+        for which, many in self._by_lane(positions):
+            self._lanes[which].missing += many
+
+    def new(self) -> Sequence[Served]:
+        """Name those whose prices are still to be looked up."""
+        return [served for lane in self._lanes for served in lane.unpriced]
+
+    def look_up(self, served: Sequence[Served]) -> Mapping[Served, Price | None]:
+        """Look prices up. The first time this takes half a second: do it beside the loop."""
+        return {one: price_served(*one, self._at) for one in served}
+
+    def learn(self, prices: Mapping[Served, Price | None]) -> None:
+        """Take note of prices."""
+        self._prices.update(prices)
+        for lane in self._lanes:
+            for served in [one for one in lane.unpriced if one in self._prices]:
+                for usage in lane.unpriced.pop(served):
+                    _charge(lane, usage, self._prices[served])
+
+    def progress(self, now: Now) -> Progress:
+        """Say how far the run is."""
+        for which, many in self._by_lane(self._hits):
+            self._lanes[which].cached += many
+        self._hits.clear()
+        models = tuple(map(self._model, range(len(self._lanes)), self._lanes))
+        done = sum(model.done for model in models)
+        rows_s, fresh_s = self._paces(now, done)
+        return Progress(
+            total=self._size,
+            done=done,
+            cached=sum(model.cached for model in models),
+            failed=sum(model.failed for model in models),
+            in_flight=now.in_flight,
+            elapsed_s=now.elapsed_s,
+            finished=now.finished,
+            rows_s=rows_s,
+            left_s=None if now.finished else self._left(done, rows_s, fresh_s),
+            limit="" if now.finished else binding(now),
+            models=models,
+        )
+
+    def _lane(self, position: int) -> int:
+        return position // self._samples % len(self._lanes)
+
+    def _by_lane(self, positions: Sequence[int]) -> Iterable[tuple[int, int]]:
+        return [(0, len(positions))] if len(self._lanes) == 1 else Counter(map(self._lane, positions)).items()
+
+    def _pay(self, which: int, served_model: str, usage: Usage) -> None:
+        lane = self._lanes[which]
+        lane.input_tokens += usage.input_tokens or 0
+        lane.output_tokens += usage.output_tokens or 0
+        if not self._targets:
+            return
+        target = self._targets[which]
+        served = (target.provider.name, target.model, served_model)
+        if served in self._prices:
+            _charge(lane, usage, self._prices[served])
+        else:
+            lane.unpriced.setdefault(served, []).append(usage)
+
+    def _model(self, which: int, lane: _Lane) -> ModelProgress:
+        total = self._size // len(self._lanes)
+        known = bool(self._targets) and not lane.unknown and (lane.priced > 0 or not lane.paid)
+        each = lane.nanos / lane.priced if lane.priced else None
+        ahead = max(0.0, lane.calls(total) - lane.failed - lane.given_up)
+        forecast = 0.0 if not ahead else None if each is None else each * ahead
+        return ModelProgress(
+            model=self._targets[which].name if self._targets else "",
+            total=total,
+            done=lane.cached + lane.fresh,
+            cached=lane.cached,
+            failed=lane.failed,
+            given_up=lane.given_up,
+            input_tokens=lane.input_tokens,
+            output_tokens=lane.output_tokens,
+            spent_usd=_usd(lane.nanos) if known else None,
+            forecast_usd=_usd(max(round(forecast), lane.nanos)) if known and forecast is not None else None,
+        )
+
+    def _paces(self, now: Now, done: int) -> tuple[float, float]:
+        """Give rows a second of late, all and those that took a call."""
+        fresh = sum(lane.fresh for lane in self._lanes)
+        first = (0.0, 0, 0)
+        if not now.finished:
+            self._recent.append((now.elapsed_s, done, fresh))
+            while len(self._recent) > 2 and self._recent[1][0] < now.elapsed_s - RECENT_S:  # noqa: PLR2004 - a stretch has two ends
+                self._recent.popleft()
+            first = self._recent[0]
+        took_s = now.elapsed_s - first[0]
+        return ((done - first[1]) / took_s, (fresh - first[2]) / took_s) if took_s > 0 else (0.0, 0.0)
+
+    def _left(self, done: int, rows_s: float, fresh_s: float) -> float | None:
+        """Guess the seconds that are left: those of the calls to come, or else of the rows."""
+        total = self._size // len(self._lanes)
+        given_up = sum(lane.given_up for lane in self._lanes)
+        calls = sum(lane.calls(total) - lane.fresh - lane.given_up for lane in self._lanes)
+        if calls >= 1 and fresh_s:
+            return calls / fresh_s
+        return max(0, self._size - done - given_up) / rows_s if rows_s else None
+
+
+def _charge(lane: _Lane, usage: Usage, price: Price | None) -> None:
+    nanos = None if price is None else nano_usd(usage, price)
+    if nanos is None:
+        lane.unknown += 1
+    else:
+        lane.nanos += nanos
+        lane.priced += 1
+
+
+def _usd(nanos: int) -> Decimal:
+    return Decimal(nanos).scaleb(-NANO)
