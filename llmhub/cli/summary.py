@@ -75,6 +75,7 @@ def _whole(tallies: Sequence[Tally]) -> Tally:
         worth_usd=sum(each.worth_usd for each in tallies),
         priced=sum(each.priced for each in tallies),
         latency_s=np.sort(np.concatenate([each.latency_s for each in tallies])),
+        ttft_s=np.sort(np.concatenate([each.ttft_s for each in tallies])),
         tokens={kind: sum(each.tokens[kind] for each in tallies) for kind in TOKENS},
         counted=sum(each.counted for each in tallies),
     )

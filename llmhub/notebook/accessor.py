@@ -14,6 +14,7 @@ from llmhub import api
 from llmhub.api import Models, TableOptions
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.hub import Hub
+from llmhub.notebook.drawing import FramePlots
 from llmhub.tables import frames
 from llmhub.tables.plan import Plan
 from llmhub.tables.schema import RESULTS
@@ -31,6 +32,11 @@ class FrameAccessor:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
+
+    @property
+    def plot(self) -> FramePlots:
+        """Plots of a frame of results: ``df.llm.plot.cost_by_model()``, and the others of `llmhub.plots`."""
+        return FramePlots(self._frame)
 
     def complete(
         self,

@@ -7,25 +7,34 @@ which does not outweigh the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from llmhub.notebook.writing import shortened
+from llmhub.notebook.writing import shortened, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 
 PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A")
-DASHES: Final = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+DASHES: Final[tuple[Dash, ...]] = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS: Final = ("o", "s", "^", "D")
 WIDTH_IN: Final = 8.5
 """Width of a figure of our own."""
 TOP_IN: Final = 0.75
 RIGHT_IN: Final = 0.45
 SUBTITLE_PT: Final = (9.0, 8.0, 7.0)
+WIDE: Final = 20.0
+"""From this ratio of largest to smallest on, an axis is logarithmic."""
+DECADES: Final = 2000.0
+"""From this ratio on, a logarithmic axis numbers powers of ten alone; one across already where numbers would touch."""
+LABELLED: Final = 0.55
+LABEL_PT: Final = 30.0
+"""Share of an axis across that numbers may count on, names being put beside it, and how wide they are."""
 
 Colour: TypeAlias = tuple[float, float, float]
+Dash: TypeAlias = "Literal['solid'] | tuple[float, tuple[float, ...]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ class Look:
     """How one model is drawn: by colour, and by dash and marker where there are more models than colours."""
 
     colour: str
-    dash: str | tuple[float, tuple[float, ...]]
+    dash: Dash
     marker: str
 
 
@@ -163,3 +172,22 @@ def width_pt(ax: Axes) -> float:
 def height_pt(ax: Axes) -> float:
     """Measure the axes' height in points."""
     return ax.get_window_extent().height / ax.figure.dpi * 72
+
+
+def scaled(ax: Axes, name: Literal["x", "y"], values: Sequence[float], margin: float = 0.0) -> None:
+    """Scale an axis: logarithmic where values lie far apart, about them where they lie close, else from zero."""
+    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415 - matplotlib is loaded by those who plot
+
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    low, high = min(values), max(values)
+    decades = DECADES if name == "y" else 10 ** (width_pt(ax) * LABELLED / (3 * LABEL_PT))
+    if spread(values) >= WIDE:
+        room = (high / low) ** (margin or 0.02)
+        ax.set(**{f"{name}scale": "log", f"{name}lim": (low / room, high * room)})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread(values) < decades else (1,)))
+        axis.set_minor_locator(NullLocator())
+    elif margin and low < high < 2 * low:
+        ax.set(**{f"{name}lim": (low - (high - low) * 0.6, high + (high - low) * 0.6)})
+    else:
+        ax.set(**{f"{name}lim": (0, high * (1 + (margin or 0.02)) or 1)})
+    axis.set_major_formatter(lambda value, _: f"{value:g}")

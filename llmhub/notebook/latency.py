@@ -1,17 +1,16 @@
-"""How long models take, and what that costs: curves and points."""
+"""How long models take: curves of whole calls and of first tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from llmhub.notebook.canvas import Ink, axes_of, dressed, height_pt, look_of, said, width_pt
-from llmhub.notebook.labels import place_labels
+from llmhub.notebook.canvas import Ink, axes_of, dressed, height_pt, look_of, said, scaled, width_pt
 from llmhub.notebook.tally import Floats, Frame, Tally, tally, want_of
-from llmhub.notebook.writing import plain_usd, seconds, shortened, spread
+from llmhub.notebook.writing import seconds, shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 QUANTILES: Final = (0.50, 0.95, 0.99)
 MOST_POINTS: Final = 2000
 """Points of a drawn curve: more are not seen."""
-WIDE: Final = 20.0
-"""From this ratio of largest to smallest on, an axis is logarithmic."""
-DECADES: Final = 2000.0
-"""From this ratio on, a logarithmic axis numbers powers of ten alone."""
 HEIGHT_IN: Final = 3.6
 """Height of the curves in a figure of our own."""
 KEY_PT: Final = 8.0
@@ -38,6 +33,33 @@ KEY_CHARS: Final = 48
 """Width of a character of the key's face in sizes, and characters of its sign and figures."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A time that calls took: whose it is, and the words around it."""
+
+    of: Callable[[Tally], Floats]
+    title: str
+    subtitle: str
+    axis: str
+    none: str
+
+
+LATENCY: Final = _Measure(
+    of=lambda each: each.latency_s,
+    title="Latency by model",
+    subtitle="calls answered within the time",
+    axis="provider's time for a call (s)",
+    none="No latencies: every answer came from the cache",
+)
+TTFT: Final = _Measure(
+    of=lambda each: each.ttft_s,
+    title="Time to the first token by model",
+    subtitle="streamed calls that had begun to answer within the time",
+    axis="provider's time to the first token (s)",
+    none="No times to a first token: ask with stream=True to measure them",
+)
+
+
 def latency_ecdf(table: pa.Table | Frame, ax: Axes | None = None) -> Axes:
     """Draw which share of each model's calls was answered within which time.
 
@@ -47,63 +69,40 @@ def latency_ecdf(table: pa.Table | Frame, ax: Axes | None = None) -> Axes:
 
     Parameters and errors are those of `cost_by_model`.
     """
-    tallies = tally(table)
-    timed = [(place, each) for place, each in enumerate(tallies) if len(each.latency_s)]
+    return _ecdf(tally(table), ax, LATENCY)
+
+
+def ttft_ecdf(table: pa.Table | Frame, ax: Axes | None = None) -> Axes:
+    """Draw which share of each model's streamed calls had its first token within which time.
+
+    As `latency_ecdf`, of ``ttft_s``: calls that were not streamed have none.
+    """
+    return _ecdf(tally(table), ax, TTFT)
+
+
+def _ecdf(tallies: Sequence[Tally], ax: Axes | None, measure: _Measure) -> Axes:
+    """Draw the curves of one measure, and the key below them."""
+    timed = [(place, each, measure.of(each)) for place, each in enumerate(tallies) if len(measure.of(each))]
     if not timed:
-        return said(ax, "Latency by model", want_of(tallies) or "No latencies: every answer came from the cache")
+        return said(ax, measure.title, want_of(tallies) or measure.none)
     ax, size = _room(ax, len(tallies) + 1)
     handles: list[Artist] = []
-    for place, each in timed:
+    for place, each, times_s in timed:
         look = look_of(place)
-        line = ax.plot(*curve(each.latency_s), color=look.colour, drawstyle="steps-post", label=each.name)
+        line = ax.plot(*curve(times_s), color=look.colour, drawstyle="steps-post", label=each.name)
         line[0].set(linewidth=1.8, linestyle=look.dash)
         handles += line
-        marks = [quantile(each.latency_s, share) for share in QUANTILES]
+        marks = [quantile(times_s, share) for share in QUANTILES]
         ax.plot(marks, QUANTILES, look.marker, color=look.colour, markersize=4.5, label="_quantiles")
-    calls = sum(len(each.latency_s) for _, each in timed)
-    ink = dressed(ax, "Latency by model", f"share of {calls:,} calls answered within the time", grid="x")
+    calls = sum(len(times_s) for *_, times_s in timed)
+    ink = dressed(ax, measure.title, f"share of {calls:,} {measure.subtitle}", grid="x")
     _shares(ax, ink)
-    ax.set_xlabel("provider's time for a call (s)", fontsize=9, color=ink.muted)
-    _scaled(ax, "x", [quantile(each.latency_s, share) for _, each in timed for share in (0.001, 1.0)])
-    order = sorted(range(len(timed)), key=lambda at: quantile(timed[at][1].latency_s, 0.5))
-    silent = [each for each in tallies if not len(each.latency_s)]
-    _key(ax, ink, [timed[at][1] for at in order] + silent, [handles[at] for at in order], size)
-    return ax
-
-
-def cost_against_latency(table: pa.Table | Frame, ax: Axes | None = None) -> Axes:
-    """Draw what a thousand of each model's answers are worth over its median latency, and the front of the best.
-
-    A filled point is on the Pareto front: no other model is both cheaper and faster. Models without a known
-    price or without a call of their own are counted, not drawn.
-
-    Parameters and errors are those of `cost_by_model`.
-    """
-    tallies = tally(table)
-    shown = [(place, each) for place, each in enumerate(tallies) if each.priced and len(each.latency_s)]
-    if not shown:
-        want = want_of(tallies) or "No model has both a known price and a call of its own"
-        return said(ax, "Cost against latency", want)
-    ax = axes_of(ax, 4.2, left_in=0.9)
-    points = [(quantile(each.latency_s, 0.5), each.worth_usd / each.priced * 1000) for _, each in shown]
-    best = [points[at] for at in front(points)]
-    left = len(tallies) - len(shown)
-    missing = f"{left} without a known price or a call of {'its' if left == 1 else 'their'} own; " if left else ""
-    ink = dressed(ax, "Cost against latency", f"{missing}filled: no model is both cheaper and faster")
-    for (place, each), point in zip(shown, points, strict=True):
-        look = look_of(place)
-        face = look.colour if point in best else ink.ground
-        dot = ax.scatter(*point, s=64, marker=look.marker, color=face, zorder=3, label=each.name)
-        dot.set(edgecolor=look.colour, linewidth=1.8)
-    stairs = steps_of(best)
-    line = ax.plot(*zip(*stairs, strict=True), color=ink.muted, linewidth=1.2, zorder=2, label="_front")
-    line[0].set_linestyle((0, (4, 3)))
-    ax.set_xlabel("median time of a call (s)", fontsize=9, color=ink.muted)
-    ax.set_ylabel("US dollars for 1,000 answers", fontsize=9, color=ink.muted)
-    _scaled(ax, "x", [time_s for time_s, _ in points], margin=0.18)
-    _scaled(ax, "y", [cost_usd for _, cost_usd in points], margin=0.18)
-    ax.yaxis.set_major_formatter(lambda value, _: plain_usd(value))
-    place_labels(ax, points, [(each.name, look_of(place)) for place, each in shown], stairs)
+    ax.set_xlabel(measure.axis, fontsize=9, color=ink.muted)
+    scaled(ax, "x", [quantile(times_s, share) for *_, times_s in timed for share in (0.001, 1.0)])
+    order = sorted(range(len(timed)), key=lambda at: quantile(timed[at][2], 0.5))
+    silent = [each for each in tallies if not len(measure.of(each))]
+    listed = [(each, measure.of(each)) for each in [*(timed[at][1] for at in order), *silent]]
+    _key(ax, ink, listed, [handles[at] for at in order], size)
     return ax
 
 
@@ -127,33 +126,6 @@ def curve(latency_s: Floats) -> tuple[Floats, Floats]:
 def quantile(latency_s: Floats, share: float) -> float:
     """Give the smallest of sorted latencies that ``share`` of them do not exceed."""
     return float(latency_s[_rank(len(latency_s), share)])
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Give the positions of the points that no other is below and left of, from left to right.
-
-    Examples
-    --------
-    >>> front([(1, 5), (2, 3), (3, 4), (4, 1)])
-    [0, 1, 3]
-    """
-    best: list[int] = []
-    for at in sorted(range(len(points)), key=lambda at: points[at]):
-        if not best or points[at][1] < points[best[-1]][1]:
-            best.append(at)
-    return best
-
-
-def steps_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Join points by a stair: to the right first, then down.
-
-    Examples
-    --------
-    >>> steps_of([(1, 5), (2, 3)])
-    [(1, 5), (2, 5), (2, 3)]
-    """
-    corners = [corner for (_, y), (x1, y1) in pairwise(points) for corner in ((x1, y), (x1, y1))]
-    return [*points[:1], *corners]
 
 
 def _rank(count: int, share: float) -> int:
@@ -185,31 +157,13 @@ def _shares(ax: Axes, ink: Ink) -> None:
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
 
 
-def _scaled(ax: Axes, name: Literal["x", "y"], values: Sequence[float], margin: float = 0.0) -> None:
-    """Scale an axis: logarithmic where values lie far apart, about them where they lie close, else from zero."""
-    from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415 - matplotlib is loaded by those who plot
-
-    axis = ax.xaxis if name == "x" else ax.yaxis
-    low, high = min(values), max(values)
-    if spread(values) >= WIDE:
-        room = (high / low) ** (margin or 0.02)
-        ax.set(**{f"{name}scale": "log", f"{name}lim": (low / room, high * room)})
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < DECADES else (1,)))
-        axis.set_minor_locator(NullLocator())
-    elif margin and low < high < 2 * low:
-        ax.set(**{f"{name}lim": (low - (high - low) * 0.6, high + (high - low) * 0.6)})
-    else:
-        ax.set(**{f"{name}lim": (0, high * (1 + (margin or 0.02)) or 1)})
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _key(ax: Axes, ink: Ink, tallies: Sequence[Tally], handles: Sequence[Artist], size: float) -> None:
+def _key(ax: Axes, ink: Ink, listed: Sequence[tuple[Tally, Floats]], handles: Sequence[Artist], size: float) -> None:
     """List the models with their percentiles, calls and failures below the curves."""
-    wide = min(max(len(each.name) for each in tallies), max(int(width_pt(ax) / (size * MONO)) - KEY_CHARS, 12))
+    wide = min(max(len(each.name) for each, _ in listed), max(int(width_pt(ax) / (size * MONO)) - KEY_CHARS, 12))
     head = f"{'':{wide}} {'p50':>8} {'p95':>8} {'p99':>8} {'calls':>9} {'failed':>7}"
-    rows = [f"{shortened(each.name, wide):{wide}} {_figures(each)}" for each in tallies]
+    rows = [f"{shortened(each.name, wide):{wide}} {_figures(each, times_s)}" for each, times_s in listed]
     legend = ax.legend(
-        [_blank(), *handles, *[_blank()] * (len(tallies) - len(handles))],
+        [_blank(), *handles, *[_blank()] * (len(listed) - len(handles))],
         [head, *rows],
         loc="upper left",
         bbox_to_anchor=(-20 / width_pt(ax), -37 / height_pt(ax)),
@@ -229,8 +183,8 @@ def _blank() -> Artist:
     return Line2D([], [], linestyle="none")
 
 
-def _figures(each: Tally) -> str:
+def _figures(each: Tally, times_s: Floats) -> str:
     """Write a model's percentiles, calls and failures in columns."""
-    marks = [seconds(quantile(each.latency_s, share)) if len(each.latency_s) else "" for share in QUANTILES]
+    marks = [seconds(quantile(times_s, share)) if len(times_s) else "" for share in QUANTILES]
     failed = f"{each.failed:,}" if each.failed else "-"
-    return " ".join(f"{mark:>8}" for mark in marks) + f" {len(each.latency_s):>9,} {failed:>7}"
+    return " ".join(f"{mark:>8}" for mark in marks) + f" {len(times_s):>9,} {failed:>7}"

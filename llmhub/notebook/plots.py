@@ -1,4 +1,4 @@
-"""Plots of a results table: what models cost, how long they take, and what they use.
+"""Plots of a results table: what models cost, how good and how quick they are, what they use, how a run went.
 
 Each function takes a table of results (an Arrow table or a data frame) and draws on the axes it is given, or
 on those of a new figure; it returns the axes, shows nothing and leaves matplotlib's global state alone. A
@@ -10,14 +10,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmhub.notebook.latency import cost_against_latency, latency_ecdf
+from llmhub.notebook.density import token_histogram
+from llmhub.notebook.latency import latency_ecdf, ttft_ecdf
+from llmhub.notebook.pace import throughput, timeline
 from llmhub.notebook.spend import cost_by_model, tokens_by_model
+from llmhub.notebook.tradeoff import cost_against_latency, cost_against_quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["cost_against_latency", "cost_by_model", "latency_ecdf", "save", "tokens_by_model"]
+__all__ = [
+    "cost_against_latency",
+    "cost_against_quality",
+    "cost_by_model",
+    "latency_ecdf",
+    "save",
+    "throughput",
+    "timeline",
+    "token_histogram",
+    "tokens_by_model",
+    "ttft_ecdf",
+]
 
 
 def save(drawing: Figure | Axes, path: str | Path) -> Path:

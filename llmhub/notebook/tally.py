@@ -29,9 +29,10 @@ COLUMNS: Final = (
     "cost_usd",
     "list_cost_usd",
     "latency_s",
+    "ttft_s",
     "cache_hit",
 )
-"""The columns of the result schema that are looked at."""
+"""The columns of the result schema that are summed up."""
 
 Floats: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 Flags: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
@@ -63,8 +64,8 @@ class Tally:
         How often each kind of error came.
     paid_usd, worth_usd, priced
         Cost of all rows with a known price, without and with what our cache saved, and how many answers these are.
-    latency_s
-        Latencies of the calls that were made and answered, sorted.
+    latency_s, ttft_s
+        Latencies, and times to the first token, of the calls that were made and answered, sorted.
     tokens, counted
         Sums of the token columns over answers, and how many answers have counts.
     """
@@ -79,6 +80,7 @@ class Tally:
     worth_usd: float
     priced: int
     latency_s: Floats
+    ttft_s: Floats
     tokens: Mapping[str, int]
     counted: int
 
@@ -97,8 +99,8 @@ def tally(table: pa.Table | Frame) -> tuple[Tally, ...]:
     >>> tally(RESULTS.empty_table())
     ()
     """
-    columns = _columns(table)
-    places, names = _models(columns["provider"], columns["model"])
+    columns = columns_of(table, COLUMNS)
+    places, names = models_of(columns)
     rows = _rows(columns)
     return tuple(_one(name, rows, places == place) for place, name in enumerate(names))
 
@@ -116,6 +118,7 @@ class _Rows:
     paid: Longs
     worth: Longs
     latency_s: Floats
+    ttft_s: Floats
     tokens: Mapping[str, Longs]
     errors: pa.Array
 
@@ -124,7 +127,7 @@ def _rows(columns: Mapping[str, pa.Array]) -> _Rows:
     """Read the columns; an answer's latency counts where a call was made for it."""
     ok, failed = (_flags(pc.equal(columns["status"].cast(pa.string()), status)) for status in ("ok", "error"))
     reused = _flags(columns["cache_hit"].cast(pa.bool_()))
-    latency_s = columns["latency_s"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    latency_s = floats(columns["latency_s"])
     return _Rows(
         ok=ok,
         failed=failed,
@@ -135,6 +138,7 @@ def _rows(columns: Mapping[str, pa.Array]) -> _Rows:
         paid=to_nanos(columns["cost_usd"]),
         worth=to_nanos(columns["list_cost_usd"]),
         latency_s=latency_s,
+        ttft_s=floats(columns["ttft_s"]),
         tokens={name: _counts(columns[name]) for name in TOKENS},
         errors=columns["error_type"].cast(pa.string()),
     )
@@ -154,20 +158,27 @@ def _one(name: str, rows: _Rows, its: Flags) -> Tally:
         worth_usd=int(rows.worth[its].sum()) / 10**NANO,
         priced=int((its & rows.priced).sum()),
         latency_s=np.sort(rows.latency_s[its & rows.own]),
+        ttft_s=np.sort(rows.ttft_s[its & rows.own & np.isfinite(rows.ttft_s)]),
         tokens={kind: int(count[answers].sum()) for kind, count in rows.tokens.items()},
         counted=int((its & rows.counted).sum()),
     )
 
 
-def _columns(table: pa.Table | Frame) -> Mapping[str, pa.Array]:
-    """Take the columns that are looked at, each in one piece."""
+def columns_of(table: pa.Table | Frame, names: Sequence[str]) -> Mapping[str, pa.Array]:
+    """Take some columns, each in one piece.
+
+    Raises
+    ------
+    ValueError
+        A column is not there.
+    """
     there = table.column_names if isinstance(table, pa.Table) else list(table.columns)
-    missing = [name for name in COLUMNS if name not in there]
+    missing = [name for name in names if name not in there]
     if missing:
         raise ValueError(f"not a table of results: it has no column {', '.join(missing)}")
-    chosen = table.select(list(COLUMNS)) if isinstance(table, pa.Table) else pa.table(table[list(COLUMNS)])
+    chosen = table.select(list(names)) if isinstance(table, pa.Table) else pa.table(table[list(names)])
     whole = chosen.combine_chunks()
-    return {name: _whole(whole.column(name)) for name in COLUMNS}
+    return {name: _whole(whole.column(name)) for name in names}
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -184,9 +195,16 @@ def _counts(column: pa.Array) -> Longs:
     return np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64)
 
 
-def _models(provider: pa.Array, model: pa.Array) -> tuple[Longs, Sequence[str]]:
+def floats(column: pa.Array) -> Floats:
+    """Give numbers as an array, NaN where there is none."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def models_of(columns: Mapping[str, pa.Array]) -> tuple[Longs, Sequence[str]]:
     """Give each row the number of its model, and the models' names, in order of first appearance."""
-    who, what = (pc.fill_null(column.cast(pa.string()), "").dictionary_encode() for column in (provider, model))
+    who, what = (
+        pc.fill_null(columns[name].cast(pa.string()), "").dictionary_encode() for name in ("provider", "model")
+    )
     pairs = who.indices.to_numpy().astype(np.int64) * max(len(what.dictionary), 1) + what.indices.to_numpy()
     found, first, which = np.unique(pairs, return_index=True, return_inverse=True)
     order = np.argsort(first)

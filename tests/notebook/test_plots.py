@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,36 @@ from matplotlib.text import Text
 
 from llmhub.notebook.canvas import PALETTE, look_of, mixed
 from llmhub.notebook.labels import _apart
-from llmhub.notebook.latency import curve, front, quantile
-from llmhub.notebook.plots import cost_against_latency, cost_by_model, latency_ecdf, save, tokens_by_model
+from llmhub.notebook.latency import curve, quantile
+from llmhub.notebook.plots import (
+    cost_against_latency,
+    cost_against_quality,
+    cost_by_model,
+    latency_ecdf,
+    save,
+    throughput,
+    timeline,
+    token_histogram,
+    tokens_by_model,
+    ttft_ecdf,
+)
 from llmhub.notebook.tally import tally
+from llmhub.notebook.tradeoff import front
 from llmhub.tables.money import from_nanos
 from llmhub.tables.schema import RESULTS
 
 Plot = Callable[..., Axes]
-PLOTS = (cost_by_model, latency_ecdf, cost_against_latency, tokens_by_model)
+PLOTS = (
+    cost_by_model,
+    latency_ecdf,
+    cost_against_latency,
+    tokens_by_model,
+    ttft_ecdf,
+    cost_against_quality,
+    throughput,
+    timeline,
+    token_histogram,
+)
 NAMES = (
     "openai/gpt-4o-mini",
     "anthropic/claude-sonnet-4-5-20250929",
@@ -46,10 +69,17 @@ NAMES = (
 )
 
 
+BEGAN = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
 def results(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Make a results table of rows that say only what they are about; costs are in billionths of a dollar."""
-    plain = {"provider": "p", "model": "m", "status": "ok", "cache_hit": False, "latency_s": 1.0,
-             "input_tokens": 10, "output_tokens": 5, "cost_usd": 1_000, "list_cost_usd": 1_000}  # fmt: skip
+    """Make a results table of rows that say only what they are about; costs are in billionths of a dollar.
+
+    There is a column of scores beside those of the schema.
+    """
+    plain = {"provider": "p", "model": "m", "status": "ok", "cache_hit": False, "latency_s": 1.0, "ttft_s": 0.25,
+             "input_tokens": 10, "output_tokens": 5, "cost_usd": 1_000, "list_cost_usd": 1_000, "attempts": 1,
+             "started_at": BEGAN, "total_s": 1.0, "queue_s": 0.0, "rate_wait_s": 0.0, "score": 0.5}  # fmt: skip
     whole = [plain | row for row in rows]
     arrays = []
     for field in RESULTS:
@@ -59,7 +89,8 @@ def results(rows: Sequence[dict[str, Any]]) -> pa.Table:
             arrays.append(from_nanos(nanos, np.array([value is not None for value in values], np.bool_)))
         else:
             arrays.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(arrays, schema=RESULTS)
+    table = pa.Table.from_arrays(arrays, schema=RESULTS)
+    return table.append_column("score", pa.array([row["score"] for row in whole], pa.float64()))
 
 
 def many(models: int, each: int = 30, *, cached: bool = True) -> pa.Table:
@@ -69,11 +100,18 @@ def many(models: int, each: int = 30, *, cached: bool = True) -> pa.Table:
         provider, _, model = name.partition("/")
         for n in range(each):
             nano = int(1e5 * 2**at + draw.integers(0, 1e4))
+            latency_s = float(draw.lognormal(0, 0.4)) * 1.4**at
             rows.append(
                 {
                     "provider": provider,
                     "model": model,
-                    "latency_s": float(draw.lognormal(0, 0.4)) * 1.4**at,
+                    "latency_s": latency_s,
+                    "ttft_s": latency_s / 4,
+                    "started_at": BEGAN + timedelta(seconds=n * 0.3),
+                    "queue_s": 0.125,
+                    "total_s": latency_s + 0.125,
+                    "output_tokens": int(draw.lognormal(4, 0.5)),
+                    "score": float(draw.random() < 0.4 + at / 24),
                     "cache_hit": cached and n % 3 == 0,
                     "cost_usd": 0 if cached and n % 3 == 0 else nano,
                     "list_cost_usd": nano,
@@ -84,7 +122,9 @@ def many(models: int, each: int = 30, *, cached: bool = True) -> pa.Table:
 
 
 def failed(count: int, **more: Any) -> list[dict[str, Any]]:
-    none = dict.fromkeys(("latency_s", "input_tokens", "output_tokens", "cost_usd", "list_cost_usd"))
+    none = dict.fromkeys(
+        ("latency_s", "ttft_s", "input_tokens", "output_tokens", "cost_usd", "list_cost_usd", "started_at", "score")
+    )
     return [{"status": "error", "error_type": "RateLimited", **none, **more}] * count
 
 
@@ -277,6 +317,140 @@ class TestPareto:
             assert (point in best) == (not beaten)
 
 
+class TestQuality:
+    def test_points_are_the_cost_of_a_thousand_and_the_mean_score(self) -> None:
+        rows = [{"score": good, "list_cost_usd": 2_000_000} for good in (1.0, 0.0, 1.0, None)]
+        (dots,) = cost_against_quality(results(rows)).collections
+        assert dots.get_offsets().tolist() == [[2.0, pytest.approx(2 / 3)]]
+
+    def test_the_front_is_cheaper_or_better(self) -> None:
+        models = {"cheap": (1, 0.2), "good": (9, 0.9), "worse": (9, 0.1), "middle": (4, 0.5)}
+        rows = [{"model": name, "list_cost_usd": c * 10**6, "score": q} for name, (c, q) in models.items()]
+        ax = cost_against_quality(results(rows))
+        filled = {
+            str(dots.get_label()).removeprefix("p/"): to_hex(dots.get_facecolor()[0]) == to_hex(dots.get_edgecolor()[0])
+            for dots in ax.collections
+        }
+        assert filled == {"cheap": True, "good": True, "worse": False, "middle": True}
+        (stairs,) = (line for line in ax.lines if line.get_label() == "_front")
+        assert list(zip(stairs.get_xdata(), stairs.get_ydata(), strict=True)) == [
+            (1, 0.2), (4, 0.2), (4, 0.5), (9, 0.5), (9, 0.9),
+        ]  # fmt: skip
+
+    def test_scores_may_be_given_by_model_or_be_truth_values(self) -> None:
+        table = results([{}, {"model": "other"}])
+        ax = cost_against_quality(table, score={"p/m": 7.5})
+        assert ax.collections[0].get_offsets().tolist() == [[0.001, 7.5]]
+        assert any("1 without a known price or a score" in text for text in texts(ax))
+        right = table.append_column("right", pa.array([True, False]))
+        ax = cost_against_quality(right, score="right")
+        assert [dots.get_offsets().tolist()[0][1] for dots in ax.collections] == [1.0, 0.0]
+        with pytest.raises(ValueError, match=r"no column grade$"):
+            cost_against_quality(table, score="grade")
+
+
+class TestFirstToken:
+    def test_a_curve_is_of_calls_that_were_streamed(self) -> None:
+        ax = ttft_ecdf(results([{"ttft_s": 0.2}, {"ttft_s": 0.4}, {"ttft_s": None}]))
+        (line,) = curves(ax).values()
+        assert line.get_xdata().tolist() == [0.2, 0.2, 0.4]
+
+    def test_what_was_not_streamed_has_none(self) -> None:
+        said = texts(ttft_ecdf(results([{"ttft_s": None}])))[-1]
+        assert said == "No times to a first token: ask with stream=True to measure them"
+
+
+class TestHistogram:
+    def test_each_answer_counts_once(self) -> None:
+        rows = [{"output_tokens": n} for n in (10, 10, 10, 40)] + [{"output_tokens": None}]
+        ax = token_histogram(results(rows))
+        (hill,) = ax.patches
+        values, edges, foot = hill.get_data()
+        heights = {edges[at] + 0.5: foot - top for at, top in enumerate(values) if top != foot}
+        assert heights == {10: pytest.approx(0.56), 40: pytest.approx(0.56 / 3)}
+        assert "median 10, p95 40" in texts(ax)
+
+    def test_bins_hold_all_answers_however_far_apart(self) -> None:
+        counts = [1, 3, 8, 60, 700, 20_000]
+        ax = token_histogram(results([{"output_tokens": n} for n in counts]))
+        assert ax.get_xscale() == "log"
+        _, edges, _ = ax.patches[0].get_data()
+        assert edges[0] < 1
+        assert edges[-1] > 20_000
+
+    def test_kinds(self) -> None:
+        assert "median 10, p95 10" in texts(token_histogram(results([{}]), kind="input"))
+        assert texts(token_histogram(results([{}]), kind="reasoning"))[-1] == "No provider counted reasoning tokens"
+        with pytest.raises(ValueError, match="kind='inputs' is no kind of tokens; give 'input'"):
+            token_histogram(results([{}]), kind="inputs")  # type: ignore[arg-type]
+
+
+def at_s(seconds: float, **more: Any) -> dict[str, Any]:
+    return {"started_at": BEGAN + timedelta(seconds=seconds), **more}
+
+
+class TestPace:
+    def test_answers_are_counted_when_they_came(self) -> None:
+        rows = [at_s(0), at_s(0), at_s(5.05), at_s(9, cache_hit=True)]
+        ax = throughput(results(rows))
+        (hill,) = ax.patches
+        values, edges, foot = hill.get_data()
+        full = [edges[at] for at, top in enumerate(values) if top != foot]
+        assert full == [pytest.approx(1.0), pytest.approx(6.0)]
+        heights = [foot - top for top in values if top != foot]
+        assert heights == [pytest.approx(0.56), pytest.approx(0.28)]
+        assert any("3 answers in 6.05 s" in text and "1 from the cache, not drawn" in text for text in texts(ax))
+
+    def test_refusals_and_limits_are_marked(self) -> None:
+        refused = {"status": "error", "error_type": "RateLimited", "latency_s": 0.5, "total_s": 0.5}
+        ax = throughput(results([at_s(0), at_s(2, **refused)]), limits_rpm={"p/m": 600})
+        (marks,) = (line for line in ax.lines if line.get_label() == "_refused")
+        assert list(marks.get_xdata()) == [2.5]
+        (limit,) = (line for line in ax.lines if line.get_label() == "_limit")
+        assert limit.get_ydata()[0] == pytest.approx(0.96 - 0.56 * min(1, 10 / 20))
+        assert "1 a second, 1 refused" in texts(ax)
+
+    def test_a_call_is_drawn_stage_by_stage(self) -> None:
+        row = at_s(2, queue_s=0.5, rate_wait_s=1.0, latency_s=1.0, total_s=4.5, attempts=2)
+        ax = timeline(results([row, at_s(3)]))
+        spans = sorted((patch.get_x(), patch.get_width()) for patch in ax.patches if patch.get_y() < 1)
+        assert spans == [(-1.5, 0.5), (-1.0, 1.0), (0.0, 2.0), (2.0, 1.0)]
+        assert ax.get_ylim() == (2, 0)
+        assert any("queue, limit, earlier tries, provider" in text for text in texts(ax))
+
+    def test_of_very_many_calls_some_are_drawn_and_that_is_said(self) -> None:
+        ax = timeline(results([at_s(n / 10) for n in range(1000)]))
+        assert len(ax.patches) == 334
+        assert any("334 of 1,000 calls, evenly chosen" in text for text in texts(ax))
+
+    def test_failures_end_in_a_cross(self) -> None:
+        ax = timeline(results([at_s(0), at_s(1, status="error", error_type="TimedOut")]))
+        (crosses,) = (line for line in ax.lines if line.get_label() == "_failed")
+        assert crosses.get_xydata().tolist() == [[2.0, 1.5]]
+
+    @pytest.mark.parametrize("plot", [throughput, timeline])
+    def test_nothing_but_cache_hits_is_said(self, plot: Plot) -> None:
+        assert texts(plot(results([{"cache_hit": True}] * 3)))[-1] == "No calls: 3 answers came from the cache"
+
+
+class TestAccessor:
+    def test_a_frame_draws_itself(self) -> None:
+        frame = many(2).to_pandas(types_mapper=pd.ArrowDtype)
+        assert texts(frame.llm.plot.cost_by_model()) == texts(cost_by_model(frame))
+        ax = Figure().add_subplot()
+        assert frame.llm.plot.latency_ecdf(ax) is ax
+        assert set(dir(frame.llm.plot)) == {plot.__name__ for plot in PLOTS}
+
+    def test_result_columns_may_have_a_prefix(self) -> None:
+        plain = many(2).to_pandas(types_mapper=pd.ArrowDtype)
+        frame = plain.add_prefix("gpt_").assign(model="mine", status=3)
+        assert texts(frame.llm.plot(prefix="gpt_").cost_by_model()) == texts(cost_by_model(plain))
+
+    def test_another_plot_is_refused_by_name(self) -> None:
+        with pytest.raises(AttributeError, match="no plot 'pie'; there are cost_against_latency"):
+            _ = pd.DataFrame().llm.plot.pie
+
+
 class TestEvery:
     @pytest.mark.parametrize("plot", PLOTS)
     def test_it_draws_where_it_is_told(self, plot: Plot) -> None:
@@ -413,7 +587,7 @@ class TestSave:
 
     def test_a_figure_of_several_plots_is_saved(self, tmp_path: Path) -> None:
         figure = Figure()
-        for plot, ax in zip(PLOTS, figure.subplots(2, 2).flat, strict=True):
+        for plot, ax in zip(PLOTS, figure.subplots(3, 3).flat, strict=True):
             plot(many(3), ax)
         assert save(figure, str(tmp_path / "all.png")).stat().st_size > 10_000
 
