@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from llmhub.engine.limit import Limit
     from llmhub.engine.retry import Retry
     from llmhub.engine.transport import Timeout
+    from llmhub.evals import scorers
+    from llmhub.evals.score import Scorer, scorer
     from llmhub.hub import Hub
     from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
@@ -105,11 +107,14 @@ _HOMES: Final = {
     "engine.limit": ("Limit",),
     "engine.retry": ("Retry",),
     "engine.transport": ("Timeout",),
+    "evals.score": ("Scorer", "scorer"),
     "hub": ("Hub",),
     "notebook.accessor": ("llm",),
     "notebook.magic": ("load_ipython_extension",),
 }
 """Where each public name lives."""
+_MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers"}
+"""Modules that are public by a short name."""
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -128,6 +133,7 @@ __all__ = [
     "ProviderMetadata",
     "RequestBuilder",
     "Retry",
+    "Scorer",
     "StreamChunk",
     "Text",
     "Timeout",
@@ -152,6 +158,8 @@ __all__ = [
     "metadata",
     "plan",
     "plots",
+    "scorer",
+    "scorers",
     "stream",
     "try_complete",
     "using",
@@ -161,8 +169,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load a public name at first use (PEP 562)."""
     home = _HOME.get(name)
-    if name == "plots":
-        value: object = importlib.import_module("llmhub.notebook.plots")
+    if name in _MODULES:
+        value: object = importlib.import_module(f"llmhub.{_MODULES[name]}")
     elif home is not None:
         value = getattr(importlib.import_module(f"llmhub.{home}"), name)
     else:

@@ -17,10 +17,10 @@ from llmhub.cli.summary import count_statuses, failures, summary
 from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint
+from llmhub.drawing.writing import usd as money
 from llmhub.engine.retry import Retry
 from llmhub.hub import Hub
 from llmhub.notebook.plots import cost_by_model, latency_ecdf, save
-from llmhub.notebook.writing import usd as money
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import PEERS, Faults, Latency, Simulator, serving
 from llmhub.tables import files, frames

@@ -14,7 +14,7 @@ from llmhub import config
 from llmhub.cli.checkup import Row, look_at_cache, look_at_providers, look_at_versions
 from llmhub.cli.terminal import complain, say
 from llmhub.core.provider import Endpoint
-from llmhub.notebook.writing import seconds
+from llmhub.drawing.writing import seconds
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import endpoints
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from llmhub.drawing.writing import amount, seconds, shortened, usd
 from llmhub.notebook.latency import quantile
 from llmhub.notebook.tally import TOKENS, Tally, tally
-from llmhub.notebook.writing import amount, seconds, shortened, usd
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.notebook.canvas import axes_of, dressed, height_pt, mixed, shrink, width_pt
+from llmhub.drawing.canvas import axes_of, dressed, height_pt, mixed, shrink, width_pt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

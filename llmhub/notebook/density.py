@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 import numpy as np
 import pyarrow as pa
 
-from llmhub.notebook.canvas import Look, dressed, look_of, said, scaled
+from llmhub.drawing.canvas import Look, dressed, look_of, said, scaled
+from llmhub.drawing.writing import amount, plain_amount
 from llmhub.notebook.latency import quantile
 from llmhub.notebook.ridge import FOOT, Hill, draw_ridge, ridge_axes
 from llmhub.notebook.tally import Floats, Frame, columns_of, counts_of, floats, models_of, tally, want_of
-from llmhub.notebook.writing import amount, plain_amount
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from llmhub.notebook.canvas import Ink, axes_of, dressed, height_pt, look_of, said, scaled, width_pt
+from llmhub.drawing.canvas import Ink, axes_of, dressed, height_pt, look_of, said, scaled, width_pt
+from llmhub.drawing.writing import seconds, shortened
 from llmhub.notebook.tally import Floats, Frame, Tally, tally, want_of
-from llmhub.notebook.writing import seconds, shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.notebook.canvas import Ink, axes_of, dressed, height_pt, look_of, mixed, said, width_pt
+from llmhub.drawing.canvas import Ink, axes_of, dressed, height_pt, look_of, mixed, said, width_pt
+from llmhub.drawing.writing import shortened
 from llmhub.notebook.ridge import FOOT, HILL, Hill, draw_ridge, ridge_axes
 from llmhub.notebook.tally import Flags, Floats, Frame, Longs, columns_of, floats, models_of, tally, want_of
-from llmhub.notebook.writing import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

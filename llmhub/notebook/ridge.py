@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.notebook.canvas import Look, axes_of, height_pt, ink_of, mixed, shrink
+from llmhub.drawing.canvas import Look, axes_of, height_pt, ink_of, mixed, shrink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from llmhub.drawing.canvas import Look, look_of, said
+from llmhub.drawing.writing import amount, plain_amount, plain_usd, usd
 from llmhub.notebook.board import Bar, Line, board
-from llmhub.notebook.canvas import Look, look_of, said
 from llmhub.notebook.tally import Frame, Tally, counts_of, tally, want_of
-from llmhub.notebook.writing import amount, plain_amount, plain_usd, usd
 
 if TYPE_CHECKING:
     import pyarrow as pa

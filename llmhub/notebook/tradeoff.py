@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.notebook.canvas import axes_of, dressed, ink_of, look_of, said, scaled
-from llmhub.notebook.labels import place_labels
+from llmhub.drawing.canvas import axes_of, dressed, ink_of, look_of, said, scaled
+from llmhub.drawing.labels import place_labels
+from llmhub.drawing.writing import plain_usd
 from llmhub.notebook.latency import quantile
 from llmhub.notebook.tally import Frame, Tally, columns_of, floats, models_of, tally, want_of
-from llmhub.notebook.writing import plain_usd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

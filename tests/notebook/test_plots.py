@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from llmhub.notebook.canvas import PALETTE, look_of, mixed
-from llmhub.notebook.labels import _apart
+from llmhub.drawing.canvas import PALETTE, look_of, mixed
+from llmhub.drawing.labels import _apart
 from llmhub.notebook.latency import curve, quantile
 from llmhub.notebook.plots import (
     cost_against_latency,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from llmhub.notebook.canvas import Look, height_pt, ink_of, mixed, narrow, width_pt
-from llmhub.notebook.writing import shortened
+from llmhub.drawing.canvas import Look, height_pt, ink_of, mixed, narrow, width_pt
+from llmhub.drawing.writing import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from llmhub.notebook.writing import shortened, spread
+from llmhub.drawing.writing import shortened, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,164 @@
+"""What an answer says: its last number, its letter, its label, its JSON. Pure, and total over texts."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from llmhub.core.types import JSON
+
+NUMBER: Final = re.compile(
+    r"(?:(?<![\w.,)])(?P<sign>[-\u2212+]))?[$€£¥]?"
+    r"(?P<digits>\d{1,3}(?:[,\u00a0\u202f']\d{3})+(?![\d])|\d+)?(?P<rest>\.\d+)?(?P<power>[eE][-+]?\d{1,3}(?!\d))?"
+)
+"""A number with an optional sign, currency, thousands separators, decimals and power of ten."""
+ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
+MARKUP: Final = str.maketrans("", "", "*_`")
+FENCE: Final = re.compile(r"```[A-Za-z0-9]*\s*\n?(.*?)```", re.DOTALL)
+SAID: Final = re.compile(
+    r"\b(?:answer|choice|option)\b(?:\s+(?:is|was|would\s+be))?\s*[:=]?\s*(?:option\s+)?(?:\(([A-Za-z])\)|([A-Z])\b(?!['\u2019]))",
+    re.IGNORECASE,
+)
+BOXED: Final = re.compile(r"\\boxed\{\s*(?:\\text\{)?\(?([A-Za-z])\)?\}?\s*\}")
+FIRST: Final = re.compile(r"^\s*\(?([A-Za-z])(?:[).:]|\s*$)")
+BRACKETED: Final = re.compile(r"\(([A-Z])\)")
+ALONE: Final = re.compile(r"(?<![\w'\u2019])([B-HJ-Z])(?![\w'\u2019])")
+"""A letter by itself; A and I are words too."""
+
+
+def numbers(text: str) -> list[Decimal]:
+    """Give the numbers of a text in order: thousands separators, currencies and units are seen through.
+
+    Examples
+    --------
+    >>> [str(number) for number in numbers("From $1,234.50 down -3 km to .5, 2e3 in all.")]
+    ['1234.50', '-3', '0.5', '2E+3']
+    """
+    found = []
+    for match in NUMBER.finditer(text):
+        digits, rest = match["digits"], match["rest"]
+        if not digits and not rest:
+            continue
+        plain = re.sub(r"\D", "", digits or "0")
+        sign = "-" if match["sign"] in {"-", "\u2212"} else ""
+        found.append(Decimal(f"{sign}{plain}{rest or ''}{match['power'] or ''}"))
+    return found
+
+
+def last_number(text: str) -> Decimal | None:
+    """Give the last number of a text, which is where an answer ends up.
+
+    Examples
+    --------
+    >>> last_number("3 + 4 = 7 eggs, so she makes $14.")
+    Decimal('14')
+    """
+    found = numbers(text)
+    return found[-1] if found else None
+
+
+def normalised(text: str) -> str:
+    """Take away what does not change what is said: case, punctuation, articles, spacing, forms of letters.
+
+    Examples
+    --------
+    >>> normalised("  The Eiffel-Tower! ")
+    'eiffel tower'
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    kept = "".join(
+        " " if each in string.punctuation or unicodedata.category(each)[0] == "P" else each for each in plain
+    )
+    return " ".join(ARTICLES.sub(" ", kept).split())
+
+
+def letter(text: str, letters: str = "ABCDE") -> str | None:
+    """Give the letter of a multiple choice that an answer settles on, ``None`` where it names none.
+
+    Looked for in turn: the last "answer is X", a boxed letter, a text that begins with "X)" or is nothing else, the
+    last "(X)", and a letter by itself.
+
+    Examples
+    --------
+    >>> letter("Not A. The answer is (C)."), letter("b) because"), letter("I think a lot.")
+    ('C', 'B', None)
+    """
+    plain = text.translate(MARKUP)
+    for pattern in (SAID, BOXED, FIRST, BRACKETED, ALONE):
+        found: list[str] = [next(filter(None, match.groups())) for match in pattern.finditer(plain)]
+        # Without brackets, a small letter after "answer is" is a word: "the answer is a lot".
+        known = [each.upper() for each in found if each.upper() in letters and not _is_word(pattern, each, plain)]
+        if known:
+            return known[-1]
+    return None
+
+
+def _is_word(pattern: re.Pattern[str], each: str, text: str) -> bool:
+    return pattern is SAID and each.islower() and f"({each})" not in text
+
+
+def label(text: str, labels: Sequence[str]) -> str | None:
+    """Give the label an answer settles on: the one it is, else the only one it names, ``None`` otherwise.
+
+    Examples
+    --------
+    >>> label("Positive.", ["positive", "negative"]), label("positive or negative", ["positive", "negative"])
+    ('positive', None)
+    """
+    said = normalised(text)
+    forms = {each: normalised(each) for each in labels}
+    same = [each for each, form in forms.items() if form == said]
+    if same:
+        return same[0]
+    named = [each for each, form in forms.items() if form and re.search(rf"(?<!\w){re.escape(form)}(?!\w)", said)]
+    # Of "very good" and "good", an answer that names the first names the second too.
+    longest = [each for each in named if not any(each != other and forms[each] in forms[other] for other in named)]
+    return longest[0] if len(longest) == 1 else None
+
+
+class NotJSON(Exception):  # noqa: N818 - says what the text is
+    """A text that holds no JSON."""
+
+
+def json_of(text: str) -> JSON:
+    r"""Read the JSON that an answer is, or that stands in its last fence.
+
+    Raises
+    ------
+    NotJSON
+        Says where it goes wrong.
+
+    Examples
+    --------
+    >>> json_of('Here: ```json\n{"a": 1}\n```')
+    {'a': 1}
+    """
+    fenced = FENCE.findall(text)
+    try:
+        found: JSON = msgspec.json.decode(fenced[-1] if fenced else text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as bad:
+        raise NotJSON(str(bad)) from bad
+    return found
+
+
+def json_same(left: JSON, right: JSON) -> bool:
+    """Say whether two JSON values are equal: 1 is 1.0 but not true, and the order of names does not count.
+
+    Examples
+    --------
+    >>> json_same({"a": 1, "b": [True]}, {"b": [True], "a": 1.0}), json_same(1, True)
+    (True, False)
+    """
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(json_same(left[name], right[name]) for name in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(json_same, left, right))
+    return left == right
