@@ -20,6 +20,7 @@ IMPORTS = {
     "google-genai": "google.genai",
     "nest-asyncio": "nest_asyncio",
     "pytest-asyncio": "pytest_asyncio",
+    "rouge-score": "rouge_score",
 }
 """Distributions that are imported under another name."""
 NAMED = {
@@ -74,6 +75,9 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module)
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wanted" and node.args:
+                # How a library of an extra is imported: `llmhub.evals.extras.wanted`.
+                names.update(arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
     return names
 
 

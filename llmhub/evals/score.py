@@ -158,6 +158,21 @@ def attempt(one: Scorer, row: Row, response: str) -> tuple[Score, bool]:
     return score, value is None or isinstance(value, bool) or type(value).__name__ == "bool"
 
 
+SEVERAL: Final = (list, tuple, set, frozenset)
+
+
+def texts_of(value: Any) -> list[str]:
+    """Give a target as texts: one, or several of which one is enough.
+
+    Examples
+    --------
+    >>> texts_of(7), texts_of(["a", "b"])
+    (['7'], ['a', 'b'])
+    """
+    several = value if isinstance(value, SEVERAL) or type(value).__name__ == "ndarray" else (value,)
+    return [str(each) for each in several]
+
+
 _WORDS: Final = pa.dictionary(pa.int32(), pa.string())
 
 SCORES: Final[pa.Schema] = pa.schema(

@@ -9,16 +9,19 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.evals import reading
 from llmhub.evals.extras import wanted
-from llmhub.evals.score import TARGET, Row, Score, Scorer, Verdict
+from llmhub.evals.overlap import bleu, edit_similarity, rouge
+from llmhub.evals.score import TARGET, Row, Score, Scorer, Verdict, texts_of
 
 __all__ = [
+    "bleu",
     "choice",
     "contains",
+    "edit_similarity",
     "exact",
     "json_equal",
     "json_valid",
@@ -26,6 +29,7 @@ __all__ = [
     "normalised",
     "numeric",
     "regex",
+    "rouge",
 ]
 
 
@@ -68,7 +72,7 @@ def contains(target: str = TARGET, *, case: bool = False) -> Scorer:
 
 def _contains(target: str, case: bool, row: Row, response: str) -> Verdict:
     said = response if case else response.casefold()
-    return any((each if case else each.casefold()) in said for each in _texts(row[target]))
+    return any((each if case else each.casefold()) in said for each in texts_of(row[target]))
 
 
 def regex(pattern: str, target: str | None = None) -> Scorer:
@@ -105,7 +109,7 @@ def _found(pattern: re.Pattern[str], text: str) -> str | None:
 
 def _finds(read: Callable[[str], str | None], target: str | None, row: Row, response: str) -> Verdict:
     found = read(response)
-    return found is not None if target is None else found in _texts(row[target])
+    return found is not None if target is None else found in texts_of(row[target])
 
 
 def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1e-9) -> Scorer:
@@ -145,7 +149,7 @@ def _near(target: str, tolerance: Decimal, relative: Decimal, row: Row, response
     said = reading.last_number(response)
     if said is None:
         return Score(0.0, "no number in the answer")
-    wanted_ones = [reading.last_number(each) for each in _texts(row[target])]
+    wanted_ones = [reading.last_number(each) for each in texts_of(row[target])]
     known = [each for each in wanted_ones if each is not None]
     if not known:
         return Score(None, f"no number in the target {row[target]!r:.40}")
@@ -206,7 +210,7 @@ def _labelled(read: Callable[[str], str | None], target: str, row: Row, response
     said = read(response)
     if said is None:
         return Score(0.0, "no one label in the answer")
-    return any(reading.normalised(said) == reading.normalised(each) for each in _texts(row[target]))
+    return any(reading.normalised(said) == reading.normalised(each) for each in texts_of(row[target]))
 
 
 def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
@@ -303,13 +307,4 @@ def _right(name: str, read: Callable[[str], str], target: str) -> Scorer:
 
 def _reads(read: Callable[[str], str], target: str, row: Row, response: str) -> Verdict:
     said = read(response)
-    return any(said == read(each) for each in _texts(row[target]))
-
-
-SEVERAL: Final = (list, tuple, set, frozenset)
-
-
-def _texts(value: Any) -> list[str]:
-    """Give a target as texts: one, or several of which one is enough."""
-    several = value if isinstance(value, SEVERAL) or type(value).__name__ == "ndarray" else (value,)
-    return [str(each) for each in several]
+    return any(said == read(each) for each in texts_of(row[target]))

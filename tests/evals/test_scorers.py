@@ -9,8 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.distance import Levenshtein
+from rouge_score import rouge_scorer
 
 from llmhub.core.errors import InvalidRequestError
 from llmhub.evals import reading, scorers
@@ -29,6 +32,25 @@ READY = [
     scorers.json_valid({"type": "object"}),
     scorers.json_equal(),
 ]
+
+
+NUMBERS = [scorers.rouge(), scorers.bleu(), scorers.edit_similarity()]
+
+
+@pytest.mark.parametrize("one", NUMBERS, ids=lambda one: one.name)
+@given(target=st.text(max_size=40), response=st.text(max_size=40))
+def test_how_much_is_shared_is_a_share(one: Scorer, target: str, response: str) -> None:
+    assert 0 <= (value(one, target, response) or 0) <= 1
+    assert value(one, ["the cat sat on the mat", target], "the cat sat on the mat") == pytest.approx(1)
+
+
+def test_measures_are_those_of_their_libraries() -> None:
+    target, response = "the cat sat on the mat", "the cat lay on a mat"
+    rouge = rouge_scorer.RougeScorer(["rougeL"]).score(target, response)["rougeL"].fmeasure
+    assert value(scorers.rouge(), target, response) == pytest.approx(rouge, abs=1e-14)
+    bleu = sacrebleu.sentence_bleu(response, [target]).score / 100
+    assert value(scorers.bleu(), target, response) == pytest.approx(bleu, abs=1e-14)
+    assert value(scorers.edit_similarity(), target, response) == Levenshtein.normalized_similarity(response, target)
 
 
 def value(one: Scorer, target: Any, response: str) -> float | None:
