@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmhub.api.answers import parse, schema_of
 from llmhub.api.frames import (
     acomplete_table,
     complete_batches,
@@ -33,7 +34,9 @@ __all__ = [
     "current_hub",
     "health_check",
     "metadata",
+    "parse",
     "plan",
+    "schema_of",
     "stream",
     "try_complete",
     "using",

@@ -6,15 +6,20 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar
+
+from returns.pipeline import is_successful
+from returns.result import Result
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.schemas import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
 from llmhub.engine.run import Ran
 from llmhub.engine.tally import Progress
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
 Models: TypeAlias = str | Sequence[str]
+T = TypeVar("T")
 Report: TypeAlias = Callable[[Progress], None]
 
 
@@ -32,7 +37,7 @@ class Options(TypedDict, total=False):
     frequency_penalty: float
     tools: Sequence[Tool]
     tool_choice: str
-    response_schema: Schema
+    response_schema: Schema | Mapping[str, JSON] | type[Any] | None
     reasoning_effort: str
     reasoning_budget: int
     user: str
@@ -82,8 +87,15 @@ def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
     if unknown:
         known = ", ".join(sorted(REQUEST_OPTIONS | RUN_OPTIONS))
         raise InvalidRequestError(InvalidRequest(path=unknown[0], message=f"no such option; there are {known}"))
+    return CompletionRequest(model="", messages=system_of(options), **request_of(options)), run_options
+
+
+def request_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields of a request that options name; what an answer must be, as its schema."""
     given = {name: value for name, value in options.items() if name != "system"}
-    return CompletionRequest(model="", messages=system_of(options), **given), run_options
+    if given.get("response_schema") is not None:
+        given["response_schema"] = found(schema_of(given["response_schema"]))
+    return given
 
 
 def _counted(name: str, value: Any) -> int:
@@ -110,6 +122,13 @@ def warn_of(ran: Ran) -> None:
 def warn_of_store(error: str) -> None:
     """Tell the user that something goes on without the cache."""
     warnings.warn(f"the cache failed and was not used further: {error}", RuntimeWarning, stacklevel=3)
+
+
+def found(result: Result[T, LLMError]) -> T:
+    """Give what is in a result, or raise why there is nothing."""
+    if is_successful(result):
+        return result.unwrap()
+    raise to_exception(result.failure())
 
 
 def expect(wrong: LLMError | None) -> None:

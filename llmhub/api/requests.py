@@ -14,14 +14,14 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result
 
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, system_of, warn_of
+from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, found, request_of, system_of, warn_of
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
-from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError
 from llmhub.core.provider import NO_JSON
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
 from llmhub.core.validity import validate
-from llmhub.engine.call import Answer, Call, Outcome
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.loop import Stop, run_here, run_sync, submit
 from llmhub.engine.run import as_answer
 from llmhub.hub import Hub
@@ -51,7 +51,7 @@ def complete(
     answer = run_sync(partial(_one, _planned(prompt, model, hub, options)))
     if not is_successful(answer.outcome) and isinstance(answer.outcome.failure(), Cancelled):
         raise KeyboardInterrupt
-    return _raised(answer.outcome)
+    return found(answer.outcome)
 
 
 async def acomplete(
@@ -59,7 +59,7 @@ async def acomplete(
 ) -> CompletionResponse:
     """Ask a model and await the answer (see `complete`); cancelling it cancels the call."""
     answer = await run_here(_one(_planned(prompt, model, hub, options), Stop()))
-    return _raised(answer.outcome)
+    return found(answer.outcome)
 
 
 def try_complete(
@@ -147,13 +147,13 @@ def _request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> C
         raise InvalidRequestError(
             InvalidRequest(path=unknown[0], message=f"no such option; there are {', '.join(sorted(REQUEST_OPTIONS))}")
         )
-    given: dict[str, Any] = {name: value for name, value in options.items() if name != "system"}
     if isinstance(prompt, CompletionRequest):
         named: dict[str, Any] = {} if model is None else {"model": model}
+        given = request_of({"response_schema": prompt.response_schema, **options})
         changed = replace(prompt, **given, **named)
         return replace(changed, messages=(*system_of(options), *changed.messages)) if "system" in options else changed
     turns = (prompt,) if isinstance(prompt, Message) else messages_of(prompt)
-    return CompletionRequest(model=model or "", messages=(*system_of(options), *turns), **given)
+    return CompletionRequest(model=model or "", messages=(*system_of(options), *turns), **request_of(options))
 
 
 async def _one(one: _One, stop: Stop) -> Answer:
@@ -173,13 +173,7 @@ async def _one(one: _One, stop: Stop) -> Answer:
 
 def _rest(answer: Answer) -> Iterator[StreamChunk]:
     """Give what a stream did not: an answer that came from the cache, or the failure."""
-    response = _raised(answer.outcome)
+    response = found(answer.outcome)
     if answer.cache_hit:
         yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
         yield StreamChunk(response=response)
-
-
-def _raised(outcome: Outcome) -> CompletionResponse:
-    if is_successful(outcome):
-        return outcome.unwrap()
-    raise to_exception(outcome.failure())

@@ -16,6 +16,7 @@ from returns.result import Failure
 from llmhub.core.codec import StoredResponse, parts_of
 from llmhub.core.cost import Price
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, kind
+from llmhub.core.schemas import json_in
 from llmhub.core.types import ToolCall, text_of
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.run import Ran, Settled, kept_form
@@ -62,6 +63,7 @@ def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
         **_asked(questions),
         **_timed(rows, ran),
         **_answered(rows.kept),
+        "parsed": _parsed(questions, rows.kept),
         **_failed(rows.failed, answers),
         "request_key": pa.array(questions.keys, pa.binary(32)),
     }
@@ -142,9 +144,21 @@ def _answered(kept: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
         "request_id": pa.array([one.request_id or None if one else None for one in kept], pa.string()),
         "finish_reason": pa.array([one.finish_reason if one else None for one in kept], pa.string()),
         "tool_calls": pa.array([_calls(one) for one in kept], RESULTS.field("tool_calls").type),
-        "parsed": pa.nulls(len(kept), pa.string()),
         **usage,
     }
+
+
+def _parsed(questions: Questions, kept: Sequence[StoredResponse | None]) -> pa.Array:
+    """Give each answer that a schema was asked of as JSON text; null where it is none, or nothing was asked of it."""
+    wanted = [one.request.response_schema is not None for one in questions.asks]
+    if not any(wanted):
+        return pa.nulls(len(kept), pa.string())
+    step = questions.samples
+    texts = [
+        json_in(_text(one)) if one is not None and wanted[position // step % len(wanted)] else None
+        for position, one in enumerate(kept)
+    ]
+    return pa.array(texts, pa.string())
 
 
 NO_COUNTS: Final = (None, None, None, None, None)

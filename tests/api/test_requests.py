@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -30,11 +31,12 @@ from llmhub.core.errors import (
     DisconnectedError,
     InvalidRequest,
     InvalidRequestError,
+    MalformedError,
     RateLimitedError,
     ServerFaultError,
 )
 from llmhub.core.types import CompletionRequest, Message, ToolResult
-from llmhub.sim import Served
+from llmhub.sim import Served, Simulator, serving
 
 MODELS = [
     "openai/gpt-4o-mini",
@@ -298,3 +300,34 @@ def test_errors_of_arguments_are_values_below_the_door() -> None:
     assert isinstance(outcome.failure(), InvalidRequest)
     keyless = llmhub.try_complete("hi", model=MODEL, hub=llmhub.Hub(settings=Settings()))
     assert isinstance(keyless.failure(), AuthFailed)
+
+
+@dataclasses.dataclass
+class Greeting:
+    text: str
+    warmth: int = 0
+
+
+@pytest.mark.parametrize("wanted", [Greeting, llmhub.schema_of(Greeting).schema, llmhub.schema_of(Greeting)], ids=type)
+def test_what_an_answer_must_be_is_said_by_a_type_or_a_schema(wanted: Any) -> None:
+    settings = Simulator(respond=lambda _: '{"text": "hi", "warmth": 3}')
+    with serving(settings) as served, llmhub.Hub(endpoints=served.endpoints(), settings=Settings()) as hub:
+        request = CompletionRequest(model=MODEL, messages=(Message("user", "Say hi"),), response_schema=wanted)
+        for response in (
+            llmhub.complete("Say hi", model=MODEL, hub=hub, response_schema=wanted),
+            llmhub.complete(request, hub=hub),
+        ):
+            assert llmhub.parse(response, Greeting) == Greeting("hi", 3)
+            assert llmhub.parse(response.text, {"type": "object"}) == {"text": "hi", "warmth": 3}
+        table = llmhub.complete_table({"t": ["a", None]}, "{t}", model=MODEL, hub=hub, response_schema=wanted)
+        assert table.column("parsed").to_pylist() == ['{"text":"hi","warmth":3}', None]
+        plain = llmhub.complete_table({"t": ["a"]}, "{t}", model=MODEL, hub=hub)
+        assert plain.column("parsed").to_pylist() == [None]
+
+
+def test_a_schema_that_is_none_is_refused_before_anything_is_sent(hub: llmhub.Hub) -> None:
+    for ask in (llmhub.complete, lambda prompt, **more: llmhub.complete_table({"t": ["a"]}, prompt, **more)):
+        with pytest.raises(InvalidRequestError, match="pydantic model or a dataclass"):
+            ask("Say hi", model=MODEL, hub=hub, response_schema=object)
+    with pytest.raises(MalformedError, match="not a Greeting"):
+        llmhub.parse("hi", Greeting)
