@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from numbers import Integral
 from typing import Any, Final, Self
 
 from llmhub import config
 from llmhub.cache.disk import DiskCache
 from llmhub.cache.store import Cache
+from llmhub.core.budget import Budget, budget_of
 from llmhub.core.errors import AuthFailed, AuthFailedError, InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
@@ -40,6 +42,10 @@ class Hub:
         When to try again.
     middleware
         Functions ``send -> send`` around every call, the first outermost.
+    budget_usd
+        What all calls of this hub may cost together; a call that could exceed it is not sent.
+    allow_unpriced
+        With a budget, let calls pass uncounted whose price is not known, instead of refusing them.
     providers
         Further providers by name.
     concurrency
@@ -65,6 +71,8 @@ class Hub:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
     middleware: tuple[Middleware, ...] = ()
+    budget_usd: float | Decimal | None = None
+    allow_unpriced: bool = False
     providers: Mapping[str, Provider] = field(default_factory=dict)
     concurrency: int = 64
     timeout: Timeout = field(default_factory=Timeout)
@@ -96,6 +104,8 @@ class Hub:
             limits=self.limits,
             retry=self.retry,
             middleware=tuple(self.middleware),
+            budget=None if self.budget_usd is None else budget_of(self.budget_usd),
+            allow_unpriced=self.allow_unpriced,
         )
         object.__setattr__(self, "runtime", Runtime(rules))
 
@@ -147,6 +157,11 @@ class Hub:
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
         """Pickle what was said, not what is open: a process makes connections of its own."""
         return _again, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
+
+    def spending(self) -> Budget | None:
+        """Give what became of the hub's budget so far; ``None`` where it has none."""
+        wallet = self.runtime.wallet
+        return wallet.budget if wallet is not None else None
 
     def usable(self) -> tuple[str, ...]:
         """Name the providers that can be asked."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from returns.pipeline import is_successful
 
+from llmhub.api.budgets import purse_of, shared_wallet, split
 from llmhub.api.hubs import current_hub
 from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of, warn_of_store
 from llmhub.cache.store import StoreError
@@ -50,7 +51,8 @@ def complete_table(
     **options
         Parameters of the answer as in `complete`, and: ``n``, answers a row; ``concurrency``, calls under way at
         once; ``progress``, whether to show it, or a function that is told; ``on_error``, ``"row"`` to say so in the
-        row or ``"raise"`` to raise when all is done; ``stream``, to measure the time to the first token.
+        row or ``"raise"`` to raise when all is done; ``stream``, to measure the time to the first token;
+        ``budget_usd``, what the run may cost: rows that could exceed it are not sent, and say ``budget``.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def complete_series(
                 message="a Series takes one answer a value; use a DataFrame",
             )
         )
-    questions = prompts.of_series(values, prompt, _asks(hub, model, request, stream=run_options.stream))
+    questions = prompts.of_series(values, prompt, _asks(hub, model, request, run_options))
     asked = _Asked(hub, questions, run_options, reporter(run_options.progress))
     return run_sync(partial(_table, asked))
 
@@ -109,6 +111,9 @@ def complete_batches(
     from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     before = 0
+    if (limit := options.get("budget_usd")) is not None:
+        shared: Any = shared_wallet(limit)  # all batches together may spend it
+        options["budget_usd"] = shared
     for batch in batches:
         results = complete_table(batch, prompt, model=model, hub=hub, **options)
         yield from scale.batches_of(scale.shifted(results, before))
@@ -124,7 +129,8 @@ def complete_parallel(
     ----------
     n_jobs
         Processes, as joblib counts them: -1 for one a core. ``joblib.parallel_config(backend=...)`` chooses where they
-        run (loky, dask, ray, spark). ``concurrency`` and ``limits`` are each process's own; a `DiskCache` is shared.
+        run (loky, dask, ray, spark). ``concurrency`` and ``limits`` are each process's own; a `DiskCache` is shared;
+        a budget is parted evenly.
     **options
         See `complete_table`; ``progress`` is not shown, and ``on_error="raise"`` raises for the first slice that fails.
     """
@@ -137,6 +143,7 @@ def complete_parallel(
     # What is wrong with the question is said here, before any process is started.
     _asked(frame, prompt, model, hub, dict(quiet))
     parts = scale.slices(frame, scale.expect_jobs(n_jobs))
+    hub, quiet = split(hub, quiet, len(parts))
     work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
     results = joblib.Parallel(n_jobs=n_jobs)(work)
     placed = (scale.shifted(result, at) for (at, _), result in zip(parts, results, strict=True))
@@ -176,12 +183,12 @@ def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dic
     if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
         said = f"{concurrency} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
         raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
-    asks = _asks(hub, model, request, stream=run_options.stream)
+    asks = _asks(hub, model, request, run_options)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n)
     return _Asked(hub, questions, run_options, reporter(run_options.progress))
 
 
-def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) -> list[Any]:
+def _asks(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
     """Resolve the models, and try the parameters on each before any row is sent."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
@@ -195,14 +202,13 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, *, stream: bool) 
         raise InvalidRequestError(
             InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
         )
-    asks = []
-    for name in names:
-        target = hub.target(name)
+    targets = [hub.target(name) for name in names]
+    purse = purse_of(hub, targets, options.budget_usd, allow_unpriced=options.allow_unpriced)
+    for target in targets:
         probe = asking(replace(request, model=target.model))("?")
-        tried = prepare(target.provider, target.endpoint, probe, time.time(), stream=stream)
+        tried = prepare(target.provider, target.endpoint, probe, time.time(), stream=options.stream)
         expect(None if is_successful(tried) else tried.failure())
-        asks.append(prompts.ask(target, request, stream=stream))
-    return asks
+    return [prompts.ask(target, request, stream=options.stream, purse=purse) for target in targets]
 
 
 async def _table(asked: _Asked, stop: Stop) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from numbers import Integral
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -23,7 +24,14 @@ T = TypeVar("T")
 Report: TypeAlias = Callable[[Progress], None]
 
 
-class Options(TypedDict, total=False):
+class Spending(TypedDict, total=False):
+    """What a call may spend: ``budget_usd``, and ``allow_unpriced`` to let pass what has no known price."""
+
+    budget_usd: float | Decimal
+    allow_unpriced: bool
+
+
+class Options(Spending, total=False):
     """Parameters of an answer, as in `CompletionRequest`, and the ``system`` turn before it."""
 
     system: str
@@ -64,9 +72,12 @@ class RunOptions:
     progress: bool | Report | None = None
     on_error: Literal["row", "raise"] = "row"
     stream: bool = False
+    budget_usd: float | Decimal | None = None
+    allow_unpriced: bool = False
 
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
+SPENDING_OPTIONS: Final = frozenset(Spending.__annotations__)
 REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
 
 

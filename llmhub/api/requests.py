@@ -8,13 +8,24 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Result
 
+from llmhub.api.budgets import purse_of
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import REQUEST_OPTIONS, Options, Prompt, expect, found, request_of, system_of, warn_of
+from llmhub.api.options import (
+    REQUEST_OPTIONS,
+    SPENDING_OPTIONS,
+    Options,
+    Prompt,
+    expect,
+    found,
+    request_of,
+    system_of,
+    warn_of,
+)
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
 from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError
@@ -41,7 +52,8 @@ def complete(
     hub
         Who can be asked; the default hub unless given.
     **options
-        Parameters of the answer: ``temperature``, ``max_tokens``, ``system``, ...
+        Parameters of the answer: ``temperature``, ``max_tokens``, ``system``, ...; and ``budget_usd``, what the call
+        may cost: one that could exceed it is not sent.
 
     Raises
     ------
@@ -131,21 +143,28 @@ class _One:
 
 def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Options) -> _One:
     """Check everything that can be known before sending."""
-    request = _request(prompt, model, options)
+    spending = {name: value for name, value in options.items() if name in SPENDING_OPTIONS}
+    request = _request(prompt, model, {name: value for name, value in options.items() if name not in spending})
     hub = hub or current_hub()
     if not request.model:
         raise InvalidRequestError(InvalidRequest(path="model", message="no model; give model='provider/model'"))
     target = hub.target(request.model)
     request = replace(request, model=target.model)
     expect(validate(request))
-    return _One(hub, Call(target, request))
+    limit: Any = spending.get("budget_usd")
+    purse = purse_of(hub, [target], limit, allow_unpriced=bool(spending.get("allow_unpriced")))
+    return _One(hub, Call(target, request, purse=purse))
+
+
+KNOWN_OPTIONS: Final = REQUEST_OPTIONS | SPENDING_OPTIONS
+"""What a call over one request takes."""
 
 
 def _request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> CompletionRequest:
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
         raise InvalidRequestError(
-            InvalidRequest(path=unknown[0], message=f"no such option; there are {', '.join(sorted(REQUEST_OPTIONS))}")
+            InvalidRequest(path=unknown[0], message=f"no such option; there are {', '.join(sorted(KNOWN_OPTIONS))}")
         )
     if isinstance(prompt, CompletionRequest):
         named: dict[str, Any] = {} if model is None else {"model": model}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ SIM: Final = "sim"
 SHAPE: Final = argparse.RawDescriptionHelpFormatter
 ANSWER: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed", "unsupported")
 """Options that shape an answer."""
-RUN: Final = ("n", "concurrency", "stream")
+RUN: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced")
 """Options that shape a run."""
 KINDS: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
 EXAMPLES: Final = {
@@ -163,6 +164,23 @@ def _connection(parser: Parser) -> None:
     way.add_argument("--rpm", type=positive, metavar="N", help="requests a minute, for each model")
     way.add_argument("--tpm", type=positive, metavar="N", help="tokens a minute, for each model")
     way.add_argument("--stream", action="store_true", default=None, help="measure the time to the first token")
+    _budget(way)
+
+
+def _budget(way: argparse._ArgumentGroup) -> None:
+    way.add_argument(
+        "--budget",
+        dest="budget_usd",
+        type=money,
+        metavar="USD",
+        help="what it may cost; rows that could exceed it are not asked",
+    )
+    way.add_argument(
+        "--allow-unpriced",
+        action="store_true",
+        default=None,
+        help="with a budget, ask models of unknown price, too, uncounted",
+    )
 
 
 def _quiet(parser: Parser) -> None:
@@ -185,6 +203,23 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return number
+
+
+def money(text: str) -> Decimal:
+    """Read an amount of US dollars, with or without the sign.
+
+    Examples
+    --------
+    >>> money("$2.50")
+    Decimal('2.50')
+    """
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        amount = Decimal(-1)
+    if not amount.is_finite() or amount < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of dollars; give one such as 2.50")
+    return amount
 
 
 def address(text: str) -> str:

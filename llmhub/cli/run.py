@@ -49,7 +49,7 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
     """Write what landed, unless only all or nothing is wanted; say what is missing, and give the exit code."""
     counts = count_statuses(results)
     failed, cancelled = counts["error"], counts["cancelled"]
-    held = given.on_error == "raise" and bool(failed or cancelled)
+    held = given.on_error == "raise" and bool(failed or cancelled or counts["budget"])
     if not held:
         try:
             files.write(files.beside(source, results, given.prefix), given.output, "OUTPUT")
@@ -66,10 +66,12 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
         complain("run", failures(results))
     if held:
         complain("run", f"no output was written (--on-error raise); {_kept(given)}")
+    if counts["budget"]:
+        complain("run", f"the budget was spent: {counts['budget']:,} of {len(results):,} rows were not asked")
     if cancelled:
         complain("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_kept(given)}")
         return INTERRUPTED
-    return 1 if failed else 0
+    return 1 if failed or counts["budget"] else 0
 
 
 def _kept(given: argparse.Namespace) -> str:

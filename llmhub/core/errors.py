@@ -149,6 +149,9 @@ LLMError: TypeAlias = (
     | Cancelled
 )
 
+UNREACHED: Final = "unreached"
+"""The code of a failure before a connection stood: nothing was asked, and nothing can have been charged."""
+
 TRANSIENT: Final = frozenset({RateLimited, Overloaded, ServerError, TimedOut, Disconnected})
 """Kinds worth another try. A malformed answer is not: it was answered, and perhaps paid for."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from returns.result import Result
 
@@ -12,6 +12,9 @@ from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.splice import TextPreparer
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk
+
+if TYPE_CHECKING:
+    from llmhub.engine.budget import Purse
 
 Outcome: TypeAlias = Result[CompletionResponse, LLMError]
 
@@ -49,6 +52,10 @@ class Call:
     key
         Key of the question as it was asked (`llmhub.core.codec.request_key`), where it is known; whoever puts another
         target or request in the call's place sets it anew.
+    purse
+        The budgets it must fit into; those of the hub where it has none.
+    on_sent
+        Told when it goes out.
     """
 
     target: Target
@@ -57,6 +64,8 @@ class Call:
     stream: bool = False
     spliced: Spliced | None = None
     key: bytes | None = None
+    purse: Purse | None = None
+    on_sent: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from llmhub.cache.store import Cache, Store
+from llmhub.core.budget import Budget
+from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
@@ -33,6 +35,8 @@ class Rules:
     limits: Mapping[str, Limit]
     retry: Retry
     middleware: tuple[Middleware, ...]
+    budget: Budget | None = None
+    allow_unpriced: bool = False
 
 
 class Runtime:
@@ -42,6 +46,8 @@ class Runtime:
         self._rules = rules
         self._lock = threading.Lock()
         self._live: _Live | None = None
+        # A budget outlives what is open: closing a hub gives nobody their money back.
+        self.wallet = Wallet(rules.budget) if rules.budget is not None else None
         _RUNTIMES.add(self)
 
     @property
@@ -93,7 +99,8 @@ class Runtime:
         """Give what is open, or open it."""
         with self._lock:
             if self._live is None or self._live.loop is not background():
-                self._live = _Live(self._rules)
+                wallets = (self.wallet,) if self.wallet is not None else ()
+                self._live = _Live(self._rules, Purse(wallets, self._rules.allow_unpriced))
             return self._live
 
 
@@ -114,12 +121,14 @@ if hasattr(os, "register_at_fork"):
 class _Live:
     """What is open on one loop."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, purse: Purse) -> None:
         self.loop = background()
         self.store = rules.cache.open() if rules.cache is not None else None
         self.transport = Transport(rules.wiring)
         self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.store)
         self._rules = rules
+        self._purse = purse
+        self._prices = Prices(time.time)
         self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
         self._chains: dict[str, Send] = {}
 
@@ -131,12 +140,13 @@ class _Live:
         return made(call)
 
     def _chain(self, target: Target) -> Send:
-        """Order the middleware: the user's see a call once, retries see it next, and each attempt waits its turn."""
+        """Order the middleware: the user's see a call once, and each attempt is reserved for and waits its turn."""
         gates = [self._gates[name] for name in (target.provider.name, target.name) if name in self._gates]
         return chain(
             self.transport.send,
             *self._rules.middleware,
             retried(self._rules.retry, time.monotonic),
+            budgeted(self._purse, self._prices),
             *(limited(gate) for gate in gates),
         )
 

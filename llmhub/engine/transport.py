@@ -21,7 +21,15 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 from yarl import URL
 
-from llmhub.core.errors import Disconnected, InvalidRequest, InvalidRequestError, LLMError, Malformed, TimedOut
+from llmhub.core.errors import (
+    UNREACHED,
+    Disconnected,
+    InvalidRequest,
+    InvalidRequestError,
+    LLMError,
+    Malformed,
+    TimedOut,
+)
 from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, interpret, prepare
 from llmhub.core.stream import Delta, chunk_of
 from llmhub.core.types import CompletionResponse, StreamChunk
@@ -103,6 +111,8 @@ class Transport:
         start = time.perf_counter()
         viewer = _Viewer(call.on_chunk, start)
         task = self._begin(start)
+        if call.on_sent is not None:
+            call.on_sent()
         outcome: Outcome
         try:
             reply = await self._post(target.provider.name, request)
@@ -257,6 +267,7 @@ class Transport:
         bound = self._wiring.timeout
         first: type[LLMError] = InvalidRequest
         again: bool | None = None
+        code = UNREACHED if isinstance(error, NEVER_SENT) else ""
         match error:
             case aiohttp.ServerTimeoutError() | TimeoutError():
                 said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
@@ -276,7 +287,7 @@ class Transport:
             case _:
                 # What aiohttp refuses to send: a line break in a header, say.
                 said = f"endpoint: a header or the address cannot be sent: {said}"
-        return first(provider=provider, message=said, should_retry=again)
+        return first(provider=provider, message=said, code=code, should_retry=again)
 
 
 class _Viewer:
@@ -334,6 +345,8 @@ class TooLargeError(ValueError):
 
 NETWORK: Final = (aiohttp.ClientError, OSError, ValueError)
 """What goes wrong in sending and reading; everything else is a defect."""
+NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, AddressError)
+"""What goes wrong before there is a connection."""
 
 
 def _prepared(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:

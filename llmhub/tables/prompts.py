@@ -12,6 +12,7 @@ from typing import Any, Final
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.splice import Asking, TextKeyer, TextPreparer, asking, text_keyer, text_preparer
 from llmhub.core.types import CompletionRequest
+from llmhub.engine.budget import Purse
 from llmhub.engine.call import Call, Spliced, Target
 from llmhub.engine.run import CHUNK, Item
 from llmhub.tables import frames
@@ -106,14 +107,15 @@ class Ask:
     make: Asking
     prepare: TextPreparer
     stream: bool = False
+    purse: Purse | None = None
 
     def call(self, text: str, key: bytes | None = None) -> Call:
         """Make the call that asks ``text``, keyed ``key``."""
         request = self.make(text)
-        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text), key)
+        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text), key, self.purse)
 
 
-def ask(target: Target, request: CompletionRequest, *, stream: bool = False) -> Ask:
+def ask(target: Target, request: CompletionRequest, *, stream: bool = False, purse: Purse | None = None) -> Ask:
     """Prepare to ask ``target`` many texts; ``request`` holds the parameters and any system turn."""
     own = replace(request, model=target.model)
     make = asking(own)
@@ -125,6 +127,7 @@ def ask(target: Target, request: CompletionRequest, *, stream: bool = False) -> 
         make=make,
         prepare=text_preparer(provider, endpoint, make, stream=stream),
         stream=stream,
+        purse=purse,
     )
 
 

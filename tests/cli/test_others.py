@@ -47,6 +47,16 @@ def test_a_plan_says_what_a_run_would_do_and_sends_nothing(
     assert simulator.counts()["requests"] == 4
 
 
+def test_a_run_stops_at_its_budget_and_says_so(shell: Shell, simulator: Served, rows: Path) -> None:
+    where = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--max-tokens", 10)
+    said = shell("run", rows, "out.csv", *where, "--budget", "$0")
+    assert said.code == 1
+    assert "the budget was spent: 2 of " in said.err
+    assert simulator.counts()["requests"] == 0
+    assert shell("run", rows, "out.csv", *where, "--budget", "1").code == 0
+    assert "'free' is no amount of dollars" in shell("run", rows, "out.csv", *where, "--budget", "free").err
+
+
 def test_a_plan_needs_no_less_than_a_run(shell: Shell, rows: Path) -> None:
     said = shell("plan", rows, "--prompt", "{text}", "--model", MODEL)
     assert said.code == 2

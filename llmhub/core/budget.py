@@ -1,0 +1,136 @@
+"""A budget as a value: what may be spent, what is spent, and what is set aside for calls under way.
+
+Amounts are whole billionths of a dollar, so sums are exact. Law: when no call costs more than was set aside for it,
+``spent`` never exceeds ``limit``, whatever the order in which calls end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from enum import Enum
+from typing import Final
+
+from llmhub.core.cost import NANO
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+NANOS: Final = Decimal(1).scaleb(NANO)
+
+
+class Verdict(Enum):
+    """Whether a call may go now, has to wait until others are reckoned up, or never fits."""
+
+    GO = "go"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent and what became of it, in billionths of a dollar.
+
+    Parameters
+    ----------
+    limit
+        What may be spent in all.
+    spent
+        What calls that ended cost; a call that may have been charged without saying so counts whole.
+    reserved
+        What calls under way may still cost.
+
+    Examples
+    --------
+    >>> Budget(limit=1_000_000_000, spent=250_000_000).left_usd
+    Decimal('0.75')
+    """
+
+    limit: int
+    spent: int = 0
+    reserved: int = 0
+
+    @property
+    def limit_usd(self) -> Decimal:
+        """What may be spent in all, in USD."""
+        return usd(self.limit)
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """What is spent, in USD."""
+        return usd(self.spent)
+
+    @property
+    def reserved_usd(self) -> Decimal:
+        """What is set aside for calls under way, in USD."""
+        return usd(self.reserved)
+
+    @property
+    def left_usd(self) -> Decimal:
+        """What is neither spent nor set aside, in USD."""
+        return usd(self.limit - self.spent - self.reserved)
+
+
+def usd(nanos: int) -> Decimal:
+    """Give billionths of a dollar as dollars.
+
+    Examples
+    --------
+    >>> usd(1_500_000)
+    Decimal('0.0015')
+    """
+    return (Decimal(nanos) / NANOS).normalize() + 0
+
+
+def budget_of(amount: object, path: str = "budget_usd") -> Budget:
+    """Read what may be spent, in USD: a number of any kind, at its face value.
+
+    Raises
+    ------
+    InvalidRequestError
+        It is no amount of money.
+
+    Examples
+    --------
+    >>> budget_of(0.1).limit
+    100000000
+    """
+    try:
+        wanted = Decimal(str(amount)) if not isinstance(amount, bool) else Decimal("NaN")
+    except InvalidOperation:
+        wanted = Decimal("NaN")
+    if not wanted.is_finite() or wanted < 0:
+        raise InvalidRequestError(
+            InvalidRequest(path=path, message=f"{amount!r:.40} is no amount; give US dollars from 0 up, such as 5.0")
+        )
+    return Budget(limit=int((wanted * NANOS).to_integral_value(ROUND_FLOOR)))
+
+
+def judge(budget: Budget, worst: int) -> Verdict:
+    """Say whether a call that costs at most ``worst`` may go.
+
+    Law: what is refused would not fit if nothing were under way; what waits would.
+    """
+    if budget.spent + worst > budget.limit:
+        return Verdict.REFUSE
+    return Verdict.GO if budget.spent + budget.reserved + worst <= budget.limit else Verdict.WAIT
+
+
+def reserve(budget: Budget, worst: int) -> Budget:
+    """Set aside what a call costs at most.
+
+    Examples
+    --------
+    >>> reserve(Budget(limit=10), 4)
+    Budget(limit=10, spent=0, reserved=4)
+    """
+    return replace(budget, reserved=budget.reserved + worst)
+
+
+def reconcile(budget: Budget, worst: int, paid: int) -> Budget:
+    """Give back what was set aside, and count what was paid.
+
+    Examples
+    --------
+    >>> reconcile(Budget(limit=10, reserved=4), 4, 3)
+    Budget(limit=10, spent=3, reserved=0)
+    """
+    return replace(budget, reserved=budget.reserved - worst, spent=budget.spent + paid)
