@@ -16,6 +16,7 @@ from llmhub.core.budget import Budget, budget_of
 from llmhub.core.errors import AuthFailed, AuthFailedError, InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
+from llmhub.engine.decisions import Decision
 from llmhub.engine.limit import Limit
 from llmhub.engine.retry import Retry
 from llmhub.engine.runtime import Rules, Runtime
@@ -162,6 +163,10 @@ class Hub:
         """Give what became of the hub's budget so far; ``None`` where it has none."""
         wallet = self.runtime.wallet
         return wallet.budget if wallet is not None else None
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Give what the engine decided and why, oldest first: waits, retries, limits learned, circuits opened."""
+        return self.runtime.decisions.read()
 
     def usable(self) -> tuple[str, ...]:
         """Name the providers that can be asked."""

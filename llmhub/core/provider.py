@@ -17,7 +17,7 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError, Unsupported, stamped
 from llmhub.core.framing import FEEDS, Frame, Framing, flush
 from llmhub.core.stream import Delta, fold
-from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
+from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
 from llmhub.core.validity import validate
 
 
@@ -121,6 +121,10 @@ Decode: TypeAlias = Callable[[Payload], Result[CompletionResponse, LLMError]]
 DecodeFrame: TypeAlias = Callable[[Frame], Result[tuple[Delta, ...], LLMError]]
 
 
+def _uncounted(_payload: Payload) -> Usage:
+    return NO_USAGE
+
+
 def _not_plain(_body: bytes) -> CompletionResponse | None:
     return None
 
@@ -145,6 +149,8 @@ class Wire:
         What is merged into the payload to ask for a stream.
     decode_plain
         A body to the response where that can be done quickly, else ``None``. Law: what it gives, `decode` gives.
+    usage
+        What a payload says was counted, be the rest of it as it may: an answer that cannot be read is paid for too.
     """
 
     name: str
@@ -155,6 +161,7 @@ class Wire:
     framing: Framing = "sse"
     streaming: Mapping[str, object] = field(default_factory=dict)
     decode_plain: Callable[[bytes], CompletionResponse | None] = _not_plain
+    usage: Callable[[Payload], Usage] = _uncounted
 
 
 def _unlimited(_reply: HttpReply) -> RateLimitInfo:

@@ -181,6 +181,21 @@ def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
     return finish(Partial(parts, reasons, usage, served, request))
 
 
+def counted(deltas: Iterable[Delta]) -> Usage:
+    """Give the tokens that were counted so far, of a stream that may have been cut off.
+
+    Examples
+    --------
+    >>> counted([Counted(Usage(input_tokens=9)), Counted(Usage(output_tokens=1))]).input_tokens
+    9
+    """
+    usage = NO_USAGE
+    for delta in deltas:
+        if isinstance(delta, Counted):
+            usage = _larger(usage, delta.usage)
+    return _sound(usage)
+
+
 def assemble(
     answers: Sequence[tuple[Sequence[Part], FinishReason]],
     *,

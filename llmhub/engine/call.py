@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from returns.result import Result
 
 from llmhub.core.errors import LLMError
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
 from llmhub.core.splice import TextPreparer
-from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk
+from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
 if TYPE_CHECKING:
     from llmhub.engine.budget import Purse
@@ -68,12 +68,20 @@ class Call:
     on_sent: Callable[[], None] | None = None
 
 
+class Spent(NamedTuple):
+    """What an attempt used that failed after it was answered: the provider charged it to ``target``."""
+
+    target: Target
+    usage: Usage
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a call, and how long it took.
 
     ``latency_s`` and ``ttft_s`` are the provider's time in the last attempt; ``rate_wait_s`` and ``total_s``
-    cover all attempts; ``started_at`` (epoch seconds) is when the first was sent, 0 when none was.
+    cover all attempts; ``started_at`` (epoch seconds) is when the first was sent, 0 when none was. ``limits`` is what
+    the last reply said about limits, be it an answer or a refusal; ``spent`` what attempts used that failed.
     """
 
     outcome: Outcome
@@ -85,6 +93,8 @@ class Answer:
     started_at: float = 0.0
     cache_hit: bool = False
     dropped: tuple[str, ...] = ()
+    limits: RateLimitInfo | None = None
+    spent: tuple[Spent, ...] = ()
 
 
 Send: TypeAlias = Callable[[Call], Awaitable[Answer]]

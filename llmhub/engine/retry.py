@@ -107,7 +107,7 @@ def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float]
             if is_successful(answer.outcome):
                 return answer
             start, waited, sent = clock() - (answer.total_s or 0.0), answer.rate_wait_s or 0.0, answer.attempts
-            first = answer
+            first, spent = answer, answer.spent
             for attempt in range(1, policy.attempts):
                 pause = delay(policy, attempt, answer.outcome.failure(), draw())
                 if pause is None or clock() + pause - start > policy.deadline_s:
@@ -116,6 +116,7 @@ def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float]
                 answer = await send(call)
                 waited += answer.rate_wait_s or 0.0
                 sent += answer.attempts
+                spent += answer.spent
                 if is_successful(answer.outcome):
                     break
             if answer is first:
@@ -126,6 +127,7 @@ def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float]
                 rate_wait_s=waited,
                 started_at=first.started_at or answer.started_at,
                 total_s=clock() - start,
+                spent=spent,
             )
 
         return sending

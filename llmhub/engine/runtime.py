@@ -15,6 +15,7 @@ from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
+from llmhub.engine.decisions import Decisions
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
@@ -48,6 +49,8 @@ class Runtime:
         self._live: _Live | None = None
         # A budget outlives what is open: closing a hub gives nobody their money back.
         self.wallet = Wallet(rules.budget) if rules.budget is not None else None
+        # What was decided can still be read when all is closed.
+        self.decisions = Decisions(time.time)
         _RUNTIMES.add(self)
 
     @property

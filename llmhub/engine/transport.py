@@ -30,10 +30,10 @@ from llmhub.core.errors import (
     Malformed,
     TimedOut,
 )
-from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, interpret, prepare
-from llmhub.core.stream import Delta, chunk_of
-from llmhub.core.types import CompletionResponse, StreamChunk
-from llmhub.engine.call import Answer, Call, Outcome
+from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, RateLimitInfo, interpret, parse, prepare
+from llmhub.core.stream import Delta, chunk_of, counted
+from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
+from llmhub.engine.call import Answer, Call, Outcome, Spent, Target
 from llmhub.security.redact import redact
 
 
@@ -117,10 +117,11 @@ class Transport:
         try:
             reply = await self._post(target.provider.name, request)
             if streaming and reply.status == 200:  # noqa: PLR2004 - HTTP OK
+                viewer.reply = HttpReply(200, reply.headers, b"", now)
                 outcome = await self._streamed(call, reply, viewer)
             else:
-                whole = HttpReply(reply.status, reply.headers, await self._body(reply), time.time())
-                outcome = interpret(target.provider, whole)
+                viewer.reply = HttpReply(reply.status, reply.headers, await self._body(reply), time.time())
+                outcome = interpret(target.provider, viewer.reply)
         except asyncio.CancelledError:
             if task not in self._overdue or task.uncancel() > 0:
                 raise
@@ -131,10 +132,12 @@ class Transport:
             self.in_flight.pop(task, None)
             self._overdue.discard(task)
         took = time.perf_counter() - start
+        spent: tuple[Spent, ...] = ()
         if not is_successful(outcome):
             outcome = Failure(
                 _told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and viewer.ttft_s is not None)
             )
+            spent = _spent(target, viewer)
         return Answer(
             outcome=outcome,
             latency_s=took,
@@ -143,6 +146,8 @@ class Transport:
             attempts=1,
             started_at=now,
             dropped=request.dropped,
+            limits=_limits(target, viewer.reply),
+            spent=spent,
         )
 
     def _begin(self, start: float) -> asyncio.Task[object]:
@@ -237,7 +242,7 @@ class Transport:
     async def _streamed(self, call: Call, reply: aiohttp.ClientResponse, viewer: _Viewer) -> Outcome:
         """Read a stream as it comes; leaving early closes the connection."""
         decoder = Decoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
-        deltas: list[Delta] = []
+        deltas = viewer.deltas
         size = 0
         try:
             while chunk := await reply.content.readany():
@@ -291,15 +296,17 @@ class Transport:
 
 
 class _Viewer:
-    """Tells whoever watches a stream what comes, and remembers when the first of it came."""
+    """Tells whoever watches a stream what comes, and remembers what came: the reply, its deltas, when the first did."""
 
-    __slots__ = ("_on_chunk", "_reasoning", "_start", "_text", "ttft_s")
+    __slots__ = ("_on_chunk", "_reasoning", "_start", "_text", "deltas", "reply", "ttft_s")
 
     def __init__(self, on_chunk: Callable[[StreamChunk], None] | None, start: float) -> None:
         self._on_chunk = on_chunk
         self._start = start
         self._text = self._reasoning = 0
         self.ttft_s: float | None = None
+        self.reply: HttpReply | None = None
+        self.deltas: list[Delta] = []
 
     def see(self, deltas: tuple[Delta, ...]) -> None:
         """Take in what just came; what says nothing is not a first word."""
@@ -355,6 +362,29 @@ def _prepared(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LL
     if spliced is not None and spliced.request is call.request:
         return spliced.prepare(spliced.text, now)
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
+
+
+LIMITS: Final = re.compile("rate-?limit|retry", re.IGNORECASE)
+"""In the name of every header that says something about limits."""
+
+
+def _limits(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
+    """Read what a reply says about limits, where it says anything: most successes do not."""
+    if reply is None or (reply.status < 400 and not any(map(LIMITS.search, reply.headers))):  # noqa: PLR2004 - HTTP errors
+        return None
+    return target.provider.limits(reply)
+
+
+def _spent(target: Target, viewer: _Viewer) -> tuple[Spent, ...]:
+    """Say what was counted for an answer that then failed: it is charged all the same."""
+    reply = viewer.reply
+    if reply is None or reply.status != 200:  # noqa: PLR2004 - HTTP OK
+        return ()
+    usage = counted(viewer.deltas)
+    if not viewer.deltas:
+        payload = parse(reply.body)
+        usage = target.provider.wire.usage(payload.unwrap()) if is_successful(payload) else NO_USAGE
+    return (Spent(target, usage),) if usage != NO_USAGE else ()
 
 
 def _told(error: LLMError, *, seen: bool) -> LLMError:

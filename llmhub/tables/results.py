@@ -14,7 +14,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.codec import StoredResponse, parts_of
-from llmhub.core.cost import Price
+from llmhub.core.cost import Price, nano_usd
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, kind
 from llmhub.core.schemas import json_in
 from llmhub.core.types import ToolCall, text_of
@@ -68,6 +68,7 @@ def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
         "request_key": pa.array(questions.keys, pa.binary(32)),
     }
     columns |= _priced(questions, rows.kept, columns, at)
+    columns["cost_usd"] = _with_spent(columns["cost_usd"], rows, at)
     whole = with_run(run_id)
     return pa.table([columns[name].cast(whole.field(name).type) for name in whole.names], schema=whole)
 
@@ -220,6 +221,24 @@ def _priced(
         "cost_usd": pc.if_else(columns["cache_hit"], nothing, worth),
         "price_id": named.take(places),
     }
+
+
+def _with_spent(costs: pa.Array, rows: _Rows, at: float) -> pa.Array:
+    """Add what failed attempts cost, at the price of whoever was asked; a row that only failed cost just that."""
+    spent = [position for position, call in enumerate(rows.calls) if call.spent]
+    if not spent:
+        return costs
+    nanos = to_nanos(costs)
+    known = costs.is_valid().to_numpy(zero_copy_only=False).copy()
+    for position in spent:
+        paid = [
+            nano_usd(one.usage, found) if (found := _price(one.target, "", at)) else None
+            for one in rows.calls[position].spent
+        ]
+        known[position] |= rows.kept[position] is None
+        known[position] &= None not in paid
+        nanos[position] += sum(filter(None, paid))
+    return from_nanos(nanos, known)
 
 
 def _price(target: Target, served: str, at: float) -> Price | None:

@@ -444,6 +444,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    framing="sse",
+    usage=lambda payload: _usage(mapping(payload.get("usage"))),
     streaming={"stream": True},
 )

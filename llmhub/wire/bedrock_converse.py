@@ -5,7 +5,6 @@ key that names it; roles alternate, so tool results are blocks of a user turn an
 joined. What Converse has no place for goes to fields that differ by family of models. Input counts leave out
 what was read from and written to the cache. The class of an error stands in a header; in a stream it is an
 exception instead of an event. Usage comes after the end. A citation follows its text.
-
 A schema's strictness and the name in a tool's result have no place; a budget decides over an effort.
 
 Sources: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html, the service model of
@@ -446,5 +445,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
+    usage=lambda payload: _usage(mapping(payload.get("usage"))),
     framing="aws_eventstream",
 )

@@ -436,4 +436,5 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
+    usage=lambda payload: _usage(mapping(payload.get("usageMetadata"))),
 )

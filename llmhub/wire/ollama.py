@@ -217,6 +217,7 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
+    usage=_usage,
     framing="json_lines",
     streaming={"stream": True},
 )

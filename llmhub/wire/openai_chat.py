@@ -431,6 +431,6 @@ WIRE: Final = Wire(
     decode_frame=decode_frame,
     decode_error=decode_error,
     decode_plain=decode_plain,
-    framing="sse",
+    usage=lambda payload: _usage(_counts(payload)),
     streaming={"stream": True, "stream_options": {"include_usage": True}},
 )

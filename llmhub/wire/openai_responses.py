@@ -5,7 +5,6 @@ result names its call's ``call_id``, not the item's ``id``. System turns stay it
 would tear leading ones from later ones. No reason to finish, only a status and what was left incomplete. Stop
 strings, seeds, penalties, a reasoning budget and several answers have no place. Tools are strict unless told
 otherwise; one that says nothing is told so, as it means on every other wire.
-
 Nothing is stored (``store`` is false, where the API would keep each answer for a month): a request is whole in
 itself, may be asked anywhere, and its answer is filed under all that was asked. So reasoning must travel with the
 conversation: it comes encrypted, is kept as its item in a `Reasoning` part's signature, and goes back verbatim but
@@ -446,5 +445,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
+    usage=lambda payload: _usage(mapping(payload.get("usage"))),
     streaming={"stream": True},
 )

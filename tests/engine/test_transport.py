@@ -530,3 +530,30 @@ async def test_an_address_can_be_asked_for_nothing_in_particular(transport: Open
     assert isinstance(missing.failure(), Disconnected)
     silent = await transport(timeout=Timeout(total_s=0.1)).reach("openai", scripted(["hang"]).url)
     assert isinstance(silent.failure(), TimedOut)
+
+
+# What replies say about limits
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_what_a_reply_says_about_limits_comes_with_its_answer(
+    status: int, transport: Open, scripted: Any, speech: Any
+) -> None:
+    told = {"x-ratelimit-limit-requests": "60", "X-RateLimit-Remaining-Requests": "7", "retry-after": "3"}
+    server = scripted([speech.reply(speech.body(), status=status, headers=told)])
+    answer = await transport().send(call(server.url))
+    assert answer.limits is not None
+    assert (answer.limits.limit_requests, answer.limits.remaining_requests) == (60, 7)
+    assert answer.limits.retry_after_s == (None if status == 200 else 3.0)
+
+
+async def test_a_stream_says_in_its_head_what_it_says_about_limits(transport: Open, scripted: Any, speech: Any) -> None:
+    head = speech.stream().replace(b"\r\n\r\n", b"\r\nx-ratelimit-remaining-tokens: 9\r\n\r\n")
+    answer = await transport().send(call(scripted([head, "close"]).url, stream=True))
+    assert answer.limits is not None
+    assert answer.limits.remaining_tokens == 9
+
+
+async def test_a_reply_that_says_nothing_about_limits_has_none(transport: Open, scripted: Any, speech: Any) -> None:
+    assert (await transport().send(call(scripted([speech.answer()]).url))).limits is None
+    assert (await transport().send(call("http://127.0.0.1:1"))).limits is None
