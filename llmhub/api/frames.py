@@ -13,17 +13,17 @@ from returns.pipeline import is_successful
 
 from llmhub.api.budgets import purse_of, shared_wallet, split
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import Models, Report, RunOptions, TableOptions, expect, parted, warn_of, warn_of_store
+from llmhub.api.options import Models, RunOptions, TableOptions, expect, parted, warn_of, warn_of_store
 from llmhub.cache.store import StoreError
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
 from llmhub.core.provider import prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
-from llmhub.engine.call import Answer
+from llmhub.engine.call import Answer, Target
 from llmhub.engine.loop import Stop, run_here, run_sync
-from llmhub.engine.tally import Watch
+from llmhub.engine.tally import Now, Tally, Watch
 from llmhub.hub import Hub
-from llmhub.observe.progress import reporter
+from llmhub.observe.progress import Shown, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +66,16 @@ def complete_table(
     ConnectorError
         With ``on_error="raise"``, the first row's failure; the exception's ``table`` holds all rows.
     """
-    return run_sync(partial(_table, _asked(frame, prompt, model, hub, dict(options))))
+    asked = _asked(frame, prompt, model, hub, dict(options))
+    return run_sync(partial(_table, asked, asked.shown()))
 
 
 async def acomplete_table(
     frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
 ) -> pa.Table:
     """Ask every row of a frame, awaited (see `complete_table`)."""
-    return await run_here(_table(_asked(frame, prompt, model, hub, dict(options)), Stop()))
+    asked, stop = _asked(frame, prompt, model, hub, dict(options)), Stop()
+    return await run_here(_table(asked, asked.shown(stop), stop))
 
 
 def complete_series(
@@ -92,8 +94,8 @@ def complete_series(
             )
         )
     questions = prompts.of_series(values, prompt, _asks(hub, model, request, run_options))
-    asked = _Asked(hub, questions, run_options, reporter(run_options.progress))
-    return run_sync(partial(_table, asked))
+    asked = _Asked(hub, questions, run_options)
+    return run_sync(partial(_table, asked, asked.shown()))
 
 
 def complete_batches(
@@ -170,7 +172,16 @@ class _Asked:
     hub: Hub
     questions: Questions
     options: RunOptions
-    report: Report | None
+
+    def shown(self, stop: Stop | None = None) -> Shown | None:
+        """Begin to show progress, in the thread that runs the cell."""
+        first = Tally(len(self.questions), self.targets, self.questions.samples).progress(Now(0.0))
+        return shown(self.options.progress, first, stop=stop)
+
+    @property
+    def targets(self) -> list[Target]:
+        """Who is asked."""
+        return [ask.target for ask in self.questions.asks]
 
 
 def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dict[str, Any]) -> _Asked:
@@ -185,7 +196,7 @@ def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dic
         raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
     asks = _asks(hub, model, request, run_options)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n)
-    return _Asked(hub, questions, run_options, reporter(run_options.progress))
+    return _Asked(hub, questions, run_options)
 
 
 def _asks(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
@@ -211,16 +222,19 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, options: RunOptio
     return [prompts.ask(target, request, stream=options.stream, purse=purse) for target in targets]
 
 
-async def _table(asked: _Asked, stop: Stop) -> pa.Table:
+async def _table(asked: _Asked, show: Shown | None, stop: Stop) -> pa.Table:
     """Run the questions and make the table."""
     from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     at = time.time()
     questions, options = asked.questions, asked.options
     concurrency = options.concurrency or asked.hub.concurrency
-    targets = [ask.target for ask in questions.asks]
-    watch = Watch(asked.report, targets, questions.samples) if asked.report else None
-    ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch)
+    watch = Watch(show.report, asked.targets, questions.samples) if show else None
+    try:
+        ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch)
+    finally:
+        if show is not None:
+            show.close()
     warn_of(ran)
     table = results.table(questions, ran, uuid.uuid4().hex, at)
     if options.on_error == "raise":

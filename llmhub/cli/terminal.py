@@ -28,16 +28,15 @@ def complain(command: str, text: str) -> None:
 
 def progress(*, quiet: bool) -> bool | Callable[[Progress], None]:
     """Choose how a run shows how far it is; a terminal that is gone does not end the run."""
-    from llmhub.observe.progress import reporter  # noqa: PLC0415 - loads the engine
+    from llmhub.observe.progress import in_words  # noqa: PLC0415 - loads the engine
 
-    report = None if quiet else reporter(True)
-    if report is None:
+    if quiet:
         return False
-    line = report
+    report = in_words(asked=True).report
 
     def told(now: Progress) -> None:
         with suppress(OSError, ValueError):
-            line(now)
+            report(now)
 
     return told
 

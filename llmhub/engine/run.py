@@ -342,6 +342,7 @@ class _Run:
             begun=len(self.workers),
             concurrency=self.job.concurrency,
             finished=finished,
+            stopping=self.stop.asked,
         )
 
     async def _reporting(self) -> None:

@@ -79,6 +79,8 @@ class Progress:
         Rows a second, of late; of the whole run once it is ``finished``.
     left_s
         Seconds until the end, if it goes on like this; ``None`` while nobody knows.
+    stopping
+        Whether somebody asked it to stop.
     limit
         What holds the run back: ``concurrency``, or a rate limit; empty where nothing in particular does.
     models
@@ -92,6 +94,7 @@ class Progress:
     in_flight: int
     elapsed_s: float
     finished: bool = False
+    stopping: bool = False
     rows_s: float = 0.0
     left_s: float | None = None
     limit: str = ""
@@ -146,6 +149,7 @@ class Now:
     begun: int = 0
     concurrency: int = 1
     finished: bool = False
+    stopping: bool = False
 
 
 def binding(now: Now) -> str:
@@ -270,9 +274,10 @@ class Tally:
             in_flight=now.in_flight,
             elapsed_s=now.elapsed_s,
             finished=now.finished,
+            stopping=now.stopping,
             rows_s=rows_s,
             left_s=None if now.finished else self._left(done, rows_s, fresh_s),
-            limit="" if now.finished else binding(now),
+            limit="" if now.finished or now.stopping else binding(now),
             models=models,
         )
 
