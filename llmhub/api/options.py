@@ -124,15 +124,19 @@ def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:
 def warn_of(ran: Ran) -> None:
     """Tell the user what a run went on without."""
     if ran.store_error:
-        warn_of_store(ran.store_error)
+        warnings.warn(ran.store_error, RuntimeWarning, stacklevel=2)
+    if ran.damaged:
+        many = "1 answer" if ran.damaged == 1 else f"{ran.damaged:,} answers"
+        said = f"{many} in the cache could not be read back and had to be asked again; `llmhub cache verify` tells more"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
     if ran.report_error:
         said = f"the progress function failed and was not called again: {ran.report_error}"
         warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
 def warn_of_store(error: str) -> None:
-    """Tell the user that something goes on without the cache."""
-    warnings.warn(f"the cache failed and was not used further: {error}", RuntimeWarning, stacklevel=3)
+    """Tell the user that a plan was made without the cache."""
+    warnings.warn(f"the cache failed and was not used: {error}", RuntimeWarning, stacklevel=3)
 
 
 def found(result: Result[T, LLMError]) -> T:

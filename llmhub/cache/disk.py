@@ -9,13 +9,24 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from llmhub.cache.store import Entry, Store, StoreError, StoreStats
+from llmhub.cache.store import (
+    ABSENT,
+    KEY_BYTES,
+    Entry,
+    Found,
+    Store,
+    StoreError,
+    StoreStats,
+    counted_since,
+    expect_seconds,
+)
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 
 LAYOUT: Final = 1
@@ -26,6 +37,10 @@ BATCH: Final = 500
 """Keys in one query."""
 CLOSE_S: Final = 2.0
 """How long closing waits for a thread that reads or writes; one that takes longer keeps its connection."""
+TOGETHER: Final = 1024
+"""Keys of a block in one step."""
+PAGES_KIB: Final = 32 << 10
+"""Pages a connection keeps: those of the index of a million answers, nearly."""
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
 
@@ -39,6 +54,13 @@ PRAGMA application_id = {TAGGED};
 PRAGMA user_version = {LAYOUT};
 COMMIT;
 """
+_BLOCK: Final = f"""
+WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?2)
+SELECT CAST(group_concat(value, '') AS BLOB), group_concat(coalesce(length(value), {ABSENT}))
+FROM place LEFT JOIN answers ON key = substr(?1, n * {KEY_BYTES} + 1, {KEY_BYTES}) AND created_at >= ?3
+"""  # noqa: S608 - two numbers
+"""Values of the keys in a blob, joined in the order of the keys, and their lengths."""
+_SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
 
 
@@ -50,6 +72,10 @@ class DiskCache:
     ----------
     path
         The file; its folder is made too.
+    ttl_s
+        How long an answer counts; an older one is a miss, and stays in the file until it is purged.
+    busy_s
+        How long to wait for another process that is writing.
 
     Examples
     --------
@@ -64,6 +90,13 @@ class DiskCache:
     """
 
     path: str | Path
+    ttl_s: float | None = None
+    busy_s: float = BUSY_S
+
+    def __post_init__(self) -> None:
+        """Refuse times that are none."""
+        expect_seconds("ttl_s", self.ttl_s)
+        expect_seconds("busy_s", self.busy_s)
 
     def open(self) -> Store:
         """Open the file.
@@ -76,7 +109,7 @@ class DiskCache:
         path = Path(self.path).expanduser()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = _File(path)
+            file = _File(path, self.ttl_s, self.busy_s)
         except (sqlite3.Error, OSError) as error:
             raise unreadable(path, str(error)) from error
         return Store(
@@ -86,6 +119,8 @@ class DiskCache:
             clear=file.clear,
             stats=file.stats,
             close=file.close,
+            scan=file.scan,
+            get_block=file.get_block,
         )
 
 
@@ -111,8 +146,10 @@ class _Line:
 class _File:
     """One connection a thread, all to one file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ttl_s: float | None, busy_s: float) -> None:
         self._path = path
+        self._ttl_s = ttl_s
+        self._busy_s = busy_s
         self._local = threading.local()
         self._all: list[_Line] = []
         self._closed = False
@@ -132,17 +169,57 @@ class _File:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
-    def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
         found: dict[bytes, bytes] = {}
+        since = counted_since(since, self._ttl_s)
         with self._guarded() as connection:
             for start in range(0, len(keys), BATCH):
                 some = keys[start : start + BATCH]
                 marks = ",".join("?" * len(some))
-                query = f"SELECT key, value FROM answers WHERE key IN ({marks})"  # noqa: S608 - only question marks
-                found.update(connection.execute(query, some))
-        self._hits += len(found)
-        self._misses += len(keys) - len(found)
+                query = f"SELECT key, value FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - only question marks
+                found.update(connection.execute(query, (*some, since)))
+        self._count(len(found), len(keys) - len(found))
         return found
+
+    def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
+        """Look up a block in a few steps of SQLite, during which other threads of Python go on."""
+        since = counted_since(since, self._ttl_s)
+        values: list[bytes] = []
+        sizes = array("q")
+        with self._guarded() as connection:
+            waiting = [keys[at : at + TOGETHER * KEY_BYTES] for at in range(0, len(keys), TOGETHER * KEY_BYTES)][::-1]
+            while waiting:
+                some = waiting.pop()
+                try:
+                    joined, lengths = connection.execute(_BLOCK, (some, len(some) // KEY_BYTES, since)).fetchone()
+                except (sqlite3.DataError, MemoryError):
+                    # Too long for one value: half at a time.
+                    half = len(some) // KEY_BYTES // 2 * KEY_BYTES
+                    if not half:
+                        raise
+                    waiting += [some[half:], some[:half]]
+                    continue
+                values.append(joined or b"")
+                sizes.extend(map(int, lengths.split(",")))
+        hits = len(sizes) - sizes.count(ABSENT)
+        self._count(hits, len(sizes) - hits)
+        return Found(b"".join(values), sizes)
+
+    def scan(self) -> Iterator[Entry]:
+        last = 0
+        while True:
+            # A few at a time, so that whoever looks on may write meanwhile.
+            with self._guarded() as connection:
+                some = connection.execute(_SCAN, (last, BATCH)).fetchall()
+            if not some:
+                return
+            yield from (Entry(*row[1:]) for row in some)
+            last = some[-1][0]
+
+    def _count(self, hits: int, misses: int) -> None:
+        with self._lock:
+            self._hits += hits
+            self._misses += misses
 
     def put_many(self, entries: Iterable[Entry]) -> None:
         now = time.time()
@@ -194,8 +271,9 @@ class _File:
         return line
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA cache_size = -{PAGES_KIB}")
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmhub.cache.store import Entry, Store, StoreStats
+from llmhub.cache.store import Entry, Store, StoreStats, counted_since, expect_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class MemoryCache:
         Most entries kept.
     max_bytes
         Most bytes of values kept.
+    ttl_s
+        How long an answer counts; an older one is a miss, and leaves.
 
     Examples
     --------
@@ -31,10 +34,15 @@ class MemoryCache:
 
     max_entries: int = 100_000
     max_bytes: int = 1 << 30
+    ttl_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that are none."""
+        expect_seconds("ttl_s", self.ttl_s)
 
     def open(self) -> Store:
         """Open an empty store."""
-        shelf = _Shelf(self.max_entries, self.max_bytes)
+        shelf = _Shelf(self.max_entries, self.max_bytes, self.ttl_s)
         return Store(
             get_many=shelf.get_many,
             put_many=shelf.put_many,
@@ -42,37 +50,53 @@ class MemoryCache:
             clear=shelf.clear,
             stats=shelf.stats,
             close=shelf.clear,
+            scan=shelf.scan,
         )
 
 
 class _Shelf:
     """The entries in order of last use, and their size."""
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, max_entries: int, max_bytes: int, ttl_s: float | None) -> None:
+        self._ttl_s = ttl_s
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._values: OrderedDict[bytes, bytes] = OrderedDict()
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._bytes = self._hits = self._misses = self._evictions = 0
         self._lock = threading.Lock()
 
-    def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+        expired = counted_since(0.0, self._ttl_s)
+        found: dict[bytes, bytes] = {}
         with self._lock:
-            found = {key: self._values[key] for key in keys if key in self._values}
-            for key in found:
-                self._values.move_to_end(key)
+            for key in keys:
+                entry = self._entries.get(key)
+                if entry is None:
+                    continue
+                if entry.created_at < expired:
+                    self._drop(key)
+                    self._evictions += 1
+                elif entry.created_at >= since:
+                    found[key] = entry.value
+                    self._entries.move_to_end(key)
             self._hits += len(found)
             self._misses += len(keys) - len(found)
-            return found
+        return found
 
     def put_many(self, entries: Iterable[Entry]) -> None:
+        now = time.time()
         with self._lock:
             for entry in entries:
                 self._drop(entry.key)
-                self._values[entry.key] = entry.value
+                self._entries[entry.key] = entry if entry.created_at else entry._replace(created_at=now)
                 self._bytes += len(entry.value)
-            while self._values and (len(self._values) > self._max_entries or self._bytes > self._max_bytes):
-                self._drop(next(iter(self._values)))
+            while self._entries and (len(self._entries) > self._max_entries or self._bytes > self._max_bytes):
+                self._drop(next(iter(self._entries)))
                 self._evictions += 1
+
+    def scan(self) -> Iterator[Entry]:
+        with self._lock:
+            return iter(tuple(self._entries.values()))
 
     def delete(self, keys: Sequence[bytes]) -> None:
         with self._lock:
@@ -81,13 +105,13 @@ class _Shelf:
 
     def clear(self) -> None:
         with self._lock:
-            self._values.clear()
+            self._entries.clear()
             self._bytes = 0
 
     def stats(self) -> StoreStats:
         with self._lock:
             return StoreStats(
-                entries=len(self._values),
+                entries=len(self._entries),
                 size_bytes=self._bytes,
                 hits=self._hits,
                 misses=self._misses,
@@ -95,6 +119,6 @@ class _Shelf:
             )
 
     def _drop(self, key: bytes) -> None:
-        value = self._values.pop(key, None)
-        if value is not None:
-            self._bytes -= len(value)
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= len(entry.value)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+KEY_BYTES: Final = 32
+"""Length of the keys that are looked up in a block."""
+ABSENT: Final = -1
 
 
 class Entry(NamedTuple):
@@ -14,6 +22,33 @@ class Entry(NamedTuple):
     value: bytes
     model: str = ""
     created_at: float = 0.0
+
+
+class Found(NamedTuple):
+    """What a block of keys has: the values one after another, and their sizes, `ABSENT` where there is none."""
+
+    values: bytes
+    sizes: array[int]
+
+
+class Lookup(Protocol):
+    """Keys to the values that are there; what was filed before ``since`` (epoch seconds) is not."""
+
+    def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+        """Look up."""
+        ...
+
+
+class BlockLookup(Protocol):
+    """Keys of 32 bytes, one after another, to their values (see `Lookup`)."""
+
+    def __call__(self, keys: bytes, since: float = 0.0, /) -> Found:
+        """Look up."""
+        ...
+
+
+def _nothing() -> Iterator[Entry]:
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +80,60 @@ class Store:
         What it holds.
     close
         Frees what it has open; the store is not used after it.
+    scan
+        Gives everything, one by one.
+    get_block
+        Looks up a block of keys, where a store can do that faster than by ``get_many``.
     """
 
-    get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]]
+    get_many: Lookup
     put_many: Callable[[Iterable[Entry]], None]
     delete: Callable[[Sequence[bytes]], None]
     clear: Callable[[], None]
     stats: Callable[[], StoreStats]
     close: Callable[[], None]
+    scan: Callable[[], Iterator[Entry]] = _nothing
+    get_block: BlockLookup | None = None
+
+
+def look_up_block(store: Store, keys: bytes) -> Found:
+    """Look up keys of 32 bytes that lie one after another, whatever the store."""
+    return store.get_block(keys) if store.get_block is not None else block_of(store.get_many, keys)
+
+
+def block_of(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys: bytes) -> Found:
+    """Look up a block by single keys.
+
+    Examples
+    --------
+    >>> found = block_of(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
+    >>> found.values, list(found.sizes)
+    (b'value', [5, -1])
+    """
+    apart = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+    there = get_many(apart)
+    values = [there.get(key) for key in apart]
+    sizes = array("q", [ABSENT if value is None else len(value) for value in values])
+    return Found(b"".join([value for value in values if value is not None]), sizes)
+
+
+def counted_since(since: float, ttl_s: float | None) -> float:
+    """Give the time (epoch seconds) before which nothing counts: what is asked for, or what the age limit says."""
+    return since if ttl_s is None else max(since, time.time() - ttl_s)
+
+
+def expect_seconds(name: str, value: float | None) -> None:
+    """Refuse a time that is none.
+
+    Raises
+    ------
+    InvalidRequestError
+        Names the argument and the value.
+    """
+    good = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
+    if not good:
+        said = f"{value!r} is no time; give seconds above 0, or None for no limit"
+        raise InvalidRequestError(InvalidRequest(path=name, message=said))
 
 
 class StoreError(Exception):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 from zlib import crc32
 
 import msgspec
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
 
 MAPPING_VERSION: Final = 1
 """Raised when a wire's reading or writing changes meaning, so that old answers are not served for new questions."""
-VALUE_VERSION: Final = 1
-"""Version of a stored response's layout: the first byte of `encode_response`."""
+VALUE_VERSION: Final = 2
+"""Version of a stored response's layout: the first byte of `encode_response`. `unpack` reads earlier ones too."""
 
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 CREDENTIALS: Final = frozenset(
@@ -56,6 +59,14 @@ def quoted(text: str) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair is no text and cannot be sent, but what asks it must still have a key.
         return json.dumps(text).encode()
+
+
+def quoted_all(texts: Sequence[str]) -> list[bytes]:
+    """Give `quoted` of each text, at half the cost."""
+    try:
+        return list(map(_CANONICAL.encode, texts))
+    except UnicodeEncodeError:
+        return list(map(quoted, texts))
 
 
 def canonical(request: CompletionRequest) -> bytes:
@@ -174,9 +185,21 @@ KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal,
 _NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
-_HEAD: Final = bytes([VALUE_VERSION])
 CHECKSUM: Final = 4
 """Bytes of a stored response's checksum."""
+HEAD: Final = 1 + CHECKSUM
+"""Bytes before what the checksum covers."""
+FINISH_REASONS: Final[tuple[FinishReason, ...]] = get_args(FinishReason)
+"""A stored response holds its place in this order: append, never reorder."""
+PLAIN: Final = struct.Struct("<BIBB5q3dIHHH")
+"""What a value begins with that is one text: version, checksum, `IS_PLAIN`, finish reason, five token counts, latency,
+time to the first token and when it was asked in seconds, and how many bytes of UTF-8 follow of the text, the serving
+model, the request's id and the dropped parameters (with `BETWEEN` between two). All of them little-endian."""
+IS_PLAIN: Final = 1
+NO_COUNT: Final = -(2**63)
+"""Stands for a count that is not known, as not-a-number does for a time."""
+BETWEEN: Final = "\x1f"
+_LONGEST: Final = (2**32, 2**16, 2**16, 2**16)
 
 
 def stored(
@@ -222,38 +245,114 @@ def response_of(kept: StoredResponse) -> CompletionResponse:
     )
 
 
-def pack(kept: StoredResponse) -> bytes:
-    """Give the bytes of a kept response: a version byte, a checksum (CRC-32, big-endian), then MessagePack."""
-    body = _ENCODER.encode(kept)
-    return _HEAD + crc32(body).to_bytes(CHECKSUM, "big") + body
+def seed_of(key: bytes) -> int:
+    """Give what a value's checksum starts from, so that a value under another key is damage too."""
+    return int.from_bytes(key[:4], "little")
 
 
-def unpack(value: bytes) -> Result[StoredResponse, LLMError]:
-    """Read what `pack` wrote; another version or a damaged value is `Malformed`, never wrong."""
-    if value[:1] != _HEAD:
-        return Failure(
-            Malformed(message=f"stored response of version {value[:1].hex() or 'none'}, not {VALUE_VERSION}")
-        )
-    body = memoryview(value)[1 + CHECKSUM :]
-    if crc32(body) != int.from_bytes(value[1 : 1 + CHECKSUM], "big"):
-        return Failure(Malformed(message="damaged stored response: checksum mismatch"))
+def pack(kept: StoredResponse, key: bytes = b"") -> bytes:
+    """Give the bytes of a kept response, to be filed under ``key``.
+
+    They begin with a version byte and a CRC-32 of all that follows. An answer that is one text, as most are, follows in
+    the layout `PLAIN`, which a whole column of them can be read by; any other in MessagePack.
+    """
+    body = _plain(kept) or b"\0" + _ENCODER.encode(kept)
+    return b"%c%b%b" % (VALUE_VERSION, crc32(body, seed_of(key)).to_bytes(CHECKSUM, "little"), body)
+
+
+def _plain(kept: StoredResponse) -> bytes | None:
+    """Write an answer that is one text; ``None`` for what does not fit."""
+    if not isinstance(kept.parts, str) or kept.others or NO_COUNT in kept.usage:
+        return None
+    if any(BETWEEN in name or not name for name in kept.dropped):
+        return None
+    texts = (kept.parts, kept.served_model, kept.request_id, BETWEEN.join(kept.dropped))
     try:
-        kept = _DECODER.decode(body)
+        said = [text.encode() for text in texts]
+        if any(len(one) >= most for one, most in zip(said, _LONGEST, strict=True)):
+            return None
+        fixed = PLAIN.pack(
+            VALUE_VERSION,
+            0,
+            IS_PLAIN,
+            FINISH_REASONS.index(kept.finish_reason),
+            *(NO_COUNT if count is None else count for count in kept.usage),
+            *(math.nan if time is None else time for time in (kept.latency_s, kept.ttft_s)),
+            kept.started_at,
+            *map(len, said),
+        )
+    except (struct.error, ValueError):  # a count beyond 64 bits, or a text that has no bytes
+        return None
+    return b"".join((fixed[HEAD:], *said))
+
+
+def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
+    """Read what `pack` wrote; another version or a damaged value is `Malformed`, never wrong."""
+    version, body = value[:1], memoryview(value)[HEAD:]
+    if version == bytes([VALUE_VERSION]):
+        intact = crc32(body, seed_of(key)) == int.from_bytes(value[1:HEAD], "little")
+    elif version == b"\x01":
+        intact = crc32(body) == int.from_bytes(value[1:HEAD], "big")
+    elif version > bytes([VALUE_VERSION]):
+        return Failure(Malformed(message=f"stored response of version {value[0]}, later than {VALUE_VERSION}"))
+    else:
+        return Failure(Malformed(message=f"{DAMAGED}: no version"))
+    if not intact:
+        return Failure(Malformed(message=f"{DAMAGED}: checksum mismatch"))
+    try:
+        if version != b"\x01" and value[HEAD] == IS_PLAIN:
+            return Success(_of_plain(value))
+        kept = _DECODER.decode(body if version == b"\x01" else body[1:])
         if not isinstance(kept.parts, str):
             response_of(kept)
-    except (msgspec.DecodeError, TypeError, ValueError, IndexError, RecursionError) as error:
-        return Failure(Malformed(message=f"damaged stored response: {error}"))
+    except (msgspec.DecodeError, TypeError, ValueError, IndexError, RecursionError, struct.error) as error:
+        return Failure(Malformed(message=f"{DAMAGED}: {error}"))
     return Success(kept)
 
 
-def encode_response(response: CompletionResponse) -> bytes:
+DAMAGED: Final = "damaged stored response"
+
+
+def is_damage(error: LLMError) -> bool:
+    """Say whether `unpack` failed on a value that is damaged, not merely of a version that it does not know."""
+    return isinstance(error, Malformed) and error.message.startswith(DAMAGED)
+
+
+def _of_plain(value: bytes) -> StoredResponse:
+    """Read an answer that is one text."""
+    _, _, _, finish, *numbers = PLAIN.unpack_from(value)
+    counts, times, lengths = numbers[:5], numbers[5:8], numbers[8:]
+    ends = list(accumulate(lengths, initial=PLAIN.size))
+    if ends[-1] != len(value):
+        raise ValueError("its lengths do not add up")
+    text, served, request, dropped = (value[low:high].decode() for low, high in pairwise(ends))
+    latency_s, ttft_s = (None if math.isnan(time) else time for time in times[:2])
+    usage = cast(
+        "tuple[int | None, int | None, int | None, int | None, int | None]",
+        tuple(None if count == NO_COUNT else count for count in counts),
+    )
+    return StoredResponse(
+        parts=text,
+        finish_reason=FINISH_REASONS[finish],
+        usage=usage,
+        served_model=served,
+        request_id=request,
+        others=[],
+        latency_s=latency_s,
+        ttft_s=ttft_s,
+        started_at=times[2],
+        dropped=tuple(dropped.split(BETWEEN)) if dropped else (),
+    )
+
+
+def encode_response(response: CompletionResponse, key: bytes = b"") -> bytes:
     """Give the bytes of a response. Law: ``decode_response(encode_response(r))`` gives ``r`` back."""
-    return pack(stored(response))
+    return pack(stored(response), key)
 
 
-def decode_response(value: bytes) -> Result[CompletionResponse, LLMError]:
+def decode_response(value: bytes, key: bytes = b"") -> Result[CompletionResponse, LLMError]:
     """Read what `encode_response` wrote; arbitrary bytes are `Malformed`."""
-    return unpack(value).map(response_of)
+    return unpack(value, key).map(response_of)
 
 
 @lru_cache(maxsize=4096)

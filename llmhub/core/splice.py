@@ -6,14 +6,15 @@ law: the results equal those of `request_key` and `prepare` for the request with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Result, Success
 
-from llmhub.core.codec import canonical, keyed_head, keyer, quoted
+from llmhub.core.codec import canonical, keyed_head, keyer, quoted, quoted_all
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, prepare
 from llmhub.core.types import CompletionRequest, Message, Text
@@ -22,6 +23,8 @@ Asking: TypeAlias = Callable[[str], CompletionRequest]
 """A text to the request that asks it."""
 TextKeyer: TypeAlias = Callable[[str, int], bytes]
 """A text and a sample's number to the key."""
+TextsKeyer: TypeAlias = Callable[[Sequence[str], int], list[bytes]]
+"""Texts and a sample's number to their keys."""
 TextPreparer: TypeAlias = Callable[[str, float], Result[HttpRequest, LLMError]]
 """A text and the time to the HTTP request, or to why there is none."""
 
@@ -58,30 +61,44 @@ def asking(request: CompletionRequest) -> Asking:
     return ask
 
 
-def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer:
-    """Make the function that keys requests differing in one text.
+def texts_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextsKeyer:
+    """Make the function that keys requests differing in one text, many at a time.
 
-    Law: ``text_keyer(p, e, ask)(text, sample) == request_key(p, e, ask(text), sample)``.
+    Law: ``texts_keyer(p, e, ask)([text], sample) == [request_key(p, e, ask(text), sample)]``.
     """
     probe = ask(MARK)
     pieces = canonical(probe).split(quoted(MARK))
     if len(pieces) != PIECES:
         whole = keyer(provider, endpoint)
-        return lambda text, sample: whole(ask(text), sample)
+        return lambda texts, sample: [whole(ask(text), sample) for text in texts]
     before, after = pieces
     head = keyed_head(provider, endpoint)
     url = quoted(provider.locate(endpoint, probe, False))
-    heads: dict[int, bytes] = {}
+    begun: dict[int, hashlib._Hash] = {}
 
-    def key(text: str, sample: int) -> bytes:
-        start = heads.get(sample)
+    def keys(texts: Sequence[str], sample: int) -> list[bytes]:
+        start = begun.get(sample)
         if start is None:
-            start = heads[sample] = b"%b%d" % (url, sample) + before
-        digest = head.copy()
-        digest.update(start + quoted(text) + after)
-        return digest.digest()
+            start = begun[sample] = head.copy()
+            start.update(b"%b%d" % (url, sample) + before)
+        copy = start.copy
+        made = []
+        for text in quoted_all(texts):
+            digest = copy()
+            digest.update(text + after)
+            made.append(digest.digest())
+        return made
 
-    return key
+    return keys
+
+
+def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer:
+    """Make the function that keys requests differing in one text.
+
+    Law: ``text_keyer(p, e, ask)(text, sample) == request_key(p, e, ask(text), sample)``.
+    """
+    keys = texts_keyer(provider, endpoint, ask)
+    return lambda text, sample: keys([text], sample)[0]
 
 
 def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream: bool) -> TextPreparer:

@@ -7,23 +7,28 @@ workers; a million rows are never a million tasks. Equal items of one run are se
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
-from llmhub.cache.store import Entry, Store, StoreError
-from llmhub.core.codec import StoredResponse, pack, response_of, stored, unpack
+from llmhub.cache.store import Entry, Store, look_up_block
+from llmhub.core.codec import StoredResponse, is_damage, pack, response_of, stored, unpack
 from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
+from llmhub.engine.filing import Filing
 from llmhub.engine.loop import Stop, in_thread
 from llmhub.engine.tally import Now, Tally, Watch
+
+if TYPE_CHECKING:
+    from llmhub.engine.bulk import Block, Bulk, Sifted
 
 Item: TypeAlias = tuple[int, bytes, Callable[[str, bytes], Call], str]
 """Position of the row, key of the question, how to make its call once that is needed, and the text to make it of.
@@ -31,13 +36,13 @@ Item: TypeAlias = tuple[int, bytes, Callable[[str, bytes], Call], str]
 The call is made of the text and the key."""
 Settled: TypeAlias = Answer | StoredResponse
 """What answered a row: a call of this run, or what a store had kept."""
+Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
+"""A planned chunk; of many, with its look-up that has begun."""
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
 CHUNK: Final = 512
 """Items planned and looked up at a time."""
-FLUSH_S: Final = 0.02
-"""How long an answer waits for others before it is written: a crash loses no more than this."""
 DRAIN_S: Final = 60.0
 """How long a stopped run waits for what is in flight."""
 SWEEP_S: Final = 0.05
@@ -62,6 +67,8 @@ class Job:
         Tasks whose request is on the wire right now (the transport's).
     store
         Where answers are looked up and filed.
+    strict
+        Whether to stop when the store fails, instead of going on without it.
     concurrency
         Calls under way at once, at most.
     watch
@@ -69,24 +76,43 @@ class Job:
     """
 
     size: int
-    chunks: Iterator[Sequence[Item]]
+    chunks: Iterator[list[Item] | Bulk]
     send: Send
     in_flight: Collection[asyncio.Task[object]]
     store: Store | None = None
+    strict: bool = False
     concurrency: int = 64
     watch: Watch | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a run, by position: answers (``None``: no item named it) and seconds before being taken up.
+    """What came of a run.
 
-    ``store_error`` says why the store was given up, and ``report_error`` why nothing more was reported, if so.
+    Parameters
+    ----------
+    answers
+        By position; ``None`` where no item named it, and where it is in a block.
+    queued_s
+        By position: seconds before being taken up.
+    blocks
+        What a store answered by the hundred, in the order of positions.
+    damaged
+        Values of the store that were damaged, and so counted as misses.
+    store_error
+        What went wrong with the store, if anything did.
+    gave_up
+        Whether the run was stopped for it.
+    report_error
+        Why nothing more was reported, if so.
     """
 
     answers: list[Settled | None]
     queued_s: Sequence[float]
+    blocks: Sequence[Block] = ()
+    damaged: int = 0
     store_error: str = ""
+    gave_up: bool = False
     report_error: str = ""
 
 
@@ -107,9 +133,8 @@ class _Run:
     def __init__(self, job: Job, stop: Stop) -> None:
         self.job = job
         self.stop = stop
-        self.store = job.store
         self.watch = watch = job.watch
-        self.store_error = self.report_error = ""
+        self.report_error = ""
         self.answers: list[Settled | None] = [None] * job.size
         self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
@@ -121,8 +146,9 @@ class _Run:
         self.low = min(job.concurrency * 2, CHUNK)
         self.workers: set[asyncio.Task[None]] = set()
         self.cut: set[asyncio.Task[None]] = set()
-        self.outbox: list[Entry] = []
-        self.flusher: asyncio.Task[None] | None = None
+        self.filing = Filing(job.store, stop.ask if job.strict else None)
+        self.blocks: list[Block] = []
+        self.ahead: Drawn | None = None
         self.drain_until = float("inf")
         self.tally = Tally(job.size, watch.targets, watch.samples, time.time()) if watch else None
         self.started = time.perf_counter()
@@ -139,10 +165,18 @@ class _Run:
         finally:
             if reporter is not None:
                 reporter.cancel()
-            await asyncio.shield(self._flush())
+            await asyncio.shield(self.filing.flush())
         self._cancel_rest()
         await self._report(finished=True)
-        return Ran(self.answers, self.queued, self.store_error, self.report_error)
+        return Ran(
+            answers=self.answers,
+            queued_s=self.queued,
+            blocks=self.blocks,
+            damaged=self.filing.damaged,
+            store_error=self.filing.error,
+            gave_up=self.filing.fatal,
+            report_error=self.report_error,
+        )
 
     # Workers and what lies before them
 
@@ -191,11 +225,9 @@ class _Run:
         async with self.refilling:
             self.filling = False
             while not (self.exhausted or self.stop.asked) and len(self.pending) < self.low:
-                chunk = next(self.job.chunks, None)
-                if chunk is None:
-                    self.exhausted = True
+                missing = await self._missing()
+                if missing is None:
                     return
-                missing = await self._look_up(self._first_of(chunk))
                 if self.tally is not None:
                     self.tally.miss([item[0] for item in missing])
                 now = time.perf_counter()
@@ -205,7 +237,27 @@ class _Run:
                     self._hire(min(wanted, TOGETHER))
                     await asyncio.sleep(0)
 
-    def _first_of(self, chunk: Sequence[Item]) -> list[Item]:
+    async def _missing(self) -> Sequence[Item] | None:
+        """Plan a chunk, answer from the store what it has, and give the rest; nothing where there is no further one."""
+        drawn = self.ahead or self._draw()
+        self.ahead = None
+        if drawn is None:
+            self.exhausted = True
+            return None
+        if not isinstance(drawn, tuple):
+            return await self._look_up(self._first_of(drawn))
+        if self.blocks:
+            # Where the store answers, the next chunk is planned while this one is read.
+            self.ahead = self._draw()
+        bulk, begun = drawn
+        return self._first_of(self._sift(bulk, await begun))
+
+    def _draw(self) -> Drawn | None:
+        """Plan a chunk, and begin to look it up if it is one of many."""
+        chunk = next(self.job.chunks, None)
+        return chunk if chunk is None or isinstance(chunk, list) else (chunk, self.filing.begin(partial(_read, chunk)))
+
+    def _first_of(self, chunk: Iterable[Item]) -> list[Item]:
         """Keep the items that ask something new; an equal one follows the first."""
         first: list[Item] = []
         for item in chunk:
@@ -223,60 +275,39 @@ class _Run:
 
     async def _look_up(self, items: list[Item]) -> Sequence[Item]:
         """Answer from the store what it has; give the rest."""
-        if self.store is None or not items:
-            return items
-        try:
-            found = await in_thread(self.store.get_many, [item[1] for item in items])
-        except StoreError as error:
-            self._give_up_store(error)
-            return items
+        keys = [item[1] for item in items]
+        found = await self.filing.begin(lambda store: store.get_many(keys)) if items else None
         if not found:
             return items
         missing: list[Item] = []
         for item in items:
             value = found.get(item[1])
-            kept = unpack(value) if value is not None else None
+            kept = unpack(value, item[1]) if value is not None else None
             # A damaged value is a miss.
             if kept is None or not is_successful(kept):
                 missing.append(item)
+                self.filing.damaged += kept is not None and is_damage(kept.failure())
             else:
                 self._settle(item[0], kept.unwrap())
         return missing
 
+    def _sift(self, bulk: Bulk, sifted: Sifted | None) -> list[Item]:
+        """Answer from the store what it had; give the rest."""
+        if sifted is None:
+            return list(bulk)
+        if len(sifted.block.positions):
+            self.blocks.append(sifted.block)
+            if self.tally is not None:
+                self.tally.hit(sifted.block.positions)
+        for place, kept in sifted.others:
+            self._settle(int(bulk.positions[place]), kept)
+        self.filing.damaged += sifted.damaged
+        return list(map(bulk.item, sifted.missing))
+
     def _file(self, key: bytes, call: Call, answer: Answer) -> None:
-        """Put a fresh answer before the flusher."""
-        if self.store is None or not is_successful(answer.outcome):
-            return
-        value = pack(kept_form(answer))
-        self.outbox.append(Entry(key, value, call.target.name, answer.started_at))
-        if self.flusher is None:
-            self.flusher = asyncio.create_task(self._flushing())
-
-    async def _flushing(self) -> None:
-        while self.outbox:
-            await asyncio.sleep(FLUSH_S)
-            await self._write()
-        self.flusher = None
-
-    async def _flush(self) -> None:
-        """Write what is left, after the flusher is done with what it has."""
-        if self.flusher is not None:
-            await self.flusher
-        await self._write()
-
-    async def _write(self) -> None:
-        entries, self.outbox = self.outbox, []
-        if self.store is None or not entries:
-            return
-        try:
-            await in_thread(self.store.put_many, entries)
-        except StoreError as error:
-            self._give_up_store(error)
-
-    def _give_up_store(self, error: StoreError) -> None:
-        """Go on without the store: what is answered is still in the table."""
-        self.store = None
-        self.store_error = str(error)
+        """Have a fresh answer filed."""
+        if self.filing.store is not None and is_successful(answer.outcome):
+            self.filing.file(Entry(key, pack(kept_form(answer), key), call.target.name, answer.started_at))
 
     # Answers
 
@@ -294,7 +325,8 @@ class _Run:
         """Answer everything that was never taken up."""
         if not self.stop.asked:
             return
-        for chunk in self.job.chunks:
+        drawn = [self.ahead[0] if isinstance(self.ahead, tuple) else self.ahead] if self.ahead else []
+        for chunk in itertools.chain(drawn, self.job.chunks):
             self._first_of(chunk)
         never = _cancelled(sent=False)
         for position in self.owners.values():
@@ -349,6 +381,13 @@ class _Run:
         while self.watch is not None:
             await asyncio.sleep(REPORT_S)
             await self._report()
+
+
+def _read(bulk: Bulk, store: Store) -> Sifted:
+    """Look a bulk up, and check what there is."""
+    from llmhub.engine.bulk import sift  # noqa: PLC0415 - needs numpy, which is there when a bulk is
+
+    return sift(bulk, look_up_block(store, bulk.keys))
 
 
 def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

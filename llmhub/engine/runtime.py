@@ -7,9 +7,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
@@ -22,6 +22,9 @@ from llmhub.engine.retry import Retry, retried
 from llmhub.engine.run import Item, Job, Ran, run
 from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
+
+if TYPE_CHECKING:
+    from llmhub.engine.bulk import Bulk
 
 CLOSE_S: Final = 2.0
 """How long closing may take."""
@@ -60,7 +63,7 @@ class Runtime:
 
     async def run(
         self,
-        chunks: Iterator[Sequence[Item]],
+        chunks: Iterator[list[Item] | Bulk],
         size: int,
         concurrency: int,
         stop: Stop,

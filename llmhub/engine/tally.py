@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.pipeline import is_successful
 
@@ -21,6 +21,9 @@ from llmhub.core.errors import BudgetExceeded, Cancelled
 from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.providers.prices import price_served
+
+if TYPE_CHECKING:
+    from llmhub.engine.bulk import Longs
 
 RECENT_S: Final = 10.0
 """Rows a second are those of this last stretch."""
@@ -236,6 +239,13 @@ class Tally:
             lane.given_up += 1
         else:
             lane.failed += 1
+
+    def hit(self, positions: Longs) -> None:
+        """Count positions that the store answered by the hundred."""
+        from llmhub.engine.bulk import shares  # noqa: PLC0415 - needs numpy, which is there when a block is
+
+        for lane, many in zip(self._lanes, shares(positions, self._samples, len(self._lanes)), strict=True):
+            lane.cached += many
 
     def miss(self, positions: Sequence[int]) -> None:
         """Count positions that the store could not answer: they will be asked."""

@@ -6,13 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from string import Formatter
 from typing import Any, Final
 
+import numpy as np
+
+from llmhub.cache.store import KEY_BYTES
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.core.splice import Asking, TextKeyer, TextPreparer, asking, text_keyer, text_preparer
+from llmhub.core.splice import Asking, TextPreparer, TextsKeyer, asking, text_preparer, texts_keyer
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.budget import Purse
+from llmhub.engine.bulk import Bulk, Longs
 from llmhub.engine.call import Call, Spliced, Target
 from llmhub.engine.run import CHUNK, Item
 from llmhub.tables import frames
@@ -76,7 +81,7 @@ def parse(template: Any) -> Template:
     places = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
     order = [fields.index(name) for _, name, _, _ in pieces if name is not None]
     if order == list(range(len(fields))):
-        return Template(fields, lambda values: places % values)
+        return Template(fields, places.__mod__)
     return Template(fields, lambda values: places % tuple(values[at] for at in order))
 
 
@@ -103,7 +108,7 @@ class Ask:
 
     target: Target
     request: CompletionRequest
-    key: TextKeyer
+    keys: TextsKeyer
     make: Asking
     prepare: TextPreparer
     stream: bool = False
@@ -123,7 +128,7 @@ def ask(target: Target, request: CompletionRequest, *, stream: bool = False, pur
     return Ask(
         target=target,
         request=own,
-        key=text_keyer(provider, endpoint, make),
+        keys=texts_keyer(provider, endpoint, make),
         make=make,
         prepare=text_preparer(provider, endpoint, make, stream=stream),
         stream=stream,
@@ -158,45 +163,62 @@ class Questions:
     template: Template
     asks: tuple[Ask, ...]
     samples: int = 1
-    keys: list[bytes | None] = field(init=False)
+    keys: bytearray = field(init=False)
     skipped: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
         """Make room for what is learned while drawing."""
-        object.__setattr__(self, "keys", [None] * len(self))
+        object.__setattr__(self, "keys", bytearray(KEY_BYTES * len(self)))
         object.__setattr__(self, "skipped", bytearray(self.size))
 
     def __len__(self) -> int:
         """Count the positions."""
-        return self.size * len(self.asks) * self.samples
+        return self.size * self.step
 
-    def chunks(self) -> Iterator[list[Item]]:
+    @property
+    def step(self) -> int:
+        """Positions of one row."""
+        return len(self.asks) * self.samples
+
+    def chunks(self) -> Iterator[Bulk]:
         """Draw the items, lazily; a row with a missing value has none."""
-        render, keys = self.template.render, self.keys
-        chunk: list[Item] = []
-        position = 0
-        step = len(self.asks) * self.samples
-        for row, values in enumerate(zip(*self.rows, strict=True) if self.rows else ((),) * self.size):
-            if _lacks(values):
-                self.skipped[row] = 1
-                position += step
-                continue
-            text = render(values)
-            for one in self.asks:
-                for sample in range(self.samples):
-                    key = keys[position] = one.key(text, sample)
-                    chunk.append((position, key, one.call, text))
-                    position += 1
-            if len(chunk) >= CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
+        many = max(1, CHUNK // max(1, self.step))
+        for low in range(0, self.size, many):
+            bulk = self._bulk(low, min(low + many, self.size))
+            if len(bulk):
+                yield bulk
+
+    def _bulk(self, low: int, high: int) -> Bulk:
+        """Render and key the rows from ``low`` up to ``high``."""
+        columns = [column[low:high] for column in self.rows]
+        gaps = {at for column in columns for at, value in enumerate(column) if value is None}
+        rows = np.arange(low, high)
+        if gaps:
+            kept = [at for at in range(high - low) if at not in gaps]
+            rows = rows[kept]
+            columns = [[column[at] for at in kept] for column in columns]
+            for at in gaps:
+                self.skipped[low + at] = 1
+        values = zip(*columns, strict=True) if columns else ((),) * len(rows)
+        texts = list(map(self.template.render, values))
+        apart = [one.keys(texts, sample) for one in self.asks for sample in range(self.samples)]
+        keys = b"".join(apart[0] if len(apart) == 1 else chain.from_iterable(zip(*apart, strict=True)))
+        positions = (rows[:, None] * self.step + np.arange(self.step)).ravel()
+        np.frombuffer(self.keys, f"V{KEY_BYTES}")[positions] = np.frombuffer(keys, f"V{KEY_BYTES}")
+        return Bulk(positions, keys, partial(_item, self, positions, keys, texts))
 
     def texts(self) -> Iterator[str]:
         """Render every row that has all its values."""
         rows = zip(*self.rows, strict=True) if self.rows else ((),) * self.size
         return (self.template.render(values) for values in rows if not _lacks(values))
+
+
+def _item(questions: Questions, positions: Longs, keys: bytes, texts: list[str], place: int) -> Item:
+    """Make one item of a bulk."""
+    position = int(positions[place])
+    ask = questions.asks[position // questions.samples % len(questions.asks)]
+    key = keys[KEY_BYTES * place : KEY_BYTES * (place + 1)]
+    return position, key, ask.call, texts[place // questions.step]
 
 
 def _lacks(values: tuple[Any, ...]) -> bool:

@@ -18,14 +18,15 @@ from llmhub.core.cost import Price, nano_usd
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, kind
 from llmhub.core.schemas import json_in
 from llmhub.core.types import ToolCall, text_of
+from llmhub.engine.bulk import Block
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.run import Ran, Settled, kept_form
 from llmhub.providers.prices import price_served
+from llmhub.tables.columns import MICRO, Columns, gaps, joined, of_block, segments, woven
 from llmhub.tables.money import Tokens, cost_columns, from_nanos, to_nanos
 from llmhub.tables.prompts import Questions
 from llmhub.tables.schema import RESULTS, with_run
 
-MICRO: Final = 1_000_000
 NO_ANSWER: Final = Answer(Failure(Cancelled()))
 """Stands for the timings of a row that made no call: all absent."""
 
@@ -57,20 +58,40 @@ def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
     at
         Time of the run (epoch seconds), for prices.
     """
-    answers = ran.answers
-    rows = _sorted(answers)
-    columns = {
-        **_asked(questions),
-        **_timed(rows, ran),
-        **_answered(rows.kept),
-        "parsed": _parsed(questions, rows.kept),
-        **_failed(rows.failed, answers),
-        "request_key": pa.array(questions.keys, pa.binary(32)),
-    }
-    columns |= _priced(questions, rows.kept, columns, at)
-    columns["cost_usd"] = _with_spent(columns["cost_usd"], rows, at)
+    columns = {**_asked(questions), **_said(ran), "request_key": _keys(questions)}
+    columns["parsed"] = _parsed(questions, columns["response"])
+    columns |= _priced(questions, columns, at)
+    columns["cost_usd"] = _with_spent(columns["cost_usd"], ran.answers, at)
     whole = with_run(run_id)
     return pa.table([columns[name].cast(whole.field(name).type) for name in whole.names], schema=whole)
+
+
+def _said(ran: Ran) -> dict[str, pa.ChunkedArray]:
+    """Say of each position what came of it: stretch by stretch, blocks from a store as they are."""
+    stretches = list(segments(ran.blocks, len(ran.answers))) or [(0, 0, None)]
+    return joined([_stretch(ran, *stretch) for stretch in stretches])
+
+
+def _stretch(ran: Ran, low: int, high: int, block: Block | None) -> dict[str, pa.Array]:
+    if block is None:
+        return _of_answers(ran.answers[low:high], ran.queued_s[low:high])
+    if len(block.positions) == high - low:
+        return of_block(block)
+    rest = gaps(low, high, block).tolist()
+    return woven(low, high, block, _of_answers([ran.answers[at] for at in rest], [ran.queued_s[at] for at in rest]))
+
+
+def _of_answers(answers: Sequence[Settled | None], queued_s: Sequence[float]) -> dict[str, pa.Array]:
+    """Say what came of each of these, one by one."""
+    rows = _sorted(answers)
+    return {**_answered(rows.kept), **_timed(rows, answers, queued_s), **_failed(rows.failed, answers)}
+
+
+def _keys(questions: Questions) -> pa.Array:
+    """Give the keys; a row that was skipped has none."""
+    asked = ~np.repeat(np.frombuffer(questions.skipped, np.bool_), questions.step)
+    bits = None if asked.all() else pa.py_buffer(np.packbits(asked, bitorder="little"))
+    return pa.Array.from_buffers(pa.binary(32), len(questions), [bits, pa.py_buffer(bytes(questions.keys))])
 
 
 def _sorted(answers: Sequence[Settled | None]) -> _Rows:
@@ -111,19 +132,19 @@ def _named(which: Any, words: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(places[which] if words else which, pa.array(distinct, pa.string()))
 
 
-def _timed(rows: _Rows, ran: Ran) -> dict[str, pa.Array]:
+def _timed(rows: _Rows, answers: Sequence[Settled | None], queued_s: Sequence[float]) -> dict[str, pa.Array]:
     """Say how long everything took; a hit keeps the provider's time of the original call, and waited for nothing."""
-    hits = [isinstance(answer, StoredResponse) for answer in ran.answers]
+    hits = [isinstance(answer, StoredResponse) for answer in answers]
     sources = [kept if kept is not None else call for kept, call in zip(rows.kept, rows.calls, strict=True)]
     started = [int(source.started_at * MICRO) if source.started_at else None for source in sources]
     floats = {
         "latency_s": [source.latency_s for source in sources],
         "ttft_s": [source.ttft_s for source in sources],
-        "queue_s": [waited if call.attempts else None for waited, call in zip(ran.queued_s, rows.calls, strict=True)],
+        "queue_s": [waited if call.attempts else None for waited, call in zip(queued_s, rows.calls, strict=True)],
         "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in rows.calls],
         "total_s": [
             None if call.total_s is None else call.total_s + waited
-            for waited, call in zip(ran.queued_s, rows.calls, strict=True)
+            for waited, call in zip(queued_s, rows.calls, strict=True)
         ],
     }
     return {
@@ -149,15 +170,15 @@ def _answered(kept: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
     }
 
 
-def _parsed(questions: Questions, kept: Sequence[StoredResponse | None]) -> pa.Array:
+def _parsed(questions: Questions, responses: pa.ChunkedArray) -> pa.Array:
     """Give each answer that a schema was asked of as JSON text; null where it is none, or nothing was asked of it."""
     wanted = [one.request.response_schema is not None for one in questions.asks]
     if not any(wanted):
-        return pa.nulls(len(kept), pa.string())
+        return pa.nulls(len(responses), pa.string())
     step = questions.samples
     texts = [
-        json_in(_text(one)) if one is not None and wanted[position // step % len(wanted)] else None
-        for position, one in enumerate(kept)
+        json_in(text) if text is not None and wanted[position // step % len(wanted)] else None
+        for position, text in enumerate(responses.to_pylist())
     ]
     return pa.array(texts, pa.string())
 
@@ -199,46 +220,49 @@ def _status(error: LLMError) -> str:
     return STATUS.get(type(error), "error")
 
 
-def _priced(
-    questions: Questions, kept: Sequence[StoredResponse | None], columns: dict[str, pa.Array], at: float
-) -> dict[str, pa.Array]:
+def _priced(questions: Questions, columns: Columns, at: float) -> dict[str, pa.Array]:
     """Say what each answer is worth, and what was paid for it now."""
     targets = [one.target for one in questions.asks]
-    step = questions.samples
-    many = max(1, len(targets))
-    found: dict[tuple[int, str], int] = {}
-    which = [
-        None if one is None else found.setdefault((position // step % many, one.served_model), len(found))
-        for position, one in enumerate(kept)
-    ]
-    prices = [_price(targets[target], served, at) for target, served in found]
+    served, which = _served(questions, columns)
+    prices = [_price(targets[target], name, at) for target, name in served]
     named = pa.array([price.price_id if price else None for price in prices], pa.string())
-    places = pa.array(which, pa.int64())
-    worth = cost_columns(Tokens(**{name: columns[name] for name in Tokens.__slots__}), prices, places)
+    worth = cost_columns(Tokens(**{name: columns[name] for name in Tokens.__slots__}), prices, which)
     nothing = from_nanos(np.zeros(len(which), np.int64))
     return {
         "list_cost_usd": worth,
-        "cost_usd": pc.if_else(columns["cache_hit"], nothing, worth),
-        "price_id": named.take(places),
+        "cost_usd": pc.if_else(columns["cache_hit"].combine_chunks(), nothing, worth),
+        "price_id": named.take(which),
     }
 
 
-def _with_spent(costs: pa.Array, rows: _Rows, at: float) -> pa.Array:
+def _with_spent(costs: pa.Array, answers: Sequence[Settled | None], at: float) -> pa.Array:
     """Add what failed attempts cost, at the price of whoever was asked; a row that only failed cost just that."""
-    spent = [position for position, call in enumerate(rows.calls) if call.spent]
+    spent = [(position, one) for position, one in enumerate(answers) if isinstance(one, Answer) and one.spent]
     if not spent:
         return costs
     nanos = to_nanos(costs)
     known = costs.is_valid().to_numpy(zero_copy_only=False).copy()
-    for position in spent:
-        paid = [
-            nano_usd(one.usage, found) if (found := _price(one.target, "", at)) else None
-            for one in rows.calls[position].spent
-        ]
-        known[position] |= rows.kept[position] is None
+    for position, call in spent:
+        paid = [nano_usd(one.usage, found) if (found := _price(one.target, "", at)) else None for one in call.spent]
+        known[position] |= not is_successful(call.outcome)
         known[position] &= None not in paid
         nanos[position] += sum(filter(None, paid))
     return from_nanos(nanos, known)
+
+
+def _served(questions: Questions, columns: Columns) -> tuple[list[tuple[int, str]], pa.Array]:
+    """Name the pairs of a target and the model that served it, and say which of them each position is, if any."""
+    models = columns["served_model"].combine_chunks().dictionary_encode()
+    names = [*models.dictionary.to_pylist(), ""]
+    name = np.asarray(models.indices.fill_null(len(names) - 1), np.int64)
+    many = max(1, len(questions.asks))
+    pair = np.arange(len(name)) // questions.samples % many * len(names) + name
+    there = np.asarray(pc.equal(columns["status"].combine_chunks(), "ok"))
+    taken = np.flatnonzero(np.bincount(pair[there], minlength=many * len(names)))
+    place = np.zeros(many * len(names), np.int64)
+    place[taken] = np.arange(len(taken))
+    served = [(one // len(names), names[one % len(names)]) for one in taken.tolist()]
+    return served, pa.array(place[pair], mask=~there)
 
 
 def _price(target: Target, served: str, at: float) -> Price | None:

@@ -13,6 +13,7 @@ from returns.pipeline import is_successful
 
 from llmhub.core.codec import (
     CREDENTIALS,
+    VALUE_VERSION,
     canonical,
     decode_response,
     encode_response,
@@ -284,19 +285,38 @@ def test_one_wrong_byte_is_never_taken_for_an_answer(response: CompletionRespons
     assert isinstance(decode_response(encode_response(response)[: at % len(value)]).failure(), Malformed)
 
 
-def framed(body: bytes) -> bytes:
+def framed(body: bytes, version: int = VALUE_VERSION) -> bytes:
     """Give a body that is no answer the head of one."""
-    return encode_response(CompletionResponse())[:1] + crc32(body).to_bytes(4, "big") + body
+    return bytes([version]) + crc32(body).to_bytes(4, "big" if version == 1 else "little") + body
 
 
-@given(st.binary(max_size=60))
-def test_what_bears_the_right_checksum_and_is_no_answer_is_malformed(body: bytes) -> None:
-    assert isinstance(decode_response(framed(body)).failure(), Malformed)
+@given(
+    st.binary(max_size=60) | st.binary(max_size=90).map(lambda body: b"\x01" + body),
+    st.sampled_from([1, VALUE_VERSION]),
+)
+def test_what_bears_the_right_checksum_and_is_no_answer_is_malformed(body: bytes, version: int) -> None:
+    assert isinstance(decode_response(framed(body, version)).failure(), Malformed)
+
+
+@given(responses, finite)
+def test_a_value_of_the_first_layout_is_still_read(response: CompletionResponse, at: float) -> None:
+    kept = stored(response, latency_s=0.5, started_at=at)
+    assert unpack(framed(msgspec.msgpack.encode(kept), 1), b"any key").unwrap() == unpack(pack(kept)).unwrap()
+
+
+@given(responses, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_a_value_under_another_key_is_never_taken_for_an_answer(
+    response: CompletionResponse, key: bytes, other: bytes
+) -> None:
+    assume(key[:4] != other[:4])
+    value = encode_response(response, key)
+    assert decode_response(value, key).unwrap() == response
+    assert isinstance(decode_response(value, other).failure(), Malformed)
 
 
 def layout(*fields: object, kind: int = 0) -> bytes:
     usage = [None] * 5
-    return framed(msgspec.msgpack.encode([[[kind, fields]], "stop", usage, "", "", [], None, None, 0.0, []]))
+    return framed(b"\0" + msgspec.msgpack.encode([[[kind, fields]], "stop", usage, "", "", [], None, None, 0.0, []]))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +332,7 @@ def layout(*fields: object, kind: int = 0) -> bytes:
         layout("1", [[0, ["a"]]], "", kind=4),
         layout("1", 7, "", False, kind=4),
         layout(kind=4),
-        framed(b"\x91" * 100_000),
+        framed(b"\0" + b"\x91" * 100_000),
         framed(layout("a")[5:].replace(b"\xa1a", b"\x91" * 100_000)),
     ],
     ids=lambda value: value[5:25].hex(),

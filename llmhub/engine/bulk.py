@@ -1,0 +1,187 @@
+"""Rows by the hundred: keys that lie one after another, and what of them a store had.
+
+An answer from a store is no object on its way to the table: it stays bytes among bytes, checked, until the whole
+column is read (`llmhub.tables.columns`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from zlib import crc32
+
+import numpy as np
+from returns.pipeline import is_successful
+
+from llmhub.cache.store import ABSENT, KEY_BYTES, Found
+from llmhub.core.codec import (
+    FINISH_REASONS,
+    HEAD,
+    IS_PLAIN,
+    PLAIN,
+    VALUE_VERSION,
+    StoredResponse,
+    is_damage,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from llmhub.engine.run import Item
+
+Longs: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+FIXED: Final = np.dtype(
+    [
+        ("version", "u1"),
+        ("checksum", "<u4"),
+        ("plain", "u1"),
+        ("finish_reason", "u1"),
+        ("usage", "<i8", (5,)),
+        ("latency_s", "<f8"),
+        ("ttft_s", "<f8"),
+        ("started_at", "<f8"),
+        ("text", "<u4"),
+        ("served_model", "<u2"),
+        ("request_id", "<u2"),
+        ("dropped", "<u2"),
+    ]
+)
+"""`llmhub.core.codec.PLAIN` by name."""
+TEXTS: Final = ("text", "served_model", "request_id", "dropped")
+"""What follows it, in this order: the fields of these names are their lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Items of one chunk, not yet made.
+
+    Parameters
+    ----------
+    positions
+        Where their answers go, in ascending order.
+    keys
+        Their keys, 32 bytes each.
+    item
+        Makes the n-th.
+    """
+
+    positions: Longs
+    keys: bytes
+    item: Callable[[int], Item]
+
+    def __len__(self) -> int:
+        """Count the items."""
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Make every item."""
+        return map(self.item, range(len(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Answers of one text each, as a store had them and found to be whole.
+
+    Parameters
+    ----------
+    positions
+        Whose they are, in ascending order.
+    values
+        The stored bytes of all.
+    starts
+        Where each begins in ``values``.
+    fixed
+        The part of each that has the same fields in all (`FIXED`).
+    """
+
+    positions: Longs
+    values: bytes
+    starts: Longs
+    fixed: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """What a store knew of a bulk.
+
+    Parameters
+    ----------
+    block
+        The answers that are one text each.
+    others
+        Places in the bulk, and the answers of another form that belong there.
+    missing
+        Places it knew nothing of.
+    damaged
+        How many of these because a value was damaged.
+    """
+
+    block: Block
+    others: Sequence[tuple[int, StoredResponse]]
+    missing: Sequence[int]
+    damaged: int
+
+
+def sift(bulk: Bulk, found: Found) -> Sifted:
+    """Check what a store gave.
+
+    Law: a place is in the block or among the others exactly when `unpack` takes its value.
+    """
+    sizes = np.frombuffer(found.sizes, np.int64)
+    there = sizes != ABSENT
+    ends = np.cumsum(np.where(there, sizes, 0))
+    starts = ends - np.where(there, sizes, 0)
+    places = np.flatnonzero(there & (sizes >= PLAIN.size))
+    fixed = _fixed(found.values, starts[places])
+    lengths = sum((fixed[name].astype(np.int64) for name in TEXTS), np.int64(0))
+    good = (
+        (fixed["version"] == VALUE_VERSION)
+        & (fixed["plain"] == IS_PLAIN)
+        & (fixed["finish_reason"] < len(FINISH_REASONS))
+        & (lengths + PLAIN.size == sizes[places])
+        & (fixed["checksum"] == _sums(found.values, starts[places] + HEAD, ends[places], bulk.keys, places))
+    )
+    plain = places[good]
+    there[plain] = False
+    others: list[tuple[int, StoredResponse]] = []
+    missing = np.flatnonzero(sizes == ABSENT).tolist()
+    damaged = 0
+    for place in np.flatnonzero(there).tolist():
+        kept = unpack(found.values[starts[place] : ends[place]], bulk.keys[KEY_BYTES * place : KEY_BYTES * (place + 1)])
+        if is_successful(kept):
+            others.append((place, kept.unwrap()))
+        else:
+            missing.append(place)
+            damaged += is_damage(kept.failure())
+    block = Block(bulk.positions[plain], found.values, starts[plain], fixed[good])
+    return Sifted(block, others, sorted(missing), damaged)
+
+
+def shares(positions: Longs, samples: int, lanes: int) -> list[int]:
+    """Count the positions of each of ``lanes`` models, where positions are rows x models x samples.
+
+    Examples
+    --------
+    >>> shares(np.array([0, 1, 2, 4]), 2, 2)
+    [3, 1]
+    """
+    counts: list[int] = np.bincount(positions // samples % lanes, minlength=lanes).tolist()
+    return counts
+
+
+def _fixed(values: bytes, starts: Longs) -> np.ndarray[Any, Any]:
+    """Take the fixed part of each value."""
+    whole = np.frombuffer(values, np.uint8)
+    rows = whole[starts[:, None] + np.arange(PLAIN.size)] if len(starts) else np.zeros((0, PLAIN.size), np.uint8)
+    return rows.view(FIXED)[:, 0]
+
+
+def _sums(values: bytes, starts: Longs, ends: Longs, keys: bytes, places: Longs) -> np.ndarray[Any, Any]:
+    """Work out the checksum of each value: see `llmhub.core.codec.pack`."""
+    seeds = np.frombuffer(keys, "<u4")[:: KEY_BYTES // 4][places].tolist()
+    view = memoryview(values)
+    return np.array(
+        [crc32(view[low:high], seed) for low, high, seed in zip(starts.tolist(), ends.tolist(), seeds, strict=True)],
+        np.uint32,
+    )

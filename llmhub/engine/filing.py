@@ -1,0 +1,142 @@
+"""What a run looks up and files, and how it bears a store that fails.
+
+A store that fails is left alone for a moment, longer each time, and tried again: rows go on without it meanwhile, and
+what they answered waits until it can be filed. Where the run must not go on without it, it is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar
+
+from llmhub.cache.store import Entry, Store, StoreError
+
+T = TypeVar("T")
+
+FLUSH_S: Final = 0.02
+"""How long an answer waits for others before it is written: a crash loses no more than this."""
+PAUSE_S: Final = 0.5
+"""How long a store that failed is left alone; twice as long each time."""
+LONGEST_PAUSE_S: Final = 30.0
+BACKLOG_BYTES: Final = 256 << 20
+"""Most that waits for a store to work again; beyond it the oldest are given up."""
+
+
+class Filing:
+    """The store of one run. Everything happens on one event loop, except for the store's own work.
+
+    Parameters
+    ----------
+    store
+        Where answers are looked up and filed, if anywhere.
+    give_up
+        Called at the first failure where a run must not go on without its store.
+    """
+
+    def __init__(self, store: Store | None, give_up: Callable[[], None] | None = None) -> None:
+        self.store = store
+        self.fatal = False
+        self.damaged = 0
+        self._give_up = give_up
+        self._failures = self._lost = self._waiting_bytes = 0
+        self._last: StoreError | None = None
+        self._pause_s, self._until = PAUSE_S, 0.0
+        self._outbox: deque[Entry] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+
+    @property
+    def error(self) -> str:
+        """What went wrong, if anything did."""
+        if self._last is None:
+            return ""
+        times = "" if self._failures == 1 else f" {self._failures} times, the last time"
+        kept = f"{self._lost:,} answers could not be filed, and would be paid for again" if self._lost else ""
+        return f"the cache failed{times}: {self._last}; {kept or 'every answer was filed in the end'}"
+
+    def begin(self, work: Callable[[Store], T]) -> Awaitable[T | None]:
+        """Begin to look something up beside the loop; gives nothing where there is no store that works."""
+        loop = asyncio.get_running_loop()
+        if self.store is None or loop.time() < self._until:
+            nothing: asyncio.Future[T | None] = loop.create_future()
+            nothing.set_result(None)
+            return nothing
+        # A task, since whoever began it may be stopped before it is awaited.
+        return loop.create_task(self._looked_up(loop.run_in_executor(None, partial(work, self.store))))
+
+    async def _looked_up(self, begun: Awaitable[T]) -> T | None:
+        try:
+            found = await begun
+        except StoreError as error:
+            self._failed(error)
+            return None
+        self._pause_s = PAUSE_S
+        return found
+
+    def file(self, entry: Entry) -> None:
+        """Put a fresh answer before the flusher."""
+        if self.store is None:
+            return
+        self._wait(entry)
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flushing())
+
+    def _wait(self, entry: Entry) -> None:
+        self._outbox.append(entry)
+        self._waiting_bytes += len(entry.value)
+        while self._waiting_bytes > BACKLOG_BYTES and len(self._outbox) > 1:
+            self._waiting_bytes -= len(self._outbox.popleft().value)
+            self._lost += 1
+
+    async def _flushing(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._outbox and not self._over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(FLUSH_S, self._until - loop.time())):
+                    await self._over.wait()
+            await self._write()
+        self._flusher = None
+
+    async def flush(self) -> None:
+        """Write what is left, after the flusher is done with what it has."""
+        self._over.set()
+        if self._flusher is not None:
+            await self._flusher
+        await self._write()
+        self._lost += len(self._outbox)
+
+    async def _write(self) -> None:
+        if self.store is None or not self._outbox:
+            return
+        entries = tuple(self._outbox)
+        self._outbox.clear()
+        self._waiting_bytes = 0
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, partial(self.store.put_many, entries))
+        except StoreError as error:
+            self._failed(error)
+            self._again(entries)
+        else:
+            self._pause_s = PAUSE_S
+
+    def _again(self, entries: Iterable[Entry]) -> None:
+        """Put what could not be written before what came since."""
+        since = tuple(self._outbox)
+        self._outbox.clear()
+        self._waiting_bytes = 0
+        for entry in (*entries, *since):
+            self._wait(entry)
+
+    def _failed(self, error: StoreError) -> None:
+        self._failures += 1
+        self._last = error
+        self._until = asyncio.get_running_loop().time() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        if self._give_up is not None and not self.fatal:
+            self.fatal = True
+            self._give_up()
