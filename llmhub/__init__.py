@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from llmhub.engine.health import Health
+    from llmhub.engine.hooks import ErrorAction
     from llmhub.engine.limit import Limit
     from llmhub.engine.retry import Retry
     from llmhub.engine.transport import Timeout
@@ -110,6 +111,7 @@ _HOMES: Final = {
         "Usage",
     ),
     "engine.health": ("Health",),
+    "engine.hooks": ("ErrorAction",),
     "engine.limit": ("Limit",),
     "engine.retry": ("Retry",),
     "engine.transport": ("Timeout",),
@@ -129,6 +131,7 @@ __all__ = [
     "ConnectorError",
     "DiskCache",
     "Endpoint",
+    "ErrorAction",
     "Health",
     "Hub",
     "LLMError",

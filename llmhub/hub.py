@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
@@ -13,10 +12,12 @@ from llmhub import config
 from llmhub.cache.disk import DiskCache
 from llmhub.cache.store import Cache
 from llmhub.core.budget import Budget, budget_of
-from llmhub.core.errors import AuthFailed, AuthFailedError, InvalidRequest, InvalidRequestError
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.decisions import Decision
+from llmhub.engine.directory import Directory, unknown_provider
+from llmhub.engine.hooks import compiled, is_hook
 from llmhub.engine.limit import Limit
 from llmhub.engine.retry import Retry
 from llmhub.engine.runtime import Rules, Runtime
@@ -42,7 +43,8 @@ class Hub:
     retry
         When to try again.
     middleware
-        Functions ``send -> send`` around every call, the first outermost.
+        Functions ``send -> send`` around every call, the first outermost; or hooks: objects with ``on_request``,
+        ``on_response`` or ``on_error``.
     budget_usd
         What all calls of this hub may cost together; a call that could exceed it is not sent.
     allow_unpriced
@@ -71,7 +73,7 @@ class Hub:
     cache: Cache | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
-    middleware: tuple[Middleware, ...] = ()
+    middleware: tuple[Middleware | object, ...] = ()
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Hub:
     pool_size: int = POOL
     max_reply_bytes: int = 64 << 20
     settings: config.Settings = field(default_factory=config.load, repr=False)
+    directory: Directory = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,13 +90,13 @@ class Hub:
         known = {**PROVIDERS, **self.providers}
         for argument, names in (("endpoints", self.endpoints), ("limits", self.limits)):
             for name in names:
-                if name.partition("/")[0] not in known:
-                    raise InvalidRequestError(
-                        InvalidRequest(
-                            path=f"{argument}[{name!r}]", message=_no_provider(name.partition("/")[0], known)
-                        )
-                    )
+                first = name.partition("/")[0]
+                if first not in known:
+                    said = unknown_provider(first, known)
+                    raise InvalidRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
         _expect_kinds(self)
+        directory = Directory(known, {**self.settings.endpoints, **self.endpoints})
+        object.__setattr__(self, "directory", directory)
         rules = Rules(
             wiring=Wiring(
                 timeout=self.timeout,
@@ -104,7 +107,7 @@ class Hub:
             cache=self.cache,
             limits=self.limits,
             retry=self.retry,
-            middleware=tuple(self.middleware),
+            middleware=tuple(compiled(one, directory.target) for one in self.middleware),
             budget=None if self.budget_usd is None else budget_of(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
         )
@@ -120,18 +123,7 @@ class Hub:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        provider, rest = self.provider(model)
-        name = model.partition("/")[0]
-        endpoint = self.endpoints.get(name) or self.settings.endpoints.get(name)
-        if endpoint is None and provider.needs:
-            raise AuthFailedError(AuthFailed(provider=name, path="model", message=_no_credentials(model, provider)))
-        endpoint = endpoint or Endpoint()
-        if not (endpoint.base_url or provider.base_url):
-            said = (
-                f"{model!r}: {name!r} has no public address; give Hub(endpoints={{{name!r}: Endpoint(base_url=...)}})"
-            )
-            raise InvalidRequestError(InvalidRequest(path="model", message=said))
-        return Target(provider, endpoint, rest, model)
+        return self.directory.target(model)
 
     def provider(self, model: str) -> tuple[Provider, str]:
         """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
@@ -141,19 +133,7 @@ class Hub:
         InvalidRequestError
             No provider is named, or none by that name is known.
         """
-        asked: object = model
-        if not isinstance(asked, str):
-            said = f"{asked!r:.80} is no model; write 'provider/model', such as 'openai/gpt-4o-mini'"
-            raise InvalidRequestError(InvalidRequest(path="model", message=said))
-        name, slash, rest = model.partition("/")
-        known = {**PROVIDERS, **self.providers}
-        if not slash or not rest or not name:
-            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
-            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}"
-            raise InvalidRequestError(InvalidRequest(path="model", message=said))
-        if name not in known:
-            raise InvalidRequestError(InvalidRequest(path="model", message=f"{model!r}: {_no_provider(name, known)}"))
-        return known[name], rest
+        return self.directory.provider(model)
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
         """Pickle what was said, not what is open: a process makes connections of its own."""
@@ -195,7 +175,7 @@ def _expect_kinds(hub: Hub) -> None:
     checks = (
         *((f"endpoints[{name!r}]", at, isinstance(at, Endpoint), address) for name, at in hub.endpoints.items()),
         *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
-        *((f"middleware[{at}]", one, callable(one), "a function of send") for at, one in enumerate(hub.middleware)),
+        *((f"middleware[{at}]", one, callable(one) or is_hook(one), HOOKS) for at, one in enumerate(hub.middleware)),
         ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or MemoryCache()"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
@@ -208,6 +188,7 @@ def _expect_kinds(hub: Hub) -> None:
             raise InvalidRequestError(InvalidRequest(path=path, message=f"{shown} cannot be used; give {remedy}"))
 
 
+HOOKS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
 COUNTS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 
 
@@ -224,18 +205,3 @@ def default_hub() -> Hub:
 def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
     """Give a hub like ``hub`` that reaches these providers elsewhere: at a simulator, say."""
     return replace(hub, endpoints={**hub.endpoints, **endpoints})
-
-
-def _no_provider(name: str, known: Mapping[str, Provider]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no provider is named {name!r}.{hint} There are {', '.join(sorted(known))}"
-
-
-def _no_credentials(model: str, provider: Provider) -> str:
-    groups = " or ".join(" and ".join(group) for group in provider.needs)
-    return (
-        f"{model!r} needs credentials: set {groups} in the environment, or give "
-        f"Hub(endpoints={{{provider.name!r}: Endpoint(api_key=...)}}); "
-        "the simulator (`llmhub sim`, `llmhub demo`) needs none"
-    )

@@ -153,7 +153,7 @@ def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Option
     expect(validate(request))
     limit: Any = spending.get("budget_usd")
     purse = purse_of(hub, [target], limit, allow_unpriced=bool(spending.get("allow_unpriced")))
-    return _One(hub, Call(target, request, purse=purse))
+    return _One(hub, Call(target, request, purse=purse, asked=target))
 
 
 KNOWN_OPTIONS: Final = REQUEST_OPTIONS | SPENDING_OPTIONS

@@ -169,7 +169,10 @@ def _paid(answer: Answer, worst: int, target: Target, prices: Prices) -> int:
         return worst if counted is None else counted
     error = answer.outcome.failure()
     begun = answer.ttft_s is not None or type(error) in CHARGEABLE
-    return worst if begun and answer.attempts and error.code != UNREACHED else 0
+    if begun and answer.attempts and error.code != UNREACHED:
+        return worst
+    priced = ((prices.of(spent.target), spent.usage) for spent in answer.spent)
+    return sum(nano_usd(usage, found) or 0 for found, usage in priced if found is not None)
 
 
 def _refused(budget: Budget, worst: int, call: Call) -> BudgetExceeded:

@@ -56,6 +56,10 @@ class Call:
         The budgets it must fit into; those of the hub where it has none.
     on_sent
         Told when it goes out.
+    sample
+        Which of several answers to the same question it is to be.
+    asked
+        Whom the caller asked, where it is known; ``target`` is another once somebody sent the call elsewhere.
     """
 
     target: Target
@@ -66,6 +70,8 @@ class Call:
     key: bytes | None = None
     purse: Purse | None = None
     on_sent: Callable[[], None] | None = None
+    sample: int = 0
+    asked: Target | None = None
 
 
 class Spent(NamedTuple):
@@ -82,6 +88,8 @@ class Answer:
     ``latency_s`` and ``ttft_s`` are the provider's time in the last attempt; ``rate_wait_s`` and ``total_s``
     cover all attempts; ``started_at`` (epoch seconds) is when the first was sent, 0 when none was. ``limits`` is what
     the last reply said about limits, be it an answer or a refusal; ``spent`` what attempts used that failed.
+    ``target`` is who answered, or failed last, when that is not who was asked, and ``key`` that of the question as
+    it was put to them.
     """
 
     outcome: Outcome
@@ -95,6 +103,8 @@ class Answer:
     dropped: tuple[str, ...] = ()
     limits: RateLimitInfo | None = None
     spent: tuple[Spent, ...] = ()
+    target: Target | None = None
+    key: bytes | None = None
 
 
 Send: TypeAlias = Callable[[Call], Awaitable[Answer]]

@@ -306,8 +306,11 @@ class _Run:
 
     def _file(self, key: bytes, call: Call, answer: Answer) -> None:
         """Have a fresh answer filed."""
-        if self.filing.store is not None and is_successful(answer.outcome):
-            self.filing.file(Entry(key, pack(kept_form(answer), key), call.target.name, answer.started_at))
+        if self.filing.store is None or answer.cache_hit or not is_successful(answer.outcome):
+            return
+        # What another answered than was asked is filed as their answer.
+        key, who = answer.key or key, answer.target or call.target
+        self.filing.file(Entry(key, pack(kept_form(answer), key), who.name, answer.started_at))
 
     # Answers
 
@@ -421,9 +424,12 @@ def as_answer(settled: Settled) -> Answer:
 
 def _shared(answer: Settled) -> Settled:
     """Give an equal row the answer: it costs nothing more."""
-    if isinstance(answer, StoredResponse) or is_successful(answer.outcome):
-        return answer if isinstance(answer, StoredResponse) else kept_form(answer)
-    return replace(answer, attempts=0, rate_wait_s=None, total_s=None)
+    if isinstance(answer, StoredResponse):
+        return answer
+    good = is_successful(answer.outcome)
+    if good and answer.target is None:
+        return kept_form(answer)
+    return replace(answer, cache_hit=good, attempts=0, rate_wait_s=None, total_s=None, spent=())
 
 
 def _cancelled(*, sent: bool) -> Answer:

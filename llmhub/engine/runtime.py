@@ -8,14 +8,16 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
+from llmhub.core.codec import request_key
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.decisions import Decisions
+from llmhub.engine.hooks import guarded
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
@@ -127,6 +129,8 @@ if hasattr(os, "register_at_fork"):
 class _Live:
     """What is open on one loop."""
 
+    send: Send
+
     def __init__(self, rules: Rules, purse: Purse) -> None:
         self.loop = background()
         self.store = rules.cache.open() if rules.cache is not None else None
@@ -137,24 +141,44 @@ class _Live:
         self._prices = Prices(time.time)
         self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
         self._chains: dict[str, Send] = {}
+        self.send = self._around()
 
-    def send(self, call: Call) -> Awaitable[Answer]:
-        target = call.target
-        made = self._chains.get(target.name)
-        if made is None:
-            made = self._chains[target.name] = self._chain(target)
-        return made(call)
+    # The order of everything around a call: outermost first, from the top of this to the end of the next.
 
-    def _chain(self, target: Target) -> Send:
-        """Order the middleware: the user's see a call once, and each attempt is reserved for and waits its turn."""
+    def _around(self) -> Send:
+        """Put together what sees a call once, whoever answers it."""
+        users = self._rules.middleware
+        return chain(
+            self._to_target,
+            *((guarded, *users) if users else ()),
+            retried(self._rules.retry, time.monotonic),
+        )
+
+    def _at(self, target: Target) -> Send:
+        """Put together what sees each attempt at one target."""
         gates = [self._gates[name] for name in (target.provider.name, target.name) if name in self._gates]
         return chain(
             self.transport.send,
-            *self._rules.middleware,
-            retried(self._rules.retry, time.monotonic),
             budgeted(self._purse, self._prices),
             *(limited(gate) for gate in gates),
         )
+
+    def _to_target(self, call: Call) -> Awaitable[Answer]:
+        """Send a call through what stands before its target."""
+        name = call.target.name
+        made = self._chains.get(name)
+        if made is None:
+            made = self._chains[name] = self._at(call.target)
+        return made(call) if call.asked is None or call.asked is call.target else signed(made, call)
+
+
+async def signed(send: Send, call: Call) -> Answer:
+    """Send a call to another than was asked, and have the answer say who that is."""
+    answer = await send(call)
+    if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
+        return answer
+    key = request_key(call.target.provider, call.target.endpoint, call.request, call.sample)
+    return replace(answer, target=call.target, key=key)
 
 
 def _close(loop: asyncio.AbstractEventLoop, transport: Transport, store: Store | None) -> None:

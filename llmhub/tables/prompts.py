@@ -114,10 +114,11 @@ class Ask:
     stream: bool = False
     purse: Purse | None = None
 
-    def call(self, text: str, key: bytes | None = None) -> Call:
+    def call(self, text: str, key: bytes | None = None, sample: int = 0) -> Call:
         """Make the call that asks ``text``, keyed ``key``."""
-        request = self.make(text)
-        return Call(self.target, request, None, self.stream, Spliced(request, self.prepare, text), key, self.purse)
+        request, target = self.make(text), self.target
+        quick = Spliced(request, self.prepare, text)
+        return Call(target, request, None, self.stream, quick, key, self.purse, None, sample, target)
 
 
 def ask(target: Target, request: CompletionRequest, *, stream: bool = False, purse: Purse | None = None) -> Ask:
@@ -218,7 +219,8 @@ def _item(questions: Questions, positions: Longs, keys: bytes, texts: list[str],
     position = int(positions[place])
     ask = questions.asks[position // questions.samples % len(questions.asks)]
     key = keys[KEY_BYTES * place : KEY_BYTES * (place + 1)]
-    return position, key, ask.call, texts[place // questions.step]
+    sample = position % questions.samples
+    return position, key, partial(ask.call, sample=sample) if sample else ask.call, texts[place // questions.step]
 
 
 def _lacks(values: tuple[Any, ...]) -> bool:

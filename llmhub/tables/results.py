@@ -60,7 +60,13 @@ def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
     """
     columns = {**_asked(questions), **_said(ran), "request_key": _keys(questions)}
     columns["parsed"] = _parsed(questions, columns["response"])
-    columns |= _priced(questions, columns, at)
+    elsewhere = {
+        position: one.target
+        for position, one in enumerate(ran.answers)
+        if isinstance(one, Answer) and one.target is not None
+    }
+    columns |= _priced(questions, columns, elsewhere, at)
+    columns["served_model"] = _signed(columns["served_model"], elsewhere)
     columns["cost_usd"] = _with_spent(columns["cost_usd"], ran.answers, at)
     whole = with_run(run_id)
     return pa.table([columns[name].cast(whole.field(name).type) for name in whole.names], schema=whole)
@@ -134,7 +140,7 @@ def _named(which: Any, words: list[str]) -> pa.Array:
 
 def _timed(rows: _Rows, answers: Sequence[Settled | None], queued_s: Sequence[float]) -> dict[str, pa.Array]:
     """Say how long everything took; a hit keeps the provider's time of the original call, and waited for nothing."""
-    hits = [isinstance(answer, StoredResponse) for answer in answers]
+    hits = [isinstance(answer, StoredResponse) or (answer is not None and answer.cache_hit) for answer in answers]
     sources = [kept if kept is not None else call for kept, call in zip(rows.kept, rows.calls, strict=True)]
     started = [int(source.started_at * MICRO) if source.started_at else None for source in sources]
     floats = {
@@ -220,11 +226,32 @@ def _status(error: LLMError) -> str:
     return STATUS.get(type(error), "error")
 
 
-def _priced(questions: Questions, columns: Columns, at: float) -> dict[str, pa.Array]:
-    """Say what each answer is worth, and what was paid for it now."""
+def _signed(served: pa.ChunkedArray, elsewhere: Mapping[int, Target]) -> pa.ChunkedArray:
+    """Have rows that another answered than was asked say who: ``provider/model``."""
+    if not elsewhere:
+        return served
+    names = served.to_pylist()
+    for position, target in elsewhere.items():
+        names[position] = f"{target.provider.name}/{names[position] or target.model}"
+    return pa.chunked_array([pa.array(names, pa.string())])
+
+
+def _priced(questions: Questions, columns: Columns, elsewhere: Mapping[int, Target], at: float) -> dict[str, pa.Array]:
+    """Say what each answer is worth, and what was paid for it now: at the price of who answered."""
     targets = [one.target for one in questions.asks]
     served, which = _served(questions, columns)
     prices = [_price(targets[target], name, at) for target, name in served]
+    if elsewhere:
+        places = which.to_pylist()
+        whose: dict[tuple[str, str], int] = {}
+        for position, target in elsewhere.items():
+            if places[position] is not None:
+                pair = (target.name, served[places[position]][1])
+                if pair not in whose:
+                    whose[pair] = len(prices)
+                    prices.append(_price(target, pair[1], at))
+                places[position] = whose[pair]
+        which = pa.array(places, pa.int64())
     named = pa.array([price.price_id if price else None for price in prices], pa.string())
     worth = cost_columns(Tokens(**{name: columns[name] for name in Tokens.__slots__}), prices, which)
     nothing = from_nanos(np.zeros(len(which), np.int64))

@@ -1,0 +1,265 @@
+"""The two forms of a middleware, and the order in which all that stands around a call sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+from returns.result import Failure, Success
+
+import llmhub
+from llmhub import ErrorAction
+from llmhub.config import Settings
+from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, ServerError
+from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
+from llmhub.engine.call import Answer, Call, Send, Target, chain
+from llmhub.engine.hooks import MOST, hooked
+from llmhub.sim import Served
+
+
+@dataclass
+class Noted:
+    """A hook that notes what it was asked, in all its forms."""
+
+    name: str
+    notes: list[str]
+
+    def on_request(self, call: Call) -> None:
+        self.notes.append(f"request {self.name}")
+
+    async def on_response(self, call: Call, answer: Answer) -> None:
+        self.notes.append(f"response {self.name}")
+
+    def on_error(self, call: Call, error: LLMError) -> None:
+        self.notes.append(f"error {self.name}")
+
+
+@dataclass
+class Mending:
+    """A hook that wants something done about failures."""
+
+    actions: list[Any]
+    seen: list[LLMError] = field(default_factory=list)
+
+    def on_error(self, call: Call, error: LLMError) -> Any:
+        self.seen.append(error)
+        return self.actions.pop(0) if self.actions else None
+
+
+def target(name: str) -> Target:
+    return Target(None, None, name.partition("/")[2], name)  # type: ignore[arg-type]
+
+
+ASK = Call(target("a/m"), CompletionRequest(model="m", messages=(Message("user", "hi"),)))
+
+
+def run(virtual: Any, hook: object, send: Send, call: Call = ASK) -> Answer:
+    async def work(clock: Any) -> Answer:
+        return await hooked(hook, target)(send)(call)
+
+    answer: Answer = virtual.run(work)
+    return answer
+
+
+def answering(*outcomes: Any, asked: list[str] | None = None) -> Send:
+    """Give these outcomes, one after the other, the last from then on; text for an answer, an error for itself."""
+    left = list(outcomes)
+
+    async def send(call: Call) -> Answer:
+        if asked is not None:
+            asked.append(call.target.name)
+        outcome = left.pop(0) if len(left) > 1 else left[0]
+        good = isinstance(outcome, str)
+        said = Success(CompletionResponse(parts=(Text(outcome),))) if good else Failure(outcome)
+        return Answer(said, attempts=1, total_s=1.0, rate_wait_s=0.5)
+
+    return send
+
+
+# Order
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=6), st.booleans())
+def test_requests_are_seen_in_order_and_what_comes_back_in_reverse(virtual: Any, names: list[str], good: bool) -> None:
+    notes: list[str] = []
+
+    async def work(clock: Any) -> Answer:
+        send = answering("hi" if good else ServerError())
+        return await chain(send, *(hooked(Noted(name, notes), target) for name in names))(ASK)
+
+    virtual.run(work)
+    back = "response" if good else "error"
+    assert notes == [f"request {name}" for name in names] + [f"{back} {name}" for name in reversed(names)]
+
+
+def test_both_forms_stand_in_one_chain_in_the_order_given(scripted: Any, speech: Any) -> None:
+    notes: list[str] = []
+
+    def plain(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            notes.append("request plain")
+            answer = await send(call)
+            notes.append("response plain")
+            return answer
+
+        return sending
+
+    server = scripted([speech.reply(b"{}", status=500)], [speech.answer()])
+    middleware = (Noted("a", notes), plain, Noted("b", notes))
+    with hub(server, middleware=middleware, retry=llmhub.Retry(base_s=0)) as made:
+        assert llmhub.complete("hi", model="compatible/m", hub=made).text == "Hi"
+    # The retry is inside: the hooks see a call once.
+    assert notes == ["request a", "request plain", "request b", "response b", "response plain", "response a"]
+
+
+def hub(server: Any, **more: Any) -> llmhub.Hub:
+    endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
+    return llmhub.Hub(endpoints=endpoints, settings=Settings(), **{"retry": llmhub.Retry(attempts=1), **more})
+
+
+# What hooks may change
+
+
+def test_a_hook_may_put_another_call_and_another_answer_in_place(virtual: Any) -> None:
+    class Changing:
+        async def on_request(self, call: Call) -> Call:
+            return replace(call, request=replace(call.request, temperature=0.5))
+
+        def on_response(self, call: Call, answer: Answer) -> Answer:
+            assert call.request.temperature == 0.5
+            response = answer.outcome.unwrap()
+            return replace(answer, outcome=Success(replace(response, parts=(Text(response.text.upper()),))))
+
+    assert run(virtual, Changing(), answering("hi")).outcome.unwrap().text == "HI"
+
+
+# What they may do about failures
+
+
+def test_a_retry_is_sent_again_after_its_time_and_all_attempts_count(virtual: Any) -> None:
+    async def work(clock: Any) -> None:
+        hook = Mending([ErrorAction.Retry(after_s=7)])
+        answer = await hooked(hook, target)(answering(ServerError(), "hi"))(ASK)
+        assert clock() == 7
+        assert answer.outcome.unwrap().text == "hi"
+        assert (answer.attempts, answer.total_s, answer.rate_wait_s) == (2, 2.0, 1.0)
+
+    virtual.run(work)
+
+
+@pytest.mark.parametrize(("named", "name"), [("b/other", "b/other"), ("b", "b/m")])
+def test_a_fallback_asks_the_model_or_the_same_model_of_the_provider_that_it_names(
+    virtual: Any, named: str, name: str
+) -> None:
+    asked: list[str] = []
+    hook = Mending([ErrorAction.Fallback(named)])
+    answer = run(virtual, hook, answering(ServerError(), "hi", asked=asked), replace(ASK, key=b"k"))
+    assert answer.outcome.unwrap().text == "hi"
+    assert asked == ["a/m", name]
+
+
+@pytest.mark.parametrize("action", [ErrorAction.Propagate(), None])
+def test_a_failure_that_is_let_be_stays(virtual: Any, action: Any) -> None:
+    asked: list[str] = []
+    answer = run(virtual, Mending([action]), answering(ServerError(message="x"), asked=asked))
+    assert answer.outcome.failure() == ServerError(message="x")
+    assert len(asked) == 1
+
+
+def test_a_hook_that_never_gives_up_is_bounded(virtual: Any) -> None:
+    hook = Mending([ErrorAction.Retry()] * 100)
+    answer = run(virtual, hook, answering(ServerError()))
+    assert answer.attempts == 1 + MOST
+    assert len(hook.seen) == MOST
+
+
+def test_what_is_no_action_is_said(virtual: Any) -> None:
+    error = run(virtual, Mending(["again"]), answering(ServerError())).outcome.failure()
+    assert isinstance(error, InvalidRequest)
+    assert "on_error gave 'again'" in error.message
+
+
+# At the door
+
+
+def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: Served) -> None:
+    class Away:
+        def on_error(self, call: Call, error: LLMError) -> Any:
+            return ErrorAction.Fallback("openai/gpt-4o")
+
+    made = llmhub.Hub(
+        endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), cache=llmhub.MemoryCache(),
+        retry=llmhub.Retry(attempts=1),
+    )  # fmt: skip
+    frame = {"t": ["one [[sim:500 once]]", "one [[sim:500 once]]", "two"]}
+    with made:
+        table = llmhub.complete_table(frame, "{t}", model="anthropic/claude-haiku-4-5", hub=made, progress=False)
+        assert table.column("status").to_pylist() == ["ok"] * 3
+        assert table.column("provider").to_pylist() == ["anthropic"] * 3
+        assert table.column("model").to_pylist() == ["claude-haiku-4-5"] * 3
+        served = table.column("served_model").to_pylist()
+        assert served[0] == served[1]
+        assert served[0].startswith("openai/gpt-4o")
+        assert not served[2].startswith("openai/")
+        # Each provider of the simulator fails once.
+        assert table.column("attempts").to_pylist() == [3, 0, 1]
+        assert table.column("cache_hit").to_pylist() == [False, True, False]
+        assert ["openai/gpt-4o" in name for name in table.column("price_id").to_pylist()] == [True, True, False]
+        worth, paid = (table.column(name).to_pylist() for name in ("list_cost_usd", "cost_usd"))
+        assert worth[0] == worth[1] == paid[0] > paid[1] == 0
+        # Filed as the answer of whoever gave it.
+        before = simulator.counts()["requests"]
+        again = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o", hub=made, progress=False)
+        assert again.column("cache_hit").to_pylist() == [True, True, False]
+        assert again.column("served_model").to_pylist()[0] == served[0].removeprefix("openai/")
+        assert simulator.counts()["requests"] == before + 1
+
+
+def test_what_a_middleware_raises_costs_its_own_row_only(simulator: Served) -> None:
+    def failing(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            if "bad" in call.request.messages[0].text:
+                raise ZeroDivisionError("by nought")
+            if "none" in call.request.messages[0].text:
+                return None  # type: ignore[return-value]
+            return await send(call)
+
+        return sending
+
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(failing,)) as made:
+        frame = {"t": ["good", "bad", "none"]}
+        table = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o-mini", hub=made, progress=False)
+    assert table.column("status").to_pylist() == ["ok", "error", "error"]
+    errors = table.column("error").to_pylist()
+    assert errors[1] == "middleware: a middleware failed: ZeroDivisionError: by nought"
+    assert "it gave a NoneType, not an Answer" in errors[2]
+
+
+def test_a_stream_goes_through_the_same_chain(simulator: Served) -> None:
+    notes: list[str] = []
+    hooks = (Noted("a", notes), Noted("b", notes))
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=hooks) as made:
+        assert "".join(chunk.text for chunk in llmhub.stream("hi", model="openai/gpt-4o-mini", hub=made))
+
+        async def read() -> list[Any]:
+            return [chunk async for chunk in llmhub.astream("ho", model="openai/gpt-4o-mini", hub=made)]
+
+        assert asyncio.run(read())
+    assert notes == ["request a", "request b", "response b", "response a"] * 2
+
+
+@pytest.mark.parametrize("wrong", [3, "retry", object()])
+def test_what_is_neither_form_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"middleware\[0\]: .* cannot be used; give a function"):
+        llmhub.Hub(settings=Settings(), middleware=(wrong,))
+
+
+def test_success_is_no_error(virtual: Any) -> None:
+    hook = Mending([ErrorAction.Retry()])
+    assert is_successful(run(virtual, hook, answering("hi")).outcome)
+    assert hook.seen == []
