@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 PATIENCE: Final = 2
 """Interrupts that are wishes: to drain, and to cut off. One more is meant."""
+WAKE_S: Final = 0.1
+"""Longest sleep of a loop that awaits us."""
 POLL_S: Final = 0.5
 """Longest uninterruptible wait on platforms where a lock cannot be interrupted."""
 
@@ -171,10 +173,32 @@ def _wait(future: concurrent.futures.Future[T]) -> T:
 
 
 async def run_here(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that runs on the background loop from whatever loop the caller has; cancellation reaches it."""
+    """Await work that runs on the background loop from whatever loop the caller has; cancellation reaches it.
+
+    Notes
+    -----
+    Meanwhile the caller's loop is woken now and then: a notebook's kernel takes an interrupt of an awaiting cell with
+    a signal handler that wakes nobody, so a loop that sleeps would hear of it only at the end.
+    """
     if _inside(background()):
         return await work
-    return await asyncio.wrap_future(submit(work))
+    with _wakeful(asyncio.get_running_loop()):
+        return await asyncio.wrap_future(submit(work))
+
+
+@contextmanager
+def _wakeful(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let a loop sleep in short stretches only."""
+    due: list[asyncio.TimerHandle] = []
+
+    def wake() -> None:
+        due[:] = [loop.call_later(WAKE_S, wake)]
+
+    wake()
+    try:
+        yield
+    finally:
+        due[0].cancel()
 
 
 def _inside(loop: asyncio.AbstractEventLoop) -> bool:

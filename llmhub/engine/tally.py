@@ -234,11 +234,13 @@ class Tally:
         elif is_successful(answer.outcome):
             lane.paid += 1
             response = answer.outcome.unwrap()
-            self._pay(which, response.served_model, response.usage)
+            self._pay(lane, self._targets[which] if self._targets else None, response.served_model, response.usage)
         elif isinstance(answer.outcome.failure(), (Cancelled, BudgetExceeded)):
             lane.given_up += 1
         else:
             lane.failed += 1
+        for spent in answer.spent:
+            self._pay(lane, spent.target, "", spent.usage)
 
     def hit(self, positions: Longs) -> None:
         """Count positions that the store answered by the hundred."""
@@ -297,13 +299,11 @@ class Tally:
     def _by_lane(self, positions: Sequence[int]) -> Iterable[tuple[int, int]]:
         return [(0, len(positions))] if len(self._lanes) == 1 else Counter(map(self._lane, positions)).items()
 
-    def _pay(self, which: int, served_model: str, usage: Usage) -> None:
-        lane = self._lanes[which]
+    def _pay(self, lane: _Lane, target: Target | None, served_model: str, usage: Usage) -> None:
         lane.input_tokens += usage.input_tokens or 0
         lane.output_tokens += usage.output_tokens or 0
-        if not self._targets:
+        if target is None:
             return
-        target = self._targets[which]
         served = (target.provider.name, target.model, served_model)
         if served in self._prices:
             _charge(lane, usage, self._prices[served])
@@ -313,7 +313,7 @@ class Tally:
     def _model(self, which: int, lane: _Lane) -> ModelProgress:
         total = self._size // len(self._lanes)
         known = bool(self._targets) and not lane.unknown and (lane.priced > 0 or not lane.paid)
-        each = lane.nanos / lane.priced if lane.priced else None
+        each = lane.nanos / lane.paid if lane.priced and lane.paid else None
         ahead = max(0.0, lane.calls(total) - lane.failed - lane.given_up)
         forecast = 0.0 if not ahead else None if each is None else each * ahead
         return ModelProgress(

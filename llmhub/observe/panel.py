@@ -58,7 +58,10 @@ class Panel:
         self._handle.update(self._html(markup(self._last, note)))
         if self._box is not None:
             for part in (*self._box.children, self._box):
-                part.close()
+                # Its layout and style are widgets too, and outlive it otherwise.
+                for own in (getattr(part, "style", None), part.layout, part):
+                    if own is not None:
+                        own.close()
 
     def _load(self) -> None:
         import ipywidgets  # noqa: F401, PLC0415 - a quarter of a second, while the run has begun

@@ -88,6 +88,30 @@ async def test_cancelling_whoever_awaits_cancels_the_work() -> None:
     assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
 
 
+async def test_a_loop_that_sleeps_hears_of_a_cancellation_that_wakes_nobody() -> None:
+    """A notebook's kernel cancels an awaiting cell from a signal handler in just this way."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        assert begun.wait(10)
+        loop.call_soon(task.cancel)
+        assert ended.wait(10)
+
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(run_here(work()))
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    thread.join()
+
+
 async def test_what_blocks_runs_beside_the_loop() -> None:
     ident = threading.get_ident()
     other, args = await in_thread(lambda *given: (threading.get_ident(), given), 1, 2)

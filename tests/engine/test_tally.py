@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -16,7 +17,7 @@ from llmhub.core.cost import cost
 from llmhub.core.errors import BudgetExceeded, Cancelled, ServerError
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionResponse, Text, Usage
-from llmhub.engine.call import Answer, Target
+from llmhub.engine.call import Answer, Spent, Target
 from llmhub.engine.tally import Now, Progress, Tally
 from llmhub.providers.prices import price
 from llmhub.providers.table import PROVIDERS
@@ -110,6 +111,16 @@ def test_what_the_provider_did_not_count_makes_the_sum_unknown_not_zero() -> Non
     tally = tallied(2, MINI)
     tally.add(0, Answer(Success(CompletionResponse(parts=(), finish_reason="stop", usage=Usage()))))
     assert priced(tally).progress(Now(1.0)).spent_usd is None
+
+
+def test_what_failed_attempts_used_is_spent_too() -> None:
+    used = (Spent(HAIKU, Usage(input_tokens=1000, output_tokens=0)),)
+    tally = tallied(2, MINI)
+    tally.add(0, replace(fresh(), spent=used))
+    tally.add(1, replace(FAILED, spent=used))
+    said = priced(tally).progress(Now(1.0))
+    assert said.spent_usd == Decimal("0.00221")
+    assert (said.input_tokens, said.failed) == (3000, 1)
 
 
 def test_a_forecast_counts_what_the_store_has_as_free() -> None:

@@ -349,6 +349,7 @@ class Notebook:
             def __init__(self, value: Any = None, **options: Any) -> None:
                 self.value, self.children, self.model_id = value, tuple(value) if type(value) is list else (), "m1"
                 self.description = options.get("description", "")
+                self.layout = types.SimpleNamespace(close=lambda: None)
                 self.clicks: list[Callable[[Any], None]] = []
                 notebook.widgets.append(self)
 
