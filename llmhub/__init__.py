@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         plan,
         schema_of,
         stream,
+        stream_table,
         try_complete,
         using,
     )
@@ -90,6 +91,7 @@ _HOMES: Final = {
         "plan",
         "schema_of",
         "stream",
+        "stream_table",
         "try_complete",
         "using",
     ),
@@ -173,6 +175,7 @@ __all__ = [
     "scorer",
     "scorers",
     "stream",
+    "stream_table",
     "try_complete",
     "using",
 ]
@@ -196,27 +199,30 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-class _AfterPandas(importlib.abc.MetaPathFinder):
-    """Waits for pandas to be imported, and puts ``.llm`` on its frames right after."""
+FRAMES: Final = ("pandas", "polars")
+"""Libraries whose frames get ``.llm``."""
+
+
+class _AfterFrames(importlib.abc.MetaPathFinder):
+    """Waits for a library of frames to be imported, and puts ``.llm`` on its frames right after."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find pandas as it would be found without this, and wrap its loader."""
-        if fullname != "pandas":
+        """Find the library as it would be found without this, and wrap its loader."""
+        if fullname not in FRAMES or getattr(sys.modules.get(fullname), "DataFrame", None) is not None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self)
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
     """Loads a module as its own loader does, then registers the accessors."""
 
-    def __init__(self, own: importlib.abc.Loader, finder: _AfterPandas) -> None:
+    def __init__(self, own: importlib.abc.Loader) -> None:
         self._own = own
-        self._finder = finder
 
     def __getattr__(self, name: str) -> object:
         """Be its own loader in all else: resources, source, data."""
@@ -232,16 +238,15 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self._own
         module.__loader__ = self._own
         self._own.exec_module(module)
-        if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
-        _register()
+        _register(module)
 
 
-def _register() -> None:
-    importlib.import_module("llmhub.notebook.register")
+def _register(library: ModuleType) -> None:
+    importlib.import_module("llmhub.notebook.register").register(library)
 
 
-if sys.modules.get("pandas") is not None:
-    _register()
-else:
-    sys.meta_path.insert(0, _AfterPandas())
+for _library in map(sys.modules.get, FRAMES):
+    if _library is not None:
+        _register(_library)
+if not all(map(sys.modules.get, FRAMES)):
+    sys.meta_path.insert(0, _AfterFrames())

@@ -12,14 +12,17 @@ from llmhub.api.frames import (
     plan,
 )
 from llmhub.api.hubs import configure, current_hub, using
+from llmhub.api.landing import stream_table
 from llmhub.api.models import ahealth_check, health_check, metadata
-from llmhub.api.options import Models, Options, Prompt, TableOptions
+from llmhub.api.options import Asking, Models, Options, Prompt, RowOptions, TableOptions
 from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
 
 __all__ = [
+    "Asking",
     "Models",
     "Options",
     "Prompt",
+    "RowOptions",
     "TableOptions",
     "acomplete",
     "acomplete_table",
@@ -38,6 +41,7 @@ __all__ = [
     "plan",
     "schema_of",
     "stream",
+    "stream_table",
     "try_complete",
     "using",
 ]

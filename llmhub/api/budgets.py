@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from llmhub.api.options import TableOptions
+from llmhub.api.options import RowOptions
 from llmhub.core.budget import budget_of, usd
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.engine.budget import Prices, Purse, Wallet
@@ -50,7 +50,7 @@ def shared_wallet(budget_usd: float | Decimal | Wallet) -> Wallet:
     return budget_usd if isinstance(budget_usd, Wallet) else Wallet(budget_of(budget_usd))
 
 
-def split(hub: Hub, options: TableOptions, parts: int) -> tuple[Hub, TableOptions]:
+def split(hub: Hub, options: RowOptions, parts: int) -> tuple[Hub, RowOptions]:
     """Part every budget evenly among processes, which cannot see what the others spend."""
     if hub.budget_usd is not None:
         hub = replace(hub, budget_usd=_share(hub.budget_usd, parts))

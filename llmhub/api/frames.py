@@ -13,14 +13,26 @@ from returns.pipeline import is_successful
 
 from llmhub.api.budgets import purse_of, shared_wallet, split
 from llmhub.api.hubs import current_hub
-from llmhub.api.options import Models, RunOptions, TableOptions, expect, parted, warn_of, warn_of_store
+from llmhub.api.options import (
+    Asking,
+    Models,
+    RowOptions,
+    RunOptions,
+    TableOptions,
+    expect,
+    expect_rows,
+    parted,
+    warn_of,
+    warn_of_store,
+)
 from llmhub.cache.store import StoreError
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, to_exception
+from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError
 from llmhub.core.provider import prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
-from llmhub.engine.call import Answer, Target
+from llmhub.engine.call import Target
 from llmhub.engine.loop import Stop, run_here, run_sync
+from llmhub.engine.run import Ran, Told
 from llmhub.engine.tally import Now, Tally, Watch
 from llmhub.hub import Hub
 from llmhub.observe.progress import Shown, shown
@@ -34,24 +46,28 @@ if TYPE_CHECKING:
 
 
 def complete_table(
-    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
+    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
 ) -> pa.Table:
     """Ask every row of a frame, of every model, and give one Arrow table.
 
     Parameters
     ----------
     frame
-        A pandas DataFrame, an Arrow table, a mapping of columns, or anything with ``__arrow_c_stream__``.
+        A pandas or polars DataFrame, an Arrow table, a mapping of columns, or anything with ``__arrow_c_stream__``.
     prompt
-        A template over its columns: ``"Summarise: {text}"``. A row with a missing value is skipped.
+        A template over its columns, ``"Summarise: {text}"``, or a function of a row that gives a text, a conversation
+        or ``None``. A row with a missing value in a column that is used is skipped.
     model
         ``provider/model``, or several.
     hub
         Who can be asked; the default hub unless given.
     **options
-        Parameters of the answer as in `complete`, and: ``n``, answers a row; ``concurrency``, calls under way at
-        once; ``progress``, whether to show it, or a function that is told; ``on_error``, ``"row"`` to say so in the
-        row or ``"raise"`` to raise when all is done; ``stream``, to measure the time to the first token;
+        Parameters of the answer as in `complete`, and: ``system``, a template or function for the system turn;
+        ``messages``, a column of ready conversations, before the prompt if there is one; ``images``, a column of
+        pictures (URL, path, bytes, PIL image, or a list of them) that the prompt is about; ``n``, answers a row;
+        ``concurrency``, calls under way at once; ``progress``, whether to show it, or a function that is told;
+        ``on_error``, ``"row"`` to say so in the row or ``"raise"`` to raise when all is done; ``stream``, to measure
+        the time to the first token; ``n_jobs``, processes to spread the work over (see `complete_parallel`);
         ``budget_usd``, what the run may cost: rows that could exceed it are not sent, and say ``budget``.
 
     Returns
@@ -63,23 +79,27 @@ def complete_table(
     ------
     InvalidRequestError
         Before anything is sent: a field that is no column, a model without a provider, a parameter out of range.
+        A cell that cannot be asked, such as a picture that is not there, fails in its own row.
     ConnectorError
         With ``on_error="raise"``, the first row's failure; the exception's ``table`` holds all rows.
     """
-    asked = _asked(frame, prompt, model, hub, dict(options))
+    if options.get("n_jobs", 1) != 1:
+        return complete_parallel(frame, prompt, model=model, hub=hub, **options)
+    options.pop("n_jobs", None)
+    asked = asked_of(frame, prompt, model, hub, dict(options))
     return run_sync(partial(_table, asked, asked.shown()))
 
 
 async def acomplete_table(
-    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
+    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
 ) -> pa.Table:
     """Ask every row of a frame, awaited (see `complete_table`)."""
-    asked, stop = _asked(frame, prompt, model, hub, dict(options)), Stop()
+    asked, stop = asked_of(frame, prompt, model, hub, dict(options)), Stop()
     return await run_here(_table(asked, asked.shown(stop), stop))
 
 
 def complete_series(
-    values: pd.Series, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[TableOptions]
+    values: pd.Series, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]
 ) -> pa.Table:
     """Ask every value of a pandas Series: in the place of ``{}``, or after the prompt and an empty line."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
@@ -93,14 +113,14 @@ def complete_series(
                 message="a Series takes one answer a value; use a DataFrame",
             )
         )
-    questions = prompts.of_series(values, prompt, _asks(hub, model, request, run_options))
-    asked = _Asked(hub, questions, run_options)
+    questions = prompts.of_series(values, prompt, asks_of(hub, model, request, run_options))
+    asked = Asked(hub, questions, run_options)
     return run_sync(partial(_table, asked, asked.shown()))
 
 
 def complete_batches(
     batches: Iterable[pa.RecordBatch],
-    prompt: str,
+    prompt: Asking | None = None,
     *,
     model: Models,
     hub: Hub | None = None,
@@ -123,7 +143,13 @@ def complete_batches(
 
 
 def complete_parallel(
-    frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, n_jobs: int = -1, **options: Unpack[TableOptions]
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    n_jobs: int = -1,
+    **options: Unpack[RowOptions],
 ) -> pa.Table:
     """Ask every row of a frame from several processes, where one core cannot keep up with the answers.
 
@@ -141,9 +167,9 @@ def complete_parallel(
     from llmhub.tables import scale  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
-    quiet: TableOptions = {**options, "progress": False}
+    quiet: RowOptions = {**options, "progress": False}
     # What is wrong with the question is said here, before any process is started.
-    _asked(frame, prompt, model, hub, dict(quiet))
+    asked_of(frame, prompt, model, hub, dict(quiet))
     parts = scale.slices(frame, scale.expect_jobs(n_jobs))
     hub, quiet = split(hub, quiet, len(parts))
     work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
@@ -152,11 +178,13 @@ def complete_parallel(
     return scale.merged(placed, uuid.uuid4().hex)
 
 
-def plan(frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]) -> Plan:
+def plan(
+    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
+) -> Plan:
     """Say what a run would do, before anything is sent: calls, cache hits, tokens, USD (see `complete_table`)."""
     from llmhub.tables.plan import plan_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
-    asked = _asked(frame, prompt, model, hub, {**options, "progress": False})
+    asked = asked_of(frame, prompt, model, hub, {**options, "progress": False})
     folder = asked.hub.settings.tokenizer_folder
     try:
         return plan_of(asked.questions, asked.hub.runtime.store, folder, time.time())
@@ -166,7 +194,7 @@ def plan(frame: Any, prompt: str, *, model: Models, hub: Hub | None = None, **op
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A frame on its way."""
 
     hub: Hub
@@ -184,22 +212,26 @@ class _Asked:
         return [ask.target for ask in self.questions.asks]
 
 
-def _asked(frame: Any, prompt: str, model: Models, hub: Hub | None, options: dict[str, Any]) -> _Asked:
+def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, options: dict[str, Any]) -> Asked:
     """Check everything that can be known before sending."""
-    from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables import prompts, saying  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
+    aside = saying.Aside(*(options.pop(name, None) for name in ("system", "messages", "images")))
+    same = saying.constant(aside.system)
+    if same is not None:
+        options["system"], aside = same, replace(aside, system=None)
     request, run_options = parted(options)
     concurrency = run_options.concurrency
     if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
         said = f"{concurrency} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
         raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
-    asks = _asks(hub, model, request, run_options)
-    questions = prompts.of_frame(frame, prompt, asks, run_options.n)
-    return _Asked(hub, questions, run_options)
+    asks = asks_of(hub, model, request, run_options)
+    questions = prompts.of_frame(frame, prompt, asks, run_options.n, aside)
+    return Asked(hub, questions, run_options)
 
 
-def _asks(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
+def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
     """Resolve the models, and try the parameters on each before any row is sent."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
@@ -222,26 +254,31 @@ def _asks(hub: Hub, model: Models, request: CompletionRequest, options: RunOptio
     return [prompts.ask(target, request, stream=options.stream, purse=purse) for target in targets]
 
 
-async def _table(asked: _Asked, show: Shown | None, stop: Stop) -> pa.Table:
+async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None) -> Ran:
+    """Run the questions, and show how far it is."""
+    questions = asked.questions
+    concurrency = asked.options.concurrency or asked.hub.concurrency
+    watch = Watch(show.report, asked.targets, questions.samples) if show else None
+    try:
+        done = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch, told)
+    finally:
+        if show is not None:
+            show.close()
+    warn_of(done)
+    return done
+
+
+async def _table(asked: Asked, show: Shown | None, stop: Stop) -> pa.Table:
     """Run the questions and make the table."""
     from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     at = time.time()
     questions, options = asked.questions, asked.options
-    concurrency = options.concurrency or asked.hub.concurrency
-    watch = Watch(show.report, asked.targets, questions.samples) if show else None
+    done = await ran(asked, show, stop)
+    table = results.table(questions, done, uuid.uuid4().hex, at)
     try:
-        ran = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch)
-    finally:
-        if show is not None:
-            show.close()
-    warn_of(ran)
-    table = results.table(questions, ran, uuid.uuid4().hex, at)
-    if options.on_error == "raise":
-        outcomes = (answer.outcome for answer in ran.answers if isinstance(answer, Answer))
-        failed = next((outcome for outcome in outcomes if not is_successful(outcome)), None)
-        if failed is not None:
-            error = to_exception(failed.failure())
-            error.table = table
-            raise error
+        expect_rows(options, results.settled(questions, done))
+    except ConnectorError as error:
+        error.table = table
+        raise
     return table

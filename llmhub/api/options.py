@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from numbers import Integral
-from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
 
 from returns.pipeline import is_successful
 from returns.result import Result
@@ -15,12 +15,18 @@ from returns.result import Result
 from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
 from llmhub.core.schemas import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.run import Ran
+from llmhub.engine.call import Answer
+from llmhub.engine.run import Ran, Settled
 from llmhub.engine.tally import Progress
+
+if TYPE_CHECKING:
+    from llmhub.tables.rows import Row
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
 Models: TypeAlias = str | Sequence[str]
 T = TypeVar("T")
+Asking: TypeAlias = "str | Callable[[Row], str | Sequence[object] | None]"
+"""What rows are asked: a template over the columns, or a function that gives a row's text or conversation."""
 Report: TypeAlias = Callable[[Progress], None]
 
 
@@ -31,10 +37,9 @@ class Spending(TypedDict, total=False):
     allow_unpriced: bool
 
 
-class Options(Spending, total=False):
-    """Parameters of an answer, as in `CompletionRequest`, and the ``system`` turn before it."""
+class Parameters(Spending, total=False):
+    """Parameters of an answer, as in `CompletionRequest`, and what it may cost."""
 
-    system: str
     temperature: float
     top_p: float
     top_k: int
@@ -53,14 +58,29 @@ class Options(Spending, total=False):
     unsupported: Literal["error", "drop"]
 
 
-class TableOptions(Options, total=False):
+class Options(Parameters, total=False):
+    """Parameters of an answer, and the ``system`` turn before the prompt."""
+
+    system: str
+
+
+class RowOptions(Parameters, total=False):
     """What a call over a frame takes besides: see `complete_table`."""
 
+    system: str | Callable[[Row], str | None]
+    messages: str
+    images: str
     n: int
     concurrency: int
     progress: bool | Report
     on_error: Literal["row", "raise"]
     stream: bool
+
+
+class TableOptions(RowOptions, total=False):
+    """What a call that gives a whole table takes besides: see `complete_table`."""
+
+    n_jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +98,8 @@ class RunOptions:
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
 SPENDING_OPTIONS: Final = frozenset(Spending.__annotations__)
+ASIDE: Final = frozenset({"system", "messages", "images"})
+"""Options that say something beside the prompt of a row."""
 REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
 
 
@@ -96,7 +118,7 @@ def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
         )
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
-        known = ", ".join(sorted(REQUEST_OPTIONS | RUN_OPTIONS))
+        known = ", ".join(sorted(REQUEST_OPTIONS | RUN_OPTIONS | ASIDE))
         raise InvalidRequestError(InvalidRequest(path=unknown[0], message=f"no such option; there are {known}"))
     return CompletionRequest(model="", messages=system_of(options), **request_of(options)), run_options
 
@@ -137,6 +159,14 @@ def warn_of(ran: Ran) -> None:
 def warn_of_store(error: str) -> None:
     """Tell the user that a plan was made without the cache."""
     warnings.warn(f"the cache failed and was not used: {error}", RuntimeWarning, stacklevel=3)
+
+
+def expect_rows(options: RunOptions, answers: Iterable[Settled | None]) -> None:
+    """Raise the first failure of a row, where the caller wants that."""
+    if options.on_error == "raise":
+        outcomes = (answer.outcome for answer in answers if isinstance(answer, Answer))
+        failed = next((outcome for outcome in outcomes if not is_successful(outcome)), None)
+        expect(None if failed is None else failed.failure())
 
 
 def found(result: Result[T, LLMError]) -> T:

@@ -11,9 +11,9 @@ from llmhub.cli.hubs import hub_of, options_of
 from llmhub.cli.summary import count_statuses, failures, summary
 from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.tables import files, frames
-from llmhub.tables.prompts import parse
+from llmhub.tables import files, kinds
 from llmhub.tables.schema import RESULTS
+from llmhub.tables.templates import parse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,9 +27,9 @@ def act(given: argparse.Namespace) -> int:
     _expect_apart(given.input, given.output)
     source = files.read(given.input, "INPUT")
     if given.columns:
-        frames.clash_free(source.column_names, RESULTS.names, given.prefix)
+        kinds.clash_free(source.column_names, RESULTS.names, given.prefix)
     kept = source.schema if given.columns else source.schema.empty_table().select([]).schema
-    files.expect_writable(files.joined_schema(kept, RESULTS, given.prefix), given.output, "OUTPUT")
+    files.expect_writable(kinds.joined_schema(kept, RESULTS, given.prefix), given.output, "OUTPUT")
     if not parse(given.prompt).fields and len(source) > 1:
         complain("run", f"note: the prompt names no column, so all {len(source):,} rows ask the same; write {{column}}")
     with hub_of(given) as hub, interruptible("run"):

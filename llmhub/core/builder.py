@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.core.types import CompletionRequest, Message, Part
+from llmhub.core.turns import turn_of
+from llmhub.core.types import CompletionRequest, Message
 
 
 class NoModel:
@@ -109,20 +110,7 @@ def messages_of(
 
 
 def _message(message: object, at: int) -> Message:
-    if isinstance(message, Message):
-        return message
-    if isinstance(message, str):
-        return Message("user", message)
-    if isinstance(message, Mapping) and "role" in message:
-        content = message.get("content", message.get("parts"))
-        if isinstance(content, str) or (
-            isinstance(content, (list, tuple)) and all(isinstance(part, Part) for part in content)
-        ):
-            return Message(message["role"], content)
-    raise InvalidRequestError(
-        InvalidRequest(
-            path=f"$.messages[{at}]",
-            message=f"{type(message).__name__} is no message; give a string, a Message, "
-            "or a mapping with 'role' and a string or parts as 'content'",
-        )
-    )
+    turn = turn_of(message)
+    if isinstance(turn, Message):
+        return turn
+    raise InvalidRequestError(InvalidRequest(path=f"$.messages[{at}]", message=turn))

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Success
@@ -30,14 +30,17 @@ from llmhub.engine.tally import Now, Tally, Watch
 if TYPE_CHECKING:
     from llmhub.engine.bulk import Block, Bulk, Sifted
 
-Item: TypeAlias = tuple[int, bytes, Callable[[str, bytes], Call], str]
-"""Position of the row, key of the question, how to make its call once that is needed, and the text to make it of.
+Item: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
+"""Position of the row, key of the question, how to make its call once that is needed, and what to make it of.
 
-The call is made of the text and the key."""
+The call is made of what is asked, a text for the most part, and the key."""
 Settled: TypeAlias = Answer | StoredResponse
 """What answered a row: a call of this run, or what a store had kept."""
 Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 """A planned chunk; of many, with its look-up that has begun."""
+Landed: TypeAlias = "tuple[int, Settled, float] | Block"
+"""An answer as it came: its position, the answer, the seconds it waited to be taken up; or many from the store."""
+Told: TypeAlias = Callable[[Landed], None]
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
@@ -73,6 +76,8 @@ class Job:
         Calls under way at once, at most.
     watch
         Who is told how far it is, at most ten times a second, on the loop's thread.
+    told
+        Told each answer as it comes, on the loop's thread.
     """
 
     size: int
@@ -83,6 +88,7 @@ class Job:
     strict: bool = False
     concurrency: int = 64
     watch: Watch | None = None
+    told: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +303,8 @@ class _Run:
             return list(bulk)
         if len(sifted.block.positions):
             self.blocks.append(sifted.block)
+            if self.job.told is not None:
+                self.job.told(sifted.block)
             if self.tally is not None:
                 self.tally.hit(sifted.block.positions)
         for place, kept in sifted.others:
@@ -318,6 +326,8 @@ class _Run:
         self.answers[position] = answer
         if self.tally is not None:
             self.tally.add(position, answer)
+        if self.job.told is not None:
+            self.job.told((position, answer, self.queued[position]))
         followers = self.followers.pop(position, None)
         if followers:
             shared = _shared(answer)

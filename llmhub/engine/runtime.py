@@ -21,7 +21,7 @@ from llmhub.engine.hooks import guarded
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
-from llmhub.engine.run import Item, Job, Ran, run
+from llmhub.engine.run import Item, Job, Ran, Told, run
 from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
 
@@ -70,6 +70,7 @@ class Runtime:
         concurrency: int,
         stop: Stop,
         watch: Watch | None = None,
+        told: Told | None = None,
     ) -> Ran:
         """Answer every item (see `llmhub.engine.run.run`)."""
         live = self._alive()
@@ -81,6 +82,7 @@ class Runtime:
             store=live.store,
             concurrency=concurrency,
             watch=watch,
+            told=told,
         )
         return await run(job, stop)
 

@@ -1,36 +1,39 @@
-"""``df.llm`` and ``series.llm``: a frame of prompts becomes a frame of answers with the same index.
+"""``df.llm`` and ``series.llm``: a frame of prompts becomes a frame of answers of the same kind, with the same index.
 
 The accessors hold nothing but the frame: pandas makes them anew at each access.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
-import pandas as pd
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Models, TableOptions
+from llmhub.api import Asking, Models, RowOptions, TableOptions
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.hub import Hub
+from llmhub.notebook import counting
+from llmhub.notebook.counting import CountOptions
 from llmhub.notebook.drawing import FramePlots
-from llmhub.tables import frames
+from llmhub.tables import frames, kinds
 from llmhub.tables.plan import Plan
 from llmhub.tables.schema import RESULTS
-from llmhub.tables.tokens import count_tokens
-from llmhub.tables.vocabulary import Vocabularies
+from llmhub.tables.wide import wide
 
 if TYPE_CHECKING:
-    Column = pd.Series[str]
-else:
-    Column = pd.Series
+    import pandas as pd
+    import polars as pl
+
+F = TypeVar("F")
+S = TypeVar("S")
 
 
-class FrameAccessor:
-    """What llmhub does with a DataFrame: ``df.llm``."""
+class FrameAccessor(Generic[F]):
+    """What llmhub does with a frame: ``df.llm``. What comes back is a frame of the same kind."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: F) -> None:
         self._frame = frame
 
     @property
@@ -40,83 +43,149 @@ class FrameAccessor:
 
     def complete(
         self,
-        prompt: str,
+        prompt: Asking | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
         prefix: str = "",
         **options: Unpack[TableOptions],
-    ) -> pd.DataFrame:
+    ) -> F:
         """Ask every row, of every model, and put the answers beside the rows.
 
         Parameters
         ----------
         prompt
-            A template over the columns: ``"Summarise: {text}"``.
+            A template over the columns, ``"Summarise: {text}"``, or a function of a row, which gives a text, a
+            conversation, or ``None`` to leave the row out.
         model
-            ``provider/model``, or several: each row then comes once for each, in long form.
+            ``provider/model``, or several: each row then comes once for each, in long form (see `wide`).
         hub
             Who can be asked; the default hub unless given.
         prefix
             Put before the names of the result columns.
         **options
-            See `llmhub.complete_table`.
+            See `llmhub.complete_table`: ``system``, ``messages``, ``images``, ``n``, ``temperature``, ...
 
         Returns
         -------
-        pandas.DataFrame
+        frame of the same kind
             The frame's columns and index, and the result columns (Arrow-backed). A row with a missing value in a
-            column that the prompt uses is not asked: its ``status`` is ``skipped``.
+            column that is used is not asked: its ``status`` is ``skipped``.
 
         Raises
         ------
         InvalidRequestError
             Before anything is sent; also when a column has the name of a result column.
         """
-        frames.clash_free(frames.names(self._frame), RESULTS.names, prefix)
+        self._expect_room(prefix)
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return frames.joined(self._frame, table, prefix)
+        return self._joined(table, prefix)
 
     async def acomplete(
         self,
-        prompt: str,
+        prompt: Asking | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
         prefix: str = "",
-        **options: Unpack[TableOptions],
-    ) -> pd.DataFrame:
+        **options: Unpack[RowOptions],
+    ) -> F:
         """Ask every row, awaited (see `complete`)."""
-        frames.clash_free(frames.names(self._frame), RESULTS.names, prefix)
+        self._expect_room(prefix)
         table = await api.acomplete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return frames.joined(self._frame, table, prefix)
+        return self._joined(table, prefix)
 
-    def plan(self, prompt: str, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]) -> Plan:
+    def stream(
+        self,
+        prompt: Asking | None = None,
+        *,
+        model: Models,
+        hub: Hub | None = None,
+        prefix: str = "",
+        **options: Unpack[RowOptions],
+    ) -> Iterator[Any]:
+        """Ask every row, and give each as it completes: what `complete` gives, row by row, the quickest first.
+
+        A row of a pandas frame is a Series named by its label; of any other frame, a dict. Closing the iterator early
+        sends nothing more.
+        """
+        self._expect_room(prefix)
+        tables = api.stream_table(self._frame, prompt, model=model, hub=hub, **options)
+        return self._rows(tables, prefix)
+
+    def plan(
+        self, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
+    ) -> Plan:
         """Say what `complete` would do, before anything is sent: calls, cache hits, tokens, USD."""
         return api.plan(self._frame, prompt, model=model, hub=hub, **options)
 
-    def count_tokens(self, column: str, *, model: str) -> pd.DataFrame:
-        """Count the tokens of a text column.
+    def count_tokens(self, prompt: str, *, model: str, **options: Unpack[CountOptions]) -> F:
+        """Count the tokens of a text column, or of what a template makes of each row.
+
+        Parameters
+        ----------
+        prompt
+            A column's name, or a template such as ``"Summarise: {text}"``.
+        model
+            ``provider/model``, or a model's name alone.
+        **options
+            ``n_jobs``, how many jobs count at once, by any joblib backend; ``memory``, a ``joblib.Memory`` in which
+            counts are kept.
 
         Returns
         -------
-        pandas.DataFrame
+        frame of the same kind
             ``tokens`` (null for a missing text) and ``estimated``: whether another tokenizer than the model's own
             counted, because that is not public or could not be had.
         """
-        frames.expect_columns([column], self._frame, "column")
-        return _counted(self._frame[column], model)
+        texts = counting.texts_of(self._frame, prompt)
+        counted: F = kinds.table_like(self._frame, counting.counted(texts, model, options))
+        return counted
+
+    def wide(self, *values: str, prefix: str = "") -> F:
+        """Put the answers to each row side by side: one row for each input row, columns for each model.
+
+        Parameters
+        ----------
+        *values
+            Result columns that each model gets; ``response`` unless given.
+        prefix
+            What was put before the names of the result columns.
+
+        Returns
+        -------
+        frame of the same kind
+            The columns that are no results, and one named ``provider/model`` for each model (with several values
+            ``value provider/model``, with several samples ``provider/model #0``).
+
+        Raises
+        ------
+        InvalidRequestError
+            The frame holds no results in long form, or two answers for the same row, model and sample.
+        """
+        made: F = wide(self._frame, values or ("response",), prefix)
+        return made
+
+    def _expect_room(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
+        kinds.clash_free(kinds.names_of(self._frame), new, prefix)
+
+    def _joined(self, table: pa.Table, prefix: str) -> F:
+        whole: F = kinds.joined(self._frame, table, prefix)
+        return whole
+
+    def _rows(self, tables: Iterator[pa.Table], prefix: str) -> Iterator[Any]:
+        for table in tables:
+            whole = self._joined(table, prefix)
+            yield from kinds.kind_of(whole).rows(whole)
 
 
-class SeriesAccessor:
+class SeriesAccessor(Generic[S]):
     """What llmhub does with a Series: ``series.llm``."""
 
     def __init__(self, values: Any) -> None:
         self._values = values
 
-    def complete(
-        self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[TableOptions]
-    ) -> Column:
+    def complete(self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]) -> S:
         """Ask about every value and give the answers' text, null where there is none.
 
         Parameters
@@ -127,38 +196,51 @@ class SeriesAccessor:
             ``provider/model``.
         **options
             See `llmhub.complete_table`.
+
+        Returns
+        -------
+        series of the same kind
+            Texts, under the same index and name.
         """
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts: Any = pd.arrays.ArrowExtensionArray(table.column("response"))
-        return pd.Series(texts, index=self._values.index, name=self._values.name)
+        texts: S = kinds.like(self._values, table.column("response"))
+        return texts
 
-    def count_tokens(self, *, model: str) -> pd.DataFrame:
+    def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
         """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""
-        return _counted(self._values, model)
+        texts = [None if value is None else str(value) for value in frames.series(self._values)]
+        return kinds.table_like(self._values, counting.counted(texts, model, options))
 
 
-def llm(frame: Any) -> FrameAccessor:
-    """Give a frame's accessor in a form that type checkers know: ``llmhub.llm(df).complete(...)``.
+@overload
+def llm(frame: pd.DataFrame) -> FrameAccessor[pd.DataFrame]: ...
+@overload
+def llm(frame: pl.DataFrame) -> FrameAccessor[pl.DataFrame]: ...
+@overload
+def llm(frame: pd.Series[Any]) -> SeriesAccessor[pd.Series[str]]: ...
+@overload
+def llm(frame: pl.Series) -> SeriesAccessor[pl.Series]: ...
+@overload
+def llm(frame: Any) -> FrameAccessor[Any]: ...
+def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
+    """Give the accessor of any frame or series, in a form that type checkers know: ``llmhub.llm(df).complete(...)``.
+
+    A pandas or polars frame gives frames of its kind; an Arrow table, a mapping of columns, or anything else with
+    ``__arrow_c_stream__`` gives Arrow tables.
 
     Raises
     ------
     InvalidRequestError
-        For what is no DataFrame.
+        For what is neither.
+
+    Examples
+    --------
+    >>> llm(pa.table({"text": ["Say hi"]})).count_tokens
+    <bound method FrameAccessor.count_tokens of ...>
     """
-    if not isinstance(frame, pd.DataFrame):
-        said = f"{type(frame).__name__} is no pandas DataFrame; for other frames call llmhub.complete_table"
+    if frames.is_series(frame) or frames.is_polars(frame, "Series") or isinstance(frame, (pa.Array, pa.ChunkedArray)):
+        return SeriesAccessor(frame)
+    if frames.is_polars(frame, "LazyFrame"):
+        said = "a LazyFrame has no rows yet; call .collect()"
         raise InvalidRequestError(InvalidRequest(path="frame", message=said))
-    return FrameAccessor(frame)
-
-
-def _counted(values: Any, model: str) -> pd.DataFrame:
-    texts = frames.series(values)
-    folder = api.current_hub().settings.tokenizer_folder
-    counted = count_tokens(
-        [str(text) for text in texts if text is not None], model.partition("/")[2] or model, Vocabularies(folder=folder)
-    )
-    each = iter(counted.tokens)
-    tokens = pa.array([None if text is None else next(each) for text in texts], pa.int64())
-    columns = {"tokens": tokens, "estimated": pa.array([counted.estimated] * len(texts), pa.bool_())}
-    counts: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype).set_index(values.index)
-    return counts
+    return FrameAccessor(kinds.held(frame))

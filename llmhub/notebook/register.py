@@ -1,11 +1,8 @@
-"""Puts ``.llm`` on pandas. It runs right after pandas is imported, so it loads nothing else until it is used."""
+"""Puts ``.llm`` on pandas and polars. It runs right after they are imported, so it loads nothing else until used."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
-
-import pandas as pd
 
 
 class _Deferred:
@@ -22,11 +19,11 @@ class _Deferred:
         return made if instance is None else made(instance)
 
 
-def register(pandas: Any) -> None:
-    """Put the accessors on DataFrame and Series, in place of any earlier ones of llmhub's."""
-    for owner, name in ((pandas.DataFrame, "FrameAccessor"), (pandas.Series, "SeriesAccessor")):
+def register(library: Any) -> None:
+    """Put the accessors on the library's DataFrame and Series, in place of any earlier ones of llmhub's.
+
+    Both libraries note the names of their accessors in the same way.
+    """
+    for owner, name in ((library.DataFrame, "FrameAccessor"), (library.Series, "SeriesAccessor")):
         owner.llm = _Deferred(name)
-        owner._accessors = {*owner._accessors, "llm"}  # noqa: SLF001 - how pandas lists accessors in dir()
-
-
-register(sys.modules.get("pandas", pd))
+        owner._accessors = {*owner._accessors, "llm"}  # noqa: SLF001 - how both list accessors, pandas in dir()

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables.formats import FORMATS, LINES, Format, UnreadableError
+from llmhub.tables.kinds import ARROW, prefixed
 
 
 def read(path: Path, argument: str) -> pa.Table:
@@ -99,16 +100,8 @@ def beside(source: pa.Table, results: pa.Table, prefix: str) -> pa.Table:
     llm_row: [[0,0,1]]
     llm_status: [["ok","ok","error"]]
     """
-    schema = joined_schema(source.schema, results.schema, prefix)
     left = source.take(results.column("row"))
-    return pa.table([*left.columns, *results.columns], schema=schema)
-
-
-def joined_schema(source: pa.Schema, results: pa.Schema, prefix: str) -> pa.Schema:
-    """Give the schema of `beside`."""
-    kept = {key: value for key, value in (source.metadata or {}).items() if key != b"pandas"}
-    right = [field.with_name(prefix + field.name) for field in results]
-    return pa.schema([*source, *right], metadata={**kept, **(results.metadata or {})})
+    return ARROW.append(left, prefixed(results, prefix))
 
 
 def format_of(path: Path, argument: str) -> Format:

@@ -1,6 +1,6 @@
-"""Frames at the border: columns out of whatever kind came in, results back in the same kind.
+"""Frames at the border: columns out of whatever kind came in.
 
-A frame is a pandas DataFrame, an Arrow table or batch, a mapping of columns, or anything that exports
+A frame is a pandas or polars DataFrame, an Arrow table or batch, a mapping of columns, or anything that exports
 ``__arrow_c_stream__``. Nothing is imported that was not given.
 """
 
@@ -19,7 +19,9 @@ from llmhub.core.errors import InvalidRequest, InvalidRequestError
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS: Final = "a pandas DataFrame, a pyarrow Table, a mapping of columns, or anything with __arrow_c_stream__"
+KINDS: Final = (
+    "a pandas DataFrame or polars DataFrame, a pyarrow Table, a mapping of columns, or anything with __arrow_c_stream__"
+)
 
 
 def is_pandas(frame: object) -> bool:
@@ -80,8 +82,33 @@ def column(frame: Any, name: str) -> list[Any]:
 
 
 def series(values: Any) -> list[Any]:
-    """Give a pandas Series as Python values."""
-    return _of_series(values)
+    """Give a pandas or polars Series, or an Arrow array, as Python values, ``None`` where one is missing.
+
+    Raises
+    ------
+    InvalidRequestError
+        For what is none of these.
+    """
+    if is_series(values):
+        return _of_series(values)
+    if is_polars(values, "Series"):
+        return _of_array(values.to_arrow())
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return _of_array(values)
+    said = f"{type(values).__name__} is no series; give a pandas or polars Series, or an Arrow array"
+    raise InvalidRequestError(InvalidRequest(path="values", message=said))
+
+
+def is_series(values: object) -> bool:
+    """Say whether ``values`` is a pandas Series, without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(values, pandas.Series)
+
+
+def is_polars(frame: object, kind: str = "DataFrame") -> bool:
+    """Say whether ``frame`` is of polars, without importing polars."""
+    polars = sys.modules.get("polars")
+    return polars is not None and isinstance(frame, getattr(polars, kind))
 
 
 def _of_series(values: pd.Series) -> list[Any]:
@@ -130,37 +157,3 @@ def expect_columns(wanted: Sequence[str], frame: Any, argument: str) -> None:
             raise InvalidRequestError(
                 InvalidRequest(path=argument, message=f"{there.count(name)} columns are named {name!r}; rename one")
             )
-
-
-def joined(frame: pd.DataFrame, results: pa.Table, prefix: str) -> pd.DataFrame:
-    """Put results beside the rows they answer, index and all; each row as often as it was asked.
-
-    Raises
-    ------
-    InvalidRequestError
-        A column of the frame has the name of a result column.
-    """
-    import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
-
-    clash_free(names(frame), results.column_names, prefix)
-    rows = results.column("row").to_numpy()
-    right = results.rename_columns([prefix + name for name in results.column_names]).to_pandas(
-        types_mapper=pd.ArrowDtype
-    )
-    left = frame.iloc[rows]
-    right.index = left.index
-    whole: pd.DataFrame = pd.concat([left, right], axis=1)
-    whole.attrs = dict(frame.attrs)
-    return whole
-
-
-def clash_free(taken: Sequence[str], new: Sequence[str], prefix: str) -> None:
-    """Refuse result columns that would stand beside a column of the same name."""
-    clash = [name for name in new if prefix + name in taken]
-    if clash:
-        free = next(f"{word}_" for word in ("llm", "result", "answer") if not any(f"{word}_{n}" in taken for n in new))
-        said = (
-            f"the frame has a column {prefix + clash[0]!r}, which is a result column's name; "
-            f"rename it or give prefix={free!r}"
-        )
-        raise InvalidRequestError(InvalidRequest(path="prefix", message=said))

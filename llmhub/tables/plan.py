@@ -14,7 +14,7 @@ from llmhub.cache.store import Store
 from llmhub.core.cost import cost
 from llmhub.core.types import Usage
 from llmhub.providers.prices import price
-from llmhub.tables.prompts import Ask, Questions
+from llmhub.tables.prompts import Ask, Questions, text_of
 from llmhub.tables.tokens import EstimateWarning, count_tokens
 from llmhub.tables.vocabulary import Vocabularies
 
@@ -97,9 +97,9 @@ def plan_of(questions: Questions, store: Store | None, tokenizer_folder: Path | 
     """
     fresh: dict[int, dict[bytes, str]] = {which: {} for which in range(len(questions.asks))}
     for chunk in questions.chunks():
-        for position, key, _, text in chunk:
+        for position, key, _, spoken in chunk:
             which = position // questions.samples % len(questions.asks)
-            fresh[which].setdefault(key, text)
+            fresh[which].setdefault(key, text_of(spoken))
     vocabularies = Vocabularies(folder=tokenizer_folder)
     return Plan(tuple(_model(questions, which, texts, store, vocabularies, at) for which, texts in fresh.items()))
 
@@ -116,7 +116,7 @@ def _model(
     held = store.get_many(list(texts)) if store is not None else {}
     sent = [text for key, text in texts.items() if key not in held]
     rows = questions.size * questions.samples
-    skipped = sum(questions.skipped) * questions.samples
+    skipped = (sum(questions.skipped) + len(questions.wrong)) * questions.samples
     with warnings.catch_warnings():
         # The plan says itself which counts are estimates.
         warnings.simplefilter("ignore", EstimateWarning)

@@ -3,103 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from string import Formatter
 from typing import Any, Final
 
 import numpy as np
 
 from llmhub.cache.store import KEY_BYTES
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.codec import Keyer, keyer
+from llmhub.core.errors import InvalidRequest
 from llmhub.core.splice import Asking, TextPreparer, TextsKeyer, asking, text_preparer, texts_keyer
-from llmhub.core.types import CompletionRequest
+from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.budget import Purse
 from llmhub.engine.bulk import Bulk, Longs
 from llmhub.engine.call import Call, Spliced, Target
 from llmhub.engine.run import CHUNK, Item
 from llmhub.tables import frames
+from llmhub.tables.saying import NOTHING, Aside, Spoken, said_by
+from llmhub.tables.templates import Template, around
 
-CONVERSIONS: Final[Mapping[str, Callable[[Any], str]]] = {"s": str, "r": repr, "a": ascii}
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A prompt with places for columns.
-
-    Parameters
-    ----------
-    fields
-        Columns it names, each once.
-    render
-        Values of those columns, in that order, to the text.
-    formats
-        Whether it formats values, which not every value may take.
-    """
-
-    fields: tuple[str, ...]
-    render: Callable[[tuple[Any, ...]], str]
-    formats: bool = False
-
-
-def parse(template: Any) -> Template:
-    """Read ``"Summarise: {text}"``; ``{{`` and ``}}`` are braces, ``{x:.2f}`` and ``{x!r}`` format.
-
-    Raises
-    ------
-    InvalidRequestError
-        Broken braces, or a field that is more than a column's name.
-
-    Examples
-    --------
-    >>> parse("{a} and {b} in {{}}").render((1, "x"))
-    '1 and x in {}'
-    """
-    if not isinstance(template, str):
-        said = f"{type(template).__name__} is no template; give a string such as 'Summarise: {{text}}'"
-        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as bad:
-        raise InvalidRequestError(
-            InvalidRequest(path="prompt", message=f"{template!r}: {bad}; write {{{{ and }}}} for braces")
-        ) from bad
-    fields = tuple(dict.fromkeys(name for _, name, _, _ in pieces if name is not None))
-    for name in fields:
-        if not name or name.isdigit():
-            raise InvalidRequestError(
-                InvalidRequest(path="prompt", message=f"{template!r}: {{{name}}} names no column; write {{column}}")
-            )
-    for _, field_name, _, conversion in pieces:
-        if conversion and conversion not in CONVERSIONS:
-            said = f"{template!r}: {{{field_name}!{conversion}}} has no such conversion; there are !s, !r and !a"
-            raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
-    if any(spec or conversion for _, _, spec, conversion in pieces):
-        return Template(fields, partial(_formatted, tuple(pieces), fields), formats=True)
-    places = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
-    order = [fields.index(name) for _, name, _, _ in pieces if name is not None]
-    if order == list(range(len(fields))):
-        return Template(fields, places.__mod__)
-    return Template(fields, lambda values: places % tuple(values[at] for at in order))
-
-
-def _formatted(
-    pieces: Sequence[tuple[str, str | None, str | None, str | None]], fields: tuple[str, ...], values: tuple[Any, ...]
-) -> str:
-    """Render with format specifications."""
-    said: list[str] = []
-    for text, name, spec, conversion in pieces:
-        said.append(text)
-        if name is not None:
-            value = values[fields.index(name)]
-            try:
-                said.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
-            except (ValueError, TypeError) as bad:
-                wrong = f"{{{name}:{spec}}} cannot format {value!r}, which is {type(value).__name__}: {bad}"
-                raise InvalidRequestError(InvalidRequest(path="prompt", message=wrong)) from bad
-    return "".join(said)
+WEIGHT: Final = 16 << 20
+"""Characters of pictures that are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +37,7 @@ class Ask:
     keys: TextsKeyer
     make: Asking
     prepare: TextPreparer
+    whole_key: Keyer
     stream: bool = False
     purse: Purse | None = None
 
@@ -119,6 +46,22 @@ class Ask:
         request, target = self.make(text), self.target
         quick = Spliced(request, self.prepare, text)
         return Call(target, request, None, self.stream, quick, key, self.purse, None, sample, target)
+
+    def whole(self, spoken: Spoken) -> CompletionRequest:
+        """Make the request that asks this."""
+        if isinstance(spoken, str):
+            return self.make(spoken)
+        if isinstance(spoken, CompletionRequest):
+            return replace(spoken, model=self.target.model)
+        return replace(self.request, messages=(*self.request.messages, *spoken))
+
+    def spoken_key(self, spoken: Spoken, sample: int) -> bytes:
+        """Key a question that may be more than a text. Law: of a text it is what ``keys`` gives."""
+        return self.whole_key(self.whole(spoken), sample)
+
+    def spoken_call(self, spoken: Spoken, key: bytes | None = None) -> Call:
+        """Make the call of a question that is more than a text."""
+        return Call(self.target, self.whole(spoken), None, self.stream, None, key, self.purse)
 
 
 def ask(target: Target, request: CompletionRequest, *, stream: bool = False, purse: Purse | None = None) -> Ask:
@@ -132,6 +75,7 @@ def ask(target: Target, request: CompletionRequest, *, stream: bool = False, pur
         keys=texts_keyer(provider, endpoint, make),
         make=make,
         prepare=text_preparer(provider, endpoint, make, stream=stream),
+        whole_key=keyer(provider, endpoint),
         stream=stream,
         purse=purse,
     )
@@ -148,29 +92,37 @@ class Questions:
     size
         Number of rows.
     template
-        How a row becomes a text.
+        How a row becomes what is asked.
     asks
         Whom to ask.
     samples
         How often each.
+    plain
+        Whether every row asks a text and no more.
+    own
+        Which of the targets each row asks, where it is not all of them.
 
     Notes
     -----
-    ``keys`` and ``skipped`` fill as `chunks` is drawn from.
+    ``keys``, ``skipped`` and ``wrong`` (rows that cannot be asked, and why) fill as `chunks` is drawn from.
     """
 
     rows: Sequence[Sequence[Any]]
     size: int
-    template: Template
+    template: Template[Any]
     asks: tuple[Ask, ...]
     samples: int = 1
+    plain: bool = True
+    own: Sequence[int] | None = None
     keys: bytearray = field(init=False)
     skipped: bytearray = field(init=False)
+    wrong: dict[int, InvalidRequest] = field(init=False)
 
     def __post_init__(self) -> None:
         """Make room for what is learned while drawing."""
         object.__setattr__(self, "keys", bytearray(KEY_BYTES * len(self)))
         object.__setattr__(self, "skipped", bytearray(self.size))
+        object.__setattr__(self, "wrong", {})
 
     def __len__(self) -> int:
         """Count the positions."""
@@ -179,10 +131,14 @@ class Questions:
     @property
     def step(self) -> int:
         """Positions of one row."""
-        return len(self.asks) * self.samples
+        return self.samples * (len(self.asks) if self.own is None else 1)
 
-    def chunks(self) -> Iterator[Bulk]:
+    def chunks(self) -> Iterator[Bulk | list[Item]]:
         """Draw the items, lazily; a row with a missing value has none."""
+        return self._texts() if self.plain else self._turns()
+
+    def _texts(self) -> Iterator[Bulk]:
+        """Draw rows that ask a text, many at a time."""
         many = max(1, CHUNK // max(1, self.step))
         for low in range(0, self.size, many):
             bulk = self._bulk(low, min(low + many, self.size))
@@ -208,10 +164,42 @@ class Questions:
         np.frombuffer(self.keys, f"V{KEY_BYTES}")[positions] = np.frombuffer(keys, f"V{KEY_BYTES}")
         return Bulk(positions, keys, partial(_item, self, positions, keys, texts))
 
-    def texts(self) -> Iterator[str]:
+    def _turns(self) -> Iterator[list[Item]]:
+        """Draw rows that ask more than a text, as many at a time as their pictures permit."""
+        chunk: list[Item] = []
+        weight = 0
+        for row, values in enumerate(self._drawn()):
+            spoken = None if _lacks(values) else self.template.render(values)
+            if spoken is None:
+                self.skipped[row] = 1
+            elif isinstance(spoken, InvalidRequest):
+                self.wrong[row] = replace(spoken, message=f"row {row}: {spoken.message}")
+            else:
+                chunk += self._items(row, spoken)
+                weight += _weight(spoken)
+            if len(chunk) >= CHUNK or weight >= WEIGHT:
+                yield chunk
+                chunk, weight = [], 0
+        if chunk:
+            yield chunk
+
+    def _items(self, row: int, spoken: Spoken) -> Iterator[Item]:
+        """Key what a row asks of each target, as often as it does."""
+        asks = self.asks if self.own is None else (self.asks[self.own[row]],)
+        position = row * self.step
+        for one in asks:
+            for sample in range(self.samples):
+                key = one.spoken_key(spoken, sample)
+                self.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)] = key
+                yield position, key, one.spoken_call, spoken
+                position += 1
+
+    def _drawn(self) -> Iterator[tuple[Any, ...]]:
+        return zip(*self.rows, strict=True) if self.rows else iter(((),) * self.size)
+
+    def spoken(self) -> Iterator[Spoken | InvalidRequest]:
         """Render every row that has all its values."""
-        rows = zip(*self.rows, strict=True) if self.rows else ((),) * self.size
-        return (self.template.render(values) for values in rows if not _lacks(values))
+        return (self.template.render(values) for values in self._drawn() if not _lacks(values))
 
 
 def _item(questions: Questions, positions: Longs, keys: bytes, texts: list[str], place: int) -> Item:
@@ -228,7 +216,23 @@ def _lacks(values: tuple[Any, ...]) -> bool:
     return any([value is None for value in values])  # noqa: C419 - a list takes half the time of a generator
 
 
-def of_frame(frame: Any, prompt: str, asks: Sequence[Ask], samples: int) -> Questions:
+def _weight(spoken: Spoken) -> int:
+    """Count the characters of the pictures in it."""
+    turns = () if isinstance(spoken, str) else spoken.messages if isinstance(spoken, CompletionRequest) else spoken
+    return sum(len(part.data) + len(part.url) for turn in turns for part in turn.parts if isinstance(part, Image))
+
+
+def text_of(spoken: Spoken | InvalidRequest) -> str:
+    """Give the text of what is asked, for counting."""
+    if isinstance(spoken, InvalidRequest):
+        return ""
+    if isinstance(spoken, str):
+        return spoken
+    turns = spoken.messages if isinstance(spoken, CompletionRequest) else spoken
+    return "\n".join(turn.text for turn in turns)
+
+
+def of_frame(frame: Any, prompt: Any, asks: Sequence[Ask], samples: int, aside: Aside = NOTHING) -> Questions:
     """Ask every row of a frame.
 
     Raises
@@ -236,11 +240,8 @@ def of_frame(frame: Any, prompt: str, asks: Sequence[Ask], samples: int) -> Ques
     InvalidRequestError
         A field of the template is no column, or a value cannot be formatted as the template says.
     """
-    template = parse(prompt)
-    source = frames.arrow(frame)
-    frames.expect_columns(template.fields, source, "prompt")
-    columns = [frames.column(source, name) for name in template.fields]
-    return _tried(Questions(columns, len(source), template, tuple(asks), samples))
+    size, saying = said_by(frame, prompt, aside)
+    return _tried(Questions(saying.columns, size, saying.template, tuple(asks), samples, plain=saying.plain))
 
 
 def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:
@@ -252,44 +253,17 @@ def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:
         The prompt has a place for something else, or a value cannot be formatted as it says.
     """
     there = frames.series(values)
-    return _tried(Questions([there], len(there), _around(prompt), tuple(asks)))
+    return _tried(Questions([there], len(there), around(prompt), tuple(asks)))
+
+
+def of_requests(requests: Sequence[CompletionRequest | None], asks: Sequence[Ask], own: Sequence[int]) -> Questions:
+    """Ask, for each row, a request of its own of one target; nothing where there is ``None``."""
+    template: Template[Any] = Template((), lambda values: values[0])
+    return Questions([requests], len(requests), template, tuple(asks), plain=False, own=own)
 
 
 def _tried(questions: Questions) -> Questions:
     """Try all formats before anything is sent."""
     if questions.template.formats:
-        deque(questions.texts(), maxlen=0)
+        deque(questions.spoken(), maxlen=0)
     return questions
-
-
-def _around(prompt: Any) -> Template:
-    """Read a series' prompt. Without a place for the value it is plain text, braces and all."""
-    try:
-        pieces = list(Formatter().parse(prompt))
-    except (ValueError, TypeError):
-        pieces = []
-    if not isinstance(prompt, str) or (not pieces and "{}" in prompt):
-        return parse(prompt)  # says what is wrong with it
-    if not any(name == "" for _, name, _, _ in pieces):
-        return Template((VALUE,), partial(_appended, prompt))
-    template = parse("".join(_written(*piece) for piece in pieces))
-    if template.fields != (VALUE,):
-        said = f"{prompt!r}: a Series has one value to say; write {{}} for it, and {{{{ and }}}} for braces"
-        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
-    return template
-
-
-VALUE: Final = "value"
-"""Names the one column that a series is."""
-
-
-def _written(text: str, name: str | None, spec: str | None, conversion: str | None) -> str:
-    """Write a piece of a template again, the nameless place under the value's name."""
-    plain = text.replace("{", "{{").replace("}", "}}")
-    if name is None:
-        return plain
-    return f"{plain}{{{name or VALUE}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
-
-
-def _appended(prompt: str, values: tuple[Any, ...]) -> str:
-    return f"{prompt}\n\n{values[0]}" if prompt else str(values[0])

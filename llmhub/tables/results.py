@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from returns.pipeline import is_successful
 from returns.result import Failure
 
+from llmhub.cache.store import KEY_BYTES
 from llmhub.core.codec import StoredResponse, parts_of
 from llmhub.core.cost import Price, nano_usd
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, kind
@@ -58,18 +59,69 @@ def table(questions: Questions, ran: Ran, run_id: str, at: float) -> pa.Table:
     at
         Time of the run (epoch seconds), for prices.
     """
-    columns = {**_asked(questions), **_said(ran), "request_key": _keys(questions)}
-    columns["parsed"] = _parsed(questions, columns["response"])
+    answers = settled(questions, ran)
+    positions = np.arange(len(questions))
+    return _table(questions, positions, _said(replace(ran, answers=answers)), answers, (with_run(run_id), at))
+
+
+def part(questions: Questions, landed: Landed, schema: pa.Schema, at: float) -> pa.Table:
+    """Make the rows of some positions, in the order in which they are given (see `table`)."""
+    if isinstance(landed, Block):
+        said = joined([of_block(landed)])
+        return _table(questions, landed.positions, said, (), (schema, at))
+    said = joined([_of_answers(landed.answers, landed.queued_s)])
+    return _table(questions, np.asarray(landed.positions, np.int64), said, landed.answers, (schema, at))
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """Positions that have their answer, the answers (``None`` for what was skipped), and what each waited for."""
+
+    positions: Sequence[int]
+    answers: Sequence[Settled | None]
+    queued_s: Sequence[float]
+
+
+Landed: TypeAlias = Block | Some
+
+
+def _table(
+    questions: Questions,
+    positions: Any,
+    said: dict[str, pa.ChunkedArray],
+    answers: Sequence[Settled | None],
+    head: tuple[pa.Schema, float],
+) -> pa.Table:
+    """Make rows of what is known of their positions; ``head`` is the schema, and the time for prices."""
+    schema, at = head
+    which = _which(questions, positions)
+    columns = {**_asked(questions, positions, which), **said, "request_key": _keys(questions, positions)}
+    columns["parsed"] = _parsed(questions, which, columns["response"])
     elsewhere = {
-        position: one.target
-        for position, one in enumerate(ran.answers)
-        if isinstance(one, Answer) and one.target is not None
+        place: one.target for place, one in enumerate(answers) if isinstance(one, Answer) and one.target is not None
     }
-    columns |= _priced(questions, columns, elsewhere, at)
+    columns |= _priced([one.target for one in questions.asks], which, columns, elsewhere, at)
     columns["served_model"] = _signed(columns["served_model"], elsewhere)
-    columns["cost_usd"] = _with_spent(columns["cost_usd"], ran.answers, at)
-    whole = with_run(run_id)
-    return pa.table([columns[name].cast(whole.field(name).type) for name in whole.names], schema=whole)
+    columns["cost_usd"] = _with_spent(columns["cost_usd"], answers, at)
+    return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+
+def settled(questions: Questions, ran: Ran) -> list[Settled | None]:
+    """Give the answers by position, with those of the rows that could not be asked."""
+    if not questions.wrong:
+        return ran.answers
+    answers = list(ran.answers)
+    for row, error in questions.wrong.items():
+        for position in range(row * questions.step, (row + 1) * questions.step):
+            answers[position] = Answer(Failure(error))
+    return answers
+
+
+def _which(questions: Questions, positions: Any) -> Any:
+    """Say of each position which of the targets it asks."""
+    if questions.own is not None:
+        return np.asarray(questions.own, np.int32)[positions // questions.samples]
+    return (positions // questions.samples % max(1, len(questions.asks))).astype(np.int32)
 
 
 def _said(ran: Ran) -> dict[str, pa.ChunkedArray]:
@@ -93,11 +145,14 @@ def _of_answers(answers: Sequence[Settled | None], queued_s: Sequence[float]) ->
     return {**_answered(rows.kept), **_timed(rows, answers, queued_s), **_failed(rows.failed, answers)}
 
 
-def _keys(questions: Questions) -> pa.Array:
-    """Give the keys; a row that was skipped has none."""
-    asked = ~np.repeat(np.frombuffer(questions.skipped, np.bool_), questions.step)
-    bits = None if asked.all() else pa.py_buffer(np.packbits(asked, bitorder="little"))
-    return pa.Array.from_buffers(pa.binary(32), len(questions), [bits, pa.py_buffer(bytes(questions.keys))])
+def _keys(questions: Questions, positions: Any) -> pa.Array:
+    """Give the keys; a row that was not asked has none."""
+    asked = ~np.frombuffer(questions.skipped, np.bool_)
+    asked[list(questions.wrong)] = False
+    there = asked[positions // max(1, questions.step)]
+    bits = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    keys = np.frombuffer(questions.keys, f"V{KEY_BYTES}")[positions]
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(positions), [bits, pa.py_buffer(keys.tobytes())])
 
 
 def _sorted(answers: Sequence[Settled | None]) -> _Rows:
@@ -118,14 +173,12 @@ def _sorted(answers: Sequence[Settled | None]) -> _Rows:
     return _Rows(kept, failed, calls)
 
 
-def _asked(questions: Questions) -> dict[str, pa.Array]:
+def _asked(questions: Questions, positions: Any, which: Any) -> dict[str, pa.Array]:
     """Say of each position which row, sample, provider and model it is."""
     targets = [one.target for one in questions.asks]
-    rows, models, samples = questions.size, len(targets), questions.samples
-    which = np.tile(np.repeat(np.arange(models, dtype=np.int32), samples), rows)
     return {
-        "row": pa.array(np.repeat(np.arange(rows, dtype=np.int64), models * samples)),
-        "sample": pa.array(np.tile(np.arange(samples, dtype=np.int32), rows * models)),
+        "row": pa.array(positions // max(1, questions.step), pa.int64()),
+        "sample": pa.array((positions % questions.samples).astype(np.int32)),
         "provider": _named(which, [target.provider.name for target in targets]),
         "model": _named(which, [target.model for target in targets]),
     }
@@ -176,15 +229,14 @@ def _answered(kept: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
     }
 
 
-def _parsed(questions: Questions, responses: pa.ChunkedArray) -> pa.Array:
+def _parsed(questions: Questions, which: Any, responses: pa.ChunkedArray) -> pa.Array:
     """Give each answer that a schema was asked of as JSON text; null where it is none, or nothing was asked of it."""
     wanted = [one.request.response_schema is not None for one in questions.asks]
     if not any(wanted):
         return pa.nulls(len(responses), pa.string())
-    step = questions.samples
     texts = [
-        json_in(text) if text is not None and wanted[position // step % len(wanted)] else None
-        for position, text in enumerate(responses.to_pylist())
+        json_in(text) if text is not None and wanted[target] else None
+        for target, text in zip(which.tolist(), responses.to_pylist(), strict=True)
     ]
     return pa.array(texts, pa.string())
 
@@ -236,10 +288,11 @@ def _signed(served: pa.ChunkedArray, elsewhere: Mapping[int, Target]) -> pa.Chun
     return pa.chunked_array([pa.array(names, pa.string())])
 
 
-def _priced(questions: Questions, columns: Columns, elsewhere: Mapping[int, Target], at: float) -> dict[str, pa.Array]:
+def _priced(
+    targets: Sequence[Target], asked: Any, columns: Columns, elsewhere: Mapping[int, Target], at: float
+) -> dict[str, pa.Array]:
     """Say what each answer is worth, and what was paid for it now: at the price of who answered."""
-    targets = [one.target for one in questions.asks]
-    served, which = _served(questions, columns)
+    served, which = _served(len(targets), asked, columns)
     prices = [_price(targets[target], name, at) for target, name in served]
     if elsewhere:
         places = which.to_pylist()
@@ -277,13 +330,13 @@ def _with_spent(costs: pa.Array, answers: Sequence[Settled | None], at: float) -
     return from_nanos(nanos, known)
 
 
-def _served(questions: Questions, columns: Columns) -> tuple[list[tuple[int, str]], pa.Array]:
+def _served(lanes: int, asked: Any, columns: Columns) -> tuple[list[tuple[int, str]], pa.Array]:
     """Name the pairs of a target and the model that served it, and say which of them each position is, if any."""
     models = columns["served_model"].combine_chunks().dictionary_encode()
     names = [*models.dictionary.to_pylist(), ""]
     name = np.asarray(models.indices.fill_null(len(names) - 1), np.int64)
-    many = max(1, len(questions.asks))
-    pair = np.arange(len(name)) // questions.samples % many * len(names) + name
+    many = max(1, lanes)
+    pair = asked.astype(np.int64) * len(names) + name
     there = np.asarray(pc.equal(columns["status"].combine_chunks(), "ok"))
     taken = np.flatnonzero(np.bincount(pair[there], minlength=many * len(names)))
     place = np.zeros(many * len(names), np.int64)

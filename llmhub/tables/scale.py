@@ -6,7 +6,7 @@ about. `complete_parallel` cuts a frame into slices for the processes of any job
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ def shifted(results: pa.Table, by: int) -> pa.Table:
     return results.set_column(at, results.schema.field(at), rows)
 
 
-def slices(frame: Any, jobs: int) -> list[tuple[int, pa.Table]]:
+def slices(frame: Any, jobs: int) -> list[tuple[int, Any]]:
     """Cut a frame into parts of nearly equal size, each with the position of its first row.
 
     Examples
@@ -37,10 +37,15 @@ def slices(frame: Any, jobs: int) -> list[tuple[int, pa.Table]]:
     [(0, 2), (2, 3), (5, 2), (7, 3)]
     """
     source = frames.arrow(frame)
-    table = pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
-    many = max(1, min(table.num_rows, jobs * SLICES_PER_JOB))
-    bounds = [table.num_rows * part // many for part in range(many + 1)]
-    return [(low, table.slice(low, high - low)) for low, high in pairwise(bounds)]
+    rows = len(source)
+    many = max(1, min(rows, jobs * SLICES_PER_JOB))
+    bounds = [rows * part // many for part in range(many + 1)]
+    cut = (lambda low, high: source.iloc[low:high]) if frames.is_pandas(source) else _cut(source)
+    return [(low, cut(low, high)) for low, high in pairwise(bounds)]
+
+
+def _cut(table: pa.Table) -> Callable[[int, int], pa.Table]:
+    return lambda low, high: table.slice(low, high - low)
 
 
 def merged(parts: Iterable[pa.Table], run_id: str) -> pa.Table:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import ipc
 
 from llmhub.core.errors import InvalidRequestError
-from llmhub.tables.files import FORMATS, beside, expect_writable, joined_schema, read, write
+from llmhub.tables.files import FORMATS, beside, expect_writable, read, write
+from llmhub.tables.kinds import joined_schema
 from llmhub.tables.schema import RESULTS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

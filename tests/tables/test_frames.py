@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.core.errors import InvalidRequestError
-from llmhub.tables import frames
+from llmhub.tables.kinds import joined
 from llmhub.tables.prompts import of_frame, of_series
 
 
@@ -261,7 +261,7 @@ def results(rows: Sequence[int]) -> pa.Table:
 @given(st.lists(st.integers(0, 4), max_size=12).map(sorted), st.permutations(["x", "x", "y", None, 3]))
 def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list[Any]) -> None:
     frame = pd.DataFrame({"t": list("abcde")}, index=pd.Index(labels, dtype=object, name="key"))
-    whole = frames.joined(frame, results(rows), "")
+    whole = joined(frame, results(rows), "")
     assert whole["t"].tolist() == [frame["t"].iloc[row] for row in rows]
     assert whole["response"].tolist() == [f"said {row}" for row in rows]
     pd.testing.assert_index_equal(whole.index, frame.index[rows])
@@ -270,15 +270,15 @@ def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list
 def test_a_clash_offers_a_prefix_that_is_free() -> None:
     frame = pd.DataFrame({"row": [1], "llm_row": [2]})
     with pytest.raises(InvalidRequestError, match=r"^prefix: .*'row'.*prefix='result_'"):
-        frames.joined(frame, results([0]), "")
-    assert frames.joined(frame, results([0]), "result_")["result_row"].tolist() == [0]
+        joined(frame, results([0]), "")
+    assert joined(frame, results([0]), "result_")["result_row"].tolist() == [0]
     with pytest.raises(InvalidRequestError, match=r"'llm_row'"):
-        frames.joined(frame, results([0]), "llm_")
+        joined(frame, results([0]), "llm_")
 
 
 def test_columns_that_are_no_texts_stay_as_they_are() -> None:
     frame = pd.DataFrame([[1, 2]], columns=[0, ("a", "b")])
-    assert list(frames.joined(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
+    assert list(joined(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
 
 
 def test_reading_a_column_does_not_depend_on_the_decimal_context() -> None:

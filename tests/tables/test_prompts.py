@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.core.errors import InvalidRequestError
-from llmhub.tables.prompts import parse
+from llmhub.tables.templates import parse
 
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 PLAIN = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs"]), max_size=20)

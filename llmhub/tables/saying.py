@@ -1,0 +1,187 @@
+"""What a row says: its prompt, and beside it a system turn, a conversation so far, and pictures."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.types import CompletionRequest, Image, Message, Part, Text
+from llmhub.tables.cells import pictures_of, turns_of
+from llmhub.tables.rows import Columns, mapped
+from llmhub.tables.templates import Template, parse
+
+Spoken: TypeAlias = str | tuple[Message, ...] | CompletionRequest
+"""What a row asks: a user's turn, the turns of a conversation, or a request of its own."""
+Values: TypeAlias = tuple[Any, ...]
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What is said beside the prompt.
+
+    Parameters
+    ----------
+    system
+        The system turn: a template over the columns, or a function of a row.
+    messages
+        Name of a column of ready conversations; the prompt, if any, is their last turn.
+    images
+        Name of a column of pictures, shown before the prompt.
+    """
+
+    system: Any = None
+    messages: str | None = None
+    images: str | None = None
+
+
+NOTHING: Final = Aside()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece(Generic[T_co]):
+    """A part of what a row says, and the columns it is made of."""
+
+    columns: Sequence[Sequence[Any]]
+    render: Callable[[Values], T_co]
+    fields: tuple[str, ...] = ()
+    formats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """What the rows say: values of the columns that are used, how they are put together, and whether it is but text."""
+
+    columns: Sequence[Sequence[Any]]
+    template: Template[Spoken | InvalidRequest]
+    plain: bool
+
+
+def said_by(frame: Any, prompt: Any, aside: Aside = NOTHING) -> tuple[int, Saying]:
+    """Read the prompt and what is beside it; give the number of rows, and what they say.
+
+    Raises
+    ------
+    InvalidRequestError
+        Something names no column, or nothing is said at all.
+    Exception
+        What a function of a row raises, with a note that names the row.
+    """
+    columns = Columns(frame)
+    _expect_something(prompt, aside)
+    text = None if prompt is None else _said(prompt, columns, "prompt")
+    system = None if aside.system is None else _said(aside.system, columns, "system")
+    turns = _cells(aside.messages, columns, "messages", turns_of)
+    pictures = _cells(aside.images, columns, "images", pictures_of)
+    if text is not None and system is turns is pictures is None:
+        plain = not callable(prompt) or all(isinstance(value, (str, NoneType)) for value in text.columns[0])
+        return len(columns), Saying(text.columns, Template(text.fields, text.render, text.formats), plain)
+    pieces: list[_Piece[Any]] = [piece for piece in (system, turns, pictures, text) if piece is not None]
+    whole = _composed([system, turns, pictures, text])
+    fields = tuple(dict.fromkeys(name for piece in pieces for name in piece.fields))
+    for piece in pieces:
+        if piece.formats:  # tried before anything is sent
+            rows = (row for row in zip(*piece.columns, strict=True) if all(value is not None for value in row))
+            deque(map(piece.render, rows), maxlen=0)
+    columns_used = [column for piece in pieces for column in piece.columns]
+    return len(columns), Saying(columns_used, Template(fields, whole), plain=False)
+
+
+def constant(system: Any) -> str | None:
+    """Give a system turn that is the same for every row; ``None`` where it is not.
+
+    Examples
+    --------
+    >>> constant("Answer in {{}}."), constant("Answer in {language}.")
+    ('Answer in {}.', None)
+    """
+    if not isinstance(system, str):
+        return None
+    template = parse(system, "system")
+    return None if template.fields else template.render(())
+
+
+def _expect_something(prompt: Any, aside: Aside) -> None:
+    """Refuse a question without a question, and names of columns that are no names."""
+    names: dict[str, Any] = {"messages": aside.messages, "images": aside.images}
+    for argument, name in names.items():
+        if name is not None and not isinstance(name, str):
+            said = f"{type(name).__name__} is no column's name; give {argument}='column'"
+            raise InvalidRequestError(InvalidRequest(path=argument, message=said))
+    if prompt is None and aside.messages is None and aside.images is None:
+        said = "nothing is asked; give a template such as 'Summarise: {text}', or messages='column'"
+        raise InvalidRequestError(InvalidRequest(path="prompt", message=said))
+
+
+def _said(said: Any, columns: Columns, argument: str) -> _Piece[Spoken | InvalidRequest]:
+    """Read a template or a function of a row. A function is called here and now, in the caller's thread."""
+    if callable(said):
+        values = [_told(value, argument, at) for at, value in enumerate(mapped(said, columns, argument))]
+        return _Piece([values], lambda row: row[0])
+    if not isinstance(said, str):
+        hint = f"{type(said).__name__} is no template; write '{{column}}' for a column, or give a function of a row"
+        raise InvalidRequestError(InvalidRequest(path=argument, message=hint))
+    template = parse(said, argument)
+    held = [columns.column(name, argument) for name in template.fields]
+    return _Piece(held, template.render, template.fields, template.formats)
+
+
+def _told(value: Any, argument: str, at: int) -> Any:
+    """Take what a function of a row gave: a text, a conversation, or ``None``."""
+    if value is None or isinstance(value, str):
+        return value
+    turns: Any = (
+        turns_of(value) if argument == "prompt" else InvalidRequest(message=f"{type(value).__name__} is no text")
+    )
+    if isinstance(turns, InvalidRequest):
+        said = f"the function gave, for row {at}, what cannot be asked: {turns.message}"
+        raise InvalidRequestError(InvalidRequest(path=argument, message=said))
+    return turns
+
+
+def _cells(name: str | None, columns: Columns, argument: str, read: Callable[[Any], T_co]) -> _Piece[T_co] | None:
+    """Read a column whose cells are more than text."""
+    if name is None:
+        return None
+    return _Piece([columns.column(name, argument)], lambda row: read(row[0]), (name,))
+
+
+def _composed(pieces: Sequence[_Piece[Any] | None]) -> Callable[[Values], Spoken | InvalidRequest]:
+    """Put system turn, conversation, pictures and prompt together; the first that is wrong is what is wrong."""
+    bounds: list[tuple[int, int]] = []
+    end = 0
+    for piece in pieces:
+        start, end = end, end + (len(piece.columns) if piece else 0)
+        bounds.append((start, end))
+
+    def render(values: Values) -> Spoken | InvalidRequest:
+        found = [
+            None if piece is None else piece.render(values[start:end])
+            for piece, (start, end) in zip(pieces, bounds, strict=True)
+        ]
+        wrong = next((one for one in found if isinstance(one, InvalidRequest)), None)
+        return wrong or _turns(*found)
+
+    return render
+
+
+def _turns(
+    system: str | None,
+    before: tuple[Message, ...] | None,
+    pictures: tuple[Image, ...] | None,
+    text: str | tuple[Message, ...] | None,
+) -> tuple[Message, ...]:
+    """Order what is said: system turn, conversation so far, then the user's pictures and text."""
+    first = (Message("system", system),) if system else ()
+    last: tuple[Message, ...] = ()
+    if isinstance(text, tuple):
+        last = (Message("user", pictures), *text) if pictures else text
+    else:
+        said = (Text(text or ""),) if text or not (pictures or before) else ()
+        parts: tuple[Part, ...] = (*(pictures or ()), *said)
+        last = (Message("user", parts),) if parts else ()
+    return (*first, *(before or ()), *last)

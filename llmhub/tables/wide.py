@@ -1,0 +1,127 @@
+"""Long form to wide: one row for each input row, and columns for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.tables.kinds import Kind, clash_free, held, kind_of, names_of
+from llmhub.tables.schema import RESULTS
+
+NEEDED: Final = ("row", "sample", "provider", "model")
+"""Result columns that say which row and model a long row is of."""
+NONE: Final = -1
+
+
+def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
+    """Put the answers to each input row side by side.
+
+    Parameters
+    ----------
+    frame
+        Results in long form, beside the rows they answer or alone.
+    values
+        Result columns, or further ones, that each model gets.
+    prefix
+        What stands before the names of the result columns.
+
+    Returns
+    -------
+    frame of the same kind
+        The columns that are no results, and for each model one named ``provider/model`` (with several values
+        ``value provider/model``; with several samples ``provider/model #0``). Rows in the order in which they first
+        appear, index and all; null where a model was not asked.
+
+    Raises
+    ------
+    InvalidRequestError
+        A column is not there, or two rows answer for the same row, model and sample.
+
+    Examples
+    --------
+    >>> long = pa.table({"t": ["a", "a"], "row": [0, 0], "sample": [0, 0], "provider": ["x", "y"], "model": ["m", "m"],
+    ...                  "response": ["A", "B"]})
+    >>> wide(long, ["response"]).to_pydict()
+    {'t': ['a'], 'x/m': ['A'], 'y/m': ['B']}
+    """
+    frame = held(frame)
+    kind, names = kind_of(frame), names_of(frame)
+    wanted = [prefix + value if prefix + value in names else value for value in values]
+    _expect([prefix + name for name in NEEDED] + wanted, names, prefix)
+    layout = _layout(*(kind.column(frame, names.index(prefix + name)) for name in NEEDED))
+    results = {prefix + name for name in RESULTS.names}
+    kept = [at for at, name in enumerate(names) if name not in results and name not in wanted]
+    columns = {
+        (label if len(wanted) == 1 else f"{value} {label}"): _placed(kind, frame, names.index(value), places)
+        for value in wanted
+        for label, places in layout.places.items()
+    }
+    clash_free([names[at] for at in kept], list(columns), "")
+    return kind.append(kind.take(kind.keep(frame, kept), layout.first), pa.table(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where things are: the first long row of each input row, and each label's long row for each of them."""
+
+    first: Any
+    places: dict[str, Any]
+
+
+def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
+    """Find which long row goes where."""
+    rows, samples = (np.asarray(column.to_numpy()).astype(np.int64) for column in (row, sample))
+    found, first, which = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    at = np.empty(len(found), np.int64)
+    at[order] = np.arange(len(found))
+    target = at[which]
+    who, what = (_words(column) for column in (provider, model))
+    several = bool(len(samples)) and samples.max() > 0
+    span = int(samples.max()) + 1 if len(samples) else 1
+    codes = (who.codes * max(len(what.words), 1) + what.codes) * span + samples
+    labels, begun = np.unique(codes, return_index=True)
+    places: dict[str, Any] = {}
+    for code in labels[np.argsort(begun)]:
+        its = np.flatnonzero(codes == code)
+        place = np.full(len(found), NONE, np.int64)
+        place[target[its]] = its
+        pair, answer = divmod(int(code), span)
+        name = "/".join((who.words[pair // len(what.words)], what.words[pair % len(what.words)]))
+        if np.count_nonzero(place != NONE) < len(its):
+            said = f"row {rows[its[0]]} has more than one answer of {name}, sample {answer}; keep one run at a time"
+            raise InvalidRequestError(InvalidRequest(path="frame", message=said))
+        places[f"{name} #{answer}" if several else name] = place
+    return _Layout(first[order], places)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """A column of few words: the words, and which each row has."""
+
+    codes: Any
+    words: list[str]
+
+
+def _words(column: pa.ChunkedArray) -> _Words:
+    plain = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
+    plain = plain.unify_dictionaries().combine_chunks() if isinstance(plain, pa.ChunkedArray) else plain
+    return _Words(plain.indices.to_numpy().astype(np.int64), [str(word) for word in plain.dictionary.to_pylist()])
+
+
+def _placed(kind: Kind, frame: Any, at: int, places: Any) -> Any:
+    """Take a column's values in another order, null where there is none."""
+    return kind.column(frame, at).take(pa.array(places, mask=places == NONE))
+
+
+def _expect(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
+    missing = next((name for name in wanted if name not in names), None)
+    if missing is not None:
+        hint = f"its names begin with {prefix!r}" if prefix else "with a prefix on its result columns, give prefix="
+        said = f"{missing!r} is no column; wide() takes results in long form ({hint})"
+        raise InvalidRequestError(InvalidRequest(path="frame", message=said))
