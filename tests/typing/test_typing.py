@@ -91,3 +91,35 @@ def test_matching_over_the_errors_is_exhaustive(tmp_path: Path) -> None:
 
     assert [line for line in checked(program(kinds), tmp_path) if " error: " in line] == []
     assert [line for line in checked(program(kinds[:-1]), tmp_path) if " error: " in line] != []
+
+
+def test_the_accessor_gives_the_kind_of_frame_it_was_given(tmp_path: Path) -> None:
+    said = checked(
+        """
+        import llmhub
+        import pandas as pd
+        import polars as pl
+
+        def ask(rows: pd.DataFrame, others: pl.DataFrame, texts: pd.Series[str], more: pl.Series) -> None:
+            reveal_type(llmhub.llm(rows).complete("{t}", model="openai/x", temperature=0.5, system=lambda row: row.lang))
+            reveal_type(llmhub.llm(others).complete("{t}", model=["openai/x", "anthropic/y"], n=2))
+            reveal_type(llmhub.llm(rows).wide("response"))
+            reveal_type(llmhub.llm(texts).complete("Repeat {}", model="openai/x"))
+            reveal_type(llmhub.llm(more).complete(model="openai/x"))
+            reveal_type(llmhub.llm(rows).plan(lambda row: row["t"], model="openai/x").calls)
+            llmhub.llm(rows).complete("{t}", model="openai/x", tempature=1)
+            llmhub.llm(rows).complete(7, model="openai/x")
+        """,
+        tmp_path,
+    )
+    notes = [line.rpartition("Revealed type is ")[2].strip('"') for line in said if "note: Revealed" in line]
+    assert [note.rpartition(".")[2] if "[" not in note else note for note in notes] == [
+        "DataFrame",
+        "DataFrame",
+        "DataFrame",
+        "pandas.core.series.Series[builtins.str]",
+        "Series",
+        "int",
+    ]
+    assert notes[1].startswith("polars.")
+    assert sorted({line.partition(":")[0] for line in said if " error: " in line}) == ["13", "14"]

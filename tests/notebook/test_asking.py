@@ -1,0 +1,332 @@
+"""What a row can be asked: templates, functions, ready conversations, pictures, and a system turn of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmhub
+from llmhub.config import Settings
+from llmhub.core.codec import request_key
+from llmhub.core.errors import InvalidRequestError
+from llmhub.core.turns import turn_of
+from llmhub.core.types import CompletionRequest, Image, Message, Text, ToolCall, ToolResult
+from llmhub.hub import Hub
+from llmhub.sim import Served
+from llmhub.tables.cells import pictures_of, turns_of
+from llmhub.tables.prompts import ask, of_frame
+from llmhub.tables.rows import Row
+from llmhub.tables.saying import Aside
+
+MODEL = "openai/gpt-4o-mini"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def hub(simulator: Served) -> Iterator[llmhub.Hub]:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
+        yield made
+
+
+@pytest.fixture
+def said(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | None]]:
+    """Give the requests that rows become, without sending them; ``None`` for a row that is not asked."""
+
+    def requests(frame: Any, prompt: Any = None, **aside: Any) -> list[CompletionRequest | None]:
+        asks = [ask(hub.target(MODEL), CompletionRequest(model="", messages=()))]
+        questions = of_frame(frame, prompt, asks, 1, Aside(**aside))
+        found: list[CompletionRequest | None] = [None] * len(questions)
+        for chunk in questions.chunks():
+            for position, key, call, spoken in chunk:
+                made = call(spoken, key)
+                assert key == request_key(made.target.provider, made.target.endpoint, made.request)
+                found[position] = made.request
+        assert [at for at, one in enumerate(found) if one is None] == [
+            at for at in range(len(questions)) if questions.skipped[at] or at in questions.wrong
+        ]
+        return found
+
+    return requests
+
+
+def run(frame: pd.DataFrame, hub: Hub, prompt: Any = None, **options: Any) -> pd.DataFrame:
+    return llmhub.llm(frame).complete(prompt, model=options.pop("model", MODEL), hub=hub, progress=False, **options)
+
+
+# Functions of a row
+
+
+def test_a_function_of_a_row_asks_as_a_template_does(said: Any) -> None:
+    frame = pd.DataFrame({"t": ["one", "two"], "n": [1, 2]})
+    by_name = said(frame, lambda row: f"{row['t']} {row['n']}")
+    assert by_name == said(frame, lambda row: f"{row.t} {row.n}") == said(frame, "{t} {n}")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=str)
+def test_a_missing_value_that_a_function_reads_skips_the_row(hub: llmhub.Hub, simulator: Served, missing: Any) -> None:
+    frame = pd.DataFrame({"t": pd.Series(["one", missing], dtype=object), "u": [None, "x"]})
+    assert run(frame, hub, lambda row: f"Say {row['t']}")["status"].tolist() == ["ok", "skipped"]
+    assert run(frame, hub, lambda row: f"Say {row.t}")["status"].tolist() == ["ok", "skipped"]
+    assert run(frame, hub, lambda row: f"Say {row.get('t', 'nothing')}")["status"].tolist() == ["ok", "ok"]
+    assert run(frame, hub, lambda row: None if "t" in row else "x")["status"].tolist() == ["skipped"] * 2
+    assert simulator.counts()["requests"] == 4
+
+
+def test_a_function_may_give_conversations_and_texts_in_turn(said: Any) -> None:
+    frame = pd.DataFrame({"t": ["a", "b", "c"]})
+    turns = [Message("system", "Brief."), {"role": "user", "content": "b"}]
+    whole = said(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
+    assert [None if one is None else [(turn.role, turn.text) for turn in one.messages] for one in whole] == [
+        [("user", "a")],
+        [("system", "Brief."), ("user", "b")],
+        None,
+    ]
+
+
+def test_what_a_function_does_wrong_is_said_before_anything_is_sent(hub: llmhub.Hub, simulator: Served) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"]})
+    with pytest.raises(InvalidRequestError, match=r"^prompt: 'txt' is no column of the frame. Did you mean 'text'\?"):
+        run(frame, hub, lambda row: row["txt"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(frame, hub, lambda row: str(1 / 0) if row.text == "b" else "fine")
+    assert caught.value.__notes__ == ["prompt: raised for row 1"]
+    with pytest.raises(InvalidRequestError, match=r"^prompt: the function gave, for row 0, .* int is no message"):
+        run(frame, hub, lambda _: 7)
+    with pytest.raises(InvalidRequestError, match=r"^system: the function gave, for row 0, .* list is no text"):
+        run(frame, hub, "{text}", system=lambda _: ["x"])
+    assert simulator.counts()["requests"] == 0
+
+
+def test_a_function_is_called_once_a_row_in_the_callers_thread(hub: llmhub.Hub) -> None:
+    import threading  # noqa: PLC0415 - of this test alone
+
+    calls: list[tuple[str, threading.Thread]] = []
+
+    def prompt(row: Row) -> str:
+        calls.append((row.t, threading.current_thread()))
+        return f"Say {row.t}"
+
+    run(pd.DataFrame({"t": ["a", "b"]}), hub, prompt, model=[MODEL, "anthropic/claude-haiku-4-5"], n=2)
+    assert calls == [("a", threading.current_thread()), ("b", threading.current_thread())]
+
+
+# The system turn
+
+
+def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub, simulator: Served) -> None:
+    frame = pd.DataFrame({"t": ["a", "b", "c"], "lang": ["French", None, "Czech"]})
+    whole = said(frame, "{t}", system="In {lang}.")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+        ["In French.", "a"],
+        None,
+        ["In Czech.", "c"],
+    ]
+    assert said(frame, "{t}", system=lambda row: f"In {row.lang}.") == whole
+    answers = run(frame, hub, "{t}", system="Answer as {{}}.")
+    same = llmhub.complete("a", model=MODEL, hub=hub, system="Answer as {}.").text
+    assert answers["response"].iloc[0] == same
+    with pytest.raises(InvalidRequestError, match=r"^system: 'language' is no column"):
+        run(frame, hub, "{t}", system="In {language}.")
+    with pytest.raises(InvalidRequestError, match=r"^system: .*write \{\{ and \}\} for braces"):
+        run(frame, hub, "{t}", system='As {"a": 1')
+    with pytest.raises(InvalidRequestError, match=r"^system: Series is no template; write '\{column\}'"):
+        run(frame, hub, "{t}", system=frame["lang"])
+    assert simulator.counts()["requests"] == 4
+
+
+def test_a_value_that_a_system_turn_cannot_format_is_said_at_once(hub: llmhub.Hub, simulator: Served) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^system: \{n:\.2f\} cannot format 'x'"):
+        run(pd.DataFrame({"t": ["a"], "n": ["x"]}), hub, "{t}", system="{n:.2f}")
+    assert simulator.counts()["requests"] == 0
+
+
+# Ready conversations
+
+TURNS = [
+    ({"role": "user", "content": "hi"}, Message("user", "hi")),
+    ({"role": "user", "content": [{"type": "text", "text": "hi"}]}, Message("user", "hi")),
+    (
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png", "detail": "low"}}]},
+        Message("user", Image(url="https://x/a.png", detail="low")),
+    ),
+    (
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": {"type": "base64", "data": "eA==", "media_type": "image/png"}}],
+        },
+        Message("user", Image(data="eA==", media_type="image/png")),
+    ),
+    (
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        Message("assistant", ToolCall("1", "f", "{}")),
+    ),
+    ({"role": "tool", "tool_call_id": "1", "content": "42"}, Message("tool", ToolResult("1", "42"))),
+    ({"role": "user", "content": "hi", "tool_calls": None, "name": None}, Message("user", "hi")),
+    (Message("user", "hi"), Message("user", "hi")),
+    ("hi", Message("user", "hi")),
+    ({"role": "user", "content": [Text("a"), "b"]}, Message("user", [Text("a"), Text("b")])),
+]
+
+
+@pytest.mark.parametrize(("turn", "message"), TURNS)
+def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
+    assert turn_of(turn) == message
+    assert turns_of([turn]) == (message,)
+    assert turns_of(np.array([turn], dtype=object)) == (message,)
+
+
+@pytest.mark.parametrize(
+    ("turn", "why"),
+    [
+        (7, "int is no message"),
+        ({"content": "x"}, "dict is no message"),
+        ({"role": "user"}, "without content"),
+        ({"role": "user", "content": 7}, "int is no content"),
+        ({"role": "user", "content": [{"type": "video"}]}, "a block of kind 'video' cannot be read"),
+        ({"role": "user", "content": [{"type": "text"}]}, "a block of kind 'text' cannot be read"),
+        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "cannot be read"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "a tool call without"),
+    ],
+)
+def test_what_is_no_turn_says_why(turn: Any, why: str) -> None:
+    found = turn_of(turn)
+    assert isinstance(found, str)
+    assert why in found
+
+
+KEYS = ["role", "content", "type", "text", "source", "image_url", "tool_calls", "tool_call_id"]
+LOGS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS), inner),
+)
+
+
+@given(LOGS)
+def test_anything_at_all_is_a_turn_or_says_why(turn: Any) -> None:
+    assert isinstance(turn_of(turn), (Message, str))
+
+
+def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any) -> None:
+    log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
+    frame = pd.DataFrame({"chat": [log, json.dumps(log), None, "hi", [{"role": "user"}], 7], "t": list("abcdef")})
+    answers = run(frame, hub, messages="chat")
+    assert answers["status"].tolist() == ["ok", "ok", "skipped", "ok", "error", "error"]
+    assert answers["cache_hit"].tolist() == [False, True, False, False, False, False]
+    assert answers["error"].iloc[4].startswith("messages: row 4: turn 0: a turn of 'user' without content")
+    assert answers["request_key"].isna().tolist() == [False, False, True, False, True, True]
+    more = said(frame.iloc[[3]], "And {t}?", messages="chat", system="Be {t}.")
+    assert [(turn.role, turn.text) for turn in more[0].messages] == [
+        ("system", "Be d."),
+        ("user", "hi"),
+        ("user", "And d?"),
+    ]
+
+
+def test_a_conversation_in_an_arrow_table(said: Any) -> None:
+    log = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    (whole,) = said(pa.table({"chat": [log]}), messages="chat")
+    assert [(turn.role, turn.text) for turn in whole.messages] == [("user", "hi"), ("assistant", "ho")]
+
+
+# Pictures
+
+
+def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
+    from PIL import Image as Pil  # noqa: PLC0415 - matplotlib brings it
+
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+    data = base64.b64encode(PNG).decode()
+    held = Image(data=data, media_type="image/png")
+    for value in (PNG, bytearray(PNG), memoryview(PNG), str(file), file, {"bytes": PNG, "path": None}, held):
+        assert pictures_of(value) == (held,)
+    for url in ("https://x.org/a.png", f"data:image/png;base64,{data}", "gs://b/a.png"):
+        assert pictures_of(url) == (Image(url=url),)
+    assert pictures_of([PNG, None, "https://x.org/a.png"]) == (held, Image(url="https://x.org/a.png"))
+    (drawn,) = pictures_of(Pil.new("CMYK", (2, 2)))  # type: ignore[misc]
+    assert drawn.media_type == "image/png"
+    assert base64.b64decode(drawn.data).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"%PDF-1.7", "no picture that models take"),
+        (b"", "no picture"),
+        ("nowhere.png", "cannot be read"),
+        ("\0", "cannot be read"),
+        (7, "int is no picture"),
+        (np.zeros((2, 2)), "ndarray is no picture"),
+        ({"bytes": None}, "without bytes or path"),
+        ([PNG, 7], "int is no picture"),
+        (math.pi, "float is no picture"),
+    ],
+    ids=str,
+)
+def test_what_is_no_picture_says_so(value: Any, why: str) -> None:
+    found = pictures_of(value)
+    assert not isinstance(found, tuple)
+    assert why in found.message
+
+
+def test_pictures_are_asked_about_and_a_bad_one_fails_alone(hub: llmhub.Hub, said: Any) -> None:
+    frame = pd.DataFrame({"t": list("abcd"), "img": [PNG, "nowhere.png", None, ["https://x.org/1.png", PNG]]})
+    answers = run(frame, hub, "What is {t}?", images="img")
+    assert answers["status"].tolist() == ["ok", "error", "skipped", "ok"]
+    assert answers["error_type"].iloc[1] == "InvalidRequest"
+    assert answers["error"].iloc[1] == "images: row 1: 'nowhere.png' cannot be read: No such file or directory"
+    whole = said(frame, "What is {t}?", images="img")
+    assert [type(part) for part in whole[0].messages[0].parts] == [Image, Text]
+    assert [type(part) for part in whole[3].messages[0].parts] == [Image, Image, Text]
+    assert said(frame, None, images="img")[0].messages[0].parts == whole[0].messages[0].parts[:1]
+
+
+def test_pictures_are_read_a_few_at_a_time(hub: llmhub.Hub) -> None:
+    big = PNG + bytes(3 << 20)
+    asks = [ask(hub.target(MODEL), CompletionRequest(model="", messages=()))]
+    questions = of_frame({"img": [big] * 9}, None, asks, 1, Aside(images="img"))
+    assert [len(list(chunk)) for chunk in questions.chunks()] == [4, 4, 1]
+
+
+# What is refused
+
+
+def test_nothing_to_ask_is_refused(hub: llmhub.Hub) -> None:
+    frame = pd.DataFrame({"t": ["a"]})
+    with pytest.raises(InvalidRequestError, match=r"^prompt: nothing is asked"):
+        run(frame, hub)
+    with pytest.raises(InvalidRequestError, match=r"^messages: Series is no column's name; give messages='column'"):
+        run(frame, hub, messages=frame["t"])
+    with pytest.raises(InvalidRequestError, match=r"^images: 'img' is no column"):
+        run(frame, hub, "{t}", images="img")
+    with pytest.raises(InvalidRequestError, match=r"^prompt: Series is no template; write '\{column\}'"):
+        run(frame, hub, frame["t"])
+
+
+@given(st.lists(st.none() | st.text(max_size=5), max_size=6), st.integers(1, 3))
+def test_the_quick_way_and_the_general_way_ask_the_same(values: list[str | None], samples: int) -> None:
+    hub = llmhub.Hub(endpoints={"openai": llmhub.Endpoint(api_key="k")}, settings=Settings())
+    asks = [ask(hub.target(MODEL), CompletionRequest(model="", messages=(), temperature=0.5))] * 2
+    quick = of_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
+    general = of_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
+    object.__setattr__(general, "plain", False)
+    items = [[(at, key) for chunk in one.chunks() for at, key, _, _ in chunk] for one in (quick, general)]
+    assert items[0] == items[1]
+    assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
