@@ -42,10 +42,13 @@ if TYPE_CHECKING:
         try_complete,
         using,
     )
+    from llmhub.cache.access import CacheMode
     from llmhub.cache.disk import DiskCache
     from llmhub.cache.memory import MemoryCache
+    from llmhub.cache.redis import RedisCache
+    from llmhub.cache.tier import TieredCache
     from llmhub.core.builder import RequestBuilder, builder
-    from llmhub.core.errors import ConnectorError, LLMError
+    from llmhub.core.errors import CacheFailedError, ConnectorError, LLMError
     from llmhub.core.provider import Endpoint, Provider, Wire
     from llmhub.core.types import (
         CompletionRequest,
@@ -95,10 +98,13 @@ _HOMES: Final = {
         "try_complete",
         "using",
     ),
+    "cache.access": ("CacheMode",),
     "cache.disk": ("DiskCache",),
     "cache.memory": ("MemoryCache",),
+    "cache.redis": ("RedisCache",),
+    "cache.tier": ("TieredCache",),
     "core.builder": ("RequestBuilder", "builder"),
-    "core.errors": ("ConnectorError", "LLMError"),
+    "core.errors": ("CacheFailedError", "ConnectorError", "LLMError"),
     "core.provider": ("Endpoint", "Provider", "Wire"),
     "core.types": (
         "CompletionRequest",
@@ -128,6 +134,8 @@ _MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers"}
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CacheFailedError",
+    "CacheMode",
     "CompletionRequest",
     "CompletionResponse",
     "ConnectorError",
@@ -142,12 +150,14 @@ __all__ = [
     "Message",
     "Provider",
     "ProviderMetadata",
+    "RedisCache",
     "RequestBuilder",
     "Retry",
     "Schema",
     "Scorer",
     "StreamChunk",
     "Text",
+    "TieredCache",
     "Timeout",
     "Tool",
     "ToolCall",

@@ -78,7 +78,9 @@ class Settings:
     endpoints
         Providers that can be used, by name.
     cache_path
-        Where the default cache is.
+        Where the default cache is, if it is a file.
+    cache_url
+        The default cache's address (``redis://...``), where ``LLMHUB_CACHE`` says one.
     tokenizer_folder
         Where tiktoken keeps vocabularies; ``None`` where it keeps them for a session only.
     use_proxy_settings
@@ -89,6 +91,7 @@ class Settings:
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     cache_path: Path | None = None
+    cache_url: str = field(default="", repr=False)
     tokenizer_folder: Path | None = None
     use_proxy_settings: bool = False
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -115,7 +118,8 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
     return Settings(
         endpoints=endpoints,
-        cache_path=_cache_path(environ),
+        cache_path=None if _is_url(environ.get("LLMHUB_CACHE", "")) else _cache_path(environ),
+        cache_url=environ["LLMHUB_CACHE"] if _is_url(environ.get("LLMHUB_CACHE", "")) else "",
         tokenizer_folder=Path(folder) if folder else None,
         use_proxy_settings=any(environ.get(name) for name in PROXIES),
         sources=sources,
@@ -212,6 +216,10 @@ def _expect_table(table: Mapping[str, Any], name: str, place: str = "") -> Mappi
 
 def _refused(place: str, said: str) -> InvalidRequestError:
     return InvalidRequestError(InvalidRequest(path=f"{FILE}: {place}", message=said))
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
 
 
 def _cache_path(environ: Mapping[str, str]) -> Path | None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from numbers import Integral
-from typing import Any, Final, Self
+from pathlib import Path
+from typing import Any, Final, Self, cast
 
 from llmhub import config
-from llmhub.cache.disk import DiskCache
+from llmhub.cache.access import CacheMode, mode_of
+from llmhub.cache.address import cache_at
 from llmhub.cache.store import Cache
 from llmhub.core.budget import Budget, budget_of
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
@@ -37,7 +39,11 @@ class Hub:
     endpoints
         Where and as whom a provider is reached, by its name; laid over what the environment says.
     cache
-        Where answers are kept (`DiskCache`, `MemoryCache`), or ``None``.
+        Where answers are kept: `DiskCache`, `MemoryCache`, `RedisCache`, `TieredCache`, the address of one
+        (``sqlite:///runs.db``, ``redis://localhost:6379/0``: see `llmhub.cache.address.cache_at`), or ``None``.
+    cache_mode
+        What may be done with it: a `CacheMode`, or its name (``read-only``, ``refresh``, ...). A call may say
+        otherwise (``cache="refresh"``).
     limits
         `Limit` by provider (``openai``) or by model (``openai/gpt-4o-mini``); both hold where both are given.
     retry
@@ -70,7 +76,8 @@ class Hub:
     """
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    cache: Cache | None = None
+    cache: Cache | str | Path | None = None
+    cache_mode: CacheMode | str = field(default_factory=CacheMode)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
     middleware: tuple[Middleware | object, ...] = ()
@@ -94,6 +101,9 @@ class Hub:
                 if first not in known:
                     said = unknown_provider(first, known)
                     raise InvalidRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
+        if isinstance(self.cache, (str, Path)):
+            object.__setattr__(self, "cache", cache_at(self.cache))
+        object.__setattr__(self, "cache_mode", mode_of(self.cache_mode, CacheMode()))
         _expect_kinds(self)
         directory = Directory(known, {**self.settings.endpoints, **self.endpoints})
         object.__setattr__(self, "directory", directory)
@@ -104,7 +114,8 @@ class Hub:
                 max_reply_bytes=self.max_reply_bytes,
                 use_proxy_settings=self.settings.use_proxy_settings,
             ),
-            cache=self.cache,
+            cache=cast("Cache | None", self.cache),
+            cache_mode=cast("CacheMode", self.cache_mode),
             limits=self.limits,
             retry=self.retry,
             middleware=tuple(compiled(one, directory.target) for one in self.middleware),
@@ -176,7 +187,7 @@ def _expect_kinds(hub: Hub) -> None:
         *((f"endpoints[{name!r}]", at, isinstance(at, Endpoint), address) for name, at in hub.endpoints.items()),
         *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
         *((f"middleware[{at}]", one, callable(one) or is_hook(one), HOOKS) for at, one in enumerate(hub.middleware)),
-        ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or MemoryCache()"),
+        ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
         *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),
@@ -199,7 +210,7 @@ def _is_count(value: Any) -> bool:
 def default_hub() -> Hub:
     """Make the hub that the environment describes, with a cache in the user's cache folder."""
     found = config.load()
-    return Hub(settings=found, cache=DiskCache(found.cache_path) if found.cache_path else None)
+    return Hub(settings=found, cache=found.cache_url or found.cache_path)
 
 
 def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:

@@ -38,7 +38,7 @@ NAMED = {
 """What the project is built on."""
 PLUGINS = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
 """Distributions that are used by being configured."""
-CONDA = {"matplotlib-base": "matplotlib"}
+CONDA = {"matplotlib-base": "matplotlib", "redis-py": "redis"}
 
 
 def named(requirement: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from llmhub.api.options import (
     TableOptions,
     expect,
     expect_rows,
+    expect_store,
     parted,
     warn_of,
     warn_of_store,
@@ -260,7 +261,9 @@ async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = 
     concurrency = asked.options.concurrency or asked.hub.concurrency
     watch = Watch(show.report, asked.targets, questions.samples) if show else None
     try:
-        done = await asked.hub.runtime.run(questions.chunks(), len(questions), concurrency, stop, watch, told)
+        done = await asked.hub.runtime.run(
+            questions.chunks(), len(questions), concurrency, stop, watch, told, cache=asked.options.cache
+        )
     finally:
         if show is not None:
             show.close()
@@ -277,6 +280,7 @@ async def _table(asked: Asked, show: Shown | None, stop: Stop) -> pa.Table:
     done = await ran(asked, show, stop)
     table = results.table(questions, done, uuid.uuid4().hex, at)
     try:
+        expect_store(done)
         expect_rows(options, results.settled(questions, done))
     except ConnectorError as error:
         error.table = table

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, Typ
 from returns.pipeline import is_successful
 from returns.result import Result
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, to_exception
+from llmhub.cache.access import CacheMode, Mode, mode_of
+from llmhub.core.errors import CacheFailedError, InvalidRequest, InvalidRequestError, LLMError, to_exception
 from llmhub.core.schemas import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
 from llmhub.engine.call import Answer
@@ -37,7 +38,13 @@ class Spending(TypedDict, total=False):
     allow_unpriced: bool
 
 
-class Parameters(Spending, total=False):
+class Keeping(TypedDict, total=False):
+    """What a call may do with the hub's cache: ``cache``, a `CacheMode` or the name of one."""
+
+    cache: Mode | CacheMode
+
+
+class Parameters(Spending, Keeping, total=False):
     """Parameters of an answer, as in `CompletionRequest`, and what it may cost."""
 
     temperature: float
@@ -94,10 +101,11 @@ class RunOptions:
     stream: bool = False
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
+    cache: CacheMode | str | None = None
 
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
-SPENDING_OPTIONS: Final = frozenset(Spending.__annotations__)
+SPENDING_OPTIONS: Final = frozenset(Spending.__annotations__) | frozenset(Keeping.__annotations__)
 ASIDE: Final = frozenset({"system", "messages", "images"})
 """Options that say something beside the prompt of a row."""
 REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
@@ -112,6 +120,7 @@ def parted(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
         n=_counted("n", run_options.n),
         concurrency=None if concurrency is None else _counted("concurrency", concurrency),
     )
+    mode_of(run_options.cache, CacheMode())
     if run_options.on_error not in {"row", "raise"}:
         raise InvalidRequestError(
             InvalidRequest(path="on_error", message=f"{run_options.on_error!r} is not 'row' or 'raise'")
@@ -145,7 +154,7 @@ def system_of(options: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def warn_of(ran: Ran) -> None:
     """Tell the user what a run went on without."""
-    if ran.store_error:
+    if ran.store_error and not ran.gave_up:
         warnings.warn(ran.store_error, RuntimeWarning, stacklevel=2)
     if ran.damaged:
         many = "1 answer" if ran.damaged == 1 else f"{ran.damaged:,} answers"
@@ -154,6 +163,13 @@ def warn_of(ran: Ran) -> None:
     if ran.report_error:
         said = f"the progress function failed and was not called again: {ran.report_error}"
         warnings.warn(said, RuntimeWarning, stacklevel=2)
+
+
+def expect_store(ran: Ran) -> None:
+    """Raise where a run was stopped because its cache failed."""
+    if ran.gave_up:
+        said = f"{ran.store_error}. Nothing more was sent, since the cache must not fail here (CacheMode(strict=True))"
+        raise CacheFailedError(InvalidRequest(path="cache", message=said))
 
 
 def warn_of_store(error: str) -> None:

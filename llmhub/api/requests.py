@@ -21,14 +21,23 @@ from llmhub.api.options import (
     Options,
     Prompt,
     expect,
+    expect_store,
     found,
     request_of,
     system_of,
     warn_of,
 )
+from llmhub.cache.access import CacheMode, mode_of
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
-from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, InvalidRequestError, LLMError
+from llmhub.core.errors import (
+    CacheFailedError,
+    Cancelled,
+    ConnectorError,
+    InvalidRequest,
+    InvalidRequestError,
+    LLMError,
+)
 from llmhub.core.provider import NO_JSON
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
 from llmhub.core.validity import validate
@@ -79,10 +88,9 @@ def try_complete(
 ) -> Result[CompletionResponse, LLMError]:
     """Ask a model and give the outcome as a value (see `complete`): for those who compose with ``returns``."""
     try:
-        one = _planned(prompt, model, hub, options)
+        return run_sync(partial(_one, _planned(prompt, model, hub, options))).outcome
     except ConnectorError as error:
         return Failure(error.error)
-    return run_sync(partial(_one, one)).outcome
 
 
 def stream(
@@ -139,6 +147,7 @@ class _One:
     hub: Hub
     call: Call
     on_chunk: Callable[[StreamChunk], None] | None = None
+    cache: CacheMode | None = None
 
 
 def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Options) -> _One:
@@ -153,7 +162,9 @@ def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Option
     expect(validate(request))
     limit: Any = spending.get("budget_usd")
     purse = purse_of(hub, [target], limit, allow_unpriced=bool(spending.get("allow_unpriced")))
-    return _One(hub, Call(target, request, purse=purse, asked=target))
+    said: Any = spending.get("cache")
+    mode = mode_of(said, hub.runtime.cache_mode)
+    return _One(hub, Call(target, request, purse=purse, asked=target), cache=mode)
 
 
 KNOWN_OPTIONS: Final = REQUEST_OPTIONS | SPENDING_OPTIONS
@@ -183,11 +194,17 @@ async def _one(one: _One, stop: Stop) -> Answer:
     except NO_JSON as bad:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
     call = replace(one.call, on_chunk=one.on_chunk, key=key)
-    ran = await one.hub.runtime.run(iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop)
+    ran = await one.hub.runtime.run(iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop, cache=one.cache)
     warn_of(ran)
-    answer = ran.answers[0]
-    assert answer is not None  # noqa: S101 - a run answers every item
-    return as_answer(answer)
+    settled = ran.answers[0]
+    assert settled is not None  # noqa: S101 - a run answers every item
+    answer = as_answer(settled)
+    try:
+        expect_store(ran)
+    except CacheFailedError as failed:
+        failed.response = answer.outcome.value_or(None)
+        raise
+    return answer
 
 
 def _rest(answer: Answer) -> Iterator[StreamChunk]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from llmhub.cache.store import (
     ABSENT,
@@ -120,7 +120,9 @@ class DiskCache:
             stats=file.stats,
             close=file.close,
             scan=file.scan,
+            get_entries=file.get_entries,
             get_block=file.get_block,
+            ttl_s=self.ttl_s,
         )
 
 
@@ -170,14 +172,20 @@ class _File:
             raise StoreError(f"{self._path}: {error}") from error
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
+        return dict(self._rows("key, value", keys, since))
+
+    def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
+        return list(map(Entry._make, self._rows("key, value, model, created_at", keys, since)))
+
+    def _rows(self, columns: str, keys: Sequence[bytes], since: float) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
         since = counted_since(since, self._ttl_s)
         with self._guarded() as connection:
             for start in range(0, len(keys), BATCH):
                 some = keys[start : start + BATCH]
                 marks = ",".join("?" * len(some))
-                query = f"SELECT key, value FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - only question marks
-                found.update(connection.execute(query, (*some, since)))
+                query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
+                found += connection.execute(query, (*some, since))
         self._count(len(found), len(keys) - len(found))
         return found
 

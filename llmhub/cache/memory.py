@@ -51,6 +51,8 @@ class MemoryCache:
             stats=shelf.stats,
             close=shelf.clear,
             scan=shelf.scan,
+            get_entries=shelf.get_entries,
+            ttl_s=self.ttl_s,
         )
 
 
@@ -66,8 +68,11 @@ class _Shelf:
         self._lock = threading.Lock()
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+        return {entry.key: entry.value for entry in self.get_entries(keys, since)}
+
+    def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
         expired = counted_since(0.0, self._ttl_s)
-        found: dict[bytes, bytes] = {}
+        found: list[Entry] = []
         with self._lock:
             for key in keys:
                 entry = self._entries.get(key)
@@ -77,7 +82,7 @@ class _Shelf:
                     self._drop(key)
                     self._evictions += 1
                 elif entry.created_at >= since:
-                    found[key] = entry.value
+                    found.append(entry)
                     self._entries.move_to_end(key)
             self._hits += len(found)
             self._misses += len(keys) - len(found)

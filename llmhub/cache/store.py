@@ -39,6 +39,14 @@ class Lookup(Protocol):
         ...
 
 
+class EntryLookup(Protocol):
+    """Keys to the whole entries that are there (see `Lookup`)."""
+
+    def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
+        """Look up."""
+        ...
+
+
 class BlockLookup(Protocol):
     """Keys of 32 bytes, one after another, to their values (see `Lookup`)."""
 
@@ -49,6 +57,10 @@ class BlockLookup(Protocol):
 
 def _nothing() -> Iterator[Entry]:
     return iter(())
+
+
+def _no_entries(_keys: Sequence[bytes], _since: float = 0.0, /) -> Sequence[Entry]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,8 @@ class Store:
     ----------
     get_many
         Keys to the values that are there.
+    get_entries
+        Keys to the entries that are there, with who answered and when.
     put_many
         Files entries; a later one of the same key stands.
     delete
@@ -84,6 +98,8 @@ class Store:
         Gives everything, one by one.
     get_block
         Looks up a block of keys, where a store can do that faster than by ``get_many``.
+    ttl_s
+        How long an answer counts, if not for ever.
     """
 
     get_many: Lookup
@@ -93,7 +109,9 @@ class Store:
     stats: Callable[[], StoreStats]
     close: Callable[[], None]
     scan: Callable[[], Iterator[Entry]] = _nothing
+    get_entries: EntryLookup = _no_entries
     get_block: BlockLookup | None = None
+    ttl_s: float | None = None
 
 
 def look_up_block(store: Store, keys: bytes) -> Found:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from llmhub import config
-from llmhub.cache.disk import DiskCache
 from llmhub.cli.arguments import ANSWER, RUN
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint
@@ -27,7 +26,6 @@ def hub_of(given: argparse.Namespace) -> Hub:
         Names the argument.
     """
     found = config.load()
-    path = given.cache or found.cache_path
     if given.simulator:
         found = simulated(found, endpoints(given.simulator), given.model)
     moved = {name: replace(found.endpoints.get(name, Endpoint()), base_url=url) for name, url in given.base_url}
@@ -36,7 +34,7 @@ def hub_of(given: argparse.Namespace) -> Hub:
     return Hub(
         settings=found,
         endpoints=moved,
-        cache=None if given.no_cache or path is None else DiskCache(path),
+        cache=None if given.no_cache else given.cache or found.cache_url or found.cache_path,
         limits={name: Limit(rpm=given.rpm, tpm=given.tpm) for name in known} if slow else {},
         pool_size=max(POOL, given.concurrency or 0),
     )

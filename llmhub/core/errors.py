@@ -279,6 +279,16 @@ class RunCancelledError(ConnectorError):
     """Raised for `Cancelled`."""
 
 
+class CacheFailedError(ConnectorError):
+    """Raised where a cache failed that must not (`llmhub.CacheMode`).
+
+    ``table`` holds the rows of the run, or ``response`` the answer of a single call, as far as there are any: what was
+    paid for is not lost.
+    """
+
+    response: object = None
+
+
 EXCEPTIONS: Final[dict[type[_Failure], type[ConnectorError]]] = {
     InvalidRequest: InvalidRequestError,
     Unsupported: UnsupportedError,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from llmhub.cache.access import CacheMode, mode_of, narrowed
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
 from llmhub.core.codec import request_key
@@ -38,6 +39,7 @@ class Rules:
 
     wiring: Wiring
     cache: Cache | None
+    cache_mode: CacheMode
     limits: Mapping[str, Limit]
     retry: Retry
     middleware: tuple[Middleware, ...]
@@ -59,6 +61,11 @@ class Runtime:
         _RUNTIMES.add(self)
 
     @property
+    def cache_mode(self) -> CacheMode:
+        """What may be done with the store, unless a call says otherwise."""
+        return self._rules.cache_mode
+
+    @property
     def store(self) -> Store | None:
         """The open store."""
         return self._alive().store
@@ -71,15 +78,19 @@ class Runtime:
         stop: Stop,
         watch: Watch | None = None,
         told: Told | None = None,
+        *,
+        cache: CacheMode | str | None = None,
     ) -> Ran:
-        """Answer every item (see `llmhub.engine.run.run`)."""
+        """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
         live = self._alive()
+        mode = mode_of(cache, self._rules.cache_mode)
         job = Job(
             size=size,
             chunks=chunks,
             send=live.send,
             in_flight=live.transport.in_flight,
-            store=live.store,
+            store=narrowed(live.store, mode),
+            strict=mode.strict,
             concurrency=concurrency,
             watch=watch,
             told=told,

@@ -6,7 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from array import array
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmhub
-from llmhub.cache.store import Entry, Store
+from llmhub.cache.store import ABSENT, Entry, Found, Store, block_of, look_up_block
 from llmhub.config import Settings
 from llmhub.core.errors import InvalidRequestError
 from llmhub.sim import Served
 
 MODEL = "openai/gpt-4o-mini"
-
-
-@pytest.fixture(params=["memory", "disk"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    kinds: dict[str, Callable[[], Any]] = {
-        "memory": llmhub.MemoryCache,
-        "disk": lambda: llmhub.DiskCache(tmp_path / "deep" / "er" / "runs.db"),
-    }
-    opened = kinds[request.param]().open()
-    yield opened
-    opened.close()
 
 
 def keys(many: int) -> list[bytes]:
@@ -75,6 +67,63 @@ def test_many_threads_at_once(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert store.stats().entries == 160
+
+
+def test_a_block_is_what_single_keys_are(store: Store) -> None:
+    values = {key: bytes([n % 256]) * (n % 7) for n, key in enumerate(keys(3_000)) if n % 3}
+    store.put_many([Entry(key, value) for key, value in values.items()])
+    asked = [*keys(3_000), *keys(10)]
+    found = look_up_block(store, b"".join(asked))
+    assert found == block_of(store.get_many, b"".join(asked))
+    assert list(found.sizes) == [len(values[key]) if key in values else ABSENT for key in asked]
+    assert found.values == b"".join(values.get(key, b"") for key in asked)
+    assert look_up_block(store, b"") == Found(b"", array("q"))
+
+
+def test_what_is_older_is_a_miss_where_it_is_asked_so(store: Store) -> None:
+    old, new = keys(2)
+    store.put_many([Entry(old, b"old", "m", 100.0), Entry(new, b"new", "m", 200.0)])
+    for _ in range(2):
+        assert store.get_many([old, new], 150.0) == {new: b"new"}
+        assert store.get_many([old, new], 200.0) == {new: b"new"}
+        assert set(store.get_many([old, new], 100.0)) == {old, new}
+    if store.get_block is not None:
+        assert list(store.get_block(old + new, 150.0).sizes) == [ABSENT, 3]
+
+
+def test_entries_come_back_whole_and_all_can_be_seen(store: Store) -> None:
+    entries = [Entry(key, b"v%d" % n, f"p/m{n % 2}", float(n + 1)) for n, key in enumerate(keys(1_200))]
+    store.put_many(entries)
+    assert sorted(store.scan()) == entries
+    assert sorted(store.get_entries(keys(1_300))) == entries
+    before = time.time()
+    store.put_many([Entry(b"k", b"v")])
+    (entry,) = store.get_entries([b"k"])
+    assert before <= entry.created_at <= time.time()
+
+
+def test_a_store_can_be_changed_while_it_is_looked_through(store: Store) -> None:
+    store.put_many([Entry(key, b"v") for key in keys(1_500)])
+    for entry in store.scan():
+        store.delete([entry.key])
+    assert store.stats().entries == 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "redis", "tier"])
+def test_an_answer_counts_as_long_as_its_cache_says(kind: str, cache_of: Callable[..., Any]) -> None:
+    store = cache_of(kind, ttl_s=3600.0).open()
+    now = time.time()
+    store.put_many([Entry(b"o" * 32, b"1", "", now - 4000), Entry(b"n" * 32, b"2", "", now - 3000)])
+    assert store.get_many([b"o" * 32, b"n" * 32]) == {b"n" * 32: b"2"}
+    assert look_up_block(store, b"o" * 32 + b"n" * 32).values == b"2"
+    store.close()
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, "1", True])
+def test_a_time_that_is_none_is_refused(ttl_s: Any) -> None:
+    for make in (llmhub.MemoryCache, partial(llmhub.DiskCache, "x"), llmhub.RedisCache):
+        with pytest.raises(InvalidRequestError, match=r"^ttl_s: "):
+            make(ttl_s=ttl_s)
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=2), st.binary(max_size=9)), max_size=30), st.integers(1, 9))

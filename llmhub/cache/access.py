@@ -1,0 +1,143 @@
+"""What a run may do with a cache: a mode as a value, and a store narrowed to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from llmhub.cache.store import Entry, Found, Store, block_of, expect_seconds
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+Mode: TypeAlias = Literal["read-write", "read-only", "write-only", "refresh", "off"]
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+READS: Final = frozenset({"read-write", "read-only"})
+"""Modes in which answers are looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMode:
+    """What may be done with a cache: on a hub (``cache_mode``) or for one call (``cache``).
+
+    Parameters
+    ----------
+    mode
+        ``read-write``; ``read-only``, to file nothing; ``write-only``, to look nothing up, and keep what is filed
+        already; ``refresh``, to look nothing up, and put the new answers in the place of the old; ``off``.
+    max_age_s
+        Answers older than this count as misses.
+    strict
+        Whether a cache that fails stops the run with `llmhub.CacheFailedError`, instead of being done without.
+
+    Examples
+    --------
+    >>> CacheMode("refresh").reads, CacheMode("refresh").writes
+    (False, True)
+    """
+
+    mode: Mode = "read-write"
+    max_age_s: float | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no mode."""
+        expect_seconds("max_age_s", self.max_age_s)
+        if self.mode not in MODES:
+            said = f"{self.mode!r} is no mode of a cache; there are {', '.join(MODES)}"
+            raise InvalidRequestError(InvalidRequest(path="cache", message=said))
+
+    @property
+    def reads(self) -> bool:
+        """Whether answers are looked up."""
+        return self.mode in READS
+
+    @property
+    def writes(self) -> bool:
+        """Whether fresh answers are filed."""
+        return self.mode not in {"read-only", "off"}
+
+
+def mode_of(given: CacheMode | str | None, usual: CacheMode) -> CacheMode:
+    """Read what a call says about the cache: a mode's name changes the mode alone.
+
+    Raises
+    ------
+    InvalidRequestError
+        For what is no mode.
+
+    Examples
+    --------
+    >>> mode_of("refresh", CacheMode(strict=True))
+    CacheMode(mode='refresh', max_age_s=None, strict=True)
+    """
+    said: Any = given
+    if said is None:
+        return usual
+    if isinstance(said, CacheMode):
+        return said
+    if not isinstance(said, str):
+        wrong = f"a {type(said).__name__} is no mode of a cache; give one of {', '.join(MODES)}, or CacheMode(...)"
+        raise InvalidRequestError(InvalidRequest(path="cache", message=wrong))
+    return replace(usual, mode=said)  # type: ignore[arg-type] # checked as it is made
+
+
+def narrowed(store: Store | None, mode: CacheMode, clock: Callable[[], float] = time.time) -> Store | None:
+    """Give a store that does what the mode permits, and no more; nothing where nothing is permitted.
+
+    Examples
+    --------
+    >>> from llmhub.cache.memory import MemoryCache
+    >>> shelf = MemoryCache().open()
+    >>> narrowed(shelf, CacheMode("read-only")).put_many([Entry(b"k", b"v")])
+    >>> shelf.stats().entries
+    0
+    """
+    if store is None or mode.mode == "off":
+        return None
+    if not mode.reads:
+        store = replace(store, get_many=_none, get_block=partial(block_of, _none), put_many=_putting(store, mode))
+    elif mode.max_age_s is not None:
+        store = _fresh(store, mode.max_age_s, clock)
+    return store if mode.writes else replace(store, put_many=_drop)
+
+
+def _none(_keys: Sequence[bytes], _since: float = 0.0, /) -> Mapping[bytes, bytes]:
+    return {}
+
+
+def _drop(_entries: Iterable[Entry]) -> None:
+    """File nothing."""
+
+
+def _putting(store: Store, mode: CacheMode) -> Callable[[Iterable[Entry]], None]:
+    """Give how new answers are filed: in the place of the old ones, or only where there are none."""
+    if mode.mode == "refresh":
+        return store.put_many
+
+    def add(entries: Iterable[Entry]) -> None:
+        new = tuple(entries)
+        there = store.get_many([entry.key for entry in new])
+        store.put_many([entry for entry in new if entry.key not in there])
+
+    return add
+
+
+def _fresh(store: Store, max_age_s: float, clock: Callable[[], float]) -> Store:
+    """Look up what is not older than ``max_age_s``."""
+    get_many, get_block = store.get_many, store.get_block
+
+    def fresh_many(keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+        return get_many(keys, max(since, clock() - max_age_s))
+
+    def fresh_block(keys: bytes, since: float = 0.0, /) -> Found:
+        since = max(since, clock() - max_age_s)
+        return block_of(partial(_since, get_many, since), keys) if get_block is None else get_block(keys, since)
+
+    return replace(store, get_many=fresh_many, get_block=fresh_block)
+
+
+def _since(get_many: Any, since: float, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    found: Mapping[bytes, bytes] = get_many(keys, since)
+    return found

@@ -1,0 +1,267 @@
+"""A cache in Redis, or in what speaks its protocol: shared by machines (extra ``redis``).
+
+A server that does not answer is left alone for a moment, longer each time, so that it costs little while it is away.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from llmhub.cache.store import Entry, Store, StoreError, StoreStats, counted_since, expect_seconds
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+BATCH: Final = 500
+"""Keys in one command."""
+TOGETHER: Final = 20
+"""Commands sent before their answers are read."""
+REST_S: Final = 0.25
+"""How long a server that failed is left alone; twice as long each time."""
+LONGEST_REST_S: Final = 5.0
+SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+_HEAD: Final = struct.Struct("<dB")
+"""Before each value: when it was filed, and the length of the model's name, which follows."""
+_LONGEST_NAME: Final = 255
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisCache:
+    """Keeps answers on a Redis server.
+
+    Parameters
+    ----------
+    url
+        ``redis://user:password@host:6379/0``, ``rediss://...`` over TLS, or ``unix://path``.
+    namespace
+        Before each key, so that several may share a server.
+    ttl_s
+        How long an answer is kept; the server takes it out then.
+    timeout_s
+        How long to wait for the server.
+    """
+
+    url: str = "redis://localhost:6379/0"
+    namespace: str = "llmhub"
+    ttl_s: float | None = None
+    timeout_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is none."""
+        expect_seconds("ttl_s", self.ttl_s)
+        expect_seconds("timeout_s", self.timeout_s)
+        if self.url.partition("://")[0] not in SCHEMES:
+            said = f"{shown(self.url)!r} is no address of a Redis server; give one such as 'redis://localhost:6379/0'"
+            raise InvalidRequestError(InvalidRequest(path="cache", message=said))
+
+    def __repr__(self) -> str:
+        return f"RedisCache({shown(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
+
+    def open(self) -> Store:
+        """Make ready; the server is reached at first use.
+
+        Raises
+        ------
+        InvalidRequestError
+            The extra is not installed, or the address cannot be read.
+        """
+        server = _Server(self)
+        return Store(
+            get_many=server.get_many,
+            put_many=server.put_many,
+            delete=server.delete,
+            clear=server.clear,
+            stats=server.stats,
+            close=server.close,
+            scan=server.scan,
+            get_entries=server.get_entries,
+            ttl_s=self.ttl_s,
+        )
+
+
+def shown(url: str) -> str:
+    """Give an address without its password.
+
+    Examples
+    --------
+    >>> shown("redis://me:secret@host:6379/0")
+    'redis://host:6379/0'
+    """
+    try:
+        parts = urlsplit(url)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        port = None
+    # A password with a character that ends the host is taken apart in the wrong place.
+    if port is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{url.partition('://')[0]}://..."
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+class _Server:
+    """The client of one server, and what came of asking it."""
+
+    def __init__(self, said: RedisCache) -> None:
+        self._client, self._wrong = _connect(said)
+        self._address = shown(said.url)
+        self._ttl_s = said.ttl_s
+        self._prefix = said.namespace.encode() + b":"
+        self._hits = self._misses = 0
+        self._lock = threading.Lock()
+        self._rest_s, self._until = REST_S, 0.0
+        self._last = ""
+
+    @contextmanager
+    def _guarded(self) -> Iterator[Any]:
+        """Give the client, and tell what goes wrong in the store's own words."""
+        if time.monotonic() < self._until:
+            raise StoreError(f"{self._address}: {self._last} (not asked again so soon)")
+        try:
+            yield self._client
+        except self._wrong as error:
+            with self._lock:
+                self._last = str(error) or type(error).__name__
+                self._until = time.monotonic() + self._rest_s
+                self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+            raise StoreError(f"{self._address}: {self._last}") from error
+        self._rest_s = REST_S
+
+    def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+        since = counted_since(since, self._ttl_s)
+        found: dict[bytes, bytes] = {}
+        for key, value in zip(keys, self._values(keys), strict=True):
+            if value is not None and _HEAD.unpack_from(value)[0] >= since:
+                found[key] = value[_HEAD.size + value[_HEAD.size - 1] :]
+        self._count(len(found), len(keys) - len(found))
+        return found
+
+    def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
+        since = counted_since(since, self._ttl_s)
+        values = zip(keys, self._values(keys), strict=True)
+        entries = [_entry(key, value) for key, value in values if value is not None]
+        found = [entry for entry in entries if entry.created_at >= since]
+        self._count(len(found), len(keys) - len(found))
+        return found
+
+    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Ask for many at once; a value that is too short to be one of ours is none."""
+        values: list[bytes | None] = []
+        named = list(map(self._prefix.__add__, keys))
+        with self._guarded() as client:
+            for start in range(0, len(named), BATCH * TOGETHER):
+                pipe = client.pipeline(transaction=False)
+                for low in range(start, min(start + BATCH * TOGETHER, len(named)), BATCH):
+                    pipe.mget(named[low : low + BATCH])
+                for some in pipe.execute():
+                    values += some
+        return [None if value is None or len(value) < _HEAD.size else value for value in values]
+
+    def put_many(self, entries: Iterable[Entry]) -> None:
+        now = time.time()
+        rest = iter(entries)
+        with self._guarded() as client:
+            while some := [self._written(entry, now) for entry in islice(rest, BATCH)]:
+                if self._ttl_s is None:
+                    client.mset(dict(some))
+                    continue
+                pipe = client.pipeline(transaction=False)
+                for key, value in some:
+                    pipe.set(key, value, px=max(1, round(self._ttl_s * 1000)))
+                pipe.execute()
+
+    def _written(self, entry: Entry, now: float) -> tuple[bytes, bytes]:
+        name = entry.model.encode(errors="replace")[:_LONGEST_NAME]
+        return self._prefix + entry.key, _HEAD.pack(entry.created_at or now, len(name)) + name + entry.value
+
+    def delete(self, keys: Sequence[bytes]) -> None:
+        with self._guarded() as client:
+            for start in range(0, len(keys), BATCH):
+                client.unlink(*(self._prefix + key for key in keys[start : start + BATCH]))
+
+    def clear(self) -> None:
+        for some in self._batches():
+            self.delete(some)
+
+    def scan(self) -> Iterator[Entry]:
+        for some in self._batches():
+            values = self._values(some)
+            yield from (_entry(key, value) for key, value in zip(some, values, strict=True) if value is not None)
+
+    def _batches(self) -> Iterator[list[bytes]]:
+        """Give the keys there are, a few hundred at a time."""
+        pattern = b"".join(b"\\" + one if one in b"*?[]\\" else one for one in _bytes(self._prefix)) + b"*"
+        cursor, seen = 0, set[bytes]()
+        while True:
+            with self._guarded() as client:
+                cursor, some = client.scan(cursor, match=pattern, count=BATCH)
+            # A server that grows meanwhile may name a key twice.
+            new = [key for key in dict.fromkeys(some) if key not in seen]
+            seen.update(new)
+            if new:
+                yield [key[len(self._prefix) :] for key in new]
+            if not cursor:
+                return
+
+    def stats(self) -> StoreStats:
+        entries = size = 0
+        for some in self._batches():
+            with self._guarded() as client:
+                pipe = client.pipeline(transaction=False)
+                for key in some:
+                    pipe.strlen(self._prefix + key)
+                size += sum(pipe.execute())
+            entries += len(some)
+        with self._guarded() as client:
+            evictions = int(client.info("stats").get("evicted_keys", 0))
+        return StoreStats(entries=entries, size_bytes=size, hits=self._hits, misses=self._misses, evictions=evictions)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _count(self, hits: int, misses: int) -> None:
+        with self._lock:
+            self._hits += hits
+            self._misses += misses
+
+
+def _bytes(text: bytes) -> Iterator[bytes]:
+    return (text[at : at + 1] for at in range(len(text)))
+
+
+def _entry(key: bytes, value: bytes) -> Entry:
+    at, length = _HEAD.unpack_from(value)
+    start = _HEAD.size + length
+    return Entry(key, value[start:], value[_HEAD.size : start].decode(errors="replace"), at)
+
+
+def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
+    """Make a client that tries once, and name what it raises.
+
+    The client's own default is to try again for seconds (redis-py 8.1, read 2026-11-20): a server that is away would
+    cost that much at each question.
+    """
+    try:
+        import redis  # noqa: PLC0415 - an extra
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+    except ImportError as error:
+        message = "a cache in Redis needs its client: pip install 'llmhub[redis]'"
+        raise InvalidRequestError(InvalidRequest(path="cache", message=message)) from error
+    try:
+        client = redis.Redis.from_url(
+            said.url,
+            socket_timeout=said.timeout_s,
+            socket_connect_timeout=said.timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError:
+        message = f"{shown(said.url)!r} cannot be read as an address of a Redis server"
+        raise InvalidRequestError(InvalidRequest(path="cache", message=message)) from None
+    return client, (redis.RedisError, OSError)
