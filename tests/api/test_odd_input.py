@@ -118,7 +118,7 @@ def test_a_prompt_that_is_no_text_fails_as_a_value(hub: llmhub.Hub) -> None:
         {"limits": {"opnai": llmhub.Limit(rpm=1)}},
         {"endpoints": {"openai": "http://localhost"}},
         {"endpoints": {"opnai": llmhub.Endpoint()}},
-        {"cache": "runs.db"},
+        {"cache": {"path": "runs.db"}},
         {"retry": 5},
         {"timeout": 30},
         {"pool_size": 0},
