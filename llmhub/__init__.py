@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from llmhub.core.errors import CacheFailedError, ConnectorError, LLMError
     from llmhub.core.provider import Endpoint, Provider, Wire
     from llmhub.core.types import (
+        CacheMark,
         CompletionRequest,
         CompletionResponse,
         Message,
@@ -107,6 +108,7 @@ _HOMES: Final = {
     "core.errors": ("CacheFailedError", "ConnectorError", "LLMError"),
     "core.provider": ("Endpoint", "Provider", "Wire"),
     "core.types": (
+        "CacheMark",
         "CompletionRequest",
         "CompletionResponse",
         "Message",
@@ -135,6 +137,7 @@ _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CacheFailedError",
+    "CacheMark",
     "CacheMode",
     "CompletionRequest",
     "CompletionResponse",

@@ -57,6 +57,8 @@ class Parameters(Spending, Keeping, total=False):
     frequency_penalty: float
     tools: Sequence[Tool]
     tool_choice: str
+    parallel_tool_calls: bool
+    logprobs: int
     response_schema: Schema | Mapping[str, JSON] | type[Any] | None
     reasoning_effort: str
     reasoning_budget: int

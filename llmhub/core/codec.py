@@ -21,12 +21,14 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.types import (
+    CacheMark,
     Choice,
     CompletionRequest,
     CompletionResponse,
     Document,
     FinishReason,
     Image,
+    Logprobs,
     Opaque,
     Part,
     Reasoning,
@@ -40,7 +42,7 @@ from llmhub.core.types import (
 if TYPE_CHECKING:
     from llmhub.core.provider import Endpoint, Provider
 
-MAPPING_VERSION: Final = 1
+MAPPING_VERSION: Final = 2
 """Raised when a wire's reading or writing changes meaning, so that old answers are not served for new questions."""
 VALUE_VERSION: Final = 2
 """Version of a stored response's layout: the first byte of `encode_response`. `unpack` reads earlier ones too."""
@@ -179,9 +181,10 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ttft_s: float | None
     started_at: float
     dropped: tuple[str, ...]
+    forced_tool: bool = False
 
 
-KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque)
+KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque, CacheMark, Logprobs)
 _NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
@@ -230,6 +233,7 @@ def stored(
         ttft_s=ttft_s,
         started_at=started_at,
         dropped=dropped,
+        forced_tool=response.forced_tool,
     )
 
 
@@ -242,6 +246,7 @@ def response_of(kept: StoredResponse) -> CompletionResponse:
         served_model=kept.served_model,
         request_id=kept.request_id,
         others=tuple(Choice(parts_of(parts), reason) for parts, reason in kept.others),
+        forced_tool=kept.forced_tool,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from returns.pipeline import is_successful
@@ -16,7 +16,10 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError, Unsupported, stamped
 from llmhub.core.framing import FEEDS, Frame, Framing, flush
-from llmhub.core.stream import Delta, fold
+from llmhub.core.omission import without
+from llmhub.core.payload import merged, parse
+from llmhub.core.stream import At, Delta, fold, named
+from llmhub.core.structure import Form, forced
 from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
 from llmhub.core.validity import validate
 
@@ -176,6 +179,10 @@ def _allowed(_endpoint: Endpoint, _request: CompletionRequest) -> LLMError | Non
     return None
 
 
+def _native(_request: CompletionRequest) -> Form:
+    return "native"
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """Who speaks a wire, where, signed how.
@@ -192,6 +199,8 @@ class Provider:
         This provider's dialect of the wire.
     refuse
         What this endpoint or model is known not to take, before anything is sent.
+    structure
+        How an answer is held to a schema: by a mode of the model's, or by a tool that it must call.
     needs
         Environment variables, any one group of which lets it be used; empty when it needs no key.
     request_id
@@ -210,6 +219,7 @@ class Provider:
     limits: Callable[[HttpReply], RateLimitInfo] = _unlimited
     adapt: Callable[[Payload], Payload] = _same
     refuse: Callable[[Endpoint, CompletionRequest], LLMError | None] = _allowed
+    structure: Callable[[CompletionRequest], Form] = _native
     needs: tuple[tuple[str, ...], ...] = ()
     request_id: str = "x-request-id"
     signs: bool = True
@@ -217,12 +227,6 @@ class Provider:
 
 
 _ENCODER: Final = msgspec.json.Encoder()
-_DECODER: Final = msgspec.json.Decoder()
-_PLAIN: Final = CompletionRequest(model="", messages=())
-DEFAULTS: Final[dict[str, Any]] = {
-    name: getattr(_PLAIN, name) for name in CompletionRequest.__dataclass_fields__ if name not in {"model", "messages"}
-}
-"""What each optional field of a request is when it was not set."""
 
 
 def prepare(
@@ -250,18 +254,16 @@ def prepare(
     wrong = validate(request)
     if wrong is not None:
         return Failure(stamped(wrong, provider=provider.name))
-    dropped: list[str] = []
+    dropped: dict[str, None] = {}
     while True:
-        refused = provider.refuse(endpoint, request)
-        encoded: Result[Payload, LLMError] = provider.wire.encode(request) if refused is None else Failure(refused)
+        encoded = _encoded(provider, endpoint, request)
         if is_successful(encoded):
             break
-        error = encoded.failure()
-        name = _droppable(request, error)
-        if not name:
-            return Failure(stamped(error, provider=provider.name))
-        dropped.append(name)
-        request = replace(request, **{name: DEFAULTS[name]})
+        fewer = without(request, encoded.failure())
+        if fewer is None:
+            return Failure(stamped(encoded.failure(), provider=provider.name))
+        name, request = fewer
+        dropped |= {name: None} if name else {}
     payload = provider.adapt(merged(encoded.unwrap(), provider.wire.streaming) if stream else encoded.unwrap())
     if request.extra:
         payload = merged(payload, request.extra)
@@ -280,6 +282,23 @@ def prepare(
     return Success(provider.authorize(endpoint, bare, now))
 
 
+def _encoded(provider: Provider, endpoint: Endpoint, request: CompletionRequest) -> Result[Payload, LLMError]:
+    """Write a request as this provider takes it; an answer's schema as a tool where there is no other way."""
+    refused = provider.refuse(endpoint, request)
+    if refused is not None:
+        return Failure(refused)
+    wanted = request.response_schema
+    if wanted is None or (wanted.via or provider.structure(request)) == "native":
+        return provider.wire.encode(request)
+    encoded = provider.wire.encode(forced(request))
+    if is_successful(encoded) or encoded.failure().path not in OF_FORCED or request.tools:
+        return encoded
+    said = f"an answer cannot be held to a schema here: {encoded.failure().message}"
+    return Failure(Unsupported(path="$.response_schema", message=said))
+
+
+OF_FORCED: Final = ("$.tools", "$.tool_choice")
+"""Paths of what is wrong with a request that nobody wrote so."""
 NO_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
 """What is raised for a value that has no JSON form."""
 
@@ -290,28 +309,6 @@ def _has_json(value: object) -> bool:
     except NO_JSON:
         return False
     return True
-
-
-def _droppable(request: CompletionRequest, error: LLMError) -> str:
-    """Name the parameter that may be left out instead of failing; empty when none may."""
-    name = error.path.removeprefix("$.")
-    droppable = request.unsupported == "drop" and isinstance(error, Unsupported) and name in DEFAULTS
-    return name if droppable else ""
-
-
-def merged(payload: Payload, extra: Mapping[str, object]) -> Payload:
-    """Lay ``extra`` over ``payload``, object by object.
-
-    Examples
-    --------
-    >>> merged({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3})
-    {'a': {'b': 1, 'c': 2}, 'd': 3}
-    """
-    whole = dict(payload)
-    for key, value in extra.items():
-        old = whole.get(key)
-        whole[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return whole
 
 
 def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
@@ -355,13 +352,14 @@ def interpret_stream(
 class Decoder:
     """Bytes of one streamed reply to deltas: what is left over between chunks, and nothing else."""
 
-    __slots__ = ("_feed", "_provider", "_reply", "_rest", "_whole")
+    __slots__ = ("_calls", "_feed", "_provider", "_reply", "_rest", "_whole")
 
     def __init__(self, provider: Provider, reply: HttpReply) -> None:
         self._provider = provider
         self._reply = reply
         self._feed = FEEDS[provider.wire.framing]
         self._rest = reply.body
+        self._calls: set[At] = set()
         # Some servers answer a request for a stream with one JSON document.
         self._whole = reply.header("content-type").partition(";")[0].strip() == "application/json"
 
@@ -402,25 +400,8 @@ class Decoder:
             read = self._provider.wire.decode_frame(frame)
             if not is_successful(read):
                 return Failure(_blamed(self._provider, self._reply, read.failure()))
-            deltas.extend(read.unwrap())
+            deltas.extend(named(read.unwrap(), self._calls))
         return Success(tuple(deltas))
-
-
-def parse(body: bytes) -> Result[Payload, LLMError]:
-    """Read a JSON object from untrusted bytes.
-
-    Examples
-    --------
-    >>> parse(b"[1]").failure().message
-    'the body is a JSON list, not an object'
-    """
-    try:
-        payload = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
-        return Failure(Malformed(path="$", message=f"the body is not JSON: {bad}"))
-    if not isinstance(payload, dict):
-        return Failure(Malformed(path="$", message=f"the body is a JSON {type(payload).__name__}, not an object"))
-    return Success(payload)
 
 
 def _error(provider: Provider, reply: HttpReply) -> LLMError:

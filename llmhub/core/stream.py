@@ -16,12 +16,14 @@ import msgspec
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import Disconnected, LLMError
+from llmhub.core.structure import FORCED, answered, is_answer, shown
 from llmhub.core.types import (
     NO_USAGE,
     Choice,
     CompletionResponse,
     FinishReason,
     Image,
+    Logprobs,
     Opaque,
     Part,
     Reasoning,
@@ -207,13 +209,14 @@ def assemble(
 
     Empty texts vanish, a call's arguments lose their white space (a wire that sends an object has none) and
     are ``{}`` where there are none, no class of tokens exceeds what it is a part of, and a provider that says
-    ``stop`` although it calls tools or refuses is read by what it did.
+    ``stop`` although it calls tools or refuses is read by what it did. A call that is the answer becomes its text.
 
     Examples
     --------
     >>> assemble([([Text(""), ToolCall("1", "f", "")], "stop")]).finish_reason
     'tool_calls'
     """
+    forced = any(is_answer(part) for parts, _ in answers for part in parts)
     (parts, reason), *rest = [_settled(parts, reason) for parts, reason in answers] or [((), "other")]
     return CompletionResponse(
         parts=parts,
@@ -222,6 +225,7 @@ def assemble(
         served_model=served_model,
         request_id=request_id,
         others=tuple(Choice(parts, reason) for parts, reason in rest),
+        forced_tool=forced,
     )
 
 
@@ -229,11 +233,28 @@ def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
     """Give what a person watching a stream wants to see of ``deltas``, or ``None`` if nothing."""
     seen = [delta.part for delta in deltas if isinstance(delta, Fragment) and delta.choice == 0]
     chunk = StreamChunk(
-        text="".join(part.text for part in seen if isinstance(part, Text)),
+        text=shown(seen),
         reasoning="".join(part.text for part in seen if isinstance(part, Reasoning)),
-        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall)),
+        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall) and not is_answer(part)),
     )
     return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
+
+
+def named(deltas: tuple[Delta, ...], calls: set[At]) -> tuple[Delta, ...]:
+    """Name every fragment of a call that is the answer, as its first one is; ``calls`` remembers which they are."""
+    return tuple([_named(delta, calls) if type(delta) is Fragment else delta for delta in deltas])
+
+
+def _named(fragment: Fragment, calls: set[At]) -> Fragment:
+    part = fragment.part
+    if type(part) is not ToolCall:
+        return fragment
+    at = (fragment.choice, fragment.index, fragment.key, ToolCall)
+    if part.name == FORCED:
+        calls.add(at)
+    elif at in calls:
+        return replace(fragment, part=replace(part, name=FORCED))
+    return fragment
 
 
 def _place(parts: list[Part], part: Part) -> None:
@@ -268,16 +289,16 @@ def _put(parts: dict[At, Part], at: At, part: Part) -> dict[At, Part]:
 def _grown(old: Part, new: Part) -> Part:
     """Join two fragments of one part; of a kind that comes whole, the later one stands."""
     match old, new:
-        case Text(), Text():
-            return Text(old.text + new.text)
+        case (Text(before), Text(after)) | (Refusal(before), Refusal(after)):
+            return Text(before + after) if isinstance(old, Text) else Refusal(before + after)
         case Reasoning(), Reasoning():
             return Reasoning(old.text + new.text, old.signature + new.signature, old.redacted + new.redacted)
         case ToolCall(), ToolCall():
             return ToolCall(
                 old.id or new.id, old.name or new.name, old.arguments + new.arguments, old.signature + new.signature
             )
-        case Refusal(), Refusal():
-            return Refusal(old.text + new.text)
+        case Logprobs(), Logprobs():
+            return Logprobs(old.data + new.data)
         case Image(), Image():
             return Image(
                 old.url or new.url, old.data + new.data, old.media_type or new.media_type, old.detail or new.detail
@@ -289,15 +310,15 @@ def _grown(old: Part, new: Part) -> Part:
 def _joined(pieces: Sequence[Part]) -> Part:
     """Join all fragments of one part, which are of one kind; law: as `_grown` does, two by two."""
     match pieces[0]:
-        case Text():
-            return Text(_all(pieces, "text"))
+        case Text() | Refusal():
+            return (Text if isinstance(pieces[0], Text) else Refusal)(_all(pieces, "text"))
         case Reasoning():
             return Reasoning(_all(pieces, "text"), _all(pieces, "signature"), _all(pieces, "redacted"))
         case ToolCall():
             arguments, signature = _all(pieces, "arguments"), _all(pieces, "signature")
             return ToolCall(_first(pieces, "id"), _first(pieces, "name"), arguments, signature)
-        case Refusal():
-            return Refusal(_all(pieces, "text"))
+        case Logprobs():
+            return Logprobs(_all(pieces, "data"))
         case Image():
             url, data = _first(pieces, "url"), _all(pieces, "data")
             return Image(url, data, _first(pieces, "media_type"), _first(pieces, "detail"))
@@ -369,6 +390,9 @@ def _settled(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, .
                 kept.append(part)
             case _:
                 kept.append(part)
+    if calls:
+        kept, reason = answered(kept, reason)
+        calls = any(isinstance(part, ToolCall) for part in kept)
     if reason == "stop":
         reason = "tool_calls" if calls else "refusal" if refused else reason
     return tuple(kept), reason

@@ -6,6 +6,7 @@ caller and does not reach a provider's wire; ``0`` is a value like any other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -84,6 +85,43 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheMark:
+    """The prompt up to here is worth keeping in the provider's cache; ``ttl`` (``5m``, ``1h``) is how long."""
+
+    ttl: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer, the logarithm of its probability, and the likeliest tokens in its place with theirs."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How likely each token of an answer was: ``data`` is rows ``[token, logprob, [[token, logprob], ...]],`` as JSON.
+
+    Examples
+    --------
+    >>> Logprobs('["Hi",-0.5,[]],').tokens
+    (TokenLogprob(token='Hi', logprob=-0.5, top=()),)
+    """
+
+    data: str = ""
+
+    @property
+    def tokens(self) -> tuple[TokenLogprob, ...]:
+        """The tokens in order."""
+        rows = json.loads(f"[{self.data.removesuffix(',')}]")
+        return tuple(
+            TokenLogprob(token, logprob, tuple((other, its) for other, its in top)) for token, logprob, top in rows
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque:
     """A part that llmhub does not read (a server tool's block, a citation): its JSON text, kept whole."""
 
@@ -91,7 +129,7 @@ class Opaque:
     data: str
 
 
-Part: TypeAlias = Text | Image | Document | ToolCall | ToolResult | Reasoning | Refusal | Opaque
+Part: TypeAlias = Text | Image | Document | ToolCall | ToolResult | Reasoning | Refusal | Opaque | CacheMark | Logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +177,16 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The JSON schema an answer must satisfy."""
+    """The JSON schema an answer must satisfy.
+
+    ``via`` says how it is asked for: ``native``, by the provider's mode for it; ``tool``, by a tool that must be
+    called; empty, by whichever the model is known to take.
+    """
 
     schema: Mapping[str, JSON]
     name: str = "answer"
     strict: bool = True
+    via: Literal["", "native", "tool"] = ""
 
 
 ToolChoice: TypeAlias = str
@@ -170,8 +213,12 @@ class CompletionRequest:
         Strings that end the answer.
     tools, tool_choice, response_schema, reasoning_effort, reasoning_budget
         Tools, structured output and reasoning; the budget is in tokens.
+    parallel_tool_calls
+        Whether several tools may be called at once.
     n
         Answers wanted.
+    logprobs
+        Asks how likely each token of the answer was, and of so many others in its place; 0 for its own alone.
     user
         Your end user's pseudonymous id, where a provider takes one.
     extra
@@ -197,10 +244,12 @@ class CompletionRequest:
     frequency_penalty: float | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     response_schema: Schema | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
     n: int = 1
+    logprobs: int | None = None
     user: str | None = None
     extra: Mapping[str, JSON] = field(default_factory=dict)
     unsupported: OnUnsupported = "error"
@@ -225,7 +274,7 @@ class CompletionRequest:
 
 
 FLOATS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-INTS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n")
+INTS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n", "logprobs")
 SEQUENCES: Final = ("messages", "stop", "tools")
 
 
@@ -282,6 +331,9 @@ class CompletionResponse:
         The provider's id of the call.
     others
         The second to n-th answer of a request with ``n > 1``.
+    forced_tool
+        Whether the answer came as the arguments of a tool that had to be called, as this model has no other way to
+        hold it to a schema.
 
     Examples
     --------
@@ -295,6 +347,7 @@ class CompletionResponse:
     served_model: str = ""
     request_id: str = ""
     others: tuple[Choice, ...] = ()
+    forced_tool: bool = False
 
     @property
     def text(self) -> str:
@@ -310,6 +363,11 @@ class CompletionResponse:
     def reasoning(self) -> str:
         """The reasoning the provider showed."""
         return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """How likely each token was, where that was asked for and is told."""
+        return tuple(token for part in self.parts if isinstance(part, Logprobs) for token in part.tokens)
 
     @property
     def refusal(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from llmhub.core.errors import InvalidRequest, LLMError
+from llmhub.core.structure import FORCED
 from llmhub.core.types import (
     FLOATS,
     INTS,
@@ -24,6 +25,7 @@ FIELDS: Final[Mapping[str, tuple[type, str]]] = {
     **dict.fromkeys(FLOATS, (float, "a number")),
     **dict.fromkeys(INTS, (int, "a whole number")),
     **dict.fromkeys(("tool_choice", "reasoning_effort", "user"), (str, "a text")),
+    "parallel_tool_calls": (bool, "true or false"),
     "response_schema": (Schema, "a Schema"),
     "extra": (Mapping, "a mapping"),
 }
@@ -54,7 +56,7 @@ def _untyped(request: CompletionRequest) -> LLMError | None:
     """Find a field that holds what it cannot."""
     for name, (kind, said) in FIELDS.items():
         value = getattr(request, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        if value is not None and (isinstance(value, bool) is not (kind is bool) or not isinstance(value, kind)):
             return InvalidRequest(path=f"$.{name}", message=f"{name}={value!r:.80} is not {said}")
     for name, (kind, said) in ITEMS.items():
         value = getattr(request, name)
@@ -76,6 +78,9 @@ def _unmeant(request: CompletionRequest) -> LLMError | None:
         wrong = _turn(message, f"$.messages[{at}]")
         if wrong is not None:
             return wrong
+    if any(tool.name == FORCED for tool in request.tools):
+        said = f"a tool named {FORCED!r} would be taken for the answer to a schema; name it otherwise"
+        return InvalidRequest(path="$.tools", message=said)
     if request.n < 1:
         return InvalidRequest(path="$.n", message=f"n={request.n}; ask for at least one answer")
     return None

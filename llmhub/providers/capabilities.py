@@ -17,6 +17,7 @@ from returns.pipeline import is_successful
 
 from llmhub.core.provider import Endpoint, Provider, prepare
 from llmhub.core.types import (
+    CacheMark,
     CompletionRequest,
     Document,
     Image,
@@ -39,6 +40,7 @@ MODELS: Final[Mapping[str, str]] = {
 }
 """Models asked of providers whose payload depends on the model's family; of any other, one that nobody knows."""
 UNKNOWN: Final = "any"
+HELD: Final = "response_schema"
 ENDPOINT: Final = Endpoint(base_url="http://localhost", api_key="k", project="p")
 SAID: Final = (Message("user", "hi"),)
 TOOL: Final = Tool("look", "Looks.", {"type": "object", "properties": {}})
@@ -83,6 +85,7 @@ PROBES: Final = (
     Probe("seed", {"seed": 7}),
     *(Probe(name, {name: 0.25}) for name in ("presence_penalty", "frequency_penalty")),
     Probe("n > 1", {"n": 2}),
+    Probe("logprobs", {"logprobs": 3}),
     Probe("user", {"user": "u"}),
     Probe("tools", {"tools": (TOOL,)}),
     *(
@@ -91,14 +94,16 @@ PROBES: Final = (
     ),
     Probe("tool_choice required", {"tools": (TOOL,), "tool_choice": "required"}, {"tools": (TOOL,)}),
     Probe("tool_choice by name", {"tools": (TOOL,), "tool_choice": "look"}, {"tools": (TOOL,)}),
+    Probe("parallel_tool_calls", {"tools": (TOOL,), "parallel_tool_calls": False}, {"tools": (TOOL,)}),
     Probe("strict tools", {"tools": (Tool("look", "Looks.", TOOL.parameters, strict=True),)}, {"tools": (TOOL,)}),
     _result("tool result: error", ToolResult("c1", "seen", is_error=True)),
     _result("tool result: image", ToolResult("c1", (Text("seen"), Image(data=PIXEL, media_type="image/png")))),
-    Probe("response_schema", {"response_schema": Schema({"type": "object", "properties": {}})}),
+    Probe(HELD, {"response_schema": Schema({"type": "object", "properties": {}})}),
     Probe("reasoning_effort", {"reasoning_effort": "low"}),
     Probe("reasoning_budget", {"reasoning_budget": 2048, "max_tokens": 4096}, {"max_tokens": 4096}),
     _earlier("earlier reasoning", Reasoning("hm", "s")),
     _earlier("earlier reasoning, redacted", Reasoning(redacted="s")),
+    _beside("cache mark", CacheMark()),
     _beside("image by URL", Image("https://example.org/a.png")),
     _beside("image inline", Image(data=PIXEL, media_type="image/png")),
     _beside("document by URL", Document("https://example.org/a.pdf", media_type="application/pdf")),
@@ -133,15 +138,22 @@ def _can(provider: Provider, model: str, probe: Probe) -> bool:
     return bodies[0] != bodies[1]
 
 
+def _how(name: str) -> str:
+    """Say how a provider's model is held to a schema."""
+    request = CompletionRequest(model=MODELS.get(name, UNKNOWN), messages=SAID)
+    return {"native": "yes", "tool": "tool"}[PROVIDERS[name].structure(request)]
+
+
 def page() -> str:
     """Write the table: a column for each group of providers that are alike, a row for each capability."""
-    groups: dict[tuple[bool, ...], list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for name, cells in capabilities().items():
-        groups.setdefault(tuple(cells.values()), []).append(name)
+        said = ["-" if not there else _how(name) if probe == HELD else "yes" for probe, there in cells.items()]
+        groups.setdefault(tuple(said), []).append(name)
     keys = list(groups)
     legend = [f"{at}. {', '.join(groups[key])}" for at, key in enumerate(keys, 1)]
     head = ["", *(str(at) for at in range(1, len(keys) + 1))]
-    rows = [[probe.name, *("yes" if key[at] else "-" for key in keys)] for at, probe in enumerate(PROBES)]
+    rows = [[probe.name, *(key[at] for key in keys)] for at, probe in enumerate(PROBES)]
     lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
     asked = "; ".join(f"`{name}/{model}`" for name, model in MODELS.items())
     return "\n".join(
@@ -149,8 +161,9 @@ def page() -> str:
             "# What each provider can be told",
             "",
             "Tried out by `python -m llmhub.providers.capabilities`, which writes this page. A dash is refused before",
-            'anything is sent (`Unsupported`), or left out with `unsupported="drop"`; only earlier reasoning and the',
-            "mark of an error on a tool's result are left out unasked, since the turn says enough without them.",
+            'anything is sent (`Unsupported`); with `unsupported="drop"` it is left out and listed, unless it is',
+            "content (a picture, a document). Where a schema is held to by a `tool` that must be called, the answer's",
+            "`forced_tool` says so; single models of other providers may be asked that way too.",
             "",
             "Single models may refuse more: see `llmhub.metadata(model)`. Where a model's family decides, this one was",
             f"asked: {asked}.",

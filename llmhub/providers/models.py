@@ -19,6 +19,7 @@ from typing import Final
 
 from llmhub.core.errors import LLMError, Unsupported
 from llmhub.core.provider import Endpoint
+from llmhub.core.structure import Form
 from llmhub.core.types import CompletionRequest, ProviderMetadata
 
 SAMPLING: Final = ("temperature", "top_p", "top_k")
@@ -84,7 +85,32 @@ QUIRKS: Final = (
         r"claude-(opus-4-[78]|(opus|sonnet|fable|mythos)-5|haiku-5-5)(?!\d)",
         SAMPLING,
     ),
-    Quirk(("deepseek",), "", ("response_schema",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    """Models that have no mode which holds an answer to a schema, or have none ``beside`` tools."""
+
+    providers: tuple[str, ...]
+    pattern: str
+    beside: bool = False
+
+
+CLAUDE: Final = ("anthropic", "bedrock", "vertex-anthropic")
+UNHELD: Final = (
+    # https://platform.claude.com/docs/en/build-with-claude/structured-outputs: from Claude 4.5 on, and Opus 4.1
+    Unheld(CLAUDE, r"claude-(instant|v?[123]\b|v?[123]-|(opus|sonnet)-4(-0)?([-@]20\d{6}|[-@]v|$))"),
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html: others are not on its list
+    Unheld(("bedrock",), r"amazon\.nova|meta\.llama|cohere\.command|ai21\.jamba"),
+    # https://console.groq.com/docs/structured-outputs: the models on its list are those named here
+    Unheld(("groq",), r"^(?!openai/gpt-oss|meta-llama/llama-4|moonshotai/kimi-k2)"),
+    # https://api-docs.deepseek.com/guides/json_mode: an object, but of no schema
+    Unheld(("deepseek",), ""),
+    # https://platform.openai.com/docs/guides/structured-outputs: from gpt-4o-2024-08-06 on
+    Unheld(("openai", "openai-responses"), r"^(gpt-3\.5|gpt-4(-turbo|-\d{4}|-32k|$)|gpt-4o-2024-05-13)"),
+    # https://github.com/googleapis/python-genai/issues/867: tools and a schema together, only from Gemini 3 on
+    Unheld(("google", "vertex"), r"gemini-[12]\.", beside=True),
 )
 
 TO_HIGH: Final = ("low", "medium", "high")
@@ -153,7 +179,34 @@ def refuse(provider: str, endpoint: Endpoint, request: CompletionRequest) -> LLM
         for field in quirk.refused:
             if getattr(request, field) is not None:
                 return _unsupported(field, f"{who} does not take {field}")
-    return _reasoning(request) if provider in OPENAI else None
+    return _reasoning(request) if provider in OPENAI else _divided(provider, request)
+
+
+def _divided(provider: str, request: CompletionRequest) -> LLMError | None:
+    """Refuse to let Claude reason while it must call a tool, as it must where that holds it to a schema."""
+    wanted, effort = request.response_schema, request.reasoning_effort
+    thinks = "reasoning_budget" if request.reasoning_budget else "reasoning_effort"
+    if wanted is None or provider not in CLAUDE or not (request.reasoning_budget or effort not in {None, "none"}):
+        return None
+    if (wanted.via or structure(provider, request)) == "native" or "claude" not in request.model:
+        return None
+    return _unsupported(thinks, f"{request.model} does not reason while a tool holds its answer to a schema")
+
+
+def structure(provider: str, request: CompletionRequest) -> Form:
+    """Say how a model is held to a schema: by its own mode, or by a tool that it must call.
+
+    Examples
+    --------
+    >>> from llmhub.core.types import Message
+    >>> ask = CompletionRequest(model="claude-3-haiku-20240307", messages=(Message("user", "hi"),))
+    >>> structure("anthropic", ask), structure("openai", ask)
+    ('tool', 'native')
+    """
+    for row in UNHELD:
+        if provider in row.providers and re.search(row.pattern, request.model) and (request.tools or not row.beside):
+            return "tool"
+    return "native"
 
 
 def metadata(provider: str, model: str) -> ProviderMetadata:

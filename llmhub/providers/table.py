@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
-from llmhub.core.errors import InvalidRequest, LLMError
+from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, Wire
-from llmhub.core.types import CompletionRequest, Payload
+from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
 from llmhub.providers import limits, models
 from llmhub.providers.auth import REGION, bearer, bedrock, header_key
 from llmhub.wire import anthropic, bedrock_converse, gemini, ollama, openai_chat, openai_responses
-from llmhub.wire.read import text
+from llmhub.wire.read import items, text
 
+Kinds: TypeAlias = tuple[type[Part], ...]
 CHAT: Final = "/chat/completions"
 RESPONSES: Final = "/responses"
 AZURE_VERSION: Final = "2024-10-21"
@@ -149,14 +150,6 @@ def _versioned(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequ
     return header_key("x-api-key")(endpoint, bare, now)
 
 
-def _same(payload: Payload) -> Payload:
-    """Write as the wire does, earlier reasoning included.
-
-    For servers that were recorded with it in a request they answered; that they read it is not known.
-    """
-    return payload
-
-
 def _renamed(old: str, new: str, payload: Payload) -> Payload:
     return {new if name == old else name: value for name, value in payload.items()}
 
@@ -167,36 +160,33 @@ def _without(unwanted: str, payload: Payload) -> Payload:
 
 def _mistral(payload: Payload) -> Payload:
     """Write for Mistral, which counts a stream's tokens unasked and names the seed its own way."""
-    return _forgetting(_renamed("seed", "random_seed", _without("stream_options", payload)))
+    return _renamed("seed", "random_seed", _without("stream_options", payload))
 
 
 def _thinking(name: str, payload: Payload) -> Payload:
-    """Give earlier reasoning back under the name a server takes it by; under none where it takes none."""
+    """Give earlier reasoning back under the name a server takes it by."""
     turns: Any = payload.get("messages") or ()
     if not any(THOUGHT in turn for turn in turns):
         return payload
-    kept = [{name if key == THOUGHT else key: value for key, value in turn.items()} for turn in turns]
-    return {**payload, "messages": [_without("", turn) for turn in kept]}
-
-
-def _forgetting(payload: Payload) -> Payload:
-    """Leave earlier reasoning out, for a server that refuses it."""
-    return _thinking("", payload)
+    return {**payload, "messages": [_renamed(THOUGHT, name, turn) for turn in turns]}
 
 
 def _openai(payload: Payload) -> Payload:
     """Write for OpenAI, whose bound covers reasoning under a name of its own."""
-    return _forgetting(_renamed("max_tokens", "max_completion_tokens", payload))
+    return _renamed("max_tokens", "max_completion_tokens", payload)
 
 
 def _unasked(payload: Payload) -> Payload:
     """Write for servers that count a stream's tokens in every chunk and were not seen to take the wish for it."""
-    return _forgetting(_without("stream_options", payload))
+    return _without("stream_options", payload)
 
 
 def _sayable(payload: Payload) -> Payload:
     """Write for OpenAI, which gives reasoning encrypted only of a model that reasons."""
-    return payload if models.reasons(text(payload.get("model"))) else _without("include", payload)
+    if models.reasons(text(payload.get("model"))):
+        return payload
+    wanted = [name for name in items(payload.get("include")) if name != openai_responses.ENCRYPTED]
+    return {**_without("include", payload), **({"include": wanted} if wanted else {})}
 
 
 def _vertex_claude(payload: Payload) -> Payload:
@@ -212,6 +202,22 @@ def _unpaid(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMErr
     return models.refuse(name, endpoint, request)
 
 
+def _picky(
+    refused: frozenset[type[Part]],
+    judge: Callable[[str, Endpoint, CompletionRequest], LLMError | None],
+    name: str,
+    endpoint: Endpoint,
+    request: CompletionRequest,
+) -> LLMError | None:
+    """Refuse what a server is known not to take: of the parts of a turn, and as ``judge`` says."""
+    for at, message in enumerate(request.messages):
+        for index, part in enumerate(message.parts):
+            if type(part) in refused:
+                said = f"{name} does not take a {type(part).__name__}; leave it out, or say unsupported='drop'"
+                return Unsupported(path=f"$.messages[{at}].parts[{index}]", message=said)
+    return judge(name, endpoint, request)
+
+
 def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
     """Refuse to ask a provider that has no public address and was given none."""
     if not endpoint.base_url:
@@ -220,8 +226,11 @@ def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLME
     return models.refuse(name, endpoint, request)
 
 
-def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
-    """Make the row of a server that speaks Chat Completions under a bearer token; ``more`` is what differs."""
+def _chat(name: str, base_url: str, *needs: str, refuses: Kinds = (Reasoning, CacheMark), **more: object) -> Provider:
+    """Make the row of a server that speaks Chat Completions under a bearer token; ``more`` is what differs.
+
+    ``refuses`` are parts of a turn that the wire has and this server refuses.
+    """
     row = Provider(
         name,
         openai_chat.WIRE,
@@ -229,8 +238,8 @@ def _chat(name: str, base_url: str, *needs: str, **more: object) -> Provider:
         locate=_at(base_url, CHAT),
         authorize=bearer,
         limits=limits.reader(limits.OPENAI),
-        adapt=_forgetting,
-        refuse=partial(models.refuse if base_url else _homeless, name),
+        refuse=partial(_picky, frozenset(refuses), models.refuse if base_url else _homeless, name),
+        structure=partial(models.structure, name),
         needs=(needs,) if needs else (),
         signs=False,
         check=_listing(base_url),
@@ -248,6 +257,7 @@ def _cloud(name: str, wire: Wire, publisher: str, whole: str, streamed: str, **m
         authorize=bearer,
         limits=limits.google,
         refuse=partial(_unpaid, name),
+        structure=partial(models.structure, name),
         needs=(("VERTEX_ACCESS_TOKEN", "GOOGLE_CLOUD_PROJECT"),),
         signs=False,
     )
@@ -260,9 +270,11 @@ ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
 THOUGHT: Final = "reasoning_content"
 """The name by which the wire gives earlier reasoning back."""
+MARKS: Final = (CacheMark,)
+"""What is refused of servers that were recorded with earlier reasoning in a request they answered."""
 
 ROWS: Final = (
-    _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_openai),
+    _chat("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", adapt=_openai, refuses=(Reasoning,)),
     _chat(
         "openai-responses",
         "https://api.openai.com/v1",
@@ -270,6 +282,7 @@ ROWS: Final = (
         wire=openai_responses.WIRE,
         locate=_at("https://api.openai.com/v1", RESPONSES),
         adapt=_sayable,
+        refuses=(),
     ),
     _chat(
         "azure",
@@ -291,6 +304,7 @@ ROWS: Final = (
         locate=_azure_responses,
         authorize=header_key("api-key"),
         adapt=_sayable,
+        refuses=(CacheMark,),
         request_id="apim-request-id",
         check=_azure_listing,
     ),
@@ -302,6 +316,7 @@ ROWS: Final = (
         authorize=_versioned,
         limits=limits.reader(limits.ANTHROPIC),
         refuse=partial(models.refuse, "anthropic"),
+        structure=partial(models.structure, "anthropic"),
         needs=(("ANTHROPIC_API_KEY",),),
         request_id="request-id",
         signs=False,
@@ -315,6 +330,7 @@ ROWS: Final = (
         authorize=header_key("x-goog-api-key"),
         limits=limits.google,
         refuse=partial(models.refuse, "google"),
+        structure=partial(models.structure, "google"),
         needs=(("GEMINI_API_KEY",), ("GOOGLE_API_KEY",)),
         request_id="",
         signs=False,
@@ -338,11 +354,12 @@ ROWS: Final = (
         authorize=bedrock,
         limits=limits.retry,
         refuse=partial(models.refuse, "bedrock"),
+        structure=partial(models.structure, "bedrock"),
         needs=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
         request_id="x-amzn-requestid",
         check=_bedrock_listing,
     ),
-    _chat("compatible", "", adapt=_same),
+    _chat("compatible", "", refuses=MARKS),
     _chat("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     _chat(
         "mistral",
@@ -352,24 +369,27 @@ ROWS: Final = (
         limits=limits.reader(limits.MISTRAL),
         request_id="mistral-correlation-id",
     ),
-    _chat("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", adapt=_same),
+    _chat("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", refuses=MARKS),
     _chat("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     _chat(
         "openrouter",
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
+        refuses=MARKS,
         adapt=partial(_thinking, "reasoning"),  # the name it answers under; recorded were details alone
         request_id="x-generation-id",
         check=_listing("https://openrouter.ai/api/v1", "/key"),  # its list of models is open to all
     ),
     _chat("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY", adapt=_same),
+    _chat("xai", "https://api.x.ai/v1", "XAI_API_KEY", refuses=MARKS),
     _chat("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", limits=limits.reader(limits.CEREBRAS)),
     _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked, check=None),
     _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN", check=None),
-    _chat("ollama", f"{OLLAMA_URL}/v1", adapt=_same),
-    _chat("ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, adapt=_same, request_id=""),
-    _chat("vllm", "", adapt=partial(_thinking, "reasoning")),  # docs.vllm.ai, v0.26: no longer reasoning_content
+    _chat("ollama", f"{OLLAMA_URL}/v1", refuses=MARKS),
+    _chat("ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, refuses=MARKS, request_id=""),
+    _chat(
+        "vllm", "", refuses=MARKS, adapt=partial(_thinking, "reasoning")
+    ),  # docs.vllm.ai, v0.26: no longer reasoning_content
     _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked, check=None),
 )
 

@@ -39,9 +39,11 @@ from llmhub.core.errors import (
     stamped,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.payload import parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import HOLE, Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
+    CacheMark,
     CompletionRequest,
     CompletionResponse,
     Document,
@@ -61,7 +63,8 @@ from llmhub.core.types import (
 from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, expect_items, items, mapping, objects, text, total
-from llmhub.wire.write import CITATION, Param, cites, joined, kept, misplaced, parameters, unfit, unpacked
+from llmhub.wire.turns import CITATION, cites, joined, kept, lasting, marked, misplaced, pieces, unfit, unpacked
+from llmhub.wire.write import Param, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -78,15 +81,14 @@ PARAMS: Final = (
     Param("top_k", "top_k", 0),
     Param("max_tokens", "max_tokens", 0),
     Param("stop", "stop_sequences", 1),
+    Param("parallel_tool_calls", "parallel"),
     Param("user", "user_id"),
 )
 
 ERRORS: Final = Dictionary(
     # An invalid_request_error is told apart by its words, so it is not among the codes.
     codes={
-        "enforced_spend_limit_reached": QuotaExhausted,
-        "contract_spend_limit_reached": QuotaExhausted,
-        "linked_organization_spend_limit_reached": QuotaExhausted,
+        **{f"{who}_spend_limit_reached": QuotaExhausted for who in ("enforced", "contract", "linked_organization")},
         "authentication_error": AuthFailed,
         "billing_error": QuotaExhausted,
         "permission_error": PermissionDenied,
@@ -121,12 +123,10 @@ BESIDE: Final = ("caller", "toolset_name")
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a Messages body."""
-    sampling = parameters(request, PARAMS)
-    if not is_successful(sampling):
-        return sampling
-    answer = _answer(request)
-    if not is_successful(answer):
-        return answer
+    sampling, answer = parameters(request, PARAMS), _answer(request)
+    for written in (sampling, answer):
+        if not is_successful(written):
+            return written
     system: list[Payload] = []
     turns: list[tuple[str, list[Payload]]] = []
     for at, message in enumerate(request.messages):
@@ -138,7 +138,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         else:
             turns.append(("assistant" if message.role == "assistant" else "user", turn.unwrap()))
     said = sampling.unwrap()
-    user = said.pop("user_id", None)
+    user, _ = said.pop("user_id", None), said.pop("parallel", None)
     payload: Payload = {
         "model": request.model,
         "max_tokens": MAX_TOKENS + (request.reasoning_budget or 0),
@@ -318,12 +318,14 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
         if isinstance(part, Text) and not part.text:
             continue
         wrong = misplaced(part, message.role, path)
+        if wrong is None and isinstance(part, CacheMark):
+            wrong = marked(blocks, {"cache_control": lasting(part, type="ephemeral")}, path)
         written = Failure(wrong) if wrong else _part(part, path)
         if not is_successful(written):
             return Failure(written.failure())
         block = written.unwrap()
         if not cites(part):
-            blocks.append(block)
+            blocks += [block] * bool(block)
         elif blocks and blocks[-1]["type"] == "text":
             blocks[-1]["citations"] = [*items(blocks[-1].get("citations")), block]
         else:
@@ -352,6 +354,8 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
             told = kept(Opaque("", signature))
             block = {"type": "tool_use", "id": call, "name": name, **{key: told[key] for key in BESIDE if key in told}}
             return unpacked(part, path).map(lambda said: {**block, "input": said})
+        case CacheMark():
+            block = {}  # it stands on the block before it
         case ToolResult():
             return _result(part, path)
         case Image() | Document():
@@ -364,15 +368,9 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
 
 def _result(result: ToolResult, path: str) -> Result[Payload, LLMError]:
     """Write what a tool answered: its text, or blocks of text and pictures."""
-    pieces = (Text(result.content),) if isinstance(result.content, str) else result.content
-    blocks: list[Payload] = []
-    for index, piece in enumerate(pieces):
-        written = _part(piece, f"{path}.content[{index}]")
-        if not is_successful(written):
-            return written
-        blocks.append(written.unwrap())
-    block: Payload = {"type": "tool_result", "tool_use_id": result.id, "content": _plain(blocks)}
-    return Success({**block, "is_error": True} if result.is_error else block)
+    wrong = {"is_error": True} if result.is_error else {}
+    head = {"type": "tool_result", "tool_use_id": result.id}
+    return pieces(result, path, _part).map(lambda blocks: {**head, "content": _plain(blocks), **wrong})
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
@@ -435,6 +433,9 @@ def _tools(request: CompletionRequest) -> Payload:
     if request.tool_choice is not None:
         named = {"type": "tool", "name": request.tool_choice}
         payload["tool_choice"] = CHOICES.get(request.tool_choice, named)
+    if request.parallel_tool_calls is not None and request.tool_choice != "none":
+        choice = mapping(payload.get("tool_choice")) or CHOICES["auto"]
+        payload["tool_choice"] = {**choice, "disable_parallel_tool_use": not request.parallel_tool_calls}
     return payload
 
 

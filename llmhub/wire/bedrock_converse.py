@@ -38,9 +38,11 @@ from llmhub.core.errors import (
     Unsupported,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, merged, parse
+from llmhub.core.payload import merged, parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import HOLE, Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
+    CacheMark,
     CompletionRequest,
     CompletionResponse,
     Document,
@@ -61,7 +63,8 @@ from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.families import particular
 from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, items, mapping, objects, text, total
-from llmhub.wire.write import CITATION, Param, cites, joined, kept, misplaced, parameters, unfit, unpacked
+from llmhub.wire.turns import CITATION, cites, joined, kept, lasting, misplaced, pieces, unfit, unpacked
+from llmhub.wire.write import Param, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -357,6 +360,8 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
             block = {"reasoningContent": {"redactedContent": redacted}}
         case Opaque(kind) if (whole := kept(part)) and "type" not in whole and (kind in whole or kind == CITATION):
             block = whole
+        case CacheMark():
+            block = {"cachePoint": lasting(part, type="default")}
         case ToolCall(call, name):
             head = {"toolUseId": call, "name": name}
             return unpacked(part, path).map(lambda given: {"toolUse": {**head, "input": given}})
@@ -372,16 +377,11 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
 
 def _result(result: ToolResult, path: str) -> Result[Payload, LLMError]:
     """Write what a tool answered, as blocks of text and pictures."""
-    pieces = (Text(result.content),) if isinstance(result.content, str) else result.content
-    blocks: list[Payload] = []
-    for index, piece in enumerate(pieces):
-        written = _part(piece, f"{path}.content[{index}]")
-        if not is_successful(written):
-            return written
-        blocks.append(written.unwrap())
-    block: Payload = {"toolUseId": result.id, "content": blocks}
     # Only some families take a status, so success goes unsaid.
-    return Success({"toolResult": {**block, "status": "error"} if result.is_error else block})
+    status = {"status": "error"} if result.is_error else {}
+    return pieces(result, path, _part).map(
+        lambda blocks: {"toolResult": {"toolUseId": result.id, "content": blocks, **status}}
+    )
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Unsupported
-from llmhub.core.provider import merged
+from llmhub.core.payload import merged
 from llmhub.core.types import CompletionRequest, Payload
 
 

@@ -40,7 +40,8 @@ from llmhub.core.errors import (
     stamped,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.payload import parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
     CompletionRequest,
@@ -48,6 +49,7 @@ from llmhub.core.types import (
     Document,
     FinishReason,
     Image,
+    Logprobs,
     Message,
     Opaque,
     Part,
@@ -61,9 +63,11 @@ from llmhub.core.types import (
 )
 from llmhub.wire.callid import MADE, make
 from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.logprobs import LAST, result
 from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, total
-from llmhub.wire.write import Param, kept, parameters, unfit, unpacked
+from llmhub.wire.turns import kept, unfit, unpacked
+from llmhub.wire.write import Param, parameters
 
 FILTERS: Final = (
     *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "ESCALATION"),
@@ -86,6 +90,7 @@ PARAMS: Final = (
     Param("presence_penalty", "presencePenalty", -2, 2),
     Param("frequency_penalty", "frequencyPenalty", -2, 2),
     Param("n", "candidateCount", 1, 8),
+    Param("logprobs", "logprobs", 0, 20),
 )
 
 ERRORS: Final = Dictionary(
@@ -205,7 +210,7 @@ def _deltas(candidate: Mapping[str, object], origin: str, chunk: str) -> list[De
     found: list[Delta] = []
     for place, part in enumerate(_parts(candidate, origin)):
         match part:
-            case Text():
+            case Text() | Logprobs():
                 key = ""
             case Reasoning(signature=signature):
                 key = signature
@@ -213,7 +218,7 @@ def _deltas(candidate: Mapping[str, object], origin: str, chunk: str) -> list[De
                 key = call
             case _:
                 key = f"{chunk} {place} {part!r}"
-        found.append(Fragment(0, part, which, key))
+        found.append(Fragment(LAST if isinstance(part, Logprobs) else 0, part, which, key))
     if candidate.get("finishReason"):
         found.append(Finished(FINISH.get(str(candidate.get("finishReason")), "other"), which))
     return found
@@ -233,7 +238,7 @@ def _parts(candidate: Mapping[str, object], origin: str) -> list[Part]:
                     parts.append(ToolCall(make(origin, name, arguments, parts), name, arguments, signature))
                 case _:
                     parts.append(part)
-    return parts
+    return parts + result(mapping(candidate.get("logprobsResult")))
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
@@ -315,7 +320,7 @@ def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Paylo
         if message.role == "system" and not isinstance(part, Text):
             return Failure(Unsupported(path=path, message="a system turn holds text alone on this wire"))
         match part:
-            case Reasoning("", signature):
+            case Reasoning("", signature, ""):
                 if signature and said and "text" in said[-1] and "thoughtSignature" not in said[-1]:
                     said[-1]["thoughtSignature"] = signature
                 elif signature:
@@ -332,19 +337,21 @@ def _part(part: Part, path: str, names: dict[str, str]) -> Result[Payload, LLMEr
     """Write one part; of those kept whole, only this wire's own."""
     match part:
         case Text(said) | Refusal(said):
-            return Success({"text": said})
-        case Reasoning(said, signature):
-            return Success({"text": said, "thought": True, **_signed(signature)})
+            block: Payload = {"text": said}
+        case Reasoning(said, signature, ""):
+            block = {"text": said, "thought": True, **_signed(signature)}
         case ToolCall():
             return _call(part, path, names)
         case ToolResult():
             return _result(part, path, names)
         case Image() | Document():
             return _media(part, path)
-        case Opaque(kind):
-            whole = kept(part)
-            said = f"{kind!r} of another wire cannot be said on this one"
-            return Success(whole) if kind in whole else Failure(Unsupported(path=path, message=said))
+        case Opaque(kind) if kind in (whole := kept(part)):
+            block = whole
+        case _:
+            said = f"{type(part).__name__} of another wire cannot be said on this one"
+            return Failure(Unsupported(path=path, message=said))
+    return Success(block)
 
 
 def _signed(signature: str) -> Payload:
@@ -398,6 +405,8 @@ def _answer(request: CompletionRequest) -> Result[Payload, LLMError]:
     config: Payload = {}
     if wanted is not None:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": wanted.schema}
+    if request.logprobs is not None:
+        config["responseLogprobs"] = True
     if budget is not None:
         config["thinkingConfig"] = {"thinkingBudget": budget}
     if effort is not None:

@@ -4,7 +4,7 @@ What differs here: a stream is lines of JSON, and what is asked comes as one unl
 object; arguments are objects; pictures stand beside the text as bare base64; results name their function, taken from
 the call with that id where the caller did not say. ``stop`` is said even when tools are called. Effort is ``think``:
 off, on, or a level. A choice of tools, several answers, addresses and documents cannot be said; a schema's name and
-strictness, and which results are errors, have no place. A call without an id gets one made of its place and content.
+strictness have no place. A call without an id gets one made of its place and content.
 
 Source: https://github.com/ollama/ollama/blob/main/docs/api.md and recorded exchanges (read 2026-11-22).
 """
@@ -19,7 +19,8 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import ContextTooLong, LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.payload import parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
     CompletionRequest,
@@ -39,9 +40,11 @@ from llmhub.core.types import (
 )
 from llmhub.wire.callid import make
 from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.logprobs import LAST, scores
 from llmhub.wire.media import inline
 from llmhub.wire.read import compact, count, mapping, objects, text
-from llmhub.wire.write import Param, misplaced, parameters, unpacked
+from llmhub.wire.turns import misplaced, unmarked, unpacked
+from llmhub.wire.write import Param, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
@@ -54,6 +57,7 @@ PARAMS: Final = (
     Param("seed", "seed"),
     Param("presence_penalty", "presence_penalty", -2, 2),
     Param("frequency_penalty", "frequency_penalty", -2, 2),
+    Param("logprobs", "top_logprobs", 0, 20),
 )
 
 ERRORS: Final = Dictionary(words=(("context length", ContextTooLong),))
@@ -77,7 +81,8 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         if not is_successful(turn):
             return Failure(turn.failure())
         turns.extend(turn.unwrap())
-    options = {"options": sampling.unwrap()} if sampling.unwrap() else {}
+    said = {name: value for name, value in sampling.unwrap().items() if name != "top_logprobs"}
+    options = {"options": said} if said else {}
     return Success({"model": request.model, "messages": turns, "stream": False, **options, **abilities.unwrap()})
 
 
@@ -131,7 +136,7 @@ def _parts(payload: Payload) -> list[tuple[int, Part]]:
         found.append(
             (FIRST_CALL + at, ToolCall(text(call.get("id")) or make(str(at), name, arguments, ()), name, arguments))
         )
-    return found
+    return found + [(LAST, part) for part in scores(payload.get("logprobs"))]
 
 
 def _usage(payload: Payload) -> Usage:
@@ -157,11 +162,11 @@ def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Paylo
     calls: list[Payload] = []
     for index, part in enumerate(message.parts):
         path = f"$.messages[{at}].parts[{index}]"
-        wrong = misplaced(part, message.role, path)
+        wrong = misplaced(part, message.role, path) or (unmarked(part, path) if isinstance(part, ToolResult) else None)
         if wrong:
             return Failure(wrong)
         match part:
-            case Text() | Refusal() | Reasoning():
+            case Text() | Refusal() | Reasoning(redacted=""):
                 continue
             case Image() if held := inline(part):
                 images.append(held[1])
@@ -206,6 +211,8 @@ def _abilities(request: CompletionRequest) -> Result[Payload, LLMError]:
             {"name": it.name, "description": it.description, "parameters": it.parameters} for it in request.tools
         ]
         payload["tools"] = [{"type": "function", "function": function} for function in functions]
+    if request.logprobs is not None:
+        payload |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.response_schema is not None:
         payload["format"] = request.response_schema.schema
     return Success(payload)

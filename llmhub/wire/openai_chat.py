@@ -20,29 +20,19 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import (
-    AuthFailed,
-    ContentFiltered,
-    ContextTooLong,
-    LLMError,
-    Malformed,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    QuotaExhausted,
-    RateLimited,
-    ServerError,
-    Unsupported,
-)
+from llmhub.core.errors import LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.payload import parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
+    CacheMark,
     CompletionRequest,
     CompletionResponse,
     Document,
     FinishReason,
     Image,
+    Logprobs,
     Message,
     Opaque,
     Part,
@@ -56,11 +46,14 @@ from llmhub.core.types import (
     text_of,
 )
 from llmhub.wire.callid import make
-from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.failure import classify
+from llmhub.wire.logprobs import LAST, scores
 from llmhub.wire.media import inline
+from llmhub.wire.openai_errors import ERRORS
 from llmhub.wire.plain import plain
-from llmhub.wire.read import compact, count, expect_items, mapping, objects, text
-from llmhub.wire.write import Param, kept, parameters
+from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, within
+from llmhub.wire.turns import kept, lasting, marked, unmarked
+from llmhub.wire.write import Param, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -79,37 +72,12 @@ PARAMS: Final = (
     Param("seed", "seed"),
     Param("presence_penalty", "presence_penalty", -2, 2),
     Param("frequency_penalty", "frequency_penalty", -2, 2),
+    Param("parallel_tool_calls", "parallel_tool_calls"),
     Param("n", "n", 1, 128),
+    Param("logprobs", "top_logprobs", 0, 20),
     Param("user", "user"),
 )
 
-ERRORS: Final = Dictionary(
-    codes={
-        "invalid_api_key": AuthFailed,
-        "authentication_error": AuthFailed,
-        "insufficient_quota": QuotaExhausted,
-        "billing_hard_limit_reached": QuotaExhausted,
-        "context_length_exceeded": ContextTooLong,
-        "content_filter": ContentFiltered,
-        "content_policy_violation": ContentFiltered,
-        "model_not_found": NotFound,
-        "DeploymentNotFound": NotFound,
-        "rate_limit_exceeded": RateLimited,
-        "RateLimitReached": RateLimited,
-        "permission_error": PermissionDenied,
-        "server_error": ServerError,
-        "overloaded_error": Overloaded,
-    },
-    words=(
-        ("context length", ContextTooLong),
-        ("context size", ContextTooLong),
-        ("context window", ContextTooLong),
-        ("prompt is too long", ContextTooLong),
-        ("incorrect api key", AuthFailed),
-        ("invalid api key", AuthFailed),
-        ("insufficient permissions", PermissionDenied),
-    ),
-)
 MID_STREAM: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Statuses that an error's type stands for where it came inside a 200, without a status of its own."""
 
@@ -147,7 +115,8 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
         # A filtered answer may have a reason and no message.
         if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
             return Failure(Malformed(path=f"$.choices[{at}].message", message="expected an object"))
-        answers.append((_parts(mapping(choice.get("message")), origin), _finish(choice.get("finish_reason"))))
+        parts = [*_parts(mapping(choice.get("message")), origin), *_scores(choice)]
+        answers.append((parts, _finish(choice.get("finish_reason"))))
     if not answers:
         return Failure(Malformed(path="$.choices", message="there is no answer in it"))
     return Success(
@@ -218,6 +187,7 @@ def _deltas(choice: Mapping[str, object], origin: str) -> list[Delta]:
     legacy = mapping(delta.get("function_call"))
     if legacy:
         found.append(Fragment(FIRST_CALL, _call({"function": legacy}), which))
+    found += [Fragment(LAST, part, which) for part in _scores(choice)]
     if choice.get("finish_reason"):
         found.append(Finished(_finish(choice.get("finish_reason")), which))
     return found
@@ -248,6 +218,10 @@ def _parts(message: Mapping[str, object], origin: str) -> list[Part]:
     if legacy:
         parts.append(_call({"function": legacy}))
     return parts
+
+
+def _scores(choice: Mapping[str, object]) -> list[Logprobs]:
+    return scores(mapping(choice.get("logprobs")).get("content"))
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
@@ -298,16 +272,10 @@ def _usage(usage: Mapping[str, object]) -> Usage:
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=_within(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
-        cache_write_tokens=_within(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=_within(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
+        cached_input_tokens=within(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        cache_write_tokens=within(prompt, inputs.get("cache_write_tokens")),
+        reasoning_tokens=within(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
     )
-
-
-def _within(whole: int | None, *names: object) -> int | None:
-    """Take the first count that was said, and of it no more than its whole."""
-    part = next((found for name in names if (found := count(name)) is not None), None)
-    return part if part is None or whole is None else min(part, whole)
 
 
 def _finish(reason: object) -> FinishReason:
@@ -340,24 +308,26 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
     results: list[Payload] = []
     thoughts: list[str] = []
     for index, part in enumerate(message.parts):
+        path = f"$.messages[{at}].parts[{index}]"
+        wrong: LLMError | None = None
         match part:
             case ToolCall(call, name, arguments):
                 function = {"name": name, "arguments": arguments}
                 calls.append({"id": call, "type": "function", "function": function})
             case ToolResult(call, said) if isinstance(said, str) or all(isinstance(piece, Text) for piece in said):
+                wrong = unmarked(part, path)
                 told = said if isinstance(said, str) else text_of(said)
                 results.append({"role": "tool", "tool_call_id": call, "content": told})
-            case Reasoning(said):
+            case CacheMark():
+                wrong = marked(content, {"prompt_cache_breakpoint": lasting(part, mode="explicit")}, path)
+            case Reasoning(said, redacted=""):
                 thoughts.append(said)
             case _ if (block := _part(part)) is not None:
                 content.append(block)
             case _:
-                return Failure(
-                    Unsupported(
-                        path=f"$.messages[{at}].parts[{index}]",
-                        message=f"{type(part).__name__} cannot be said on this wire",
-                    )
-                )
+                wrong = Unsupported(path=path, message=f"{type(part).__name__} cannot be said on this wire")
+        if wrong is not None:
+            return Failure(wrong)
     plain = len(content) == 1 and content[0].keys() == {"type", "text"}
     turn: Payload = {"role": message.role, "content": content[0]["text"] if plain else content or None}
     if calls:
@@ -419,6 +389,8 @@ def _abilities(request: CompletionRequest) -> Payload:
         wanted = request.response_schema
         schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
         payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.logprobs is not None:
+        payload["logprobs"] = True
     if request.reasoning_effort is not None:
         payload["reasoning_effort"] = request.reasoning_effort
     return payload

@@ -24,23 +24,13 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import (
-    AuthFailed,
-    ContentFiltered,
-    ContextTooLong,
-    LLMError,
-    Malformed,
-    NotFound,
-    PermissionDenied,
-    QuotaExhausted,
-    RateLimited,
-    ServerError,
-    Unsupported,
-)
+from llmhub.core.errors import LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.provider import HttpReply, Wire, parse
+from llmhub.core.payload import parse
+from llmhub.core.provider import HttpReply, Wire
 from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
 from llmhub.core.types import (
+    CacheMark,
     CompletionRequest,
     CompletionResponse,
     Document,
@@ -57,10 +47,13 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.failure import Dictionary, classify
+from llmhub.wire.failure import classify
+from llmhub.wire.logprobs import scores
 from llmhub.wire.media import inline
-from llmhub.wire.read import compact, count, expect_items, items, mapping, objects, text
-from llmhub.wire.write import CITATION, Param, cites, kept, misplaced, parameters, unfit
+from llmhub.wire.openai_errors import ERRORS
+from llmhub.wire.read import compact, count, expect_items, items, mapping, objects, text, within
+from llmhub.wire.turns import CITATION, cites, kept, lasting, marked, misplaced, pieces, unfit, unmarked
+from llmhub.wire.write import Param, parameters
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "completed": "stop",
@@ -72,35 +65,20 @@ PARAMS: Final = (
     Param("temperature", "temperature", 0, 2),
     Param("top_p", "top_p", 0, 1),
     Param("max_tokens", "max_output_tokens", 16),
+    Param("parallel_tool_calls", "parallel_tool_calls"),
+    Param("logprobs", "top_logprobs", 0, 20),
     Param("user", "safety_identifier"),
 )
 
-ERRORS: Final = Dictionary(
-    codes={
-        **dict.fromkeys(("invalid_api_key", "authentication_error"), AuthFailed),
-        **dict.fromkeys(("insufficient_quota", "billing_hard_limit_reached"), QuotaExhausted),
-        **dict.fromkeys(("content_filter", "content_policy_violation", "bio_policy"), ContentFiltered),
-        **dict.fromkeys(("image_content_policy_violation", "misalignment_policy_violation"), ContentFiltered),
-        **dict.fromkeys(("model_not_found", "DeploymentNotFound"), NotFound),
-        **dict.fromkeys(("rate_limit_exceeded", "RateLimitReached"), RateLimited),
-        "context_length_exceeded": ContextTooLong,
-        "permission_error": PermissionDenied,
-        "server_error": ServerError,
-    },
-    words=(
-        ("context window", ContextTooLong),
-        ("incorrect api key", AuthFailed),
-        ("invalid api key", AuthFailed),
-        ("insufficient permissions", PermissionDenied),
-        ("potentially violating our usage policy", ContentFiltered),
-    ),
-)
 AT_FAULT: Final = ("invalid_", "image_", "unsupported_", "empty_image_file", "failed_to_download_image")
 """How codes begin that blame the request, where they came inside a 200, without a status of their own."""
 FAILED: Final = frozenset({"failed", "cancelled"})
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 ENCRYPTED: Final = "reasoning.encrypted_content"
+SCORED: Final = "message.output_text.logprobs"
 CHOICES: Final = frozenset({"auto", "none", "required"})
+MORE: Final = ("annotations", "prompt_cache_breakpoint")
+"""What a text may have beside itself, so that it does not stand alone."""
 NO_PARAMETERS: Final[Payload] = {"type": "object", "properties": {}}
 CALLS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and where each has its arguments; the item of a result is named after that of its call."""
@@ -130,7 +108,8 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         if not is_successful(turn):
             return Failure(turn.failure())
         turns.extend(turn.unwrap())
-    payload: Payload = {"model": request.model, "input": turns, "store": False, "include": [ENCRYPTED]}
+    wanted = [ENCRYPTED] if request.logprobs is None else [ENCRYPTED, SCORED]
+    payload: Payload = {"model": request.model, "input": turns, "store": False, "include": wanted}
     return Success({**payload, **sampling.unwrap(), **_abilities(request)})
 
 
@@ -229,7 +208,8 @@ def _deltas(part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[
 
     def read(payload: Payload) -> list[Delta]:
         shift = 0 if slot == 1 else 2 * (count(payload.get("content_index")) or 0)
-        return [_at(payload, slot + shift, part(text(payload.get("delta"))))]
+        told = [_at(payload, STRIDE - 2, found) for found in scores(payload.get("logprobs"))]
+        return [_at(payload, slot + shift, part(text(payload.get("delta")))), *told]
 
     return read
 
@@ -283,6 +263,8 @@ def _blocks(item: Mapping[str, object]) -> list[tuple[int, Part]]:
         refused = block.get("type") == "refusal"
         found.append((2 * at, Refusal(text(block.get("refusal"))) if refused else Text(text(block.get("text")))))
         found += [(2 * at + 1, Opaque(CITATION, compact(note))) for note in objects(block.get("annotations"))]
+    told = [token for block in objects(item.get("content")) for token in items(block.get("logprobs"))]
+    found += [(STRIDE - 2, part) for part in scores(told)]
     phase = item.get("phase")
     last = phase in (None, "final_answer")
     return found if last else [*found, (STRIDE - 1, Opaque(PHASE, compact({"phase": phase})))]
@@ -295,15 +277,10 @@ def _usage(usage: Mapping[str, object]) -> Usage:
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=_within(prompt, inputs.get("cached_tokens")),
-        cache_write_tokens=_within(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=_within(completion, outputs.get("reasoning_tokens")),
+        cached_input_tokens=within(prompt, inputs.get("cached_tokens")),
+        cache_write_tokens=within(prompt, inputs.get("cache_write_tokens")),
+        reasoning_tokens=within(completion, outputs.get("reasoning_tokens")),
     )
-
-
-def _within(whole: int | None, said: object) -> int | None:
-    part = count(said)
-    return part if part is None or whole is None else min(part, whole)
 
 
 def _finish(response: Mapping[str, object]) -> FinishReason:
@@ -332,6 +309,11 @@ def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Paylo
     for index, part in enumerate(message.parts):
         path = f"$.messages[{at}].parts[{index}]"
         wrong = misplaced(part, message.role, path)
+        if isinstance(part, CacheMark):
+            said: Payload = {"prompt_cache_breakpoint": lasting(part, mode="explicit")}
+            wrong = marked([] if role == "assistant" else content, said, path)
+        elif isinstance(part, Reasoning) and not wrong:
+            wrong = _strange(part, message, path)
         written = Failure(wrong) if wrong else _part(part, message.role, path, kinds)
         if not is_successful(written):
             return Failure(written.failure())
@@ -351,9 +333,22 @@ def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Paylo
     return Success(turn + _message(role, content, {}))
 
 
+def _strange(part: Reasoning, message: Message, path: str) -> LLMError | None:
+    """Refuse reasoning that is no item of this wire's, nor part of one: what an item holds it says itself."""
+    whole = [said for said in message.parts if isinstance(said, Reasoning) and _item(said)]
+    if _item(part) or (whole and not (part.signature or part.redacted)):
+        return None
+    return Unsupported(path=path, message="reasoning of another wire cannot be said on this one")
+
+
+def _item(part: Reasoning) -> Payload:
+    whole = kept(Opaque("", part.signature)) if part.signature else {}
+    return whole if whole.get("type") == "reasoning" else {}
+
+
 def _message(role: str, content: list[Payload], beside: Payload) -> list[Payload]:
     """Write the message of these contents, a lone text as itself; none where there are none."""
-    plain = len(content) == 1 and "text" in content[0] and not content[0].get("annotations")
+    plain = len(content) == 1 and "text" in content[0] and not any(content[0].get(name) for name in MORE)
     return [{"role": role, "content": content[0]["text"] if plain else content, **beside}] if content else []
 
 
@@ -368,37 +363,41 @@ def _part(part: Part, role: str, path: str, kinds: dict[str, str]) -> Result[Pay
             block = {"type": "input_text", "text": said}
         case Image() | Document():
             return _media(part, path)
-        case Reasoning(_, signature):
-            whole = kept(Opaque("", signature))
-            block = whole if whole.get("type") == "reasoning" else {}
+        case Reasoning():
+            block = _item(part)
         case ToolCall(call, name, arguments, signature):
             told = kept(Opaque("", signature))
             own = told if text(told.get("type")) in CALLS else {"type": "function_call"}
             kind = kinds[call] = text(own["type"])
             block = {**own, "call_id": call, "name": name, CALLS[kind]: arguments}
         case ToolResult(call):
-            return _result(part, path).map(
-                lambda said: {"type": f"{kinds.get(call, 'function_call')}_output", "call_id": call, "output": said}
+            wrong = unmarked(part, path)
+            return (
+                Failure(wrong)
+                if wrong
+                else _result(part, path).map(
+                    lambda said: {"type": f"{kinds.get(call, 'function_call')}_output", "call_id": call, "output": said}
+                )
             )
-        case Opaque(kind):
-            block = kept(part)
-            if kind not in {CITATION, PHASE} and not (block.get("type") == kind and kind.endswith(OWN)):
+        case _:
+            block = kept(part) if isinstance(part, Opaque) else {}
+            kind = part.kind if isinstance(part, Opaque) else ""
+            if kind not in {"", CITATION, PHASE} and not (block.get("type") == kind and kind.endswith(OWN)):
                 return Failure(Unsupported(path=path, message=f"{kind!r} of another wire cannot be said on this one"))
     return Success(block)
 
 
 def _result(result: ToolResult, path: str) -> Result[object, LLMError]:
     """Write what a tool answered: its text, or contents where there are pictures."""
-    if isinstance(result.content, str):
-        return Success(result.content)
-    blocks: list[Payload] = []
-    for index, piece in enumerate(result.content):
-        written = _part(piece, "tool", f"{path}.content[{index}]", {})
-        if not is_successful(written):
-            return Failure(written.failure())
-        blocks.append(written.unwrap())
-    plain = all("text" in block for block in blocks)
-    return Success("".join(text(block["text"]) for block in blocks) if plain else blocks)
+    wrong = unmarked(result, path)
+    if wrong is not None or isinstance(result.content, str):
+        return Success(result.content) if wrong is None else Failure(wrong)
+    return pieces(result, path, lambda piece, place: _part(piece, "tool", place, {})).map(_plain)
+
+
+def _plain(blocks: list[Payload]) -> object:
+    """Write texts alone as one."""
+    return "".join(text(block["text"]) for block in blocks) if all("text" in block for block in blocks) else blocks
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:

@@ -27,6 +27,7 @@ class PlainChoice(msgspec.Struct, gc=False):
 
     message: Said
     finish_reason: str
+    logprobs: None = None
 
 
 class PlainChat(msgspec.Struct):

@@ -71,6 +71,18 @@ def total(*counts: int | None) -> int | None:
     return sum(known) if known else None
 
 
+def within(whole: int | None, *names: object) -> int | None:
+    """Take the first count that was said, and of it no more than its whole.
+
+    Examples
+    --------
+    >>> within(3, None, 5), within(None, 5), within(3)
+    (3, 5, None)
+    """
+    part = next((found for name in names if (found := count(name)) is not None), None)
+    return part if part is None or whole is None else min(part, whole)
+
+
 def compact(value: object) -> str:
     """Write JSON without white space: how a tool call's arguments are held.
 

@@ -1,33 +1,15 @@
-"""What every wire's ``encode`` does alike: sampling parameters by table, ranges checked before sending.
-
-And what the wires share on which roles alternate and a call's arguments are an object.
-"""
+"""What every wire's ``encode`` does alike: sampling parameters by table, ranges checked before sending."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeGuard
+from typing import Final
 
-from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
-from llmhub.core.provider import parse
-from llmhub.core.types import (
-    CompletionRequest,
-    Document,
-    Image,
-    Opaque,
-    Part,
-    Payload,
-    Reasoning,
-    Refusal,
-    Role,
-    Text,
-    ToolCall,
-    ToolResult,
-)
+from llmhub.core.types import CompletionRequest, Payload
 
 SAMPLING: Final = (
     "temperature",
@@ -38,7 +20,9 @@ SAMPLING: Final = (
     "seed",
     "presence_penalty",
     "frequency_penalty",
+    "parallel_tool_calls",
     "n",
+    "logprobs",
     "user",
 )
 """Fields of a request that are parameters of the answer, in the order they are checked."""
@@ -83,94 +67,3 @@ def parameters(request: CompletionRequest, table: Iterable[Param]) -> Result[Pay
             return Failure(InvalidRequest(path=f"$.{field}", message=said))
         payload[row.name] = list(value) if isinstance(value, tuple) else value
     return Success(payload)
-
-
-_ASKING: Final = frozenset({Text, Refusal, Image, Document, ToolResult, Opaque})
-SAYABLE: Final[Mapping[Role, frozenset[type[Part]]]] = {
-    "system": frozenset({Text, Opaque}),
-    "user": _ASKING,
-    "tool": _ASKING,
-    "assistant": frozenset({Text, Refusal, Reasoning, ToolCall, Opaque}),
-}
-"""Which parts a turn may hold where tool results stand in the user's turn."""
-CITATION: Final = "citation"
-"""Kind of the `Opaque` part that holds one citation of the text before it."""
-
-
-def cites(part: Part) -> TypeGuard[Opaque]:
-    """Say whether a part is one citation."""
-    return isinstance(part, Opaque) and part.kind == CITATION
-
-
-def kept(part: Opaque) -> Payload:
-    """Give the object that a part keeps as JSON text; an empty one where it keeps none.
-
-    Examples
-    --------
-    >>> kept(Opaque("mark", '{"type": "mark"}')), kept(Opaque("mark", "[]"))
-    ({'type': 'mark'}, {})
-    """
-    return parse(part.data.encode("utf-8", "surrogatepass")).value_or({})
-
-
-def misplaced(part: Part, role: Role, path: str) -> LLMError | None:
-    """Say that ``part`` cannot stand in a turn of ``role``; ``None`` where it can.
-
-    Examples
-    --------
-    >>> misplaced(ToolResult("1"), "assistant", "$").message
-    'a ToolResult cannot stand in a turn of the assistant on this wire'
-    """
-    if type(part) in SAYABLE[role]:
-        return None
-    said = f"a {type(part).__name__} cannot stand in a turn of the {role} on this wire"
-    return Unsupported(path=path, message=said)
-
-
-def unfit(media_type: str, path: str) -> LLMError:
-    """Say that inline data lacks its media type, or has one that the wire does not take.
-
-    Examples
-    --------
-    >>> unfit("", "$.messages[0].parts[0]").path, unfit("image/tiff", "$").message
-    ('$.messages[0].parts[0].media_type', 'image/tiff cannot be said inline on this wire')
-    """
-    if media_type:
-        return Unsupported(path=path, message=f"{media_type} cannot be said inline on this wire")
-    return InvalidRequest(
-        path=f"{path}.media_type", message="inline data needs its media type, such as image/png or application/pdf"
-    )
-
-
-def joined(turns: Iterable[tuple[str, list[Payload]]]) -> list[tuple[str, list[Payload]]]:
-    """Make one turn of neighbours that have the same role, their blocks in order.
-
-    Examples
-    --------
-    >>> joined([("user", [{"text": "a"}]), ("user", [{"text": "b"}]), ("assistant", [])])
-    [('user', [{'text': 'a'}, {'text': 'b'}]), ('assistant', [])]
-    """
-    whole: list[tuple[str, list[Payload]]] = []
-    for role, blocks in turns:
-        if whole and whole[-1][0] == role:
-            whole[-1][1].extend(blocks)
-        else:
-            whole.append((role, list(blocks)))
-    return whole
-
-
-def unpacked(call: ToolCall, path: str) -> Result[Payload, LLMError]:
-    """Give a call's arguments as the object they spell; ``path`` is the call's.
-
-    Examples
-    --------
-    >>> unpacked(ToolCall("1", "f", '{"a": 1}'), "$").unwrap()
-    {'a': 1}
-    >>> unpacked(ToolCall("1", "f", "[]"), "$.messages[0].parts[1]").failure().path
-    '$.messages[0].parts[1].arguments'
-    """
-    read = parse(call.arguments.strip().encode("utf-8", "surrogatepass") or b"{}")
-    if is_successful(read):
-        return read
-    said = f"the arguments of {call.name!r} are no JSON object: {read.failure().message}"
-    return Failure(InvalidRequest(path=f"{path}.arguments", message=said))

@@ -21,7 +21,8 @@ import atheris
 with atheris.instrument_imports(include=["llmhub"]):
     from llmhub.core.errors import LLMError
     from llmhub.core.framing import FEEDS, flush
-    from llmhub.core.provider import HttpReply, Provider, interpret, interpret_stream, parse
+    from llmhub.core.payload import parse
+    from llmhub.core.provider import HttpReply, Provider, interpret, interpret_stream
     from llmhub.core.types import CompletionResponse
     from llmhub.providers.table import PROVIDERS
 

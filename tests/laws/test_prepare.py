@@ -23,8 +23,9 @@ from llmhub.core.errors import (
     Unsupported,
     to_exception,
 )
+from llmhub.core.omission import DEFAULTS
+from llmhub.core.payload import merged, parse
 from llmhub.core.provider import (
-    DEFAULTS,
     Decoder,
     Endpoint,
     HttpReply,
@@ -34,8 +35,6 @@ from llmhub.core.provider import (
     Wire,
     interpret,
     interpret_stream,
-    merged,
-    parse,
     prepare,
     validate,
 )
@@ -74,11 +73,12 @@ requests = st.builds(
     model=wild | st.sampled_from(["gpt-4o", "claude-opus-4-7", "gemini-2.5-pro", "us.amazon.nova-lite-v1:0", "o3"]),
     messages=st.lists(messages, max_size=4).map(tuple),
     **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), st.none() | st.floats()),
-    **dict.fromkeys(("top_k", "max_tokens", "seed", "reasoning_budget"), st.none() | st.integers()),
+    **dict.fromkeys(("top_k", "max_tokens", "seed", "reasoning_budget", "logprobs"), st.none() | st.integers()),
     stop=st.lists(wild, max_size=5).map(tuple),
     tools=st.lists(st.builds(Tool, wild, wild, objects), max_size=2).map(tuple),
     tool_choice=st.none() | wild | st.sampled_from(["auto", "none", "required"]),
-    response_schema=st.none() | st.builds(Schema, objects),
+    response_schema=st.none() | st.builds(Schema, objects, via=st.sampled_from(["", "native", "tool"])),
+    parallel_tool_calls=st.none() | st.booleans(),
     reasoning_effort=st.none() | wild | st.sampled_from(["none", "low", "high"]),
     n=st.integers(-1, 3),
     user=st.none() | wild,

@@ -42,7 +42,7 @@ def endpoint(name: str, **fields: Any) -> Endpoint:
 
 
 def ask(model: str = "m", **fields: Any) -> CompletionRequest:
-    return CompletionRequest(model=model, messages=(Message("user", "hi"),), **fields)
+    return CompletionRequest(**{"model": model, "messages": (Message("user", "hi"),), **fields})
 
 
 def sent(name: str, at: Endpoint | None = None, stream: bool = False, **fields: Any) -> HttpRequest:
@@ -508,10 +508,13 @@ def test_an_azure_deployments_name_says_nothing_of_its_model() -> None:
     assert refusal("azure", "o3", temperature=0) is None
 
 
-def test_deepseek_takes_no_schema() -> None:
-    error = refusal("deepseek", "deepseek-v4", response_schema=Schema({"type": "object"}))
-    assert isinstance(error, errors.Unsupported)
-    assert error.path == "$.response_schema"
+def test_deepseek_is_held_to_a_schema_by_a_tool() -> None:
+    wanted = Schema({"type": "object", "properties": {}})
+    request = ask("deepseek-v4", response_schema=wanted)
+    body = json.loads(prepare(PROVIDERS["deepseek"], endpoint("deepseek"), request, 0.0).unwrap().body)
+    assert [tool["function"]["parameters"] for tool in body["tools"]] == [wanted.schema]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "structured_answer"}}
+    assert "response_format" not in body
 
 
 SET = st.fixed_dictionaries(
@@ -569,12 +572,21 @@ def test_a_plugin_adds_a_row_without_touching_the_table() -> None:
     [
         *((name, "reasoning_content") for name in ("deepseek", "xai", "ollama", "compatible")),
         *((name, "reasoning") for name in ("openrouter", "vllm")),
-        *((name, None) for name in ("openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks")),
     ],
 )
-def test_earlier_reasoning_goes_back_where_a_server_takes_it(name: str, key: str | None) -> None:
-    turns = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
-    request = CompletionRequest(model="m", messages=turns)
-    made = prepare(PROVIDERS[name], endpoint(name), request, 0.0).unwrap()
-    earlier = json.loads(made.body)["messages"][1]
-    assert earlier == {"role": "assistant", "content": "a", **({key: "hm"} if key else {})}
+def test_earlier_reasoning_goes_back_where_a_server_takes_it(name: str, key: str) -> None:
+    made = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL), 0.0).unwrap()
+    assert json.loads(made.body)["messages"][1] == {"role": "assistant", "content": "a", key: "hm"}
+
+
+THOUGHTFUL = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
+
+
+@pytest.mark.parametrize("name", ["openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks"])
+def test_earlier_reasoning_is_refused_or_let_go_of_where_a_server_takes_none(name: str) -> None:
+    strict = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL), 0.0).failure()
+    assert isinstance(strict, errors.Unsupported)
+    assert strict.path == "$.messages[1].parts[0]"
+    loose = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL, unsupported="drop"), 0.0).unwrap()
+    assert loose.dropped == ("messages.reasoning",)
+    assert json.loads(loose.body)["messages"][1] == {"role": "assistant", "content": "a"}

@@ -336,8 +336,8 @@ def test_what_came_goes_back_as_it_came(provider: Provider, parts: list[dict[str
     assert turn == {"role": "model", "parts": parts}
 
 
-def test_a_refusal_is_said_as_text_and_foreign_reasoning_is_left_out() -> None:
-    turn = Message("assistant", (Reasoning(redacted="xyz"), Refusal("no")))
+def test_a_refusal_is_said_as_text() -> None:
+    turn = Message("assistant", Refusal("no"))
     assert written(ask(messages=(Message("user", "a"), turn)))["contents"][1]["parts"] == [{"text": "no"}]
 
 

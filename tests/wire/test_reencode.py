@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 from returns.pipeline import is_successful
 
-from llmhub.core.provider import Endpoint, merged, prepare
+from llmhub.core.payload import merged
+from llmhub.core.provider import Endpoint, prepare
 from llmhub.core.types import (
     CompletionRequest,
     Document,
