@@ -30,7 +30,8 @@ from llmhub.core.errors import (
     Malformed,
     TimedOut,
 )
-from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, RateLimitInfo, interpret, parse, prepare
+from llmhub.core.payload import parse
+from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, RateLimitInfo, interpret, prepare
 from llmhub.core.stream import Delta, chunk_of, counted
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, Call, Outcome, Spent, Target
