@@ -69,7 +69,14 @@ if TYPE_CHECKING:
     from llmhub.engine.retry import Retry
     from llmhub.engine.transport import Timeout
     from llmhub.evals import scorers
+    from llmhub.evals.croissant import About
+    from llmhub.evals.difference import Difference, diff
+    from llmhub.evals.freeze import freeze
+    from llmhub.evals.frozen import Frozen
+    from llmhub.evals.recipe import Recipe
     from llmhub.evals.score import Scorer, scorer
+    from llmhub.evals.splits import sample_by_hash, split_by_hash
+    from llmhub.evals.verify import Verification, verify
     from llmhub.hub import Hub
     from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
@@ -125,7 +132,14 @@ _HOMES: Final = {
     "engine.limit": ("Limit",),
     "engine.retry": ("Retry",),
     "engine.transport": ("Timeout",),
+    "evals.croissant": ("About",),
+    "evals.difference": ("Difference", "diff"),
+    "evals.freeze": ("freeze",),
+    "evals.frozen": ("Frozen",),
+    "evals.recipe": ("Recipe",),
     "evals.score": ("Scorer", "scorer"),
+    "evals.splits": ("sample_by_hash", "split_by_hash"),
+    "evals.verify": ("Verification", "verify"),
     "hub": ("Hub",),
     "notebook.accessor": ("llm",),
     "notebook.magic": ("load_ipython_extension",),
@@ -136,15 +150,18 @@ _MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers"}
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "About",
     "CacheFailedError",
     "CacheMark",
     "CacheMode",
     "CompletionRequest",
     "CompletionResponse",
     "ConnectorError",
+    "Difference",
     "DiskCache",
     "Endpoint",
     "ErrorAction",
+    "Frozen",
     "Health",
     "Hub",
     "LLMError",
@@ -153,6 +170,7 @@ __all__ = [
     "Message",
     "Provider",
     "ProviderMetadata",
+    "Recipe",
     "RedisCache",
     "RequestBuilder",
     "Retry",
@@ -165,6 +183,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Usage",
+    "Verification",
     "Wire",
     "acomplete",
     "acomplete_table",
@@ -177,6 +196,8 @@ __all__ = [
     "complete_table",
     "configure",
     "current_hub",
+    "diff",
+    "freeze",
     "health_check",
     "llm",
     "load_ipython_extension",
@@ -184,13 +205,16 @@ __all__ = [
     "parse",
     "plan",
     "plots",
+    "sample_by_hash",
     "schema_of",
     "scorer",
     "scorers",
+    "split_by_hash",
     "stream",
     "stream_table",
     "try_complete",
     "using",
+    "verify",
 ]
 
 

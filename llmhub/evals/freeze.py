@@ -1,0 +1,186 @@
+"""Freezing: results become a folder that a colleague can check, read with other tools, and run again."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol, get_args, runtime_checkable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmhub.api.hubs import current_hub
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.types import JSON
+from llmhub.evals import croissant, frozen
+from llmhub.evals.croissant import About
+from llmhub.evals.frozen import DATA, LOCK, ROWS, VERSION, Frozen, Layout
+from llmhub.evals.recipe import Recipe, addresses, asked_between, described, served, versions
+from llmhub.evals.splits import table_of
+from llmhub.hub import Hub
+from llmhub.tables.schema import RESULTS
+
+CARD: Final = "README.md"
+CROISSANT: Final = "croissant.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What is frozen: input rows, results over them, scores of each result, and how it was asked.
+
+    Parameters
+    ----------
+    inputs
+        One row for each question.
+    results
+        With the result schema; ``row`` is the position in ``inputs``.
+    scores
+        By scorer's name, a value for each row of ``results``.
+    recipe
+        How it was asked.
+    """
+
+    inputs: pa.Table
+    results: pa.Table
+    scores: Mapping[str, pa.Array] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@runtime_checkable
+class Freezable(Protocol):
+    """A result that knows its parts: evaluations and comparisons do."""
+
+    def parts(self) -> Parts:
+        """Give the parts."""
+        ...
+
+
+def freeze(
+    result: Any,
+    path: str | Path,
+    *,
+    data: Any = None,
+    recipe: Recipe | None = None,
+    about: About | None = None,
+    layout: Layout = "parquet",
+    hub: Hub | None = None,
+) -> Frozen:
+    """Write results as a dataset that can be checked, read by other tools, and run again.
+
+    Parameters
+    ----------
+    result
+        An evaluation, a comparison, or a frame of results: what ``df.llm.complete`` gave, whose other columns are the
+        inputs, or a results table with ``data``.
+    path
+        The folder to write; made, or replaced where it holds a frozen dataset already.
+    data
+        The frame that was asked, for a results table without its inputs.
+    recipe
+        How a frame of results was asked, so that it can be run again; evaluations know it.
+    about
+        What it says of itself to others.
+    layout
+        ``"parquet"`` or ``"jsonl"``: how the rows are kept.
+    hub
+        The hub that was asked: its addresses count in the keys of requests. The default hub unless given.
+
+    Returns
+    -------
+    Frozen
+        What was written: ``data.parquet``, ``rows.lock`` (64 bytes a row), ``lock.json``, ``croissant.json`` and a card
+        that ``datasets.load_dataset`` reads.
+
+    Raises
+    ------
+    InvalidRequestError
+        No results, columns that clash, or a folder that holds something else.
+
+    Notes
+    -----
+    Laws: the hash of the content depends on what the rows say alone, not on their order, on when they were frozen, or
+    on whether answers came from a cache; with the same versions of packages the files are the same to the byte.
+    """
+    if layout not in get_args(Layout):
+        raise InvalidRequestError(InvalidRequest(path="layout", message=f"{layout!r} is not 'parquet' or 'jsonl'"))
+    parts = parts_of(result, data)
+    parts = replace(parts, recipe=recipe) if recipe is not None else parts
+    folder = Path(path)
+    canon = frozen.canonical(parts.inputs, parts.results, parts.scores)
+    with _replaced(folder) as made:
+        frozen.write(made, canon.table, layout)
+        (made / ROWS).write_bytes(canon.seal)
+        lock: dict[str, JSON] = {
+            "format": "llmhub frozen dataset",
+            "version": VERSION,
+            "content_sha256": canon.content_sha256,
+            "rows": canon.table.num_rows,
+            "inputs": pc.count_distinct(canon.table.column(frozen.ROW_ID)).as_py(),
+            "data": DATA[layout],
+            "files": {name: frozen.sha256_of(made / name) for name in (DATA[layout], ROWS)},
+            "columns": [{"name": one.name, "role": one.role, "type": one.type} for one in canon.columns],
+            **_told(parts, hub),
+        }
+        (made / LOCK).write_bytes(frozen.to_json(lock))
+        about = about or About()
+        about = about if about.name else replace(about, name=folder.resolve().name)
+        (made / CROISSANT).write_bytes(frozen.to_json(croissant.metadata(about, lock)))
+        (made / CARD).write_text(croissant.card(about, lock), encoding="utf-8")
+    return Frozen(canon.table, lock, canon.columns)
+
+
+def _told(parts: Parts, hub: Hub | None) -> dict[str, JSON]:
+    """Say how it was made."""
+    recipe = parts.recipe
+    return {
+        "recipe": described(recipe),
+        "models": served(parts.results),
+        "asked_between": [*asked_between(parts.results)],
+        "endpoints": addresses(hub or current_hub(), recipe.models) if recipe.known else {},
+        "packages": versions(),
+    }
+
+
+def parts_of(result: Any, data: Any) -> Parts:
+    """Take a result apart."""
+    if isinstance(result, Freezable):
+        return result.parts()
+    table = table_of(result)
+    missing = next((name for name in RESULTS.names if name not in table.column_names), None)
+    if missing is not None:
+        said = f"it has no column {missing!r}; give what df.llm.complete, complete_table or evaluate gave"
+        raise InvalidRequestError(InvalidRequest(path="result", message=said))
+    results = table.select(RESULTS.names)
+    own = [name for name in table.column_names if name not in RESULTS.names]
+    if data is not None:
+        return Parts(inputs=table_of(data), results=results)
+    if not own:
+        said = "a table of results does not hold the rows that were asked; give them as data="
+        raise InvalidRequestError(InvalidRequest(path="data", message=said))
+    at = pa.array(range(table.num_rows), pa.int64())
+    return Parts(inputs=table.select(own), results=results.set_column(0, RESULTS.field("row"), at))
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """Write a folder beside its place and put it there once it is whole."""
+    if folder.exists() and not (folder.is_dir() and ((folder / LOCK).exists() or not any(folder.iterdir()))):
+        said = f"{str(folder)!r} is there and no frozen dataset; give another folder, or take it away"
+        raise InvalidRequestError(InvalidRequest(path="path", message=said))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    made.mkdir()
+    try:
+        yield made
+        old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        if folder.exists():
+            folder.replace(old)
+        made.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(made)

@@ -1,0 +1,296 @@
+"""A frozen dataset: rows in one order that only what they say decides, a lock that knows each of them, on disk.
+
+``data.parquet`` (or ``data.jsonl``) holds the rows, ``rows.lock`` 64 bytes for each: what was asked and what it came
+to, as fingerprints; ``lock.json`` how all of it was made. Which columns say what is content, and what a run measured,
+is a table here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.types import JSON
+from llmhub.evals.fingerprint import SIZE, Prints, content_hash, fingerprints, order_of, ranks_of
+from llmhub.tables import files
+from llmhub.tables.schema import RESULTS
+
+Role: TypeAlias = Literal["input", "asked", "answer", "score", "measure"]
+Layout: TypeAlias = Literal["parquet", "jsonl"]
+
+VERSION: Final = 1
+"""Version of the layout; a later one is refused."""
+LOCK: Final = "lock.json"
+ROWS: Final = "rows.lock"
+DATA: Final[Mapping[Layout, str]] = {"parquet": "data.parquet", "jsonl": "data.jsonl"}
+RECORD: Final = 2 * SIZE
+"""Bytes a row in ``rows.lock``: the fingerprint of its input, and that of its content."""
+ROW_ID: Final = "row_id"
+"""The column that names an input row by what it says: 32 hexadecimal digits."""
+SCORE: Final = "score_"
+"""What stands before a scorer's name in the name of its column."""
+ROW_GROUP: Final = 131_072
+
+ASKED: Final = ("provider", "model", "sample")
+ANSWERED: Final = (
+    "served_model", "status", "response", "parsed", "tool_calls", "finish_reason", "error_type", "input_tokens",
+    "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens", "dropped_params",
+)  # fmt: skip
+"""What an answer says: content, by which two runs are compared."""
+MEASURED: Final = (
+    "error", "list_cost_usd", "price_id", "latency_s", "ttft_s", "request_id", "started_at", "request_key",
+)  # fmt: skip
+"""What a run found besides: kept, and no content, since another run of the same answers finds other values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a frozen dataset and what it is there for."""
+
+    name: str
+    role: Role
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A frozen dataset: its rows in their canonical order, and its lock.
+
+    Parameters
+    ----------
+    table
+        Inputs, answers, scores and measurements; one row for each input row, model and sample.
+    lock
+        How it was made: see `llmhub.freeze`.
+    columns
+        What each column is there for.
+    """
+
+    table: pa.Table
+    lock: Mapping[str, Any]
+    columns: tuple[Column, ...]
+
+    def names(self, *roles: Role) -> list[str]:
+        """Name the columns that have one of these roles."""
+        return [column.name for column in self.columns if column.role in roles]
+
+    def inputs(self) -> pa.Table:
+        """Give the input rows, each once, in the order of their ids."""
+        ids = self.table.column(ROW_ID).combine_chunks()
+        encoded = ids.dictionary_encode()
+        first = np.unique(encoded.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
+        return self.table.select(self.names("input")).take(pa.array(np.sort(first)))
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of what all rows say, whatever their order."""
+        return str(self.lock["content_sha256"])
+
+
+@dataclass(frozen=True, slots=True)
+class Canon:
+    """Rows in canonical order, and what ``rows.lock`` says of them.
+
+    Parameters
+    ----------
+    table, columns
+        The rows, and what each column is there for.
+    inputs, contents
+        Fingerprints of what was asked, and of that and what it came to.
+    """
+
+    table: pa.Table
+    columns: tuple[Column, ...]
+    inputs: Prints
+    contents: Prints
+
+    @property
+    def seal(self) -> bytes:
+        """What ``rows.lock`` holds."""
+        return np.concatenate([self.inputs, self.contents], axis=1).tobytes()
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of all that the rows say, whatever their order."""
+        return content_hash(self.contents)
+
+
+def canonical(inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Array]) -> Canon:
+    """Bring inputs, results and scores to one table in canonical order.
+
+    Parameters
+    ----------
+    inputs
+        The input rows.
+    results
+        Results with ``row`` as position in ``inputs``.
+    scores
+        By scorer's name, a value for each result.
+
+    Notes
+    -----
+    Law: the rows and their order depend on what they say alone, not on the order of the inputs.
+    """
+    _expect_free(inputs.column_names, scores)
+    rows = pa.table({name: _plain(inputs.column(name)) for name in inputs.column_names})
+    ids, at = fingerprints(rows), results.column("row").to_numpy()
+    said = {name: _plain(results.column(name)) for name in (*ASKED, *ANSWERED)}
+    said |= {SCORE + name: _plain(pa.chunked_array([values])) for name, values in scores.items()}
+    answers = pa.table(said)
+    contents = fingerprints(answers, after=ids[at])
+    order = _order(ranks_of(ids)[at], answers, contents)
+    digits = ids.tobytes().hex()
+    hexes = pa.array([digits[at : at + SIZE] for at in range(0, len(digits), 2 * SIZE)], pa.string())
+    asked, place = pa.array(at[order]), pa.array(order)
+    measured = pa.table({name: _plain(results.column(name)) for name in MEASURED})
+    parts: list[tuple[Role, pa.Table]] = [
+        ("asked", pa.table({ROW_ID: hexes}).take(asked)),
+        ("input", rows.take(asked)),
+        ("asked", answers.select(list(ASKED)).take(place)),
+        ("answer", answers.select(list(ANSWERED)).take(place)),
+        ("score", answers.select([SCORE + name for name in scores]).take(place)),
+        ("measure", measured.take(place)),
+    ]
+    columns = tuple(Column(field.name, role, str(field.type)) for role, part in parts for field in part.schema)
+    whole = {name: part.column(name) for _, part in parts for name in part.column_names}
+    return Canon(pa.table(whole), columns, ids[at[order]], contents[order])
+
+
+def recount(data: Frozen) -> Canon:
+    """Work out anew what ``rows.lock`` has to say of the rows as they are."""
+    inputs = fingerprints(data.table, data.names("input"))
+    said = [name for name in data.names("asked", "answer", "score") if name != ROW_ID]
+    return Canon(data.table, data.columns, inputs, fingerprints(data.table, said, after=inputs))
+
+
+def write(folder: Path, table: pa.Table, layout: Layout) -> None:
+    """Write the rows as a file whose bytes depend on the rows alone."""
+    if layout == "jsonl":
+        files.write(table, folder / DATA["jsonl"], "path")
+        return
+    parquet.write_table(
+        table, folder / DATA["parquet"], compression="zstd", row_group_size=ROW_GROUP, write_statistics=True
+    )
+
+
+def layout_of(lock: Mapping[str, Any]) -> Layout:
+    """Say how a dataset keeps its rows."""
+    return next(layout for layout, name in DATA.items() if name == lock["data"])
+
+
+def read(path: str | Path) -> Frozen:
+    """Read a frozen dataset; `llmhub.verify` says whether it is as it was frozen.
+
+    Raises
+    ------
+    InvalidRequestError
+        The folder is none, or of a later version.
+    """
+    folder = Path(path)
+    lock = read_lock(folder)
+    columns = tuple(Column(**column) for column in lock["columns"])
+    file = folder / lock["data"]
+    table = files.read(file, "path")
+    missing = next((column.name for column in columns if column.name not in table.column_names), None)
+    if missing is not None:
+        raise _no_set(folder, f"{file.name} has no column {missing!r}")
+    try:
+        restored = {column.name: _restored(table.column(column.name), column.type) for column in columns}
+    except (pa.ArrowException, ValueError) as error:
+        raise _no_set(folder, f"{file.name} holds other kinds of values than {LOCK} says: {error}") from error
+    return Frozen(pa.table(restored), lock, columns)
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """Read the lock of a frozen dataset."""
+    try:
+        lock = msgspec.json.decode((folder / LOCK).read_bytes())
+    except OSError as error:
+        raise _no_set(folder, f"it has no {LOCK} ({error.strerror or error})") from error
+    except msgspec.DecodeError as error:
+        raise _no_set(folder, f"{LOCK} is no JSON: {error}") from error
+    if not isinstance(lock, dict) or not isinstance(lock.get("version"), int) or "columns" not in lock:
+        raise _no_set(folder, f"{LOCK} is not one of llmhub's")
+    if lock["version"] > VERSION:
+        raise _no_set(folder, f"it is of layout {lock['version']}, later than this version's {VERSION}")
+    return lock
+
+
+def _restored(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Give a column its type again, where the file could not hold it: text lines know no bytes, decimals or times."""
+    kind = TYPES.get(name)
+    if kind is None or kind == column.type:
+        return column
+    if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
+        return pa.chunked_array([[None if text is None else bytes.fromhex(text) for text in column.to_pylist()]], kind)
+    return column.cast(kind)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: JSON | Mapping[str, Any]) -> bytes:
+    """Write JSON for people and for hashing: keys in order, indented."""
+    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+
+
+def _order(inputs: Any, answers: pa.Table, contents: Prints) -> Any:
+    """Order rows by input, then provider, model and sample, then by what they say."""
+    ranks = np.asarray(inputs, np.int64)
+    for name in ASKED:
+        dense = pc.rank(answers.column(name), tiebreaker="dense").to_numpy().astype(np.int64)
+        ranks = ranks * (dense.max(initial=0) + 1) + dense
+    return order_of(contents, ranks)
+
+
+def _plain(column: pa.ChunkedArray) -> Any:
+    """Give a column in the one type that its kind of values is kept in."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    wanted = next((wide for holds, wide in WIDEST if holds(kind)), kind)
+    return column.cast(wanted).combine_chunks()
+
+
+WIDEST: Final = (
+    (lambda kind: str(kind) in {"large_string", "string_view"}, pa.string()),
+    (lambda kind: str(kind) in {"large_binary", "binary_view"}, pa.binary()),
+    (pa.types.is_signed_integer, pa.int64()),
+    (pa.types.is_unsigned_integer, pa.uint64()),
+    (pa.types.is_floating, pa.float64()),
+)
+"""Kinds of types, and the one that stands for all of a kind."""
+TYPES: Final[Mapping[str, pa.DataType]] = {str(field.type): field.type for field in RESULTS} | {
+    str(kind): kind
+    for kind in (
+        pa.string(), pa.binary(), pa.int64(), pa.uint64(), pa.float64(), pa.bool_(), pa.null(), pa.date32(),
+        pa.list_(pa.string()), pa.list_(pa.int64()), pa.list_(pa.float64()),
+    )
+}  # fmt: skip
+
+
+def _expect_free(names: Sequence[str], scores: Mapping[str, pa.Array]) -> None:
+    taken = {ROW_ID, *ASKED, *ANSWERED, *MEASURED, *(SCORE + name for name in scores)}
+    clash = next((name for name in names if name in taken), None)
+    if clash is not None:
+        said = f"a column of the rows is named {clash!r}, as one of the results is; rename it"
+        raise InvalidRequestError(InvalidRequest(path="result", message=said))
+
+
+def _no_set(folder: Path, why: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        InvalidRequest(path="path", message=f"{str(folder)!r} is no frozen dataset: {why}; llmhub.freeze writes one")
+    )
