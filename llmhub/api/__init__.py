@@ -13,12 +13,15 @@ from llmhub.api.frames import (
 )
 from llmhub.api.hubs import configure, current_hub, using
 from llmhub.api.landing import stream_table
+from llmhub.api.mapping import map_rows
 from llmhub.api.models import ahealth_check, health_check, metadata
-from llmhub.api.options import Asking, Models, Options, Prompt, RowOptions, TableOptions
+from llmhub.api.options import Asking, FormOptions, MapOptions, Models, Options, Prompt, RowOptions, TableOptions, found
 from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
 
 __all__ = [
     "Asking",
+    "FormOptions",
+    "MapOptions",
     "Models",
     "Options",
     "Prompt",
@@ -35,7 +38,9 @@ __all__ = [
     "complete_table",
     "configure",
     "current_hub",
+    "found",
     "health_check",
+    "map_rows",
     "metadata",
     "parse",
     "plan",

@@ -19,15 +19,17 @@ from llmhub.api.options import (
     RowOptions,
     RunOptions,
     TableOptions,
+    concurrency_of,
     expect,
     expect_rows,
     expect_store,
+    found,
     parted,
     warn_of,
     warn_of_store,
 )
 from llmhub.cache.store import StoreError
-from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError
+from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError, LLMError, Malformed
 from llmhub.core.provider import prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from llmhub.tables.plan import Plan
     from llmhub.tables.prompts import Questions
+    from llmhub.tables.typed import Typing
 
 
 def complete_table(
@@ -65,7 +68,9 @@ def complete_table(
     **options
         Parameters of the answer as in `complete`, and: ``system``, a template or function for the system turn;
         ``messages``, a column of ready conversations, before the prompt if there is one; ``images``, a column of
-        pictures (URL, path, bytes, PIL image, or a list of them) that the prompt is about; ``n``, answers a row;
+        pictures (URL, path, bytes, PIL image, or a list of them) that the prompt is about; ``schema``, a pydantic
+        model, a dataclass or a JSON schema that answers must fit, so that ``parsed`` is a struct of typed fields and an
+        answer that does not fit is an error of its row; ``n``, answers a row;
         ``concurrency``, calls under way at once; ``progress``, whether to show it, or a function that is told;
         ``on_error``, ``"row"`` to say so in the row or ``"raise"`` to raise when all is done; ``stream``, to measure
         the time to the first token; ``n_jobs``, processes to spread the work over (see `complete_parallel`);
@@ -87,8 +92,7 @@ def complete_table(
     if options.get("n_jobs", 1) != 1:
         return complete_parallel(frame, prompt, model=model, hub=hub, **options)
     options.pop("n_jobs", None)
-    asked = asked_of(frame, prompt, model, hub, dict(options))
-    return run_sync(partial(_table, asked, asked.shown()))
+    return table_of(asked_of(frame, prompt, model, hub, dict(options)))
 
 
 async def acomplete_table(
@@ -106,7 +110,9 @@ def complete_series(
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
-    request, run_options = parted(dict(options))
+    given: dict[str, Any] = dict(options)
+    typing = _typing(given)
+    request, run_options = parted(given)
     if run_options.n != 1 or not isinstance(model, str):
         raise InvalidRequestError(
             InvalidRequest(
@@ -115,8 +121,7 @@ def complete_series(
             )
         )
     questions = prompts.of_series(values, prompt, asks_of(hub, model, request, run_options))
-    asked = Asked(hub, questions, run_options)
-    return run_sync(partial(_table, asked, asked.shown()))
+    return table_of(Asked(hub, questions, run_options, typing))
 
 
 def complete_batches(
@@ -201,6 +206,7 @@ class Asked:
     hub: Hub
     questions: Questions
     options: RunOptions
+    typing: Typing | None = None
 
     def shown(self, stop: Stop | None = None) -> Shown | None:
         """Begin to show progress, in the thread that runs the cell."""
@@ -210,7 +216,11 @@ class Asked:
     @property
     def targets(self) -> list[Target]:
         """Who is asked."""
-        return [ask.target for ask in self.questions.asks]
+        all_of_them = [ask.target for ask in self.questions.asks]
+        if self.questions.own is None or len(all_of_them) <= 1:
+            return all_of_them
+        # Each row asks one of them, so they are shown as one.
+        return [replace(all_of_them[0], name=f"{len(all_of_them)} models", model="")]
 
 
 def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, options: dict[str, Any]) -> Asked:
@@ -222,14 +232,27 @@ def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, 
     same = saying.constant(aside.system)
     if same is not None:
         options["system"], aside = same, replace(aside, system=None)
+    typing = _typing(options)
     request, run_options = parted(options)
-    concurrency = run_options.concurrency
-    if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
-        said = f"{concurrency} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
-        raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
+    concurrency_of(hub, run_options)
     asks = asks_of(hub, model, request, run_options)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n, aside)
-    return Asked(hub, questions, run_options)
+    return Asked(hub, questions, run_options, typing)
+
+
+def _typing(options: dict[str, Any]) -> Typing | None:
+    """Read what answers must be, and have the provider told."""
+    wanted = options.get("schema")
+    if wanted is None:
+        return None
+    from llmhub.tables.typed import typing_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    if options.get("response_schema") is not None:
+        said = "schema= and response_schema= say the same thing; give one"
+        raise InvalidRequestError(InvalidRequest(path="schema", message=said))
+    typing = found(typing_of(wanted))
+    options["response_schema"] = typing.schema
+    return typing
 
 
 def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
@@ -248,17 +271,34 @@ def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOpt
         )
     targets = [hub.target(name) for name in names]
     purse = purse_of(hub, targets, options.budget_usd, allow_unpriced=options.allow_unpriced)
+    asks = []
     for target in targets:
-        probe = asking(replace(request, model=target.model))("?")
-        tried = prepare(target.provider, target.endpoint, probe, time.time(), stream=options.stream)
-        expect(None if is_successful(tried) else tried.failure())
-    return [prompts.ask(target, request, stream=options.stream, purse=purse) for target in targets]
+        tried = _tried(target, request, stream=options.stream)
+        own = request
+        if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
+            own = replace(request, response_schema=None)
+            tried = _tried(target, own, stream=options.stream)
+        expect(tried)
+        asks.append(prompts.ask(target, own, stream=options.stream, purse=purse))
+    return asks
+
+
+def _tried(target: Target, request: CompletionRequest, *, stream: bool) -> LLMError | None:
+    """Try a request without sending it; say what is wrong with it."""
+    probe = asking(replace(request, model=target.model))("?")
+    made = prepare(target.provider, target.endpoint, probe, time.time(), stream=stream)
+    return None if is_successful(made) else made.failure()
+
+
+def table_of(asked: Asked) -> pa.Table:
+    """Run the questions, wait, and give the table."""
+    return run_sync(partial(_table, asked, asked.shown()))
 
 
 async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None) -> Ran:
     """Run the questions, and show how far it is."""
     questions = asked.questions
-    concurrency = asked.options.concurrency or asked.hub.concurrency
+    concurrency = concurrency_of(asked.hub, asked.options)
     watch = Watch(show.report, asked.targets, questions.samples) if show else None
     try:
         done = await asked.hub.runtime.run(
@@ -271,6 +311,25 @@ async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = 
     return done
 
 
+def fitted(asked: Asked, table: pa.Table) -> pa.Table:
+    """Read answers that were asked to fit a schema, and raise for one that does not, if that is wanted."""
+    if asked.typing is None:
+        return table
+    from llmhub.tables.typed import typed  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    whole = typed(table, asked.typing)
+    _expect_fit(asked.options, whole)
+    return whole
+
+
+def _expect_fit(options: RunOptions, table: pa.Table) -> None:
+    """Raise for the first answer that does not fit its schema, where the caller wants that."""
+    if options.on_error == "raise" and options.schema is not None:
+        kinds = table.column("error_type").to_pylist()
+        if "Malformed" in kinds:
+            expect(Malformed(message=table.column("error")[kinds.index("Malformed")].as_py()))
+
+
 async def _table(asked: Asked, show: Shown | None, stop: Stop) -> pa.Table:
     """Run the questions and make the table."""
     from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
@@ -279,10 +338,12 @@ async def _table(asked: Asked, show: Shown | None, stop: Stop) -> pa.Table:
     questions, options = asked.questions, asked.options
     done = await ran(asked, show, stop)
     table = results.table(questions, done, uuid.uuid4().hex, at)
+    whole = fitted(replace(asked, options=replace(options, on_error="row")), table)
     try:
         expect_store(done)
         expect_rows(options, results.settled(questions, done))
+        _expect_fit(options, whole)
     except ConnectorError as error:
-        error.table = table
+        error.table = whole
         raise
-    return table
+    return whole

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
-from llmhub.api.frames import Asked, asked_of, ran
+from llmhub.api.frames import Asked, asked_of, fitted, ran
 from llmhub.api.options import Asking, Models, RowOptions, expect_rows
 from llmhub.engine.loop import Stop, submit
 from llmhub.hub import Hub
@@ -50,9 +50,9 @@ def _landing(asked: Asked) -> Iterator[pa.Table]:
     future.add_done_callback(lambda _: box.put(None))
     try:
         for some in _drawn(box):
-            yield results.part(asked.questions, _landed(asked, some), whole, at)
+            yield fitted(asked, results.part(asked.questions, _landed(asked, some), whole, at))
         if rest := _never(asked, future.result()):
-            yield results.part(asked.questions, _landed(asked, rest), whole, at)
+            yield fitted(asked, results.part(asked.questions, _landed(asked, rest), whole, at))
     finally:
         future.cancel()
 

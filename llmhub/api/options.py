@@ -19,6 +19,7 @@ from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
 from llmhub.engine.call import Answer
 from llmhub.engine.run import Ran, Settled
 from llmhub.engine.tally import Progress
+from llmhub.hub import Hub
 
 if TYPE_CHECKING:
     from llmhub.tables.rows import Row
@@ -73,17 +74,38 @@ class Options(Parameters, total=False):
     system: str
 
 
-class RowOptions(Parameters, total=False):
-    """What a call over a frame takes besides: see `complete_table`."""
+class RunningOptions(TypedDict, total=False):
+    """How a call over a frame goes."""
+
+    concurrency: int
+    progress: bool | Report
+    on_error: Literal["row", "raise"]
+    stream: bool
+
+
+class MapOptions(RunningOptions, Spending, total=False):
+    """What `map_rows` takes besides."""
+
+
+class SayingOptions(Parameters, RunningOptions, total=False):
+    """What is said beside the prompt of a row, and how often it is asked."""
 
     system: str | Callable[[Row], str | None]
     messages: str
     images: str
     n: int
-    concurrency: int
-    progress: bool | Report
-    on_error: Literal["row", "raise"]
-    stream: bool
+
+
+class RowOptions(SayingOptions, total=False):
+    """What a call over a frame takes besides: see `complete_table`."""
+
+    schema: Schema | Mapping[str, JSON] | type[Any]
+
+
+class FormOptions(SayingOptions, total=False):
+    """What a call takes besides that says itself what answers must be."""
+
+    n_jobs: int
 
 
 class TableOptions(RowOptions, total=False):
@@ -104,6 +126,8 @@ class RunOptions:
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
     cache: CacheMode | str | None = None
+    schema: Any = None
+    schema_or_words: bool = False
 
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
@@ -140,6 +164,21 @@ def request_of(options: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("response_schema") is not None:
         given["response_schema"] = found(schema_of(given["response_schema"]))
     return given
+
+
+def concurrency_of(hub: Hub, options: RunOptions) -> int:
+    """Say how many calls may be under way at once.
+
+    Raises
+    ------
+    InvalidRequestError
+        More than the hub has connections for.
+    """
+    asked = options.concurrency
+    if asked is not None and not 1 <= asked <= hub.pool_size:
+        said = f"{asked} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
+        raise InvalidRequestError(InvalidRequest(path="concurrency", message=said))
+    return asked or hub.concurrency
 
 
 def _counted(name: str, value: Any) -> int:

@@ -5,27 +5,45 @@ The accessors hold nothing but the frame: pandas makes them anew at each access.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Asking, Models, RowOptions, TableOptions
+from llmhub.api import Asking, FormOptions, MapOptions, Models, RowOptions, TableOptions
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
 from llmhub.notebook import counting
 from llmhub.notebook.counting import CountOptions
 from llmhub.notebook.drawing import FramePlots
 from llmhub.tables import frames, kinds
+from llmhub.tables.labels import FIELD, labelled, labelling, labels_of
 from llmhub.tables.plan import Plan
+from llmhub.tables.rows import Row
 from llmhub.tables.schema import RESULTS
+from llmhub.tables.typed import fields_of, typing_of
 from llmhub.tables.wide import wide
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+OUTCOME: Final = (
+    "row",
+    "sample",
+    "provider",
+    "model",
+    "status",
+    "error_type",
+    "error",
+    "response",
+    "cost_usd",
+    "latency_s",
+    "cache_hit",
+)
+"""Result columns that say how it went, where the answer itself has columns of its own."""
 F = TypeVar("F")
 S = TypeVar("S")
 
@@ -113,6 +131,144 @@ class FrameAccessor(Generic[F]):
         tables = api.stream_table(self._frame, prompt, model=model, hub=hub, **options)
         return self._rows(tables, prefix)
 
+    @overload
+    def map(
+        self,
+        function: Callable[[Row], CompletionRequest | None],
+        *,
+        model: str | None = None,
+        hub: Hub | None = None,
+        prefix: str = "",
+        **options: Unpack[MapOptions],
+    ) -> F: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Row], Any],
+        *,
+        model: str | None = None,
+        hub: Hub | None = None,
+        prefix: str = "",
+        **options: Unpack[MapOptions],
+    ) -> Any: ...
+    def map(
+        self,
+        function: Callable[[Row], Any],
+        *,
+        model: str | None = None,
+        hub: Hub | None = None,
+        prefix: str = "",
+        **options: Unpack[MapOptions],
+    ) -> Any:
+        """Call a function of every row; what it gives is asked if that are requests, and else put into a series.
+
+        Parameters
+        ----------
+        function
+            Of a row: ``row["text"]`` or ``row.text``, which skips the row where the value is missing, as
+            ``row.get("text")`` does not. It may be a coroutine function, or block, in `llmhub.complete` say.
+        model
+            ``provider/model`` for requests that name none.
+        **options
+            See `llmhub.api.map_rows`: ``concurrency``, ``on_error``, ...
+
+        Returns
+        -------
+        frame or series of the same kind
+            Of a function that gives a `CompletionRequest`: the results beside the rows, as from `complete`. Of any
+            other: the values, under the same index.
+        """
+        found = api.map_rows(self._frame, function, model=model, hub=hub, **options)
+        if isinstance(found, list):
+            return kinds.series_like(self._frame, found, prefix + "map")
+        self._expect_room(prefix)
+        return self._joined(found, prefix)
+
+    def extract(
+        self,
+        prompt: Asking | None = None,
+        *,
+        schema: Any,
+        model: Models,
+        hub: Hub | None = None,
+        prefix: str = "",
+        field_prefix: str = "",
+        **options: Unpack[FormOptions],
+    ) -> F:
+        """Ask every row for an answer of a certain form, and put its fields beside the rows as typed columns.
+
+        Parameters
+        ----------
+        prompt, model, hub, **options
+            As in `complete`.
+        schema
+            A pydantic model, a dataclass, or a JSON schema.
+        prefix
+            Put before the names of ``status``, ``error`` and the others that say how it went.
+        field_prefix
+            Put before the names of the fields.
+
+        Returns
+        -------
+        frame of the same kind
+            The frame's columns and index, a column for each field (null where there is no answer), and how it went. An
+            answer that does not fit says so: its ``status`` is ``error``, its ``error_type`` ``Malformed``, its
+            ``response`` what the model wrote.
+
+        Raises
+        ------
+        InvalidRequestError
+            Before anything is sent: a field has the name of a column; or it is no schema.
+        """
+        typing = api.found(typing_of(schema))
+        names = [field_prefix + one.name for one in typing.arrow]
+        self._expect_fields(names, prefix, "field_prefix")
+        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **{**options, "schema": schema})
+        return self._beside(table, kinds.prefixed(fields_of(table.column("parsed")), field_prefix), prefix)
+
+    def classify(
+        self,
+        prompt: Asking | None = None,
+        *,
+        labels: Any,
+        model: Models,
+        hub: Hub | None = None,
+        prefix: str = "",
+        column: str = FIELD,
+        **options: Unpack[FormOptions],
+    ) -> F:
+        """Ask every row for one of several labels.
+
+        Where a provider can be held to a schema, it can say nothing but a label; any other is told in words.
+
+        Parameters
+        ----------
+        prompt, model, hub, **options
+            As in `complete`.
+        labels
+            Texts or numbers, an enum, or a mapping of labels to what each means.
+        prefix
+            Put before the names of ``status``, ``error`` and the others that say how it went.
+        column
+            Name of the column of labels.
+
+        Returns
+        -------
+        frame of the same kind
+            The frame's columns and index, the label (as it was given, however the model wrote it; null where there is
+            none), and how it went. An answer that is no label is an error of its row, which says what it was.
+
+        Raises
+        ------
+        InvalidRequestError
+            Before anything is sent: what is given are no labels, or the column's name is taken.
+        """
+        known = labels_of(labels)
+        self._expect_fields([column], prefix, "column")
+        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **labelling(known, labels, dict(options)))
+        results, values = labelled(table, known)
+        return self._beside(results, pa.table({column: values}), prefix)
+
     def plan(
         self, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
     ) -> Plan:
@@ -169,6 +325,22 @@ class FrameAccessor(Generic[F]):
     def _expect_room(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
         kinds.clash_free(kinds.names_of(self._frame), new, prefix)
 
+    def _expect_fields(self, names: Sequence[str], prefix: str, argument: str) -> None:
+        """Refuse names that are taken: by a column of the frame, or by what says how it went."""
+        self._expect_room(prefix, OUTCOME)
+        taken = {*kinds.names_of(self._frame), *(prefix + name for name in OUTCOME)}
+        clash = next((name for name in names if name in taken), None)
+        if clash is not None:
+            said = f"{clash!r} is the name of another column of what comes back; give another {argument}= or prefix="
+            raise InvalidRequestError(InvalidRequest(path=argument, message=said))
+
+    def _beside(self, results: pa.Table, fields: pa.Table, prefix: str) -> F:
+        """Put fields, and how it went, beside the rows they are of."""
+        kind = kinds.kind_of(self._frame)
+        rows: F = kind.take(self._frame, results.column("row").to_numpy())
+        whole: F = kind.append(kind.append(rows, fields), kinds.prefixed(results.select(OUTCOME), prefix))
+        return whole
+
     def _joined(self, table: pa.Table, prefix: str) -> F:
         whole: F = kinds.joined(self._frame, table, prefix)
         return whole
@@ -200,10 +372,10 @@ class SeriesAccessor(Generic[S]):
         Returns
         -------
         series of the same kind
-            Texts, under the same index and name.
+            Texts, under the same index and name; with ``schema=``, structs of what the answers say.
         """
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts: S = kinds.like(self._values, table.column("response"))
+        texts: S = kinds.like(self._values, table.column("parsed" if options.get("schema") else "response"))
         return texts
 
     def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:

@@ -128,6 +128,23 @@ def like(values: Any, column: pa.ChunkedArray) -> Any:
     return column
 
 
+def series_like(frame: Any, values: list[Any], name: str) -> Any:
+    """Give values as the kind of series that belongs to a frame, under its index."""
+    if frames.is_pandas(frame):
+        import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
+
+        return pd.Series(values, index=frame.index, dtype=None if values else object)
+    if frames.is_polars(frame):
+        import polars as pl  # noqa: PLC0415 - the caller's frame is polars
+
+        return pl.Series(name, values, strict=False)
+    try:
+        return pa.chunked_array([pa.array(values)])
+    except pa.ArrowException as bad:
+        said = f"the values have no Arrow type ({bad}); have the function give texts, numbers, lists or mappings"
+        raise InvalidRequestError(InvalidRequest(path="function", message=said)) from bad
+
+
 def table_like(values: Any, table: pa.Table) -> Any:
     """Give a table as the kind of frame that belongs to ``values``, a frame or a series, under its index."""
     if frames.is_series(values) or frames.is_pandas(values):

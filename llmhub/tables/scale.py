@@ -50,8 +50,12 @@ def _cut(table: pa.Table) -> Callable[[int, int], pa.Table]:
 
 def merged(parts: Iterable[pa.Table], run_id: str) -> pa.Table:
     """Put the results of slices together as one run's."""
+    some = list(parts)
     schema = with_run(run_id)
-    whole = [part.unify_dictionaries().cast(schema) for part in parts]
+    if some:
+        at = schema.get_field_index("parsed")
+        schema = schema.set(at, schema.field(at).with_type(some[0].schema.field(at).type))
+    whole = [part.unify_dictionaries().cast(schema) for part in some]
     return pa.concat_tables(whole).unify_dictionaries() if whole else schema.empty_table()
 
 
