@@ -37,9 +37,9 @@ def labels_of(given: Any) -> dict[str, Any]:
     if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
         raise _wrong(f"{given!r:.80} are no labels; give a list such as ['positive', 'negative']")
     values = [one.value if isinstance(one, Enum) else one for one in given]
-    bad = next((one for one in values if not isinstance(one, (str, int, float)) or not str(one).strip()), None)
-    if bad is not None or len(values) < 2:  # noqa: PLR2004 - one label leaves nothing to decide
-        said = f"{bad!r:.80} is no label" if bad is not None else f"{len(values)} labels leave nothing to decide"
+    wrong = [one for one in values if not isinstance(one, (str, int, float)) or not str(one).strip()]
+    if wrong or len(values) < 2:  # noqa: PLR2004 - one label leaves nothing to decide
+        said = f"{wrong[0]!r:.80} is no label" if wrong else f"{len(values)} labels leave nothing to decide"
         raise _wrong(f"{said}; give two or more texts or numbers")
     seen: dict[str, Any] = {}
     for value in values:

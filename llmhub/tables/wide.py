@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables.kinds import Kind, clash_free, held, kind_of, names_of
@@ -33,7 +34,8 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     Returns
     -------
     frame of the same kind
-        The columns that are no results, and for each model one named ``provider/model`` (with several values
+        The columns that are the same whichever model answered, and for each model one named ``provider/model``
+        (with several values
         ``value provider/model``; with several samples ``provider/model #0``). Rows in the order in which they first
         appear, index and all; null where a model was not asked.
 
@@ -55,7 +57,8 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     _expect([prefix + name for name in NEEDED] + wanted, names, prefix)
     layout = _layout(*(kind.column(frame, names.index(prefix + name)) for name in NEEDED))
     results = {prefix + name for name in RESULTS.names}
-    kept = [at for at, name in enumerate(names) if name not in results and name not in wanted]
+    others = (at for at, name in enumerate(names) if name not in results and name not in wanted)
+    kept = [at for at in others if _is_of_row(kind, frame, at, layout)]
     columns = {
         (label if len(wanted) == 1 else f"{value} {label}"): _placed(kind, frame, names.index(value), places)
         for value in wanted
@@ -67,10 +70,11 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things are: the first long row of each input row, and each label's long row for each of them."""
+    """Where things are: the first long row of each input row, each label's long row for each, and the first of each."""
 
     first: Any
     places: dict[str, Any]
+    begins: Any
 
 
 def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
@@ -97,7 +101,7 @@ def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
             said = f"row {rows[its[0]]} has more than one answer of {name}, sample {answer}; keep one run at a time"
             raise InvalidRequestError(InvalidRequest(path="frame", message=said))
         places[f"{name} #{answer}" if several else name] = place
-    return _Layout(first[order], places)
+    return _Layout(first[order], places, first[which])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,17 @@ def _words(column: pa.ChunkedArray) -> _Words:
 def _placed(kind: Kind, frame: Any, at: int, places: Any) -> Any:
     """Take a column's values in another order, null where there is none."""
     return kind.column(frame, at).take(pa.array(places, mask=places == NONE))
+
+
+def _is_of_row(kind: Kind, frame: Any, at: int, layout: _Layout) -> bool:
+    """Say whether a column says the same in all long rows of an input row: a column of the input does."""
+    try:
+        column = kind.column(frame, at)
+    except (pa.ArrowException, OverflowError):
+        return True  # objects of no one type are no answers
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return bool(column.equals(column.take(pa.array(layout.begins))))
 
 
 def _expect(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
