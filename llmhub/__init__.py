@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from llmhub.engine.hooks import ErrorAction
     from llmhub.engine.limit import Limit
     from llmhub.engine.retry import Retry
+    from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
     from llmhub.engine.transport import Timeout
     from llmhub.evals import scorers
     from llmhub.evals.croissant import About
@@ -131,6 +132,7 @@ _HOMES: Final = {
     "engine.hooks": ("ErrorAction",),
     "engine.limit": ("Limit",),
     "engine.retry": ("Retry",),
+    "engine.route": ("CostOptimized", "Failover", "Hedge", "LowLatency", "RoundRobin", "Route", "Weighted"),
     "engine.transport": ("Timeout",),
     "evals.croissant": ("About",),
     "evals.difference": ("Difference", "diff"),
@@ -157,15 +159,19 @@ __all__ = [
     "CompletionRequest",
     "CompletionResponse",
     "ConnectorError",
+    "CostOptimized",
     "Difference",
     "DiskCache",
     "Endpoint",
     "ErrorAction",
+    "Failover",
     "Frozen",
     "Health",
+    "Hedge",
     "Hub",
     "LLMError",
     "Limit",
+    "LowLatency",
     "MemoryCache",
     "Message",
     "Provider",
@@ -174,6 +180,8 @@ __all__ = [
     "RedisCache",
     "RequestBuilder",
     "Retry",
+    "RoundRobin",
+    "Route",
     "Schema",
     "Scorer",
     "StreamChunk",
@@ -184,6 +192,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Verification",
+    "Weighted",
     "Wire",
     "acomplete",
     "acomplete_table",

@@ -18,10 +18,11 @@ from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.decisions import Decision
-from llmhub.engine.directory import Directory, unknown_provider
+from llmhub.engine.directory import Directory, routes_of, unknown_provider
 from llmhub.engine.hooks import compiled, is_hook
 from llmhub.engine.limit import Limit
 from llmhub.engine.retry import Retry
+from llmhub.engine.route import Route
 from llmhub.engine.runtime import Rules, Runtime
 from llmhub.engine.transport import Timeout, Wiring
 from llmhub.providers.table import PROVIDERS
@@ -48,6 +49,10 @@ class Hub:
         `Limit` by provider (``openai``) or by model (``openai/gpt-4o-mini``); both hold where both are given.
     retry
         When to try again.
+    route
+        Whom to ask: `Failover`, `RoundRobin`, `LowLatency`, `CostOptimized`, `Weighted` or a `Route` with a ranking of
+        your own. One route is taken by every call for one of its candidates; a mapping names routes, and
+        ``model="fast"`` takes the one of that name. Rows say in ``served_model`` who answered.
     middleware
         Functions ``send -> send`` around every call, the first outermost; or hooks: objects with ``on_request``,
         ``on_response`` or ``on_error``.
@@ -80,6 +85,7 @@ class Hub:
     cache_mode: CacheMode | str = field(default_factory=CacheMode)
     limits: Mapping[str, Limit] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
+    route: Route | Mapping[str, Route] | None = None
     middleware: tuple[Middleware | object, ...] = ()
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
@@ -105,7 +111,10 @@ class Hub:
             object.__setattr__(self, "cache", cache_at(self.cache))
         object.__setattr__(self, "cache_mode", mode_of(self.cache_mode, CacheMode()))
         _expect_kinds(self)
-        directory = Directory(known, {**self.settings.endpoints, **self.endpoints})
+        routes = routes_of(self.route)
+        directory = Directory(known, {**self.settings.endpoints, **self.endpoints}, routes)
+        for candidate in {name: None for route in routes.values() for name in route.candidates}:
+            directory.provider(candidate)
         object.__setattr__(self, "directory", directory)
         rules = Rules(
             wiring=Wiring(
@@ -121,6 +130,7 @@ class Hub:
             middleware=tuple(compiled(one, directory.target) for one in self.middleware),
             budget=None if self.budget_usd is None else budget_of(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
+            directory=directory,
         )
         object.__setattr__(self, "runtime", Runtime(rules))
 
@@ -135,6 +145,10 @@ class Hub:
             The provider has no credentials; says which variables to set.
         """
         return self.directory.target(model)
+
+    def targets(self, model: str) -> tuple[Target, ...]:
+        """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
+        return self.directory.targets(model)
 
     def provider(self, model: str) -> tuple[Provider, str]:
         """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.

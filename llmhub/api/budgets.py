@@ -30,9 +30,10 @@ def purse_of(
     """
     own = () if budget_usd is None else (shared_wallet(budget_usd),)
     shared = () if hub.runtime.wallet is None else (hub.runtime.wallet,)
-    if not own and not shared:
+    budget = bool(own or shared)
+    if not budget and not any(route.counts for route in hub.directory.routes.values()):
         return None
-    allowed = allow_unpriced or hub.allow_unpriced
+    allowed = allow_unpriced or hub.allow_unpriced or not budget
     prices = Prices(time.time)
     for target in targets:
         # Looked up here, too, since the first look loads the table, and nobody else should wait for that.
@@ -42,7 +43,7 @@ def purse_of(
                 "give allow_unpriced=True to let it pass uncounted, or no budget_usd"
             )
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
-    return Purse(own + shared, allowed)
+    return Purse(own + shared, allowed) if budget else None
 
 
 def shared_wallet(budget_usd: float | Decimal | Wallet) -> Wallet:

@@ -270,15 +270,17 @@ def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOpt
             InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
         )
     targets = [hub.target(name) for name in names]
-    purse = purse_of(hub, targets, options.budget_usd, allow_unpriced=options.allow_unpriced)
+    everybody = [who for name in names for who in hub.targets(name)]
+    purse = purse_of(hub, everybody, options.budget_usd, allow_unpriced=options.allow_unpriced)
     asks = []
     for target in targets:
-        tried = _tried(target, request, stream=options.stream)
         own = request
-        if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
-            own = replace(request, response_schema=None)
-            tried = _tried(target, own, stream=options.stream)
-        expect(tried)
+        for who in hub.targets(target.name):
+            tried = _tried(who, own, stream=options.stream)
+            if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
+                own = replace(request, response_schema=None)
+                tried = _tried(who, own, stream=options.stream)
+            expect(tried)
         asks.append(prompts.ask(target, own, stream=options.stream, purse=purse))
     return asks
 

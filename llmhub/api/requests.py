@@ -161,7 +161,8 @@ def _planned(prompt: Prompt, model: str | None, hub: Hub | None, options: Option
     request = replace(request, model=target.model)
     expect(validate(request))
     limit: Any = spending.get("budget_usd")
-    purse = purse_of(hub, [target], limit, allow_unpriced=bool(spending.get("allow_unpriced")))
+    answering = hub.targets(target.name)
+    purse = purse_of(hub, answering, limit, allow_unpriced=bool(spending.get("allow_unpriced")))
     said: Any = spending.get("cache")
     mode = mode_of(said, hub.runtime.cache_mode)
     return _One(hub, Call(target, request, purse=purse, asked=target), cache=mode)
@@ -198,13 +199,24 @@ async def _one(one: _One, stop: Stop) -> Answer:
     warn_of(ran)
     settled = ran.answers[0]
     assert settled is not None  # noqa: S101 - a run answers every item
-    answer = as_answer(settled)
+    answer = _signed(as_answer(settled))
     try:
         expect_store(ran)
     except CacheFailedError as failed:
         failed.response = answer.outcome.value_or(None)
         raise
     return answer
+
+
+def _signed(answer: Answer) -> Answer:
+    """Have what another answered than was asked say who: ``provider/model``."""
+    who = answer.target
+    if who is None:
+        return answer
+    named = answer.outcome.map(
+        lambda said: replace(said, served_model=f"{who.provider.name}/{said.served_model or who.model}")
+    )
+    return replace(answer, outcome=named)
 
 
 def _rest(answer: Answer) -> Iterator[StreamChunk]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from llmhub.core.errors import AuthFailed, AuthFailedError, InvalidRequest, InvalidRequestError
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.engine.call import Target
+from llmhub.engine.route import Route
+from llmhub.engine.routing import Path
+
+ROUTE: Final = "route"
+"""The provider under which routes with names of their own go: ``route/fast``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +27,41 @@ class Directory:
         All that are known, by name.
     endpoints
         Where those are that can be asked.
+    routes
+        Routes by what a caller asks for: a name of its own, or ``provider/model``.
     """
 
     providers: Mapping[str, Provider]
     endpoints: Mapping[str, Endpoint]
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    _paths: dict[str, Path | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def path(self, model: str) -> Path | None:
+        """Find the route that calls for ``model`` take, and its candidates; ``None`` where they take none.
+
+        Raises
+        ------
+        ConnectorError
+            A candidate cannot be asked (see `target`).
+        """
+        if model not in self._paths:
+            name = model.removeprefix(f"{ROUTE}/")
+            route = self.routes.get(name)
+            if route is None:
+                self._paths[model] = None
+            else:
+                # Whoever was asked by name comes first.
+                order = sorted(route.candidates, key=lambda candidate: candidate != model)
+                self._paths[model] = Path(name, route, {one: self._single(one) for one in order})
+        return self._paths[model]
+
+    def targets(self, model: str) -> tuple[Target, ...]:
+        """Find everybody who may answer calls for ``model``: the candidates of its route, or it alone."""
+        path = self.path(model)
+        return tuple(path.targets.values()) if path is not None else (self._single(model),)
 
     def target(self, model: str) -> Target:
-        """Find whom ``provider/model`` names.
+        """Find whom ``provider/model`` names; a route with a name of its own stands as one, too.
 
         Raises
         ------
@@ -36,6 +70,15 @@ class Directory:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
+        path = self.path(model) if self._names_route(model) else None
+        return _standing_for(path) if path is not None else self._single(model)
+
+    def _names_route(self, model: object) -> bool:
+        """Say whether a name is a route's own, and nobody else's."""
+        name = model.removeprefix(f"{ROUTE}/") if isinstance(model, str) else ""
+        return "/" not in name and name in self.routes
+
+    def _single(self, model: str) -> Target:
         provider, rest = self.provider(model)
         name = model.partition("/")[0]
         endpoint = self.endpoints.get(name)
@@ -62,14 +105,60 @@ class Directory:
             said = f"{asked!r:.80} is no model; write 'provider/model', such as 'openai/gpt-4o-mini'"
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
         name, slash, rest = model.partition("/")
+        path = self.path(model) if self._names_route(model) else None
+        if path is not None:
+            return _standing_for(path).provider, path.name
         if not slash or not rest or not name:
             example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
-            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}"
+            named = sorted(route for route in self.routes if "/" not in route)
+            routes = f"; of routes there are {', '.join(named)}" if named else ""
+            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}{routes}"
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
         if name not in self.providers:
             said = f"{model!r}: {unknown_provider(name, self.providers)}"
             raise InvalidRequestError(InvalidRequest(path="model", message=said))
         return self.providers[name], rest
+
+
+def _standing_for(path: Path) -> Target:
+    """Give the target that a route stands as until a candidate takes its place; it is never asked itself.
+
+    Its address names the candidates, so that questions put to other candidates have other keys.
+    """
+    first = next(iter(path.targets.values()))
+    address = f"{ROUTE}:{','.join(path.targets)}"
+
+    def locate(*_: Any) -> str:
+        return address
+
+    def as_it_is(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+        return request
+
+    provider = Provider(ROUTE, first.provider.wire, address, locate, as_it_is)
+    return Target(provider, Endpoint(), path.name, f"{ROUTE}/{path.name}")
+
+
+def routes_of(route: Route | Mapping[str, Route] | None) -> dict[str, Route]:
+    """Give the routes of a hub by what is asked for: a single one is taken by calls for any of its candidates.
+
+    Raises
+    ------
+    InvalidRequestError
+        It is no route, or a name cannot be one.
+    """
+    if route is None:
+        return {}
+    if isinstance(route, Route):
+        return dict.fromkeys(route.candidates, route)
+    given: Any = route
+    if not isinstance(given, Mapping):
+        said = f"a {type(route).__name__} is no route; give Failover('provider/model', ...) or {{name: Failover(...)}}"
+        raise InvalidRequestError(InvalidRequest(path="route", message=said))
+    for name, one in given.items():
+        if not isinstance(name, str) or not name.strip("/") or not isinstance(one, Route):
+            said = "give a name, such as 'fast', and Failover('provider/model', ...) or another route for it"
+            raise InvalidRequestError(InvalidRequest(path=f"route[{name!r}]", message=said))
+    return dict(given)
 
 
 def unknown_provider(name: str, known: Iterable[str]) -> str:

@@ -109,7 +109,8 @@ def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float]
             start, waited, sent = clock() - (answer.total_s or 0.0), answer.rate_wait_s or 0.0, answer.attempts
             first, spent = answer, answer.spent
             for attempt in range(1, policy.attempts):
-                pause = delay(policy, attempt, answer.outcome.failure(), draw())
+                # Where several are asked in turn, each request counts.
+                pause = delay(policy, attempt, answer.outcome.failure(), draw()) if sent < policy.attempts else None
                 if pause is None or clock() + pause - start > policy.deadline_s:
                     break
                 await asyncio.sleep(pause)

@@ -17,11 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from returns.pipeline import is_successful
-from returns.result import Failure, Success
+from returns.result import Failure
 
 from llmhub.cache.store import Entry, Store, look_up_block
-from llmhub.core.codec import StoredResponse, is_damage, pack, response_of, stored, unpack
+from llmhub.core.codec import StoredResponse, is_damage, pack, stored, unpack
 from llmhub.core.errors import Cancelled
+from llmhub.engine.cached import recalled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.filing import Filing
 from llmhub.engine.loop import Stop, in_thread
@@ -422,14 +423,7 @@ def as_answer(settled: Settled) -> Answer:
     """Give what a store had kept as the answer it was."""
     if isinstance(settled, Answer):
         return settled
-    return Answer(
-        outcome=Success(response_of(settled)),
-        latency_s=settled.latency_s,
-        ttft_s=settled.ttft_s,
-        started_at=settled.started_at,
-        cache_hit=True,
-        dropped=settled.dropped,
-    )
+    return recalled(settled)
 
 
 def _shared(answer: Settled) -> Settled:

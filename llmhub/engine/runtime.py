@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import threading
 import time
 import weakref
@@ -14,14 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from llmhub.cache.access import CacheMode, mode_of, narrowed
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
-from llmhub.core.codec import request_key
+from llmhub.core.codec import Keyer, keyer
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
+from llmhub.engine.cached import LOOKUPS, Lookups, cached
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
 from llmhub.engine.decisions import Decisions
+from llmhub.engine.directory import Directory
 from llmhub.engine.hooks import guarded
 from llmhub.engine.limit import Gate, Limit, limited
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
+from llmhub.engine.routing import Board, Note, routed
 from llmhub.engine.run import Item, Job, Ran, Told, run
 from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
@@ -45,6 +49,7 @@ class Rules:
     middleware: tuple[Middleware, ...]
     budget: Budget | None = None
     allow_unpriced: bool = False
+    directory: Directory
 
 
 class Runtime:
@@ -84,12 +89,14 @@ class Runtime:
         """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
         live = self._alive()
         mode = mode_of(cache, self._rules.cache_mode)
+        store = narrowed(live.store, mode)
+        LOOKUPS.set(Lookups(store) if store is not None and mode.reads else None)
         job = Job(
             size=size,
             chunks=chunks,
             send=live.send,
             in_flight=live.transport.in_flight,
-            store=narrowed(live.store, mode),
+            store=store,
             strict=mode.strict,
             concurrency=concurrency,
             watch=watch,
@@ -121,7 +128,7 @@ class Runtime:
         with self._lock:
             if self._live is None or self._live.loop is not background():
                 wallets = (self.wallet,) if self.wallet is not None else ()
-                self._live = _Live(self._rules, Purse(wallets, self._rules.allow_unpriced))
+                self._live = _Live(self._rules, Purse(wallets, self._rules.allow_unpriced), self.decisions.note)
             return self._live
 
 
@@ -144,16 +151,19 @@ class _Live:
 
     send: Send
 
-    def __init__(self, rules: Rules, purse: Purse) -> None:
+    def __init__(self, rules: Rules, purse: Purse, note: Note) -> None:
         self.loop = background()
         self.store = rules.cache.open() if rules.cache is not None else None
         self.transport = Transport(rules.wiring)
         self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.store)
         self._rules = rules
         self._purse = purse
+        self._note = note
         self._prices = Prices(time.time)
         self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
+        self._board = Board(time.monotonic, random.random, self._prices)
         self._chains: dict[str, Send] = {}
+        self._keyers: dict[str, Keyer] = {}
         self.send = self._around()
 
     # The order of everything around a call: outermost first, from the top of this to the end of the next.
@@ -161,10 +171,13 @@ class _Live:
     def _around(self) -> Send:
         """Put together what sees a call once, whoever answers it."""
         users = self._rules.middleware
+        routes = bool(self._rules.directory.routes)
         return chain(
             self._to_target,
             *((guarded, *users) if users else ()),
+            *([cached(self._candidates)] if routes else ()),
             retried(self._rules.retry, time.monotonic),
+            *([routed(self._rules.directory.path, self._board, self._note)] if routes else ()),
         )
 
     def _at(self, target: Target) -> Send:
@@ -172,6 +185,7 @@ class _Live:
         gates = [self._gates[name] for name in (target.provider.name, target.name) if name in self._gates]
         return chain(
             self.transport.send,
+            *([self._board.observed(target)] if self._rules.directory.routes else ()),
             budgeted(self._purse, self._prices),
             *(limited(gate) for gate in gates),
         )
@@ -182,16 +196,25 @@ class _Live:
         made = self._chains.get(name)
         if made is None:
             made = self._chains[name] = self._at(call.target)
-        return made(call) if call.asked is None or call.asked is call.target else signed(made, call)
+        return made(call) if call.asked is None or call.asked is call.target else self._signed(made, call)
 
+    async def _signed(self, send: Send, call: Call) -> Answer:
+        """Send a call to another than was asked, and have the answer say who that is."""
+        answer = await send(call)
+        if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
+            return answer
+        return replace(answer, target=call.target, key=self._key(call.target, call))
 
-async def signed(send: Send, call: Call) -> Answer:
-    """Send a call to another than was asked, and have the answer say who that is."""
-    answer = await send(call)
-    if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
-        return answer
-    key = request_key(call.target.provider, call.target.endpoint, call.request, call.sample)
-    return replace(answer, target=call.target, key=key)
+    def _candidates(self, call: Call) -> list[tuple[Target, bytes]]:
+        """Name those who may answer a call, and the key of its question as it would be put to each."""
+        path = self._rules.directory.path(call.target.name)
+        return [(target, self._key(target, call)) for target in path.targets.values()] if path is not None else []
+
+    def _key(self, target: Target, call: Call) -> bytes:
+        made = self._keyers.get(target.name)
+        if made is None:
+            made = self._keyers[target.name] = keyer(target.provider, target.endpoint)
+        return made(replace(call.request, model=target.model), call.sample)
 
 
 def _close(loop: asyncio.AbstractEventLoop, transport: Transport, store: Store | None) -> None:

@@ -234,7 +234,8 @@ class Tally:
         elif is_successful(answer.outcome):
             lane.paid += 1
             response = answer.outcome.unwrap()
-            self._pay(lane, self._targets[which] if self._targets else None, response.served_model, response.usage)
+            target = answer.target or (self._targets[which] if self._targets else None)
+            self._pay(lane, target, response.served_model, response.usage)
         elif isinstance(answer.outcome.failure(), (Cancelled, BudgetExceeded)):
             lane.given_up += 1
         else:

@@ -35,6 +35,7 @@ from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, Rate
 from llmhub.core.stream import Delta, chunk_of, counted
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, Call, Outcome, Spent, Target
+from llmhub.engine.hedging import Flights
 from llmhub.security.redact import redact
 
 
@@ -98,7 +99,7 @@ class Transport:
         self._reached: set[str] = set()
         self._overdue: set[asyncio.Task[object]] = set()
         self._watching = False
-        self.in_flight: dict[asyncio.Task[object], float] = {}
+        self.in_flight = Flights()
 
     async def send(self, call: Call) -> Answer:
         """Send one request, once. Never raises but for cancellation."""
@@ -130,7 +131,7 @@ class Transport:
         except NETWORK as error:
             outcome = Failure(self._network_error(error, target.provider.name, request.url))
         finally:
-            self.in_flight.pop(task, None)
+            self.in_flight.end(task)
             self._overdue.discard(task)
         took = time.perf_counter() - start
         spent: tuple[Spent, ...] = ()
@@ -155,7 +156,7 @@ class Transport:
         """Count the current task among those in flight until its deadline."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self.in_flight[task] = start + self._wiring.timeout.total_s
+        self.in_flight.begin(task, start + self._wiring.timeout.total_s)
         if not self._watching:
             self._watching = True
             self._watch()
@@ -164,7 +165,7 @@ class Transport:
     def _watch(self) -> None:
         """Cut off what is overdue. One timer for all calls costs less than one for each."""
         now = time.perf_counter()
-        for task, deadline in self.in_flight.items():
+        for task, deadline in self.in_flight.deadlines.items():
             if now >= deadline and task not in self._overdue:
                 self._overdue.add(task)
                 task.cancel()

@@ -207,7 +207,7 @@ def run_until(made: llmhub.Hub, simulator: Served, frame: Any, *, answered: int)
         if progress.done >= answered and not progress.finished:
             stop.ask()
 
-    asked = frames._asked(frame, "{t}", MODEL, made, {"progress": watch})
+    asked = frames.asked_of(frame, "{t}", MODEL, made, {"progress": watch})
     return submit(frames._table(asked, asked.shown(), stop)).result(30)
 
 

@@ -1,0 +1,92 @@
+"""Answers that were given before, looked up on the way: for questions that more than one may answer.
+
+A run looks up whom it asks by the thousand (`llmhub.engine.run`); what is looked up here is what the other candidates
+of a route answered before, so that nobody is asked for what is already paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Final, TypeAlias
+
+from returns.pipeline import is_successful
+from returns.result import Success
+
+from llmhub.cache.store import Store, StoreError
+from llmhub.core.codec import StoredResponse, response_of, unpack
+from llmhub.core.provider import NO_JSON
+from llmhub.engine.call import Answer, Call, Middleware, Send, Target
+from llmhub.engine.loop import in_thread
+
+Candidates: TypeAlias = Callable[[Call], Sequence[tuple[Target, bytes]]]
+"""Who may answer a call, and the key of the question as it would be put to each."""
+
+
+class Lookups:
+    """Looks keys up in a store beside the loop: those that are wanted in one turn of it, together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wanted: dict[bytes, None] = {}
+        self._next: asyncio.Task[Mapping[bytes, bytes]] | None = None
+
+    async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Give what is there; nothing where the store fails, since it can be done without."""
+        self._wanted.update(dict.fromkeys(keys))
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._fetch())
+        return await asyncio.shield(self._next)
+
+    async def _fetch(self) -> Mapping[bytes, bytes]:
+        await asyncio.sleep(0)
+        wanted, self._wanted, self._next = self._wanted, {}, None
+        try:
+            return await in_thread(self._store.get_many, list(wanted))
+        except StoreError:
+            return {}
+
+
+LOOKUPS: Final[ContextVar[Lookups | None]] = ContextVar("llmhub_lookups", default=None)
+"""Where the run looks up that a call belongs to, if it may."""
+
+
+def cached(candidates: Candidates) -> Middleware:
+    """Make the middleware that answers with what any candidate answered before, in the order of `candidates`."""
+
+    def wrap(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            lookups = LOOKUPS.get()
+            if lookups is None:
+                return await send(call)
+            try:
+                pairs = [(target, key) for target, key in candidates(call) if key != call.key]
+            except NO_JSON:
+                pairs = []  # what cannot be keyed is refused further on, by name
+            found = await lookups.get([key for _, key in pairs]) if pairs else {}
+            for target, key in pairs:
+                value = found.get(key)
+                kept = unpack(value, key) if value is not None else None
+                if kept is not None and is_successful(kept):
+                    who = None if call.asked is not None and call.asked.name == target.name else target
+                    return recalled(kept.unwrap(), who, key)
+            return await send(call)
+
+        return sending
+
+    return wrap
+
+
+def recalled(kept: StoredResponse, target: Target | None = None, key: bytes | None = None) -> Answer:
+    """Give what a store had kept as the answer it was."""
+    return Answer(
+        outcome=Success(response_of(kept)),
+        latency_s=kept.latency_s,
+        ttft_s=kept.ttft_s,
+        started_at=kept.started_at,
+        cache_hit=True,
+        dropped=kept.dropped,
+        target=target,
+        key=key,
+    )
