@@ -66,14 +66,17 @@ if TYPE_CHECKING:
     from llmhub.engine.health import Health
     from llmhub.engine.hooks import ErrorAction
     from llmhub.engine.limit import Limit
+    from llmhub.engine.load import Load, concurrent, constant_rate, one_at_a_time, poisson, sweep
     from llmhub.engine.retry import Retry
     from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
     from llmhub.engine.transport import Timeout
     from llmhub.evals import scorers
+    from llmhub.evals.bench import Bench, Measure, bench
     from llmhub.evals.croissant import About
     from llmhub.evals.difference import Difference, diff
     from llmhub.evals.freeze import freeze
     from llmhub.evals.frozen import Frozen
+    from llmhub.evals.load_summary import Targets
     from llmhub.evals.recipe import Recipe
     from llmhub.evals.score import Scorer, scorer
     from llmhub.evals.splits import sample_by_hash, split_by_hash
@@ -134,7 +137,10 @@ _HOMES: Final = {
     "engine.retry": ("Retry",),
     "engine.route": ("CostOptimized", "Failover", "Hedge", "LowLatency", "RoundRobin", "Route", "Weighted"),
     "engine.transport": ("Timeout",),
+    "engine.load": ("Load", "concurrent", "constant_rate", "one_at_a_time", "poisson", "sweep"),
+    "evals.bench": ("Bench", "Measure", "bench"),
     "evals.croissant": ("About",),
+    "evals.load_summary": ("Targets",),
     "evals.difference": ("Difference", "diff"),
     "evals.freeze": ("freeze",),
     "evals.frozen": ("Frozen",),
@@ -153,6 +159,7 @@ _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "About",
+    "Bench",
     "CacheFailedError",
     "CacheMark",
     "CacheMode",
@@ -171,7 +178,9 @@ __all__ = [
     "Hub",
     "LLMError",
     "Limit",
+    "Load",
     "LowLatency",
+    "Measure",
     "MemoryCache",
     "Message",
     "Provider",
@@ -185,6 +194,7 @@ __all__ = [
     "Schema",
     "Scorer",
     "StreamChunk",
+    "Targets",
     "Text",
     "TieredCache",
     "Timeout",
@@ -198,12 +208,15 @@ __all__ = [
     "acomplete_table",
     "ahealth_check",
     "astream",
+    "bench",
     "builder",
     "complete",
     "complete_batches",
     "complete_parallel",
     "complete_table",
+    "concurrent",
     "configure",
+    "constant_rate",
     "current_hub",
     "diff",
     "freeze",
@@ -211,9 +224,11 @@ __all__ = [
     "llm",
     "load_ipython_extension",
     "metadata",
+    "one_at_a_time",
     "parse",
     "plan",
     "plots",
+    "poisson",
     "sample_by_hash",
     "schema_of",
     "scorer",
@@ -221,6 +236,7 @@ __all__ = [
     "split_by_hash",
     "stream",
     "stream_table",
+    "sweep",
     "try_complete",
     "using",
     "verify",

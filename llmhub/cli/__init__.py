@@ -1,4 +1,4 @@
-"""The command line: ``llmhub demo | run | plan | sim | doctor | cache``.
+"""The command line: ``llmhub demo | run | plan | bench | sim | doctor | cache``.
 
 Exit codes: 0, all is well; 1, some rows failed, or nothing can be asked; 2, wrong usage or input, and nothing was
 sent; 130, interrupted. Results go to standard output, all else to standard error.

@@ -27,6 +27,8 @@ EXAMPLES: Final = {
     "      --simulator http://127.0.0.1:8000      (a rehearsal: see llmhub sim)",
     "plan": "llmhub plan reviews.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini --max-tokens 200",
     "sim": "llmhub sim --port 8000 --latency 0.2",
+    "bench": "llmhub bench --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
+    "  llmhub bench --model openai/gpt-4o-mini --workers 1 --workers 8 --workers 32 --target 2 --plot load.png",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
     "cache": "llmhub cache stats\n  llmhub cache clear --yes",
 }
@@ -108,6 +110,27 @@ def _plan(parser: Parser) -> None:
     _connection(parser)
 
 
+def _bench(parser: Parser) -> None:
+    parser.add_argument("--model", action="append", required=True, metavar="PROVIDER/MODEL", help="repeat for several")
+    shape = parser.add_argument_group("the load, or several; one call at a time unless given")
+    shape.add_argument("--workers", type=count, action="append", metavar="N", help="calls under way; repeat to sweep")
+    shape.add_argument("--rate", type=positive, action="append", metavar="PER_S", help="calls a second, evenly apart")
+    shape.add_argument("--poisson", type=positive, action="append", metavar="PER_S", help="the same, at random")
+    shape.add_argument("--requests", type=count, default=100, metavar="N", help="calls of each load (%(default)s)")
+    shape.add_argument("--warmup", type=int, default=3, metavar="N", help="calls before, left out (%(default)s)")
+    shape.add_argument("--target", type=positive, metavar="S", help="seconds that a good answer takes at most")
+    shape.add_argument("--target-first", type=positive, metavar="S", help="seconds to its first token at most")
+    asked = parser.add_argument_group("the question")
+    asked.add_argument("--prompt", action="append", metavar="TEXT", help="instead of short explanations; repeat")
+    asked.add_argument("--max-tokens", type=count, metavar="N", help="longest answer (256)")
+    asked.add_argument("--temperature", type=float, metavar="X")
+    asked.add_argument("--seed", type=int, metavar="N", help="of random gaps, and for providers that take one")
+    kept = parser.add_argument_group("the output")
+    kept.add_argument("--out", type=Path, metavar="FILE", help=f"write every call: {KINDS}")
+    kept.add_argument("--plot", type=Path, metavar="FILE", help="draw latency over load: .png, .svg or .pdf")
+    _connection(parser)
+
+
 def _sim(parser: Parser) -> None:
     """Leave its arguments to the simulator, which has a command line of its own."""
 
@@ -127,6 +150,7 @@ COMMANDS: Final = {
     "demo": ("ask simulated providers 120 questions, and see what comes of it", _demo),
     "run": ("ask models about every row of a file", _run),
     "plan": ("say what a run would send and cost; nothing is sent", _plan),
+    "bench": ("measure models as machines: tokens, times and cost under a load", _bench),
     SIM: ("simulated providers on loopback, to rehearse on (llmhub sim -h)", _sim),
     "doctor": ("say which providers can be asked, and what is missing", _doctor),
     "cache": ("say what the cache holds, or clear it", _cache),
