@@ -7,6 +7,8 @@ import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Unpack
 
@@ -30,6 +32,7 @@ from llmhub.api.options import (
 from llmhub.cache.access import CacheMode, mode_of
 from llmhub.core.builder import messages_of
 from llmhub.core.codec import request_key
+from llmhub.core.cost import cost
 from llmhub.core.errors import (
     CacheFailedError,
     Cancelled,
@@ -39,12 +42,13 @@ from llmhub.core.errors import (
     LLMError,
 )
 from llmhub.core.provider import NO_JSON
-from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk
+from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk, Usage
 from llmhub.core.validity import validate
-from llmhub.engine.call import Answer, Call
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.loop import Stop, run_here, run_sync, submit
 from llmhub.engine.run import as_answer
 from llmhub.hub import Hub
+from llmhub.providers.prices import price_served
 
 
 def complete(
@@ -96,7 +100,7 @@ def try_complete(
 def stream(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[Options]
 ) -> Iterator[StreamChunk]:
-    """Ask a model and give the answer as it comes; the last chunk holds the whole ``response``.
+    """Ask a model and give the answer as it comes; the last chunk holds the whole ``response``, and its cost.
 
     Closing the iterator early closes the connection. An answer from the cache comes in one piece.
 
@@ -106,13 +110,13 @@ def stream(
         When it fails, after whatever had come.
     """
     box: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
-    one = replace(_planned(prompt, model, hub, options), on_chunk=box.put)
+    one = replace(_planned(prompt, model, hub, options), on_chunk=_piece(box.put))
     future = submit(_one(one, Stop()))
     future.add_done_callback(lambda _: box.put(None))
     try:
         while (chunk := box.get()) is not None:
             yield chunk
-        yield from _rest(future.result())
+        yield from _rest(one, future.result())
     finally:
         future.cancel()
 
@@ -128,13 +132,13 @@ async def astream(
         with suppress(RuntimeError):  # the caller left, and its loop is closed
             loop.call_soon_threadsafe(box.put_nowait, chunk)
 
-    one = replace(_planned(prompt, model, hub, options), on_chunk=put)
+    one = replace(_planned(prompt, model, hub, options), on_chunk=_piece(put))
     future = submit(_one(one, Stop()))
     future.add_done_callback(lambda _: put(None))
     try:
         while (chunk := await box.get()) is not None:
             yield chunk
-        for chunk in _rest(future.result()):
+        for chunk in _rest(one, future.result()):
             yield chunk
     finally:
         future.cancel()
@@ -219,9 +223,26 @@ def _signed(answer: Answer) -> Answer:
     return replace(answer, outcome=named)
 
 
-def _rest(answer: Answer) -> Iterator[StreamChunk]:
-    """Give what a stream did not: an answer that came from the cache, or the failure."""
+def _rest(one: _One, answer: Answer) -> Iterator[StreamChunk]:
+    """Give what a stream did not: an answer that came from the cache, and the whole with its cost, or the failure."""
     response = found(answer.outcome)
     if answer.cache_hit:
         yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
-        yield StreamChunk(response=response)
+    target = answer.target or one.call.target
+    served = response.served_model
+    worth = _worth(target, response.usage, served.removeprefix(f"{target.provider.name}/") if answer.target else served)
+    lost = [_worth(spent.target, spent.usage, "") for spent in answer.spent]
+    unknown = None in (worth, *lost)
+    paid = None if unknown else sum((each for each in (worth, *lost) if each is not None), Decimal(0))
+    yield StreamChunk(response=response, cost_usd=Decimal(0) if answer.cache_hit else paid, list_cost_usd=worth)
+
+
+def _worth(target: Target, usage: Usage, served: str) -> Decimal | None:
+    """Price what was counted, as of now."""
+    price = price_served(target.provider.name, target.model, served, datetime.now(UTC))
+    return None if price is None else cost(usage, price)
+
+
+def _piece(put: Callable[[StreamChunk], None]) -> Callable[[StreamChunk], None]:
+    """Pass on what comes, but for the closing chunk, which is made when all that is known of the answer is there."""
+    return lambda chunk: put(chunk) if chunk.response is None else None

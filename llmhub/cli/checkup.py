@@ -16,13 +16,11 @@ from llmhub.cache.store import StoreError
 from llmhub.core.errors import ConnectorError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.types import CompletionRequest
+from llmhub.engine.health import BOUND, Health, health_checks
 from llmhub.engine.loop import run_sync
-from llmhub.engine.probe import Reached, probe
-from llmhub.engine.transport import Timeout, Wiring
+from llmhub.engine.transport import Wiring
 from llmhub.providers.table import PROVIDERS
 
-LONGEST_S: Final = 5.0
-"""How long an address has to answer."""
 PACKAGES: Final = (
     "aiohttp",
     "genai-prices",
@@ -47,16 +45,16 @@ class Row:
     credentials: tuple[str, ...]
     ready: bool
     address: str
-    reached: Reached | None = None
+    health: Health | None = None
 
     @property
     def usable(self) -> bool:
         """Whether it can be asked now."""
-        return self.reached is not None and self.reached.status is not None
+        return self.health is not None and self.health.ok
 
 
 def look_at_providers(found: config.Settings, only: Collection[str]) -> list[Row]:
-    """Look at every provider, or at some; those that could be asked are reached for."""
+    """Look at every provider, or at some; those that have credentials are asked for what costs nothing."""
     rows = [
         Row(
             name=name,
@@ -67,10 +65,10 @@ def look_at_providers(found: config.Settings, only: Collection[str]) -> list[Row
         for name, provider in PROVIDERS.items()
         if not only or name in only
     ]
-    asked = {row.name: row.address for row in rows if row.ready and row.address}
-    bound = Wiring(timeout=Timeout(connect_s=LONGEST_S, total_s=LONGEST_S), use_proxy_settings=found.use_proxy_settings)
-    reached = run_sync(lambda _: probe(asked, bound)) if asked else {}
-    return [replace(row, reached=reached.get(row.name), address=_shown(row.address)) for row in rows]
+    asked = {row.name: (PROVIDERS[row.name], found.endpoints[row.name]) for row in rows if row.ready}
+    bound = Wiring(timeout=BOUND, use_proxy_settings=found.use_proxy_settings)
+    health = run_sync(lambda _: health_checks(asked, bound)) if asked else {}
+    return [replace(row, health=health.get(row.name), address=_shown(row.address)) for row in rows]
 
 
 def _address(provider: Provider, endpoint: Endpoint) -> str:

@@ -1,4 +1,7 @@
-"""``llmhub doctor``: which providers can be asked, and what is missing. It never shows a key, and sends none."""
+"""``llmhub doctor``: which providers can be asked, and what is missing. It shows no key.
+
+What each is asked costs nothing (a list of models, say), and tells whether its key is taken.
+"""
 
 from __future__ import annotations
 
@@ -54,17 +57,18 @@ def _table(rows: Sequence[Row]) -> str:
         "  ".join([*(cell.ljust(wide) for cell, wide in zip(cells[:3], widths, strict=True)), cells[3]])
         for cells in (head, *body)
     ]
-    reasons = [_paragraph("", f"{row.name}: {row.reached.error}") for row in ready if row.reached and row.reached.error]
+    reasons = [_paragraph("", f"{row.name}: {row.health.error}") for row in ready if row.health and row.health.error]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *([""] if reasons else []), *reasons])
 
 
 def _answer(row: Row) -> str:
-    if row.reached is None:
+    """Say whether a provider answers, what became of the key, and how long it took."""
+    if row.health is None or not row.health.reachable:
         addresses = [variable for field, variable in config.variables(row.name) if field == "base_url"]
-        return f"no address: set {' or '.join(addresses)}"
-    if row.reached.status is None:
-        return "no"
-    return f"yes, {seconds(row.reached.took_s)}"
+        return "no" if row.address else f"no address: set {' or '.join(addresses)}"
+    key = {True: "key taken, ", False: "key refused, ", None: ""}[row.health.key_accepted if row.credentials else None]
+    trouble = "" if row.health.ok or row.health.key_accepted is False else "trouble, "
+    return f"yes, {key}{trouble}{seconds(row.health.latency_s)}"
 
 
 def _unready(rows: Sequence[Row]) -> str:
@@ -78,6 +82,8 @@ def _wants(row: Row) -> str:
 
 
 def _remedy(rows: Sequence[Row]) -> str:
+    if any(row.health is not None and row.health.key_accepted is False for row in rows):
+        return "no provider takes its key: see above; `llmhub demo` needs none"
     if any(row.credentials for row in rows):
         return "no provider answers: check the network, proxies and addresses; `llmhub demo` needs none of them"
     some = [row for row in rows if not row.ready][:3]
@@ -109,4 +115,5 @@ def _paragraph(head: str, text: str) -> str:
 def _plain(row: Row) -> dict[str, Any]:
     """Give a row as JSON takes it."""
     needs = [] if row.ready else [list(group) for group in PROVIDERS[row.name].needs]
-    return {**asdict(row), "usable": row.usable, "needs": needs}
+    health = None if row.health is None else {**asdict(row.health), "error": str(row.health.error or "")}
+    return {**asdict(replace(row, health=None)), "health": health, "usable": row.usable, "needs": needs}

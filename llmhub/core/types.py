@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from numbers import Real
 from typing import Final, Literal, TypeAlias
 
@@ -377,12 +378,32 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
-    """What arrived since the last chunk; the closing one carries the whole ``response``."""
+    """What arrived since the last chunk; the closing one carries the whole ``response``.
+
+    Parameters
+    ----------
+    text, reasoning, tool_calls
+        What is new of each.
+    response
+        The whole, in the closing chunk alone.
+    cost_usd
+        What the answer cost now, in the closing chunk: 0 from the cache, ``None`` where the price or the counts are
+        unknown.
+    list_cost_usd
+        What it is worth without the cache.
+    """
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     response: CompletionResponse | None = None
+    cost_usd: Decimal | None = None
+    list_cost_usd: Decimal | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens of the whole answer, in the closing chunk; nothing is known of them before."""
+        return NO_USAGE if self.response is None else self.response.usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -11,7 +13,7 @@ from returns.pipeline import is_successful
 from llmhub.core.errors import AuthFailed, LLMError, stamped
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.types import CompletionRequest
-from llmhub.engine.transport import Timeout, Transport, Wiring
+from llmhub.engine.transport import Timeout, Transport, Wiring, cleaned
 from llmhub.providers.readiness import validate_config
 
 BOUND: Final = Timeout(connect_s=5.0, total_s=5.0)
@@ -49,6 +51,12 @@ class Health:
         return self.reachable and self.error is None
 
 
+async def health_checks(asked: Mapping[str, tuple[Provider, Endpoint]], wiring: Wiring) -> dict[str, Health]:
+    """Check several providers side by side (see `health_check`): one that hangs holds up no other."""
+    found = await asyncio.gather(*(health_check(provider, endpoint, wiring) for provider, endpoint in asked.values()))
+    return dict(zip(asked, found, strict=True))
+
+
 async def health_check(provider: Provider, endpoint: Endpoint, wiring: Wiring) -> Health:
     """Ask for what a key opens and nobody pays for; where there is no such thing, whether the address answers at all.
 
@@ -74,7 +82,8 @@ async def health_check(provider: Provider, endpoint: Endpoint, wiring: Wiring) -
         await transport.close()
     if not is_successful(asked):
         return Health(provider=provider.name, latency_s=took_s, error=asked.failure())
-    return _judged(provider, asked.unwrap(), took_s)
+    found = _judged(provider, asked.unwrap(), took_s)
+    return found if found.error is None else replace(found, error=cleaned(found.error, endpoint))
 
 
 def _judged(provider: Provider, reply: HttpReply, took_s: float) -> Health:

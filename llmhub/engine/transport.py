@@ -137,7 +137,10 @@ class Transport:
         spent: tuple[Spent, ...] = ()
         if not is_successful(outcome):
             outcome = Failure(
-                _told(_redacted(outcome.failure(), call), seen=call.on_chunk is not None and viewer.ttft_s is not None)
+                _told(
+                    cleaned(outcome.failure(), call.target.endpoint),
+                    seen=call.on_chunk is not None and viewer.ttft_s is not None,
+                )
             )
             spent = _spent(target, viewer)
         return Answer(
@@ -394,9 +397,9 @@ def _told(error: LLMError, *, seen: bool) -> LLMError:
     return replace(error, should_retry=False) if seen else error
 
 
-def _redacted(error: LLMError, call: Call) -> LLMError:
+def cleaned(error: LLMError, endpoint: Endpoint) -> LLMError:
     """Take keys out of what a provider said."""
-    clean = redact(error.message, _secrets(call.target.endpoint))
+    clean = redact(error.message, _secrets(endpoint))
     return error if clean == error.message else replace(error, message=clean)
 
 

@@ -88,7 +88,7 @@ def _vertex(
     """
     region = endpoint.region or VERTEX_REGION
     version = quote(endpoint.api_version or VERTEX_VERSION, safe="")
-    base = endpoint.base_url or f"https://{VERTEX_HOSTS.get(region) or f'{region}-aiplatform.googleapis.com'}"
+    base = endpoint.base_url or f"https://{_vertex_host(region)}"
     if PROJECTS not in base:
         place = f"{PROJECTS}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
         base = f"{base.removesuffix(f'/{version}')}/{version}{place}"
@@ -129,6 +129,16 @@ def _bedrock_listing(endpoint: Endpoint) -> str:
     return f"{base or f'https://bedrock.{endpoint.region or REGION}.amazonaws.com'}/foundation-models"
 
 
+def _vertex_listing(publisher: str, endpoint: Endpoint) -> str:
+    """Locate the list of a publisher's models, which is open to every project."""
+    base = endpoint.base_url or f"https://{_vertex_host(endpoint.region or VERTEX_REGION)}"
+    return f"{base.partition(PROJECTS)[0].removesuffix('/v1')}/v1beta1/publishers/{publisher}/models"
+
+
+def _vertex_host(region: str) -> str:
+    return VERTEX_HOSTS.get(region) or f"{region}-aiplatform.googleapis.com"
+
+
 def _databricks(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
     """Locate a workspace's serving endpoints, be the address the workspace's or theirs."""
     return endpoint.base_url.removesuffix("/serving-endpoints") + "/serving-endpoints" + CHAT
@@ -137,6 +147,10 @@ def _databricks(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) 
 def _ollama(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
     """Locate Ollama's own chat, be the address the server's or that of its compatible endpoint."""
     return (endpoint.base_url or OLLAMA_URL).removesuffix("/v1") + "/api/chat"
+
+
+def _ollama_tags(endpoint: Endpoint) -> str:
+    return (endpoint.base_url or OLLAMA_URL).removesuffix("/v1") + "/api/tags"
 
 
 def _encoded(model: str) -> str:
@@ -260,6 +274,7 @@ def _cloud(name: str, wire: Wire, publisher: str, whole: str, streamed: str, **m
         structure=partial(models.structure, name),
         needs=(("VERTEX_ACCESS_TOKEN", "GOOGLE_CLOUD_PROJECT"),),
         signs=False,
+        check=partial(_vertex_listing, publisher),
     )
     return replace(row, **more)  # type: ignore[arg-type] # the fields of a row
 
@@ -386,7 +401,9 @@ ROWS: Final = (
     _chat("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", adapt=_unasked, check=None),
     _chat("huggingface", "https://router.huggingface.co/v1", "HF_TOKEN", check=None),
     _chat("ollama", f"{OLLAMA_URL}/v1", refuses=MARKS),
-    _chat("ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, refuses=MARKS, request_id=""),
+    _chat(
+        "ollama-native", OLLAMA_URL, wire=ollama.WIRE, locate=_ollama, refuses=MARKS, request_id="", check=_ollama_tags
+    ),
     _chat(
         "vllm", "", refuses=MARKS, adapt=partial(_thinking, "reasoning")
     ),  # docs.vllm.ai, v0.26: no longer reasoning_content

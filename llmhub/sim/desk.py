@@ -54,7 +54,8 @@ class Plan:
     fault: str = ""
 
 
-PREFIXES: Final = tuple((peer.prefix, peer) for peer in PEERS.values())
+PREFIXES: Final = tuple((peer.prefix, peer) for peer in sorted(PEERS.values(), key=lambda peer: not peer.ending))
+"""Peers by their paths, those first that share theirs with others and have their own endings."""
 SENT: Final = frozenset({"reset", "truncate", "drip", "hang"})
 """Faults that are in the sending and leave the answer as it is."""
 
@@ -64,10 +65,13 @@ def find(path: str) -> Peer | None:
 
     Examples
     --------
-    >>> find("/openai/v1/chat/completions").name
-    'openai'
+    >>> find("/openai/v1/chat/completions").name, find("/openai/v1/responses").name
+    ('openai', 'openai-responses')
     """
-    return next((peer for prefix, peer in PREFIXES if path.startswith(prefix) and path[len(prefix) :][:1] == "/"), None)
+    for prefix, peer in PREFIXES:
+        if path.startswith(prefix) and path[len(prefix) :][:1] == "/" and path.endswith(peer.ending):
+            return peer
+    return None
 
 
 class Desk:

@@ -19,6 +19,8 @@ from llmhub.sim.server import Running, running
 from llmhub.sim.settings import Simulator
 
 REGION: Final = "us-east-1"
+PROJECT: Final = "simulated"
+"""The project that pays, where one has to be named."""
 ANY_KEY: Final = "simulated"
 """A key for clients that insist on one."""
 
@@ -39,11 +41,11 @@ def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
 
     Examples
     --------
-    >>> sorted(endpoints("http://127.0.0.1:8000"))
-    ['anthropic', 'azure', 'bedrock', 'compatible', 'google', 'openai']
+    >>> list(endpoints("http://127.0.0.1:8000"))[:4]
+    ['openai', 'openai-responses', 'anthropic', 'google']
     """
     key = api_key or ANY_KEY
-    keyed = {name: Endpoint(base_url=base_url(url, name), api_key=key) for name in PEERS}
+    keyed = {name: Endpoint(base_url=base_url(url, name), api_key=key, project=PROJECT) for name in PEERS}
     signed = Endpoint(
         base_url=base_url(url, "bedrock"), region=REGION, access_key_id=ACCESS_KEY_ID, secret_access_key=key
     )

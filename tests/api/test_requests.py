@@ -82,6 +82,27 @@ def test_a_stream_comes_in_pieces_that_make_the_whole(hub: llmhub.Hub) -> None:
     assert len(chunks) >= 2
     assert chunks[-1].response is not None
     assert "".join(chunk.text for chunk in chunks) == chunks[-1].response.text
+    assert chunks[-1].usage == chunks[-1].response.usage
+    assert not any(chunk.response or chunk.cost_usd or chunk.usage.input_tokens for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize(
+    "model", [MODEL, "openai-responses/gpt-4o-mini", "vertex/gemini-2.5-flash", "azure/gpt-4o-mini"]
+)
+async def test_a_stream_ends_with_its_usage_and_its_cost(hub: llmhub.Hub, model: str) -> None:
+    last = list(llmhub.stream("Say hi", model=model, hub=hub))[-1]
+    also = [chunk async for chunk in llmhub.astream("Say hi", model=model, hub=hub)][-1]
+    table = llmhub.complete_table({"t": ["Say hi"]}, "{t}", model=model, hub=hub)
+    for chunk in (last, also):
+        assert chunk.usage.output_tokens == table.column("output_tokens")[0].as_py() > 0
+        assert round(chunk.cost_usd or 0, 9) == table.column("cost_usd")[0].as_py() > 0
+        assert chunk.list_cost_usd == chunk.cost_usd
+
+
+def test_a_stream_of_a_model_without_a_price_says_so(hub: llmhub.Hub) -> None:
+    last = list(llmhub.stream("Say hi", model="compatible/anything", hub=hub))[-1]
+    assert last.usage.input_tokens
+    assert (last.cost_usd, last.list_cost_usd) == (None, None)
 
 
 def test_a_stream_from_the_cache_comes_in_one_piece(simulator: Served) -> None:
@@ -89,6 +110,8 @@ def test_a_stream_from_the_cache_comes_in_one_piece(simulator: Served) -> None:
         first, second = (list(llmhub.stream("Say hi", model=MODEL, hub=hub)) for _ in range(2))
     assert second[0].text == first[-1].response.text  # type: ignore[union-attr]
     assert (len(second), simulator.counts()["requests"]) == (2, 1)
+    assert second[-1].cost_usd == 0
+    assert second[-1].list_cost_usd == first[-1].cost_usd
 
 
 def test_a_stream_that_fails_raises_after_what_had_come(hub: llmhub.Hub) -> None:

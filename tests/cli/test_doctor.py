@@ -9,7 +9,7 @@ import pytest
 
 from llmhub.config import VARIABLES, settings
 from llmhub.providers.table import PROVIDERS
-from llmhub.sim import Served
+from llmhub.sim import PEERS, Served, Simulator, serving
 
 Shell: TypeAlias = Callable[..., Any]
 Script: TypeAlias = Callable[..., Any]
@@ -28,8 +28,8 @@ def test_a_simulator_answers_for_all_its_providers(shell: Shell, simulator: Serv
     said = shell("doctor", "--simulator", simulator.url)
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if simulator.url in line]
-    assert len(lines) == 6
-    assert all("yes, " in line for line in lines)
+    assert len(lines) == len(PEERS)
+    assert all("yes, key taken, " in line for line in lines)
     assert max(map(len, said.out.splitlines())) <= 100
     assert simulator.counts()["tokens"] == {"input": 0, "output": 0}
 
@@ -44,26 +44,48 @@ def test_without_keys_it_says_what_to_set(shell: Shell, environ: pytest.MonkeyPa
     assert "AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in " ".join(said.out.split())
 
 
-def test_any_answer_will_do_and_no_key_is_sent(
+def test_a_key_that_is_refused_is_said_and_not_shown(shell: Shell, environ: pytest.MonkeyPatch) -> None:
+    with serving(Simulator(api_key="right-key-0123456789")) as served:
+        for name, variable in {"openai": "OPENAI", "anthropic": "ANTHROPIC"}.items():
+            environ.setenv(f"{variable}_BASE_URL", served.base_url(name))
+        environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
+        environ.setenv("ANTHROPIC_API_KEY", "right-key-0123456789")
+        plain, said = shell("doctor"), shell("doctor", "--json")
+        found = {row["name"]: row for row in json.loads(said.out)["providers"]}
+        assert served.counts()["tokens"] == {"input": 0, "output": 0}
+    assert plain.code == said.code == 0
+    assert found["openai"]["credentials"] == ["OPENAI_API_KEY"]
+    assert (found["openai"]["health"]["status"], found["openai"]["health"]["key_accepted"]) == (401, False)
+    assert (found["anthropic"]["health"]["key_accepted"], found["anthropic"]["usable"]) == (True, True)
+    assert not found["openai"]["usable"]
+    assert found["google"]["needs"] == [["GEMINI_API_KEY"], ["GOOGLE_API_KEY"]]
+    assert "openai: AuthFailed" in plain.out or "Incorrect API key" in plain.out
+    assert "key refused, " in plain.out
+    for secret in (KEYS["OPENAI_API_KEY"], "right-key"):
+        assert secret not in plain.out + said.out + said.err
+
+
+def test_what_a_provider_says_of_a_key_is_not_repeated(
     shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
 ) -> None:
-    server = scripted([speech.reply(b'{"error":{"message":"no key"}}', status=401)])
-    environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
-    environ.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-    environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
-    said = shell("doctor", "--json")
-    assert said.code == 0
-    found = {row["name"]: row for row in json.loads(said.out)["providers"]}
-    assert found["openai"]["credentials"] == ["OPENAI_API_KEY"]
-    assert found["openai"]["reached"]["status"] == 401
-    assert found["openai"]["usable"]
-    assert not found["ollama"]["usable"]
-    assert found["google"]["needs"] == [["GEMINI_API_KEY"], ["GOOGLE_API_KEY"]]
-    assert len(server.requests) == len([name for name, row in found.items() if row["address"] == f"{server.url}/v1"])
-    for request in server.requests:
-        assert request.startswith(b"GET /v1 HTTP/1.1")
-        assert b"authorization" not in request.lower()
-        assert b"secret" not in request
+    said = f"Incorrect API key provided: {KEYS['ANTHROPIC_API_KEY']}".encode()
+    server = scripted([speech.reply(b'{"error":{"message":"%b"}}' % said, status=401)])
+    environ.setenv("ANTHROPIC_API_KEY", KEYS["ANTHROPIC_API_KEY"])
+    environ.setenv("ANTHROPIC_BASE_URL", server.url)
+    found = shell("doctor")
+    assert found.code == 1
+    assert "key refused" in found.out
+    assert "no provider takes its key" in found.err
+    assert KEYS["ANTHROPIC_API_KEY"] not in found.out + found.err
+
+
+def test_an_endpoint_that_lacks_something_is_not_asked(shell: Shell, environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("OPENAI_API_KEY", " broken\nkey ")
+    environ.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    found = shell("doctor", "--json")
+    health = {row["name"]: row["health"] for row in json.loads(found.out)["providers"]}["openai"]
+    assert "white space" in health["error"] or "line break" in health["error"]
+    assert health["status"] is None
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])

@@ -57,7 +57,38 @@ def _bedrock(prompt: str, stream: bool, most: int | None) -> Ask:
     return Ask(f"/bedrock/model/amazon.nova-lite-v1%3A0/{'converse-stream' if stream else 'converse'}", body)
 
 
+def _responses(prefix: str) -> Callable[[str, bool, int | None], Ask]:
+    def ask(prompt: str, stream: bool, most: int | None) -> Ask:
+        body: dict[str, Any] = {"model": "gpt-4o-mini", "input": prompt, "stream": stream}
+        return Ask(f"{prefix}/responses", body if most is None else {**body, "max_output_tokens": max(most, 16)})
+
+    return ask
+
+
+def _ollama(prompt: str, stream: bool, most: int | None) -> Ask:
+    body: dict[str, Any] = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "stream": stream}
+    return Ask("/ollama/api/chat", body if most is None else {**body, "options": {"num_predict": most}})
+
+
+def _vertex(prompt: str, stream: bool, most: int | None) -> Ask:
+    asked = _google(prompt, stream, most)
+    place = "/v1/projects/simulated/locations/global/publishers/google/models"
+    return Ask(asked.path.replace("/google/v1beta/models", f"/vertex{place}"), asked.body)
+
+
+def _claude(prompt: str, stream: bool, most: int | None) -> Ask:
+    body = {name: value for name, value in _anthropic(prompt, stream, most).body.items() if name != "model"}
+    place = "/v1/projects/simulated/locations/global/publishers/anthropic/models/claude-haiku-4-5@20251001"
+    method = "streamRawPredict" if stream else "rawPredict"
+    return Ask(f"/vertex-anthropic{place}:{method}", {**body, "anthropic_version": "vertex-2023-10-16"})
+
+
 ASKS = {
+    "openai-responses": _responses("/openai/v1"),
+    "azure-responses": _responses("/azure/openai/v1"),
+    "ollama-native": _ollama,
+    "vertex": _vertex,
+    "vertex-anthropic": _claude,
     "openai": _openai("/openai/v1", "gpt-4o-mini"),
     "anthropic": _anthropic,
     "google": _google,

@@ -14,7 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llmhub.sim import Latency, Limit, Served, Simulator, running, serving
+from llmhub.providers.readiness import validate_config
+from llmhub.providers.table import PROVIDERS
+from llmhub.sim import PEERS, Latency, Limit, Served, Simulator, running, serving
 
 Ask = Callable[..., Any]
 
@@ -89,6 +91,11 @@ async def test_nothing_at_a_providers_address(simulator: Served, http: aiohttp.C
 
 
 LISTS = {
+    "openai-responses": ("/models", "data", "id"),
+    "azure-responses": ("/openai/v1/models", "data", "id"),
+    "vertex": ("/v1beta1/publishers/google/models", "publisherModels", "name"),
+    "vertex-anthropic": ("/v1beta1/publishers/anthropic/models", "publisherModels", "name"),
+    "ollama-native": ("/api/tags", "models", "name"),
     "openai": ("/models", "data", "id"),
     "compatible": ("/models", "data", "id"),
     "azure": ("/openai/v1/models", "data", "id"),
@@ -106,19 +113,20 @@ async def test_models_are_listed_and_answer(simulator: Served, http: aiohttp.Cli
     assert len(listed) == len(set(listed)) >= 3
 
 
+BEARERS = ("openai", "compatible", "openai-responses", "vertex", "vertex-anthropic", "ollama-native")
 KEYS = {
-    "openai": ("authorization", "Bearer {}"),
-    "compatible": ("authorization", "Bearer {}"),
-    "azure": ("api-key", "{}"),
+    **dict.fromkeys(BEARERS, ("authorization", "Bearer {}")),
+    **dict.fromkeys(("azure", "azure-responses"), ("api-key", "{}")),
     "anthropic": ("x-api-key", "{}"),
     "google": ("x-goog-api-key", "{}"),
     "bedrock": ("authorization", "Bearer {}"),
 }
-REFUSED = {"openai": 401, "compatible": 401, "azure": 401, "anthropic": 401, "google": 400, "bedrock": 403}
+REFUSED = {"google": 400, "bedrock": 403}
 REASONS = {
-    "openai": ("error", "code", "invalid_api_key"),
-    "compatible": ("error", "code", "invalid_api_key"),
-    "azure": ("error", "code", "401"),
+    **dict.fromkeys(("openai", "openai-responses", "compatible"), ("error", "code", "invalid_api_key")),
+    **dict.fromkeys(("azure", "azure-responses"), ("error", "code", "401")),
+    **dict.fromkeys(("vertex", "vertex-anthropic"), ("error", "status", "UNAUTHENTICATED")),
+    "ollama-native": ("error", None, "unauthorized"),
     "anthropic": ("error", "type", "authentication_error"),
     "google": ("error", "status", "INVALID_ARGUMENT"),
     "bedrock": ("message", None, "Authentication failed: Please make sure your API Key is valid."),
@@ -136,7 +144,7 @@ async def test_keys(simulate: Callable[..., Served], ask: Ask, http: aiohttp.Cli
 
     assert (await send({name: form.format("right")}))[0] == 200
     status, body = await send({name: form.format("wrong")})
-    assert status == REFUSED[provider]
+    assert status == REFUSED.get(provider, 401)
     place, inner, reason = REASONS[provider]
     assert (body[place] if inner is None else body[place][inner]) == reason
     status, body = await send({})
@@ -168,7 +176,7 @@ async def test_bodies_that_are_none(
     async with http.post(simulator.url + asked.path, data=body, headers=asked.headers) as reply:
         assert reply.status == 400
         said = await reply.json()
-    assert said["message"] if provider == "bedrock" else said["error"]["message"]
+    assert said["message"] if provider == "bedrock" else said["error"]
 
 
 async def test_a_body_too_large(
@@ -236,9 +244,9 @@ def test_endpoints(simulate: Callable[..., Served]) -> None:
     served = simulate(api_key="right")
     endpoints = served.endpoints()
     assert endpoints["openai"].base_url == f"{served.url}/openai/v1"
-    assert {name: endpoint.api_key for name, endpoint in endpoints.items() if name != "bedrock"} == dict.fromkeys(
-        ["openai", "anthropic", "google", "azure", "compatible"], "right"
-    )
+    assert endpoints.keys() == PEERS.keys() <= PROVIDERS.keys()
+    assert {endpoint.api_key for name, endpoint in endpoints.items() if name != "bedrock"} == {"right"}
+    assert not any(validate_config(PROVIDERS[name], endpoint) for name, endpoint in endpoints.items())
     bedrock = endpoints["bedrock"]
     assert (bedrock.api_key, bedrock.region, bedrock.secret_access_key) == ("", "us-east-1", "right")
     assert bedrock.access_key_id

@@ -41,9 +41,9 @@ async def test_refusals(
     simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, fault: str, stream: bool
 ) -> None:
     status, body = await send(http, simulator, ask(provider, stream=stream), fault)
-    assert status == (529 if (provider, fault) == ("anthropic", "529") else STATUSES[fault])
+    assert status == (529 if "anthropic" in provider and fault == "529" else STATUSES[fault])
     said = json.loads(body)
-    assert said["message"] if provider == "bedrock" else said["error"]["message"]
+    assert said["message"] if provider == "bedrock" else said["error"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,6 +113,8 @@ async def test_a_malformed_event(simulator: Served, ask: Ask, http: aiohttp.Clie
         buffer = EventStreamBuffer()  # checks both CRCs
         buffer.add_data(body)
         events = [event.payload for event in buffer]
+    elif provider == "ollama-native":
+        events = body.splitlines()
     else:
         lines = body.replace(b"\r\n", b"\n").split(b"\n")
         events = [line[6:] for line in lines if line.startswith(b"data: ") and line != b"data: [DONE]"]

@@ -99,6 +99,11 @@ RETRIES = {
     "anthropic": {"retry-after": "60"},
     "google": {},
     "bedrock": {},
+    "vertex": {},
+    "vertex-anthropic": {},
+    "ollama-native": {"retry-after": "60", "retry-after-ms": None},
+    "openai-responses": {"retry-after": "60", "retry-after-ms": None},
+    "azure-responses": {"retry-after": "60", "retry-after-ms": None},
 }
 
 

@@ -70,16 +70,22 @@ def events_of(provider: str, raw: bytes) -> list[dict[str, Any]]:
         buffer.add_data(raw)
         return [{"kind": event.headers[":event-type"], **json.loads(event.payload)} for event in buffer]
     lines = raw.replace(b"\r\n", b"\n").split(b"\n")
+    if provider == "ollama-native":
+        return [json.loads(line) for line in lines if line]
     return [json.loads(line[6:]) for line in lines if line.startswith(b"data: ") and line != b"data: [DONE]"]
 
 
 def text_of(provider: str, events: list[dict[str, Any]]) -> str:
     match provider:
-        case "anthropic":
+        case "ollama-native":
+            pieces = [event["message"]["content"] for event in events]
+        case "openai-responses" | "azure-responses":
+            pieces = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+        case "anthropic" | "vertex-anthropic":
             pieces = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
         case "bedrock":
             pieces = [event["delta"]["text"] for event in events if event["kind"] == "contentBlockDelta"]
-        case "google":
+        case "google" | "vertex":
             pieces = [event["candidates"][0]["content"]["parts"][0]["text"] for event in events]
         case _:
             deltas = [choice["delta"] for event in events for choice in event["choices"]]

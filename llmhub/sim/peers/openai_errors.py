@@ -61,12 +61,12 @@ def event(chunk: Payload) -> bytes:
 
 def error(problem: Problem, _request_id: str) -> HttpReply:
     """Write a refusal; a 429 says in two headers when to come again."""
-    return HttpReply(ERRORS[problem.kind].status, {**JSON, **retry_headers(problem)}, encode(_told(problem)))
+    return HttpReply(ERRORS[problem.kind].status, {**JSON, **retry_headers(problem)}, encode(told(problem)))
 
 
 def broken(problem: Problem, _request_id: str) -> bytes:
     """Write a problem as an event."""
-    return event(_told(problem))
+    return event(told(problem))
 
 
 def retry_headers(problem: Problem) -> dict[str, str]:
@@ -77,7 +77,8 @@ def retry_headers(problem: Problem) -> dict[str, str]:
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
 
 
-def _told(problem: Problem) -> Payload:
+def told(problem: Problem) -> Payload:
+    """Write a problem as an object."""
     said = ERRORS[problem.kind]
     if problem.kind == "rate_limited":
         return {

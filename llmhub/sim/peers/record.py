@@ -25,6 +25,8 @@ class Peer:
     ----------
     name, prefix
         Its name, and the path under which it is reached: what a client takes as base URL.
+    ending
+        How the paths end that are this one's, where two share a prefix.
     models
         Models it lists; it answers for others as well.
     locate
@@ -66,6 +68,7 @@ class Peer:
     limits: Callable[[Standing, float], Mapping[str, str]]
     request_id: Callable[[str], str]
     id_header: str = ""
+    ending: str = ""
     stream_type: str = "text/event-stream; charset=utf-8"
 
 
