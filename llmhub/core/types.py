@@ -380,17 +380,8 @@ class CompletionResponse:
 class StreamChunk:
     """What arrived since the last chunk; the closing one carries the whole ``response``.
 
-    Parameters
-    ----------
-    text, reasoning, tool_calls
-        What is new of each.
-    response
-        The whole, in the closing chunk alone.
-    cost_usd
-        What the answer cost now, in the closing chunk: 0 from the cache, ``None`` where the price or the counts are
-        unknown.
-    list_cost_usd
-        What it is worth without the cache.
+    That one also says what the answer cost now (0 from the cache, ``None`` where the price or the counts are unknown),
+    and what it is worth without the cache.
     """
 
     text: str = ""
