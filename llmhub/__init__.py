@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
     from llmhub.notebook.magic import load_ipython_extension
+    from llmhub.plugins import ConnectorPlugin, Plugins, PluginWarning, load_plugins
 
 __version__: Final = "0.1.0"
 
@@ -149,6 +150,7 @@ _HOMES: Final = {
     "evals.splits": ("sample_by_hash", "split_by_hash"),
     "evals.verify": ("Verification", "verify"),
     "hub": ("Hub",),
+    "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
     "notebook.magic": ("load_ipython_extension",),
 }
@@ -166,6 +168,7 @@ __all__ = [
     "CompletionRequest",
     "CompletionResponse",
     "ConnectorError",
+    "ConnectorPlugin",
     "CostOptimized",
     "Difference",
     "DiskCache",
@@ -183,6 +186,8 @@ __all__ = [
     "Measure",
     "MemoryCache",
     "Message",
+    "PluginWarning",
+    "Plugins",
     "Provider",
     "ProviderMetadata",
     "Recipe",
@@ -223,6 +228,7 @@ __all__ = [
     "health_check",
     "llm",
     "load_ipython_extension",
+    "load_plugins",
     "metadata",
     "one_at_a_time",
     "parse",

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
@@ -19,6 +19,9 @@ from llmhub.providers.table import PROVIDERS
 
 FILE: Final = "llmhub.toml"
 FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
+
+Rows: TypeAlias = tuple[tuple[str, str], ...]
+"""Fields of an endpoint, each with a variable that sets it."""
 
 VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "openai": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
@@ -97,8 +100,14 @@ class Settings:
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) -> Settings:
+def settings(
+    environ: Mapping[str, str],
+    file: Mapping[str, Any] | None = None,
+    further: Mapping[str, Provider] | None = None,
+) -> Settings:
     """Read an environment and the contents of ``llmhub.toml``; the environment wins.
+
+    ``further`` are providers that plugins bring.
 
     Examples
     --------
@@ -107,14 +116,16 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     (['compatible', 'ollama', 'ollama-native', 'openai', 'openai-responses', 'vllm'], 'http://localhost:8000/v1')
     """
     written = _expect_table(_expect_known(file or {}, SECTIONS, ""), "endpoints")
-    _expect_known(written, tuple(PROVIDERS), "endpoints.")
+    known = {**PROVIDERS, **(further or {})}
+    _expect_known(written, tuple(known), "endpoints.")
     endpoints: dict[str, Endpoint] = {}
     sources: dict[str, tuple[str, ...]] = {}
-    for name, provider in PROVIDERS.items():
-        said = {**_checked(written, name), **_from_variables(name, environ)}
-        if _usable(provider, said):
+    for name, provider in known.items():
+        rows = variables(name, provider)
+        said = {**_checked(written, name), **_from_variables(rows, environ)}
+        if _usable(provider, rows, said):
             endpoints[name] = Endpoint(**said)
-            sources[name] = _sources(name, environ, said)
+            sources[name] = _sources(rows, environ, said)
     folder = environ.get("TIKTOKEN_CACHE_DIR") or environ.get("DATA_GYM_CACHE_DIR")
     return Settings(
         endpoints=endpoints,
@@ -126,26 +137,38 @@ def settings(environ: Mapping[str, str], file: Mapping[str, Any] | None = None) 
     )
 
 
-def load(folder: Path | None = None) -> Settings:
+def plugins_wanted() -> str:
+    """Say whether plugins are loaded: ``on``, ``strict`` or ``off`` (``LLMHUB_PLUGINS``)."""
+    said = os.environ.get("LLMHUB_PLUGINS", "").strip().lower() or "on"
+    if said not in PLUGINS:
+        wrong = f"{said!r:.80} is none of {', '.join(PLUGINS)}"
+        raise InvalidRequestError(InvalidRequest(path="LLMHUB_PLUGINS", message=wrong))
+    return said
+
+
+PLUGINS: Final = ("on", "strict", "off")
+
+
+def load(folder: Path | None = None, further: Mapping[str, Provider] | None = None) -> Settings:
     """Read the process's environment, and ``llmhub.toml`` in ``folder`` (the working directory)."""
     path = (folder or Path.cwd()) / FILE
     try:
         file = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidRequestError(InvalidRequest(path=str(path), message=f"cannot be read: {error}")) from error
-    return settings(os.environ, file)
+    return settings(os.environ, file, further)
 
 
-def _from_variables(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_variables(rows: Rows, environ: Mapping[str, str]) -> dict[str, Any]:
     """Take a provider's fields from its variables."""
     found: dict[str, Any] = {}
-    for field_name, variable in variables(name):
+    for field_name, variable in rows:
         if value := environ.get(variable, "").strip():
             found.setdefault(field_name, value)
     return found
 
 
-def variables(name: str) -> tuple[tuple[str, str], ...]:
+def variables(name: str, provider: Provider | None = None) -> Rows:
     """Give the fields of a provider's endpoint and the variables that set them.
 
     A provider without rows of its own has its key and address under the usual names.
@@ -158,23 +181,23 @@ def variables(name: str) -> tuple[tuple[str, str], ...]:
     rows = VARIABLES.get(name)
     if rows is None:
         stem = name.upper().replace("-", "_")
-        keys = [group[0] for group in PROVIDERS[name].needs if len(group) == 1]
+        keys = [group[0] for group in (provider or PROVIDERS[name]).needs if len(group) == 1]
         rows = (*(("api_key", key) for key in keys or [f"{stem}_API_KEY"]), ("base_url", f"{stem}_BASE_URL"))
     return rows
 
 
-def _sources(name: str, environ: Mapping[str, str], said: Mapping[str, Any]) -> tuple[str, ...]:
+def _sources(rows: Rows, environ: Mapping[str, str], said: Mapping[str, Any]) -> tuple[str, ...]:
     """Name where each credential of a provider comes from."""
     first: dict[str, str] = {}
-    for field_name, variable in variables(name):
+    for field_name, variable in rows:
         if field_name in SECRETS and environ.get(variable, "").strip():
             first.setdefault(field_name, variable)
     return tuple(dict.fromkeys(first.get(field_name, FILE) for field_name in said if field_name in SECRETS))
 
 
-def _usable(provider: Provider, said: Mapping[str, Any]) -> bool:
+def _usable(provider: Provider, rows: Rows, said: Mapping[str, Any]) -> bool:
     """Say whether a provider has all that one group of its variables stands for, wherever it was said."""
-    fields = {variable: field_name for field_name, variable in variables(provider.name)}
+    fields = {variable: field_name for field_name, variable in rows}
     groups = ([fields.get(variable, "") for variable in group] for group in provider.needs)
     return not provider.needs or any(all(said.get(field_name) for field_name in group) for group in groups)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
@@ -25,10 +26,15 @@ from llmhub.engine.retry import Retry
 from llmhub.engine.route import Route
 from llmhub.engine.runtime import Rules, Runtime
 from llmhub.engine.transport import Timeout, Wiring
+from llmhub.plugins import NO_PLUGINS, Plugins, begin, end, load_plugins, named, store_at
 from llmhub.providers.table import PROVIDERS
 
 POOL: Final = 1024
 """Connections a provider, unless told otherwise."""
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
@@ -62,6 +68,9 @@ class Hub:
         With a budget, let calls pass uncounted whose price is not known, instead of refusing them.
     providers
         Further providers by name.
+    plugins
+        What other distributions bring (`llmhub.load_plugins`): the default hub takes what is installed, unless
+        ``LLMHUB_PLUGINS=off``; with ``LLMHUB_PLUGINS=strict`` one that is broken fails the start.
     concurrency
         Calls under way at once, unless a call says otherwise.
     timeout
@@ -86,10 +95,11 @@ class Hub:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
     route: Route | Mapping[str, Route] | None = None
-    middleware: tuple[Middleware | object, ...] = ()
+    middleware: tuple[Middleware | object | str, ...] = ()
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
     providers: Mapping[str, Provider] = field(default_factory=dict)
+    plugins: Plugins = field(default=NO_PLUGINS, repr=False)
     concurrency: int = 64
     timeout: Timeout = field(default_factory=Timeout)
     pool_size: int = POOL
@@ -97,10 +107,12 @@ class Hub:
     settings: config.Settings = field(default_factory=config.load, repr=False)
     directory: Directory = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
+    _ended: Callable[[], Any] = field(default=_nothing, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names, and make what will hold the open connections."""
-        known = {**PROVIDERS, **self.providers}
+        brought = self.plugins if isinstance(self.plugins, Plugins) else NO_PLUGINS  # refused below
+        known = {**PROVIDERS, **brought.providers, **self.providers}
         for argument, names in (("endpoints", self.endpoints), ("limits", self.limits)):
             for name in names:
                 first = name.partition("/")[0]
@@ -108,8 +120,10 @@ class Hub:
                     said = unknown_provider(first, known)
                     raise InvalidRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
         if isinstance(self.cache, (str, Path)):
-            object.__setattr__(self, "cache", cache_at(self.cache))
+            found = store_at(brought, str(self.cache))
+            object.__setattr__(self, "cache", found if found is not None else cache_at(self.cache))
         object.__setattr__(self, "cache_mode", mode_of(self.cache_mode, CacheMode()))
+        object.__setattr__(self, "middleware", named(brought, self.middleware))
         _expect_kinds(self)
         routes = routes_of(self.route)
         directory = Directory(known, {**self.settings.endpoints, **self.endpoints}, routes)
@@ -133,6 +147,9 @@ class Hub:
             directory=directory,
         )
         object.__setattr__(self, "runtime", Runtime(rules))
+        if self.plugins.connectors:
+            begun = begin(self.plugins, self)
+            object.__setattr__(self, "_ended", weakref.finalize(self, end, begun))
 
     def target(self, model: str) -> Target:
         """Find whom ``provider/model`` names.
@@ -180,6 +197,7 @@ class Hub:
     def close(self) -> None:
         """Close connections and the cache; the next call opens them again."""
         self.runtime.close()
+        self._ended()
 
     def __enter__(self) -> Self:
         """Give the hub; leaving the block closes it."""
@@ -202,6 +220,7 @@ def _expect_kinds(hub: Hub) -> None:
         *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
         *((f"middleware[{at}]", one, callable(one) or is_hook(one), HOOKS) for at, one in enumerate(hub.middleware)),
         ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
+        ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
         *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),
@@ -223,8 +242,15 @@ def _is_count(value: Any) -> bool:
 
 def default_hub() -> Hub:
     """Make the hub that the environment describes, with a cache in the user's cache folder."""
-    found = config.load()
-    return Hub(settings=found, cache=found.cache_url or found.cache_path)
+    plugins = wanted_plugins()
+    found = config.load(further=plugins.providers)
+    return Hub(settings=found, plugins=plugins, cache=found.cache_url or found.cache_path)
+
+
+def wanted_plugins() -> Plugins:
+    """Load the plugins that are installed, as the environment wants it."""
+    wanted = config.plugins_wanted()
+    return NO_PLUGINS if wanted == "off" else load_plugins(strict=wanted == "strict")
 
 
 def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:

@@ -34,6 +34,7 @@ VARIABLE_NAMES = {
     *(f"{name.upper()}_{what}" for name in PROVIDERS for what in ("API_KEY", "BASE_URL")),
     *PROXIES,
     "LLMHUB_CACHE",
+    "LLMHUB_PLUGINS",
     "TIKTOKEN_CACHE_DIR",
     "DATA_GYM_CACHE_DIR",
 }

@@ -12,7 +12,7 @@ from llmhub.cli.arguments import ANSWER, RUN
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint
 from llmhub.engine.limit import Limit
-from llmhub.hub import POOL, Hub
+from llmhub.hub import POOL, Hub, wanted_plugins
 from llmhub.providers.table import PROVIDERS
 from llmhub.sim import PEERS, endpoints
 
@@ -25,13 +25,16 @@ def hub_of(given: argparse.Namespace) -> Hub:
     InvalidRequestError
         Names the argument.
     """
-    found = config.load()
+    plugins = wanted_plugins()
+    found = config.load(further=plugins.providers)
     if given.simulator:
         found = simulated(found, endpoints(given.simulator), given.model)
     moved = {name: replace(found.endpoints.get(name, Endpoint()), base_url=url) for name, url in given.base_url}
     slow = given.rpm is not None or given.tpm is not None
-    known = [name for name in given.model if name.partition("/")[0] in PROVIDERS]
+    there = {**PROVIDERS, **plugins.providers}
+    known = [name for name in given.model if name.partition("/")[0] in there]
     return Hub(
+        plugins=plugins,
         settings=found,
         endpoints=moved,
         cache=None if given.no_cache else given.cache or found.cache_url or found.cache_path,
