@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any, Final
 
 from llmhub.cache.store import (
     ABSENT,
-    KEY_BYTES,
     Entry,
     Found,
     Store,
@@ -27,6 +25,7 @@ from llmhub.cache.store import (
     counted_since,
     expect_seconds,
 )
+from llmhub.cache.stretch import read_block
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 
 LAYOUT: Final = 1
@@ -37,8 +36,6 @@ BATCH: Final = 500
 """Keys in one query."""
 CLOSE_S: Final = 2.0
 """How long closing waits for a thread that reads or writes; one that takes longer keeps its connection."""
-TOGETHER: Final = 1024
-"""Keys of a block in one step."""
 PAGES_KIB: Final = 32 << 10
 """Pages a connection keeps: those of the index of a million answers, nearly."""
 BUSY_S: Final = 30.0
@@ -54,12 +51,6 @@ PRAGMA application_id = {TAGGED};
 PRAGMA user_version = {LAYOUT};
 COMMIT;
 """
-_BLOCK: Final = f"""
-WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?2)
-SELECT CAST(group_concat(value, '') AS BLOB), group_concat(coalesce(length(value), {ABSENT}))
-FROM place LEFT JOIN answers ON key = substr(?1, n * {KEY_BYTES} + 1, {KEY_BYTES}) AND created_at >= ?3
-"""  # noqa: S608 - two numbers
-"""Values of the keys in a blob, joined in the order of the keys, and their lengths."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
 
@@ -190,28 +181,11 @@ class _File:
         return found
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
-        """Look up a block in a few steps of SQLite, during which other threads of Python go on."""
-        since = counted_since(since, self._ttl_s)
-        values: list[bytes] = []
-        sizes = array("q")
         with self._guarded() as connection:
-            waiting = [keys[at : at + TOGETHER * KEY_BYTES] for at in range(0, len(keys), TOGETHER * KEY_BYTES)][::-1]
-            while waiting:
-                some = waiting.pop()
-                try:
-                    joined, lengths = connection.execute(_BLOCK, (some, len(some) // KEY_BYTES, since)).fetchone()
-                except (sqlite3.DataError, MemoryError):
-                    # Too long for one value: half at a time.
-                    half = len(some) // KEY_BYTES // 2 * KEY_BYTES
-                    if not half:
-                        raise
-                    waiting += [some[half:], some[:half]]
-                    continue
-                values.append(joined or b"")
-                sizes.extend(map(int, lengths.split(",")))
-        hits = len(sizes) - sizes.count(ABSENT)
-        self._count(hits, len(sizes) - hits)
-        return Found(b"".join(values), sizes)
+            found = read_block(connection, keys, counted_since(since, self._ttl_s))
+        hits = sum(size != ABSENT for size in found.sizes.tolist())
+        self._count(hits, len(found.sizes) - hits)
+        return found
 
     def scan(self) -> Iterator[Entry]:
         last = 0

@@ -6,7 +6,8 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, Protocol
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 
@@ -25,10 +26,14 @@ class Entry(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a block of keys has: the values one after another, and their sizes, `ABSENT` where there is none."""
+    """What a block of keys has: the values together in some order, and for each key where its own begins, and its size.
+
+    The size is `ABSENT` where there is none. Both are arrays of 64-bit integers, of Python's or numpy's.
+    """
 
     values: bytes
-    sizes: array[int]
+    starts: Any
+    sizes: Any
 
 
 class Lookup(Protocol):
@@ -125,14 +130,15 @@ def block_of(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys:
     Examples
     --------
     >>> found = block_of(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
-    >>> found.values, list(found.sizes)
-    (b'value', [5, -1])
+    >>> found.values, list(found.starts), list(found.sizes)
+    (b'value', [0, 5], [5, -1])
     """
     apart = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
     there = get_many(apart)
     values = [there.get(key) for key in apart]
     sizes = array("q", [ABSENT if value is None else len(value) for value in values])
-    return Found(b"".join([value for value in values if value is not None]), sizes)
+    starts = array("q", accumulate((max(0, size) for size in sizes), initial=0))[:-1]
+    return Found(b"".join([value for value in values if value is not None]), starts, sizes)
 
 
 def counted_since(since: float, ttl_s: float | None) -> float:

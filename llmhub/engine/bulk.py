@@ -128,10 +128,9 @@ def sift(bulk: Bulk, found: Found) -> Sifted:
 
     Law: a place is in the block or among the others exactly when `unpack` takes its value.
     """
-    sizes = np.frombuffer(found.sizes, np.int64)
+    starts, sizes = np.asarray(found.starts), np.asarray(found.sizes)
     there = sizes != ABSENT
-    ends = np.cumsum(np.where(there, sizes, 0))
-    starts = ends - np.where(there, sizes, 0)
+    ends = starts + sizes
     places = np.flatnonzero(there & (sizes >= PLAIN.size))
     fixed = _fixed(found.values, starts[places])
     lengths = sum((fixed[name].astype(np.int64) for name in TEXTS), np.int64(0))
@@ -172,9 +171,10 @@ def shares(positions: Longs, samples: int, lanes: int) -> list[int]:
 
 def _fixed(values: bytes, starts: Longs) -> np.ndarray[Any, Any]:
     """Take the fixed part of each value."""
-    whole = np.frombuffer(values, np.uint8)
-    rows = whole[starts[:, None] + np.arange(PLAIN.size)] if len(starts) else np.zeros((0, PLAIN.size), np.uint8)
-    return rows.view(FIXED)[:, 0]
+    if not len(starts):
+        return np.zeros(0, FIXED)
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(values, np.uint8), PLAIN.size)
+    return windows[starts].view(FIXED)[:, 0]
 
 
 def _sums(values: bytes, starts: Longs, ends: Longs, keys: bytes, places: Longs) -> np.ndarray[Any, Any]:

@@ -45,8 +45,10 @@ Told: TypeAlias = Callable[[Landed], None]
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
-CHUNK: Final = 512
-"""Items planned and looked up at a time."""
+CHUNK: Final = 4096
+"""Items planned and looked up at a time, at most."""
+FIRST_CHUNK: Final = 512
+"""Items of the first chunk: the first call need not wait for more."""
 DRAIN_S: Final = 60.0
 """How long a stopped run waits for what is in flight."""
 SWEEP_S: Final = 0.05

@@ -99,13 +99,22 @@ def joined(parts: Sequence[Mapping[str, pa.Array]]) -> dict[str, pa.ChunkedArray
 
 
 def _texts(block: Block) -> list[pa.Array]:
-    """Cut the texts out of the bytes: as every (n + 1)th of a row of texts without gaps, to be taken at once."""
-    rows, many = len(block.fixed), len(TEXTS) + 1
+    """Cut the texts out of the bytes."""
+    if (np.diff(block.starts) > 0).all():
+        return _cut(block.values, block.starts, block.fixed)
+    # In another order than they lie, or one of them twice.
+    starts, first, places = np.unique(block.starts, return_index=True, return_inverse=True)
+    return [texts.take(pa.array(places)) for texts in _cut(block.values, starts, block.fixed[first])]
+
+
+def _cut(values: bytes, starts: Longs, fixed: np.ndarray[Any, Any]) -> list[pa.Array]:
+    """Cut texts as they lie: as every (n + 1)th of a row of texts without gaps, to be taken at once."""
+    rows, many = len(fixed), len(TEXTS) + 1
     ends = np.empty((rows, many), np.int64)
-    ends[:, 0] = block.starts + PLAIN.size
+    ends[:, 0] = starts + PLAIN.size
     for at, name in enumerate(TEXTS):
-        ends[:, at + 1] = ends[:, at] + block.fixed[name]
-    whole = _strings(block.values, ends.ravel())
+        ends[:, at + 1] = ends[:, at] + fixed[name]
+    whole = _strings(values, ends.ravel())
     return [_decoded(whole.take(pa.array(np.arange(at, many * rows, many)))) for at in range(1, many)]
 
 

@@ -19,7 +19,7 @@ from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.budget import Purse
 from llmhub.engine.bulk import Bulk, Longs
 from llmhub.engine.call import Call, Spliced, Target
-from llmhub.engine.run import CHUNK, Item
+from llmhub.engine.run import CHUNK, FIRST_CHUNK, Item
 from llmhub.tables import frames
 from llmhub.tables.saying import NOTHING, Aside, Spoken, said_by
 from llmhub.tables.templates import Template, around
@@ -139,11 +139,13 @@ class Questions:
 
     def _texts(self) -> Iterator[Bulk]:
         """Draw rows that ask a text, many at a time."""
-        many = max(1, CHUNK // max(1, self.step))
-        for low in range(0, self.size, many):
-            bulk = self._bulk(low, min(low + many, self.size))
+        low, items = 0, FIRST_CHUNK
+        while low < self.size:
+            high = min(low + max(1, items // max(1, self.step)), self.size)
+            bulk = self._bulk(low, high)
             if len(bulk):
                 yield bulk
+            low, items = high, CHUNK
 
     def _bulk(self, low: int, high: int) -> Bulk:
         """Render and key the rows from ``low`` up to ``high``."""

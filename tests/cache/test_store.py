@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmhub
-from llmhub.cache.store import ABSENT, Entry, Found, Store, block_of, look_up_block
+from llmhub.cache.store import ABSENT, Entry, Found, Store, look_up_block
 from llmhub.config import Settings
 from llmhub.core.errors import InvalidRequestError
 from llmhub.sim import Served
@@ -74,10 +75,58 @@ def test_a_block_is_what_single_keys_are(store: Store) -> None:
     store.put_many([Entry(key, value) for key, value in values.items()])
     asked = [*keys(3_000), *keys(10)]
     found = look_up_block(store, b"".join(asked))
-    assert found == block_of(store.get_many, b"".join(asked))
-    assert list(found.sizes) == [len(values[key]) if key in values else ABSENT for key in asked]
-    assert found.values == b"".join(values.get(key, b"") for key in asked)
-    assert look_up_block(store, b"") == Found(b"", array("q"))
+    assert taken(found) == [values.get(key) for key in asked]
+    assert taken(look_up_block(store, b"")) == []
+
+
+def taken(found: Found) -> list[bytes | None]:
+    """Take the values apart."""
+    apart = zip(list(found.starts), list(found.sizes), strict=True)
+    return [None if size == ABSENT else found.values[start : start + size] for start, size in apart]
+
+
+@given(st.data())
+def test_a_block_is_what_single_keys_are_in_whatever_order_they_were_filed(data: st.DataObject) -> None:
+    """Files are read by stretches: what lies elsewhere, twice, later, is gone or too old must be found all the same."""
+    filed = data.draw(st.permutations(range(400)) | st.just(list(range(400))))
+    gone = data.draw(st.sets(st.sampled_from(range(400)), max_size=40))
+    again = data.draw(st.lists(st.sampled_from(range(400)), max_size=40))
+    low, high = data.draw(st.integers(0, 200)), data.draw(st.integers(200, 420))
+    asked = [*range(low, high), *data.draw(st.lists(st.sampled_from(range(420)), max_size=20))]
+    with TemporaryDirectory() as folder:
+        store = llmhub.DiskCache(f"{folder}/runs.db").open()
+        store.put_many([Entry(b"another length", b"x" * 50)])
+        store.put_many([Entry(hashed(n), b"%d" % n * (n % 5), "", 100.0) for n in filed])
+        store.put_many([Entry(hashed(n), b"again %d" % n, "", 50.0) for n in again])
+        store.delete([hashed(n) for n in gone])
+        every = [hashed(n) for n in asked]
+        for since in (0.0, 75.0):
+            there = store.get_many(every, since)
+            assert store.get_block is not None
+            assert taken(store.get_block(b"".join(every), since)) == [there.get(key) for key in every]
+        store.close()
+
+
+def hashed(number: int) -> bytes:
+    return sha256(b"%d" % number).digest()
+
+
+def test_blocks_longer_than_a_value_may_be_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = llmhub.DiskCache(tmp_path / "runs.db").open()
+    values = {hashed(n): b"%d" % n * 3_000 for n in range(200)}
+    store.put_many([Entry(key, value) for key, value in values.items()])
+    store.close()
+    connect = sqlite3.connect
+
+    def narrow(*given: Any, **named: Any) -> sqlite3.Connection:
+        connection = connect(*given, **named)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        return connection
+
+    monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", narrow)
+    store = llmhub.DiskCache(tmp_path / "runs.db").open()
+    assert taken(look_up_block(store, b"".join(values))) == list(values.values())
+    store.close()
 
 
 def test_what_is_older_is_a_miss_where_it_is_asked_so(store: Store) -> None:
