@@ -183,7 +183,7 @@ class _File:
     def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
         with self._guarded() as connection:
             found = read_block(connection, keys, counted_since(since, self._ttl_s))
-        hits = sum(size != ABSENT for size in found.sizes.tolist())
+        hits = int((found.sizes != ABSENT).sum())
         self._count(hits, len(found.sizes) - hits)
         return found
 

@@ -114,13 +114,13 @@ class Sifted:
     missing
         Places it knew nothing of.
     damaged
-        How many of these because a value was damaged.
+        Those of them whose value was damaged.
     """
 
     block: Block
     others: Sequence[tuple[int, StoredResponse]]
     missing: Sequence[int]
-    damaged: int
+    damaged: Sequence[int]
 
 
 def sift(bulk: Bulk, found: Found) -> Sifted:
@@ -145,14 +145,14 @@ def sift(bulk: Bulk, found: Found) -> Sifted:
     there[plain] = False
     others: list[tuple[int, StoredResponse]] = []
     missing = np.flatnonzero(sizes == ABSENT).tolist()
-    damaged = 0
+    damaged: list[int] = []
     for place in np.flatnonzero(there).tolist():
         kept = unpack(found.values[starts[place] : ends[place]], bulk.keys[KEY_BYTES * place : KEY_BYTES * (place + 1)])
         if is_successful(kept):
             others.append((place, kept.unwrap()))
         else:
             missing.append(place)
-            damaged += is_damage(kept.failure())
+            damaged += [place] if is_damage(kept.failure()) else []
     block = Block(bulk.positions[plain], found.values, starts[plain], fixed[good])
     return Sifted(block, others, sorted(missing), damaged)
 

@@ -40,7 +40,7 @@ class Filing:
     def __init__(self, store: Store | None, give_up: Callable[[], None] | None = None) -> None:
         self.store = store
         self.fatal = False
-        self.damaged = 0
+        self.damaged: set[bytes] = set()
         self._give_up = give_up
         self._failures = self._lost = self._waiting_bytes = 0
         self._last: StoreError | None = None

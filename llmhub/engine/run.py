@@ -181,7 +181,7 @@ class _Run:
             answers=self.answers,
             queued_s=self.queued,
             blocks=self.blocks,
-            damaged=self.filing.damaged,
+            damaged=len(self.filing.damaged),
             store_error=self.filing.error,
             gave_up=self.filing.fatal,
             report_error=self.report_error,
@@ -295,7 +295,8 @@ class _Run:
             # A damaged value is a miss.
             if kept is None or not is_successful(kept):
                 missing.append(item)
-                self.filing.damaged += kept is not None and is_damage(kept.failure())
+                if kept is not None and is_damage(kept.failure()):
+                    self.filing.damaged.add(item[1])
             else:
                 self._settle(item[0], kept.unwrap())
         return missing
@@ -312,7 +313,7 @@ class _Run:
                 self.tally.hit(sifted.block.positions)
         for place, kept in sifted.others:
             self._settle(int(bulk.positions[place]), kept)
-        self.filing.damaged += sifted.damaged
+        self.filing.damaged.update(bulk.item(place)[1] for place in sifted.damaged)
         return list(map(bulk.item, sifted.missing))
 
     def _file(self, key: bytes, call: Call, answer: Answer) -> None:
