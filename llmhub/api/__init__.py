@@ -17,6 +17,7 @@ from llmhub.api.mapping import map_rows
 from llmhub.api.models import ahealth_check, health_check, metadata
 from llmhub.api.options import Asking, FormOptions, MapOptions, Models, Options, Prompt, RowOptions, TableOptions, found
 from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
+from llmhub.api.stage import Rehearsal, rehearsal
 
 __all__ = [
     "Asking",
@@ -25,6 +26,7 @@ __all__ = [
     "Models",
     "Options",
     "Prompt",
+    "Rehearsal",
     "RowOptions",
     "TableOptions",
     "acomplete",
@@ -44,6 +46,7 @@ __all__ = [
     "metadata",
     "parse",
     "plan",
+    "rehearsal",
     "schema_of",
     "stream",
     "stream_table",

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+import llmhub
+from llmhub.core.errors import InvalidRequestError
+from llmhub.sim import Simulator
+
+MODELS = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
+
+
+def test_without_keys_all_are_simulated() -> None:
+    with llmhub.rehearsal(MODELS, simulator=Simulator(seed=3)) as stage:
+        assert not stage.real
+        assert stage.models == tuple(MODELS)
+        assert llmhub.complete("Hi", model=MODELS[1], hub=stage.hub).text
+        assert stage.simulator is not None
+        assert stage.simulator.counts()["requests"] == 1
+        assert "simulated providers on this machine" in repr(stage)
+
+
+def test_with_a_key_the_real_ones_that_can_be_asked_are(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("ANTHROPIC_API_KEY", "a-secret")
+    with llmhub.rehearsal(MODELS) as stage:
+        assert stage.real
+        assert stage.models == ("anthropic/claude-haiku-4-5",)
+        assert stage.hub.budget_usd is not None
+        assert Decimal(str(stage.hub.budget_usd)) == Decimal("0.5")
+        assert "a-secret" not in repr(stage)
+
+
+def test_a_simulator_is_not_reached_through_the_environment(environ: pytest.MonkeyPatch) -> None:
+    """A key of another provider does not send anybody there by mistake."""
+    environ.setenv("GROQ_API_KEY", "a-secret")
+    with llmhub.rehearsal(MODELS, concurrency=3) as stage:
+        assert not stage.real
+        assert "groq" not in stage.hub.usable()
+        assert stage.hub.concurrency == 3
+
+
+@pytest.mark.parametrize(("models", "said"), [([], "there is none"), (["nobody/m"], "no provider is named 'nobody'")])
+def test_odd_models_are_refused(models: list[str], said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said):
+        llmhub.rehearsal(models)
