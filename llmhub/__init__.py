@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from llmhub.api import (
+        Job,
         acomplete,
         acomplete_table,
         ahealth_check,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         schema_of,
         stream,
         stream_table,
+        submit,
         try_complete,
         using,
     )
@@ -92,6 +94,7 @@ __version__: Final = "0.1.0"
 
 _HOMES: Final = {
     "api": (
+        "Job",
         "acomplete",
         "acomplete_table",
         "ahealth_check",
@@ -110,6 +113,7 @@ _HOMES: Final = {
         "schema_of",
         "stream",
         "stream_table",
+        "submit",
         "try_complete",
         "using",
     ),
@@ -181,6 +185,7 @@ __all__ = [
     "Health",
     "Hedge",
     "Hub",
+    "Job",
     "LLMError",
     "Limit",
     "Load",
@@ -245,6 +250,7 @@ __all__ = [
     "split_by_hash",
     "stream",
     "stream_table",
+    "submit",
     "sweep",
     "try_complete",
     "using",

@@ -92,7 +92,7 @@ def test_what_is_required_is_used() -> None:
             found == IMPORTS.get(name, name) or found.startswith(IMPORTS.get(name, name) + ".") for found in used
         )
         and PLUGINS.get(name, "\0") not in config
-        and name != "ipykernel"  # the kernel in which notebooks run
+        and name not in {"ipykernel", "jupyterlab"}  # in which notebooks run
     ]
     assert unused == []
     assert set(required) >= NAMED

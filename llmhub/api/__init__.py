@@ -12,6 +12,7 @@ from llmhub.api.frames import (
     plan,
 )
 from llmhub.api.hubs import configure, current_hub, using
+from llmhub.api.jobs import Job, submit
 from llmhub.api.landing import stream_table
 from llmhub.api.mapping import map_rows
 from llmhub.api.models import ahealth_check, health_check, metadata
@@ -22,6 +23,7 @@ from llmhub.api.stage import Rehearsal, rehearsal
 __all__ = [
     "Asking",
     "FormOptions",
+    "Job",
     "MapOptions",
     "Models",
     "Options",
@@ -50,6 +52,7 @@ __all__ = [
     "schema_of",
     "stream",
     "stream_table",
+    "submit",
     "try_complete",
     "using",
 ]

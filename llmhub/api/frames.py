@@ -36,9 +36,9 @@ from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
 from llmhub.engine.loop import Stop, run_here, run_sync
 from llmhub.engine.run import Ran, Told
-from llmhub.engine.tally import Now, Tally, Watch
+from llmhub.engine.tally import Now, Progress, Tally, Watch
 from llmhub.hub import Hub
-from llmhub.observe.progress import Shown, shown
+from llmhub.observe.progress import Report, Shown, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ async def acomplete_table(
 ) -> pa.Table:
     """Ask every row of a frame, awaited (see `complete_table`)."""
     asked, stop = asked_of(frame, prompt, model, hub, dict(options)), Stop()
-    return await run_here(_table(asked, asked.shown(stop), stop))
+    return await run_here(tabled(asked, asked.shown(stop), stop))
 
 
 def complete_series(
@@ -208,19 +208,22 @@ class Asked:
     options: RunOptions
     typing: Typing | None = None
 
-    def shown(self, stop: Stop | None = None) -> Shown | None:
+    def shown(self, stop: Stop | None = None, *, aside: bool = False) -> Shown | None:
         """Begin to show progress, in the thread that runs the cell."""
-        first = Tally(len(self.questions), self.targets, self.questions.samples).progress(Now(0.0))
-        return shown(self.options.progress, first, stop=stop)
+        return shown(self.options.progress, self.first, stop=stop, aside=aside)
 
     @property
-    def targets(self) -> list[Target]:
-        """Who is asked."""
-        all_of_them = [ask.target for ask in self.questions.asks]
-        if self.questions.own is None or len(all_of_them) <= 1:
-            return all_of_them
-        # Each row asks one of them, so they are shown as one.
-        return [replace(all_of_them[0], name=f"{len(all_of_them)} models", model="")]
+    def first(self) -> Progress:
+        """How far it is before it begins."""
+        return Tally(len(self.questions), self.watch(_tell_nobody)).progress(Now(0.0))
+
+    def watch(self, report: Report) -> Watch:
+        """Have somebody told how far it is."""
+        return Watch(report, [ask.target for ask in self.questions.asks], self.questions.samples, self.questions.own)
+
+
+def _tell_nobody(progress: Progress) -> None:
+    """Take no notice."""
 
 
 def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, options: dict[str, Any]) -> Asked:
@@ -294,14 +297,14 @@ def _tried(target: Target, request: CompletionRequest, *, stream: bool) -> LLMEr
 
 def table_of(asked: Asked) -> pa.Table:
     """Run the questions, wait, and give the table."""
-    return run_sync(partial(_table, asked, asked.shown()))
+    return run_sync(partial(tabled, asked, asked.shown()))
 
 
 async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None) -> Ran:
     """Run the questions, and show how far it is."""
     questions = asked.questions
     concurrency = concurrency_of(asked.hub, asked.options)
-    watch = Watch(show.report, asked.targets, questions.samples) if show else None
+    watch = asked.watch(show.report) if show else None
     try:
         done = await asked.hub.runtime.run(
             questions.chunks(), len(questions), concurrency, stop, watch, told, cache=asked.options.cache
@@ -332,13 +335,13 @@ def _expect_fit(options: RunOptions, table: pa.Table) -> None:
             expect(Malformed(message=table.column("error")[kinds.index("Malformed")].as_py()))
 
 
-async def _table(asked: Asked, show: Shown | None, stop: Stop) -> pa.Table:
+async def tabled(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None) -> pa.Table:
     """Run the questions and make the table."""
     from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     at = time.time()
     questions, options = asked.questions, asked.options
-    done = await ran(asked, show, stop)
+    done = await ran(asked, show, stop, told)
     table = results.table(questions, done, uuid.uuid4().hex, at)
     whole = fitted(replace(asked, options=replace(options, on_error="row")), table)
     try:

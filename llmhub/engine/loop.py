@@ -11,6 +11,7 @@ import concurrent.futures
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -115,16 +116,27 @@ def run_sync(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
     >>> run_sync(work)
     42
     """
-    loop = background()
-    if _inside(loop):
-        raise RuntimeError("a blocking call inside llmhub's own event loop would wait for itself; await the async form")
     stop = Stop()
+    return waited(lambda: submit(work(stop)), stop)
+
+
+def waited(begin: Callable[[], concurrent.futures.Future[T]], stop: Stop, timeout_s: float | None = None) -> T:
+    """Begin work that listens to ``stop``, or take up work that has begun, and wait for it as `run_sync` does.
+
+    Raises
+    ------
+    TimeoutError
+        It is not done within ``timeout_s``, and goes on.
+    """
+    if _inside(background()):
+        raise RuntimeError("a blocking call inside llmhub's own event loop would wait for itself; await the async form")
+    until = None if timeout_s is None else time.monotonic() + timeout_s
     interrupts = 0
     with _heard(stop) as counted:
-        future = submit(work(stop))
+        future = begin()
         while True:
             try:
-                return _wait(future)
+                return _wait(future, until)
             except KeyboardInterrupt:
                 interrupts += 1
                 if future.done():
@@ -162,14 +174,17 @@ def _heard(stop: Stop) -> Iterator[bool]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _wait(future: concurrent.futures.Future[T]) -> T:
+def _wait(future: concurrent.futures.Future[T], until: float | None) -> T:
     """Wait in short stretches, since on some platforms a lock cannot be interrupted."""
     while True:
+        left = POLL_S if until is None else until - time.monotonic()
         try:
-            return future.result(timeout=POLL_S)
+            return future.result(timeout=max(0.0, min(POLL_S, left)))
         except concurrent.futures.TimeoutError:
             if future.done():
                 raise
+            if left <= 0:
+                raise TimeoutError("it is not done yet, and goes on") from None
 
 
 async def run_here(work: Coroutine[Any, Any, T]) -> T:
@@ -184,6 +199,12 @@ async def run_here(work: Coroutine[Any, Any, T]) -> T:
         return await work
     with _wakeful(asyncio.get_running_loop()):
         return await asyncio.wrap_future(submit(work))
+
+
+async def awaited(future: concurrent.futures.Future[T]) -> T:
+    """Await what goes on whether or not somebody awaits it."""
+    with _wakeful(asyncio.get_running_loop()):
+        return await asyncio.shield(asyncio.wrap_future(future))
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from llmhub.core.errors import Cancelled
 from llmhub.engine.cached import recalled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.filing import Filing
-from llmhub.engine.loop import Stop, in_thread
+from llmhub.engine.loop import Stop
+from llmhub.engine.reports import Reports
 from llmhub.engine.tally import Now, Tally, Watch
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ DRAIN_S: Final = 60.0
 """How long a stopped run waits for what is in flight."""
 SWEEP_S: Final = 0.05
 """How often a stopped run looks for workers that wait."""
-REPORT_S: Final = 0.1
-"""Between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +141,6 @@ class _Run:
     def __init__(self, job: Job, stop: Stop) -> None:
         self.job = job
         self.stop = stop
-        self.watch = watch = job.watch
-        self.report_error = ""
         self.answers: list[Settled | None] = [None] * job.size
         self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
@@ -159,13 +156,15 @@ class _Run:
         self.blocks: list[Block] = []
         self.ahead: Drawn | None = None
         self.drain_until = float("inf")
-        self.tally = Tally(job.size, watch.targets, watch.samples, time.time()) if watch else None
+        self.tally = Tally(job.size, job.watch, time.time()) if job.watch else None
+        self.reports = Reports(job.watch, self.tally, self._now) if job.watch and self.tally else None
+        self.over = False
         self.started = time.perf_counter()
 
     async def go(self) -> Ran:
         loop = asyncio.get_running_loop()
         self.stop.on_ask(partial(_from_anywhere, loop, self._stopped))
-        reporter = asyncio.create_task(self._reporting()) if self.watch else None
+        reporter = asyncio.create_task(self.reports.go()) if self.reports else None
         try:
             async with asyncio.TaskGroup() as self.group:
                 self._hire(1)
@@ -176,7 +175,9 @@ class _Run:
                 reporter.cancel()
             await asyncio.shield(self.filing.flush())
         self._cancel_rest()
-        await self._report(finished=True)
+        self.over = True
+        if self.reports is not None:
+            await self.reports.tell()
         return Ran(
             answers=self.answers,
             queued_s=self.queued,
@@ -184,7 +185,7 @@ class _Run:
             damaged=len(self.filing.damaged),
             store_error=self.filing.error,
             gave_up=self.filing.fatal,
-            report_error=self.report_error,
+            report_error=self.reports.error if self.reports is not None else "",
         )
 
     # Workers and what lies before them
@@ -372,32 +373,15 @@ class _Run:
 
     # Progress
 
-    async def _report(self, *, finished: bool = False) -> None:
-        """Tell whoever wants to know. What goes wrong in that is theirs, and costs no answer."""
-        if self.watch is None or self.tally is None:
-            return
-        try:
-            if new := self.tally.new():
-                self.tally.learn(await in_thread(self.tally.look_up, new))
-            self.watch.report(self.tally.progress(self._now(finished=finished)))
-        except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
-            self.watch = None
-            self.report_error = f"{type(wrong).__name__}: {wrong}"
-
-    def _now(self, *, finished: bool) -> Now:
+    def _now(self) -> Now:
         return Now(
             elapsed_s=time.perf_counter() - self.started,
             in_flight=sum(worker in self.job.in_flight for worker in self.workers),
             begun=len(self.workers),
             concurrency=self.job.concurrency,
-            finished=finished,
+            finished=self.over,
             stopping=self.stop.asked,
         )
-
-    async def _reporting(self) -> None:
-        while self.watch is not None:
-            await asyncio.sleep(REPORT_S)
-            await self._report()
 
 
 def _read(bulk: Bulk, store: Store) -> Sifted:

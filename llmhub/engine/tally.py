@@ -136,11 +136,22 @@ def _sum(amounts: Sequence[Decimal | None]) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who is told how far a run is, and whom it asks, how often: positions are rows x targets x samples."""
+    """Who is told how far a run is, and whom it asks.
+
+    Parameters
+    ----------
+    report
+        Is told.
+    targets, samples
+        Who is asked, and how often each: positions are rows x targets x samples, in that order.
+    own
+        Which of the targets each row asks, where it asks but one: positions are then rows x samples.
+    """
 
     report: Callable[[Progress], None]
     targets: Sequence[Target] = ()
     samples: int = 1
+    own: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +187,7 @@ def binding(now: Now) -> str:
 class _Lane:
     """What was counted of one model. ``missing`` were not in the store; ``unknown`` cost nobody knows how much."""
 
+    total: int
     missing: int = 0
     cached: int = 0
     failed: int = 0
@@ -192,11 +204,12 @@ class _Lane:
     def fresh(self) -> int:
         return self.paid + self.failed
 
-    def calls(self, total: int) -> float:
+    @property
+    def calls(self) -> float:
         """Guess how many rows will have taken a call of their own in the end: the store may know of others too."""
-        looked = max(self.missing, self.fresh) + self.cached
         missing = max(self.missing, self.fresh)
-        return missing + (max(0, total - looked) * missing / looked if looked else 0.0)
+        looked = missing + self.cached
+        return missing + (max(0, self.total - looked) * missing / looked if looked else 0.0)
 
 
 class Tally:
@@ -205,19 +218,23 @@ class Tally:
     Parameters
     ----------
     size
-        Positions of the run: rows x targets x samples, in that order.
-    targets
-        Who is asked; none counts as one without a name or a price.
+        Positions of the run.
+    watch
+        Who is asked; no targets count as one without a name or a price.
     at
         Time for which prices are taken (epoch seconds).
     """
 
-    def __init__(self, size: int, targets: Sequence[Target] = (), samples: int = 1, at: float = 0.0) -> None:
+    def __init__(self, size: int, watch: Watch, at: float = 0.0) -> None:
         self._size = size
-        self._targets = targets
-        self._samples = samples
+        self._targets = watch.targets
+        self._samples = watch.samples
+        self._own = watch.own
         self._at = datetime.fromtimestamp(at, UTC)
-        self._lanes = [_Lane() for _ in range(max(1, len(targets)))]
+        many = max(1, len(watch.targets))
+        asked = Counter(watch.own)
+        totals = [size // many if watch.own is None else asked[which] * watch.samples for which in range(many)]
+        self._lanes = [_Lane(total) for total in totals]
         self._hits: list[int] = []
         self._prices: dict[Served, Price | None] = {}
         self._recent: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
@@ -245,6 +262,9 @@ class Tally:
 
     def hit(self, positions: Longs) -> None:
         """Count positions that the store answered by the hundred."""
+        if self._own is not None:
+            self._hits += positions.tolist()
+            return
         from llmhub.engine.bulk import shares  # noqa: PLC0415 - needs numpy, which is there when a block is
 
         for lane, many in zip(self._lanes, shares(positions, self._samples, len(self._lanes)), strict=True):
@@ -276,7 +296,7 @@ class Tally:
         for which, many in self._by_lane(self._hits):
             self._lanes[which].cached += many
         self._hits.clear()
-        models = tuple(map(self._model, range(len(self._lanes)), self._lanes))
+        models = tuple(self._model(which, lane, now) for which, lane in enumerate(self._lanes))
         done = sum(model.done for model in models)
         rows_s, fresh_s = self._paces(now, done)
         return Progress(
@@ -295,7 +315,8 @@ class Tally:
         )
 
     def _lane(self, position: int) -> int:
-        return position // self._samples % len(self._lanes)
+        row = position // self._samples
+        return row % len(self._lanes) if self._own is None else self._own[row]
 
     def _by_lane(self, positions: Sequence[int]) -> Iterable[tuple[int, int]]:
         return [(0, len(positions))] if len(self._lanes) == 1 else Counter(map(self._lane, positions)).items()
@@ -311,15 +332,14 @@ class Tally:
         else:
             lane.unpriced.setdefault(served, []).append(usage)
 
-    def _model(self, which: int, lane: _Lane) -> ModelProgress:
-        total = self._size // len(self._lanes)
+    def _model(self, which: int, lane: _Lane, now: Now) -> ModelProgress:
         known = bool(self._targets) and not lane.unknown and (lane.priced > 0 or not lane.paid)
         each = lane.nanos / lane.paid if lane.priced and lane.paid else None
-        ahead = max(0.0, lane.calls(total) - lane.failed - lane.given_up)
+        ahead = lane.paid if now.finished else max(0.0, lane.calls - lane.failed - lane.given_up)
         forecast = 0.0 if not ahead else None if each is None else each * ahead
         return ModelProgress(
             model=self._targets[which].name if self._targets else "",
-            total=total,
+            total=lane.total,
             done=lane.cached + lane.fresh,
             cached=lane.cached,
             failed=lane.failed,
@@ -344,9 +364,8 @@ class Tally:
 
     def _left(self, done: int, rows_s: float, fresh_s: float) -> float | None:
         """Guess the seconds that are left: those of the calls to come, or else of the rows."""
-        total = self._size // len(self._lanes)
         given_up = sum(lane.given_up for lane in self._lanes)
-        calls = sum(lane.calls(total) - lane.fresh - lane.given_up for lane in self._lanes)
+        calls = sum(lane.calls - lane.fresh - lane.given_up for lane in self._lanes)
         if calls >= 1 and fresh_s:
             return calls / fresh_s
         return max(0, self._size - done - given_up) / rows_s if rows_s else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Asking, FormOptions, MapOptions, Models, RowOptions, TableOptions
+from llmhub.api import Asking, FormOptions, Job, MapOptions, Models, RowOptions, TableOptions
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
@@ -112,6 +112,26 @@ class FrameAccessor(Generic[F]):
         self._expect_room(prefix)
         table = await api.acomplete_table(self._frame, prompt, model=model, hub=hub, **options)
         return self._joined(table, prefix)
+
+    def submit(
+        self,
+        prompt: Asking | None = None,
+        *,
+        model: Models,
+        hub: Hub | None = None,
+        prefix: str = "",
+        **options: Unpack[RowOptions],
+    ) -> Job[F]:
+        """Begin to ask every row, and give a handle at once (see `llmhub.submit`).
+
+        Returns
+        -------
+        Job
+            Its ``result()`` is what `complete` gives; ``table()`` has what has landed so far, ``stop()`` stops it.
+        """
+        self._expect_room(prefix)
+        job = api.submit(self._frame, prompt, model=model, hub=hub, **options)
+        return job.mapped(lambda table: self._joined(table, prefix))
 
     def stream(
         self,

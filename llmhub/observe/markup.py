@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from llmhub.drawing.canvas import look_of
+from llmhub.drawing.writing import shortened
 from llmhub.engine.tally import ModelProgress, Progress
 from llmhub.observe.wording import facts, joined, money
 
@@ -18,9 +19,11 @@ MOST: Final = 24
 """Models with a bar of their own."""
 DOT: Final = " · "
 ROW: Final = "display:flex;flex-wrap:wrap;align-items:center;margin:2px 0"
-NAME: Final = "width:17em;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;margin-right:10px"
+NAME: Final = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap;margin-right:10px"
+WIDEST: Final = 30
+"""Characters of a name that are seen at most; all are where the mouse rests on it."""
 TRACK: Final = (
-    "display:flex;width:16em;height:10px;overflow:hidden;border-radius:3px;margin-right:10px;"
+    "display:flex;width:14em;height:10px;overflow:hidden;border-radius:3px;margin-right:10px;"
     "background-color:rgba(128,128,128,0.25)"
 )
 SIGN: Final = "display:inline-block;width:9px;height:9px;margin:0 4px 0 8px;border-radius:2px"
@@ -36,7 +39,8 @@ def markup(progress: Progress, note: str = "") -> str:
         Said first below the bars: that it is being stopped, for example.
     """
     models = progress.models[:MOST]
-    rows = "".join(_row(model, look_of(at).colour) for at, model in enumerate(models))
+    wide = min(WIDEST, max((len(model.model) for model in models), default=0))
+    rows = "".join(_row(model, look_of(at).colour, wide) for at, model in enumerate(models))
     more = len(progress.models) - len(models)
     rest = f'<div style="opacity:0.75">and {more:,} models more</div>' if more else ""
     said = DOT.join(text for text in (note, joined(facts(progress), DOT)) if text)
@@ -44,11 +48,12 @@ def markup(progress: Progress, note: str = "") -> str:
     return f'<div style="font-size:13px;line-height:1.5;max-width:72em">{rows}{rest}{below}</div>'
 
 
-def _row(model: ModelProgress, colour: str) -> str:
+def _row(model: ModelProgress, colour: str, wide: int) -> str:
     name = escape(model.model)
+    short = escape(shortened(model.model, wide))
     bar = "".join(_segment(many, model.total, style) for many, _, style in _parts(model, colour))
     return (
-        f'<div style="{ROW}"><div style="{NAME}" title="{name}">{name}</div>'
+        f'<div style="{ROW}"><div style="width:{wide}ch;{NAME}" title="{name}">{short}</div>'
         f'<div style="{TRACK}">{bar}</div><div style="{FIGURES}">{_figures(model, colour)}</div></div>'
     )
 

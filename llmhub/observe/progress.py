@@ -26,7 +26,9 @@ class Shown:
     close: Callable[[], None] = _nothing
 
 
-def shown(wanted: bool | Report | None, first: Progress, *, stop: Stop | None = None) -> Shown | None:
+def shown(
+    wanted: bool | Report | None, first: Progress, *, stop: Stop | None = None, aside: bool = False
+) -> Shown | None:
     """Choose how to show progress.
 
     Parameters
@@ -38,6 +40,8 @@ def shown(wanted: bool | Report | None, first: Progress, *, stop: Stop | None = 
         How far the run is before it begins.
     stop
         Of a run that does not block its cell: its panel has a button that asks this, where the kernel hears it.
+    aside
+        Whether something else goes on at the same terminal meanwhile: a line is written there only if it is wanted.
 
     Notes
     -----
@@ -50,7 +54,7 @@ def shown(wanted: bool | Report | None, first: Progress, *, stop: Stop | None = 
     if in_notebook():
         panel = Panel(first, stop if hears_buttons() else None)
         return Shown(panel, panel.close)
-    return in_words(asked=wanted is True)
+    return None if aside and wanted is None else in_words(asked=wanted is True)
 
 
 def in_words(*, asked: bool) -> Shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -21,6 +21,7 @@ from llmhub.core.schemas import json_in
 from llmhub.core.types import ToolCall, text_of
 from llmhub.engine.bulk import Block
 from llmhub.engine.call import Answer, Target
+from llmhub.engine.run import Landed as Landing
 from llmhub.engine.run import Ran, Settled, kept_form
 from llmhub.providers.prices import price_served
 from llmhub.tables.columns import MICRO, Columns, gaps, joined, of_block, segments, woven
@@ -71,6 +72,24 @@ def part(questions: Questions, landed: Landed, schema: pa.Schema, at: float) -> 
         return _table(questions, landed.positions, said, (), (schema, at))
     said = joined([_of_answers(landed.answers, landed.queued_s)])
     return _table(questions, np.asarray(landed.positions, np.int64), said, landed.answers, (schema, at))
+
+
+def parts(questions: Questions, landed: Iterable[Landing], run_id: str, at: float) -> pa.Table:
+    """Make the rows of whatever has landed so far, in input order (see `table`)."""
+    schema = with_run(run_id)
+    ones: list[tuple[int, Settled, float]] = []
+    blocks: list[Landed] = []
+    for one in landed:
+        if isinstance(one, tuple):
+            ones.append(one)
+        else:
+            blocks.append(one)
+    if ones:
+        blocks.append(Some(*zip(*ones, strict=True)))
+    if not blocks:
+        return schema.empty_table()
+    whole = pa.concat_tables([part(questions, some, schema, at) for some in blocks]).unify_dictionaries()
+    return whole.take(np.argsort(np.concatenate([np.asarray(some.positions, np.int64) for some in blocks])))
 
 
 @dataclass(frozen=True, slots=True)

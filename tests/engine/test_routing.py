@@ -585,7 +585,7 @@ def test_a_stopped_run_waits_for_a_hedged_call_that_is_on_the_wire(scripted: Any
     route = {"w": Failover("compatible/m", hedge=Hedge(after_s=60.0))}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as made:
         asked = frames.asked_of({"t": ["one"]}, "{t}", "w", made, {"progress": False})
-        future = submit(frames._table(asked, None, stop))
+        future = submit(frames.tabled(asked, None, stop))
         assert server.asked.wait(10)
         stop.ask()
         threading.Timer(0.3, go_on.set).start()

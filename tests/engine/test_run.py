@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -481,6 +482,18 @@ def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
     ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, watch=Watch(told.append)))
     assert 5 <= len(told) <= 15
+
+
+def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
+    """So that they take no more than a hundredth of the time, whatever they do."""
+    told: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        time.sleep(0.02)
+        told.append(progress)
+
+    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, watch=Watch(report)))
+    assert 8 <= len(told) <= 13
 
 
 def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from llmhub.core.errors import BudgetExceeded, Cancelled, ServerError
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionResponse, Text, Usage
 from llmhub.engine.call import Answer, Spent, Target
-from llmhub.engine.tally import Now, Progress, Tally
+from llmhub.engine.tally import Now, Progress, Tally, Watch
 from llmhub.providers.prices import price
 from llmhub.providers.table import PROVIDERS
 
@@ -26,6 +27,10 @@ AT = datetime(2026, 11, 22, tzinfo=UTC)
 MINI = Target(PROVIDERS["openai"], Endpoint(), "gpt-4o-mini", "openai/gpt-4o-mini")
 HAIKU = Target(PROVIDERS["anthropic"], Endpoint(), "claude-haiku-4-5", "anthropic/claude-haiku-4-5")
 NOBODY = Target(PROVIDERS["compatible"], Endpoint(), "own", "compatible/own")
+
+
+def unheard(progress: Progress) -> None:
+    raise AssertionError(progress)
 
 
 def fresh(tokens: int = 1000, answered: int = 100, served: str = "") -> Answer:
@@ -48,7 +53,7 @@ def priced(tally: Tally) -> Tally:
 
 
 def tallied(size: int, *targets: Target, samples: int = 1) -> Tally:
-    return Tally(size, targets, samples, AT.timestamp())
+    return Tally(size, Watch(unheard, targets, samples), AT.timestamp())
 
 
 ANSWERS = {"fresh": fresh(), "kept": kept(), "failed": FAILED, "stopped": STOPPED, "refused": REFUSED}
@@ -81,6 +86,15 @@ def test_every_answer_is_counted_once_at_its_own_model(
     assert said.given_up == sum(model.given_up for model in said.models)
 
 
+def test_rows_that_each_ask_one_model_are_counted_there() -> None:
+    tally = Tally(6, Watch(unheard, (MINI, HAIKU), 2, own=[1, 0, 1]), AT.timestamp())
+    assert [model.total for model in tally.progress(Now(0.0)).models] == [2, 4]
+    for position in range(3):
+        tally.add(position, fresh())
+    tally.hit(np.array([4, 5]))
+    assert [(model.done, model.cached) for model in tally.progress(Now(1.0)).models] == [(1, 0), (4, 2)]
+
+
 def test_what_was_spent_is_exact_and_by_the_model_that_served() -> None:
     tally = tallied(4, MINI, HAIKU)
     for position, served in enumerate(["gpt-4o-mini-2024-07-18", "", "gpt-4o-mini", "no-such-model"]):
@@ -92,6 +106,13 @@ def test_what_was_spent_is_exact_and_by_the_model_that_served() -> None:
     each = [cost(Usage(input_tokens=10 + at, output_tokens=5), (openai, anthropic)[at % 2]) for at in range(4)]
     assert first.spent_usd == (each[0] or 0) + (each[2] or 0)
     assert second.spent_usd == (each[1] or 0) + (each[3] or 0)
+
+
+def test_what_another_answered_costs_what_that_one_takes() -> None:
+    tally = tallied(1, MINI)
+    tally.add(0, replace(fresh(), target=HAIKU))
+    said = priced(tally).progress(Now(1.0))
+    assert (said.models[0].model, said.spent_usd) == ("openai/gpt-4o-mini", Decimal("0.0015"))
 
 
 def test_money_is_unknown_until_the_price_is_and_for_ever_where_there_is_none() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
@@ -125,3 +130,146 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+# JupyterLab in a browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+STATUS = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+
+
+class Page:
+    """A notebook that is open in JupyterLab."""
+
+    def __init__(self, page: Any, path: Path) -> None:
+        self.page, self.path = page, path
+
+    def run_all(self) -> None:
+        """Do what the menu's entry does, and wait for nothing."""
+        self.page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+
+    def run(self, cell: int) -> None:
+        """Run one code cell, and wait for nothing."""
+        self.page.locator(".jp-CodeCell .jp-InputPrompt").nth(cell).click()
+        self.page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
+
+    def until(self, said: str, cell: int) -> None:
+        """Wait until the output of a code cell says something."""
+        self.page.wait_for_function(
+            "([said, cell]) => document.querySelectorAll('.jp-CodeCell')[cell]?.querySelector('.jp-OutputArea')"
+            "?.innerText.includes(said)",
+            arg=[said, cell],
+        )
+
+    def output(self, cell: int) -> Any:
+        """Find the output of a code cell."""
+        return self.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
+
+    def interrupt(self) -> None:
+        """Press the toolbar's button."""
+        self.page.locator(".jp-NotebookPanel-toolbar [data-jp-item-name=interrupt]").click()
+
+    def theme(self, name: str) -> None:
+        """Change the colours."""
+        self.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: {name!r}}})")
+
+    def picture(self, name: str) -> None:
+        """Take a picture of what is seen."""
+        self.page.screenshot(path=self.path.parent / f"{self.path.stem}-{name}.png")
+
+    def saved(self) -> list[dict[str, Any]]:
+        """Save, and read the code cells that are in the file then."""
+        self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        return [cell for cell in json.loads(self.path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """JupyterLab with a browser before it."""
+
+    url: str
+    token: str
+    folder: Path
+    browser: Any
+
+    @contextmanager
+    def opened(self, name: str, *codes: str) -> Iterator[Page]:
+        """Open a notebook with these cells, once its kernel is there."""
+        cells = [nbformat.v4.new_code_cell(code) for code in codes]
+        path = self.folder / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+        page = self.browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(WAIT_S * 1000)
+        try:
+            page.goto(f"{self.url}lab/tree/{path.name}?token={self.token}&reset")
+            page.wait_for_function(f"window.jupyterapp !== undefined && {STATUS} === 'idle'")
+            yield Page(page, path)
+            page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+            page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
+        finally:
+            page.close()
+
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def absent(what: str) -> None:
+    """Fail where everything is to be tested, and skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed; the build tests with it")
+
+
+@contextmanager
+def serving_lab(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run a JupyterLab of its own settings; give its address and token."""
+    runtime, settings = folder / "runtime", folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    # What is offered once a day would lie over the corner where the toolbar's buttons are.
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(news), encoding="utf-8")
+    (folder / "notebooks").mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
+    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    command += ["--LabApp.expose_app_in_browser=True"]
+    with (folder / "lab.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while not (found := [*runtime.glob("jpserver-*.json")]):
+            assert process.poll() is None, (folder / "lab.log").read_text()
+            assert time.monotonic() < deadline, (folder / "lab.log").read_text()
+            time.sleep(0.05)
+        while True:
+            try:
+                said = json.loads(found[0].read_text())
+            except json.JSONDecodeError:
+                continue
+            break
+        yield said["url"], said["token"]
+    finally:
+        process.terminate()
+        process.wait(WAIT_S)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Start JupyterLab and a browser."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        absent("chromium")
+    folder = tmp_path_factory.mktemp("lab")
+    with serving_lab(folder) as (url, token), sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield Lab(url, token, folder / "notebooks", browser)
+        finally:
+            browser.close()

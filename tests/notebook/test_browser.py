@@ -1,0 +1,139 @@
+"""A live run as a person sees it: JupyterLab in a browser, its panel, its toolbar, and the button of a job."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
+
+SET_UP = """
+import pandas as pd, llmhub
+hub = llmhub.Hub(endpoints={{"openai": llmhub.Endpoint(base_url="{url}/v1", api_key="k")}})
+df = pd.DataFrame({{"n": range(50)}})
+ask = dict(model=["openai/gpt-4o-mini", "openai/gpt-4.1-mini"], hub=hub, concurrency=4)
+"""
+COUNT = "table['status'].value_counts().to_dict()"
+REFUSAL = b'{"error":{"message":"no","type":"invalid_request_error"}}'
+
+
+class Peer:
+    """A server that answers nothing until told to start, and holds at sixty until told to go on."""
+
+    def __init__(self, scripted: Callable[..., Any], speech: Any) -> None:
+        self.start, self.more = threading.Event(), threading.Event()
+        first = [[self.start, speech.answer()] for _ in range(55)]
+        refused = [[self.start, speech.reply(REFUSAL, status=400)] for _ in range(5)]
+        self._played = scripted(*refused, *first, [self.more, speech.answer()])
+
+    @property
+    def set_up(self) -> str:
+        return SET_UP.format(url=self._played.url)
+
+    @property
+    def requests(self) -> int:
+        return len(self._played.requests)
+
+
+@pytest.fixture
+def peer(scripted: Callable[..., Any], speech: Any) -> Peer:
+    return Peer(scripted, speech)
+
+
+def shares(page: Any, cell: int) -> list[float]:
+    """Measure how much of each bar is filled, as it is drawn."""
+    measured: list[float] = page.output(cell).evaluate(
+        """output => [...output.querySelectorAll('div')]
+            .filter(div => div.style.height === '10px')
+            .map(bar => [...bar.children].reduce((sum, part) => sum + part.getBoundingClientRect().width, 0)
+                / bar.getBoundingClientRect().width)"""
+    )
+    return measured
+
+
+def test_the_panel_moves_and_a_saved_notebook_keeps_a_summary(lab: Any, peer: Peer) -> None:
+    with lab.opened("moving", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
+        page.run_all()
+        page.until("0/100 rows", 1)
+        assert shares(page, 1) == [0.0, 0.0]
+        page.picture("0")
+        peer.start.set()
+        page.until("60/100 rows", 1)
+        page.picture("60")
+        page.theme("JupyterLab Dark")
+        page.picture("60-dark")
+        filled = shares(page, 1)
+        assert sum(filled) / 2 == pytest.approx(0.6, abs=0.02)
+        assert "5 failed" in page.output(1).inner_text()
+        assert page.output(1).locator("button").count() == 0  # a cell that blocks hears no button
+        peer.more.set()
+        page.until("{'ok': 95, 'error': 5}", 2)
+        page.picture("100-dark")
+        assert shares(page, 1) == pytest.approx([1.0, 1.0], abs=0.02)
+        (output,) = page.saved()[1]["outputs"]
+        assert set(output["data"]) == {"text/html", "text/plain"}
+        assert "100/100 rows" in "".join(output["data"]["text/html"])
+
+
+def test_the_toolbar_stops_a_blocking_cell_and_the_next_has_the_partial_table(lab: Any, peer: Peer) -> None:
+    with lab.opened("interrupted", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
+        page.run_all()
+        peer.start.set()
+        page.until("60/100 rows", 1)
+        page.interrupt()
+        page.until("stopping", 1)
+        page.picture("stopping")
+        peer.more.set()
+        page.until("'cancelled': 36", 2)
+        page.picture("stopped")
+        assert "'ok': 59" in page.output(2).inner_text()
+        assert peer.requests == 64
+        assert "36 not asked" in page.output(1).inner_text()
+
+
+def test_the_button_of_an_awaiting_cell_stops_it(lab: Any, peer: Peer) -> None:
+    awaited = "table = await df.llm.acomplete('Say {n}', **ask)"
+    with lab.opened("awaited", peer.set_up, awaited, COUNT) as page:
+        page.run_all()
+        peer.start.set()
+        page.until("60/100 rows", 1)
+        page.picture("60")
+        page.output(1).locator("button", has_text=re.compile("Stop")).click()
+        page.until("stopping", 1)
+        page.picture("stopping")
+        peer.more.set()
+        page.until("'cancelled': 36", 2)
+        assert peer.requests == 64
+        assert page.output(1).locator("button").count() == 0
+
+
+def test_the_button_of_a_job_stops_it_while_other_cells_run(lab: Any, peer: Peer) -> None:
+    begun = "job = df.llm.submit('Say {n}', **ask)"
+    finish = "table = job.result()\n" + COUNT
+    with lab.opened("job", peer.set_up, begun, "job.done, job.table().num_rows <= 60", finish) as page:
+        peer.start.set()
+        for cell in (0, 1, 2):
+            page.run(cell)
+        page.until("(False, True)", 2)
+        page.until("60/100 rows", 1)
+        page.picture("60")
+        page.output(1).locator("button", has_text=re.compile("Stop")).click()
+        page.until("stopping", 1)
+        peer.more.set()
+        page.until("64/100 rows", 1)
+        page.run(3)
+        page.until("'cancelled': 36", 3)
+        page.picture("stopped")
+        assert peer.requests == 64
+        assert page.output(1).locator("button").count() == 0
+        (output,) = page.saved()[1]["outputs"]
+        assert set(output["data"]) == {"text/html", "text/plain"}
