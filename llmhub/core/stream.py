@@ -242,7 +242,10 @@ def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
 
 def named(deltas: tuple[Delta, ...], calls: set[At]) -> tuple[Delta, ...]:
     """Name every fragment of a call that is the answer, as its first one is; ``calls`` remembers which they are."""
-    return tuple([_named(delta, calls) if type(delta) is Fragment else delta for delta in deltas])
+    for delta in deltas:
+        if type(delta) is Fragment and type(delta.part) is ToolCall:
+            return tuple([_named(each, calls) if type(each) is Fragment else each for each in deltas])
+    return deltas
 
 
 def _named(fragment: Fragment, calls: set[At]) -> Fragment:

@@ -40,7 +40,43 @@ class PlainChat(msgspec.Struct):
     error: None = None
 
 
+class Piece(msgspec.Struct, gc=False):
+    """A delta that is one piece of text; each field that would make it more must be null or absent."""
+
+    content: str
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    reasoning: None = None
+    reasoning_content: None = None
+    audio: None = None
+
+
+class PlainDelta(msgspec.Struct, gc=False):
+    """The piece and whose it is."""
+
+    delta: Piece
+    index: int = 0
+    finish_reason: None = None
+    logprobs: None = None
+    usage: None = None
+
+
+class PlainChunk(msgspec.Struct):
+    """What a plain chunk of a stream holds."""
+
+    choices: tuple[PlainDelta]
+    model: str = ""
+    id: str = ""
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+
+
 _DECODER: Final = msgspec.json.Decoder(PlainChat)
+_CHUNKS: Final = msgspec.json.Decoder(PlainChunk)
+LARGEST: Final = (1 << 63) - 1
+"""The largest index there is."""
 
 
 def plain(body: bytes) -> PlainChat | None:
@@ -59,3 +95,20 @@ def plain(body: bytes) -> PlainChat | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return found if len(found.choices) == 1 and found.choices[0].message.content and found.usage else None
+
+
+def plain_chunk(data: bytes) -> PlainChunk | None:
+    """Read a chunk of a stream if it is plain; ``None`` for anything else.
+
+    Examples
+    --------
+    >>> plain_chunk(b'{"choices":[{"index":0,"delta":{"content":"Hi"}}]}').choices[0].delta.content
+    'Hi'
+    >>> plain_chunk(b"[DONE]") is None
+    True
+    """
+    try:
+        found = _CHUNKS.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if 0 <= found.choices[0].index <= LARGEST else None

@@ -788,3 +788,24 @@ def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], li
         assert interpret_stream(provider, exchange.reply, []).unwrap().text == "".join(contents), exchange.id
         compared += 1
     assert compared == 9
+
+
+CHUNK = {"id": "r", "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}}]}
+BESIDE = ("refusal", "tool_calls", "function_call", "reasoning", "reasoning_content", "audio", "content", "role")
+ODD = st.none() | st.text(max_size=2) | st.integers() | st.lists(st.none(), max_size=1) | st.just({"usage": {}})
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "model", "usage", "error", "x_groq", "choices", "object"]), ODD, max_size=3),
+    st.dictionaries(
+        st.sampled_from(["index", "finish_reason", "logprobs", "usage", "delta", "message"]), ODD, max_size=3
+    ),
+    st.dictionaries(st.sampled_from(BESIDE), ODD, max_size=3),
+)
+def test_a_plain_chunk_says_what_the_long_way_says(top: Any, choice: Any, delta: Any) -> None:
+    whole = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a", **delta}, **choice}], **top}
+    frame = Frame("", json.dumps(whole).encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(openai_chat, "plain_chunk", lambda _: None)
+        long = openai_chat.decode_frame(frame)
+    assert openai_chat.decode_frame(frame) == long
