@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from llmhub.hub import Hub
     from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
+    from llmhub.notebook.display import show
     from llmhub.notebook.magic import load_ipython_extension
     from llmhub.plugins import ConnectorPlugin, Plugins, PluginWarning, load_plugins
 
@@ -158,6 +159,7 @@ _HOMES: Final = {
     "hub": ("Hub",),
     "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
+    "notebook.display": ("show",),
     "notebook.magic": ("load_ipython_extension",),
 }
 """Where each public name lives."""
@@ -247,6 +249,7 @@ __all__ = [
     "schema_of",
     "scorer",
     "scorers",
+    "show",
     "split_by_hash",
     "stream",
     "stream_table",

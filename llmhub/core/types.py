@@ -375,6 +375,17 @@ class CompletionResponse:
         """What the model said in declining."""
         return "".join(part.text for part in self.parts if isinstance(part, Refusal))
 
+    def __repr__(self) -> str:
+        """Show it in a line, in which nothing that the model wrote can act."""
+        from llmhub.core.showing import response_line  # noqa: PLC0415 - which knows these types
+
+        return response_line(self)
+
+    def _repr_html_(self) -> str:
+        from llmhub.core.showing import response_html  # noqa: PLC0415 - as above
+
+        return response_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:

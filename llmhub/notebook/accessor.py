@@ -17,6 +17,7 @@ from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
 from llmhub.notebook import counting
 from llmhub.notebook.counting import CountOptions
+from llmhub.notebook.display import ROWS, Shown, show
 from llmhub.notebook.drawing import FramePlots
 from llmhub.tables import frames, kinds
 from llmhub.tables.labels import FIELD, labelled, labelling, labels_of
@@ -317,6 +318,10 @@ class FrameAccessor(Generic[F]):
         texts = counting.texts_of(self._frame, prompt)
         counted: F = kinds.table_like(self._frame, counting.counted(texts, model, options))
         return counted
+
+    def show(self, *, rows: int = ROWS, columns: Sequence[str] | None = None, prefix: str = "") -> Shown:
+        """Show results: totals, a line for each model, and the first rows with their answers (see `llmhub.show`)."""
+        return show(self._frame, rows=rows, columns=columns, prefix=prefix)
 
     def wide(self, *values: str, prefix: str = "") -> F:
         """Put the answers to each row side by side: one row for each input row, columns for each model.

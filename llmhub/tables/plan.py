@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from llmhub.cache.store import Store
+from llmhub.core import markup
 from llmhub.core.cost import cost
 from llmhub.core.types import Usage
 from llmhub.providers.prices import price
@@ -63,28 +64,38 @@ class Plan:
 
     def __str__(self) -> str:
         """Write it as a table for a terminal."""
-        head = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD")
-        body = [
-            (
-                m.model,
-                f"{m.rows:,}",
-                f"{m.cache_hits:,}",
-                f"{m.calls:,}",
-                f"{'about ' if m.estimated else ''}{m.input_tokens:,}",
-                f"up to {m.output_tokens:,}",
-                "unknown" if m.usd is None else f"up to {m.usd:.6f}",
-            )
-            for m in self.models
-        ]
-        widths = [max(len(row[at]) for row in (head, *body)) for at in range(len(head))]
+        rows = [HEAD, *map(_cells, self.models)]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(HEAD))]
         lines = [
             "  ".join(
-                cell.ljust(w) if at == 0 else cell.rjust(w)
-                for at, (cell, w) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(width) if at == 0 else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
-            for row in (head, *body)
+            for row in rows
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [[*row[:-1], row[-1]] for row in map(_cells, self.models)]
+        usd = self.usd
+        total = f"{self.calls:,} calls" + ("" if usd is None else f", up to {usd:.6f} USD")
+        why = "nothing is sent to plan; an answer is taken to be as long as it may be"
+        return markup.whole(markup.grid(HEAD, rows, range(1, len(HEAD))), markup.facts([total, why]))
+
+
+HEAD: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD")
+
+
+def _cells(model: ModelPlan) -> tuple[str, ...]:
+    return (
+        markup.line_of(model.model),
+        f"{model.rows:,}",
+        f"{model.cache_hits:,}",
+        f"{model.calls:,}",
+        f"{'about ' if model.estimated else ''}{model.input_tokens:,}",
+        f"up to {model.output_tokens:,}",
+        "unknown" if model.usd is None else f"up to {model.usd:.6f}",
+    )
 
 
 def plan_of(questions: Questions, store: Store | None, tokenizer_folder: Path | None, at: float) -> Plan:
