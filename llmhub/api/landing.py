@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.frames import Asked, asked_of, fitted, ran
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from llmhub.engine.bulk import Block
     from llmhub.engine.run import Landed, Ran, Settled
 
+PATIENCE_S: Final = 5.0
+"""How long an early end is waited for."""
 TOGETHER: Final = 512
 """Rows that are made into a table at a time, where so many have come."""
 One: TypeAlias = "tuple[int, Settled | None, float]"
@@ -46,7 +50,8 @@ def _landing(asked: Asked) -> Iterator[pa.Table]:
 
     at, whole = time.time(), schema.with_run(uuid.uuid4().hex)
     box: queue.SimpleQueue[Landed | None] = queue.SimpleQueue()
-    future = submit(ran(asked, asked.shown(), Stop(), box.put))
+    stop = Stop()
+    future = submit(ran(asked, asked.shown(), stop, box.put))
     future.add_done_callback(lambda _: box.put(None))
     try:
         for some in _drawn(box):
@@ -54,7 +59,19 @@ def _landing(asked: Asked) -> Iterator[pa.Table]:
         if rest := _never(asked, future.result()):
             yield fitted(asked, results.part(asked.questions, _landed(asked, rest), whole, at))
     finally:
-        future.cancel()
+        _end(future, stop)
+
+
+def _end(future: Future[Ran], stop: Stop) -> None:
+    """Send nothing more, and cut off what is in flight; wait for that, unless this thread has a loop to keep up."""
+    if future.done():
+        return
+    stop.ask()
+    stop.ask()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        wait([future], timeout=PATIENCE_S)
 
 
 def _landed(asked: Asked, some: Block | Sequence[One]) -> Any:
