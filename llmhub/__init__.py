@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     from llmhub.cache.tier import TieredCache
     from llmhub.core.builder import RequestBuilder, builder
     from llmhub.core.errors import CacheFailedError, ConnectorError, LLMError
+    from llmhub.core.metadata import ProviderMetadata
     from llmhub.core.provider import Endpoint, Provider, Wire
     from llmhub.core.types import (
         CacheMark,
         CompletionRequest,
         CompletionResponse,
         Message,
-        ProviderMetadata,
         Schema,
         StreamChunk,
         Text,
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
     from llmhub.notebook.display import show
-    from llmhub.notebook.magic import load_ipython_extension
+    from llmhub.notebook.magic import load_ipython_extension, unload_ipython_extension
     from llmhub.plugins import ConnectorPlugin, Plugins, PluginWarning, load_plugins
 
 __version__: Final = "0.1.0"
@@ -126,12 +126,12 @@ _HOMES: Final = {
     "core.builder": ("RequestBuilder", "builder"),
     "core.errors": ("CacheFailedError", "ConnectorError", "LLMError"),
     "core.provider": ("Endpoint", "Provider", "Wire"),
+    "core.metadata": ("ProviderMetadata",),
     "core.types": (
         "CacheMark",
         "CompletionRequest",
         "CompletionResponse",
         "Message",
-        "ProviderMetadata",
         "Schema",
         "StreamChunk",
         "Text",
@@ -160,7 +160,7 @@ _HOMES: Final = {
     "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
     "notebook.display": ("show",),
-    "notebook.magic": ("load_ipython_extension",),
+    "notebook.magic": ("load_ipython_extension", "unload_ipython_extension"),
 }
 """Where each public name lives."""
 _MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers"}
@@ -256,6 +256,7 @@ __all__ = [
     "submit",
     "sweep",
     "try_complete",
+    "unload_ipython_extension",
     "using",
     "verify",
 ]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from llmhub.api.hubs import current_hub
+from llmhub.core.metadata import ProviderMetadata
 from llmhub.core.provider import Endpoint
-from llmhub.core.types import ProviderMetadata
 from llmhub.engine.health import BOUND, Health
 from llmhub.engine.health import health_check as ask
 from llmhub.engine.loop import run_here, run_sync

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmhub.core.errors import LLMError, Unsupported
+from llmhub.core.metadata import ProviderMetadata
 from llmhub.core.provider import Endpoint
 from llmhub.core.structure import Form
-from llmhub.core.types import CompletionRequest, ProviderMetadata
+from llmhub.core.types import CompletionRequest
 
 SAMPLING: Final = ("temperature", "top_p", "top_k")
 STEERING: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop")
