@@ -10,10 +10,10 @@ import asyncio
 import json
 import sys
 import time
+from functools import partial
 
 from aiohttp import web
 
-FIRST_S, TOKEN_S, TOKENS = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 DIARY: list[tuple[float, float]] = []
 
 
@@ -32,20 +32,20 @@ def said(text: str, finish: str | None = None) -> bytes:
     return piece(choices=[{"index": 0, "delta": {"content": text}, "finish_reason": finish}])
 
 
-async def complete(request: web.Request) -> web.StreamResponse:
+async def complete(first_s: float, token_s: float, tokens: int, request: web.Request) -> web.StreamResponse:
     await request.read()
     begun = time.perf_counter()
     reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await reply.prepare(request)
     first = 0.0
-    for at in range(0, TOKENS, 2):
-        due = begun + FIRST_S + at * TOKEN_S
+    for at in range(0, tokens, 2):
+        due = begun + first_s + at * token_s
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         await reply.write(said("word word "))
         first = first or time.perf_counter() - begun
-    due = begun + FIRST_S + (TOKENS - 1) * TOKEN_S
+    due = begun + first_s + (tokens - 1) * token_s
     await asyncio.sleep(max(0.0, due - time.perf_counter()))
-    usage = {"prompt_tokens": 10, "completion_tokens": TOKENS, "total_tokens": TOKENS + 10}
+    usage = {"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": tokens + 10}
     await reply.write(said("", "stop") + piece(usage=usage) + b"data: [DONE]\n\n")
     DIARY.append((first, time.perf_counter() - begun))
     await reply.write_eof()
@@ -58,7 +58,8 @@ async def diary(_: web.Request) -> web.Response:
 
 async def main() -> None:
     app = web.Application()
-    app.add_routes([web.post("/v1/chat/completions", complete), web.get("/diary", diary)])
+    answer = partial(complete, float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
+    app.add_routes([web.post("/v1/chat/completions", answer), web.get("/diary", diary)])
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
