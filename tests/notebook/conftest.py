@@ -135,7 +135,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
 # JupyterLab in a browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-STATUS = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+SESSION = "jupyterapp.shell.currentWidget?.sessionContext?.session"
 
 
 class Page:
@@ -183,14 +183,13 @@ class Page:
         return [cell for cell in json.loads(self.path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lab:
-    """JupyterLab with a browser before it."""
+    """JupyterLab before a browser. Its notebooks share a kernel: a new one would take longer than most tests."""
 
-    url: str
-    token: str
     folder: Path
-    browser: Any
+    page: Any
+    kernel: str = ""
 
     @contextmanager
     def opened(self, name: str, *codes: str) -> Iterator[Page]:
@@ -198,16 +197,15 @@ class Lab:
         cells = [nbformat.v4.new_code_cell(code) for code in codes]
         path = self.folder / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
-        page = self.browser.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(WAIT_S * 1000)
-        try:
-            page.goto(f"{self.url}lab/tree/{path.name}?token={self.token}&reset")
-            page.wait_for_function(f"window.jupyterapp !== undefined && {STATUS} === 'idle'")
-            yield Page(page, path)
-            page.evaluate("jupyterapp.commands.execute('docmanager:save')")
-            page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
-        finally:
-            page.close()
+        asked = {"path": path.name, "factory": "Notebook", "kernel": {"id": self.kernel} if self.kernel else None}
+        self.page.evaluate(f"jupyterapp.commands.execute('docmanager:open', {json.dumps(asked)}).then(() => null)")
+        self.page.wait_for_function(
+            f"path => {SESSION}?.path === path && {SESSION}.kernel?.status === 'idle'", arg=path.name
+        )
+        self.kernel = self.page.evaluate(f"{SESSION}.kernel.id")
+        yield Page(self.page, path)
+        self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        self.page.evaluate("jupyterapp.shell.currentWidget.dispose()")
 
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -270,6 +268,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with serving_lab(folder) as (url, token), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
-            yield Lab(url, token, folder / "notebooks", browser)
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.set_default_timeout(WAIT_S * 1000)
+            page.goto(f"{url}lab?token={token}&reset")
+            page.wait_for_function("window.jupyterapp?.started.then(() => true)")
+            yield Lab(folder / "notebooks", page)
         finally:
             browser.close()
