@@ -10,7 +10,7 @@ from typing import Final
 from llmhub.engine.loop import in_thread
 from llmhub.engine.tally import Now, Tally, Watch
 
-REPORT_S: Final = 0.1
+REPORT_S: Final = 0.2
 SELDOM_S: Final = 1.0
 """Between two reports, at least; and at most."""
 SHARE: Final = 0.01

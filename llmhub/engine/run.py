@@ -77,7 +77,7 @@ class Job:
     concurrency
         Calls under way at once, at most.
     watch
-        Who is told how far it is, at most ten times a second, on the loop's thread.
+        Who is told how far it is, a few times a second, on the loop's thread.
     told
         Told each answer as it comes, on the loop's thread.
     """

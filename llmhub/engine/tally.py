@@ -1,7 +1,7 @@
 """How far a run is: rows, tokens and money by model, how fast it goes, and what holds it back.
 
 Answers are counted as they come, at a fraction of a microsecond for one from the store; everything else is worked
-out when somebody asks, ten times a second at most.
+out when somebody asks, a few times a second.
 """
 
 from __future__ import annotations

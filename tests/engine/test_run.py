@@ -474,14 +474,14 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
     assert (last.total, last.done, last.cached, last.failed, last.in_flight) == (6, 6, 2, 1, 0)
     assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
     assert all(one.done <= two.done for one, two in pairwise(told))
-    assert len(told) >= 3
+    assert len(told) >= 2
     assert any(progress.in_flight == 1 for progress in told)
 
 
 def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
     ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, watch=Watch(told.append)))
-    assert 5 <= len(told) <= 15
+    assert 4 <= len(told) <= 11
 
 
 def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
@@ -493,7 +493,7 @@ def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
         told.append(progress)
 
     ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, watch=Watch(report)))
-    assert 8 <= len(told) <= 13
+    assert 8 <= len(told) <= 14
 
 
 def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:
