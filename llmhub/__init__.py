@@ -73,16 +73,21 @@ if TYPE_CHECKING:
     from llmhub.engine.retry import Retry
     from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
     from llmhub.engine.transport import Timeout
-    from llmhub.evals import scorers
+    from llmhub.evals import scorers, tasks
     from llmhub.evals.bench import Bench, Measure, bench
+    from llmhub.evals.compare import compare
+    from llmhub.evals.comparison import Comparison
     from llmhub.evals.croissant import About
     from llmhub.evals.difference import Difference, diff
+    from llmhub.evals.evaluate import Evaluation, evaluate
     from llmhub.evals.freeze import freeze
     from llmhub.evals.frozen import Frozen
+    from llmhub.evals.judging import Judge
     from llmhub.evals.load_summary import Targets
     from llmhub.evals.recipe import Recipe
     from llmhub.evals.score import Scorer, scorer
     from llmhub.evals.splits import sample_by_hash, split_by_hash
+    from llmhub.evals.tasks import Task
     from llmhub.evals.verify import Verification, verify
     from llmhub.hub import Hub
     from llmhub.notebook import plots
@@ -156,6 +161,11 @@ _HOMES: Final = {
     "evals.score": ("Scorer", "scorer"),
     "evals.splits": ("sample_by_hash", "split_by_hash"),
     "evals.verify": ("Verification", "verify"),
+    "evals.compare": ("compare",),
+    "evals.comparison": ("Comparison",),
+    "evals.evaluate": ("Evaluation", "evaluate"),
+    "evals.judging": ("Judge",),
+    "evals.tasks": ("Task",),
     "hub": ("Hub",),
     "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
@@ -163,7 +173,7 @@ _HOMES: Final = {
     "notebook.magic": ("load_ipython_extension", "unload_ipython_extension"),
 }
 """Where each public name lives."""
-_MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers"}
+_MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers", "tasks": "evals.tasks"}
 """Modules that are public by a short name."""
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -173,6 +183,7 @@ __all__ = [
     "CacheFailedError",
     "CacheMark",
     "CacheMode",
+    "Comparison",
     "CompletionRequest",
     "CompletionResponse",
     "ConnectorError",
@@ -182,12 +193,14 @@ __all__ = [
     "DiskCache",
     "Endpoint",
     "ErrorAction",
+    "Evaluation",
     "Failover",
     "Frozen",
     "Health",
     "Hedge",
     "Hub",
     "Job",
+    "Judge",
     "LLMError",
     "Limit",
     "Load",
@@ -209,6 +222,7 @@ __all__ = [
     "Scorer",
     "StreamChunk",
     "Targets",
+    "Task",
     "Text",
     "TieredCache",
     "Timeout",
@@ -224,6 +238,7 @@ __all__ = [
     "astream",
     "bench",
     "builder",
+    "compare",
     "complete",
     "complete_batches",
     "complete_parallel",
@@ -233,6 +248,7 @@ __all__ = [
     "constant_rate",
     "current_hub",
     "diff",
+    "evaluate",
     "freeze",
     "health_check",
     "llm",
@@ -255,6 +271,7 @@ __all__ = [
     "stream_table",
     "submit",
     "sweep",
+    "tasks",
     "try_complete",
     "unload_ipython_extension",
     "using",

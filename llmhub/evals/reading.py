@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
@@ -15,7 +16,8 @@ from llmhub.core.types import JSON
 
 NUMBER: Final = re.compile(
     r"(?:(?<![\w.,)])(?P<sign>[-\u2212+]))?[$€£¥]?"
-    r"(?P<digits>\d{1,3}(?:[,\u00a0\u202f']\d{3})+(?![\d])|\d+)?(?P<rest>\.\d+)?(?P<power>[eE][-+]?\d{1,3}(?!\d))?"
+    r"(?:(?P<digits>\d{1,3}(?:[,\u00a0\u202f']\d{3})+(?!\d)|\d+)(?P<rest>\.\d+)?|(?P<part>\.\d+))"
+    r"(?P<power>[eE][-+]?\d{1,3}(?!\d))?"
 )
 """A number with an optional sign, currency, thousands separators, decimals and power of ten."""
 ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
@@ -40,15 +42,7 @@ def numbers(text: str) -> list[Decimal]:
     >>> [str(number) for number in numbers("From $1,234.50 down -3 km to .5, 2e3 in all.")]
     ['1234.50', '-3', '0.5', '2E+3']
     """
-    found = []
-    for match in NUMBER.finditer(text):
-        digits, rest = match["digits"], match["rest"]
-        if not digits and not rest:
-            continue
-        plain = re.sub(r"\D", "", digits or "0")
-        sign = "-" if match["sign"] in {"-", "\u2212"} else ""
-        found.append(Decimal(f"{sign}{plain}{rest or ''}{match['power'] or ''}"))
-    return found
+    return [_number(match) for match in NUMBER.finditer(text)]
 
 
 def last_number(text: str) -> Decimal | None:
@@ -59,8 +53,14 @@ def last_number(text: str) -> Decimal | None:
     >>> last_number("3 + 4 = 7 eggs, so she makes $14.")
     Decimal('14')
     """
-    found = numbers(text)
-    return found[-1] if found else None
+    last = deque(NUMBER.finditer(text), maxlen=1)
+    return _number(last[0]) if last else None
+
+
+def _number(match: re.Match[str]) -> Decimal:
+    whole = re.sub(r"\D", "", match["digits"] or "0")
+    sign = "-" if match["sign"] in {"-", "\u2212"} else ""
+    return Decimal(f"{sign}{whole}{match['rest'] or match['part'] or ''}{match['power'] or ''}")
 
 
 def normalised(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.evals import reading
 from llmhub.evals.extras import wanted
+from llmhub.evals.judging import judge, pairwise
 from llmhub.evals.overlap import bleu, edit_similarity, rouge
 from llmhub.evals.score import TARGET, Row, Score, Scorer, Verdict, texts_of
 
@@ -25,9 +26,11 @@ __all__ = [
     "exact",
     "json_equal",
     "json_valid",
+    "judge",
     "label",
     "normalised",
     "numeric",
+    "pairwise",
     "regex",
     "rouge",
 ]

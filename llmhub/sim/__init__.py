@@ -15,6 +15,7 @@ One prompt can be made to fail: ``[[sim:500 always]]`` or ``[[sim:429 once]]`` i
 from __future__ import annotations
 
 from llmhub.sim.faults import Faults
+from llmhub.sim.graded import Graded
 from llmhub.sim.latency import Latency
 from llmhub.sim.limits import Limit
 from llmhub.sim.peers import PEERS
@@ -25,6 +26,7 @@ from llmhub.sim.settings import Simulator
 __all__ = [
     "PEERS",
     "Faults",
+    "Graded",
     "Latency",
     "Limit",
     "Running",

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from llmhub.core.provider import HttpReply
-from llmhub.sim.answers import answer, draw, identify
+from llmhub.sim.answers import Respond, answer, draw, identify
 from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question
 from llmhub.sim.faults import choose, script
 from llmhub.sim.limits import Buckets, Limit, Taken, fill, take
@@ -58,6 +58,9 @@ PREFIXES: Final = tuple((peer.prefix, peer) for peer in sorted(PEERS.values(), k
 """Peers by their paths, those first that share theirs with others and have their own endings."""
 SENT: Final = frozenset({"reset", "truncate", "drip", "hang"})
 """Faults that are in the sending and leave the answer as it is."""
+
+SAMPLES: Final = 1024
+"""Answers of one request at most: so many draws are kept apart."""
 
 
 def find(path: str) -> Peer | None:
@@ -124,7 +127,7 @@ class Desk:
             fault = UNSTREAMED.get(fault, fault)
         if fault in REFUSALS:
             return self._refuse(peer, self._staged(fault, question), digits)
-        said = self._answer(question, identity, now)
+        said = self._answer(question, identity, now, self._respond(peer, question, attempt))
         if isinstance(said, Problem):
             return self._refuse(peer, said, digits)
         limit = self._limit(peer, question.model)
@@ -149,7 +152,15 @@ class Desk:
             fault=fault if fault in SENT else "",
         )
 
-    def _answer(self, question: Question, identity: bytes, now: float) -> Answer | Problem:
+    def _respond(self, peer: Peer, question: Question, attempt: int) -> Respond | None:
+        """Give what answers this question: the user's own model, or right and wrong answers if it is one of these."""
+        settings = self.settings
+        graded, name, times = settings.graded, f"{peer.name}/{question.model}", count(attempt * SAMPLES)
+        if graded is None or graded.text(name, question.prompt, settings.seed, 0) is None:
+            return settings.respond
+        return lambda prompt: graded.text(name, prompt, settings.seed, next(times)) or ""
+
+    def _answer(self, question: Question, identity: bytes, now: float, respond: Respond | None) -> Answer | Problem:
         """Answer; a user's own model that raises is the provider's internal error."""
         settings = self.settings
         try:
@@ -159,7 +170,7 @@ class Desk:
                 seed=settings.seed,
                 now=now,
                 latency=settings.latency,
-                respond=settings.respond,
+                respond=respond,
             )
         except Exception as wrong:  # noqa: BLE001 - whatever a user's function raises
             return Problem(kind="server", message=f"respond raised {type(wrong).__name__}: {wrong}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llmhub.sim.answers import Respond
 from llmhub.sim.faults import Faults
+from llmhub.sim.graded import Graded
 from llmhub.sim.latency import Latency
 from llmhub.sim.limits import Limit
 
@@ -31,6 +32,8 @@ class Simulator:
         Limits of their own for ``provider`` or ``provider/model``.
     respond
         Your own model: the last user turn to the answer's text.
+    graded
+        Questions with their right answers, and how often each model finds them; all else is answered as ever.
     """
 
     seed: int = 0
@@ -42,3 +45,4 @@ class Simulator:
     limit: Limit | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict)
     respond: Respond | None = None
+    graded: Graded | None = None
