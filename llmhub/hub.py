@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +17,7 @@ from llmhub.cache.store import Cache
 from llmhub.core.budget import Budget, budget_of
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
+from llmhub.engine.books import AMBIGUOUS, Ambiguous
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.decisions import Decision
 from llmhub.engine.directory import Directory, routes_of, unknown_provider
@@ -67,6 +67,9 @@ class Hub:
         What all calls of this hub may cost together; a call that could exceed it is not sent.
     allow_unpriced
         With a budget, let calls pass uncounted whose price is not known, instead of refusing them.
+    ambiguous
+        What to do with a request that a process sent which died before the answer came, so that nobody knows whether
+        it was charged: send it again (``"resend"``, with a warning that counts them), or fail it (``"error"``).
     providers
         Further providers by name.
     plugins
@@ -99,6 +102,7 @@ class Hub:
     middleware: tuple[Middleware | object | str, ...] = ()
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
+    ambiguous: Ambiguous = "resend"
     providers: Mapping[str, Provider] = field(default_factory=dict)
     plugins: Plugins = field(default=NO_PLUGINS, repr=False)
     concurrency: int = 64
@@ -146,14 +150,15 @@ class Hub:
             budget=None if self.budget_usd is None else budget_of(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
             directory=directory,
+            ambiguous=self.ambiguous,
         )
         object.__setattr__(self, "runtime", Runtime(rules))
         if self.plugins.connectors:
             begun = begin(self.plugins, self)
             object.__setattr__(self, "_ended", weakref.finalize(self, end, begun))
 
-    def target(self, model: str, *, bare: bool = False) -> Target:
-        """Find whom ``provider/model`` names; with ``bare`` without asking for credentials, to plan with.
+    def target(self, model: str) -> Target:
+        """Find whom ``provider/model`` names.
 
         Raises
         ------
@@ -162,16 +167,11 @@ class Hub:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        return self.directory.target(model, bare=bare)
+        return self.directory.target(model)
 
-    def targets(self, model: str, *, bare: bool = False) -> tuple[Target, ...]:
+    def targets(self, model: str) -> tuple[Target, ...]:
         """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
-        return self.directory.targets(model, bare=bare)
-
-    def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Any:
-        """Say what a run would do with this hub: see `llmhub.plan`."""
-        # The door stands above the hub, and is opened when somebody goes through it.
-        return importlib.import_module("llmhub.api").plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
+        return self.directory.targets(model)
 
     def provider(self, model: str) -> tuple[Provider, str]:
         """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
@@ -227,6 +227,7 @@ def _expect_kinds(hub: Hub) -> None:
         *((f"middleware[{at}]", one, callable(one) or is_hook(one), HOOKS) for at, one in enumerate(hub.middleware)),
         ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
+        ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS, " or ".join(map(repr, AMBIGUOUS))),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
         *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),

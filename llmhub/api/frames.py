@@ -26,9 +26,11 @@ from llmhub.api.options import (
     found,
     parted,
     warn_of,
+    warn_of_store,
 )
+from llmhub.cache.store import StoreError
 from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError, LLMError, Malformed
-from llmhub.core.provider import Endpoint, HttpRequest, prepare
+from llmhub.core.provider import prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from llmhub.tables.plan import Plan
     from llmhub.tables.prompts import Questions
     from llmhub.tables.typed import Typing
 
@@ -181,6 +184,21 @@ def complete_parallel(
     return scale.merged(placed, uuid.uuid4().hex)
 
 
+def plan(
+    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
+) -> Plan:
+    """Say what a run would do, before anything is sent: calls, cache hits, tokens, USD (see `complete_table`)."""
+    from llmhub.tables.plan import plan_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+
+    asked = asked_of(frame, prompt, model, hub, {**options, "progress": False})
+    folder = asked.hub.settings.tokenizer_folder
+    try:
+        return plan_of(asked.questions, asked.hub.runtime.store, folder, time.time())
+    except StoreError as error:
+        warn_of_store(str(error))
+        return plan_of(asked.questions, None, folder, time.time())
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A frame on its way."""
@@ -208,16 +226,8 @@ def _tell_nobody(progress: Progress) -> None:
     """Take no notice."""
 
 
-def asked_of(
-    frame: Any,
-    prompt: Asking | None,
-    model: Models,
-    hub: Hub | None,
-    options: dict[str, Any],
-    *,
-    bare: bool = False,
-) -> Asked:
-    """Check everything that can be known before sending; ``bare`` for what is not to be sent: no key is needed."""
+def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, options: dict[str, Any]) -> Asked:
+    """Check everything that can be known before sending."""
     from llmhub.tables import prompts, saying  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
@@ -228,7 +238,7 @@ def asked_of(
     typing = _typing(options)
     request, run_options = parted(options)
     concurrency_of(hub, run_options)
-    asks = asks_of(hub, model, request, run_options, bare=bare)
+    asks = asks_of(hub, model, request, run_options)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n, aside)
     return Asked(hub, questions, run_options, typing)
 
@@ -248,9 +258,7 @@ def _typing(options: dict[str, Any]) -> Typing | None:
     return typing
 
 
-def asks_of(
-    hub: Hub, model: Models, request: CompletionRequest, options: RunOptions, *, bare: bool = False
-) -> list[Any]:
+def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
     """Resolve the models, and try the parameters on each before any row is sent."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
@@ -264,19 +272,18 @@ def asks_of(
         raise InvalidRequestError(
             InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
         )
-    targets = [hub.target(name, bare=bare) for name in names]
-    everybody = [who for name in names for who in hub.targets(name, bare=bare)]
+    targets = [hub.target(name) for name in names]
+    everybody = [who for name in names for who in hub.targets(name)]
     purse = purse_of(hub, everybody, options.budget_usd, allow_unpriced=options.allow_unpriced)
     asks = []
     for target in targets:
         own = request
-        for who in hub.targets(target.name, bare=bare):
+        for who in hub.targets(target.name):
             tried = _tried(who, own, stream=options.stream)
             if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
                 own = replace(request, response_schema=None)
                 tried = _tried(who, own, stream=options.stream)
-            if not (bare and tried is not None and tried.path.startswith("$.endpoint")):
-                expect(tried)
+            expect(tried)
         asks.append(prompts.ask(target, own, stream=options.stream, purse=purse))
     return asks
 
@@ -284,14 +291,8 @@ def asks_of(
 def _tried(target: Target, request: CompletionRequest, *, stream: bool) -> LLMError | None:
     """Try a request without sending it; say what is wrong with it."""
     probe = asking(replace(request, model=target.model))("?")
-    # Whether a key is right is not tried: there may be none yet.
-    unsigned = replace(target.provider, authorize=_as_it_is)
-    made = prepare(unsigned, target.endpoint, probe, time.time(), stream=stream)
+    made = prepare(target.provider, target.endpoint, probe, time.time(), stream=stream)
     return None if is_successful(made) else made.failure()
-
-
-def _as_it_is(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
-    return request
 
 
 def table_of(asked: Asked) -> pa.Table:
@@ -299,14 +300,21 @@ def table_of(asked: Asked) -> pa.Table:
     return run_sync(partial(tabled, asked, asked.shown()))
 
 
-async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None) -> Ran:
+async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = None, *, run_id: bytes = b"") -> Ran:
     """Run the questions, and show how far it is."""
     questions = asked.questions
     concurrency = concurrency_of(asked.hub, asked.options)
     watch = asked.watch(show.report) if show else None
     try:
         done = await asked.hub.runtime.run(
-            questions.chunks(), len(questions), concurrency, stop, watch, told, cache=asked.options.cache
+            questions.chunks(),
+            len(questions),
+            concurrency,
+            stop,
+            watch,
+            told,
+            cache=asked.options.cache,
+            run_id=run_id or uuid.uuid4().bytes,
         )
     finally:
         if show is not None:
@@ -338,10 +346,10 @@ async def tabled(asked: Asked, show: Shown | None, stop: Stop, told: Told | None
     """Run the questions and make the table."""
     from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
-    at = time.time()
+    at, run = time.time(), uuid.uuid4()
     questions, options = asked.questions, asked.options
-    done = await ran(asked, show, stop, told)
-    table = results.table(questions, done, uuid.uuid4().hex, at)
+    done = await ran(asked, show, stop, told, run_id=run.bytes)
+    table = results.table(questions, done, run.hex, at)
     whole = fitted(replace(asked, options=replace(options, on_error="row")), table)
     try:
         expect_store(done)

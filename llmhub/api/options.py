@@ -201,6 +201,12 @@ def warn_of(ran: Ran) -> None:
         many = "1 answer" if ran.damaged == 1 else f"{ran.damaged:,} answers"
         said = f"{many} in the cache could not be read back and had to be asked again; `llmhub cache verify` tells more"
         warnings.warn(said, RuntimeWarning, stacklevel=2)
+    if ran.unsure:
+        said = (
+            f"{ran.unsure:,} requests had been sent by a run that ended before the answers came, and may have been "
+            "charged; Hub(ambiguous='resend' or 'error') says whether they are sent again"
+        )
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
     if ran.report_error:
         said = f"the progress function failed and was not called again: {ran.report_error}"
         warnings.warn(said, RuntimeWarning, stacklevel=2)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Unpack
+from uuid import uuid4
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Result
@@ -199,7 +200,9 @@ async def _one(one: _One, stop: Stop) -> Answer:
     except NO_JSON as bad:
         return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
     call = replace(one.call, on_chunk=one.on_chunk, key=key)
-    ran = await one.hub.runtime.run(iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop, cache=one.cache)
+    ran = await one.hub.runtime.run(
+        iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop, cache=one.cache, run_id=uuid4().bytes
+    )
     warn_of(ran)
     settled = ran.answers[0]
     assert settled is not None  # noqa: S101 - a run answers every item

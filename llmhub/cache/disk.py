@@ -10,11 +10,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from llmhub.cache import journal
 from llmhub.cache.store import (
     ABSENT,
     Entry,
@@ -49,6 +50,7 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 PRAGMA application_id = {TAGGED};
 PRAGMA user_version = {LAYOUT};
+{journal.CREATE}
 COMMIT;
 """
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
@@ -114,6 +116,8 @@ class DiskCache:
             get_entries=file.get_entries,
             get_block=file.get_block,
             ttl_s=self.ttl_s,
+            claims=file.claims,
+            ledger=file.ledger,
         )
 
 
@@ -148,6 +152,7 @@ class _File:
         self._closed = False
         self._lock = threading.Lock()
         self._hits = self._misses = 0
+        self.claims, self.ledger, self._leave = journal.journal(self._guarded)
         with closing(self._connect()) as connection:
             self._check(connection)
             connection.executescript(_CREATE)
@@ -230,6 +235,8 @@ class _File:
         )
 
     def close(self) -> None:
+        with suppress(StoreError):
+            self._leave()
         with self._lock:
             self._closed = True
             lines, self._all = self._all, []

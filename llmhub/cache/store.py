@@ -7,9 +7,12 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
+
+if TYPE_CHECKING:
+    from llmhub.cache.ledger import Claims, Ledger
 
 KEY_BYTES: Final = 32
 """Length of the keys that are looked up in a block."""
@@ -105,6 +108,11 @@ class Store:
         Looks up a block of keys, where a store can do that faster than by ``get_many``.
     ttl_s
         How long an answer counts, if not for ever.
+    claims
+        Claims on keys across processes (`llmhub.cache.ledger`), of a store that can give them. A store made of others
+        passes on those of the one that is shared most widely; one that is not to be read or written has none.
+    ledger
+        Where every request is written down before it is sent, of a store that has such a place.
     """
 
     get_many: Lookup
@@ -117,6 +125,8 @@ class Store:
     get_entries: EntryLookup = _no_entries
     get_block: BlockLookup | None = None
     ttl_s: float | None = None
+    claims: Claims | None = None
+    ledger: Ledger | None = None
 
 
 def look_up_block(store: Store, keys: bytes) -> Found:

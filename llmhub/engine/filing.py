@@ -35,13 +35,21 @@ class Filing:
         Where answers are looked up and filed, if anywhere.
     give_up
         Called at the first failure where a run must not go on without its store.
+    written
+        Told the keys of what is filed.
     """
 
-    def __init__(self, store: Store | None, give_up: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | None,
+        give_up: Callable[[], None] | None = None,
+        written: Callable[[Iterable[bytes]], None] | None = None,
+    ) -> None:
         self.store = store
         self.fatal = False
         self.damaged: set[bytes] = set()
         self._give_up = give_up
+        self._written = written
         self._failures = self._lost = self._waiting_bytes = 0
         self._last: StoreError | None = None
         self._pause_s, self._until = PAUSE_S, 0.0
@@ -123,6 +131,8 @@ class Filing:
             self._again(entries)
         else:
             self._pause_s = PAUSE_S
+            if self._written is not None:
+                self._written([entry.key for entry in entries])
 
     def _again(self, entries: Iterable[Entry]) -> None:
         """Put what could not be written before what came since."""

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from returns.pipeline import is_successful
 
 from llmhub.engine.call import Answer
+from llmhub.engine.flight import FLIGHT
 
 OWNER: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("llmhub_owner", default=None)
 """The task on whose behalf another one sends: a run looks for that one when it asks who is on the wire."""
@@ -43,14 +44,17 @@ class Flights(Collection[asyncio.Task[Any]]):
     def begin(self, task: asyncio.Task[Any], deadline: float) -> None:
         """Note that a task sends."""
         self.deadlines[task] = deadline
+        flight = FLIGHT.get()
+        if flight is not None:
+            flight.sent += 1
         owner = OWNER.get()
-        if owner is not None:
+        if owner is not None and owner is not task:
             self._owners[owner] += 1
 
     def end(self, task: asyncio.Task[Any]) -> None:
         """Note that it has done so."""
         owner = OWNER.get()
-        if self.deadlines.pop(task, None) is not None and owner is not None:
+        if self.deadlines.pop(task, None) is not None and owner is not None and owner is not task:
             asyncio.get_running_loop().call_later(GRACE_S, self._let_go, owner)
 
     def _let_go(self, owner: asyncio.Task[Any]) -> None:

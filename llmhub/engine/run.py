@@ -1,7 +1,8 @@
 """The fan-out: lazily planned items slide through a bounded window of calls, and every item gets its answer.
 
 A run plans a chunk, looks its keys up in the store in one go, and puts only what is missing before the
-workers; a million rows are never a million tasks. Equal items of one run are sent once.
+workers; a million rows are never a million tasks. Equal items are sent once: those of one run, of several runs of one
+process, and of several processes on a store that can claim keys.
 """
 
 from __future__ import annotations
@@ -12,32 +13,30 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.pipeline import is_successful
-from returns.result import Failure
 
 from llmhub.cache.store import Entry, Store, look_up_block
-from llmhub.core.codec import StoredResponse, is_damage, pack, stored, unpack
-from llmhub.core.errors import Cancelled
-from llmhub.engine.cached import recalled
+from llmhub.core.codec import is_damage, pack, unpack
+from llmhub.engine.books import Books
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.filing import Filing
+from llmhub.engine.flight import FLIGHT, Flight
+from llmhub.engine.hedging import OWNER
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
+from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, shared
 from llmhub.engine.tally import Now, Tally, Watch
+from llmhub.engine.turns import Item, Rows, Turns
 
 if TYPE_CHECKING:
     from llmhub.engine.bulk import Block, Bulk, Sifted
 
-Item: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
-"""Position of the row, key of the question, how to make its call once that is needed, and what to make it of.
+__all__ = ["CHUNK", "Item", "Job", "Landed", "Ran", "Settled", "Told", "as_answer", "kept_form", "run"]
 
-The call is made of what is asked, a text for the most part, and the key."""
-Settled: TypeAlias = Answer | StoredResponse
-"""What answered a row: a call of this run, or what a store had kept."""
 Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 """A planned chunk; of many, with its look-up that has begun."""
 Landed: TypeAlias = "tuple[int, Settled, float] | Block"
@@ -74,6 +73,12 @@ class Job:
         Where answers are looked up and filed.
     strict
         Whether to stop when the store fails, instead of going on without it.
+    books
+        Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
+    alone
+        Whether to ask without regard to who else does.
+    run_id
+        Names the run in the ledger (16 bytes).
     concurrency
         Calls under way at once, at most.
     watch
@@ -88,6 +93,9 @@ class Job:
     in_flight: Collection[asyncio.Task[object]]
     store: Store | None = None
     strict: bool = False
+    books: Books | None = None
+    alone: bool = False
+    run_id: bytes = b""
     concurrency: int = 64
     watch: Watch | None = None
     told: Told | None = None
@@ -113,6 +121,8 @@ class Ran:
         Whether the run was stopped for it.
     report_error
         Why nothing more was reported, if so.
+    unsure
+        Questions that somebody had sent who was gone before the answer came.
     """
 
     answers: list[Settled | None]
@@ -122,6 +132,7 @@ class Ran:
     store_error: str = ""
     gave_up: bool = False
     report_error: str = ""
+    unsure: int = 0
 
 
 async def run(job: Job, stop: Stop) -> Ran:
@@ -150,9 +161,13 @@ class _Run:
         self.refilling = asyncio.Lock()
         self.filling = False
         self.low = min(job.concurrency * 2, CHUNK)
-        self.workers: set[asyncio.Task[None]] = set()
+        self.workers: dict[asyncio.Task[None], Flight] = {}
         self.cut: set[asyncio.Task[None]] = set()
-        self.filing = Filing(job.store, stop.ask if job.strict else None)
+        self.books = books = job.books
+        rows = Rows(self._settle, self._look_up, self.answers.__getitem__)
+        self.turns = Turns(books, job.run_id, rows) if books is not None and not job.alone else None
+        self.asking: asyncio.Task[None] | None = None
+        self.filing = Filing(job.store, stop.ask if job.strict else None, books.written if books else None)
         self.blocks: list[Block] = []
         self.ahead: Drawn | None = None
         self.drain_until = float("inf")
@@ -165,6 +180,8 @@ class _Run:
         loop = asyncio.get_running_loop()
         self.stop.on_ask(partial(_from_anywhere, loop, self._stopped))
         reporter = asyncio.create_task(self.reports.go()) if self.reports else None
+        if self.books is not None:
+            self.books.begin()
         try:
             async with asyncio.TaskGroup() as self.group:
                 self._hire(1)
@@ -173,8 +190,8 @@ class _Run:
         finally:
             if reporter is not None:
                 reporter.cancel()
-            await asyncio.shield(self.filing.flush())
-        self._cancel_rest()
+            await asyncio.shield(self._let_go())
+        await self._cancel_rest()
         self.over = True
         if self.reports is not None:
             await self.reports.tell()
@@ -183,35 +200,49 @@ class _Run:
             queued_s=self.queued,
             blocks=self.blocks,
             damaged=len(self.filing.damaged),
-            store_error=self.filing.error,
+            store_error=self.filing.error or (self.books.complaint if self.books else ""),
             gave_up=self.filing.fatal,
             report_error=self.reports.error if self.reports is not None else "",
+            unsure=self.turns.unsure if self.turns else 0,
         )
+
+    async def _let_go(self) -> None:
+        """Write what is left, and give back every key."""
+        await self.filing.flush()
+        if self.turns is not None:
+            self.turns.close()
+        if self.books is not None:
+            await self.books.end()
 
     # Workers and what lies before them
 
     def _hire(self, many: int) -> None:
         for _ in range(many):
-            worker = self.group.create_task(self._work())
-            self.workers.add(worker)
-            worker.add_done_callback(self.workers.discard)
+            flight = Flight(self.job.run_id, self.books)
+            worker = self.group.create_task(self._work(flight))
+            self.workers[worker] = flight
+            worker.add_done_callback(self.workers.pop)
 
     def _vacant(self) -> int:
         return self.job.concurrency - len(self.workers)
 
-    async def _work(self) -> None:
+    async def _work(self, flight: Flight) -> None:
+        FLIGHT.set(flight)
+        # Whatever task a middleware sends in, it is this worker's.
+        OWNER.set(asyncio.current_task())
         while (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
             call = make(text, key)
             queue_s = time.perf_counter() - since
+            flight.sent = 0
             try:
                 answer = await self.job.send(call)
             except asyncio.CancelledError:
-                self._settle(position, _cancelled(sent=asyncio.current_task() in self.cut))
+                never = cancelled(flight.sent, cut=asyncio.current_task() in self.cut)
+                self._land(position, key, never)
                 raise
             self.queued[position] = queue_s
-            self._settle(position, answer)
-            self._file(key, call, answer)
+            self._land(position, key, answer, self._file(key, call, answer))
 
     def _take(self) -> tuple[Item, float] | None:
         """Take what lies next, and see that more follows before it runs out."""
@@ -240,12 +271,30 @@ class _Run:
                     return
                 if self.tally is not None:
                     self.tally.miss([item[0] for item in missing])
-                now = time.perf_counter()
-                self.pending.extend((item, now) for item in missing)
-                while not self.stop.asked and (wanted := min(self._vacant(), len(self.pending))) > 0:
-                    # A few at a time, so that the first are on the wire before the last are begun.
-                    self._hire(min(wanted, TOGETHER))
-                    await asyncio.sleep(0)
+                await self._lay(await self._whose_turn(missing))
+
+    async def _lay(self, items: Sequence[Item]) -> None:
+        """Lay items before the workers, and hire as many as there is work and room for."""
+        now = time.perf_counter()
+        self.pending.extend((item, now) for item in items)
+        while not self.stop.asked and (wanted := min(self._vacant(), len(self.pending))) > 0:
+            # A few at a time, so that the first are on the wire before the last are begun.
+            self._hire(min(wanted, TOGETHER))
+            await asyncio.sleep(0)
+
+    async def _whose_turn(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Give what nobody else asks; what somebody does is waited for beside."""
+        if self.turns is None or not items:
+            return items
+        granted = await self.turns.take(items)
+        if self.turns.waiting and self.asking is None and not self.stop.asked:
+            self.asking = self.group.create_task(self._wait_for_others(self.turns))
+        return granted
+
+    async def _wait_for_others(self, turns: Turns) -> None:
+        while turns.waiting:
+            await self._lay(await turns.next_round())
+        self.asking = None
 
     async def _missing(self) -> Sequence[Item] | None:
         """Plan a chunk, answer from the store what it has, and give the rest; nothing where there is no further one."""
@@ -276,7 +325,7 @@ class _Run:
             if owner == position:
                 first.append(item)
             elif (answer := self.answers[owner]) is not None:
-                self._settle(position, _shared(answer))
+                self._settle(position, shared(answer))
             else:
                 self.followers.setdefault(owner, []).append(position)
         return first
@@ -317,15 +366,21 @@ class _Run:
         self.filing.damaged.update(bulk.item(place)[1] for place in sifted.damaged)
         return list(map(bulk.item, sifted.missing))
 
-    def _file(self, key: bytes, call: Call, answer: Answer) -> None:
-        """Have a fresh answer filed."""
+    def _file(self, key: bytes, call: Call, answer: Answer) -> bytes | None:
+        """Have a fresh answer filed; say under which key."""
         if self.filing.store is None or answer.cache_hit or not is_successful(answer.outcome):
-            return
+            return None
         # What another answered than was asked is filed as their answer.
         key, who = answer.key or key, answer.target or call.target
         self.filing.file(Entry(key, pack(kept_form(answer), key), who.name, answer.started_at))
+        return key
 
     # Answers
+
+    def _land(self, position: int, key: bytes, answer: Answer, filed: bytes | None = None) -> None:
+        self._settle(position, answer)
+        if self.turns is not None:
+            self.turns.give_back(key, answer, filed)
 
     def _settle(self, position: int, answer: Settled) -> None:
         self.answers[position] = answer
@@ -335,21 +390,21 @@ class _Run:
             self.job.told((position, answer, self.queued[position]))
         followers = self.followers.pop(position, None)
         if followers:
-            shared = _shared(answer)
+            same = shared(answer)
             for follower in followers:
-                self._settle(follower, shared)
+                self._settle(follower, same)
 
-    def _cancel_rest(self) -> None:
-        """Answer everything that was never taken up."""
+    async def _cancel_rest(self) -> None:
+        """Answer everything that was never taken up, with pauses: there may be much of it to key."""
         if not self.stop.asked:
             return
         drawn = [self.ahead[0] if isinstance(self.ahead, tuple) else self.ahead] if self.ahead else []
         for chunk in itertools.chain(drawn, self.job.chunks):
             self._first_of(chunk)
-        never = _cancelled(sent=False)
+            await asyncio.sleep(0)
         for position in self.owners.values():
             if self.answers[position] is None:
-                self._settle(position, never)
+                self._settle(position, cancelled())
 
     def _stopped(self) -> None:
         """Begin to let go, here and now on the loop."""
@@ -361,7 +416,7 @@ class _Run:
         """Let go of workers that wait; those with a request on the wire may finish, until it must end."""
         loop = asyncio.get_running_loop()
         late = loop.time() >= self.drain_until
-        for worker in tuple(self.workers):
+        for worker in (*self.workers, *([self.asking] if self.asking else ())):
             flying = worker in self.job.in_flight
             if late and flying:
                 self.cut.add(worker)
@@ -393,36 +448,3 @@ def _read(bulk: Bulk, store: Store) -> Sifted:
 
 def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     loop.call_soon_threadsafe(function)
-
-
-def kept_form(answer: Answer) -> StoredResponse:
-    """Bring a successful answer to the form in which stores and tables hold it."""
-    return stored(
-        answer.outcome.unwrap(),
-        latency_s=answer.latency_s,
-        ttft_s=answer.ttft_s,
-        started_at=answer.started_at,
-        dropped=answer.dropped,
-    )
-
-
-def as_answer(settled: Settled) -> Answer:
-    """Give what a store had kept as the answer it was."""
-    if isinstance(settled, Answer):
-        return settled
-    return recalled(settled)
-
-
-def _shared(answer: Settled) -> Settled:
-    """Give an equal row the answer: it costs nothing more."""
-    if isinstance(answer, StoredResponse):
-        return answer
-    good = is_successful(answer.outcome)
-    if good and answer.target is None:
-        return kept_form(answer)
-    return replace(answer, cache_hit=good, attempts=0, rate_wait_s=None, total_s=None, spent=())
-
-
-def _cancelled(*, sent: bool) -> Answer:
-    said = "stopped while it was in flight; the provider may have charged it" if sent else "stopped before it was sent"
-    return Answer(outcome=Failure(Cancelled(message=said)), attempts=int(sent))

@@ -16,6 +16,7 @@ from llmhub.cache.access import CacheMode, mode_of, narrowed
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
 from llmhub.core.codec import Keyer, keyer
+from llmhub.engine.books import Ambiguous, Books, recorded
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.cached import LOOKUPS, Lookups, cached
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
@@ -50,6 +51,7 @@ class Rules:
     budget: Budget | None = None
     allow_unpriced: bool = False
     directory: Directory
+    ambiguous: Ambiguous = "resend"
 
 
 class Runtime:
@@ -85,6 +87,7 @@ class Runtime:
         told: Told | None = None,
         *,
         cache: CacheMode | str | None = None,
+        run_id: bytes = b"",
     ) -> Ran:
         """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
         live = self._alive()
@@ -97,6 +100,10 @@ class Runtime:
             send=live.send,
             in_flight=live.transport.in_flight,
             store=store,
+            # What is asked anew on purpose is waited for by nobody, and what must not be written is not.
+            books=live.books if mode.writes else None,
+            alone=not mode.reads,
+            run_id=run_id,
             strict=mode.strict,
             concurrency=concurrency,
             watch=watch,
@@ -154,8 +161,9 @@ class _Live:
     def __init__(self, rules: Rules, purse: Purse, note: Note) -> None:
         self.loop = background()
         self.store = rules.cache.open() if rules.cache is not None else None
+        self.books = Books(self.store, rules.ambiguous) if self.store is not None else None
         self.transport = Transport(rules.wiring)
-        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.store)
+        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.books)
         self._rules = rules
         self._purse = purse
         self._note = note
@@ -188,6 +196,7 @@ class _Live:
             *([self._board.observed(target)] if self._rules.directory.routes else ()),
             budgeted(self._purse, self._prices),
             *(limited(gate) for gate in gates),
+            *([recorded] if self.store is not None and self.store.ledger is not None else ()),
         )
 
     def _to_target(self, call: Call) -> Awaitable[Answer]:
@@ -217,12 +226,14 @@ class _Live:
         return made(replace(call.request, model=target.model), call.sample)
 
 
-def _close(loop: asyncio.AbstractEventLoop, transport: Transport, store: Store | None) -> None:
+def _close(loop: asyncio.AbstractEventLoop, transport: Transport, books: Books | None) -> None:
     """Close what a runtime had open, from whatever thread."""
     if loop is background() and loop.is_running():
         _wait(transport.close())
-    if store is not None:
-        store.close()
+        if books is not None:
+            _wait(books.close())
+    if books is not None:
+        books.store.close()
 
 
 def _wait(work: Coroutine[Any, Any, None]) -> None:

@@ -208,7 +208,7 @@ def run_until(made: llmhub.Hub, simulator: Served, frame: Any, *, answered: int)
             stop.ask()
 
     asked = frames.asked_of(frame, "{t}", MODEL, made, {"progress": watch})
-    return submit(frames._table(asked, asked.shown(), stop)).result(30)
+    return submit(frames.tabled(asked, asked.shown(), stop)).result(30)
 
 
 # Processes

@@ -1,0 +1,349 @@
+"""Claims and the ledger in the SQLite file that holds the answers.
+
+Every holder of claims writes a log of its own: what it reserved, sent, and let go. Folded, a log says what its owner
+holds; it is rewritten as soon as it is long, so it stays as short as what is under way. What came of every request is
+added to a table that is only ever added to. Both are written in packs of many requests, a row for each: that costs a
+few microseconds a request, where a row for each request would cost five times as much.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+from returns.pipeline import is_successful
+
+from llmhub.cache.ledger import LEASE_S, Batch, Claimed, Claims, Ended, Ledger, Wish
+from llmhub.cache.owner import Owner, is_alive, this
+from llmhub.core.codec import unpack
+
+CREATE: Final = """
+CREATE TABLE IF NOT EXISTS owners (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, realm TEXT NOT NULL, pid INTEGER NOT NULL, born TEXT NOT NULL,
+    lease_until REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS claims (
+    id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, kind INTEGER NOT NULL, pack BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, pack BLOB NOT NULL);
+"""
+LONG: Final = 4096
+"""Changes in a log before it is rewritten."""
+BUSY_MS: Final = 30_000
+"""How long to wait for somebody else who is writing."""
+CHECKPOINT_PAGES: Final = 1000
+"""Pages of the log before they are moved into the file: SQLite's own default."""
+PRIMARY: Final = 0xFF
+"""The part of an error's code that says its kind."""
+RESERVED, SENT, UNSENT, RELEASED = range(4)
+
+Log: TypeAlias = Iterable[tuple[int, bytes]]
+"""What an owner did: kinds and packs, in order."""
+Guard: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+
+
+class Open(NamedTuple):
+    """A claim that is held: for which run, and since when it is sent (0: it is not), to which model."""
+
+    key: bytes
+    run: bytes
+    sent_at: float = 0.0
+    model: str = ""
+
+
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_OPEN: Final = msgspec.msgpack.Decoder(list[Open]).decode
+_KEYS: Final = msgspec.msgpack.Decoder(list[bytes]).decode
+_ENDED: Final = msgspec.msgpack.Decoder(list[Ended]).decode
+_LOG: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
+
+
+def fold(log: Log) -> dict[bytes, Open]:
+    """Say what is held after a log.
+
+    Examples
+    --------
+    >>> one = Open(b"k", b"r")
+    >>> fold([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(sent_at=1.0)]))])
+    {b'k': Open(key=b'k', run=b'r', sent_at=1.0, model='')}
+    >>> fold([(RESERVED, _ENCODE([one])), (RELEASED, _ENCODE([b"k"]))])
+    {}
+    """
+    held: dict[bytes, Open] = {}
+    for kind, pack in log:
+        if kind in {RESERVED, SENT}:
+            held.update({one.key: one for one in _OPEN(pack)})
+        elif kind == UNSENT:
+            held.update({key: Open(key, held[key].run) for key in _KEYS(pack) if key in held})
+        else:
+            for key in _KEYS(pack):
+                held.pop(key, None)
+    return held
+
+
+def journal(guarded: Guard) -> tuple[Claims, Ledger, Callable[[], None]]:
+    """Make the claims and the ledger of a file, and the function that lets go of both.
+
+    Parameters
+    ----------
+    guarded
+        Gives the thread's connection for a block.
+    """
+    kept = _Journal(guarded)
+    return (
+        Claims(claim=kept.claim, release=kept.release, beat=kept.beat),
+        Ledger(commit=kept.commit, try_commit=kept.try_commit, requests=kept.requests, forget=kept.forget),
+        kept.close,
+    )
+
+
+class _Journal:
+    """The part of the file that one owner writes."""
+
+    def __init__(self, guarded: Guard) -> None:
+        self._guarded = guarded
+        self._me: Owner | None = None
+        self._changes = 0
+        self._company: tuple[int, int] = (0, 0)
+
+    def claim(self, wishes: Sequence[Wish], resend: bool, again: bool) -> Claimed:
+        with self._guarded() as connection:
+            if again:
+                # Most are held still: find that out without keeping others from writing.
+                seen, _ = _looked_up(connection, wishes, self._me)
+                if len(seen.held) == len(wishes):
+                    return seen
+            with _Writing(connection):
+                me = self._there(connection)
+                alone = self._alone_still(connection)
+                found, left = (Claimed(alone=True), {}) if alone else _looked_up(connection, wishes, me)
+                found, left = _settled(connection, found, left)
+                taken = [wish for wish in wishes if wish.key not in found.held]
+                if not resend:
+                    taken = [wish for wish in taken if wish.key not in found.unsure]
+                # Who sends again does so in the name of the run that sent first, by which a provider may know it.
+                self._log(connection, RESERVED, [Open(key, found.unsure.get(key, run)) for key, run in taken])
+                if resend:
+                    _write_off(connection, left)
+        return found
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        with self._guarded() as connection, _Writing(connection):
+            self._log(connection, RELEASED, keys)
+
+    def beat(self) -> None:
+        if self._me is None:
+            return
+        with self._guarded() as connection, _Writing(connection):
+            connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (time.time() + LEASE_S, self._me.id))
+
+    def try_commit(self, batch: Batch) -> bool:
+        with self._guarded() as connection:
+            # Nor does it move pages from the log into the file, which waits for the disk; the next that may wait does.
+            connection.execute("PRAGMA busy_timeout = 0")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            try:
+                self._commit(connection, batch)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY:
+                    raise
+                return False
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        return True
+
+    def commit(self, batch: Batch) -> None:
+        with self._guarded() as connection:
+            self._commit(connection, batch)
+
+    def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        with _Writing(connection):
+            self._there(connection)
+            self._log(connection, SENT, [Open(key, run, at, model) for key, run, model, at in batch.sent])
+            self._log(connection, UNSENT, batch.unsent)
+            _enter(connection, batch.ended)
+            self._log(connection, RELEASED, batch.released)
+
+    def requests(self) -> Iterator[Ended]:
+        with self._guarded() as connection:
+            packs = connection.execute("SELECT pack FROM calls ORDER BY id").fetchall()
+            owners = _owners(connection)
+            logs = {one.id: list(fold(_log_of(connection, one.id)).values()) for one in owners}
+            proved = {one.id: _proved(connection, logs[one.id]) for one, alive in owners.items() if not alive}
+        for (pack,) in packs:
+            yield from _ENDED(pack)
+        for owner, alive in owners.items():
+            answered = proved.get(owner.id, {})
+            yield from answered.values()
+            for key, run, sent_at, model in logs[owner.id]:
+                if key in answered:
+                    continue
+                if sent_at:
+                    yield Ended(key, run, model, "", "sent" if alive else "ambiguous", "", sent_at, 0.0)
+                elif alive:
+                    yield Ended(key, run, model, "", "reserved", "", 0.0, 0.0)
+
+    def forget(self, before: float) -> int:
+        with self._guarded() as connection, _Writing(connection):
+            gone = connection.execute("SELECT pack FROM calls WHERE ended_at < ?", (before,)).fetchall()
+            connection.execute("DELETE FROM calls WHERE ended_at < ?", (before,))
+        return sum(len(_ENDED(pack)) for (pack,) in gone)
+
+    def close(self) -> None:
+        """Leave. What was never sent is given back; what was sent stays, for whoever asks it next."""
+        me, self._me = self._me, None
+        if me is None:
+            return
+        with self._guarded() as connection, _Writing(connection):
+            _bury(connection, me.id)
+
+    def _log(self, connection: sqlite3.Connection, kind: int, things: Sequence[Open] | Sequence[bytes]) -> None:
+        """Add to the log; rewrite it when it has become long."""
+        if not things or self._me is None:
+            return
+        me = self._me.id
+        connection.execute(_LOG, (me, kind, _ENCODE(things)))
+        self._changes += len(things)
+        if self._changes > LONG:
+            self._changes = 0
+            _rewrite(connection, me, fold(_log_of(connection, me)).values())
+
+    def _alone_still(self, connection: sqlite3.Connection) -> bool:
+        """Say whether nobody else was there since the last claim: then nobody can have answered or hold anything."""
+        now = connection.execute("SELECT (SELECT count(*) FROM owners), seq FROM sqlite_sequence WHERE name = 'owners'")
+        before, self._company = self._company, now.fetchone()
+        return self._company[0] == 1 and before == self._company
+
+    def _there(self, connection: sqlite3.Connection) -> Owner:
+        """Say who this is, the first time, and clear away what the dead had reserved."""
+        if self._me is None:
+            me = this()
+            for one, alive in _owners(connection).items():
+                if not alive:
+                    _bury(connection, one.id)
+            row = (me.realm, me.pid, me.born, time.time() + LEASE_S)
+            joined = connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES (?, ?, ?, ?)", row)
+            self._me = replace(me, id=joined.lastrowid or 0)
+        return self._me
+
+
+def _owners(connection: sqlite3.Connection, but: Owner | None = None) -> dict[Owner, bool]:
+    """Name those who hold claims, and say who of them lives."""
+    now = time.time()
+    rows = connection.execute("SELECT id, realm, pid, born, lease_until FROM owners").fetchall()
+    found = {Owner(*about): lease_until for *about, lease_until in rows}
+    return {one: is_alive(one, until, now) for one, until in found.items() if one != but}
+
+
+def _looked_up(
+    connection: sqlite3.Connection, wishes: Sequence[Wish], me: Owner | None
+) -> tuple[Claimed, Mapping[int, Sequence[Open]]]:
+    """See who holds what; give, too, what the dead had sent of it, by owner."""
+    held: set[bytes] = set()
+    unsure: dict[bytes, bytes] = {}
+    left: dict[int, Sequence[Open]] = {}
+    keys = [wish.key for wish in wishes]
+    for owner, alive in _owners(connection, but=me).items():
+        log = fold(_log_of(connection, owner.id))
+        theirs = [log[key] for key in keys if key in log]
+        if alive:
+            held.update(one.key for one in theirs)
+        elif lost := [one for one in theirs if one.sent_at]:
+            left[owner.id] = lost
+            unsure.update({one.key: one.run for one in lost})
+    # Who took over from the dead holds it now.
+    for key in held & unsure.keys():
+        del unsure[key]
+    return Claimed(frozenset(held), unsure), left
+
+
+def _settled(
+    connection: sqlite3.Connection, found: Claimed, left: Mapping[int, Sequence[Open]]
+) -> tuple[Claimed, Mapping[int, Sequence[Open]]]:
+    """Enter as done what the dead had sent and filed; give what is left in doubt."""
+    unsure, doubtful = dict(found.unsure), dict(left)
+    for owner, lost in left.items():
+        proved = _proved(connection, lost)
+        if proved:
+            _enter(connection, list(proved.values()))
+            connection.execute(_LOG, (owner, RELEASED, _ENCODE(list(proved))))
+            doubtful[owner] = [one for one in lost if one.key not in proved]
+            for key in proved:
+                unsure.pop(key, None)
+    return replace(found, unsure=unsure), doubtful
+
+
+def _write_off(connection: sqlite3.Connection, left: Mapping[int, Sequence[Open]]) -> None:
+    """Enter as ambiguous, for good, what somebody sent who is gone."""
+    now = time.time()
+    for owner, lost in left.items():
+        if not lost:
+            continue
+        _enter(connection, [Ended(key, run, model, "", "ambiguous", "", at, now) for key, run, at, model in lost])
+        connection.execute(_LOG, (owner, RELEASED, _ENCODE([one.key for one in lost])))
+
+
+def _proved(connection: sqlite3.Connection, held: Iterable[Open]) -> dict[bytes, Ended]:
+    """Find what is done, though who sent it died before writing that down: its answer is filed."""
+    found: dict[bytes, Ended] = {}
+    for key, run, sent_at, model in held:
+        row = connection.execute("SELECT value, created_at FROM answers WHERE key = ?", (key,)).fetchone()
+        kept = unpack(row[0], key) if sent_at and row is not None else None
+        if kept is not None and is_successful(kept):
+            said = kept.unwrap()
+            ended_at = sent_at + (said.latency_s or 0.0)
+            found[key] = Ended(key, run, model, said.served_model, "done", "", sent_at, ended_at, *said.usage)
+    return found
+
+
+def _enter(connection: sqlite3.Connection, ended: Sequence[Ended]) -> None:
+    if ended:
+        connection.execute("INSERT INTO calls (ended_at, pack) VALUES (?, ?)", (ended[-1].ended_at, _ENCODE(ended)))
+
+
+def _bury(connection: sqlite3.Connection, owner: int) -> None:
+    """Keep of an owner that is gone what it had sent, if anything, and forget the rest."""
+    sent = [one for one in fold(_log_of(connection, owner)).values() if one.sent_at]
+    proved = _proved(connection, sent)
+    _enter(connection, list(proved.values()))
+    sent = [one for one in sent if one.key not in proved]
+    _rewrite(connection, owner, sent)
+    if sent:
+        connection.execute("UPDATE owners SET born = '', lease_until = 0 WHERE id = ?", (owner,))
+    else:
+        connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
+
+
+def _log_of(connection: sqlite3.Connection, owner: int) -> Log:
+    return connection.execute("SELECT kind, pack FROM claims WHERE owner = ? ORDER BY id", (owner,)).fetchall()
+
+
+def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[Open]) -> None:
+    """Put what a log comes to in its place."""
+    connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+    if kept := list(held):
+        connection.execute(_LOG, (owner, RESERVED, _ENCODE(kept)))
+
+
+class _Writing:
+    """A transaction that begins by taking the right to write."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")

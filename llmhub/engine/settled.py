@@ -1,0 +1,77 @@
+"""Answers in their two forms, as a call gave them or as a store keeps them, and those that no call gave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, TypeAlias
+
+from returns.pipeline import is_successful
+from returns.result import Failure
+
+from llmhub.core.codec import StoredResponse, stored
+from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected
+from llmhub.engine.cached import recalled
+from llmhub.engine.call import Answer
+
+Settled: TypeAlias = Answer | StoredResponse
+"""What answered a row: a call of this run, or what a store had kept."""
+OWN: Final = (Cancelled, BudgetExceeded)
+"""Failures that concern only who met them: nobody else's question has failed by them."""
+
+
+def kept_form(answer: Answer) -> StoredResponse:
+    """Bring a successful answer to the form in which stores and tables hold it."""
+    return stored(
+        answer.outcome.unwrap(),
+        latency_s=answer.latency_s,
+        ttft_s=answer.ttft_s,
+        started_at=answer.started_at,
+        dropped=answer.dropped,
+    )
+
+
+def as_answer(settled: Settled) -> Answer:
+    """Give what a store had kept as the answer it was."""
+    if isinstance(settled, Answer):
+        return settled
+    return recalled(settled)
+
+
+def shared(answer: Settled) -> Settled:
+    """Give an equal row the answer: it costs nothing more."""
+    if isinstance(answer, StoredResponse):
+        return answer
+    good = is_successful(answer.outcome)
+    if good and answer.target is None:
+        return kept_form(answer)
+    return replace(answer, cache_hit=good, attempts=0, rate_wait_s=None, total_s=None, spent=())
+
+
+def fails(answer: Settled) -> bool:
+    """Say whether an answer is a failure."""
+    return isinstance(answer, Answer) and not is_successful(answer.outcome)
+
+
+def speaks_for_all(answer: Settled) -> bool:
+    """Say whether an answer holds for whoever asks the same at the same time."""
+    return isinstance(answer, StoredResponse) or not (fails(answer) and isinstance(answer.outcome.failure(), OWN))
+
+
+def cancelled(sent: int = 0, *, cut: bool = False) -> Answer:
+    """Answer a row whose run was stopped after so many requests for it."""
+    if cut:
+        said, sent = "stopped while it was in flight; the provider may have charged it", max(sent, 1)
+    elif sent:
+        said = f"stopped before it was sent again; {sent} {'try' if sent == 1 else 'tries'} had failed"
+    else:
+        said = "stopped before it was sent"
+    return Answer(outcome=Failure(Cancelled(message=said)), attempts=sent)
+
+
+def unsure() -> Answer:
+    """Answer a row that is not sent again, since nobody knows what came of it."""
+    said = (
+        "it was sent by a run that ended before the answer came, and may have been charged; "
+        "Hub(ambiguous='resend') sends it again"
+    )
+    return Answer(outcome=Failure(Disconnected(message=said, should_retry=False)))
