@@ -98,14 +98,14 @@ def interval(row: Row, write: Callable[[float], str]) -> str:
 
     Examples
     --------
-    >>> interval({"low": 0.1, "high": None}, percent)
-    '10.0 % to …'
+    >>> interval({"low": 0.1, "high": None}, percent), interval({"low": 0.1, "high": 0.2}, percent)
+    ('10.0 % to …', '10.0 to 20.0 %')
     """
     if row["low"] is None and row["high"] is None:
         return ""
     low, high = ("…" if end is None else write(end) for end in (row["low"], row["high"]))
-    unit = " %" if low.endswith(" %") and high.endswith(" %") else ""
-    return f"{low.removesuffix(unit)} to {high}"
+    number, space, unit = low.partition(" ")
+    return f"{number if high.endswith(space + unit) else low} to {high}"
 
 
 def headline(comparison: Comparison) -> str:
