@@ -85,6 +85,8 @@ class Job:
         Who is told how far it is, a few times a second, on the loop's thread.
     told
         Told each answer as it comes, on the loop's thread.
+    holds
+        Says what makes the calls to a target wait, by its name; nothing where nothing does.
     """
 
     size: int
@@ -99,6 +101,7 @@ class Job:
     concurrency: int = 64
     watch: Watch | None = None
     told: Told | None = None
+    holds: Callable[[str], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +432,7 @@ class _Run:
     # Progress
 
     def _now(self) -> Now:
+        targets = self.job.watch.targets if self.job.watch is not None else ()
         return Now(
             elapsed_s=time.perf_counter() - self.started,
             in_flight=sum(worker in self.job.in_flight for worker in self.workers),
@@ -436,6 +440,7 @@ class _Run:
             concurrency=self.job.concurrency,
             finished=self.over,
             stopping=self.stop.asked,
+            held=next(filter(None, (self.job.holds(target.name) for target in targets)), ""),
         )
 
 

@@ -85,7 +85,7 @@ class Progress:
     stopping
         Whether somebody asked it to stop.
     limit
-        What holds the run back: ``concurrency``, or a rate limit; empty where nothing in particular does.
+        What holds the run back: ``concurrency``, or which rate limit; empty where nothing in particular does.
     models
         The same for each model, in the order asked.
     """
@@ -156,7 +156,10 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What a run knows by itself: seconds since it began, calls on the wire, begun, and permitted at most."""
+    """What a run knows by itself: seconds since it began, calls on the wire, begun, and permitted at most.
+
+    ``held`` is what keeps calls from going out, in the words of whoever keeps them.
+    """
 
     elapsed_s: float
     in_flight: int = 0
@@ -164,13 +167,16 @@ class Now:
     concurrency: int = 1
     finished: bool = False
     stopping: bool = False
+    held: str = ""
 
 
 def binding(now: Now) -> str:
-    """Say what holds a run back, as far as its own calls show it.
+    """Say what holds a run back: what is said to, or else what its own calls show.
 
     Examples
     --------
+    >>> binding(Now(1.0, in_flight=3, begun=64, concurrency=64, held="requests a minute"))
+    'requests a minute'
     >>> binding(Now(1.0, in_flight=64, begun=64, concurrency=64))
     'concurrency'
     >>> binding(Now(1.0, in_flight=3, begun=64, concurrency=64))
@@ -178,6 +184,8 @@ def binding(now: Now) -> str:
     >>> binding(Now(1.0, in_flight=3, begun=3, concurrency=64))
     ''
     """
+    if now.held:
+        return now.held
     if now.begun and now.in_flight < now.begun / 2:
         return PACE
     return CONCURRENCY if now.in_flight >= BUSY * now.concurrency else ""

@@ -19,11 +19,13 @@ from llmhub.cache.memory import MemoryCache
 from llmhub.cache.store import Entry, Store, StoreError
 from llmhub.core.codec import StoredResponse, encode_response, response_of, unpack
 from llmhub.core.errors import Cancelled, ServerError
+from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.loop import Stop
 from llmhub.engine.run import CHUNK, DRAIN_S, Item, Job, Ran, as_answer, run
 from llmhub.engine.tally import Progress, Watch
+from llmhub.providers.table import PROVIDERS
 
 Clock = Callable[[], float]
 TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
@@ -482,6 +484,18 @@ def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
     ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, watch=Watch(told.append)))
     assert 4 <= len(told) <= 11
+
+
+async def test_progress_says_which_limit_holds_it_back() -> None:
+    """In the words of whoever keeps the calls waiting; else by what the run's own calls show."""
+    held = {"openai/b": "requests a minute"}
+    for holds, said in ((lambda name: held.get(name, ""), "requests a minute"), (lambda _: "", "concurrency")):
+        told: list[Progress] = []
+        targets = [Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in "ab"]
+        wire = Wire(usual_s=0.3)
+        await run(job("abcd", wire, concurrency=2, watch=Watch(told.append, targets), holds=holds), Stop())
+        assert said in {one.limit for one in told[:-1]}
+        assert told[-1].limit == ""
 
 
 def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
