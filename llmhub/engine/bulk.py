@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from returns.pipeline import is_successful
 
-from llmhub.cache.store import ABSENT, KEY_BYTES, Found
+from llmhub.cache.store import ABSENT, KEY_BYTES, Found, Store, look_up_block
 from llmhub.core.codec import (
     FINISH_REASONS,
     HEAD,
@@ -77,6 +77,10 @@ class Bulk:
     def __iter__(self) -> Iterator[Item]:
         """Make every item."""
         return map(self.item, range(len(self)))
+
+    def look_up(self, store: Store) -> Sifted:
+        """Look all up, and check what there is."""
+        return sift(self, look_up_block(store, self.keys))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.pipeline import is_successful
 
-from llmhub.cache.store import Entry, Store, look_up_block
+from llmhub.cache.store import Entry, Store
 from llmhub.core.codec import is_damage, pack, unpack
 from llmhub.engine.books import Books
 from llmhub.engine.call import Answer, Call, Send
@@ -317,7 +317,7 @@ class _Run:
     def _draw(self) -> Drawn | None:
         """Plan a chunk, and begin to look it up if it is one of many."""
         chunk = next(self.job.chunks, None)
-        return chunk if chunk is None or isinstance(chunk, list) else (chunk, self.filing.begin(partial(_read, chunk)))
+        return chunk if chunk is None or isinstance(chunk, list) else (chunk, self.filing.begin(chunk.look_up))
 
     def _first_of(self, chunk: Iterable[Item]) -> list[Item]:
         """Keep the items that ask something new; an equal one follows the first."""
@@ -442,13 +442,6 @@ class _Run:
             stopping=self.stop.asked,
             held=next(filter(None, (self.job.holds(target.name) for target in targets)), ""),
         )
-
-
-def _read(bulk: Bulk, store: Store) -> Sifted:
-    """Look a bulk up, and check what there is."""
-    from llmhub.engine.bulk import sift  # noqa: PLC0415 - needs numpy, which is there when a bulk is
-
-    return sift(bulk, look_up_block(store, bulk.keys))
 
 
 def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
