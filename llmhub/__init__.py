@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         try_complete,
         using,
     )
+    from llmhub.api.ledgers import ledger
+    from llmhub.api.writing import Written
     from llmhub.cache.access import CacheMode
     from llmhub.cache.disk import DiskCache
     from llmhub.cache.memory import MemoryCache
@@ -124,6 +126,8 @@ _HOMES: Final = {
         "using",
     ),
     "cache.access": ("CacheMode",),
+    "api.ledgers": ("ledger",),
+    "api.writing": ("Written",),
     "cache.disk": ("DiskCache",),
     "cache.memory": ("MemoryCache",),
     "cache.redis": ("RedisCache",),
@@ -232,6 +236,7 @@ __all__ = [
     "Verification",
     "Weighted",
     "Wire",
+    "Written",
     "acomplete",
     "acomplete_table",
     "ahealth_check",
@@ -251,6 +256,7 @@ __all__ = [
     "evaluate",
     "freeze",
     "health_check",
+    "ledger",
     "llm",
     "load_ipython_extension",
     "load_plugins",

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from returns.pipeline import is_successful
 
@@ -41,17 +41,46 @@ from llmhub.hub import Hub
 from llmhub.observe.progress import Report, Shown, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     import pyarrow as pa
 
+    from llmhub.api.writing import Written
     from llmhub.tables.plan import Plan
     from llmhub.tables.prompts import Questions
     from llmhub.tables.typed import Typing
 
 
+@overload
 def complete_table(
-    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
-) -> pa.Table:
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: None = None,
+    **options: Unpack[TableOptions],
+) -> pa.Table: ...
+@overload
+def complete_table(
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: str | Path,
+    **options: Unpack[TableOptions],
+) -> Written: ...
+def complete_table(
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: str | Path | None = None,
+    **options: Unpack[TableOptions],
+) -> pa.Table | Written:
     """Ask every row of a frame, of every model, and give one Arrow table.
 
     Parameters
@@ -65,6 +94,10 @@ def complete_table(
         ``provider/model``, or several.
     hub
         Who can be asked; the default hub unless given.
+    sink
+        Instead of giving a table, write results as they come, and hold only some thousand rows: a folder, for Parquet
+        parts, or a file that ends with ``.arrows``, for an Arrow stream. ``frame`` may then be a path, a dataset, a
+        ``RecordBatchReader`` or an iterable of batches, too. The same call goes on where a stopped one ended.
     **options
         Parameters of the answer as in `complete`, and: ``system``, a template or function for the system turn;
         ``messages``, a column of ready conversations, before the prompt if there is one; ``images``, a column of
@@ -79,7 +112,8 @@ def complete_table(
     Returns
     -------
     pyarrow.Table
-        ``rows x models x n`` rows with the schema `llmhub.tables.schema.RESULTS`, in input order.
+        ``rows x models x n`` rows with the schema `llmhub.tables.schema.RESULTS`, in input order; with ``sink``, a
+        `Written` that says what was written.
 
     Raises
     ------
@@ -89,6 +123,10 @@ def complete_table(
     ConnectorError
         With ``on_error="raise"``, the first row's failure; the exception's ``table`` holds all rows.
     """
+    if sink is not None:
+        from llmhub.api.writing import complete_into  # noqa: PLC0415 - it is built on this
+
+        return complete_into(sink, frame, prompt, model=model, hub=hub, **options)
     if options.get("n_jobs", 1) != 1:
         return complete_parallel(frame, prompt, model=model, hub=hub, **options)
     options.pop("n_jobs", None)

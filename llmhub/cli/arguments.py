@@ -83,7 +83,13 @@ def _demo(parser: Parser) -> None:
 
 def _run(parser: Parser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help=KINDS)
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the same kinds; the input's columns, the answers'")
+    parser.add_argument(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="the same kinds, the input's columns beside the answers'; a folder (Parquet parts) or a file ending with "
+        ".arrows is written as answers come, holds no more in memory, and is gone on with by the same command",
+    )
     _question(parser)
     rows = parser.add_argument_group("the output")
     rows.add_argument(

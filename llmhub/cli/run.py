@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmhub.api import complete_table
+from llmhub.api.writing import complete_into
 from llmhub.cli.hubs import hub_of, options_of
 from llmhub.cli.summary import count_statuses, failures, summary
 from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables import files, kinds
 from llmhub.tables.schema import RESULTS
+from llmhub.tables.sinks import STREAM
 from llmhub.tables.templates import parse
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ INTERRUPTED = 130
 
 def act(given: argparse.Namespace) -> int:
     """Ask, write, and say what came of it."""
+    if given.output.is_dir() or given.output.suffix == STREAM:
+        return _streamed(given)
     files.format_of(given.output, "OUTPUT")
     _expect_apart(given.input, given.output)
     source = files.read(given.input, "INPUT")
@@ -72,6 +76,41 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
         complain("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_kept(given)}")
         return INTERRUPTED
     return 1 if failed or counts["budget"] else 0
+
+
+def _streamed(given: argparse.Namespace) -> int:
+    """Write results as they come; the same command goes on where it ended."""
+    if given.on_error == "raise":
+        said = "--on-error raise needs a whole output; give a file that is not a stream"
+        raise InvalidRequestError(InvalidRequest(path="OUTPUT", message=said))
+
+    def shape(block: pa.Table, results: pa.Table) -> pa.Table:
+        if not given.columns:
+            block = block.select([])
+        kinds.clash_free(block.column_names, RESULTS.names, given.prefix)
+        return files.beside(block, results, given.prefix)
+
+    with hub_of(given) as hub, interruptible("run"):
+        written = complete_into(
+            given.output,
+            given.input,
+            given.prompt,
+            shape,
+            prefix=given.prefix,
+            model=given.model,
+            hub=hub,
+            **options_of(given),
+        )
+    many = written.statuses
+    if not given.quiet:
+        kept = f"; {written.kept:,} rows of the input were answered there already" if written.kept else ""
+        say(f"Wrote {written.rows:,} rows to {given.output} for {written.cost_usd:f} USD{kept}")
+    if many.get("error"):
+        complain("run", f"rows that failed: {many['error']:,}; the same command asks them again")
+    if written.stopped:
+        complain("run", "interrupted: the same command goes on from here")
+        return INTERRUPTED
+    return 1 if many.get("error") or many.get("budget") else 0
 
 
 def _kept(given: argparse.Namespace) -> str:

@@ -1,0 +1,138 @@
+"""Runs that write as they go, and go on where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import dataset, ipc, parquet
+
+import llmhub
+from llmhub.api.writing import complete_into
+from llmhub.config import Settings
+from llmhub.core.errors import InvalidRequestError
+from llmhub.sim import Served
+from llmhub.sim.faults import Faults
+from llmhub.tables import sinks
+from llmhub.tables.schema import RESULTS
+
+MODEL = "openai/gpt-4o-mini"
+
+
+@pytest.fixture
+def hub(simulator: Served, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ask the simulator, in blocks that are small."""
+    monkeypatch.setattr(sinks, "ROWS", 8)
+    endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as made:
+        yield made
+
+
+def rows(many: int) -> pa.Table:
+    return pa.table({"q": [None if at == 5 else f"question {at}" for at in range(many)]})
+
+
+def read(path: Path) -> pa.Table:
+    if path.suffix == ".arrows":
+        with path.open("rb") as file, ipc.open_stream(file) as reader:
+            return reader.read_all()
+    return dataset.dataset(path).to_table()
+
+
+@pytest.mark.parametrize("name", ["parts", "out.arrows"])
+def test_what_is_written_is_what_a_table_would_be(hub: Any, tmp_path: Path, name: str) -> None:
+    written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name, n=2)
+    found = read(tmp_path / name)
+    whole = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, n=2, progress=False)
+    for column in ("row", "sample", "status", "response", "request_key", "cost_usd"):
+        assert found.column(column).to_pylist() == whole.column(column).to_pylist()
+    assert found.schema.names == RESULTS.names
+    assert (written.rows, written.kept, written.stopped) == (40, 0, False)
+    assert written.statuses == {"ok": 38, "skipped": 2}
+    assert written.cost_usd == sum(cost or 0 for cost in whole.column("cost_usd").to_pylist())
+
+
+@pytest.mark.parametrize("name", ["parts", "out.arrows"])
+def test_the_same_call_again_asks_nothing_and_a_longer_one_asks_the_rest(
+    hub: Any, simulator: Served, tmp_path: Path, name: str
+) -> None:
+    llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    again = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    assert (again.rows, again.kept, simulator.counts()["requests"]) == (0, 20, 19)
+    more = llmhub.complete_table(rows(30), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    assert (more.rows, more.kept, simulator.counts()["requests"]) == (10, 20, 29)
+    assert read(tmp_path / name).column("row").to_pylist() == list(range(30))
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100, 1500])
+def test_a_stream_that_was_cut_short_is_gone_on_with(hub: Any, simulator: Served, tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "out.arrows"
+    llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    there = simulator.counts()["requests"]
+    done = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
+    assert sorted(read(path).column("row").to_pylist()) == list(range(20))
+    assert done.kept + done.rows == 20
+    assert simulator.counts()["requests"] - there == done.statuses.get("ok", 0)
+
+
+@pytest.mark.parametrize("name", ["parts", "out.arrows"])
+def test_rows_that_failed_are_asked_again_and_no_others(hub: Any, simulator: Served, tmp_path: Path, name: str) -> None:
+    simulator.fail(Faults(rate_500=0.5))
+    first = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    failed, asked = first.statuses["error"], simulator.counts()["requests"]
+    assert 0 < failed < 23
+    simulator.fail(Faults())
+    second = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    assert second.statuses == {"ok": failed}
+    assert simulator.counts()["requests"] - asked == failed
+    found = read(tmp_path / name)
+    assert sorted(found.column("row").to_pylist()) == list(range(24))
+    assert set(found.column("status").to_pylist()) == {"ok", "skipped"}
+
+
+def test_other_questions_are_refused_and_what_is_there_stays(hub: Any, simulator: Served, tmp_path: Path) -> None:
+    llmhub.complete_table(rows(9), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+    before = read(tmp_path / "parts")
+    with pytest.raises(InvalidRequestError, match="answers to other questions"):
+        llmhub.complete_table(rows(9), "Say {q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+    assert read(tmp_path / "parts").equals(before)
+    assert simulator.counts()["requests"] == 8
+
+
+def test_sources_are_drawn_piece_by_piece(hub: Any, tmp_path: Path) -> None:
+    parquet.write_table(rows(20), tmp_path / "in.parquet")
+    sources = {
+        "path": str(tmp_path / "in.parquet"),
+        "dataset": dataset.dataset(tmp_path / "in.parquet"),
+        "reader": rows(20).to_reader(3),
+        "batches": iter(rows(20).to_batches(max_chunksize=3)),
+        "pandas": rows(20).to_pandas(),
+    }
+    for name, source in sources.items():
+        llmhub.complete_table(source, "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+        assert read(tmp_path / name).column("row").to_pylist() == list(range(20))
+
+
+def test_what_cannot_be_written_to_is_said_before_anything_is_sent(hub: Any, simulator: Served, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidRequestError, match="sink"):
+        llmhub.complete_table(rows(2), "{q}", model=MODEL, hub=hub, sink=tmp_path / "file")
+    with pytest.raises(InvalidRequestError, match="neither a folder"):
+        complete_into(tmp_path / "out.csv", rows(2), "{q}", model=MODEL, hub=hub)
+    assert simulator.counts()["requests"] == 0
+
+
+def test_the_ledger_says_what_a_run_cost(simulator: Served, tmp_path: Path) -> None:
+    endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=tmp_path / "runs.db") as hub:
+        table = llmhub.complete_table(rows(8), "{q}", model=MODEL, hub=hub, progress=False)
+    with llmhub.Hub(settings=Settings(), cache=tmp_path / "runs.db") as other:
+        found = llmhub.ledger(hub=other)
+    assert found.column("state").to_pylist() == ["done"] * 7
+    assert set(found.column("run_id").to_pylist()) == {table.schema.metadata[b"run_id"].decode()}
+    assert sum(found.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
+    with llmhub.Hub(settings=Settings()) as bare, pytest.raises(InvalidRequestError, match="no cache that keeps"):
+        llmhub.ledger(hub=bare)
