@@ -34,6 +34,7 @@ PIECES: Final = 2
 """What surrounds one mark: something before and something after."""
 
 _SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
+_MODEL: Final[Any] = CompletionRequest.__dict__["model"]
 
 
 def asking(request: CompletionRequest) -> Asking:
@@ -90,6 +91,23 @@ def texts_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextsKey
         return made
 
     return keys
+
+
+def asked_of(request: CompletionRequest, model: str) -> CompletionRequest:
+    """Put the same question to another model. Law: ``asked_of(r, m) == replace(r, model=m)``.
+
+    Examples
+    --------
+    >>> asked_of(CompletionRequest(model="m", messages=()), "n").model
+    'n'
+    """
+    if request.model == model:
+        return request
+    made = object.__new__(CompletionRequest)
+    for slot in _SLOTS:
+        slot.__set__(made, slot.__get__(request))
+    _MODEL.__set__(made, model)
+    return made
 
 
 def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer:

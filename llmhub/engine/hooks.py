@@ -16,6 +16,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.errors import ConnectorError, InvalidRequest, LLMError
+from llmhub.core.splice import asked_of
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ def redirected(call: Call, target: Target) -> Call:
     """Give the same question to another target."""
     if target.name == call.target.name:
         return call
-    request = replace(call.request, model=target.model)
+    request = asked_of(call.request, target.model)
     return replace(call, target=target, request=request, spliced=None, key=None)
 
 

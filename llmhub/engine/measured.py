@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final, NamedTuple
 
@@ -74,8 +74,7 @@ USUAL_ANSWER: Final = 256.0
 """Tokens an answer is thought to have before any was seen."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(NamedTuple):
     """What was measured of a candidate.
 
     Parameters
@@ -118,13 +117,12 @@ NOTHING: Final = Measured()
 
 def begun(measured: Measured) -> Measured:
     """Count a call that begins."""
-    return replace(measured, in_flight=measured.in_flight + 1)
+    return measured._replace(in_flight=measured.in_flight + 1)
 
 
 def answered(measured: Measured, latency_s: float | None, output_tokens: int | None, now: float) -> Measured:
     """Count a call that was answered: whatever was wrong is over."""
-    return replace(
-        measured,
+    return measured._replace(
         latency_s=_averaged(measured.latency_s, latency_s),
         measured_at=now,
         in_flight=measured.in_flight - 1,
@@ -137,21 +135,21 @@ def answered(measured: Measured, latency_s: float | None, output_tokens: int | N
 
 def failed(measured: Measured, error: LLMError, now: float) -> Measured:
     """Count a call that failed. Law: a rest lasts at least as long as the provider asked for."""
-    ended = replace(measured, in_flight=measured.in_flight - 1, failed=measured.failed + 1)
+    ended = measured._replace(in_flight=measured.in_flight - 1, failed=measured.failed + 1)
     if not REACTIONS[type(error)].rests:
         return ended
     asked = max(measured.asked_until, now + (retry_after_s(error) or 0.0))
     if now < measured.rests_until:
-        return replace(ended, asked_until=asked)
+        return ended._replace(asked_until=asked)
     rest = min(LONGEST_REST_S, REST_S * 2.0 ** min(measured.failures, 30))
-    return replace(ended, failures=measured.failures + 1, rests_until=now + rest, asked_until=asked)
+    return ended._replace(failures=measured.failures + 1, rests_until=now + rest, asked_until=asked)
 
 
 def left(measured: Measured, after_s: float, now: float) -> Measured:
     """Count a call that nobody waited for any longer: it would have taken at least ``after_s``."""
     slower = measured.latency_s is not None and after_s > measured.latency_s
     average = _averaged(measured.latency_s, after_s) if slower else measured.latency_s
-    return replace(measured, latency_s=average, measured_at=now, in_flight=measured.in_flight - 1)
+    return measured._replace(latency_s=average, measured_at=now, in_flight=measured.in_flight - 1)
 
 
 def _averaged(before: float | None, last: float | None) -> float | None:

@@ -117,7 +117,7 @@ class Board:
         price = self._prices.of(target)
         if price is None:
             return measured
-        return replace(measured, input_usd=float(price.rates.input), output_usd=float(price.rates.output))
+        return measured._replace(input_usd=float(price.rates.input), output_usd=float(price.rates.output))
 
 
 def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Middleware:

@@ -16,6 +16,7 @@ from llmhub.cache.access import CacheMode, mode_of, narrowed
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
 from llmhub.core.codec import Keyer, keyer
+from llmhub.core.splice import asked_of
 from llmhub.engine.books import Ambiguous, Books, recorded
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.cached import LOOKUPS, Lookups, cached
@@ -212,7 +213,8 @@ class _Live:
         answer = await send(call)
         if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
             return answer
-        return replace(answer, target=call.target, key=self._key(call.target, call))
+        key = self._key(call.target, call) if self.store is not None else None
+        return replace(answer, target=call.target, key=key)
 
     def _candidates(self, call: Call) -> list[tuple[Target, bytes]]:
         """Name those who may answer a call, and the key of its question as it would be put to each."""
@@ -223,7 +225,7 @@ class _Live:
         made = self._keyers.get(target.name)
         if made is None:
             made = self._keyers[target.name] = keyer(target.provider, target.endpoint)
-        return made(replace(call.request, model=target.model), call.sample)
+        return made(asked_of(call.request, target.model), call.sample)
 
 
 def _close(loop: asyncio.AbstractEventLoop, transport: Transport, books: Books | None) -> None:
