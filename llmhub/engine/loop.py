@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
         self.now = False
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def ask(self) -> None:
         """Ask, or ask again."""
@@ -50,9 +51,10 @@ class Stop:
         for listener in tuple(self._listeners):
             listener()
 
-    def on_ask(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called, in the asker's thread, at each `ask`."""
+    def on_ask(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """Have ``listener`` called, in the asker's thread, at each `ask`; what it gives takes that back."""
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
 
 class _Home:

@@ -146,7 +146,13 @@ async def run(job: Job, stop: Stop) -> Ran:
     When ``stop`` is asked, nothing more is sent, what is in flight is drained, and the rest is `Cancelled`;
     asked again, what is in flight is cut off too.
     """
-    return await _Run(job, stop).go()
+    running = _Run(job, stop)
+    # One wish to stop may outlive many runs, and must not keep what they held.
+    forget = stop.on_ask(partial(asyncio.get_running_loop().call_soon_threadsafe, running.stopped))
+    try:
+        return await running.go()
+    finally:
+        forget()
 
 
 class _Run:
@@ -180,8 +186,6 @@ class _Run:
         self.started = time.perf_counter()
 
     async def go(self) -> Ran:
-        loop = asyncio.get_running_loop()
-        self.stop.on_ask(partial(_from_anywhere, loop, self._stopped))
         reporter = asyncio.create_task(self.reports.go()) if self.reports else None
         if self.books is not None:
             self.books.begin()
@@ -409,7 +413,7 @@ class _Run:
             if self.answers[position] is None:
                 self._settle(position, cancelled())
 
-    def _stopped(self) -> None:
+    def stopped(self) -> None:
         """Begin to let go, here and now on the loop."""
         loop = asyncio.get_running_loop()
         self.drain_until = loop.time() + (0.0 if self.stop.now else DRAIN_S)
@@ -442,7 +446,3 @@ class _Run:
             stopping=self.stop.asked,
             held=next(filter(None, (self.job.holds(target.name) for target in targets)), ""),
         )
-
-
-def _from_anywhere(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    loop.call_soon_threadsafe(function)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from pyarrow import parquet
+from pyarrow import dataset, parquet
 
 from llmhub.sim import Latency, Served, Simulator, serving
 
@@ -64,6 +64,33 @@ def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_th
         assert shell(*arguments).code == 0
         assert simulator.counts()["requests"] == 400
         assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"ok"}
+
+
+def test_an_interrupted_run_into_a_folder_goes_on_where_it_was(
+    start: Start, shell: Shell, many: Path, tmp_path: Path
+) -> None:
+    asked = threading.Semaphore(0)
+
+    def respond(prompt: str) -> str:
+        asked.release()
+        return f"answer to {prompt}"
+
+    (tmp_path / "parts").mkdir()
+    with serving(Simulator(latency=Latency(0.1), respond=respond)) as simulator:
+        arguments = ("run", many, "parts", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url)
+        process = start(*arguments, "--no-cache", "--concurrency", 4)
+        for _ in range(8):
+            assert asked.acquire(timeout=WAIT_S)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT_S)
+        assert process.returncode == 130
+        assert "the same command goes on from here" in err
+        # No cache helps: what is in the folder is not asked again.
+        assert shell(*arguments, "--no-cache").code == 0
+        assert simulator.counts()["requests"] == 400
+    found = dataset.dataset("parts").to_table()
+    assert found.column("n").to_pylist() == [f"question {n}" for n in range(400)]
+    assert set(found.column("status").to_pylist()) == {"ok"}
 
 
 def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start: Start, many: Path, tmp_path: Path) -> None:

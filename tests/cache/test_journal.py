@@ -1,0 +1,142 @@
+"""Claims and the ledger in an SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.cache import journal
+from llmhub.cache.disk import DiskCache
+from llmhub.cache.ledger import Batch, Ended, Sent, Wish
+from llmhub.cache.owner import Owner, born, is_alive, this
+from llmhub.cache.store import Store
+
+RUN = b"r" * 16
+KEYS = [bytes([n]) * 32 for n in range(6)]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Any]:
+    """Open the same file again and again, each time as somebody else."""
+    with ExitStack() as stack:
+
+        def another() -> Store:
+            store = DiskCache(tmp_path / "runs.db").open()
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+def claimed(store: Store, *keys: bytes, resend: bool = True) -> Any:
+    assert store.claims is not None
+    return store.claims.claim([Wish(key, RUN) for key in keys], resend, False)
+
+
+def commit(store: Store, **batch: Any) -> None:
+    assert store.ledger is not None
+    store.ledger.commit(Batch(**batch))
+
+
+def states(store: Store) -> list[str]:
+    assert store.ledger is not None
+    return sorted(one.state for one in store.ledger.requests())
+
+
+def test_a_key_is_one_owner_s_until_it_is_given_back(opened: Any) -> None:
+    one, two = opened(), opened()
+    assert not claimed(one, KEYS[0], KEYS[1]).held
+    assert claimed(two, KEYS[1], KEYS[2]).held == {KEYS[1]}
+    commit(one, released=[KEYS[1]])
+    assert not claimed(two, KEYS[1]).held
+    assert claimed(one, KEYS[1]).held == {KEYS[1]}
+
+
+def test_owners_with_overlapping_sets_never_wait_for_each_other(opened: Any) -> None:
+    one, two = opened(), opened()
+    claimed(one, KEYS[0])
+    claimed(two, KEYS[1])
+    assert claimed(one, KEYS[1]).held == {KEYS[1]}
+    assert claimed(two, KEYS[0]).held == {KEYS[0]}
+
+
+def test_who_leaves_gives_back_what_it_reserved_and_leaves_in_doubt_what_it_sent(opened: Any) -> None:
+    one, two = opened(), opened()
+    claimed(one, KEYS[0], KEYS[1])
+    commit(one, sent=[Sent(KEYS[0], RUN, "p/m", 1.0)])
+    assert states(two) == ["reserved", "sent"]
+    one.close()
+    assert states(two) == ["ambiguous"]
+    found = claimed(two, KEYS[0], KEYS[1], resend=False)
+    assert (found.held, dict(found.unsure)) == (frozenset(), {KEYS[0]: RUN})
+    assert dict(claimed(two, KEYS[0]).unsure) == {KEYS[0]: RUN}
+    assert not claimed(two, KEYS[0]).unsure
+    assert states(two) == ["ambiguous", "reserved", "reserved"]
+
+
+def test_a_commit_that_may_not_wait_says_no_while_somebody_else_writes(opened: Any, tmp_path: Path) -> None:
+    store = opened()
+    batch = Batch(sent=[Sent(KEYS[0], RUN, "p/m", 1.0)])
+    assert store.ledger.try_commit(batch)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert not store.ledger.try_commit(batch)
+    assert time.monotonic() - began < 5
+    other.execute("ROLLBACK")
+    other.close()
+    store.ledger.commit(batch)
+    assert states(store) == ["sent"]
+
+
+def test_a_log_stays_short(opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "LONG", 10)
+    store = opened()
+    for _ in range(50):
+        claimed(store, *KEYS)
+        commit(store, sent=[Sent(KEYS[0], RUN, "p/m", 1.0)], released=KEYS[:3])
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        assert connection.execute("SELECT count(*) FROM claims").fetchone()[0] <= 10
+    connection.close()
+    assert states(store) == ["reserved"] * 3
+
+
+def test_what_ended_is_read_back_and_forgotten_by_age(opened: Any) -> None:
+    store = opened()
+    rows = [Ended(key, RUN, "p/m", "m", "done", "", 1.0, 10.0 * n, 1, 2, 3, 4, 5) for n, key in enumerate(KEYS, 1)]
+    for row in rows:
+        commit(store, ended=[row])
+    assert list(store.ledger.requests()) == rows
+    assert store.ledger.forget(31.0) == 3
+    assert list(store.ledger.requests()) == rows[3:]
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(4)), st.lists(st.sampled_from(KEYS), max_size=4)), max_size=20))
+def test_folding_a_rewritten_log_gives_the_same(steps: list[tuple[int, list[bytes]]]) -> None:
+    log = []
+    for kind, keys in steps:
+        at = 1.0 if kind == journal.SENT else 0.0
+        held = kind in {journal.RESERVED, journal.SENT}
+        log.append((kind, journal._ENCODE([journal.Open(key, RUN, at) for key in keys] if held else keys)))
+    whole = journal.fold(log)
+    for cut in range(len(log) + 1):
+        half = journal.fold(log[:cut])
+        assert journal.fold([(journal.RESERVED, journal._ENCODE(list(half.values()))), *log[cut:]]) == whole
+
+
+def test_a_process_is_told_from_one_that_had_its_number_before() -> None:
+    me = this()
+    assert me.born == born(os.getpid())
+    if me.born:
+        assert is_alive(me, 0.0, 1e12)
+        assert not is_alive(Owner(me.id, me.realm, me.pid, me.born + "1"), 1e12, 0.0)
+    assert not is_alive(Owner(1, me.realm, 2**22 + 1, "1"), 1e12, 0.0) or not me.born
