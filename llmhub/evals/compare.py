@@ -24,6 +24,7 @@ from llmhub.evals.inputs import (
     clusters_of,
     dispatched,
     expect_inputs,
+    expect_judges,
     first_of_rows,
     of_long,
     of_wide,
@@ -33,6 +34,7 @@ from llmhub.evals.inputs import (
 from llmhub.evals.judging import Judge
 from llmhub.evals.layout import Layout, layout
 from llmhub.evals.score import Scorer, identity
+from llmhub.evals.statistics import scipy
 from llmhub.hub import Hub
 from llmhub.tables import frames
 
@@ -131,6 +133,7 @@ def asked_of(
     if plan.scores:
         said = f"{plan.scores[0]!r}: answers are not there yet; give scorers= to score them"
         raise InvalidRequestError(InvalidRequest(path="scores", message=said))
+    expect_judges(source, scorers, hub)
     rows = whole_rows(source, plan)
     clusters = clusters_of(rows, plan.group)
     table = dispatched(source, prompt, models, hub, plan.settings.seed, options)
@@ -154,6 +157,7 @@ def _of_ready(
     frames.expect_columns(plan.scores, table, "scores")
     if scorers:
         frames.expect_columns(("response",), table, "frame")
+        expect_judges(table, scorers, hub)
     if not (scorers or plan.scores):
         said = "nothing is scored; give scores= for columns that hold scores, or scorers= to score the answers"
         raise InvalidRequestError(InvalidRequest(path="scores", message=said))
@@ -200,8 +204,9 @@ def planned(options: dict[str, Any]) -> Plan:
     Raises
     ------
     InvalidRequestError
-        A value is out of range.
+        A value is out of range, or scipy is not installed.
     """
+    scipy("stats")  # said here where it is absent, not when answers are paid for
     scores = options.pop("scores", ())
     given = {name: options.pop(name) for name in ("group", "target", "failures") if name in options}
     named = {"level": "level", "power": "power", "resamples": "resamples", "random_state": "seed", "test": "test"}

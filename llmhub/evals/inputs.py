@@ -13,7 +13,7 @@ from llmhub.api.frames import complete_table
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.evals.contrast import Settings
 from llmhub.evals.grading import Answers, Failures, Scored, grade, ready, rows_of, settled
-from llmhub.evals.judging import Judge, Judged, judged
+from llmhub.evals.judging import OWN, Judge, Judged, judged
 from llmhub.evals.layout import Layout, codes, numbers
 from llmhub.evals.resample import Longs
 from llmhub.evals.score import TARGET, Scorer
@@ -46,6 +46,14 @@ def expect_inputs(source: Any, scorers: Sequence[Scoring], plan: Plan) -> None:
                 said = f"{one.name!r} holds answers against a column {TARGET!r}, which is not there; give target='...'"
                 raise InvalidRequestError(InvalidRequest(path="target", message=said))
             frames.expect_columns(wanted, source, f"scorers[{one.name!r}]")
+
+
+def expect_judges(source: Any, scorers: Sequence[Scoring], hub: Hub | None) -> None:
+    """Refuse a judge that could not be asked, before anything is paid for, by putting no question to it."""
+    for one in scorers:
+        if isinstance(one, Judge):
+            names = dict.fromkeys((*frames.names(source), TARGET, *OWN))
+            _ask(one, pa.table({name: pa.array([], pa.string()) for name in names}), hub)
 
 
 def dispatched(

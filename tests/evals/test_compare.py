@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -335,6 +336,9 @@ def test_the_same_data_and_design_give_the_same_figures(four: Comparison) -> Non
         ({"scorers": scorers.exact("nothing")}, "nothing"),
         ({"scorers": scorers.exact()}, "target"),
         ({"scorers": scorers.judge("nowhere/x", "?")}, "nowhere"),
+        ({"scorers": scorers.judge("openai/x", "?", prompt="{response} {nothing}")}, "nothing"),
+        ({"scorers": scorers.judge("openai/x", "?", options={"tempature": 0})}, "tempature"),
+        ({"scorers": scorers.judge("openai/x", "?", options={"temperature": 9})}, "temperature"),
         ({"target": "nothing"}, "target"),
         ({"group": "nothing"}, "group"),
         ({"group": "gaps"}, "gaps"),
@@ -358,6 +362,15 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sent(
         llmhub.compare(
             {"q": ["a", "b"], "gaps": [1, None]}, "{q}", hub=llmhub.Hub(endpoints=simulator.endpoints()), **whole
         )
+    assert simulator.counts()["requests"] == 0
+
+
+def test_scipy_is_missed_before_anything_is_sent(simulator: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(InvalidRequestError, match=r"llmhub\[evals\]"):
+        llmhub.compare({"q": ["a"]}, "{q}", models=LEFT, scorers=scorers.exact("q"), hub=llmhub.Hub(
+            endpoints=simulator.endpoints()
+        ))  # fmt: skip
     assert simulator.counts()["requests"] == 0
 
 
