@@ -33,24 +33,43 @@ class Reports:
         self._tally = tally
         self._now = now
         self._took_s = 0.0
+        self._looking: asyncio.Task[None] | None = None
         self.error = ""
 
     async def go(self) -> None:
-        """Report until cancelled."""
+        """Report until cancelled; what is not known yet is looked up meanwhile."""
         while self._watch is not None:
             await asyncio.sleep(min(SELDOM_S, max(REPORT_S, self._took_s / SHARE)))
-            await self.tell()
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_up())
+            self._tell()
 
-    async def tell(self) -> None:
+    async def end(self) -> None:
+        """Report for the last time, when all is known."""
+        if self._looking is not None:
+            await self._looking
+        await self._look_up()
+        self._tell()
+
+    async def _look_up(self) -> None:
+        """Look up what answers cost that nobody knows yet: the first time takes half a second."""
+        try:
+            if self._watch is not None and (new := self._tally.new()):
+                self._tally.learn(await in_thread(self._tally.look_up, new))
+        except Exception as wrong:  # noqa: BLE001 - a price table may be anybody's, and no answer is lost for one
+            self._give_up(wrong)
+
+    def _tell(self) -> None:
         """Report once. What goes wrong in that is the watcher's, and costs no answer."""
         if self._watch is None:
             return
+        begun = time.perf_counter()
         try:
-            if new := self._tally.new():
-                self._tally.learn(await in_thread(self._tally.look_up, new))
-            begun = time.perf_counter()
             self._watch.report(self._tally.progress(self._now()))
-            self._took_s = time.perf_counter() - begun
         except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
-            self._watch = None
-            self.error = f"{type(wrong).__name__}: {wrong}"
+            self._give_up(wrong)
+        self._took_s = time.perf_counter() - begun
+
+    def _give_up(self, wrong: Exception) -> None:
+        self._watch = None
+        self.error = f"{type(wrong).__name__}: {wrong}"

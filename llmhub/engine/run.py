@@ -201,7 +201,7 @@ class _Run:
         await self._cancel_rest()
         self.over = True
         if self.reports is not None:
-            await self.reports.tell()
+            await self.reports.end()
         return Ran(
             answers=self.answers,
             queued_s=self.queued,

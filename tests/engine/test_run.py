@@ -24,7 +24,7 @@ from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Te
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.loop import Stop
 from llmhub.engine.run import CHUNK, DRAIN_S, Item, Job, Ran, as_answer, run
-from llmhub.engine.tally import Progress, Watch
+from llmhub.engine.tally import Progress, Tally, Watch
 from llmhub.providers.table import PROVIDERS
 
 Clock = Callable[[], float]
@@ -496,6 +496,17 @@ async def test_progress_says_which_limit_holds_it_back() -> None:
         await run(job("abcd", wire, concurrency=2, watch=Watch(told.append, targets), holds=holds), Stop())
         assert said in {one.limit for one in told[:-1]}
         assert told[-1].limit == ""
+
+
+async def test_a_price_that_cannot_be_looked_up_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(tally: Tally, served: object) -> None:
+        raise DefectError("no table")
+
+    monkeypatch.setattr(Tally, "look_up", look_up)
+    target = Target(PROVIDERS["openai"], Endpoint(), "a", "openai/a")
+    done = await run(job("abc", Wire(usual_s=0.2), concurrency=1, watch=Watch(lambda _: None, [target])), Stop())
+    assert [said(answer) for answer in done.answers] == ["A", "B", "C"]
+    assert done.report_error == "DefectError: no table"
 
 
 def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:

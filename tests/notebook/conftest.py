@@ -114,22 +114,26 @@ def beside(config: pytest.Config) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["installed", "6"])
-def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    """Start a kernel of each generation."""
-    folders = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    if request.param == "6":
-        folders.insert(0, str(beside(request.config)))
+@contextmanager
+def started(first: str = "") -> Iterator[Kernel]:
+    """Run a kernel that looks for its packages in a folder first."""
+    folders = [first, str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     manager, client = start_new_kernel(startup_timeout=WAIT_S, kernel_name="python3", env=environment)
     try:
-        kernel = Kernel(manager, client)
-        found = kernel.run("import ipykernel; print(ipykernel.version_info[0])")
-        assert (found == "6") == (request.param == "6")
-        yield kernel
+        yield Kernel(manager, client)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module", params=["installed", "6"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    """Start a kernel of each generation."""
+    with started(str(beside(request.config)) if request.param == "6" else "") as kernel:
+        found = kernel.run("import ipykernel; print(ipykernel.version_info[0])")
+        assert (found == "6") == (request.param == "6")
+        yield kernel
 
 
 # JupyterLab in a browser

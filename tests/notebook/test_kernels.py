@@ -159,13 +159,13 @@ def test_a_panel_leaves_a_summary_in_the_cell(kernel: Any, ready: Callable[..., 
     """Live, it is a widget; the last that is said of it is text, and the widgets are closed."""
     ready(0.1)
     kernel.run("import ipywidgets")
-    (cell,) = kernel.queue("table = df.head(20).llm.complete('Say {n}', **ask); table.shape[0]")
+    (cell,) = kernel.queue("table = df.head(40).llm.complete('Say {n}', **ask); table.shape[0]")
     kernel.finish(cell)
     shown = [m["content"]["data"] for m in cell.messages if m["msg_type"] in {"display_data", "update_display_data"}]
     assert "text/html" in shown[0]
     assert "application/vnd.jupyter.widget-view+json" in shown[1]
     assert set(shown[-1]) == {"text/html", "text/plain"}
-    assert "20/20 rows" in shown[-1]["text/html"]
+    assert "40/40 rows" in shown[-1]["text/html"]
     opened = {m["content"]["comm_id"] for m in cell.messages if m["msg_type"] == "comm_open"}
     closed = {m["content"]["comm_id"] for m in cell.messages if m["msg_type"] == "comm_close"}
     assert opened
