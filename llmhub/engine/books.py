@@ -369,7 +369,7 @@ def recorded(send: Send) -> Send:
         if flight is None or books is None or books.store.ledger is None:
             return await send(call)
         target, run = call.target, flight.run
-        key = call.key or request_key(target.provider, target.endpoint, call.request)
+        key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
         at = time.time()
         try:
             await books.mark(Sent(key, run, target.name, at))
