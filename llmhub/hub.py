@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -157,8 +158,8 @@ class Hub:
             begun = begin(self.plugins, self)
             object.__setattr__(self, "_ended", weakref.finalize(self, end, begun))
 
-    def target(self, model: str) -> Target:
-        """Find whom ``provider/model`` names.
+    def target(self, model: str, *, bare: bool = False) -> Target:
+        """Find whom ``provider/model`` names; with ``bare`` without asking for credentials, to plan with.
 
         Raises
         ------
@@ -167,11 +168,16 @@ class Hub:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        return self.directory.target(model)
+        return self.directory.target(model, bare=bare)
 
-    def targets(self, model: str) -> tuple[Target, ...]:
+    def targets(self, model: str, *, bare: bool = False) -> tuple[Target, ...]:
         """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
-        return self.directory.targets(model)
+        return self.directory.targets(model, bare=bare)
+
+    def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Any:
+        """Say what a run would do with this hub: see `llmhub.plan`."""
+        # The door stands above the hub, and is opened when somebody goes through it.
+        return importlib.import_module("llmhub.api").plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
 
     def provider(self, model: str) -> tuple[Provider, str]:
         """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.

@@ -9,7 +9,6 @@ from llmhub.api.frames import (
     complete_parallel,
     complete_series,
     complete_table,
-    plan,
 )
 from llmhub.api.hubs import configure, current_hub, using
 from llmhub.api.jobs import Job, submit
@@ -17,6 +16,7 @@ from llmhub.api.landing import stream_table
 from llmhub.api.mapping import map_rows
 from llmhub.api.models import ahealth_check, health_check, metadata
 from llmhub.api.options import Asking, FormOptions, MapOptions, Models, Options, Prompt, RowOptions, TableOptions, found
+from llmhub.api.plans import plan
 from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
 from llmhub.api.stage import Rehearsal, rehearsal
 

@@ -26,11 +26,9 @@ from llmhub.api.options import (
     found,
     parted,
     warn_of,
-    warn_of_store,
 )
-from llmhub.cache.store import StoreError
 from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError, LLMError, Malformed
-from llmhub.core.provider import prepare
+from llmhub.core.provider import Endpoint, HttpRequest, prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmhub.api.writing import Written
-    from llmhub.tables.plan import Plan
     from llmhub.tables.prompts import Questions
     from llmhub.tables.typed import Typing
 
@@ -222,21 +219,6 @@ def complete_parallel(
     return scale.merged(placed, uuid.uuid4().hex)
 
 
-def plan(
-    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
-) -> Plan:
-    """Say what a run would do, before anything is sent: calls, cache hits, tokens, USD (see `complete_table`)."""
-    from llmhub.tables.plan import plan_of  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-
-    asked = asked_of(frame, prompt, model, hub, {**options, "progress": False})
-    folder = asked.hub.settings.tokenizer_folder
-    try:
-        return plan_of(asked.questions, asked.hub.runtime.store, folder, time.time())
-    except StoreError as error:
-        warn_of_store(str(error))
-        return plan_of(asked.questions, None, folder, time.time())
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A frame on its way."""
@@ -264,8 +246,16 @@ def _tell_nobody(progress: Progress) -> None:
     """Take no notice."""
 
 
-def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, options: dict[str, Any]) -> Asked:
-    """Check everything that can be known before sending."""
+def asked_of(
+    frame: Any,
+    prompt: Asking | None,
+    model: Models,
+    hub: Hub | None,
+    options: dict[str, Any],
+    *,
+    bare: bool = False,
+) -> Asked:
+    """Check everything that can be known before sending; ``bare`` for what is not to be sent: no key is needed."""
     from llmhub.tables import prompts, saying  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
@@ -276,7 +266,7 @@ def asked_of(frame: Any, prompt: Asking | None, model: Models, hub: Hub | None, 
     typing = _typing(options)
     request, run_options = parted(options)
     concurrency_of(hub, run_options)
-    asks = asks_of(hub, model, request, run_options)
+    asks = asks_of(hub, model, request, run_options, bare=bare)
     questions = prompts.of_frame(frame, prompt, asks, run_options.n, aside)
     return Asked(hub, questions, run_options, typing)
 
@@ -296,7 +286,9 @@ def _typing(options: dict[str, Any]) -> Typing | None:
     return typing
 
 
-def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOptions) -> list[Any]:
+def asks_of(
+    hub: Hub, model: Models, request: CompletionRequest, options: RunOptions, *, bare: bool = False
+) -> list[Any]:
     """Resolve the models, and try the parameters on each before any row is sent."""
     from llmhub.tables import prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
@@ -310,18 +302,19 @@ def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOpt
         raise InvalidRequestError(
             InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
         )
-    targets = [hub.target(name) for name in names]
-    everybody = [who for name in names for who in hub.targets(name)]
+    targets = [hub.target(name, bare=bare) for name in names]
+    everybody = [who for name in names for who in hub.targets(name, bare=bare)]
     purse = purse_of(hub, everybody, options.budget_usd, allow_unpriced=options.allow_unpriced)
     asks = []
     for target in targets:
         own = request
-        for who in hub.targets(target.name):
+        for who in hub.targets(target.name, bare=bare):
             tried = _tried(who, own, stream=options.stream)
             if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
                 own = replace(request, response_schema=None)
                 tried = _tried(who, own, stream=options.stream)
-            expect(tried)
+            if not (bare and tried is not None and tried.path.startswith("$.endpoint")):
+                expect(tried)
         asks.append(prompts.ask(target, own, stream=options.stream, purse=purse))
     return asks
 
@@ -329,8 +322,14 @@ def asks_of(hub: Hub, model: Models, request: CompletionRequest, options: RunOpt
 def _tried(target: Target, request: CompletionRequest, *, stream: bool) -> LLMError | None:
     """Try a request without sending it; say what is wrong with it."""
     probe = asking(replace(request, model=target.model))("?")
-    made = prepare(target.provider, target.endpoint, probe, time.time(), stream=stream)
+    # Whether a key is right is not tried: there may be none yet.
+    unsigned = replace(target.provider, authorize=_as_it_is)
+    made = prepare(unsigned, target.endpoint, probe, time.time(), stream=stream)
     return None if is_successful(made) else made.failure()
+
+
+def _as_it_is(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+    return request
 
 
 def table_of(asked: Asked) -> pa.Table:

@@ -112,6 +112,13 @@ def _run(parser: Parser) -> None:
 
 def _plan(parser: Parser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help=KINDS)
+    parser.add_argument(
+        "--pilot",
+        type=count,
+        default=0,
+        metavar="N",
+        help="ask so many rows of each model to find out: needs credentials, costs money, counts towards the run",
+    )
     _question(parser)
     _connection(parser)
 

@@ -144,7 +144,7 @@ def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]
         )
     # The price of every answer at its longest.
     usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=LONGEST).usd
-    cost = "what that costs is not known" if usd is None else f"it costs {money(float(usd))} at most"
+    cost = "what that costs is not known" if usd is None else f"it costs {money(float(usd.high))} at most"
     return f"Real providers: {', '.join(models)}; {cost}.\n"
 
 

@@ -11,6 +11,7 @@ from llmhub.cli.hubs import hub_of, options_of
 from llmhub.cli.terminal import say
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables import files
+from llmhub.tables.layout import money as dollars
 
 
 def act(given: argparse.Namespace) -> int:
@@ -19,13 +20,14 @@ def act(given: argparse.Namespace) -> int:
     options: Any = options_of(given)
     with hub_of(given) as hub:
         try:
-            made = plan(source, given.prompt, model=given.model, hub=hub, **options)
+            made = plan(source, given.prompt, model=given.model, hub=hub, pilot=given.pilot, **options)
         except StoreError as error:
             raise InvalidRequestError(
                 InvalidRequest(path="cache", message=f"{error}; give another, or --no-cache")
             ) from error
     usd = made.usd
-    cost = "at a cost that is not known" if usd is None else f"for up to ${usd:.4f}"
+    cost = "at a cost that is not known" if usd is None else f"for ${dollars(usd)}"
     say(str(made))
-    say(f"\nNothing was sent. A run would make {made.calls:,} calls {cost}.")
+    sent = f"The pilot made {made.pilot:,} calls; what it was told counts." if given.pilot else "Nothing was sent."
+    say(f"\n{sent} A run would make {made.calls:,} calls {cost}.")
     return 0

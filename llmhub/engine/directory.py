@@ -36,7 +36,7 @@ class Directory:
     routes: Mapping[str, Route] = field(default_factory=dict)
     _paths: dict[str, Path | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def path(self, model: str) -> Path | None:
+    def path(self, model: str, *, bare: bool = False) -> Path | None:
         """Find the route that calls for ``model`` take, and its candidates; ``None`` where they take none.
 
         Raises
@@ -44,24 +44,28 @@ class Directory:
         ConnectorError
             A candidate cannot be asked (see `target`).
         """
-        if model not in self._paths:
-            name = model.removeprefix(f"{ROUTE}/")
-            route = self.routes.get(name)
-            if route is None:
-                self._paths[model] = None
-            else:
-                # Whoever was asked by name comes first.
-                order = sorted(route.candidates, key=lambda candidate: candidate != model)
-                self._paths[model] = Path(name, route, {one: self._single(one) for one in order})
-        return self._paths[model]
+        if model in self._paths:
+            return self._paths[model]
+        name = model.removeprefix(f"{ROUTE}/")
+        route = self.routes.get(name)
+        found = None
+        if route is not None:
+            # Whoever was asked by name comes first.
+            order = sorted(route.candidates, key=lambda candidate: candidate != model)
+            found = Path(name, route, {one: self._single(one, bare=bare) for one in order})
+        if not bare:
+            self._paths[model] = found
+        return found
 
-    def targets(self, model: str) -> tuple[Target, ...]:
+    def targets(self, model: str, *, bare: bool = False) -> tuple[Target, ...]:
         """Find everybody who may answer calls for ``model``: the candidates of its route, or it alone."""
-        path = self.path(model)
-        return tuple(path.targets.values()) if path is not None else (self._single(model),)
+        path = self.path(model, bare=bare)
+        return tuple(path.targets.values()) if path is not None else (self._single(model, bare=bare),)
 
-    def target(self, model: str) -> Target:
+    def target(self, model: str, *, bare: bool = False) -> Target:
         """Find whom ``provider/model`` names; a route with a name of its own stands as one, too.
+
+        With ``bare``, credentials and addresses may be missing: for what is not to be sent.
 
         Raises
         ------
@@ -70,22 +74,22 @@ class Directory:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        path = self.path(model) if self._names_route(model) else None
-        return _standing_for(path) if path is not None else self._single(model)
+        path = self.path(model, bare=bare) if self._names_route(model) else None
+        return _standing_for(path) if path is not None else self._single(model, bare=bare)
 
     def _names_route(self, model: object) -> bool:
         """Say whether a name is a route's own, and nobody else's."""
         name = model.removeprefix(f"{ROUTE}/") if isinstance(model, str) else ""
         return "/" not in name and name in self.routes
 
-    def _single(self, model: str) -> Target:
+    def _single(self, model: str, *, bare: bool = False) -> Target:
         provider, rest = self.provider(model)
         name = model.partition("/")[0]
         endpoint = self.endpoints.get(name)
-        if endpoint is None and provider.needs:
+        if endpoint is None and provider.needs and not bare:
             raise AuthFailedError(AuthFailed(provider=name, path="model", message=_no_credentials(model, provider)))
         endpoint = endpoint or Endpoint()
-        if not (endpoint.base_url or provider.base_url):
+        if not (endpoint.base_url or provider.base_url or bare):
             said = (
                 f"{model!r}: {name!r} has no public address; give Hub(endpoints={{{name!r}: Endpoint(base_url=...)}})"
             )

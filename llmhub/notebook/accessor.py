@@ -291,10 +291,16 @@ class FrameAccessor(Generic[F]):
         return self._beside(results, pa.table({column: values}), prefix)
 
     def plan(
-        self, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
+        self,
+        prompt: Asking | None = None,
+        *,
+        model: Models,
+        hub: Hub | None = None,
+        pilot: int = 0,
+        **options: Unpack[RowOptions],
     ) -> Plan:
-        """Say what `complete` would do, before anything is sent: calls, cache hits, tokens, USD."""
-        return api.plan(self._frame, prompt, model=model, hub=hub, **options)
+        """Say what `complete` would do: calls, cache hits, tokens, USD, minutes (see `llmhub.plan`)."""
+        return api.plan(self._frame, prompt, model=model, hub=hub, pilot=pilot, **options)
 
     def count_tokens(self, prompt: str, *, model: str, **options: Unpack[CountOptions]) -> F:
         """Count the tokens of a text column, or of what a template makes of each row.

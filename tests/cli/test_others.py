@@ -40,10 +40,10 @@ def test_a_plan_says_what_a_run_would_do_and_sends_nothing(
     said = shell("plan", rows, *where, "--max-tokens", 100)
     assert said.code == 0
     assert simulator.counts()["requests"] == 0
-    assert "Nothing was sent. A run would make 4 calls for up to $0.0" in said.out
-    assert "up to 200" in said.out
+    assert "Nothing was sent. A run would make 4 calls for $0.0" in said.out
+    assert "2..200" in said.out
     shell("run", rows, "out.csv", *where, "--max-tokens", 100, "--quiet")
-    assert "A run would make 0 calls for up to $0.0000" in shell("plan", rows, *where, "--max-tokens", 100).out
+    assert "A run would make 0 calls for $0." in shell("plan", rows, *where, "--max-tokens", 100).out
     assert simulator.counts()["requests"] == 4
 
 
@@ -57,11 +57,19 @@ def test_a_run_stops_at_its_budget_and_says_so(shell: Shell, simulator: Served, 
     assert "'free' is no amount of dollars" in shell("run", rows, "out.csv", *where, "--budget", "free").err
 
 
-def test_a_plan_needs_no_less_than_a_run(shell: Shell, rows: Path) -> None:
-    said = shell("plan", rows, "--prompt", "{text}", "--model", MODEL)
+@pytest.mark.filterwarnings("always:token counts are estimates")
+def test_a_plan_needs_no_key_until_it_is_to_ask(shell: Shell, simulator: Served, rows: Path, offline: None) -> None:
+    asked = ("plan", rows, "--prompt", "{text}", "--model", MODEL)
+    said = shell(*asked)
+    assert said.code == 0
+    assert "Nothing was sent. A run would make 2 calls for $0.0" in said.out
+    said = shell(*asked, "--pilot", 2)
     assert said.code == 2
     assert "set OPENAI_API_KEY" in said.err
     assert said.err.startswith("llmhub plan: --model: ")
+    said = shell(*asked, "--pilot", 2, "--simulator", simulator.url)
+    assert "The pilot made 2 calls; what it was told counts. A run would make 0 calls" in said.out
+    assert simulator.counts()["requests"] == 2
 
 
 def test_the_cache_is_counted_and_cleared_only_on_request(shell: Shell, simulator: Served, rows: Path) -> None:

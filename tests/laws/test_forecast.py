@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.core.cost import Price, Rates, Tier, cost
+from llmhub.core.types import Usage
+from llmhub.tables.forecast import Interval, Money, Pace, capped, in_proportion, loosely, minutes, total, usd
+
+counts = st.integers(0, 10_000)
+values = st.lists(st.floats(0, 1e4), min_size=1, max_size=40)
+RUNS = 300
+"""How often a forecast is made and held against what came."""
+
+Draw = Callable[[random.Random], float]
+SHAPES: dict[str, Draw] = {
+    "normal": lambda draw: max(0.0, draw.gauss(100, 20)),
+    "flat": lambda draw: draw.uniform(10, 300),
+    "skewed": lambda draw: draw.lognormvariate(4.5, 0.5),
+    "two kinds": lambda draw: 20.0 if draw.random() < 0.5 else 200.0,
+    "all alike": lambda draw: 64.0,
+    "mostly cut": lambda draw: min(64.0, draw.lognormvariate(4.0, 0.5)),
+}
+
+
+def coverage(trial: Callable[[random.Random], bool]) -> float:
+    draw = random.Random(11)
+    return sum(trial(draw) for _ in range(RUNS)) / RUNS
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize(("seen", "many"), [(8, 50), (20, 500), (20, 10), (100, 400)])
+def test_a_sum_lies_in_its_interval_19_of_20_times(shape: str, seen: int, many: int) -> None:
+    one = SHAPES[shape]
+
+    def trial(draw: random.Random) -> bool:
+        forecast = total([one(draw) for _ in range(seen)], many)
+        return sum(one(draw) for _ in range(many)) in forecast
+
+    # A small sample of a skewed kind says less than it seems to.
+    assert coverage(trial) >= (0.87 if shape == "skewed" and seen < 20 else 0.92)
+
+
+def test_an_interval_is_no_wider_than_it_must_be() -> None:
+    draw = random.Random(5)
+    forecast = total([draw.gauss(100, 20) for _ in range(20)], 1000)
+    assert forecast.high - forecast.low < 0.25 * forecast.expected
+
+
+def test_what_goes_in_proportion_lies_in_its_interval_19_of_20_times() -> None:
+    def question(draw: random.Random) -> tuple[float, float]:
+        known = draw.uniform(20, 400)
+        return known, 7 + known * draw.gauss(1.15, 0.1)
+
+    def trial(draw: random.Random) -> bool:
+        pairs = [question(draw) for _ in range(20)]
+        rest = [question(draw) for _ in range(300)]
+        return sum(value for _, value in rest) in in_proportion(pairs, sum(known for known, _ in rest), 300)
+
+    assert coverage(trial) >= 0.92
+
+
+@given(values, counts)
+def test_intervals_are_in_order_and_grow_with_what_is_asked(seen: list[float], many: int) -> None:
+    for forecast in (total, loosely):
+        some, more = forecast(seen, many), forecast(seen, many + 1)
+        assert 0 <= some.low <= some.expected <= some.high
+        assert some.expected <= more.expected
+        assert some.high <= more.high
+    assert total(seen, 0) == Interval(0, 0, 0)
+    cut = capped(total(seen, many), 100.0)
+    assert cut.low <= cut.expected <= cut.high <= 100
+
+
+# Money
+
+rates = st.decimals(0, "1e-4", places=9)
+plain = st.builds(Rates, input=rates, output=rates, cached_input=st.none() | rates)
+
+
+@given(plain, st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 800)), min_size=1, max_size=30), st.booleans())
+def test_what_tokens_cost_lies_between_the_bounds_of_their_intervals(
+    each: Rates, calls: list[tuple[int, int]], cached: bool
+) -> None:
+    price = Price(price_id="x@y", source="x", rates=each, request_usd=Decimal("0.001"))
+    taken, made = (sum(call[at] for call in calls) for at in (0, 1))
+    forecast = usd(price, len(calls), Interval(taken, taken, taken), Interval(made, made, made), cached=cached)
+    paid = [
+        cost(Usage(input_tokens=one, output_tokens=other, cached_input_tokens=one // 2 if cached else None), price)
+        for one, other in calls
+    ]
+    assert sum(one for one in paid if one is not None) in forecast
+    assert forecast.low <= forecast.high
+
+
+def test_a_tier_is_that_of_a_call_and_not_of_the_whole_run() -> None:
+    dear = Tier(200_000, Rates(input=Decimal(2), output=Decimal(2)))
+    price = Price(price_id="x@y", source="x", rates=Rates(input=Decimal(1), output=Decimal(1)), tiers=(dear,))
+    short = Interval(300_000, 300_000, 300_000)
+    assert usd(price, 100, short, Interval(0, 0, 0), cached=False).expected == 300_000
+    assert usd(price, 1, short, Interval(0, 0, 0), cached=False).expected == 600_000
+
+
+def test_money_adds_up() -> None:
+    one = Money(Decimal(1), Decimal(2), Decimal(3))
+    assert one + one == Money(Decimal(2), Decimal(4), Decimal(6))
+    assert Decimal("2.5") in one
+    assert Decimal("3.1") not in one
+
+
+# Time
+
+
+def took_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) -> float:
+    """Give the seconds that calls take, so many at once and no faster than is permitted."""
+    free, end_s = [0.0] * concurrency, 0.0
+    for at, latency_s in enumerate(latencies_s):
+        permitted = 0.0 if rpm is None else max(0.0, (at - rpm * 0.01)) / (rpm * 0.99) * 60
+        begun = max(heapq.heappop(free), permitted)
+        end_s = max(end_s, begun + latency_s)
+        heapq.heappush(free, begun + latency_s)
+    return end_s
+
+
+@pytest.mark.parametrize(("concurrency", "rpm"), [(1, None), (16, None), (64, None), (64, 600.0), (256, 60.0)])
+@pytest.mark.parametrize("shape", ["normal", "skewed", "two kinds"])
+def test_a_run_ends_within_the_minutes_forecast(shape: str, concurrency: int, rpm: float | None) -> None:
+    one = SHAPES[shape]
+
+    def trial(draw: random.Random) -> bool:
+        seen = [one(draw) / 100 for _ in range(20)]
+        needed = Interval(300, 300, 300)
+        paces = [] if rpm is None else [Pace("openai: so many requests a minute", rpm, 0.01, needed)]
+        forecast, binds = minutes(total(seen, 300), max(seen), concurrency, paces)
+        assert binds == (f"concurrency ({concurrency})" if rpm is None else paces[0].name)
+        actual = took_s([one(draw) / 100 for _ in range(300)], concurrency, rpm)
+        return actual / 60 in forecast
+
+    draw = random.Random(3)
+    assert sum(trial(draw) for _ in range(60)) >= 54
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    assert minutes(Interval(0, 0, 0), 0.0, 64, []) == (Interval(0, 0, 0), "")
