@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from llmhub import config
 from llmhub.cache.access import CacheMode, mode_of
@@ -30,6 +30,9 @@ from llmhub.engine.runtime import Rules, Runtime
 from llmhub.engine.transport import Timeout, Wiring
 from llmhub.plugins import NO_PLUGINS, Plugins, begin, end, load_plugins, named, store_at
 from llmhub.providers.table import PROVIDERS
+
+if TYPE_CHECKING:
+    from llmhub.tables.plan import Plan
 
 POOL: Final = 1024
 """Connections a provider, unless told otherwise."""
@@ -174,10 +177,12 @@ class Hub:
         """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
         return self.directory.targets(model, bare=bare)
 
-    def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Any:
+    def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Plan:
         """Say what a run would do with this hub: see `llmhub.plan`."""
         # The door stands above the hub, and is opened when somebody goes through it.
-        return importlib.import_module("llmhub.api").plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
+        door = importlib.import_module("llmhub.api")
+        made: Plan = door.plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
+        return made
 
     def provider(self, model: str) -> tuple[Provider, str]:
         """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
