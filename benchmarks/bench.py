@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 import pyarrow as pa
@@ -194,7 +194,8 @@ def bench_import(runs: int) -> dict[str, float]:
     return {"import llmhub, ms": 1_000 * (statistics.median(ours) - statistics.median(plain))}
 
 
-BENCHES: dict[str, Callable[[int], dict[str, float]]] = {
+Bench: TypeAlias = Callable[[int], dict[str, float]]
+BENCHES: dict[str, Bench] = {
     "rows": bench_rows,
     "cache": bench_cache,
     "latency": bench_latency,
@@ -203,22 +204,23 @@ BENCHES: dict[str, Callable[[int], dict[str, float]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--only", action="append", choices=sorted(BENCHES), help="a benchmark to run (repeatable)")
+def main(benches: Mapping[str, Bench], about: str, arguments: Sequence[str] | None = None) -> None:
+    """Run those of the benchmarks that the command line names, and print every figure."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=sorted(benches), help="a benchmark to run (repeatable)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved runs; medians are reported")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     figures: dict[str, dict[str, float]] = {}
-    for name in asked.only or BENCHES:
-        bench = BENCHES[name]
-        print(f"\n{name}: {bench.__doc__}")
+    for name in asked.only or benches:
+        bench = benches[name]
+        print(f"\n{name}: {getattr(bench, 'func', bench).__doc__}")
         figures[name] = bench(asked.runs)
         for what, value in figures[name].items():
-            print(f"  {what:<44} {value:>12,.3f}" if value < 100 else f"  {what:<44} {value:>12,.0f}")
+            print(f"  {what:<48} {value:>12,.3f}" if value < 100 else f"  {what:<48} {value:>12,.0f}")
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(BENCHES, __doc__ or "")

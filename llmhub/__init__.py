@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from llmhub.notebook.display import show
     from llmhub.notebook.magic import load_ipython_extension, unload_ipython_extension
     from llmhub.plugins import ConnectorPlugin, Plugins, PluginWarning, load_plugins
+    from llmhub.tables.rows import Row
 
 __version__: Final = "0.1.0"
 
@@ -173,6 +174,7 @@ _HOMES: Final = {
     "hub": ("Hub",),
     "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
+    "tables.rows": ("Row",),
     "notebook.display": ("show",),
     "notebook.magic": ("load_ipython_extension", "unload_ipython_extension"),
 }
@@ -222,6 +224,7 @@ __all__ = [
     "Retry",
     "RoundRobin",
     "Route",
+    "Row",
     "Schema",
     "Scorer",
     "StreamChunk",

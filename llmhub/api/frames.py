@@ -209,8 +209,9 @@ def complete_parallel(
 
     hub = hub or current_hub()
     quiet: RowOptions = {**options, "progress": False}
-    # What is wrong with the question is said here, before any process is started.
-    asked_of(frame, prompt, model, hub, dict(quiet))
+    # What is wrong with the question is said here, before any process is started; functions of a row are for those.
+    functions = callable(prompt) or callable(quiet.get("system"))
+    asked_of(scale.head(frame) if functions else frame, prompt, model, hub, dict(quiet))
     parts = scale.slices(frame, scale.expect_jobs(n_jobs))
     hub, quiet = split(hub, quiet, len(parts))
     work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
@@ -342,9 +343,10 @@ async def ran(asked: Asked, show: Shown | None, stop: Stop, told: Told | None = 
     questions = asked.questions
     concurrency = concurrency_of(asked.hub, asked.options)
     watch = asked.watch(show.report) if show else None
+    chunks = questions.chunks(lambda: stop.asked)
     try:
         done = await asked.hub.runtime.run(
-            questions.chunks(),
+            chunks,
             len(questions),
             concurrency,
             stop,

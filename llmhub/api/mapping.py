@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.frames import Asked, asks_of, table_of
 from llmhub.api.hubs import current_hub, using
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from llmhub.tables.rows import Columns, Row
 
+MAP_OPTIONS: Final = frozenset(MapOptions.__annotations__)
 OfRow: TypeAlias = "Callable[[Row], Any]"
 
 
@@ -66,6 +67,11 @@ def map_rows(
     from llmhub.tables.rows import Columns  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
+    unknown = sorted(set(options) - MAP_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(MAP_OPTIONS))
+        said = f"no such option of map; there are {known}; what shapes an answer stands in its request"
+        raise InvalidRequestError(InvalidRequest(path=unknown[0], message=said))
     run_options = parted(dict(options))[1]
     at_once = concurrency_of(hub, run_options)
     mapping = _Mapping(function, Columns(frame), run_options.on_error == "raise")
@@ -89,14 +95,17 @@ class _Mapping:
     async def go(self, at_once: int, context: contextvars.Context, stop: Stop) -> list[Any]:
         values: list[Any] = [None] * len(self.columns)
         rows = iter(enumerate(self.columns))
-        with ThreadPoolExecutor(at_once, thread_name_prefix="llmhub-map") as threads:
-            call = partial(self._call, threads, context)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(at_once, len(values))):
-                        group.create_task(self._work(rows, values, call, stop))
-            except BaseExceptionGroup as wrong:
-                raise wrong.exceptions[0] from None
+        threads = ThreadPoolExecutor(at_once, thread_name_prefix="llmhub-map")
+        call = partial(self._call, threads, context)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(at_once, len(values))):
+                    group.create_task(self._work(rows, values, call, stop))
+        except BaseExceptionGroup as wrong:
+            raise wrong.exceptions[0] from None
+        finally:
+            # A function that still runs may need this loop to end: nobody waits for it here.
+            threads.shutdown(wait=False, cancel_futures=True)
         return values
 
     async def _work(

@@ -19,6 +19,7 @@ from llmhub.notebook import counting
 from llmhub.notebook.counting import CountOptions
 from llmhub.notebook.display import ROWS, Shown, show
 from llmhub.notebook.drawing import FramePlots
+from llmhub.notebook.series import SeriesAccessor
 from llmhub.tables import frames, kinds
 from llmhub.tables.labels import FIELD, labelled, labelling, labels_of
 from llmhub.tables.plan import Plan
@@ -46,7 +47,6 @@ OUTCOME: Final = (
 )
 """Result columns that say how it went, where the answer itself has columns of its own."""
 F = TypeVar("F")
-S = TypeVar("S")
 
 
 class FrameAccessor(Generic[F]):
@@ -380,39 +380,6 @@ class FrameAccessor(Generic[F]):
         for table in tables:
             whole = self._joined(table, prefix)
             yield from kinds.kind_of(whole).rows(whole)
-
-
-class SeriesAccessor(Generic[S]):
-    """What llmhub does with a Series: ``series.llm``."""
-
-    def __init__(self, values: Any) -> None:
-        self._values = values
-
-    def complete(self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]) -> S:
-        """Ask about every value and give the answers' text, null where there is none.
-
-        Parameters
-        ----------
-        prompt
-            What to do with each value, which takes the place of ``{}`` or else follows after an empty line.
-        model
-            ``provider/model``.
-        **options
-            See `llmhub.complete_table`.
-
-        Returns
-        -------
-        series of the same kind
-            Texts, under the same index and name; with ``schema=``, structs of what the answers say.
-        """
-        table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts: S = kinds.like(self._values, table.column("parsed" if options.get("schema") else "response"))
-        return texts
-
-    def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
-        """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""
-        texts = [None if value is None else str(value) for value in frames.series(self._values)]
-        return kinds.table_like(self._values, counting.counted(texts, model, options))
 
 
 @overload

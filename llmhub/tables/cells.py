@@ -88,7 +88,7 @@ def _of_bytes(content: bytes, name: str = "the bytes") -> Image | InvalidRequest
 
 
 def _of_file(name: str | os.PathLike[str]) -> Image | InvalidRequest:
-    path = Path(name)
+    path = name if isinstance(name, Path) else Path(name)
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)

@@ -76,7 +76,7 @@ class ModelPlan:
     ----------
     rows, skipped, repeated, cache_hits, calls
         ``calls`` are what would be sent: rows less those skipped, equal to another, or in the cache. Tokens and money
-        are those of the calls alone.
+        are those of the calls alone, pictures not counted.
     input_tokens, output_tokens
         Intervals that hold 19 of 20 times.
     basis, seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -24,6 +24,7 @@ from llmhub.tables import frames
 from llmhub.tables.saying import NOTHING, Aside, Spoken, said_by
 from llmhub.tables.templates import Template, around
 
+NO_KEY: Final = b""
 WEIGHT: Final = 16 << 20
 """Characters of pictures that are held at a time."""
 
@@ -104,7 +105,8 @@ class Questions:
 
     Notes
     -----
-    ``keys``, ``skipped`` and ``wrong`` (rows that cannot be asked, and why) fill as `chunks` is drawn from.
+    ``keys``, ``skipped``, ``wrong`` (rows that cannot be asked, and why) and ``unread`` (rows whose turn never came)
+    fill as `chunks` is drawn from.
     """
 
     rows: Sequence[Sequence[Any]]
@@ -116,12 +118,14 @@ class Questions:
     own: Sequence[int] | None = None
     keys: bytearray = field(init=False)
     skipped: bytearray = field(init=False)
+    unread: bytearray = field(init=False)
     wrong: dict[int, InvalidRequest] = field(init=False)
 
     def __post_init__(self) -> None:
         """Make room for what is learned while drawing."""
         object.__setattr__(self, "keys", bytearray(KEY_BYTES * len(self)))
         object.__setattr__(self, "skipped", bytearray(self.size))
+        object.__setattr__(self, "unread", bytearray(self.size))
         object.__setattr__(self, "wrong", {})
 
     def __len__(self) -> int:
@@ -133,9 +137,12 @@ class Questions:
         """Positions of one row."""
         return self.samples * (len(self.asks) if self.own is None else 1)
 
-    def chunks(self) -> Iterator[Bulk | list[Item]]:
-        """Draw the items, lazily; a row with a missing value has none."""
-        return self._texts() if self.plain else self._turns()
+    def chunks(self, halted: Callable[[], bool] = lambda: False) -> Iterator[Bulk | list[Item]]:
+        """Draw the items, lazily; a row with a missing value has none.
+
+        Once the run is ``halted``, nothing more is read for rows that will not be asked: they have no key of their own.
+        """
+        return self._texts() if self.plain else self._turns(halted)
 
     def _texts(self) -> Iterator[Bulk]:
         """Draw rows that ask a text, many at a time."""
@@ -166,11 +173,15 @@ class Questions:
         np.frombuffer(self.keys, f"V{KEY_BYTES}")[positions] = np.frombuffer(keys, f"V{KEY_BYTES}")
         return Bulk(positions, keys, partial(_item, self, positions, keys, texts))
 
-    def _turns(self) -> Iterator[list[Item]]:
+    def _turns(self, halted: Callable[[], bool]) -> Iterator[list[Item]]:
         """Draw rows that ask more than a text, as many at a time as their pictures permit."""
         chunk: list[Item] = []
         weight = 0
         for row, values in enumerate(self._drawn()):
+            if not _lacks(values) and halted():
+                self.unread[row] = 1
+                yield [(at, NO_KEY, _never, None) for at in range(row * self.step, (row + 1) * self.step)]
+                continue
             spoken = None if _lacks(values) else self.template.render(values)
             if spoken is None:
                 self.skipped[row] = 1
@@ -211,6 +222,11 @@ def _item(questions: Questions, positions: Longs, keys: bytes, texts: list[str],
     key = keys[KEY_BYTES * place : KEY_BYTES * (place + 1)]
     sample = position % questions.samples
     return position, key, partial(ask.call, sample=sample) if sample else ask.call, texts[place // questions.step]
+
+
+def _never(_spoken: object, _key: bytes) -> Call:
+    """Stand for a call that nobody makes."""
+    raise AssertionError("a row was asked after the run had ended")
 
 
 def _lacks(values: tuple[Any, ...]) -> bool:

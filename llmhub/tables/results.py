@@ -166,7 +166,7 @@ def _of_answers(answers: Sequence[Settled | None], queued_s: Sequence[float]) ->
 
 def _keys(questions: Questions, positions: Any) -> pa.Array:
     """Give the keys; a row that was not asked has none."""
-    asked = ~np.frombuffer(questions.skipped, np.bool_)
+    asked = ~(np.frombuffer(questions.skipped, np.bool_) | np.frombuffer(questions.unread, np.bool_))
     asked[list(questions.wrong)] = False
     there = asked[positions // max(1, questions.step)]
     bits = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))

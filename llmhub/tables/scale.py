@@ -28,6 +28,12 @@ def shifted(results: pa.Table, by: int) -> pa.Table:
     return results.set_column(at, results.schema.field(at), rows)
 
 
+def head(frame: Any) -> Any:
+    """Give a frame's columns without its rows."""
+    source = frames.arrow(frame)
+    return source.iloc[:0] if frames.is_pandas(source) else source.slice(0, 0)
+
+
 def slices(frame: Any, jobs: int) -> list[tuple[int, Any]]:
     """Cut a frame into parts of nearly equal size, each with the position of its first row.
 

@@ -17,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmhub
+from llmhub.api import frames
 from llmhub.config import Settings
 from llmhub.core.codec import request_key
 from llmhub.core.errors import InvalidRequestError
 from llmhub.core.turns import turn_of
 from llmhub.core.types import CompletionRequest, Image, Message, Text, ToolCall, ToolResult
+from llmhub.engine.loop import Stop, run_sync
 from llmhub.hub import Hub
 from llmhub.sim import Served
+from llmhub.tables import results
 from llmhub.tables.cells import pictures_of, turns_of
 from llmhub.tables.prompts import ask, of_frame
 from llmhub.tables.rows import Row
@@ -330,3 +333,30 @@ def test_the_quick_way_and_the_general_way_ask_the_same(values: list[str | None]
     items = [[(at, key) for chunk in one.chunks() for at, key, _, _ in chunk] for one in (quick, general)]
     assert items[0] == items[1]
     assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
+
+
+def test_a_run_that_is_stopped_reads_no_more_pictures(hub: llmhub.Hub, simulator: Served, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    reads: list[Path] = []
+
+    class Noted(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *args: Any, **options: Any) -> Any:
+            reads.append(self)
+            return super().open(*args, **options)
+
+    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(1_999))], "t": range(2_000)})
+    asked = frames.asked_of(frame, "{t}", MODEL, hub, {"images": "img"})
+    halted = False
+    chunks = asked.questions.chunks(lambda: halted)
+    assert len(list(next(chunks))) == 512
+    halted = True
+    rest = [position for chunk in chunks for position, *_ in chunk]
+    assert (len(reads), rest) == (512, list(range(513, 2_000)))
+    stop = Stop()
+    stop.ask()
+    again = frames.asked_of(frame, "{t}", MODEL, hub, {"images": "img"})
+    done = run_sync(lambda _: frames.ran(again, None, stop))
+    table = results.table(again.questions, done, "r", 0.0)
+    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * 1_999
+    assert table.column("request_key").null_count == 2_000
+    assert (len(reads), simulator.counts()["requests"]) == (512, 0)

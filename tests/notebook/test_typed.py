@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,7 @@ from llmhub.config import Settings
 from llmhub.core.errors import InvalidRequestError, MalformedError
 from llmhub.core.fits import misfit
 from llmhub.sim import Simulator, serving
+from llmhub.sim.latency import Latency
 from llmhub.tables.labels import label_in, labels_of
 from llmhub.tables.rows import Row
 from llmhub.tables.typed import arrow_type, held, typing_of
@@ -363,6 +365,33 @@ def test_a_mistake_in_the_function_ends_it_and_names_the_row(hub: llmhub.Hub) ->
         llmhub.llm(frame).map(lambda row: row["u"], hub=hub)
     with pytest.raises(InvalidRequestError, match=r"^concurrency: "):
         llmhub.llm(frame).map(wrong, hub=hub, concurrency=0)
+
+
+def test_a_mistake_does_not_wait_for_functions_that_ask_meanwhile() -> None:
+    asking, answered = threading.Event(), threading.Event()
+
+    def ask(row: Row) -> None:
+        if row.t == "ask":
+            asking.set()
+            llmhub.complete("|slow", model=MODEL)
+            answered.set()
+        else:
+            asking.wait()
+            raise ZeroDivisionError
+
+    with (
+        serving(Simulator(latency=Latency(median_s=0.2))) as served,
+        llmhub.Hub(endpoints=served.endpoints(), settings=Settings()) as slow,
+    ):
+        with pytest.raises(ZeroDivisionError):
+            llmhub.llm({"t": ["ask", "fail"]}).map(ask, hub=slow)
+        assert answered.wait(30)
+
+
+def test_what_shapes_an_answer_is_no_option_of_map(hub: llmhub.Hub) -> None:
+    options: dict[str, Any] = {"temperature": 1}
+    with pytest.raises(InvalidRequestError, match=r"^temperature: no such option of map"):
+        llmhub.llm({"t": ["a"]}).map(lambda row: row.t, hub=hub, **options)
 
 
 def test_as_many_at_once_as_is_said(hub: llmhub.Hub) -> None:

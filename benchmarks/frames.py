@@ -1,0 +1,152 @@
+"""What frames cost in a notebook: the accessor over `complete_table`, Series of a hundred rows, and showing a million.
+
+``python benchmarks/frames.py`` prints every figure; ``--only series`` chooses; ``--rows`` makes it smaller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from bench import MODEL, PROMPT, bare_loop, hub_at, interleaved, main, static_server, texts
+
+import llmhub
+from llmhub.cache.store import Entry
+from llmhub.core.codec import pack, stored
+from llmhub.core.types import CompletionRequest, CompletionResponse, Text, Usage
+from llmhub.tables.kinds import joined
+from llmhub.tables.prompts import ask, of_frame
+from llmhub.tables.schema import RESULTS
+
+ROWS = 1_000_000
+SHORT = 100
+
+
+def timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def fill(hub: llmhub.Hub, frame: pd.DataFrame) -> None:
+    """File an answer for every row, as runs do, without asking anybody."""
+    answer = CompletionResponse(
+        parts=(Text("Some word or other, and a few more."),),
+        usage=Usage(input_tokens=20, output_tokens=8),
+        served_model="gpt-4o-mini-2024-07-18",
+        request_id="req_0123456789abcdef",
+    )
+    kept = stored(answer, latency_s=0.2, started_at=time.time())
+    request = CompletionRequest(model="", messages=())
+    questions = of_frame(frame, PROMPT, [ask(hub.target(MODEL), request)], 1)
+    store = hub.runtime.store
+    assert store is not None
+    for chunk in questions.chunks():
+        store.put_many([Entry(key, pack(kept, key), MODEL, 0.0) for _, key, _, _ in chunk])
+
+
+def bench_accessor(rows: int, runs: int) -> dict[str, float]:
+    """Rows all in the SQLite cache: ``df.llm.complete`` over ``complete_table`` of the same frame."""
+    with (
+        static_server() as url,
+        tempfile.TemporaryDirectory() as folder,
+        hub_at(url, cache=llmhub.DiskCache(Path(folder) / "runs.db")) as hub,
+    ):
+        frame = texts(rows).to_pandas()
+        asked: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False}
+        fill(hub, frame)
+        results = llmhub.complete_table(frame, PROMPT, **asked)
+        table = partial(timed, lambda: llmhub.complete_table(frame, PROMPT, **asked))
+        accessor = partial(timed, lambda: llmhub.llm(frame).complete(PROMPT, **asked))
+        joining = partial(timed, lambda: joined(frame, results, ""))
+        tables, accessors, joins = interleaved(runs, table, accessor, joining)
+    ratio = statistics.median(ours / bare for ours, bare in zip(accessors, tables, strict=True))
+    return {
+        "complete_table from the cache, s": statistics.median(tables),
+        "df.llm.complete from the cache, s": statistics.median(accessors),
+        "df.llm.complete / complete_table": ratio,
+        "putting results beside the rows, s": statistics.median(joins),
+    }
+
+
+def bench_series(rows: int, runs: int) -> dict[str, float]:
+    """Series in, Series out on 100 rows that a provider answers in 200 ms, all at once: what comes on top of that."""
+    latency_s = 0.2
+    short = min(SHORT, rows)
+    with static_server(latency_s) as url, hub_at(url) as hub:
+        fresh = iter(range(10_000))
+
+        def series() -> float:
+            values = pd.Series([f"word {next(fresh)} of the dictionary" for _ in range(short)])
+            asked: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False, "concurrency": short}
+            return timed(lambda: llmhub.llm(values).complete("Answer in a word.", **asked)) - latency_s
+
+        series()
+        over, bare = interleaved(max(runs, 7), series, lambda: short / bare_loop(url, short, short) - latency_s)
+    return {
+        "Series of 100 rows over the provider's time, ms": 1_000 * statistics.median(over),
+        "the best of them, ms": 1_000 * min(over),
+        "a bare aiohttp loop over the same, ms": 1_000 * statistics.median(bare),
+    }
+
+
+def results(rows: int) -> pa.Table:
+    """Make a results table of two models, as a run would."""
+    rng = np.random.default_rng(1)
+    words = pa.array(["gpt-4o-mini", "claude-haiku-4-5"])
+    which = pa.array(np.arange(rows, dtype=np.int32) % 2)
+    made: dict[str, Any] = {
+        "row": pa.array(np.arange(rows) // 2),
+        "sample": pa.array(np.zeros(rows, np.int32)),
+        "provider": pa.DictionaryArray.from_arrays(which, pa.array(["openai", "anthropic"])),
+        "model": pa.DictionaryArray.from_arrays(which, words),
+        "status": pa.array(["ok"] * rows).dictionary_encode(),
+        "response": pa.array([f"The answer to question {at} is a short sentence." for at in range(rows)]),
+        "input_tokens": pa.array(rng.integers(10, 100, rows)),
+        "output_tokens": pa.array(rng.integers(10, 100, rows)),
+        "latency_s": pa.array(rng.gamma(2, 0.2, rows)),
+        "cache_hit": pa.array(rng.random(rows) < 0.3),
+    }
+    columns = [made.get(field.name, pa.nulls(rows, field.type)) for field in RESULTS]
+    return pa.table([column.cast(field.type) for column, field in zip(columns, RESULTS, strict=True)], schema=RESULTS)
+
+
+def bench_show(rows: int, runs: int) -> dict[str, float]:
+    """Show a results table as HTML, and put its models side by side."""
+    table = results(rows)
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    arrow, pandas, plain, wide = interleaved(
+        runs,
+        lambda: timed(lambda: llmhub.show(table)._repr_html_()),
+        lambda: timed(lambda: llmhub.show(frame)._repr_html_()),
+        lambda: timed(frame._repr_html_),
+        lambda: timed(lambda: llmhub.llm(table).wide()),
+    )
+    return {
+        "llmhub.show of an Arrow table, s": statistics.median(arrow),
+        "llmhub.show of a pandas frame, s": statistics.median(pandas),
+        "pandas' own display of it, s": statistics.median(plain),
+        ".llm.wide() of two models, s": statistics.median(wide),
+    }
+
+
+BENCHES: dict[str, Callable[[int, int], dict[str, float]]] = {
+    "accessor": bench_accessor,
+    "series": bench_series,
+    "show": bench_show,
+}
+
+if __name__ == "__main__":
+    size = argparse.ArgumentParser(add_help=False)
+    size.add_argument("--rows", type=int, default=ROWS)
+    known, others = size.parse_known_args()
+    main({name: partial(bench, known.rows) for name, bench in BENCHES.items()}, __doc__ or "", others)
