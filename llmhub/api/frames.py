@@ -96,7 +96,7 @@ def complete_table(
         parts, or a file that ends with ``.arrows``, for an Arrow stream. ``frame`` may then be a path, a dataset, a
         ``RecordBatchReader`` or an iterable of batches, too. The same call goes on where a stopped one ended.
     **options
-        Parameters of the answer as in `complete`, and: ``system``, a template or function for the system turn;
+        Parameters of the answer as in `complete`, and: ``system``, a template, column or function for the system turn;
         ``messages``, a column of ready conversations, before the prompt if there is one; ``images``, a column of
         pictures (URL, path, bytes, PIL image, or a list of them) that the prompt is about; ``schema``, a pydantic
         model, a dataclass or a JSON schema that answers must fit, so that ``parsed`` is a struct of typed fields and an
@@ -257,18 +257,19 @@ def asked_of(
     bare: bool = False,
 ) -> Asked:
     """Check everything that can be known before sending; ``bare`` for what is not to be sent: no key is needed."""
-    from llmhub.tables import prompts, saying  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables import frames, prompts, saying  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
     hub = hub or current_hub()
     aside = saying.Aside(*(options.pop(name, None) for name in ("system", "messages", "images")))
-    same = saying.constant(aside.system)
+    source = frames.arrow(frame)
+    same = saying.constant(aside.system, frames.names(source))
     if same is not None:
         options["system"], aside = same, replace(aside, system=None)
     typing = _typing(options)
     request, run_options = parted(options)
     concurrency_of(hub, run_options)
     asks = asks_of(hub, model, request, run_options, bare=bare)
-    questions = prompts.of_frame(frame, prompt, asks, run_options.n, aside)
+    questions = prompts.of_frame(source, prompt, asks, run_options.n, aside)
     return Asked(hub, questions, run_options, typing)
 
 

@@ -123,6 +123,21 @@ def _wrong(said: str, *, remedy: bool = True) -> InvalidRequest:
     return InvalidRequest(path="images", message=f"{said}; {KINDS}" if remedy else said)
 
 
+def is_log(value: Any) -> bool:
+    """Say whether a cell is a conversation: turns in a list, each a `Message` or a mapping with a role.
+
+    Examples
+    --------
+    >>> is_log([{"role": "user", "content": "Hi"}]), is_log({"role": "user"}), is_log(["Hi"]), is_log("Hi")
+    (True, False, False, False)
+    """
+    if isinstance(value, Message):
+        return True
+    if not _several(value) or not len(value):
+        return False
+    return all(isinstance(turn, Message) or (isinstance(turn, Mapping) and "role" in turn) for turn in value)
+
+
 def turns_of(value: Any) -> tuple[Message, ...] | InvalidRequest:
     """Read a cell that holds a conversation: a turn, several, or a chat log as JSON text.
 

@@ -21,8 +21,9 @@ from llmhub.engine.bulk import Bulk, Longs
 from llmhub.engine.call import Call, Spliced, Target
 from llmhub.engine.run import CHUNK, FIRST_CHUNK, Item
 from llmhub.tables import frames
-from llmhub.tables.saying import NOTHING, Aside, Spoken, said_by
-from llmhub.tables.templates import Template, around
+from llmhub.tables.cells import is_log
+from llmhub.tables.saying import NOTHING, Aside, Spoken, said_by, spoken_in
+from llmhub.tables.templates import VALUE, Template, around
 
 NO_KEY: Final = b""
 WEIGHT: Final = 16 << 20
@@ -265,12 +266,16 @@ def of_frame(frame: Any, prompt: Any, asks: Sequence[Ask], samples: int, aside: 
 def of_series(values: Any, prompt: str, asks: Sequence[Ask]) -> Questions:
     """Ask every value of a series: in the place of ``{}``, or after the prompt and an empty line.
 
+    Without a prompt, a value that is a conversation is asked as it is.
+
     Raises
     ------
     InvalidRequestError
         The prompt has a place for something else, or a value cannot be formatted as it says.
     """
     there = frames.series(values)
+    if not prompt and any(map(is_log, there)):
+        return Questions([there], len(there), Template((VALUE,), spoken_in), tuple(asks), plain=False)
     return _tried(Questions([there], len(there), around(prompt), tuple(asks)))
 
 

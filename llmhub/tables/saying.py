@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.types import CompletionRequest, Image, Message, Part, Text
-from llmhub.tables.cells import pictures_of, turns_of
+from llmhub.tables.cells import is_log, pictures_of, turns_of
 from llmhub.tables.rows import Columns, mapped
 from llmhub.tables.templates import Template, parse
 
@@ -27,7 +27,7 @@ class Aside:
     Parameters
     ----------
     system
-        The system turn: a template over the columns, or a function of a row.
+        The system turn: a template over the columns, the name of a column, or a function of a row.
     messages
         Name of a column of ready conversations; the prompt, if any, is their last turn.
     images
@@ -78,7 +78,8 @@ def said_by(frame: Any, prompt: Any, aside: Aside = NOTHING) -> tuple[int, Sayin
     turns = _cells(aside.messages, columns, "messages", turns_of)
     pictures = _cells(aside.images, columns, "images", pictures_of)
     if text is not None and system is turns is pictures is None:
-        plain = not callable(prompt) or all(isinstance(value, (str, NoneType)) for value in text.columns[0])
+        values = text.columns[0] if callable(prompt) else ()
+        plain = text.render is not spoken_in and all(isinstance(value, (str, NoneType)) for value in values)
         return len(columns), Saying(text.columns, Template(text.fields, text.render, text.formats), plain)
     pieces: list[_Piece[Any]] = [piece for piece in (system, turns, pictures, text) if piece is not None]
     whole = _composed([system, turns, pictures, text])
@@ -91,15 +92,15 @@ def said_by(frame: Any, prompt: Any, aside: Aside = NOTHING) -> tuple[int, Sayin
     return len(columns), Saying(columns_used, Template(fields, whole), plain=False)
 
 
-def constant(system: Any) -> str | None:
-    """Give a system turn that is the same for every row; ``None`` where it is not.
+def constant(system: Any, names: Sequence[str] = ()) -> str | None:
+    """Give a system turn that is the same for every row; ``None`` where it is not, or is a column's name.
 
     Examples
     --------
-    >>> constant("Answer in {{}}."), constant("Answer in {language}.")
-    ('Answer in {}.', None)
+    >>> constant("Answer in {{}}."), constant("Answer in {language}."), constant("instructions", ["instructions"])
+    ('Answer in {}.', None, None)
     """
-    if not isinstance(system, str):
+    if not isinstance(system, str) or system in names:
         return None
     template = parse(system, "system")
     return None if template.fields else template.render(())
@@ -125,9 +126,23 @@ def _said(said: Any, columns: Columns, argument: str) -> _Piece[Spoken | Invalid
     if not isinstance(said, str):
         hint = f"{type(said).__name__} is no template; write '{{column}}' for a column, or give a function of a row"
         raise InvalidRequestError(InvalidRequest(path=argument, message=hint))
+    if argument == "system" and said in columns.names:
+        return _Piece([columns.column(said, argument)], lambda row: str(row[0]), (said,))
     template = parse(said, argument)
     held = [columns.column(name, argument) for name in template.fields]
+    if argument == "prompt" and is_bare(said, template.fields) and any(map(is_log, held[0])):
+        return _Piece(held, spoken_in, template.fields)
     return _Piece(held, template.render, template.fields, template.formats)
+
+
+def is_bare(prompt: str, fields: Sequence[str]) -> bool:
+    """Say whether a template is one column's place and nothing else."""
+    return len(fields) == 1 and prompt == f"{{{fields[0]}}}"
+
+
+def spoken_in(row: Values) -> Spoken | InvalidRequest:
+    """Take a cell that is a conversation as one, and any other as its text."""
+    return turns_of(row[0]) if is_log(row[0]) else str(row[0])
 
 
 def _told(value: Any, argument: str, at: int) -> Any:

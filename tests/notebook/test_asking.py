@@ -24,6 +24,7 @@ from llmhub.core.errors import InvalidRequestError
 from llmhub.core.turns import turn_of
 from llmhub.core.types import CompletionRequest, Image, Message, Text, ToolCall, ToolResult
 from llmhub.engine.loop import Stop, run_sync
+from llmhub.engine.run import CHUNK
 from llmhub.hub import Hub
 from llmhub.sim import Served
 from llmhub.tables import results
@@ -150,6 +151,16 @@ def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub,
     assert simulator.counts()["requests"] == 4
 
 
+def test_a_system_turn_may_be_a_column(hub: llmhub.Hub, said: Any) -> None:
+    frame = pd.DataFrame({"t": ["a", "b"], "how": ["Be {brief}.", None]})
+    whole = said(frame, "{t}", system="how")
+    assert [turn.text for turn in whole[0].messages] == ["Be {brief}.", "a"]
+    assert whole[1] is None
+    asked = run(frame, hub, "{t}", system="how")
+    assert asked["response"].iloc[0] == llmhub.complete("a", model=MODEL, system="Be {brief}.", hub=hub).text
+    assert asked["status"].tolist() == ["ok", "skipped"]
+
+
 def test_a_value_that_a_system_turn_cannot_format_is_said_at_once(hub: llmhub.Hub, simulator: Served) -> None:
     with pytest.raises(InvalidRequestError, match=r"^system: \{n:\.2f\} cannot format 'x'"):
         run(pd.DataFrame({"t": ["a"], "n": ["x"]}), hub, "{t}", system="{n:.2f}")
@@ -240,6 +251,25 @@ def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any)
         ("user", "hi"),
         ("user", "And d?"),
     ]
+
+
+def test_a_template_of_nothing_but_a_column_of_conversations_asks_them(hub: llmhub.Hub, said: Any) -> None:
+    log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
+    values = [log, "hi", None, [Message("user", "ho")], ["no", "turns"], Message("user", "he"), np.array(log)]
+    frame = pd.DataFrame({"chat": pd.Series(values, dtype=object)})
+    whole = said(frame, "{chat}")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+        ["Brief.", "hi"],
+        ["hi"],
+        None,
+        ["ho"],
+        ["['no', 'turns']"],
+        ["he"],
+        ["Brief.", "hi"],
+    ]
+    texts = llmhub.llm(frame["chat"]).complete(model=MODEL, hub=hub, progress=False)
+    assert texts.tolist()[0] == run(frame, hub, "{chat}")["response"].iloc[0]
+    assert texts.isna().tolist() == [False, False, True, False, False, False, False]
 
 
 def test_a_conversation_in_an_arrow_table(said: Any) -> None:
@@ -344,19 +374,20 @@ def test_a_run_that_is_stopped_reads_no_more_pictures(hub: llmhub.Hub, simulator
             reads.append(self)
             return super().open(*args, **options)
 
-    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(1_999))], "t": range(2_000)})
+    many = CHUNK + 100
+    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(many))], "t": range(many + 1)})
     asked = frames.asked_of(frame, "{t}", MODEL, hub, {"images": "img"})
     halted = False
     chunks = asked.questions.chunks(lambda: halted)
-    assert len(list(next(chunks))) == 512
+    assert len(list(next(chunks))) == CHUNK
     halted = True
     rest = [position for chunk in chunks for position, *_ in chunk]
-    assert (len(reads), rest) == (512, list(range(513, 2_000)))
+    assert (len(reads), rest) == (CHUNK, list(range(CHUNK + 1, many + 1)))
     stop = Stop()
     stop.ask()
     again = frames.asked_of(frame, "{t}", MODEL, hub, {"images": "img"})
     done = run_sync(lambda _: frames.ran(again, None, stop))
     table = results.table(again.questions, done, "r", 0.0)
-    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * 1_999
-    assert table.column("request_key").null_count == 2_000
-    assert (len(reads), simulator.counts()["requests"]) == (512, 0)
+    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * many
+    assert table.column("request_key").null_count == many + 1
+    assert (len(reads), simulator.counts()["requests"]) == (CHUNK, 0)
