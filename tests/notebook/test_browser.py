@@ -137,3 +137,34 @@ def test_the_button_of_a_job_stops_it_while_other_cells_run(lab: Any, peer: Peer
         assert page.output(1).locator("button").count() == 0
         (output,) = page.saved()[1]["outputs"]
         assert set(output["data"]) == {"text/html", "text/plain"}
+
+
+HOSTILE = r"""
+import llmhub, pyarrow as pa
+from llmhub.core.types import CompletionResponse, Text
+from llmhub.tables.schema import RESULTS
+evil = ("<script>window.owned = 1</script><img src=x onerror='window.owned = 1'><style>*{display:none}</style></pre>"
+        "\x1b[31mred\x1b[0m \u202egnp.exe\u202c \u05e9\u05dc\u05d5\u05dd $x^2$ and $y^2$ ")
+row = {"row": 0, "sample": 0, "provider": "openai", "model": "m", "status": "ok", "response": evil * 5_000}
+CompletionResponse(parts=(Text(evil),), served_model=evil)
+"""
+
+
+def test_a_hostile_answer_does_nothing_in_a_browser(lab: Any) -> None:
+    show = "llmhub.show(pa.Table.from_pylist([row, {**row, 'status': 'error', 'error': evil}], schema=RESULTS))"
+    with lab.opened("hostile", HOSTILE, show) as page:
+        page.run_all()
+        page.until("characters", 1)
+        for cell in (0, 1):
+            output = page.output(cell)
+            assert "\u2039ESC\u203a[31mred" in output.inner_text()
+            assert output.locator("script, style, img, mjx-container").count() == 0
+            assert output.locator("pre").first.evaluate("pre => getComputedStyle(pre).unicodeBidi") in {
+                "isolate",
+                "plaintext",
+            }
+        assert page.page.evaluate("window.owned") is None
+        page.picture("light")
+        page.theme("JupyterLab Dark")
+        page.picture("dark")
+        page.theme("JupyterLab Light")
