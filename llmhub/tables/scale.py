@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables import frames
-from llmhub.tables.schema import RESULTS, with_run
+from llmhub.tables.schema import with_run
 
 SLICES_PER_JOB: Final = 4
 """More slices than processes, so that none waits long for the slowest."""
@@ -85,4 +85,4 @@ def expect_jobs(jobs: int) -> int:
 def batches_of(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """Give a result as one batch with the exact schema, empty though it be."""
     found = table.combine_chunks().to_batches()
-    return iter(found or [pa.RecordBatch.from_pylist([], schema=RESULTS)])
+    return iter(found or [pa.RecordBatch.from_pylist([], schema=table.schema)])

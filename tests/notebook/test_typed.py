@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import joblib
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -124,6 +125,16 @@ def test_a_table_has_a_struct_and_says_why_an_answer_was_cut(hub: llmhub.Hub) ->
     ] * 2
     texts = llmhub.complete_table({"t": [long]}, "|{t}", model=MODEL, hub=hub, response_schema=Person, progress=False)
     assert texts.column("parsed").to_pylist() == ['{"name":"' + "x" * 100 + '"}']
+
+
+def test_batches_and_processes_keep_the_type_of_the_answers(hub: llmhub.Hub) -> None:
+    batches = [pa.RecordBatch.from_pydict({"t": pa.array(texts, pa.string())}) for texts in ([], ['{"name": "Ada"}'])]
+    asked: dict[str, Any] = {"model": MODEL, "hub": hub, "schema": Person, "progress": False}
+    kinds = {batch.schema.field("parsed").type for batch in llmhub.complete_batches(batches, "|{t}", **asked)}
+    assert kinds == {typing_of(Person).unwrap().arrow}
+    with joblib.parallel_config(backend="threading"):
+        spread = llmhub.complete_table(batches[1], "|{t}", n_jobs=2, **asked)
+    assert spread.column("parsed").to_pylist() == [{"name": "Ada", "age": None, "tags": []}]
 
 
 def test_on_error_raise_raises_for_an_answer_that_does_not_fit(hub: llmhub.Hub) -> None:
