@@ -8,6 +8,9 @@ asked, and goes wrong when told to::
         ...
         simulator.counts()["requests"]
 
+Asked for an answer that fits a schema, it gives one; a tool that must be called is called with arguments that fit,
+and one that may be, when the prompt says ``[[sim:tool name]]``.
+
 One prompt can be made to fail: ``[[sim:500 always]]`` or ``[[sim:429 once]]`` in its text, or a header
 ``x-sim-fault: reset``. Faults are listed at `Faults`.
 """

@@ -5,13 +5,19 @@ A token is four characters, rounded up: that is the whole rule, for what goes in
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final, TypeAlias
 
-from llmhub.sim.exchange import Answer, Choice, Question
+import msgspec
+
+from llmhub.sim.calls import calls
+from llmhub.sim.exchange import Answer, Called, Choice, Question
 from llmhub.sim.latency import Latency
+from llmhub.sim.schema import fabricate
+from llmhub.sim.words import LEXICON, WORD
 
 Respond: TypeAlias = Callable[[str], str]
 """A user's own model: the last user turn to the answer's text."""
@@ -21,13 +27,6 @@ CACHED_FROM: Final = 1024
 CACHED_STEP: Final = 128
 """Prompts from so many tokens may be read from a cache, in steps of so many."""
 
-SPOKEN: Final = {
-    "noun": "answer change context cost detail effect example fact measure method moment number order pattern place "
-    "point question reason result rule sample source story system table term time total value view way word",
-    "adjective": "careful clear common direct early exact fair familiar first general honest last likely",
-    "verb": "changes decides describes explains follows gives holds keeps leaves makes meets needs shows",
-}
-LEXICON: Final = {kind: tuple(spoken.split()) for kind, spoken in SPOKEN.items()}
 SENTENCES: Final = (
     "The {noun} of {echo} {verb} a {adjective} {other}.",
     "A {adjective} {noun} {verb} {echo}.",
@@ -38,7 +37,6 @@ SENTENCES: Final = (
     "The {adjective} {noun} comes first; {echo} {verb} the {other}.",
     "One {noun} {verb} {echo} well enough.",
 )
-WORD: Final = re.compile(r"[^\W\d_]{4,}")
 NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 ARITHMETIC: Final = re.compile(r"\bhow (?:many|much|long|far|old)\b|\btotal\b|\bsum\b|\bcalculate\b", re.IGNORECASE)
 LONGEST_NUMBER: Final = 12
@@ -98,18 +96,15 @@ def answer(
     if room is not None:
         reasoning = min(reasoning, room)
         room -= reasoning
-    texts = (
-        respond(question.prompt) if respond else compose(question.prompt, _hash(identity, seed, b"answer", which))
-        for which in range(question.n)
-    )
-    choices = tuple(_ended(text, room, question.stop) for text in texts)
+    digests = (_hash(identity, seed, b"answer", which) for which in range(question.n))
+    choices = tuple(_choice(question, digest, room, respond) for digest in digests)
     asked = count(question.text)
     reads = question.caches and asked >= CACHED_FROM and draw(identity, seed, b"cache") >= 0.5  # noqa: PLR2004 - half
     return Answer(
         question=question,
         choices=choices,
         input_tokens=asked,
-        output_tokens=sum(count(choice.text) + reasoning for choice in choices),
+        output_tokens=sum(spent(choice) + reasoning for choice in choices),
         cached_tokens=asked // 2 // CACHED_STEP * CACHED_STEP if reads else 0,
         reasoning_tokens=reasoning * question.n,
         key=_hash(identity, seed, b"id", 0, 20).hex(),
@@ -150,6 +145,52 @@ def _reckoned(numbers: list[float], digest: bytes) -> str:
     left, right = (numbers[byte % len(numbers)] for byte in digest[:2])
     result = (left + right, abs(left - right), left * right)[digest[2] % 3]
     return f"{result:.10g}"
+
+
+def spent(choice: Choice) -> int:
+    """Count the tokens of an answer: its text, and what its calls say.
+
+    Examples
+    --------
+    >>> spent(Choice("four")), spent(Choice("", "tool_calls", calls=(Called("look", {"a": 1}),)))
+    (1, 3)
+    """
+    return count(choice.text) + sum(count(call.name) + count(call.text) for call in choice.calls)
+
+
+def _choice(question: Question, digest: bytes, room: int | None, respond: Respond | None) -> Choice:
+    """Give one answer: a call, a text of the form that is asked for, or sentences."""
+    called = calls(question, digest)
+    said = respond(question.prompt) if respond and (question.tools.must or not called) else None
+    if said is not None:
+        called = _as_said(called, said)
+    if called:
+        whole = Choice("", "tool_calls", calls=called)
+        return whole if room is None or spent(whole) <= room else Choice("", "length")
+    if said is None:
+        wanted, prompt = question.schema, question.prompt
+        said = compose(prompt, digest) if wanted is None else written(wanted, digest, prompt)
+    return _ended(said, room, question.stop)
+
+
+def _as_said(called: tuple[Called, ...], said: str) -> tuple[Called, ...]:
+    """Have a call that must be made say what a user's own model says; none where that are no arguments."""
+    try:
+        arguments = msgspec.json.decode(said) if called else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ()
+    return (Called(called[0].name, arguments),) if isinstance(arguments, dict) else ()
+
+
+def written(wanted: object, digest: bytes, prompt: str) -> str:
+    """Write JSON that fits a schema, as models do: with a space behind each comma and colon.
+
+    Examples
+    --------
+    >>> written({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": ""}}}, b"seed", "")
+    '{"a": 1, "b": ""}'
+    """
+    return json.dumps(fabricate(wanted, digest, prompt), ensure_ascii=False)
 
 
 def _ended(text: str, room: int | None, stop: tuple[str, ...]) -> Choice:

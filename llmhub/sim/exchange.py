@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl
 
-Finish: TypeAlias = Literal["stop", "length", "stop_sequence"]
+import msgspec
+
+Finish: TypeAlias = Literal["stop", "length", "stop_sequence", "tool_calls"]
 Kind: TypeAlias = Literal[
     "invalid", "auth", "forbidden", "not_found", "rate_limited", "quota", "server", "overloaded", "too_large"
 ]
@@ -64,6 +66,41 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Tools that may be called.
+
+    Parameters
+    ----------
+    schemas
+        Each one's schema by its name.
+    must
+        Whether one of them has to be called.
+    parallel
+        Whether several may be called at once.
+    silent
+        Whether an answer that calls ends as one that does not.
+    """
+
+    schemas: Mapping[str, object] = field(default_factory=dict)
+    must: bool = False
+    parallel: bool = True
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One call of a tool."""
+
+    name: str
+    arguments: dict[str, object]
+
+    @property
+    def text(self) -> str:
+        """The arguments as JSON."""
+        return msgspec.json.encode(self.arguments).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is asked, whoever's wire it came on.
 
@@ -79,6 +116,8 @@ class Question:
         Whether this model reads long prompts from a cache.
     counted
         Whether a stream tells its usage.
+    schema
+        What the answer has to fit, if it has to fit anything.
     prompt, text
         The last user turn; and everything said, which is what is counted.
 
@@ -94,7 +133,8 @@ class Question:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     n: int = 1
-    tools: bool = False
+    tools: Offer = field(default_factory=Offer)
+    schema: object = None
     sampling: Mapping[str, object] = field(default_factory=dict)
     reasoning: int = 0
     caches: bool = False
@@ -113,11 +153,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer and why it ended; ``stopped_by`` is the stop sequence that did it."""
+    """One answer and why it ended; ``stopped_by`` is the stop sequence that did it. Beside ``calls`` is no text."""
 
     text: str
     finish: Finish = "stop"
     stopped_by: str = ""
+    calls: tuple[Called, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ class Simulator:
     limits
         Limits of their own for ``provider`` or ``provider/model``.
     respond
-        Your own model: the last user turn to the answer's text.
+        Your own model: the last user turn to the answer's text, or to the arguments of a tool that must be called.
     graded
         Questions with their right answers, and how often each model finds them; all else is answered as ever.
     """

@@ -18,7 +18,8 @@ from typing import Final
 
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
-from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
+from llmhub.sim.calls import offer
+from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Offer, Problem, Question, Turn
 from llmhub.sim.limits import Meter, Standing
 from llmhub.sim.peers.record import JSON, Peer, bearer, encode
 from llmhub.sim.peers.shape import (
@@ -26,6 +27,7 @@ from llmhub.sim.peers.shape import (
     Rule,
     Violation,
     chosen,
+    fragments,
     free,
     mapping,
     objects,
@@ -75,7 +77,8 @@ SNAPSHOTS: Final = {
     "claude-haiku-4-5": "claude-haiku-4-5-20251001",
     "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
 }
-FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens"}
+FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens", "tool_calls": "tool_use"}
+CHOICES: Final = {"any": "required", "auto": "auto", "none": "none"}
 
 ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
     "invalid": (400, "invalid_request_error", "Invalid request."),
@@ -144,7 +147,8 @@ def read(payload: Payload, call: Call) -> Question | Problem:
         stream=payload.get("stream") is True,
         max_tokens=whole(payload["max_tokens"]),
         stop=words(payload.get("stop_sequences")),
-        tools=bool(payload.get("tools")),
+        tools=_offered(payload),
+        schema=mapping(mapping(payload.get("output_config")).get("format")).get("schema"),
         sampling={**sampling, "user": user} if user else sampling,
         caches=_caches(payload),
     )
@@ -189,7 +193,20 @@ def _turn(message: Mapping[str, object], at: int, version: str) -> Turn | Proble
         wrong = _wrong_block(block, str(role), version)
         if wrong:
             return _invalid(f"messages.{at}.content.{index}.{wrong}" if wrong[0] != "!" else wrong[1:])
-    return Turn(str(role), _spoken(content))
+    answers = any(block.get("type") == "tool_result" for block in blocks)
+    return Turn("tool" if answers else str(role), _spoken(content))
+
+
+def _offered(payload: Payload) -> Offer:
+    """Read the tools that are the caller's own, and the choice among them."""
+    choice = mapping(payload.get("tool_choice"))
+    tools = [
+        (word(tool.get("name")), tool["input_schema"])
+        for tool in objects(payload.get("tools"))
+        if "input_schema" in tool
+    ]
+    named = CHOICES.get(word(choice.get("type")), word(choice.get("name"))) if choice else "auto"
+    return offer(tools, named, parallel=choice.get("disable_parallel_tool_use") is not True)
 
 
 def _wrong_block(block: Mapping[str, object], role: str, version: str) -> str:
@@ -253,12 +270,22 @@ def reply(answer: Answer) -> Payload:
     choice = answer.choices[0]
     return {
         **_head(answer),
-        "content": [{"type": "text", "text": choice.text}] if choice.text else [],
+        "content": _content(answer),
         "stop_reason": FINISH[choice.finish],
         "stop_sequence": choice.stopped_by or None,
         "stop_details": None,
         "usage": {**_usage(answer), "service_tier": "standard", "inference_geo": "global"},
     }
+
+
+def _content(answer: Answer) -> list[Payload]:
+    """Write the blocks: the text, or the calls."""
+    choice = answer.choices[0]
+    text: list[Payload] = [{"type": "text", "text": choice.text}] if choice.text else []
+    return text + [
+        {"type": "tool_use", "id": f"toolu_01{answer.key[:20]}{at:02}", "name": call.name, "input": call.arguments}
+        for at, call in enumerate(choice.calls)
+    ]
 
 
 def events(answer: Answer) -> Iterator[bytes]:
@@ -267,16 +294,27 @@ def events(answer: Answer) -> Iterator[bytes]:
     start = {**usage, "output_tokens": min(1, answer.output_tokens), "service_tier": "standard"}
     opening = {**_head(answer), "content": [], "stop_reason": None, "stop_sequence": None, "usage": start}
     yield event("message_start", {"message": opening})
-    if choice.text:
-        yield event("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}})
-    yield event("ping", {})
-    for piece in pieces(choice.text, 4):
-        yield event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": piece}})
-    if choice.text:
-        yield event("content_block_stop", {"index": 0})
+    for index, block in enumerate(_content(answer)):
+        emptied = {**block, "input": {}} if block["type"] == "tool_use" else {**block, "text": ""}
+        yield event("content_block_start", {"index": index, "content_block": emptied})
+        if index == 0:
+            yield event("ping", {})
+        for delta in _deltas(choice.text, block):
+            yield event("content_block_delta", {"index": index, "delta": delta})
+        yield event("content_block_stop", {"index": index})
     ending = {"stop_reason": FINISH[choice.finish], "stop_sequence": choice.stopped_by or None, "stop_details": None}
     yield event("message_delta", {"delta": ending, "usage": {**usage, "output_tokens": answer.output_tokens}})
     yield event("message_stop", {})
+
+
+def _deltas(said: str, block: Payload) -> Iterator[Payload]:
+    """Give what a block grows by; arguments begin with an empty piece."""
+    if block["type"] == "text":
+        for piece in pieces(said, 4):
+            yield {"type": "text_delta", "text": piece}
+        return
+    for piece in ("", *fragments(encode(block["input"]).decode(), 6)):
+        yield {"type": "input_json_delta", "partial_json": piece}
 
 
 def event(kind: str, data: Payload) -> bytes:

@@ -12,18 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
+import msgspec
+
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
-from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
+from llmhub.sim.calls import offer
+from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Offer, Problem, Question, Turn
 from llmhub.sim.peers import sigv4
 from llmhub.sim.peers.anthropic import unsampled
 from llmhub.sim.peers.eventstream import message
 from llmhub.sim.peers.record import JSON, Peer, bearer, encode, silent
 from llmhub.sim.peers.shape import (
+    NOTHING,
     NUMBER,
     Rule,
     Violation,
     chosen,
+    fragments,
     free,
     mapping,
     objects,
@@ -56,7 +61,7 @@ PROFILED: Final = re.compile(r"anthropic\.claude-(?!3-(?!7)|v2|instant)")
 """Models that are reached only through an inference profile, such as ``us.`` before the name."""
 ALTERNATING: Final = re.compile(r"anthropic\.|amazon\.nova|meta\.|mistral\.")
 """Models whose conversations have to alternate between user and assistant."""
-FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens"}
+FINISH: Final = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens", "tool_calls": "tool_use"}
 
 ERRORS: Final[Mapping[Kind, tuple[int, str, str]]] = {
     "invalid": (400, "ValidationException", "The request is not valid."),
@@ -128,18 +133,18 @@ def read(payload: Payload, call: Call) -> Question | Problem:
             f"Invocation of model ID {call.model} with on-demand throughput isn’t supported. Retry your request with "  # noqa: RUF001 - the service's own apostrophe
             "the ID or ARN of an inference profile that contains this model."
         )
-    wrong = violation(payload, FIELDS)
-    if wrong is not None:
-        return _worded(wrong, "")
     config = mapping(payload.get("inferenceConfig"))
-    wrong = violation(config, CONFIG)
-    if wrong is not None:
-        return _worded(wrong, "inferenceConfig")
+    for body, rules, place in ((payload, FIELDS, ""), (config, CONFIG, "inferenceConfig")):
+        wrong = violation(body, rules)
+        if wrong is not None:
+            return _worded(wrong, place)
     sampling = chosen(config, SAMPLING)
     refused = unsampled(call.model, sampling)
     if refused:
         return _invalid(f"The model returned the following errors: {refused}")
-    turns = _turns(payload, ALTERNATING.search(call.model) is not None)
+    schema, turns = _form(payload), _turns(payload, ALTERNATING.search(call.model) is not None)
+    if isinstance(schema, Problem):
+        return schema
     if isinstance(turns, Problem):
         return turns
     return Question(
@@ -148,10 +153,32 @@ def read(payload: Payload, call: Call) -> Question | Problem:
         stream=call.stream,
         max_tokens=whole(config.get("maxTokens")),
         stop=words(config.get("stopSequences")),
-        tools=bool(mapping(payload.get("toolConfig")).get("tools")),
+        tools=_offered(mapping(payload.get("toolConfig"))),
+        schema=schema,
         sampling=sampling,
         caches=_caches(payload),
     )
+
+
+def _offered(config: Mapping[str, object]) -> Offer:
+    """Read the tools and the choice among them."""
+    specs = [mapping(tool.get("toolSpec")) for tool in objects(config.get("tools"))]
+    tools = [
+        (word(spec.get("name")), mapping(spec.get("inputSchema")).get("json") or NOTHING) for spec in specs if spec
+    ]
+    choice = mapping(config.get("toolChoice"))
+    named = word(mapping(choice.get("tool")).get("name")) or ("required" if "any" in choice else "auto")
+    return offer(tools, named)
+
+
+def _form(payload: Mapping[str, object]) -> object:
+    """Read the schema that the answer has to fit, which is written as text."""
+    form = mapping(mapping(payload.get("outputConfig")).get("textFormat"))
+    said = mapping(mapping(form.get("structure")).get("jsonSchema")).get("schema")
+    try:
+        return None if said is None else msgspec.json.decode(word(said))
+    except (msgspec.DecodeError, RecursionError):
+        return _invalid("The schema in outputConfig.textFormat is not valid JSON.")
 
 
 def _turns(payload: Mapping[str, object], alternate: bool) -> tuple[Turn, ...] | Problem:
@@ -241,20 +268,36 @@ def reply(answer: Answer) -> Payload:
     choice = answer.choices[0]
     return {
         "metrics": {"latencyMs": int(answer.duration_s * 1000)},
-        "output": {"message": {"content": [{"text": choice.text}] if choice.text else [], "role": "assistant"}},
+        "output": {"message": {"content": _content(answer), "role": "assistant"}},
         "stopReason": FINISH[choice.finish],
         "usage": _usage(answer),
     }
+
+
+def _content(answer: Answer) -> list[Payload]:
+    """Write the blocks: the text, or the calls."""
+    choice = answer.choices[0]
+    text: list[Payload] = [{"text": choice.text}] if choice.text else []
+    return text + [
+        {"toolUse": {"toolUseId": f"tooluse_{answer.key[:20]}{at:02}", "name": call.name, "input": call.arguments}}
+        for at, call in enumerate(choice.calls)
+    ]
 
 
 def events(answer: Answer) -> Iterator[bytes]:
     """Write an answer as an event stream: text blocks have no start, and usage comes after the end."""
     choice, padding = answer.choices[0], answer.key
     yield event("messageStart", {"role": "assistant"}, padding)
-    for at, piece in enumerate(pieces(choice.text, 3)):
-        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": piece}}, padding[at % 32 :])
-    if choice.text:
-        yield event("contentBlockStop", {"contentBlockIndex": 0}, padding)
+    for index, block in enumerate(_content(answer)):
+        used = mapping(block.get("toolUse"))
+        if used:
+            start = {"toolUse": {"toolUseId": used["toolUseId"], "name": used["name"]}}
+            yield event("contentBlockStart", {"contentBlockIndex": index, "start": start}, padding)
+        texts: list[Payload] = [{"text": piece} for piece in pieces(word(block.get("text")), 3)]
+        inputs = fragments(encode(used["input"]).decode(), 6) if used else []
+        for at, delta in enumerate(texts + [{"toolUse": {"input": piece}} for piece in inputs]):
+            yield event("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}, padding[at % 32 :])
+        yield event("contentBlockStop", {"contentBlockIndex": index}, padding)
     yield event("messageStop", {"stopReason": FINISH[choice.finish]}, padding)
     metrics = {"latencyMs": int(answer.duration_s * 1000)}
     yield event("metadata", {"metrics": metrics, "usage": _usage(answer)}, padding)

@@ -15,10 +15,12 @@ from urllib.parse import unquote
 
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
-from llmhub.sim.answers import count
-from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
+from llmhub.sim.answers import spent
+from llmhub.sim.calls import offer
+from llmhub.sim.exchange import Answer, Call, Choice, Incoming, Kind, Offer, Problem, Question, Turn
 from llmhub.sim.peers.record import Peer, encode, silent
 from llmhub.sim.peers.shape import (
+    NOTHING,
     NUMBER,
     Rule,
     Violation,
@@ -78,7 +80,8 @@ ALWAYS: Final = re.compile(r"gemini-(2\.5-pro|[3-9])")
 """Models that cannot be told not to."""
 THOUGHT: Final = 96
 LEVELS: Final = {"MINIMAL": 8, "LOW": 32, "MEDIUM": 96, "HIGH": 256, "XHIGH": 512}
-FINISH: Final = {"stop": "STOP", "stop_sequence": "STOP", "length": "MAX_TOKENS"}
+FINISH: Final = {"stop": "STOP", "stop_sequence": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
+CHOICES: Final = {"ANY": "required", "NONE": "none"}
 
 EXHAUSTED: Final = (
     "You exceeded your current quota, please check your plan and billing details. For more information on this error, "
@@ -167,11 +170,33 @@ def read(payload: Payload, call: Call) -> Question | Problem:
         max_tokens=whole(config.get("maxOutputTokens")),
         stop=words(config.get("stopSequences")),
         n=whole(config.get("candidateCount")) or 1,
-        tools=bool(body.get("tools")),
+        tools=_offered(body),
+        schema=_form(config),
         sampling=chosen(config, SAMPLING),
         reasoning=_thought(call.model, thinking),
         caches=True,
     )
+
+
+def _offered(body: Mapping[str, object]) -> Offer:
+    """Read the functions that are declared, and the mode of calling them."""
+    tools = body.get("tools")
+    listed = [tools] if isinstance(tools, dict) else list(objects(tools))
+    functions = [_camel(each) for tool in listed for each in objects(_camel(tool).get("functionDeclarations"))]
+    schemas = {
+        word(each.get("name")): each.get("parametersJsonSchema") or each.get("parameters") or NOTHING
+        for each in functions
+    }
+    calling = _camel(mapping(_camel(mapping(body.get("toolConfig"))).get("functionCallingConfig")))
+    mode, allowed = word(calling.get("mode")).upper(), words(calling.get("allowedFunctionNames"))
+    among = {name: schema for name, schema in schemas.items() if not allowed or name in allowed}
+    return offer(among.items(), CHOICES.get(mode, "auto"))
+
+
+def _form(config: Mapping[str, object]) -> object:
+    """Read what the answer has to fit: a schema in either notation, or any object."""
+    wanted = config.get("responseJsonSchema") or config.get("responseSchema")
+    return wanted or ({"type": "object"} if config.get("responseMimeType") == "application/json" else None)
 
 
 def _camel(payload: Mapping[str, object]) -> dict[str, object]:
@@ -249,13 +274,20 @@ def reply(answer: Answer) -> Payload:
     """Write an answer as a ``GenerateContentResponse``."""
     candidates = [
         {
-            "content": {"parts": [{"text": choice.text}], "role": "model"} if choice.text else {"role": "model"},
+            "content": {"parts": _parts(choice), "role": "model"} if choice.text or choice.calls else {"role": "model"},
             "finishReason": FINISH[choice.finish],
             "index": index,
         }
         for index, choice in enumerate(answer.choices)
     ]
     return {"candidates": candidates, **_tail(answer, answer.output_tokens - answer.reasoning_tokens)}
+
+
+def _parts(choice: Choice) -> list[Payload]:
+    """Write the text, or the calls."""
+    return [{"functionCall": {"name": call.name, "args": call.arguments}} for call in choice.calls] or [
+        {"text": choice.text}
+    ]
 
 
 def events(answer: Answer) -> Iterator[bytes]:
@@ -270,7 +302,7 @@ def events(answer: Answer) -> Iterator[bytes]:
 
 
 def _chunks(answer: Answer) -> Iterator[Payload]:
-    """Give the chunks of a stream; the last of a candidate has no text, but the reason why it ended."""
+    """Give the chunks of a stream; the last of a candidate has the reason why it ended, and calls whole."""
     said = 0
     for row in zip_longest(*(pieces(choice.text, 8) for choice in answer.choices)):
         for index, piece in enumerate(row):
@@ -278,9 +310,9 @@ def _chunks(answer: Answer) -> Iterator[Payload]:
                 said += len(piece)
                 content = {"parts": [{"text": piece}], "role": "model"}
                 yield {"candidates": [{"content": content, "index": index}], **_tail(answer, -(-said // 4))}
-    total = sum(count(choice.text) for choice in answer.choices)
+    total = sum(spent(choice) for choice in answer.choices)
     for index, choice in enumerate(answer.choices):
-        content = {"parts": [{"text": ""}], "role": "model"}
+        content = {"parts": _parts(choice) if choice.calls else [{"text": ""}], "role": "model"}
         last = {"content": content, "finishReason": FINISH[choice.finish], "index": index}
         yield {"candidates": [last], **_tail(answer, total)}
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
+from llmhub.sim.calls import offer
 from llmhub.sim.exchange import Answer, Call, Incoming, Kind, Problem, Question, Turn
 from llmhub.sim.peers.openai_errors import retry_headers
 from llmhub.sim.peers.record import JSON, Peer, bearer, encode, silent
@@ -21,6 +22,7 @@ from llmhub.sim.peers.shape import (
     Rule,
     Violation,
     chosen,
+    declared,
     free,
     mapping,
     objects,
@@ -49,7 +51,7 @@ SAMPLING: Final = {
 THINKS: Final = re.compile(r"gpt-oss|qwen3|deepseek-r1|magistral")
 """Models that think unless told not to."""
 THOUGHT: Final = {"low": 16, "medium": 48, "high": 128}
-FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length"}
+FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool_calls": "stop"}
 NANO: Final = 1_000_000_000
 
 ERRORS: Final[Mapping[Kind, tuple[int, str]]] = {
@@ -96,7 +98,8 @@ def read(payload: Payload, _call: Call) -> Question | Problem:
         stream=payload.get("stream") is not False,
         max_tokens=most if most is not None and most > 0 else None,
         stop=words(options.get("stop")),
-        tools=bool(payload.get("tools")),
+        tools=offer(declared(payload.get("tools"))),
+        schema={"type": "object"} if payload.get("format") == "json" else payload.get("format") or None,
         sampling=chosen(options, SAMPLING),
         reasoning=_thought(model, payload.get("think")),
     )
@@ -118,7 +121,11 @@ def _worded(wrong: Violation) -> str:
 
 def reply(answer: Answer) -> Payload:
     """Write an answer whole."""
-    return {**_head(answer), "message": {**_message(answer.choices[0].text), **_thinking(answer)}, **_tail(answer)}
+    return {
+        **_head(answer),
+        "message": {**_message(answer.choices[0].text), **_thinking(answer), **_called(answer)},
+        **_tail(answer),
+    }
 
 
 def events(answer: Answer) -> Iterator[bytes]:
@@ -128,6 +135,8 @@ def events(answer: Answer) -> Iterator[bytes]:
         yield _line({**head, "message": {**_message(""), "thinking": piece}})
     for piece in pieces(answer.choices[0].text, 1):
         yield _line({**head, "message": _message(piece)})
+    if answer.choices[0].calls:
+        yield _line({**head, "message": {**_message(""), **_called(answer)}})
     yield _line({**_head(answer), "message": _message(""), **_tail(answer)})
 
 
@@ -142,6 +151,18 @@ def _head(answer: Answer) -> Payload:
 
 def _message(text: str) -> Payload:
     return {"role": "assistant", "content": text}
+
+
+def _called(answer: Answer) -> Payload:
+    """Write the calls, which come whole."""
+    called = [
+        {
+            "id": f"call_{answer.key[:6]}{at:02}",
+            "function": {"index": at, "name": call.name, "arguments": call.arguments},
+        }
+        for at, call in enumerate(answer.choices[0].calls)
+    ]
+    return {"tool_calls": called} if called else {}
 
 
 def _thinking(answer: Answer) -> dict[str, str]:

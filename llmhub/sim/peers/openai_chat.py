@@ -14,7 +14,8 @@ from itertools import zip_longest
 from typing import Final
 
 from llmhub.core.types import Payload
-from llmhub.sim.exchange import Answer, Call, Incoming, Problem, Question, Turn
+from llmhub.sim.calls import offer
+from llmhub.sim.exchange import Answer, Call, Choice, Incoming, Offer, Problem, Question, Turn
 from llmhub.sim.peers.openai_errors import broken, error, event, limits
 from llmhub.sim.peers.record import Peer, bearer
 from llmhub.sim.peers.shape import (
@@ -22,6 +23,8 @@ from llmhub.sim.peers.shape import (
     Rule,
     Violation,
     chosen,
+    declared,
+    fragments,
     free,
     mapping,
     objects,
@@ -91,7 +94,9 @@ SNAPSHOTS: Final = {
     "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
     "gpt-5-mini": "gpt-5-mini-2025-08-07",
 }
-FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length"}
+FINISH: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool_calls": "tool_calls"}
+CHARACTERS: Final = 4
+"""Of arguments, in one piece of a stream."""
 
 
 def locate(incoming: Incoming) -> Call | None:
@@ -128,6 +133,9 @@ def read(payload: Payload, call: Call) -> Question | Problem:
     question = read_compatible(payload, call)
     if isinstance(question, Problem):
         return question
+    if "function" in mapping(payload.get("tool_choice")):
+        # As recorded: the end of a call that was asked for by name is told as that of a text.
+        question = replace(question, tools=replace(question.tools, silent=True))
     family = next((each for each in FAMILIES if each.pattern.match(question.model)), None)
     return question if family is None or PLAIN in question.model else _reasoned(payload, question, family)
 
@@ -153,10 +161,35 @@ def read_compatible(payload: Payload, call: Call) -> Question | Problem:
         max_tokens=whole(body.get("max_tokens")) if most is None else most,
         stop=words(body.get("stop")),
         n=whole(body.get("n")) or 1,
-        tools=bool(body.get("tools")),
+        tools=offered(body),
+        schema=_form(mapping(body.get("response_format"))),
         sampling=chosen(body, SAMPLING),
         caches=True,
     )
+
+
+def offered(body: Mapping[str, object]) -> Offer:
+    """Read the tools and the choice among them, as Chat Completions and Responses write it."""
+    choice, tools = body.get("tool_choice"), dict(declared(body.get("tools")))
+    told = mapping(choice)
+    among = mapping(told.get("allowed_tools")) or told
+    if told.get("type") == "allowed_tools":
+        allowed = [name for name, _ in declared(among.get("tools"))]
+        tools = {name: schema for name, schema in tools.items() if name in allowed}
+        choice = among.get("mode")
+    named = word(choice) or word((mapping(told.get("function")) or told).get("name")) or "auto"
+    return offer(tools.items(), named, parallel=body.get("parallel_tool_calls") is not False)
+
+
+def _form(wanted: Mapping[str, object]) -> object:
+    """Read what the answer has to fit: a schema, or any object."""
+    match wanted.get("type"):
+        case "json_schema":
+            return mapping(wanted.get("json_schema")).get("schema")
+        case "json_object":
+            return {"type": "object"}
+        case _:
+            return None
 
 
 def _turn(message: Mapping[str, object], at: int) -> Turn | Problem:
@@ -248,14 +281,34 @@ def reply(answer: Answer) -> Payload:
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
+                "message": {"role": "assistant", **_said(answer, index), "refusal": None, "annotations": []},
                 "logprobs": None,
-                "finish_reason": FINISH[choice.finish],
+                "finish_reason": _finish(answer, choice),
             }
             for index, choice in enumerate(answer.choices)
         ],
         "usage": _usage(answer),
     }
+
+
+def _said(answer: Answer, index: int) -> Payload:
+    """Write what a message says: its text, or the calls without one."""
+    choice = answer.choices[index]
+    if not choice.calls:
+        return {"content": choice.text}
+    called = [
+        {"id": _call_id(answer, index, at), "type": "function", "function": {"name": call.name, "arguments": call.text}}
+        for at, call in enumerate(choice.calls)
+    ]
+    return {"content": None, "tool_calls": called}
+
+
+def _call_id(answer: Answer, index: int, at: int) -> str:
+    return f"call_{answer.key[:20]}{index:02}{at:02}"
+
+
+def _finish(answer: Answer, choice: Choice) -> str:
+    return "stop" if choice.calls and answer.question.tools.silent else FINISH[choice.finish]
 
 
 def events(answer: Answer) -> Iterator[bytes]:
@@ -275,16 +328,27 @@ def chunks(answer: Answer) -> Iterator[Payload]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**head, "choices": [choice], **tail, "obfuscation": answer.key[: 4 + len(str(delta)) % 16]}
 
-    for index in range(len(answer.choices)):
-        yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
+    for index, choice in enumerate(answer.choices):
+        yield chunk(index, {"role": "assistant", "content": None if choice.calls else "", "refusal": None})
     for row in zip_longest(*(pieces(choice.text, 1) for choice in answer.choices)):
         for index, piece in enumerate(row):
             if piece is not None:
                 yield chunk(index, {"content": piece})
     for index, choice in enumerate(answer.choices):
-        yield chunk(index, {}, FINISH[choice.finish])
+        for delta in _called(answer, index):
+            yield chunk(index, {"tool_calls": [delta]})
+        yield chunk(index, {}, _finish(answer, choice))
     if counted:
         yield {**head, "choices": [], "usage": _usage(answer), "obfuscation": answer.key[:8]}
+
+
+def _called(answer: Answer, index: int) -> Iterator[Payload]:
+    """Give the calls of an answer in pieces: each one's name first, then its arguments bit by bit."""
+    for at, call in enumerate(answer.choices[index].calls):
+        opening = {"name": call.name, "arguments": ""}
+        yield {"index": at, "id": _call_id(answer, index, at), "type": "function", "function": opening}
+        for piece in fragments(call.text, CHARACTERS):
+            yield {"index": at, "function": {"arguments": piece}}
 
 
 def _head(answer: Answer, kind: str) -> Payload:

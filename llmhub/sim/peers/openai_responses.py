@@ -15,7 +15,7 @@ from typing import Final
 from llmhub.core.types import Payload
 from llmhub.sim.exchange import Answer, Call, Incoming, Problem, Question, Turn
 from llmhub.sim.peers import azure
-from llmhub.sim.peers.openai_chat import EFFORT, FAMILIES, OPENAI, PLAIN, SNAPSHOTS
+from llmhub.sim.peers.openai_chat import CHARACTERS, EFFORT, FAMILIES, OPENAI, PLAIN, SNAPSHOTS, offered
 from llmhub.sim.peers.openai_errors import told
 from llmhub.sim.peers.record import Peer, encode
 from llmhub.sim.peers.shape import (
@@ -23,6 +23,7 @@ from llmhub.sim.peers.shape import (
     Rule,
     Violation,
     chosen,
+    fragments,
     free,
     mapping,
     objects,
@@ -84,11 +85,17 @@ def read(payload: Payload, _call: Call) -> Question | Problem:
         turns=tuple(turns),
         stream=payload.get("stream") is True,
         max_tokens=whole(payload.get("max_output_tokens")),
-        tools=bool(payload.get("tools")),
+        tools=offered(payload),
+        schema=_form(mapping(mapping(payload.get("text")).get("format"))),
         sampling=chosen(payload, SAMPLING),
         caches=True,
     )
     return _reasoned(payload, question)
+
+
+def _form(wanted: Mapping[str, object]) -> object:
+    """Read what the answer has to fit: a schema, or any object."""
+    return wanted.get("schema") or ({"type": "object"} if wanted.get("type") == "json_object" else None)
 
 
 def _role(item: Mapping[str, object]) -> str:
@@ -182,7 +189,20 @@ def _response(answer: Answer, output: list[Payload], *, ended: bool = True) -> P
 
 
 def _output(answer: Answer) -> list[Payload]:
-    """Write the items: what was reasoned, unreadable, and the message."""
+    """Write the items: what was reasoned, unreadable, and the message or the calls."""
+    called: list[Payload] = [
+        {
+            "id": f"fc_{answer.key}{at:02}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": f"call_{answer.key[:22]}{at:02}",
+            "name": call.name,
+            "arguments": call.text,
+        }
+        for at, call in enumerate(answer.choices[0].calls)
+    ]
+    if called:
+        return [*_thought(answer), *called]
     message = {**_opened(answer), "status": "completed", "content": [_text(answer.choices[0].text)]}
     return [*_thought(answer), message] if answer.choices[0].text else _thought(answer)
 
@@ -232,6 +252,8 @@ def _told(answer: Answer) -> Iterator[tuple[str, Payload]]:
     for index, item in enumerate(output):
         if item["type"] == "reasoning":
             yield "response.output_item.added", {"output_index": index, "item": {**item, "encrypted_content": ""}}
+        elif item["type"] == "function_call":
+            yield from _called(index, item)
         else:
             yield "response.output_item.added", {"output_index": index, "item": _opened(answer)}
             place = {"output_index": index, "content_index": 0, "item_id": item["id"]}
@@ -244,6 +266,16 @@ def _told(answer: Answer) -> Iterator[tuple[str, Payload]]:
         yield "response.output_item.done", {"output_index": index, "item": item}
     ended = _response(answer, output)
     yield f"response.{ended['status']}", {"response": ended}
+
+
+def _called(index: int, item: Payload) -> Iterator[tuple[str, Payload]]:
+    """Give the pieces of a call: its name first, then its arguments bit by bit."""
+    place, said = {"output_index": index, "item_id": item["id"]}, word(item["arguments"])
+    opening = {**item, "status": "in_progress", "arguments": ""}
+    yield "response.output_item.added", {"output_index": index, "item": opening}
+    for piece in fragments(said, CHARACTERS):
+        yield "response.function_call_arguments.delta", {**place, "delta": piece}
+    yield "response.function_call_arguments.done", {**place, "arguments": said, "name": item["name"]}
 
 
 def event(kind: str, data: Payload) -> bytes:

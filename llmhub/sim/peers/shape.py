@@ -145,3 +145,32 @@ def pieces(text: str, size: int) -> list[str]:
     """
     words_of_it = PIECE.findall(text)
     return ["".join(words_of_it[at : at + size]) for at in range(0, len(words_of_it), size)]
+
+
+def fragments(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of ``size`` characters.
+
+    Examples
+    --------
+    >>> fragments('{"a":1}', 3)
+    ['{"a', '":1', '}']
+    """
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def declared(tools: object) -> Iterator[tuple[str, object]]:
+    """Give the names and schemas of tools as OpenAI and those who follow it declare them.
+
+    Examples
+    --------
+    >>> list(declared([{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]))
+    [('look', {'type': 'object'})]
+    """
+    for tool in objects(tools):
+        about = mapping(tool.get("function")) or tool
+        if tool.get("type", "function") == "function":
+            yield word(about.get("name")), about.get("parameters") or NOTHING
+
+
+NOTHING: Final[dict[str, object]] = {"type": "object", "properties": {}}
+"""The schema of a tool that takes no arguments."""
