@@ -26,8 +26,8 @@ from llmhub.engine.settled import Settled, fails
 
 GATHER_S: Final = 0.003
 """Between two commits that somebody waits for; the first of a while waits for nothing."""
-FLUSH_S: Final = 0.02
-"""How long an answer waits for others before it is written: a crash loses no more than this."""
+NEWS_S: Final = 0.1
+"""How long it takes at most until it is written down what came of a request, once its answer is filed."""
 AT_ONCE: Final = -1.0
 """A time that has passed, on whatever clock."""
 RECENT: Final = 4096
@@ -230,8 +230,8 @@ class Books:
     def _later(self) -> None:
         """See that what can wait is written before long."""
         if not self._news.due:
-            self._news.due = asyncio.get_running_loop().time() + FLUSH_S
-            self._arm(FLUSH_S)
+            self._news.due = asyncio.get_running_loop().time() + NEWS_S
+            self._arm(NEWS_S)
 
     def _arm(self, delay_s: float) -> None:
         """See that a commit begins soon: at once if need be, but not more often than every few milliseconds."""
