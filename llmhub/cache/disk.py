@@ -113,6 +113,7 @@ class DiskCache:
             stats=file.stats,
             close=file.close,
             scan=file.scan,
+            compact=file.compact,
             get_entries=file.get_entries,
             get_block=file.get_block,
             ttl_s=self.ttl_s,
@@ -222,6 +223,12 @@ class _File:
     def clear(self) -> None:
         with self._guarded() as connection:
             connection.execute("DELETE FROM answers")
+
+    def compact(self) -> None:
+        # Not while somebody else reads or writes; the room is used again all the same.
+        with suppress(StoreError), self._guarded() as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def stats(self) -> StoreStats:
         with self._guarded() as connection:

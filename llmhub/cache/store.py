@@ -67,6 +67,10 @@ def _nothing() -> Iterator[Entry]:
     return iter(())
 
 
+def _as_it_is() -> None:
+    """Have nothing to give back."""
+
+
 def _no_entries(_keys: Sequence[bytes], _since: float = 0.0, /) -> Sequence[Entry]:
     return ()
 
@@ -104,6 +108,8 @@ class Store:
         Frees what it has open; the store is not used after it.
     scan
         Gives everything, one by one.
+    compact
+        Gives back the room of what was taken out, where it can.
     get_block
         Looks up a block of keys, where a store can do that faster than by ``get_many``.
     ttl_s
@@ -122,6 +128,7 @@ class Store:
     stats: Callable[[], StoreStats]
     close: Callable[[], None]
     scan: Callable[[], Iterator[Entry]] = _nothing
+    compact: Callable[[], None] = _as_it_is
     get_entries: EntryLookup = _no_entries
     get_block: BlockLookup | None = None
     ttl_s: float | None = None

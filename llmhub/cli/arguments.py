@@ -17,6 +17,8 @@ ANSWER: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed",
 RUN: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced")
 """Options that shape a run."""
 KINDS: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
+ADDRESSES: Final = "a file, sqlite:///..., redis://..."
+UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 EXAMPLES: Final = {
     "": "llmhub demo\n  llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' --model openai/gpt-4o-mini",
     "demo": "llmhub demo --out demo\n"
@@ -30,7 +32,8 @@ EXAMPLES: Final = {
     "bench": "llmhub bench --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub bench --model openai/gpt-4o-mini --workers 1 --workers 8 --workers 32 --target 2 --plot load.png",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
-    "cache": "llmhub cache stats\n  llmhub cache clear --yes",
+    "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
+    "  llmhub cache purge --older-than 90d --yes\n  llmhub cache verify --cache redis://localhost:6379/0",
 }
 CODES: Final = (
     "exit codes:\n  0  every row was answered    1  some rows failed, the output says which\n"
@@ -154,9 +157,18 @@ def _doctor(parser: Parser) -> None:
 
 
 def _cache(parser: Parser) -> None:
-    parser.add_argument("action", choices=("stats", "clear"), help="what it holds; or take everything out")
-    parser.add_argument("--cache", type=Path, metavar="FILE", help="instead of the default cache")
-    parser.add_argument("--yes", action="store_true", help="do clear it")
+    parser.add_argument(
+        "action",
+        choices=("stats", "ls", "export", "purge", "verify", "clear"),
+        help="what it holds; its newest answers; answers as rows; take some out; can all be read back; take all out",
+    )
+    parser.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {ADDRESSES}")
+    parser.add_argument("--older-than", type=age, metavar="AGE", help="only answers older than this: 90m, 12h, 30d, 2w")
+    parser.add_argument("--model", metavar="PROVIDER/MODEL", help="only this model's; * stands for anything")
+    parser.add_argument("--damaged", action="store_true", help="only answers that cannot be read back")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="answers that ls shows (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"write the export here: {KINDS}")
+    parser.add_argument("--yes", action="store_true", help="do purge or clear")
 
 
 COMMANDS: Final = {
@@ -166,7 +178,7 @@ COMMANDS: Final = {
     "bench": ("measure models as machines: tokens, times and cost under a load", _bench),
     SIM: ("simulated providers on loopback, to rehearse on (llmhub sim -h)", _sim),
     "doctor": ("say which providers can be asked, and what is missing", _doctor),
-    "cache": ("say what the cache holds, or clear it", _cache),
+    "cache": ("say what the cache holds, check it, export it, take something out", _cache),
 }
 """What each does in a line, and its arguments."""
 
@@ -190,7 +202,7 @@ def _question(parser: Parser) -> None:
 def _connection(parser: Parser) -> None:
     way = parser.add_argument_group("the way there")
     kept = way.add_mutually_exclusive_group()
-    kept.add_argument("--cache", type=Path, metavar="FILE", help="keep answers here instead of the default cache")
+    kept.add_argument("--cache", metavar="ADDRESS", help=f"keep answers here instead of the default cache: {ADDRESSES}")
     kept.add_argument("--no-cache", action="store_true", help="neither look answers up nor keep them")
     where = way.add_mutually_exclusive_group()
     where.add_argument("--simulator", type=address, metavar="URL", help="ask a simulator (llmhub sim) for every model")
@@ -222,6 +234,20 @@ def _budget(way: argparse._ArgumentGroup) -> None:
 
 def _quiet(parser: Parser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
+
+
+def age(text: str) -> float:
+    """Read an age in seconds.
+
+    Examples
+    --------
+    >>> age("90m"), age("2w")
+    (5400.0, 1209600.0)
+    """
+    number, unit = text[:-1], UNITS_S.get(text[-1:])
+    if unit is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; give a number and s, m, h, d or w, such as 30d")
+    return positive(number) * unit
 
 
 def count(text: str) -> int:

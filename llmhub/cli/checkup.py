@@ -6,12 +6,11 @@ import platform
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from llmhub import __version__, config
-from llmhub.cache.disk import DiskCache
+from llmhub.cache.address import cache_at
 from llmhub.cache.store import StoreError
 from llmhub.core.errors import ConnectorError
 from llmhub.core.provider import Endpoint, Provider
@@ -102,16 +101,22 @@ def look_at_versions() -> dict[str, str]:
     return found
 
 
-def look_at_cache(path: Path | None) -> dict[str, Any]:
+def look_at_cache(found: config.Settings) -> dict[str, Any]:
     """Look at the default cache, without making it."""
-    if path is None or not path.exists():
-        return {"path": str(path), "entries": None, "size_bytes": 0, "error": ""}
+    path = found.cache_path
+    said: dict[str, Any] = {"path": str(path), "entries": None, "size_bytes": 0, "error": ""}
+    if not found.cache_url and (path is None or not path.exists()):
+        return said
+    if path is not None:
+        said["size_bytes"] = path.stat().st_size
     try:
-        store = DiskCache(path).open()
+        cache: Any = cache_at(found.cache_url or str(path))
+        said["path"] = repr(cache) if found.cache_url else str(path)
+        store = cache.open()
         try:
             held = store.stats()
         finally:
             store.close()
     except (ConnectorError, StoreError) as error:
-        return {"path": str(path), "entries": None, "size_bytes": path.stat().st_size, "error": str(error)}
-    return {"path": str(path), "entries": held.entries, "size_bytes": held.size_bytes, "error": ""}
+        return {**said, "error": str(error)}
+    return {**said, "entries": held.entries, "size_bytes": held.size_bytes}

@@ -33,7 +33,7 @@ def act(given: argparse.Namespace) -> int:
     rows = look_at_providers(found, there)
     usable = any(row.usable for row in rows)
     versions = look_at_versions()
-    cache = look_at_cache(found.cache_path)
+    cache = look_at_cache(found)
     if given.json:
         said = {"usable": usable, "providers": [_plain(row) for row in rows], "cache": cache, "versions": versions}
         say(msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
