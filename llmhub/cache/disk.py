@@ -116,6 +116,7 @@ class DiskCache:
             compact=file.compact,
             get_entries=file.get_entries,
             get_block=file.get_block,
+            beside=True,
             ttl_s=self.ttl_s,
             claims=file.claims,
             ledger=file.ledger,
@@ -155,8 +156,8 @@ class _File:
         self._hits = self._misses = 0
         self.claims, self.ledger, self._leave = journal.journal(self._guarded)
         with closing(self._connect()) as connection:
-            self._check(connection)
-            connection.executescript(_CREATE)
+            if not self._ready(connection):
+                connection.executescript(_CREATE)
 
     @contextmanager
     def _guarded(self) -> Iterator[sqlite3.Connection]:
@@ -272,8 +273,8 @@ class _File:
         connection.execute(f"PRAGMA cache_size = -{PAGES_KIB}")
         return connection
 
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Refuse a database that is somebody else's, or of a later layout."""
+    def _ready(self, connection: sqlite3.Connection) -> bool:
+        """Say whether a file is set up already; refuse one that is somebody else's, or of a later layout."""
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (tag,) = connection.execute("PRAGMA application_id").fetchone()
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
@@ -281,3 +282,4 @@ class _File:
             raise sqlite3.DatabaseError("it is a database of another program")
         if layout > LAYOUT:
             raise sqlite3.DatabaseError(f"its layout {layout} is later than this version's {LAYOUT}")
+        return bool(tables) and layout == LAYOUT

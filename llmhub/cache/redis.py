@@ -8,23 +8,36 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from llmhub.cache.store import Entry, Store, StoreError, StoreStats, counted_since, expect_seconds
+from llmhub.cache.store import (
+    ABSENT,
+    KEY_BYTES,
+    Entry,
+    Found,
+    Store,
+    StoreError,
+    StoreStats,
+    counted_since,
+    expect_seconds,
+)
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 
 BATCH: Final = 500
 """Keys in one command."""
 TOGETHER: Final = 20
 """Commands sent before their answers are read."""
+READ_BYTES: Final = 1 << 20
+"""Bytes read from the socket at a time: answers come by the hundred."""
 REST_S: Final = 0.25
 """How long a server that failed is left alone; twice as long each time."""
-LONGEST_REST_S: Final = 5.0
+LONGEST_REST_S: Final = 1.5
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 _HEAD: Final = struct.Struct("<dB")
 """Before each value: when it was filed, and the length of the model's name, which follows."""
@@ -81,6 +94,7 @@ class RedisCache:
             close=server.close,
             scan=server.scan,
             get_entries=server.get_entries,
+            get_block=server.get_block,
             ttl_s=self.ttl_s,
         )
 
@@ -141,6 +155,22 @@ class _Server:
                 found[key] = value[_HEAD.size + value[_HEAD.size - 1] :]
         self._count(len(found), len(keys) - len(found))
         return found
+
+    def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
+        since = counted_since(since, self._ttl_s)
+        values = self._values([keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)])
+        heads = [
+            ABSENT if value is None or _HEAD.unpack_from(value)[0] < since else _HEAD.size + value[_HEAD.size - 1]
+            for value in values
+        ]
+        lengths = [0 if value is None else len(value) for value in values]
+        begins = accumulate(lengths, initial=0)
+        starts = array("q", [begin + max(0, head) for begin, head in zip(begins, heads, strict=False)])
+        pairs = zip(heads, lengths, strict=True)
+        sizes = array("q", [ABSENT if head == ABSENT else max(0, length - head) for head, length in pairs])
+        hits = len(sizes) - sizes.count(ABSENT)
+        self._count(hits, len(sizes) - hits)
+        return Found(b"".join([value for value in values if value is not None]), starts, sizes)
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
         since = counted_since(since, self._ttl_s)
@@ -259,6 +289,7 @@ def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
             said.url,
             socket_timeout=said.timeout_s,
             socket_connect_timeout=said.timeout_s,
+            socket_read_size=READ_BYTES,
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError:

@@ -112,6 +112,8 @@ class Store:
         Gives back the room of what was taken out, where it can.
     get_block
         Looks up a block of keys, where a store can do that faster than by ``get_many``.
+    beside
+        Whether a block is looked up while other threads of Python go on.
     ttl_s
         How long an answer counts, if not for ever.
     claims
@@ -131,6 +133,7 @@ class Store:
     compact: Callable[[], None] = _as_it_is
     get_entries: EntryLookup = _no_entries
     get_block: BlockLookup | None = None
+    beside: bool = False
     ttl_s: float | None = None
     claims: Claims | None = None
     ledger: Ledger | None = None

@@ -85,6 +85,7 @@ def tiered(near: Store, far: Store) -> Store:
         far,
         get_many=get_many,
         get_block=None,
+        beside=False,
         put_many=put_many,
         delete=delete,
         clear=lambda: _both(lambda store: store.clear()),

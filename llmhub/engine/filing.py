@@ -22,6 +22,10 @@ FLUSH_S: Final = 0.02
 PAUSE_S: Final = 0.5
 """How long a store that failed is left alone; twice as long each time."""
 LONGEST_PAUSE_S: Final = 30.0
+LAST_PAUSE_S: Final = 2.0
+"""At the end of a run, how long a store that did work before is waited for."""
+SLOW_S: Final = 5.0
+"""A store that took longer than this to fail is not waited for."""
 BACKLOG_BYTES: Final = 256 << 20
 """Most that waits for a store to work again; beyond it the oldest are given up."""
 
@@ -52,6 +56,7 @@ class Filing:
         self._written = written
         self._failures = self._lost = self._waiting_bytes = 0
         self._last: StoreError | None = None
+        self._worked = self._slow = False
         self._pause_s, self._until = PAUSE_S, 0.0
         self._outbox: deque[Entry] = deque()
         self._flusher: asyncio.Task[None] | None = None
@@ -83,6 +88,7 @@ class Filing:
             self._failed(error)
             return None
         self._pause_s = PAUSE_S
+        self._worked = True
         return found
 
     def file(self, entry: Entry) -> None:
@@ -114,7 +120,11 @@ class Filing:
         self._over.set()
         if self._flusher is not None:
             await self._flusher
-        await self._write()
+        if not self._slow:
+            await self._write()
+        if self._outbox and self._worked and not (self._slow or self.fatal):
+            await asyncio.sleep(LAST_PAUSE_S)
+            await self._write()
         self._lost += len(self._outbox)
 
     async def _write(self) -> None:
@@ -124,13 +134,16 @@ class Filing:
         self._outbox.clear()
         self._waiting_bytes = 0
         loop = asyncio.get_running_loop()
+        since = loop.time()
         try:
             await loop.run_in_executor(None, partial(self.store.put_many, entries))
         except StoreError as error:
             self._failed(error)
             self._again(entries)
+            self._slow = loop.time() - since > SLOW_S
         else:
             self._pause_s = PAUSE_S
+            self._worked, self._slow = True, False
             if self._written is not None:
                 self._written([entry.key for entry in entries])
 

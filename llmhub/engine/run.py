@@ -179,6 +179,7 @@ class _Run:
         self.filing = Filing(job.store, stop.ask if job.strict else None, books.written if books else None)
         self.blocks: list[Block] = []
         self.ahead: Drawn | None = None
+        self.reading: Bulk | None = None
         self.drain_until = float("inf")
         self.tally = Tally(job.size, job.watch, time.time()) if job.watch else None
         self.reports = Reports(job.watch, self.tally, self._now) if job.watch and self.tally else None
@@ -312,11 +313,14 @@ class _Run:
             return None
         if not isinstance(drawn, tuple):
             return await self._look_up(self._first_of(drawn))
-        if self.blocks:
+        if self.blocks and self.filing.store is not None and self.filing.store.beside:
             # Where the store answers, the next chunk is planned while this one is read.
             self.ahead = self._draw()
         bulk, begun = drawn
-        return self._first_of(self._sift(bulk, await begun))
+        self.reading = bulk
+        missing = self._first_of(self._sift(bulk, await begun))
+        self.reading = None
+        return missing
 
     def _draw(self) -> Drawn | None:
         """Plan a chunk, and begin to look it up if it is one of many."""
@@ -405,7 +409,9 @@ class _Run:
         """Answer everything that was never taken up, with pauses: there may be much of it to key."""
         if not self.stop.asked:
             return
-        drawn = [self.ahead[0] if isinstance(self.ahead, tuple) else self.ahead] if self.ahead else []
+        # Those too that were drawn, and not looked up to the end.
+        ahead = self.ahead[0] if isinstance(self.ahead, tuple) else self.ahead
+        drawn: list[Iterable[Item]] = [chunk for chunk in (self.reading, ahead) if chunk is not None]
         for chunk in itertools.chain(drawn, self.job.chunks):
             self._first_of(chunk)
             await asyncio.sleep(0)
