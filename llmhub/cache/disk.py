@@ -53,6 +53,8 @@ PRAGMA user_version = {LAYOUT};
 {journal.CREATE}
 COMMIT;
 """
+TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
+"""What a file has that is set up."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
 _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
 
@@ -271,15 +273,16 @@ class _File:
         connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA cache_size = -{PAGES_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {journal.CHECKPOINT_PAGES}")
         return connection
 
     def _ready(self, connection: sqlite3.Connection) -> bool:
         """Say whether a file is set up already; refuse one that is somebody else's, or of a later layout."""
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         (tag,) = connection.execute("PRAGMA application_id").fetchone()
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
         if tables and tag != TAGGED:
             raise sqlite3.DatabaseError("it is a database of another program")
         if layout > LAYOUT:
             raise sqlite3.DatabaseError(f"its layout {layout} is later than this version's {LAYOUT}")
-        return bool(tables) and layout == LAYOUT
+        return layout == LAYOUT and tables >= TABLES

@@ -36,8 +36,8 @@ LONG: Final = 4096
 """Changes in a log before it is rewritten."""
 BUSY_MS: Final = 30_000
 """How long to wait for somebody else who is writing."""
-CHECKPOINT_PAGES: Final = 1000
-"""Pages of the log before they are moved into the file: SQLite's own default."""
+CHECKPOINT_PAGES: Final = 16_000
+"""Pages of the log before they are moved into the file: keys come in no order, and so touch the same pages often."""
 PRIMARY: Final = 0xFF
 """The part of an error's code that says its kind."""
 RESERVED, SENT, UNSENT, RELEASED = range(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -81,9 +81,9 @@ def woven(low: int, high: int, block: Block, rest: Columns) -> dict[str, pa.Arra
     return {name: pa.concat_arrays([column, rest[name]]).take(places) for name, column in of_block(block).items()}
 
 
-def joined(parts: Sequence[Mapping[str, pa.Array]]) -> dict[str, pa.ChunkedArray]:
-    """Put stretches one after another, in as few chunks as can be."""
-    groups: list[list[Mapping[str, pa.Array]]] = [[]]
+def joined(parts: Iterable[dict[str, pa.Array]]) -> dict[str, pa.ChunkedArray]:
+    """Put stretches one after another, in as few chunks as can be; their columns are let go of one by one."""
+    groups: list[list[dict[str, pa.Array]]] = [[]]
     size = 0
     for part in parts:
         longest = max(column.nbytes for column in part.values())
@@ -92,9 +92,10 @@ def joined(parts: Sequence[Mapping[str, pa.Array]]) -> dict[str, pa.ChunkedArray
             size = 0
         groups[-1].append(part)
         size += longest
-    names = parts[0].keys() if parts else ()
+    names = tuple(groups[0][0]) if groups[0] else ()
     return {
-        name: pa.chunked_array([pa.concat_arrays([part[name] for part in group]) for group in groups]) for name in names
+        name: pa.chunked_array([pa.concat_arrays([part.pop(name) for part in group]) for group in groups])
+        for name in names
     }
 
 

@@ -145,8 +145,10 @@ def _which(questions: Questions, positions: Any) -> Any:
 
 def _said(ran: Ran) -> dict[str, pa.ChunkedArray]:
     """Say of each position what came of it: stretch by stretch, blocks from a store as they are."""
-    stretches = list(segments(ran.blocks, len(ran.answers))) or [(0, 0, None)]
-    return joined([_stretch(ran, *stretch) for stretch in stretches])
+    stretches = list(segments(ran.blocks, len(ran.answers)))[::-1] or [(0, 0, None)]
+    if isinstance(ran.blocks, list):
+        ran.blocks.clear()  # so that each can go when it has been read
+    return joined(_stretch(ran, *stretches.pop()) for _ in range(len(stretches)))
 
 
 def _stretch(ran: Ran, low: int, high: int, block: Block | None) -> dict[str, pa.Array]:

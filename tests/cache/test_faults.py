@@ -150,7 +150,7 @@ def full(monkeypatch: pytest.MonkeyPatch, pages: int) -> Callable[[], None]:
 
 
 def test_a_full_disk_costs_no_answer(tmp_path: Path, simulator: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    full(monkeypatch, 6)
+    full(monkeypatch, 14)
     said = pytest.warns(RuntimeWarning, match=r"full; .* answers could not be filed, and would be paid for again")
     with hub_at(simulator, tmp_path / "runs.db") as hub, said:
         table = ask(hub)
@@ -161,7 +161,7 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path, simulator: Served, monkeypa
 def test_what_waited_for_room_on_the_disk_is_filed_when_there_is(
     tmp_path: Path, simulator: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = full(monkeypatch, 6)
+    room = full(monkeypatch, 14)
     with hub_at(simulator, Watched(llmhub.DiskCache(tmp_path / "runs.db"), room)) as hub:
         with pytest.warns(RuntimeWarning, match=r"full; every answer was filed in the end"):
             ask(hub)
@@ -227,7 +227,7 @@ def test_where_it_must_not_fail_nothing_is_sent_without_it(simulator: Served) ->
 def test_where_it_must_not_fail_a_run_stops_and_keeps_what_it_has(
     tmp_path: Path, simulator: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full(monkeypatch, 6)
+    full(monkeypatch, 14)
     rows = [f"word {n}" for n in range(4_000)]
     with hub_at(simulator, tmp_path / "runs.db") as hub, pytest.raises(llmhub.CacheFailedError, match="full") as caught:
         ask(hub, rows, cache=STRICT)
