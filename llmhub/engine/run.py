@@ -179,7 +179,7 @@ class _Run:
         self.filing = Filing(job.store, stop.ask if job.strict else None, books.written if books else None)
         self.blocks: list[Block] = []
         self.ahead: Drawn | None = None
-        self.reading: Bulk | None = None
+        self.drawn: list[list[Item] | Bulk] = []
         self.drain_until = float("inf")
         self.tally = Tally(job.size, job.watch, time.time()) if job.watch else None
         self.reports = Reports(job.watch, self.tally, self._now) if job.watch and self.tally else None
@@ -230,9 +230,6 @@ class _Run:
             worker = self.group.create_task(self._work(flight))
             self.workers[worker] = flight
             worker.add_done_callback(self.workers.pop)
-
-    def _vacant(self) -> int:
-        return self.job.concurrency - len(self.workers)
 
     async def _work(self, flight: Flight) -> None:
         FLIGHT.set(flight)
@@ -285,7 +282,7 @@ class _Run:
         """Lay items before the workers, and hire as many as there is work and room for."""
         now = time.perf_counter()
         self.pending.extend((item, now) for item in items)
-        while not self.stop.asked and (wanted := min(self._vacant(), len(self.pending))) > 0:
+        while not self.stop.asked and (wanted := min(self.job.concurrency - len(self.workers), len(self.pending))) > 0:
             # A few at a time, so that the first are on the wire before the last are begun.
             self._hire(min(wanted, TOGETHER))
             await asyncio.sleep(0)
@@ -312,20 +309,21 @@ class _Run:
             self.exhausted = True
             return None
         if not isinstance(drawn, tuple):
-            return await self._look_up(self._first_of(drawn))
+            first, _ = self._first_of(drawn), self.drawn.pop(0)
+            return await self._look_up(first)
         if self.blocks and self.filing.store is not None and self.filing.store.beside:
             # Where the store answers, the next chunk is planned while this one is read.
             self.ahead = self._draw()
-        bulk, begun = drawn
-        self.reading = bulk
-        missing = self._first_of(self._sift(bulk, await begun))
-        self.reading = None
+        missing = self._first_of(self._sift(drawn[0], await drawn[1]))
+        self.drawn.pop(0)
         return missing
 
     def _draw(self) -> Drawn | None:
         """Plan a chunk, and begin to look it up if it is one of many."""
-        chunk = next(self.job.chunks, None)
-        return chunk if chunk is None or isinstance(chunk, list) else (chunk, self.filing.begin(chunk.look_up))
+        if (chunk := next(self.job.chunks, None)) is None:
+            return None
+        self.drawn.append(chunk)
+        return chunk if isinstance(chunk, list) else (chunk, self.filing.begin(chunk.look_up))
 
     def _first_of(self, chunk: Iterable[Item]) -> list[Item]:
         """Keep the items that ask something new; an equal one follows the first."""
@@ -410,9 +408,7 @@ class _Run:
         if not self.stop.asked:
             return
         # Those too that were drawn, and not looked up to the end.
-        ahead = self.ahead[0] if isinstance(self.ahead, tuple) else self.ahead
-        drawn: list[Iterable[Item]] = [chunk for chunk in (self.reading, ahead) if chunk is not None]
-        for chunk in itertools.chain(drawn, self.job.chunks):
+        for chunk in itertools.chain(self.drawn, self.job.chunks):
             self._first_of(chunk)
             await asyncio.sleep(0)
         for position in self.owners.values():
