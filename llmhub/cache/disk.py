@@ -6,6 +6,7 @@ unique blob was the fastest layout measured.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -285,4 +286,5 @@ class _File:
             raise sqlite3.DatabaseError("it is a database of another program")
         if layout > LAYOUT:
             raise sqlite3.DatabaseError(f"its layout {layout} is later than this version's {LAYOUT}")
-        return layout == LAYOUT and tables >= TABLES
+        # One that cannot be written is refused now, when it is set up, and not at the first answer.
+        return layout == LAYOUT and tables >= TABLES and os.access(self._path, os.W_OK)
