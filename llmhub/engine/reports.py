@@ -42,14 +42,14 @@ class Reports:
             await asyncio.sleep(min(SELDOM_S, max(REPORT_S, self._took_s / SHARE)))
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look_up())
-            self._tell()
+            self.tell()
 
     async def end(self) -> None:
         """Report for the last time, when all is known."""
         if self._looking is not None:
             await self._looking
         await self._look_up()
-        self._tell()
+        self.tell()
 
     async def _look_up(self) -> None:
         """Look up what answers cost that nobody knows yet: the first time takes half a second."""
@@ -59,7 +59,7 @@ class Reports:
         except Exception as wrong:  # noqa: BLE001 - a price table may be anybody's, and no answer is lost for one
             self._give_up(wrong)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Report once. What goes wrong in that is the watcher's, and costs no answer."""
         if self._watch is None:
             return
