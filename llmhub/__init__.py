@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from llmhub.evals.judging import Judge
     from llmhub.evals.load_summary import Targets
     from llmhub.evals.recipe import Recipe
+    from llmhub.evals.replay import Replay, replay
     from llmhub.evals.score import Scorer, scorer
     from llmhub.evals.splits import sample_by_hash, split_by_hash
     from llmhub.evals.tasks import Task
@@ -163,6 +164,7 @@ _HOMES: Final = {
     "evals.freeze": ("freeze",),
     "evals.frozen": ("Frozen",),
     "evals.recipe": ("Recipe",),
+    "evals.replay": ("Replay", "replay"),
     "evals.score": ("Scorer", "scorer"),
     "evals.splits": ("sample_by_hash", "split_by_hash"),
     "evals.verify": ("Verification", "verify"),
@@ -220,6 +222,7 @@ __all__ = [
     "ProviderMetadata",
     "Recipe",
     "RedisCache",
+    "Replay",
     "RequestBuilder",
     "Retry",
     "RoundRobin",
@@ -270,6 +273,7 @@ __all__ = [
     "plots",
     "poisson",
     "rehearsal",
+    "replay",
     "sample_by_hash",
     "schema_of",
     "scorer",

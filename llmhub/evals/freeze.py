@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, get_args, runtime_checkable
+from typing import Any, Final, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +17,12 @@ from llmhub.api.hubs import current_hub
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.types import JSON
 from llmhub.evals import croissant, frozen
+from llmhub.evals.comparison import Comparison
 from llmhub.evals.croissant import About
+from llmhub.evals.evaluate import Evaluation
 from llmhub.evals.frozen import DATA, LOCK, ROWS, VERSION, Frozen, Layout
 from llmhub.evals.recipe import Recipe, addresses, asked_between, described, served, versions
+from llmhub.evals.score import identity
 from llmhub.evals.splits import table_of
 from llmhub.hub import Hub
 from llmhub.tables.schema import RESULTS
@@ -42,21 +45,15 @@ class Parts:
         By scorer's name, a value for each row of ``results``.
     recipe
         How it was asked.
+    judgements
+        What judges answered, as results; ``None`` without judges.
     """
 
     inputs: pa.Table
     results: pa.Table
     scores: Mapping[str, pa.Array] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
-
-
-@runtime_checkable
-class Freezable(Protocol):
-    """A result that knows its parts: evaluations and comparisons do."""
-
-    def parts(self) -> Parts:
-        """Give the parts."""
-        ...
+    judgements: pa.Table | None = None
 
 
 def freeze(
@@ -114,6 +111,7 @@ def freeze(
     with _replaced(folder) as made:
         frozen.write(made, canon.table, layout)
         (made / ROWS).write_bytes(canon.seal)
+        written = [DATA[layout], ROWS, *frozen.write_judgements(made, parts.judgements)]
         lock: dict[str, JSON] = {
             "format": "llmhub frozen dataset",
             "version": VERSION,
@@ -121,7 +119,7 @@ def freeze(
             "rows": canon.table.num_rows,
             "inputs": pc.count_distinct(canon.table.column(frozen.ROW_ID)).as_py(),
             "data": DATA[layout],
-            "files": {name: frozen.sha256_of(made / name) for name in (DATA[layout], ROWS)},
+            "files": {name: frozen.sha256_of(made / name) for name in written},
             "columns": [{"name": one.name, "role": one.role, "type": one.type} for one in canon.columns],
             **_told(parts, hub),
         }
@@ -147,8 +145,13 @@ def _told(parts: Parts, hub: Hub | None) -> dict[str, JSON]:
 
 def parts_of(result: Any, data: Any) -> Parts:
     """Take a result apart."""
-    if isinstance(result, Freezable):
-        return result.parts()
+    if isinstance(result, Evaluation):
+        return replace(_of_comparison(result.comparison, result.dataset), recipe=_recipe(result))
+    if isinstance(result, Comparison):
+        if data is None:
+            said = "a comparison does not hold the rows that were asked; give them as data="
+            raise InvalidRequestError(InvalidRequest(path="data", message=said))
+        return _of_comparison(result, table_of(data))
     table = table_of(result)
     missing = next((name for name in RESULTS.names if name not in table.column_names), None)
     if missing is not None:
@@ -163,6 +166,46 @@ def parts_of(result: Any, data: Any) -> Parts:
         raise InvalidRequestError(InvalidRequest(path="data", message=said))
     at = pa.array(range(table.num_rows), pa.int64())
     return Parts(inputs=table.select(own), results=results.set_column(0, RESULTS.field("row"), at))
+
+
+def _of_comparison(found: Comparison, inputs: pa.Table) -> Parts:
+    """Take a comparison apart: its scores stand one scorer after another, each in the order of the results."""
+    size = found.results.num_rows
+    column = found.scores.column("score")
+    scores = {name: column.slice(at * size, size).combine_chunks() for at, name in enumerate(found.scorers)}
+    calls = list(found.judgements.values())
+    return Parts(
+        inputs=inputs,
+        results=found.results.select(RESULTS.names),
+        scores=scores,
+        judgements=pa.concat_tables(calls).unify_dictionaries() if calls else None,
+    )
+
+
+def _recipe(found: Evaluation) -> Recipe:
+    """Say how an evaluation was made."""
+    task, design = found.task, found.comparison.design
+    settings = design.settings
+    return Recipe(
+        name=task.name,
+        version=task.version,
+        prompt=task.template,
+        system=task.system or "",
+        parameters=task.parameters,
+        models=design.models,
+        samples=design.n,
+        target=task.target or "",
+        scorers=tuple(identity(one) for one in task.scored_by),
+        design={
+            "failures": design.failures,
+            "level": settings.level,
+            "power": settings.power,
+            "resamples": settings.resamples,
+            "random_state": settings.seed,
+            "test": settings.test,
+            **({"group": design.group} if design.group else {}),
+        },
+    )
 
 
 @contextmanager

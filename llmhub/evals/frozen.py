@@ -33,6 +33,7 @@ VERSION: Final = 1
 LOCK: Final = "lock.json"
 ROWS: Final = "rows.lock"
 DATA: Final[Mapping[Layout, str]] = {"parquet": "data.parquet", "jsonl": "data.jsonl"}
+JUDGEMENTS: Final = "judgements.parquet"
 RECORD: Final = 2 * SIZE
 """Bytes a row in ``rows.lock``: the fingerprint of its input, and that of its content."""
 ROW_ID: Final = "row_id"
@@ -181,6 +182,19 @@ def write(folder: Path, table: pa.Table, layout: Layout) -> None:
     parquet.write_table(
         table, folder / DATA["parquet"], compression="zstd", row_group_size=ROW_GROUP, write_statistics=True
     )
+
+
+def write_judgements(folder: Path, judgements: pa.Table | None) -> list[str]:
+    """Write what judges answered, where there were any; name the file."""
+    if judgements is None:
+        return []
+    parquet.write_table(judgements.replace_schema_metadata(None), folder / JUDGEMENTS, compression="zstd")
+    return [JUDGEMENTS]
+
+
+def read_judgements(folder: Path, lock: Mapping[str, Any]) -> pa.Table | None:
+    """Read what judges answered."""
+    return files.read(folder / JUDGEMENTS, "path") if JUDGEMENTS in lock["files"] else None
 
 
 def layout_of(lock: Mapping[str, Any]) -> Layout:

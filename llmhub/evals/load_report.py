@@ -54,7 +54,7 @@ STYLE: Final = """<style>
 .llmhub-load th,.llmhub-load td{padding:5px 14px 5px 0;text-align:right;border:0;white-space:nowrap;
 background:transparent;border-bottom:1px solid rgba(128,128,128,.25)}
 .llmhub-load th{font-weight:500;opacity:.65}
-.llmhub-load .left{text-align:left}
+.llmhub-load th.left,.llmhub-load td.left{text-align:left}
 </style>"""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,8 @@ class Recipe:
 
     Parameters
     ----------
+    name, version
+        Of the task.
     prompt, system
         The templates.
     parameters
@@ -38,8 +41,12 @@ class Recipe:
         The column that answers are held against.
     scorers
         What each scorer is known by: name, version, parameters.
+    design
+        How scores were compared, as `llmhub.evaluate` takes it: ``failures``, ``level``, ...
     """
 
+    name: str = "asked"
+    version: str = "1"
     prompt: str = ""
     system: str = ""
     parameters: Mapping[str, JSON] = field(default_factory=dict)
@@ -47,6 +54,7 @@ class Recipe:
     samples: int = 1
     target: str = ""
     scorers: tuple[Mapping[str, JSON], ...] = ()
+    design: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
     def known(self) -> bool:
@@ -56,28 +64,13 @@ class Recipe:
 
 def recipe_of(said: Mapping[str, Any]) -> Recipe:
     """Read a recipe from a lock."""
-    return Recipe(
-        prompt=said["prompt"],
-        system=said["system"],
-        parameters=said["parameters"],
-        models=tuple(said["models"]),
-        samples=said["samples"],
-        target=said["target"],
-        scorers=tuple(said["scorers"]),
-    )
+    return Recipe(**{**said, "models": tuple(said["models"]), "scorers": tuple(said["scorers"])})
 
 
 def described(recipe: Recipe) -> dict[str, JSON]:
     """Give a recipe as JSON."""
-    return {
-        "prompt": recipe.prompt,
-        "system": recipe.system,
-        "parameters": dict(recipe.parameters),
-        "models": list(recipe.models),
-        "samples": recipe.samples,
-        "target": recipe.target,
-        "scorers": [dict(one) for one in recipe.scorers],
-    }
+    found: dict[str, JSON] = msgspec.to_builtins(recipe)
+    return found
 
 
 def served(results: pa.Table) -> list[JSON]:

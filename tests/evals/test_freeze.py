@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,12 @@ class TestFreeze:
         assert lock["inputs"] == 4
         assert {column["role"] for column in lock["columns"]} == {"input", "asked", "answer", "measure"}
 
-    def test_no_key_is_written(self, folder: Path, hub: llmhub.Hub) -> None:
-        keys = [endpoint.api_key for endpoint in hub.endpoints.values() if endpoint.api_key]
-        keys += [endpoint.secret_access_key for endpoint in hub.endpoints.values() if endpoint.secret_access_key]
-        assert keys
-        assert not any(key.encode() in content for key in keys for content in files(folder).values())
+    def test_no_key_is_written(self, simulator: Served, tmp_path: Path) -> None:
+        key, header = "sk-nobody-may-see-this", {"authorization": "Bearer sk-nor-this"}
+        secret = {name: replace(at, api_key=key, headers=header) for name, at in simulator.endpoints().items()}
+        with llmhub.Hub(endpoints=secret) as hub:
+            freeze(asked(FRAME, hub), tmp_path / "set", recipe=RECIPE, hub=hub)
+        assert not any(b"sk-no" in content for content in files(tmp_path / "set").values())
 
     def test_what_is_there_is_not_overwritten(self, hub: llmhub.Hub, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
