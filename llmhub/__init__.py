@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         ToolCall,
         Usage,
     )
+    from llmhub.engine.breaker import Breaker
     from llmhub.engine.health import Health
     from llmhub.engine.hooks import ErrorAction
     from llmhub.engine.limit import Limit
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from llmhub.engine.retry import Retry
     from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
     from llmhub.engine.transport import Timeout
+    from llmhub.engine.windows import FixedWindow, SlidingWindow, TokenBucket
     from llmhub.evals import scorers, tasks
     from llmhub.evals.bench import Bench, Measure, bench
     from llmhub.evals.compare import compare
@@ -150,6 +152,7 @@ _HOMES: Final = {
         "ToolCall",
         "Usage",
     ),
+    "engine.breaker": ("Breaker",),
     "engine.health": ("Health",),
     "engine.hooks": ("ErrorAction",),
     "engine.limit": ("Limit",),
@@ -165,6 +168,7 @@ _HOMES: Final = {
     "evals.frozen": ("Frozen",),
     "evals.recipe": ("Recipe",),
     "evals.replay": ("Replay", "replay"),
+    "engine.windows": ("FixedWindow", "SlidingWindow", "TokenBucket"),
     "evals.score": ("Scorer", "scorer"),
     "evals.splits": ("sample_by_hash", "split_by_hash"),
     "evals.verify": ("Verification", "verify"),
@@ -188,6 +192,7 @@ _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "About",
     "Bench",
+    "Breaker",
     "CacheFailedError",
     "CacheMark",
     "CacheMode",
@@ -203,6 +208,7 @@ __all__ = [
     "ErrorAction",
     "Evaluation",
     "Failover",
+    "FixedWindow",
     "Frozen",
     "Health",
     "Hedge",
@@ -230,12 +236,14 @@ __all__ = [
     "Row",
     "Schema",
     "Scorer",
+    "SlidingWindow",
     "StreamChunk",
     "Targets",
     "Task",
     "Text",
     "TieredCache",
     "Timeout",
+    "TokenBucket",
     "Tool",
     "ToolCall",
     "Usage",

@@ -19,6 +19,7 @@ from llmhub.core.budget import Budget, budget_of
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.books import AMBIGUOUS, Ambiguous
+from llmhub.engine.breaker import Breaker
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.decisions import Decision
 from llmhub.engine.directory import Directory, routes_of, unknown_provider
@@ -58,6 +59,11 @@ class Hub:
         otherwise (``cache="refresh"``).
     limits
         `Limit` by provider (``openai``) or by model (``openai/gpt-4o-mini``); both hold where both are given.
+    adaptive
+        Whether to find out how many calls a provider takes at once, and how fast, where it says nothing and no limit
+        is declared: it begins slowly and goes slower when it is refused.
+    breaker
+        When a provider that keeps failing is asked no more, until a probe is answered; ``None`` asks it always.
     retry
         When to try again.
     route
@@ -101,6 +107,8 @@ class Hub:
     cache: Cache | str | Path | None = None
     cache_mode: CacheMode | str = field(default_factory=CacheMode)
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    adaptive: bool = True
+    breaker: Breaker | None = field(default_factory=Breaker)
     retry: Retry = field(default_factory=Retry)
     route: Route | Mapping[str, Route] | None = None
     middleware: tuple[Middleware | object | str, ...] = ()
@@ -149,6 +157,8 @@ class Hub:
             cache=cast("Cache | None", self.cache),
             cache_mode=cast("CacheMode", self.cache_mode),
             limits=self.limits,
+            adaptive=bool(self.adaptive),
+            breaker=self.breaker,
             retry=self.retry,
             middleware=tuple(compiled(one, directory.target) for one in self.middleware),
             budget=None if self.budget_usd is None else budget_of(self.budget_usd),
@@ -239,6 +249,7 @@ def _expect_kinds(hub: Hub) -> None:
         ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
         ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS, " or ".join(map(repr, AMBIGUOUS))),
+        ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
         *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),

@@ -18,6 +18,7 @@ from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError,
 from llmhub.core.framing import FEEDS, Frame, Framing, flush
 from llmhub.core.omission import without
 from llmhub.core.payload import merged, parse
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.core.stream import At, Delta, fold, named
 from llmhub.core.structure import Form, forced
 from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
@@ -103,20 +104,6 @@ class HttpReply:
             wanted = name.lower()
             value = next((value for key, value in self.headers.items() if key.lower() == wanted), "")
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimitInfo:
-    """What a reply said about limits; ``None`` where it was silent. Resets are seconds from the reply."""
-
-    limit_requests: int | None = None
-    remaining_requests: int | None = None
-    reset_requests_s: float | None = None
-    limit_tokens: int | None = None
-    remaining_tokens: int | None = None
-    reset_tokens_s: float | None = None
-    retry_after_s: float | None = None
-    should_retry: bool | None = None
 
 
 Encode: TypeAlias = Callable[[CompletionRequest], Result[Payload, LLMError]]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from returns.result import Result
 
 from llmhub.core.errors import LLMError
-from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
+from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.core.splice import TextPreparer
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 

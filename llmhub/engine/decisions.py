@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 KEPT: Final = 10_000
 """Decisions that are kept; the oldest go first."""
@@ -34,6 +34,13 @@ class Decision:
     target: str
     detail: str = ""
     wait_s: float | None = None
+
+
+class Note(Protocol):
+    """Keeps a decision: what kind, about whom, and why."""
+
+    def __call__(self, kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
+        """Keep it."""
 
 
 class Decisions:

@@ -1,26 +1,23 @@
-"""Rate limits: a pure bucket that says when you may go, and the gate that waits until then.
-
-The gate books a slot instead of sleeping and asking again: each caller is told once how long to wait, in
-the order of asking, so nobody is overtaken and nobody wakes in vain.
-"""
+"""What a provider permits, as a caller declares it, and what a call is thought to take of it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field
+from math import inf
+from numbers import Real
+from typing import Any, Final, NamedTuple
 
-from returns.pipeline import is_successful
-
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, RateLimited, retry_after_s
+from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.core.tokens import estimate_tokens
 from llmhub.core.types import CompletionRequest
-from llmhub.engine.call import Answer, Call, Middleware, Send
+from llmhub.engine.windows import FixedWindow, Kind, SlidingWindow, State, TokenBucket
 
 MINUTE_S: Final = 60.0
+DAY_S: Final = 86_400.0
 BURST: Final = 0.01
 """Share of a minute's allowance that may go at once: small, so that no window a server may use is overrun."""
+GUARD: Final = 1.005
+"""A window of ours is a little longer than the server's: its own begins when our first request arrives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,170 +26,119 @@ class Limit:
 
     Parameters
     ----------
-    rpm
-        Requests a minute.
+    rpm, rpd
+        Requests a minute, and a day.
     tpm
         Tokens a minute, input and output together.
+    input_tpm, output_tpm
+        Tokens a minute where a provider counts them apart.
     burst
-        Share of a minute's allowance that may be used at once (0..1). What may burst is taken off the
-        steady rate, so that any 60 s see at most the allowance, whichever window the server counts in.
+        Share of a minute's allowance that may be used at once (0..1), for a `TokenBucket`. What may burst is taken
+        off the steady rate, so that any 60 s see at most the allowance, whichever window the server counts in.
         Above 0.1 it is not: that is for a server which itself permits such bursts.
+    window
+        How it counts: `TokenBucket` goes steadily and is right for every server; `SlidingWindow` uses an allowance as
+        fast as it can and never more of it in any minute; `FixedWindow` does so in each minute of its own, for a
+        server that counts from a first request on.
 
     Examples
     --------
     >>> Limit(rpm=500, tpm=200_000)
-    Limit(rpm=500, tpm=200000, burst=0.01)
+    Limit(rpm=500, tpm=200000)
+    >>> Limit(rpm=50, input_tpm=30_000, output_tpm=8_000, window=SlidingWindow)
+    Limit(rpm=50, input_tpm=30000, output_tpm=8000, window=SlidingWindow)
     """
 
     rpm: float | None = None
     tpm: float | None = None
+    input_tpm: float | None = None
+    output_tpm: float | None = None
+    rpd: float | None = None
     burst: float = BURST
+    window: Kind = field(default=TokenBucket)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a limit."""
-        for name, value in (("rpm", self.rpm), ("tpm", self.tpm)):
-            if value is not None and not value > 0:
-                raise InvalidRequestError(
-                    InvalidRequest(path=f"limits.{name}", message=f"{value} is no limit; give > 0")
-                )
-        if not 0 < self.burst <= 1:
-            raise InvalidRequestError(InvalidRequest(path="limits.burst", message=f"{self.burst} is outside 0..1"))
+        for name in AMOUNTS:
+            value: Any = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < float(value) < inf):
+                said = f"{value!r} is no limit; give a number > 0"
+                raise InvalidRequestError(InvalidRequest(path=f"limits.{name}", message=said))
+        if isinstance(self.burst, bool) or not 0 < self.burst <= 1:
+            raise InvalidRequestError(InvalidRequest(path="limits.burst", message=f"{self.burst!r} is outside 0..1"))
+        if self.window not in KINDS:
+            said = f"{self.window!r} is no window; give {', '.join(kind.__name__ for kind in KINDS)}"
+            raise InvalidRequestError(InvalidRequest(path="limits.window", message=said))
+
+    def __repr__(self) -> str:
+        """Show what was said."""
+        said = [f"{name}={value!r}" for name in AMOUNTS if (value := getattr(self, name)) is not None]
+        said += [f"burst={self.burst!r}"] * (self.burst != BURST)
+        said += [f"window={self.window.__name__}"] * (self.window is not TokenBucket)
+        return f"Limit({', '.join(said)})"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBucket:
-    """Grants at most ``capacity + rate_s * t`` in any ``t`` seconds."""
-
-    rate_s: float
-    capacity: float
+AMOUNTS: Final = ("rpm", "tpm", "input_tpm", "output_tpm", "rpd")
+KINDS: Final[tuple[Kind, ...]] = (TokenBucket, FixedWindow, SlidingWindow)
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """How full a bucket was at a time; below zero when slots are booked ahead."""
+class Cost(NamedTuple):
+    """What a call takes, or is thought to take; the order is that of `WHAT`."""
 
-    tokens: float
-    at: float
+    requests: float = 1.0
+    tokens: float = 0.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
 
 
-def bucket(per_minute: float, burst: float) -> TokenBucket:
-    """Make the bucket of an allowance a minute, of which the share ``burst`` may go at once.
+NOTHING: Final = Cost(0.0)
+WHAT: Final = ("requests", "tokens", "input tokens", "output tokens")
+ONE: Final = Cost()
+
+
+def plus(one: Cost, other: Cost) -> Cost:
+    """Add two costs."""
+    return Cost(one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3])
+
+
+def bucket(per_minute: float, burst: float, now: float = 0.0) -> TokenBucket:
+    """Make the bucket of an allowance a minute, of which the share ``burst`` may go at once; it begins full.
 
     Examples
     --------
     >>> bucket(1200, 0.01)
-    TokenBucket(rate_s=19.8, capacity=12.0)
+    TokenBucket(rate_s=19.8, capacity=12.0, level=12.0, at=0.0)
     """
     capacity = max(1.0, per_minute * burst)
-    # A tenth is taken off at most: of very few a minute, a burst of one would leave next to nothing.
-    steady = max(per_minute - capacity, per_minute * 0.9)
-    return TokenBucket(rate_s=steady / MINUTE_S, capacity=capacity)
+    # Of very few a minute, a burst of one needs no more room than what jitters. Of many, a tenth is taken off at most.
+    steady = max(per_minute - capacity, per_minute * 0.9) if capacity > 1.0 else per_minute * (1.0 - BURST)
+    return TokenBucket(steady / MINUTE_S, capacity, capacity, now)
 
 
-def take(kind: TokenBucket, level: Level, now: float, cost: float) -> tuple[Level, float]:
-    """Book ``cost``; give the new level and how long to wait for it, in seconds.
-
-    Law: what is granted in any window of ``t`` seconds is at most ``capacity + rate_s * t`` (a single cost
-    above the capacity waits for a full bucket and is booked against the future).
-    """
-    now = max(now, level.at)
-    filled = min(kind.capacity, level.tokens + (now - level.at) * kind.rate_s)
-    wait = max(0.0, (min(cost, kind.capacity) - filled) / kind.rate_s)
-    return Level(filled - cost, now), wait
+def states_of(limit: Limit, now: float) -> list[tuple[int, State]]:
+    """Give the states of a limit as it begins, each with what it counts: a position in `WHAT`."""
+    amounts = (limit.rpm, limit.tpm, limit.input_tpm, limit.output_tpm)
+    states = [(what, _state(limit, amount, now)) for what, amount in enumerate(amounts) if amount is not None]
+    if limit.rpd is not None:
+        states.append((0, SlidingWindow(limit.rpd, DAY_S)))
+    return states
 
 
-def give(level: Level, amount: float) -> Level:
-    """Give back what was booked and not used; a negative amount books what was used beyond."""
-    return Level(level.tokens + amount, level.at)
+def _state(limit: Limit, amount: float, now: float) -> State:
+    if limit.window is FixedWindow:
+        return FixedWindow(amount, MINUTE_S * GUARD, now)
+    if limit.window is SlidingWindow:
+        return SlidingWindow(amount, MINUTE_S)
+    return bucket(amount, limit.burst, now)
 
 
-class Gate:
-    """The buckets of one limit, and a clock of its own that stands still while it is closed.
-
-    So slots that were booked move back together when it closes: order and rate hold, and nobody storms in when it
-    opens again.
-    """
-
-    def __init__(self, limit: Limit, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._kinds = [
-            (bucket(limit.rpm, limit.burst) if limit.rpm is not None else None),
-            (bucket(limit.tpm, limit.burst) if limit.tpm is not None else None),
-        ]
-        now = clock()
-        self._levels = [Level(kind.capacity if kind else 0.0, now) for kind in self._kinds]
-        self._closed_until = now
-        self._stood_s = 0.0
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether the gate wants to know how many tokens a call may take."""
-        return self._kinds[1] is not None
-
-    async def wait(self, tokens: float) -> float:
-        """Wait for a slot for one request of ``tokens``; give the seconds waited."""
-        start = self._clock()
-        now = max(start, self._closed_until) - self._stood_s
-        wait = 0.0
-        for at, (kind, cost) in enumerate(zip(self._kinds, (1.0, tokens), strict=True)):
-            if kind is not None:
-                self._levels[at], needed = take(kind, self._levels[at], now, cost)
-                wait = max(wait, needed)
-        waited = start
-        while (due := now + wait + self._stood_s) > waited:
-            await asyncio.sleep(due - waited)
-            waited = self._clock()
-        return waited - start
-
-    def settle(self, booked: float, used: float) -> None:
-        """Correct what a call was thought to take to what it took."""
-        if self._kinds[1] is not None:
-            self._levels[1] = give(self._levels[1], booked - used)
-
-    def close_for(self, seconds: float) -> None:
-        """Let nobody through for a while: the provider said when to come back."""
-        begin, until = max(self._clock(), self._closed_until), self._clock() + seconds
-        if until > begin:
-            self._closed_until = until
-            self._stood_s += until - begin
-
-
-def limited(gate: Gate) -> Middleware:
-    """Make the middleware that waits for the gate before each attempt, and tells it what came of it."""
-
-    def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
-            booked = expected_tokens(call.request) if gate.counts_tokens else 0
-            waited = await gate.wait(booked)
-            answer = await send(call)
-            _learn(gate, answer, booked)
-            return replace(answer, rate_wait_s=waited, total_s=(answer.total_s or 0.0) + waited) if waited else answer
-
-        return sending
-
-    return wrap
-
-
-def _learn(gate: Gate, answer: Answer, booked: int) -> None:
-    """Tell the gate what a call really took, and when the provider wants to be left alone."""
-    if is_successful(answer.outcome):
-        usage = answer.outcome.unwrap().usage
-        if gate.counts_tokens and usage.input_tokens is not None and usage.output_tokens is not None:
-            gate.settle(booked, usage.input_tokens + usage.output_tokens)
-        return
-    error = answer.outcome.failure()
-    pause = retry_after_s(error)
-    if isinstance(error, RateLimited) and pause and pause <= LONGEST_PAUSE_S:
-        gate.close_for(pause)
-
-
-LONGEST_PAUSE_S: Final = 300.0
-"""Who asks to be left alone for longer, until tomorrow say, refuses: each call may hear that, and none waits for it."""
 USUAL_ANSWER: Final = 256
-"""Tokens an answer is thought to take when the request does not bound it."""
+"""Tokens an answer is thought to take when the request does not bound it and none was seen yet."""
 
 
-def expected_tokens(request: CompletionRequest) -> int:
-    """Guess how many tokens a call will take, input and output, for booking; corrected once it is known."""
-    asked = sum(estimate_tokens(message.text) for message in request.messages)
-    return asked + request.n * (request.max_tokens or USUAL_ANSWER)
+def expected(request: CompletionRequest, usual_answer: float = USUAL_ANSWER) -> Cost:
+    """Guess what a call will take, for booking; corrected once it is known."""
+    asked = sum([estimate_tokens(message.text) for message in request.messages])
+    made = request.n * (request.max_tokens or usual_answer)
+    return Cost(1.0, asked + made, asked, made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,8 +11,10 @@ from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, is_transient, retry_after_s
+from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, is_transient, kind, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
+from llmhub.engine.decisions import Note
+from llmhub.engine.slots import pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Retry:
         The delay before the n-th retry is ``base_s * 2**(n-1)``, at most ``cap_s``, less a random share of it.
     deadline_s
         No retry is begun that could not start within this many seconds of the first attempt.
+    longest_s
+        Where a provider asks to be left alone for longer, nobody waits for it: the failure is the answer.
     jitter
         The largest share of a delay that is left to chance (0..1).
 
@@ -41,6 +44,7 @@ class Retry:
     base_s: float = 0.5
     cap_s: float = 30.0
     deadline_s: float = 300.0
+    longest_s: float = 120.0
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
@@ -58,6 +62,7 @@ BOUNDS: Final = (
     ("base_s", 0, inf),
     ("cap_s", 0, inf),
     ("deadline_s", 0, inf),
+    ("longest_s", 0, inf),
     ("jitter", 0, 1),
 )
 
@@ -75,8 +80,9 @@ def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | 
 
     Notes
     -----
-    Law: the delay is at most ``cap_s``; where the provider asked for one (``retry_after_s``), it is at least
-    that, and at most ``base_s`` more.
+    Whether a kind is worth another try is said by the table `llmhub.core.errors.TRANSIENT`, unless the provider says
+    it itself. Law: the delay is at most ``cap_s``; where the provider asked for one (``retry_after_s``), it is at
+    least that, and at most ``base_s`` more; one beyond ``longest_s`` is not waited for.
 
     Examples
     --------
@@ -94,12 +100,23 @@ def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | 
     asked = retry_after_s(error)
     if asked is None:
         return backoff
+    if asked > policy.longest_s:
+        return None
     # A little later than asked, and not all at once.
     return asked + policy.jitter * draw * min(policy.base_s, asked)
 
 
-def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float] = random.random) -> Middleware:
-    """Make the middleware that tries again as ``policy`` says; no other part of the engine does."""
+def _unheard(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
+    """Keep nothing."""
+
+
+def retried(
+    policy: Retry, clock: Callable[[], float], draw: Callable[[], float] = random.random, note: Note = _unheard
+) -> Middleware:
+    """Make the middleware that tries again as ``policy`` says; no other part of the engine does.
+
+    Who waits does so beside the others (`llmhub.engine.slots`), and takes nobody's place.
+    """
 
     def wrap(send: Send) -> Send:
         async def sending(call: Call) -> Answer:
@@ -110,16 +127,20 @@ def retried(policy: Retry, clock: Callable[[], float], draw: Callable[[], float]
             first, spent = answer, answer.spent
             for attempt in range(1, policy.attempts):
                 # Where several are asked in turn, each request counts.
-                pause = delay(policy, attempt, answer.outcome.failure(), draw()) if sent < policy.attempts else None
-                if pause is None or clock() + pause - start > policy.deadline_s:
+                error = answer.outcome.failure()
+                wait_s = delay(policy, attempt, error, draw()) if sent < policy.attempts else None
+                if wait_s is None or clock() + wait_s - start > policy.deadline_s:
                     break
-                await asyncio.sleep(pause)
+                note("retry", call.target.name, kind(error), wait_s=wait_s)
+                await pause(wait_s)
                 answer = await send(call)
                 waited += answer.rate_wait_s or 0.0
                 sent += answer.attempts
                 spent += answer.spent
                 if is_successful(answer.outcome):
                     break
+            if not is_successful(answer.outcome) and is_transient(error := answer.outcome.failure()):
+                note("give_up", call.target.name, f"{kind(error)} after {sent} requests")
             if answer is first:
                 return answer
             return replace(

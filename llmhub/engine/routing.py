@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -19,6 +19,7 @@ from llmhub.core.tokens import estimate_tokens
 from llmhub.core.types import StreamChunk
 from llmhub.engine.budget import Prices
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
+from llmhub.engine.decisions import Note
 from llmhub.engine.hedging import race
 from llmhub.engine.hooks import added, redirected
 from llmhub.engine.measured import NOTHING, REACTIONS, Measured, Stats, answered, begun, failed, left
@@ -26,13 +27,6 @@ from llmhub.engine.route import Route, hedge_delay_s, most_hopeful
 
 REMEMBERED: Final = 128
 """Latencies kept of each candidate, for quantiles."""
-
-
-class Note(Protocol):
-    """Keeps a decision: what kind, about whom, and why."""
-
-    def __call__(self, kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
-        """Keep it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from llmhub.engine.hedging import OWNER
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
 from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, shared
+from llmhub.engine.slots import Slots
 from llmhub.engine.tally import Now, Tally, Watch
 from llmhub.engine.turns import Item, Rows, Turns
 
@@ -171,6 +172,7 @@ class _Run:
         self.filling = False
         self.low = min(job.concurrency * 2, CHUNK)
         self.workers: dict[asyncio.Task[None], Flight] = {}
+        self.slots = Slots(job.concurrency, lambda: len(self.workers), self._lend)
         self.cut: set[asyncio.Task[None]] = set()
         self.books = books = job.books
         rows = Rows(self._settle, self._look_up, self.answers.__getitem__)
@@ -230,12 +232,17 @@ class _Run:
             worker = self.group.create_task(self._work(flight))
             self.workers[worker] = flight
             worker.add_done_callback(self.workers.pop)
+            worker.add_done_callback(self.slots.free)
+
+    def _lend(self) -> None:
+        self._hire(1 if self.pending and not self.stop.asked else 0)
 
     async def _work(self, flight: Flight) -> None:
         FLIGHT.set(flight)
         # Whatever task a middleware sends in, it is this worker's.
         OWNER.set(asyncio.current_task())
-        while (taken := self._take() or await self._next()) is not None:
+        self.slots.enter()
+        while not self.slots.hand() and (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
             call = make(text, key)
             queue_s = time.perf_counter() - since
@@ -243,8 +250,7 @@ class _Run:
             try:
                 answer = await self.job.send(call)
             except asyncio.CancelledError:
-                never = cancelled(flight.sent, cut=asyncio.current_task() in self.cut)
-                self._land(position, key, never)
+                self._land(position, key, cancelled(flight.sent, cut=asyncio.current_task() in self.cut))
                 raise
             self.queued[position] = queue_s
             self._land(position, key, answer, self._file(key, call, answer))
@@ -282,7 +288,7 @@ class _Run:
         """Lay items before the workers, and hire as many as there is work and room for."""
         now = time.perf_counter()
         self.pending.extend((item, now) for item in items)
-        while not self.stop.asked and (wanted := min(self.job.concurrency - len(self.workers), len(self.pending))) > 0:
+        while not self.stop.asked and (wanted := min(self.slots.vacant(), len(self.pending))) > 0:
             # A few at a time, so that the first are on the wire before the last are begun.
             self._hire(min(wanted, TOGETHER))
             await asyncio.sleep(0)
@@ -417,8 +423,7 @@ class _Run:
 
     def stopped(self) -> None:
         """Begin to let go, here and now on the loop."""
-        loop = asyncio.get_running_loop()
-        self.drain_until = loop.time() + (0.0 if self.stop.now else DRAIN_S)
+        self.drain_until = asyncio.get_running_loop().time() + (0.0 if self.stop.now else DRAIN_S)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -439,12 +444,7 @@ class _Run:
 
     def _now(self) -> Now:
         targets = self.job.watch.targets if self.job.watch is not None else ()
-        return Now(
-            elapsed_s=time.perf_counter() - self.started,
-            in_flight=sum(worker in self.job.in_flight for worker in self.workers),
-            begun=len(self.workers),
-            concurrency=self.job.concurrency,
-            finished=self.over,
-            stopping=self.stop.asked,
-            held=next(filter(None, (self.job.holds(target.name) for target in targets)), ""),
-        )
+        elapsed_s, begun = time.perf_counter() - self.started, len(self.workers)
+        flying = sum(worker in self.job.in_flight for worker in self.workers)
+        held = next(filter(None, (self.job.holds(target.name) for target in targets)), "")
+        return Now(elapsed_s, flying, begun, self.job.concurrency, self.over, self.stop.asked, held)

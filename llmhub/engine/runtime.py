@@ -18,16 +18,18 @@ from llmhub.core.budget import Budget
 from llmhub.core.codec import Keyer, keyer
 from llmhub.core.splice import asked_of
 from llmhub.engine.books import Ambiguous, Books, recorded
+from llmhub.engine.breaker import Breaker, Circuit, broken
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.cached import LOOKUPS, Lookups, cached
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
-from llmhub.engine.decisions import Decisions
+from llmhub.engine.decisions import Decisions, Note
 from llmhub.engine.directory import Directory
+from llmhub.engine.gate import Gate, limited
 from llmhub.engine.hooks import guarded
-from llmhub.engine.limit import Gate, Limit, limited
+from llmhub.engine.limit import Limit
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
-from llmhub.engine.routing import Board, Note, routed
+from llmhub.engine.routing import Board, routed
 from llmhub.engine.run import Item, Job, Ran, Told, run
 from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
@@ -53,6 +55,8 @@ class Rules:
     allow_unpriced: bool = False
     directory: Directory
     ambiguous: Ambiguous = "resend"
+    adaptive: bool = True
+    breaker: Breaker | None = None
 
 
 class Runtime:
@@ -107,6 +111,7 @@ class Runtime:
             run_id=run_id,
             strict=mode.strict,
             concurrency=concurrency,
+            holds=live.gate.holds,
             watch=watch,
             told=told,
         )
@@ -169,8 +174,9 @@ class _Live:
         self._purse = purse
         self._note = note
         self._prices = Prices(time.time)
-        self._gates = {name: Gate(limit, time.monotonic) for name, limit in rules.limits.items()}
+        self.gate = Gate(rules.limits, time.monotonic, note, adaptive=rules.adaptive)
         self._board = Board(time.monotonic, random.random, self._prices)
+        self._circuits: dict[tuple[str, str], Circuit] = {}
         self._chains: dict[str, Send] = {}
         self._keyers: dict[str, Keyer] = {}
         self.send = self._around()
@@ -185,20 +191,28 @@ class _Live:
             self._to_target,
             *((guarded, *users) if users else ()),
             *([cached(self._candidates)] if routes else ()),
-            retried(self._rules.retry, time.monotonic),
+            retried(self._rules.retry, time.monotonic, random.random, self._note),
             *([routed(self._rules.directory.path, self._board, self._note)] if routes else ()),
         )
 
     def _at(self, target: Target) -> Send:
         """Put together what sees each attempt at one target."""
-        gates = [self._gates[name] for name in (target.provider.name, target.name) if name in self._gates]
         return chain(
             self.transport.send,
             *([self._board.observed(target)] if self._rules.directory.routes else ()),
+            *([broken(self._circuit(target), time.monotonic)] if self._rules.breaker is not None else ()),
             budgeted(self._purse, self._prices),
-            *(limited(gate) for gate in gates),
+            limited(self.gate, self.gate.line(target), time.monotonic),
             *([recorded] if self.store is not None and self.store.ledger is not None else ()),
         )
+
+    def _circuit(self, target: Target) -> Circuit:
+        """Give the circuit to an address: all models there share it."""
+        place = (target.provider.name, target.endpoint.base_url)
+        if place not in self._circuits:
+            policy = self._rules.breaker or Breaker()
+            self._circuits[place] = Circuit(policy, target.provider.name, self._note)
+        return self._circuits[place]
 
     def _to_target(self, call: Call) -> Awaitable[Answer]:
         """Send a call through what stands before its target."""

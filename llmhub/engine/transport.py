@@ -31,7 +31,8 @@ from llmhub.core.errors import (
     TimedOut,
 )
 from llmhub.core.payload import parse
-from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, RateLimitInfo, interpret, prepare
+from llmhub.core.provider import Decoder, Endpoint, HttpReply, HttpRequest, interpret, prepare
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.core.stream import Delta, chunk_of, counted
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, Call, Outcome, Spent, Target

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeAlias
 
-from llmhub.core.provider import HttpReply, RateLimitInfo
+from llmhub.core.provider import HttpReply
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.wire import gemini
 
 Number: TypeAlias = int | float | None
@@ -206,12 +207,9 @@ OPENAI: Final[Family] = {
     "reset_tokens_s": (("x-ratelimit-reset-tokens",), duration),
 }
 ANTHROPIC: Final[Family] = {
-    "limit_requests": (("anthropic-ratelimit-requests-limit",), whole),
-    "remaining_requests": (("anthropic-ratelimit-requests-remaining",), whole),
-    "reset_requests_s": (("anthropic-ratelimit-requests-reset",), instant),
-    "limit_tokens": (("anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-input-tokens-limit"), whole),
-    "remaining_tokens": (("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-input-tokens-remaining"), whole),
-    "reset_tokens_s": (("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-input-tokens-reset"), instant),
+    f"{kind}_{what}{unit}": ((f"anthropic-ratelimit-{what.replace('_', '-')}-{kind}",), read)
+    for what in ("requests", "tokens", "input_tokens", "output_tokens")
+    for kind, unit, read in (("limit", "", whole), ("remaining", "", whole), ("reset", "_s", instant))
 }
 MISTRAL: Final = _windowed("req-minute", "tokens-minute")
 CEREBRAS: Final = _windowed("requests-minute", "tokens-minute")

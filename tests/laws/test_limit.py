@@ -1,8 +1,10 @@
+"""Limits as they are declared, and the gate that holds them: exact, fair, and closed when a provider says so."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,36 +13,18 @@ from hypothesis import strategies as st
 from returns.result import Failure, Success
 
 from llmhub.core.errors import InvalidRequestError, Overloaded, RateLimited
+from llmhub.core.provider import Endpoint
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
-from llmhub.engine.call import Answer, Call
-from llmhub.engine.limit import (
-    LONGEST_PAUSE_S,
-    USUAL_ANSWER,
-    Gate,
-    Level,
-    Limit,
-    TokenBucket,
-    bucket,
-    expected_tokens,
-    give,
-    limited,
-    take,
-)
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.decisions import Decisions
+from llmhub.engine.gate import Gate, Hold, Line, Pass, limited
+from llmhub.engine.limit import USUAL_ANSWER, Cost, Limit, bucket, expected
+from llmhub.engine.windows import FixedWindow, SlidingWindow, TokenBucket, take
+from llmhub.providers.table import PROVIDERS
 
 Clock = Callable[[], float]
-buckets = st.builds(TokenBucket, rate_s=st.floats(0.01, 100), capacity=st.floats(1, 100))
-gaps = st.floats(0, 10)
-
-
-def granted(kind: TokenBucket, asked: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Let ``(seconds after the one before, cost)`` ask; give when each is granted, and how much."""
-    level, now, slots = Level(kind.capacity, 0.0), 0.0, []
-    for gap, cost in asked:
-        now += gap
-        level, wait = take(kind, level, now, cost)
-        assert wait >= 0
-        slots.append((now + wait, cost))
-    return slots
+ONE, OTHER = (Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in ("one", "other"))
 
 
 def most_in_windows(slots: list[tuple[float, float]], kind: TokenBucket) -> float:
@@ -54,76 +38,26 @@ def most_in_windows(slots: list[tuple[float, float]], kind: TokenBucket) -> floa
     return worst
 
 
-# take, which is pure
-
-
-@given(buckets, st.lists(st.tuples(gaps, st.floats(0, 1)), max_size=40))
-def test_no_window_sees_more_than_the_capacity_and_what_flows_in(
-    kind: TokenBucket, asked: list[tuple[float, float]]
-) -> None:
-    slots = granted(kind, [(gap, share * kind.capacity) for gap, share in asked])
-    assert most_in_windows(slots, kind) <= 1 + 1e-6
-
-
-@given(buckets, st.lists(st.tuples(gaps, st.floats(0, 300)), max_size=40))
-def test_slots_are_given_in_the_order_of_asking_whatever_they_cost(
-    kind: TokenBucket, asked: list[tuple[float, float]]
-) -> None:
-    times = [at for at, _ in granted(kind, asked)]
-    assert all(later >= earlier - 1e-6 for earlier, later in pairwise(times))
-
-
-@given(buckets, st.lists(st.tuples(gaps, st.floats(0, 300)), max_size=40))
-def test_a_cost_beyond_the_capacity_is_paid_back_by_those_after_it(
-    kind: TokenBucket, asked: list[tuple[float, float]]
-) -> None:
-    slots = granted(kind, asked)
-    for first, (start, _) in enumerate(slots):
-        *inside, (end, _) = slots[first:]
-        flowed = kind.capacity + kind.rate_s * (end - start)
-        assert sum(cost for _, cost in inside) <= flowed * (1 + 1e-6) + 1e-6
-
-
-@given(buckets, st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_who_always_asks_gets_what_flows_in(kind: TokenBucket, shares: list[float]) -> None:
-    costs = [share * kind.capacity for share in shares]
-    last, _ = granted(kind, [(0.0, cost) for cost in costs])[-1]
-    assert last == pytest.approx(max(0.0, (sum(costs) - kind.capacity) / kind.rate_s), abs=1e-6)
-
-
-def test_a_clock_that_goes_back_grants_nothing_twice() -> None:
-    kind = TokenBucket(rate_s=1.0, capacity=1.0)
-    level, _ = take(kind, Level(1.0, 100.0), 100.0, 1.0)
-    level, wait = take(kind, level, 50.0, 1.0)
-    assert (level.at, wait) == (100.0, 1.0)
-
-
-@given(buckets, st.floats(0, 10), st.floats(0, 10))
-def test_what_is_given_back_can_be_taken_and_no_more(kind: TokenBucket, cost: float, amount: float) -> None:
-    level, _ = take(kind, Level(kind.capacity, 0.0), 0.0, cost)
-    assert give(give(level, amount), -amount).tokens == pytest.approx(level.tokens)
-    full, wait = take(kind, give(level, 1e9), 0.0, kind.capacity)
-    assert (full.tokens, wait) == (0.0, 0.0)
-
-
 # Limits
 
 
-def requests_in_a_minute(limit: Limit) -> int:
+def requests_in_a_minute(rpm: int, burst: float) -> int:
     """Count the most requests that any closed minute sees when somebody always asks."""
-    assert limit.rpm is not None
-    times = [at for at, _ in granted(bucket(limit.rpm, limit.burst), [(0.0, 1.0)] * (int(3 * limit.rpm) + 3))]
-    return max(sum(start <= at <= start + 60 for at in times) for start in times)
+    state, times = bucket(rpm, burst), []
+    for _ in range(3 * rpm + 3):
+        state, wait = take(state, 0.0, 1.0)
+        times.append(wait)
+    return max(bisect_right(times, start + 60) - first for first, start in enumerate(times))
 
 
 @given(st.integers(1, 400), st.floats(0.001, 0.1))
 def test_no_minute_sees_more_than_the_allowance(rpm: int, burst: float) -> None:
-    assert requests_in_a_minute(Limit(rpm=rpm, burst=burst)) <= rpm
+    assert requests_in_a_minute(rpm, burst) <= rpm
 
 
-@pytest.mark.parametrize("rpm", [60, 600, 1200, 10_000])
-def test_the_usual_burst_leaves_most_of_the_allowance(rpm: int) -> None:
-    assert bucket(rpm, Limit().burst).rate_s * 60 >= 0.95 * rpm
+@pytest.mark.parametrize("rpm", [2, 10, 60, 600, 1200, 10_000])
+def test_the_usual_burst_leaves_nearly_all_of_the_allowance(rpm: int) -> None:
+    assert bucket(rpm, Limit().burst).rate_s * 60 >= 0.98 * rpm
 
 
 def test_a_large_burst_is_for_servers_that_permit_it_and_costs_a_tenth_of_the_rate() -> None:
@@ -131,28 +65,63 @@ def test_a_large_burst_is_for_servers_that_permit_it_and_costs_a_tenth_of_the_ra
     assert (full.capacity, full.rate_s) == (600, 9.0)
 
 
-@pytest.mark.parametrize("wrong", [{"rpm": 0}, {"rpm": -1}, {"tpm": float("nan")}, {"burst": 0}, {"burst": 1.1}])
-def test_what_cannot_be_a_limit_is_refused_by_name(wrong: dict[str, float]) -> None:
+WRONG: list[dict[str, Any]] = [
+    {"rpm": 0},
+    {"rpm": -1},
+    {"rpm": "60"},
+    {"rpm": True},
+    {"tpm": float("nan")},
+    {"input_tpm": float("inf")},
+    {"output_tpm": 0},
+    {"rpd": 0},
+    {"burst": 0},
+    {"burst": 1.1},
+    {"window": "sliding"},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_a_limit_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError, match=f"limits.{next(iter(wrong))}"):
         Limit(**wrong)
+
+
+def test_a_call_takes_its_prompt_and_as_much_as_it_may_answer() -> None:
+    assert expected(call("").request) == Cost(1, USUAL_ANSWER, 0, USUAL_ANSWER)
+    assert expected(call("", max_tokens=7, n=3).request).output_tokens == 21
+    assert expected(call("").request, usual_answer=9.0).tokens == 9.0
+    more = expected(call("a few words more", max_tokens=7).request)
+    assert more.tokens == more.input_tokens + 7 > 7
 
 
 # The gate, in virtual time
 
 
-async def gone(gate: Gate, clock: Clock, costs: list[float]) -> list[float]:
-    """Ask with all costs at once; give when each may go, in the order of asking."""
+class Entrance:
+    """A gate and the line before it."""
 
-    async def ask(cost: float) -> float:
-        await gate.wait(cost)
-        return clock()
+    def __init__(self, limit: Limit | None, clock: Clock, *, adaptive: bool = False, name: str = "openai") -> None:
+        self.clock = clock
+        self.log = Decisions(clock)
+        self.gate = Gate({name: limit} if limit is not None else {}, clock, self.log.note, adaptive=adaptive)
+        self.line = self.gate.line(ONE)
 
-    return await asyncio.gather(*(ask(cost) for cost in costs))
+    async def wait(self, tokens: float = 0.0, line: Line | None = None) -> Pass | Hold:
+        return await self.gate.enter(line or self.line, Cost(1.0, tokens, tokens, 0.0), self.clock())
+
+    async def gone(self, costs: list[float], line: Line | None = None) -> list[float]:
+        """Ask with all costs at once; give when each may go, in the order of asking."""
+
+        async def ask(cost: float) -> float:
+            await self.wait(cost, line)
+            return self.clock()
+
+        return await asyncio.gather(*(ask(cost) for cost in costs))
 
 
 def test_the_gate_lets_a_burst_through_and_then_keeps_the_rate_exactly(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
-        return await gone(Gate(Limit(rpm=600, burst=0.1), clock), clock, [0] * 100)
+        return await Entrance(Limit(rpm=600, burst=0.1), clock).gone([0] * 100)
 
     times = virtual.run(work)
     assert times[:60] == [0.0] * 60
@@ -161,10 +130,10 @@ def test_the_gate_lets_a_burst_through_and_then_keeps_the_rate_exactly(virtual: 
 
 def test_whoever_asks_first_goes_first(virtual: Any) -> None:
     async def work(clock: Clock) -> list[int]:
-        gate, order = Gate(Limit(tpm=6000, burst=0.01), clock), []
+        entrance, order = Entrance(Limit(tpm=6000, burst=0.01), clock), []
 
         async def ask(who: int, cost: float) -> None:
-            await gate.wait(cost)
+            await entrance.wait(cost)
             order.append(who)
 
         await asyncio.gather(*(ask(who, cost) for who, cost in enumerate([50, 500, 1, 60, 1, 1, 200, 1])))
@@ -173,106 +142,103 @@ def test_whoever_asks_first_goes_first(virtual: Any) -> None:
     assert virtual.run(work) == list(range(8))
 
 
-def test_both_limits_hold(virtual: Any) -> None:
-    async def work(clock: Clock) -> tuple[list[float], list[float]]:
-        slow_in_tokens = await gone(Gate(Limit(rpm=6000, tpm=600), clock), clock, [6] * 5)
-        slow_in_requests = await gone(Gate(Limit(rpm=60, tpm=10**9), clock), clock, [10] * 5)
-        return slow_in_tokens, slow_in_requests
+def test_all_limits_hold(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[float]:
+        limits = [Limit(rpm=6000, tpm=600), Limit(rpm=60, tpm=10**9), Limit(input_tpm=600), Limit(rpm=600, rpd=2)]
+        first, second, third = [(await Entrance(limit, clock).gone([6.0] * 5))[-1] for limit in limits[:3]]
+        daily = Entrance(limits[3], clock)
+        for _ in range(2):
+            assert isinstance(await daily.wait(), Pass)
+        held = await daily.wait()
+        assert isinstance(held, Hold)
+        return [first, second - first, third - second, held.wait_s]
 
-    tokens, requests = virtual.run(work)
-    assert tokens[-1] == pytest.approx(24 / 9.9)
-    assert requests[-1] - requests[0] == pytest.approx(4 * 60 / 59)
+    tokens, requests, inputs, day = virtual.run(work)
+    assert (tokens, inputs) == pytest.approx((24 / 9.9, 24 / 9.9))
+    assert requests == pytest.approx(4 * 60 / 59.4)
+    assert 86_400 <= day <= 88_000
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 40)), min_size=1, max_size=15))
-def test_the_gate_says_how_long_it_kept_you(virtual: Any, asked: list[tuple[float, float]]) -> None:
+def test_the_gate_says_when_it_let_you_go(virtual: Any, asked: list[tuple[float, float]]) -> None:
     async def work(clock: Clock) -> list[tuple[float, float]]:
-        gate = Gate(Limit(rpm=100, tpm=1000), clock)
+        entrance = Entrance(Limit(rpm=100, tpm=1000), clock)
 
         async def ask(at: float, cost: float) -> tuple[float, float]:
             await asyncio.sleep(at)
-            start = clock()
-            return await gate.wait(cost), clock() - start
+            gone = await entrance.wait(cost)
+            assert isinstance(gone, Pass)
+            return gone.at, clock()
 
         return await asyncio.gather(*(ask(at, cost) for at, cost in asked))
 
     assert all(said == pytest.approx(real, abs=1e-6) for said, real in virtual.run(work))
 
 
-def test_nobody_goes_while_the_gate_is_closed_not_even_who_had_a_slot(virtual: Any) -> None:
+def test_models_share_the_limit_of_their_provider_and_nobody_overtakes(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[str]:
+        entrance, order = Entrance(Limit(rpm=60), clock), []
+
+        async def ask(target: Target) -> None:
+            await entrance.wait(line=entrance.gate.line(target))
+            order.append(target.model)
+
+        await asyncio.gather(*(ask(target) for target in (ONE, OTHER, OTHER, ONE, OTHER, ONE, ONE)))
+        return order
+
+    assert virtual.run(work) == ["one", "other", "other", "one", "other", "one", "one"]
+
+
+def test_a_line_that_waits_for_its_own_limit_holds_no_other(virtual: Any) -> None:
+    async def work(clock: Clock) -> float:
+        entrance = Entrance(Limit(rpm=1), clock, name="openai/one")
+        slow = asyncio.create_task(entrance.gone([0, 0]))
+        await asyncio.sleep(1)
+        await entrance.gone([0] * 50, entrance.gate.line(OTHER))
+        at = clock()
+        await slow
+        return at
+
+    assert virtual.run(work) == 1.0
+
+
+def test_who_gives_up_waiting_takes_nothing(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
-        gate = Gate(Limit(rpm=600, burst=0.01), clock)
-        waiting = asyncio.create_task(gone(gate, clock, [0] * 12))
-        await asyncio.sleep(0.05)
-        gate.close_for(30.0)
-        gate.close_for(1.0)
-        await asyncio.sleep(10.0)
-        late = await gone(gate, clock, [0])
-        return [*(await waiting), *late]
+        entrance = Entrance(Limit(rpm=60), clock)
+        await entrance.wait()
+        waiting = [asyncio.create_task(entrance.gone([0])) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        waiting[0].cancel()
+        waiting[1].cancel()
+        return await waiting[2]
 
-    times = virtual.run(work)
-    assert times[:6] == [0.0] * 6
-    assert min(times[6:]) >= 30.05
-    assert times == sorted(times)
+    assert virtual.run(work) == pytest.approx([60 / 59.4])
 
 
-def test_a_gate_that_opens_again_is_not_stormed(virtual: Any) -> None:
-    """What waited behind a closed gate still keeps the rate: all at once would be refused again."""
-    kind = bucket(600, 0.01)
+def test_what_was_not_used_is_there_for_whoever_waits_already(virtual: Any) -> None:
+    """A booking that turns out too large is given back at once, and moves up who waits."""
 
-    async def work(clock: Clock) -> list[float]:
-        gate = Gate(Limit(rpm=600, burst=0.01), clock)
-        before = asyncio.create_task(gone(gate, clock, [0] * 40))
+    async def work(clock: Clock) -> float:
+        entrance = Entrance(Limit(tpm=600, burst=0.1), clock)
+        first = await entrance.wait(60)
+        waiting = asyncio.create_task(entrance.gone([50]))
         await asyncio.sleep(1.0)
-        gate.close_for(20.0)
-        await asyncio.sleep(5.0)
-        during = asyncio.create_task(gone(gate, clock, [0] * 40))
-        return [*(await before), *(await during)]
+        answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=5, output_tokens=5))), attempts=1)
+        assert isinstance(first, Pass)
+        entrance.gate.took(entrance.line, first, answer)
+        return (await waiting)[0]
 
-    times = virtual.run(work)
-    assert times == sorted(times)
-    assert most_in_windows([(at, 1.0) for at in times], kind) <= 1 + 1e-6
-    assert times[-1] - 21.0 <= 80 / kind.rate_s
+    assert virtual.run(work) == 1.0
 
 
-@given(st.lists(st.tuples(gaps, st.sampled_from(["ask", "close"]), st.floats(0, 8)), max_size=30))
-def test_however_it_is_closed_the_gate_keeps_rate_and_order(
-    virtual: Any, story: list[tuple[float, str, float]]
+@pytest.mark.parametrize(("window", "after_s"), [(FixedWindow, 60.3), (SlidingWindow, 61.0)])
+def test_a_window_uses_its_allowance_at_once_and_then_waits_for_the_next(
+    window: Any, after_s: float, virtual: Any
 ) -> None:
-    kind = bucket(60, 0.05)
+    async def work(clock: Clock) -> list[float]:
+        return await Entrance(Limit(rpm=5, window=window), clock).gone([0] * 8)
 
-    async def work(clock: Clock) -> tuple[list[float], list[tuple[float, float]]]:
-        gate = Gate(Limit(rpm=60, burst=0.05), clock)
-        tasks: list[asyncio.Task[list[float]]] = []
-        closed: list[tuple[float, float]] = []
-        for gap, what, amount in story:
-            await asyncio.sleep(gap)
-            if what == "close":
-                gate.close_for(amount)
-                closed.append((clock(), clock() + amount))
-            else:
-                tasks.append(asyncio.create_task(gone(gate, clock, [0] * int(amount))))
-                await asyncio.sleep(0)
-        return [at for task in tasks for at in await task], closed
-
-    times, closed = virtual.run(work)
-    assert times == sorted(times)
-    assert most_in_windows([(at, 1.0) for at in times], kind) <= 1 + 1e-6
-    assert not any(start + 1e-6 < at < end - 1e-6 for at in times for start, end in closed)
-
-
-def test_what_was_not_used_is_there_for_the_next(virtual: Any) -> None:
-    async def work(clock: Clock) -> tuple[float, float]:
-        gate = Gate(Limit(tpm=600, burst=0.1), clock)
-        await gate.wait(60)
-        gate.settle(60, 10)
-        first = await gate.wait(50)
-        gate.settle(50, 50 + 54)
-        return first, await gate.wait(0)
-
-    first, second = virtual.run(work)
-    assert first == 0.0
-    assert second == pytest.approx(54 / 9)
+    assert virtual.run(work) == pytest.approx([0.0] * 5 + [after_s] * 3)
 
 
 # The middleware
@@ -288,18 +254,19 @@ class Provider:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def call(text: str = "four score and seven", **more: Any) -> Any:
-    request = CompletionRequest(model="m", messages=(Message("user", text),), **more)
-    return Call(target=None, request=request)  # type: ignore[arg-type]
+def call(text: str = "four score and seven", **more: Any) -> Call:
+    return Call(ONE, CompletionRequest(model="m", messages=(Message("user", text),), **more))
 
 
 OK = Answer(Success(CompletionResponse(usage=Usage(input_tokens=4, output_tokens=6))), total_s=0.5, attempts=1)
 
 
-def story(virtual: Any, limit: Limit, answers: list[Answer], calls: list[Any]) -> tuple[list[Answer], list[float]]:
+def story(
+    virtual: Any, limit: Limit | None, answers: list[Answer], calls: list[Call]
+) -> tuple[list[Answer], list[float]]:
     async def work(clock: Clock) -> tuple[list[Answer], list[float]]:
-        provider = Provider(clock, *answers)
-        send: Callable[[Call], Awaitable[Answer]] = limited(Gate(limit, clock))(provider)
+        provider, entrance = Provider(clock, *answers), Entrance(limit, clock, adaptive=True)
+        send = limited(entrance.gate, entrance.line, clock)(provider)
         return [await send(each) for each in calls], provider.sent_at
 
     done: tuple[list[Answer], list[float]] = virtual.run(work)
@@ -308,44 +275,66 @@ def story(virtual: Any, limit: Limit, answers: list[Answer], calls: list[Any]) -
 
 def test_a_call_says_how_long_it_waited_for_its_limit(virtual: Any) -> None:
     answers, sent_at = story(virtual, Limit(rpm=60), [OK], [call()] * 3)
-    assert sent_at == pytest.approx([0.0, 60 / 59, 120 / 59])
-    assert [answer.rate_wait_s for answer in answers] == [None, pytest.approx(60 / 59), pytest.approx(60 / 59)]
-    assert answers[1].total_s == pytest.approx(0.5 + 60 / 59)
+    step = 60 / 59.4
+    assert sent_at == pytest.approx([0.0, step, 2 * step])
+    assert [answer.rate_wait_s for answer in answers] == [None, pytest.approx(step), pytest.approx(step)]
+    assert answers[1].total_s == pytest.approx(0.5 + step)
 
 
 def test_tokens_are_booked_before_and_corrected_after(virtual: Any) -> None:
-    booked = expected_tokens(call(max_tokens=1000).request)
+    booked = expected(call(max_tokens=1000).request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [call(max_tokens=1000)] * 20)
     assert sent_at[-1] < 19 * 10 / booked * 2
 
 
 def test_without_counts_what_was_booked_stays_booked(virtual: Any) -> None:
     silent = Answer(Success(CompletionResponse()))
-    booked = expected_tokens(call(max_tokens=1000).request)
+    booked = expected(call(max_tokens=1000).request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [silent], [call(max_tokens=1000)] * 3)
     assert sent_at[-1] == pytest.approx(2 * 60 / 59)
 
 
-def test_a_provider_that_says_when_to_come_again_is_left_alone_until_then(virtual: Any) -> None:
-    refused = Answer(Failure(RateLimited(retry_after_s=7.0)))
-    assert story(virtual, Limit(rpm=6000), [refused, OK], [call()] * 2)[1] == [0.0, 7.0]
+def test_an_answer_is_thought_to_be_as_long_as_those_before(virtual: Any) -> None:
+    _, sent_at = story(virtual, Limit(tpm=6000), [OK], [call()] * 100)
+    assert 90 * 10 / 100 * 0.9 <= sent_at[-1] <= 100 * 10 / 100 * 1.1
 
 
-@pytest.mark.parametrize("error", [RateLimited(), Overloaded(retry_after_s=7.0), RateLimited(retry_after_s=0.0)])
-def test_other_failures_close_nothing(virtual: Any, error: Any) -> None:
-    assert story(virtual, Limit(rpm=6000), [Answer(Failure(error)), OK], [call()] * 2)[1] == [0.0, 0.0]
+def refusal(retry_after_s: float | None = None, limits: RateLimitInfo | None = None) -> Answer:
+    return Answer(Failure(RateLimited(retry_after_s=retry_after_s)), attempts=1, limits=limits)
+
+
+@pytest.mark.parametrize("limit", [Limit(rpm=60_000), None])
+def test_a_provider_that_refuses_everything_is_left_alone_for_as_long_as_it_asks(
+    limit: Limit | None, virtual: Any
+) -> None:
+    sent_at = story(virtual, limit, [refusal(7.0)] * 4 + [OK], [call()] * 6)[1]
+    assert sent_at[3] < 0.1
+    assert sent_at[4] >= 7.0
+
+
+def test_a_window_that_is_used_up_is_waited_for_at_once(virtual: Any) -> None:
+    """The reply says that nothing is left, and that all of it comes back when it says to come again."""
+    info = RateLimitInfo(limit_requests=60, remaining_requests=0, reset_requests_s=9.0)
+    assert story(virtual, None, [refusal(9.0, info), OK], [call()] * 2)[1] == [0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(), refusal(0.5), Answer(Failure(Overloaded(retry_after_s=7.0)), attempts=1)]
+)
+def test_a_failure_now_and_then_closes_nothing(answer: Answer, virtual: Any) -> None:
+    assert story(virtual, Limit(rpm=6000), [answer, OK, OK, answer, OK], [call()] * 5)[1] == [0.0] * 5
 
 
 def test_a_wish_to_be_left_alone_for_a_day_does_not_hang_a_run(virtual: Any) -> None:
     """Longer than any call would wait, it is a refusal: every call may hear it for itself."""
-    refused = Answer(Failure(RateLimited(retry_after_s=86_400.0)))
-    sent_at = story(virtual, Limit(rpm=6000), [refused], [call()] * 3)[1]
-    assert sent_at[-1] <= 2 * LONGEST_PAUSE_S
-    assert sent_at == [0.0, 0.0, 0.0]
+    sent_at = story(virtual, Limit(rpm=6000), [refusal(86_400.0)], [call()] * 20)[1]
+    assert sent_at[-1] <= 600.0
 
 
-def test_a_call_takes_its_prompt_and_as_much_as_it_may_answer() -> None:
-    asked = expected_tokens(call("").request)
-    assert asked == USUAL_ANSWER
-    assert expected_tokens(call("", max_tokens=7, n=3).request) == 21
-    assert expected_tokens(call("a few words more").request) > asked
+def test_who_would_wait_for_tomorrow_hears_so(virtual: Any) -> None:
+    answers, sent_at = story(virtual, Limit(rpd=1), [OK], [call()] * 2)
+    assert len(sent_at) == 1
+    error = answers[1].outcome.failure()
+    assert isinstance(error, RateLimited)
+    assert (error.should_retry, answers[1].attempts) == (False, 0)
+    assert "requests, as declared for openai" in error.message

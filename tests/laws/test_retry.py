@@ -15,16 +15,20 @@ from llmhub.core.errors import (
     LLMError,
     Malformed,
     Overloaded,
+    QuotaExhausted,
     RateLimited,
     ServerError,
     TimedOut,
     is_transient,
 )
-from llmhub.core.types import CompletionResponse
-from llmhub.engine.call import Answer, Call
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import CompletionRequest, CompletionResponse
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.decisions import Decisions
 from llmhub.engine.retry import NO_RETRY, Retry, delay, retried
+from llmhub.providers.table import PROVIDERS
 
-CALL: Any = object()
+CALL = Call(Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m"), CompletionRequest(model="m", messages=()))
 OK = Success(CompletionResponse())
 policies = st.builds(
     Retry,
@@ -46,7 +50,7 @@ def test_a_delay_is_at_least_what_was_asked_and_bounded(
 ) -> None:
     pause = delay(policy, attempt, error, draw)
     asked = error.retry_after_s
-    if attempt >= policy.attempts:
+    if attempt >= policy.attempts or (asked or 0.0) > policy.longest_s:
         assert pause is None
     elif asked is None:
         assert pause is not None
@@ -172,6 +176,25 @@ def test_a_wait_beyond_the_deadline_is_not_begun(virtual: Any) -> None:
     assert beyond[1].sent_at == [0.0]
     assert beyond[0].outcome == Failure(RateLimited(retry_after_s=9.1))
     assert beyond[0].total_s == 1.0
+
+
+def test_a_wait_of_hours_is_not_begun_and_a_permanent_refusal_is_not_tried_again(virtual: Any) -> None:
+    for error in (RateLimited(retry_after_s=3600.0), QuotaExhausted(status=429)):
+        answer, provider = sent(virtual, Retry(deadline_s=1e6), Failure(error), OK)
+        assert (answer.outcome, provider.sent_at) == (Failure(error), [0.0])
+
+
+def test_retries_and_giving_up_can_be_read_afterwards(virtual: Any) -> None:
+    async def work(clock: Callable[[], float]) -> list[tuple[str, str, float | None]]:
+        log = Decisions(clock)
+
+        async def send(call: Call) -> Answer:
+            return Answer(Failure(ServerError()), attempts=1)
+
+        await retried(Retry(attempts=2, jitter=0), clock, lambda: 0.0, log.note)(send)(CALL)
+        return [(one.kind, one.detail, one.wait_s) for one in log.read()]
+
+    assert virtual.run(work) == [("retry", "ServerError", 0.5), ("give_up", "ServerError after 2 requests", None)]
 
 
 def test_waiting_for_a_limit_counts_over_all_attempts(virtual: Any) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.core.provider import HttpReply, RateLimitInfo
+from llmhub.core.provider import HttpReply
+from llmhub.core.ratelimit import RateLimitInfo
 from llmhub.providers import limits
 from llmhub.providers.table import PROVIDERS
 
@@ -79,12 +80,13 @@ def test_anthropic() -> None:
         limit_requests=50,
         remaining_requests=49,
         reset_requests_s=5.0,
-        limit_tokens=40_000,
-        remaining_tokens=39_000,
-        reset_tokens_s=0.0,
+        limit_input_tokens=40_000,
+        remaining_input_tokens=39_000,
+        reset_input_tokens_s=0.0,
     )
-    both = {**headers, "anthropic-ratelimit-tokens-limit": "48000"}
-    assert PROVIDERS["anthropic"].limits(HttpReply(200, both)).limit_tokens == 48_000
+    both = {**headers, "anthropic-ratelimit-tokens-limit": "48000", "anthropic-ratelimit-output-tokens-limit": "8000"}
+    told = PROVIDERS["anthropic"].limits(HttpReply(200, both))
+    assert (told.limit_tokens, told.limit_input_tokens, told.limit_output_tokens) == (48_000, 40_000, 8_000)
 
 
 def test_an_absolute_time_needs_a_clock() -> None:

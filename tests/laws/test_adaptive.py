@@ -1,0 +1,234 @@
+"""The search for a limit that nobody declared, and what replies teach: laws of the machines, and runs in a world."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from llmhub.core.errors import RateLimited, ServerError
+from llmhub.core.provider import Endpoint
+from llmhub.core.ratelimit import RateLimitInfo
+from llmhub.core.types import CompletionRequest, CompletionResponse
+from llmhub.engine.adaptive import CROWD, LEAST, MOST, SHRINK, Adaptive, Refusal, answered, begun, permitted, refused
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.decisions import Decisions
+from llmhub.engine.gate import Gate, limited
+from llmhub.engine.learned import Known, learn
+from llmhub.engine.windows import FixedWindow, TokenBucket, take
+from llmhub.providers.table import PROVIDERS
+
+Clock = Callable[[], float]
+TARGET = Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m")
+CALL = Call(TARGET, CompletionRequest(model="m", messages=()))
+events = st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.integers(0, 200)), max_size=300)
+
+
+def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, Adaptive]]:
+    """Send one after the other, each answered or refused at once, with so many under way."""
+    state, now, steps = begun(0.0), 0.0, []
+    for sent, (gap, good, under_way) in enumerate(story, 1):
+        now += gap
+        if good:
+            state = answered(state, now, now, float(sent), under_way)
+        else:
+            state, pause_s = refused(state, now, Refusal(now, float(sent), float(sent), under_way))
+            now += pause_s or 0.0
+        steps.append((now, state))
+    return steps
+
+
+@given(events)
+def test_the_window_stays_within_its_bounds_and_a_pace_is_a_rate(story: list[tuple[float, bool, int]]) -> None:
+    for now, state in lived(story):
+        assert LEAST <= permitted(state, now) <= MOST
+        assert state.pace is None or 0 < state.pace.rate_s < inf
+
+
+@given(st.integers(1, 500), st.integers(CROWD, 100))
+def test_an_episode_shrinks_once_however_many_are_refused(under_way: int, many: int) -> None:
+    state, pauses = begun(0.0), []
+    for number in range(many):
+        state, pause_s = refused(state, 1.0, Refusal(0.5, float(number + 1), float(many), under_way))
+        pauses.append(pause_s)
+    if many < 2 * CROWD:
+        assert [bool(pause_s) for pause_s in pauses] == [number + 1 == CROWD for number in range(many)]
+    assert sum(map(bool, pauses)) == 1
+    assert state.window == max(LEAST, int(SHRINK * under_way))
+    assert state.ramp_from is None
+
+
+@given(st.lists(st.floats(0, 1), max_size=500))
+def test_without_refusals_it_never_shrinks(gaps: list[float]) -> None:
+    before, now = begun(0.0), 0.0
+    for number, gap in enumerate(gaps):
+        now += gap
+        after = answered(before, now, now, float(number), 5)
+        assert permitted(after, now) >= permitted(before, now)
+        before = after
+
+
+def test_what_was_known_of_a_rate_is_from_one_crowd_to_the_next() -> None:
+    state, pause_s = refused(begun(0.0), 0.0, Refusal(0.0, 1.0, 1.0, 10))
+    for number in range(2, 5):
+        state, pause_s = refused(state, 0.0, Refusal(0.0, float(number), float(number), 10))
+    assert pause_s is not None
+    assert state.pace is None
+    for number in range(105, 109):  # a hundred went in between, in ten seconds
+        state, _ = refused(state, 10.0, Refusal(10.0, float(number), float(number), 10))
+    assert state.pace is not None
+    assert state.pace.rate_s == pytest.approx(9.7)
+
+
+# What replies teach
+
+counts = st.integers(0, 10_000)
+
+
+@given(st.integers(1, 10_000), counts, st.none() | st.floats(0, 100_000), st.floats(0, 100), counts)
+def test_nobody_learns_more_than_there_is(
+    limit: int, remaining: int, reset_s: float | None, took_s: float, since: int
+) -> None:
+    known = learn(None, (limit, remaining, reset_s), 100.0 + took_s, 100.0, float(since))
+    assert known is not None
+    assert known.limit == max(limit, remaining)
+    if isinstance(known.window, TokenBucket):
+        assert known.window.level <= known.window.capacity <= known.limit
+    else:
+        assert known.window.used >= since
+
+
+@given(counts, st.floats(0, 60))
+def test_an_older_reply_changes_nothing(remaining: int, reset_s: float) -> None:
+    known = Known(TokenBucket(1.0, 60.0, 7.0, 50.0), 60.0, 60.0, sent_at=50.0)
+    assert learn(known, (60, remaining, reset_s), 60.0, 49.9, 0.0) is known
+    assert learn(known, (60, None, reset_s), 60.0, 51.0, 0.0) is known
+
+
+def test_worse_news_counts_at_once_and_better_news_by_and_by() -> None:
+    known = Known(TokenBucket(1.0, 60.0, 30.0, 50.0), 60.0, 60.0, sent_at=50.0)
+    worse, better = (learn(known, (60, left, 60.0 - left), 50.0, 50.0, 0.0) for left in (10, 50))
+    assert isinstance(worse.window, TokenBucket) and isinstance(better.window, TokenBucket)  # type: ignore[union-attr] # noqa: PT018
+    assert worse.window.level < 10
+    assert 30 < better.window.level < 40
+
+
+def test_a_days_worth_is_not_taken_for_a_minutes() -> None:
+    known = learn(None, (14_400, 14_370, 179.56), 0.0, 0.0, 0.0)
+    assert known is not None
+    assert isinstance(known.window, TokenBucket)
+    assert known.window.rate_s == pytest.approx(14_400 / 86_400, rel=0.05)
+
+
+def test_a_window_whose_end_is_put_off_is_none() -> None:
+    known = learn(None, (60, 59, 60.0), 0.0, 0.0, 0.0)
+    assert known is not None
+    assert isinstance(known.window, FixedWindow)
+    known = learn(known, (60, 50, 60.0), 10.0, 10.0, 0.0)
+    assert known is not None
+    assert known.slides
+
+
+# In a world
+
+
+class Provider:
+    """Permits ``rate_s`` requests a second, or so many at once, or refuses some for no reason of ours."""
+
+    def __init__(self, clock: Clock, **how: Any) -> None:
+        self.clock = clock
+        self.bucket: TokenBucket | None = how.get("bucket")
+        self.tells: bool = how.get("tells", False)
+        self.at_once: float = how.get("at_once", inf)
+        self.share: float = how.get("share", 0.0)
+        self.error: Any = how.get("error", RateLimited(retry_after_s=1.0))
+        self.latency_s: float = how.get("latency_s", 0.5)
+        self.draw = random.Random(7)
+        self.under_way = self.refused = self.answered = 0
+
+    async def __call__(self, call: Call) -> Answer:
+        await asyncio.sleep(0.001)
+        refuse, told = self.under_way >= self.at_once, None
+        if self.bucket is not None:
+            after, wait = take(self.bucket, self.clock(), 1.0)
+            refuse = wait > 0
+            self.bucket = self.bucket if refuse else after  # type: ignore[assignment] # of the same kind
+            left = min(self.bucket.level + (self.clock() - self.bucket.at) * self.bucket.rate_s, self.bucket.capacity)
+            if self.tells:
+                told = RateLimitInfo(
+                    limit_requests=int(60 * self.bucket.rate_s),
+                    remaining_requests=max(int(left), 0),
+                    reset_requests_s=(self.bucket.capacity - left) / self.bucket.rate_s,
+                )
+        if refuse or self.draw.random() < self.share:
+            self.refused += 1
+            return Answer(Failure(self.error), attempts=1, limits=told)
+        self.under_way += 1
+        await asyncio.sleep(self.latency_s * self.draw.lognormvariate(0, 0.3))
+        self.under_way -= 1
+        self.answered += 1
+        return Answer(Success(CompletionResponse()), attempts=1, limits=told)
+
+
+def asked(virtual: Any, rows: int, **how: Any) -> tuple[Provider, float, tuple[Any, ...]]:
+    """Ask 64 at once until so many were answered; give the provider, the time it took, and what was decided."""
+
+    async def work(clock: Clock) -> tuple[Provider, float, tuple[Any, ...]]:
+        provider, log = Provider(clock, **how), Decisions(clock)
+        gate = Gate({}, clock, log.note)
+        send = limited(gate, gate.line(TARGET), clock)(provider)
+
+        async def worker() -> None:
+            while provider.answered < rows:
+                if isinstance((await send(CALL)).outcome, Failure):
+                    await asyncio.sleep(1.0)
+
+        await asyncio.gather(*(worker() for _ in range(64)))
+        return provider, clock(), log.read()
+
+    done: tuple[Provider, float, tuple[Any, ...]] = virtual.run(work)
+    return done
+
+
+def bucket(rate_s: float, capacity: float) -> TokenBucket:
+    return TokenBucket(rate_s, capacity, capacity, 0.0)
+
+
+@pytest.mark.parametrize("capacity", [20.0, 1200.0])
+def test_a_limit_that_replies_tell_is_kept_and_used(capacity: float, virtual: Any) -> None:
+    provider, took_s, _ = asked(virtual, 3000, bucket=bucket(20.0, capacity), tells=True)
+    assert provider.answered >= 0.95 * min(capacity + 20.0 * took_s, 64 / 0.5 * took_s)
+    assert provider.refused <= 0.01 * provider.answered
+
+
+@pytest.mark.parametrize("capacity", [20.0, 600.0])
+def test_a_limit_that_nobody_tells_is_found(capacity: float, virtual: Any) -> None:
+    provider, took_s, _ = asked(virtual, 3000, bucket=bucket(20.0, capacity))
+    assert provider.answered >= 0.9 * (20.0 * took_s)
+    assert provider.refused <= 0.05 * provider.answered
+
+
+@pytest.mark.parametrize("at_once", [5, 20])
+def test_how_many_at_once_is_found(at_once: int, virtual: Any) -> None:
+    provider, took_s, decisions = asked(virtual, 2000, at_once=at_once, error=RateLimited())
+    assert provider.answered >= 0.75 * at_once * took_s / (0.5 * 1.046)
+    assert provider.refused <= 0.1 * provider.answered
+    assert "shrink" in {one.kind for one in decisions}
+
+
+@pytest.mark.parametrize("error", [RateLimited(retry_after_s=1.0), ServerError()])
+def test_failures_that_have_nothing_to_do_with_us_make_nothing_slow(error: Any, virtual: Any) -> None:
+    """A share of refusals at random: going slower does not help, so it is not done for long."""
+    well, faulty = (asked(virtual, 3000, share=share, error=error)[1] for share in (0.0, 0.05))
+    assert faulty <= 1.25 * well
+
+
+def test_nobody_is_slower_for_a_provider_that_is_well(virtual: Any) -> None:
+    assert asked(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0
