@@ -1,12 +1,15 @@
 """Whether plain JSON fits a JSON schema, as far as answers are asked by one: types, fields, enums, items, choices.
 
-Keywords that bound a value (``minimum``, ``pattern``, ...) are not looked at; a pydantic model checks them itself.
+Bounds (``minimum``, ``maxLength``, ``pattern``, ...) are looked at, too, whoever was asked: not every provider holds to
+them. A ``format`` is not.
 Source: https://json-schema.org/draft/2020-12/json-schema-validation (read 2026-11-27).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
@@ -18,6 +21,54 @@ KINDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
 }
+
+
+def _amount(broken: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda value, bound: KINDS["number"](value) and KINDS["number"](bound) and broken(value, bound)
+
+
+def _size(kind: str, broken: Callable[[int, Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda value, bound: KINDS[kind](value) and KINDS["number"](bound) and broken(len(value), bound)
+
+
+def _uneven(value: Any, step: Any) -> bool:
+    """Say whether a number is no multiple, as it is written in decimals."""
+    try:
+        return Decimal(str(value)) % Decimal(str(step)) != 0
+    except InvalidOperation:  # a step of nought, or digits beyond all measure
+        return False
+
+
+def _unlike(value: Any, pattern: Any) -> bool:
+    """Say whether a text does not match; a pattern that Python cannot read rules nothing out."""
+    try:
+        return isinstance(value, str) and isinstance(pattern, str) and re.search(pattern, value) is None
+    except re.error:
+        return False
+
+
+def _repeated(value: Any, wanted: Any) -> bool:
+    if wanted is not True or not isinstance(value, list):
+        return False
+    return any(one in value[:at] for at, one in enumerate(value))
+
+
+BOUNDS: Final[Mapping[str, tuple[Callable[[Any, Any], bool], str]]] = {
+    "minimum": (_amount(lambda value, bound: value < bound), "is below"),
+    "maximum": (_amount(lambda value, bound: value > bound), "is above"),
+    "exclusiveMinimum": (_amount(lambda value, bound: value <= bound), "is not above"),
+    "exclusiveMaximum": (_amount(lambda value, bound: value >= bound), "is not below"),
+    "multipleOf": (_amount(_uneven), "is no multiple of"),
+    "minLength": (_size("string", lambda size, bound: size < bound), "is shorter than"),
+    "maxLength": (_size("string", lambda size, bound: size > bound), "is longer than"),
+    "pattern": (_unlike, "does not match"),
+    "minItems": (_size("array", lambda size, bound: size < bound), "has fewer items than"),
+    "maxItems": (_size("array", lambda size, bound: size > bound), "has more items than"),
+    "uniqueItems": (_repeated, "has equal items, but uniqueItems is"),
+    "minProperties": (_size("object", lambda size, bound: size < bound), "has fewer fields than"),
+    "maxProperties": (_size("object", lambda size, bound: size > bound), "has more fields than"),
+}
+"""When a value breaks a bound, and how that is said."""
 DEEPEST: Final = 200
 """Pointers followed in a row: more of them point in a circle."""
 
@@ -44,6 +95,9 @@ def misfit(value: Any, schema: Any, root: Mapping[str, Any], path: str = "$") ->
     allowed = node["enum"] if "enum" in node else [node["const"]] if "const" in node else None
     if allowed is not None and value not in allowed:
         return f"{path}: {_shown(value)} is none of {', '.join(map(repr, allowed))}"
+    for keyword, (broken, said) in BOUNDS.items():
+        if keyword in node and broken(value, node[keyword]):
+            return f"{path}: {_shown(value)} {said} {node[keyword]}"
     return _inside(value, node, root, path)
 
 

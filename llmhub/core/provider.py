@@ -166,6 +166,10 @@ def _allowed(_endpoint: Endpoint, _request: CompletionRequest) -> LLMError | Non
     return None
 
 
+def _unchanged(request: CompletionRequest) -> CompletionRequest:
+    return request
+
+
 def _native(_request: CompletionRequest) -> Form:
     return "native"
 
@@ -188,6 +192,8 @@ class Provider:
         What this endpoint or model is known not to take, before anything is sent.
     structure
         How an answer is held to a schema: by a mode of the model's, or by a tool that it must call.
+    ease
+        The request in terms of constraints on an answer that this provider holds to.
     needs
         Environment variables, any one group of which lets it be used; empty when it needs no key.
     request_id
@@ -207,6 +213,7 @@ class Provider:
     adapt: Callable[[Payload], Payload] = _same
     refuse: Callable[[Endpoint, CompletionRequest], LLMError | None] = _allowed
     structure: Callable[[CompletionRequest], Form] = _native
+    ease: Callable[[CompletionRequest], CompletionRequest] = _unchanged
     needs: tuple[tuple[str, ...], ...] = ()
     request_id: str = "x-request-id"
     signs: bool = True
@@ -276,8 +283,8 @@ def _encoded(provider: Provider, endpoint: Endpoint, request: CompletionRequest)
         return Failure(refused)
     wanted = request.response_schema
     if wanted is None or (wanted.via or provider.structure(request)) == "native":
-        return provider.wire.encode(request)
-    encoded = provider.wire.encode(forced(request))
+        return provider.wire.encode(provider.ease(request))
+    encoded = provider.wire.encode(provider.ease(forced(request)))
     if is_successful(encoded) or encoded.failure().path not in OF_FORCED or request.tools:
         return encoded
     said = f"an answer cannot be held to a schema here: {encoded.failure().message}"

@@ -25,6 +25,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed
+from llmhub.core.fits import misfit
 from llmhub.core.types import Choice, CompletionResponse, Payload, Schema
 
 Reader: TypeAlias = Callable[[str], Result[Any, LLMError]]
@@ -90,7 +91,7 @@ def schema_of(wanted: object, name: str = "") -> Result[Schema, LLMError]:
 def reader_of(wanted: object) -> Result[Reader, LLMError]:
     """Make the function that reads answers to ``schema_of(wanted)``: text to a value of that type.
 
-    A mapping or a `Schema` gives plain JSON values, as nothing here checks them against it.
+    A mapping or a `Schema` gives plain JSON values, checked against it.
 
     Examples
     --------
@@ -104,14 +105,19 @@ def reader_of(wanted: object) -> Result[Reader, LLMError]:
     if not is_successful(made):
         return Failure(made.failure())
     wrapped = not isinstance(wanted, (Mapping, Schema)) and is_wrapped(made.unwrap())
-    build = _builder(wanted)
+    build, name = _builder(wanted), made.unwrap().name
+    # A type checks what is made of it; plain JSON is checked here.
+    plain = made.unwrap().schema if isinstance(wanted, (Mapping, Schema)) else None
 
     def read(text: str) -> Result[Any, LLMError]:
         try:
             body = _bare(text).encode()
-            return Success(build(_unwrapped(body) if wrapped else body))
+            value = build(_unwrapped(body) if wrapped else body)
+            wrong = "" if plain is None else misfit(value, plain, plain)
         except (ValueError, TypeError, RecursionError) as bad:
-            return Failure(_unread(bad, made.unwrap().name))
+            return Failure(_unread(bad, name))
+        path, _, why = wrong.partition(": ")
+        return Failure(Malformed(path=path, message=f"not a {name}: {why}")) if wrong else Success(value)
 
     return Success(read)
 
@@ -270,7 +276,7 @@ def _closed(node: Any) -> Any:
         return [_closed(item) for item in node]
     if not isinstance(node, Mapping):
         return node
-    done = {key: _mapped(_closed, key, value) for key, value in node.items()}
+    done = {key: mapped(_closed, key, value) for key, value in node.items()}
     return {**done, "additionalProperties": False} if _opens(done) else done
 
 
@@ -292,12 +298,12 @@ def _complete(node: Any, root: Payload) -> Any:
         return {"$ref": node["$ref"]} if bare else _complete(_closed(whole), root)
     kept = {key: value for key, value in node.items() if key not in {"default", "discriminator"}}
     change = partial(_complete, root=root)
-    done = {("anyOf" if key == "oneOf" else key): _mapped(change, key, value) for key, value in kept.items()}
+    done = {("anyOf" if key == "oneOf" else key): mapped(change, key, value) for key, value in kept.items()}
     fields = done.get("properties")
     return {**done, "required": list(fields)} if isinstance(fields, dict) and fields else done
 
 
-def _mapped(change: Callable[[Any], Any], key: str, value: Any) -> Any:
+def mapped(change: Callable[[Any], Any], key: str, value: Any) -> Any:
     """Change the schemas under a keyword."""
     if key in NAMES and isinstance(value, Mapping):
         return {name: change(one) for name, one in value.items()}

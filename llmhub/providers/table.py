@@ -21,7 +21,7 @@ from urllib.parse import quote
 from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, Wire
 from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
-from llmhub.providers import limits, models
+from llmhub.providers import keywords, limits, models
 from llmhub.providers.auth import REGION, bearer, bedrock, header_key
 from llmhub.wire import anthropic, bedrock_converse, gemini, ollama, openai_chat, openai_responses
 from llmhub.wire.read import items, text
@@ -410,5 +410,7 @@ ROWS: Final = (
     _chat("databricks", "", "DATABRICKS_TOKEN", "DATABRICKS_HOST", locate=_databricks, adapt=_unasked, check=None),
 )
 
-PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType({row.name: row for row in ROWS})
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
+    {row.name: replace(row, ease=partial(keywords.ease, row.name)) for row in ROWS}
+)
 """Every provider by name; read-only."""

@@ -14,7 +14,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed, kind
-from llmhub.core.fits import misfit, resolved
+from llmhub.core.fits import resolved
 from llmhub.core.schemas import ENDINGS, WRAP, Reader, is_wrapped, reader_of, schema_of
 from llmhub.core.types import Schema
 
@@ -67,7 +67,7 @@ def typing_of(wanted: object) -> Result[Typing, LLMError]:
 
 
 def _plain_reader(wanted: object, schema: Schema, reader: Reader) -> Reader:
-    """Have a reader give plain values, checked where it does not check them itself."""
+    """Have a reader give plain values."""
     checked = not isinstance(wanted, (Mapping, Schema))
     wrapped = checked and is_wrapped(schema)
 
@@ -78,10 +78,6 @@ def _plain_reader(wanted: object, schema: Schema, reader: Reader) -> Reader:
         if checked:
             plain = _builtin(read.unwrap())
             return Success({WRAP: plain} if wrapped else plain)
-        wrong = misfit(read.unwrap(), schema.schema, schema.schema)
-        if wrong:
-            path, _, why = wrong.partition(": ")
-            return Failure(Malformed(path=path, message=f"not a {schema.name}: {why}"))
         return read
 
     return read
