@@ -92,6 +92,7 @@ def feed_aws(rest: bytes, chunk: bytes) -> Fed:
     """
     whole = rest + chunk
     frames: list[Frame] = []
+    known: dict[bytes, dict[str, str] | None] = {}  # the headers of most messages are the same
     start = 0
     while len(whole) - start >= PRELUDE.size:
         total, header_length, prelude_crc = PRELUDE.unpack_from(whole, start)
@@ -103,7 +104,8 @@ def feed_aws(rest: bytes, chunk: bytes) -> Fed:
         message = whole[start : start + total]
         if crc32(message[:-4]) != int.from_bytes(message[-4:], "big"):
             return Failure(Malformed(message="AWS event stream: message checksum mismatch"))
-        headers = _headers(message[PRELUDE.size : PRELUDE.size + header_length])
+        block = message[PRELUDE.size : PRELUDE.size + header_length]
+        headers = known[block] if block in known else known.setdefault(block, _headers(block))
         if headers is None:
             return Failure(Malformed(message="AWS event stream: unreadable headers"))
         frames.append(_message(headers, message[PRELUDE.size + header_length : -4]))

@@ -65,6 +65,7 @@ from llmhub.wire.callid import MADE, make
 from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.logprobs import LAST, result
 from llmhub.wire.media import inline
+from llmhub.wire.plain import plain_part
 from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, total
 from llmhub.wire.turns import kept, unfit, unpacked
 from llmhub.wire.write import Param, parameters
@@ -163,22 +164,18 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     if not answers or len(answers) != len(candidates.unwrap()):
         return Failure(Malformed(path="$.candidates", message="expected one object an answer, and at least one"))
     origin = text(payload.get("responseId"))
-    return Success(
-        assemble(
-            [
-                (_parts(candidate, origin), FINISH.get(str(candidate.get("finishReason")), "other"))
-                for candidate in answers
-            ],
-            usage=_usage(mapping(payload.get("usageMetadata"))),
-            served_model=text(payload.get("modelVersion")),
-            request_id=origin,
-        )
-    )
+    told = [(_parts(candidate, origin), _finish(candidate)) for candidate in answers]
+    usage = _usage(mapping(payload.get("usageMetadata")))
+    return Success(assemble(told, usage=usage, served_model=text(payload.get("modelVersion")), request_id=origin))
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Read one chunk of a stream: a response of its own, with what is new."""
-    return parse(frame.data).bind(_chunk)
+    """Read one chunk of a stream: a response of its own, with what is new; the plainest quickly."""
+    found = plain_part(frame.data)
+    if found is None:
+        return parse(frame.data).bind(_chunk)
+    told = (Started(found.modelVersion, found.responseId), Fragment(0, Text(found.said), found.which))
+    return Success((*told, Counted(_usage(found.usageMetadata))) if found.usageMetadata else told)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
@@ -220,7 +217,7 @@ def _deltas(candidate: Mapping[str, object], origin: str, chunk: str) -> list[De
                 key = f"{chunk} {place} {part!r}"
         found.append(Fragment(LAST if isinstance(part, Logprobs) else 0, part, which, key))
     if candidate.get("finishReason"):
-        found.append(Finished(FINISH.get(str(candidate.get("finishReason")), "other"), which))
+        found.append(Finished(_finish(candidate), which))
     return found
 
 
@@ -278,6 +275,10 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         cached_input_tokens=count(counts.get("cachedContentTokenCount")),
         reasoning_tokens=thoughts,
     )
+
+
+def _finish(candidate: Mapping[str, object]) -> FinishReason:
+    return FINISH.get(str(candidate.get("finishReason")), "other")
 
 
 def _wrong(payload: Mapping[str, object]) -> LLMError | None:

@@ -42,6 +42,7 @@ from llmhub.wire.callid import make
 from llmhub.wire.failure import Dictionary, classify
 from llmhub.wire.logprobs import LAST, scores
 from llmhub.wire.media import inline
+from llmhub.wire.plain import plain_line
 from llmhub.wire.read import compact, count, mapping, objects, text
 from llmhub.wire.turns import misplaced, unmarked, unpacked
 from llmhub.wire.write import Param, parameters
@@ -99,7 +100,10 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Read one line of a stream: what is new; the last tells the counts."""
+    """Read one line of a stream: what is new; the last tells the counts. The plainest quickly."""
+    found = plain_line(frame.data)
+    if found is not None:
+        return Success((Started(found.model), Fragment(1, Text(found.message.content))))
     return parse(frame.data).bind(_deltas)
 
 
@@ -127,7 +131,7 @@ def _parts(payload: Payload) -> list[tuple[int, Part]]:
     """Read a message's reasoning, text and calls, each with its place."""
     message = mapping(payload.get("message"))
     thought, said = text(message.get("thinking")), text(message.get("content"))
-    found: list[tuple[int, Part]] = [(0, Reasoning(thought)), (1, Text(said))]
+    found: list[tuple[int, Part]] = [*[(0, Reasoning(thought))] * bool(thought), (1, Text(said))]
     for place, call in enumerate(objects(message.get("tool_calls"))):
         function = mapping(call.get("function"))
         index = count(function.get("index"))

@@ -52,6 +52,8 @@ def count(value: object) -> int | None:
     >>> count(3), count(3.0), count(-1), count(True), count("3")
     (3, 3, None, None, None)
     """
+    if type(value) is int:
+        return value if 0 <= value < 1 << 63 else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):

@@ -893,3 +893,31 @@ def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], p
             if not is_successful(result):
                 found[exchange.id] = type(result.failure())
     assert found == ERRORS
+
+
+PLAIN = {"responseId": "r", "modelVersion": "m", "usageMetadata": {"promptTokenCount": 3, "totalTokenCount": 4}}
+ODD = (
+    st.none()
+    | st.text(max_size=2)
+    | st.integers()
+    | st.booleans()
+    | st.lists(st.none(), max_size=1)
+    | st.just({"a": 1})
+)
+TOP = ("responseId", "modelVersion", "usageMetadata", "error", "promptFeedback", "candidates", "createTime")
+OF_CANDIDATE = ("index", "finishReason", "logprobsResult", "content", "safetyRatings")
+
+
+@given(
+    st.dictionaries(st.sampled_from(TOP), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(OF_CANDIDATE), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(["text", "thought", "thoughtSignature", "functionCall"]), ODD, max_size=2),
+)
+def test_a_plain_chunk_says_what_the_long_way_says(top: Any, candidate: Any, part: Any) -> None:
+    content = {"role": "model", "parts": [{"text": "a", **part}]}
+    whole = {**PLAIN, "candidates": [{"index": 0, "content": content, **candidate}], **top}
+    frame = Frame("", json.dumps(whole).encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gemini, "plain_part", lambda _: None)
+        long = gemini.decode_frame(frame)
+    assert gemini.decode_frame(frame) == long

@@ -344,3 +344,26 @@ def test_a_recorded_request_written_anew_is_the_same(corpus: Callable[[str], lis
     sent = json.loads(prepare(provider, Endpoint(), request, 0.0, stream=True).unwrap().body)
     sent["messages"][1].pop("content")  # empty beside a call, and there left out
     assert sent == recorded
+
+
+ODD = (
+    st.none()
+    | st.text(max_size=2)
+    | st.integers()
+    | st.booleans()
+    | st.lists(st.none(), max_size=1)
+    | st.just({"a": 1})
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["model", "done", "error", "message", "logprobs", "created_at"]), ODD, max_size=2),
+    st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls", "role"]), ODD, max_size=2),
+)
+def test_a_plain_line_says_what_the_long_way_says(top: Any, message: Any) -> None:
+    whole = {"model": "m", "message": {"role": "assistant", "content": "a", **message}, "done": False, **top}
+    frame = Frame("", json.dumps(whole).encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ollama, "plain_line", lambda _: None)
+        long = ollama.decode_frame(frame)
+    assert ollama.decode_frame(frame) == long
