@@ -70,6 +70,14 @@ class _Maker:
         return int.from_bytes(drawn, "big") % below
 
 
+BOUNDS: Final = (
+    "minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|pattern|format|minItems|maxItems|"
+    "uniqueItems|minProperties|maxProperties"
+)
+TOLD: Final = re.compile(rf"[{{ ]({BOUNDS}): (.*?)(?=, (?:{BOUNDS}): |\}}$)", re.DOTALL)
+"""Bounds in a description, as clients put them there for providers that hold to none: ``{minimum: 1, maximum: 9}``."""
+
+
 def fabricate(schema: object, digest: bytes, prompt: str = "") -> Any:
     """Make up a value that fits a schema.
 
@@ -111,7 +119,10 @@ def _value(make: _Maker, schema: Any, path: str) -> Any:
 
 
 def _formed(make: _Maker, schema: Mapping[str, Any], path: str) -> Any:
-    """Make a value by what its schema says itself."""
+    """Make a value by what its schema says itself; a model heeds the bounds that a description tells, too."""
+    told = schema.get("description")
+    if isinstance(told, str) and told.endswith("}"):
+        schema = {**dict(TOLD.findall(told)), **schema}
     if "const" in schema:
         return schema["const"]
     allowed = _items(schema, "enum")

@@ -147,6 +147,11 @@ def test_what_is_no_schema_is_answered_all_the_same(schema: Any) -> None:
         ({"type": "array", "items": {"type": "string"}}, lambda value: 1 <= len(value) <= 3),
         ({"type": "object"}, lambda value: 1 <= len(value) <= 3),
         ({"type": "object", "properties": {}}, lambda value: value == {}),
+        (
+            {"type": "integer", "description": "Metres.\n\n{minimum: 3, exclusiveMaximum: 5}"},
+            lambda value: value in {3, 4},
+        ),
+        ({"type": "string", "description": "{minLength: 2, pattern: ^[A-Z]{2,3}$}"}, lambda value: value.isupper()),
         ({"$ref": "#"}, lambda value: isinstance(value, str)),
         ({"type": "string", "pattern": "("}, lambda value: isinstance(value, str)),
     ],
