@@ -1,17 +1,19 @@
 """What the pure heart costs: `prepare` and `interpret` of a short chat on each wire, and the fold of a stream.
 
-Run ``python benchmarks/wires.py``. Nothing is sent. Each number is the best of several rounds, in microseconds.
+Run ``python benchmarks/wires.py``. Nothing is sent. Each number is the best of several rounds, in microseconds of this
+process's own time, so that what else the machine does counts little.
 """
 
 from __future__ import annotations
 
 import json
+import struct
+import time
 import timeit
 from collections.abc import Callable
 from functools import partial
 from typing import Final
-
-from returns.pipeline import is_successful
+from zlib import crc32
 
 from llmhub.core.provider import Endpoint, HttpReply, interpret, interpret_stream, prepare
 from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, fold
@@ -84,16 +86,15 @@ def main() -> None:
         print(
             f"{provider.wire.name:20}{asked:10.1f}{read:11.1f}{asked + read:10.1f}{missed(asked + read, AIM_CALL_US)}"
         )
-    print(f"\n{'deltas':>20}{'fold':>10}{'from bytes':>11}   us per delta (aim {AIM_DELTA_US:g} at any length)")
-    for length in (1_000, 50_000):
-        stream = deltas(length)
-        events = b"".join(map(event, range(length))) + b"data: [DONE]\n\n"
-        chunks = [events[at : at + 16_384] for at in range(0, len(events), 16_384)]
-        folded = best_us(partial(fold, stream), 50_000 // length) / length
-        head = HttpReply(200, {"content-type": "text/event-stream"})
-        assert is_successful(interpret_stream(PROVIDERS["openai"], head, chunks))
-        whole = best_us(partial(interpret_stream, PROVIDERS["openai"], head, chunks), 50_000 // length)
-        print(f"{length:20}{folded:10.2f}{whole / length:11.2f}{missed(whole / length, AIM_DELTA_US)}")
+    lengths = (1_000, 50_000)
+    print(f"\n{'':20}{'at 1k':>10}{'at 50k':>11}   us per delta (aim {AIM_DELTA_US:g} at any length)")
+    folded = [best_us(partial(fold, deltas(length)), 50_000 // length) / length for length in lengths]
+    print(f"{'fold alone':20}{folded[0]:10.2f}{folded[1]:11.2f}")
+    for name in STREAMS:
+        streamed = [streamed_us(name, length) for length in lengths]
+        print(
+            f"{PROVIDERS[name].wire.name:20}{streamed[0]:10.2f}{streamed[1]:11.2f}{missed(max(streamed), AIM_DELTA_US)}"
+        )
 
 
 def deltas(length: int) -> list[Delta]:
@@ -101,13 +102,88 @@ def deltas(length: int) -> list[Delta]:
     return [Started("m", "r"), *words, Counted(Usage(input_tokens=20, output_tokens=length)), Finished("stop")]
 
 
-def event(_at: int) -> bytes:
-    return b'data: {"id":"r","model":"m","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
+def streamed_us(name: str, length: int) -> float:
+    """Time a stream from its bytes, which come 16 kB at a time."""
+    kind, opening, delta, ending = STREAMS[name]
+    body = opening + delta * length + ending
+    chunks = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+    read = partial(interpret_stream, PROVIDERS[name], HttpReply(200, {"content-type": kind}), chunks)
+    assert read().unwrap().text == "word " * length
+    return best_us(read, 50_000 // length) / length
+
+
+def told(kind: str, said: Payload) -> bytes:
+    """Write a server-sent event that is named twice."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **said})}\n\n".encode()
+
+
+def plain(said: Payload, ending: str = "\n\n", before: str = "data: ") -> bytes:
+    return f"{before}{json.dumps(said)}{ending}".encode()
+
+
+def message(kind: str, said: Payload) -> bytes:
+    """Write a message of AWS's event stream."""
+    words = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    headers = b"".join(
+        bytes([len(name)]) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
+        for name, value in words.items()
+    )
+    payload = json.dumps(said).encode()
+    prelude = struct.pack(">II", len(headers) + len(payload) + 16, len(headers))
+    whole = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
+    return whole + struct.pack(">I", crc32(whole))
+
+
+SSE: Final = "text/event-stream"
+COUNTED: Final[Payload] = {
+    "usageMetadata": {"promptTokenCount": 20, "candidatesTokenCount": 3, "totalTokenCount": 23},
+    "modelVersion": "m",
+    "responseId": "r",
+}
+STREAMS: Final[dict[str, tuple[str, bytes, bytes, bytes]]] = {
+    "openai": (
+        SSE,
+        b"",
+        plain({"id": "r", "model": "m", "choices": [{"index": 0, "delta": {"content": "word "}}]}),
+        b"data: [DONE]\n\n",
+    ),
+    "openai-responses": (
+        SSE,
+        told("response.created", {"response": {"id": "r", "model": "m", "output": []}}),
+        told("response.output_text.delta", {"output_index": 0, "content_index": 0, "item_id": "i", "delta": "word "}),
+        told("response.completed", {"response": {"id": "r", "model": "m", "status": "completed", "output": []}}),
+    ),
+    "anthropic": (
+        SSE,
+        told("message_start", {"message": {"id": "m", "model": "m", "usage": {"input_tokens": 20}}}),
+        told("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "word "}}),
+        told("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}),
+    ),
+    "google": (
+        SSE,
+        b"",
+        plain({"candidates": [{"content": {"parts": [{"text": "word "}], "role": "model"}}], **COUNTED}, "\r\n\r\n"),
+        plain({"candidates": [{"finishReason": "STOP"}], **COUNTED}, "\r\n\r\n"),
+    ),
+    "bedrock": (
+        "application/vnd.amazon.eventstream",
+        message("messageStart", {"role": "assistant"}),
+        message("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}, "p": "abcdef"}),
+        message("messageStop", {"stopReason": "end_turn"}),
+    ),
+    "ollama-native": (
+        "application/x-ndjson",
+        b"",
+        plain({"model": "m", "done": False, "message": {"role": "assistant", "content": "word "}}, "\n", ""),
+        plain({"model": "m", "done": True, "done_reason": "stop", "message": {"content": ""}}, "\n", ""),
+    ),
+}
+"""How a stream begins, one delta of it, and how it ends, with its content type."""
 
 
 def best_us(call: Callable[[], object], number: int = 2_000) -> float:
     """Time one call: the fastest of five rounds, in microseconds."""
-    return min(timeit.repeat(call, number=number, repeat=5)) / number * 1e6
+    return min(timeit.repeat(call, number=number, repeat=5, timer=time.process_time)) / number * 1e6
 
 
 def missed(measured: float, aim: float) -> str:

@@ -97,9 +97,11 @@ def ease(provider: str, request: CompletionRequest) -> CompletionRequest:
     >>> ease("openai", ask) is ask
     True
     """
-    held = next((row for row in HELD if provider in row.providers), None)
     wanted = request.response_schema
-    if held is None or (wanted is None and not request.tools):
+    if wanted is None and not request.tools:
+        return request
+    held = next((row for row in HELD if provider in row.providers), None)
+    if held is None:
         return request
     answer = wanted if wanted is None or (held.strict and not wanted.strict) else _schema(wanted, held)
     tools = tuple(_tool(tool, held) if tool.strict else tool for tool in request.tools)
