@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from llmhub.drawing.canvas import Ink, axes_of, dressed, height_pt, look_of, mixed, said, width_pt
 from llmhub.drawing.writing import shortened
+from llmhub.engine.decisions import Decision
 from llmhub.notebook.ridge import FOOT, HILL, Hill, draw_ridge, ridge_axes
 from llmhub.notebook.tally import Flags, Floats, Frame, Longs, columns_of, floats, models_of, tally, want_of
 
@@ -44,6 +45,8 @@ KEY_PT: Final = 8.0
 KEY_LINE_IN: Final = 0.19
 LIMITED: Final = "RateLimited"
 """The kind of error that a 429 is."""
+RETRIED: Final = "retry"
+"""The kind of decision by which a refused call is sent again."""
 STAGES: Final = (("queue", 0.8), ("limit", 0.55), ("earlier tries", 0.3), ("provider", 0.0))
 """What a call waits for, in order, and how far each fades into the background."""
 
@@ -70,7 +73,7 @@ def throughput(
     ax: Axes | None = None,
     *,
     limits_rpm: Mapping[str, float] | None = None,
-    decisions: Iterable[Any] = (),
+    decisions: Iterable[Decision] = (),
 ) -> Axes:
     """Draw how many calls of each model were answered a second, over the time of the run.
 
@@ -221,14 +224,14 @@ def _limit(ax: Axes, place: int, height: float, rpm: float) -> None:
     said_of.set_color(colour)
 
 
-def _refusals(calls: _Calls, decisions: Iterable[Any]) -> list[list[float]]:
+def _refusals(calls: _Calls, decisions: Iterable[Decision]) -> list[list[float]]:
     """Say when each model's calls were refused for their rate."""
     found = [
         [float(calls.stages[at, 4]) for at in np.flatnonzero(calls.limited & (calls.places == place))]
         for place in range(len(calls.names))
     ]
     for each in decisions:
-        if getattr(each, "error_type", "") == LIMITED and each.target in calls.names:
+        if each.kind == RETRIED and each.detail == LIMITED and each.target in calls.names:
             found[calls.names.index(each.target)].append(each.at - calls.epoch_s)
     return found
 

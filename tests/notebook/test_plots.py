@@ -23,6 +23,7 @@ from matplotlib.text import Text
 
 from llmhub.drawing.canvas import PALETTE, look_of, mixed
 from llmhub.drawing.labels import _apart
+from llmhub.engine.decisions import Decision
 from llmhub.notebook.latency import curve, quantile
 from llmhub.notebook.plots import (
     cost_against_latency,
@@ -409,6 +410,18 @@ class TestPace:
         (limit,) = (line for line in ax.lines if line.get_label() == "_limit")
         assert limit.get_ydata()[0] == pytest.approx(0.96 - 0.56 * min(1, 10 / 20))
         assert "1 a second, 1 refused" in texts(ax)
+
+    def test_refusals_that_were_tried_again_are_read_from_the_log(self) -> None:
+        epoch_s = BEGAN.timestamp()
+        log = [
+            Decision(epoch_s + 0.5, "retry", "p/m", "RateLimited", 1.0),
+            Decision(epoch_s + 0.6, "retry", "p/m", "ServerError", 1.0),
+            Decision(epoch_s + 0.7, "retry", "p/other", "RateLimited", 1.0),
+            Decision(epoch_s + 0.8, "shrink", "p/m", "to 8 calls at once"),
+        ]
+        ax = throughput(results([at_s(0, latency_s=2.0, total_s=2.0)]), decisions=log)
+        (marks,) = (line for line in ax.lines if line.get_label() == "_refused")
+        assert list(marks.get_xdata()) == [pytest.approx(0.5)]
 
     def test_a_call_is_drawn_stage_by_stage(self) -> None:
         row = at_s(2, queue_s=0.5, rate_wait_s=1.0, latency_s=1.0, total_s=4.5, attempts=2)
