@@ -13,6 +13,7 @@ from llmhub.cli.summary import count_statuses, failures, summary
 from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
 from llmhub.core.errors import InvalidRequest, InvalidRequestError
 from llmhub.tables import files, kinds
+from llmhub.tables.formats import FORMATS
 from llmhub.tables.schema import RESULTS
 from llmhub.tables.sinks import STREAM
 from llmhub.tables.templates import parse
@@ -25,7 +26,9 @@ INTERRUPTED = 130
 
 def act(given: argparse.Namespace) -> int:
     """Ask, write, and say what came of it."""
-    if given.output.is_dir() or given.output.suffix == STREAM:
+    # A folder that is named as a file is an oversight.
+    folder = given.output.is_dir() and given.output.suffix not in FORMATS
+    if folder or given.output.suffix == STREAM:
         return _streamed(given)
     files.format_of(given.output, "OUTPUT")
     _expect_apart(given.input, given.output)
