@@ -156,8 +156,9 @@ class _File:
         self._all: list[_Line] = []
         self._closed = False
         self._lock = threading.Lock()
+        self._quick: _Line | None = None
         self._hits = self._misses = 0
-        self.claims, self.ledger, self._leave = journal.journal(self._guarded)
+        self.claims, self.ledger, self._leave = journal.journal(self._guarded, self._hasty)
         with closing(self._connect()) as connection:
             if not self._ready(connection):
                 connection.executescript(_CREATE)
@@ -167,6 +168,16 @@ class _File:
         """Give this thread's connection, and tell what goes wrong with the file in the store's own words."""
         try:
             line = self._mine()
+            with line.busy:
+                yield line.connection
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _hasty(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection that waits neither for others nor for the disk."""
+        try:
+            line = self._quick = self._quick or self._kept(self._hasty_line())
             with line.busy:
                 yield line.connection
         except (sqlite3.Error, OSError) as error:
@@ -261,14 +272,23 @@ class _File:
         """Give this thread's connection."""
         line: _Line | None = getattr(self._local, "line", None)
         if line is None:
-            line = _Line(self._connect())
-            with self._lock:
-                if self._closed:
-                    line.connection.close()
-                    raise sqlite3.ProgrammingError("it was closed")
-                self._all.append(line)
-            self._local.line = line
+            line = self._local.line = self._kept(_Line(self._connect()))
         return line
+
+    def _kept(self, line: _Line) -> _Line:
+        """Keep a new connection until all are closed."""
+        with self._lock:
+            if self._closed:
+                line.connection.close()
+                raise sqlite3.ProgrammingError("it was closed")
+            self._all.append(line)
+        return line
+
+    def _hasty_line(self) -> _Line:
+        connection = self._connect()
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        return _Line(connection)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)

@@ -9,16 +9,17 @@ few microseconds a request, where a row for each request would cost five times a
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from returns.pipeline import is_successful
 
-from llmhub.cache.ledger import LEASE_S, Batch, Claimed, Claims, Ended, Ledger, Wish
+from llmhub.cache.ledger import LEASE_S, Batch, Claimed, Claims, Ended, Ledger, Sent, Wish
 from llmhub.cache.owner import Owner, is_alive, this
 from llmhub.core.codec import unpack
 
@@ -34,8 +35,6 @@ CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, ended_at REAL NOT NULL
 """
 LONG: Final = 4096
 """Changes in a log before it is rewritten."""
-BUSY_MS: Final = 30_000
-"""How long to wait for somebody else who is writing."""
 CHECKPOINT_PAGES: Final = 16_000
 """Pages of the log before they are moved into the file: keys come in no order, and so touch the same pages often."""
 PRIMARY: Final = 0xFF
@@ -47,54 +46,52 @@ Log: TypeAlias = Iterable[tuple[int, bytes]]
 Guard: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
-class Open(NamedTuple):
-    """A claim that is held: for which run, and since when it is sent (0: it is not), to which model."""
-
-    key: bytes
-    run: bytes
-    sent_at: float = 0.0
-    model: str = ""
-
-
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
-_OPEN: Final = msgspec.msgpack.Decoder(list[Open]).decode
+_OPEN: Final = msgspec.msgpack.Decoder(list[Sent]).decode
 _KEYS: Final = msgspec.msgpack.Decoder(list[bytes]).decode
 _ENDED: Final = msgspec.msgpack.Decoder(list[Ended]).decode
 _LOG: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
 
 
-def fold(log: Log) -> dict[bytes, Open]:
+def fold(log: Log) -> dict[bytes, Sent]:
     """Say what is held after a log.
 
     Examples
     --------
-    >>> one = Open(b"k", b"r")
-    >>> fold([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(sent_at=1.0)]))])
-    {b'k': Open(key=b'k', run=b'r', sent_at=1.0, model='')}
+    >>> one = Sent(b"k", b"r")
+    >>> fold([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(at=1.0)]))])
+    {b'k': Sent(key=b'k', run=b'r', model='', at=1.0)}
     >>> fold([(RESERVED, _ENCODE([one])), (RELEASED, _ENCODE([b"k"]))])
     {}
     """
-    held: dict[bytes, Open] = {}
+    held: dict[bytes, Sent] = {}
     for kind, pack in log:
-        if kind in {RESERVED, SENT}:
-            held.update({one.key: one for one in _OPEN(pack)})
-        elif kind == UNSENT:
-            held.update({key: Open(key, held[key].run) for key in _KEYS(pack) if key in held})
-        else:
-            for key in _KEYS(pack):
-                held.pop(key, None)
+        step(held, kind, _OPEN(pack) if kind in {RESERVED, SENT} else _KEYS(pack))
     return held
 
 
-def journal(guarded: Guard) -> tuple[Claims, Ledger, Callable[[], None]]:
+def step(held: dict[bytes, Sent], kind: int, things: Sequence[Sent] | Sequence[bytes]) -> None:
+    """Bring what is held up to date by what was done next."""
+    for thing in things:
+        if isinstance(thing, Sent):
+            held[thing.key] = thing
+        elif kind == RELEASED:
+            held.pop(thing, None)
+        elif thing in held:
+            held[thing] = Sent(thing, held[thing].run)
+
+
+def journal(guarded: Guard, hasty: Guard) -> tuple[Claims, Ledger, Callable[[], None]]:
     """Make the claims and the ledger of a file, and the function that lets go of both.
 
     Parameters
     ----------
     guarded
         Gives the thread's connection for a block.
+    hasty
+        Gives one that waits for nobody, and moves no pages from the log into the file, for which it would wait.
     """
-    kept = _Journal(guarded)
+    kept = _Journal(guarded, hasty)
     return (
         Claims(claim=kept.claim, release=kept.release, beat=kept.beat),
         Ledger(commit=kept.commit, try_commit=kept.try_commit, requests=kept.requests, forget=kept.forget),
@@ -105,10 +102,15 @@ def journal(guarded: Guard) -> tuple[Claims, Ledger, Callable[[], None]]:
 class _Journal:
     """The part of the file that one owner writes."""
 
-    def __init__(self, guarded: Guard) -> None:
-        self._guarded = guarded
+    def __init__(self, guarded: Guard, hasty: Guard) -> None:
+        self._guarded, self._hasty = guarded, hasty
+        # Whoever writes the log and keeps account of it, that is one step to all others.
+        self._accounting = threading.Lock()
         self._me: Owner | None = None
         self._changes = 0
+        # What my log comes to; nothing where that must be read anew.
+        self._held: dict[bytes, Sent] | None = None
+        self._doubtful = False
         self._company: tuple[int, int] = (0, 0)
 
     def claim(self, wishes: Sequence[Wish], resend: bool, again: bool) -> Claimed:
@@ -118,7 +120,7 @@ class _Journal:
                 seen, _ = _looked_up(connection, wishes, self._me)
                 if len(seen.held) == len(wishes):
                     return seen
-            with _Writing(connection):
+            with _Writing(connection, self._lost):
                 me = self._there(connection)
                 alone = self._alone_still(connection)
                 found, left = (Claimed(alone=True), {}) if alone else _looked_up(connection, wishes, me)
@@ -127,35 +129,46 @@ class _Journal:
                 if not resend:
                     taken = [wish for wish in taken if wish.key not in found.unsure]
                 # Who sends again does so in the name of the run that sent first, by which a provider may know it.
-                self._log(connection, RESERVED, [Open(key, found.unsure.get(key, run)) for key, run in taken])
+                self._log(connection, RESERVED, [Sent(key, found.unsure.get(key, run)) for key, run in taken])
                 if resend:
                     _write_off(connection, left)
         return found
 
     def release(self, keys: Sequence[bytes]) -> None:
-        with self._guarded() as connection, _Writing(connection):
+        with self._guarded() as connection, _Writing(connection, self._lost):
             self._log(connection, RELEASED, keys)
 
     def beat(self) -> None:
         if self._me is None:
             return
-        with self._guarded() as connection, _Writing(connection):
+        with self._guarded() as connection, _Writing(connection, self._lost):
             connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (time.time() + LEASE_S, self._me.id))
 
     def try_commit(self, batch: Batch) -> bool:
-        with self._guarded() as connection:
-            # Nor does it move pages from the log into the file, which waits for the disk; the next that may wait does.
-            connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        with self._hasty() as connection:
             try:
-                self._commit(connection, batch)
+                me = self._me
+                if me is None or self._doubtful or batch.unsent or self._changes + len(batch.sent) > LONG:
+                    self._commit(connection, batch)
+                else:
+                    return self._commit_sent(connection, me, batch.sent)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY:
                     raise
                 return False
-            finally:
-                connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        return True
+
+    def _commit_sent(self, connection: sqlite3.Connection, me: Owner, sent: Sequence[Sent]) -> bool:
+        """Write marks alone: a statement is a transaction, and one costs a third of three."""
+        if not self._accounting.acquire(blocking=False):
+            return False
+        try:
+            connection.execute(_LOG, (me.id, SENT, _ENCODE(sent)))
+            self._changes += len(sent)
+            if self._held is not None:
+                step(self._held, SENT, sent)
+        finally:
+            self._accounting.release()
         return True
 
     def commit(self, batch: Batch) -> None:
@@ -163,9 +176,9 @@ class _Journal:
             self._commit(connection, batch)
 
     def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
-        with _Writing(connection):
+        with _Writing(connection, self._lost):
             self._there(connection)
-            self._log(connection, SENT, [Open(key, run, at, model) for key, run, model, at in batch.sent])
+            self._log(connection, SENT, batch.sent)
             self._log(connection, UNSENT, batch.unsent)
             _enter(connection, batch.ended)
             self._log(connection, RELEASED, batch.released)
@@ -181,7 +194,7 @@ class _Journal:
         for owner, alive in owners.items():
             answered = proved.get(owner.id, {})
             yield from answered.values()
-            for key, run, sent_at, model in logs[owner.id]:
+            for key, run, model, sent_at in logs[owner.id]:
                 if key in answered:
                     continue
                 if sent_at:
@@ -190,7 +203,7 @@ class _Journal:
                     yield Ended(key, run, model, "", "reserved", "", 0.0, 0.0)
 
     def forget(self, before: float) -> int:
-        with self._guarded() as connection, _Writing(connection):
+        with self._guarded() as connection, _Writing(connection, self._lost):
             gone = connection.execute("SELECT pack FROM calls WHERE ended_at < ?", (before,)).fetchall()
             connection.execute("DELETE FROM calls WHERE ended_at < ?", (before,))
         return sum(len(_ENDED(pack)) for (pack,) in gone)
@@ -200,19 +213,28 @@ class _Journal:
         me, self._me = self._me, None
         if me is None:
             return
-        with self._guarded() as connection, _Writing(connection):
+        with self._guarded() as connection, _Writing(connection, self._lost):
             _bury(connection, me.id)
 
-    def _log(self, connection: sqlite3.Connection, kind: int, things: Sequence[Open] | Sequence[bytes]) -> None:
+    def _lost(self) -> None:
+        """Forget what the log comes to, and whether this owner is entered: what was written last is undone."""
+        self._held, self._doubtful = None, True
+
+    def _log(self, connection: sqlite3.Connection, kind: int, things: Sequence[Sent] | Sequence[bytes]) -> None:
         """Add to the log; rewrite it when it has become long."""
         if not things or self._me is None:
             return
         me = self._me.id
-        connection.execute(_LOG, (me, kind, _ENCODE(things)))
-        self._changes += len(things)
-        if self._changes > LONG:
-            self._changes = 0
-            _rewrite(connection, me, fold(_log_of(connection, me)).values())
+        with self._accounting:
+            connection.execute(_LOG, (me, kind, _ENCODE(things)))
+            self._changes += len(things)
+            if self._held is not None:
+                step(self._held, kind, things)
+            if self._changes > LONG:
+                self._changes = 0
+                if self._held is None:
+                    self._held = fold(_log_of(connection, me))
+                _rewrite(connection, me, self._held.values())
 
     def _alone_still(self, connection: sqlite3.Connection) -> bool:
         """Say whether nobody else was there since the last claim: then nobody can have answered or hold anything."""
@@ -222,8 +244,12 @@ class _Journal:
 
     def _there(self, connection: sqlite3.Connection) -> Owner:
         """Say who this is, the first time, and clear away what the dead had reserved."""
+        if self._doubtful and self._me is not None:
+            entered = connection.execute("SELECT 1 FROM owners WHERE id = ?", (self._me.id,)).fetchone()
+            self._me, self._doubtful = self._me if entered else None, False
         if self._me is None:
             me = this()
+            self._held = {}
             for one, alive in _owners(connection).items():
                 if not alive:
                     _bury(connection, one.id)
@@ -243,18 +269,18 @@ def _owners(connection: sqlite3.Connection, but: Owner | None = None) -> dict[Ow
 
 def _looked_up(
     connection: sqlite3.Connection, wishes: Sequence[Wish], me: Owner | None
-) -> tuple[Claimed, Mapping[int, Sequence[Open]]]:
+) -> tuple[Claimed, Mapping[int, Sequence[Sent]]]:
     """See who holds what; give, too, what the dead had sent of it, by owner."""
     held: set[bytes] = set()
     unsure: dict[bytes, bytes] = {}
-    left: dict[int, Sequence[Open]] = {}
+    left: dict[int, Sequence[Sent]] = {}
     keys = [wish.key for wish in wishes]
     for owner, alive in _owners(connection, but=me).items():
         log = fold(_log_of(connection, owner.id))
         theirs = [log[key] for key in keys if key in log]
         if alive:
             held.update(one.key for one in theirs)
-        elif lost := [one for one in theirs if one.sent_at]:
+        elif lost := [one for one in theirs if one.at]:
             left[owner.id] = lost
             unsure.update({one.key: one.run for one in lost})
     # Who took over from the dead holds it now.
@@ -264,8 +290,8 @@ def _looked_up(
 
 
 def _settled(
-    connection: sqlite3.Connection, found: Claimed, left: Mapping[int, Sequence[Open]]
-) -> tuple[Claimed, Mapping[int, Sequence[Open]]]:
+    connection: sqlite3.Connection, found: Claimed, left: Mapping[int, Sequence[Sent]]
+) -> tuple[Claimed, Mapping[int, Sequence[Sent]]]:
     """Enter as done what the dead had sent and filed; give what is left in doubt."""
     unsure, doubtful = dict(found.unsure), dict(left)
     for owner, lost in left.items():
@@ -279,20 +305,20 @@ def _settled(
     return replace(found, unsure=unsure), doubtful
 
 
-def _write_off(connection: sqlite3.Connection, left: Mapping[int, Sequence[Open]]) -> None:
+def _write_off(connection: sqlite3.Connection, left: Mapping[int, Sequence[Sent]]) -> None:
     """Enter as ambiguous, for good, what somebody sent who is gone."""
     now = time.time()
     for owner, lost in left.items():
         if not lost:
             continue
-        _enter(connection, [Ended(key, run, model, "", "ambiguous", "", at, now) for key, run, at, model in lost])
+        _enter(connection, [Ended(key, run, model, "", "ambiguous", "", at, now) for key, run, model, at in lost])
         connection.execute(_LOG, (owner, RELEASED, _ENCODE([one.key for one in lost])))
 
 
-def _proved(connection: sqlite3.Connection, held: Iterable[Open]) -> dict[bytes, Ended]:
+def _proved(connection: sqlite3.Connection, held: Iterable[Sent]) -> dict[bytes, Ended]:
     """Find what is done, though who sent it died before writing that down: its answer is filed."""
     found: dict[bytes, Ended] = {}
-    for key, run, sent_at, model in held:
+    for key, run, model, sent_at in held:
         row = connection.execute("SELECT value, created_at FROM answers WHERE key = ?", (key,)).fetchone()
         kept = unpack(row[0], key) if sent_at and row is not None else None
         if kept is not None and is_successful(kept):
@@ -309,7 +335,7 @@ def _enter(connection: sqlite3.Connection, ended: Sequence[Ended]) -> None:
 
 def _bury(connection: sqlite3.Connection, owner: int) -> None:
     """Keep of an owner that is gone what it had sent, if anything, and forget the rest."""
-    sent = [one for one in fold(_log_of(connection, owner)).values() if one.sent_at]
+    sent = [one for one in fold(_log_of(connection, owner)).values() if one.at]
     proved = _proved(connection, sent)
     _enter(connection, list(proved.values()))
     sent = [one for one in sent if one.key not in proved]
@@ -324,7 +350,7 @@ def _log_of(connection: sqlite3.Connection, owner: int) -> Log:
     return connection.execute("SELECT kind, pack FROM claims WHERE owner = ? ORDER BY id", (owner,)).fetchall()
 
 
-def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[Open]) -> None:
+def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[Sent]) -> None:
     """Put what a log comes to in its place."""
     connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
     if kept := list(held):
@@ -332,18 +358,24 @@ def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[Open]) -
 
 
 class _Writing:
-    """A transaction that begins by taking the right to write."""
+    """A transaction that begins by taking the right to write; ``undone`` is called before that is let go again."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_undone")
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, undone: Callable[[], None] = lambda: None) -> None:
+        self._connection, self._undone = connection, undone
 
     def __enter__(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        good = False
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+                good = True
+        finally:
+            if not good:
+                self._undone()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")

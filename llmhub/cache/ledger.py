@@ -69,12 +69,12 @@ class Claims:
 
 
 class Sent(NamedTuple):
-    """A request about to be sent."""
+    """A request about to be sent, to which model and when; one that is claimed and no more has neither."""
 
     key: bytes
     run: bytes
-    model: str
-    at: float
+    model: str = ""
+    at: float = 0.0
 
 
 class Ended(NamedTuple):

@@ -20,7 +20,7 @@ from llmhub.core.codec import request_key
 from llmhub.core.errors import kind
 from llmhub.core.types import NO_USAGE, Usage
 from llmhub.engine.call import Answer, Call, Send
-from llmhub.engine.flight import FLIGHT
+from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.loop import in_thread
 from llmhub.engine.settled import Settled, fails
 
@@ -58,6 +58,7 @@ class Books:
         self._news = _News()
         self._writing: Batch | None = None
         self._waiting: list[asyncio.Future[None]] = []
+        self._ahead: set[bytes] = set()
         self._timer: asyncio.Handle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._beat: asyncio.Task[None] | None = None
@@ -143,6 +144,7 @@ class Books:
         Other processes are told when the answer that is being ``filed`` under that key is written.
         """
         landings = self._asked.pop(key, ())
+        self._ahead.discard(key)
         if settled is not None and not fails(settled):
             self._recent[key] = settled
             if len(self._recent) > RECENT:
@@ -174,6 +176,29 @@ class Books:
             asked = self._filed.pop(key, None)
             if asked is not None:
                 self._give_back(asked)
+
+    def is_marked(self, key: bytes) -> bool:
+        """Say whether it was written down before its turn that a request is about to be sent; it counts once."""
+        if key in self._ahead:
+            self._ahead.remove(key)
+            return True
+        return False
+
+    def marked(self, sent: Sent, flight: Flight) -> bool:
+        """Try to write down here and now that a request is about to be sent, and with it those whose turn is next."""
+        if not flight.ahead or self.broken or self._commit is not None:
+            return False
+        next_up = flight.next_up(max(0, flight.ahead - len(self._ahead)))
+        marks, before = self._marks, len(self._marks.sent)
+        _, run, model, at = sent
+        marks.sent += [sent, *[Sent(key, run, model, at) for key in next_up]]
+        for key in (sent.key, *next_up) if marks.unsent else ():
+            marks.unsent.pop(key, None)
+        if not self._marked():
+            del marks.sent[before:]
+            return False
+        self._ahead.update(next_up)
+        return True
 
     def mark(self, sent: Sent) -> asyncio.Future[None]:
         """Write down that a request is about to be sent; what it gives is done when that is durable."""
@@ -268,8 +293,8 @@ class Books:
     def _marked(self) -> bool:
         """Try to write the marks without waiting. A thread would cost ten times what the writing does."""
         ledger, marks = self.store.ledger, self._marks
-        if ledger is None:
-            return False
+        if ledger is None or not marks:
+            return ledger is not None
         try:
             if not ledger.try_commit(Batch(marks.sent, list(marks.unsent))):
                 return False
@@ -371,11 +396,12 @@ def recorded(send: Send) -> Send:
         target, run = call.target, flight.run
         key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
         at = time.time()
-        try:
-            await books.mark(Sent(key, run, target.name, at))
-        except asyncio.CancelledError:
-            books.unmark(key)
-            raise
+        if not books.is_marked(key) and not books.marked(sent := Sent(key, run, target.name, at), flight):
+            try:
+                await books.mark(sent)
+            except asyncio.CancelledError:
+                books.unmark(key)
+                raise
         try:
             answer = await send(call)
         except BaseException:

@@ -24,7 +24,7 @@ from llmhub.core.codec import is_damage, pack, unpack
 from llmhub.engine.books import Books
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.filing import Filing
-from llmhub.engine.flight import FLIGHT, Flight
+from llmhub.engine.flight import FLIGHT, Flight, ahead_of
 from llmhub.engine.hedging import OWNER
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
@@ -228,7 +228,8 @@ class _Run:
 
     def _hire(self, many: int) -> None:
         for _ in range(many):
-            flight = Flight(self.job.run_id, self.books)
+            ahead = ahead_of(self.job.concurrency, alone=self.turns is None)
+            flight = Flight(self.job.run_id, self.books, ahead=ahead, queue=self.pending)
             worker = self.group.create_task(self._work(flight))
             self.workers[worker] = flight
             worker.add_done_callback(self.workers.pop)
@@ -244,9 +245,8 @@ class _Run:
         self.slots.enter()
         while not self.slots.hand() and (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
-            call = make(text, key)
-            queue_s = time.perf_counter() - since
-            flight.sent = 0
+            call, queue_s = make(text, key), time.perf_counter() - since
+            flight.sent, flight.make = 0, make
             try:
                 answer = await self.job.send(call)
             except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -45,6 +46,10 @@ def claimed(store: Store, *keys: bytes, resend: bool = True) -> Any:
 def commit(store: Store, **batch: Any) -> None:
     assert store.ledger is not None
     store.ledger.commit(Batch(**batch))
+
+
+def broken(*_: object) -> None:
+    raise ValueError("broken")
 
 
 def states(store: Store) -> list[str]:
@@ -110,6 +115,36 @@ def test_a_log_stays_short(opened: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert states(store) == ["reserved"] * 3
 
 
+def test_what_is_kept_in_mind_is_what_the_log_says(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: whatever is written, and undone, another reads what its writer holds; rewriting loses nothing."""
+    monkeypatch.setattr(journal, "LONG", 7)
+    store, other, draw, sent = opened(), opened(), random.Random(3), set()
+    for _ in range(120):
+        some = draw.sample(KEYS, 3)
+        claimed(store, *some)
+        assert store.ledger.try_commit(Batch(sent=[Sent(key, RUN, "p/m", 1.0) for key in some]))
+        sent.update(some)
+        if draw.random() < 0.3:
+            with monkeypatch.context() as breaking, pytest.raises(ValueError, match="broken"):  # noqa: PT012 - patched for it
+                breaking.setattr(journal, "_enter", broken)
+                commit(store, sent=[Sent(KEYS[0], RUN, "p/m", 2.0)], unsent=KEYS[:4], released=KEYS[3:])
+        gone = draw.sample(KEYS, 2)
+        commit(store, released=gone)
+        sent.difference_update(gone)
+        assert {one.key for one in other.ledger.requests() if one.state == "sent"} == sent
+
+
+def test_an_owner_whose_entry_was_undone_enters_again(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = opened(), opened()
+    with monkeypatch.context() as breaking, pytest.raises(ValueError, match="broken"):  # noqa: PT012 - patched for it
+        breaking.setattr(journal, "_enter", broken)
+        commit(one, sent=[Sent(KEYS[0], RUN, "p/m", 1.0)])
+    assert states(two) == []
+    assert one.ledger.try_commit(Batch(sent=[Sent(KEYS[0], RUN, "p/m", 1.0)]))
+    assert states(two) == ["sent"]
+    assert claimed(two, KEYS[0]).held == {KEYS[0]}
+
+
 def test_what_ended_is_read_back_and_forgotten_by_age(opened: Any) -> None:
     store = opened()
     rows = [Ended(key, RUN, "p/m", "m", "done", "", 1.0, 10.0 * n, 1, 2, 3, 4, 5) for n, key in enumerate(KEYS, 1)]
@@ -126,7 +161,7 @@ def test_folding_a_rewritten_log_gives_the_same(steps: list[tuple[int, list[byte
     for kind, keys in steps:
         at = 1.0 if kind == journal.SENT else 0.0
         held = kind in {journal.RESERVED, journal.SENT}
-        log.append((kind, journal._ENCODE([journal.Open(key, RUN, at) for key in keys] if held else keys)))
+        log.append((kind, journal._ENCODE([Sent(key, RUN, "", at) for key in keys] if held else keys)))
     whole = journal.fold(log)
     for cut in range(len(log) + 1):
         half = journal.fold(log[:cut])

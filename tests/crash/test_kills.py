@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llmhub.cache.disk import DiskCache
+from llmhub.engine.flight import AHEAD
 from llmhub.sim import Latency, Served, Simulator, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")]
@@ -112,6 +113,26 @@ def test_what_was_in_flight_at_a_kill_is_reported_and_sent_again_or_not_as_the_p
         done = zygote.wait(zygote.start(**asking(served, store, asked)))
         assert done["warnings"] == []
     assert states(store) == {"done": 20, "ambiguous": 5}
+
+
+def test_of_many_workers_little_more_is_in_doubt_than_was_sent(zygote: Any, tmp_path: Path) -> None:
+    """With many workers some requests are written down before their turn: a bounded few, and none is lost or doubled."""
+    store, asked, workers = tmp_path / "runs.db", questions("many", 300), 64
+    with serving(Simulator(latency=Latency(3600.0))) as hanging:
+        pid = zygote.start(**asking(hanging, store, asked, concurrency=workers))
+        while hanging.counts()["requests"] < workers:
+            time.sleep(0.005)
+        zygote.kill(pid)
+        assert zygote.wait(pid)["killed"]
+        port = int(hanging.url.rpartition(":")[2])
+    left = states(store)
+    assert set(left) == {"ambiguous"}
+    assert workers <= left["ambiguous"] <= workers + AHEAD
+    with serving(Simulator(port=port)) as served:
+        done = zygote.wait(zygote.start(**asking(served, store, asked, concurrency=workers)))
+        assert done["statuses"] == ["ok"] * len(asked)
+        assert served.counts()["requests"] == len(asked)
+    assert states(store) == {"done": len(asked), "ambiguous": left["ambiguous"]}
 
 
 @pytest.mark.parametrize("processes", [2, 8])
