@@ -29,8 +29,8 @@ def cache_at(address: str | Path) -> Cache:
     address
         ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``redis://host:6379/0`` (``rediss://``
         over TLS, ``unix://path``), or a path to an SQLite file. ``?name=value`` sets what the cache takes
-        (``ttl_s``, ``max_entries``, ``max_bytes``, ``namespace``, ``timeout_s``, ``busy_s``). Two with a comma between
-        are a tier, the near one first.
+        (``ttl_s``, ``max_entries``, ``max_bytes``, ``namespace``, ``timeout_s``, ``lease_s``,
+        ``busy_s``). Two with a comma between are a tier, the near one first.
 
     Raises
     ------
@@ -79,6 +79,7 @@ SETTINGS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ttl_s": float,
     "busy_s": float,
     "timeout_s": float,
+    "lease_s": float,
     "max_entries": int,
     "max_bytes": int,
     "namespace": str,

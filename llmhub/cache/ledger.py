@@ -60,12 +60,13 @@ class Claims:
     release
         Gives keys back.
     beat
-        Says that the owner lives; due every `BEAT_S`.
+        Says that the owner lives; due every ``beat_s``.
     """
 
     claim: Callable[[Sequence[Wish], bool, bool], Claimed]
     release: Callable[[Sequence[bytes]], None]
     beat: Callable[[], None]
+    beat_s: float = BEAT_S
 
 
 class Sent(NamedTuple):

@@ -10,12 +10,14 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from llmhub.cache.leases import leased
+from llmhub.cache.ledger import LEASE_S
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
@@ -58,17 +60,22 @@ class RedisCache:
         How long an answer is kept; the server takes it out then.
     timeout_s
         How long to wait for the server.
+    lease_s
+        How long a question counts as asked whose asker does not say any more that it lives: for so long do other
+        processes wait for one that was killed.
     """
 
     url: str = "redis://localhost:6379/0"
     namespace: str = "llmhub"
     ttl_s: float | None = None
     timeout_s: float = 2.0
+    lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
         """Refuse an address that is none."""
         expect_seconds("ttl_s", self.ttl_s)
         expect_seconds("timeout_s", self.timeout_s)
+        expect_seconds("lease_s", self.lease_s)
         if self.url.partition("://")[0] not in SCHEMES:
             said = f"{shown(self.url)!r} is no address of a Redis server; give one such as 'redis://localhost:6379/0'"
             raise InvalidRequestError(InvalidRequest(path="cache", message=said))
@@ -96,6 +103,7 @@ class RedisCache:
             get_entries=server.get_entries,
             get_block=server.get_block,
             ttl_s=self.ttl_s,
+            claims=server.claims,
         )
 
 
@@ -131,6 +139,7 @@ class _Server:
         self._lock = threading.Lock()
         self._rest_s, self._until = REST_S, 0.0
         self._last = ""
+        self.claims, self._leave = leased(self._guarded, said.namespace.encode(), said.lease_s)
 
     @contextmanager
     def _guarded(self) -> Iterator[Any]:
@@ -253,6 +262,8 @@ class _Server:
         return StoreStats(entries=entries, size_bytes=size, hits=self._hits, misses=self._misses, evictions=evictions)
 
     def close(self) -> None:
+        with suppress(StoreError):
+            self._leave()
         self._client.close()
 
     def _count(self, hits: int, misses: int) -> None:

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from returns.pipeline import is_successful
 
-from llmhub.cache.ledger import BEAT_S, Batch, Claimed, Claims, Ended, Sent, Wish
+from llmhub.cache.ledger import Batch, Claimed, Claims, Ended, Sent, Wish
 from llmhub.cache.store import Store, StoreError
 from llmhub.core.codec import request_key
 from llmhub.core.errors import kind
@@ -74,7 +74,7 @@ class Books:
             self._news.released.update(self._owed)
             self._owed.clear()
         self._runs += 1
-        if self._beat is None and self.store.claims is not None:
+        if (self._beat is None or self._beat.done()) and self.store.claims is not None:
             self._beat = asyncio.get_running_loop().create_task(self._beating())
 
     async def end(self) -> None:
@@ -94,12 +94,16 @@ class Books:
     @property
     def complaint(self) -> str:
         """What went wrong, for whoever had to do without the ledger."""
-        return f"the ledger failed, and requests went out that are not in it: {self.broken}" if self.broken else ""
+        if not self.broken:
+            return ""
+        if self.store.ledger is None:
+            return f"keys could not be claimed, so others may have asked the same: {self.broken}"
+        return f"the ledger failed, and requests went out that are not in it: {self.broken}"
 
     async def _beating(self) -> None:
-        """Say every few seconds that this process lives."""
-        while self.store.claims is not None:
-            await asyncio.sleep(BEAT_S)
+        """Say every few seconds that this process lives; leases that it cannot give back any more may run out."""
+        while self.store.claims is not None and not (self.broken and self.store.ledger is None):
+            await asyncio.sleep(self.store.claims.beat_s)
             try:
                 await in_thread(self.store.claims.beat)
             except StoreError as error:

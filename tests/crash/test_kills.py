@@ -116,7 +116,7 @@ def test_what_was_in_flight_at_a_kill_is_reported_and_sent_again_or_not_as_the_p
 
 
 def test_of_many_workers_little_more_is_in_doubt_than_was_sent(zygote: Any, tmp_path: Path) -> None:
-    """With many workers some requests are written down before their turn: a bounded few, and none is lost or doubled."""
+    """With many workers a bounded few requests are written down before their turn; none is lost or doubled."""
     store, asked, workers = tmp_path / "runs.db", questions("many", 300), 64
     with serving(Simulator(latency=Latency(3600.0))) as hanging:
         pid = zygote.start(**asking(hanging, store, asked, concurrency=workers))
