@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 from returns.pipeline import is_successful
 
-from llmhub.cache.ledger import LEASE_S, Batch, Claimed, Claims, Ended, Ledger, Sent, Wish
+from llmhub.cache.ledger import BEAT_S, LEASE_S, Batch, Claimed, Claims, Ended, Ledger, Sent, Wish
 from llmhub.cache.owner import Owner, is_alive, this
 from llmhub.core.codec import unpack
 
@@ -41,15 +41,30 @@ PRIMARY: Final = 0xFF
 """The part of an error's code that says its kind."""
 RESERVED, SENT, UNSENT, RELEASED = range(4)
 
+T = TypeVar("T")
+
 Log: TypeAlias = Iterable[tuple[int, bytes]]
 """What an owner did: kinds and packs, in order."""
 Guard: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
+def _decoder(kind: type[list[T]]) -> Callable[[bytes], list[T]]:
+    """Read packs; one that is damaged is damage of the file."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def read(pack: bytes) -> list[T]:
+        try:
+            return decode(pack)
+        except msgspec.DecodeError as error:
+            raise sqlite3.DatabaseError(f"a part of its ledger is damaged: {error}") from error
+
+    return read
+
+
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
-_OPEN: Final = msgspec.msgpack.Decoder(list[Sent]).decode
-_KEYS: Final = msgspec.msgpack.Decoder(list[bytes]).decode
-_ENDED: Final = msgspec.msgpack.Decoder(list[Ended]).decode
+_OPEN: Final = _decoder(list[Sent])
+_KEYS: Final = _decoder(list[bytes])
+_ENDED: Final = _decoder(list[Ended])
 _LOG: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
 
 
@@ -111,6 +126,7 @@ class _Journal:
         # What my log comes to; nothing where that must be read anew.
         self._held: dict[bytes, Sent] | None = None
         self._doubtful = False
+        self._renew_at = 0.0
         self._company: tuple[int, int] = (0, 0)
 
     def claim(self, wishes: Sequence[Wish], resend: bool, again: bool) -> Claimed:
@@ -139,16 +155,25 @@ class _Journal:
             self._log(connection, RELEASED, keys)
 
     def beat(self) -> None:
-        if self._me is None:
+        me = self._me
+        if me is None:
             return
         with self._guarded() as connection, _Writing(connection, self._lost):
-            connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (time.time() + LEASE_S, self._me.id))
+            self._say_alive(connection, me.id)
+
+    def _say_alive(self, connection: sqlite3.Connection, me: int) -> bool:
+        """Extend the lease; say whether there was one."""
+        now = time.time()
+        said = connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (now + LEASE_S, me))
+        self._renew_at = now + BEAT_S if said.rowcount else 0.0
+        return said.rowcount > 0
 
     def try_commit(self, batch: Batch) -> bool:
         with self._hasty() as connection:
             try:
                 me = self._me
-                if me is None or self._doubtful or batch.unsent or self._changes + len(batch.sent) > LONG:
+                simple = not (self._doubtful or batch.unsent or self._changes + len(batch.sent) > LONG)
+                if me is None or not simple or time.time() >= self._renew_at:
                     self._commit(connection, batch)
                 else:
                     return self._commit_sent(connection, me, batch.sent)
@@ -185,12 +210,12 @@ class _Journal:
 
     def requests(self) -> Iterator[Ended]:
         with self._guarded() as connection:
-            packs = connection.execute("SELECT pack FROM calls ORDER BY id").fetchall()
+            packs = connection.execute("SELECT pack FROM calls ORDER BY id")
+            ended = [one for (pack,) in packs for one in _ENDED(pack)]
             owners = _owners(connection)
             logs = {one.id: list(fold(_log_of(connection, one.id)).values()) for one in owners}
             proved = {one.id: _proved(connection, logs[one.id]) for one, alive in owners.items() if not alive}
-        for (pack,) in packs:
-            yield from _ENDED(pack)
+        yield from ended
         for owner, alive in owners.items():
             answered = proved.get(owner.id, {})
             yield from answered.values()
@@ -244,9 +269,10 @@ class _Journal:
 
     def _there(self, connection: sqlite3.Connection) -> Owner:
         """Say who this is, the first time, and clear away what the dead had reserved."""
-        if self._doubtful and self._me is not None:
-            entered = connection.execute("SELECT 1 FROM owners WHERE id = ?", (self._me.id,)).fetchone()
-            self._me, self._doubtful = self._me if entered else None, False
+        if self._me is not None and (self._doubtful or time.time() >= self._renew_at):
+            # One that was silent for long, or whose entry was undone, may be there no more.
+            there = self._say_alive(connection, self._me.id)
+            self._me, self._doubtful = self._me if there else None, False
         if self._me is None:
             me = this()
             self._held = {}
@@ -256,6 +282,7 @@ class _Journal:
             row = (me.realm, me.pid, me.born, time.time() + LEASE_S)
             joined = connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES (?, ?, ?, ?)", row)
             self._me = replace(me, id=joined.lastrowid or 0)
+            self._renew_at = time.time() + BEAT_S
         return self._me
 
 

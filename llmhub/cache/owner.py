@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 PROC: Final = Path("/proc")
+SILENT_S: Final = 600.0
+"""How long after its lease a process that lives is waited for: it may be held up, or suspended."""
 DEAD: Final = frozenset("ZXx")
 """States of a process that is gone, though its parent has not taken note."""
 
@@ -44,7 +46,9 @@ def this() -> Owner:
 def is_alive(one: Owner, lease_until: float, now: float) -> bool:
     """Say whether an owner may still hold what it claimed.
 
-    In the same realm the system knows; elsewhere the lease says it.
+    In the same realm the system knows whether the process is there; elsewhere the lease says it. One that lives may
+    have left and not have been able to write that down: it counts as gone when it has long not said anything, and
+    within this process, where nobody can be held up alone, when its lease is over.
 
     Examples
     --------
@@ -54,7 +58,7 @@ def is_alive(one: Owner, lease_until: float, now: float) -> bool:
     False
     """
     if one.born and one.realm == _realm():
-        return born(one.pid) == one.born
+        return born(one.pid) == one.born and now < lease_until + (0.0 if one.pid == os.getpid() else SILENT_S)
     return now < lease_until
 
 

@@ -22,7 +22,7 @@ from llmhub.core.types import NO_USAGE, Usage
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.loop import in_thread
-from llmhub.engine.settled import Settled, fails
+from llmhub.engine.settled import Settled, cancelled, fails
 
 GATHER_S: Final = 0.003
 """Between two commits that somebody waits for; the first of a while waits for nothing."""
@@ -39,6 +39,9 @@ AMBIGUOUS: Final = get_args(Ambiguous)
 Landing: TypeAlias = Callable[[Settled | None], None]
 """Told what came of a question that somebody else has asked; ``None`` when nothing that holds for others."""
 
+Failed: TypeAlias = Callable[[StoreError], None]
+"""Told that nothing can be written any more."""
+
 
 class Books:
     """The books of one open store. Everything happens on one event loop."""
@@ -48,6 +51,7 @@ class Books:
         self.resend = ambiguous == "resend"
         self.broken = ""
         self._runs = 0
+        self._failed: list[Failed] = []
         self._asked: dict[bytes, list[Landing]] = {}
         self._recent: dict[bytes, Settled] = {}
         self._filed: dict[bytes, bytes] = {}
@@ -67,19 +71,21 @@ class Books:
 
     # Runs
 
-    def begin(self) -> None:
-        """Count a run. A store that failed is tried again by the first."""
+    def begin(self, failed: Failed) -> None:
+        """Count a run, and tell it when the books fail. A store that failed is tried again by the first."""
         if not self._runs:
             self.broken = ""
             self._news.released.update(self._owed)
             self._owed.clear()
         self._runs += 1
+        self._failed.append(failed)
         if (self._beat is None or self._beat.done()) and self.store.claims is not None:
             self._beat = asyncio.get_running_loop().create_task(self._beating())
 
-    async def end(self) -> None:
+    async def end(self, failed: Failed) -> None:
         """Count a run as over, and wait until all that lies before the writer is written."""
         self._runs -= 1
+        self._failed.remove(failed)
         if not self._runs:
             self._recent.clear()
         if not self._runs and self._beat is not None:
@@ -90,6 +96,8 @@ class Books:
     def give_up(self, error: StoreError) -> None:
         """Go on without the store: what is answered is still in the table."""
         self.broken = self.broken or str(error)
+        for failed in self._failed:
+            failed(error)
 
     @property
     def complaint(self) -> str:
@@ -406,6 +414,8 @@ def recorded(send: Send) -> Send:
             except asyncio.CancelledError:
                 books.unmark(key)
                 raise
+        if books.broken and flight.strict:
+            return cancelled(flight.sent)
         try:
             answer = await send(call)
         except BaseException:

@@ -99,6 +99,14 @@ class Filing:
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flushing())
 
+    def stop(self, error: StoreError) -> None:
+        """Have a run that must not go on without its store stop for what failed beside the filing."""
+        if self._give_up is not None and not self.fatal:
+            self._failures += 1
+            self._last = self._last or error
+            self.fatal = True
+            self._give_up()
+
     def _wait(self, entry: Entry) -> None:
         self._outbox.append(entry)
         self._waiting_bytes += len(entry.value)

@@ -39,6 +39,8 @@ class Flight:
         How many requests may be written down as sent before their turn.
     queue
         What the workers take up next, from the left, each with the time since when it waits.
+    strict
+        Whether nothing goes out that is not written down.
     """
 
     run: bytes = b""
@@ -47,6 +49,7 @@ class Flight:
     make: object = None
     ahead: int = 0
     queue: deque[tuple[Any, float]] = field(default_factory=deque)
+    strict: bool = False
 
     def next_up(self, many: int) -> list[bytes]:
         """Give the keys of those who are asked next of the same target.

@@ -191,7 +191,7 @@ class _Run:
     async def go(self) -> Ran:
         reporter = asyncio.create_task(self.reports.go()) if self.reports else None
         if self.books is not None:
-            self.books.begin()
+            self.books.begin(self.filing.stop)
         try:
             async with asyncio.TaskGroup() as self.group:
                 self._hire(1)
@@ -222,14 +222,14 @@ class _Run:
         if self.turns is not None:
             self.turns.close()
         if self.books is not None:
-            await self.books.end()
+            await self.books.end(self.filing.stop)
 
     # Workers and what lies before them
 
     def _hire(self, many: int) -> None:
         for _ in range(many):
             ahead = ahead_of(self.job.concurrency, alone=self.turns is None)
-            flight = Flight(self.job.run_id, self.books, ahead=ahead, queue=self.pending)
+            flight = Flight(self.job.run_id, self.books, ahead=ahead, queue=self.pending, strict=self.job.strict)
             worker = self.group.create_task(self._work(flight))
             self.workers[worker] = flight
             worker.add_done_callback(self.workers.pop)

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from llmhub.cache import journal
 from llmhub.cache.disk import DiskCache
 from llmhub.cache.ledger import Batch, Ended, Sent, Wish
-from llmhub.cache.owner import Owner, born, is_alive, this
+from llmhub.cache.owner import SILENT_S, Owner, born, is_alive, this
 from llmhub.cache.store import Store
 
 RUN = b"r" * 16
@@ -46,6 +47,10 @@ def claimed(store: Store, *keys: bytes, resend: bool = True) -> Any:
 def commit(store: Store, **batch: Any) -> None:
     assert store.ledger is not None
     store.ledger.commit(Batch(**batch))
+
+
+def failing(*_: object) -> None:
+    raise sqlite3.OperationalError("the disk is full")
 
 
 def broken(*_: object) -> None:
@@ -145,6 +150,32 @@ def test_an_owner_whose_entry_was_undone_enters_again(opened: Any, monkeypatch: 
     assert claimed(two, KEYS[0]).held == {KEYS[0]}
 
 
+def test_who_left_and_could_not_say_so_is_not_waited_for_when_its_lease_is_over(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = opened(), opened()
+    claimed(one, KEYS[0], KEYS[1])
+    commit(one, sent=[Sent(KEYS[0], RUN, "p/m", 1.0)])
+    with monkeypatch.context() as breaking:
+        breaking.setattr(journal, "_bury", failing)
+        one.close()
+    assert claimed(two, *KEYS[:2]).held == set(KEYS[:2])
+    later = time.time() + journal.LEASE_S + 1
+    monkeypatch.setattr(journal.time, "time", lambda: later)
+    assert dict(claimed(two, *KEYS[:2]).unsure) == {KEYS[0]: RUN}
+
+
+def test_who_was_silent_for_long_and_was_buried_enters_again(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = opened(), opened(), opened()
+    claimed(one, KEYS[0])
+    commit(one, released=[KEYS[0]])
+    later = time.time() + journal.LEASE_S + 1
+    monkeypatch.setattr(journal.time, "time", lambda: later)
+    claimed(two, KEYS[1])
+    assert one.ledger.try_commit(Batch(sent=[Sent(KEYS[0], RUN, "p/m", 1.0)]))
+    assert claimed(three, KEYS[0]).held == {KEYS[0]}
+
+
 def test_what_ended_is_read_back_and_forgotten_by_age(opened: Any) -> None:
     store = opened()
     rows = [Ended(key, RUN, "p/m", "m", "done", "", 1.0, 10.0 * n, 1, 2, 3, 4, 5) for n, key in enumerate(KEYS, 1)]
@@ -172,6 +203,11 @@ def test_a_process_is_told_from_one_that_had_its_number_before() -> None:
     me = this()
     assert me.born == born(os.getpid())
     if me.born:
-        assert is_alive(me, 0.0, 1e12)
+        # Within one process the lease says it, and of others the system, but for those that are silent for long.
+        assert is_alive(me, 11.0, 10.0)
+        assert not is_alive(me, 10.0, 11.0)
+        parent = replace(me, pid=os.getppid(), born=born(os.getppid()))
+        assert is_alive(parent, 10.0, 11.0)
+        assert not is_alive(parent, 10.0, 11.0 + SILENT_S)
         assert not is_alive(Owner(me.id, me.realm, me.pid, me.born + "1"), 1e12, 0.0)
     assert not is_alive(Owner(1, me.realm, 2**22 + 1, "1"), 1e12, 0.0) or not me.born
