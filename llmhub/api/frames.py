@@ -130,10 +130,40 @@ def complete_table(
     return table_of(asked_of(frame, prompt, model, hub, dict(options)))
 
 
+@overload
 async def acomplete_table(
-    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[TableOptions]
-) -> pa.Table:
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: None = None,
+    **options: Unpack[TableOptions],
+) -> pa.Table: ...
+@overload
+async def acomplete_table(
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: str | Path,
+    **options: Unpack[TableOptions],
+) -> Written: ...
+async def acomplete_table(
+    frame: Any,
+    prompt: Asking | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    sink: str | Path | None = None,
+    **options: Unpack[TableOptions],
+) -> pa.Table | Written:
     """Ask every row of a frame, awaited (see `complete_table`)."""
+    if sink is not None:
+        from llmhub.api.writing import acomplete_into  # noqa: PLC0415 - it is built on this
+
+        return await acomplete_into(sink, frame, prompt, model=model, hub=hub, **options)
     asked, stop = asked_of(frame, prompt, model, hub, dict(options)), Stop()
     return await run_here(tabled(asked, asked.shown(stop), stop))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmhub.api.budgets import shared_wallet
 from llmhub.api.frames import Asked, asked_of, tabled
 from llmhub.core.errors import ConnectorError, InvalidRequest, InvalidRequestError
-from llmhub.engine.loop import Stop, in_thread, run_sync
+from llmhub.engine.loop import Stop, in_thread, run_here, run_sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +89,18 @@ def complete_into(
     **asked
         As for `complete_table`.
     """
+    return run_sync(partial(_written, _planned(sink, source, prompt, shape, prefix, asked)))
+
+
+async def acomplete_into(sink: str | Path, source: Any, prompt: Any, **asked: Any) -> Written:
+    """Ask every row of a source and write the results as they come, awaited (see `complete_into`)."""
+    return await run_here(_written(_planned(sink, source, prompt, None, "", asked), Stop()))
+
+
+def _planned(
+    sink: str | Path, source: Any, prompt: Any, shape: Shape | None, prefix: str, asked: dict[str, Any]
+) -> Plan:
+    """See what is to be drawn from where, how it is asked, and where it goes."""
     from llmhub.tables import sources  # noqa: PLC0415 - Arrow is loaded when a frame is asked
     from llmhub.tables.sinks import ROWS  # noqa: PLC0415 - as above
 
@@ -103,8 +115,7 @@ def complete_into(
     def ask(block: Any) -> Asked:
         return asked_of(block, prompt, model, hub, dict(asked))
 
-    plan = Plan(sources.blocks(source, ROWS), ask, Path(sink).expanduser(), shape or _bare, prefix)
-    return run_sync(partial(_written, plan))
+    return Plan(sources.blocks(source, ROWS), ask, Path(sink).expanduser(), shape or _bare, prefix)
 
 
 def _bare(_block: Any, results: pa.Table) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import pyarrow as pa
 import pytest
@@ -52,6 +52,18 @@ def test_what_is_written_is_what_a_table_would_be(hub: Any, tmp_path: Path, name
     assert (written.rows, written.kept, written.stopped) == (40, 0, False)
     assert written.statuses == {"ok": 38, "skipped": 2}
     assert written.cost_usd == sum(cost or 0 for cost in whole.column("cost_usd").to_pylist())
+
+
+async def test_awaited_it_writes_the_same(hub: Any, simulator: Served, tmp_path: Path) -> None:
+    written = await llmhub.acomplete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+    assert_type(written, llmhub.Written)
+    assert (written.rows, dict(written.statuses)) == (20, {"ok": 19, "skipped": 1})
+    again = await llmhub.acomplete_table(rows(30), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+    assert (again.rows, again.kept, simulator.counts()["requests"]) == (10, 20, 29)
+    assert read(tmp_path / "parts").column("row").to_pylist() == list(range(30))
+    table = await llmhub.acomplete_table(rows(20), "{q}", model=MODEL, hub=hub, progress=False)
+    assert_type(table, pa.Table)
+    assert table.num_rows == 20
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
