@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from llmhub.core.markup import grid, whole
 from llmhub.drawing.writing import seconds, usd
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ COLUMNS: Final[tuple[tuple[str, Callable[[Row], str]], ...]] = (
 """Headings, and what stands below them."""
 LEFT: Final = 3
 """Columns of words, which stand on the left."""
-STYLE: Final = """<style>
-.llmhub-load{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:inherit;max-width:100%;overflow-x:auto}
-.llmhub-load table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-.llmhub-load th,.llmhub-load td{padding:5px 14px 5px 0;text-align:right;border:0;white-space:nowrap;
-background:transparent;border-bottom:1px solid rgba(128,128,128,.25)}
-.llmhub-load th{font-weight:500;opacity:.65}
-.llmhub-load th.left,.llmhub-load td.left{text-align:left}
-</style>"""
 
 
 def cells(summary: pa.Table) -> tuple[list[str], list[list[str]]]:
@@ -88,10 +80,4 @@ def _placed(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 def html(summary: pa.Table) -> str:
     """Give the summary for a notebook."""
     head, body = cells(summary)
-    lines = "".join([_line(head, "th"), *(_line(row, "td") for row in body)])
-    return f"{STYLE}<div class='llmhub-load'><table>{lines}</table></div>"
-
-
-def _line(row: Sequence[str], tag: str) -> str:
-    marks = (" class='left'" if at < LEFT else "" for at in range(len(row)))
-    return f"<tr>{''.join(f'<{tag}{mark}>{escape(cell)}</{tag}>' for cell, mark in zip(row, marks, strict=True))}</tr>"
+    return whole(grid(head, body, range(LEFT, len(head))))

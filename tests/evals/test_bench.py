@@ -140,7 +140,7 @@ class TestBench:
         found = bench(MODEL, hub=hub, measure=Measure(requests=4, warmup=0, targets=Targets(latency_s=60)))
         assert found.to_markdown().splitlines()[2].startswith(f"| {MODEL} | 1 at a time | 4/4 |")
         assert "100.0 %" in str(found)
-        assert f"<td class='left'>{MODEL}</td>" in found._repr_html_()
+        assert f">{MODEL}</bdi></td>" in found._repr_html_()
         ax = found.plot()
         (line,) = (line for line in ax.lines if line.get_label() == MODEL)
         assert line.get_xdata()[0] == found.summary.column("requests_per_s")[0].as_py()
