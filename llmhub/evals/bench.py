@@ -68,6 +68,10 @@ class Bench:
 
         return html(self.summary)
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Write the summary for a terminal."""
         from llmhub.evals.load_report import plain  # noqa: PLC0415 - loaded where it is shown

@@ -70,6 +70,10 @@ class Difference:
         found = self.moves.column("column").value_counts().to_pylist()
         return {each["values"]: each["counts"] for each in sorted(found, key=lambda each: -each["counts"])}
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Say what moved, and show the first of it."""
         if self.same:

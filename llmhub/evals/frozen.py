@@ -81,6 +81,10 @@ class Frozen:
     lock: Mapping[str, Any]
     columns: tuple[Column, ...]
 
+    def __repr__(self) -> str:
+        """Say what it holds: the table is read by asking for it."""
+        return f"Frozen({self.table.num_rows:,} rows, {len(self.names('score'))} scores)"
+
     def names(self, *roles: Role) -> list[str]:
         """Name the columns that have one of these roles."""
         return [column.name for column in self.columns if column.role in roles]

@@ -66,6 +66,10 @@ class Replay:
         """Be true where all came out the same."""
         return self.same
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Say how it went."""
         return "the same to the byte" if self.same else f"not the same to the byte\n{self.difference}"

@@ -86,6 +86,10 @@ class Verification:
         """Be true where nothing changed."""
         return self.ok
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Say what was found, line by line."""
         if self.ok:

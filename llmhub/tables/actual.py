@@ -46,6 +46,10 @@ class Actual:
         """Whether everything that is known lies where it was expected."""
         return all(number.held is not False for number in self.numbers)
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Write it as a table for a terminal."""
         rows = [

@@ -141,6 +141,10 @@ class Plan:
 
         return actual_of(self, table)
 
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
     def __str__(self) -> str:
         """Write it as a table for a terminal."""
         return "\n".join([lined((HEAD, *map(_cells, self.models))), *self._facts()])
