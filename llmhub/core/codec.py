@@ -202,7 +202,8 @@ IS_PLAIN: Final = 1
 NO_COUNT: Final = -(2**63)
 """Stands for a count that is not known, as not-a-number does for a time."""
 BETWEEN: Final = "\x1f"
-_LONGEST: Final = (2**32, 2**16, 2**16, 2**16)
+_BODY: Final = struct.Struct(f"<{PLAIN.format[len('<BI'):]}")
+"""`PLAIN` without what the checksum does not cover."""
 
 
 def stored(
@@ -267,28 +268,29 @@ def pack(kept: StoredResponse, key: bytes = b"") -> bytes:
 
 def _plain(kept: StoredResponse) -> bytes | None:
     """Write an answer that is one text; ``None`` for what does not fit."""
-    if not isinstance(kept.parts, str) or kept.others or NO_COUNT in kept.usage:
+    parts, usage, dropped = kept.parts, kept.usage, kept.dropped
+    if not isinstance(parts, str) or kept.others or kept.forced_tool or NO_COUNT in usage:
         return None
-    if any(BETWEEN in name or not name for name in kept.dropped):
+    if dropped and any(BETWEEN in name or not name for name in dropped):
         return None
-    texts = (kept.parts, kept.served_model, kept.request_id, BETWEEN.join(kept.dropped))
     try:
-        said = [text.encode() for text in texts]
-        if any(len(one) >= most for one, most in zip(said, _LONGEST, strict=True)):
-            return None
-        fixed = PLAIN.pack(
-            VALUE_VERSION,
-            0,
+        text, served, asked = parts.encode(), kept.served_model.encode(), kept.request_id.encode()
+        left_out = BETWEEN.join(dropped).encode()
+        fixed = _BODY.pack(
             IS_PLAIN,
             FINISH_REASONS.index(kept.finish_reason),
-            *(NO_COUNT if count is None else count for count in kept.usage),
-            *(math.nan if time is None else time for time in (kept.latency_s, kept.ttft_s)),
+            *(usage if None not in usage else [NO_COUNT if count is None else count for count in usage]),
+            math.nan if kept.latency_s is None else kept.latency_s,
+            math.nan if kept.ttft_s is None else kept.ttft_s,
             kept.started_at,
-            *map(len, said),
+            len(text),
+            len(served),
+            len(asked),
+            len(left_out),
         )
-    except (struct.error, ValueError):  # a count beyond 64 bits, or a text that has no bytes
+    except (struct.error, ValueError):  # a count or a length beyond its room, or a text that has no bytes
         return None
-    return b"".join((fixed[HEAD:], *said))
+    return b"".join((fixed, text, served, asked, left_out))
 
 
 def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from returns.pipeline import is_successful
 
@@ -254,11 +254,16 @@ def test_a_text_is_prepared_like_the_request_that_asks_it(
 
 usages = st.builds(Usage, **dict.fromkeys(Usage.__slots__, st.none() | st.integers(0, 2**63 - 1)))
 responses = st.builds(
-    CompletionResponse, parts=st.lists(parts, max_size=3).map(tuple), usage=usages, others=st.just(())
+    CompletionResponse,
+    parts=st.lists(parts, max_size=3).map(tuple),
+    usage=usages,
+    others=st.just(()),
+    forced_tool=st.booleans(),
 )
 responses = responses | st.from_type(CompletionResponse).map(lambda response: replace(response, usage=Usage()))
 
 
+@example(CompletionResponse(parts=(Text("{}"),), forced_tool=True), None, None, 0.0, ())
 @given(responses, st.none() | finite, st.none() | finite, finite, st.lists(st.text()).map(tuple))
 def test_a_stored_response_comes_back_whole(
     response: CompletionResponse, latency_s: float | None, ttft_s: float | None, at: float, dropped: tuple[str, ...]
