@@ -6,6 +6,7 @@ unique blob was the fastest layout measured.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -13,12 +14,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from llmhub.cache import journal
 from llmhub.cache.store import (
     ABSENT,
+    AtOnce,
     Entry,
     Found,
     Store,
@@ -34,12 +37,19 @@ LAYOUT: Final = 1
 """``user_version`` of the file."""
 TAGGED: Final = 0x6C6C6D68
 """``application_id`` of the file: 'llmh'."""
+PAGE_BYTES: Final = 4096
 BATCH: Final = 500
 """Keys in one query."""
 CLOSE_S: Final = 2.0
 """How long closing waits for a thread that reads or writes; one that takes longer keeps its connection."""
 PAGES_KIB: Final = 32 << 10
 """Pages a connection keeps: those of the index of a million answers, nearly."""
+FEW, FEW_BYTES = 512, 1 << 20
+"""What is written at once, without a thread, at most."""
+SLOW_S, REST_S = 0.05, 1.0
+"""After a write at once that took so long, none is tried for a while: it is a slow disk."""
+MOVED_PAGES: Final = 4096
+"""Pages written at once, about, after which a write may wait: that is when they are moved into the file."""
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
 
@@ -111,6 +121,7 @@ class DiskCache:
         return Store(
             get_many=file.get_many,
             put_many=file.put_many,
+            at_once=AtOnce(file.put_many, file.try_put),
             delete=file.delete,
             clear=file.clear,
             stats=file.stats,
@@ -137,6 +148,15 @@ def unreadable(path: Path, why: str) -> InvalidRequestError:
     )
 
 
+def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
+    """File entries in one transaction."""
+    now = time.time()
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     """A thread's connection, and the lock that its thread holds while it uses it."""
@@ -157,6 +177,8 @@ class _File:
         self._closed = False
         self._lock = threading.Lock()
         self._quick: _Line | None = None
+        self._slow_until = -math.inf
+        self._pages = 0
         self._hits = self._misses = 0
         self.claims, self.ledger, self._leave = journal.journal(self._guarded, self._hasty)
         with closing(self._connect()) as connection:
@@ -174,12 +196,19 @@ class _File:
             raise StoreError(f"{self._path}: {error}") from error
 
     @contextmanager
-    def _hasty(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection that waits neither for others nor for the disk."""
+    def _hasty(self) -> Iterator[sqlite3.Connection | None]:
+        """Give a connection that waits neither for others nor for the disk; none while the disk is slow."""
+        begun = time.monotonic()
+        if begun < self._slow_until:
+            yield None
+            return
         try:
             line = self._quick = self._quick or self._kept(self._hasty_line())
             with line.busy:
                 yield line.connection
+            ended = time.monotonic()
+            if ended - begun > SLOW_S:
+                self._slow_until = ended + REST_S
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
@@ -225,10 +254,17 @@ class _File:
             self._misses += misses
 
     def put_many(self, entries: Iterable[Entry]) -> None:
-        now = time.time()
-        with self._guarded() as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
+        self._pages = 0
+        with self._guarded() as connection:
+            _put(connection, entries)
+
+    def try_put(self, entries: Sequence[Entry]) -> bool:
+        size = sum([len(entry.value) for entry in entries])
+        if len(entries) > FEW or size > FEW_BYTES or self._pages > MOVED_PAGES:
+            return False
+        self._pages += len(entries) + size // PAGE_BYTES
+        with self._hasty() as connection:
+            return connection is not None and journal.not_busy(partial(_put, connection, entries))
 
     def delete(self, keys: Sequence[bytes]) -> None:
         with self._guarded() as connection, connection:

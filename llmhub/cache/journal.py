@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -46,6 +47,7 @@ T = TypeVar("T")
 Log: TypeAlias = Iterable[tuple[int, bytes]]
 """What an owner did: kinds and packs, in order."""
 Guard: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+Hasty: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection | None]]
 
 
 def _decoder(kind: type[list[T]]) -> Callable[[bytes], list[T]]:
@@ -96,7 +98,7 @@ def step(held: dict[bytes, Sent], kind: int, things: Sequence[Sent] | Sequence[b
             held[thing] = Sent(thing, held[thing].run)
 
 
-def journal(guarded: Guard, hasty: Guard) -> tuple[Claims, Ledger, Callable[[], None]]:
+def journal(guarded: Guard, hasty: Hasty) -> tuple[Claims, Ledger, Callable[[], None]]:
     """Make the claims and the ledger of a file, and the function that lets go of both.
 
     Parameters
@@ -104,7 +106,8 @@ def journal(guarded: Guard, hasty: Guard) -> tuple[Claims, Ledger, Callable[[], 
     guarded
         Gives the thread's connection for a block.
     hasty
-        Gives one that waits for nobody, and moves no pages from the log into the file, for which it would wait.
+        Gives one that waits for nobody, and moves no pages from the log into the file, for which it would wait; none
+        while the disk is slow.
     """
     kept = _Journal(guarded, hasty)
     return (
@@ -117,7 +120,7 @@ def journal(guarded: Guard, hasty: Guard) -> tuple[Claims, Ledger, Callable[[], 
 class _Journal:
     """The part of the file that one owner writes."""
 
-    def __init__(self, guarded: Guard, hasty: Guard) -> None:
+    def __init__(self, guarded: Guard, hasty: Hasty) -> None:
         self._guarded, self._hasty = guarded, hasty
         # Whoever writes the log and keeps account of it, that is one step to all others.
         self._accounting = threading.Lock()
@@ -170,28 +173,22 @@ class _Journal:
 
     def try_commit(self, batch: Batch) -> bool:
         with self._hasty() as connection:
-            try:
-                me = self._me
-                simple = not (self._doubtful or batch.unsent or self._changes + len(batch.sent) > LONG)
-                if me is None or not simple or time.time() >= self._renew_at:
-                    self._commit(connection, batch)
-                else:
-                    return self._commit_sent(connection, me, batch.sent)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY:
-                    raise
-                return False
-        return True
+            return connection is not None and not_busy(partial(self._commit_at_once, connection, batch))
 
-    def _commit_sent(self, connection: sqlite3.Connection, me: Owner, sent: Sequence[Sent]) -> bool:
-        """Write marks alone: a statement is a transaction, and one costs a third of three."""
+    def _commit_at_once(self, connection: sqlite3.Connection, batch: Batch) -> bool:
+        me = self._me
+        more = batch.unsent or batch.ended or batch.released or self._doubtful
+        if me is None or more or self._changes + len(batch.sent) > LONG or time.time() >= self._renew_at:
+            self._commit(connection, batch)
+            return True
+        # Marks alone: a statement is a transaction, and one costs a third of three.
         if not self._accounting.acquire(blocking=False):
             return False
         try:
-            connection.execute(_LOG, (me.id, SENT, _ENCODE(sent)))
-            self._changes += len(sent)
+            connection.execute(_LOG, (me.id, SENT, _ENCODE(batch.sent)))
+            self._changes += len(batch.sent)
             if self._held is not None:
-                step(self._held, SENT, sent)
+                step(self._held, SENT, batch.sent)
         finally:
             self._accounting.release()
         return True
@@ -382,6 +379,16 @@ def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[Sent]) -
     connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
     if kept := list(held):
         connection.execute(_LOG, (owner, RESERVED, _ENCODE(kept)))
+
+
+def not_busy(write: Callable[[], bool]) -> bool:
+    """Write, unless somebody else does: say whether it is written."""
+    try:
+        return write()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY:
+            raise
+        return False
 
 
 class _Writing:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmhub.cache.store import Entry, Store, StoreStats, counted_since, expect_seconds
+from llmhub.cache.store import AtOnce, Entry, Store, StoreStats, counted_since, expect_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class MemoryCache:
         return Store(
             get_many=shelf.get_many,
             put_many=shelf.put_many,
+            at_once=AtOnce(shelf.put_many, shelf.try_put),
             delete=shelf.delete,
             clear=shelf.clear,
             stats=shelf.stats,
@@ -98,6 +99,10 @@ class _Shelf:
             while self._entries and (len(self._entries) > self._max_entries or self._bytes > self._max_bytes):
                 self._drop(next(iter(self._entries)))
                 self._evictions += 1
+
+    def try_put(self, entries: Sequence[Entry]) -> bool:
+        self.put_many(entries)
+        return True
 
     def scan(self) -> Iterator[Entry]:
         with self._lock:

@@ -63,6 +63,17 @@ class BlockLookup(Protocol):
         ...
 
 
+class AtOnce(NamedTuple):
+    """Files entries as ``of`` does, a ``put_many``, but so that it may be called where nothing may wait.
+
+    It says no where somebody else is writing, or where it would take long. A store that is given another ``put_many``
+    has none any more.
+    """
+
+    of: Callable[[Iterable[Entry]], None]
+    put: Callable[[Sequence[Entry]], bool]
+
+
 def _nothing() -> Iterator[Entry]:
     return iter(())
 
@@ -114,6 +125,8 @@ class Store:
         Looks up a block of keys, where a store can do that faster than by ``get_many``.
     beside
         Whether a block is looked up while other threads of Python go on.
+    at_once
+        How a few entries are filed without waiting, of a store that can.
     ttl_s
         How long an answer counts, if not for ever.
     claims
@@ -134,9 +147,14 @@ class Store:
     get_entries: EntryLookup = _no_entries
     get_block: BlockLookup | None = None
     beside: bool = False
+    at_once: AtOnce | None = None
     ttl_s: float | None = None
     claims: Claims | None = None
     ledger: Ledger | None = None
+
+    def try_put(self, entries: Sequence[Entry]) -> bool:
+        """File entries, where that takes no waiting; say whether it did."""
+        return self.at_once is not None and self.at_once.of == self.put_many and self.at_once.put(entries)
 
 
 def look_up_block(store: Store, keys: bytes) -> Found:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from llmhub.cache.store import Cache, Entry, Store, StoreError, StoreStats, counted_since
+from llmhub.cache.store import AtOnce, Cache, Entry, Store, StoreError, StoreStats, counted_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ def tiered(near: Store, far: Store) -> Store:
         every = tuple(entries)
         _both(lambda store: store.put_many(every))
 
+    def try_put(entries: Sequence[Entry]) -> bool:
+        # What only the near one took is filed in both by whoever files it again.
+        return near.try_put(entries) and far.try_put(entries)
+
     def delete(keys: Sequence[bytes]) -> None:
         _both(lambda store: store.delete(keys))
 
@@ -87,6 +91,7 @@ def tiered(near: Store, far: Store) -> Store:
         get_block=None,
         beside=False,
         put_many=put_many,
+        at_once=AtOnce(put_many, try_put),
         delete=delete,
         clear=lambda: _both(lambda store: store.clear()),
         stats=stats,

@@ -202,7 +202,7 @@ IS_PLAIN: Final = 1
 NO_COUNT: Final = -(2**63)
 """Stands for a count that is not known, as not-a-number does for a time."""
 BETWEEN: Final = "\x1f"
-_BODY: Final = struct.Struct(f"<{PLAIN.format[len('<BI'):]}")
+_BODY: Final = struct.Struct(f"<{PLAIN.format[len('<BI') :]}")
 """`PLAIN` without what the checksum does not cover."""
 
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from returns.pipeline import is_successful
 
@@ -20,7 +20,7 @@ from llmhub.core.codec import request_key
 from llmhub.core.errors import kind
 from llmhub.core.types import NO_USAGE, Usage
 from llmhub.engine.call import Answer, Call, Send
-from llmhub.engine.flight import FLIGHT, Flight
+from llmhub.engine.flight import FLIGHT
 from llmhub.engine.loop import in_thread
 from llmhub.engine.settled import Settled, cancelled, fails
 
@@ -39,8 +39,18 @@ AMBIGUOUS: Final = get_args(Ambiguous)
 Landing: TypeAlias = Callable[[Settled | None], None]
 """Told what came of a question that somebody else has asked; ``None`` when nothing that holds for others."""
 
-Failed: TypeAlias = Callable[[StoreError], None]
-"""Told that nothing can be written any more."""
+
+class Answers(Protocol):
+    """The answers of a run that wait to be filed (`llmhub.engine.filing.Filing`)."""
+
+    def stop(self, error: StoreError) -> None:
+        """Take in that nothing can be written any more."""
+
+    def caught_up(self) -> bool:
+        """Write what waits, where that takes no waiting; say whether all is written that can be for now."""
+
+    async def catch_up(self) -> None:
+        """Write what waits, beside the loop."""
 
 
 class Books:
@@ -51,7 +61,7 @@ class Books:
         self.resend = ambiguous == "resend"
         self.broken = ""
         self._runs = 0
-        self._failed: list[Failed] = []
+        self._answers: list[Answers] = []
         self._asked: dict[bytes, list[Landing]] = {}
         self._recent: dict[bytes, Settled] = {}
         self._filed: dict[bytes, bytes] = {}
@@ -62,7 +72,6 @@ class Books:
         self._news = _News()
         self._writing: Batch | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._ahead: set[bytes] = set()
         self._timer: asyncio.Handle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._beat: asyncio.Task[None] | None = None
@@ -71,21 +80,24 @@ class Books:
 
     # Runs
 
-    def begin(self, failed: Failed) -> None:
-        """Count a run, and tell it when the books fail. A store that failed is tried again by the first."""
+    def begin(self, answers: Answers) -> None:
+        """Count a run, and tell it when the books fail. A store that failed is tried again by the first.
+
+        Its answers are filed before more is sent. So of each worker's requests one is in doubt at most after a crash.
+        """
         if not self._runs:
             self.broken = ""
             self._news.released.update(self._owed)
             self._owed.clear()
         self._runs += 1
-        self._failed.append(failed)
+        self._answers.append(answers)
         if (self._beat is None or self._beat.done()) and self.store.claims is not None:
             self._beat = asyncio.get_running_loop().create_task(self._beating())
 
-    async def end(self, failed: Failed) -> None:
+    async def end(self, answers: Answers) -> None:
         """Count a run as over, and wait until all that lies before the writer is written."""
         self._runs -= 1
-        self._failed.remove(failed)
+        self._answers.remove(answers)
         if not self._runs:
             self._recent.clear()
         if not self._runs and self._beat is not None:
@@ -96,8 +108,8 @@ class Books:
     def give_up(self, error: StoreError) -> None:
         """Go on without the store: what is answered is still in the table."""
         self.broken = self.broken or str(error)
-        for failed in self._failed:
-            failed(error)
+        for answers in self._answers:
+            answers.stop(error)
 
     @property
     def complaint(self) -> str:
@@ -156,7 +168,6 @@ class Books:
         Other processes are told when the answer that is being ``filed`` under that key is written.
         """
         landings = self._asked.pop(key, ())
-        self._ahead.discard(key)
         if settled is not None and not fails(settled):
             self._recent[key] = settled
             if len(self._recent) > RECENT:
@@ -188,29 +199,6 @@ class Books:
             asked = self._filed.pop(key, None)
             if asked is not None:
                 self._give_back(asked)
-
-    def is_marked(self, key: bytes) -> bool:
-        """Say whether it was written down before its turn that a request is about to be sent; it counts once."""
-        if key in self._ahead:
-            self._ahead.remove(key)
-            return True
-        return False
-
-    def marked(self, sent: Sent, flight: Flight) -> bool:
-        """Try to write down here and now that a request is about to be sent, and with it those whose turn is next."""
-        if not flight.ahead or self.broken or self._commit is not None:
-            return False
-        next_up = flight.next_up(max(0, flight.ahead - len(self._ahead)))
-        marks, before = self._marks, len(self._marks.sent)
-        _, run, model, at = sent
-        marks.sent += [sent, *[Sent(key, run, model, at) for key in next_up]]
-        for key in (sent.key, *next_up) if marks.unsent else ():
-            marks.unsent.pop(key, None)
-        if not self._marked():
-            del marks.sent[before:]
-            return False
-        self._ahead.update(next_up)
-        return True
 
     def mark(self, sent: Sent) -> asyncio.Future[None]:
         """Write down that a request is about to be sent; what it gives is done when that is durable."""
@@ -251,11 +239,11 @@ class Books:
         while self._claiming:
             await asyncio.wait(self._claiming)
         while self._commit is not None or self._marks or self._news:
-            if self._commit is None:
+            if self._commit is not None:
+                await asyncio.shield(self._commit)
+            else:
                 self._news.due = AT_ONCE
                 self._begin()
-            assert self._commit is not None  # noqa: S101 - it has just begun
-            await asyncio.shield(self._commit)
 
     async def close(self) -> None:
         """Write what is left."""
@@ -284,52 +272,47 @@ class Books:
         self._timer = loop.call_at(due, self._begin)
 
     def _begin(self) -> None:
-        """Write what is due: marks here and now, if nobody else is writing; all else beside the loop."""
+        """Write what is due, here and now if nobody else is writing: a thread would cost ten times as much."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
         self._last = loop.time()
-        if not self._news.due or self._news.due > self._last + GATHER_S:
-            if self._marked():
-                self._arm_again()
-                return
-            news = _News()
-        else:
-            news, self._news = self._news, _News()
+        late = [answers for answers in self._answers if not answers.caught_up()]
+        news = _News()
+        if self._news.due and self._news.due <= self._last + GATHER_S:
+            news, self._news = self._news, news
         marks, self._marks = self._marks, _Marks()
         waiting, self._waiting = self._waiting, []
-        self._writing = Batch(marks.sent, list(marks.unsent), news.ended, list(news.released))
-        self._commit = loop.create_task(self._committed(self._writing, waiting))
-
-    def _marked(self) -> bool:
-        """Try to write the marks without waiting. A thread would cost ten times what the writing does."""
-        ledger, marks = self.store.ledger, self._marks
-        if ledger is None or not marks:
-            return ledger is not None
+        batch = Batch(marks.sent, list(marks.unsent), news.ended, list(news.released))
         try:
-            if not ledger.try_commit(Batch(marks.sent, list(marks.unsent))):
-                return False
+            written = not late and self.store.ledger is not None and self.store.ledger.try_commit(batch)
         except StoreError as error:
             self.give_up(error)
-            self._forget()
-            return True
-        self._marks = _Marks()
-        waiting, self._waiting = self._waiting, []
-        _release(waiting)
-        return True
+            written = True
+        if written:
+            self._over(waiting)
+        else:
+            self._writing = batch
+            self._commit = loop.create_task(self._committed(batch, waiting, late))
 
-    async def _committed(self, batch: Batch, waiting: Sequence[asyncio.Future[None]]) -> None:
+    async def _committed(self, batch: Batch, waiting: Sequence[asyncio.Future[None]], late: Sequence[Answers]) -> None:
         try:
+            for answers in late:
+                await answers.catch_up()
             await _beside(_write, self.store, batch)
         except StoreError as error:
             self.give_up(error)
         finally:
             self._commit = self._writing = None
-            _release(waiting)
-            if self.broken:
-                self._forget()
-            self._arm_again()
+            self._over(waiting)
+
+    def _over(self, waiting: Sequence[asyncio.Future[None]]) -> None:
+        """Let those go who waited for what is written, and go on."""
+        _release(waiting)
+        if self.broken:
+            self._forget()
+        self._arm_again()
 
     def _arm_again(self) -> None:
         if self._waiting:
@@ -408,12 +391,11 @@ def recorded(send: Send) -> Send:
         target, run = call.target, flight.run
         key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
         at = time.time()
-        if not books.is_marked(key) and not books.marked(sent := Sent(key, run, target.name, at), flight):
-            try:
-                await books.mark(sent)
-            except asyncio.CancelledError:
-                books.unmark(key)
-                raise
+        try:
+            await books.mark(Sent(key, run, target.name, at))
+        except asyncio.CancelledError:
+            books.unmark(key)
+            raise
         if books.broken and flight.strict:
             return cancelled(flight.sent)
         try:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,7 +16,7 @@ from llmhub.cache.store import Entry, Store, StoreError
 
 T = TypeVar("T")
 
-FLUSH_S: Final = 0.02
+FLUSH_S: Final = 0.005
 """How long an answer waits for others before it is written: a crash loses no more than this."""
 PAUSE_S: Final = 0.5
 """How long a store that failed is left alone; twice as long each time."""
@@ -59,8 +58,8 @@ class Filing:
         self._worked = self._slow = False
         self._pause_s, self._until = PAUSE_S, 0.0
         self._outbox: deque[Entry] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._flusher: asyncio.Task[None] | None = None
-        self._over = asyncio.Event()
 
     @property
     def error(self) -> str:
@@ -96,8 +95,8 @@ class Filing:
         if self.store is None:
             return
         self._wait(entry)
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flushing())
+        if self._timer is None and self._flusher is None:
+            self._arm(FLUSH_S)
 
     def stop(self, error: StoreError) -> None:
         """Have a run that must not go on without its store stop for what failed beside the filing."""
@@ -114,26 +113,65 @@ class Filing:
             self._waiting_bytes -= len(self._outbox.popleft().value)
             self._lost += 1
 
+    def _arm(self, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._outbox and self._flusher is None and not self._wrote_at_once():
+            self._flusher = asyncio.get_running_loop().create_task(self._flushing())
+
+    def caught_up(self) -> bool:
+        """Write what waits, where that takes no waiting; say whether all is written that can be for now."""
+        if self._flusher is not None:
+            return False
+        resting = asyncio.get_running_loop().time() < self._until
+        return resting or not self._outbox or self._wrote_at_once()
+
+    async def catch_up(self) -> None:
+        """Write what waits beside the loop, unless the store fails."""
+        while not self.caught_up():
+            if self._flusher is None:
+                self._flusher = asyncio.get_running_loop().create_task(self._flushing())
+            await asyncio.shield(self._flusher)
+
     async def _flushing(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._outbox and not self._over.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(FLUSH_S, self._until - loop.time())):
-                    await self._over.wait()
-            await self._write()
+        await self._write()
         self._flusher = None
+        if self._outbox and self._timer is None:
+            self._arm(max(FLUSH_S, self._until - asyncio.get_running_loop().time()))
 
     async def flush(self) -> None:
         """Write what is left, after the flusher is done with what it has."""
-        self._over.set()
         if self._flusher is not None:
             await self._flusher
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._slow:
             await self._write()
         if self._outbox and self._worked and not (self._slow or self.fatal):
             await asyncio.sleep(LAST_PAUSE_S)
             await self._write()
         self._lost += len(self._outbox)
+
+    def _wrote_at_once(self) -> bool:
+        """Try to write without waiting: a thread would cost more than the writing does, since both share Python."""
+        if self.store is None:
+            return False
+        entries = tuple(self._outbox)
+        try:
+            done = self.store.try_put(entries)
+        except StoreError as error:
+            self._failed(error)
+            if self._timer is None:
+                self._arm(self._until - asyncio.get_running_loop().time())
+            return True
+        if done:
+            self._outbox.clear()
+            self._waiting_bytes = 0
+            self._filed(entries)
+        return done
 
     async def _write(self) -> None:
         if self.store is None or not self._outbox:
@@ -150,10 +188,13 @@ class Filing:
             self._again(entries)
             self._slow = loop.time() - since > SLOW_S
         else:
-            self._pause_s = PAUSE_S
-            self._worked, self._slow = True, False
-            if self._written is not None:
-                self._written([entry.key for entry in entries])
+            self._filed(entries)
+
+    def _filed(self, entries: Sequence[Entry]) -> None:
+        self._pause_s = PAUSE_S
+        self._worked, self._slow = True, False
+        if self._written is not None:
+            self._written([entry.key for entry in entries])
 
     def _again(self, entries: Iterable[Entry]) -> None:
         """Put what could not be written before what came since."""

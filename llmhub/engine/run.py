@@ -24,7 +24,7 @@ from llmhub.core.codec import is_damage, pack, unpack
 from llmhub.engine.books import Books
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.filing import Filing
-from llmhub.engine.flight import FLIGHT, Flight, ahead_of
+from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.hedging import OWNER
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
@@ -191,7 +191,7 @@ class _Run:
     async def go(self) -> Ran:
         reporter = asyncio.create_task(self.reports.go()) if self.reports else None
         if self.books is not None:
-            self.books.begin(self.filing.stop)
+            self.books.begin(self.filing)
         try:
             async with asyncio.TaskGroup() as self.group:
                 self._hire(1)
@@ -222,14 +222,13 @@ class _Run:
         if self.turns is not None:
             self.turns.close()
         if self.books is not None:
-            await self.books.end(self.filing.stop)
+            await self.books.end(self.filing)
 
     # Workers and what lies before them
 
     def _hire(self, many: int) -> None:
         for _ in range(many):
-            ahead = ahead_of(self.job.concurrency, alone=self.turns is None)
-            flight = Flight(self.job.run_id, self.books, ahead=ahead, queue=self.pending, strict=self.job.strict)
+            flight = Flight(self.job.run_id, self.books, strict=self.job.strict)
             worker = self.group.create_task(self._work(flight))
             self.workers[worker] = flight
             worker.add_done_callback(self.workers.pop)
@@ -246,7 +245,7 @@ class _Run:
         while not self.slots.hand() and (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
             call, queue_s = make(text, key), time.perf_counter() - since
-            flight.sent, flight.make = 0, make
+            flight.sent = 0
             try:
                 answer = await self.job.send(call)
             except asyncio.CancelledError:

@@ -161,7 +161,7 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path, simulator: Served, monkeypa
 def test_what_waited_for_room_on_the_disk_is_filed_when_there_is(
     tmp_path: Path, simulator: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = full(monkeypatch, 14)
+    room = full(monkeypatch, 12)
     with hub_at(simulator, Watched(llmhub.DiskCache(tmp_path / "runs.db"), room)) as hub:
         with pytest.warns(RuntimeWarning, match=r"full; every answer was filed in the end"):
             ask(hub)
