@@ -24,7 +24,7 @@ from llmhub.engine.flight import FLIGHT
 from llmhub.engine.loop import in_thread
 from llmhub.engine.settled import Settled, cancelled, fails
 
-GATHER_S: Final = 0.003
+GATHER_S: Final = 0.005
 """Between two commits that somebody waits for; the first of a while waits for nothing."""
 NEWS_S: Final = 0.1
 """How long it takes at most until it is written down what came of a request, once its answer is filed."""
