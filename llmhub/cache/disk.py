@@ -50,6 +50,9 @@ SLOW_S, REST_S = 0.05, 1.0
 """After a write at once that took so long, none is tried for a while: it is a slow disk."""
 MOVED_PAGES: Final = 4096
 """Pages written at once, about, after which a write may wait: that is when they are moved into the file."""
+MAPPED_BYTES: Final = 1 << 30
+"""How much of a file is mapped into memory to read keys that lie anywhere in it: a call to the system for each page
+would take longer than all else. The system takes that memory back as it likes."""
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
 
@@ -186,10 +189,10 @@ class _File:
                 connection.executescript(_CREATE)
 
     @contextmanager
-    def _guarded(self) -> Iterator[sqlite3.Connection]:
+    def _guarded(self, mapped: bool = False) -> Iterator[sqlite3.Connection]:
         """Give this thread's connection, and tell what goes wrong with the file in the store's own words."""
         try:
-            line = self._mine()
+            line = self._mine("mapped" if mapped else "line")
             with line.busy:
                 yield line.connection
         except (sqlite3.Error, OSError) as error:
@@ -232,7 +235,7 @@ class _File:
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
         with self._guarded() as connection:
-            found = read_block(connection, keys, counted_since(since, self._ttl_s))
+            found = read_block(connection, partial(self._guarded, True), keys, counted_since(since, self._ttl_s))
         hits = int((found.sizes != ABSENT).sum())
         self._count(hits, len(found.sizes) - hits)
         return found
@@ -304,11 +307,15 @@ class _File:
                 line.connection.close()
                 line.busy.release()
 
-    def _mine(self) -> _Line:
-        """Give this thread's connection."""
-        line: _Line | None = getattr(self._local, "line", None)
+    def _mine(self, name: str) -> _Line:
+        """Give this thread's connection of that name."""
+        line: _Line | None = getattr(self._local, name, None)
         if line is None:
-            line = self._local.line = self._kept(_Line(self._connect()))
+            connection = self._connect()
+            if name == "mapped":
+                connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+            line = self._kept(_Line(connection))
+            setattr(self._local, name, line)
         return line
 
     def _kept(self, line: _Line) -> _Line:

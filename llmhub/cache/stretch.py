@@ -3,12 +3,14 @@
 Frames are asked again in the order in which they were asked first, so what answers a block mostly lies in one stretch
 of the file, in the same order. A few keys are looked up to find that stretch, it is read from end to end, and only what
 was not in it is looked up key by key. That takes as long in a file of a million answers as in one of a thousand.
+Keys in any other order lie on a page each, which is why they are read from a file that is mapped into memory.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from llmhub.cache.store import ABSENT, KEY_BYTES, Found
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     Longs: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
     Part: TypeAlias = tuple[bytes, Longs, Longs, Longs]
+
+Connected: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 TOGETHER: Final = 1024
 """Keys looked up in one step."""
@@ -40,22 +44,30 @@ FROM place LEFT JOIN answers ON key = substr(?1, n * {KEY_BYTES} + 1, {KEY_BYTES
 """  # noqa: S608 - two numbers
 
 
-def read_block(connection: sqlite3.Connection, keys: bytes, since: float) -> Found:
-    """Look up keys of 32 bytes that lie one after another (see `llmhub.cache.store.BlockLookup`)."""
+def read_block(connection: sqlite3.Connection, mapped: Connected, keys: bytes, since: float) -> Found:
+    """Look up keys of 32 bytes that lie one after another (see `llmhub.cache.store.BlockLookup`).
+
+    Parameters
+    ----------
+    connection
+        Reads stretches.
+    mapped
+        Gives what reads single keys, for a block; called where there are any.
+    """
     import numpy as np  # noqa: PLC0415 - it is there when a block is
 
     many = len(keys) // KEY_BYTES
     starts, sizes = np.zeros(many, np.int64), np.full(many, ABSENT, np.int64)
     values: list[bytes] = []
     length = 0
-    for part, places, begins, lengths in _parts(connection, keys, since):
+    for part, places, begins, lengths in _parts(connection, mapped, keys, since):
         starts[places], sizes[places] = begins + length, lengths
         values.append(part)
         length += len(part)
     return Found(b"".join(values) if len(values) != 1 else values[0], starts, sizes)
 
 
-def _parts(connection: sqlite3.Connection, keys: bytes, since: float) -> Iterator[Part]:
+def _parts(connection: sqlite3.Connection, mapped: Connected, keys: bytes, since: float) -> Iterator[Part]:
     """Give values, the places they answer, where each begins and how long it is."""
     import numpy as np  # noqa: PLC0415
 
@@ -65,6 +77,15 @@ def _parts(connection: sqlite3.Connection, keys: bytes, since: float) -> Iterato
         if part is not None:
             yield part
             rest = np.delete(rest, part[1])
+    if len(rest):
+        with mapped() as scattered:
+            yield from _each(scattered, keys, rest, since)
+
+
+def _each(connection: sqlite3.Connection, keys: bytes, rest: Longs, since: float) -> Iterator[Part]:
+    """Look up key by key."""
+    import numpy as np  # noqa: PLC0415
+
     waiting = [rest[at : at + TOGETHER] for at in range(0, len(rest), TOGETHER)][::-1]
     rows = np.frombuffer(keys, f"V{KEY_BYTES}")
     while waiting:
