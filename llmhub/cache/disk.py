@@ -53,6 +53,7 @@ MOVED_PAGES: Final = 4096
 MAPPED_BYTES: Final = 1 << 30
 """How much of a file is mapped into memory to read keys that lie anywhere in it: a call to the system for each page
 would take longer than all else. The system takes that memory back as it likes."""
+AGAIN_S: Final = 0.005
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
 
@@ -151,6 +152,12 @@ def unreadable(path: Path, why: str) -> InvalidRequestError:
     )
 
 
+def _create(connection: sqlite3.Connection) -> bool:
+    """Set a new file up."""
+    connection.executescript(_CREATE)
+    return True
+
+
 def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
     """File entries in one transaction."""
     now = time.time()
@@ -185,8 +192,12 @@ class _File:
         self._hits = self._misses = 0
         self.claims, self.ledger, self._leave = journal.journal(self._guarded, self._hasty)
         with closing(self._connect()) as connection:
-            if not self._ready(connection):
-                connection.executescript(_CREATE)
+            until = time.monotonic() + busy_s
+            while not self._ready(connection) and not journal.not_busy(partial(_create, connection)):
+                # Nobody waits for the right to turn a new file into one with a log: SQLite refuses at once.
+                if time.monotonic() > until:
+                    raise sqlite3.OperationalError("another process that sets it up holds it for too long")
+                time.sleep(AGAIN_S)
 
     @contextmanager
     def _guarded(self, mapped: bool = False) -> Iterator[sqlite3.Connection]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -194,6 +195,28 @@ def test_what_was_used_last_stays() -> None:
     store.put_many([Entry(b"c", b"3")])
     assert set(store.get_many([b"a", b"b", b"c"])) == {b"a", b"c"}
     assert store.stats().evictions == 1
+
+
+def test_a_file_that_another_process_sets_up_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, refused = tmp_path / "runs.db", []
+    connect = sqlite3.connect
+    with closing(connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        class Watched(sqlite3.Connection):
+            def executescript(self, script: str) -> sqlite3.Cursor:
+                try:
+                    return super().executescript(script)
+                except sqlite3.OperationalError:
+                    refused.append(script)
+                    other.execute("ROLLBACK")
+                    raise
+
+        monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Watched))
+        store = llmhub.DiskCache(path).open()
+        store.put_many([Entry(b"k", b"v")])
+        assert len(refused) == 1
+        store.close()
 
 
 def test_a_file_is_there_for_the_next_process_and_two_at_once(tmp_path: Path) -> None:
