@@ -7,28 +7,25 @@ Efficiency is what was answered of what the provider permits: its rate times the
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 from returns.result import Success
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
-from llmhub.engine.breaker import Breaker, Circuit, broken
-from llmhub.engine.call import Answer, Call, Target, chain
-from llmhub.engine.decisions import Decisions
-from llmhub.engine.gate import Gate, limited
-from llmhub.engine.retry import Retry, retried
-from llmhub.providers.table import PROVIDERS
+from llmhub.engine import runtime
+from llmhub.engine.call import Answer, Call, Send
+from llmhub.engine.hedging import Flights
+from llmhub.engine.loop import submit
 from llmhub.sim import Faults, Latency, Simulator, serving
 from llmhub.sim.limits import Limit as Permitted
 
@@ -122,41 +119,74 @@ def bench_faults(_runs: int) -> dict[str, float]:
     }
 
 
-def bench_chain(runs: int) -> dict[str, float]:
-    """Measure the chain around the transport, in microseconds a request: retries, breaker, gate."""
-    target = Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m")
-    call = Call(target, CompletionRequest(model="m", messages=(Message("user", "How many vowels has it?"),)))
+ROUTES: dict[str, Callable[..., llmhub.Route] | None] = {
+    "no route": None,
+    "Failover": llmhub.Failover,
+    "RoundRobin": llmhub.RoundRobin,
+    "Weighted": lambda *names: llmhub.Weighted(dict.fromkeys(names, 1.0)),
+    "LowLatency": llmhub.LowLatency,
+    "CostOptimized": llmhub.CostOptimized,
+}
+DECLARED: dict[str, dict[str, llmhub.Limit]] = {
+    "nothing declared": {},
+    "requests and tokens": {"openai": llmhub.Limit(rpm=1e9, tpm=1e12)},
+    "input and output tokens": {"openai": llmhub.Limit(rpm=1e9, input_tpm=1e12, output_tpm=1e12)},
+}
+CALLS = 2_000
+
+
+class Bare:
+    """A transport that answers at once."""
+
+    in_flight = Flights()
     answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=9, output_tokens=9))), attempts=1)
 
-    async def bare(_call: Call) -> Answer:
-        return answer
+    def __init__(self, _wiring: object) -> None: ...
 
-    async def measured(limits: dict[str, llmhub.Limit]) -> float:
-        log = Decisions(time.time)
-        gate = Gate(limits, time.monotonic, log.note)
-        send = chain(
-            bare,
-            retried(Retry(), time.monotonic),
-            broken(Circuit(Breaker(), "openai", log.note), time.monotonic),
-            limited(gate, gate.line(target), time.monotonic),
-        )
-        best = []
-        for whole in (bare, send):
-            for _ in range(1_000):
-                await whole(call)
-            start = time.perf_counter()
-            for _ in range(20_000):
-                await whole(call)
-            best.append((time.perf_counter() - start) / 20_000 * 1e6)
-        return best[1] - best[0]
+    async def send(self, _call: Call) -> Answer:
+        return self.answer
 
-    def median(limits: dict[str, llmhub.Limit]) -> float:
-        return statistics.median(asyncio.run(measured(limits)) for _ in range(runs))
+    async def close(self) -> None: ...
 
-    return {
-        "nothing declared": median({}),
-        "requests and tokens declared": median({"openai": llmhub.Limit(rpm=1e9, tpm=1e12)}),
+
+async def one_by_one(send: Send, call: Call) -> float:
+    """Microseconds a call."""
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        await send(call)
+    return (time.perf_counter() - start) / CALLS * 1e6
+
+
+def hub_with(limits: dict[str, llmhub.Limit], route: Callable[..., llmhub.Route] | None, **more: Any) -> llmhub.Hub:
+    named = {"way": route(MODEL, "openai/gpt-4o")} if route is not None else None
+    endpoints = {"openai": llmhub.Endpoint(api_key="k")}
+    return llmhub.Hub(settings=Settings(), endpoints=endpoints, limits=limits, route=named, **more)
+
+
+def bench_chain(runs: int) -> dict[str, float]:
+    """Measure a call's way to the transport and back, in microseconds: retries, route, breaker, budget, gate."""
+    hubs = {
+        f"{said}, {name}": hub_with(limits, route)
+        for said, limits in DECLARED.items()
+        for name, route in ROUTES.items()
     }
+    hubs["input and output tokens, CostOptimized, budget"] = hub_with(
+        DECLARED["input and output tokens"], llmhub.CostOptimized, budget_usd=1e6
+    )
+    found: dict[str, list[float]] = {}
+    with ExitStack() as stack, patch.object(runtime, "Transport", Bare):
+        ways: dict[str, tuple[Send, Call]] = {}
+        for name, hub in hubs.items():
+            target = stack.enter_context(hub).target("way" if hub.route else MODEL)
+            messages = (Message("user", "How many vowels has it?"),)
+            call = Call(target, CompletionRequest(model=target.model, messages=messages, max_tokens=64))
+            ways[name] = (hub.runtime.send, call)
+        ways["bare"] = (Bare(None).send, call)
+        for _ in range(10 * runs):
+            for name, (send, call) in ways.items():
+                found.setdefault(name, []).append(submit(one_by_one(send, call)).result())
+    bare = min(found.pop("bare"))
+    return {name: min(times) - bare for name, times in found.items()}
 
 
 BENCHES: dict[str, Callable[[int], dict[str, float]]] = {
