@@ -6,7 +6,7 @@ Amounts are whole billionths of a dollar, so sums are exact. Law: when no call c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 from enum import Enum
 from typing import Final
@@ -122,7 +122,7 @@ def reserve(budget: Budget, worst: int) -> Budget:
     >>> reserve(Budget(limit=10), 4)
     Budget(limit=10, spent=0, reserved=4)
     """
-    return replace(budget, reserved=budget.reserved + worst)
+    return Budget(budget.limit, budget.spent, budget.reserved + worst)
 
 
 def reconcile(budget: Budget, worst: int, paid: int) -> Budget:
@@ -133,4 +133,4 @@ def reconcile(budget: Budget, worst: int, paid: int) -> Budget:
     >>> reconcile(Budget(limit=10, reserved=4), 4, 3)
     Budget(limit=10, spent=3, reserved=0)
     """
-    return replace(budget, reserved=budget.reserved - worst, spent=budget.spent + paid)
+    return Budget(budget.limit, budget.spent + paid, budget.reserved - worst)

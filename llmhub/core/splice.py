@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from returns.pipeline import is_successful
 from returns.result import Result, Success
 
+from llmhub.core.changing import changing
 from llmhub.core.codec import canonical, keyed_head, keyer, quoted, quoted_all
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, prepare
@@ -34,7 +35,7 @@ PIECES: Final = 2
 """What surrounds one mark: something before and something after."""
 
 _SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
-_MODEL: Final[Any] = CompletionRequest.__dict__["model"]
+_of_model: Final = changing(CompletionRequest, "model")
 
 
 def asking(request: CompletionRequest) -> Asking:
@@ -103,11 +104,7 @@ def asked_of(request: CompletionRequest, model: str) -> CompletionRequest:
     """
     if request.model == model:
         return request
-    made = object.__new__(CompletionRequest)
-    for slot in _SLOTS:
-        slot.__set__(made, slot.__get__(request))
-    _MODEL.__set__(made, model)
-    return made
+    return _of_model(request, model)
 
 
 def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer:

@@ -8,6 +8,7 @@ the error that 19 of 20 texts stay below: English questions 1 and 13 %, Markdown
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 LOWER, UPPER, DIGIT, BLANK, BREAK, MARK = b"a", b"A", b"0", b" ", b"n", b"."
@@ -41,6 +42,7 @@ FOREIGN: Final = ((LATIN, 100), (SCRIPT, 26), (ABUGIDA, 31), (IDEOGRAPH, 75), (H
 """Hundredths of a token for a character outside ASCII."""
 
 
+@lru_cache(maxsize=16)
 def estimate_tokens(text: str) -> int:
     """Estimate how many tokens ``text`` is: at least one for a text, none for an empty one.
 

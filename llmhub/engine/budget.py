@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -146,7 +146,7 @@ async def _within(wallets: tuple[Wallet, ...], worst: int, call: Call, send: Sen
                 return Answer(Failure(_refused(wallet.budget, worst, call)))
             taken.append(wallet)
         try:
-            answer = await send(replace(call, on_sent=lambda: sent.append(True)))
+            answer = await send(call.telling(lambda: sent.append(True)))
         except BaseException:
             # Cut off on the wire: it may be charged in full.
             paid = worst if sent else 0

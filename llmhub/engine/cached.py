@@ -7,7 +7,7 @@ of a route answered before, so that nobody is asked for what is already paid for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Final, TypeAlias
 
@@ -56,10 +56,11 @@ def cached(candidates: Candidates) -> Middleware:
     """Make the middleware that answers with what any candidate answered before, in the order of `candidates`."""
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        def sending(call: Call) -> Awaitable[Answer]:
             lookups = LOOKUPS.get()
-            if lookups is None:
-                return await send(call)
+            return send(call) if lookups is None else asking(call, lookups)
+
+        async def asking(call: Call, lookups: Lookups) -> Answer:
             try:
                 pairs = [(target, key) for target, key in candidates(call) if key != call.key]
             except NO_JSON:

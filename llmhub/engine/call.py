@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from returns.result import Result
 
+from llmhub.core.changing import changing
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.ratelimit import RateLimitInfo
-from llmhub.core.splice import TextPreparer
+from llmhub.core.splice import TextPreparer, asked_of
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ class Call:
     sample: int = 0
     asked: Target | None = None
 
+    def to(self, target: Target) -> Call:
+        """Give the same question to another target."""
+        if target.name == self.target.name:
+            return self
+        return _to(self, target, asked_of(self.request, target.model), None, None, self.asked or self.target)
+
+    def telling(self, on_sent: Callable[[], None]) -> Call:
+        """Have somebody else told when it goes out."""
+        return _telling(self, on_sent)
+
+
+_to: Final = changing(Call, "target", "request", "spliced", "key", "asked")
+_telling: Final = changing(Call, "on_sent")
+
 
 class Spent(NamedTuple):
     """What an attempt used that failed after it was answered: the provider charged it to ``target``."""
@@ -107,6 +122,12 @@ class Answer:
     target: Target | None = None
     key: bytes | None = None
 
+    def of(self, target: Target, key: bytes | None) -> Answer:
+        """Have it say who gave it, and to which question."""
+        return _of(self, target, key)
+
+
+_of: Final = changing(Answer, "target", "key")
 
 Send: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Middleware: TypeAlias = Callable[[Send], Send]

@@ -16,7 +16,6 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.errors import ConnectorError, InvalidRequest, LLMError
-from llmhub.core.splice import asked_of
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 
 T = TypeVar("T")
@@ -114,7 +113,7 @@ async def _mended(
             case ErrorAction.Retry(after_s):
                 await asyncio.sleep(after_s)
             case ErrorAction.Fallback(model):
-                call = redirected(call, resolve(model if "/" in model else f"{model}/{call.target.model}"))
+                call = call.to(resolve(model if "/" in model else f"{model}/{call.target.model}"))
             case ErrorAction.Propagate() | None:
                 break
             case other:
@@ -122,14 +121,6 @@ async def _mended(
                 return call, replace(answer, outcome=Failure(InvalidRequest(path="middleware", message=said)))
         answer = added(answer, await send(call))
     return call, answer
-
-
-def redirected(call: Call, target: Target) -> Call:
-    """Give the same question to another target."""
-    if target.name == call.target.name:
-        return call
-    request = asked_of(call.request, target.model)
-    return replace(call, target=target, request=request, spliced=None, key=None)
 
 
 def added(before: Answer, last: Answer) -> Answer:

@@ -117,19 +117,27 @@ NOTHING: Final = Measured()
 
 def begun(measured: Measured) -> Measured:
     """Count a call that begins."""
-    return measured._replace(in_flight=measured.in_flight + 1)
+    latency_s, at, in_flight, good, bad, failures, rests_until, asked_until, tokens, input_usd, output_usd = measured
+    return Measured(
+        latency_s, at, in_flight + 1, good, bad, failures, rests_until, asked_until, tokens, input_usd, output_usd
+    )
 
 
 def answered(measured: Measured, latency_s: float | None, output_tokens: int | None, now: float) -> Measured:
     """Count a call that was answered: whatever was wrong is over."""
-    return measured._replace(
-        latency_s=_averaged(measured.latency_s, latency_s),
-        measured_at=now,
-        in_flight=measured.in_flight - 1,
-        answered=measured.answered + 1,
-        failures=0,
-        rests_until=-inf,
-        output_tokens=_averaged(measured.output_tokens, output_tokens),
+    average_s, _, in_flight, good, bad, _, _, asked_until, tokens, input_usd, output_usd = measured
+    return Measured(
+        _averaged(average_s, latency_s),
+        now,
+        in_flight - 1,
+        good + 1,
+        bad,
+        0,
+        -inf,
+        asked_until,
+        _averaged(tokens, output_tokens),
+        input_usd,
+        output_usd,
     )
 
 
@@ -158,9 +166,11 @@ def _averaged(before: float | None, last: float | None) -> float | None:
     return float(last) if before is None else before + WEIGHT * (last - before)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stats:
     """What a ranking may go by: ``stats["openai/gpt-4o"]`` is what was `Measured` of it.
+
+    Nobody changes one; it is not frozen because one is made for each call, and that would take three times as long.
 
     Parameters
     ----------
@@ -191,15 +201,18 @@ class Stats:
 
     def rests(self, name: str) -> bool:
         """Say whether a candidate should be left alone for now: it failed, or one call is trying it already."""
-        measured = self[name]
-        resting = self.now < max(measured.rests_until, measured.asked_until)
+        measured = self.of.get(name, NOTHING)
+        now = self.now
+        resting = now < measured.rests_until or now < measured.asked_until
         return resting or (measured.failures > 0 and measured.in_flight > 0)
 
     def latency_s(self, name: str) -> float:
         """Give a candidate's latency, faded with its age; 0 where it is not known, so that it becomes known."""
-        measured = self[name]
-        age_s = max(0.0, self.now - measured.measured_at)
-        return (measured.latency_s or 0.0) * math.pow(0.5, min(age_s / FADE_S, 1000.0))
+        measured = self.of.get(name, NOTHING)
+        average_s, age_s = measured.latency_s, self.now - measured.measured_at
+        if not average_s or age_s <= 0.0:
+            return average_s or 0.0
+        return average_s * math.pow(0.5, min(age_s / FADE_S, 1000.0))
 
     def usd(self, name: str) -> float | None:
         """Give what the call is expected to cost at a candidate; ``None`` where its price is not known."""

@@ -7,7 +7,7 @@ A route names candidates and ranks them for each call. The first is asked; when 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from numbers import Real
@@ -65,18 +65,18 @@ def by_latency(candidates: Sequence[str], stats: Stats) -> Sequence[str]:
     is overrun who is merely quick.
     """
     well, resting = _parted(candidates, stats)
-    ordered = sorted(well, key=lambda name: _load(name, stats))
-    if len(well) > 1:
-        first, second = _two(len(well), stats.draw)
-        best = min(well[first], well[second], key=lambda name: _load(name, stats))
-        ordered.remove(best)
-        ordered.insert(0, best)
-    return [*ordered, *resting]
+    if len(well) <= 1:
+        return [*well, *resting]
+    loads = {name: _load(name, stats) for name in well}
+    first, second = _two(len(well), stats.draw)
+    best = min(well[first], well[second], key=loads.__getitem__)
+    del loads[best]
+    return [best, *sorted(loads, key=loads.__getitem__), *resting]
 
 
 def _load(name: str, stats: Stats) -> tuple[float, int]:
-    busy = stats[name].in_flight
-    return stats.latency_s(name) ** 2 * (busy + 1), busy
+    busy, latency_s = stats[name].in_flight, stats.latency_s(name)
+    return latency_s * latency_s * (busy + 1), busy
 
 
 def _two(many: int, draw: float) -> tuple[int, int]:
@@ -94,9 +94,11 @@ def by_cost(candidates: Sequence[str], stats: Stats) -> Sequence[str]:
     >>> by_cost(["dear", "unknown", "cheap"], Stats({"dear": dear, "cheap": cheap}, input_tokens=100))
     ['cheap', 'dear', 'unknown']
     """
-    expected = {name: stats.usd(name) for name in candidates}
-    worth = {name: inf if usd is None else usd for name, usd in expected.items()}
-    return sorted(candidates, key=lambda name: (stats.rests(name), worth[name]))
+    worth: dict[str, tuple[bool, float]] = {}
+    for name in candidates:
+        usd = stats.usd(name)
+        worth[name] = (stats.rests(name), inf if usd is None else usd)
+    return sorted(candidates, key=worth.__getitem__)
 
 
 def by_weight(weights: Mapping[str, float], candidates: Sequence[str], stats: Stats) -> Sequence[str]:
@@ -120,8 +122,11 @@ def by_weight(weights: Mapping[str, float], candidates: Sequence[str], stats: St
 
 
 def _parted(candidates: Sequence[str], stats: Stats) -> tuple[list[str], list[str]]:
-    well = [name for name in candidates if not stats.rests(name)]
-    return well, [name for name in candidates if stats.rests(name)]
+    well: list[str] = []
+    resting: list[str] = []
+    for name in candidates:
+        (resting if stats.rests(name) else well).append(name)
+    return well, resting
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +202,11 @@ class Route:
     rank: Rank = in_order
     fallbacks: int = 3
     hedge: Hedge | None = None
+    counts: bool = field(init=False, repr=False, compare=False)
+    ours: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what is no route."""
+        """Refuse what is no route; see whether its ranking may go by tokens and prices, and is one of these here."""
         names: Any = self.candidates
         if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
             raise _refused("route", f"{names!r:.80} names nobody; give 'provider/model', one or more")
@@ -211,11 +218,9 @@ class Route:
             raise _refused("route.fallbacks", f"{bound!r} is not a whole number from 0")
         if not callable(self.rank):
             raise _refused("route.rank", f"{self.rank!r:.80} is no function of candidates and stats")
-
-    @property
-    def counts(self) -> bool:
-        """Whether the ranking may go by tokens and prices."""
-        return getattr(self.rank, "func", self.rank) not in UNCOUNTED
+        rank = getattr(self.rank, "func", self.rank)
+        object.__setattr__(self, "counts", rank not in UNCOUNTED)
+        object.__setattr__(self, "ours", rank in (*UNCOUNTED, by_cost))
 
 
 UNCOUNTED: Final = (in_order, by_turns, by_latency, by_weight)

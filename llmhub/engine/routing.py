@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from returns.pipeline import is_successful
 from returns.result import Failure
 
+from llmhub.core.cost import Price
 from llmhub.core.errors import InvalidRequest, kind
 from llmhub.core.tokens import estimate_tokens
 from llmhub.core.types import StreamChunk
@@ -21,7 +22,7 @@ from llmhub.engine.budget import Prices
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decisions import Note
 from llmhub.engine.hedging import race
-from llmhub.engine.hooks import added, redirected
+from llmhub.engine.hooks import added
 from llmhub.engine.measured import NOTHING, REACTIONS, Measured, Stats, answered, begun, failed, left
 from llmhub.engine.route import Route, hedge_delay_s, most_hopeful
 
@@ -36,6 +37,11 @@ class Path:
     name: str
     route: Route
     targets: Mapping[str, Target]
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the candidates."""
+        object.__setattr__(self, "names", tuple(self.targets))
 
 
 class Board:
@@ -56,6 +62,7 @@ class Board:
         self._measured: dict[str, Measured] = {}
         self._latencies: dict[str, deque[float]] = {}
         self._turns: Counter[str] = Counter()
+        self._usd: dict[str, tuple[Price, float, float]] = {}
 
     def stats(self, path: Path, call: Call) -> Stats:
         """Give a ranking what it may go by."""
@@ -63,7 +70,8 @@ class Board:
         self._turns[path.name] += 1
         now, draw = self.clock(), self._draw()
         if not path.route.counts:
-            return Stats({name: self._measured.get(name, NOTHING) for name in path.targets}, now, turn, draw)
+            known = self._measured
+            return Stats({name: known.get(name, NOTHING) for name in path.names}, now, turn, draw)
         return Stats(
             of={name: self._priced(target) for name, target in path.targets.items()},
             now=now,
@@ -111,7 +119,10 @@ class Board:
         price = self._prices.of(target)
         if price is None:
             return measured
-        return measured._replace(input_usd=float(price.rates.input), output_usd=float(price.rates.output))
+        known = self._usd.get(target.name)
+        if known is None or known[0] is not price:
+            known = self._usd[target.name] = (price, float(price.rates.input), float(price.rates.output))
+        return Measured(*measured[:-2], *known[1:])
 
 
 def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Middleware:
@@ -122,11 +133,16 @@ def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Midd
             path = find(call.target.name)
             if path is None:
                 return await send(call)
-            named = call if call.asked is not None else replace(call, asked=call.target)
-            ranked = _ranked(path, board.stats(path, named))
+            ranked = _ranked(path, board.stats(path, call))
             if isinstance(ranked, InvalidRequest):
                 return Answer(Failure(ranked))
-            return await _Pass(path, board, note, send).go(named, ranked)
+            if path.route.hedge is None and call.on_chunk is None:
+                # What mostly happens: the first is asked, and answers.
+                answer = await send(call.to(path.targets[ranked[0]]))
+                if is_successful(answer.outcome):
+                    return answer
+                return await _Pass(path, board, note, send).go(call, ranked, answer)
+            return await _Pass(path, board, note, send).go(call, ranked)
 
         return sending
 
@@ -135,7 +151,9 @@ def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Midd
 
 def _ranked(path: Path, stats: Stats) -> Sequence[str] | InvalidRequest:
     """Have the route rank its candidates; what a user's function gives is looked at."""
-    candidates = tuple(path.targets)
+    candidates = path.names
+    if path.route.ours:
+        return path.route.rank(candidates, stats)
     try:
         ranked = list(path.route.rank(candidates, stats))
     except Exception as wrong:  # noqa: BLE001 - a user's function may raise anything
@@ -150,6 +168,8 @@ def _ranked(path: Path, stats: Stats) -> Sequence[str] | InvalidRequest:
 class _Pass:
     """One call's way along its candidates."""
 
+    __slots__ = ("_board", "_note", "_path", "_send", "_shown")
+
     def __init__(self, path: Path, board: Board, note: Note, send: Send) -> None:
         self._path = path
         self._board = board
@@ -157,13 +177,13 @@ class _Pass:
         self._send = send
         self._shown = False
 
-    async def go(self, call: Call, ranked: Sequence[str]) -> Answer:
-        """Ask one after the other, until one answers or nothing is left that may."""
+    async def go(self, call: Call, ranked: Sequence[str], first: Answer | None = None) -> Answer:
+        """Ask one after the other, until one answers or nothing is left that may; ``first`` is what the first said."""
         left = list(ranked[: 1 + self._path.route.fallbacks])
         came: list[Answer] = []
         while left:
             name = left.pop(0)
-            came += await self._ask(call, name, left)
+            came += [first] if first is not None and not came else await self._ask(call, name, left)
             if is_successful(came[-1].outcome):
                 break
             error = came[-1].outcome.failure()
@@ -195,7 +215,7 @@ class _Pass:
 
     def _to(self, call: Call, name: str) -> Call:
         """Give the question to a candidate, and watch whether anything of an answer is shown."""
-        there = redirected(call, self._path.targets[name])
+        there = call.to(self._path.targets[name])
         show = call.on_chunk
         if show is None:
             return there

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.cache.access import CacheMode, mode_of, narrowed
@@ -228,7 +228,7 @@ class _Live:
         if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
             return answer
         key = self._key(call.target, call) if self.store is not None else None
-        return replace(answer, target=call.target, key=key)
+        return answer.of(call.target, key)
 
     def _candidates(self, call: Call) -> list[tuple[Target, bytes]]:
         """Name those who may answer a call, and the key of its question as it would be put to each."""

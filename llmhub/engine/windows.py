@@ -81,14 +81,13 @@ def give(state: State, amount: float, booked_at: float) -> State:
 
     What was booked in a window that is over is not given back to another.
     """
-    match state:
-        case TokenBucket():
-            return state._replace(level=state.level + amount)
-        case FixedWindow():
-            current = booked_at >= state.start or amount < 0
-            return state._replace(used=state.used - amount) if current else state
-        case SlidingWindow():
-            return _given(state, amount, booked_at)
+    if isinstance(state, TokenBucket):
+        rate_s, capacity, level, at = state
+        return TokenBucket(rate_s, capacity, level + amount, at)
+    if isinstance(state, FixedWindow):
+        current = booked_at >= state.start or amount < 0
+        return state._replace(used=state.used - amount) if current else state
+    return _given(state, amount, booked_at)
 
 
 def _from_bucket(state: TokenBucket, now: float, cost: float) -> tuple[TokenBucket, float]:

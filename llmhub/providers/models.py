@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from llmhub.core.errors import LLMError, Unsupported
@@ -210,6 +211,7 @@ def structure(provider: str, request: CompletionRequest) -> Form:
     return "native"
 
 
+@lru_cache(maxsize=1024)
 def metadata(provider: str, model: str) -> ProviderMetadata:
     """Give what is known of a model; what is not stays ``None``.
 

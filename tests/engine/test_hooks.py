@@ -187,11 +187,27 @@ def test_what_is_no_action_is_said(virtual: Any) -> None:
 # At the door
 
 
-def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: Served) -> None:
-    class Away:
-        def on_error(self, call: Call, error: LLMError) -> Any:
-            return ErrorAction.Fallback("openai/gpt-4o")
+class Away:
+    """Sends what failed to another provider."""
 
+    def on_error(self, call: Call, error: LLMError) -> Any:
+        return ErrorAction.Fallback("openai/gpt-4o")
+
+
+def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: Served) -> None:
+    made = llmhub.Hub(
+        endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), retry=llmhub.Retry(attempts=1)
+    )
+    frame = {"turns": [[{"role": "user", "content": "one [[sim:500 once]]"}]]}
+    with made:
+        table = llmhub.complete_table(
+            frame, messages="turns", model="anthropic/claude-haiku-4-5", hub=made, progress=False
+        )
+    assert table.column("status").to_pylist() == ["ok"]
+    assert table.column("served_model")[0].as_py().startswith("openai/gpt-4o")
+
+
+def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: Served) -> None:
     made = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), cache=llmhub.MemoryCache(),
         retry=llmhub.Retry(attempts=1),
