@@ -150,6 +150,11 @@ class Gate:
         line = self._lines.get(target)
         return line.holds if line is not None and line.waiting else ""
 
+    def crowd(self, target: str) -> int:
+        """Count those who wait in a target's line."""
+        line = self._lines.get(target)
+        return len(line.waiting) if line is not None else 0
+
     async def enter(self, line: Line, cost: Cost, now: float) -> Pass | Hold:
         """Wait until a call may go; give what was booked for it, or what keeps it longer than anybody would wait.
 

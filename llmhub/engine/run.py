@@ -11,26 +11,25 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.pipeline import is_successful
 
-from llmhub.cache.store import Entry, Store
+from llmhub.cache.store import Entry
 from llmhub.core.codec import is_damage, pack, unpack
-from llmhub.engine.books import Books
-from llmhub.engine.call import Answer, Call, Send
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.filing import Filing
 from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.hedging import OWNER
+from llmhub.engine.job import Job, Landed, Ran, Told
+from llmhub.engine.lanes import Lanes, Taken
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
 from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, shared
 from llmhub.engine.slots import Slots
-from llmhub.engine.tally import Now, Tally, Watch
+from llmhub.engine.tally import Now, Tally
 from llmhub.engine.turns import Item, Rows, Turns
 
 if TYPE_CHECKING:
@@ -40,9 +39,6 @@ __all__ = ["CHUNK", "Item", "Job", "Landed", "Ran", "Settled", "Told", "as_answe
 
 Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 """A planned chunk; of many, with its look-up that has begun."""
-Landed: TypeAlias = "tuple[int, Settled, float] | Block"
-"""An answer as it came: its position, the answer, the seconds it waited to be taken up; or many from the store."""
-Told: TypeAlias = Callable[[Landed], None]
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
@@ -50,93 +46,12 @@ CHUNK: Final = 4096
 """Items planned and looked up at a time, at most."""
 FIRST_CHUNK: Final = 512
 """Items of the first chunk: the first call need not wait for more."""
+AHEAD: Final = 16 * CHUNK
+"""Items before the workers at most, in search of some that no target holds up: these are held in memory."""
 DRAIN_S: Final = 60.0
 """How long a stopped run waits for what is in flight."""
 SWEEP_S: Final = 0.05
 """How often a stopped run looks for workers that wait."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What a run is to do.
-
-    Parameters
-    ----------
-    size
-        Rows of the answer list; rows that no item names stay unanswered.
-    chunks
-        Items, lazily; positions may come in any order.
-    send
-        The whole chain.
-    in_flight
-        Tasks whose request is on the wire right now (the transport's).
-    store
-        Where answers are looked up and filed.
-    strict
-        Whether to stop when the store fails, instead of going on without it.
-    books
-        Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
-    alone
-        Whether to ask without regard to who else does.
-    run_id
-        Names the run in the ledger (16 bytes).
-    concurrency
-        Calls under way at once, at most.
-    watch
-        Who is told how far it is, a few times a second, on the loop's thread.
-    told
-        Told each answer as it comes, on the loop's thread.
-    holds
-        Says what makes the calls to a target wait, by its name; nothing where nothing does.
-    """
-
-    size: int
-    chunks: Iterator[list[Item] | Bulk]
-    send: Send
-    in_flight: Collection[asyncio.Task[object]]
-    store: Store | None = None
-    strict: bool = False
-    books: Books | None = None
-    alone: bool = False
-    run_id: bytes = b""
-    concurrency: int = 64
-    watch: Watch | None = None
-    told: Told | None = None
-    holds: Callable[[str], str] = lambda _: ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What came of a run.
-
-    Parameters
-    ----------
-    answers
-        By position; ``None`` where no item named it, and where it is in a block.
-    queued_s
-        By position: seconds before being taken up.
-    blocks
-        What a store answered by the hundred, in the order of positions.
-    damaged
-        Values of the store that were damaged, and so counted as misses.
-    store_error
-        What went wrong with the store, if anything did.
-    gave_up
-        Whether the run was stopped for it.
-    report_error
-        Why nothing more was reported, if so.
-    unsure
-        Questions that somebody had sent who was gone before the answer came.
-    """
-
-    answers: list[Settled | None]
-    queued_s: Sequence[float]
-    blocks: Sequence[Block] = ()
-    damaged: int = 0
-    store_error: str = ""
-    gave_up: bool = False
-    report_error: str = ""
-    unsure: int = 0
 
 
 async def run(job: Job, stop: Stop) -> Ran:
@@ -166,7 +81,7 @@ class _Run:
         self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
         self.followers: dict[int, list[int]] = {}
-        self.pending: deque[tuple[Item, float]] = deque()
+        self.pending = Lanes(job.crowd, job.concurrency)
         self.exhausted = False
         self.refilling = asyncio.Lock()
         self.filling = False
@@ -245,6 +160,8 @@ class _Run:
         while not self.slots.hand() and (taken := self._take() or await self._next()) is not None:
             (position, key, make, text), since = taken
             call, queue_s = make(text, key), time.perf_counter() - since
+            if self.pending.several:
+                self.pending.learn(make, call.target.name)
             flight.sent = 0
             try:
                 answer = await self.job.send(call)
@@ -254,16 +171,21 @@ class _Run:
             self.queued[position] = queue_s
             self._land(position, key, answer, self._file(key, call, answer))
 
-    def _take(self) -> tuple[Item, float] | None:
+    def _take(self) -> Taken | None:
         """Take what lies next, and see that more follows before it runs out."""
         if not self.pending or self.stop.asked:
             return None
-        if len(self.pending) <= self.low and not self.exhausted and not self.filling:
+        if self._is_short() and not self.exhausted and not self.filling:
             self.filling = True
             self.group.create_task(self._refill())
-        return self.pending.popleft()
+        # Where all that is left must wait, it may as well wait at the gate.
+        return self.pending.take(whatever=self.exhausted or len(self.pending) >= AHEAD)
 
-    async def _next(self) -> tuple[Item, float] | None:
+    def _is_short(self) -> bool:
+        """Say whether more should lie before the workers."""
+        return self.pending.ready() <= self.low and len(self.pending) < AHEAD
+
+    async def _next(self) -> Taken | None:
         """Wait for something to take, or for the end."""
         while not (self.exhausted or self.stop.asked):
             await self._refill()
@@ -275,7 +197,7 @@ class _Run:
         """Plan and look up until enough lies before the workers."""
         async with self.refilling:
             self.filling = False
-            while not (self.exhausted or self.stop.asked) and len(self.pending) < self.low:
+            while not (self.exhausted or self.stop.asked) and self._is_short():
                 missing = await self._missing()
                 if missing is None:
                     return
@@ -286,7 +208,7 @@ class _Run:
     async def _lay(self, items: Sequence[Item]) -> None:
         """Lay items before the workers, and hire as many as there is work and room for."""
         now = time.perf_counter()
-        self.pending.extend((item, now) for item in items)
+        self.pending.extend(items, now)
         while not self.stop.asked and (wanted := min(self.slots.vacant(), len(self.pending))) > 0:
             # A few at a time, so that the first are on the wire before the last are begun.
             self._hire(min(wanted, TOGETHER))

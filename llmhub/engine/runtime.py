@@ -112,6 +112,7 @@ class Runtime:
             strict=mode.strict,
             concurrency=concurrency,
             holds=live.gate.holds,
+            crowd=live.gate.crowd,
             watch=watch,
             told=told,
         )

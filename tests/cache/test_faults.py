@@ -150,7 +150,7 @@ def full(monkeypatch: pytest.MonkeyPatch, pages: int) -> Callable[[], None]:
 
 
 def test_a_full_disk_costs_no_answer(tmp_path: Path, simulator: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    full(monkeypatch, 14)
+    full(monkeypatch, 12)
     said = pytest.warns(RuntimeWarning, match=r"full; .* answers could not be filed, and would be paid for again")
     with hub_at(simulator, tmp_path / "runs.db") as hub, said:
         table = ask(hub)
