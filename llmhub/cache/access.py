@@ -24,8 +24,9 @@ class CacheMode:
     Parameters
     ----------
     mode
-        ``read-write``; ``read-only``, to file nothing; ``write-only``, to look nothing up, and keep what is filed
-        already; ``refresh``, to look nothing up, and put the new answers in the place of the old; ``off``.
+        ``read-write``; ``read-only``, to file nothing; ``write-only``, to ask anew, and keep what is filed
+        already; ``refresh``, to ask anew, and put the new answers in the place of the old; ``off``. What somebody else
+        asked since the call began is new, too: nothing is asked twice at the same time.
     max_age_s
         Answers older than this count as misses.
     strict
@@ -50,7 +51,7 @@ class CacheMode:
 
     @property
     def reads(self) -> bool:
-        """Whether answers are looked up."""
+        """Whether answers are looked up that were there before."""
         return self.mode in READS
 
     @property
@@ -96,43 +97,37 @@ def narrowed(store: Store | None, mode: CacheMode, clock: Callable[[], float] = 
     """
     if store is None or mode.mode == "off":
         return None
+    narrow, max_age_s = store, mode.max_age_s
     if not mode.reads:
-        store = replace(store, get_many=_none, get_block=partial(block_of, _none), put_many=_putting(store, mode))
-    elif mode.max_age_s is not None:
-        store = _fresh(store, mode.max_age_s, clock)
-    return store if mode.writes else replace(store, put_many=_drop)
-
-
-def _none(_keys: Sequence[bytes], _since: float = 0.0, /) -> Mapping[bytes, bytes]:
-    return {}
+        began = clock()
+        narrow = _fresh(store, lambda: began)
+    elif max_age_s is not None:
+        narrow = _fresh(store, lambda: clock() - max_age_s)
+    if mode.mode == "write-only":
+        return replace(narrow, put_many=partial(_add, store))
+    return narrow if mode.writes else replace(narrow, put_many=_drop)
 
 
 def _drop(_entries: Iterable[Entry]) -> None:
     """File nothing."""
 
 
-def _putting(store: Store, mode: CacheMode) -> Callable[[Iterable[Entry]], None]:
-    """Give how new answers are filed: in the place of the old ones, or only where there are none."""
-    if mode.mode == "refresh":
-        return store.put_many
-
-    def add(entries: Iterable[Entry]) -> None:
-        new = tuple(entries)
-        there = store.get_many([entry.key for entry in new])
-        store.put_many([entry for entry in new if entry.key not in there])
-
-    return add
+def _add(store: Store, entries: Iterable[Entry]) -> None:
+    """File new answers only where there are none."""
+    new = tuple(entries)
+    there = store.get_many([entry.key for entry in new])
+    store.put_many([entry for entry in new if entry.key not in there])
 
 
-def _fresh(store: Store, max_age_s: float, clock: Callable[[], float]) -> Store:
-    """Look up what is not older than ``max_age_s``."""
+def _fresh(store: Store, oldest: Callable[[], float]) -> Store:
+    """Look up what was asked no earlier than ``oldest`` says."""
     get_many, get_block = store.get_many, store.get_block
 
     def fresh_many(keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
-        return get_many(keys, max(since, clock() - max_age_s))
+        return get_many(keys, max(since, oldest()))
 
     def fresh_block(keys: bytes, since: float = 0.0, /) -> Found:
-        since = max(since, clock() - max_age_s)
+        since = max(since, oldest())
         return block_of(partial(_since, get_many, since), keys) if get_block is None else get_block(keys, since)
 
     return replace(store, get_many=fresh_many, get_block=fresh_block)

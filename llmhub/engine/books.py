@@ -131,12 +131,17 @@ class Books:
 
     # Who asks what
 
-    def ask(self, key: bytes) -> list[Landing] | Settled | None:
-        """Take a question. Where it is taken, give who is told what comes of it; where it has just been, the answer."""
+    def ask(self, key: bytes, since: float = 0.0) -> list[Landing] | Settled | None:
+        """Take a question. Where it is taken, give who is told what comes of it; where it has just been, the answer.
+
+        That is, unless it was asked before ``since`` (epoch seconds).
+        """
         landings = self._asked.get(key)
         if landings is not None:
             return landings
         recent = self._recent.get(key)
+        if recent is not None and recent.started_at < since:
+            recent = None
         if recent is None:
             self._asked[key] = []
             self._news.released.pop(key, None)

@@ -42,8 +42,8 @@ class Job:
         Whether to stop when the store fails, instead of going on without it.
     books
         Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
-    alone
-        Whether to ask without regard to who else does.
+    since
+        What anybody asked before (epoch seconds) is no answer for this run.
     run_id
         Names the run in the ledger (16 bytes).
     concurrency
@@ -65,7 +65,7 @@ class Job:
     store: Store | None = None
     strict: bool = False
     books: Books | None = None
-    alone: bool = False
+    since: float = 0.0
     run_id: bytes = b""
     concurrency: int = 64
     watch: Watch | None = None

@@ -96,7 +96,7 @@ class Runtime:
     ) -> Ran:
         """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
         live = self._alive()
-        mode = mode_of(cache, self._rules.cache_mode)
+        mode, began = mode_of(cache, self._rules.cache_mode), time.time()
         store = narrowed(live.store, mode)
         LOOKUPS.set(Lookups(store) if store is not None and mode.reads else None)
         job = Job(
@@ -105,9 +105,9 @@ class Runtime:
             send=live.send,
             in_flight=live.transport.in_flight,
             store=store,
-            # What is asked anew on purpose is waited for by nobody, and what must not be written is not.
+            # What must not be written is not.
             books=live.books if mode.writes else None,
-            alone=not mode.reads,
+            since=0.0 if mode.reads else began,
             run_id=run_id,
             strict=mode.strict,
             concurrency=concurrency,

@@ -49,16 +49,19 @@ class Turns:
         Names the run.
     rows
         What the run does with its rows.
+    since
+        What was asked before (epoch seconds) is no answer for this run.
 
     Notes
     -----
     Nothing waits while it holds a worker, so runs that hold what each other wants cannot wait for each other for ever.
     """
 
-    def __init__(self, books: Books, run_id: bytes, rows: Rows) -> None:
+    def __init__(self, books: Books, run_id: bytes, rows: Rows, since: float = 0.0) -> None:
         self.unsure = 0
         self._books = books
         self._run_id = run_id
+        self._since = since
         self._settle, self._look_up, self._answered = rows
         self._mine: set[bytes] = set()
         self._parked = 0
@@ -78,7 +81,7 @@ class Turns:
         mine: list[Item] = []
         for item in items:
             key = item[1]
-            known = None if key in self._mine else self._books.ask(key)
+            known = None if key in self._mine else self._books.ask(key, self._since)
             if known is None:
                 self._mine.add(key)
                 mine.append(item)
@@ -145,7 +148,7 @@ class Turns:
         if self._over:
             return
         self._parked -= 1
-        if answer is not None and speaks_for_all(answer):
+        if answer is not None and speaks_for_all(answer) and answer.started_at >= self._since:
             self._settle(item[0], shared(answer))
         else:
             self._again.append(item)

@@ -150,6 +150,15 @@ def test_processes_on_one_store_send_each_question_once(zygote: Any, tmp_path: P
     assert sum(one["hits"].count(False) for one in done) == len(asked)
 
 
+@pytest.mark.parametrize("mode", ["refresh", "write-only"])
+def test_processes_that_ask_anew_ask_one_after_the_other(zygote: Any, tmp_path: Path, mode: str) -> None:
+    with serving(Simulator(latency=Latency(0.1))) as served:
+        pids = [zygote.start(**asking(served, tmp_path / "runs.db", ["same"], cache=mode)) for _ in range(4)]
+        done = [zygote.wait(pid) for pid in pids]
+        assert [one["statuses"] for one in done] == [["ok"]] * 4
+        assert served.counts()["max_in_flight"] == 1
+
+
 def test_what_a_dying_process_held_is_taken_over_by_who_waits_for_it(zygote: Any, tmp_path: Path) -> None:
     store, asked = tmp_path / "runs.db", questions("over", 30)
     with serving(Simulator(latency=Latency(0.3))) as served:

@@ -45,6 +45,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
                 model=MODEL,
                 hub=hub,
                 concurrency=job.get("concurrency", 8),
+                cache=job.get("cache"),
                 progress=False,
             )
     return {

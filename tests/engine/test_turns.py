@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -34,6 +34,25 @@ async def test_equal_calls_at_the_same_time_are_sent_once(tmp_path: Path, kind: 
         said = await asyncio.gather(*(llmhub.acomplete("hi", model=MODEL, hub=hub) for _ in range(20)))
         assert served.counts()["requests"] == 1
     assert len({one.text for one in said}) == 1
+
+
+@pytest.mark.parametrize("mode", ["refresh", "write-only"])
+@pytest.mark.parametrize("kind", CACHES)
+async def test_what_is_asked_anew_is_asked_one_after_the_other(
+    tmp_path: Path, kind: str, mode: Literal["refresh", "write-only"]
+) -> None:
+    with serving(Simulator(latency=Latency(0.1))) as served, hub_at(served, CACHES[kind](tmp_path)) as hub:
+        before = await llmhub.acomplete("hi", model=MODEL, hub=hub)
+        early = [asyncio.create_task(llmhub.acomplete("hi", model=MODEL, hub=hub, cache=mode)) for _ in range(5)]
+        while served.counts()["in_flight"] < 1:  # noqa: ASYNC110 - it is asked in another thread
+            await asyncio.sleep(0.005)
+        # These come too late to be answered by what is under way, and wait for it all the same.
+        late = [asyncio.create_task(llmhub.acomplete("hi", model=MODEL, hub=hub, cache=mode)) for _ in range(5)]
+        said = await asyncio.gather(*early, *late)
+        counts = served.counts()
+        assert counts["max_in_flight"] == 1
+        assert 3 <= counts["requests"] <= 11
+        assert {one.text for one in said} == {before.text}
 
 
 @pytest.mark.parametrize("kind", CACHES)
