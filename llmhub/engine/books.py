@@ -64,7 +64,7 @@ class Books:
         self._answers: list[Answers] = []
         self._asked: dict[bytes, list[Landing]] = {}
         self._recent: dict[bytes, Settled] = {}
-        self._filed: dict[bytes, bytes] = {}
+        self._filed: dict[bytes, list[bytes]] = {}
         self._done: dict[bytes, Ended] = {}
         self._claiming: set[asyncio.Task[Claimed]] = set()
         # What somebody waits for to be written, and what can wait for others.
@@ -147,6 +147,15 @@ class Books:
             self._news.released.pop(key, None)
         return recent
 
+    def recent(self, key: bytes) -> Settled | None:
+        """Give what whoever was asked answered just now; it may not be filed yet."""
+        settled = self._recent.get(key)
+        return None if isinstance(settled, Answer) and settled.target is not None else settled
+
+    def landings(self, key: bytes) -> list[Landing] | None:
+        """Give who is told what comes of a question, if anybody asks it."""
+        return self._asked.get(key)
+
     async def claim(self, wishes: Sequence[Wish], *, again: bool = False) -> Claimed:
         """Claim questions before other processes; a store that cannot do it grants all."""
         claims = self.store.claims
@@ -180,7 +189,7 @@ class Books:
         if filed is None:
             self._give_back(key)
         else:
-            self._filed[filed] = key
+            self._filed.setdefault(filed, []).append(key)
         for landing in landings:
             landing(settled)
 
@@ -201,8 +210,7 @@ class Books:
     def written(self, keys: Iterable[bytes]) -> None:
         """Take note that answers are filed: whoever asks the same finds them now."""
         for key in keys:
-            asked = self._filed.pop(key, None)
-            if asked is not None:
+            for asked in self._filed.pop(key, ()):
                 self._give_back(asked)
 
     def mark(self, sent: Sent) -> asyncio.Future[None]:

@@ -12,23 +12,32 @@ from contextvars import ContextVar
 from typing import Final, TypeAlias
 
 from returns.pipeline import is_successful
-from returns.result import Success
 
 from llmhub.cache.store import Store, StoreError
-from llmhub.core.codec import StoredResponse, response_of, unpack
+from llmhub.core.codec import StoredResponse, unpack
 from llmhub.core.provider import NO_JSON
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.loop import in_thread
+from llmhub.engine.settled import Settled, kept_form, recalled
 
 Candidates: TypeAlias = Callable[[Call], Sequence[tuple[Target, bytes]]]
 """Who may answer a call, and the key of the question as it would be put to each."""
 
 
 class Lookups:
-    """Looks keys up in a store beside the loop: those that are wanted in one turn of it, together."""
+    """Looks keys up in a store beside the loop: those that are wanted in one turn of it, together.
 
-    def __init__(self, store: Store) -> None:
+    Parameters
+    ----------
+    store
+        Where.
+    recent
+        Gives what was answered just now, and may not be filed yet.
+    """
+
+    def __init__(self, store: Store, recent: Callable[[bytes], Settled | None] = lambda _: None) -> None:
         self._store = store
+        self.recent = recent
         self._wanted: dict[bytes, None] = {}
         self._next: asyncio.Task[Mapping[bytes, bytes]] | None = None
 
@@ -52,6 +61,12 @@ LOOKUPS: Final[ContextVar[Lookups | None]] = ContextVar("llmhub_lookups", defaul
 """Where the run looks up that a call belongs to, if it may."""
 
 
+def _read(value: bytes | None, key: bytes) -> StoredResponse | None:
+    """Read a value, if there is one and it is whole."""
+    kept = unpack(value, key) if value is not None else None
+    return kept.unwrap() if kept is not None and is_successful(kept) else None
+
+
 def cached(candidates: Candidates) -> Middleware:
     """Make the middleware that answers with what any candidate answered before, in the order of `candidates`."""
 
@@ -67,27 +82,12 @@ def cached(candidates: Candidates) -> Middleware:
                 pairs = []  # what cannot be keyed is refused further on, by name
             found = await lookups.get([key for _, key in pairs]) if pairs else {}
             for target, key in pairs:
-                value = found.get(key)
-                kept = unpack(value, key) if value is not None else None
-                if kept is not None and is_successful(kept):
+                kept = lookups.recent(key) or _read(found.get(key), key)
+                if kept is not None:
                     who = None if call.asked is not None and call.asked.name == target.name else target
-                    return recalled(kept.unwrap(), who, key)
+                    return recalled(kept_form(kept) if isinstance(kept, Answer) else kept, who, key)
             return await send(call)
 
         return sending
 
     return wrap
-
-
-def recalled(kept: StoredResponse, target: Target | None = None, key: bytes | None = None) -> Answer:
-    """Give what a store had kept as the answer it was."""
-    return Answer(
-        outcome=Success(response_of(kept)),
-        latency_s=kept.latency_s,
-        ttft_s=kept.ttft_s,
-        started_at=kept.started_at,
-        cache_hit=True,
-        dropped=kept.dropped,
-        target=target,
-        key=key,
-    )

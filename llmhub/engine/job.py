@@ -12,7 +12,7 @@ from llmhub.engine.books import Books
 from llmhub.engine.call import Send
 from llmhub.engine.settled import Settled
 from llmhub.engine.tally import Watch
-from llmhub.engine.turns import Item
+from llmhub.engine.turns import Item, Others
 
 if TYPE_CHECKING:
     from llmhub.engine.bulk import Block, Bulk
@@ -42,6 +42,8 @@ class Job:
         Whether to stop when the store fails, instead of going on without it.
     books
         Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
+    others
+        Gives the further keys under which an item may be asked (see `llmhub.engine.turns.Turns`).
     since
         What anybody asked before (epoch seconds) is no answer for this run.
     run_id
@@ -65,6 +67,7 @@ class Job:
     store: Store | None = None
     strict: bool = False
     books: Books | None = None
+    others: Others | None = None
     since: float = 0.0
     run_id: bytes = b""
     concurrency: int = 64

@@ -91,7 +91,7 @@ class _Run:
         self.cut: set[asyncio.Task[None]] = set()
         self.books = books = job.books
         rows = Rows(self._settle, self._look_up, self.answers.__getitem__)
-        self.turns = Turns(books, job.run_id, rows, job.since) if books is not None else None
+        self.turns = Turns(books, job.run_id, rows, job.since, job.others) if books is not None else None
         self.asking: asyncio.Task[None] | None = None
         self.filing = Filing(job.store, stop.ask if job.strict else None, books.written if books else None)
         self.blocks: list[Block] = []

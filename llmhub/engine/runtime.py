@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ from llmhub.cache.access import CacheMode, mode_of, narrowed
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
 from llmhub.core.codec import Keyer, keyer
+from llmhub.core.provider import NO_JSON
 from llmhub.core.splice import asked_of
 from llmhub.engine.books import Ambiguous, Books, recorded
 from llmhub.engine.breaker import Breaker, Circuit, broken
@@ -98,7 +99,8 @@ class Runtime:
         live = self._alive()
         mode, began = mode_of(cache, self._rules.cache_mode), time.time()
         store = narrowed(live.store, mode)
-        LOOKUPS.set(Lookups(store) if store is not None and mode.reads else None)
+        recent = live.books.recent if live.books is not None else lambda _: None
+        LOOKUPS.set(Lookups(store, recent) if store is not None and mode.reads else None)
         job = Job(
             size=size,
             chunks=chunks,
@@ -107,6 +109,7 @@ class Runtime:
             store=store,
             # What must not be written is not.
             books=live.books if mode.writes else None,
+            others=live.others if self._rules.directory.routes else None,
             since=0.0 if mode.reads else began,
             run_id=run_id,
             strict=mode.strict,
@@ -235,6 +238,14 @@ class _Live:
         """Name those who may answer a call, and the key of its question as it would be put to each."""
         path = self._rules.directory.path(call.target.name)
         return [(target, self._key(target, call)) for target in path.targets.values()] if path is not None else []
+
+    def others(self, item: Item) -> Sequence[bytes]:
+        """Give the keys of an item's question as it would be put to those who may be asked in its target's place."""
+        _, key, make, spoken = item
+        try:
+            return [other for _, other in self._candidates(make(spoken, key)) if other != key]
+        except NO_JSON:
+            return ()  # what cannot be keyed is refused further on, by name
 
     def _key(self, target: Target, call: Call) -> bytes:
         made = self._keyers.get(target.name)

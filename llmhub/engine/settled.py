@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from returns.pipeline import is_successful
-from returns.result import Failure
+from returns.result import Failure, Success
 
-from llmhub.core.codec import StoredResponse, stored
+from llmhub.core.codec import StoredResponse, response_of, stored
 from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected
-from llmhub.engine.cached import recalled
-from llmhub.engine.call import Answer
+from llmhub.engine.call import Answer, Target
 
 Settled: TypeAlias = Answer | StoredResponse
 """What answered a row: a call of this run, or what a store had kept."""
@@ -27,6 +26,20 @@ def kept_form(answer: Answer) -> StoredResponse:
         ttft_s=answer.ttft_s,
         started_at=answer.started_at,
         dropped=answer.dropped,
+    )
+
+
+def recalled(kept: StoredResponse, target: Target | None = None, key: bytes | None = None) -> Answer:
+    """Give what a store had kept as the answer it was."""
+    return Answer(
+        outcome=Success(response_of(kept)),
+        latency_s=kept.latency_s,
+        ttft_s=kept.ttft_s,
+        started_at=kept.started_at,
+        cache_hit=True,
+        dropped=kept.dropped,
+        target=target,
+        key=key,
     )
 
 

@@ -7,18 +7,22 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.cache.ledger import Wish
 from llmhub.engine.books import Books
-from llmhub.engine.call import Call
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.settled import Settled, shared, speaks_for_all, unsure
 
 POLL_S: Final = 0.05
 """How often keys that another process holds are asked for, at most."""
 POLL_SHARE: Final = 0.05
 """Share of the time that such asking may take."""
+BREATH: Final = 64
+"""Items after which others may go on, where each takes long to be keyed."""
 AT_ONCE: Final = 512
 """Keys asked for at a time, those that wait longest first."""
 
@@ -26,6 +30,7 @@ Item: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
 """Position of the row, key of the question, how to make its call once that is needed, and what to make it of.
 
 The call is made of what is asked, a text for the most part, and the key."""
+Others: TypeAlias = Callable[[Item], Sequence[bytes]]
 LookUp: TypeAlias = Callable[[list[Item]], Awaitable[Sequence[Item]]]
 """Settles what the store answers, and gives the rest."""
 
@@ -51,17 +56,24 @@ class Turns:
         What the run does with its rows.
     since
         What was asked before (epoch seconds) is no answer for this run.
+    others
+        Gives the further keys under which an item may be asked, since others may be asked in the place of whom it
+        names; nothing where there are none.
 
     Notes
     -----
     Nothing waits while it holds a worker, so runs that hold what each other wants cannot wait for each other for ever.
     """
 
-    def __init__(self, books: Books, run_id: bytes, rows: Rows, since: float = 0.0) -> None:
+    def __init__(
+        self, books: Books, run_id: bytes, rows: Rows, since: float = 0.0, others: Others | None = None
+    ) -> None:
         self.unsure = 0
         self._books = books
         self._run_id = run_id
         self._since = since
+        self._others = others
+        self._held: dict[bytes, Sequence[bytes]] = {}
         self._settle, self._look_up, self._answered = rows
         self._mine: set[bytes] = set()
         self._parked = 0
@@ -79,18 +91,39 @@ class Turns:
     async def take(self, items: Sequence[Item], *, again: bool = False) -> Sequence[Item]:
         """Give what this run may ask now."""
         mine: list[Item] = []
-        for item in items:
+        for at, item in enumerate(items):
             key = item[1]
+            others: Sequence[bytes] = ()
+            if self._others is not None and key not in self._mine:
+                if at % BREATH == 0:
+                    await asyncio.sleep(0)
+                others = self._others(item)
+                if self._is_parked(item, others):
+                    continue
             known = None if key in self._mine else self._books.ask(key, self._since)
             if known is None:
                 self._mine.add(key)
                 mine.append(item)
+                for other in others:
+                    self._books.ask(other, inf)
+                if others:
+                    self._held[key] = others
             elif isinstance(known, list):
                 self._parked += 1
                 known.append(partial(self._landed, item))
             else:
                 self._settle(item[0], shared(known))
         return await self._claimed(mine, again=again)
+
+    def _is_parked(self, item: Item, others: Sequence[bytes]) -> bool:
+        """Have an item wait whose question somebody puts to one who may be asked in its target's place."""
+        for other in others:
+            landings = self._books.landings(other)
+            if landings is not None:
+                self._parked += 1
+                landings.append(lambda _: self._landed(item, None))
+                return True
+        return False
 
     async def next_round(self) -> Sequence[Item]:
         """Wait a while for what others ask; give what they left to be asked."""
@@ -109,6 +142,12 @@ class Turns:
     def give_back(self, key: bytes, answer: Settled | None, filed: bytes | None = None) -> None:
         """Let go of a key, once what is ``filed`` under that key is written, and tell others what came of it."""
         self._mine.discard(key)
+        for other in self._held.pop(key, ()):
+            if other == filed and isinstance(answer, Answer):
+                # Who asks them, and not in another's place, has asked whom they got it from.
+                self._books.land(other, replace(answer, target=None, key=None), filed)
+            else:
+                self._books.land(other, None)
         self._books.land(key, answer, filed)
 
     def close(self) -> None:
@@ -119,17 +158,22 @@ class Turns:
 
     async def _claimed(self, items: Sequence[Item], *, again: bool) -> Sequence[Item]:
         """Claim keys before other processes do."""
-        wishes = [Wish(item[1], self._run_id) for item in items]
+        held = self._held
+        wishes = [Wish(key, self._run_id) for item in items for key in (item[1], *held.get(item[1], ()))]
         claimed = await self._books.claim(wishes, again=again)
         if claimed.alone or not (self._books.store.claims or claimed.held):
             return items
         granted: list[Item] = []
         for item in items:
             key = item[1]
-            self.unsure += key in claimed.unsure
-            if key in claimed.held:
+            keys = (key, *held.get(key, ()))
+            self.unsure += sum([one in claimed.unsure for one in keys])
+            if not claimed.held.isdisjoint(keys):
                 self._foreign.append(item)
-            elif key in claimed.unsure and not self._books.resend:
+                if len(keys) > 1:
+                    # Who holds some and waits for the others might wait for somebody who does so the other way round.
+                    self.give_back(key, None)
+            elif not self._books.resend and not claimed.unsure.keys().isdisjoint(keys):
                 self._settle(item[0], unsure())
                 self.give_back(key, None)
             else:

@@ -159,6 +159,18 @@ def test_processes_that_ask_anew_ask_one_after_the_other(zygote: Any, tmp_path: 
         assert served.counts()["max_in_flight"] == 1
 
 
+def test_processes_fall_back_on_one_another_s_targets_and_ask_each_question_once(zygote: Any, tmp_path: Path) -> None:
+    """Some ask in another's place what the others ask outright."""
+    asked, up, down = questions("fall", 40), "openai/gpt-4o-mini", "compatible/m"
+    with serving(Simulator(latency=Latency(0.01))) as served:
+        ways: list[list[str]] = [[down, up], [up], [up, down], []]
+        jobs = [asking(served, tmp_path / "runs.db", asked, route=way) for way in ways]
+        done = [zygote.wait(pid) for pid in [zygote.start(**job) for job in jobs]]
+        assert [one["statuses"] for one in done] == [["ok"] * len(asked)] * len(ways)
+        assert served.counts()["requests"] == len(asked)
+    assert len({tuple(one["responses"]) for one in done}) == 1
+
+
 def test_what_a_dying_process_held_is_taken_over_by_who_waits_for_it(zygote: Any, tmp_path: Path) -> None:
     store, asked = tmp_path / "runs.db", questions("over", 30)
     with serving(Simulator(latency=Latency(0.3))) as served:

@@ -31,10 +31,13 @@ prices.price("openai", "gpt-4o-mini", datetime.now(UTC))
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """Ask a simulator questions, and say what came of it."""
     endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
+    models = job.get("route", ())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with llmhub.Hub(
-            endpoints={"openai": endpoint},
+            # One that is down, beside the simulator.
+            endpoints={"openai": endpoint, "compatible": llmhub.Endpoint(base_url="http://127.0.0.1:1/v1")},
+            route=llmhub.Failover(*models) if models else None,
             cache=job["store"],
             settings=Settings(),
             ambiguous=job.get("ambiguous", "resend"),
@@ -42,7 +45,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             table = llmhub.complete_table(
                 pa.table({"q": job["questions"]}),
                 "{q}",
-                model=MODEL,
+                model=models[0] if models else MODEL,
                 hub=hub,
                 concurrency=job.get("concurrency", 8),
                 cache=job.get("cache"),

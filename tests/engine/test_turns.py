@@ -56,6 +56,30 @@ async def test_what_is_asked_anew_is_asked_one_after_the_other(
 
 
 @pytest.mark.parametrize("kind", CACHES)
+async def test_whoever_is_asked_in_another_s_place_is_asked_once(tmp_path: Path, kind: str) -> None:
+    down, up = "compatible/m", MODEL
+    with serving(Simulator(latency=Latency(0.1))) as served:
+        endpoints = {
+            "compatible": llmhub.Endpoint(base_url="http://127.0.0.1:1/v1"),
+            "openai": llmhub.Endpoint(base_url=served.base_url("openai"), api_key="k"),
+        }
+        route = llmhub.Failover(down, up)
+        retry = llmhub.Retry(attempts=1)
+        cache = CACHES[kind](tmp_path)
+        with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=cache, route=route, retry=retry) as hub:
+            asking = [llmhub.acomplete("hi", model=model, hub=hub) for model in (down, up, down, up)]
+            table = asyncio.to_thread(
+                llmhub.complete_table, {"t": ["hi", "ho"]}, "{t}", model=[up, down], hub=hub, progress=False
+            )
+            *said, rows = await asyncio.gather(*asking, table)
+        counts = served.counts()
+        assert counts["requests"] == counts["unique_prompts"] == 2
+    assert len({one.text for one in said}) == 1
+    assert rows.column("status").to_pylist() == ["ok"] * 4
+    assert rows.column("served_model").to_pylist()[0] == "gpt-4o-mini-2024-07-18"
+
+
+@pytest.mark.parametrize("kind", CACHES)
 async def test_who_waits_asks_when_who_asked_is_cancelled(tmp_path: Path, kind: str) -> None:
     with serving(Simulator(latency=Latency(0.3))) as served, hub_at(served, CACHES[kind](tmp_path)) as hub:
         first = asyncio.create_task(llmhub.acomplete("hi", model=MODEL, hub=hub))
