@@ -81,12 +81,17 @@ class Call:
             return self
         return _to(self, target, asked_of(self.request, target.model), None, None, self.asked or self.target)
 
+    def keyed(self, key: bytes) -> Call:
+        """Say the key of the question."""
+        return _keyed(self, key)
+
     def telling(self, on_sent: Callable[[], None]) -> Call:
         """Have somebody else told when it goes out."""
         return _telling(self, on_sent)
 
 
 _to: Final = changing(Call, "target", "request", "spliced", "key", "asked")
+_keyed: Final = changing(Call, "key")
 _telling: Final = changing(Call, "on_sent")
 
 

@@ -31,13 +31,15 @@ from llmhub.engine.limit import Limit
 from llmhub.engine.loop import Stop, background, submit
 from llmhub.engine.retry import Retry, retried
 from llmhub.engine.routing import Board, routed
-from llmhub.engine.run import Item, Job, Ran, Told, run
+from llmhub.engine.run import CHUNK, Item, Job, Ran, Told, run
 from llmhub.engine.tally import Watch
 from llmhub.engine.transport import Transport, Wiring
 
 if TYPE_CHECKING:
     from llmhub.engine.bulk import Bulk
 
+KEYED: Final = 2 * CHUNK
+"""Questions of which it is remembered under which keys they may be asked."""
 CLOSE_S: Final = 2.0
 """How long closing may take."""
 
@@ -183,6 +185,7 @@ class _Live:
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self._chains: dict[str, Send] = {}
         self._keyers: dict[str, Keyer] = {}
+        self._keyed: dict[bytes, list[tuple[Target, bytes]]] = {}
         self.send = self._around()
 
     # The order of everything around a call: outermost first, from the top of this to the end of the next.
@@ -228,14 +231,18 @@ class _Live:
 
     async def _signed(self, send: Send, call: Call) -> Answer:
         """Send a call to another than was asked, and have the answer say who that is."""
+        if self.store is not None and call.key is None:
+            call = call.keyed(self._key(call.target, call))
         answer = await send(call)
         if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
             return answer
-        key = self._key(call.target, call) if self.store is not None else None
-        return answer.of(call.target, key)
+        return answer.of(call.target, call.key)
 
     def _candidates(self, call: Call) -> list[tuple[Target, bytes]]:
         """Name those who may answer a call, and the key of its question as it would be put to each."""
+        known = self._keyed.get(call.key) if call.key is not None else None
+        if known is not None:
+            return known
         path = self._rules.directory.path(call.target.name)
         return [(target, self._key(target, call)) for target in path.targets.values()] if path is not None else []
 
@@ -243,9 +250,14 @@ class _Live:
         """Give the keys of an item's question as it would be put to those who may be asked in its target's place."""
         _, key, make, spoken = item
         try:
-            return [other for _, other in self._candidates(make(spoken, key)) if other != key]
+            candidates = self._candidates(make(spoken, key))
         except NO_JSON:
             return ()  # what cannot be keyed is refused further on, by name
+        # They are looked up when it is sent, and take long to work out.
+        self._keyed[key] = candidates
+        if len(self._keyed) > KEYED:
+            del self._keyed[next(iter(self._keyed))]
+        return [other for _, other in candidates if other != key]
 
     def _key(self, target: Target, call: Call) -> bytes:
         made = self._keyers.get(target.name)
