@@ -53,7 +53,7 @@ WORST = Decimal("0.0001")
 )
 def test_no_billionth_more_than_permitted_is_spent_with_64_calls_under_way(where: str, faults: Faults) -> None:
     limit = Decimal("0.00345")
-    with serving(Simulator(seed=3, latency=Latency(0.01, 0.5), faults=faults)) as simulator:
+    with serving(Simulator(seed=3, latency=Latency(0.06, 0.5), faults=faults)) as simulator:
         with hub(simulator, **({"budget_usd": limit} if where == "hub" else {})) as made:
             table = ask(made, **({"budget_usd": limit} if where == "call" else {}))
             found = made.spending()
