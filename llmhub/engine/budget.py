@@ -113,19 +113,28 @@ def most_usd(target: Target, request: CompletionRequest, at_price: Price) -> int
     return most_nano_usd(at_price, taken, most_output_tokens(request, known.max_output_tokens))
 
 
-def budgeted(purse: Purse, prices: Prices) -> Middleware:
-    """Make the middleware that sets the worst case aside for each attempt; ``purse`` is for calls without their own."""
+def budgeted(purse: Purse, prices: Prices, gate: Middleware) -> Middleware:
+    """Make the middleware that sets the worst case aside for each attempt; ``purse`` is for calls without their own.
+
+    It is set aside once the ``gate`` lets the call go: what waits there would keep it from those who may go. What does
+    not fit, whatever becomes of those under way, is refused without waiting.
+    """
 
     def wrap(send: Send) -> Send:
+        there = gate(send)
+
         async def sending(call: Call) -> Answer:
             held = call.purse or purse
             if not held.wallets:
-                return await send(call)
+                return await there(call)
             at_price = prices.of(call.target)
             if at_price is None and not held.allow_unpriced:
                 return Answer(Failure(BudgetExceeded(provider=call.target.provider.name, message=UNPRICED)))
             worst = most_usd(call.target, call.request, at_price) if at_price is not None else 0
-            return await _within(held.wallets, worst, call, send, prices)
+            short = next((one for one in held.wallets if judge(one.budget, worst) is Verdict.REFUSE), None)
+            if short is not None:
+                return Answer(Failure(_refused(short.budget, worst, call)))
+            return await gate(_within(held.wallets, worst, prices, send))(call)
 
         return sending
 
@@ -135,27 +144,31 @@ def budgeted(purse: Purse, prices: Prices) -> Middleware:
 UNPRICED: Final = "no price is known, so no budget can hold it; allow_unpriced=True lets it pass uncounted"
 
 
-async def _within(wallets: tuple[Wallet, ...], worst: int, call: Call, send: Send, prices: Prices) -> Answer:
+def _within(wallets: tuple[Wallet, ...], worst: int, prices: Prices, send: Send) -> Send:
     """Send a call with ``worst`` set aside in every wallet, and count what it cost."""
-    taken: list[Wallet] = []
-    sent: list[bool] = []
-    paid = 0
-    try:
-        for wallet in wallets:
-            if not await wallet.reserve(worst):
-                return Answer(Failure(_refused(wallet.budget, worst, call)))
-            taken.append(wallet)
+
+    async def sending(call: Call) -> Answer:
+        taken: list[Wallet] = []
+        sent: list[bool] = []
+        paid = 0
         try:
-            answer = await send(call.telling(lambda: sent.append(True)))
-        except BaseException:
-            # Cut off on the wire: it may be charged in full.
-            paid = worst if sent else 0
-            raise
-        paid = _paid(answer, worst, call.target, prices)
-        return answer
-    finally:
-        for wallet in taken:
-            wallet.reconcile(worst, paid)
+            for wallet in wallets:
+                if not await wallet.reserve(worst):
+                    return Answer(Failure(_refused(wallet.budget, worst, call)))
+                taken.append(wallet)
+            try:
+                answer = await send(call.telling(lambda: sent.append(True)))
+            except BaseException:
+                # Cut off on the wire: it may be charged in full.
+                paid = worst if sent else 0
+                raise
+            paid = _paid(answer, worst, call.target, prices)
+            return answer
+        finally:
+            for wallet in taken:
+                wallet.reconcile(worst, paid)
+
+    return sending
 
 
 def _paid(answer: Answer, worst: int, target: Target, prices: Prices) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import count
 from math import inf
@@ -25,6 +25,7 @@ from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decisions import Note
 from llmhub.engine.learned import ROUGH_S, Known, learn, told
 from llmhub.engine.limit import NOTHING, ONE, USUAL_ANSWER, WHAT, Cost, Limit, expected, plus, states_of
+from llmhub.engine.slots import Place, Slots, place
 from llmhub.engine.windows import State, give, take
 
 SOON_S: Final = 1e-6
@@ -74,10 +75,14 @@ class Pass(NamedTuple):
     before: Cost
 
 
+NO_PLACE: Final = Hold(inf, "calls under way at once, of its run")
+
+
 class _Waiter(NamedTuple):
     ticket: int
     cost: Cost
     told: asyncio.Future[Pass | Hold]
+    place: Place | None
 
 
 class Line:
@@ -150,24 +155,23 @@ class Gate:
         line = self._lines.get(target)
         return line.holds if line is not None and line.waiting else ""
 
-    def crowd(self, target: str) -> int:
-        """Count those who wait in a target's line."""
-        line = self._lines.get(target)
-        return len(line.waiting) if line is not None else 0
-
     async def enter(self, line: Line, cost: Cost, now: float) -> Pass | Hold:
         """Wait until a call may go; give what was booked for it, or what keeps it longer than anybody would wait.
 
-        Who was let go says so by `leave`, or by `took` when there is an answer.
+        Who was let go says so by `leave`, or by `took` when there is an answer. A call that waits lends its place in
+        its run, and is let go when it has one: what it books is not kept until it gets one, and sent with others then.
         """
-        if not self._crowded:
+        mine = place()
+        if not self._crowded and (mine is None or not mine.lent):
             gone = self._try(line, cost, now)
             if isinstance(gone, Pass):
                 return gone
-        waiter = _Waiter(next(self._tickets), cost, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(next(self._tickets), cost, asyncio.get_running_loop().create_future(), mine)
         line.waiting.append(waiter)
         self._crowded.add(line)
         self._pump()
+        if mine is not None and not waiter.told.done():
+            mine.lend_until_let_go()
         try:
             return await waiter.told
         except asyncio.CancelledError:
@@ -201,8 +205,8 @@ class Gate:
 
     # Going
 
-    def _try(self, line: Line, cost: Cost, now: float) -> Pass | Hold:
-        """Let a call go if nothing is in the way."""
+    def _try(self, line: Line, cost: Cost, now: float, seat: Place | None = None) -> Pass | Hold:
+        """Let a call go if nothing is in the way, and it has its place."""
         if line.closed_until > now:
             return Hold(line.closed_until - now, "a pause after refusals")
         search = line.search
@@ -216,6 +220,8 @@ class Gate:
             if SOON_S < wait < cell.longest_s:
                 return Hold(wait, cell.why, cell)
             booked.append((cell, new))
+        if seat is not None and not seat.there(self._pump):
+            return NO_PLACE
         for cell, new in booked:
             cell.state = new
         if search is not None and search.pace is not None:
@@ -229,21 +235,28 @@ class Gate:
         now = self._clock()
         due = inf
         stuck: set[Cell] = set()
+        full: set[Slots] = set()
         lines = {line for line in self._crowded if line.waiting}
         while lines:
             line = min(lines, key=lambda line: line.waiting[0].ticket)
-            waiter = line.waiting[0]
+            waiter = _first(line, full)
+            if waiter is None:
+                lines.discard(line)
+                continue
             if waiter.told.done():
-                line.waiting.popleft()
+                line.waiting.remove(waiter)
             else:
-                gone = self._blocked(line, stuck) or self._try(line, waiter.cost, now)
+                gone = self._blocked(line, stuck) or self._try(line, waiter.cost, now, waiter.place)
+                if gone is NO_PLACE and waiter.place is not None:
+                    full.add(waiter.place.slots)
+                    continue
                 if isinstance(gone, Hold) and not PATIENCE_S < gone.wait_s < inf:
                     self._hold(line, gone)
                     due = min(due, gone.wait_s)
                     stuck.update((gone.cell,) if gone.cell is not None else ())
                     lines.discard(line)
                     continue
-                line.waiting.popleft()
+                line.waiting.remove(waiter)
                 waiter.told.set_result(gone)
             if not line.waiting:
                 lines.discard(line)
@@ -321,6 +334,14 @@ class Gate:
         if pause_s and pause_s <= LONGEST_LEARNED_S and now + pause_s > line.closed_until:
             line.closed_until = now + pause_s
             self._note("pause", line.name, "refusals", wait_s=pause_s)
+
+
+def _first(line: Line, full: Collection[Slots]) -> _Waiter | None:
+    """Give who came first of those that have a place, or whose run may have one."""
+    if not full:
+        return line.waiting[0]
+    seats = ((one, one.place) for one in line.waiting)
+    return next((one for one, seat in seats if seat is None or not seat.lent or seat.slots not in full), None)
 
 
 def _searched(line: Line, search: Adaptive, now: float) -> Hold | None:

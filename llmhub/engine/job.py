@@ -56,8 +56,6 @@ class Job:
         Told each answer as it comes, on the loop's thread.
     holds
         Says what makes the calls to a target wait, by its name; nothing where nothing does.
-    crowd
-        Says how many of them wait.
     """
 
     size: int
@@ -74,7 +72,6 @@ class Job:
     watch: Watch | None = None
     told: Told | None = None
     holds: Callable[[str], str] = lambda _: ""
-    crowd: Callable[[str], int] = lambda _: 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,115 +1,114 @@
-"""What waits before the workers of a run: in the order of coming, but nobody waits behind a target that lets nobody go.
+"""What lies before the workers of a run, by whom it asks: who has enough waiting is passed over for the others.
 
-A limited target would soon hold every worker of a run over several: each would take up a question for it, and wait at
-the gate. So of each target no more are taken up than its gate can use, as long as there are others to ask.
+Rows ask one model after another, so the questions to one that is held up lie between those to all others. They are put
+aside, in their order, until it goes on; how far others get ahead is bounded. What asks the same target is made by
+the same function, or parts of it (`functools.partial`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import count
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable
+from functools import partial
+from typing import Final, TypeAlias
 
 from llmhub.engine.turns import Item
 
-Taken: TypeAlias = tuple[Item, float]
-"""An item, and the time since when it waited here."""
+CHUNK: Final = 4096
+"""Items planned and looked up at a time, at most."""
+AHEAD: Final = 16 * CHUNK
+"""Items put aside, at most. One of a short chunk counts for more: chunks are short when what is in them is heavy."""
 
-SHARE: Final = 16
-"""One of so many workers may wait at a gate while others have something to ask; each target, one at least."""
+Laid: TypeAlias = "tuple[Item, float, int, Lane]"
+"""An item, when it was laid here, for how many it counts, and its lane."""
+
+
+class Lane:
+    """The questions of a run to one target: those put aside, and how much waits of what was begun."""
+
+    __slots__ = ("aside", "waiting")
+
+    def __init__(self) -> None:
+        self.aside: deque[Laid] = deque()
+        self.waiting = 0
 
 
 class Lanes:
-    """Items, by whom they ask.
+    """Items in the order of coming, but for those whose lane has enough waiting.
 
     Parameters
     ----------
-    crowd
-        Says how many calls to a target wait at its gate, by the target's name.
-    workers
-        How many there are.
-
-    Examples
-    --------
-    >>> waiting = {"slow": 2}
-    >>> lanes = Lanes(lambda name: waiting.get(name, 0), workers=32)
-    >>> slow, quick = (lambda *_: None), (lambda *_: None)
-    >>> lanes.extend([(0, b"a", slow, ""), (1, b"b", quick, ""), (2, b"c", slow, ""), (3, b"d", quick, "")], 0.0)
-    >>> lanes.learn(slow, "slow")
-    >>> len(lanes), lanes.ready()
-    (4, 2)
-    >>> [lanes.take()[0][0], lanes.take()[0][0], lanes.take(), lanes.take(whatever=True)[0][0]]
-    [1, 3, None, 0]
+    enough
+        How much of one lane may wait before no more of it is begun; see `llmhub.engine.slots.Place.lend`.
     """
 
-    def __init__(self, crowd: Callable[[str], int], workers: int) -> None:
-        self._crowd = crowd
-        self._workers = workers
-        self._lanes: dict[object, deque[tuple[int, Item, float]]] = {}
-        self._names: dict[object, str] = {}
-        self._tickets = count()
-        self._many = 0
+    def __init__(self, enough: int) -> None:
+        self.items: deque[Laid] = deque()
+        self._enough = enough
+        self._lanes: dict[object, Lane] = {}
+        self._aside: list[Lane] = []
+        self._ahead = 0
 
-    def __len__(self) -> int:
-        """Count the items."""
-        return self._many
+    def __bool__(self) -> bool:
+        """Say whether anything is left to be begun."""
+        return bool(self.items or self._aside)
 
     @property
     def several(self) -> bool:
         """Whether more than one target is asked."""
         return len(self._lanes) > 1
 
-    def extend(self, items: Iterable[Item], now: float) -> None:
-        """Lay items behind the others."""
-        for item in items:
-            lane = _lane(item[2])
-            if lane not in self._lanes:
-                self._lanes[lane] = deque()
-            self._lanes[lane].append((next(self._tickets), item, now))
-            self._many += 1
+    def lay(self, items: Iterable[Item], now: float, weight: int = 1) -> None:
+        """Add items, each of which counts for ``weight``."""
+        lane = self._lane
+        self.items.extend([(item, now, weight, lane(item[2])) for item in items])
 
-    def learn(self, make: object, name: str) -> None:
-        """Take in which target is asked by calls that are made so."""
-        self._names[_lane(make)] = name
+    def take(self) -> Laid | None:
+        """Take the first item that may be begun, if there is one."""
+        if self.items and not self._aside and self.items[0][3].waiting < self._enough:
+            return self.items.popleft()
+        resumed = self._resumed()
+        if resumed is None:
+            return self.items.popleft() if self._passed() else None
+        laid = resumed.aside.popleft()
+        self._ahead -= laid[2]
+        if not resumed.aside:
+            self._aside.remove(resumed)
+        return laid
 
     def ready(self) -> int:
-        """Count the items whose targets do not hold them up."""
-        return (
-            self._many
-            if not self.several
-            else sum(len(waiting) for lane, waiting in self._lanes.items() if not self._held(lane))
-        )
+        """Say how many workers there is work for, at most; none where no item may be begun."""
+        resumed = sum([max(0, min(len(lane.aside), self._enough - lane.waiting)) for lane in self._aside])
+        return resumed + self._passed()
 
-    def take(self, *, whatever: bool = False) -> Taken | None:
-        """Take what came first of what may go; where nothing may, ``whatever`` came first."""
-        if not self._many:
-            return None
-        waiting = self._open(whatever=whatever) if self.several else next(iter(self._lanes.values()))
-        if waiting is None:
-            return None
-        self._many -= 1
-        _, item, since = waiting.popleft()
-        return item, since
+    def short(self, low: int) -> bool:
+        """Say whether to add more: fewer than ``low`` are left, and somebody is there who could get ahead with them."""
+        if len(self.items) >= low or self._ahead >= AHEAD:
+            return False
+        lanes = self._lanes.values()
+        return not lanes or any([lane.waiting < self._enough for lane in lanes])  # noqa: C419 - half the time
 
-    def _open(self, *, whatever: bool) -> deque[tuple[int, Item, float]] | None:
-        """Find the lane to take from."""
-        full = [(lane, waiting) for lane, waiting in self._lanes.items() if waiting]
-        free = [waiting for lane, waiting in full if not self._held(lane)]
-        if whatever and not free:
-            free = [waiting for _, waiting in full]
-        return min(free, key=_first, default=None)
+    def _lane(self, make: object) -> Lane:
+        if isinstance(make, partial):
+            make = make.func
+        lane = self._lanes.get(make)
+        if lane is None:
+            lane = self._lanes[make] = Lane()
+        return lane
 
-    def _held(self, lane: object) -> bool:
-        name = self._names.get(lane)
-        most = max(1, self._workers // (SHARE * len(self._lanes)))
-        return name is not None and self._crowd(name) >= most
+    def _resumed(self) -> Lane | None:
+        """Give the lane that goes on, of those with something aside: whose first item came first."""
+        free = [lane for lane in self._aside if lane.waiting < self._enough]
+        return min(free, key=lambda lane: lane.aside[0][0][0]) if free else None
 
-
-def _lane(make: Any) -> object:
-    """Tell targets apart by how their calls are made; further samples of one are made by a part of the same."""
-    return getattr(make, "func", make)
-
-
-def _first(waiting: deque[tuple[int, Item, float]]) -> int:
-    return waiting[0][0]
+    def _passed(self) -> int:
+        """Put aside what may not be begun, up to what may; say how many are left with that."""
+        while self.items and (lane := self.items[0][3]).waiting >= self._enough:
+            if not self.several:
+                return 0
+            laid = self.items.popleft()
+            self._ahead += laid[2]
+            if not lane.aside:
+                self._aside.append(lane)
+            lane.aside.append(laid)
+        return len(self.items)

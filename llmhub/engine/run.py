@@ -13,7 +13,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from returns.pipeline import is_successful
 
@@ -24,11 +24,11 @@ from llmhub.engine.filing import Filing
 from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.hedging import OWNER
 from llmhub.engine.job import Job, Landed, Ran, Told
-from llmhub.engine.lanes import Lanes, Taken
+from llmhub.engine.lanes import CHUNK, Laid, Lanes
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
 from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, shared
-from llmhub.engine.slots import Slots
+from llmhub.engine.slots import LENT, Place, Slots
 from llmhub.engine.tally import Now, Tally
 from llmhub.engine.turns import Item, Rows, Turns
 
@@ -42,12 +42,8 @@ Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
-CHUNK: Final = 4096
-"""Items planned and looked up at a time, at most."""
 FIRST_CHUNK: Final = 512
 """Items of the first chunk: the first call need not wait for more."""
-AHEAD: Final = 16 * CHUNK
-"""Items before the workers at most, in search of some that no target holds up: these are held in memory."""
 DRAIN_S: Final = 60.0
 """How long a stopped run waits for what is in flight."""
 SWEEP_S: Final = 0.05
@@ -81,13 +77,13 @@ class _Run:
         self.queued = array("d", bytes(8 * job.size))
         self.owners: dict[bytes, int] = {}
         self.followers: dict[int, list[int]] = {}
-        self.pending = Lanes(job.crowd, job.concurrency)
+        self.lanes = Lanes(LENT * job.concurrency)
         self.exhausted = False
-        self.refilling = asyncio.Lock()
-        self.filling = False
+        self.news = asyncio.Event()
+        self.supplier: asyncio.Task[Any] | None = None
         self.low = min(job.concurrency * 2, CHUNK)
         self.workers: dict[asyncio.Task[None], Flight] = {}
-        self.slots = Slots(job.concurrency, lambda: len(self.workers), self._lend)
+        self.slots = Slots(job.concurrency, self.lanes, lambda: len(self.workers), self.news.set)
         self.cut: set[asyncio.Task[None]] = set()
         self.books = books = job.books
         rows = Rows(self._settle, self._look_up, self.answers.__getitem__)
@@ -109,7 +105,7 @@ class _Run:
             self.books.begin(self.filing)
         try:
             async with asyncio.TaskGroup() as self.group:
-                self._hire(1)
+                await self._supply()
         except BaseExceptionGroup as defects:
             raise defects.exceptions[0] from None
         finally:
@@ -141,6 +137,34 @@ class _Run:
 
     # Workers and what lies before them
 
+    async def _supply(self) -> None:
+        """Lay items before the workers, and hire as many as there is work and room for, until all is taken up."""
+        self.supplier = task = asyncio.current_task()
+        try:
+            while not self.stop.asked and (self.lanes or not self.exhausted or self.asking is not None):
+                self.news.clear()
+                if short := not self.exhausted and self.lanes.short(self.low):
+                    drawn = await self._missing()
+                    if drawn is None:
+                        continue
+                    missing, weight = drawn
+                    if self.tally is not None:
+                        self.tally.miss([item[0] for item in missing])
+                    self.lanes.lay(await self._whose_turn(missing), time.perf_counter(), weight)
+                # A few at a time, so that the first are on the wire before the last are begun.
+                wanted = min(self.slots.vacant(), self.lanes.ready(), TOGETHER)
+                if wanted > 0:
+                    self._hire(wanted)
+                    await asyncio.sleep(0)
+                elif not short:
+                    await self.news.wait()
+        except asyncio.CancelledError:
+            # By `stopped`, and by nobody else: then the workers are still to be awaited.
+            if self.supplier is not None or task is None or task.uncancel():
+                raise
+        finally:
+            self.supplier = None
+
     def _hire(self, many: int) -> None:
         for _ in range(many):
             flight = Flight(self.job.run_id, self.books, strict=self.job.strict)
@@ -149,70 +173,34 @@ class _Run:
             worker.add_done_callback(self.workers.pop)
             worker.add_done_callback(self.slots.free)
 
-    def _lend(self) -> None:
-        self._hire(1 if self.pending and not self.stop.asked else 0)
-
     async def _work(self, flight: Flight) -> None:
         FLIGHT.set(flight)
         # Whatever task a middleware sends in, it is this worker's.
         OWNER.set(asyncio.current_task())
-        self.slots.enter()
-        while not self.slots.hand() and (taken := self._take() or await self._next()) is not None:
-            (position, key, make, text), since = taken
-            call, queue_s = make(text, key), time.perf_counter() - since
-            if self.pending.several:
-                self.pending.learn(make, call.target.name)
-            flight.sent = 0
-            try:
-                answer = await self.job.send(call)
-            except asyncio.CancelledError:
-                self._land(position, key, cancelled(flight.sent, cut=asyncio.current_task() in self.cut))
-                raise
-            self.queued[position] = queue_s
-            self._land(position, key, answer, self._file(key, call, answer))
+        place = Place(self.slots)
+        place.enter()
+        try:
+            while not place.lent and not self.slots.hand() and (taken := self._take()) is not None:
+                (position, key, make, text), since, _, place.lane = taken
+                call, queue_s = make(text, key), time.perf_counter() - since
+                flight.sent = 0
+                try:
+                    answer = await self.job.send(call)
+                except asyncio.CancelledError:
+                    self._land(position, key, cancelled(flight.sent, cut=asyncio.current_task() in self.cut))
+                    raise
+                self.queued[position] = queue_s
+                self._land(position, key, answer, self._file(key, call, answer))
+        finally:
+            place.leave()
 
-    def _take(self) -> Taken | None:
+    def _take(self) -> Laid | None:
         """Take what lies next, and see that more follows before it runs out."""
-        if not self.pending or self.stop.asked:
+        if self.stop.asked:
             return None
-        if self._is_short() and not self.exhausted and not self.filling:
-            self.filling = True
-            self.group.create_task(self._refill())
-        # Where all that is left must wait, it may as well wait at the gate.
-        return self.pending.take(whatever=self.exhausted or len(self.pending) >= AHEAD)
-
-    def _is_short(self) -> bool:
-        """Say whether more should lie before the workers."""
-        return self.pending.ready() <= self.low and len(self.pending) < AHEAD
-
-    async def _next(self) -> Taken | None:
-        """Wait for something to take, or for the end."""
-        while not (self.exhausted or self.stop.asked):
-            await self._refill()
-            if (taken := self._take()) is not None:
-                return taken
-        return self._take()
-
-    async def _refill(self) -> None:
-        """Plan and look up until enough lies before the workers."""
-        async with self.refilling:
-            self.filling = False
-            while not (self.exhausted or self.stop.asked) and self._is_short():
-                missing = await self._missing()
-                if missing is None:
-                    return
-                if self.tally is not None:
-                    self.tally.miss([item[0] for item in missing])
-                await self._lay(await self._whose_turn(missing))
-
-    async def _lay(self, items: Sequence[Item]) -> None:
-        """Lay items before the workers, and hire as many as there is work and room for."""
-        now = time.perf_counter()
-        self.pending.extend(items, now)
-        while not self.stop.asked and (wanted := min(self.slots.vacant(), len(self.pending))) > 0:
-            # A few at a time, so that the first are on the wire before the last are begun.
-            self._hire(min(wanted, TOGETHER))
-            await asyncio.sleep(0)
+        if len(self.lanes.items) <= self.low:
+            self.news.set()
+        return self.lanes.take()
 
     async def _whose_turn(self, items: Sequence[Item]) -> Sequence[Item]:
         """Give what nobody else asks; what somebody does is waited for beside."""
@@ -225,25 +213,28 @@ class _Run:
 
     async def _wait_for_others(self, turns: Turns) -> None:
         while turns.waiting:
-            await self._lay(await turns.next_round())
+            self.lanes.lay(await turns.next_round(), time.perf_counter())
+            self.news.set()
         self.asking = None
+        self.news.set()
 
-    async def _missing(self) -> Sequence[Item] | None:
-        """Plan a chunk, answer from the store what it has, and give the rest; nothing where there is no further one."""
+    async def _missing(self) -> tuple[Sequence[Item], int] | None:
+        """Plan a chunk, answer from the store what it has, and give the rest, and for how many each item counts."""
         drawn = self.ahead or self._draw()
         self.ahead = None
         if drawn is None:
             self.exhausted = True
             return None
+        weight = max(1, CHUNK // max(1, len(self.drawn[0])))
         if not isinstance(drawn, tuple):
             first, _ = self._first_of(drawn), self.drawn.pop(0)
-            return await self._look_up(first)
+            return await self._look_up(first), weight
         if self.blocks and self.filing.store is not None and self.filing.store.beside:
             # Where the store answers, the next chunk is planned while this one is read.
             self.ahead = self._draw()
         missing = self._first_of(self._sift(drawn[0], await drawn[1]))
         self.drawn.pop(0)
-        return missing
+        return missing, weight
 
     def _draw(self) -> Drawn | None:
         """Plan a chunk, and begin to look it up if it is one of many."""
@@ -344,7 +335,11 @@ class _Run:
 
     def stopped(self) -> None:
         """Begin to let go, here and now on the loop."""
-        self.drain_until = asyncio.get_running_loop().time() + (0.0 if self.stop.now else DRAIN_S)
+        now = asyncio.get_running_loop().time()
+        self.drain_until = now + (0.0 if self.stop.now else DRAIN_S)
+        if self.supplier is not None:
+            self.supplier.cancel()
+            self.supplier = None
         self._sweep()
 
     def _sweep(self) -> None:

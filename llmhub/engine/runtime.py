@@ -117,7 +117,6 @@ class Runtime:
             strict=mode.strict,
             concurrency=concurrency,
             holds=live.gate.holds,
-            crowd=live.gate.crowd,
             watch=watch,
             told=told,
         )
@@ -208,8 +207,7 @@ class _Live:
             self.transport.send,
             *([self._board.observed(target)] if self._rules.directory.routes else ()),
             *([broken(self._circuit(target), time.monotonic)] if self._rules.breaker is not None else ()),
-            budgeted(self._purse, self._prices),
-            limited(self.gate, self.gate.line(target), time.monotonic),
+            budgeted(self._purse, self._prices, limited(self.gate, self.gate.line(target), time.monotonic)),
             *([recorded] if self.store is not None and self.store.ledger is not None else ()),
         )
 

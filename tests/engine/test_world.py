@@ -187,7 +187,12 @@ async def live(world: World, clock: Clock) -> Lived:
         request = CompletionRequest(model="m", messages=(Message("user", text),))
         return Call(targets[int(text) % 2], request, key=key)
 
-    items = [(row, b"%d" % row, make, str(row)) for row in range(world.rows)]
+    def make_too(text: str, key: bytes) -> Call:
+        return make(text, key)
+
+    # As a frame asks two models; and as it asks a route, of which nobody knows before whom that asks.
+    makes = (make, make_too) if world.seed % 2 else (make,)
+    items = [(row, b"%d" % row, makes[row % len(makes)], str(row)) for row in range(world.rows)]
     job = Job(
         size=world.rows,
         chunks=iter([items]),

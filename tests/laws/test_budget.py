@@ -26,7 +26,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.types import CompletionRequest, CompletionResponse, Document, Image, Message, Text, Tool, Usage
 from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
-from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.call import Answer, Call, Send, Target
 from llmhub.providers.table import PROVIDERS
 
 Clock = Callable[[], float]
@@ -201,6 +201,11 @@ WORST = 82 * 150 + 100 * 600
 PAID = 10 * 150 + 20 * 600
 
 
+def at_once(send: Send) -> Send:
+    """Be a gate that lets everybody go."""
+    return send
+
+
 def sent(virtual: Any, wallet: Wallet, answer: Answer, *, target: Target = TARGET, allow: bool = False) -> Answer:
     async def send(call: Call) -> Answer:
         assert call.on_sent is not None
@@ -208,7 +213,7 @@ def sent(virtual: Any, wallet: Wallet, answer: Answer, *, target: Target = TARGE
         return answer
 
     async def work(clock: Clock) -> Answer:
-        middleware = budgeted(Purse((wallet,), allow), Prices(lambda: 1.79e9))
+        middleware = budgeted(Purse((wallet,), allow), Prices(lambda: 1.79e9), at_once)
         return await middleware(send)(Call(target, ASK))
 
     done: Answer = virtual.run(work)
@@ -270,7 +275,9 @@ def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: 
         raise AssertionError
 
     async def work(clock: Clock) -> None:
-        task = asyncio.ensure_future(budgeted(Purse((wallet,)), Prices(lambda: 1.79e9))(send)(Call(TARGET, ASK)))
+        task = asyncio.ensure_future(
+            budgeted(Purse((wallet,)), Prices(lambda: 1.79e9), at_once)(send)(Call(TARGET, ASK))
+        )
         await asyncio.sleep(1)
         assert wallet.budget.reserved == WORST
         task.cancel()
@@ -288,7 +295,7 @@ def test_both_budgets_hold_and_what_one_refuses_the_other_gets_back(virtual: Any
 
     async def work(clock: Clock) -> Answer:
         call = Call(TARGET, ASK, purse=Purse((own, shared)))
-        return await budgeted(Purse(), Prices(lambda: 1.79e9))(send)(call)
+        return await budgeted(Purse(), Prices(lambda: 1.79e9), at_once)(send)(call)
 
     assert isinstance(virtual.run(work).outcome.failure(), BudgetExceeded)
     assert own.budget == Budget(10**9)
