@@ -20,7 +20,7 @@ from returns.result import Failure
 
 from llmhub.core.errors import RateLimited
 from llmhub.core.ratelimit import RateLimitInfo
-from llmhub.engine.adaptive import Adaptive, Refusal, answered, begun, paid, permitted, refused, unhurried
+from llmhub.engine.adaptive import Adaptive, Refusal, answered, begun, held, paid, permitted, refused, unhurried
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decisions import Note
 from llmhub.engine.learned import ROUGH_S, Known, learn, told
@@ -199,7 +199,7 @@ class Gate:
         if error is not None and limited:
             self._refused(line, gone, now, answer.limits, error.retry_after_s)
         elif line.search is not None and answer.attempts:
-            line.search = answered(line.search, now, gone.at, line.booked.requests, line.under_way)
+            line.search = answered(line.search, gone.at, line.under_way)
         if self._crowded:
             self._pump()
 
@@ -225,7 +225,7 @@ class Gate:
         for cell, new in booked:
             cell.state = new
         if search is not None and search.pace is not None:
-            line.search = search._replace(pace=paid(search.pace, now))
+            line.search = paid(search, search.pace, now)
         line.under_way += 1
         line.booked = plus(line.booked, cost)
         return Pass(now, cost, line.booked)
@@ -350,7 +350,7 @@ def _searched(line: Line, search: Adaptive, now: float) -> Hold | None:
         return Hold(inf if search.ramp_from is None else RAMP_S, "calls at once, found by trying")
     if search.pace is None or (wait := take(search.pace, now, 1.0)[1]) <= SOON_S:
         return None
-    line.search = search._replace(bound=True)
+    line.search = held(search)
     return Hold(wait, "requests a second, found by trying")
 
 
