@@ -191,7 +191,7 @@ def paid(state: Adaptive, pace: TokenBucket, now: float) -> Adaptive:
             # Later than it should: the limit may have been raised, so it grows faster and faster.
             if not state.due and left >= -1:
                 gain = _gain(rate_s, SPACING)
-            gain *= 1 + 2 / max(state.due, SPACING / 2)
+            gain *= 1 if state.noise >= TRICKLE_SHARE else 1 + 2 / max(state.due, SPACING / 2)
     if state.idle < ROUGH:
         rate_s = rate_s * 2 ** (1 / left) if noisy else sqrt(rate_s * rate_s + gain)
     booked = _paced(rate_s, max(at, now), level)
@@ -246,7 +246,7 @@ def refused(state: Adaptive, now: float, refusal: Refusal) -> tuple[Adaptive, fl
         state = state if state.shut else state._replace(closed=before.at)
     elif state.shut:
         state = state._replace(shut=0, opened=state.reopened)
-    if alone and state.due < inf and not (state.sure and state.streak.many):
+    if alone and state.due < inf and not (state.sure and state.streak.first):
         return _shut(state, now, refusal, rate_s)
     gap = mark.passed - before.passed
     if not state.due or gap >= max(ROUGH, state.due / SOON):
@@ -263,13 +263,12 @@ def _unpaced(state: Adaptive, now: float, refusal: Refusal, mark: Mark) -> tuple
         return state._replace(window=state.height, credit=0, hold=hold, since=now), None
     state = _suspected(state, now, refusal, mark, _drift(state.noise))
     crowd, streak, took_s = state.crowd, state.streak, now - refusal.sent_at
-    if state.ramp_from is not None and crowd.many > 1:
+    if state.ramp_from is not None and state.total - crowd.before > 1:
         window = max(LEAST, float(refusal.under_way))
         ramp_from = max(state.ramp_from, now + 3 * took_s - DOUBLE_S * log2(window))
         state = state._replace(window=window, ramp_from=ramp_from)
-    excess = crowd.many - _crowd_share(state) * (crowd.last - crowd.first + 1)
-    crowded = excess >= CROWD_EXCESS * (1 + 8 * state.noise)
-    streaked = doubtful(streak, _drift(state.noise)) >= TRICKLE_EXCESS
+    crowded = doubtful(crowd, _crowd_share(state), state.total) >= CROWD_EXCESS * (1 + 8 * state.noise)
+    streaked = doubtful(streak, _drift(state.noise), state.total) >= TRICKLE_EXCESS
     if not crowded and not (streaked and mark.at - streak.start.at >= max(STREAK_S, 4 * took_s)):
         return state, None if state.noise else min(took_s, PAUSE_S)
     # A bound of how many at once that was found holds no more.
@@ -293,8 +292,10 @@ def _doubted(
     drift = state.noise + USUAL_NOISE if noisy else _drift(0.0 if rough else state.noise)
     state = _suspected(state, now, refusal, mark, drift)
     streak = state.streak
-    if doubtful(streak, drift) >= STRIKES * (1 + rough):
-        share = 1 - (mark.passed - streak.start.passed) / (streak.last - streak.first + 1)
+    # What is refused together, since it was sent before the first refusal came, is one refusal and no share.
+    lasting = mark.at - streak.start.at >= max(STREAK_S, 4 * (now - refusal.sent_at))
+    if doubtful(streak, drift, state.total) >= STRIKES * (1 + 2 * rough) and (lasting or not rough):
+        share = (state.total - streak.before) / (streak.last - streak.first + 1)
         if share <= MOSTLY and (state.tried or rough):
             left = max(ROUGH, 8 * rate_s * (now - refusal.sent_at))
             return state._replace(
@@ -315,8 +316,8 @@ def _doubted(
 
 def _suspected(state: Adaptive, now: float, refusal: Refusal, mark: Mark, drift: float) -> Adaptive:
     """Add a refusal to those that wait to be explained."""
-    crowd = longer(state.crowd, refusal, mark, now, _crowd_share(state))
-    return state._replace(crowd=crowd, streak=longer(state.streak, refusal, mark, now, drift))
+    crowd = longer(state.crowd, refusal, mark, now, _crowd_share(state), state.total)
+    return state._replace(crowd=crowd, streak=longer(state.streak, refusal, mark, now, drift, state.total))
 
 
 def _drift(noise: float) -> float:

