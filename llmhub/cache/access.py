@@ -59,6 +59,12 @@ class CacheMode:
         """Whether fresh answers are filed."""
         return self.mode not in {"read-only", "off"}
 
+    def since(self, now: float) -> float:
+        """Say from when on what anybody asked may answer a call that begins ``now`` (epoch seconds)."""
+        if not self.reads:
+            return now
+        return 0.0 if self.max_age_s is None else now - self.max_age_s
+
 
 def mode_of(given: CacheMode | str | None, usual: CacheMode) -> CacheMode:
     """Read what a call says about the cache: a mode's name changes the mode alone.
@@ -97,12 +103,11 @@ def narrowed(store: Store | None, mode: CacheMode, clock: Callable[[], float] = 
     """
     if store is None or mode.mode == "off":
         return None
-    narrow, max_age_s = store, mode.max_age_s
+    narrow, began = store, clock()
     if not mode.reads:
-        began = clock()
         narrow = _fresh(store, lambda: began)
-    elif max_age_s is not None:
-        narrow = _fresh(store, lambda: clock() - max_age_s)
+    elif mode.max_age_s is not None:
+        narrow = _fresh(store, lambda: mode.since(clock()))
     if mode.mode == "write-only":
         return replace(narrow, put_many=partial(_add, store))
     return narrow if mode.writes else replace(narrow, put_many=_drop)

@@ -147,9 +147,11 @@ class Books:
             self._news.released.pop(key, None)
         return recent
 
-    def recent(self, key: bytes) -> Settled | None:
-        """Give what whoever was asked answered just now; it may not be filed yet."""
+    def recent(self, key: bytes, since: float = 0.0) -> Settled | None:
+        """Give what whoever was asked ``since`` then (epoch seconds) answered just now; it may not be filed yet."""
         settled = self._recent.get(key)
+        if settled is None or settled.started_at < since:
+            return None
         return None if isinstance(settled, Answer) and settled.target is not None else settled
 
     def landings(self, key: bytes) -> list[Landing] | None:

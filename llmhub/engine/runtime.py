@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.cache.access import CacheMode, mode_of, narrowed
@@ -99,9 +100,9 @@ class Runtime:
     ) -> Ran:
         """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
         live = self._alive()
-        mode, began = mode_of(cache, self._rules.cache_mode), time.time()
-        store = narrowed(live.store, mode)
-        recent = live.books.recent if live.books is not None else lambda _: None
+        mode = mode_of(cache, self._rules.cache_mode)
+        since, store = mode.since(time.time()), narrowed(live.store, mode)
+        recent = partial(live.books.recent, since=since) if live.books is not None else lambda _: None
         LOOKUPS.set(Lookups(store, recent) if store is not None and mode.reads else None)
         job = Job(
             size=size,
@@ -112,7 +113,7 @@ class Runtime:
             # What must not be written is not.
             books=live.books if mode.writes else None,
             others=live.others if self._rules.directory.routes else None,
-            since=0.0 if mode.reads else began,
+            since=since,
             run_id=run_id,
             strict=mode.strict,
             concurrency=concurrency,

@@ -117,7 +117,7 @@ async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
     peer = find(path)
     if peer is None:
         return await _control(desk, request, path)
-    status = "none"
+    status, asked = "none", None
     desk.tally.begin(peer.name)
     try:
         try:
@@ -125,6 +125,7 @@ async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
         except web.HTTPRequestEntityTooLarge:
             plan = desk.refuse(peer, Problem(kind="too_large"))
         else:
+            asked = desk.tally.read(path, body)
             rest = path[len(peer.prefix) :]
             incoming = Incoming(request.method, path, rest, query, request.headers, body)
             plan = desk.decide(peer, incoming, time.time(), time.monotonic())
@@ -132,7 +133,7 @@ async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
             status = str(plan.reply.status)
         return await _deliver(request, plan, desk.faults)
     finally:
-        desk.tally.end(status)
+        desk.tally.end(status, asked)
 
 
 async def _deliver(request: web.BaseRequest, plan: Plan, faults: Faults) -> web.StreamResponse:

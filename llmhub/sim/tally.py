@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 
@@ -23,6 +24,8 @@ class Tally:
         How often each question (a model and a conversation) was asked.
     in_flight, max_in_flight
         Requests under way, and the most there have been.
+    max_alike
+        The most there have been of one and the same request.
     """
 
     requests: int = 0
@@ -34,6 +37,8 @@ class Tally:
     attempts: Counter[tuple[str, bytes]] = field(default_factory=Counter)
     in_flight: int = 0
     max_in_flight: int = 0
+    max_alike: int = 0
+    alike: Counter[tuple[str, bytes]] = field(default_factory=Counter)
 
     def begin(self, provider: str) -> None:
         """Count a request in."""
@@ -41,6 +46,13 @@ class Tally:
         self.by_provider[provider] += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def read(self, path: str, body: bytes) -> tuple[str, bytes]:
+        """Count a request that is read, to be told apart from others until it ends."""
+        asked = path, sha256(body).digest()
+        self.alike[asked] += 1
+        self.max_alike = max(self.max_alike, self.alike[asked])
+        return asked
 
     def attempt(self, provider: str, model: str, identity: bytes) -> int:
         """Count a question, and say how often it was asked before."""
@@ -55,14 +67,19 @@ class Tally:
         self.tokens["input"] += input_tokens
         self.tokens["output"] += output_tokens
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, asked: tuple[str, bytes] | None = None) -> None:
         """Count a request out."""
         self.in_flight -= 1
         self.by_status[status] += 1
+        if asked is not None:
+            self.alike[asked] -= 1
+            if not self.alike[asked]:
+                del self.alike[asked]
 
     def anew(self) -> Tally:
         """Give a tally that begins now; what is under way stays under way."""
-        return Tally(in_flight=self.in_flight, max_in_flight=self.in_flight)
+        most = max(self.alike.values(), default=0)
+        return Tally(in_flight=self.in_flight, max_in_flight=self.in_flight, max_alike=most, alike=self.alike)
 
     def snapshot(self) -> dict[str, Any]:
         """Give the counts as JSON takes them; ``unique_prompts`` are distinct questions per provider and model."""
@@ -76,4 +93,5 @@ class Tally:
             "unique_prompts": len(self.attempts),
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
+            "max_alike": self.max_alike,
         }

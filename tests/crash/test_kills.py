@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llmhub.cache.disk import DiskCache
-from llmhub.sim import Latency, Served, Simulator, serving
+from llmhub.sim import Faults, Latency, Served, Simulator, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")]
 
@@ -169,6 +169,20 @@ def test_processes_fall_back_on_one_another_s_targets_and_ask_each_question_once
         assert [one["statuses"] for one in done] == [["ok"] * len(asked)] * len(ways)
         assert served.counts()["requests"] == len(asked)
     assert len({tuple(one["responses"]) for one in done}) == 1
+
+
+@pytest.mark.parametrize("mode", ["read-write", "refresh", "write-only"])
+def test_processes_whose_routes_cross_neither_ask_at_once_nor_wait_for_ever(
+    zygote: Any, tmp_path: Path, mode: str
+) -> None:
+    """Each may ask, in another's place, whom the other asks first."""
+    asked, one, two, down = questions("cross", 20), "openai/gpt-4o-mini", "openai/gpt-4o", "compatible/m"
+    with serving(Simulator(latency=Latency(0.02), faults=Faults(rate_500=0.1))) as served:
+        ways: list[list[str]] = [[one, two], [two, one], [down, one, two], [down, two, one]]
+        jobs = [asking(served, tmp_path / "runs.db", asked, route=way, cache=mode) for way in ways]
+        done = [zygote.wait(pid) for pid in [zygote.start(**job) for job in jobs]]
+        assert [one["statuses"] for one in done] == [["ok"] * len(asked)] * len(ways)
+        assert served.counts()["max_alike"] == 1
 
 
 def test_what_a_dying_process_held_is_taken_over_by_who_waits_for_it(zygote: Any, tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ def test_a_lease_that_is_extended_lives_and_one_that_is_not_runs_out(two: Any) -
     assert held(one, KEYS[0]) == {KEYS[0]}
 
 
+@posix
+@pytest.mark.parametrize("mode", ["refresh", "write-only"])
+def test_processes_that_ask_anew_on_one_server_never_ask_the_same_at_once(
+    zygote: Any, redis_server: Any, mode: str
+) -> None:
+    """Not even where their routes cross."""
+    asked, one, two = [f"anew {n}" for n in range(20)], "openai/gpt-4o-mini", "openai/gpt-4o"
+    with serving(Simulator(latency=Latency(0.02))) as served:
+        url = served.base_url("openai")
+        jobs = [asking(url, redis_server.url, asked, cache=mode, route=way) for way in ([one, two], [two, one], [])]
+        done = [zygote.wait(pid) for pid in [zygote.start(**job) for job in jobs]]
+        assert [job["statuses"] for job in done] == [["ok"] * len(asked)] * len(jobs)
+        assert served.counts()["max_alike"] == 1
+
+
 def test_claims_are_no_answers(two: Any) -> None:
     one, _ = two
     held(one, *KEYS)

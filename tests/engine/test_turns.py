@@ -50,9 +50,25 @@ async def test_what_is_asked_anew_is_asked_one_after_the_other(
         late = [asyncio.create_task(llmhub.acomplete("hi", model=MODEL, hub=hub, cache=mode)) for _ in range(5)]
         said = await asyncio.gather(*early, *late)
         counts = served.counts()
-        assert counts["max_in_flight"] == 1
+        assert counts["max_in_flight"] == counts["max_alike"] == 1
         assert 3 <= counts["requests"] <= 11
         assert {one.text for one in said} == {before.text}
+
+
+@pytest.mark.parametrize("kind", CACHES)
+async def test_what_was_answered_while_another_run_goes_on_is_old_in_time(tmp_path: Path, kind: str) -> None:
+    """An answer that is remembered while runs go on counts as a miss, like a kept one, once it is too old."""
+    young = llmhub.CacheMode(max_age_s=0.05)
+    with serving(Simulator()) as served, hub_at(served, CACHES[kind](tmp_path)) as hub:
+        other = asyncio.create_task(llmhub.acomplete("[[sim:hang]]", model=MODEL, hub=hub))
+        while not served.counts()["in_flight"]:  # noqa: ASYNC110 - it is asked in another thread
+            await asyncio.sleep(0.005)
+        for asked in (1, 2):
+            await llmhub.acomplete("hi", model=MODEL, hub=hub, cache=young)
+            assert served.counts()["requests"] == 1 + asked
+            await asyncio.sleep(0.1)
+        other.cancel()
+        await asyncio.gather(other, return_exceptions=True)
 
 
 @pytest.mark.parametrize("kind", CACHES)

@@ -39,6 +39,7 @@ async def test_counts(simulate: Callable[..., Served], ask: Ask, http: aiohttp.C
         "unique_prompts": 3,
         "in_flight": 0,
         "max_in_flight": 1,
+        "max_alike": 1,
     }
     assert served.counts() == expected
     async with http.get(f"{served.url}/sim/counts") as reply:
@@ -57,7 +58,7 @@ async def test_requests_under_way(ask: Ask, http: aiohttp.ClientSession) -> None
     async with running(Simulator()) as simulator:
         asked = ask("openai", "Say hi. [[sim:hang]]")
         hanging = [
-            asyncio.create_task(http.post(simulator.url + asked.path, json={**asked.body, "user": str(at)}))
+            asyncio.create_task(http.post(simulator.url + asked.path, json={**asked.body, "user": str(at // 2)}))
             for at in range(5)
         ]
         async with asyncio.timeout(5):
@@ -70,7 +71,7 @@ async def test_requests_under_way(ask: Ask, http: aiohttp.ClientSession) -> None
             while simulator.counts()["in_flight"]:  # noqa: ASYNC110 - the simulator has no event to wait for
                 await asyncio.sleep(0)
         counts = simulator.counts()
-    assert counts["max_in_flight"] == 5
+    assert (counts["max_in_flight"], counts["max_alike"]) == (5, 2)
     assert counts["by_status"] == {"none": 5}
 
 
