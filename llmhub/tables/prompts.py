@@ -61,9 +61,11 @@ class Ask:
         """Key a question that may be more than a text. Law: of a text it is what ``keys`` gives."""
         return self.whole_key(self.whole(spoken), sample)
 
-    def spoken_call(self, spoken: Spoken, key: bytes | None = None) -> Call:
+    def spoken_call(self, spoken: Spoken, key: bytes | None = None, sample: int = 0) -> Call:
         """Make the call of a question that is more than a text."""
-        return Call(self.target, self.whole(spoken), None, self.stream, None, key, self.purse)
+        return Call(
+            self.target, self.whole(spoken), None, self.stream, None, key, self.purse, None, sample, self.target
+        )
 
 
 def ask(target: Target, request: CompletionRequest, *, stream: bool = False, purse: Purse | None = None) -> Ask:
@@ -205,7 +207,7 @@ class Questions:
             for sample in range(self.samples):
                 key = one.spoken_key(spoken, sample)
                 self.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)] = key
-                yield position, key, one.spoken_call, spoken
+                yield position, key, partial(one.spoken_call, sample=sample) if sample else one.spoken_call, spoken
                 position += 1
 
     def _drawn(self) -> Iterator[tuple[Any, ...]]:

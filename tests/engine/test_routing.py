@@ -503,6 +503,15 @@ def test_a_second_run_asks_nobody_whoever_answered_the_first(simulator: Served) 
         assert not any("/" in served for served in direct.column("served_model").to_pylist())
 
 
+def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: Served) -> None:
+    turns = {"turns": [[{"role": "user", "content": text}] for text in TEXTS]}
+    route = {"fast": llmhub.Failover("openai/gpt-4o-mini", "openai/gpt-4o")}
+    with hub(simulator, route=route, cache=llmhub.MemoryCache()) as made:
+        table = llmhub.complete_table(turns, messages="turns", model="fast", n=3, hub=made, progress=False)
+    assert table.column("cache_hit").to_pylist() == [False] * 3 * len(TEXTS)
+    assert simulator.counts()["requests"] == 3 * len(TEXTS)
+
+
 def test_equal_rows_follow_whoever_answered(simulator: Served) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
         table = ask(made, ["same"] * 6, "fast")
