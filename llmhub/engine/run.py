@@ -12,6 +12,7 @@ import itertools
 import time
 from array import array
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,6 +21,7 @@ from returns.pipeline import is_successful
 from llmhub.cache.store import Entry
 from llmhub.core.codec import is_damage, pack, unpack
 from llmhub.engine.call import Answer, Call
+from llmhub.engine.collector import held_back
 from llmhub.engine.filing import Filing
 from llmhub.engine.flight import FLIGHT, Flight
 from llmhub.engine.hedging import OWNER
@@ -42,6 +44,8 @@ Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
+MANY: Final = 256
+"""Rows from which on a run is worth holding the garbage collector back."""
 FIRST_CHUNK: Final = 512
 """Items of the first chunk: the first call need not wait for more."""
 DRAIN_S: Final = 60.0
@@ -62,7 +66,8 @@ async def run(job: Job, stop: Stop) -> Ran:
     # One wish to stop may outlive many runs, and must not keep what they held.
     forget = stop.on_ask(partial(asyncio.get_running_loop().call_soon_threadsafe, running.stopped))
     try:
-        return await running.go()
+        with held_back() if job.size > MANY else nullcontext():
+            return await running.go()
     finally:
         forget()
 
