@@ -26,7 +26,8 @@ class CacheMode:
     mode
         ``read-write``; ``read-only``, to file nothing; ``write-only``, to ask anew, and keep what is filed
         already; ``refresh``, to ask anew, and put the new answers in the place of the old; ``off``. What somebody else
-        asked since the call began is new, too: nothing is asked twice at the same time.
+        asked since the call began is new, too: nothing is asked twice at the same time (where nothing may be filed,
+        by calls of this process that may only read).
     max_age_s
         Answers older than this count as misses.
     strict

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,7 +102,8 @@ class Runtime:
         live = self._alive()
         mode = mode_of(cache, self._rules.cache_mode)
         since, store = mode.since(time.time()), narrowed(live.store, mode)
-        recent = partial(live.books.recent, since=since) if live.books is not None else lambda _: None
+        books = live.books if mode.writes else live.readers if mode.reads else None
+        recent = partial(books.recent, since=since) if books is not None else lambda _: None
         LOOKUPS.set(Lookups(store, recent) if store is not None and mode.reads else None)
         job = Job(
             size=size,
@@ -110,8 +111,7 @@ class Runtime:
             send=live.send,
             in_flight=live.transport.in_flight,
             store=store,
-            # What must not be written is not.
-            books=live.books if mode.writes else None,
+            books=books,
             others=live.others if self._rules.directory.routes else None,
             since=since,
             run_id=run_id,
@@ -174,6 +174,8 @@ class _Live:
         self.loop = background()
         self.store = rules.cache.open() if rules.cache is not None else None
         self.books = Books(self.store, rules.ambiguous) if self.store is not None else None
+        # Who may only read enters nothing in the store; who asks what just now is known in this process all the same.
+        self.readers = Books(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
         self.transport = Transport(rules.wiring)
         self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.books)
         self._rules = rules

@@ -56,6 +56,26 @@ async def test_what_is_asked_anew_is_asked_one_after_the_other(
 
 
 @pytest.mark.parametrize("kind", CACHES)
+async def test_who_may_only_read_asks_once_too_and_writes_nothing(tmp_path: Path, kind: str) -> None:
+    rows = {"t": ["hi", "ho", "hi"]}
+    read_only = {"model": MODEL, "cache": "read-only", "progress": False}
+    with serving(Simulator(latency=Latency(0.5))) as served, hub_at(served, CACHES[kind](tmp_path)) as hub:
+        asked = asyncio.create_task(asyncio.to_thread(llmhub.complete_table, rows, "{t}", hub=hub, **read_only))
+        while served.counts()["in_flight"] < 2:  # noqa: ASYNC110 - it is asked in another thread
+            await asyncio.sleep(0.005)
+        asking = (llmhub.acomplete("hi", model=MODEL, hub=hub, cache="read-only") for _ in range(10))
+        *said, table = await asyncio.gather(*asking, asked)
+        assert served.counts()["requests"] == served.counts()["unique_prompts"] == 2
+        assert len({one.text for one in said}) == 1
+        assert table.column("status").to_pylist() == ["ok"] * 3
+        if kind == "sqlite":
+            assert llmhub.ledger(hub=hub).num_rows == 0
+        # Nothing of it was filed: whoever comes later asks anew.
+        await llmhub.acomplete("hi", model=MODEL, hub=hub, cache="read-only")
+        assert served.counts()["requests"] == 3
+
+
+@pytest.mark.parametrize("kind", CACHES)
 async def test_what_was_answered_while_another_run_goes_on_is_old_in_time(tmp_path: Path, kind: str) -> None:
     """An answer that is remembered while runs go on counts as a miss, like a kept one, once it is too old."""
     young = llmhub.CacheMode(max_age_s=0.05)
