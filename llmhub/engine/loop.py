@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 PATIENCE: Final = 2
 """Interrupts that are wishes: to drain, and to cut off. One more is meant."""
+END_S: Final = 1.0
+"""How long the end of the process waits for the loop to stop."""
 WAKE_S: Final = 0.1
 """Longest sleep of a loop that awaits us."""
 POLL_S: Final = 0.5
@@ -63,11 +66,14 @@ class _Home:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.ending: weakref.finalize[[asyncio.AbstractEventLoop, threading.Thread], _Home] | None = None
 
     def forget(self) -> None:
         """Begin anew in a forked child, whose copy of the loop has no thread."""
         self.lock = threading.Lock()
         self.loop = None
+        if self.ending is not None:
+            self.ending.detach()
 
 
 _HOME: Final = _Home()
@@ -80,8 +86,11 @@ def background() -> asyncio.AbstractEventLoop:
     with _HOME.lock:
         if _HOME.loop is None or _HOME.loop.is_closed():
             loop = _new_loop()
-            threading.Thread(target=_serve, args=(loop,), name="llmhub-loop", daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(loop,), name="llmhub-loop", daemon=True)
+            thread.start()
             _HOME.loop = loop
+            # Whatever a hub has to finish on the loop is registered later, and so comes before.
+            _HOME.ending = weakref.finalize(_HOME, _end, loop, thread)
         return _HOME.loop
 
 
@@ -98,6 +107,20 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=END_S / 2))
+    loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Stop the loop before Python ends: a timer of uvloop's that were due after that would bring the process down."""
+    if thread.is_alive():
+        with suppress(RuntimeError):  # it was closed just now
+            loop.call_soon_threadsafe(loop.stop)
+        thread.join(END_S)
 
 
 def submit(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

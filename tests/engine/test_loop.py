@@ -250,6 +250,85 @@ def test_a_handler_of_ones_own_is_left_in_force() -> None:
     assert interrupted(program, 1)[1] == "ready\nFalse\n"
 
 
+# The end of the process
+
+
+def ended(program: str) -> tuple[int, str]:
+    """The exit code and what was said of a program that ends by itself."""
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only the C library of Linux has on_exit")
+def test_a_timer_that_is_due_when_python_has_ended_brings_nothing_down() -> None:
+    program = """
+        import ctypes, sys, threading
+        from llmhub.engine.loop import background
+
+        there, loop = threading.Event(), background()
+        # Once Python is gone, the process goes on for as many seconds as its exit code says.
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc.sleep, None)
+        for at in range(1, 9):
+            loop.call_soon_threadsafe(loop.call_later, at / 10, print)
+        loop.call_soon_threadsafe(there.set)
+        there.wait()
+        sys.exit(1)
+    """
+    assert ended(program) == (1, "")
+
+
+def test_what_still_runs_at_the_end_is_cancelled_and_nothing_is_said() -> None:
+    program = """
+        import asyncio, threading
+        from llmhub.engine.loop import submit
+
+        begun = threading.Event()
+
+        async def work():
+            begun.set()
+            try:
+                await asyncio.sleep(100)
+            finally:
+                print("let go", flush=True)
+
+        submit(work())
+        begun.wait()
+    """
+    assert ended(program) == (0, "let go\n")
+
+
+def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
+    program = """
+        import threading
+        from llmhub.engine.loop import background
+
+        begun = threading.Event()
+        background().call_soon_threadsafe(lambda: (begun.set(), threading.Event().wait(100)))
+        begun.wait()
+    """
+    assert ended(program)[0] == 0
+
+
+def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
+    program = """
+        import weakref
+        from llmhub.engine.loop import background, submit
+
+        class Hub:
+            pass
+
+        async def finish():
+            print("finished")
+
+        hub = Hub()
+        background()
+        ending = weakref.finalize(hub, lambda: submit(finish()).result(10))
+    """
+    assert ended(program) == (0, "finished\n")
+
+
 # Children
 
 
