@@ -32,6 +32,7 @@ from llmhub.core.provider import Endpoint, HttpRequest, prepare
 from llmhub.core.splice import asking
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
+from llmhub.engine.collector import held_back
 from llmhub.engine.loop import Stop, run_here, run_sync
 from llmhub.engine.run import Ran, Told
 from llmhub.engine.tally import Now, Progress, Tally, Watch
@@ -418,8 +419,9 @@ async def tabled(asked: Asked, show: Shown | None, stop: Stop, told: Told | None
 
     at, run = time.time(), uuid.uuid4()
     questions, options = asked.questions, asked.options
-    done = await ran(asked, show, stop, told, run_id=run.bytes)
-    table = results.table(questions, done, run.hex, at)
+    with held_back(len(questions)):
+        done = await ran(asked, show, stop, told, run_id=run.bytes)
+        table = results.table(questions, done, run.hex, at)
     whole = fitted(replace(asked, options=replace(options, on_error="row")), table)
     try:
         expect_store(done)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Result, Success
@@ -68,22 +68,14 @@ def texts_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextsKey
 
     Law: ``texts_keyer(p, e, ask)([text], sample) == [request_key(p, e, ask(text), sample)]``.
     """
-    probe = ask(MARK)
-    pieces = canonical(probe).split(quoted(MARK))
-    if len(pieces) != PIECES:
+    begun = _begun(provider, endpoint, ask)
+    if begun is None:
         whole = keyer(provider, endpoint)
         return lambda texts, sample: [whole(ask(text), sample) for text in texts]
-    before, after = pieces
-    head = keyed_head(provider, endpoint)
-    url = quoted(provider.locate(endpoint, probe, False))
-    begun: dict[int, hashlib._Hash] = {}
+    start, after = begun
 
     def keys(texts: Sequence[str], sample: int) -> list[bytes]:
-        start = begun.get(sample)
-        if start is None:
-            start = begun[sample] = head.copy()
-            start.update(b"%b%d" % (url, sample) + before)
-        copy = start.copy
+        copy = start(sample).copy
         made = []
         for text in quoted_all(texts):
             digest = copy()
@@ -92,6 +84,27 @@ def texts_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextsKey
         return made
 
     return keys
+
+
+def _begun(provider: Provider, endpoint: Endpoint, ask: Asking) -> tuple[Callable[[int], hashlib._Hash], bytes] | None:
+    """Give what keys of a sample begin with, and what follows the text; nothing where a text is in there twice."""
+    probe = ask(MARK)
+    pieces = canonical(probe).split(quoted(MARK))
+    if len(pieces) != PIECES:
+        return None
+    before, after = pieces
+    head = keyed_head(provider, endpoint)
+    url = quoted(provider.locate(endpoint, probe, False))
+    known: dict[int, hashlib._Hash] = {}
+
+    def start(sample: int) -> hashlib._Hash:
+        found = known.get(sample)
+        if found is None:
+            found = known[sample] = head.copy()
+            found.update(b"%b%d" % (url, sample) + before)
+        return found
+
+    return start, after
 
 
 def asked_of(request: CompletionRequest, model: str) -> CompletionRequest:
@@ -112,8 +125,18 @@ def text_keyer(provider: Provider, endpoint: Endpoint, ask: Asking) -> TextKeyer
 
     Law: ``text_keyer(p, e, ask)(text, sample) == request_key(p, e, ask(text), sample)``.
     """
-    keys = texts_keyer(provider, endpoint, ask)
-    return lambda text, sample: keys([text], sample)[0]
+    begun = _begun(provider, endpoint, ask)
+    if begun is None:
+        whole = keyer(provider, endpoint)
+        return lambda text, sample: whole(ask(text), sample)
+    start, after = begun
+
+    def key(text: str, sample: int) -> bytes:
+        digest = start(sample).copy()
+        digest.update(quoted(text) + after)
+        return digest.digest()
+
+    return key
 
 
 def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream: bool) -> TextPreparer:
@@ -146,6 +169,19 @@ def text_preparer(provider: Provider, endpoint: Endpoint, ask: Asking, *, stream
         return Success(authorize(endpoint, request, now) if signs else request)
 
     return prepared
+
+
+class Way(NamedTuple):
+    """How one question about many texts is put at one address: the keys, and the HTTP requests."""
+
+    key: TextKeyer
+    prepare: TextPreparer
+
+
+def way(provider: Provider, endpoint: Endpoint, request: CompletionRequest, *, stream: bool) -> Way:
+    """Make the way of what `asking` makes of ``request``."""
+    ask = asking(request)
+    return Way(text_keyer(provider, endpoint, ask), text_preparer(provider, endpoint, ask, stream=stream))
 
 
 def _encodable(text: str) -> bool:

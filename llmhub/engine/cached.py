@@ -1,13 +1,13 @@
 """Answers that were given before, looked up on the way: for questions that more than one may answer.
 
-A run looks up whom it asks by the thousand (`llmhub.engine.run`); what is looked up here is what the other candidates
-of a route answered before, so that nobody is asked for what is already paid for.
+A run looks up by the thousand what it is about to ask (`llmhub.engine.run`), by everybody who may answer it. What is
+looked up here is what a middleware made of that, or put to somebody else, and what was answered since.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Final, TypeAlias
 
@@ -33,11 +33,19 @@ class Lookups:
         Where.
     recent
         Gives what was answered just now, and may not be filed yet.
+    looked
+        Keys of questions that the run has looked up already, by everybody who may answer them.
     """
 
-    def __init__(self, store: Store, recent: Callable[[bytes], Settled | None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recent: Callable[[bytes], Settled | None] = lambda _: None,
+        looked: Container[bytes] = frozenset(),
+    ) -> None:
         self._store = store
         self.recent = recent
+        self.looked = looked
         self._wanted: dict[bytes, None] = {}
         self._next: asyncio.Task[Mapping[bytes, bytes]] | None = None
 
@@ -80,7 +88,8 @@ def cached(candidates: Candidates) -> Middleware:
                 pairs = [(target, key) for target, key in candidates(call) if key != call.key]
             except NO_JSON:
                 pairs = []  # what cannot be keyed is refused further on, by name
-            found = await lookups.get([key for _, key in pairs]) if pairs else {}
+            looked = call.key is not None and call.key in lookups.looked
+            found = await lookups.get([key for _, key in pairs]) if pairs and not looked else {}
             for target, key in pairs:
                 kept = lookups.recent(key) or _read(found.get(key), key)
                 if kept is not None:

@@ -12,7 +12,7 @@ from llmhub.core.changing import changing
 from llmhub.core.errors import LLMError
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.ratelimit import RateLimitInfo
-from llmhub.core.splice import TextPreparer, asked_of
+from llmhub.core.splice import TextPreparer, Way, asked_of, way
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
 if TYPE_CHECKING:
@@ -32,11 +32,29 @@ class Target:
 
 
 class Spliced(NamedTuple):
-    """A quick way to prepare one request, and the request it stands for: it does not count for any other."""
+    """A quick way to prepare one request, and the request it stands for: it does not count for any other.
+
+    ``elsewhere`` gives the way of the same question to somebody else.
+    """
 
     request: CompletionRequest
     prepare: TextPreparer
     text: str
+    elsewhere: Callable[[Target], Way]
+
+
+def elsewhere(request: CompletionRequest, *, stream: bool) -> Callable[[Target], Way]:
+    """Make the function that gives the way to a target of what is asked by putting texts behind ``request``."""
+    known: dict[str, Way] = {}
+
+    def to(target: Target) -> Way:
+        found = known.get(target.name)
+        if found is None:
+            asked = asked_of(request, target.model)
+            found = known[target.name] = way(target.provider, target.endpoint, asked, stream=stream)
+        return found
+
+    return to
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,16 @@ class Call:
         """Give the same question to another target."""
         if target.name == self.target.name:
             return self
-        return _to(self, target, asked_of(self.request, target.model), None, None, self.asked or self.target)
+        request, quick = asked_of(self.request, target.model), self.quick
+        if quick is not None:
+            quick = Spliced(request, quick.elsewhere(target).prepare, quick.text, quick.elsewhere)
+        return _to(self, target, request, quick, None, self.asked or self.target)
+
+    @property
+    def quick(self) -> Spliced | None:
+        """The quick way, where it stands for the request that is asked."""
+        quick = self.spliced
+        return quick if quick is not None and quick.request is self.request else None
 
     def keyed(self, key: bytes) -> Call:
         """Say the key of the question."""
@@ -127,8 +154,8 @@ class Answer:
     target: Target | None = None
     key: bytes | None = None
 
-    def of(self, target: Target, key: bytes | None) -> Answer:
-        """Have it say who gave it, and to which question."""
+    def of(self, target: Target | None, key: bytes | None) -> Answer:
+        """Have it say who gave it, and to which question; nobody: whoever was asked."""
         return _of(self, target, key)
 
 

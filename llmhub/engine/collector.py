@@ -19,11 +19,13 @@ PYTHONS_OWN: Final = frozenset({700, 2000})
 Source: ``gc.get_threshold()`` of 3.11 and 3.12, and of 3.13 (2026-11-27)."""
 HELD: Final = 10_000
 """How many do while it is held back: more than any burst makes, and a few megabytes at most."""
+MANY: Final = 256
+"""Rows from which on holding it back is worth it."""
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Have the collector run more seldom for a while.
+def held_back(rows: int) -> Iterator[None]:
+    """Have the collector run more seldom while so many ``rows`` are worked on.
 
     Who has set it otherwise, or off, has it as they set it. Of runs that overlap, the one that held it back lets it go.
 
@@ -31,14 +33,14 @@ def held_back() -> Iterator[None]:
     --------
     >>> import gc
     >>> before = gc.get_threshold()
-    >>> with held_back():
+    >>> with held_back(1_000):
     ...     gc.get_threshold()[0] in PYTHONS_OWN
     False
     >>> gc.get_threshold() == before
     True
     """
     first, *rest = gc.get_threshold()
-    if first not in PYTHONS_OWN:
+    if first not in PYTHONS_OWN or rows <= MANY:
         yield
         return
     gc.set_threshold(HELD, *rest)

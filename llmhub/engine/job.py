@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmhub.cache.store import Store
@@ -43,7 +43,9 @@ class Job:
     books
         Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
     others
-        Gives the further keys under which an item may be asked (see `llmhub.engine.turns.Turns`).
+        Names who may be asked in the place of whom an item names (see `llmhub.engine.turns.Turns`).
+    looked
+        Where the run notes the keys of what it has looked up by all of them, and is about to ask.
     since
         What anybody asked before (epoch seconds) is no answer for this run.
     run_id
@@ -66,6 +68,7 @@ class Job:
     strict: bool = False
     books: Books | None = None
     others: Others | None = None
+    looked: set[bytes] = field(default_factory=set)
     since: float = 0.0
     run_id: bytes = b""
     concurrency: int = 64

@@ -11,8 +11,7 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import Awaitable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -20,7 +19,7 @@ from returns.pipeline import is_successful
 
 from llmhub.cache.store import Entry
 from llmhub.core.codec import is_damage, pack, unpack
-from llmhub.engine.call import Answer, Call
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.collector import held_back
 from llmhub.engine.filing import Filing
 from llmhub.engine.flight import FLIGHT, Flight
@@ -29,10 +28,10 @@ from llmhub.engine.job import Job, Landed, Ran, Told
 from llmhub.engine.lanes import CHUNK, Laid, Lanes
 from llmhub.engine.loop import Stop
 from llmhub.engine.reports import Reports
-from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, shared
+from llmhub.engine.settled import Settled, as_answer, cancelled, kept_form, recalled, shared
 from llmhub.engine.slots import LENT, Place, Slots
 from llmhub.engine.tally import Now, Tally
-from llmhub.engine.turns import Item, Rows, Turns
+from llmhub.engine.turns import BREATH, Item, Rows, Turns
 
 if TYPE_CHECKING:
     from llmhub.engine.bulk import Block, Bulk, Sifted
@@ -44,8 +43,6 @@ Drawn: TypeAlias = "list[Item] | tuple[Bulk, Awaitable[Sifted | None]]"
 
 TOGETHER: Final = 8
 """Workers begun in one turn of the loop."""
-MANY: Final = 256
-"""Rows from which on a run is worth holding the garbage collector back."""
 FIRST_CHUNK: Final = 512
 """Items of the first chunk: the first call need not wait for more."""
 DRAIN_S: Final = 60.0
@@ -66,7 +63,7 @@ async def run(job: Job, stop: Stop) -> Ran:
     # One wish to stop may outlive many runs, and must not keep what they held.
     forget = stop.on_ask(partial(asyncio.get_running_loop().call_soon_threadsafe, running.stopped))
     try:
-        with held_back() if job.size > MANY else nullcontext():
+        with held_back(job.size):
             return await running.go()
     finally:
         forget()
@@ -239,7 +236,7 @@ class _Run:
             self.ahead = self._draw()
         missing = self._first_of(self._sift(drawn[0], await drawn[1]))
         self.drawn.pop(0)
-        return missing, weight
+        return await self._look_up(missing, own=False), weight
 
     def _draw(self) -> Drawn | None:
         """Plan a chunk, and begin to look it up if it is one of many."""
@@ -264,24 +261,44 @@ class _Run:
 
     # The store
 
-    async def _look_up(self, items: list[Item]) -> Sequence[Item]:
-        """Answer from the store what it has; give the rest."""
-        keys = [item[1] for item in items]
-        found = await self.filing.begin(lambda store: store.get_many(keys)) if items else None
-        if not found:
+    async def _look_up(self, items: Sequence[Item], *, own: bool = True) -> Sequence[Item]:
+        """Answer from the store what it has, from whoever may be asked; give the rest.
+
+        Without ``own``, whom the items name is left out.
+        """
+        if self.filing.store is None or not items or not (own or self.job.others):
+            return items
+        asked: list[list[tuple[Target | None, bytes]]] = []
+        for at, item in enumerate(items):
+            if self.job.others is not None and at % BREATH == 0:
+                await asyncio.sleep(0)
+            others = self.job.others(item) if self.job.others is not None else ()
+            asked.append([*([(None, item[1])] if own else []), *others])
+        keys = [key for pairs in asked for _, key in pairs]
+        found = await self.filing.begin(lambda store: store.get_many(keys))
+        if found is None:
             return items
         missing: list[Item] = []
-        for item in items:
-            value = found.get(item[1])
-            kept = unpack(value, item[1]) if value is not None else None
-            # A damaged value is a miss.
-            if kept is None or not is_successful(kept):
-                missing.append(item)
-                if kept is not None and is_damage(kept.failure()):
-                    self.filing.damaged.add(item[1])
+        for item, pairs in zip(items, asked, strict=True):
+            settled = self._found(found, pairs) if found else None
+            if settled is not None:
+                self._settle(item[0], settled)
             else:
-                self._settle(item[0], kept.unwrap())
+                missing.append(item)
+                if self.job.others is not None:
+                    self.job.looked.add(item[1])
         return missing
+
+    def _found(self, found: Mapping[bytes, bytes], pairs: Iterable[tuple[Target | None, bytes]]) -> Settled | None:
+        """Read the first answer that is there; a damaged one is a miss."""
+        for who, key in pairs:
+            value = found.get(key)
+            kept = unpack(value, key) if value is not None else None
+            if kept is not None and is_successful(kept):
+                return kept.unwrap() if who is None else recalled(kept.unwrap(), who, key)
+            if kept is not None and is_damage(kept.failure()):
+                self.filing.damaged.add(key)
+        return None
 
     def _sift(self, bulk: Bulk, sifted: Sifted | None) -> list[Item]:
         """Answer from the store what it had; give the rest."""
@@ -311,6 +328,7 @@ class _Run:
 
     def _land(self, position: int, key: bytes, answer: Answer, filed: bytes | None = None) -> None:
         self._settle(position, answer)
+        self.job.looked.discard(key)
         if self.turns is not None:
             self.turns.give_back(key, answer, filed)
 

@@ -104,7 +104,8 @@ class Runtime:
         since, store = mode.since(time.time()), narrowed(live.store, mode)
         books = live.books if mode.writes else live.readers if mode.reads else None
         recent = partial(books.recent, since=since) if books is not None else lambda _: None
-        LOOKUPS.set(Lookups(store, recent) if store is not None and mode.reads else None)
+        looked: set[bytes] = set()
+        LOOKUPS.set(Lookups(store, recent, looked) if store is not None and mode.reads else None)
         job = Job(
             size=size,
             chunks=chunks,
@@ -113,6 +114,7 @@ class Runtime:
             store=store,
             books=books,
             others=live.others if self._rules.directory.routes else None,
+            looked=looked,
             since=since,
             run_id=run_id,
             strict=mode.strict,
@@ -247,20 +249,25 @@ class _Live:
         path = self._rules.directory.path(call.target.name)
         return [(target, self._key(target, call)) for target in path.targets.values()] if path is not None else []
 
-    def others(self, item: Item) -> Sequence[bytes]:
-        """Give the keys of an item's question as it would be put to those who may be asked in its target's place."""
+    def others(self, item: Item) -> Sequence[tuple[Target, bytes]]:
+        """Name who may be asked in the place of whom an item names, and the keys of its question to them."""
         _, key, make, spoken = item
-        try:
-            candidates = self._candidates(make(spoken, key))
-        except NO_JSON:
-            return ()  # what cannot be keyed is refused further on, by name
-        # They are looked up when it is sent, and take long to work out.
-        self._keyed[key] = candidates
-        if len(self._keyed) > KEYED:
-            del self._keyed[next(iter(self._keyed))]
-        return [other for _, other in candidates if other != key]
+        known = self._keyed.get(key)
+        if known is None:
+            try:
+                known = self._candidates(make(spoken, key))
+            except NO_JSON:
+                return ()  # what cannot be keyed is refused further on, by name
+            # They are wanted again when it is claimed and when it is sent, and take long to work out.
+            self._keyed[key] = known
+            if len(self._keyed) > KEYED:
+                del self._keyed[next(iter(self._keyed))]
+        return [pair for pair in known if pair[1] != key]
 
     def _key(self, target: Target, call: Call) -> bytes:
+        quick = call.quick
+        if quick is not None:
+            return quick.elsewhere(target).key(quick.text, call.sample)
         made = self._keyers.get(target.name)
         if made is None:
             made = self._keyers[target.name] = keyer(target.provider, target.endpoint)

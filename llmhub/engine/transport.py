@@ -364,9 +364,9 @@ NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutErro
 
 def _prepared(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
     """Prepare a call, quickly where that stands for the request it holds."""
-    spliced = call.spliced
-    if spliced is not None and spliced.request is call.request:
-        return spliced.prepare(spliced.text, now)
+    quick = call.quick
+    if quick is not None and stream == call.stream:
+        return quick.prepare(quick.text, now)
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
 
 

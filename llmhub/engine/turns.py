@@ -7,14 +7,13 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.cache.ledger import Wish
 from llmhub.engine.books import Books
-from llmhub.engine.call import Answer, Call
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.settled import Settled, shared, speaks_for_all, unsure
 
 POLL_S: Final = 0.05
@@ -30,7 +29,8 @@ Item: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
 """Position of the row, key of the question, how to make its call once that is needed, and what to make it of.
 
 The call is made of what is asked, a text for the most part, and the key."""
-Others: TypeAlias = Callable[[Item], Sequence[bytes]]
+Others: TypeAlias = Callable[[Item], Sequence[tuple[Target, bytes]]]
+"""Names who else may answer an item, and the key of its question as it would be put to them."""
 LookUp: TypeAlias = Callable[[list[Item]], Awaitable[Sequence[Item]]]
 """Settles what the store answers, and gives the rest."""
 
@@ -57,8 +57,7 @@ class Turns:
     since
         What was asked before (epoch seconds) is no answer for this run.
     others
-        Gives the further keys under which an item may be asked, since others may be asked in the place of whom it
-        names; nothing where there are none.
+        Names who may be asked in the place of whom an item names, and under which keys; nothing where there are none.
 
     Notes
     -----
@@ -97,7 +96,7 @@ class Turns:
             if self._others is not None and key not in self._mine:
                 if at % BREATH == 0:
                     await asyncio.sleep(0)
-                others = self._others(item)
+                others = [other for _, other in self._others(item)]
                 if self._is_parked(item, others):
                     continue
             known = None if key in self._mine else self._books.ask(key, self._since)
@@ -145,7 +144,7 @@ class Turns:
         for other in self._held.pop(key, ()):
             if other == filed and isinstance(answer, Answer):
                 # Who asks them, and not in another's place, has asked whom they got it from.
-                self._books.land(other, replace(answer, target=None, key=None), filed)
+                self._books.land(other, answer.of(None, None), filed)
             else:
                 self._books.land(other, None)
         self._books.land(key, answer, filed)

@@ -14,11 +14,11 @@ import numpy as np
 from llmhub.cache.store import KEY_BYTES
 from llmhub.core.codec import Keyer, keyer
 from llmhub.core.errors import InvalidRequest
-from llmhub.core.splice import Asking, TextPreparer, TextsKeyer, asking, text_preparer, texts_keyer
+from llmhub.core.splice import Asking, TextPreparer, TextsKeyer, Way, asking, text_preparer, texts_keyer
 from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.budget import Purse
 from llmhub.engine.bulk import Bulk, Longs
-from llmhub.engine.call import Call, Spliced, Target
+from llmhub.engine.call import Call, Spliced, Target, elsewhere
 from llmhub.engine.run import CHUNK, FIRST_CHUNK, Item
 from llmhub.tables import frames
 from llmhub.tables.cells import is_log
@@ -40,13 +40,14 @@ class Ask:
     make: Asking
     prepare: TextPreparer
     whole_key: Keyer
+    elsewhere: Callable[[Target], Way]
     stream: bool = False
     purse: Purse | None = None
 
     def call(self, text: str, key: bytes | None = None, sample: int = 0) -> Call:
         """Make the call that asks ``text``, keyed ``key``."""
         request, target = self.make(text), self.target
-        quick = Spliced(request, self.prepare, text)
+        quick = Spliced(request, self.prepare, text, self.elsewhere)
         return Call(target, request, None, self.stream, quick, key, self.purse, None, sample, target)
 
     def whole(self, spoken: Spoken) -> CompletionRequest:
@@ -80,6 +81,7 @@ def ask(target: Target, request: CompletionRequest, *, stream: bool = False, pur
         make=make,
         prepare=text_preparer(provider, endpoint, make, stream=stream),
         whole_key=keyer(provider, endpoint),
+        elsewhere=elsewhere(own, stream=stream),
         stream=stream,
         purse=purse,
     )

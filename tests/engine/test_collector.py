@@ -13,9 +13,9 @@ from returns.result import Success
 
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Target
-from llmhub.engine.collector import HELD, PYTHONS_OWN, held_back
+from llmhub.engine.collector import HELD, MANY, PYTHONS_OWN, held_back
 from llmhub.engine.loop import Stop
-from llmhub.engine.run import MANY, Item, Job, run
+from llmhub.engine.run import Item, Job, run
 
 TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
 SAID = Success(CompletionResponse(parts=(Text("so"),)))
@@ -62,19 +62,19 @@ def test_who_set_it_keeps_it(pythons: int, set_by_hand: int) -> None:
 
 
 def test_what_is_set_meanwhile_stays(pythons: int) -> None:
-    with held_back():
+    with held_back(MANY + 1):
         gc.set_threshold(123, 4, 5)
     assert gc.get_threshold() == (123, 4, 5)
 
 
 def test_it_is_put_back_after_a_defect(pythons: int) -> None:
-    with pytest.raises(ZeroDivisionError), held_back():
+    with pytest.raises(ZeroDivisionError), held_back(MANY + 1):
         1 / 0  # noqa: B018
     assert gc.get_threshold() == (pythons, 10, 10)
 
 
 def test_runs_that_overlap_put_it_back_in_any_order(pythons: int) -> None:
-    first, second = held_back(), held_back()
+    first, second = held_back(MANY + 1), held_back(MANY + 1)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -84,7 +84,7 @@ def test_runs_that_overlap_put_it_back_in_any_order(pythons: int) -> None:
 
 def test_a_burst_of_calls_does_not_set_it_going(pythons: int) -> None:
     counts: list[dict[str, int]] = []
-    with held_back():
+    with held_back(MANY + 1):
         gc.collect()
         gc.callbacks.append(lambda _, about: counts.append(about))
         try:

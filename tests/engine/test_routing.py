@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 import random
 import threading
 from collections import Counter
@@ -501,6 +502,66 @@ def test_a_second_run_asks_nobody_whoever_answered_the_first(simulator: Served) 
         direct = ask(made, TEXTS, MINI)
         assert direct.column("cache_hit").to_pylist().count(True) >= 10
         assert not any("/" in served for served in direct.column("served_model").to_pylist())
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A memory cache that notes how many keys are looked up at a time."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def open(self) -> Store:
+        store = MemoryCache().open()
+
+        def get_many(keys: Any, since: float = 0.0, /) -> Any:
+            self.asked.append(len(keys))
+            return store.get_many(keys, since)
+
+        return replace(store, get_many=get_many)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(simulator: Served, turns: bool) -> None:
+    cache, seen = Counted(), Counter[str]()
+
+    def noted(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            seen[call.request.messages[-1].text] += 1
+            return await send(call)
+
+        return sending
+
+    prompts = [{"role": "user", "content": text} for text in TEXTS]
+    rows = {"t": [[turn] for turn in prompts] if turns else TEXTS}
+    how = {"messages": "t"} if turns else {"prompt": "{t}"}
+    route = {"fast": RoundRobin(MINI, HAIKU, FLASH)}
+    with hub(simulator, route=route, cache=cache, middleware=(noted,)) as made:
+        for _ in range(2):
+            table = llmhub.complete_table(rows, model="fast", hub=made, progress=False, **how)
+            assert table.column("status").to_pylist() == ["ok"] * 30
+    # Who is found there is found before any middleware is asked, as is the answer of whom a row names.
+    assert seen == dict.fromkeys(TEXTS, 1)
+    assert simulator.counts()["requests"] == 30
+    assert sum(cache.asked) == 2 * 4 * 30
+    assert len(cache.asked) <= 4
+
+
+def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(simulator: Served, tmp_path: pathlib.Path) -> None:
+    def louder(send: Send) -> Send:
+        async def sending(call: Call) -> Answer:
+            asked = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
+            return await send(replace(call, request=asked, key=None))
+
+        return sending
+
+    common = {"route": {"fast": RoundRobin(MINI, HAIKU, FLASH)}, "cache": tmp_path / "runs.db"}
+    with hub(simulator, **common) as made:
+        first = ask(made, ["HELLO"], "fast")
+    with hub(simulator, middleware=(louder,), **common) as made:
+        again = ask(made, ["hello"], "fast")
+    assert again.column("cache_hit").to_pylist() == [True]
+    assert again.column("response").to_pylist() == first.column("response").to_pylist()
+    assert simulator.counts()["requests"] == 1
 
 
 def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: Served) -> None:

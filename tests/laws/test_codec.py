@@ -41,7 +41,9 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
+from llmhub.engine.call import Target
 from llmhub.providers.table import PROVIDERS
+from llmhub.tables import prompts
 
 json_values = st.recursive(
     st.none()
@@ -248,6 +250,30 @@ def test_a_text_is_prepared_like_the_request_that_asks_it(
     ask, provider = asking(around), PROVIDERS[name]
     made = text_preparer(provider, endpoint, ask, stream=stream)(text, 1e9)
     assert made == prepare(provider, endpoint, ask(text), 1e9, stream=stream)
+
+
+@given(*[st.sampled_from(sorted(PROVIDERS))] * 2, plain, unsayable, st.booleans(), st.integers(0, 9))
+def test_a_text_put_to_somebody_else_is_prepared_and_keyed_like_the_request(
+    asked: str, other: str, around: CompletionRequest, text: str, stream: bool, sample: int
+) -> None:
+    endpoint = replace(ADDRESSES["base_url"], api_key="k", access_key_id="a", secret_access_key="s")
+    first, second = (Target(PROVIDERS[name], endpoint, f"m-{name}", f"{name}/m") for name in (asked, other))
+    call = prompts.ask(first, around, stream=stream).call(text, b"k", sample)
+    for _ in range(2):
+        there = call.to(second)
+        assert there.request == replace(call.request, model=second.model)
+        assert there.quick is not None
+        made = there.quick.prepare(there.quick.text, 1e9)
+        assert made == prepare(second.provider, endpoint, there.request, 1e9, stream=stream)
+        key = there.quick.elsewhere(second).key(there.quick.text, sample)
+        halves = any("\ud800" <= letter <= "\udfff" for letter in text)
+        # What has no bytes is refused, whatever its key.
+        assert halves or key == request_key(second.provider, endpoint, there.request, sample)
+        # And on from there, and back.
+        call = there.to(first)
+    changed = replace(call, request=replace(call.request, temperature=0.5))
+    assert changed.quick is None
+    assert changed.to(second).quick is None or other == asked
 
 
 # Stored responses
