@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -129,7 +129,7 @@ def bench_cache(runs: int) -> dict[str, float]:
             filling = our_table(hub, CACHED_ROWS, 64)
 
             def bare() -> float:
-                with sqlite3.connect(path) as connection:
+                with closing(sqlite3.connect(path)) as connection:
                     keys = [key for (key,) in connection.execute("SELECT key FROM answers ORDER BY created_at")]
                     start = time.perf_counter()
                     for at in range(0, len(keys), 500):

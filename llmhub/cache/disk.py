@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,15 @@ would take longer than all else. The system takes that memory back as it likes."
 AGAIN_S: Final = 0.005
 BUSY_S: Final = 30.0
 """How long to wait for another process that is writing."""
+
+_SETTINGS: Final = {
+    "synchronous": 1,  # a crash of the machine may take the last answers, one of the process none
+    "cache_size": -PAGES_KIB,
+    "wal_autocheckpoint": journal.CHECKPOINT_PAGES,
+}
+LINES: Final[Mapping[str, Mapping[str, int]]] = {"line": {}, "mapped": {"mmap_size": MAPPED_BYTES}}
+"""A thread's connections, and what is set in each besides."""
+HASTY: Final = {"busy_timeout": 0, "wal_autocheckpoint": 0}
 
 _CREATE: Final = f"""
 PRAGMA journal_mode = WAL;
@@ -217,7 +226,7 @@ class _File:
             yield None
             return
         try:
-            line = self._quick = self._quick or self._kept(self._hasty_line())
+            line = self._quick = self._quick or self._kept(_Line(self._connect(**HASTY)))
             with line.busy:
                 yield line.connection
             ended = time.monotonic()
@@ -319,13 +328,10 @@ class _File:
                 line.busy.release()
 
     def _mine(self, name: str) -> _Line:
-        """Give this thread's connection of that name."""
+        """Give this thread's connection of that name (see `LINES`)."""
         line: _Line | None = getattr(self._local, name, None)
         if line is None:
-            connection = self._connect()
-            if name == "mapped":
-                connection.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-            line = self._kept(_Line(connection))
+            line = self._kept(_Line(self._connect(**LINES[name])))
             setattr(self._local, name, line)
         return line
 
@@ -338,17 +344,14 @@ class _File:
             self._all.append(line)
         return line
 
-    def _hasty_line(self) -> _Line:
-        connection = self._connect()
-        connection.execute("PRAGMA busy_timeout = 0")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        return _Line(connection)
-
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, **more: int) -> sqlite3.Connection:
+        """Open a connection, with ``more`` settings of its own; none is left open if that fails."""
         connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA cache_size = -{PAGES_KIB}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {journal.CHECKPOINT_PAGES}")
+        with ExitStack() as failing:
+            failing.callback(connection.close)
+            for name, value in (_SETTINGS | more).items():
+                connection.execute(f"PRAGMA {name} = {value}")
+            failing.pop_all()
         return connection
 
     def _ready(self, connection: sqlite3.Connection) -> bool:

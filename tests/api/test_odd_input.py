@@ -29,7 +29,7 @@ def hub(simulator: Served) -> Iterator[llmhub.Hub]:
 
 def deep() -> dict[str, Any]:
     whole: dict[str, Any] = {}
-    for _ in range(5000):
+    for _ in range(100_000):
         whole = {"x": whole}
     return whole
 

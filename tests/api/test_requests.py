@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ def test_a_key_appears_in_no_output(
             repr(hub) + repr(hub.target(model)) + repr(found) + str(table.to_pydict()) + str(table.schema.metadata)
         )
     pq.write_table(table, tmp_path / "out.parquet")
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         shown.write("\n".join(connection.iterdump()))
     connection.close()
     shown.write(caplog.text)

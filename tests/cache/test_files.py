@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def filled(path: Path, many: int = 200) -> None:
 
 def checkpointed(path: Path) -> None:
     """Bring all that is in the log into the file itself."""
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
 
@@ -55,7 +56,7 @@ def test_a_file_says_whose_it_is_and_what_it_holds(tmp_path: Path) -> None:
     store = llmhub.DiskCache(path).open()
     store.put_many([Entry(b"k", b"v", "openai/x", 5.0), Entry(b"l", b"w", "openai/y")])
     store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (TAGGED,)
         assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -291,7 +292,7 @@ def test_a_plan_does_without_a_cache_that_fails(tmp_path: Path, simulator: Serve
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert hub.runtime.store is not None
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DROP TABLE answers")
         connection.close()
         with pytest.warns(RuntimeWarning, match="the cache failed"):

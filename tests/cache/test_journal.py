@@ -7,7 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def test_a_log_stays_short(opened: Any, tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(50):
         claimed(store, *KEYS)
         commit(store, sent=[Sent(KEYS[0], RUN, "p/m", 1.0)], released=KEYS[:3])
-    with sqlite3.connect(tmp_path / "runs.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection, connection:
         assert connection.execute("SELECT count(*) FROM claims").fetchone()[0] <= 10
     connection.close()
     assert states(store) == ["reserved"] * 3

@@ -219,6 +219,22 @@ def test_a_file_that_another_process_sets_up_is_waited_for(tmp_path: Path, monke
         store.close()
 
 
+def test_a_connection_that_cannot_be_set_up_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    made: list[sqlite3.Connection] = []
+
+    class Broken(sqlite3.Connection):
+        def execute(self, *_: object) -> sqlite3.Cursor:
+            made.append(self)
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Broken))
+    with pytest.raises(InvalidRequestError, match="disk I/O error"):
+        llmhub.DiskCache(tmp_path / "runs.db").open()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].cursor()
+
+
 def test_a_file_is_there_for_the_next_process_and_two_at_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = (
@@ -237,7 +253,7 @@ def foreign(path: Path, kind: str) -> None:
     if kind == "no database":
         path.write_bytes(b"these are my notes, not a database" * 50)
         return
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE mine (x)")
         if kind == "a later layout":
             connection.execute("PRAGMA application_id = 0x6C6C6D68")
@@ -274,7 +290,7 @@ def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulat
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert llmhub.complete("first", model=MODEL, hub=hub).text
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DROP TABLE answers")
         connection.close()
         with pytest.warns(RuntimeWarning, match="the cache failed"):
@@ -287,7 +303,7 @@ def test_a_damaged_value_is_a_miss(tmp_path: Path, simulator: Served) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         said = llmhub.complete("first", model=MODEL, hub=hub).text
         for damage in (b"", b"\x01", b"\x01\x9a", b"\x02" * 40):
-            with sqlite3.connect(path) as connection:
+            with closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute("UPDATE answers SET value = ?", (damage,))
             connection.close()
             with pytest.warns(RuntimeWarning, match=r"^1 answer in the cache could not be read back"):

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def states(path: Path) -> Counter[str]:
 
 
 def sound(path: Path) -> bool:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         said: str = connection.execute("PRAGMA integrity_check").fetchone()[0]
     connection.close()
     return said == "ok"
