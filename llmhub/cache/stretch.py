@@ -38,9 +38,9 @@ SELECT CAST(group_concat(key, '') AS BLOB), group_concat(length(value)), CAST(gr
 FROM answers WHERE rowid BETWEEN ? AND ? AND length(key) = {KEY_BYTES} AND created_at >= ?
 """  # noqa: S608 - a number
 _EACH: Final = f"""
-WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?2)
+WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?)
 SELECT CAST(group_concat(value, '') AS BLOB), group_concat(coalesce(length(value), {ABSENT}))
-FROM place LEFT JOIN answers ON key = substr(?1, n * {KEY_BYTES} + 1, {KEY_BYTES}) AND created_at >= ?3
+FROM place LEFT JOIN answers ON key = substr(?, n * {KEY_BYTES} + 1, {KEY_BYTES}) AND created_at >= ?
 """  # noqa: S608 - two numbers
 
 
@@ -91,7 +91,7 @@ def _each(connection: sqlite3.Connection, keys: bytes, rest: Longs, since: float
     while waiting:
         some = waiting.pop()
         try:
-            joined, said = connection.execute(_EACH, (rows[some].tobytes(), len(some), since)).fetchone()
+            joined, said = connection.execute(_EACH, (len(some), rows[some].tobytes(), since)).fetchone()
         except (sqlite3.DataError, MemoryError):
             # Too long for one value: half at a time.
             if len(some) == 1:
