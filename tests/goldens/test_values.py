@@ -1,0 +1,125 @@
+"""Values that stores, files and users depend on are what was recorded: keys, bytes, columns, names, flags."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+from returns.pipeline import is_successful
+
+import llmhub
+from llmhub.cli import main
+from llmhub.core.codec import KINDS, canonical, pack, request_key, response_of, stored, unpack
+from llmhub.core.errors import EXCEPTIONS, LLMError, kind
+from llmhub.core.provider import prepare
+from llmhub.tables.ledger import LEDGER
+from llmhub.tables.schema import RESULTS
+
+COUNT = 200
+NOW = 1.8e9
+COMMANDS = ("", "demo", "run", "plan", "bench", "sim", "doctor", "cache")
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_request_keys_and_canonical_bytes(draw: Callable[[int], Any], golden: Callable[[str, Any], Any]) -> None:
+    found = []
+    for seed in range(COUNT):
+        provider, endpoint, request, sample, _ = draw(seed).call()
+        key = request_key(provider, endpoint, request, sample).hex()
+        found.append({"provider": provider.name, "key": key, "canonical": sha(canonical(request))})
+    assert found == golden("keys", found)
+    assert len({row["key"] for row in found}) == COUNT
+
+
+def test_http_requests(draw: Callable[[int], Any], golden: Callable[[str, Any], Any]) -> None:
+    found: list[dict[str, Any]] = []
+    for seed in range(COUNT):
+        provider, endpoint, request, _, stream = draw(seed).call()
+        made = prepare(provider, endpoint, request, NOW, stream=stream)
+        if is_successful(made):
+            http = made.unwrap()
+            row = {"url": http.url, "headers": sorted(http.headers), "dropped": list(http.dropped)}
+            found.append({**row, "sha256": sha(b"\n".join([http.method.encode(), http.url.encode(), http.body]))})
+        else:
+            found.append({"error_type": kind(made.failure()), "path": made.failure().path})
+    assert found == golden("http", found)
+    assert sum("sha256" in row for row in found) > COUNT / 3
+
+
+def test_packed_responses(draw: Callable[[int], Any], golden: Callable[[str, Any], Any]) -> None:
+    found = []
+    for seed in range(COUNT):
+        response, measured = draw(seed).response()
+        key = hashlib.sha256(str(seed).encode()).digest()
+        value = pack(stored(response, **measured), key)
+        assert response_of(unpack(value, key).unwrap()) == response
+        found.append(value.hex() if seed < 40 else sha(value))
+    assert found == golden("packed", found)
+    for seed, value in enumerate(golden("packed", found)[:40]):
+        key = hashlib.sha256(str(seed).encode()).digest()
+        response, measured = draw(seed).response()
+        kept = unpack(bytes.fromhex(value), key).unwrap()
+        assert (response_of(kept), kept.latency_s, kept.dropped) == (
+            response,
+            measured["latency_s"],
+            measured["dropped"],
+        )
+
+
+def test_columns(golden: Callable[[str, Any], Any]) -> None:
+    def described(schema: Any) -> list[list[Any]]:
+        return [
+            [field.name, str(field.type), {"unit": (field.metadata or {}).get(b"unit", b"").decode()}]
+            for field in schema
+        ]
+
+    metadata = {name.decode(): value.decode() for name, value in RESULTS.metadata.items()}
+    found = {"results": described(RESULTS), "metadata": metadata, "ledger": described(LEDGER)}
+    assert found == golden("columns", found)
+
+
+def test_kinds_of_errors_and_parts(golden: Callable[[str, Any], Any]) -> None:
+    made = [error(message="m", status=500, path="$.p", provider="p") for error in get_args(LLMError)]
+    found = {
+        "error_type": [kind(error) for error in made],
+        "fields": list(made[0].__dataclass_fields__),
+        "exceptions": {error.__name__: EXCEPTIONS[error].__name__ for error in EXCEPTIONS},
+        "parts": [[part.__name__, *part.__dataclass_fields__] for part in KINDS],
+    }
+    wanted = golden("kinds", found)
+    assert found == wanted
+
+
+def test_public_names(golden: Callable[[str, Any], Any]) -> None:
+    wanted = golden("public", sorted(llmhub.__all__))
+    assert sorted(llmhub.__all__) == wanted
+    assert all(getattr(llmhub, name) is not None for name in wanted)
+
+
+def flags(text: str) -> list[str]:
+    return sorted(set(re.findall(r"(?<![\w/=-])--?[a-z][a-z0-9-]*", text)))
+
+
+def helped(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*argv, "-h"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_flags_of_every_command(
+    golden: Callable[[str, Any], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    found = {}
+    for command in COMMANDS:
+        text = helped([command] if command else [], capsys).partition("\nexamples:")[0]
+        choices = re.findall(r"\{[a-z-]+(?:,[a-z-]+)+\}", text)
+        found[command] = {"flags": flags(text), "choices": sorted(set(choices))}
+    assert found == golden("flags", found)
