@@ -1,6 +1,6 @@
 """What llmhub costs, as ratios to bare loops measured in the same run on the same loopback server.
 
-``python benchmarks/bench.py`` prints every figure; ``--only rows --only cache`` chooses; ``--json FILE`` keeps them.
+``python benchmarks/bench.py`` prints every figure; ``--only rows --only cache`` chooses; ``--json CONFIG_FILE`` keeps them.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ import pyarrow as pa
 import redis
 
 import llmhub
-from llmhub.api.frames import asked_of
+from llmhub.api.tables import build_table_run
 from llmhub.cache.store import Entry, Store
 from llmhub.config import Settings
-from llmhub.core.codec import encode_response
+from llmhub.core.serialization import encode_response
 from llmhub.core.types import CompletionResponse, Text, Usage
 
 MODEL = "openai/gpt-4o-mini"
@@ -56,8 +56,8 @@ def hub_with(cache: Any) -> llmhub.Hub:
 
 
 def keys_of(hub: llmhub.Hub, frame: pa.Table) -> list[bytes]:
-    questions = asked_of(frame, PROMPT, MODEL, hub, {"progress": False}).questions
-    return [item[1] for chunk in questions.chunks() for item in chunk]
+    questions = build_table_run(frame, PROMPT, MODEL, hub, {"progress": False}).batch
+    return [item[1] for chunk in questions.iter_chunks() for item in chunk]
 
 
 def entry(number: int, key: bytes) -> Entry:

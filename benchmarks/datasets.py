@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 import llmhub
-from llmhub.tables.money import from_nanos
+from llmhub.tables.cost_columns import from_nanos
 from llmhub.tables.schema import RESULTS
 
 MODELS = (("openai", "gpt-4o-mini"), ("anthropic", "claude-haiku-4-5"))

@@ -1,6 +1,6 @@
 """What the engine keeps to and what it costs, against simulated providers over real HTTP.
 
-``python benchmarks/engine.py`` prints every figure; ``--only limits`` chooses; ``--json FILE`` keeps them.
+``python benchmarks/engine.py`` prints every figure; ``--only limits`` chooses; ``--json CONFIG_FILE`` keeps them.
 Efficiency is what was answered of what the provider permits: its rate times the time, and what it lets go at once.
 """
 
@@ -24,10 +24,10 @@ from llmhub.config import Settings
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
 from llmhub.engine import runtime
 from llmhub.engine.call import Answer, Call, Send, Target
-from llmhub.engine.hedging import Flights
-from llmhub.engine.loop import submit
+from llmhub.engine.event_loop import submit
+from llmhub.engine.hedging import InFlightTasks
 from llmhub.sim import Faults, Latency, Simulator, serving
-from llmhub.sim.limits import Limit as Permitted
+from llmhub.sim.limits import SimLimit as Permitted
 
 MODEL = "openai/gpt-4o-mini"
 PROMPT = "Answer in a word: {text}"
@@ -138,7 +138,7 @@ CALLS = 1_000
 class Bare:
     """A transport that answers at once."""
 
-    in_flight = Flights()
+    in_flight = InFlightTasks()
     answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=9, output_tokens=9))), attempts=1)
 
     def __init__(self, _wiring: object) -> None: ...

@@ -21,10 +21,10 @@ from bench import MODEL, PROMPT, bare_loop, hub_at, interleaved, main, static_se
 
 import llmhub
 from llmhub.cache.store import Entry
-from llmhub.core.codec import pack, stored
+from llmhub.core.serialization import pack, to_stored_response
 from llmhub.core.types import CompletionRequest, CompletionResponse, Text, Usage
-from llmhub.tables.kinds import joined
-from llmhub.tables.prompts import ask, of_frame
+from llmhub.tables.frames import join_results
+from llmhub.tables.prompt_batch import batch_from_frame, prepare_target_prompt
 from llmhub.tables.schema import RESULTS
 
 ROWS = 1_000_000
@@ -45,12 +45,12 @@ def fill(hub: llmhub.Hub, frame: pd.DataFrame) -> None:
         served_model="gpt-4o-mini-2024-07-18",
         request_id="req_0123456789abcdef",
     )
-    kept = stored(answer, latency_s=0.2, started_at=time.time())
+    kept = to_stored_response(answer, latency_s=0.2, started_at=time.time())
     request = CompletionRequest(model="", messages=())
-    questions = of_frame(frame, PROMPT, [ask(hub.target(MODEL), request)], 1)
+    questions = batch_from_frame(frame, PROMPT, [prepare_target_prompt(hub.target(MODEL), request)], 1)
     store = hub.runtime.store
     assert store is not None
-    for chunk in questions.chunks():
+    for chunk in questions.iter_chunks():
         store.put_many([Entry(key, pack(kept, key), MODEL, 0.0) for _, key, _, _ in chunk])
 
 
@@ -67,7 +67,7 @@ def bench_accessor(rows: int, runs: int) -> dict[str, float]:
         results = llmhub.complete_table(frame, PROMPT, **asked)
         table = partial(timed, lambda: llmhub.complete_table(frame, PROMPT, **asked))
         accessor = partial(timed, lambda: llmhub.llm(frame).complete(PROMPT, **asked))
-        joining = partial(timed, lambda: joined(frame, results, ""))
+        joining = partial(timed, lambda: join_results(frame, results, ""))
         tables, accessors, joins = interleaved(runs, table, accessor, joining)
     ratio = statistics.median(ours / bare for ours, bare in zip(accessors, tables, strict=True))
     return {

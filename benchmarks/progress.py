@@ -22,8 +22,8 @@ from bench import HERE, MODEL, PROMPT, hub_at, static_server, texts
 from jupyter_client.manager import start_new_kernel
 
 import llmhub
-from llmhub.engine.reports import Reports
-from llmhub.observe.progress import in_words
+from llmhub.engine.progress import ProgressReporter
+from llmhub.progress.display import text_display
 
 ROWS: Final = 5_000
 CACHED_ROWS: Final = 100_000
@@ -51,21 +51,21 @@ def cost(hub: llmhub.Hub, rows: int, runs: int, on: Callable[[], Any]) -> dict[s
     """Share by which it takes longer when it is shown."""
     once(hub, rows, on())
     reported: list[float] = []
-    tell = Reports.tell
+    tell = ProgressReporter.report
 
-    def timed(reports: Reports) -> None:
+    def timed(reports: ProgressReporter) -> None:
         start = time.thread_time()
         tell(reports)
         reported.append(time.thread_time() - start)
 
-    setattr(Reports, "tell", timed)  # noqa: B010 - for the time of the measurement
+    setattr(ProgressReporter, "report", timed)  # noqa: B010 - for the time of the measurement
     pairs = []
     for _ in range(runs):
         first = random.random() < 0.5
         one = once(hub, rows, on() if first else False)
         other = once(hub, rows, False if first else on())
         pairs.append((one, other) if first else (other, one))
-    setattr(Reports, "tell", tell)  # noqa: B010 - as it was
+    setattr(ProgressReporter, "report", tell)  # noqa: B010 - as it was
     shown, hidden = ([pair[which] for pair in pairs] for which in (0, 1))
     return {
         "clock": statistics.median(one[0] / other[0] for one, other in pairs) - 1,
@@ -113,7 +113,7 @@ def main() -> None:
         sys.stderr = Terminal()
         try:
             with hub_at(url) as hub:
-                found["line, fresh rows"] = cost(hub, ROWS, asked.runs, lambda: in_words(asked=True).report)
+                found["line, fresh rows"] = cost(hub, ROWS, asked.runs, lambda: text_display(explicit=True).report)
         finally:
             sys.stderr = standard
     for what, shares in found.items():

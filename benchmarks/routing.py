@@ -3,7 +3,7 @@
 ``python benchmarks/routing.py`` runs each route once against three servers in processes of their own and prints rows
 lost, the pace before and after, and how soon it was back; then what a route costs a call, beside the same chain
 without one, in turns. What the living permit is as much as before: one quick provider is enough for all calls under
-way. ``--json FILE`` keeps the figures.
+way. ``--json CONFIG_FILE`` keeps the figures.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
-from llmhub.core.provider import Endpoint, HttpReply, interpret, interpret_stream, prepare
-from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, fold
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, fold
 from llmhub.core.types import CompletionRequest, Message, Payload, Text, Usage
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.registry import PROVIDERS
 
 ENDPOINT: Final = Endpoint(
     base_url="http://localhost", api_key="k", region="us-east-1", access_key_id="AKIA", secret_access_key="s"
@@ -99,7 +100,12 @@ def main() -> None:
 
 def deltas(length: int) -> list[Delta]:
     words = [Fragment(1, Text("word ")) for _ in range(length)]
-    return [Started("m", "r"), *words, Counted(Usage(input_tokens=20, output_tokens=length)), Finished("stop")]
+    return [
+        StreamStarted("m", "r"),
+        *words,
+        UsageDelta(Usage(input_tokens=20, output_tokens=length)),
+        ChoiceFinished("stop"),
+    ]
 
 
 def streamed_us(name: str, length: int) -> float:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         ahealth_check,
         astream,
         complete,
-        complete_batches,
         complete_parallel,
+        complete_record_batches,
         complete_table,
         configure,
         current_hub,
@@ -45,17 +45,20 @@ if TYPE_CHECKING:
         try_complete,
         using,
     )
-    from llmhub.api.ledgers import ledger
-    from llmhub.api.writing import Written
-    from llmhub.cache.access import CacheMode
-    from llmhub.cache.disk import DiskCache
+    from llmhub.api.info import ledger
+    from llmhub.api.sink import Written
+    from llmhub.bench._run import Bench, Measure, bench
+    from llmhub.bench.load import Load, concurrent, constant_rate, one_at_a_time, poisson, sweep
+    from llmhub.bench.summary import Targets
     from llmhub.cache.memory import MemoryCache
+    from llmhub.cache.modes import CacheMode
     from llmhub.cache.redis import RedisCache
-    from llmhub.cache.tier import TieredCache
-    from llmhub.core.builder import RequestBuilder, builder
-    from llmhub.core.errors import CacheFailedError, ConnectorError, LLMError
-    from llmhub.core.metadata import ProviderMetadata
+    from llmhub.cache.sqlite import DiskCache
+    from llmhub.cache.tiered import TieredCache
+    from llmhub.core.errors import CacheError, ConnectorError, LLMError
+    from llmhub.core.model_metadata import ModelMetadata
     from llmhub.core.provider import Endpoint, Provider, Wire
+    from llmhub.core.request_builder import RequestBuilder, builder
     from llmhub.core.types import (
         CacheMark,
         CompletionRequest,
@@ -68,37 +71,33 @@ if TYPE_CHECKING:
         ToolCall,
         Usage,
     )
-    from llmhub.engine.breaker import Breaker
+    from llmhub.datasets._diff import Difference, diff
+    from llmhub.datasets._freeze import freeze
+    from llmhub.datasets._replay import Replay, replay
+    from llmhub.datasets._verify import Verification, verify
+    from llmhub.datasets.croissant import About
+    from llmhub.datasets.dataset import Frozen
+    from llmhub.datasets.provenance import Recipe
+    from llmhub.datasets.splits import sample_by_hash, split_by_hash
+    from llmhub.engine.circuit_breaker import Breaker
     from llmhub.engine.health import Health
     from llmhub.engine.hooks import ErrorAction
-    from llmhub.engine.limit import Limit
-    from llmhub.engine.load import Load, concurrent, constant_rate, one_at_a_time, poisson, sweep
+    from llmhub.engine.limits import FixedWindow, Limit, SlidingWindow, TokenBucket
     from llmhub.engine.retry import Retry
-    from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
+    from llmhub.engine.routing_policy import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
     from llmhub.engine.transport import Timeout
-    from llmhub.engine.windows import FixedWindow, SlidingWindow, TokenBucket
     from llmhub.evals import scorers, tasks
-    from llmhub.evals.bench import Bench, Measure, bench
-    from llmhub.evals.compare import compare
+    from llmhub.evals._compare import compare
+    from llmhub.evals._evaluate import Evaluation, evaluate
+    from llmhub.evals._scorer import Scorer, scorer
     from llmhub.evals.comparison import Comparison
-    from llmhub.evals.croissant import About
-    from llmhub.evals.difference import Difference, diff
-    from llmhub.evals.evaluate import Evaluation, evaluate
-    from llmhub.evals.freeze import freeze
-    from llmhub.evals.frozen import Frozen
-    from llmhub.evals.judging import Judge
-    from llmhub.evals.load_summary import Targets
-    from llmhub.evals.recipe import Recipe
-    from llmhub.evals.replay import Replay, replay
-    from llmhub.evals.score import Scorer, scorer
-    from llmhub.evals.splits import sample_by_hash, split_by_hash
+    from llmhub.evals.judge import Judge
     from llmhub.evals.tasks import Task
-    from llmhub.evals.verify import Verification, verify
     from llmhub.hub import Hub
-    from llmhub.notebook import plots
     from llmhub.notebook.accessor import llm
-    from llmhub.notebook.display import show
     from llmhub.notebook.magic import load_ipython_extension, unload_ipython_extension
+    from llmhub.notebook.show import show
+    from llmhub.plots import api as plots
     from llmhub.plugins import ConnectorPlugin, Plugins, PluginWarning, load_plugins
     from llmhub.tables.rows import Row
 
@@ -112,8 +111,8 @@ _HOMES: Final = {
         "ahealth_check",
         "astream",
         "complete",
-        "complete_batches",
         "complete_parallel",
+        "complete_record_batches",
         "complete_table",
         "configure",
         "current_hub",
@@ -129,17 +128,42 @@ _HOMES: Final = {
         "try_complete",
         "using",
     ),
-    "cache.access": ("CacheMode",),
-    "api.ledgers": ("ledger",),
-    "api.writing": ("Written",),
-    "cache.disk": ("DiskCache",),
+    "api.info": ("ledger",),
+    "api.sink": ("Written",),
+    "bench._run": (
+        "Bench",
+        "Measure",
+        "bench",
+    ),
+    "bench.load": (
+        "Load",
+        "concurrent",
+        "constant_rate",
+        "one_at_a_time",
+        "poisson",
+        "sweep",
+    ),
+    "bench.summary": ("Targets",),
     "cache.memory": ("MemoryCache",),
+    "cache.modes": ("CacheMode",),
     "cache.redis": ("RedisCache",),
-    "cache.tier": ("TieredCache",),
-    "core.builder": ("RequestBuilder", "builder"),
-    "core.errors": ("CacheFailedError", "ConnectorError", "LLMError"),
-    "core.provider": ("Endpoint", "Provider", "Wire"),
-    "core.metadata": ("ProviderMetadata",),
+    "cache.sqlite": ("DiskCache",),
+    "cache.tiered": ("TieredCache",),
+    "core.errors": (
+        "CacheError",
+        "ConnectorError",
+        "LLMError",
+    ),
+    "core.model_metadata": ("ModelMetadata",),
+    "core.provider": (
+        "Endpoint",
+        "Provider",
+        "Wire",
+    ),
+    "core.request_builder": (
+        "RequestBuilder",
+        "builder",
+    ),
     "core.types": (
         "CacheMark",
         "CompletionRequest",
@@ -152,40 +176,75 @@ _HOMES: Final = {
         "ToolCall",
         "Usage",
     ),
-    "engine.breaker": ("Breaker",),
+    "datasets._diff": (
+        "Difference",
+        "diff",
+    ),
+    "datasets._freeze": ("freeze",),
+    "datasets._replay": (
+        "Replay",
+        "replay",
+    ),
+    "datasets._verify": (
+        "Verification",
+        "verify",
+    ),
+    "datasets.croissant": ("About",),
+    "datasets.dataset": ("Frozen",),
+    "datasets.provenance": ("Recipe",),
+    "datasets.splits": (
+        "sample_by_hash",
+        "split_by_hash",
+    ),
+    "engine.circuit_breaker": ("Breaker",),
     "engine.health": ("Health",),
     "engine.hooks": ("ErrorAction",),
-    "engine.limit": ("Limit",),
+    "engine.limits": (
+        "FixedWindow",
+        "Limit",
+        "SlidingWindow",
+        "TokenBucket",
+    ),
     "engine.retry": ("Retry",),
-    "engine.route": ("CostOptimized", "Failover", "Hedge", "LowLatency", "RoundRobin", "Route", "Weighted"),
+    "engine.routing_policy": (
+        "CostOptimized",
+        "Failover",
+        "Hedge",
+        "LowLatency",
+        "RoundRobin",
+        "Route",
+        "Weighted",
+    ),
     "engine.transport": ("Timeout",),
-    "engine.load": ("Load", "concurrent", "constant_rate", "one_at_a_time", "poisson", "sweep"),
-    "evals.bench": ("Bench", "Measure", "bench"),
-    "evals.croissant": ("About",),
-    "evals.load_summary": ("Targets",),
-    "evals.difference": ("Difference", "diff"),
-    "evals.freeze": ("freeze",),
-    "evals.frozen": ("Frozen",),
-    "evals.recipe": ("Recipe",),
-    "evals.replay": ("Replay", "replay"),
-    "engine.windows": ("FixedWindow", "SlidingWindow", "TokenBucket"),
-    "evals.score": ("Scorer", "scorer"),
-    "evals.splits": ("sample_by_hash", "split_by_hash"),
-    "evals.verify": ("Verification", "verify"),
-    "evals.compare": ("compare",),
+    "evals._compare": ("compare",),
+    "evals._evaluate": (
+        "Evaluation",
+        "evaluate",
+    ),
+    "evals._scorer": (
+        "Scorer",
+        "scorer",
+    ),
     "evals.comparison": ("Comparison",),
-    "evals.evaluate": ("Evaluation", "evaluate"),
-    "evals.judging": ("Judge",),
+    "evals.judge": ("Judge",),
     "evals.tasks": ("Task",),
     "hub": ("Hub",),
-    "plugins": ("ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"),
     "notebook.accessor": ("llm",),
+    "notebook.magic": (
+        "load_ipython_extension",
+        "unload_ipython_extension",
+    ),
+    "notebook.show": ("show",),
+    "plugins": (
+        "ConnectorPlugin",
+        "Plugins",
+        "PluginWarning",
+        "load_plugins",
+    ),
     "tables.rows": ("Row",),
-    "notebook.display": ("show",),
-    "notebook.magic": ("load_ipython_extension", "unload_ipython_extension"),
 }
 """Where each public name lives."""
-_MODULES: Final = {"plots": "notebook.plots", "scorers": "evals.scorers", "tasks": "evals.tasks"}
+_MODULES: Final = {"plots": "plots.api", "scorers": "evals.scorers", "tasks": "evals.tasks"}
 """Modules that are public by a short name."""
 _HOME: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -193,7 +252,7 @@ __all__ = [
     "About",
     "Bench",
     "Breaker",
-    "CacheFailedError",
+    "CacheError",
     "CacheMark",
     "CacheMode",
     "Comparison",
@@ -225,7 +284,7 @@ __all__ = [
     "PluginWarning",
     "Plugins",
     "Provider",
-    "ProviderMetadata",
+    "ModelMetadata",
     "Recipe",
     "RedisCache",
     "Replay",
@@ -259,7 +318,7 @@ __all__ = [
     "builder",
     "compare",
     "complete",
-    "complete_batches",
+    "complete_record_batches",
     "complete_parallel",
     "complete_table",
     "concurrent",

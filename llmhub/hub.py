@@ -12,34 +12,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from llmhub import config
-from llmhub.cache.access import CacheMode, mode_of
-from llmhub.cache.address import cache_at
+from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Cache
-from llmhub.core.budget import Budget, budget_of
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.cache.urls import cache_from_url
+from llmhub.core.budget import Budget, parse_budget
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.provider import Endpoint, Provider
-from llmhub.engine.books import AMBIGUOUS, Ambiguous
-from llmhub.engine.breaker import Breaker
 from llmhub.engine.call import Middleware, Target
-from llmhub.engine.decisions import Decision
-from llmhub.engine.directory import Directory, routes_of, unknown_provider
-from llmhub.engine.hooks import compiled, is_hook
-from llmhub.engine.limit import Limit
+from llmhub.engine.circuit_breaker import Breaker
+from llmhub.engine.decision_log import Decision
+from llmhub.engine.hooks import is_hook, to_middleware
+from llmhub.engine.limits import Limit
+from llmhub.engine.model_resolver import ModelResolver, routes_by_name, unknown_provider_message
 from llmhub.engine.retry import Retry
-from llmhub.engine.route import Route
-from llmhub.engine.runtime import Rules, Runtime
-from llmhub.engine.transport import Timeout, Wiring
-from llmhub.plugins import NO_PLUGINS, Plugins, begin, end, load_plugins, named, store_at
-from llmhub.providers.table import PROVIDERS
+from llmhub.engine.routing_policy import Route
+from llmhub.engine.runtime import Runtime, RuntimeConfig
+from llmhub.engine.transport import Timeout, TransportConfig
+from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, AmbiguousPolicy
+from llmhub.plugins import (
+    NO_PLUGINS,
+    Plugins,
+    cache_from_plugin,
+    initialize_connectors,
+    load_plugins,
+    resolve_middleware,
+    shutdown_connectors,
+)
+from llmhub.providers.registry import PROVIDERS
 
 if TYPE_CHECKING:
     from llmhub.tables.plan import Plan
 
-POOL: Final = 1024
+DEFAULT_POOL_SIZE: Final = 1024
 """Connections a provider, unless told otherwise."""
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     return None
 
 
@@ -53,7 +61,7 @@ class Hub:
         Where and as whom a provider is reached, by its name; laid over what the environment says.
     cache
         Where answers are kept: `DiskCache`, `MemoryCache`, `RedisCache`, `TieredCache`, the address of one
-        (``sqlite:///runs.db``, ``redis://localhost:6379/0``: see `llmhub.cache.address.cache_at`), or ``None``.
+        (``sqlite:///runs.db``, ``redis://localhost:6379/0``: see `llmhub.cache.urls.cache_from_url`), or ``None``.
     cache_mode
         What may be done with it: a `CacheMode`, or its name (``read-only``, ``refresh``, ...). A call may say
         otherwise (``cache="refresh"``).
@@ -114,17 +122,17 @@ class Hub:
     middleware: tuple[Middleware | object | str, ...] = ()
     budget_usd: float | Decimal | None = None
     allow_unpriced: bool = False
-    ambiguous: Ambiguous = "resend"
+    ambiguous: AmbiguousPolicy = "resend"
     providers: Mapping[str, Provider] = field(default_factory=dict)
     plugins: Plugins = field(default=NO_PLUGINS, repr=False)
     concurrency: int = 64
     timeout: Timeout = field(default_factory=Timeout)
-    pool_size: int = POOL
+    pool_size: int = DEFAULT_POOL_SIZE
     max_reply_bytes: int = 64 << 20
-    settings: config.Settings = field(default_factory=config.load, repr=False)
-    directory: Directory = field(init=False, repr=False, compare=False)
+    settings: config.Settings = field(default_factory=config.load_settings, repr=False)
+    directory: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
-    _ended: Callable[[], Any] = field(default=_nothing, init=False, repr=False, compare=False)
+    _ended: Callable[[], Any] = field(default=_no_op, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the names, and make what will hold the open connections."""
@@ -134,21 +142,21 @@ class Hub:
             for name in names:
                 first = name.partition("/")[0]
                 if first not in known:
-                    said = unknown_provider(first, known)
-                    raise InvalidRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
+                    said = unknown_provider_message(first, known)
+                    raise BadRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
         if isinstance(self.cache, (str, Path)):
-            found = store_at(brought, str(self.cache))
-            object.__setattr__(self, "cache", found if found is not None else cache_at(self.cache))
-        object.__setattr__(self, "cache_mode", mode_of(self.cache_mode, CacheMode()))
-        object.__setattr__(self, "middleware", named(brought, self.middleware))
-        _expect_kinds(self)
-        routes = routes_of(self.route)
-        directory = Directory(known, {**self.settings.endpoints, **self.endpoints}, routes)
+            found = cache_from_plugin(brought, str(self.cache))
+            object.__setattr__(self, "cache", found if found is not None else cache_from_url(self.cache))
+        object.__setattr__(self, "cache_mode", resolve_mode(self.cache_mode, CacheMode()))
+        object.__setattr__(self, "middleware", resolve_middleware(brought, self.middleware))
+        _validate_types(self)
+        routes = routes_by_name(self.route)
+        directory = ModelResolver(known, {**self.settings.endpoints, **self.endpoints}, routes)
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
-            directory.provider(candidate)
+            directory.resolve_provider(candidate)
         object.__setattr__(self, "directory", directory)
-        rules = Rules(
-            wiring=Wiring(
+        rules = RuntimeConfig(
+            transport=TransportConfig(
                 timeout=self.timeout,
                 pool_size=self.pool_size,
                 max_reply_bytes=self.max_reply_bytes,
@@ -160,16 +168,16 @@ class Hub:
             adaptive=bool(self.adaptive),
             breaker=self.breaker,
             retry=self.retry,
-            middleware=tuple(compiled(one, directory.target) for one in self.middleware),
-            budget=None if self.budget_usd is None else budget_of(self.budget_usd),
+            middleware=tuple(to_middleware(one, directory.resolve) for one in self.middleware),
+            budget=None if self.budget_usd is None else parse_budget(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
-            directory=directory,
+            resolver=directory,
             ambiguous=self.ambiguous,
         )
         object.__setattr__(self, "runtime", Runtime(rules))
         if self.plugins.connectors:
-            begun = begin(self.plugins, self)
-            object.__setattr__(self, "_ended", weakref.finalize(self, end, begun))
+            begun = initialize_connectors(self.plugins, self)
+            object.__setattr__(self, "_ended", weakref.finalize(self, shutdown_connectors, begun))
 
     def target(self, model: str, *, bare: bool = False) -> Target:
         """Find whom ``provider/model`` names; with ``bare`` without asking for credentials, to plan with.
@@ -181,11 +189,11 @@ class Hub:
         AuthFailedError
             The provider has no credentials; says which variables to set.
         """
-        return self.directory.target(model, bare=bare)
+        return self.directory.resolve(model, allow_unconfigured=bare)
 
     def targets(self, model: str, *, bare: bool = False) -> tuple[Target, ...]:
         """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
-        return self.directory.targets(model, bare=bare)
+        return self.directory.resolve_all(model, allow_unconfigured=bare)
 
     def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Plan:
         """Say what a run would do with this hub: see `llmhub.plan`."""
@@ -202,11 +210,11 @@ class Hub:
         InvalidRequestError
             No provider is named, or none by that name is known.
         """
-        return self.directory.provider(model)
+        return self.directory.resolve_provider(model)
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
         """Pickle what was said, not what is open: a process makes connections of its own."""
-        return _again, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
+        return _unpickle_hub, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
 
     def spending(self) -> Budget | None:
         """Give what became of the hub's budget so far; ``None`` where it has none."""
@@ -217,7 +225,7 @@ class Hub:
         """Give what the engine decided and why, oldest first: waits, retries, limits learned, circuits opened."""
         return self.runtime.decisions.read()
 
-    def usable(self) -> tuple[str, ...]:
+    def available_providers(self) -> tuple[str, ...]:
         """Name the providers that can be asked."""
         return tuple(sorted({*self.endpoints, *self.settings.endpoints}))
 
@@ -235,53 +243,56 @@ class Hub:
         self.close()
 
 
-def _again(said: dict[str, Any]) -> Hub:
+def _unpickle_hub(said: dict[str, Any]) -> Hub:
     return Hub(**said)
 
 
-def _expect_kinds(hub: Hub) -> None:
+def _validate_types(hub: Hub) -> None:
     """Refuse what a hub cannot use when it is made, not when the first call stumbles over it."""
     address, limit = "Endpoint(base_url=...)", "Limit(rpm=...)"
     checks = (
         *((f"endpoints[{name!r}]", at, isinstance(at, Endpoint), address) for name, at in hub.endpoints.items()),
         *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
-        *((f"middleware[{at}]", one, callable(one) or is_hook(one), HOOKS) for at, one in enumerate(hub.middleware)),
+        *(
+            (f"middleware[{at}]", one, callable(one) or is_hook(one), MIDDLEWARE_FORMS)
+            for at, one in enumerate(hub.middleware)
+        ),
         ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
-        ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS, " or ".join(map(repr, AMBIGUOUS))),
+        ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, " or ".join(map(repr, AMBIGUOUS_POLICIES))),
         ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
-        *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNTS),
+        *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNT_FIELDS),
     )
     for path, value, good, remedy in checks:
         if not good:
             # The value itself stays unsaid unless it is a number: it may well be a key.
             shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
-            raise InvalidRequestError(InvalidRequest(path=path, message=f"{shown} cannot be used; give {remedy}"))
+            raise BadRequestError(InvalidRequest(path=path, message=f"{shown} cannot be used; give {remedy}"))
 
 
-HOOKS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
-COUNTS: Final = ("concurrency", "pool_size", "max_reply_bytes")
+MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
+COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 
 
 def _is_count(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 1
 
 
-def default_hub() -> Hub:
+def hub_from_environment() -> Hub:
     """Make the hub that the environment describes, with a cache in the user's cache folder."""
-    plugins = wanted_plugins()
-    found = config.load(further=plugins.providers)
+    plugins = load_enabled_plugins()
+    found = config.load_settings(plugin_providers=plugins.providers)
     return Hub(settings=found, plugins=plugins, cache=found.cache_url or found.cache_path)
 
 
-def wanted_plugins() -> Plugins:
+def load_enabled_plugins() -> Plugins:
     """Load the plugins that are installed, as the environment wants it."""
-    wanted = config.plugins_wanted()
+    wanted = config.plugin_policy()
     return NO_PLUGINS if wanted == "off" else load_plugins(strict=wanted == "strict")
 
 
-def rehomed(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
+def hub_with_endpoints(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
     """Give a hub like ``hub`` that reaches these providers elsewhere: at a simulator, say."""
     return replace(hub, endpoints={**hub.endpoints, **endpoints})

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, runtime_checkable
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.provider import Provider
 from llmhub.engine.hooks import is_hook
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.registry import PROVIDERS
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class ConnectorPlugin(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BrokenPlugin:
     """A plugin that could not be used: its name, the distribution that brings it, and why."""
 
     name: str
@@ -59,26 +59,26 @@ class PluginWarning(UserWarning):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PluginKind:
     """A kind of plugin: where its entry points are, what they must be, and how to say so."""
 
     name: str
-    fits: Callable[[Any], bool]
-    wanted: str
-    id_of: Callable[[str, Any], str] = lambda name, _: name
+    is_valid: Callable[[Any], bool]
+    expected: str
+    plugin_id: Callable[[str, Any], str] = lambda name, _: name
 
 
-GROUPS: Final[Mapping[str, Group]] = {
-    "providers": Group(
+PLUGIN_KINDS: Final[Mapping[str, PluginKind]] = {
+    "providers": PluginKind(
         "llmhub.providers", lambda one: isinstance(one, Provider), "a Provider", lambda _, one: str(one.name)
     ),
-    "middleware": Group(
+    "middleware": PluginKind(
         "llmhub.middleware", lambda one: callable(one) or is_hook(one), "a function of send, or a hook"
     ),
-    "stores": Group("llmhub.stores", callable, "a function of an address that gives a cache"),
-    "selectors": Group("llmhub.selectors", callable, "a function of candidates and stats"),
-    "scorers": Group("llmhub.scorers", callable, "a scorer, or a function that gives one"),
-    "connectors": Group(
+    "stores": PluginKind("llmhub.stores", callable, "a function of an address that gives a cache"),
+    "selectors": PluginKind("llmhub.selectors", callable, "a function of candidates and stats"),
+    "scorers": PluginKind("llmhub.scorers", callable, "a scorer, or a function that gives one"),
+    "connectors": PluginKind(
         "llmhub.plugins", lambda one: isinstance(one, ConnectorPlugin), "a ConnectorPlugin", lambda _, one: str(one.id)
     ),
 }
@@ -115,7 +115,7 @@ class Plugins:
     selectors: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     scorers: Mapping[str, Any] = field(default_factory=dict)
     connectors: Mapping[str, ConnectorPlugin] = field(default_factory=dict)
-    broken: tuple[Broken, ...] = ()
+    broken: tuple[BrokenPlugin, ...] = ()
     strict: bool = False
 
     def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[bool]]:
@@ -152,53 +152,53 @@ def load_plugins(strict: bool = False, entries: Iterable[EntryPoint] | None = No
     {}
     """
     there = [*entries] if entries is not None else _installed()
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in GROUPS}
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in PLUGIN_KINDS}
     owners: dict[tuple[str, str], str] = {("providers", name): "llmhub" for name in PROVIDERS}
-    broken: list[Broken] = []
-    for kind, group in GROUPS.items():
+    broken: list[BrokenPlugin] = []
+    for kind, group in PLUGIN_KINDS.items():
         for entry in sorted((one for one in there if one.group == group.name), key=lambda one: one.name):
             value = _loaded(entry, group)
-            if isinstance(value, Broken):
+            if isinstance(value, BrokenPlugin):
                 broken.append(value)
                 continue
-            plugin_id = group.id_of(entry.name, value)
+            plugin_id = group.plugin_id(entry.name, value)
             brought_by = _distribution(entry)
             before = owners.setdefault((kind, plugin_id), brought_by)
             if plugin_id in found[kind] or before != brought_by:
                 said = f"{plugin_id!r} is brought by {before} and by {brought_by}; uninstall one of them"
-                raise InvalidRequestError(InvalidRequest(path=f"plugins[{group.name}]", message=said))
+                raise BadRequestError(InvalidRequest(path=f"plugins[{group.name}]", message=said))
             found[kind][plugin_id] = value
     for one in broken:
-        tell(one, strict=strict)
+        report_broken(one, strict=strict)
     return Plugins(**found, broken=tuple(broken), strict=strict)
 
 
-def tell(broken: Broken, *, strict: bool) -> None:
+def report_broken(broken: BrokenPlugin, *, strict: bool) -> None:
     """Warn of a plugin that is broken, or refuse to go on."""
     if strict:
-        raise InvalidRequestError(InvalidRequest(path="plugins", message=f"{broken}; mend or uninstall it"))
+        raise BadRequestError(InvalidRequest(path="plugins", message=f"{broken}; mend or uninstall it"))
     warnings.warn(f"{broken}; it is left out", PluginWarning, stacklevel=3)
 
 
 def _installed() -> list[EntryPoint]:
     """Name the entry points of all distributions; one that is found twice on the path counts once."""
-    names = {group.name for group in GROUPS.values()}
+    names = {group.name for group in PLUGIN_KINDS.values()}
     every = [one for name in names for one in entry_points(group=name)]
     return list({(one.group, one.name, one.value, _distribution(one)): one for one in every}.values())
 
 
-def _loaded(entry: EntryPoint, group: Group) -> Any:
+def _loaded(entry: EntryPoint, group: PluginKind) -> Any:
     """Load one plugin, or say why it cannot be used: whatever its code does, it is not ours."""
     try:
         value = entry.load()
         if isinstance(value, type):
             value = value()
-        good = group.fits(value)
+        good = group.is_valid(value)
     except Exception as wrong:  # noqa: BLE001 - somebody else's code may raise anything
-        return Broken(entry.name, _distribution(entry), f"cannot be loaded: {type(wrong).__name__}: {wrong}")
+        return BrokenPlugin(entry.name, _distribution(entry), f"cannot be loaded: {type(wrong).__name__}: {wrong}")
     if not good:
-        said = f"is a {type(value).__name__}, not {group.wanted} ({group.name})"
-        return Broken(entry.name, _distribution(entry), said)
+        said = f"is a {type(value).__name__}, not {group.expected} ({group.name})"
+        return BrokenPlugin(entry.name, _distribution(entry), said)
     return value
 
 
@@ -206,8 +206,8 @@ def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.value.partition(":")[0]
 
 
-def begin(plugins: Plugins, hub: Any) -> tuple[ConnectorPlugin, ...]:
-    """Let every connector begin beside a hub; give those that did, for `end`.
+def initialize_connectors(plugins: Plugins, hub: Any) -> tuple[ConnectorPlugin, ...]:
+    """Let every connector begin beside a hub; give those that did, for `shutdown_connectors`.
 
     Raises
     ------
@@ -220,15 +220,15 @@ def begin(plugins: Plugins, hub: Any) -> tuple[ConnectorPlugin, ...]:
             connector.initialize(hub)
         except Exception as wrong:  # noqa: BLE001 - somebody else's code may raise anything
             if plugins.strict:
-                end(begun)
+                shutdown_connectors(begun)
             said = f"cannot begin: {type(wrong).__name__}: {wrong}"
-            tell(Broken(name, type(connector).__module__, said), strict=plugins.strict)
+            report_broken(BrokenPlugin(name, type(connector).__module__, said), strict=plugins.strict)
         else:
             begun.append(connector)
     return tuple(begun)
 
 
-def end(begun: Iterable[ConnectorPlugin]) -> None:
+def shutdown_connectors(begun: Iterable[ConnectorPlugin]) -> None:
     """End connectors, the last first; one that fails keeps no other from it."""
     for connector in reversed(tuple(begun)):
         try:
@@ -238,7 +238,7 @@ def end(begun: Iterable[ConnectorPlugin]) -> None:
             warnings.warn(said, PluginWarning, stacklevel=2)
 
 
-def named(plugins: Plugins, middleware: Iterable[object]) -> tuple[object, ...]:
+def resolve_middleware(plugins: Plugins, middleware: Iterable[object]) -> tuple[object, ...]:
     """Put the plugin in the place of each middleware that is given by name.
 
     Raises
@@ -251,12 +251,12 @@ def named(plugins: Plugins, middleware: Iterable[object]) -> tuple[object, ...]:
         if isinstance(one, str) and one not in plugins.middleware:
             there = ", ".join(sorted(plugins.middleware)) or "none"
             said = f"no plugin brings a middleware named {one!r}; there are {there}"
-            raise InvalidRequestError(InvalidRequest(path=f"middleware[{at}]", message=said))
+            raise BadRequestError(InvalidRequest(path=f"middleware[{at}]", message=said))
         given.append(plugins.middleware[one] if isinstance(one, str) else one)
     return tuple(given)
 
 
-def store_at(plugins: Plugins, address: str) -> Any:
+def cache_from_plugin(plugins: Plugins, address: str) -> Any:
     """Open the way to a plugin's store by its address; ``None`` where the scheme is no plugin's."""
     opener = plugins.stores.get(address.partition("://")[0]) if "://" in address else None
     return opener(address) if opener is not None else None

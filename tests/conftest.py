@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-from llmhub.config import PROXIES, VARIABLES
-from llmhub.providers.table import PROVIDERS
-from llmhub.sim import Served, Simulator, serving
+from llmhub.config import ENVIRONMENT_VARIABLES, PROXY_VARIABLES
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 T = TypeVar("T")
 
@@ -32,10 +32,10 @@ settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 VARIABLE_NAMES = {
-    *(variable for rows in VARIABLES.values() for _, variable in rows),
-    *(variable for provider in PROVIDERS.values() for group in provider.needs for variable in group),
+    *(variable for rows in ENVIRONMENT_VARIABLES.values() for _, variable in rows),
+    *(variable for provider in PROVIDERS.values() for group in provider.required_env for variable in group),
     *(f"{name.upper()}_{what}" for name in PROVIDERS for what in ("API_KEY", "BASE_URL")),
-    *PROXIES,
+    *PROXY_VARIABLES,
     "LLMHUB_CACHE",
     "LLMHUB_PLUGINS",
     "TIKTOKEN_CACHE_DIR",
@@ -62,7 +62,7 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
 
 
 @pytest.fixture
-def simulator() -> Iterator[Served]:
+def simulator() -> Iterator[SimulatorThread]:
     """Run a simulator that answers at once and always alike."""
     with serving(Simulator(seed=7)) as served:
         yield served

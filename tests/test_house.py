@@ -76,7 +76,7 @@ def imported() -> set[str]:
                 names.add(node.module)
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wanted" and node.args:
-                # How a library of an extra is imported: `llmhub.evals.extras.wanted`.
+                # How a library of an extra is imported: `llmhub.evals.optional_imports.import_optional`.
                 names.update(arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
     return names
 

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from llmhub.api.answers import parse, schema_of
-from llmhub.api.frames import (
+from llmhub.api._plan import plan
+from llmhub.api._rehearsal import Rehearsal, rehearsal
+from llmhub.api.completions import acomplete, astream, complete, parse, schema_of, stream, try_complete
+from llmhub.api.default_hub import configure, current_hub, using
+from llmhub.api.info import ahealth_check, health_check, metadata
+from llmhub.api.jobs import Job, submit
+from llmhub.api.map import map_rows
+from llmhub.api.options import (
+    CompletionOptions,
+    MapOptions,
+    Models,
+    Prompt,
+    RowOptions,
+    TableOptions,
+    TablePrompt,
+    TypedTableOptions,
+    unwrap_or_raise,
+)
+from llmhub.api.table_stream import stream_table
+from llmhub.api.tables import (
     acomplete_table,
-    complete_batches,
     complete_parallel,
+    complete_record_batches,
     complete_series,
     complete_table,
 )
-from llmhub.api.hubs import configure, current_hub, using
-from llmhub.api.jobs import Job, submit
-from llmhub.api.landing import stream_table
-from llmhub.api.mapping import map_rows
-from llmhub.api.models import ahealth_check, health_check, metadata
-from llmhub.api.options import Asking, FormOptions, MapOptions, Models, Options, Prompt, RowOptions, TableOptions, found
-from llmhub.api.plans import plan
-from llmhub.api.requests import acomplete, astream, complete, stream, try_complete
-from llmhub.api.stage import Rehearsal, rehearsal
 
 __all__ = [
-    "Asking",
-    "FormOptions",
+    "TablePrompt",
+    "TypedTableOptions",
     "Job",
     "MapOptions",
     "Models",
-    "Options",
+    "CompletionOptions",
     "Prompt",
     "Rehearsal",
     "RowOptions",
@@ -36,13 +45,13 @@ __all__ = [
     "ahealth_check",
     "astream",
     "complete",
-    "complete_batches",
+    "complete_record_batches",
     "complete_parallel",
     "complete_series",
     "complete_table",
     "configure",
     "current_hub",
-    "found",
+    "unwrap_or_raise",
     "health_check",
     "map_rows",
     "metadata",

@@ -9,27 +9,32 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
-from llmhub.api.frames import Asked, asked_of, fitted, tabled
-from llmhub.api.options import Asking, Models, RowOptions
-from llmhub.engine.loop import Stop, awaited, waited
-from llmhub.engine.loop import submit as begin
-from llmhub.engine.tally import Progress
+from llmhub.api.options import Models, RowOptions, TablePrompt
+from llmhub.api.tables import TableRun, apply_schema, build_table_run, run_table
+from llmhub.engine.event_loop import StopSignal, await_shielded, wait_interruptibly
+from llmhub.engine.event_loop import submit as begin
+from llmhub.engine.progress import Progress
 from llmhub.hub import Hub
-from llmhub.observe.markup import markup
-from llmhub.observe.progress import Shown
-from llmhub.observe.wording import line
+from llmhub.progress.display import ProgressDisplay
+from llmhub.progress.html import progress_html
+from llmhub.progress.text import progress_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from llmhub.engine.run import Landed
+    from llmhub.engine.fan_out_types import ResultEvent
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 def submit(
-    frame: Any, prompt: Asking | None = None, *, model: Models, hub: Hub | None = None, **options: Unpack[RowOptions]
+    frame: Any,
+    prompt: TablePrompt | None = None,
+    *,
+    model: Models,
+    hub: Hub | None = None,
+    **options: Unpack[RowOptions],
 ) -> Job[pa.Table]:
     """Begin to ask every row of a frame, and give a handle at once: nothing blocks (see `complete_table`).
 
@@ -41,27 +46,27 @@ def submit(
     InvalidRequestError
         As in `complete_table`, at once; everything else is raised by `Job.result`.
     """
-    asked = asked_of(frame, prompt, model, hub, dict(options))
-    stop = Stop()
-    running = _Running(asked, stop, asked.first)
-    show = asked.shown(stop, aside=True)
-    running.future = begin(tabled(asked, running.noting(show), stop, running.landed.append))
-    return Job(running, _same)
+    asked = build_table_run(frame, prompt, model, hub, dict(options))
+    stop = StopSignal()
+    running = _JobState(asked, stop, asked.initial_progress)
+    show = asked.start_display(stop, background=True)
+    running.future = begin(run_table(asked, running.noting(show), stop, running.landed.append))
+    return Job(running, _identity)
 
 
 @dataclass(slots=True)
-class _Running:
+class _JobState:
     """A run under way: what it was asked, and what is known of it so far."""
 
-    asked: Asked
-    stop: Stop
+    asked: TableRun
+    stop: StopSignal
     last: Progress
-    landed: list[Landed] = field(default_factory=list)
+    landed: list[ResultEvent] = field(default_factory=list)
     future: concurrent.futures.Future[pa.Table] = field(default_factory=concurrent.futures.Future)
     at: float = field(default_factory=time.time)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def noting(self, show: Shown | None) -> Shown:
+    def noting(self, show: ProgressDisplay | None) -> ProgressDisplay:
         """Note how far it is, and show it."""
 
         def note(progress: Progress) -> None:
@@ -69,14 +74,14 @@ class _Running:
             if show is not None:
                 show.report(progress)
 
-        return Shown(note, show.close if show is not None else _nothing)
+        return ProgressDisplay(note, show.close if show is not None else _no_op)
 
     def so_far(self) -> pa.Table:
         """Make a table of what has landed."""
         from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
 
-        table = results.parts(self.asked.questions, tuple(self.landed), self.run_id, self.at)
-        return fitted(replace(self.asked, options=replace(self.asked.options, on_error="row")), table)
+        table = results.completed_results(self.asked.batch, tuple(self.landed), self.run_id, self.at)
+        return apply_schema(replace(self.asked, options=replace(self.asked.options, on_error="row")), table)
 
 
 class Job(Generic[T]):
@@ -94,7 +99,7 @@ class Job(Generic[T]):
     1000
     """
 
-    def __init__(self, running: _Running, finish: Callable[[pa.Table], T]) -> None:
+    def __init__(self, running: _JobState, finish: Callable[[pa.Table], T]) -> None:
         self._running = running
         self._finish = finish
 
@@ -142,27 +147,27 @@ class Job(Generic[T]):
             With ``on_error="raise"``, the first row's failure.
         """
         running = self._running
-        return self._finish(waited(lambda: running.future, running.stop, timeout_s))
+        return self._finish(wait_interruptibly(lambda: running.future, running.stop, timeout_s))
 
     def stop(self) -> None:
         """Send nothing more, and let what is in flight finish; called again, cut that off. Returns at once."""
-        self._running.stop.ask()
+        self._running.stop.request()
 
-    def mapped(self, function: Callable[[T], U]) -> Job[U]:
+    def map(self, function: Callable[[T], U]) -> Job[U]:
         """Give a handle on the same run whose `result` is what ``function`` makes of this one's."""
         return Job(self._running, lambda table: function(self._finish(table)))
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait until the run is over. Who stops awaiting does not stop the run."""
-        table = yield from awaited(self._running.future).__await__()
+        table = yield from await_shielded(self._running.future).__await__()
         return self._finish(table)
 
     def __repr__(self) -> str:
         """Say how far it is."""
-        return f"<Job {self._state()}: {line(self.progress)}>"
+        return f"<Job {self._state()}: {progress_line(self.progress)}>"
 
     def _repr_html_(self) -> str:
-        return markup(self.progress, self._state())
+        return progress_html(self.progress, self._state())
 
     def _state(self) -> str:
         future = self._running.future
@@ -172,9 +177,9 @@ class Job(Generic[T]):
         return "done" if wrong is None else f"failed, {type(wrong).__name__}"
 
 
-def _same(table: pa.Table) -> pa.Table:
+def _identity(table: pa.Table) -> pa.Table:
     return table
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     """Do nothing."""

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmhub.cache.store import AtOnce, Entry, Store, StoreStats, counted_since, expect_seconds
+from llmhub.cache.store import Entry, NonblockingPut, Store, StoreStats, valid_since, validate_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class MemoryCache:
 
     def __post_init__(self) -> None:
         """Refuse bounds that are none."""
-        expect_seconds("ttl_s", self.ttl_s)
+        validate_seconds("ttl_s", self.ttl_s)
 
     def open(self) -> Store:
         """Open an empty store."""
-        shelf = _Shelf(self.max_entries, self.max_bytes, self.ttl_s)
+        shelf = _LruStore(self.max_entries, self.max_bytes, self.ttl_s)
         return Store(
             get_many=shelf.get_many,
             put_many=shelf.put_many,
-            at_once=AtOnce(shelf.put_many, shelf.try_put),
+            nonblocking_put=NonblockingPut(shelf.put_many, shelf.try_put),
             delete=shelf.delete,
             clear=shelf.clear,
             stats=shelf.stats,
@@ -57,7 +57,7 @@ class MemoryCache:
         )
 
 
-class _Shelf:
+class _LruStore:
     """The entries in order of last use, and their size."""
 
     def __init__(self, max_entries: int, max_bytes: int, ttl_s: float | None) -> None:
@@ -72,7 +72,7 @@ class _Shelf:
         return {entry.key: entry.value for entry in self.get_entries(keys, since)}
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
-        expired = counted_since(0.0, self._ttl_s)
+        expired = valid_since(0.0, self._ttl_s)
         found: list[Entry] = []
         with self._lock:
             for key in keys:

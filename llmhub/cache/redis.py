@@ -1,49 +1,71 @@
 """A cache in Redis, or in what speaks its protocol: shared by machines (extra ``redis``).
 
 A server that does not answer is left alone for a moment, longer each time, so that it costs little while it is away.
+
+Claims on keys by leases on a Redis server: who holds one extends it, and whoever does so no more loses it.
+
+A claim is a value under a name of its own, set where there is none and with a time to live; only who set it, by a token
+that nobody else has, extends or deletes it.
 """
 
 from __future__ import annotations
 
+import secrets
 import struct
 import threading
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from llmhub.cache.leases import leased
-from llmhub.cache.ledger import LEASE_S
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
+    LEASE_S,
+    BlockValues,
+    ClaimRequest,
+    ClaimResult,
+    Claims,
     Entry,
-    Found,
     Store,
     StoreError,
     StoreStats,
-    counted_since,
-    expect_seconds,
+    valid_since,
+    validate_seconds,
 )
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
 
-BATCH: Final = 500
+COMMAND_KEYS: Final = 500
 """Keys in one command."""
-TOGETHER: Final = 20
+
+
+PIPELINE_COMMANDS: Final = 20
 """Commands sent before their answers are read."""
+
+
 READ_BYTES: Final = 1 << 20
 """Bytes read from the socket at a time: answers come by the hundred."""
-REST_S: Final = 0.25
+
+
+BACKOFF_S: Final = 0.25
 """How long a server that failed is left alone; twice as long each time."""
-LONGEST_REST_S: Final = 1.5
+
+
+MAX_BACKOFF_S: Final = 1.5
+
+
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-_HEAD: Final = struct.Struct("<dB")
+
+
+_VALUE_HEADER: Final = struct.Struct("<dB")
 """Before each value: when it was filed, and the length of the model's name, which follows."""
-_LONGEST_NAME: Final = 255
+
+
+_MAX_MODEL_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,15 +95,17 @@ class RedisCache:
 
     def __post_init__(self) -> None:
         """Refuse an address that is none."""
-        expect_seconds("ttl_s", self.ttl_s)
-        expect_seconds("timeout_s", self.timeout_s)
-        expect_seconds("lease_s", self.lease_s)
+        validate_seconds("ttl_s", self.ttl_s)
+        validate_seconds("timeout_s", self.timeout_s)
+        validate_seconds("lease_s", self.lease_s)
         if self.url.partition("://")[0] not in SCHEMES:
-            said = f"{shown(self.url)!r} is no address of a Redis server; give one such as 'redis://localhost:6379/0'"
-            raise InvalidRequestError(InvalidRequest(path="cache", message=said))
+            said = (
+                f"{redact_url(self.url)!r} is no address of a Redis server; give one such as 'redis://localhost:6379/0'"
+            )
+            raise BadRequestError(InvalidRequest(path="cache", message=said))
 
     def __repr__(self) -> str:
-        return f"RedisCache({shown(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
+        return f"RedisCache({redact_url(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
 
     def open(self) -> Store:
         """Make ready; the server is reached at first use.
@@ -91,7 +115,7 @@ class RedisCache:
         InvalidRequestError
             The extra is not installed, or the address cannot be read.
         """
-        server = _Server(self)
+        server = _RedisStore(self)
         return Store(
             get_many=server.get_many,
             put_many=server.put_many,
@@ -107,12 +131,12 @@ class RedisCache:
         )
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Give an address without its password.
 
     Examples
     --------
-    >>> shown("redis://me:secret@host:6379/0")
+    >>> redact_url("redis://me:secret@host:6379/0")
     'redis://host:6379/0'
     """
     try:
@@ -127,19 +151,19 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
-class _Server:
+class _RedisStore:
     """The client of one server, and what came of asking it."""
 
     def __init__(self, said: RedisCache) -> None:
         self._client, self._wrong = _connect(said)
-        self._address = shown(said.url)
+        self._address = redact_url(said.url)
         self._ttl_s = said.ttl_s
         self._prefix = said.namespace.encode() + b":"
         self._hits = self._misses = 0
         self._lock = threading.Lock()
-        self._rest_s, self._until = REST_S, 0.0
+        self._rest_s, self._until = BACKOFF_S, 0.0
         self._last = ""
-        self.claims, self._leave = leased(self._guarded, said.namespace.encode(), said.lease_s)
+        self.claims, self._leave = open_claims(self._guarded, said.namespace.encode(), said.lease_s)
 
     @contextmanager
     def _guarded(self) -> Iterator[Any]:
@@ -152,24 +176,26 @@ class _Server:
             with self._lock:
                 self._last = str(error) or type(error).__name__
                 self._until = time.monotonic() + self._rest_s
-                self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+                self._rest_s = min(2 * self._rest_s, MAX_BACKOFF_S)
             raise StoreError(f"{self._address}: {self._last}") from error
-        self._rest_s = REST_S
+        self._rest_s = BACKOFF_S
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
-        since = counted_since(since, self._ttl_s)
+        since = valid_since(since, self._ttl_s)
         found: dict[bytes, bytes] = {}
         for key, value in zip(keys, self._values(keys), strict=True):
-            if value is not None and _HEAD.unpack_from(value)[0] >= since:
-                found[key] = value[_HEAD.size + value[_HEAD.size - 1] :]
+            if value is not None and _VALUE_HEADER.unpack_from(value)[0] >= since:
+                found[key] = value[_VALUE_HEADER.size + value[_VALUE_HEADER.size - 1] :]
         self._count(len(found), len(keys) - len(found))
         return found
 
-    def get_block(self, keys: bytes, since: float = 0.0, /) -> Found:
-        since = counted_since(since, self._ttl_s)
+    def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
+        since = valid_since(since, self._ttl_s)
         values = self._values([keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)])
         heads = [
-            ABSENT if value is None or _HEAD.unpack_from(value)[0] < since else _HEAD.size + value[_HEAD.size - 1]
+            ABSENT
+            if value is None or _VALUE_HEADER.unpack_from(value)[0] < since
+            else _VALUE_HEADER.size + value[_VALUE_HEADER.size - 1]
             for value in values
         ]
         lengths = [0 if value is None else len(value) for value in values]
@@ -179,10 +205,10 @@ class _Server:
         sizes = array("q", [ABSENT if head == ABSENT else max(0, length - head) for head, length in pairs])
         hits = len(sizes) - sizes.count(ABSENT)
         self._count(hits, len(sizes) - hits)
-        return Found(b"".join([value for value in values if value is not None]), starts, sizes)
+        return BlockValues(b"".join([value for value in values if value is not None]), starts, sizes)
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
-        since = counted_since(since, self._ttl_s)
+        since = valid_since(since, self._ttl_s)
         values = zip(keys, self._values(keys), strict=True)
         entries = [_entry(key, value) for key, value in values if value is not None]
         found = [entry for entry in entries if entry.created_at >= since]
@@ -194,19 +220,19 @@ class _Server:
         values: list[bytes | None] = []
         named = list(map(self._prefix.__add__, keys))
         with self._guarded() as client:
-            for start in range(0, len(named), BATCH * TOGETHER):
+            for start in range(0, len(named), COMMAND_KEYS * PIPELINE_COMMANDS):
                 pipe = client.pipeline(transaction=False)
-                for low in range(start, min(start + BATCH * TOGETHER, len(named)), BATCH):
-                    pipe.mget(named[low : low + BATCH])
+                for low in range(start, min(start + COMMAND_KEYS * PIPELINE_COMMANDS, len(named)), COMMAND_KEYS):
+                    pipe.mget(named[low : low + COMMAND_KEYS])
                 for some in pipe.execute():
                     values += some
-        return [None if value is None or len(value) < _HEAD.size else value for value in values]
+        return [None if value is None or len(value) < _VALUE_HEADER.size else value for value in values]
 
     def put_many(self, entries: Iterable[Entry]) -> None:
         now = time.time()
         rest = iter(entries)
         with self._guarded() as client:
-            while some := [self._written(entry, now) for entry in islice(rest, BATCH)]:
+            while some := [self._written(entry, now) for entry in islice(rest, COMMAND_KEYS)]:
                 if self._ttl_s is None:
                     client.mset(dict(some))
                     continue
@@ -216,13 +242,13 @@ class _Server:
                 pipe.execute()
 
     def _written(self, entry: Entry, now: float) -> tuple[bytes, bytes]:
-        name = entry.model.encode(errors="replace")[:_LONGEST_NAME]
-        return self._prefix + entry.key, _HEAD.pack(entry.created_at or now, len(name)) + name + entry.value
+        name = entry.model.encode(errors="replace")[:_MAX_MODEL_BYTES]
+        return self._prefix + entry.key, _VALUE_HEADER.pack(entry.created_at or now, len(name)) + name + entry.value
 
     def delete(self, keys: Sequence[bytes]) -> None:
         with self._guarded() as client:
-            for start in range(0, len(keys), BATCH):
-                client.unlink(*(self._prefix + key for key in keys[start : start + BATCH]))
+            for start in range(0, len(keys), COMMAND_KEYS):
+                client.unlink(*(self._prefix + key for key in keys[start : start + COMMAND_KEYS]))
 
     def clear(self) -> None:
         for some in self._batches():
@@ -239,7 +265,7 @@ class _Server:
         cursor, seen = 0, set[bytes]()
         while True:
             with self._guarded() as client:
-                cursor, some = client.scan(cursor, match=pattern, count=BATCH)
+                cursor, some = client.scan(cursor, match=pattern, count=COMMAND_KEYS)
             # A server that grows meanwhile may name a key twice.
             new = [key for key in dict.fromkeys(some) if key not in seen]
             seen.update(new)
@@ -277,9 +303,9 @@ def _bytes(text: bytes) -> Iterator[bytes]:
 
 
 def _entry(key: bytes, value: bytes) -> Entry:
-    at, length = _HEAD.unpack_from(value)
-    start = _HEAD.size + length
-    return Entry(key, value[start:], value[_HEAD.size : start].decode(errors="replace"), at)
+    at, length = _VALUE_HEADER.unpack_from(value)
+    start = _VALUE_HEADER.size + length
+    return Entry(key, value[start:], value[_VALUE_HEADER.size : start].decode(errors="replace"), at)
 
 
 def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
@@ -294,7 +320,7 @@ def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError as error:
         message = "a cache in Redis needs its client: pip install 'llmhub[redis]'"
-        raise InvalidRequestError(InvalidRequest(path="cache", message=message)) from error
+        raise BadRequestError(InvalidRequest(path="cache", message=message)) from error
     try:
         client = redis.Redis.from_url(
             said.url,
@@ -304,6 +330,120 @@ def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError:
-        message = f"{shown(said.url)!r} cannot be read as an address of a Redis server"
-        raise InvalidRequestError(InvalidRequest(path="cache", message=message)) from None
+        message = f"{redact_url(said.url)!r} cannot be read as an address of a Redis server"
+        raise BadRequestError(InvalidRequest(path="cache", message=message)) from None
     return client, (redis.RedisError, OSError)
+
+
+CLAIM_BATCH: Final = 500
+"""Keys in one command."""
+
+
+HEARTBEATS_PER_LEASE: Final = 6
+"""How often a lease is extended before it would run out."""
+
+
+CLAIM_INFIX: Final = b"!claim:"
+"""Between the namespace and a key; answers have a colon there."""
+
+
+CLAIM_SCRIPT: Final = """
+local held = {}
+for at, key in ipairs(KEYS) do
+    if not redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) then
+        if redis.call('GET', key) == ARGV[1] then redis.call('PEXPIRE', key, ARGV[2])
+        else held[#held + 1] = at end
+    end
+end
+return held
+"""
+
+
+EXTEND_SCRIPT: Final = """
+local lost = {}
+for at, key in ipairs(KEYS) do
+    if redis.call('GET', key) == ARGV[1] then redis.call('PEXPIRE', key, ARGV[2])
+    else lost[#lost + 1] = at end
+end
+return lost
+"""
+
+
+RELEASE_SCRIPT: Final = """
+for _, key in ipairs(KEYS) do
+    if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
+return {}
+"""
+
+
+ClientFactory: TypeAlias = Callable[[], AbstractContextManager[Any]]
+
+
+def open_claims(client: ClientFactory, namespace: bytes, lease_s: float) -> tuple[Claims, Callable[[], None]]:
+    """Make claims that are leases, and the function that lets go of all.
+
+    Parameters
+    ----------
+    client
+        Gives the client for a block.
+    namespace
+        Before each key.
+    lease_s
+        How long a claim lives that is not extended.
+
+    Notes
+    -----
+    What became of a request whose owner died is not known here, so nothing is ever ``unsure``: its key is granted to
+    who asks next once the lease has run out.
+    """
+    kept = _LeaseClaims(client, namespace + CLAIM_INFIX, max(1, round(lease_s * 1000)))
+    return Claims(
+        claim=kept.claim, release=kept.release, heartbeat=kept.heartbeat, heartbeat_s=lease_s / HEARTBEATS_PER_LEASE
+    ), kept.close
+
+
+class _LeaseClaims:
+    """The claims that one holder has on a server."""
+
+    def __init__(self, guarded: ClientFactory, prefix: bytes, lease_ms: int) -> None:
+        self._guarded, self._prefix, self._lease_ms = guarded, prefix, lease_ms
+        self._token = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self._held: set[bytes] = set()
+
+    def claim(self, wishes: Sequence[ClaimRequest], _resend: bool, _again: bool) -> ClaimResult:
+        keys = [wish.key for wish in wishes]
+        # Before the server says so: what it grants is let go, though its answer should be lost.
+        with self._lock:
+            self._held.update(keys)
+        held = frozenset(self._each(CLAIM_SCRIPT, keys, self._lease_ms))
+        with self._lock:
+            self._held -= held
+            # A sign of life that came just before the claim did not find them.
+            self._held.update(key for key in keys if key not in held)
+        return ClaimResult(held)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        with self._lock:
+            self._held.difference_update(keys)
+        for _ in self._each(RELEASE_SCRIPT, keys):
+            pass
+
+    def heartbeat(self) -> None:
+        with self._lock:
+            held = tuple(self._held)
+        lost = set(self._each(EXTEND_SCRIPT, held, self._lease_ms))
+        with self._lock:
+            self._held -= lost
+
+    def close(self) -> None:
+        self.release(tuple(self._held))
+
+    def _each(self, script: str, keys: Sequence[bytes], *said: int) -> Iterator[bytes]:
+        """Run a script over keys, a few hundred at a time; give the keys it names."""
+        rest = iter(keys)
+        while some := list(islice(rest, CLAIM_BATCH)):
+            with self._guarded() as client:
+                found = client.eval(script, len(some), *(self._prefix + key for key in some), self._token, *said)
+            yield from (some[at - 1] for at in found)

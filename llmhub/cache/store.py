@@ -1,4 +1,11 @@
-"""The one record every store is: bytes by key, looked up and written in bulk."""
+"""The one record every store is: bytes by key, looked up and written in bulk.
+
+What a store may offer besides keeping answers: claims on keys, and a ledger of every request.
+
+A key is claimed before it is asked, so that no two processes ask the same at once, and each request is written down
+before it is sent. What a process that died leaves behind is then known: what it had only reserved was never sent; what
+it had sent and has no answer may have been charged.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +16,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
 
 if TYPE_CHECKING:
-    from llmhub.cache.ledger import Claims, Ledger
+    pass  # merged
+from dataclasses import field
+from typing import Literal, TypeAlias
 
 KEY_BYTES: Final = 32
 """Length of the keys that are looked up in a block."""
+
+
 ABSENT: Final = -1
 
 
@@ -28,7 +39,7 @@ class Entry(NamedTuple):
     created_at: float = 0.0
 
 
-class Found(NamedTuple):
+class BlockValues(NamedTuple):
     """What a block of keys has: the values together in some order, and for each key where its own begins, and its size.
 
     The size is `ABSENT` where there is none. Both are arrays of 64-bit integers, of Python's or numpy's.
@@ -39,7 +50,7 @@ class Found(NamedTuple):
     sizes: Any
 
 
-class Lookup(Protocol):
+class GetMany(Protocol):
     """Keys to the values that are there; what was filed before ``since`` (epoch seconds) is not."""
 
     def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
@@ -47,38 +58,38 @@ class Lookup(Protocol):
         ...
 
 
-class EntryLookup(Protocol):
-    """Keys to the whole entries that are there (see `Lookup`)."""
+class GetEntries(Protocol):
+    """Keys to the whole entries that are there (see `GetMany`)."""
 
     def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
         """Look up."""
         ...
 
 
-class BlockLookup(Protocol):
-    """Keys of 32 bytes, one after another, to their values (see `Lookup`)."""
+class GetBlock(Protocol):
+    """Keys of 32 bytes, one after another, to their values (see `GetMany`)."""
 
-    def __call__(self, keys: bytes, since: float = 0.0, /) -> Found:
+    def __call__(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
         """Look up."""
         ...
 
 
-class AtOnce(NamedTuple):
+class NonblockingPut(NamedTuple):
     """Files entries as ``of`` does, a ``put_many``, but so that it may be called where nothing may wait.
 
     It says no where somebody else is writing, or where it would take long. A store that is given another ``put_many``
     has none any more.
     """
 
-    of: Callable[[Iterable[Entry]], None]
-    put: Callable[[Sequence[Entry]], bool]
+    blocking_put: Callable[[Iterable[Entry]], None]
+    try_put: Callable[[Sequence[Entry]], bool]
 
 
-def _nothing() -> Iterator[Entry]:
+def _empty_scan() -> Iterator[Entry]:
     return iter(())
 
 
-def _as_it_is() -> None:
+def _no_op() -> None:
     """Have nothing to give back."""
 
 
@@ -130,44 +141,48 @@ class Store:
     ttl_s
         How long an answer counts, if not for ever.
     claims
-        Claims on keys across processes (`llmhub.cache.ledger`), of a store that can give them. A store made of others
+        Claims on keys across processes (`llmhub.cache.store`), of a store that can give them. A store made of others
         passes on those of the one that is shared most widely; one that is not to be read or written has none.
     ledger
         Where every request is written down before it is sent, of a store that has such a place.
     """
 
-    get_many: Lookup
+    get_many: GetMany
     put_many: Callable[[Iterable[Entry]], None]
     delete: Callable[[Sequence[bytes]], None]
     clear: Callable[[], None]
     stats: Callable[[], StoreStats]
     close: Callable[[], None]
-    scan: Callable[[], Iterator[Entry]] = _nothing
-    compact: Callable[[], None] = _as_it_is
-    get_entries: EntryLookup = _no_entries
-    get_block: BlockLookup | None = None
-    beside: bool = False
-    at_once: AtOnce | None = None
+    scan: Callable[[], Iterator[Entry]] = _empty_scan
+    compact: Callable[[], None] = _no_op
+    get_entries: GetEntries = _no_entries
+    get_block: GetBlock | None = None
+    releases_gil: bool = False
+    nonblocking_put: NonblockingPut | None = None
     ttl_s: float | None = None
     claims: Claims | None = None
     ledger: Ledger | None = None
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         """File entries, where that takes no waiting; say whether it did."""
-        return self.at_once is not None and self.at_once.of == self.put_many and self.at_once.put(entries)
+        return (
+            self.nonblocking_put is not None
+            and self.nonblocking_put.blocking_put == self.put_many
+            and self.nonblocking_put.try_put(entries)
+        )
 
 
-def look_up_block(store: Store, keys: bytes) -> Found:
+def lookup_block(store: Store, keys: bytes) -> BlockValues:
     """Look up keys of 32 bytes that lie one after another, whatever the store."""
-    return store.get_block(keys) if store.get_block is not None else block_of(store.get_many, keys)
+    return store.get_block(keys) if store.get_block is not None else block_from_many(store.get_many, keys)
 
 
-def block_of(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys: bytes) -> Found:
+def block_from_many(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys: bytes) -> BlockValues:
     """Look up a block by single keys.
 
     Examples
     --------
-    >>> found = block_of(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
+    >>> found = block_from_many(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
     >>> found.values, list(found.starts), list(found.sizes)
     (b'value', [0, 5], [5, -1])
     """
@@ -176,15 +191,15 @@ def block_of(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys:
     values = [there.get(key) for key in apart]
     sizes = array("q", [ABSENT if value is None else len(value) for value in values])
     starts = array("q", accumulate((max(0, size) for size in sizes), initial=0))[:-1]
-    return Found(b"".join([value for value in values if value is not None]), starts, sizes)
+    return BlockValues(b"".join([value for value in values if value is not None]), starts, sizes)
 
 
-def counted_since(since: float, ttl_s: float | None) -> float:
+def valid_since(since: float, ttl_s: float | None) -> float:
     """Give the time (epoch seconds) before which nothing counts: what is asked for, or what the age limit says."""
     return since if ttl_s is None else max(since, time.time() - ttl_s)
 
 
-def expect_seconds(name: str, value: float | None) -> None:
+def validate_seconds(name: str, value: float | None) -> None:
     """Refuse a time that is none.
 
     Raises
@@ -195,7 +210,7 @@ def expect_seconds(name: str, value: float | None) -> None:
     good = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
     if not good:
         said = f"{value!r} is no time; give seconds above 0, or None for no limit"
-        raise InvalidRequestError(InvalidRequest(path=name, message=said))
+        raise BadRequestError(InvalidRequest(path=name, message=said))
 
 
 class StoreError(Exception):
@@ -208,3 +223,128 @@ class Cache(Protocol):
     def open(self) -> Store:
         """Open the store."""
         ...
+
+
+LEASE_S: Final = 30.0
+"""How long a claim lives when nobody can tell whether its owner does."""
+
+
+HEARTBEAT_S: Final = 5.0
+"""How often an owner says that it lives."""
+
+
+LedgerState: TypeAlias = Literal["reserved", "sent", "done", "error", "ambiguous"]
+"""Where a request is; ``ambiguous``: sent, and who sent it is gone without an answer."""
+
+
+class ClaimRequest(NamedTuple):
+    """A key that somebody wants to ask, and the run it is for (16 bytes)."""
+
+    key: bytes
+    run: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """What came of claiming keys: those named nowhere here are granted.
+
+    Parameters
+    ----------
+    held
+        Keys that another owner holds; ask again later.
+    unsure
+        Keys that an owner sent who is gone without an answer, and the run that sent them first. Granted, too, where
+        they may be sent again; left as they are otherwise.
+    alone
+        Whether nobody else was there since the last claim, so that nobody can have answered anything meanwhile.
+    """
+
+    held_elsewhere: frozenset[bytes] = frozenset()
+    ambiguous: Mapping[bytes, bytes] = field(default_factory=dict)
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """Keys claimed across processes. The functions block, and may be called from any thread.
+
+    Parameters
+    ----------
+    claim
+        ``claim(wishes, resend, again)`` claims all at once; ``resend`` says whether to take what is ambiguous;
+        ``again``, that these were held before, so that most will be still. An answer is filed before its key is given
+        back: whoever is granted a key, and was not ``alone``, looks it up once more.
+    release
+        Gives keys back.
+    beat
+        Says that the owner lives; due every ``beat_s``.
+    """
+
+    claim: Callable[[Sequence[ClaimRequest], bool, bool], ClaimResult]
+    release: Callable[[Sequence[bytes]], None]
+    heartbeat: Callable[[], None]
+    heartbeat_s: float = HEARTBEAT_S
+
+
+class SentRequest(NamedTuple):
+    """A request about to be sent, to which model and when; one that is claimed and no more has neither."""
+
+    key: bytes
+    run: bytes
+    model: str = ""
+    sent_at: float = 0.0
+
+
+class EndedRequest(NamedTuple):
+    """A request that came to an end; tokens as the provider counted them."""
+
+    key: bytes
+    run: bytes
+    model: str
+    served_model: str
+    state: LedgerState
+    error_type: str
+    sent_at: float
+    ended_at: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class LedgerBatch:
+    """What is written together: all of it or nothing."""
+
+    sent: list[SentRequest] = field(default_factory=list)
+    unsent: list[bytes] = field(default_factory=list)
+    ended: list[EndedRequest] = field(default_factory=list)
+    released: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything to write."""
+        return bool(self.sent or self.unsent or self.ended or self.released)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Every request, durable before it is sent. The functions block, and may be called from any thread.
+
+    Parameters
+    ----------
+    commit
+        Writes a batch: it survives the death of this process from then on.
+    try_commit
+        Writes a batch like ``commit``, but waits for nobody: says no where somebody else is writing. Takes some ten
+        microseconds, so it may be called where nothing may wait.
+    requests
+        Reads every request, ended or not, in the order of their end, those under way last.
+    forget
+        Takes out requests that ended before a time (epoch seconds); gives their number.
+    """
+
+    commit: Callable[[LedgerBatch], None]
+    try_commit: Callable[[LedgerBatch], bool]
+    requests: Callable[[], Iterator[EndedRequest]]
+    delete_before: Callable[[float], int]

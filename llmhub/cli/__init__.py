@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Final, cast
 
-from llmhub.cli.arguments import SIM, arguments
-from llmhub.cli.terminal import complain
-from llmhub.cli.wording import refusal
+from llmhub.cli.arguments import SIM_COMMAND, build_parser
+from llmhub.cli.console import print_message
+from llmhub.cli.error_messages import error_line
 from llmhub.core.errors import ConnectorError
 
 USAGE: Final = 2
@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     asked = list(sys.argv[1:] if argv is None else argv)
-    if asked[:1] == [SIM]:
+    if asked[:1] == [SIM_COMMAND]:
         from llmhub.sim.__main__ import main as simulate  # noqa: PLC0415 - it has a command line of its own
 
         return simulate(asked[1:])
-    given = arguments().parse_args(asked)
+    given = build_parser().parse_args(asked)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_args, **_named: complain(given.command, f"note: {message}")
+        warnings.showwarning = lambda message, *_args, **_named: print_message(given.command, f"note: {message}")
         return _acted(given)
 
 
@@ -51,10 +51,10 @@ def _acted(given: argparse.Namespace) -> int:
         code = cast("int", importlib.import_module(f"llmhub.cli.{command}").act(given))
         sys.stdout.flush()
     except ConnectorError as error:
-        complain(command, refusal(error))
+        print_message(command, error_line(error))
         return USAGE
     except KeyboardInterrupt:
-        complain(command, "interrupted; nothing was written")
+        print_message(command, "interrupted; nothing was written")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read has gone: Python would complain again when it closes the stream.

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmhub import config
 from llmhub.api import complete_table, plan
-from llmhub.cli.hubs import simulated
-from llmhub.cli.questions import MOST, TEMPLATE, questions
-from llmhub.cli.summary import count_statuses, failures, summary
-from llmhub.cli.terminal import complain, interruptible, progress, say, uninterrupted
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_message, print_result, progress_callback
+from llmhub.cli.demo_prompts import MAX_PROMPTS, TEMPLATE, demo_prompts
+from llmhub.cli.hub_options import simulated_settings
+from llmhub.cli.run_summary import count_statuses, failure_summary, summary_table
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.provider import Endpoint
-from llmhub.drawing.writing import usd as money
 from llmhub.engine.retry import Retry
+from llmhub.formatting.numbers import format_usd as money
 from llmhub.hub import Hub
-from llmhub.notebook.plots import cost_by_model, latency_ecdf, save
-from llmhub.providers.table import PROVIDERS
-from llmhub.sim import PEERS, Faults, Latency, Simulator, serving
+from llmhub.plots.api import save
+from llmhub.plots.bars import cost_by_model
+from llmhub.plots.latency import latency_ecdf
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import FAKE_PROVIDERS, Faults, Latency, Simulator, serving
 from llmhub.tables import files, frames
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INTERRUPTED: Final = 130
-LONGEST: Final = 300
+MAX_TOKENS: Final = 300
 """Tokens of a real answer at most."""
 
 NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothing:
@@ -40,23 +42,23 @@ NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothin
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DemoModel:
     """A model that plays in the demo, and how long its simulated answers take."""
 
     model: str
     latency: Latency
 
 
-PARTS: Final = (
-    Part("openai/gpt-4o-mini", Latency(0.34, 0.35)),
-    Part("anthropic/claude-haiku-4-5", Latency(0.52, 0.28)),
-    Part("google/gemini-2.5-flash", Latency(0.30, 0.60)),
-    Part("bedrock/amazon.nova-lite-v1:0", Latency(0.22, 0.25)),
-    Part("azure/gpt-4o", Latency(0.75, 0.40)),
+DEMO_MODELS: Final = (
+    DemoModel("openai/gpt-4o-mini", Latency(0.34, 0.35)),
+    DemoModel("anthropic/claude-haiku-4-5", Latency(0.52, 0.28)),
+    DemoModel("google/gemini-2.5-flash", Latency(0.30, 0.60)),
+    DemoModel("bedrock/amazon.nova-lite-v1:0", Latency(0.22, 0.25)),
+    DemoModel("azure/gpt-4o", Latency(0.75, 0.40)),
 )
-USUAL: Final = Latency(0.4, 0.4)
+DEFAULT_LATENCY: Final = Latency(0.4, 0.4)
 """How long other models take."""
-MARKS: Final[Mapping[int, str]] = {
+FAULT_ROWS: Final[Mapping[int, str]] = {
     16: "[[sim:500 always]]",
     41: "[[sim:429 once]]",
     67: "[[sim:malformed always]]",
@@ -67,34 +69,36 @@ MARKS: Final[Mapping[int, str]] = {
 
 def act(given: argparse.Namespace) -> int:
     """Ask, write, draw, and say what came of it."""
-    if given.rows > MOST:
-        raise InvalidRequestError(InvalidRequest(path="--rows", message=f"{given.rows} is outside 1..{MOST}"))
+    if given.rows > MAX_PROMPTS:
+        raise BadRequestError(InvalidRequest(path="--rows", message=f"{given.rows} is outside 1..{MAX_PROMPTS}"))
     folder = _folder(given.out)
-    frame = questions(given.rows)
+    frame = demo_prompts(given.rows)
     with ExitStack() as stack:
         if given.real:
             hub, models = _real(given)
         else:
             hub, models = stack.enter_context(_simulated(given))
-            frame["question"] = [_marked(row, text) for row, text in enumerate(frame["question"])]
+            frame["question"] = [_with_fault(row, text) for row, text in enumerate(frame["question"])]
         for model in models:
             hub.target(model)
         stack.enter_context(hub)
-        stack.enter_context(interruptible("demo"))
-        options: Any = {"max_tokens": LONGEST} if given.real else {}
+        stack.enter_context(announce_interrupt("demo"))
+        options: Any = {"max_tokens": MAX_TOKENS} if given.real else {}
         if not given.quiet:
-            say(f"{given.rows:,} questions x {len(models)} models = {given.rows * len(models):,} calls over HTTP.")
-            say(_said(given, hub, frame, models))
+            print_result(
+                f"{given.rows:,} questions x {len(models)} models = {given.rows * len(models):,} calls over HTTP."
+            )
+            print_result(_cost_notice(given, hub, frame, models))
         results = complete_table(
-            frame, TEMPLATE, model=models, hub=hub, progress=progress(quiet=given.quiet), **options
+            frame, TEMPLATE, model=models, hub=hub, progress=progress_callback(quiet=given.quiet), **options
         )
-    with uninterrupted():
+    with ignore_interrupts():
         written = _write(folder, frame, results, simulated_run=not given.real)
     if not given.quiet:
-        _tell(results, written, simulated_run=not given.real)
+        _print_summary(results, written, simulated_run=not given.real)
     counts = count_statuses(results)
     if counts["cancelled"]:
-        complain("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows have no answer")
+        print_message("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows have no answer")
         return INTERRUPTED
     return 1 if given.real and counts["error"] else 0
 
@@ -104,38 +108,40 @@ def _folder(out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         said = f"{str(out)!r}: cannot be made: {error.strerror or error}"
-        raise InvalidRequestError(InvalidRequest(path="--out", message=said)) from error
+        raise BadRequestError(InvalidRequest(path="--out", message=said)) from error
     return out
 
 
 @contextmanager
 def _simulated(given: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str]]]:
     """Run a simulator for each provider, since each has its own pace; give a hub that reaches nobody else."""
-    paces = {part.model: part.latency for part in PARTS}
+    paces = {part.model: part.latency for part in DEMO_MODELS}
     models = given.model or list(paces)
     there: dict[str, Endpoint] = {}
     with ExitStack() as stack:
         for model in models:
             name = model.partition("/")[0]
-            if name in PEERS and name not in there:
-                settings = Simulator(seed=given.seed, latency=paces.get(model, USUAL), faults=Faults(retry_after_s=0.3))
+            if name in FAKE_PROVIDERS and name not in there:
+                settings = Simulator(
+                    seed=given.seed, latency=paces.get(model, DEFAULT_LATENCY), faults=Faults(retry_after_s=0.3)
+                )
                 there[name] = stack.enter_context(serving(settings)).endpoints()[name]
-        found = simulated(config.load(), there, models)
+        found = simulated_settings(config.load_settings(), there, models)
         yield Hub(settings=found, retry=Retry(attempts=3, base_s=0.2)), models
 
 
 def _real(given: argparse.Namespace) -> tuple[Hub, Sequence[str]]:
     """Give a hub of the real providers, and those models whose keys are set."""
-    found = config.load()
-    ours = [part.model for part in PARTS if found.sources.get(part.model.partition("/")[0])]
+    found = config.load_settings()
+    ours = [part.model for part in DEMO_MODELS if found.sources.get(part.model.partition("/")[0])]
     if not given.model and not ours:
-        needs = [PROVIDERS[part.model.partition("/")[0]].needs[0][0] for part in PARTS]
+        needs = [PROVIDERS[part.model.partition("/")[0]].required_env[0][0] for part in DEMO_MODELS]
         said = f"no key is set; set {' or '.join(needs)}, or leave --real out: the simulator needs none"
-        raise InvalidRequestError(InvalidRequest(path="--real", message=said))
+        raise BadRequestError(InvalidRequest(path="--real", message=said))
     return Hub(settings=found), given.model or ours
 
 
-def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:
+def _cost_notice(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:
     """Say who is asked, and what that costs."""
     if not given.real:
         return (
@@ -143,13 +149,13 @@ def _said(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]
             "are what the real models would charge for such token counts. (--real asks the real ones.)\n"
         )
     # The price of every answer at its longest.
-    usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=LONGEST).usd
+    usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=MAX_TOKENS).usd
     cost = "what that costs is not known" if usd is None else f"it costs {money(float(usd.high))} at most"
     return f"Real providers: {', '.join(models)}; {cost}.\n"
 
 
-def _marked(row: int, question: str) -> str:
-    return f"{question} {MARKS[row]}" if row in MARKS else question
+def _with_fault(row: int, question: str) -> str:
+    return f"{question} {FAULT_ROWS[row]}" if row in FAULT_ROWS else question
 
 
 def _write(
@@ -157,8 +163,8 @@ def _write(
 ) -> list[tuple[Path, str]]:
     """Write the tables and the plots, which say when they show a simulation; give what they are."""
     table, asked = folder / "results.parquet", folder / "questions.csv"
-    files.write(results, table, "--out")
-    files.write(frames.arrow(frame), asked, "--out")
+    files.write_table(results, table, "--out")
+    files.write_table(frames.pandas_or_arrow(frame), asked, "--out")
     spent, took = cost_by_model(results), latency_ecdf(results)
     if simulated_run:
         _note(spent, "simulated: what the real models would charge")
@@ -181,16 +187,18 @@ def _note(ax: Axes, note: str) -> None:
         text.set(text=title.removesuffix(" paid"))
 
 
-def _tell(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:
+def _print_summary(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:
     """Print the summary, what went wrong, and where everything is."""
-    say(f"\n{summary(results)}\n")
+    print_result(f"\n{summary_table(results)}\n")
     if count_statuses(results)["error"]:
-        say(failures(results))
+        print_result(failure_summary(results))
         if simulated_run:
-            say("(On purpose: their questions tell the simulator to fail, as [[sim:500 always]] does. A failed row")
-            say("costs no other row anything; its status, error_type and error columns say what happened.)")
-        say("")
+            print_result(
+                "(On purpose: their questions tell the simulator to fail, as [[sim:500 always]] does. A failed row"
+            )
+            print_result("costs no other row anything; its status, error_type and error columns say what happened.)")
+        print_result("")
     wide = max(len(str(path)) for path, _ in written)
     for path, about in written:
-        say(f"wrote {str(path).ljust(wide)}  {about}")
-    say(f"\n{NEXT}")
+        print_result(f"wrote {str(path).ljust(wide)}  {about}")
+    print_result(f"\n{NEXT}")

@@ -11,18 +11,18 @@ from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 from enum import Enum
 from typing import Final
 
-from llmhub.core.cost import NANO
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.pricing import NANO_DIGITS
 
-NANOS: Final = Decimal(1).scaleb(NANO)
+NANO_PER_USD: Final = Decimal(1).scaleb(NANO_DIGITS)
 
 
-class Verdict(Enum):
+class BudgetDecision(Enum):
     """Whether a call may go now, has to wait until others are reckoned up, or never fits."""
 
-    GO = "go"
+    ALLOW = "go"
     WAIT = "wait"
-    REFUSE = "refuse"
+    REJECT = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +51,36 @@ class Budget:
     @property
     def limit_usd(self) -> Decimal:
         """What may be spent in all, in USD."""
-        return usd(self.limit)
+        return nano_to_usd(self.limit)
 
     @property
     def spent_usd(self) -> Decimal:
         """What is spent, in USD."""
-        return usd(self.spent)
+        return nano_to_usd(self.spent)
 
     @property
     def reserved_usd(self) -> Decimal:
         """What is set aside for calls under way, in USD."""
-        return usd(self.reserved)
+        return nano_to_usd(self.reserved)
 
     @property
-    def left_usd(self) -> Decimal:
+    def remaining_usd(self) -> Decimal:
         """What is neither spent nor set aside, in USD."""
-        return usd(self.limit - self.spent - self.reserved)
+        return nano_to_usd(self.limit - self.spent - self.reserved)
 
 
-def usd(nanos: int) -> Decimal:
+def nano_to_usd(nanos: int) -> Decimal:
     """Give billionths of a dollar as dollars.
 
     Examples
     --------
-    >>> usd(1_500_000)
+    >>> nano_to_usd(1_500_000)
     Decimal('0.0015')
     """
-    return (Decimal(nanos) / NANOS).normalize() + 0
+    return (Decimal(nanos) / NANO_PER_USD).normalize() + 0
 
 
-def budget_of(amount: object, path: str = "budget_usd") -> Budget:
+def parse_budget(amount: object, path: str = "budget_usd") -> Budget:
     """Read what may be spent, in USD: a number of any kind, at its face value.
 
     Raises
@@ -90,7 +90,7 @@ def budget_of(amount: object, path: str = "budget_usd") -> Budget:
 
     Examples
     --------
-    >>> budget_of(0.1).limit
+    >>> parse_budget(0.1).limit
     100000000
     """
     try:
@@ -98,23 +98,23 @@ def budget_of(amount: object, path: str = "budget_usd") -> Budget:
     except InvalidOperation:
         wanted = Decimal("NaN")
     if not wanted.is_finite() or wanted < 0:
-        raise InvalidRequestError(
+        raise BadRequestError(
             InvalidRequest(path=path, message=f"{amount!r:.40} is no amount; give US dollars from 0 up, such as 5.0")
         )
-    return Budget(limit=int((wanted * NANOS).to_integral_value(ROUND_FLOOR)))
+    return Budget(limit=int((wanted * NANO_PER_USD).to_integral_value(ROUND_FLOOR)))
 
 
-def judge(budget: Budget, worst: int) -> Verdict:
-    """Say whether a call that costs at most ``worst`` may go.
+def check_budget(budget: Budget, max_cost: int) -> BudgetDecision:
+    """Say whether a call that costs at most ``max_cost`` may go.
 
     Law: what is refused would not fit if nothing were under way; what waits would.
     """
-    if budget.spent + worst > budget.limit:
-        return Verdict.REFUSE
-    return Verdict.GO if budget.spent + budget.reserved + worst <= budget.limit else Verdict.WAIT
+    if budget.spent + max_cost > budget.limit:
+        return BudgetDecision.REJECT
+    return BudgetDecision.ALLOW if budget.spent + budget.reserved + max_cost <= budget.limit else BudgetDecision.WAIT
 
 
-def reserve(budget: Budget, worst: int) -> Budget:
+def reserve(budget: Budget, max_cost: int) -> Budget:
     """Set aside what a call costs at most.
 
     Examples
@@ -122,10 +122,10 @@ def reserve(budget: Budget, worst: int) -> Budget:
     >>> reserve(Budget(limit=10), 4)
     Budget(limit=10, spent=0, reserved=4)
     """
-    return Budget(budget.limit, budget.spent, budget.reserved + worst)
+    return Budget(budget.limit, budget.spent, budget.reserved + max_cost)
 
 
-def reconcile(budget: Budget, worst: int, paid: int) -> Budget:
+def reconcile(budget: Budget, max_cost: int, cost: int) -> Budget:
     """Give back what was set aside, and count what was paid.
 
     Examples
@@ -133,4 +133,4 @@ def reconcile(budget: Budget, worst: int, paid: int) -> Budget:
     >>> reconcile(Budget(limit=10, reserved=4), 4, 3)
     Budget(limit=10, spent=3, reserved=0)
     """
-    return Budget(budget.limit, budget.spent + paid, budget.reserved - worst)
+    return Budget(budget.limit, budget.spent + cost, budget.reserved - max_cost)

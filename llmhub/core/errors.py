@@ -149,7 +149,7 @@ LLMError: TypeAlias = (
     | Cancelled
 )
 
-UNREACHED: Final = "unreached"
+NOT_CONNECTED: Final = "unreached"
 """The code of a failure before a connection stood: nothing was asked, and nothing can have been charged."""
 
 TRANSIENT: Final = frozenset({RateLimited, Overloaded, ServerError, TimedOut, Disconnected})
@@ -158,12 +158,12 @@ TRANSIENT: Final = frozenset({RateLimited, Overloaded, ServerError, TimedOut, Di
 E = TypeVar("E", bound=_Failure)
 
 
-def kind(error: LLMError) -> str:
+def error_type_name(error: LLMError) -> str:
     """Name the error's kind, as the ``error_type`` column does.
 
     Examples
     --------
-    >>> kind(RateLimited(retry_after_s=2.0))
+    >>> error_type_name(RateLimited(retry_after_s=2.0))
     'RateLimited'
     """
     return type(error).__name__
@@ -185,16 +185,21 @@ def retry_after_s(error: LLMError) -> float | None:
     return error.retry_after_s
 
 
-def stamped(
-    error: E, *, provider: str, request_id: str = "", retry_after: float | None = None, retry: bool | None = None
+def with_context(
+    error: E,
+    *,
+    provider: str,
+    request_id: str = "",
+    retry_after_s: float | None = None,
+    should_retry: bool | None = None,
 ) -> E:
     """Add what only the caller of a wire knows, keeping what the wire already said."""
     return replace(
         error,
         provider=error.provider or provider,
         request_id=error.request_id or request_id,
-        retry_after_s=error.retry_after_s if error.retry_after_s is not None else retry_after,
-        should_retry=error.should_retry if error.should_retry is not None else retry,
+        retry_after_s=error.retry_after_s if error.retry_after_s is not None else retry_after_s,
+        should_retry=error.should_retry if error.should_retry is not None else should_retry,
     )
 
 
@@ -215,15 +220,15 @@ class ConnectorError(Exception):
         return type(self), (self.error,)
 
 
-class InvalidRequestError(ConnectorError, ValueError):
+class BadRequestError(ConnectorError, ValueError):
     """Raised for `InvalidRequest`."""
 
 
-class UnsupportedError(ConnectorError):
+class UnsupportedParameterError(ConnectorError):
     """Raised for `Unsupported`."""
 
 
-class AuthFailedError(ConnectorError):
+class AuthenticationError(ConnectorError):
     """Raised for `AuthFailed`."""
 
 
@@ -235,11 +240,11 @@ class NotFoundError(ConnectorError):
     """Raised for `NotFound`."""
 
 
-class RateLimitedError(ConnectorError):
+class RateLimitError(ConnectorError):
     """Raised for `RateLimited`."""
 
 
-class QuotaExhaustedError(ConnectorError):
+class QuotaExceededError(ConnectorError):
     """Raised for `QuotaExhausted`."""
 
 
@@ -247,27 +252,27 @@ class OverloadedError(ConnectorError):
     """Raised for `Overloaded`."""
 
 
-class ServerFaultError(ConnectorError):
+class InternalServerError(ConnectorError):
     """Raised for `ServerError`."""
 
 
-class TimedOutError(ConnectorError, TimeoutError):
+class APITimeoutError(ConnectorError, TimeoutError):
     """Raised for `TimedOut`."""
 
 
-class DisconnectedError(ConnectorError, ConnectionError):
+class APIConnectionError(ConnectorError, ConnectionError):
     """Raised for `Disconnected`."""
 
 
-class MalformedError(ConnectorError):
+class MalformedResponseError(ConnectorError):
     """Raised for `Malformed`."""
 
 
-class ContextTooLongError(ConnectorError):
+class ContextLengthExceededError(ConnectorError):
     """Raised for `ContextTooLong`."""
 
 
-class ContentFilteredError(ConnectorError):
+class ContentFilterError(ConnectorError):
     """Raised for `ContentFiltered`."""
 
 
@@ -275,11 +280,11 @@ class BudgetExceededError(ConnectorError):
     """Raised for `BudgetExceeded`."""
 
 
-class RunCancelledError(ConnectorError):
+class CancelledCallError(ConnectorError):
     """Raised for `Cancelled`."""
 
 
-class CacheFailedError(ConnectorError):
+class CacheError(ConnectorError):
     """Raised where a cache failed that must not (`llmhub.CacheMode`).
 
     ``table`` holds the rows of the run, or ``response`` the answer of a single call, as far as there are any: what was
@@ -290,22 +295,22 @@ class CacheFailedError(ConnectorError):
 
 
 EXCEPTIONS: Final[dict[type[_Failure], type[ConnectorError]]] = {
-    InvalidRequest: InvalidRequestError,
-    Unsupported: UnsupportedError,
-    AuthFailed: AuthFailedError,
+    InvalidRequest: BadRequestError,
+    Unsupported: UnsupportedParameterError,
+    AuthFailed: AuthenticationError,
     PermissionDenied: PermissionDeniedError,
     NotFound: NotFoundError,
-    RateLimited: RateLimitedError,
-    QuotaExhausted: QuotaExhaustedError,
+    RateLimited: RateLimitError,
+    QuotaExhausted: QuotaExceededError,
     Overloaded: OverloadedError,
-    ServerError: ServerFaultError,
-    TimedOut: TimedOutError,
-    Disconnected: DisconnectedError,
-    Malformed: MalformedError,
-    ContextTooLong: ContextTooLongError,
-    ContentFiltered: ContentFilteredError,
+    ServerError: InternalServerError,
+    TimedOut: APITimeoutError,
+    Disconnected: APIConnectionError,
+    Malformed: MalformedResponseError,
+    ContextTooLong: ContextLengthExceededError,
+    ContentFiltered: ContentFilterError,
     BudgetExceeded: BudgetExceededError,
-    Cancelled: RunCancelledError,
+    Cancelled: CancelledCallError,
 }
 
 

@@ -31,16 +31,16 @@ class Frame:
     kind: str = "event"
 
 
-Fed: TypeAlias = Result[tuple[tuple[Frame, ...], bytes], LLMError]
+FeedResult: TypeAlias = Result[tuple[tuple[Frame, ...], bytes], LLMError]
 """The frames that are whole, and the bytes left over for next time."""
 
-Feed: TypeAlias = Callable[[bytes, bytes], Fed]
+FeedFunction: TypeAlias = Callable[[bytes, bytes], FeedResult]
 
-MAX_EVENT: Final = 32 << 20
+MAX_EVENT_BYTES: Final = 32 << 20
 """An event larger than this is not one."""
 
 
-def feed_sse(rest: bytes, chunk: bytes) -> Fed:
+def feed_sse(rest: bytes, chunk: bytes) -> FeedResult:
     r"""Cut server-sent events; comments and fields other than ``event`` and ``data`` are passed over.
 
     Examples
@@ -55,12 +55,12 @@ def feed_sse(rest: bytes, chunk: bytes) -> Fed:
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     *events, last = blocks = body.split(b"\n\n")
-    if len(body) > MAX_EVENT and max(map(len, blocks)) > MAX_EVENT:
-        return Failure(Malformed(message=f"a server-sent event is larger than {MAX_EVENT} bytes"))
-    return Success((tuple(frame for event in events if (frame := _event(event)) is not None), last + held))
+    if len(body) > MAX_EVENT_BYTES and max(map(len, blocks)) > MAX_EVENT_BYTES:
+        return Failure(Malformed(message=f"a server-sent event is larger than {MAX_EVENT_BYTES} bytes"))
+    return Success((tuple(frame for event in events if (frame := _parse_event(event)) is not None), last + held))
 
 
-def _event(block: bytes) -> Frame | None:
+def _parse_event(block: bytes) -> Frame | None:
     """Read the lines of one event; ``None`` where it has no data."""
     name = ""
     data: list[bytes] = []
@@ -74,15 +74,15 @@ def _event(block: bytes) -> Frame | None:
 
 
 PRELUDE: Final = struct.Struct(">III")
-OVERHEAD: Final = 16
+MESSAGE_OVERHEAD: Final = 16
 """Prelude (12 bytes) and the closing CRC (4)."""
-MAX_HEADERS: Final = 128 << 10
-MAX_MESSAGE: Final = (24 << 20) + MAX_HEADERS + OVERHEAD
-FIXED: Final[Mapping[int, int]] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+MAX_HEADER_BYTES: Final = 128 << 10
+MAX_MESSAGE_BYTES: Final = (24 << 20) + MAX_HEADER_BYTES + MESSAGE_OVERHEAD
+FIXED_VALUE_SIZES: Final[Mapping[int, int]] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Sizes of header values by type; types 6 and 7 carry their own length."""
 
 
-def feed_aws(rest: bytes, chunk: bytes) -> Fed:
+def feed_aws(rest: bytes, chunk: bytes) -> FeedResult:
     """Cut AWS event-stream messages, checking the prelude's CRC and the message's.
 
     Examples
@@ -96,7 +96,7 @@ def feed_aws(rest: bytes, chunk: bytes) -> Fed:
     start = 0
     while len(whole) - start >= PRELUDE.size:
         total, header_length, prelude_crc = PRELUDE.unpack_from(whole, start)
-        wrong = _wrong_prelude(whole[start : start + 8], total, header_length, prelude_crc)
+        wrong = _prelude_error(whole[start : start + 8], total, header_length, prelude_crc)
         if wrong:
             return Failure(Malformed(message=f"AWS event stream: {wrong}"))
         if len(whole) - start < total:
@@ -105,24 +105,24 @@ def feed_aws(rest: bytes, chunk: bytes) -> Fed:
         if crc32(message[:-4]) != int.from_bytes(message[-4:], "big"):
             return Failure(Malformed(message="AWS event stream: message checksum mismatch"))
         block = message[PRELUDE.size : PRELUDE.size + header_length]
-        headers = known[block] if block in known else known.setdefault(block, _headers(block))
+        headers = known[block] if block in known else known.setdefault(block, _parse_headers(block))
         if headers is None:
             return Failure(Malformed(message="AWS event stream: unreadable headers"))
-        frames.append(_message(headers, message[PRELUDE.size + header_length : -4]))
+        frames.append(_message_frame(headers, message[PRELUDE.size + header_length : -4]))
         start += total
     return Success((tuple(frames), whole[start:]))
 
 
-def _wrong_prelude(prelude: bytes, total: int, header_length: int, checksum: int) -> str:
+def _prelude_error(prelude: bytes, total: int, header_length: int, checksum: int) -> str:
     """Say what is wrong with a prelude, or nothing."""
-    if not OVERHEAD <= total <= MAX_MESSAGE:
+    if not MESSAGE_OVERHEAD <= total <= MAX_MESSAGE_BYTES:
         return f"impossible message length {total}"
-    if header_length > min(MAX_HEADERS, total - OVERHEAD):
+    if header_length > min(MAX_HEADER_BYTES, total - MESSAGE_OVERHEAD):
         return f"impossible header length {header_length}"
     return "" if crc32(prelude) == checksum else "prelude checksum mismatch"
 
 
-def _message(headers: Mapping[str, str], payload: bytes) -> Frame:
+def _message_frame(headers: Mapping[str, str], payload: bytes) -> Frame:
     """Name a message by its event, exception or error."""
     kind = headers.get(":message-type", "event")
     if kind == "error":
@@ -130,7 +130,7 @@ def _message(headers: Mapping[str, str], payload: bytes) -> Frame:
     return Frame(headers.get(f":{kind}-type", ""), payload, kind)
 
 
-def _headers(block: bytes) -> dict[str, str] | None:
+def _parse_headers(block: bytes) -> dict[str, str] | None:
     """Read typed headers, keeping the text ones; ``None`` where they run past their end."""
     headers: dict[str, str] = {}
     at = 0
@@ -143,8 +143,8 @@ def _headers(block: bytes) -> dict[str, str] | None:
         if type_ in {6, 7}:
             size = int.from_bytes(block[at : at + 2], "big")
             at += 2
-        elif type_ in FIXED:
-            size = FIXED[type_]
+        elif type_ in FIXED_VALUE_SIZES:
+            size = FIXED_VALUE_SIZES[type_]
         else:
             return None
         if at + size > len(block):
@@ -155,7 +155,7 @@ def _headers(block: bytes) -> dict[str, str] | None:
     return headers
 
 
-def feed_lines(rest: bytes, chunk: bytes) -> Fed:
+def feed_lines(rest: bytes, chunk: bytes) -> FeedResult:
     r"""Cut lines, passing over blank ones.
 
     Examples
@@ -164,19 +164,19 @@ def feed_lines(rest: bytes, chunk: bytes) -> Fed:
     ((Frame(event='', data=b'{"a":1}', kind='event'),), b'{')
     """
     *lines, last = whole = (rest + chunk).split(b"\n")
-    if max(map(len, whole)) > MAX_EVENT:
-        return Failure(Malformed(message=f"a line of JSON is larger than {MAX_EVENT} bytes"))
+    if max(map(len, whole)) > MAX_EVENT_BYTES:
+        return Failure(Malformed(message=f"a line of JSON is larger than {MAX_EVENT_BYTES} bytes"))
     return Success((tuple(Frame("", line.strip()) for line in lines if line.strip()), last))
 
 
-FEEDS: Final[Mapping[Framing, Feed]] = {"sse": feed_sse, "aws_eventstream": feed_aws, "json_lines": feed_lines}
+FEEDS: Final[Mapping[Framing, FeedFunction]] = {"sse": feed_sse, "aws_eventstream": feed_aws, "json_lines": feed_lines}
 
 
-ENDS: Final[Mapping[Framing, bytes]] = {"sse": b"\n\n", "json_lines": b"\n"}
+TERMINATORS: Final[Mapping[Framing, bytes]] = {"sse": b"\n\n", "json_lines": b"\n"}
 """What ends an event, where the end of the connection may do so too."""
 
 
-def flush(framing: Framing, rest: bytes) -> Fed:
+def flush(framing: Framing, rest: bytes) -> FeedResult:
     r"""Read what is left when the connection closed: an event that lacks only its blank line still counts.
 
     Examples
@@ -184,8 +184,8 @@ def flush(framing: Framing, rest: bytes) -> Fed:
     >>> flush("sse", b"data: [DONE]").unwrap()[0][0].data
     b'[DONE]'
     """
-    if framing in ENDS:
-        return FEEDS[framing](rest, ENDS[framing]) if rest.strip() else Success(((), b""))
+    if framing in TERMINATORS:
+        return FEEDS[framing](rest, TERMINATORS[framing]) if rest.strip() else Success(((), b""))
     if rest:
         return Failure(Malformed(message="AWS event stream: it ended inside a message"))
     return Success(((), b""))

@@ -14,27 +14,27 @@ from llmhub.core.types import Payload
 _DECODER: Final = msgspec.json.Decoder()
 
 
-def merged(payload: Payload, extra: Mapping[str, object]) -> Payload:
+def deep_merge(payload: Payload, extra: Mapping[str, object]) -> Payload:
     """Lay ``extra`` over ``payload``, object by object.
 
     Examples
     --------
-    >>> merged({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3})
+    >>> deep_merge({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3})
     {'a': {'b': 1, 'c': 2}, 'd': 3}
     """
     whole = dict(payload)
     for key, value in extra.items():
         old = whole.get(key)
-        whole[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        whole[key] = deep_merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return whole
 
 
-def parse(body: bytes) -> Result[Payload, LLMError]:
+def parse_json_object(body: bytes) -> Result[Payload, LLMError]:
     """Read a JSON object from untrusted bytes.
 
     Examples
     --------
-    >>> parse(b"[1]").failure().message
+    >>> parse_json_object(b"[1]").failure().message
     'the body is a JSON list, not an object'
     """
     try:

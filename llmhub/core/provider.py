@@ -2,27 +2,23 @@
 
 A `Wire` is how a format is written and read; a `Provider` is who speaks it, where, signed how. Nobody
 subclasses: a provider is a row of functions.
+
+What a provider says of its limits, beside its answers and refusals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
-import msgspec
-from returns.pipeline import is_successful
-from returns.result import Failure, Result, Success
+from returns.result import Result
 
-from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError, Unsupported, stamped
-from llmhub.core.framing import FEEDS, Frame, Framing, flush
-from llmhub.core.omission import without
-from llmhub.core.payload import merged, parse
-from llmhub.core.ratelimit import RateLimitInfo
-from llmhub.core.stream import At, Delta, fold, named
-from llmhub.core.structure import Form, forced
+from llmhub.core.errors import LLMError
+from llmhub.core.forced_tool import StructuredOutputMode
+from llmhub.core.framing import Frame, Framing
+from llmhub.core.stream import Delta
 from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
-from llmhub.core.validity import validate
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -107,15 +103,19 @@ class HttpReply:
 
 
 Encode: TypeAlias = Callable[[CompletionRequest], Result[Payload, LLMError]]
+
+
 Decode: TypeAlias = Callable[[Payload], Result[CompletionResponse, LLMError]]
+
+
 DecodeFrame: TypeAlias = Callable[[Frame], Result[tuple[Delta, ...], LLMError]]
 
 
-def _uncounted(_payload: Payload) -> Usage:
+def _no_usage(_payload: Payload) -> Usage:
     return NO_USAGE
 
 
-def _not_plain(_body: bytes) -> CompletionResponse | None:
+def _no_fast_path(_body: bytes) -> CompletionResponse | None:
     return None
 
 
@@ -149,28 +149,28 @@ class Wire:
     decode_frame: DecodeFrame
     decode_error: Callable[[HttpReply], LLMError]
     framing: Framing = "sse"
-    streaming: Mapping[str, object] = field(default_factory=dict)
-    decode_plain: Callable[[bytes], CompletionResponse | None] = _not_plain
-    usage: Callable[[Payload], Usage] = _uncounted
+    stream_fields: Mapping[str, object] = field(default_factory=dict)
+    decode_fast: Callable[[bytes], CompletionResponse | None] = _no_fast_path
+    decode_usage: Callable[[Payload], Usage] = _no_usage
 
 
-def _unlimited(_reply: HttpReply) -> RateLimitInfo:
+def _no_limits(_reply: HttpReply) -> RateLimitInfo:
     return RateLimitInfo()
 
 
-def _same(payload: Payload) -> Payload:
+def _identity(payload: Payload) -> Payload:
     return payload
 
 
-def _allowed(_endpoint: Endpoint, _request: CompletionRequest) -> LLMError | None:
+def _all_supported(_endpoint: Endpoint, _request: CompletionRequest) -> LLMError | None:
     return None
 
 
-def _unchanged(request: CompletionRequest) -> CompletionRequest:
+def _same_request(request: CompletionRequest) -> CompletionRequest:
     return request
 
 
-def _native(_request: CompletionRequest) -> Form:
+def _native_mode(_request: CompletionRequest) -> StructuredOutputMode:
     return "native"
 
 
@@ -209,215 +209,35 @@ class Provider:
     base_url: str
     locate: Callable[[Endpoint, CompletionRequest, bool], str]
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest]
-    limits: Callable[[HttpReply], RateLimitInfo] = _unlimited
-    adapt: Callable[[Payload], Payload] = _same
-    refuse: Callable[[Endpoint, CompletionRequest], LLMError | None] = _allowed
-    structure: Callable[[CompletionRequest], Form] = _native
-    ease: Callable[[CompletionRequest], CompletionRequest] = _unchanged
-    needs: tuple[tuple[str, ...], ...] = ()
-    request_id: str = "x-request-id"
-    signs: bool = True
-    check: Callable[[Endpoint], str] | None = None
+    limits: Callable[[HttpReply], RateLimitInfo] = _no_limits
+    adapt: Callable[[Payload], Payload] = _identity
+    unsupported: Callable[[Endpoint, CompletionRequest], LLMError | None] = _all_supported
+    structured_output_mode: Callable[[CompletionRequest], StructuredOutputMode] = _native_mode
+    relax_schema: Callable[[CompletionRequest], CompletionRequest] = _same_request
+    required_env: tuple[tuple[str, ...], ...] = ()
+    request_id_header: str = "x-request-id"
+    signature_covers_body: bool = True
+    health_url: Callable[[Endpoint], str] | None = None
 
 
-_ENCODER: Final = msgspec.json.Encoder()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitInfo:
+    """What a reply said about limits; ``None`` where it was silent. Resets are seconds from the reply.
 
-
-def prepare(
-    provider: Provider, endpoint: Endpoint, request: CompletionRequest, now: float, *, stream: bool = False
-) -> Result[HttpRequest, LLMError]:
-    """Turn a request into the HTTP request that asks it. Pure: ``now`` (epoch seconds) is an argument.
-
-    Parameters
-    ----------
-    provider, endpoint
-        Who is asked, and where.
-    request
-        What is asked; ``model`` is the provider's own name.
-    now
-        Time of signing.
-    stream
-        Ask for a stream.
-
-    Returns
-    -------
-    Result[HttpRequest, LLMError]
-        ``InvalidRequest`` or ``Unsupported`` with a path; with ``unsupported="drop"`` the parameters left
-        out are in ``dropped``.
+    ``tokens`` are input and output together, where a provider counts them so.
     """
-    wrong = validate(request)
-    if wrong is not None:
-        return Failure(stamped(wrong, provider=provider.name))
-    dropped: dict[str, None] = {}
-    while True:
-        encoded = _encoded(provider, endpoint, request)
-        if is_successful(encoded):
-            break
-        fewer = without(request, encoded.failure())
-        if fewer is None:
-            return Failure(stamped(encoded.failure(), provider=provider.name))
-        name, request = fewer
-        dropped |= {name: None} if name else {}
-    payload = provider.adapt(merged(encoded.unwrap(), provider.wire.streaming) if stream else encoded.unwrap())
-    if request.extra:
-        payload = merged(payload, request.extra)
-    try:
-        body = _ENCODER.encode(payload)
-    except NO_JSON as bad:
-        path = "$.messages" if _has_json(request.extra) else "$.extra"
-        return Failure(InvalidRequest(path=path, provider=provider.name, message=f"not representable as JSON: {bad}"))
-    bare = HttpRequest(
-        method="POST",
-        url=provider.locate(endpoint, request, stream),
-        headers={"content-type": "application/json"},
-        body=body,
-        dropped=tuple(dropped),
-    )
-    return Success(provider.authorize(endpoint, bare, now))
 
-
-def _encoded(provider: Provider, endpoint: Endpoint, request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write a request as this provider takes it; an answer's schema as a tool where there is no other way."""
-    refused = provider.refuse(endpoint, request)
-    if refused is not None:
-        return Failure(refused)
-    wanted = request.response_schema
-    if wanted is None or (wanted.via or provider.structure(request)) == "native":
-        return provider.wire.encode(provider.ease(request))
-    encoded = provider.wire.encode(provider.ease(forced(request)))
-    if is_successful(encoded) or encoded.failure().path not in OF_FORCED or request.tools:
-        return encoded
-    said = f"an answer cannot be held to a schema here: {encoded.failure().message}"
-    return Failure(Unsupported(path="$.response_schema", message=said))
-
-
-OF_FORCED: Final = ("$.tools", "$.tool_choice")
-"""Paths of what is wrong with a request that nobody wrote so."""
-NO_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What is raised for a value that has no JSON form."""
-
-
-def _has_json(value: object) -> bool:
-    try:
-        _ENCODER.encode(value)
-    except NO_JSON:
-        return False
-    return True
-
-
-def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
-    """Read a whole reply, be it an answer or an error. Returns on arbitrary bytes."""
-    if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
-        return Failure(_error(provider, reply))
-    response = provider.wire.decode_plain(reply.body)
-    if response is None:
-        read = parse(reply.body).bind(provider.wire.decode)
-        if not is_successful(read):
-            return Failure(_blamed(provider, reply, read.failure()))
-        response = read.unwrap()
-    served = reply.header(provider.request_id)
-    return Success(replace(response, request_id=served) if served else response)
-
-
-def interpret_stream(
-    provider: Provider, reply: HttpReply, chunks: Iterable[bytes]
-) -> Result[CompletionResponse, LLMError]:
-    """Read a streamed reply through the shared fold. Returns on arbitrary bytes.
-
-    Parameters
-    ----------
-    reply
-        Status and headers; its ``body`` is what came before ``chunks``.
-    chunks
-        The body as it came, split anywhere.
-    """
-    if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
-        return Failure(_error(provider, replace(reply, body=reply.body + b"".join(chunks))))
-    stream = Decoder(provider, reply)
-    deltas: list[Delta] = []
-    for chunk in chunks:
-        fed = stream.feed(chunk)
-        if not is_successful(fed):
-            return Failure(fed.failure())
-        deltas.extend(fed.unwrap())
-    return stream.close(deltas)
-
-
-class Decoder:
-    """Bytes of one streamed reply to deltas: what is left over between chunks, and nothing else."""
-
-    __slots__ = ("_calls", "_feed", "_provider", "_reply", "_rest", "_whole")
-
-    def __init__(self, provider: Provider, reply: HttpReply) -> None:
-        self._provider = provider
-        self._reply = reply
-        self._feed = FEEDS[provider.wire.framing]
-        self._rest = reply.body
-        self._calls: set[At] = set()
-        # Some servers answer a request for a stream with one JSON document.
-        self._whole = reply.header("content-type").partition(";")[0].strip() == "application/json"
-
-    def feed(self, chunk: bytes) -> Result[tuple[Delta, ...], LLMError]:
-        """Take in some bytes and give the deltas that are now whole."""
-        if self._whole:
-            self._rest += chunk
-            return Success(())
-        return self._read(self._feed(self._rest, chunk))
-
-    def close(self, deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
-        """Take the end of the connection into account and fold ``deltas``, which came before it."""
-        if self._whole and not self._rest.lstrip().startswith(b"["):
-            return interpret(self._provider, replace(self._reply, body=self._rest))
-        last = self._array() if self._whole else self._read(flush(self._provider.wire.framing, self._rest))
-        if not is_successful(last):
-            return Failure(last.failure())
-        folded = fold((*deltas, *last.unwrap()))
-        if not is_successful(folded):
-            return Failure(_blamed(self._provider, self._reply, folded.failure()))
-        served = self._reply.header(self._provider.request_id)
-        return Success(replace(folded.unwrap(), request_id=served)) if served else folded
-
-    def _array(self) -> Result[tuple[Delta, ...], LLMError]:
-        """Read a stream that came as one JSON array of its events."""
-        try:
-            events = msgspec.json.decode(self._rest, type=list[msgspec.Raw])
-        except (msgspec.DecodeError, RecursionError) as bad:
-            return Failure(_blamed(self._provider, self._reply, Malformed(path="$", message=f"not JSON: {bad}")))
-        return self._read(Success((tuple(Frame("", bytes(event)) for event in events), b"")))
-
-    def _read(self, fed: Result[tuple[tuple[Frame, ...], bytes], LLMError]) -> Result[tuple[Delta, ...], LLMError]:
-        if not is_successful(fed):
-            return Failure(_blamed(self._provider, self._reply, fed.failure()))
-        frames, self._rest = fed.unwrap()
-        deltas: list[Delta] = []
-        for frame in frames:
-            read = self._provider.wire.decode_frame(frame)
-            if not is_successful(read):
-                return Failure(_blamed(self._provider, self._reply, read.failure()))
-            deltas.extend(named(read.unwrap(), self._calls))
-        return Success(tuple(deltas))
-
-
-def _error(provider: Provider, reply: HttpReply) -> LLMError:
-    """Read an error reply, and refuse to take a redirect for one."""
-    if 300 <= reply.status < 400:  # noqa: PLR2004 - HTTP redirection
-        return ServerError(
-            provider=provider.name,
-            status=reply.status,
-            should_retry=False,
-            message=f"redirected to {reply.header('location') or 'nowhere'}, which was not followed; "
-            "set the base URL to the final address",
-        )
-    return _blamed(provider, reply, provider.wire.decode_error(reply))
-
-
-def _blamed(provider: Provider, reply: HttpReply, error: LLMError) -> LLMError:
-    """Add to an error what the reply's headers and the provider know."""
-    limits = provider.limits(reply)
-    return stamped(
-        error,
-        provider=provider.name,
-        request_id=reply.header(provider.request_id),
-        retry_after=limits.retry_after_s,
-        retry=limits.should_retry,
-    )
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests_s: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens_s: float | None = None
+    limit_input_tokens: int | None = None
+    remaining_input_tokens: int | None = None
+    reset_input_tokens_s: float | None = None
+    limit_output_tokens: int | None = None
+    remaining_output_tokens: int | None = None
+    reset_output_tokens_s: float | None = None
+    retry_after_s: float | None = None
+    should_retry: bool | None = None

@@ -16,7 +16,7 @@ import msgspec
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import Disconnected, LLMError
-from llmhub.core.structure import FORCED, answered, is_answer, shown
+from llmhub.core.forced_tool import FORCED_TOOL_NAME, is_forced_call, unwrap_forced_call, visible_text
 from llmhub.core.types import (
     NO_USAGE,
     Choice,
@@ -49,7 +49,7 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StreamStarted:
     """What the provider says of the whole answer as it begins."""
 
     served_model: str = ""
@@ -57,45 +57,45 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class UsageDelta:
     """Token counts so far. They are cumulative on every wire, so the largest of a class is its latest."""
 
     usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ChoiceFinished:
     """Answer ``choice`` is complete."""
 
     reason: FinishReason
     choice: int = 0
 
 
-Delta: TypeAlias = Fragment | Started | Counted | Finished
-At: TypeAlias = tuple[int, int, str, type[Part]]
+Delta: TypeAlias = Fragment | StreamStarted | UsageDelta | ChoiceFinished
+PartKey: TypeAlias = tuple[int, int, str, type[Part]]
 """Where a part stands: its answer, its index, its key, and its kind (a wire may put two kinds at one index)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class PartialResponse:
     """A response so far: parts by where they stand, in order of first sight."""
 
-    parts: Mapping[At, Part] = field(default_factory=dict)
-    reasons: Mapping[int, FinishReason] = field(default_factory=dict)
+    parts: Mapping[PartKey, Part] = field(default_factory=dict)
+    finish_reasons: Mapping[int, FinishReason] = field(default_factory=dict)
     usage: Usage = NO_USAGE
     served_model: str = ""
     request_id: str = ""
 
 
-EMPTY: Final = Partial()
-HOLE: Final = "\0"
+EMPTY: Final = PartialResponse()
+ARGUMENTS_PLACEHOLDER: Final = "\0"
 """Where the rest of an `Opaque` part's JSON goes that streams in after it, as the arguments of a nameless call.
 
 A wire that keeps no state cannot tell whose arguments a fragment holds; by its index, `finish` can.
 """
 
 
-def step(partial: Partial, delta: Delta) -> Partial:
+def step(partial: PartialResponse, delta: Delta) -> PartialResponse:
     """Take in one delta. Total: a fragment of another kind than its part's so far begins a part of its own.
 
     Examples
@@ -105,20 +105,20 @@ def step(partial: Partial, delta: Delta) -> Partial:
     """
     match delta:
         case Fragment(index, part, choice, key):
-            return replace(partial, parts=_put(dict(partial.parts), (choice, index, key, type(part)), part))
-        case Started(served_model, request_id):
+            return replace(partial, parts=_merge_part(dict(partial.parts), (choice, index, key, type(part)), part))
+        case StreamStarted(served_model, request_id):
             return replace(
                 partial,
                 served_model=partial.served_model or served_model,
                 request_id=partial.request_id or request_id,
             )
-        case Counted(usage):
-            return replace(partial, usage=_larger(partial.usage, usage))
-        case Finished(reason, choice):
-            return replace(partial, reasons=_later(partial.reasons, {choice: reason}))
+        case UsageDelta(usage):
+            return replace(partial, usage=_max_usage(partial.usage, usage))
+        case ChoiceFinished(reason, choice):
+            return replace(partial, finish_reasons=_merge_reasons(partial.finish_reasons, {choice: reason}))
 
 
-def merge(left: Partial, right: Partial) -> Partial:
+def merge(left: PartialResponse, right: PartialResponse) -> PartialResponse:
     """Join what came first with what came after.
 
     Law: ``merge(a, merge(b, c)) == merge(merge(a, b), c)``, and folding a split stream in two and merging
@@ -126,28 +126,30 @@ def merge(left: Partial, right: Partial) -> Partial:
     """
     parts = dict(left.parts)
     for at, part in right.parts.items():
-        _put(parts, at, part)
-    return Partial(
+        _merge_part(parts, at, part)
+    return PartialResponse(
         parts=parts,
-        reasons=_later(left.reasons, right.reasons),
-        usage=_larger(left.usage, right.usage),
+        finish_reasons=_merge_reasons(left.finish_reasons, right.finish_reasons),
+        usage=_max_usage(left.usage, right.usage),
         served_model=left.served_model or right.served_model,
         request_id=left.request_id or right.request_id,
     )
 
 
-def finish(partial: Partial) -> Result[CompletionResponse, LLMError]:
+def finish(partial: PartialResponse) -> Result[CompletionResponse, LLMError]:
     """Close the stream; one that never said why it ended was cut off."""
-    if not partial.reasons:
+    if not partial.finish_reasons:
         return Failure(Disconnected(message="the stream ended before the answer was complete"))
     choices: dict[int, list[Part]] = {0: []}
     for (choice, *_), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
-        _place(choices.setdefault(choice, []), part)
-    for choice in partial.reasons:
+        _append_part(choices.setdefault(choice, []), part)
+    for choice in partial.finish_reasons:
         choices.setdefault(choice, [])
-    answers = [(choices[choice], partial.reasons.get(choice, "other")) for choice in sorted(choices)]
+    answers = [(choices[choice], partial.finish_reasons.get(choice, "other")) for choice in sorted(choices)]
     return Success(
-        assemble(answers, usage=partial.usage, served_model=partial.served_model, request_id=partial.request_id)
+        assemble_response(
+            answers, usage=partial.usage, served_model=partial.served_model, request_id=partial.request_id
+        )
     )
 
 
@@ -158,10 +160,10 @@ def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
 
     Examples
     --------
-    >>> fold([Fragment(0, Text("H")), Fragment(0, Text("i")), Finished("stop")]).unwrap().text
+    >>> fold([Fragment(0, Text("H")), Fragment(0, Text("i")), ChoiceFinished("stop")]).unwrap().text
     'Hi'
     """
-    pieces: dict[At, list[Part]] = {}
+    pieces: dict[PartKey, list[Part]] = {}
     reasons: dict[int, FinishReason] = {}
     usage, served, request = NO_USAGE, "", ""
     for delta in deltas:
@@ -172,33 +174,33 @@ def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
                     pieces[at].append(part)
                 else:
                     pieces[at] = [part]
-            case Started(served_model, request_id):
+            case StreamStarted(served_model, request_id):
                 served, request = served or served_model, request or request_id
-            case Counted(counts):
-                usage = _larger(usage, counts)
-            case Finished(reason, choice):
+            case UsageDelta(counts):
+                usage = _max_usage(usage, counts)
+            case ChoiceFinished(reason, choice):
                 if reason != "other" or choice not in reasons:
                     reasons[choice] = reason
-    parts = {at: grown[0] if len(grown) == 1 else _joined(grown) for at, grown in pieces.items()}
-    return finish(Partial(parts, reasons, usage, served, request))
+    parts = {at: grown[0] if len(grown) == 1 else _join_all(grown) for at, grown in pieces.items()}
+    return finish(PartialResponse(parts, reasons, usage, served, request))
 
 
-def counted(deltas: Iterable[Delta]) -> Usage:
+def usage_so_far(deltas: Iterable[Delta]) -> Usage:
     """Give the tokens that were counted so far, of a stream that may have been cut off.
 
     Examples
     --------
-    >>> counted([Counted(Usage(input_tokens=9)), Counted(Usage(output_tokens=1))]).input_tokens
+    >>> usage_so_far([UsageDelta(Usage(input_tokens=9)), UsageDelta(Usage(output_tokens=1))]).input_tokens
     9
     """
     usage = NO_USAGE
     for delta in deltas:
-        if isinstance(delta, Counted):
-            usage = _larger(usage, delta.usage)
-    return _sound(usage)
+        if isinstance(delta, UsageDelta):
+            usage = _max_usage(usage, delta.usage)
+    return _bounded_usage(usage)
 
 
-def assemble(
+def assemble_response(
     answers: Sequence[tuple[Sequence[Part], FinishReason]],
     *,
     usage: Usage = NO_USAGE,
@@ -213,15 +215,15 @@ def assemble(
 
     Examples
     --------
-    >>> assemble([([Text(""), ToolCall("1", "f", "")], "stop")]).finish_reason
+    >>> assemble_response([([Text(""), ToolCall("1", "f", "")], "stop")]).finish_reason
     'tool_calls'
     """
-    forced = any(is_answer(part) for parts, _ in answers for part in parts)
-    (parts, reason), *rest = [_settled(parts, reason) for parts, reason in answers] or [((), "other")]
+    forced = any(is_forced_call(part) for parts, _ in answers for part in parts)
+    (parts, reason), *rest = [_normalize_answer(parts, reason) for parts, reason in answers] or [((), "other")]
     return CompletionResponse(
         parts=parts,
         finish_reason=reason,
-        usage=_sound(usage),
+        usage=_bounded_usage(usage),
         served_model=served_model,
         request_id=request_id,
         others=tuple(Choice(parts, reason) for parts, reason in rest),
@@ -229,53 +231,55 @@ def assemble(
     )
 
 
-def chunk_of(deltas: Iterable[Delta]) -> StreamChunk | None:
+def to_stream_chunk(deltas: Iterable[Delta]) -> StreamChunk | None:
     """Give what a person watching a stream wants to see of ``deltas``, or ``None`` if nothing."""
     seen = [delta.part for delta in deltas if isinstance(delta, Fragment) and delta.choice == 0]
     chunk = StreamChunk(
-        text=shown(seen),
+        text=visible_text(seen),
         reasoning="".join(part.text for part in seen if isinstance(part, Reasoning)),
-        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall) and not is_answer(part)),
+        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall) and not is_forced_call(part)),
     )
     return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
 
 
-def named(deltas: tuple[Delta, ...], calls: set[At]) -> tuple[Delta, ...]:
+def label_forced_tool_deltas(deltas: tuple[Delta, ...], calls: set[PartKey]) -> tuple[Delta, ...]:
     """Name every fragment of a call that is the answer, as its first one is; ``calls`` remembers which they are."""
     for delta in deltas:
         if type(delta) is Fragment and type(delta.part) is ToolCall:
-            return tuple([_named(each, calls) if type(each) is Fragment else each for each in deltas])
+            return tuple([_label_fragment(each, calls) if type(each) is Fragment else each for each in deltas])
     return deltas
 
 
-def _named(fragment: Fragment, calls: set[At]) -> Fragment:
+def _label_fragment(fragment: Fragment, calls: set[PartKey]) -> Fragment:
     part = fragment.part
     if type(part) is not ToolCall:
         return fragment
     at = (fragment.choice, fragment.index, fragment.key, ToolCall)
-    if part.name == FORCED:
+    if part.name == FORCED_TOOL_NAME:
         calls.add(at)
     elif at in calls:
-        return replace(fragment, part=replace(part, name=FORCED))
+        return replace(fragment, part=replace(part, name=FORCED_TOOL_NAME))
     return fragment
 
 
-def _place(parts: list[Part], part: Part) -> None:
+def _append_part(parts: list[Part], part: Part) -> None:
     """Add a finished part; arguments without a call fill the hole in the part before them."""
     match parts[-1:], part:
-        case [Opaque(kind, data)], ToolCall("", "", arguments) if HOLE in data:
-            parts[-1] = Opaque(kind, _filled(data, arguments))
+        case [Opaque(kind, data)], ToolCall("", "", arguments) if ARGUMENTS_PLACEHOLDER in data:
+            parts[-1] = Opaque(kind, _fill_placeholder(data, arguments))
         case _:
             parts.append(part)
 
 
-def _filled(data: str, rest: str) -> str:
+def _fill_placeholder(data: str, rest: str) -> str:
     """Put what streamed in where it goes: items of a list with a comma after each, or one value."""
     items = rest.strip().removesuffix(",")
-    return _compact(data.replace(f"[{HOLE}]", f"[{items}]").replace(HOLE, items or "{}"))
+    return _compact_json(
+        data.replace(f"[{ARGUMENTS_PLACEHOLDER}]", f"[{items}]").replace(ARGUMENTS_PLACEHOLDER, items or "{}")
+    )
 
 
-def _compact(text: str) -> str:
+def _compact_json(text: str) -> str:
     """Take the white space out of JSON; what is none stays as it is."""
     try:
         return msgspec.json.format(text, indent=-1)
@@ -283,13 +287,13 @@ def _compact(text: str) -> str:
         return text
 
 
-def _put(parts: dict[At, Part], at: At, part: Part) -> dict[At, Part]:
+def _merge_part(parts: dict[PartKey, Part], at: PartKey, part: Part) -> dict[PartKey, Part]:
     """Grow the part that stands there, or begin it."""
-    parts[at] = _grown(parts[at], part) if at in parts else part
+    parts[at] = _join_two(parts[at], part) if at in parts else part
     return parts
 
 
-def _grown(old: Part, new: Part) -> Part:
+def _join_two(old: Part, new: Part) -> Part:
     """Join two fragments of one part; of a kind that comes whole, the later one stands."""
     match old, new:
         case (Text(before), Text(after)) | (Refusal(before), Refusal(after)):
@@ -310,51 +314,53 @@ def _grown(old: Part, new: Part) -> Part:
             return new
 
 
-def _joined(pieces: Sequence[Part]) -> Part:
-    """Join all fragments of one part, which are of one kind; law: as `_grown` does, two by two."""
+def _join_all(pieces: Sequence[Part]) -> Part:
+    """Join all fragments of one part, which are of one kind; law: as `_join_two` does, two by two."""
     match pieces[0]:
         case Text() | Refusal():
-            return (Text if isinstance(pieces[0], Text) else Refusal)(_all(pieces, "text"))
+            return (Text if isinstance(pieces[0], Text) else Refusal)(_concatenate(pieces, "text"))
         case Reasoning():
-            return Reasoning(_all(pieces, "text"), _all(pieces, "signature"), _all(pieces, "redacted"))
+            return Reasoning(
+                _concatenate(pieces, "text"), _concatenate(pieces, "signature"), _concatenate(pieces, "redacted")
+            )
         case ToolCall():
-            arguments, signature = _all(pieces, "arguments"), _all(pieces, "signature")
-            return ToolCall(_first(pieces, "id"), _first(pieces, "name"), arguments, signature)
+            arguments, signature = _concatenate(pieces, "arguments"), _concatenate(pieces, "signature")
+            return ToolCall(_first_nonempty(pieces, "id"), _first_nonempty(pieces, "name"), arguments, signature)
         case Logprobs():
-            return Logprobs(_all(pieces, "data"))
+            return Logprobs(_concatenate(pieces, "data"))
         case Image():
-            url, data = _first(pieces, "url"), _all(pieces, "data")
-            return Image(url, data, _first(pieces, "media_type"), _first(pieces, "detail"))
+            url, data = _first_nonempty(pieces, "url"), _concatenate(pieces, "data")
+            return Image(url, data, _first_nonempty(pieces, "media_type"), _first_nonempty(pieces, "detail"))
         case _:
             return pieces[-1]
 
 
-def _all(pieces: Sequence[Part], name: str) -> str:
+def _concatenate(pieces: Sequence[Part], name: str) -> str:
     return "".join(map(attrgetter(name), pieces))
 
 
-def _first(pieces: Sequence[Part], name: str) -> str:
+def _first_nonempty(pieces: Sequence[Part], name: str) -> str:
     """Give the first that is not empty."""
     return next(filter(None, map(attrgetter(name), pieces)), "")
 
 
-def _later(left: Mapping[int, FinishReason], right: Mapping[int, FinishReason]) -> dict[int, FinishReason]:
+def _merge_reasons(left: Mapping[int, FinishReason], right: Mapping[int, FinishReason]) -> dict[int, FinishReason]:
     """Take the later reason of each answer; ``other``, which says only that it ended, takes no reason's place."""
     return {**left, **{choice: reason for choice, reason in right.items() if reason != "other" or choice not in left}}
 
 
-def _larger(left: Usage, right: Usage) -> Usage:
+def _max_usage(left: Usage, right: Usage) -> Usage:
     """Take the larger count of each class; an absent one never wins."""
     return Usage(
-        input_tokens=_most(left.input_tokens, right.input_tokens),
-        output_tokens=_most(left.output_tokens, right.output_tokens),
-        cached_input_tokens=_most(left.cached_input_tokens, right.cached_input_tokens),
-        cache_write_tokens=_most(left.cache_write_tokens, right.cache_write_tokens),
-        reasoning_tokens=_most(left.reasoning_tokens, right.reasoning_tokens),
+        input_tokens=_max_count(left.input_tokens, right.input_tokens),
+        output_tokens=_max_count(left.output_tokens, right.output_tokens),
+        cached_input_tokens=_max_count(left.cached_input_tokens, right.cached_input_tokens),
+        cache_write_tokens=_max_count(left.cache_write_tokens, right.cache_write_tokens),
+        reasoning_tokens=_max_count(left.reasoning_tokens, right.reasoning_tokens),
     )
 
 
-def _sound(usage: Usage) -> Usage:
+def _bounded_usage(usage: Usage) -> Usage:
     """Bound each class of tokens by what it is a part of, where a provider miscounts."""
     inputs, outputs = usage.input_tokens, usage.output_tokens
     cached, stored, thought = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
@@ -367,11 +373,11 @@ def _sound(usage: Usage) -> Usage:
     return replace(usage, cached_input_tokens=read, cache_write_tokens=written)
 
 
-def _most(left: int | None, right: int | None) -> int | None:
+def _max_count(left: int | None, right: int | None) -> int | None:
     return right if left is None else left if right is None else max(left, right)
 
 
-def _settled(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:
+def _normalize_answer(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:
     """Give an answer its one form."""
     if len(parts) == 1 and type(parts[0]) is Text and parts[0].text:
         return tuple(parts), reason
@@ -385,16 +391,16 @@ def _settled(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, .
                 continue
             case ToolCall(call, name, arguments, signature):
                 calls = True
-                kept.append(ToolCall(call, name, _compact(arguments.strip() or "{}"), signature))
-            case Opaque(kind, data) if HOLE in data:
-                kept.append(Opaque(kind, _filled(data, "")))
+                kept.append(ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature))
+            case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:
+                kept.append(Opaque(kind, _fill_placeholder(data, "")))
             case Refusal():
                 refused = True
                 kept.append(part)
             case _:
                 kept.append(part)
     if calls:
-        kept, reason = answered(kept, reason)
+        kept, reason = unwrap_forced_call(kept, reason)
         calls = any(isinstance(part, ToolCall) for part in kept)
     if reason == "stop":
         reason = "tool_calls" if calls else "refusal" if refused else reason

@@ -31,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture, by ``url`` (``https:`` or ``data:``) or as base64 ``data`` with its ``media_type``."""
+    """A picture, by ``url`` (``https:`` or ``data:``) or as base64 ``data`` with its ``image_media_type``."""
 
     url: str = ""
     data: str = ""
@@ -41,7 +41,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file such as a PDF, by ``url`` or as base64 ``data`` with its ``media_type``."""
+    """A file such as a PDF, by ``url`` or as base64 ``data`` with its ``image_media_type``."""
 
     url: str = ""
     data: str = ""
@@ -163,7 +163,7 @@ class Message:
     @property
     def text(self) -> str:
         """The visible text of the turn."""
-        return text_of(self.parts)
+        return join_text(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,26 +257,26 @@ class CompletionRequest:
 
     def __post_init__(self) -> None:
         """Bring equal values to one form, so that equal requests have equal keys."""
-        for name in FLOATS:
+        for name in FLOAT_FIELDS:
             value = getattr(self, name)
             if value is not None and (type(value) is not float or value == 0.0) and _is_number(value):
                 object.__setattr__(self, name, float(value) or 0.0)
-        for name in INTS:
+        for name in INT_FIELDS:
             value = getattr(self, name)
             if value is not None and type(value) is not int and _is_number(value) and value == value // 1:
                 object.__setattr__(self, name, int(value))
         stop: object = self.stop
         if isinstance(stop, str):
             object.__setattr__(self, "stop", (stop,))
-        for name in SEQUENCES:
+        for name in SEQUENCE_FIELDS:
             value = getattr(self, name)
             if type(value) is not tuple and hasattr(value, "__iter__"):
                 object.__setattr__(self, name, tuple(value))
 
 
-FLOATS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-INTS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n", "logprobs")
-SEQUENCES: Final = ("messages", "stop", "tools")
+FLOAT_FIELDS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+INT_FIELDS: Final = ("top_k", "max_tokens", "seed", "reasoning_budget", "n", "logprobs")
+SEQUENCE_FIELDS: Final = ("messages", "stop", "tools")
 
 
 def _is_number(value: object) -> bool:
@@ -311,7 +311,7 @@ class Choice:
     @property
     def text(self) -> str:
         """The visible answer."""
-        return text_of(self.parts)
+        return join_text(self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,7 +353,7 @@ class CompletionResponse:
     @property
     def text(self) -> str:
         """The visible answer."""
-        return text_of(self.parts)
+        return join_text(self.parts)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -377,12 +377,12 @@ class CompletionResponse:
 
     def __repr__(self) -> str:
         """Show it in a line, in which nothing that the model wrote can act."""
-        from llmhub.core.showing import response_line  # noqa: PLC0415 - which knows these types
+        from llmhub.core.response_display import response_repr  # noqa: PLC0415 - which knows these types
 
-        return response_line(self)
+        return response_repr(self)
 
     def _repr_html_(self) -> str:
-        from llmhub.core.showing import response_html  # noqa: PLC0415 - as above
+        from llmhub.core.response_display import response_html  # noqa: PLC0415 - as above
 
         return response_html(self)
 
@@ -408,12 +408,12 @@ class StreamChunk:
         return NO_USAGE if self.response is None else self.response.usage
 
 
-def text_of(parts: Sequence[Part]) -> str:
+def join_text(parts: Sequence[Part]) -> str:
     """Join the visible text of ``parts``.
 
     Examples
     --------
-    >>> text_of((Text("a"), Refusal("no"), Text("b")))
+    >>> join_text((Text("a"), Refusal("no"), Text("b")))
     'ab'
     """
     if len(parts) == 1 and type(parts[0]) is Text:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from returns.result import Result
 
-from llmhub.core.changing import changing
 from llmhub.core.errors import LLMError
-from llmhub.core.provider import Endpoint, Provider
-from llmhub.core.ratelimit import RateLimitInfo
-from llmhub.core.splice import TextPreparer, Way, asked_of, way
+from llmhub.core.prepared import PreparedPrompt, PromptPreparer, field_replacer, prepare_prompt, with_model
+from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
 if TYPE_CHECKING:
-    from llmhub.engine.budget import Purse
+    from llmhub.engine.spending import Budgets
 
 Outcome: TypeAlias = Result[CompletionResponse, LLMError]
 
@@ -31,27 +29,27 @@ class Target:
     name: str
 
 
-class Spliced(NamedTuple):
+class PreparedText(NamedTuple):
     """A quick way to prepare one request, and the request it stands for: it does not count for any other.
 
-    ``elsewhere`` gives the way of the same question to somebody else.
+    ``preparer_by_target`` gives the way of the same question to somebody else.
     """
 
     request: CompletionRequest
-    prepare: TextPreparer
+    prepare: PromptPreparer
     text: str
-    elsewhere: Callable[[Target], Way]
+    for_target: Callable[[Target], PreparedPrompt]
 
 
-def elsewhere(request: CompletionRequest, *, stream: bool) -> Callable[[Target], Way]:
+def preparer_by_target(request: CompletionRequest, *, stream: bool) -> Callable[[Target], PreparedPrompt]:
     """Make the function that gives the way to a target of what is asked by putting texts behind ``request``."""
-    known: dict[str, Way] = {}
+    known: dict[str, PreparedPrompt] = {}
 
-    def to(target: Target) -> Way:
+    def to(target: Target) -> PreparedPrompt:
         found = known.get(target.name)
         if found is None:
-            asked = asked_of(request, target.model)
-            found = known[target.name] = way(target.provider, target.endpoint, asked, stream=stream)
+            asked = with_model(request, target.model)
+            found = known[target.name] = prepare_prompt(target.provider, target.endpoint, asked, stream=stream)
         return found
 
     return to
@@ -70,7 +68,7 @@ class Call:
     spliced
         How to prepare ``request`` quickly; of no account once a middleware has put another request in its place.
     key
-        Key of the question as it was asked (`llmhub.core.codec.request_key`), where it is known; whoever puts another
+        Key of the question as it was asked (`llmhub.core.cache_key.request_key`), where it is known; whoever puts another
         target or request in the call's place sets it anew.
     purse
         The budgets it must fit into; those of the hub where it has none.
@@ -86,43 +84,43 @@ class Call:
     request: CompletionRequest
     on_chunk: Callable[[StreamChunk], None] | None = None
     stream: bool = False
-    spliced: Spliced | None = None
+    prepared: PreparedText | None = None
     key: bytes | None = None
-    purse: Purse | None = None
+    budgets: Budgets | None = None
     on_sent: Callable[[], None] | None = None
     sample: int = 0
-    asked: Target | None = None
+    requested_target: Target | None = None
 
-    def to(self, target: Target) -> Call:
+    def with_target(self, target: Target) -> Call:
         """Give the same question to another target."""
         if target.name == self.target.name:
             return self
-        request, quick = asked_of(self.request, target.model), self.quick
+        request, quick = with_model(self.request, target.model), self.valid_prepared
         if quick is not None:
-            quick = Spliced(request, quick.elsewhere(target).prepare, quick.text, quick.elsewhere)
-        return _to(self, target, request, quick, None, self.asked or self.target)
+            quick = PreparedText(request, quick.for_target(target).prepare, quick.text, quick.for_target)
+        return _to(self, target, request, quick, None, self.requested_target or self.target)
 
     @property
-    def quick(self) -> Spliced | None:
+    def valid_prepared(self) -> PreparedText | None:
         """The quick way, where it stands for the request that is asked."""
-        quick = self.spliced
+        quick = self.prepared
         return quick if quick is not None and quick.request is self.request else None
 
-    def keyed(self, key: bytes) -> Call:
+    def with_key(self, key: bytes) -> Call:
         """Say the key of the question."""
         return _keyed(self, key)
 
-    def telling(self, on_sent: Callable[[], None]) -> Call:
+    def with_on_sent(self, on_sent: Callable[[], None]) -> Call:
         """Have somebody else told when it goes out."""
         return _telling(self, on_sent)
 
 
-_to: Final = changing(Call, "target", "request", "spliced", "key", "asked")
-_keyed: Final = changing(Call, "key")
-_telling: Final = changing(Call, "on_sent")
+_to: Final = field_replacer(Call, "target", "request", "spliced", "key", "asked")
+_keyed: Final = field_replacer(Call, "key")
+_telling: Final = field_replacer(Call, "on_sent")
 
 
-class Spent(NamedTuple):
+class BilledFailure(NamedTuple):
     """What an attempt used that failed after it was answered: the provider charged it to ``target``."""
 
     target: Target
@@ -150,16 +148,16 @@ class Answer:
     cache_hit: bool = False
     dropped: tuple[str, ...] = ()
     limits: RateLimitInfo | None = None
-    spent: tuple[Spent, ...] = ()
+    billed_failures: tuple[BilledFailure, ...] = ()
     target: Target | None = None
     key: bytes | None = None
 
-    def of(self, target: Target | None, key: bytes | None) -> Answer:
+    def attributed_to(self, target: Target | None, key: bytes | None) -> Answer:
         """Have it say who gave it, and to which question; nobody: whoever was asked."""
         return _of(self, target, key)
 
 
-_of: Final = changing(Answer, "target", "key")
+_of: Final = field_replacer(Answer, "target", "key")
 
 Send: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Middleware: TypeAlias = Callable[[Send], Send]

@@ -11,18 +11,18 @@ from typing import Any, Final, TypeAlias
 from returns.pipeline import is_successful
 
 from llmhub.engine.call import Answer
-from llmhub.engine.flight import FLIGHT
+from llmhub.engine.write_ahead import SEND_CONTEXT
 
-OWNER: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("llmhub_owner", default=None)
+OWNER_TASK: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("llmhub_owner", default=None)
 """The task on whose behalf another one sends: a run looks for that one when it asks who is on the wire."""
 
 GRACE_S: Final = 0.02
 """How long a task still counts as on the wire after another was for it: it has yet to hear what came."""
 
-Ask: TypeAlias = Callable[[], Awaitable[Answer]]
+SendRequest: TypeAlias = Callable[[], Awaitable[Answer]]
 
 
-class Flights(Collection[asyncio.Task[Any]]):
+class InFlightTasks(Collection[asyncio.Task[Any]]):
     """Which tasks are on the wire, themselves or by others that they sent, and until when they may be."""
 
     def __init__(self) -> None:
@@ -44,26 +44,26 @@ class Flights(Collection[asyncio.Task[Any]]):
     def begin(self, task: asyncio.Task[Any], deadline: float) -> None:
         """Note that a task sends."""
         self.deadlines[task] = deadline
-        flight = FLIGHT.get()
+        flight = SEND_CONTEXT.get()
         if flight is not None:
-            flight.sent += 1
-        owner = OWNER.get()
+            flight.requests_sent += 1
+        owner = OWNER_TASK.get()
         if owner is not None and owner is not task:
             self._owners[owner] += 1
 
     def end(self, task: asyncio.Task[Any]) -> None:
         """Note that it has done so."""
-        owner = OWNER.get()
+        owner = OWNER_TASK.get()
         if self.deadlines.pop(task, None) is not None and owner is not None and owner is not task:
-            asyncio.get_running_loop().call_later(GRACE_S, self._let_go, owner)
+            asyncio.get_running_loop().call_later(GRACE_S, self._release_owner, owner)
 
-    def _let_go(self, owner: asyncio.Task[Any]) -> None:
+    def _release_owner(self, owner: asyncio.Task[Any]) -> None:
         self._owners[owner] -= 1
         if not self._owners[owner]:
             del self._owners[owner]
 
 
-async def race(first: Ask, second: Ask, delay_s: float, on_second: Callable[[], None]) -> list[Answer]:
+async def race(first: SendRequest, second: SendRequest, delay_s: float, on_second: Callable[[], None]) -> list[Answer]:
     """Ask ``first``, and ``second`` too after ``delay_s``; the good answer that comes first ends it.
 
     Returns
@@ -93,10 +93,10 @@ async def race(first: Ask, second: Ask, delay_s: float, on_second: Callable[[], 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _own(ask: Ask) -> asyncio.Task[Answer]:
+def _own(ask: SendRequest) -> asyncio.Task[Answer]:
     """Ask in a task of its own that answers for the current one."""
     context = copy_context()
-    context.run(OWNER.set, OWNER.get() or asyncio.current_task())
+    context.run(OWNER_TASK.set, OWNER_TASK.get() or asyncio.current_task())
 
     async def asking() -> Answer:
         return await ask()

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, is_transient, kind, retry_after_s
+from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, error_type_name, is_transient, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
-from llmhub.engine.decisions import Note
-from llmhub.engine.slots import pause
+from llmhub.engine.decision_log import RecordDecision
+from llmhub.engine.scheduling import sleep_without_slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,15 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a policy."""
-        for name, low, high in BOUNDS:
+        for name, low, high in RETRY_BOUNDS:
             value: Any = getattr(self, name)
             kind = Integral if name == "attempts" else Real
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
                 said = f"{value!r} is no {'whole ' * (kind is Integral)}number in {low:g}..{high:g}"
-                raise InvalidRequestError(InvalidRequest(path=f"retry.{name}", message=said))
+                raise BadRequestError(InvalidRequest(path=f"retry.{name}", message=said))
 
 
-BOUNDS: Final = (
+RETRY_BOUNDS: Final = (
     ("attempts", 1, inf),
     ("base_s", 0, inf),
     ("cap_s", 0, inf),
@@ -70,7 +70,7 @@ BOUNDS: Final = (
 NO_RETRY: Final = Retry(attempts=1)
 
 
-def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | None:
+def retry_delay_s(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | None:
     """Give the seconds to wait after the ``attempt``-th failure (from 1), or ``None`` to give up.
 
     Parameters
@@ -87,9 +87,9 @@ def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | 
     Examples
     --------
     >>> from llmhub.core.errors import AuthFailed, RateLimited
-    >>> delay(Retry(), 1, RateLimited(retry_after_s=7.0), 0.0)
+    >>> retry_delay_s(Retry(), 1, RateLimited(retry_after_s=7.0), 0.0)
     7.0
-    >>> delay(Retry(), 1, AuthFailed(), 0.0) is None
+    >>> retry_delay_s(Retry(), 1, AuthFailed(), 0.0) is None
     True
     """
     if attempt >= policy.attempts or not is_transient(error):
@@ -106,16 +106,19 @@ def delay(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | 
     return asked + policy.jitter * draw * min(policy.base_s, asked)
 
 
-def _unheard(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
+def _no_note(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
     """Keep nothing."""
 
 
-def retried(
-    policy: Retry, clock: Callable[[], float], draw: Callable[[], float] = random.random, note: Note = _unheard
+def retry_middleware(
+    policy: Retry,
+    clock: Callable[[], float],
+    draw: Callable[[], float] = random.random,
+    note: RecordDecision = _no_note,
 ) -> Middleware:
     """Make the middleware that tries again as ``policy`` says; no other part of the engine does.
 
-    Who waits does so beside the others (`llmhub.engine.slots`), and takes nobody's place.
+    Who waits does so beside the others (`llmhub.engine.scheduling`), and takes nobody's place.
     """
 
     def wrap(send: Send) -> Send:
@@ -124,23 +127,23 @@ def retried(
             if is_successful(answer.outcome):
                 return answer
             start, waited, sent = clock() - (answer.total_s or 0.0), answer.rate_wait_s or 0.0, answer.attempts
-            first, spent = answer, answer.spent
+            first, spent = answer, answer.billed_failures
             for attempt in range(1, policy.attempts):
                 # Where several are asked in turn, each request counts.
                 error = answer.outcome.failure()
-                wait_s = delay(policy, attempt, error, draw()) if sent < policy.attempts else None
+                wait_s = retry_delay_s(policy, attempt, error, draw()) if sent < policy.attempts else None
                 if wait_s is None or clock() + wait_s - start > policy.deadline_s:
                     break
-                note("retry", call.target.name, kind(error), wait_s=wait_s)
-                await pause(wait_s)
+                note("retry", call.target.name, error_type_name(error), wait_s=wait_s)
+                await sleep_without_slot(wait_s)
                 answer = await send(call)
                 waited += answer.rate_wait_s or 0.0
                 sent += answer.attempts
-                spent += answer.spent
+                spent += answer.billed_failures
                 if is_successful(answer.outcome):
                     break
             if not is_successful(answer.outcome) and is_transient(error := answer.outcome.failure()):
-                note("give_up", call.target.name, f"{kind(error)} after {sent} requests")
+                note("give_up", call.target.name, f"{error_type_name(error)} after {sent} requests")
             if answer is first:
                 return answer
             return replace(
@@ -149,7 +152,7 @@ def retried(
                 rate_wait_s=waited,
                 started_at=first.started_at or answer.started_at,
                 total_s=clock() - start,
-                spent=spent,
+                billed_failures=spent,
             )
 
         return sending

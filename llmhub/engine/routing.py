@@ -1,6 +1,6 @@
 """Calls along a route: who is measured, who is asked, and who next when that fails.
 
-The choosing is pure (`llmhub.engine.route`); here it is given what was measured, and carried out.
+The choosing is pure (`llmhub.engine.routing_policy`); here it is given what was measured, and carried out.
 """
 
 from __future__ import annotations
@@ -14,37 +14,48 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure
 
-from llmhub.core.cost import Price
-from llmhub.core.errors import InvalidRequest, kind
-from llmhub.core.tokens import estimate_tokens
+from llmhub.core.errors import InvalidRequest, error_type_name
+from llmhub.core.pricing import Price
+from llmhub.core.token_estimate import estimate_tokens
 from llmhub.core.types import StreamChunk
-from llmhub.engine.budget import Prices
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
-from llmhub.engine.decisions import Note
+from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.hedging import race
-from llmhub.engine.hooks import added
-from llmhub.engine.measured import NOTHING, REACTIONS, Measured, Stats, answered, begun, failed, left
-from llmhub.engine.route import Route, hedge_delay_s, most_hopeful
+from llmhub.engine.hooks import add_attempts
+from llmhub.engine.routing_policy import (
+    NO_STATS,
+    REACTIONS,
+    CandidateStats,
+    Route,
+    RoutingStats,
+    hedge_delay_s,
+    most_retryable,
+    on_abandoned,
+    on_failure,
+    on_start,
+    on_success,
+)
+from llmhub.engine.spending import TargetPrices
 
-REMEMBERED: Final = 128
+MAX_LATENCY_SAMPLES: Final = 128
 """Latencies kept of each candidate, for quantiles."""
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class ResolvedRoute:
     """A route under its name, with its candidates found; whoever was asked by name stands first."""
 
     name: str
     route: Route
     targets: Mapping[str, Target]
-    names: tuple[str, ...] = field(init=False)
+    candidates: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Name the candidates."""
-        object.__setattr__(self, "names", tuple(self.targets))
+        object.__setattr__(self, "candidates", tuple(self.targets))
 
 
-class Board:
+class CandidateMetrics:
     """What was measured of every candidate of a hub. Lives on one loop.
 
     Parameters
@@ -55,25 +66,25 @@ class Board:
         Random numbers from 0 up to 1.
     """
 
-    def __init__(self, clock: Callable[[], float], draw: Callable[[], float], prices: Prices) -> None:
+    def __init__(self, clock: Callable[[], float], draw: Callable[[], float], prices: TargetPrices) -> None:
         self.clock = clock
         self._draw = draw
         self._prices = prices
-        self._measured: dict[str, Measured] = {}
+        self._measured: dict[str, CandidateStats] = {}
         self._latencies: dict[str, deque[float]] = {}
         self._turns: Counter[str] = Counter()
         self._usd: dict[str, tuple[Price, float, float]] = {}
 
-    def stats(self, path: Path, call: Call) -> Stats:
+    def stats(self, path: ResolvedRoute, call: Call) -> RoutingStats:
         """Give a ranking what it may go by."""
         turn = self._turns[path.name]
         self._turns[path.name] += 1
         now, draw = self.clock(), self._draw()
-        if not path.route.counts:
+        if not path.route.needs_prices:
             known = self._measured
-            return Stats({name: known.get(name, NOTHING) for name in path.names}, now, turn, draw)
-        return Stats(
-            of={name: self._priced(target) for name, target in path.targets.items()},
+            return RoutingStats({name: known.get(name, NO_STATS) for name in path.candidates}, now, turn, draw)
+        return RoutingStats(
+            candidates={name: self._priced(target) for name, target in path.targets.items()},
             now=now,
             turn=turn,
             draw=draw,
@@ -81,51 +92,53 @@ class Board:
             max_tokens=call.request.max_tokens,
         )
 
-    def latencies_s(self, name: str) -> Sequence[float]:
+    def recent_latencies_s(self, name: str) -> Sequence[float]:
         """Give a candidate's last latencies."""
         return self._latencies.get(name, ())
 
-    def observed(self, target: Target) -> Middleware:
+    def middleware(self, target: Target) -> Middleware:
         """Make the middleware that measures one candidate."""
         name = target.name
-        latencies = self._latencies.setdefault(name, deque(maxlen=REMEMBERED))
+        latencies = self._latencies.setdefault(name, deque(maxlen=MAX_LATENCY_SAMPLES))
 
         def wrap(send: Send) -> Send:
             async def sending(call: Call) -> Answer:
                 start = self.clock()
-                self._measured[name] = begun(self._measured.get(name, NOTHING))
+                self._measured[name] = on_start(self._measured.get(name, NO_STATS))
                 try:
                     answer = await send(call)
                 except BaseException:
                     now = self.clock()
-                    self._measured[name] = left(self._measured[name], now - start, now)
+                    self._measured[name] = on_abandoned(self._measured[name], now - start, now)
                     raise
                 now, before = self.clock(), self._measured[name]
                 if is_successful(answer.outcome):
                     usage = answer.outcome.unwrap().usage
-                    self._measured[name] = answered(before, answer.latency_s, usage.output_tokens, now)
+                    self._measured[name] = on_success(before, answer.latency_s, usage.output_tokens, now)
                     if answer.latency_s is not None:
                         latencies.append(answer.latency_s)
                 else:
-                    self._measured[name] = failed(before, answer.outcome.failure(), now)
+                    self._measured[name] = on_failure(before, answer.outcome.failure(), now)
                 return answer
 
             return sending
 
         return wrap
 
-    def _priced(self, target: Target) -> Measured:
-        measured = self._measured.get(target.name, NOTHING)
-        price = self._prices.of(target)
+    def _priced(self, target: Target) -> CandidateStats:
+        measured = self._measured.get(target.name, NO_STATS)
+        price = self._prices.lookup(target)
         if price is None:
             return measured
         known = self._usd.get(target.name)
         if known is None or known[0] is not price:
             known = self._usd[target.name] = (price, float(price.rates.input), float(price.rates.output))
-        return Measured(*measured[:-2], *known[1:])
+        return CandidateStats(*measured[:-2], *known[1:])
 
 
-def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Middleware:
+def routing_middleware(
+    find: Callable[[str], ResolvedRoute | None], metrics: CandidateMetrics, note: RecordDecision
+) -> Middleware:
     """Make the middleware that chooses whom to ask; ``find`` gives the path of a name, if it is one's."""
 
     def wrap(send: Send) -> Send:
@@ -133,26 +146,26 @@ def routed(find: Callable[[str], Path | None], board: Board, note: Note) -> Midd
             path = find(call.target.name)
             if path is None:
                 return await send(call)
-            ranked = _ranked(path, board.stats(path, call))
+            ranked = _rank_candidates(path, metrics.stats(path, call))
             if isinstance(ranked, InvalidRequest):
                 return Answer(Failure(ranked))
             if path.route.hedge is None and call.on_chunk is None:
                 # What mostly happens: the first is asked, and answers.
-                answer = await send(call.to(path.targets[ranked[0]]))
+                answer = await send(call.with_target(path.targets[ranked[0]]))
                 if is_successful(answer.outcome):
                     return answer
-                return await _Pass(path, board, note, send).go(call, ranked, answer)
-            return await _Pass(path, board, note, send).go(call, ranked)
+                return await _FallbackLoop(path, metrics, note, send).go(call, ranked, answer)
+            return await _FallbackLoop(path, metrics, note, send).go(call, ranked)
 
         return sending
 
     return wrap
 
 
-def _ranked(path: Path, stats: Stats) -> Sequence[str] | InvalidRequest:
+def _rank_candidates(path: ResolvedRoute, stats: RoutingStats) -> Sequence[str] | InvalidRequest:
     """Have the route rank its candidates; what a user's function gives is looked at."""
-    candidates = path.names
-    if path.route.ours:
+    candidates = path.candidates
+    if path.route.is_builtin:
         return path.route.rank(candidates, stats)
     try:
         ranked = list(path.route.rank(candidates, stats))
@@ -165,12 +178,12 @@ def _ranked(path: Path, stats: Stats) -> Sequence[str] | InvalidRequest:
     return list(dict.fromkeys(ranked))
 
 
-class _Pass:
+class _FallbackLoop:
     """One call's way along its candidates."""
 
     __slots__ = ("_board", "_note", "_path", "_send", "_shown")
 
-    def __init__(self, path: Path, board: Board, note: Note, send: Send) -> None:
+    def __init__(self, path: ResolvedRoute, board: CandidateMetrics, note: RecordDecision, send: Send) -> None:
         self._path = path
         self._board = board
         self._note = note
@@ -190,8 +203,8 @@ class _Pass:
             if self._shown or not REACTIONS[type(error)].falls_back:
                 break
             if left:
-                self._note("fallback", name, f"{kind(error)}: on to {left[0]}")
-        return whole(came)
+                self._note("fallback", name, f"{error_type_name(error)}: on to {left[0]}")
+        return merge_answers(came)
 
     async def _ask(self, call: Call, name: str, left: list[str]) -> list[Answer]:
         """Ask one candidate, and the next as well when it takes long; give what came, a good answer last.
@@ -200,7 +213,7 @@ class _Pass:
         """
         hedge = self._path.route.hedge
         watched = call.on_chunk is not None
-        delay_s = None if hedge is None or watched else hedge_delay_s(hedge, self._board.latencies_s(name))
+        delay_s = None if hedge is None or watched else hedge_delay_s(hedge, self._board.recent_latencies_s(name))
         if delay_s is None:
             return [await self._send(self._to(call, name))]
         other = left[0] if left else name
@@ -215,7 +228,7 @@ class _Pass:
 
     def _to(self, call: Call, name: str) -> Call:
         """Give the question to a candidate, and watch whether anything of an answer is shown."""
-        there = call.to(self._path.targets[name])
+        there = call.with_target(self._path.targets[name])
         show = call.on_chunk
         if show is None:
             return there
@@ -227,7 +240,7 @@ class _Pass:
         return replace(there, on_chunk=shown)
 
 
-def whole(came: Sequence[Answer]) -> Answer:
+def merge_answers(came: Sequence[Answer]) -> Answer:
     """Make one answer of several: the good one, or the failure that is worth another try; all attempts count.
 
     Whoever asks again goes by it, so that retries and fallbacks are counted together and neither feeds the other.
@@ -236,8 +249,8 @@ def whole(came: Sequence[Answer]) -> Answer:
         return came[0]
     total = came[0]
     for answer in came[1:]:
-        total = added(total, answer)
+        total = add_attempts(total, answer)
     if is_successful(total.outcome):
         return total
-    one = came[most_hopeful([answer.outcome.failure() for answer in came])]
+    one = came[most_retryable([answer.outcome.failure() for answer in came])]
     return replace(total, outcome=one.outcome, target=one.target, key=one.key, limits=one.limits)

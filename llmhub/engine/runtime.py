@@ -13,43 +13,44 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.cache.access import CacheMode, mode_of, narrowed
+from llmhub.cache.modes import CacheMode, resolve_mode, restrict
 from llmhub.cache.store import Cache, Store
 from llmhub.core.budget import Budget
-from llmhub.core.codec import Keyer, keyer
-from llmhub.core.provider import NO_JSON
-from llmhub.core.splice import asked_of
-from llmhub.engine.books import Ambiguous, Books, recorded
-from llmhub.engine.breaker import Breaker, Circuit, broken
-from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
-from llmhub.engine.cached import LOOKUPS, Lookups, cached
+from llmhub.core.cache_key import RequestKeyer, request_keyer
+from llmhub.core.prepared import with_model
+from llmhub.core.protocol import JSON_ENCODING_ERRORS
+from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
-from llmhub.engine.decisions import Decisions, Note
-from llmhub.engine.directory import Directory
-from llmhub.engine.gate import Gate, limited
-from llmhub.engine.hooks import guarded
-from llmhub.engine.limit import Limit
-from llmhub.engine.loop import Stop, background, submit
-from llmhub.engine.retry import Retry, retried
-from llmhub.engine.routing import Board, routed
-from llmhub.engine.run import CHUNK, Item, Job, Ran, Told, run
-from llmhub.engine.tally import Watch
-from llmhub.engine.transport import Transport, Wiring
+from llmhub.engine.circuit_breaker import Breaker, Circuit, circuit_breaker_middleware
+from llmhub.engine.decision_log import DecisionLog, RecordDecision
+from llmhub.engine.event_loop import StopSignal, background_loop, submit
+from llmhub.engine.fan_out import run_fan_out
+from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, OnResult, PlannedItem
+from llmhub.engine.hooks import exception_guard
+from llmhub.engine.limits import Limit
+from llmhub.engine.model_resolver import ModelResolver
+from llmhub.engine.progress import ProgressSink
+from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
+from llmhub.engine.retry import Retry, retry_middleware
+from llmhub.engine.routing import CandidateMetrics, routing_middleware
+from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices, budget_middleware
+from llmhub.engine.transport import Transport, TransportConfig
+from llmhub.engine.write_ahead import AmbiguousPolicy, WriteAheadLog, record_requests
 
 if TYPE_CHECKING:
-    from llmhub.engine.bulk import Bulk
+    from llmhub.engine.block_lookup import PlannedBlock
 
-KEYED: Final = 2 * CHUNK
+MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Questions of which it is remembered under which keys they may be asked."""
-CLOSE_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 2.0
 """How long closing may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class RuntimeConfig:
     """How calls are made: what a hub hands to its runtime."""
 
-    wiring: Wiring
+    transport: TransportConfig
     cache: Cache | None
     cache_mode: CacheMode
     limits: Mapping[str, Limit]
@@ -57,8 +58,8 @@ class Rules:
     middleware: tuple[Middleware, ...]
     budget: Budget | None = None
     allow_unpriced: bool = False
-    directory: Directory
-    ambiguous: Ambiguous = "resend"
+    resolver: ModelResolver
+    ambiguous: AmbiguousPolicy = "resend"
     adaptive: bool = True
     breaker: Breaker | None = None
 
@@ -66,14 +67,14 @@ class Rules:
 class Runtime:
     """Opens what is needed at first use and closes it when it is let go."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: RuntimeConfig) -> None:
         self._rules = rules
         self._lock = threading.Lock()
-        self._live: _Live | None = None
+        self._live: _OpenRuntime | None = None
         # A budget outlives what is open: closing a hub gives nobody their money back.
-        self.wallet = Wallet(rules.budget) if rules.budget is not None else None
+        self.wallet = SharedBudget(rules.budget) if rules.budget is not None else None
         # What was decided can still be read when all is closed.
-        self.decisions = Decisions(time.time)
+        self.decisions = DecisionLog(time.time)
         _RUNTIMES.add(self)
 
     @property
@@ -88,42 +89,42 @@ class Runtime:
 
     async def run(
         self,
-        chunks: Iterator[list[Item] | Bulk],
+        chunks: Iterator[list[PlannedItem] | PlannedBlock],
         size: int,
         concurrency: int,
-        stop: Stop,
-        watch: Watch | None = None,
-        told: Told | None = None,
+        stop: StopSignal,
+        progress_sink: ProgressSink | None = None,
+        on_result: OnResult | None = None,
         *,
-        cache: CacheMode | str | None = None,
+        cache_mode: CacheMode | str | None = None,
         run_id: bytes = b"",
-    ) -> Ran:
-        """Answer every item (see `llmhub.engine.run.run`); ``cache`` says what may be done with the store this time."""
+    ) -> FanOutResult:
+        """Answer every item (see `llmhub.engine.fan_out.run_fan_out`); ``cache_mode`` says what may be done with the store this time."""
         live = self._alive()
-        mode = mode_of(cache, self._rules.cache_mode)
-        since, store = mode.since(time.time()), narrowed(live.store, mode)
-        books = live.books if mode.writes else live.readers if mode.reads else None
-        recent = partial(books.recent, since=since) if books is not None else lambda _: None
+        mode = resolve_mode(cache_mode, self._rules.cache_mode)
+        since, store = mode.valid_since(time.time()), restrict(live.store, mode)
+        books = live.write_ahead if mode.writes else live.read_only_write_ahead if mode.reads else None
+        recent = partial(books.recent_outcome, not_before=since) if books is not None else lambda _: None
         looked: set[bytes] = set()
-        LOOKUPS.set(Lookups(store, recent, looked) if store is not None and mode.reads else None)
-        job = Job(
+        CACHE_LOOKUPS.set(CacheLookups(store, recent, looked) if store is not None and mode.reads else None)
+        job = FanOutSpec(
             size=size,
             chunks=chunks,
             send=live.send,
             in_flight=live.transport.in_flight,
             store=store,
-            books=books,
-            others=live.others if self._rules.directory.routes else None,
-            looked=looked,
-            since=since,
+            write_ahead=books,
+            alternatives=live.alternatives if self._rules.resolver.routes else None,
+            looked_up_keys=looked,
+            not_before=since,
             run_id=run_id,
             strict=mode.strict,
             concurrency=concurrency,
-            holds=live.gate.holds,
-            watch=watch,
-            told=told,
+            blocked_by=live.gate.wait_reason,
+            progress_sink=progress_sink,
+            on_result=on_result,
         )
-        return await run(job, stop)
+        return await run_fan_out(job, stop)
 
     async def send(self, call: Call) -> Answer:
         """Send one call through the chain, past the store."""
@@ -136,59 +137,63 @@ class Runtime:
         if live is not None:
             live.finalizer()
 
-    def leave(self) -> None:
+    def abandon_after_fork(self) -> None:
         """Leave what is open to the process that forked this one, and begin anew."""
         self._lock = threading.Lock()
         live, self._live = self._live, None
         if live is not None:
             live.finalizer.detach()
-            _LEFT.append(live)
+            _ABANDONED.append(live)
 
-    def _alive(self) -> _Live:
+    def _alive(self) -> _OpenRuntime:
         """Give what is open, or open it."""
         with self._lock:
-            if self._live is None or self._live.loop is not background():
+            if self._live is None or self._live.loop is not background_loop():
                 wallets = (self.wallet,) if self.wallet is not None else ()
-                self._live = _Live(self._rules, Purse(wallets, self._rules.allow_unpriced), self.decisions.note)
+                self._live = _OpenRuntime(
+                    self._rules, Budgets(wallets, self._rules.allow_unpriced), self.decisions.record
+                )
             return self._live
 
 
 _RUNTIMES: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
-_LEFT: Final[list[object]] = []
+_ABANDONED: Final[list[object]] = []
 """What a parent process had open at the fork: let go of in the child, its sockets would be unhooked in the parent."""
 
 
-def _leave_all() -> None:
+def _abandon_all() -> None:
     for runtime in tuple(_RUNTIMES):
-        runtime.leave()
+        runtime.abandon_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all)
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
-class _Live:
+class _OpenRuntime:
     """What is open on one loop."""
 
     send: Send
 
-    def __init__(self, rules: Rules, purse: Purse, note: Note) -> None:
-        self.loop = background()
+    def __init__(self, rules: RuntimeConfig, purse: Budgets, note: RecordDecision) -> None:
+        self.loop = background_loop()
         self.store = rules.cache.open() if rules.cache is not None else None
-        self.books = Books(self.store, rules.ambiguous) if self.store is not None else None
+        self.write_ahead = WriteAheadLog(self.store, rules.ambiguous) if self.store is not None else None
         # Who may only read enters nothing in the store; who asks what just now is known in this process all the same.
-        self.readers = Books(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
-        self.transport = Transport(rules.wiring)
-        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.books)
+        self.read_only_write_ahead = (
+            WriteAheadLog(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
+        )
+        self.transport = Transport(rules.transport)
+        self.finalizer = weakref.finalize(self, _close_open, self.loop, self.transport, self.write_ahead)
         self._rules = rules
         self._purse = purse
         self._note = note
-        self._prices = Prices(time.time)
-        self.gate = Gate(rules.limits, time.monotonic, note, adaptive=rules.adaptive)
-        self._board = Board(time.monotonic, random.random, self._prices)
+        self._prices = TargetPrices(time.time)
+        self.gate = RateLimiter(rules.limits, time.monotonic, note, adaptive=rules.adaptive)
+        self._board = CandidateMetrics(time.monotonic, random.random, self._prices)
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self._chains: dict[str, Send] = {}
-        self._keyers: dict[str, Keyer] = {}
+        self._keyers: dict[str, RequestKeyer] = {}
         self._keyed: dict[bytes, list[tuple[Target, bytes]]] = {}
         self.send = self._around()
 
@@ -197,23 +202,31 @@ class _Live:
     def _around(self) -> Send:
         """Put together what sees a call once, whoever answers it."""
         users = self._rules.middleware
-        routes = bool(self._rules.directory.routes)
+        routes = bool(self._rules.resolver.routes)
         return chain(
             self._to_target,
-            *((guarded, *users) if users else ()),
-            *([cached(self._candidates)] if routes else ()),
-            retried(self._rules.retry, time.monotonic, random.random, self._note),
-            *([routed(self._rules.directory.path, self._board, self._note)] if routes else ()),
+            *((exception_guard, *users) if users else ()),
+            *([cache_middleware(self._candidates)] if routes else ()),
+            retry_middleware(self._rules.retry, time.monotonic, random.random, self._note),
+            *([routing_middleware(self._rules.resolver.resolve_route, self._board, self._note)] if routes else ()),
         )
 
     def _at(self, target: Target) -> Send:
         """Put together what sees each attempt at one target."""
         return chain(
             self.transport.send,
-            *([self._board.observed(target)] if self._rules.directory.routes else ()),
-            *([broken(self._circuit(target), time.monotonic)] if self._rules.breaker is not None else ()),
-            budgeted(self._purse, self._prices, limited(self.gate, self.gate.line(target), time.monotonic)),
-            *([recorded] if self.store is not None and self.store.ledger is not None else ()),
+            *([self._board.middleware(target)] if self._rules.resolver.routes else ()),
+            *(
+                [circuit_breaker_middleware(self._circuit(target), time.monotonic)]
+                if self._rules.breaker is not None
+                else ()
+            ),
+            budget_middleware(
+                self._purse,
+                self._prices,
+                rate_limit_middleware(self.gate, self.gate.for_target(target), time.monotonic),
+            ),
+            *([record_requests] if self.store is not None and self.store.ledger is not None else ()),
         )
 
     def _circuit(self, target: Target) -> Circuit:
@@ -230,66 +243,70 @@ class _Live:
         made = self._chains.get(name)
         if made is None:
             made = self._chains[name] = self._at(call.target)
-        return made(call) if call.asked is None or call.asked is call.target else self._signed(made, call)
+        return (
+            made(call)
+            if call.requested_target is None or call.requested_target is call.target
+            else self._signed(made, call)
+        )
 
     async def _signed(self, send: Send, call: Call) -> Answer:
         """Send a call to another than was asked, and have the answer say who that is."""
         if self.store is not None and call.key is None:
-            call = call.keyed(self._key(call.target, call))
+            call = call.with_key(self._key(call.target, call))
         answer = await send(call)
-        if answer.target is not None or call.asked is None or call.asked.name == call.target.name:
+        if answer.target is not None or call.requested_target is None or call.requested_target.name == call.target.name:
             return answer
-        return answer.of(call.target, call.key)
+        return answer.attributed_to(call.target, call.key)
 
     def _candidates(self, call: Call) -> list[tuple[Target, bytes]]:
         """Name those who may answer a call, and the key of its question as it would be put to each."""
         known = self._keyed.get(call.key) if call.key is not None else None
         if known is not None:
             return known
-        path = self._rules.directory.path(call.target.name)
+        path = self._rules.resolver.resolve_route(call.target.name)
         return [(target, self._key(target, call)) for target in path.targets.values()] if path is not None else []
 
-    def others(self, item: Item) -> Sequence[tuple[Target, bytes]]:
+    def alternatives(self, item: PlannedItem) -> Sequence[tuple[Target, bytes]]:
         """Name who may be asked in the place of whom an item names, and the keys of its question to them."""
         _, key, make, spoken = item
         known = self._keyed.get(key)
         if known is None:
             try:
                 known = self._candidates(make(spoken, key))
-            except NO_JSON:
+            except JSON_ENCODING_ERRORS:
                 return ()  # what cannot be keyed is refused further on, by name
             # They are wanted again when it is claimed and when it is sent, and take long to work out.
             self._keyed[key] = known
-            if len(self._keyed) > KEYED:
+            if len(self._keyed) > MAX_CANDIDATE_KEYS:
                 del self._keyed[next(iter(self._keyed))]
         return [pair for pair in known if pair[1] != key]
 
     def _key(self, target: Target, call: Call) -> bytes:
-        quick = call.quick
+        quick = call.valid_prepared
         if quick is not None:
-            return quick.elsewhere(target).key(quick.text, call.sample)
+            return quick.for_target(target).key(quick.text, call.sample)
         made = self._keyers.get(target.name)
         if made is None:
-            made = self._keyers[target.name] = keyer(target.provider, target.endpoint)
-        return made(asked_of(call.request, target.model), call.sample)
+            made = self._keyers[target.name] = request_keyer(target.provider, target.endpoint)
+        return made(with_model(call.request, target.model), call.sample)
 
 
-def _close(loop: asyncio.AbstractEventLoop, transport: Transport, books: Books | None) -> None:
+def _close_open(loop: asyncio.AbstractEventLoop, transport: Transport, books: WriteAheadLog | None) -> None:
     """Close what a runtime had open, from whatever thread."""
-    if loop is background() and loop.is_running():
-        _wait(transport.close())
+    if loop is background_loop() and loop.is_running():
+        _wait_on_loop(transport.close())
         if books is not None:
-            _wait(books.close())
+            _wait_on_loop(books.close())
     if books is not None:
         books.store.close()
 
 
-def _wait(work: Coroutine[Any, Any, None]) -> None:
+def _wait_on_loop(work: Coroutine[Any, Any, None]) -> None:
     """Wait for work on the loop, unless this is the loop."""
     future = submit(work)
     try:
-        here = asyncio.get_running_loop() is background()
+        here = asyncio.get_running_loop() is background_loop()
     except RuntimeError:
         here = False
     if not here:
-        future.result(timeout=CLOSE_S)
+        future.result(timeout=CLOSE_TIMEOUT_S)

@@ -4,19 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.types import JSON
-from llmhub.evals.contrast import Settings
-from llmhub.evals.grading import Failures
-from llmhub.evals.statistics import needed
+from llmhub.evals.scoring import FailurePolicy
+from llmhub.evals.statistics import (
+    PowerTarget,
+    required_sample_size,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+PairedTest: TypeAlias = Literal["permutation", "wilcoxon"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisSettings:
+    """How sure, how often drawn, and by which test.
+
+    Parameters
+    ----------
+    level
+        Of the intervals; a test finds a difference below ``1 - level``.
+    power
+        Chance to see a difference that is there, for questions of size.
+    resamples, seed
+        Of the bootstrap and the permutation test.
+    test
+        For scores that are no plain right or wrong, or come in clusters: ``permutation`` of signs, or ``wilcoxon``.
+    """
+
+    level: float = 0.95
+    power: float = 0.8
+    resamples: int = 10_000
+    seed: int = 0
+    test: PairedTest = "permutation"
+
+    @property
+    def power_target(self) -> PowerTarget:
+        """What questions of size go by."""
+        return PowerTarget(self.level, self.power)
 
 
 def _schema(*fields: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -36,6 +69,8 @@ MODELS: Final = _schema(
     ("method", pa.string(), "how the interval was found"),
 )
 """One row for each model and figure."""
+
+
 PAIRS: Final = _schema(
     ("scorer", pa.string(), "name of the scorer"),
     ("left", pa.string(), "provider/model"),
@@ -57,6 +92,8 @@ PAIRS: Final = _schema(
     ("detectable", pa.float64(), "smallest true difference that these rows would likely have shown"),
 )
 """One row for each scorer and pair of models."""
+
+
 COUNTS: Final = _schema(
     ("model", pa.string(), "provider/model"),
     ("asked", pa.int64(), "rows x samples"),
@@ -68,6 +105,8 @@ COUNTS: Final = _schema(
     ("unscored", pa.int64(), "answers that some scorer could say nothing of"),
 )
 """One row for each model: what became of its rows. Nothing is left out unsaid."""
+
+
 JUDGES: Final = _schema(
     ("judge", pa.string(), "its name"),
     ("model", pa.string(), "provider/model"),
@@ -86,7 +125,7 @@ JUDGES: Final = _schema(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Design:
+class ComparisonDesign:
     """How a comparison was made: with the same data and design, the same figures come out.
 
     Parameters
@@ -111,8 +150,8 @@ class Design:
     n: int = 1
     group: str | None = None
     target: str | None = None
-    failures: Failures = "wrong"
-    settings: Settings = field(default_factory=Settings)
+    failures: FailurePolicy = "wrong"
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +163,7 @@ class Comparison:
     results
         Every answer, in the schema of results (or the table that was given).
     scores
-        Every score: `llmhub.evals.score.SCORES`.
+        Every score: `llmhub.evals._scorer.SCORES`.
     models
         `MODELS`: each model's figures with their intervals.
     pairs
@@ -146,7 +185,7 @@ class Comparison:
     counts: pa.Table
     judges: pa.Table
     judgements: Mapping[str, pa.Table]
-    design: Design
+    design: ComparisonDesign
 
     @property
     def scorers(self) -> tuple[str, ...]:
@@ -192,14 +231,16 @@ class Comparison:
         InvalidRequestError
             ``difference`` is no number but zero, or the power is outside 0..1.
         """
-        wish = self.design.settings.wish
+        wish = self.design.settings.power_target
         wish = wish if power is None else replace(wish, power=power)
         if not 0 < abs(difference) < float("inf") or not 0 < wish.power < 1:
             path, value = ("power", power) if 0 < abs(difference) < float("inf") else ("difference", difference)
-            raise InvalidRequestError(InvalidRequest(path=path, message=f"{value!r} is none; give one such as 0.1"))
+            raise BadRequestError(InvalidRequest(path=path, message=f"{value!r} is none; give one such as 0.1"))
         pairs = self.pairs_of(scorer)
         many = [
-            needed(pair["error"] or 0.0, pair["clusters"], difference, wish) * pair["rows"] / max(1, pair["clusters"])
+            required_sample_size(pair["error"] or 0.0, pair["clusters"], difference, wish)
+            * pair["rows"]
+            / max(1, pair["clusters"])
             for pair in pairs
         ]
         return pa.table(
@@ -213,15 +254,15 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Give the findings as Markdown: a line of what can be said, the models, the pairs."""
-        from llmhub.evals.report import markdown  # noqa: PLC0415 - loaded where it is shown
+        from llmhub.evals.report import comparison_markdown  # noqa: PLC0415 - loaded where it is shown
 
-        return markdown(self)
+        return comparison_markdown(self)
 
     def _repr_html_(self) -> str:
         """Show itself in a notebook."""
-        from llmhub.evals.page import page  # noqa: PLC0415 - loaded where it is shown
+        from llmhub.evals.html_report import comparison_html  # noqa: PLC0415 - loaded where it is shown
 
-        return page(self)
+        return comparison_html(self)
 
     def __repr__(self) -> str:
         """Say it in a few lines."""
@@ -229,14 +270,14 @@ class Comparison:
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw each model's score and each pair's difference, with their intervals."""
-        from llmhub.evals.forest import forest  # noqa: PLC0415 - matplotlib is loaded by those who plot
+        from llmhub.evals.forest_plot import forest_plot  # noqa: PLC0415 - matplotlib is loaded by those who plot
 
-        return forest(self, self._scorer(scorer), ax)
+        return forest_plot(self, self._scorer(scorer), ax)
 
     def _scorer(self, name: str | None) -> str:
         if name is None and self.scorers:
             return self.scorers[0]
         if name not in self.scorers or name is None:
             said = f"{name!r} is no scorer of this comparison; there are {', '.join(self.scorers) or 'none'}"
-            raise InvalidRequestError(InvalidRequest(path="scorer", message=said))
+            raise BadRequestError(InvalidRequest(path="scorer", message=said))
         return name

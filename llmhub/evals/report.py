@@ -6,99 +6,99 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.drawing.writing import amount, seconds, usd
+from llmhub.formatting.numbers import format_count, format_duration, format_usd
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmhub.evals.comparison import Comparison
 
-MOST_PAIRS: Final = 30
+MAX_PAIRS_SHOWN: Final = 30
 """Pairs that are shown; the table has them all."""
-FEW: Final = 20
+FEW_CLUSTERS: Final = 20
 """Clusters below which intervals know little of themselves."""
-Row = Mapping[str, Any]
+MetricRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ReportColumn:
     """A figure as it is shown: its heading, its metric, and how a value is written."""
 
     heading: str
     metric: str
-    write: Callable[[float], str]
+    format_value: Callable[[float], str]
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Write a share as percent.
 
     Examples
     --------
-    >>> percent(0.8123), percent(1.0)
+    >>> format_percent(0.8123), format_percent(1.0)
     ('81.2 %', '100.0 %')
     """
     return f"{share * 100:.1f} %"
 
 
-def plain(score: float) -> str:
+def format_score(score: float) -> str:
     """Write a score.
 
     Examples
     --------
-    >>> plain(3.14159)
+    >>> format_score(3.14159)
     '3.142'
     """
     return f"{score:.3f}"
 
 
 def _of_thousand(cost_usd: float) -> str:
-    return usd(cost_usd * 1000)
+    return format_usd(cost_usd * 1000)
 
 
 def _tokens(count: float) -> str:
-    return f"{count:.1f}" if count < 100 else amount(count)  # noqa: PLR2004 - three digits
+    return f"{count:.1f}" if count < 100 else format_count(count)  # noqa: PLR2004 - three digits
 
 
-MEASURES: Final = (
-    Column("failed", "error_rate", percent),
-    Column("cost of 1,000", "cost_usd", _of_thousand),
-    Column("latency p50", "latency_p50_s", seconds),
-    Column("p95", "latency_p95_s", seconds),
-    Column("p99", "latency_p99_s", seconds),
-    Column("first token p50", "ttft_p50_s", seconds),
-    Column("p95", "ttft_p95_s", seconds),
-    Column("tokens in", "input_tokens", _tokens),
-    Column("tokens out", "output_tokens", _tokens),
+METRIC_COLUMNS: Final = (
+    ReportColumn("failed", "error_rate", format_percent),
+    ReportColumn("cost of 1,000", "cost_usd", _of_thousand),
+    ReportColumn("latency p50", "latency_p50_s", format_duration),
+    ReportColumn("p95", "latency_p95_s", format_duration),
+    ReportColumn("p99", "latency_p99_s", format_duration),
+    ReportColumn("first token p50", "ttft_p50_s", format_duration),
+    ReportColumn("p95", "ttft_p95_s", format_duration),
+    ReportColumn("tokens in", "input_tokens", _tokens),
+    ReportColumn("tokens out", "output_tokens", _tokens),
 )
 """What is shown beside scores; the table of models has more."""
 
 
-def writer(unit: str) -> Callable[[float], str]:
+def score_formatter(unit: str) -> Callable[[float], str]:
     """Give how scores of a unit are written."""
-    return percent if unit == "share" else plain
+    return format_percent if unit == "share" else format_score
 
 
-def figures(comparison: Comparison) -> dict[tuple[str, str], Row]:
+def metrics_by_model(comparison: Comparison) -> dict[tuple[str, str], MetricRow]:
     """Give each model's figures by model and metric; a score goes before a measure of the same name."""
     rows = comparison.models.to_pylist()
     return {(row["model"], row["metric"]): row for row in sorted(rows, key=lambda row: str(row["kind"] == "score"))}
 
 
-def columns(comparison: Comparison) -> list[Column]:
+def report_columns(comparison: Comparison) -> list[ReportColumn]:
     """Give the columns to show: all scores, and the measures of which something is known."""
-    found = figures(comparison)
+    found = metrics_by_model(comparison)
     units = {row["metric"]: row["unit"] for row in found.values() if row["kind"] == "score"}
     known = {row["metric"] for row in found.values() if row["value"] is not None}
-    scores = [Column(name, name, writer(units.get(name, "score"))) for name in comparison.scorers]
-    return scores + [column for column in MEASURES if column.metric in known and column.metric not in units]
+    scores = [ReportColumn(name, name, score_formatter(units.get(name, "score"))) for name in comparison.scorers]
+    return scores + [column for column in METRIC_COLUMNS if column.metric in known and column.metric not in units]
 
 
-def interval(row: Row, write: Callable[[float], str]) -> str:
+def format_interval(row: MetricRow, write: Callable[[float], str]) -> str:
     """Write an interval; an end that the rows cannot bound stays open.
 
     Examples
     --------
-    >>> interval({"low": 0.1, "high": None}, percent), interval({"low": 0.1, "high": 0.2}, percent)
+    >>> format_interval({"low": 0.1, "high": None}, format_percent), format_interval({"low": 0.1, "high": 0.2}, format_percent)
     ('10.0 % to …', '10.0 to 20.0 %')
     """
     if row["low"] is None and row["high"] is None:
@@ -117,7 +117,7 @@ def headline(comparison: Comparison) -> str:
     if not ranked:
         return f"No answer has a score by {scorer}."
     first = ranked[0]
-    said = f"{first['model']} has {writer(first['unit'])(first['value'])} by {scorer}"
+    said = f"{first['model']} has {score_formatter(first['unit'])(first['value'])} by {scorer}"
     if len(ranked) == 1:
         return f"{said}."
     others = comparison.leaders()[1:]
@@ -135,13 +135,13 @@ def notes(comparison: Comparison) -> list[str]:
     by = f" in {clusters:,} groups of {design.group}" if design.group else ""
     paired = "; pairs are compared row by row, with Holm's correction for their number" if len(comparison.pairs) else ""
     said = [f"{rows:,} rows{each}{by}; intervals of {settings.level:.0%}{paired}.", *_lost(comparison)]
-    if rows and clusters < FEW:
+    if rows and clusters < FEW_CLUSTERS:
         said.append(
-            f"With {clusters} {'groups' if design.group else 'rows'}, intervals and tests know little; {FEW} are few."
+            f"With {clusters} {'groups' if design.group else 'rows'}, intervals and tests know little; {FEW_CLUSTERS} are few."
         )
     seen = [pair["detectable"] for pair in comparison.pairs_of() if pair["detectable"] is not None] if rows else []
     if seen:
-        write = writer(comparison.ranked()[0]["unit"])
+        write = score_formatter(comparison.ranked()[0]["unit"])
         least = write(min(seen)) if min(seen) == max(seen) else f"{write(min(seen))} to {write(max(seen))}"
         said.append(
             f"Smallest true difference that these rows would have shown {settings.power:.0%} of the time: {least}."
@@ -163,17 +163,17 @@ def _lost(comparison: Comparison) -> list[str]:
     return [f"{totals[name]:,} of {totals['asked']:,} {what}." for name, what in told.items() if totals[name]]
 
 
-def _judge(row: Row) -> str:
-    cost = "unknown" if row["list_cost_usd"] is None else usd(float(row["list_cost_usd"]))
+def _judge(row: MetricRow) -> str:
+    cost = "unknown" if row["list_cost_usd"] is None else format_usd(float(row["list_cost_usd"]))
     said = f"Judge {row['judge']} ({row['model']}): {row['calls']:,} calls, worth {cost}"
     if row["failed"] or row["unreadable"]:
         said += f"; {row['failed']:,} failed, {row['unreadable']:,} gave nothing that could be read"
     if row["disagreement"] is not None:
-        said += f"; disagreed with itself {percent(row['disagreement'])} of {row['compared']:,} times"
+        said += f"; disagreed with itself {format_percent(row['disagreement'])} of {row['compared']:,} times"
     return said + "."
 
 
-def verdict(pair: Row) -> str:
+def pair_conclusion(pair: MetricRow) -> str:
     """Say in a word what a pair's test found."""
     if pair["tied"] is None:
         return "no rows in common"
@@ -182,23 +182,23 @@ def verdict(pair: Row) -> str:
     return f"{pair['left'] if pair['difference'] > 0 else pair['right']} is better"
 
 
-def signed(write: Callable[[float], str]) -> Callable[[float], str]:
+def signed_formatter(write: Callable[[float], str]) -> Callable[[float], str]:
     """Write a difference with its sign.
 
     Examples
     --------
-    >>> signed(percent)(0.02), signed(percent)(-0.02)
+    >>> signed_formatter(format_percent)(0.02), signed_formatter(format_percent)(-0.02)
     ('+2.0 %', '−2.0 %')
     """  # noqa: RUF002 - a minus
     return lambda value: ("+" if value > 0 else "\u2212" if value < 0 else "") + write(abs(value))
 
 
-def p_value(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """Write a p-value.
 
     Examples
     --------
-    >>> p_value(0.04321), p_value(1e-9), p_value(1.0)
+    >>> format_p_value(0.04321), format_p_value(1e-9), format_p_value(1.0)
     ('0.043', '< 0.001', '1')
     """
     if p is None:
@@ -206,12 +206,12 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else "1" if p >= 0.9995 else f"{p:.3f}"  # noqa: PLR2004 - three places
 
 
-def unit_of(comparison: Comparison, scorer: str) -> str:
+def score_unit(comparison: Comparison, scorer: str) -> str:
     """Give the unit of a scorer's scores."""
     return next((str(row["unit"]) for row in comparison.ranked(scorer)), "score")
 
 
-def markdown(comparison: Comparison) -> str:
+def comparison_markdown(comparison: Comparison) -> str:
     """Write a comparison as Markdown."""
     parts = [f"**{headline(comparison)}**"] if comparison.scorers else []
     parts += [_models(comparison)]
@@ -220,7 +220,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _models(comparison: Comparison) -> str:
-    found, shown = figures(comparison), columns(comparison)
+    found, shown = metrics_by_model(comparison), report_columns(comparison)
     order = [row["model"] for row in comparison.ranked()] if comparison.scorers else list(comparison.design.models)
     lines = []
     for model in order:
@@ -228,31 +228,33 @@ def _models(comparison: Comparison) -> str:
         for column in shown:
             row = found.get((model, column.metric))
             known = row is not None and row["value"] is not None
-            bounds = interval(row, column.write) if row is not None and known else ""
-            value = column.write(row["value"]) if row is not None and known else ""
+            bounds = format_interval(row, column.format_value) if row is not None and known else ""
+            value = column.format_value(row["value"]) if row is not None and known else ""
             cells.append(f"{value} ({bounds})" if bounds else value)
         lines.append([model, *cells])
     return _table(["model", *(column.heading for column in shown)], lines)
 
 
 def _pairs(comparison: Comparison, scorer: str) -> str:
-    write = writer(unit_of(comparison, scorer))
+    write = score_formatter(score_unit(comparison, scorer))
     pairs = comparison.pairs_of(scorer)
     lines = [
         [
             f"{pair['left']} \u2212 {pair['right']}",
-            "" if pair["difference"] is None else signed(write)(pair["difference"]),
-            interval(pair, signed(write)),
-            f"{p_value(pair['p_holm'])} ({pair['test']})",
-            verdict(pair),
+            "" if pair["difference"] is None else signed_formatter(write)(pair["difference"]),
+            format_interval(pair, signed_formatter(write)),
+            f"{format_p_value(pair['p_holm'])} ({pair['test']})",
+            pair_conclusion(pair),
             "" if pair["detectable"] is None else write(pair["detectable"]),
         ]
-        for pair in pairs[:MOST_PAIRS]
+        for pair in pairs[:MAX_PAIRS_SHOWN]
     ]
     if not lines:
         return ""
     heads = [f"{scorer}: pair", "difference", "interval", "p, corrected", "", "could have shown"]
-    more = f"\n\n{len(pairs) - MOST_PAIRS:,} further pairs are in `.pairs`." if len(pairs) > MOST_PAIRS else ""
+    more = (
+        f"\n\n{len(pairs) - MAX_PAIRS_SHOWN:,} further pairs are in `.pairs`." if len(pairs) > MAX_PAIRS_SHOWN else ""
+    )
     return _table(heads, lines) + more
 
 
@@ -262,7 +264,7 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def sampled(samples: pa.Table) -> str:
+def samples_markdown(samples: pa.Table) -> str:
     """Write what several answers a row are worth together; nothing where rows have one."""
     rows = samples.to_pylist()
     heads = list(dict.fromkeys(row["metric"] for row in rows))
@@ -275,5 +277,5 @@ def sampled(samples: pa.Table) -> str:
     return "\n\n".join(tables)
 
 
-def _cell(row: Row) -> str:
-    return "" if row["value"] is None else f"{percent(row['value'])} ({interval(row, percent)})"
+def _cell(row: MetricRow) -> str:
+    return "" if row["value"] is None else f"{format_percent(row['value'])} ({format_interval(row, format_percent)})"

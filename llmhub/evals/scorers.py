@@ -1,6 +1,8 @@
 """Ready scorers. Each function gives a `Scorer`; ``target`` names the column that the answer is held against.
 
 A target that is a list holds several right answers: one is enough.
+
+Scorers again from what they are known by: llmhub's own, by name and version; judges, by what they were made with.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.evals import reading
-from llmhub.evals.extras import wanted
-from llmhub.evals.judging import judge, pairwise
-from llmhub.evals.overlap import bleu, edit_similarity, rouge
-from llmhub.evals.score import TARGET, Row, Score, Scorer, Verdict, texts_of
+from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.evals import answer_extraction, scorers, text_overlap
+from llmhub.evals._scorer import TARGET, InputRow, Score, ScoreLike, Scorer, target_texts
+from llmhub.evals.judge import Judge, ScorerOrJudge, judge, pairwise
+from llmhub.evals.optional_imports import import_optional
+from llmhub.evals.text_overlap import bleu, edit_similarity, rouge
 
 __all__ = [
     "bleu",
@@ -55,7 +57,7 @@ def normalised(target: str = TARGET) -> Scorer:
     >>> normalised()({"target": "the Eiffel Tower"}, "Eiffel tower.")
     True
     """
-    return _right("normalised", reading.normalised, target)
+    return _right("normalised", answer_extraction.normalise_text, target)
 
 
 def contains(target: str = TARGET, *, case: bool = False) -> Scorer:
@@ -73,9 +75,9 @@ def contains(target: str = TARGET, *, case: bool = False) -> Scorer:
     )  # fmt: skip
 
 
-def _contains(target: str, case: bool, row: Row, response: str) -> Verdict:
+def _contains(target: str, case: bool, row: InputRow, response: str) -> ScoreLike:
     said = response if case else response.casefold()
-    return any((each if case else each.casefold()) in said for each in texts_of(row[target]))
+    return any((each if case else each.casefold()) in said for each in target_texts(row[target]))
 
 
 def regex(pattern: str, target: str | None = None) -> Scorer:
@@ -89,10 +91,10 @@ def regex(pattern: str, target: str | None = None) -> Scorer:
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as bad:
-        raise InvalidRequestError(InvalidRequest(path="pattern", message=f"{pattern!r:.80}: {bad}")) from bad
+        raise BadRequestError(InvalidRequest(path="pattern", message=f"{pattern!r:.80}: {bad}")) from bad
     if target is not None and not compiled.groups:
         said = f"{pattern!r} has no group; put what is held against {target!r} in brackets"
-        raise InvalidRequestError(InvalidRequest(path="pattern", message=said))
+        raise BadRequestError(InvalidRequest(path="pattern", message=said))
     read = partial(_found, compiled)
     return Scorer(
         name="regex",
@@ -110,9 +112,9 @@ def _found(pattern: re.Pattern[str], text: str) -> str | None:
     return found[-1] if found else None
 
 
-def _finds(read: Callable[[str], str | None], target: str | None, row: Row, response: str) -> Verdict:
+def _finds(read: Callable[[str], str | None], target: str | None, row: InputRow, response: str) -> ScoreLike:
     found = read(response)
-    return found is not None if target is None else found in texts_of(row[target])
+    return found is not None if target is None else found in target_texts(row[target])
 
 
 def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1e-9) -> Scorer:
@@ -132,7 +134,7 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
     """
     for path, value in (("tolerance", tolerance), ("relative", relative)):
         if not value >= 0:
-            raise InvalidRequestError(InvalidRequest(path=path, message=f"{value!r} is not a number from 0"))
+            raise BadRequestError(InvalidRequest(path=path, message=f"{value!r} is not a number from 0"))
     return Scorer(
         name="numeric",
         version="1",
@@ -145,14 +147,14 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
 
 
 def _number(text: str) -> Hashable | None:
-    return reading.last_number(text)
+    return answer_extraction.extract_last_number(text)
 
 
-def _near(target: str, tolerance: Decimal, relative: Decimal, row: Row, response: str) -> Verdict:
-    said = reading.last_number(response)
+def _near(target: str, tolerance: Decimal, relative: Decimal, row: InputRow, response: str) -> ScoreLike:
+    said = answer_extraction.extract_last_number(response)
     if said is None:
         return Score(0.0, "no number in the answer")
-    wanted_ones = [reading.last_number(each) for each in texts_of(row[target])]
+    wanted_ones = [answer_extraction.extract_last_number(each) for each in target_texts(row[target])]
     known = [each for each in wanted_ones if each is not None]
     if not known:
         return Score(None, f"no number in the target {row[target]!r:.40}")
@@ -174,17 +176,21 @@ def choice(target: str = TARGET, *, letters: str = "ABCDE") -> Scorer:
         right=True,
         columns=(target,),
         parameters={"target": target, "letters": letters},
-        read=partial(reading.letter, letters=letters),
+        read=partial(answer_extraction.extract_choice, letters=letters),
     )
 
 
-def _chosen(target: str, letters: str, row: Row, response: str) -> Verdict:
+def _chosen(target: str, letters: str, row: InputRow, response: str) -> ScoreLike:
     value = row[target]
     place = value if isinstance(value, int) and not isinstance(value, bool) else None
-    right = letters[place] if place is not None and 0 <= place < len(letters) else reading.letter(str(value), letters)
+    right = (
+        letters[place]
+        if place is not None and 0 <= place < len(letters)
+        else answer_extraction.extract_choice(str(value), letters)
+    )
     if right is None:
         return Score(None, f"the target {value!r:.40} is no letter of {letters}")
-    said = reading.letter(response, letters)
+    said = answer_extraction.extract_choice(response, letters)
     return said == right if said else Score(0.0, "no letter in the answer")
 
 
@@ -197,7 +203,7 @@ def label(labels: Sequence[str], target: str = TARGET) -> Scorer:
     True
     """
     known = tuple(labels)
-    read = partial(reading.label, labels=known)
+    read = partial(answer_extraction.extract_label, labels=known)
     return Scorer(
         name="label",
         version="1",
@@ -209,11 +215,14 @@ def label(labels: Sequence[str], target: str = TARGET) -> Scorer:
     )
 
 
-def _labelled(read: Callable[[str], str | None], target: str, row: Row, response: str) -> Verdict:
+def _labelled(read: Callable[[str], str | None], target: str, row: InputRow, response: str) -> ScoreLike:
     said = read(response)
     if said is None:
         return Score(0.0, "no one label in the answer")
-    return any(reading.normalised(said) == reading.normalised(each) for each in texts_of(row[target]))
+    return any(
+        answer_extraction.normalise_text(said) == answer_extraction.normalise_text(each)
+        for each in target_texts(row[target])
+    )
 
 
 def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
@@ -228,12 +237,12 @@ def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
     """
     check = None
     if schema is not None:
-        jsonschema = wanted("jsonschema", "evals")
+        jsonschema = import_optional("jsonschema", "evals")
         kind = jsonschema.validators.validator_for(dict(schema))
         try:
             kind.check_schema(dict(schema))
         except jsonschema.SchemaError as bad:
-            raise InvalidRequestError(InvalidRequest(path="schema", message=bad.message)) from bad
+            raise BadRequestError(InvalidRequest(path="schema", message=bad.message)) from bad
         check = kind(dict(schema))
     return Scorer(
         name="json_valid",
@@ -245,10 +254,10 @@ def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
     )
 
 
-def _valid(check: Any, _: Row, response: str) -> Verdict:
+def _valid(check: Any, _: InputRow, response: str) -> ScoreLike:
     try:
-        value = reading.json_of(response)
-    except reading.NotJSON as bad:
+        value = answer_extraction.parse_json(response)
+    except answer_extraction.InvalidJSONError as bad:
         return Score(0.0, f"no JSON: {bad}")
     wrong = None if check is None else next(check.iter_errors(value), None)
     return True if wrong is None else Score(0.0, f"{wrong.json_path}: {wrong.message:.200}")
@@ -273,15 +282,15 @@ def json_equal(target: str = TARGET) -> Scorer:
     )
 
 
-def _same_json(target: str, row: Row, response: str) -> Verdict:
+def _same_json(target: str, row: InputRow, response: str) -> ScoreLike:
     value = row[target]
     try:
-        right = reading.json_of(value) if isinstance(value, str) else value
-    except reading.NotJSON as bad:
+        right = answer_extraction.parse_json(value) if isinstance(value, str) else value
+    except answer_extraction.InvalidJSONError as bad:
         return Score(None, f"the target is no JSON: {bad}")
     try:
-        return reading.json_same(reading.json_of(response), right)
-    except reading.NotJSON as bad:
+        return answer_extraction.json_values_equal(answer_extraction.parse_json(response), right)
+    except answer_extraction.InvalidJSONError as bad:
         return Score(0.0, f"no JSON: {bad}")
 
 
@@ -290,8 +299,8 @@ def _canonical(text: str) -> Hashable | None:
     import msgspec  # noqa: PLC0415 - beside its use
 
     try:
-        return msgspec.json.encode(reading.json_of(text), order="sorted")
-    except reading.NotJSON:
+        return msgspec.json.encode(answer_extraction.parse_json(text), order="sorted")
+    except answer_extraction.InvalidJSONError:
         return None
 
 
@@ -308,6 +317,64 @@ def _right(name: str, read: Callable[[str], str], target: str) -> Scorer:
     )
 
 
-def _reads(read: Callable[[str], str], target: str, row: Row, response: str) -> Verdict:
+def _reads(read: Callable[[str], str], target: str, row: InputRow, response: str) -> ScoreLike:
     said = read(response)
-    return any(said == read(each) for each in texts_of(row[target]))
+    return any(said == read(each) for each in target_texts(row[target]))
+
+
+BUILT_IN_SCORERS: Final[Mapping[str, Callable[..., Scorer]]] = {
+    "exact": scorers.exact,
+    "normalised": scorers.normalised,
+    "contains": scorers.contains,
+    "regex": scorers.regex,
+    "numeric": scorers.numeric,
+    "choice": scorers.choice,
+    "label": scorers.label,
+    "json_valid": scorers.json_valid,
+    "json_equal": scorers.json_equal,
+    "bleu": text_overlap.bleu,
+    "edit_similarity": text_overlap.edit_similarity,
+    **dict.fromkeys(text_overlap.ROUGE_TYPES, text_overlap.rouge),
+}
+"""What makes each of llmhub's own scorers of its parameters."""
+
+
+JUDGE_PARAMETER: Final = "rubric"
+"""A parameter that judges alone have."""
+
+
+def scorer_from_identity(said: Mapping[str, Any], own: Sequence[ScorerOrJudge] = ()) -> ScorerOrJudge:
+    """Give the scorer that is known by a name, a version and parameters.
+
+    Parameters
+    ----------
+    said
+        As `llmhub.evals._scorer.identity` gives it.
+    own
+        Scorers that llmhub does not bring.
+
+    Raises
+    ------
+    InvalidRequestError
+        There is none by that name, or it is of another version or other parameters.
+
+    Examples
+    --------
+    >>> from llmhub.evals._scorer import identity
+    >>> scorer_from_identity(identity(scorers.numeric(tolerance=0.5))).parameters["tolerance"]
+    0.5
+    """
+    name, parameters = str(said["name"]), dict(said["parameters"])
+    mine = next((one for one in own if one.name == name), None)
+    made: ScorerOrJudge | None = mine
+    if made is None and JUDGE_PARAMETER in parameters:
+        made = Judge(name=name, version=str(said["version"]), **parameters)
+    elif made is None and name in BUILT_IN_SCORERS:
+        made = BUILT_IN_SCORERS[name](**parameters)
+    if made is None:
+        told = f"{name!r} is none of llmhub's scorers; give yours as scorers=[...]"
+        raise BadRequestError(InvalidRequest(path="scorers", message=told))
+    if made.version != said["version"]:
+        told = f"{name!r} is of version {made.version!r} now, and was {said['version']!r}: it may score otherwise"
+        raise BadRequestError(InvalidRequest(path="scorers", message=told))
+    return made

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.types import JSON
 from llmhub.evals import scorers as ready
-from llmhub.evals.inputs import Scoring
-from llmhub.evals.judging import Judge
-from llmhub.evals.score import Scorer, expect_named, identity
+from llmhub.evals._scorer import Scorer, check_name_and_version, identity
+from llmhub.evals.judge import Judge, ScorerOrJudge
 
 NUMBER_LAST: Final = 'Work it out step by step. End with a line "Answer: N", where N is the number alone.'
 LETTER_LAST: Final = 'End with a line "Answer: X", where X is the letter of the right choice.'
@@ -46,7 +45,7 @@ class Task:
 
     name: str
     template: str
-    scorers: Scoring | Sequence[Scoring]
+    scorers: ScorerOrJudge | Sequence[ScorerOrJudge]
     target: str | None = None
     system: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -54,15 +53,15 @@ class Task:
 
     def __post_init__(self) -> None:
         """Bring one scorer and several to the same form."""
-        expect_named(self.name, self.version)
+        check_name_and_version(self.name, self.version)
         given = (self.scorers,) if isinstance(self.scorers, (Scorer, Judge)) else tuple(self.scorers)
         if not given:
             said = "a task needs at least one; give one of llmhub.scorers"
-            raise InvalidRequestError(InvalidRequest(path="scorers", message=said))
+            raise BadRequestError(InvalidRequest(path="scorers", message=said))
         object.__setattr__(self, "scorers", given)
 
     @property
-    def scored_by(self) -> tuple[Scoring, ...]:
+    def scorer_list(self) -> tuple[ScorerOrJudge, ...]:
         """The scorers, however they were given."""
         return (self.scorers,) if isinstance(self.scorers, (Scorer, Judge)) else tuple(self.scorers)
 
@@ -76,7 +75,7 @@ class Task:
             "system": self.system,
             "target": self.target,
             "parameters": {**self.parameters},
-            "scorers": [identity(one) for one in self.scored_by],
+            "scorers": [identity(one) for one in self.scorer_list],
         }
 
 
@@ -129,7 +128,7 @@ def choice(
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
     if not 2 <= len(options) <= 26:  # noqa: PLR2004 - letters
         said = f"{len(options)} cannot be told by letters; give 2 to 26 columns"
-        raise InvalidRequestError(InvalidRequest(path="options", message=said))
+        raise BadRequestError(InvalidRequest(path="options", message=said))
     listed = "\n".join(f"{letter}) {{{column}}}" for letter, column in zip(letters, options, strict=True))
     return Task(
         name="choice",
@@ -151,7 +150,7 @@ def classification(labels: Sequence[str], text: str = "text", target: str = "lab
     known = tuple(labels)
     if len(set(known)) < 2 or len(set(known)) < len(known):  # noqa: PLR2004 - one says nothing
         said = f"{known!r:.80} are no labels; give at least two, each once"
-        raise InvalidRequestError(InvalidRequest(path="labels", message=said))
+        raise BadRequestError(InvalidRequest(path="labels", message=said))
     listed = ", ".join(known).replace("{", "{{").replace("}", "}}")
     return Task(
         name="classification",

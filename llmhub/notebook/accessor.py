@@ -11,28 +11,35 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Asking, FormOptions, Job, MapOptions, Models, RowOptions, TableOptions
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
+from llmhub.api import Job, MapOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
+from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
-from llmhub.notebook import counting
-from llmhub.notebook.counting import CountOptions
-from llmhub.notebook.display import ROWS, Shown, show
-from llmhub.notebook.drawing import FramePlots
+from llmhub.notebook import token_counts
+from llmhub.notebook.plot_accessor import PlotAccessor
 from llmhub.notebook.series import SeriesAccessor
-from llmhub.tables import frames, kinds
-from llmhub.tables.labels import FIELD, labelled, labelling, labels_of
+from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
+from llmhub.notebook.token_counts import CountOptions
+from llmhub.tables import frames
+from llmhub.tables import frames as frames_module
 from llmhub.tables.plan import Plan
 from llmhub.tables.rows import Row
 from llmhub.tables.schema import RESULTS
-from llmhub.tables.typed import fields_of, typing_of
+from llmhub.tables.structured_outputs import (
+    LABEL_FIELD,
+    extract_labels,
+    output_schema,
+    parse_labels,
+    struct_fields_table,
+    with_label_options,
+)
 from llmhub.tables.wide import wide
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-OUTCOME: Final = (
+OUTCOME_COLUMNS: Final = (
     "row",
     "sample",
     "provider",
@@ -56,13 +63,13 @@ class FrameAccessor(Generic[F]):
         self._frame = frame
 
     @property
-    def plot(self) -> FramePlots:
+    def plot(self) -> PlotAccessor:
         """Plots of a frame of results: ``df.llm.plot.cost_by_model()``, and the others of `llmhub.plots`."""
-        return FramePlots(self._frame)
+        return PlotAccessor(self._frame)
 
     def complete(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
@@ -102,7 +109,7 @@ class FrameAccessor(Generic[F]):
 
     async def acomplete(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
@@ -116,7 +123,7 @@ class FrameAccessor(Generic[F]):
 
     def submit(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
@@ -132,11 +139,11 @@ class FrameAccessor(Generic[F]):
         """
         self._expect_room(prefix)
         job = api.submit(self._frame, prompt, model=model, hub=hub, **options)
-        return job.mapped(lambda table: self._joined(table, prefix))
+        return job.map(lambda table: self._joined(table, prefix))
 
     def stream(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
@@ -201,20 +208,20 @@ class FrameAccessor(Generic[F]):
         """
         found = api.map_rows(self._frame, function, model=model, hub=hub, **options)
         if isinstance(found, list):
-            return kinds.series_like(self._frame, found, prefix + "map")
+            return frames_module.series_for_frame(self._frame, found, prefix + "map")
         self._expect_room(prefix)
         return self._joined(found, prefix)
 
     def extract(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         schema: Any,
         model: Models,
         hub: Hub | None = None,
         prefix: str = "",
         field_prefix: str = "",
-        **options: Unpack[FormOptions],
+        **options: Unpack[TypedTableOptions],
     ) -> F:
         """Ask every row for an answer of a certain form, and put its fields beside the rows as typed columns.
 
@@ -241,22 +248,24 @@ class FrameAccessor(Generic[F]):
         InvalidRequestError
             Before anything is sent: a field has the name of a column; or it is no schema.
         """
-        typing = api.found(typing_of(schema))
-        names = [field_prefix + one.name for one in typing.arrow]
+        typing = api.unwrap_or_raise(output_schema(schema))
+        names = [field_prefix + one.name for one in typing.arrow_type]
         self._expect_fields(names, prefix, "field_prefix")
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **{**options, "schema": schema})
-        return self._beside(table, kinds.prefixed(fields_of(table.column("parsed")), field_prefix), prefix)
+        return self._beside(
+            table, frames_module.add_prefix(struct_fields_table(table.column("parsed")), field_prefix), prefix
+        )
 
     def classify(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         labels: Any,
         model: Models,
         hub: Hub | None = None,
         prefix: str = "",
-        column: str = FIELD,
-        **options: Unpack[FormOptions],
+        column: str = LABEL_FIELD,
+        **options: Unpack[TypedTableOptions],
     ) -> F:
         """Ask every row for one of several labels.
 
@@ -284,15 +293,17 @@ class FrameAccessor(Generic[F]):
         InvalidRequestError
             Before anything is sent: what is given are no labels, or the column's name is taken.
         """
-        known = labels_of(labels)
+        known = parse_labels(labels)
         self._expect_fields([column], prefix, "column")
-        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **labelling(known, labels, dict(options)))
-        results, values = labelled(table, known)
+        table = api.complete_table(
+            self._frame, prompt, model=model, hub=hub, **with_label_options(known, labels, dict(options))
+        )
+        results, values = extract_labels(table, known)
         return self._beside(results, pa.table({column: values}), prefix)
 
     def plan(
         self,
-        prompt: Asking | None = None,
+        prompt: TablePrompt | None = None,
         *,
         model: Models,
         hub: Hub | None = None,
@@ -321,11 +332,11 @@ class FrameAccessor(Generic[F]):
             ``tokens`` (null for a missing text) and ``estimated``: whether another tokenizer than the model's own
             counted, because that is not public or could not be had.
         """
-        texts = counting.texts_of(self._frame, prompt)
-        counted: F = kinds.table_like(self._frame, counting.counted(texts, model, options))
+        texts = token_counts.render_texts(self._frame, prompt)
+        counted: F = frames_module.frame_like(self._frame, token_counts.count_tokens_table(texts, model, options))
         return counted
 
-    def show(self, *, rows: int = ROWS, columns: Sequence[str] | None = None, prefix: str = "") -> Shown:
+    def show(self, *, rows: int = DEFAULT_ROWS, columns: Sequence[str] | None = None, prefix: str = "") -> ResultsView:
         """Show results: totals, a line for each model, and the first rows with their answers (see `llmhub.show`)."""
         return show(self._frame, rows=rows, columns=columns, prefix=prefix)
 
@@ -354,32 +365,34 @@ class FrameAccessor(Generic[F]):
         return made
 
     def _expect_room(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
-        kinds.clash_free(kinds.names_of(self._frame), new, prefix)
+        frames_module.require_no_name_clash(frames_module.column_names(self._frame), new, prefix)
 
     def _expect_fields(self, names: Sequence[str], prefix: str, argument: str) -> None:
         """Refuse names that are taken: by a column of the frame, or by what says how it went."""
-        self._expect_room(prefix, OUTCOME)
-        taken = {*kinds.names_of(self._frame), *(prefix + name for name in OUTCOME)}
+        self._expect_room(prefix, OUTCOME_COLUMNS)
+        taken = {*frames_module.column_names(self._frame), *(prefix + name for name in OUTCOME_COLUMNS)}
         clash = next((name for name in names if name in taken), None)
         if clash is not None:
             said = f"{clash!r} is the name of another column of what comes back; give another {argument}= or prefix="
-            raise InvalidRequestError(InvalidRequest(path=argument, message=said))
+            raise BadRequestError(InvalidRequest(path=argument, message=said))
 
     def _beside(self, results: pa.Table, fields: pa.Table, prefix: str) -> F:
         """Put fields, and how it went, beside the rows they are of."""
-        kind = kinds.kind_of(self._frame)
-        rows: F = kind.take(self._frame, results.column("row").to_numpy())
-        whole: F = kind.append(kind.append(rows, fields), kinds.prefixed(results.select(OUTCOME), prefix))
+        kind = frames_module.backend_of(self._frame)
+        rows: F = kind.take_rows(self._frame, results.column("row").to_numpy())
+        whole: F = kind.append_columns(
+            kind.append_columns(rows, fields), frames_module.add_prefix(results.select(OUTCOME_COLUMNS), prefix)
+        )
         return whole
 
     def _joined(self, table: pa.Table, prefix: str) -> F:
-        whole: F = kinds.joined(self._frame, table, prefix)
+        whole: F = frames_module.join_results(self._frame, table, prefix)
         return whole
 
     def _rows(self, tables: Iterator[pa.Table], prefix: str) -> Iterator[Any]:
         for table in tables:
             whole = self._joined(table, prefix)
-            yield from kinds.kind_of(whole).rows(whole)
+            yield from frames_module.backend_of(whole).iter_rows(whole)
 
 
 @overload
@@ -412,5 +425,5 @@ def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
         return SeriesAccessor(frame)
     if frames.is_polars(frame, "LazyFrame"):
         said = "a LazyFrame has no rows yet; call .collect()"
-        raise InvalidRequestError(InvalidRequest(path="frame", message=said))
-    return FrameAccessor(kinds.held(frame))
+        raise BadRequestError(InvalidRequest(path="frame", message=said))
+    return FrameAccessor(frames_module.native_frame(frame))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn, TypeAlias
 
 from llmhub import api
-from llmhub.core.markup import visible
+from llmhub.formatting.text import escape_control_characters
 
 Options: TypeAlias = Mapping[str, tuple[Callable[[str], Any], str]]
 """Options of a line: how each is read, and what it says."""
@@ -83,7 +83,7 @@ class _Defaults:
             **{name: str(value) for name, value in self.parameters.items()},
             "cache": "none" if hub.cache is None else str(getattr(hub.cache, "path", type(hub.cache).__name__)),
             "budget": "none" if hub.budget_usd is None else f"{hub.budget_usd} USD",
-            "providers": ", ".join(hub.usable()) or "none; set a key, or run `llmhub doctor`",
+            "providers": ", ".join(hub.available_providers()) or "none; set a key, or run `llmhub doctor`",
         }
         return "\n".join(f"{name:<18} {value}" for name, value in said.items())
 
@@ -155,9 +155,9 @@ class _Magics:
 
     def _filled(self, cell: str) -> str:
         """Put variables in the place of ``{name}``."""
-        from llmhub.tables.templates import parse  # noqa: PLC0415 - only here
+        from llmhub.tables.templates import parse_template  # noqa: PLC0415 - only here
 
-        template = parse(cell, "--fill")
+        template = parse_template(cell, "--fill")
         there = self._shell.user_ns
         missing = next((name for name in template.fields if name not in there), None)
         if missing is not None:
@@ -199,7 +199,7 @@ def _streamed(prompt: str, model: str, options: dict[str, Any]) -> Any:
     """Print an answer as it comes, control characters made visible, and give it whole."""
     response = None
     for chunk in api.stream(prompt, model=model, **options):
-        sys.stdout.write(visible(chunk.text))
+        sys.stdout.write(escape_control_characters(chunk.text))
         sys.stdout.flush()
         response = chunk.response or response
     sys.stdout.write("\n")

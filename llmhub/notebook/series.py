@@ -7,9 +7,10 @@ from typing import Any, Generic, TypeVar, Unpack
 from llmhub import api
 from llmhub.api import RowOptions
 from llmhub.hub import Hub
-from llmhub.notebook import counting
-from llmhub.notebook.counting import CountOptions
-from llmhub.tables import frames, kinds
+from llmhub.notebook import token_counts
+from llmhub.notebook.token_counts import CountOptions
+from llmhub.tables import frames
+from llmhub.tables import frames as frames_module
 
 S = TypeVar("S")
 
@@ -38,10 +39,12 @@ class SeriesAccessor(Generic[S]):
             Texts, under the same index and name; with ``schema=``, structs of what the answers say.
         """
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        texts: S = kinds.like(self._values, table.column("parsed" if options.get("schema") else "response"))
+        texts: S = frames_module.series_like(
+            self._values, table.column("parsed" if options.get("schema") else "response")
+        )
         return texts
 
     def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
         """Count the tokens of each text (see `llmhub.notebook.accessor.FrameAccessor.count_tokens`)."""
-        texts = [None if value is None else str(value) for value in frames.series(self._values)]
-        return kinds.table_like(self._values, counting.counted(texts, model, options))
+        texts = [None if value is None else str(value) for value in frames.series_values(self._values)]
+        return frames_module.frame_like(self._values, token_counts.count_tokens_table(texts, model, options))

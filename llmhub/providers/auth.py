@@ -21,11 +21,11 @@ from llmhub.core.provider import Endpoint, HttpRequest
 
 Authorize: TypeAlias = Callable[[Endpoint, HttpRequest, float], HttpRequest]
 
-ALGORITHM: Final = "AWS4-HMAC-SHA256"
-REGION: Final = "us-east-1"
+SIGV4_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+DEFAULT_AWS_REGION: Final = "us-east-1"
 """Region of an endpoint that names none."""
-PORTS: Final = {"http": 80, "https": 443}
-UNSIGNED: Final = frozenset(
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+UNSIGNED_HEADERS: Final = frozenset(
     {
         *(
             "authorization",
@@ -51,23 +51,23 @@ UNSIGNED: Final = frozenset(
 """Headers that a signature leaves out, since those on the way may change them."""
 
 
-def bearer(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+def bearer_token(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
     """Send the key as ``Authorization: Bearer``.
 
     Examples
     --------
-    >>> bearer(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
+    >>> bearer_token(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
     {'authorization': 'Bearer k'}
     """
     return _laid(request, {"authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}, endpoint.headers)
 
 
-def header_key(name: str) -> Authorize:
+def api_key_header(name: str) -> Authorize:
     """Send the key in the header ``name``.
 
     Examples
     --------
-    >>> header_key("api-key")(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
+    >>> api_key_header("api-key")(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
     {'api-key': 'k'}
     """
 
@@ -88,21 +88,21 @@ def sigv4(service: str) -> Authorize:
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         token = {"x-amz-security-token": endpoint.session_token} if endpoint.session_token else {}
         sent = _laid(request, {**token, "x-amz-date": stamp}, endpoint.headers)
-        scope = f"{stamp[:8]}/{endpoint.region or REGION}/{service}/aws4_request"
+        scope = f"{stamp[:8]}/{endpoint.region or DEFAULT_AWS_REGION}/{service}/aws4_request"
         names, canonical = _canonical(sent)
-        to_sign = "\n".join((ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest()))
+        to_sign = "\n".join((SIGV4_ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest()))
         key = reduce(_mac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.encode())
         signature = _mac(key, to_sign).hex()
-        credential = f"{ALGORITHM} Credential={endpoint.access_key_id}/{scope}"
+        credential = f"{SIGV4_ALGORITHM} Credential={endpoint.access_key_id}/{scope}"
         signed = {"authorization": f"{credential}, SignedHeaders={names}, Signature={signature}"}
         return replace(sent, headers={**signed, **sent.headers})
 
     return authorize
 
 
-def bedrock(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
+def bedrock_auth(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
     """Use a Bedrock API key where there is one, and AWS credentials otherwise."""
-    return (bearer if endpoint.api_key else _SIGN)(endpoint, request, now)
+    return (bearer_token if endpoint.api_key else _SIGN)(endpoint, request, now)
 
 
 _SIGN: Final = sigv4("bedrock")
@@ -122,7 +122,7 @@ def _canonical(request: HttpRequest) -> tuple[str, bytes]:
     """Give the names of the signed headers and the canonical request."""
     url = urlsplit(request.url)
     headers = {"host": _host(url), **request.headers}
-    lines = sorted((name, " ".join(value.split())) for name, value in headers.items() if name not in UNSIGNED)
+    lines = sorted((name, " ".join(value.split())) for name, value in headers.items() if name not in UNSIGNED_HEADERS)
     names = ";".join(name for name, _ in lines)
     query = (
         "&".join("=".join(pair) for pair in sorted(_pair(piece) for piece in url.query.split("&"))) if url.query else ""
@@ -147,7 +147,7 @@ def _pair(piece: str) -> tuple[str, str]:
 def _host(url: SplitResult) -> str:
     """Name the host as it is sent: without the user, and without the scheme's own port."""
     host = url.netloc.rpartition("@")[2].lower()
-    return host.removesuffix(f":{PORTS.get(url.scheme, '')}")
+    return host.removesuffix(f":{DEFAULT_PORTS.get(url.scheme, '')}")
 
 
 def _path(path: str) -> str:

@@ -13,12 +13,22 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from llmhub.core.cost import Price, Rates, Tier, cost, nano_usd
+from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-__all__ = ["LISTINGS", "Listing", "Price", "Rates", "Tier", "cost", "nano_usd", "price", "price_served"]
+__all__ = [
+    "PRICE_LISTINGS",
+    "PriceListing",
+    "Price",
+    "Rates",
+    "PriceTier",
+    "compute_cost",
+    "compute_cost_nano_usd",
+    "find_price",
+    "find_served_price",
+]
 
 
 def _whole(model: str) -> str:
@@ -31,38 +41,38 @@ def _last(model: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class PriceListing:
     """Where a provider stands in the price table, and how its models are named there."""
 
     id: str
-    name: Callable[[str], str] = _whole
+    model_name: Callable[[str], str] = _whole
 
 
-LISTINGS: Final[Mapping[str, Listing]] = {
-    "openai": Listing("openai"),
-    "openai-responses": Listing("openai"),
-    "azure": Listing("azure"),
-    "azure-responses": Listing("azure"),
-    "anthropic": Listing("anthropic"),
-    "google": Listing("google", _last),
-    "vertex": Listing("google", _last),
-    "vertex-anthropic": Listing("google", _last),
-    "bedrock": Listing("aws", _last),
-    "groq": Listing("groq"),
-    "mistral": Listing("mistral"),
-    "deepseek": Listing("deepseek"),
-    "together": Listing("together"),
-    "openrouter": Listing("openrouter"),
-    "fireworks": Listing("fireworks"),
-    "xai": Listing("x-ai"),
-    "cerebras": Listing("cerebras"),
-    "perplexity": Listing("perplexity"),
-    "databricks": Listing("databricks"),
+PRICE_LISTINGS: Final[Mapping[str, PriceListing]] = {
+    "openai": PriceListing("openai"),
+    "openai-responses": PriceListing("openai"),
+    "azure": PriceListing("azure"),
+    "azure-responses": PriceListing("azure"),
+    "anthropic": PriceListing("anthropic"),
+    "google": PriceListing("google", _last),
+    "vertex": PriceListing("google", _last),
+    "vertex-anthropic": PriceListing("google", _last),
+    "bedrock": PriceListing("aws", _last),
+    "groq": PriceListing("groq"),
+    "mistral": PriceListing("mistral"),
+    "deepseek": PriceListing("deepseek"),
+    "together": PriceListing("together"),
+    "openrouter": PriceListing("openrouter"),
+    "fireworks": PriceListing("fireworks"),
+    "xai": PriceListing("x-ai"),
+    "cerebras": PriceListing("cerebras"),
+    "perplexity": PriceListing("perplexity"),
+    "databricks": PriceListing("databricks"),
 }
 """Providers whose prices are public, by llmhub's names; another name is looked up as it is."""
 
 
-def price(provider: str, model: str, at: datetime) -> Price | None:
+def find_price(provider: str, model: str, at: datetime) -> Price | None:
     """Look up what ``model`` costs at ``provider`` at the moment ``at`` (UTC where it names no zone).
 
     ``None`` where the table does not know the model, or gives it no price a token for input and output:
@@ -71,18 +81,18 @@ def price(provider: str, model: str, at: datetime) -> Price | None:
     Examples
     --------
     >>> from datetime import UTC, datetime
-    >>> found = price("openai", "gpt-4o-mini-2024-07-18", datetime(2026, 11, 22, tzinfo=UTC))
+    >>> found = find_price("openai", "gpt-4o-mini-2024-07-18", datetime(2026, 11, 22, tzinfo=UTC))
     >>> found.rates.input, found.price_id
     (Decimal('1.5E-7'), 'genai-prices-...:openai/gpt-4o-mini@2026-11-22')
-    >>> price("openai", "no-such-model", datetime(2026, 11, 22, tzinfo=UTC)) is None
+    >>> find_price("openai", "no-such-model", datetime(2026, 11, 22, tzinfo=UTC)) is None
     True
     """
     import genai_prices  # noqa: PLC0415 - half a second that only a caller who asks for prices pays
     from genai_prices.data import providers  # noqa: PLC0415 - as above
 
-    listing = LISTINGS.get(provider) or Listing(provider)
+    listing = PRICE_LISTINGS.get(provider) or PriceListing(provider)
     row = next((row for row in providers if row.id == listing.id), None)
-    entry = row.find_model(listing.name(model), all_providers=providers) if row else None
+    entry = row.find_model(listing.model_name(model), all_providers=providers) if row else None
     if row is None or entry is None:
         return None
     moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -90,25 +100,25 @@ def price(provider: str, model: str, at: datetime) -> Price | None:
     if said.input_mtok is None or said.output_mtok is None:
         return None
     request = said.requests_kcount
-    starts = sorted({tier.start for name in CLASSES if (tiered := _tiered(said, name)) for tier in tiered.tiers})
+    starts = sorted({tier.start for name in PRICE_FIELDS if (tiered := _tiered(said, name)) for tier in tiered.tiers})
     return Price(
         price_id=f"genai-prices-{genai_prices.__version__}:{row.id}/{entry.id}@{_stamp(entry, moment)}",
         source=f"genai-prices {genai_prices.__version__}",
         rates=_rates(said, 0),
-        tiers=tuple(Tier(start, _rates(said, start + 1)) for start in starts),
+        tiers=tuple(PriceTier(start, _rates(said, start + 1)) for start in starts),
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
     )
 
 
-def price_served(provider: str, asked: str, served: str, at: datetime) -> Price | None:
+def find_served_price(provider: str, model: str, served_model: str, at: datetime) -> Price | None:
     """Look up the price of the model that answered, or of the one asked for where the table does not know it.
 
     A deployment or an alias has a name of its own; what it served is what it costs.
     """
-    return (price(provider, served, at) if served else None) or price(provider, asked, at)
+    return (find_price(provider, served_model, at) if served_model else None) or find_price(provider, model, at)
 
 
-CLASSES: Final[Mapping[str, str]] = {
+PRICE_FIELDS: Final[Mapping[str, str]] = {
     "input": "input_mtok",
     "output": "output_mtok",
     "cached_input": "cache_read_mtok",
@@ -120,7 +130,7 @@ CLASSES: Final[Mapping[str, str]] = {
 
 def _tiered(said: ModelPrice, name: str) -> TieredPrices | None:
     """Give a class's tiers, if it has any."""
-    rate = getattr(said, CLASSES[name])
+    rate = getattr(said, PRICE_FIELDS[name])
     return None if rate is None or isinstance(rate, Decimal) else rate
 
 
@@ -130,7 +140,7 @@ def _rates(said: ModelPrice, tokens: int) -> Rates:
     def rate(name: str) -> Decimal | None:
         tiered = _tiered(said, name)
         if tiered is None:
-            found: Decimal | None = getattr(said, CLASSES[name])
+            found: Decimal | None = getattr(said, PRICE_FIELDS[name])
         else:
             reached = [tier.price for tier in tiered.tiers if tokens > tier.start]
             found = reached[-1] if reached else tiered.base

@@ -20,25 +20,25 @@ from __future__ import annotations
 from llmhub.sim.faults import Faults
 from llmhub.sim.graded import Graded
 from llmhub.sim.latency import Latency
-from llmhub.sim.limits import Limit
-from llmhub.sim.peers import PEERS
-from llmhub.sim.server import Running, running, start
-from llmhub.sim.serving import Served, base_url, endpoints, serve, serving
+from llmhub.sim.limits import SimLimit
+from llmhub.sim.server import SimulatorServer, aserve, aserving
+from llmhub.sim.servers import FAKE_PROVIDERS
 from llmhub.sim.settings import Simulator
+from llmhub.sim.threaded import SimulatorThread, base_url, endpoints, serve, serving
 
 __all__ = [
-    "PEERS",
+    "FAKE_PROVIDERS",
     "Faults",
     "Graded",
     "Latency",
-    "Limit",
-    "Running",
-    "Served",
+    "SimLimit",
+    "SimulatorServer",
+    "SimulatorThread",
     "Simulator",
     "base_url",
     "endpoints",
-    "running",
+    "aserving",
     "serve",
     "serving",
-    "start",
+    "aserve",
 ]

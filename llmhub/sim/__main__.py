@@ -10,19 +10,19 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from llmhub.sim.faults import RATES, Faults
+from llmhub.sim.faults import FAULT_BY_FIELD, Faults
 from llmhub.sim.latency import Latency
-from llmhub.sim.limits import Limit
-from llmhub.sim.peers import PEERS
-from llmhub.sim.peers.record import encode
-from llmhub.sim.server import running
-from llmhub.sim.serving import base_url
+from llmhub.sim.limits import SimLimit
+from llmhub.sim.server import aserving
+from llmhub.sim.servers import FAKE_PROVIDERS
+from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.settings import Simulator
+from llmhub.sim.threaded import base_url
 
 USAGE_ERROR: Final = 2
 
 
-def arguments() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(
         prog="llmhub sim",
@@ -42,12 +42,12 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--retry-after", type=float, default=1.0, metavar="SECONDS", help="what a 429 fault says")
     faults = parser.add_argument_group("faults", "the share of requests, from 0 to 1, that meet each")
-    for name in RATES:
+    for name in FAULT_BY_FIELD:
         faults.add_argument(f"--{name.replace('_', '-')}", type=float, default=0.0, metavar="SHARE")
     return parser
 
 
-def settings_of(given: argparse.Namespace) -> Simulator:
+def settings_from_args(given: argparse.Namespace) -> Simulator:
     """Make settings of a command line.
 
     Raises
@@ -62,15 +62,15 @@ def settings_of(given: argparse.Namespace) -> Simulator:
         port=given.port,
         api_key=given.api_key,
         latency=Latency(given.latency, given.sigma),
-        limit=Limit(given.rpm, given.tpm, given.burst) if limited else None,
-        faults=Faults(retry_after_s=given.retry_after, **{name: getattr(given, name) for name in RATES}),
+        limit=SimLimit(given.rpm, given.tpm, given.burst) if limited else None,
+        faults=Faults(retry_after_s=given.retry_after, **{name: getattr(given, name) for name in FAULT_BY_FIELD}),
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; give the exit code."""
     try:
-        settings = settings_of(arguments().parse_args(argv))
+        settings = settings_from_args(build_parser().parse_args(argv))
     except ValueError as wrong:
         sys.stderr.write(f"llmhub sim: {wrong}\n")
         return USAGE_ERROR
@@ -92,9 +92,9 @@ async def _serve(settings: Simulator) -> None:
         # Not everywhere can a loop take signals; there, Ctrl-C raises KeyboardInterrupt.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(told, stop.set)
-    async with running(settings) as simulator:
-        addresses = {name: base_url(simulator.url, name) for name in PEERS}
-        line = encode({"url": simulator.url, "base_urls": addresses}).decode()
+    async with aserving(settings) as simulator:
+        addresses = {name: base_url(simulator.url, name) for name in FAKE_PROVIDERS}
+        line = encode_json({"url": simulator.url, "base_urls": addresses}).decode()
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         await stop.wait()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Final
 
-SETTINGS: Final = frozenset({"retry_after_s", "drip_s"})
+NON_RATE_FIELDS: Final = frozenset({"retry_after_s", "drip_s"})
 """Fields of `Faults` that are no rates."""
 
 
@@ -66,7 +66,7 @@ class Faults:
         """Refuse what are no rates."""
         for each in fields(self):
             value = getattr(self, each.name)
-            highest = math.inf if each.name in SETTINGS else 1.0
+            highest = math.inf if each.name in NON_RATE_FIELDS else 1.0
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= highest:
                 raise ValueError(f"{each.name}={value!r} is outside 0..{highest:g}")
         whole = sum(rate for _, rate in self.rates())
@@ -75,50 +75,58 @@ class Faults:
 
     def rates(self) -> list[tuple[str, float]]:
         """Give each fault by its name with its rate, without those that never happen."""
-        return [(fault, rate) for name, fault in RATES.items() if (rate := getattr(self, name))]
+        return [(fault, rate) for name, fault in FAULT_BY_FIELD.items() if (rate := getattr(self, name))]
 
 
-RATES: Final = {each.name: each.name.removeprefix("rate_") for each in fields(Faults) if each.name not in SETTINGS}
+FAULT_BY_FIELD: Final = {
+    each.name: each.name.removeprefix("rate_") for each in fields(Faults) if each.name not in NON_RATE_FIELDS
+}
 """Each rate's field and the name of its fault, as scripts write it."""
-KINDS: Final = tuple(RATES.values())
+FAULT_NAMES: Final = tuple(FAULT_BY_FIELD.values())
 
-SCRIPT: Final = re.compile(rf"({'|'.join(KINDS)})(?:\s+(always|once|twice|\d+))?\s*")
-MARKER: Final = re.compile(rf"\[\[sim:{SCRIPT.pattern}\]\]")
-TIMES: Final = {"once": 1, "twice": 2}
+SCRIPT_PATTERN: Final = re.compile(rf"({'|'.join(FAULT_NAMES)})(?:\s+(always|once|twice|\d+))?\s*")
+FAULT_MARKER: Final = re.compile(rf"\[\[sim:{SCRIPT_PATTERN.pattern}\]\]")
+REPEAT_COUNTS: Final = {"once": 1, "twice": 2}
 
 
-def choose(faults: Faults, drawn: float) -> str:
-    """Name the fault at ``drawn`` (0 to 1), or nothing.
+def choose_fault(faults: Faults, quantile: float) -> str:
+    """Name the fault at ``quantile`` (0 to 1), or nothing.
 
     Examples
     --------
-    >>> [choose(Faults(rate_429=0.1, reset=0.1), drawn) for drawn in (0.05, 0.15, 0.25)]
+    >>> [choose_fault(Faults(rate_429=0.1, reset=0.1), drawn) for drawn in (0.05, 0.15, 0.25)]
     ['429', 'reset', '']
     """
     reached = 0.0
     for fault, rate in faults.rates():
         reached += rate
-        if drawn < reached:
+        if quantile < reached:
             return fault
     return ""
 
 
-def script(header: str, prompt: str, attempt: int) -> str:
+def scripted_fault(header: str, prompt: str, attempt: int) -> str:
     """Name the fault that a header or a marker in the prompt asks for on this attempt (from 0), or nothing.
 
     A script is a fault and how often: ``500 always`` (or just ``500``), ``429 once``, ``reset twice``, ``drip 3``.
 
     Examples
     --------
-    >>> [script("", "Say hi. [[sim:429 once]]", attempt) for attempt in (0, 1)]
+    >>> [scripted_fault("", "Say hi. [[sim:429 once]]", attempt) for attempt in (0, 1)]
     ['429', '']
-    >>> script("reset", "Say hi.", 7)
+    >>> scripted_fault("reset", "Say hi.", 7)
     'reset'
     """
-    found = SCRIPT.fullmatch(header.strip()) if header else MARKER.search(prompt) if "[[sim:" in prompt else None
+    found = (
+        SCRIPT_PATTERN.fullmatch(header.strip())
+        if header
+        else FAULT_MARKER.search(prompt)
+        if "[[sim:" in prompt
+        else None
+    )
     if found is None:
         return ""
     fault, often = found.groups()
     if often in {None, "always"}:
         return str(fault)
-    return str(fault) if attempt < (TIMES.get(often) or int(often)) else ""
+    return str(fault) if attempt < (REPEAT_COUNTS.get(often) or int(often)) else ""

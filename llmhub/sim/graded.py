@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
-from llmhub.sim.answers import draw
+from llmhub.sim.completions import draw_uniform
 
-NUMERAL: Final = re.compile(r"-?[\d,]*\d")
-SAID: Final = "Let me think. The answer is {}."
+NUMBER_ANSWER: Final = re.compile(r"-?[\d,]*\d")
+ANSWER_TEMPLATE: Final = "Let me think. The answer is {}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,34 +42,38 @@ class Graded:
     rates: Mapping[str, float] = field(default_factory=dict)
     rate: float = 1.0
     shared: float = 0.5
-    wrong: Callable[[str], str] = field(default_factory=lambda: beside)
+    wrong: Callable[[str], str] = field(default_factory=lambda: wrong_answer)
 
-    def text(self, name: str, prompt: str, seed: int, at: int) -> str | None:
-        """Answer a prompt as ``provider/model`` does the ``at``-th time; ``None`` if it is none of the questions."""
+    def text(self, model: str, prompt: str, seed: int, attempt: int) -> str | None:
+        """Answer a prompt as ``provider/model`` does the ``attempt``-th time; ``None`` if it is none of the questions."""
         asked = prompt if prompt in self.right else next((each for each in self.right if each in prompt), None)
         if asked is None:
             return None
-        own = _identity(f"{name}\x1f{asked}")
-        common = draw(own, seed, b"whose luck", at) < self.shared
-        luck = draw(_identity(asked), seed, b"luck") if common else draw(own, seed, b"own luck", at)
-        rate = self.rates.get(name, self.rates.get(name.partition("/")[2], self.rate))
-        return SAID.format(self.right[asked] if luck < rate else self.wrong(self.right[asked]))
+        own = _digest_text(f"{model}\x1f{asked}")
+        common = draw_uniform(own, seed, b"whose luck", attempt) < self.shared
+        luck = (
+            draw_uniform(_digest_text(asked), seed, b"luck")
+            if common
+            else draw_uniform(own, seed, b"own luck", attempt)
+        )
+        rate = self.rates.get(model, self.rates.get(model.partition("/")[2], self.rate))
+        return ANSWER_TEMPLATE.format(self.right[asked] if luck < rate else self.wrong(self.right[asked]))
 
 
-def beside(answer: str) -> str:
+def wrong_answer(answer: str) -> str:
     """Give what is wrong: another number, another letter, or nothing.
 
     Examples
     --------
-    >>> beside("1,318"), beside("C"), beside("Paris")
+    >>> wrong_answer("1,318"), wrong_answer("C"), wrong_answer("Paris")
     ('1321', 'D', 'unknown')
     """
-    if NUMERAL.fullmatch(answer):
+    if NUMBER_ANSWER.fullmatch(answer):
         return str(int(answer.replace(",", "")) + 3)
     if len(answer) == 1 and answer.isalpha() and answer.isascii():
         return chr(ord(answer) + 1) if answer.upper() < "D" else chr(ord(answer) - 1)
     return "unknown"
 
 
-def _identity(text: str) -> bytes:
+def _digest_text(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
-NORMAL: Final = NormalDist()
+STANDARD_NORMAL: Final = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,19 @@ class Latency:
         if not 0 <= self.first <= 1:
             raise ValueError(f"first={self.first} is no share of the time; give one from 0 to 1")
 
-    def duration_s(self, drawn: float) -> float:
-        """Give the duration at quantile ``drawn`` (0 to 1)."""
+    def duration_s(self, quantile: float) -> float:
+        """Give the duration at quantile ``quantile`` (0 to 1)."""
         if not self.median_s or not self.sigma:
             return self.median_s
-        return self.median_s * math.exp(self.sigma * NORMAL.inv_cdf(min(max(drawn, 1e-9), 1 - 1e-9)))
+        return self.median_s * math.exp(self.sigma * STANDARD_NORMAL.inv_cdf(min(max(quantile, 1e-9), 1 - 1e-9)))
 
-    def due_s(self, duration_s: float, at: int, count: int) -> float:
-        """Say when event ``at`` of ``count`` is due, in seconds from the beginning.
+    def event_due_s(self, duration_s: float, index: int, count: int) -> float:
+        """Say when event ``index`` of ``count`` is due, in seconds from the beginning.
 
         Examples
         --------
         >>> [Latency(first=0.5).due_s(2.0, at, 3) for at in range(3)]
         [1.0, 1.5, 2.0]
         """
-        passed = at / (count - 1) if count > 1 else 1.0
+        passed = index / (count - 1) if count > 1 else 1.0
         return duration_s * (self.first + (1 - self.first) * passed)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 MINUTE_S: Final = 60.0
-SLACK: Final = 1e-9
+ROUNDING_SLACK: Final = 1e-9
 """Rounding of floating-point refills that must not cost a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class SimLimit:
     """Requests and tokens a minute; ``None`` is without limit.
 
     Parameters
@@ -43,16 +43,16 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Buckets:
+class SimBuckets:
     """What is left of both, at a time (seconds of any clock that does not go back)."""
 
     requests: float
     tokens: float
-    at: float
+    updated_at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class LimitMeter:
     """One limit as headers tell it: a minute's worth, what is left, and seconds until it is whole again."""
 
     limit: int
@@ -61,87 +61,87 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LimitStatus:
     """Both meters; ``None`` where there is no limit."""
 
-    requests: Meter | None = None
-    tokens: Meter | None = None
+    requests: LimitMeter | None = None
+    tokens: LimitMeter | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class LimitDecision:
     """Whether a request may pass, what is left, and, where not, what ran out and when to come again."""
 
     granted: bool
-    buckets: Buckets
-    standing: Standing
+    buckets: SimBuckets
+    status: LimitStatus
     scope: Literal["requests", "tokens"] = "requests"
     retry_after_s: float | None = None
 
 
-def fill(limit: Limit, now: float) -> Buckets:
+def full_buckets(limit: SimLimit, now: float) -> SimBuckets:
     """Give full buckets.
 
     Examples
     --------
-    >>> fill(Limit(rpm=60, burst_s=10), 0.0)
+    >>> full_buckets(SimLimit(rpm=60, burst_s=10), 0.0)
     Buckets(requests=10.0, tokens=0.0, at=0.0)
     """
-    return Buckets(capacity(limit.rpm, limit.burst_s), capacity(limit.tpm, limit.burst_s), now)
+    return SimBuckets(bucket_capacity(limit.rpm, limit.burst_s), bucket_capacity(limit.tpm, limit.burst_s), now)
 
 
-def capacity(a_minute: float | None, burst_s: float) -> float:
+def bucket_capacity(a_minute: float | None, burst_s: float) -> float:
     """Say how much a bucket holds: at least one request or token."""
     return 0.0 if a_minute is None else max(a_minute * burst_s / MINUTE_S, 1.0)
 
 
-def take(limit: Limit, buckets: Buckets, now: float, cost: int) -> Taken:
+def take_from_buckets(limit: SimLimit, buckets: SimBuckets, now: float, cost: int) -> LimitDecision:
     """Let one request of ``cost`` tokens pass, or say when to come again. What is refused costs nothing.
 
     Examples
     --------
-    >>> limit = Limit(rpm=60, burst_s=1)
-    >>> first = take(limit, fill(limit, 0.0), 0.0, 10)
-    >>> first.granted, take(limit, first.buckets, 0.25, 10).retry_after_s
+    >>> limit = SimLimit(rpm=60, burst_s=1)
+    >>> first = take_from_buckets(limit, full_buckets(limit, 0.0), 0.0, 10)
+    >>> first.granted, take_from_buckets(limit, first.buckets, 0.25, 10).retry_after_s
     (True, 0.75)
     """
-    since = max(now - buckets.at, 0.0) / MINUTE_S
-    requests, no_request_s = _drawn(limit.rpm, limit.burst_s, buckets.requests, since, 1)
-    tokens, no_token_s = _drawn(limit.tpm, limit.burst_s, buckets.tokens, since, cost)
+    since = max(now - buckets.updated_at, 0.0) / MINUTE_S
+    requests, no_request_s = _refill(limit.rpm, limit.burst_s, buckets.requests, since, 1)
+    tokens, no_token_s = _refill(limit.tpm, limit.burst_s, buckets.tokens, since, cost)
     granted = no_request_s == no_token_s == 0
-    left = Buckets(
+    left = SimBuckets(
         requests - 1 if granted and limit.rpm is not None else requests,
         tokens - cost if granted and limit.tpm is not None else tokens,
-        max(now, buckets.at),
+        max(now, buckets.updated_at),
     )
     never = no_token_s is None or no_request_s is None
     waits = [wait for wait in (no_request_s, no_token_s) if wait]
-    return Taken(
+    return LimitDecision(
         granted=granted,
         buckets=left,
-        standing=Standing(
-            _meter(limit.rpm, limit.burst_s, left.requests), _meter(limit.tpm, limit.burst_s, left.tokens)
+        status=LimitStatus(
+            _to_meter(limit.rpm, limit.burst_s, left.requests), _to_meter(limit.tpm, limit.burst_s, left.tokens)
         ),
         scope="requests" if no_request_s else "tokens",
         retry_after_s=None if granted or never else max(waits),
     )
 
 
-def _drawn(
+def _refill(
     a_minute: float | None, burst_s: float, level: float, minutes: float, cost: float
 ) -> tuple[float, float | None]:
     """Refill one bucket; give its level and the wait for ``cost`` (0: now, None: it never holds so much)."""
     if a_minute is None:
         return 0.0, 0.0
-    most = capacity(a_minute, burst_s)
+    most = bucket_capacity(a_minute, burst_s)
     level = min(most, level + a_minute * minutes)
-    if cost > most + SLACK:
+    if cost > most + ROUNDING_SLACK:
         return level, None
-    return level, 0.0 if level + SLACK >= cost else (cost - level) / a_minute * MINUTE_S
+    return level, 0.0 if level + ROUNDING_SLACK >= cost else (cost - level) / a_minute * MINUTE_S
 
 
-def _meter(a_minute: float | None, burst_s: float, level: float) -> Meter | None:
+def _to_meter(a_minute: float | None, burst_s: float, level: float) -> LimitMeter | None:
     if a_minute is None:
         return None
-    missing = capacity(a_minute, burst_s) - level
-    return Meter(int(a_minute), max(int(level + SLACK), 0), max(missing, 0.0) / a_minute * MINUTE_S)
+    missing = bucket_capacity(a_minute, burst_s) - level
+    return LimitMeter(int(a_minute), max(int(level + ROUNDING_SLACK), 0), max(missing, 0.0) / a_minute * MINUTE_S)

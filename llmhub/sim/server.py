@@ -18,47 +18,47 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from llmhub.sim.desk import Desk, Plan, find
-from llmhub.sim.exchange import Incoming, Problem
 from llmhub.sim.faults import Faults
-from llmhub.sim.peers.record import JSON, encode
+from llmhub.sim.handler import ResponsePlan, SimRequestHandler, find_provider
+from llmhub.sim.servers.fake_provider import JSON_HEADERS, encode_json
 from llmhub.sim.settings import Simulator
+from llmhub.sim.types import SimError, SimHttpRequest
 
-LARGEST_BODY: Final = 64 << 20
+MAX_BODY_BYTES: Final = 64 << 20
 BACKLOG: Final = 4096
 """Connections that may wait to be taken: a client may open a thousand at once."""
-RESET: Final = struct.pack("ii", 1, 0)
+LINGER_RESET: Final = struct.pack("ii", 1, 0)
 """Linger for no time: closing sends a reset."""
-PIECES: Final = 16
+DRIP_PIECES: Final = 16
 """How many pieces a dripping answer comes in."""
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class SimulatorServer:
     """A simulator that runs in the caller's event loop."""
 
     url: str
-    desk: Desk
+    handler: SimRequestHandler
     _runner: web.ServerRunner
 
     def counts(self) -> dict[str, Any]:
         """Give what it was asked so far."""
-        return self.desk.tally.snapshot()
+        return self.handler.counters.snapshot()
 
     def reset(self) -> None:
         """Begin to count anew."""
-        self.desk.tally = self.desk.tally.anew()
+        self.handler.counters = self.handler.counters.restarted()
 
-    def fail(self, faults: Faults) -> None:
+    def set_faults(self, faults: Faults) -> None:
         """Change what goes wrong from now on."""
-        self.desk.faults = faults
+        self.handler.faults = faults
 
     async def stop(self) -> None:
         """Stop, cutting off what is under way."""
         await self._runner.cleanup()
 
 
-async def start(settings: Simulator) -> Running:
+async def aserve(settings: Simulator) -> SimulatorServer:
     """Start a simulator in the running event loop.
 
     Raises
@@ -66,13 +66,13 @@ async def start(settings: Simulator) -> Running:
     OSError
         When the address cannot be listened on.
     """
-    desk = Desk(settings)
+    desk = SimRequestHandler(settings)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return await _handle(desk, request)
+        return await _handle_request(desk, request)
 
     server = web.Server(
-        handle, request_factory=_factory(), handler_cancellation=True, access_log=None, keepalive_timeout=600.0
+        handle, request_factory=_request_factory(), handler_cancellation=True, access_log=None, keepalive_timeout=600.0
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
@@ -82,20 +82,20 @@ async def start(settings: Simulator) -> Running:
         await runner.cleanup()
         raise
     host, port = runner.addresses[0][:2]
-    return Running(f"http://{f'[{host}]' if ':' in host else host}:{port}", desk, runner)
+    return SimulatorServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", desk, runner)
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Simulator) -> AsyncIterator[Running]:
+async def aserving(settings: Simulator) -> AsyncIterator[SimulatorServer]:
     """Run a simulator for a block."""
-    simulator = await start(settings)
+    simulator = await aserve(settings)
     try:
         yield simulator
     finally:
         await simulator.stop()
 
 
-def _factory() -> Callable[..., web.BaseRequest]:
+def _request_factory() -> Callable[..., web.BaseRequest]:
     """Make requests whose bodies may be large."""
     loop = asyncio.get_running_loop()
 
@@ -106,56 +106,56 @@ def _factory() -> Callable[..., web.BaseRequest]:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=LARGEST_BODY)
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
     return make
 
 
-async def _handle(desk: Desk, request: web.BaseRequest) -> web.StreamResponse:
+async def _handle_request(desk: SimRequestHandler, request: web.BaseRequest) -> web.StreamResponse:
     """Answer one request."""
     path, _, query = request.raw_path.partition("?")
-    peer = find(path)
+    peer = find_provider(path)
     if peer is None:
-        return await _control(desk, request, path)
+        return await _handle_control(desk, request, path)
     status, asked = "none", None
-    desk.tally.begin(peer.name)
+    desk.counters.start_request(peer.name)
     try:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            plan = desk.refuse(peer, Problem(kind="too_large"))
+            plan = desk.plan_error(peer, SimError(kind="too_large"))
         else:
-            asked = desk.tally.read(path, body)
+            asked = desk.counters.track_body(path, body)
             rest = path[len(peer.prefix) :]
-            incoming = Incoming(request.method, path, rest, query, request.headers, body)
-            plan = desk.decide(peer, incoming, time.time(), time.monotonic())
+            incoming = SimHttpRequest(request.method, path, rest, query, request.headers, body)
+            plan = desk.plan_response(peer, incoming, time.time(), time.monotonic())
         if plan.fault not in {"reset", "hang"}:
             status = str(plan.reply.status)
-        return await _deliver(request, plan, desk.faults)
+        return await _send_response(request, plan, desk.faults)
     finally:
-        desk.tally.end(status, asked)
+        desk.counters.end_request(status, asked)
 
 
-async def _deliver(request: web.BaseRequest, plan: Plan, faults: Faults) -> web.StreamResponse:
+async def _send_response(request: web.BaseRequest, plan: ResponsePlan, faults: Faults) -> web.StreamResponse:
     """Send what was decided, as slowly or as badly as was decided."""
     if plan.fault == "hang":
         await asyncio.Event().wait()
     if plan.fault == "reset":
-        return _reset(request)
+        return _reset_connection(request)
     if plan.fault == "drip":
-        return await _drip(request, plan, faults.drip_s)
+        return await _send_dripping(request, plan, faults.drip_s)
     if plan.events:
-        return await _stream(request, plan)
+        return await _send_stream(request, plan)
     if plan.duration_s:
         await asyncio.sleep(plan.duration_s)
     if plan.fault == "truncate":
-        return await _truncate(request, plan.reply.body, _opened(plan, len(plan.reply.body)))
+        return await _send_truncated(request, plan.reply.body, _new_stream_response(plan, len(plan.reply.body)))
     return web.Response(status=plan.reply.status, headers=plan.reply.headers, body=plan.reply.body)
 
 
-async def _stream(request: web.BaseRequest, plan: Plan) -> web.StreamResponse:
+async def _send_stream(request: web.BaseRequest, plan: ResponsePlan) -> web.StreamResponse:
     """Send events, each when it is due; all at once where time plays no part."""
-    response = _opened(plan, None)
+    response = _new_stream_response(plan, None)
     events = plan.events
     if plan.fault == "truncate":
         middle = len(events) // 2
@@ -176,21 +176,21 @@ async def _stream(request: web.BaseRequest, plan: Plan) -> web.StreamResponse:
     return response
 
 
-def _opened(plan: Plan, length: int | None) -> web.StreamResponse:
+def _new_stream_response(plan: ResponsePlan, length: int | None) -> web.StreamResponse:
     """Make a response to be written piece by piece."""
     response = web.StreamResponse(status=plan.reply.status, headers=plan.reply.headers)
     response.content_length = length
     return response
 
 
-async def _drip(request: web.BaseRequest, plan: Plan, pause_s: float) -> web.StreamResponse:
+async def _send_dripping(request: web.BaseRequest, plan: ResponsePlan, pause_s: float) -> web.StreamResponse:
     """Send a body or stream in small pieces with pauses between."""
     whole = b"".join(plan.events) or plan.reply.body
-    response = _opened(plan, None if plan.events else len(whole))
+    response = _new_stream_response(plan, None if plan.events else len(whole))
     if plan.duration_s or plan.due_s:
         await asyncio.sleep(plan.duration_s or plan.due_s[0])
     await response.prepare(request)
-    size = max(1, -(-len(whole) // PIECES))
+    size = max(1, -(-len(whole) // DRIP_PIECES))
     for at in range(0, len(whole), size):
         if at:
             await asyncio.sleep(pause_s)
@@ -198,7 +198,7 @@ async def _drip(request: web.BaseRequest, plan: Plan, pause_s: float) -> web.Str
     return response
 
 
-async def _truncate(request: web.BaseRequest, body: bytes, response: web.StreamResponse) -> web.StreamResponse:
+async def _send_truncated(request: web.BaseRequest, body: bytes, response: web.StreamResponse) -> web.StreamResponse:
     """Send half of what was announced, and close."""
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
@@ -207,35 +207,35 @@ async def _truncate(request: web.BaseRequest, body: bytes, response: web.StreamR
     return response
 
 
-def _reset(request: web.BaseRequest) -> web.StreamResponse:
+def _reset_connection(request: web.BaseRequest) -> web.StreamResponse:
     """Reset the connection."""
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         request.transport.abort()
     return web.Response()
 
 
-async def _control(desk: Desk, request: web.BaseRequest, path: str) -> web.StreamResponse:
+async def _handle_control(desk: SimRequestHandler, request: web.BaseRequest, path: str) -> web.StreamResponse:
     """Serve the simulator's own addresses, which count as no provider's."""
     match request.method, path:
         case "GET", "/sim/health":
-            return _json({"status": "ok"})
+            return _json_response({"status": "ok"})
         case "GET", "/sim/counts":
-            return _json(desk.tally.snapshot())
+            return _json_response(desk.counters.snapshot())
         case "POST", "/sim/reset":
-            desk.tally = desk.tally.anew()
-            return _json({"status": "ok"})
+            desk.counters = desk.counters.restarted()
+            return _json_response({"status": "ok"})
         case "POST", "/sim/faults":
             try:
                 given = msgspec.json.decode(await request.read() or b"{}", type=dict[str, float])
                 desk.faults = Faults(**given)
             except (msgspec.DecodeError, TypeError, ValueError) as wrong:
-                return _json({"error": f"these are no faults: {wrong}"}, 400)
-            return _json({"status": "ok"})
+                return _json_response({"error": f"these are no faults: {wrong}"}, 400)
+            return _json_response({"status": "ok"})
         case _:
-            return _json({"error": f"there is nothing at {request.method} {path}"}, 404)
+            return _json_response({"error": f"there is nothing at {request.method} {path}"}, 404)
 
 
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, headers=JSON, body=encode(value))
+def _json_response(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, headers=JSON_HEADERS, body=encode_json(value))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llmhub.sim.answers import Respond
+from llmhub.sim.completions import Respond
 from llmhub.sim.faults import Faults
 from llmhub.sim.graded import Graded
 from llmhub.sim.latency import Latency
-from llmhub.sim.limits import Limit
+from llmhub.sim.limits import SimLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Simulator:
     api_key: str = field(default="", repr=False)
     latency: Latency = field(default_factory=Latency)
     faults: Faults = field(default_factory=Faults)
-    limit: Limit | None = None
-    limits: Mapping[str, Limit] = field(default_factory=dict)
+    limit: SimLimit | None = None
+    limits: Mapping[str, SimLimit] = field(default_factory=dict)
     respond: Respond | None = None
     graded: Graded | None = None

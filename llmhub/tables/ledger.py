@@ -9,10 +9,10 @@ from typing import Final
 
 import pyarrow as pa
 
-from llmhub.cache.ledger import Ended
-from llmhub.core.cost import NANO, Price, nano_usd
+from llmhub.cache.store import EndedRequest
+from llmhub.core.pricing import NANO_DIGITS, Price, compute_cost_nano_usd
 from llmhub.core.types import Usage
-from llmhub.providers.prices import price_served
+from llmhub.providers.prices import find_served_price
 
 MICRO: Final = 1_000_000
 DAY_S: Final = 86_400
@@ -35,7 +35,7 @@ LEDGER: Final[pa.Schema] = pa.schema(
 """One row for each request, retries and all; ``state`` is done, error, ambiguous, sent or reserved."""
 
 
-def ledger_table(requests: Iterable[Ended]) -> pa.Table:
+def ledger_table(requests: Iterable[EndedRequest]) -> pa.Table:
     """Make a table of requests, at the prices of the day on which they were sent.
 
     Examples
@@ -50,19 +50,19 @@ def ledger_table(requests: Iterable[Ended]) -> pa.Table:
             "model": [one.model or None for one in every],
             "served_model": [one.served_model or None for one in every],
             "state": [one.state for one in every],
-            "error_type": [one.error or None for one in every],
+            "error_type": [one.error_type or None for one in every],
             "sent_at": [int(one.sent_at * MICRO) or None for one in every],
             "ended_at": [int(one.ended_at * MICRO) or None for one in every],
             "input_tokens": [one.input_tokens for one in every],
             "output_tokens": [one.output_tokens for one in every],
-            "cost_usd": _costs(every),
+            "cost_usd": _request_costs(every),
             "request_key": [one.key for one in every],
         },
         schema=LEDGER,
     )
 
 
-def _costs(every: Sequence[Ended]) -> list[Decimal | None]:
+def _request_costs(every: Sequence[EndedRequest]) -> list[Decimal | None]:
     """Say what each cost, where the provider counted and the price is known."""
     prices: dict[tuple[str, str, int], Price | None] = {}
     costs: list[Decimal | None] = []
@@ -77,8 +77,8 @@ def _costs(every: Sequence[Ended]) -> list[Decimal | None]:
         key = (one.model, one.served_model, int(one.sent_at // DAY_S))
         if key not in prices and one.input_tokens is not None:
             provider, _, name = one.model.partition("/")
-            prices[key] = price_served(provider, name, one.served_model, datetime.fromtimestamp(one.sent_at, UTC))
+            prices[key] = find_served_price(provider, name, one.served_model, datetime.fromtimestamp(one.sent_at, UTC))
         found = prices.get(key)
-        nanos = nano_usd(usage, found) if found is not None else None
-        costs.append(None if nanos is None else Decimal(nanos).scaleb(-NANO))
+        nanos = compute_cost_nano_usd(usage, found) if found is not None else None
+        costs.append(None if nanos is None else Decimal(nanos).scaleb(-NANO_DIGITS))
     return costs

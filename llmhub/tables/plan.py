@@ -1,4 +1,7 @@
-"""What a run would do before it does it: calls, cache hits, tokens, money and minutes."""
+"""What a run would do before it does it: calls, cache hits, tokens, money and minutes.
+
+A forecast against what a run did: model by model, whether each number came to lie where it was expected.
+"""
 
 from __future__ import annotations
 
@@ -14,52 +17,74 @@ from typing import TYPE_CHECKING, Final
 from returns.pipeline import is_successful
 
 from llmhub.cache.store import Store
-from llmhub.core import markup
-from llmhub.core.codec import StoredResponse, unpack
+from llmhub.core.serialization import StoredResponse, unpack
 from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
-from llmhub.engine.limit import Limit
-from llmhub.engine.run import Item, kept_form
-from llmhub.providers.models import metadata
-from llmhub.providers.prices import price
+from llmhub.engine.fan_out_types import PlannedItem
+from llmhub.engine.limits import Limit
+from llmhub.engine.row_outcome import to_stored
+from llmhub.formatting import html, text
+from llmhub.providers.model_profiles import model_metadata
+from llmhub.providers.prices import find_price
 from llmhub.tables.forecast import (
-    ZERO,
-    Interval,
-    Money,
-    Pace,
-    Seen,
-    capped,
-    in_proportion,
-    loosely,
-    minutes,
-    total,
-    usd,
+    ZERO_INTERVAL,
+    CostInterval,
+    Observation,
+    PredictionInterval,
+    RateDemand,
+    clip,
+    forecast_by_regression,
+    forecast_cost,
+    forecast_from_other_prompts,
+    forecast_minutes,
+    forecast_sum,
+    format_count_interval,
+    format_minutes_interval,
+    format_usd,
+    format_usd_interval,
+    text_table,
 )
-from llmhub.tables.layout import amount, lined, money, span, spell
-from llmhub.tables.prompts import Ask, Questions, text_of
-from llmhub.tables.tokens import EstimateWarning, count_tokens
-from llmhub.tables.vocabulary import Vocabularies
+from llmhub.tables.prompt_batch import PromptBatch, TargetPrompt, prompt_text
+from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from llmhub.tables.actual import Actual
+    pass  # merged
+from typing import Any
 
-USUAL_ANSWER: Final = 256
+import pyarrow as pa
+import pyarrow.compute as pc
+
+DEFAULT_OUTPUT_TOKENS: Final = 256
 """Tokens expected of an answer when nothing is known of it."""
-LONGEST_ANSWER: Final = 4096
+
+
+DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
 """Tokens it has at most where nothing bounds it."""
-FEW: Final = 5
+
+
+MIN_OBSERVATIONS: Final = 5
 """Answers to the same kind of question that say more than any number of answers to others."""
-SCANNED: Final = 20_000
+
+
+MAX_SCANNED_ENTRIES: Final = 20_000
 """Entries of a store that are gone through for answers of a model, at most."""
-REMEMBERED: Final = 500
+
+
+MAX_OBSERVATIONS: Final = 500
 """Answers of a model that are taken for its history."""
-AROUND: Final = 16
+
+
+MESSAGE_OVERHEAD_TOKENS: Final = 16
 """Tokens that providers put around a question, at most."""
-CACHED_FROM: Final = 1024
+
+
+MIN_PROVIDER_CACHE_TOKENS: Final = 1024
 """Questions from so many tokens may be read from a provider's cache."""
-BASES: Final = {
+
+
+BASIS_LABELS: Final = {
     "pilot": "a pilot",
     "history": "answers in the cache",
     "model": "other answers of the model",
@@ -80,7 +105,7 @@ class ModelPlan:
     input_tokens, output_tokens
         Intervals that hold 19 of 20 times.
     basis, seen
-        What the forecast of the answers rests on (`BASES`), and how many of them.
+        What the forecast of the answers rests on (`BASIS_LABELS`), and how many of them.
     estimated
         Whether another tokenizer than the model's own counted the questions.
     usd
@@ -92,17 +117,17 @@ class ModelPlan:
     model: str
     rows: int
     skipped: int
-    repeated: int
+    duplicates: int
     cache_hits: int
     calls: int
-    input_tokens: Interval
-    output_tokens: Interval
+    input_tokens: PredictionInterval
+    output_tokens: PredictionInterval
     basis: str
-    seen: int
+    observations: int
     estimated: bool
-    usd: Money | None
+    usd: CostInterval | None
     price_id: str
-    latency_s: Interval = ZERO
+    latency_s: PredictionInterval = ZERO_INTERVAL
     longest_s: float = 0.0
 
 
@@ -119,8 +144,8 @@ class Plan:
     """
 
     models: tuple[ModelPlan, ...]
-    minutes: Interval = ZERO
-    binds: str = ""
+    minutes: PredictionInterval = ZERO_INTERVAL
+    bottleneck: str = ""
     pilot: int = 0
     pilot_usd: Decimal | None = None
 
@@ -130,16 +155,16 @@ class Plan:
         return sum(model.calls for model in self.models)
 
     @property
-    def usd(self) -> Money | None:
+    def usd(self) -> CostInterval | None:
         """What it would cost, if all prices are known."""
         known = [model.usd for model in self.models if model.usd is not None]
-        return sum(known, Money(*[Decimal(0)] * 3)) if len(known) == len(self.models) else None
+        return sum(known, CostInterval(*[Decimal(0)] * 3)) if len(known) == len(self.models) else None
 
-    def against(self, table: pa.Table) -> Actual:
+    def compare(self, table: pa.Table) -> PlanComparison:
         """Hold the forecast against what a run of it did: its results table, or a frame with those columns."""
-        from llmhub.tables.actual import actual_of  # noqa: PLC0415 - it knows of plans
+        pass  # merged  # noqa: PLC0415 - it knows of plans
 
-        return actual_of(self, table)
+        return compare_plan(self, table)
 
     def __repr__(self) -> str:
         """Say it where it is shown."""
@@ -147,46 +172,46 @@ class Plan:
 
     def __str__(self) -> str:
         """Write it as a table for a terminal."""
-        return "\n".join([lined((HEAD, *map(_cells, self.models))), *self._facts()])
+        return "\n".join([text_table((PLAN_HEADER, *map(_plan_row, self.models))), *self._notes()])
 
     def _repr_html_(self) -> str:
-        total = f"{self.calls:,} calls for {money(self.usd)} USD"
-        cells = markup.grid(HEAD, list(map(_cells, self.models)), range(1, len(HEAD) - 1))
-        return markup.whole(cells, markup.facts([total, *self._facts()]))
+        total = f"{self.calls:,} calls for {format_usd_interval(self.usd)} USD"
+        cells = html.html_table(PLAN_HEADER, list(map(_plan_row, self.models)), range(1, len(PLAN_HEADER) - 1))
+        return html.container(cells, html.facts_line([total, *self._notes()]))
 
-    def _facts(self) -> list[str]:
+    def _notes(self) -> list[str]:
         """Say what is true of the whole."""
         said = []
         if self.calls:
-            wait = f", waiting for {self.binds}" if self.binds else ""
-            said.append(f"It would take {spell(self.minutes)}{wait}.")
+            wait = f", waiting for {self.bottleneck}" if self.bottleneck else ""
+            said.append(f"It would take {format_minutes_interval(self.minutes)}{wait}.")
         if any(m.basis in {"bound", "model"} and m.calls for m in self.models):
             said.append("A pilot would narrow this: pilot=20 asks twenty rows, which count towards the run.")
         if self.pilot:
-            paid = "" if self.pilot_usd is None else f" for ${amount(self.pilot_usd)}"
+            paid = "" if self.pilot_usd is None else f" for ${format_usd(self.pilot_usd)}"
             said.append(f"The pilot made {self.pilot:,} calls{paid}; their answers are in the cache.")
         return said
 
 
-HEAD: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD", "going by")
+PLAN_HEADER: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD", "going by")
 
 
-def _cells(model: ModelPlan) -> tuple[str, ...]:
-    seen = f" ({model.seen})" if model.seen else ""
+def _plan_row(model: ModelPlan) -> tuple[str, ...]:
+    seen = f" ({model.observations})" if model.observations else ""
     return (
-        markup.line_of(model.model),
+        text.single_line(model.model),
         f"{model.rows:,}",
         f"{model.cache_hits:,}",
         f"{model.calls:,}",
-        span(model.input_tokens),
-        span(model.output_tokens),
-        money(model.usd),
-        BASES[model.basis] + seen if model.calls else "",
+        format_count_interval(model.input_tokens),
+        format_count_interval(model.output_tokens),
+        format_usd_interval(model.usd),
+        BASIS_LABELS[model.basis] + seen if model.calls else "",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class PlanInputs:
     """What a plan goes by besides the questions.
 
     Parameters
@@ -207,89 +232,93 @@ class Ground:
 
     store: Store | None
     tokenizer_folder: Path | None
-    at: float
+    priced_at: float
     concurrency: int = 64
     limits: Mapping[str, Limit] = field(default_factory=dict)
-    answering: Mapping[str, Sequence[Target]] = field(default_factory=dict)
+    candidates: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     pilot: Mapping[bytes, Answer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ModelPrompts:
     """What would be asked of one model: an item for each question, by key."""
 
-    ask: Ask
-    items: dict[bytes, Item]
+    target_prompt: TargetPrompt
+    items: dict[bytes, PlannedItem]
     rows: int
     skipped: int
 
 
-def drawn(questions: Questions) -> list[Drawn]:
+def unique_prompts(batch: PromptBatch) -> list[ModelPrompts]:
     """Go through all questions, each once."""
-    items: list[dict[bytes, Item]] = [{} for _ in questions.asks]
-    for chunk in questions.chunks():
+    items: list[dict[bytes, PlannedItem]] = [{} for _ in batch.target_prompts]
+    for chunk in batch.iter_chunks():
         for item in chunk:
-            items[_which(questions, item[0])].setdefault(item[1], item)
-    if questions.own is None:
-        rows: list[Sequence[int]] = [range(questions.size)] * len(questions.asks)
+            items[_target_of(batch, item[0])].setdefault(item[1], item)
+    if batch.target_of_row is None:
+        rows: list[Sequence[int]] = [range(batch.n_rows)] * len(batch.target_prompts)
     else:
-        own = questions.own
-        rows = [[row for row in range(questions.size) if own[row] == which] for which in range(len(questions.asks))]
-    missing = [sum(1 for row in some if questions.skipped[row] or row in questions.wrong) for some in rows]
-    n = questions.samples
+        own = batch.target_of_row
+        rows = [[row for row in range(batch.n_rows) if own[row] == which] for which in range(len(batch.target_prompts))]
+    missing = [sum(1 for row in some if batch.skipped[row] or row in batch.invalid_rows) for some in rows]
+    n = batch.n_samples
     return [
-        Drawn(ask, found, len(some) * n, skipped * n)
-        for ask, found, some, skipped in zip(questions.asks, items, rows, missing, strict=True)
+        ModelPrompts(ask, found, len(some) * n, skipped * n)
+        for ask, found, some, skipped in zip(batch.target_prompts, items, rows, missing, strict=True)
     ]
 
 
-def _which(questions: Questions, position: int) -> int:
-    row, place = divmod(position, questions.step)
-    return place // questions.samples if questions.own is None else questions.own[row]
+def _target_of(questions: PromptBatch, position: int) -> int:
+    row, place = divmod(position, questions.positions_per_row)
+    return place // questions.n_samples if questions.target_of_row is None else questions.target_of_row[row]
 
 
-def held_of(one: Drawn, store: Store | None) -> Mapping[bytes, bytes]:
+def cached_values(one: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
     """Look up what of it was answered before."""
     return store.get_many(list(one.items)) if store is not None and one.items else {}
 
 
-def plan_of(questions: Questions, ground: Ground) -> Plan:
+def build_plan(batch: PromptBatch, inputs: PlanInputs) -> Plan:
     """Plan a run: what of it is in the store, and what the rest would take."""
-    vocabularies = Vocabularies(folder=ground.tokenizer_folder)
-    models = tuple(_model(one, ground, vocabularies) for one in drawn(questions))
-    work = sum((model.latency_s for model in models), ZERO)
+    vocabularies = VocabularySource(folder=inputs.tokenizer_folder)
+    models = tuple(_plan_model(one, inputs, vocabularies) for one in unique_prompts(batch))
+    work = sum((model.latency_s for model in models), ZERO_INTERVAL)
     longest_s = max((model.longest_s for model in models), default=0.0)
     asked = sum(model.calls for model in models)
-    forecast, binds = minutes(work, longest_s, min(ground.concurrency, max(asked, 1)), _paces(models, ground.limits))
-    return Plan(models=models, minutes=forecast, binds=binds)
+    forecast, binds = forecast_minutes(
+        work, longest_s, min(inputs.concurrency, max(asked, 1)), _rate_demands(models, inputs.limits)
+    )
+    return Plan(models=models, minutes=forecast, bottleneck=binds)
 
 
-def _model(one: Drawn, ground: Ground, vocabularies: Vocabularies) -> ModelPlan:
-    ask = one.ask
-    held = held_of(one, ground.store)
+def _plan_model(one: ModelPrompts, ground: PlanInputs, vocabularies: VocabularySource) -> ModelPlan:
+    ask = one.target_prompt
+    held = cached_values(one, ground.store)
     done = {key for key in one.items if key in held or key in ground.pilot}
     sent = [key for key in one.items if key not in done]
-    some = list(islice((key for key in one.items if key in done), REMEMBERED))
-    counted, estimated = _counted(ask, [text_of(one.items[key][3]) for key in (*sent, *some)], vocabularies)
-    seen = _seen(dict(zip(some, counted[len(sent) :], strict=True)), held, ground.pilot)
-    basis, answers = _basis(seen, ask, ground)
+    some = list(islice((key for key in one.items if key in done), MAX_OBSERVATIONS))
+    counted, estimated = _count_input(ask, [prompt_text(one.items[key][3]) for key in (*sent, *some)], vocabularies)
+    seen = _observations(dict(zip(some, counted[len(sent) :], strict=True)), held, ground.pilot)
+    basis, answers = _choose_basis(seen, ask, ground)
     calls = len(sent)
-    taken = _input(counted[:calls], [one for one in answers if basis in {"pilot", "history"}], estimated=estimated)
-    made = _output(ask, answers, basis, calls)
-    targets = ground.answering.get(ask.target.name) or (ask.target,)
-    priced, price_id = _priced(targets, calls, taken, made, ground.at)
-    latency_s, longest_s = _latency(answers, basis, calls, made)
+    taken = _forecast_input(
+        counted[:calls], [one for one in answers if basis in {"pilot", "history"}], estimated=estimated
+    )
+    made = _forecast_output(ask, answers, basis, calls)
+    targets = ground.candidates.get(ask.target.name) or (ask.target,)
+    priced, price_id = _forecast_usd(targets, calls, taken, made, ground.priced_at)
+    latency_s, longest_s = _forecast_latency(answers, basis, calls, made)
     return ModelPlan(
         model=ask.target.name,
         rows=one.rows,
         skipped=one.skipped,
-        repeated=one.rows - one.skipped - len(one.items),
+        duplicates=one.rows - one.skipped - len(one.items),
         cache_hits=len(held),
         calls=calls,
         input_tokens=taken,
         output_tokens=made,
         basis=basis,
-        seen=len(answers),
+        observations=len(answers),
         estimated=estimated,
         usd=priced,
         price_id=price_id,
@@ -298,110 +327,116 @@ def _model(one: Drawn, ground: Ground, vocabularies: Vocabularies) -> ModelPlan:
     )
 
 
-def _counted(ask: Ask, texts: list[str], vocabularies: Vocabularies) -> tuple[list[int], bool]:
+def _count_input(ask: TargetPrompt, texts: list[str], vocabularies: VocabularySource) -> tuple[list[int], bool]:
     """Count each question with what every call repeats before it."""
     preamble = [message.text for message in ask.request.messages]
     with warnings.catch_warnings():
         # The plan says itself which counts are estimates.
         warnings.simplefilter("ignore", EstimateWarning)
         counted = count_tokens([*texts, *preamble], ask.target.model, vocabularies)
-    before = sum(counted.tokens[len(texts) :])
-    return [tokens + before for tokens in counted.tokens[: len(texts)]], counted.estimated
+    before = sum(counted.counts[len(texts) :])
+    return [tokens + before for tokens in counted.counts[: len(texts)]], counted.estimated
 
 
-def _seen(counted: Mapping[bytes, int], held: Mapping[bytes, bytes], pilot: Mapping[bytes, Answer]) -> list[Seen]:
+def _observations(
+    counted: Mapping[bytes, int], held: Mapping[bytes, bytes], pilot: Mapping[bytes, Answer]
+) -> list[Observation]:
     """Read the answers there are to questions of this run."""
     found = []
     for key, tokens in counted.items():
         if key in pilot:
             answer = pilot[key]
-            kept = kept_form(answer) if is_successful(answer.outcome) else None
+            kept = to_stored(answer) if is_successful(answer.outcome) else None
         else:
             read = unpack(held[key], key)
             kept = read.unwrap() if is_successful(read) else None
         if kept is not None:
-            found.append(_one(tokens, kept))
+            found.append(_observation(tokens, kept))
     return found
 
 
-def _one(counted: int, kept: StoredResponse) -> Seen:
-    return Seen(counted, kept.usage[0], kept.usage[1], kept.latency_s)
+def _observation(counted: int, kept: StoredResponse) -> Observation:
+    return Observation(counted, kept.usage[0], kept.usage[1], kept.latency_s)
 
 
-def _basis(seen: list[Seen], ask: Ask, ground: Ground) -> tuple[str, list[Seen]]:
+def _choose_basis(seen: list[Observation], ask: TargetPrompt, ground: PlanInputs) -> tuple[str, list[Observation]]:
     """Choose what the answers are judged by: those to the same kind of question, or else the model's others."""
-    if len(seen) >= FEW or (seen and ground.pilot):
+    if len(seen) >= MIN_OBSERVATIONS or (seen and ground.pilot):
         return ("pilot" if ground.pilot else "history"), seen
-    others = [*seen, *_history(ask.target.name, ground.store)]
+    others = [*seen, *_model_history(ask.target.name, ground.store)]
     return ("model", others) if others else ("bound", [])
 
 
-def _history(model: str, store: Store | None) -> list[Seen]:
+def _model_history(model: str, store: Store | None) -> list[Observation]:
     """Read what the model answered to other questions."""
-    found: list[Seen] = []
-    for entry in islice(store.scan(), SCANNED) if store is not None else ():
+    found: list[Observation] = []
+    for entry in islice(store.scan(), MAX_SCANNED_ENTRIES) if store is not None else ():
         kept = unpack(entry.value, entry.key) if entry.model == model else None
         if kept is not None and is_successful(kept):
-            found.append(_one(0, kept.unwrap()))
-            if len(found) == REMEMBERED:
+            found.append(_observation(0, kept.unwrap()))
+            if len(found) == MAX_OBSERVATIONS:
                 break
     return found
 
 
-def _input(counted: list[int], answers: list[Seen], *, estimated: bool) -> Interval:
+def _forecast_input(counted: list[int], answers: list[Observation], *, estimated: bool) -> PredictionInterval:
     """Forecast the input: as the provider counted the questions that it was asked, in proportion."""
     size, calls = sum(counted), len(counted)
     pairs = [(float(one.counted), float(one.input_tokens)) for one in answers if one.input_tokens is not None]
     if not calls:
-        return ZERO
+        return ZERO_INTERVAL
     if pairs:
-        return in_proportion(pairs, size, calls)
+        return forecast_by_regression(pairs, size, calls)
     low, high = (0.6, 1.5) if estimated else (1.0, 1.0)
-    return Interval(size * low, size, size * high + AROUND * calls)
+    return PredictionInterval(size * low, size, size * high + MESSAGE_OVERHEAD_TOKENS * calls)
 
 
-def _output(ask: Ask, answers: list[Seen], basis: str, calls: int) -> Interval:
+def _forecast_output(ask: TargetPrompt, answers: list[Observation], basis: str, calls: int) -> PredictionInterval:
     """Forecast the output, as far as anything says how long the answers are."""
-    known = metadata(ask.target.provider.name, ask.target.model).max_output_tokens
+    known = model_metadata(ask.target.provider.name, ask.target.model).max_output_tokens
     bound = ask.request.max_tokens
     values = [float(one.output_tokens) for one in answers if one.output_tokens is not None]
     if not values:
-        longest = bound or min(known or LONGEST_ANSWER, LONGEST_ANSWER)
-        return Interval(float(calls), calls * min(longest, USUAL_ANSWER), calls * longest)
+        longest = bound or min(known or DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_MAX_OUTPUT_TOKENS)
+        return PredictionInterval(float(calls), calls * min(longest, DEFAULT_OUTPUT_TOKENS), calls * longest)
     if bound is not None:
         values = [min(value, bound) for value in values]
-    made = loosely(values, calls) if basis == "model" else total(values, calls)
-    return capped(made, None if bound is None else calls * bound)
+    made = forecast_from_other_prompts(values, calls) if basis == "model" else forecast_sum(values, calls)
+    return clip(made, None if bound is None else calls * bound)
 
 
-def _latency(answers: list[Seen], basis: str, calls: int, made: Interval) -> tuple[Interval, float]:
+def _forecast_latency(
+    answers: list[Observation], basis: str, calls: int, made: PredictionInterval
+) -> tuple[PredictionInterval, float]:
     """Forecast the sum of all latencies, and the longest."""
     values = [one.latency_s for one in answers if one.latency_s is not None]
     if not calls:
-        return ZERO, 0.0
+        return ZERO_INTERVAL, 0.0
     if values:
-        return (loosely(values, calls) if basis == "model" else total(values, calls)), max(values)
+        return (forecast_from_other_prompts(values, calls) if basis == "model" else forecast_sum(values, calls)), max(
+            values
+        )
     # A second to the first token and sixty tokens a second are usual; a fifth of the one and of the other happens.
-    usual = Interval(0.2 * calls + made.low / 300, calls + made.expected / 60, 5.0 * calls + made.high / 12)
+    usual = PredictionInterval(0.2 * calls + made.low / 300, calls + made.expected / 60, 5.0 * calls + made.high / 12)
     return usual, usual.high / calls
 
 
-def _priced(
-    targets: Sequence[Target], calls: int, taken: Interval, made: Interval, at: float
-) -> tuple[Money | None, str]:
+def _forecast_usd(
+    targets: Sequence[Target], calls: int, taken: PredictionInterval, made: PredictionInterval, at: float
+) -> tuple[CostInterval | None, str]:
     """Price the tokens at whoever may answer: between the cheapest and the dearest of them."""
-    found = [price(target.provider.name, target.model, datetime.fromtimestamp(at, UTC)) for target in targets]
+    found = [find_price(target.provider.name, target.model, datetime.fromtimestamp(at, UTC)) for target in targets]
     known = [one for one in found if one is not None]
     if len(known) < len(found):
         return None, ""
-    cached = calls > 0 and taken.high / calls >= CACHED_FROM
-    sums = [usd(one, calls, taken, made, cached=cached) for one in known]
+    cached = calls > 0 and taken.high / calls >= MIN_PROVIDER_CACHE_TOKENS
+    sums = [forecast_cost(one, calls, taken, made, cached=cached) for one in known]
     low, high = min(one.low for one in sums), max(one.high for one in sums)
     return replace(sums[0], low=low, high=high), known[0].price_id
 
 
-RATES: Final = (
-    ("rpm", "requests a minute", lambda model: Interval(model.calls, model.calls, model.calls)),
+RATE_LIMITS: Final = (
+    ("rpm", "requests a minute", lambda model: PredictionInterval(model.calls, model.calls, model.calls)),
     ("tpm", "tokens a minute", lambda model: model.input_tokens + model.output_tokens),
     ("input_tpm", "input tokens a minute", lambda model: model.input_tokens),
     ("output_tpm", "output tokens a minute", lambda model: model.output_tokens),
@@ -409,26 +444,151 @@ RATES: Final = (
 """What a limit bounds, how that is called, and how much of it a model needs."""
 
 
-def _paces(models: Sequence[ModelPlan], limits: Mapping[str, Limit]) -> list[Pace]:
+def _rate_demands(models: Sequence[ModelPlan], limits: Mapping[str, Limit]) -> list[RateDemand]:
     """Say what each declared limit lets through, and how much of it is needed."""
     found = []
     for name, limit in limits.items():
         bound = [model for model in models if model.model == name or model.model.partition("/")[0] == name]
-        for rate, called, need in RATES:
+        for rate, called, need in RATE_LIMITS:
             permitted = getattr(limit, rate, None)
             if permitted is not None and bound:
-                needed = sum((need(model) for model in bound), ZERO)
-                found.append(Pace(f"{name}: {permitted:,.0f} {called}", permitted, limit.burst, needed))
+                needed = sum((need(model) for model in bound), ZERO_INTERVAL)
+                found.append(RateDemand(f"{name}: {permitted:,.0f} {called}", permitted, limit.burst, needed))
     return found
 
 
-def paid(answers: Mapping[bytes, Answer], target: Target, at: float) -> Decimal | None:
+def pilot_cost_usd(answers: Mapping[bytes, Answer], target: Target, priced_at: float) -> Decimal | None:
     """Give what a pilot cost at one target; ``None`` where that is not known."""
-    from llmhub.core.cost import cost  # noqa: PLC0415 - of this one function
+    from llmhub.core.pricing import compute_cost  # noqa: PLC0415 - of this one function
 
-    found = price(target.provider.name, target.model, datetime.fromtimestamp(at, UTC))
+    found = find_price(target.provider.name, target.model, datetime.fromtimestamp(priced_at, UTC))
     if found is None:
         return None
     usages: list[Usage] = [a.outcome.unwrap().usage for a in answers.values() if is_successful(a.outcome)]
-    costs = [cost(usage, found) for usage in usages]
+    costs = [compute_cost(usage, found) for usage in usages]
     return None if None in costs else sum((one for one in costs if one is not None), Decimal(0))
+
+
+MICRO: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCheck:
+    """One number: what was expected of it, and what came of it."""
+
+    model: str
+    quantity: str
+    forecast: PredictionInterval | CostInterval | None
+    actual: float | Decimal | None
+
+    @property
+    def within_interval(self) -> bool | None:
+        """Whether it lies within; ``None`` where the forecast or the number is not known."""
+        if self.forecast is None or self.actual is None:
+            return None
+        value: Any = self.actual
+        return value in self.forecast
+
+
+@dataclass(frozen=True, slots=True)
+class PlanComparison:
+    """What a run did beside what was forecast of it."""
+
+    checks: tuple[PlanCheck, ...]
+
+    @property
+    def within_intervals(self) -> bool:
+        """Whether everything that is known lies where it was expected."""
+        return all(number.within_interval is not False for number in self.checks)
+
+    def __repr__(self) -> str:
+        """Say it where it is shown."""
+        return str(self)
+
+    def __str__(self) -> str:
+        """Write it as a table for a terminal."""
+        rows = [
+            (
+                one.model,
+                one.quantity,
+                _format_forecast(one.forecast),
+                _format_actual(one.actual),
+                VERDICTS[one.within_interval],
+            )
+            for one in self.checks
+        ]
+        return text_table((("model", "of", "forecast", "actual", ""), *rows))
+
+
+VERDICTS: Final = {True: "as expected", False: "OUTSIDE", None: "unknown"}
+
+
+def _format_forecast(value: PredictionInterval | CostInterval | None) -> str:
+    return (
+        format_usd_interval(value) if isinstance(value, CostInterval) or value is None else format_count_interval(value)
+    )
+
+
+def _format_actual(value: float | Decimal | None) -> str:
+    return "" if value is None else format_usd(value) if isinstance(value, Decimal) else f"{value:,.0f}"
+
+
+def compare_plan(plan: Plan, table: Any) -> PlanComparison:
+    """Hold a plan against the results of its run."""
+    results = table if isinstance(table, pa.Table) else pa.table(table)
+    names = pc.binary_join_element_wise(_string_column(results, "provider"), _string_column(results, "model"), "/")
+    numbers: list[PlanCheck] = []
+    for model in plan.models:
+        numbers += _model_checks(model, results.filter(pc.equal(names, model.model)))
+    numbers.append(
+        PlanCheck(model="", quantity="seconds", forecast=plan.minutes.scale(60), actual=_wall_time_s(results))
+    )
+    return PlanComparison(tuple(numbers))
+
+
+def _string_column(results: pa.Table, name: str) -> Any:
+    return results.column(name).cast(pa.string())
+
+
+def _model_checks(model: ModelPlan, rows: pa.Table) -> Sequence[PlanCheck]:
+    """Count what was sent and came back, paid by calls of this run."""
+    sent = rows.filter(pc.and_(pc.invert(rows.column("cache_hit")), pc.greater(rows.column("attempts"), 0)))
+    costs = sent.filter(pc.equal(_string_column(sent, "status"), "ok")).column("cost_usd")
+    usd: Any = None if costs.null_count else pc.sum(costs).as_py() or Decimal(0)
+    calls = float(model.calls)
+    return [
+        PlanCheck(
+            model=model.model,
+            quantity="calls",
+            forecast=PredictionInterval(calls, calls, calls),
+            actual=float(len(sent)),
+        ),
+        PlanCheck(
+            model=model.model,
+            quantity="input tokens",
+            forecast=model.input_tokens,
+            actual=_column_sum(sent, "input_tokens"),
+        ),
+        PlanCheck(
+            model=model.model,
+            quantity="output tokens",
+            forecast=model.output_tokens,
+            actual=_column_sum(sent, "output_tokens"),
+        ),
+        PlanCheck(model=model.model, quantity="USD", forecast=model.usd, actual=usd),
+    ]
+
+
+def _column_sum(rows: pa.Table, name: str) -> float:
+    return float(pc.sum(rows.column(name)).as_py() or 0)
+
+
+def _wall_time_s(results: pa.Table) -> float | None:
+    """Give the seconds between the first call's beginning and the last one's end."""
+    sent = results.filter(pc.greater(results.column("attempts"), 0))
+    begun = sent.column("started_at").cast(pa.int64())
+    if not len(sent) or begun.null_count == len(sent):
+        return None
+    took = pc.multiply(pc.fill_null(sent.column("total_s"), 0.0), MICRO)
+    ended = pc.add(begun.cast(pa.float64()), took)
+    return float((pc.max(ended).as_py() - pc.min(begun).as_py()) / MICRO)

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 SCHEMA_VERSION: Final = "1"
 
-_WORDS: Final = pa.dictionary(pa.int32(), pa.string())
-_CALLS: Final = pa.list_(
+_DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
+_TOOL_CALLS: Final = pa.list_(
     pa.struct([pa.field("id", pa.string()), pa.field("name", pa.string()), pa.field("arguments", pa.string())])
 )
-_MONEY: Final = pa.decimal128(18, 9)
+_USD: Final = pa.decimal128(18, 9)
 
 
 def _field(name: str, kind: pa.DataType, about: str, unit: str = "") -> pa.Field:
@@ -27,14 +27,14 @@ RESULTS: Final[pa.Schema] = pa.schema(
     [
         _field("row", pa.int64(), "position of the input row"),
         _field("sample", pa.int32(), "which of n answers, from 0"),
-        _field("provider", _WORDS, "provider asked"),
-        _field("model", _WORDS, "model asked"),
+        _field("provider", _DICTIONARY, "provider asked"),
+        _field("model", _DICTIONARY, "model asked"),
         _field("served_model", pa.string(), "model as the provider answered"),
-        _field("status", _WORDS, "ok, error, skipped, budget or cancelled"),
+        _field("status", _DICTIONARY, "ok, error, skipped, budget or cancelled"),
         _field("response", pa.string(), "the answer's text"),
         _field("parsed", pa.string(), "structured output as JSON text"),
-        _field("tool_calls", _CALLS, "tools the model wants called"),
-        _field("finish_reason", _WORDS, "stop, length, tool_calls, content_filter, refusal or other"),
+        _field("tool_calls", _TOOL_CALLS, "tools the model wants called"),
+        _field("finish_reason", _DICTIONARY, "stop, length, tool_calls, content_filter, refusal or other"),
         _field("error_type", pa.string(), "kind of failure, null when ok"),
         _field("error", pa.string(), "redacted message, null when ok"),
         _field("input_tokens", pa.int64(), "includes what was cached", "tokens"),
@@ -42,8 +42,8 @@ RESULTS: Final[pa.Schema] = pa.schema(
         _field("cached_input_tokens", pa.int64(), "read from the provider's cache", "tokens"),
         _field("cache_write_tokens", pa.int64(), "written to the provider's cache", "tokens"),
         _field("reasoning_tokens", pa.int64(), "spent on reasoning", "tokens"),
-        _field("cost_usd", _MONEY, "paid by this call now; null when the price is unknown", "USD"),
-        _field("list_cost_usd", _MONEY, "worth of the call without our cache", "USD"),
+        _field("cost_usd", _USD, "paid by this call now; null when the price is unknown", "USD"),
+        _field("list_cost_usd", _USD, "worth of the call without our cache", "USD"),
         _field("latency_s", pa.float64(), "provider time of the last attempt", "s"),
         _field("ttft_s", pa.float64(), "to the first content or reasoning token; null when not streamed", "s"),
         _field("queue_s", pa.float64(), "waiting for a place among those in flight", "s"),
@@ -62,12 +62,12 @@ RESULTS: Final[pa.Schema] = pa.schema(
 """Long form: rows x models x samples, in input order."""
 
 
-def with_run(run_id: str) -> pa.Schema:
+def schema_for_run(run_id: str) -> pa.Schema:
     """Give the schema of one run: `RESULTS` with its id.
 
     Examples
     --------
-    >>> with_run("r1").metadata[b"run_id"]
+    >>> schema_for_run("r1").metadata[b"run_id"]
     b'r1'
     """
     return RESULTS.with_metadata({"schema_version": SCHEMA_VERSION, "run_id": run_id})

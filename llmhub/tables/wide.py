@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import InvalidRequest, InvalidRequestError
-from llmhub.tables.kinds import Kind, clash_free, held, kind_of, names_of
+from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.tables.frames import FrameBackend, backend_of, column_names, native_frame, require_no_name_clash
 from llmhub.tables.schema import RESULTS
 
-NEEDED: Final = ("row", "sample", "provider", "model")
+KEY_COLUMNS: Final = ("row", "sample", "provider", "model")
 """Result columns that say which row and model a long row is of."""
-NONE: Final = -1
+NO_ROW: Final = -1
 
 
 def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
@@ -51,33 +51,33 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     >>> wide(long, ["response"]).to_pydict()
     {'t': ['a'], 'x/m': ['A'], 'y/m': ['B']}
     """
-    frame = held(frame)
-    kind, names = kind_of(frame), names_of(frame)
+    frame = native_frame(frame)
+    kind, names = backend_of(frame), column_names(frame)
     wanted = [prefix + value if prefix + value in names else value for value in values]
-    _expect([prefix + name for name in NEEDED] + wanted, names, prefix)
-    layout = _layout(*(kind.column(frame, names.index(prefix + name)) for name in NEEDED))
+    _require_columns([prefix + name for name in KEY_COLUMNS] + wanted, names, prefix)
+    layout = _compute_layout(*(kind.arrow_column(frame, names.index(prefix + name)) for name in KEY_COLUMNS))
     results = {prefix + name for name in RESULTS.names}
     others = (at for at, name in enumerate(names) if name not in results and name not in wanted)
-    kept = [at for at in others if _is_of_row(kind, frame, at, layout)]
+    kept = [at for at in others if _is_constant_per_row(kind, frame, at, layout)]
     columns = {
-        (label if len(wanted) == 1 else f"{value} {label}"): _placed(kind, frame, names.index(value), places)
+        (label if len(wanted) == 1 else f"{value} {label}"): _take_rows(kind, frame, names.index(value), places)
         for value in wanted
-        for label, places in layout.places.items()
+        for label, places in layout.label_rows.items()
     }
-    clash_free([names[at] for at in kept], list(columns), "")
-    return kind.append(kind.take(kind.keep(frame, kept), layout.first), pa.table(columns))
+    require_no_name_clash([names[at] for at in kept], list(columns), "")
+    return kind.append_columns(kind.take_rows(kind.select_columns(frame, kept), layout.first_rows), pa.table(columns))
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _WideLayout:
     """Where things are: the first long row of each input row, each label's long row for each, and the first of each."""
 
-    first: Any
-    places: dict[str, Any]
-    begins: Any
+    first_rows: Any
+    label_rows: dict[str, Any]
+    group_starts: Any
 
 
-def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
+def _compute_layout(row: Any, sample: Any, provider: Any, model: Any) -> _WideLayout:
     """Find which long row goes where."""
     rows, samples = (np.asarray(column.to_numpy()).astype(np.int64) for column in (row, sample))
     found, first, which = np.unique(rows, return_index=True, return_inverse=True)
@@ -85,7 +85,7 @@ def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
     at = np.empty(len(found), np.int64)
     at[order] = np.arange(len(found))
     target = at[which]
-    who, what = (_words(column) for column in (provider, model))
+    who, what = (_dictionary_codes(column) for column in (provider, model))
     several = bool(len(samples)) and samples.max() > 0
     span = int(samples.max()) + 1 if len(samples) else 1
     codes = (who.codes * max(len(what.words), 1) + what.codes) * span + samples
@@ -93,50 +93,52 @@ def _layout(row: Any, sample: Any, provider: Any, model: Any) -> _Layout:
     places: dict[str, Any] = {}
     for code in labels[np.argsort(begun)]:
         its = np.flatnonzero(codes == code)
-        place = np.full(len(found), NONE, np.int64)
+        place = np.full(len(found), NO_ROW, np.int64)
         place[target[its]] = its
         pair, answer = divmod(int(code), span)
         name = "/".join((who.words[pair // len(what.words)], what.words[pair % len(what.words)]))
-        if np.count_nonzero(place != NONE) < len(its):
+        if np.count_nonzero(place != NO_ROW) < len(its):
             said = f"row {rows[its[0]]} has more than one answer of {name}, sample {answer}; keep one run at a time"
-            raise InvalidRequestError(InvalidRequest(path="frame", message=said))
+            raise BadRequestError(InvalidRequest(path="frame", message=said))
         places[f"{name} #{answer}" if several else name] = place
-    return _Layout(first[order], places, first[which])
+    return _WideLayout(first[order], places, first[which])
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _DictionaryCodes:
     """A column of few words: the words, and which each row has."""
 
     codes: Any
     words: list[str]
 
 
-def _words(column: pa.ChunkedArray) -> _Words:
+def _dictionary_codes(column: pa.ChunkedArray) -> _DictionaryCodes:
     plain = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
     plain = plain.unify_dictionaries().combine_chunks() if isinstance(plain, pa.ChunkedArray) else plain
-    return _Words(plain.indices.to_numpy().astype(np.int64), [str(word) for word in plain.dictionary.to_pylist()])
+    return _DictionaryCodes(
+        plain.indices.to_numpy().astype(np.int64), [str(word) for word in plain.dictionary.to_pylist()]
+    )
 
 
-def _placed(kind: Kind, frame: Any, at: int, places: Any) -> Any:
+def _take_rows(kind: FrameBackend, frame: Any, at: int, places: Any) -> Any:
     """Take a column's values in another order, null where there is none."""
-    return kind.column(frame, at).take(pa.array(places, mask=places == NONE))
+    return kind.arrow_column(frame, at).take(pa.array(places, mask=places == NO_ROW))
 
 
-def _is_of_row(kind: Kind, frame: Any, at: int, layout: _Layout) -> bool:
+def _is_constant_per_row(kind: FrameBackend, frame: Any, at: int, layout: _WideLayout) -> bool:
     """Say whether a column says the same in all long rows of an input row: a column of the input does."""
     try:
-        column = kind.column(frame, at)
+        column = kind.arrow_column(frame, at)
     except (pa.ArrowException, OverflowError):
         return True  # objects of no one type are no answers
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    return bool(column.equals(column.take(pa.array(layout.begins))))
+    return bool(column.equals(column.take(pa.array(layout.group_starts))))
 
 
-def _expect(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
+def _require_columns(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
     missing = next((name for name in wanted if name not in names), None)
     if missing is not None:
         hint = f"its names begin with {prefix!r}" if prefix else "with a prefix on its result columns, give prefix="
         said = f"{missing!r} is no column; wide() takes results in long form ({hint})"
-        raise InvalidRequestError(InvalidRequest(path="frame", message=said))
+        raise BadRequestError(InvalidRequest(path="frame", message=said))

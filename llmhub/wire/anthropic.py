@@ -36,12 +36,20 @@ from llmhub.core.errors import (
     ServerError,
     TimedOut,
     Unsupported,
-    stamped,
+    with_context,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.payload import parse
+from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import HOLE, Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import (
+    ARGUMENTS_PLACEHOLDER,
+    ChoiceFinished,
+    Delta,
+    Fragment,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
+)
 from llmhub.core.types import (
     CacheMark,
     CompletionRequest,
@@ -60,11 +68,32 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.failure import Dictionary, classify
-from llmhub.wire.media import inline
-from llmhub.wire.read import compact, count, expect_items, items, mapping, objects, text, total
-from llmhub.wire.turns import CITATION, cites, joined, kept, lasting, marked, misplaced, pieces, unfit, unpacked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.readers import (
+    as_count,
+    as_list,
+    as_mapping,
+    as_text,
+    encode_compact,
+    iter_objects,
+    require_list,
+    sum_counts,
+)
+from llmhub.wire.writers import (
+    CITATION,
+    Param,
+    attach_cache_mark,
+    cache_control,
+    check_part_allowed,
+    decode_arguments,
+    decode_opaque,
+    encode_parameters,
+    encode_result_parts,
+    inline_data,
+    is_citation,
+    media_type_error,
+    merge_adjacent_turns,
+)
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -85,7 +114,7 @@ PARAMS: Final = (
     Param("user", "user_id"),
 )
 
-ERRORS: Final = Dictionary(
+ERRORS: Final = ErrorTable(
     # An invalid_request_error is told apart by its words, so it is not among the codes.
     codes={
         **{f"{who}_spend_limit_reached": QuotaExhausted for who in ("enforced", "contract", "linked_organization")},
@@ -99,7 +128,7 @@ ERRORS: Final = Dictionary(
         "timeout_error": TimedOut,
         "overloaded_error": Overloaded,
     },
-    words=(
+    phrases=(
         ("prompt is too long", ContextTooLong),
         ("exceed context limit", ContextTooLong),
         ("credit balance is too low", QuotaExhausted),
@@ -123,7 +152,7 @@ BESIDE: Final = ("caller", "toolset_name")
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a Messages body."""
-    sampling, answer = parameters(request, PARAMS), _answer(request)
+    sampling, answer = encode_parameters(request, PARAMS), _answer(request)
     for written in (sampling, answer):
         if not is_successful(written):
             return written
@@ -142,7 +171,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     payload: Payload = {
         "model": request.model,
         "max_tokens": MAX_TOKENS + (request.reasoning_budget or 0),
-        "messages": [{"role": role, "content": _plain(blocks)} for role, blocks in joined(turns)],
+        "messages": [{"role": role, "content": _plain(blocks)} for role, blocks in merge_adjacent_turns(turns)],
         **({"system": _plain(system)} if system else {}),
         **said,
         **({} if user is None else {"metadata": {"user_id": user}}),
@@ -154,7 +183,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     """Read a Messages body."""
     if payload.get("error"):
         return Failure(_failure(payload, None))
-    content = expect_items(payload, "content")
+    content = require_list(payload, "content")
     if not is_successful(content):
         return Failure(content.failure())
     parts: list[Part] = []
@@ -164,23 +193,23 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
         parts.extend(_block(block))
     parts.extend(_refusal(payload))
     return Success(
-        assemble(
+        assemble_response(
             [(parts, _finish(payload.get("stop_reason")))],
-            usage=_usage(mapping(payload.get("usage"))),
-            served_model=text(payload.get("model")),
-            request_id=text(payload.get("id")),
+            usage=_usage(as_mapping(payload.get("usage"))),
+            served_model=as_text(payload.get("model")),
+            request_id=as_text(payload.get("id")),
         )
     )
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one event of a stream; one that is not in the table says nothing of the answer."""
-    return parse(frame.data).bind(_event)
+    return parse_json_object(frame.data).bind(_event)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: an ``error`` object with its type, or whatever text came instead."""
-    body = parse(reply.body)
+    body = parse_json_object(reply.body)
     said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
     return _failure(said, reply.status)
 
@@ -189,44 +218,44 @@ def _event(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     """Read an event by its type."""
     if payload.get("error"):
         return Failure(_failure(payload, None))
-    reader = EVENTS.get(text(payload.get("type")))
+    reader = EVENTS.get(as_text(payload.get("type")))
     return Success(tuple(reader(payload)) if reader else ())
 
 
 def _message(payload: Payload) -> list[Delta]:
     """Read how a message begins: who answers, and the input's counts."""
-    message = mapping(payload.get("message"))
-    started = Started(text(message.get("model")), text(message.get("id")))
-    return [started, Counted(_usage(mapping(message.get("usage"))))]
+    message = as_mapping(payload.get("message"))
+    started = StreamStarted(as_text(message.get("model")), as_text(message.get("id")))
+    return [started, UsageDelta(_usage(as_mapping(message.get("usage"))))]
 
 
 def _opening(payload: Payload) -> list[Delta]:
     """Read how a block begins; one that is kept whole waits for its input."""
-    block = mapping(payload.get("content_block"))
+    block = as_mapping(payload.get("content_block"))
     return _fragments(payload, _block({**block, "input": WAITING} if block.get("input") == {} else block))
 
 
 def _deltas(payload: Payload) -> list[Delta]:
     """Read what a block grows by."""
-    delta = mapping(payload.get("delta"))
-    grow = GROWTH.get(text(delta.get("type")))
+    delta = as_mapping(payload.get("delta"))
+    grow = GROWTH.get(as_text(delta.get("type")))
     return _fragments(payload, [grow(delta)] if grow else [])
 
 
 def _fragments(payload: Payload, parts: list[Part]) -> list[Delta]:
     """Place parts at their block's index, citations behind their text whichever comes first."""
-    index = 2 * (count(payload.get("index")) or 0)
-    return [Fragment(index + 1, part, 0, part.data) if cites(part) else Fragment(index, part) for part in parts]
+    index = 2 * (as_count(payload.get("index")) or 0)
+    return [Fragment(index + 1, part, 0, part.data) if is_citation(part) else Fragment(index, part) for part in parts]
 
 
 def _ending(payload: Payload) -> list[Delta]:
     """Read how a message ends: the counts so far, and why."""
-    delta = mapping(payload.get("delta"))
+    delta = as_mapping(payload.get("delta"))
     found: list[Delta] = [Fragment(LAST, part) for part in _refusal(delta)]
     if isinstance(payload.get("usage"), dict):
-        found.append(Counted(_usage(mapping(payload.get("usage")))))
+        found.append(UsageDelta(_usage(as_mapping(payload.get("usage")))))
     if delta.get("stop_reason"):
-        found.append(Finished(_finish(delta.get("stop_reason"))))
+        found.append(ChoiceFinished(_finish(delta.get("stop_reason"))))
     return found
 
 
@@ -237,14 +266,14 @@ EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
     "message_delta": _ending,
 }
 GROWTH: Final[Mapping[str, Callable[[Mapping[str, object]], Part]]] = {
-    "text_delta": lambda delta: Text(text(delta.get("text"))),
-    "thinking_delta": lambda delta: Reasoning(text(delta.get("thinking"))),
-    "signature_delta": lambda delta: Reasoning(signature=text(delta.get("signature"))),
-    "input_json_delta": lambda delta: ToolCall("", "", text(delta.get("partial_json"))),
-    "citations_delta": lambda delta: Opaque(CITATION, compact(delta.get("citation"))),
-    "compaction_delta": lambda delta: Opaque("compaction", compact({**delta, "type": "compaction"})),
+    "text_delta": lambda delta: Text(as_text(delta.get("text"))),
+    "thinking_delta": lambda delta: Reasoning(as_text(delta.get("thinking"))),
+    "signature_delta": lambda delta: Reasoning(signature=as_text(delta.get("signature"))),
+    "input_json_delta": lambda delta: ToolCall("", "", as_text(delta.get("partial_json"))),
+    "citations_delta": lambda delta: Opaque(CITATION, encode_compact(delta.get("citation"))),
+    "compaction_delta": lambda delta: Opaque("compaction", encode_compact({**delta, "type": "compaction"})),
 }
-WAITING: Final = msgspec.Raw(HOLE.encode())
+WAITING: Final = msgspec.Raw(ARGUMENTS_PLACEHOLDER.encode())
 LAST: Final = 1 << 64
 """Index behind every block's."""
 
@@ -253,61 +282,61 @@ def _block(block: Mapping[str, object]) -> list[Part]:
     """Read one block of content, whole or as a stream begins it."""
     match block.get("type"):
         case "text":
-            cited = dict.fromkeys(compact(citation) for citation in objects(block.get("citations")))
-            return [Text(text(block.get("text"))), *(Opaque(CITATION, data) for data in cited)]
+            cited = dict.fromkeys(encode_compact(citation) for citation in iter_objects(block.get("citations")))
+            return [Text(as_text(block.get("text"))), *(Opaque(CITATION, data) for data in cited)]
         case "thinking":
-            return [Reasoning(text(block.get("thinking")), text(block.get("signature")))]
+            return [Reasoning(as_text(block.get("thinking")), as_text(block.get("signature")))]
         case "redacted_thinking":
-            return [Reasoning(redacted=text(block.get("data")))]
+            return [Reasoning(redacted=as_text(block.get("data")))]
         case "tool_use":
             beside = {name: block[name] for name in BESIDE if block.get(name) not in (None, {"type": "direct"})}
             said = block.get("input")
-            arguments = "" if said is None or said is WAITING else compact(said)
-            call, name = text(block.get("id")), text(block.get("name"))
-            return [ToolCall(call, name, arguments, compact(beside) if beside else "")]
+            arguments = "" if said is None or said is WAITING else encode_compact(said)
+            call, name = as_text(block.get("id")), as_text(block.get("name"))
+            return [ToolCall(call, name, arguments, encode_compact(beside) if beside else "")]
         case kind:
             # The input stands last, since that is where a stream gives it.
             last = {"input": block["input"]} if "input" in block else {}
-            return [Opaque(text(kind), compact({**{k: v for k, v in block.items() if k != "input"}, **last}))]
+            return [Opaque(as_text(kind), encode_compact({**{k: v for k, v in block.items() if k != "input"}, **last}))]
 
 
 def _refusal(payload: Mapping[str, object]) -> list[Part]:
     """Read what was said about a refusal, where something was."""
-    said = text(mapping(payload.get("stop_details")).get("explanation"))
+    said = as_text(as_mapping(payload.get("stop_details")).get("explanation"))
     return [Refusal(said)] if said else []
 
 
 def _usage(usage: Mapping[str, object]) -> Usage:
     """Read token counts; the whole input is what was fresh, read from the cache and written to it."""
-    fresh, cached = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens"))
-    stored = count(usage.get("cache_creation_input_tokens"))
+    fresh, cached = as_count(usage.get("input_tokens")), as_count(usage.get("cache_read_input_tokens"))
+    stored = as_count(usage.get("cache_creation_input_tokens"))
     return Usage(
-        input_tokens=None if fresh is None else count(total(fresh, cached, stored)),
-        output_tokens=count(usage.get("output_tokens")),
+        input_tokens=None if fresh is None else as_count(sum_counts(fresh, cached, stored)),
+        output_tokens=as_count(usage.get("output_tokens")),
         cached_input_tokens=cached,
         cache_write_tokens=stored,
-        reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        reasoning_tokens=as_count(as_mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
     )
 
 
 def _finish(reason: object) -> FinishReason:
-    return FINISH.get(text(reason), "other")
+    return FINISH.get(as_text(reason), "other")
 
 
 def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Read an error object: a closer code where it has one, then its type."""
     error = payload.get("error")
-    said = mapping(error) or payload
-    closer = said.get("error_code") or mapping(said.get("details")).get("error_code")
+    said = as_mapping(error) or payload
+    closer = said.get("error_code") or as_mapping(said.get("details")).get("error_code")
     kind = said.get("type") or said.get("status")
     message = said.get("message") or error
-    failure = classify(
+    failure = classify_error(
         ERRORS,
         status=400 if status is None and kind == "invalid_request_error" else status,
-        codes=[code for code in (text(closer), text(kind)) if code],
-        message=message if isinstance(message, str) else compact(message or dict(said)),
+        codes=[code for code in (as_text(closer), as_text(kind)) if code],
+        message=message if isinstance(message, str) else encode_compact(message or dict(said)),
     )
-    return stamped(failure, provider="", request_id=text(payload.get("request_id")))
+    return with_context(failure, provider="", request_id=as_text(payload.get("request_id")))
 
 
 def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
@@ -317,17 +346,17 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
         path = f"$.messages[{at}].parts[{index}]"
         if isinstance(part, Text) and not part.text:
             continue
-        wrong = misplaced(part, message.role, path)
+        wrong = check_part_allowed(part, message.role, path)
         if wrong is None and isinstance(part, CacheMark):
-            wrong = marked(blocks, {"cache_control": lasting(part, type="ephemeral")}, path)
+            wrong = attach_cache_mark(blocks, {"cache_control": cache_control(part, type="ephemeral")}, path)
         written = Failure(wrong) if wrong else _part(part, path)
         if not is_successful(written):
             return Failure(written.failure())
         block = written.unwrap()
-        if not cites(part):
+        if not is_citation(part):
             blocks += [block] * bool(block)
         elif blocks and blocks[-1]["type"] == "text":
-            blocks[-1]["citations"] = [*items(blocks[-1].get("citations")), block]
+            blocks[-1]["citations"] = [*as_list(blocks[-1].get("citations")), block]
         else:
             return Failure(Unsupported(path=path, message="a citation without text before it cannot be said"))
     return Success(blocks)
@@ -336,7 +365,7 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
 def _plain(blocks: list[Payload]) -> object:
     """Write a lone text as itself."""
     plain = not blocks or (len(blocks) == 1 and blocks[0].keys() == {"type", "text"})
-    return "".join(text(block["text"]) for block in blocks) if plain else blocks
+    return "".join(as_text(block["text"]) for block in blocks) if plain else blocks
 
 
 def _part(part: Part, path: str) -> Result[Payload, LLMError]:
@@ -348,12 +377,12 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
             block = {"type": "thinking", "thinking": said, "signature": signature}
         case Reasoning("", "", redacted):
             block = {"type": "redacted_thinking", "data": redacted}
-        case Opaque(kind) if "type" in (whole := kept(part)) and kind in {text(whole["type"]), CITATION}:
+        case Opaque(kind) if "type" in (whole := decode_opaque(part)) and kind in {as_text(whole["type"]), CITATION}:
             block = whole
         case ToolCall(call, name, _, signature):
-            told = kept(Opaque("", signature))
+            told = decode_opaque(Opaque("", signature))
             block = {"type": "tool_use", "id": call, "name": name, **{key: told[key] for key in BESIDE if key in told}}
-            return unpacked(part, path).map(lambda said: {**block, "input": said})
+            return decode_arguments(part, path).map(lambda said: {**block, "input": said})
         case CacheMark():
             block = {}  # it stands on the block before it
         case ToolResult():
@@ -370,7 +399,7 @@ def _result(result: ToolResult, path: str) -> Result[Payload, LLMError]:
     """Write what a tool answered: its text, or blocks of text and pictures."""
     wrong = {"is_error": True} if result.is_error else {}
     head = {"type": "tool_result", "tool_use_id": result.id}
-    return pieces(result, path, _part).map(lambda blocks: {**head, "content": _plain(blocks), **wrong})
+    return encode_result_parts(result, path, _part).map(lambda blocks: {**head, "content": _plain(blocks), **wrong})
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
@@ -378,7 +407,7 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     if isinstance(part, Image) and part.detail not in {"", "auto"}:
         return Failure(Unsupported(path=path, message="an image's detail cannot be said on this wire"))
     named = {"title": part.name} if isinstance(part, Document) and part.name else {}
-    held = inline(part)
+    held = inline_data(part)
     if held is None:
         source = {"type": "url", "url": part.url}
     elif isinstance(part, Document) and held[0].startswith("text/"):
@@ -390,7 +419,7 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     elif held[0] in INLINE[type(part)]:
         source = {"type": "base64", "media_type": held[0], "data": held[1]}
     else:
-        return Failure(unfit(held[0], path))
+        return Failure(media_type_error(held[0], path))
     return Success({"type": "image" if isinstance(part, Image) else "document", "source": source, **named})
 
 
@@ -434,7 +463,7 @@ def _tools(request: CompletionRequest) -> Payload:
         named = {"type": "tool", "name": request.tool_choice}
         payload["tool_choice"] = CHOICES.get(request.tool_choice, named)
     if request.parallel_tool_calls is not None and request.tool_choice != "none":
-        choice = mapping(payload.get("tool_choice")) or CHOICES["auto"]
+        choice = as_mapping(payload.get("tool_choice")) or CHOICES["auto"]
         payload["tool_choice"] = {**choice, "disable_parallel_tool_use": not request.parallel_tool_calls}
     return payload
 
@@ -445,6 +474,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    usage=lambda payload: _usage(mapping(payload.get("usage"))),
-    streaming={"stream": True},
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage"))),
+    stream_fields={"stream": True},
 )

@@ -38,9 +38,17 @@ from llmhub.core.errors import (
     Unsupported,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.payload import merged, parse
+from llmhub.core.payload import deep_merge, parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import HOLE, Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import (
+    ARGUMENTS_PLACEHOLDER,
+    ChoiceFinished,
+    Delta,
+    Fragment,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
+)
 from llmhub.core.types import (
     CacheMark,
     CompletionRequest,
@@ -59,12 +67,23 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.failure import Dictionary, classify
-from llmhub.wire.families import particular
-from llmhub.wire.media import inline
-from llmhub.wire.read import compact, count, items, mapping, objects, text, total
-from llmhub.wire.turns import CITATION, cites, joined, kept, lasting, misplaced, pieces, unfit, unpacked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.bedrock_models import encode_model_specific_fields
+from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.readers import as_count, as_list, as_mapping, as_text, encode_compact, iter_objects, sum_counts
+from llmhub.wire.writers import (
+    CITATION,
+    Param,
+    cache_control,
+    check_part_allowed,
+    decode_arguments,
+    decode_opaque,
+    encode_parameters,
+    encode_result_parts,
+    inline_data,
+    is_citation,
+    media_type_error,
+    merge_adjacent_turns,
+)
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -84,7 +103,7 @@ PARAMS: Final = (
     Param("stop", "stopSequences", 1, 2500),
 )
 
-ERRORS: Final = Dictionary(
+ERRORS: Final = ErrorTable(
     # A ValidationException is told apart by its words, so it is not among the codes.
     codes={
         "TooManyTokensPerDay": QuotaExhausted,
@@ -104,7 +123,7 @@ ERRORS: Final = Dictionary(
         "IncompleteSignatureException": AuthFailed,
         "MissingAuthenticationTokenException": AuthFailed,
     },
-    words=(
+    phrases=(
         ("please wait before trying again", RateLimited),
         ("input is too long", ContextTooLong),
         ("prompt is too long", ContextTooLong),
@@ -141,16 +160,16 @@ HELD: Final = {"toolUse": "input", "toolResult": "content"}
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a Converse body; the model is the address's."""
-    sampling = parameters(request, PARAMS)
+    sampling = encode_parameters(request, PARAMS)
     if not is_successful(sampling):
         return sampling
     said = sampling.unwrap()
     said.pop("topK", None)  # checked here, told to the model's family below
     payload: Payload = {"inferenceConfig": said} if said else {}
-    for written in (particular(request), _answer(request), _tools(request)):
+    for written in (encode_model_specific_fields(request), _answer(request), _tools(request)):
         if not is_successful(written):
             return written
-        payload = merged(payload, written.unwrap())
+        payload = deep_merge(payload, written.unwrap())
     system: list[Payload] = []
     turns: list[tuple[str, list[Payload]]] = []
     for at, message in enumerate(request.messages):
@@ -161,15 +180,15 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
             system.extend(turn.unwrap())
         else:
             turns.append(("assistant" if message.role == "assistant" else "user", turn.unwrap()))
-    talk = [{"role": role, "content": blocks} for role, blocks in joined(turns)]
+    talk = [{"role": role, "content": blocks} for role, blocks in merge_adjacent_turns(turns)]
     return Success({"messages": talk, **({"system": system} if system else {}), **payload})
 
 
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     """Read a Converse body."""
     if payload.get("__type"):
-        return Failure(_failure(text(payload.get("__type")), payload, None))
-    content = mapping(mapping(payload.get("output")).get("message")).get("content")
+        return Failure(_failure(as_text(payload.get("__type")), payload, None))
+    content = as_mapping(as_mapping(payload.get("output")).get("message")).get("content")
     if not isinstance(content, list):
         return Failure(Malformed(path="$.output.message.content", message="expected a list"))
     parts: list[Part] = []
@@ -178,9 +197,9 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
             return Failure(Malformed(path=f"$.output.message.content[{at}]", message="expected an object"))
         parts.extend(_block(block))
     return Success(
-        assemble(
+        assemble_response(
             [(parts, _finish(payload.get("stopReason")))],
-            usage=_usage(mapping(payload.get("usage"))),
+            usage=_usage(as_mapping(payload.get("usage"))),
             served_model=_served(payload),
         )
     )
@@ -191,20 +210,20 @@ def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     if frame.kind != "event":
         return Failure(_failure(frame.event, _said(frame.data), None))
     reader = EVENTS.get(frame.event)
-    return parse(frame.data).map(lambda payload: tuple(reader(payload)) if reader else ())
+    return parse_json_object(frame.data).map(lambda payload: tuple(reader(payload)) if reader else ())
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: its class from a header or the body, and its message."""
     said = _said(reply.body)
-    return _failure(reply.header("x-amzn-errortype") or text(said.get("__type")), said, reply.status)
+    return _failure(reply.header("x-amzn-errortype") or as_text(said.get("__type")), said, reply.status)
 
 
 def _opening(payload: Payload) -> list[Delta]:
     """Read how a block begins; one that is kept whole waits for the rest of it."""
-    start = mapping(payload.get("start"))
-    call, result = mapping(start.get("toolUse")), mapping(start.get("toolResult"))
-    kind = text(mapping(start.get("image")).get("format"))
+    start = as_mapping(payload.get("start"))
+    call, result = as_mapping(start.get("toolUse")), as_mapping(start.get("toolResult"))
+    kind = as_text(as_mapping(start.get("image")).get("format"))
     if call:
         return _fragments(payload, _block({"toolUse": {**call, "input": WAITING}}))
     if result:
@@ -214,24 +233,24 @@ def _opening(payload: Payload) -> list[Delta]:
 
 def _deltas(payload: Payload) -> list[Delta]:
     """Read what a block grows by."""
-    delta = mapping(payload.get("delta"))
+    delta = as_mapping(payload.get("delta"))
     return _fragments(payload, [GROWTH[name](said) for name, said in delta.items() if name in GROWTH])
 
 
 def _fragments(payload: Payload, parts: list[Part]) -> list[Delta]:
     """Place parts at their block's index, citations behind their text whichever comes first."""
-    index = 2 * (count(payload.get("contentBlockIndex")) or 0)
-    return [Fragment(index + 1, part, 0, part.data) if cites(part) else Fragment(index, part) for part in parts]
+    index = 2 * (as_count(payload.get("contentBlockIndex")) or 0)
+    return [Fragment(index + 1, part, 0, part.data) if is_citation(part) else Fragment(index, part) for part in parts]
 
 
 def _ending(payload: Payload) -> list[Delta]:
     """Read why a message ends."""
-    return [Finished(_finish(payload.get("stopReason")))]
+    return [ChoiceFinished(_finish(payload.get("stopReason")))]
 
 
 def _metadata(payload: Payload) -> list[Delta]:
     """Read what comes after the end: the counts, and which model a router chose."""
-    return [Counted(_usage(mapping(payload.get("usage")))), Started(_served(payload))]
+    return [UsageDelta(_usage(as_mapping(payload.get("usage")))), StreamStarted(_served(payload))]
 
 
 EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
@@ -241,61 +260,61 @@ EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
     "metadata": _metadata,
 }
 GROWTH: Final[Mapping[str, Callable[[object], Part]]] = {
-    "text": lambda said: Text(text(said)),
-    "reasoningContent": lambda said: _thought(mapping(said)),
-    "toolUse": lambda said: ToolCall("", "", text(mapping(said).get("input"))),
-    "toolResult": lambda said: ToolCall("", "", "".join(f"{compact(item)}," for item in items(said))),
-    "citation": lambda said: Opaque(CITATION, compact(said)),
-    "image": lambda said: Image(data=text(mapping(mapping(said).get("source")).get("bytes"))),
+    "text": lambda said: Text(as_text(said)),
+    "reasoningContent": lambda said: _thought(as_mapping(said)),
+    "toolUse": lambda said: ToolCall("", "", as_text(as_mapping(said).get("input"))),
+    "toolResult": lambda said: ToolCall("", "", "".join(f"{encode_compact(item)}," for item in as_list(said))),
+    "citation": lambda said: Opaque(CITATION, encode_compact(said)),
+    "image": lambda said: Image(data=as_text(as_mapping(as_mapping(said).get("source")).get("bytes"))),
 }
-WAITING: Final = msgspec.Raw(HOLE.encode())
+WAITING: Final = msgspec.Raw(ARGUMENTS_PLACEHOLDER.encode())
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
     """Read one block of content, whole or as a stream begins it."""
     kind = next(iter(block), "")
-    body = mapping(block.get(kind))
+    body = as_mapping(block.get(kind))
     match kind:
         case "text":
-            return [Text(text(block.get("text")))]
+            return [Text(as_text(block.get("text")))]
         case "citationsContent":
-            said = "".join(text(piece.get("text")) for piece in objects(body.get("content")))
-            cited = dict.fromkeys(compact(citation) for citation in objects(body.get("citations")))
+            said = "".join(as_text(piece.get("text")) for piece in iter_objects(body.get("content")))
+            cited = dict.fromkeys(encode_compact(citation) for citation in iter_objects(body.get("citations")))
             return [Text(said), *(Opaque(CITATION, data) for data in cited)]
         case "reasoningContent":
             return [_thought(body)]
         case "toolUse" if body.get("type") != "server_tool_use":
             given = body.get("input")
-            arguments = "" if given is None or given is WAITING else compact(given)
-            return [ToolCall(text(body.get("toolUseId")), text(body.get("name")), arguments)]
-        case "image" if mapping(body.get("source")).get("bytes"):
-            data = text(mapping(body.get("source")).get("bytes"))
-            return [Image(data=data, media_type=f"image/{text(body.get('format'))}")]
+            arguments = "" if given is None or given is WAITING else encode_compact(given)
+            return [ToolCall(as_text(body.get("toolUseId")), as_text(body.get("name")), arguments)]
+        case "image" if as_mapping(body.get("source")).get("bytes"):
+            data = as_text(as_mapping(body.get("source")).get("bytes"))
+            return [Image(data=data, media_type=f"image/{as_text(body.get('format'))}")]
         case _:
             # What a stream gives later stands last.
             last = HELD.get(kind, "")
             ordered = {**{name: body[name] for name in body if name != last}, last: body.get(last)}
-            return [Opaque(kind, compact({kind: ordered} if last in body else block))]
+            return [Opaque(kind, encode_compact({kind: ordered} if last in body else block))]
 
 
 def _thought(body: Mapping[str, object]) -> Reasoning:
     """Read a thought, or a piece of one."""
-    said = mapping(body.get("reasoningText")) or body
-    return Reasoning(text(said.get("text")), text(said.get("signature")), text(body.get("redactedContent")))
+    said = as_mapping(body.get("reasoningText")) or body
+    return Reasoning(as_text(said.get("text")), as_text(said.get("signature")), as_text(body.get("redactedContent")))
 
 
 def _served(payload: Mapping[str, object]) -> str:
     """Read which model a prompt router chose; nothing else names one."""
-    return text(mapping(mapping(payload.get("trace")).get("promptRouter")).get("invokedModelId"))
+    return as_text(as_mapping(as_mapping(payload.get("trace")).get("promptRouter")).get("invokedModelId"))
 
 
 def _usage(usage: Mapping[str, object]) -> Usage:
     """Read token counts; unless the total says so already, what the cache took part in is added to the input."""
-    fresh, output = count(usage.get("inputTokens")), count(usage.get("outputTokens"))
-    cached, stored = count(usage.get("cacheReadInputTokens")), count(usage.get("cacheWriteInputTokens"))
-    whole = total(fresh, output) == count(usage.get("totalTokens"))
+    fresh, output = as_count(usage.get("inputTokens")), as_count(usage.get("outputTokens"))
+    cached, stored = as_count(usage.get("cacheReadInputTokens")), as_count(usage.get("cacheWriteInputTokens"))
+    whole = sum_counts(fresh, output) == as_count(usage.get("totalTokens"))
     return Usage(
-        input_tokens=fresh if fresh is None or whole else count(total(fresh, cached, stored)),
+        input_tokens=fresh if fresh is None or whole else as_count(sum_counts(fresh, cached, stored)),
         output_tokens=output,
         cached_input_tokens=cached,
         cache_write_tokens=stored,
@@ -303,12 +322,12 @@ def _usage(usage: Mapping[str, object]) -> Usage:
 
 
 def _finish(reason: object) -> FinishReason:
-    return FINISH.get(text(reason), "other")
+    return FINISH.get(as_text(reason), "other")
 
 
 def _said(body: bytes) -> Mapping[str, object]:
     """Read the object of an error, or whatever text came instead."""
-    read = parse(body)
+    read = parse_json_object(body)
     return read.unwrap() if is_successful(read) else {"message": body.decode("utf-8", "replace")}
 
 
@@ -316,9 +335,9 @@ def _failure(named: str, said: Mapping[str, object], status: int | None) -> LLME
     """Read an error by its class, however that is spelt: with a namespace, an address, or a small letter."""
     name = named.partition(":")[0].rpartition("#")[2]
     code = name[:1].upper() + name[1:]
-    message = text(said.get("message") or said.get("Message")) or compact(dict(said))
+    message = as_text(said.get("message") or said.get("Message")) or encode_compact(dict(said))
     day = ["TooManyTokensPerDay"] * ("tokens per day" in message.lower())
-    return classify(
+    return classify_error(
         ERRORS,
         status=400 if status is None and code == "ValidationException" else status,
         codes=[*day, *([code] if code else [])],
@@ -333,16 +352,16 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
         path = f"$.messages[{at}].parts[{index}]"
         if isinstance(part, Text) and not part.text:
             continue
-        wrong = misplaced(part, message.role, path)
+        wrong = check_part_allowed(part, message.role, path)
         written = Failure(wrong) if wrong else _part(part, path)
         if not is_successful(written):
             return Failure(written.failure())
         block = written.unwrap()
-        if not cites(part):
+        if not is_citation(part):
             blocks.append(block)
         elif blocks and blocks[-1].keys() & {"text", "citationsContent"}:
-            content = mapping(blocks[-1].get("citationsContent")) or {"content": [blocks[-1]], "citations": []}
-            blocks[-1] = {"citationsContent": {**content, "citations": [*items(content["citations"]), block]}}
+            content = as_mapping(blocks[-1].get("citationsContent")) or {"content": [blocks[-1]], "citations": []}
+            blocks[-1] = {"citationsContent": {**content, "citations": [*as_list(content["citations"]), block]}}
         else:
             return Failure(Unsupported(path=path, message="a citation without text before it cannot be said"))
     return Success(blocks)
@@ -358,13 +377,15 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
             block = {"reasoningContent": {"reasoningText": thought}}
         case Reasoning("", "", redacted):
             block = {"reasoningContent": {"redactedContent": redacted}}
-        case Opaque(kind) if (whole := kept(part)) and "type" not in whole and (kind in whole or kind == CITATION):
+        case Opaque(kind) if (
+            (whole := decode_opaque(part)) and "type" not in whole and (kind in whole or kind == CITATION)
+        ):
             block = whole
         case CacheMark():
-            block = {"cachePoint": lasting(part, type="default")}
+            block = {"cachePoint": cache_control(part, type="default")}
         case ToolCall(call, name):
             head = {"toolUseId": call, "name": name}
-            return unpacked(part, path).map(lambda given: {"toolUse": {**head, "input": given}})
+            return decode_arguments(part, path).map(lambda given: {"toolUse": {**head, "input": given}})
         case ToolResult():
             return _result(part, path)
         case Image() | Document():
@@ -379,7 +400,7 @@ def _result(result: ToolResult, path: str) -> Result[Payload, LLMError]:
     """Write what a tool answered, as blocks of text and pictures."""
     # Only some families take a status, so success goes unsaid.
     status = {"status": "error"} if result.is_error else {}
-    return pieces(result, path, _part).map(
+    return encode_result_parts(result, path, _part).map(
         lambda blocks: {"toolResult": {"toolUseId": result.id, "content": blocks, **status}}
     )
 
@@ -388,13 +409,13 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     """Write a picture or a file inline, or by its place in S3."""
     if isinstance(part, Image) and part.detail not in {"", "auto"}:
         return Failure(Unsupported(path=path, message="an image's detail cannot be said on this wire"))
-    held = inline(part)
+    held = inline_data(part)
     if held is None and not part.url.startswith("s3://"):
         return Failure(Unsupported(path=path, message="of addresses, this wire takes those that begin with s3://"))
     media_type = part.media_type if held is None else held[0]
     form = FORMATS[type(part)].get(media_type)
     if form is None:
-        return Failure(unfit(media_type, path))
+        return Failure(media_type_error(media_type, path))
     source: Payload = {"s3Location": {"uri": part.url}} if held is None else {"bytes": held[1]}
     if isinstance(part, Image):
         return Success({"image": {"format": form, "source": source}})
@@ -409,7 +430,7 @@ def _answer(request: CompletionRequest) -> Result[Payload, LLMError]:
     if wanted is None:
         return Success({})
     try:
-        schema = compact(wanted.schema)
+        schema = encode_compact(wanted.schema)
     except (TypeError, ValueError, RecursionError) as bad:
         return Failure(InvalidRequest(path="$.response_schema.schema", message=f"not representable as JSON: {bad}"))
     form = {"type": "json_schema", "structure": {"jsonSchema": {"name": wanted.name, "schema": schema}}}
@@ -445,6 +466,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    usage=lambda payload: _usage(mapping(payload.get("usage"))),
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage"))),
     framing="aws_eventstream",
 )

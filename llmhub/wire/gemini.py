@@ -37,12 +37,12 @@ from llmhub.core.errors import (
     RateLimited,
     ServerError,
     Unsupported,
-    stamped,
+    with_context,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.payload import parse
+from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -61,14 +61,21 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.callid import MADE, make
-from llmhub.wire.failure import Dictionary, classify
-from llmhub.wire.logprobs import LAST, result
-from llmhub.wire.media import inline
-from llmhub.wire.plain import plain_part
-from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, total
-from llmhub.wire.turns import kept, unfit, unpacked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.fast_path import parse_plain_gemini_chunk
+from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_gemini_logprobs
+from llmhub.wire.readers import (
+    GENERATED_ID_PREFIX,
+    as_count,
+    as_mapping,
+    as_text,
+    encode_compact,
+    generate_call_id,
+    iter_objects,
+    require_list,
+    sum_counts,
+)
+from llmhub.wire.writers import Param, decode_arguments, decode_opaque, encode_parameters, inline_data, media_type_error
 
 FILTERS: Final = (
     *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "ESCALATION"),
@@ -94,14 +101,14 @@ PARAMS: Final = (
     Param("logprobs", "logprobs", 0, 20),
 )
 
-ERRORS: Final = Dictionary(
+ERRORS: Final = ErrorTable(
     codes={
         "PerDay": QuotaExhausted,
         "API_KEY_INVALID": AuthFailed,
         "RESOURCE_EXHAUSTED": RateLimited,
         "CANCELLED": ServerError,
     },
-    words=(
+    phrases=(
         ("exceeds the maximum number of tokens", ContextTooLong),
         ("input token count is", ContextTooLong),
         ("user location is not supported", PermissionDenied),
@@ -121,7 +128,7 @@ DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a ``generateContent`` body; the model is the address's."""
-    sampling = parameters(request, PARAMS)
+    sampling = encode_parameters(request, PARAMS)
     if not is_successful(sampling):
         return sampling
     answer = _answer(request)
@@ -157,32 +164,34 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     wrong = _wrong(payload)
     if wrong is not None:
         return Failure(wrong)
-    candidates = expect_items(payload, "candidates")
+    candidates = require_list(payload, "candidates")
     if not is_successful(candidates):
         return Failure(candidates.failure())
-    answers = sorted(objects(candidates.unwrap()), key=lambda candidate: count(candidate.get("index")) or 0)
+    answers = sorted(iter_objects(candidates.unwrap()), key=lambda candidate: as_count(candidate.get("index")) or 0)
     if not answers or len(answers) != len(candidates.unwrap()):
         return Failure(Malformed(path="$.candidates", message="expected one object an answer, and at least one"))
-    origin = text(payload.get("responseId"))
+    origin = as_text(payload.get("responseId"))
     told = [(_parts(candidate, origin), _finish(candidate)) for candidate in answers]
-    usage = _usage(mapping(payload.get("usageMetadata")))
-    return Success(assemble(told, usage=usage, served_model=text(payload.get("modelVersion")), request_id=origin))
+    usage = _usage(as_mapping(payload.get("usageMetadata")))
+    return Success(
+        assemble_response(told, usage=usage, served_model=as_text(payload.get("modelVersion")), request_id=origin)
+    )
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one chunk of a stream: a response of its own, with what is new; the plainest quickly."""
-    found = plain_part(frame.data)
+    found = parse_plain_gemini_chunk(frame.data)
     if found is None:
-        return parse(frame.data).bind(_chunk)
-    told = (Started(found.modelVersion, found.responseId), Fragment(0, Text(found.said), found.which))
-    return Success((*told, Counted(_usage(found.usageMetadata))) if found.usageMetadata else told)
+        return parse_json_object(frame.data).bind(_chunk)
+    told = (StreamStarted(found.modelVersion, found.responseId), Fragment(0, Text(found.text), found.index))
+    return Success((*told, UsageDelta(_usage(found.usageMetadata))) if found.usageMetadata else told)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: an ``error`` object, alone or in a list, or whatever text came instead."""
-    body = parse(b'{"all":%b}' % reply.body)
+    body = parse_json_object(b'{"all":%b}' % reply.body)
     found = body.unwrap().get("all") if is_successful(body) else None
-    said = next(objects(found), None) or mapping(found) or {"message": reply.body.decode("utf-8", "replace")}
+    said = next(iter_objects(found), None) or as_mapping(found) or {"message": reply.body.decode("utf-8", "replace")}
     return _failure(said, reply.status)
 
 
@@ -191,19 +200,19 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     wrong = _wrong(payload)
     if wrong is not None:
         return Failure(wrong)
-    origin = text(payload.get("responseId"))
-    counts = mapping(payload.get("usageMetadata"))
-    deltas: list[Delta] = [Started(text(payload.get("modelVersion")), origin)]
-    for candidate in objects(payload.get("candidates")):
+    origin = as_text(payload.get("responseId"))
+    counts = as_mapping(payload.get("usageMetadata"))
+    deltas: list[Delta] = [StreamStarted(as_text(payload.get("modelVersion")), origin)]
+    for candidate in iter_objects(payload.get("candidates")):
         deltas.extend(_deltas(candidate, origin, str(counts.get("totalTokenCount"))))
     if counts:
-        deltas.append(Counted(_usage(counts)))
+        deltas.append(UsageDelta(_usage(counts)))
     return Success(tuple(deltas))
 
 
 def _deltas(candidate: Mapping[str, object], origin: str, chunk: str) -> list[Delta]:
     """Read one candidate of a chunk; ``chunk`` tells its parts from equal ones of another."""
-    which = count(candidate.get("index")) or 0
+    which = as_count(candidate.get("index")) or 0
     found: list[Delta] = []
     for place, part in enumerate(_parts(candidate, origin)):
         match part:
@@ -211,20 +220,20 @@ def _deltas(candidate: Mapping[str, object], origin: str, chunk: str) -> list[De
                 key = ""
             case Reasoning(signature=signature):
                 key = signature
-            case ToolCall(id=call) if not call.startswith(MADE):
+            case ToolCall(id=call) if not call.startswith(GENERATED_ID_PREFIX):
                 key = call
             case _:
                 key = f"{chunk} {place} {part!r}"
-        found.append(Fragment(LAST if isinstance(part, Logprobs) else 0, part, which, key))
+        found.append(Fragment(LOGPROBS_INDEX if isinstance(part, Logprobs) else 0, part, which, key))
     if candidate.get("finishReason"):
-        found.append(Finished(_finish(candidate), which))
+        found.append(ChoiceFinished(_finish(candidate), which))
     return found
 
 
 def _parts(candidate: Mapping[str, object], origin: str) -> list[Part]:
     """Read a candidate's parts, joining text to text and thought to thought where neither is signed."""
     parts: list[Part] = []
-    for block in objects(mapping(candidate.get("content")).get("parts")):
+    for block in iter_objects(as_mapping(candidate.get("content")).get("parts")):
         for part in _block(block):
             match parts[-1] if parts else None, part:
                 case Text(before), Text(after):
@@ -232,26 +241,26 @@ def _parts(candidate: Mapping[str, object], origin: str) -> list[Part]:
                 case Reasoning(before, ""), Reasoning(after, ""):
                     parts[-1] = Reasoning(before + after)
                 case _, ToolCall("", name, arguments, signature):
-                    parts.append(ToolCall(make(origin, name, arguments, parts), name, arguments, signature))
+                    parts.append(ToolCall(generate_call_id(origin, name, arguments, parts), name, arguments, signature))
                 case _:
                     parts.append(part)
-    return parts + result(mapping(candidate.get("logprobsResult")))
+    return parts + decode_gemini_logprobs(as_mapping(candidate.get("logprobsResult")))
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
     """Read one part; a visible text's signature follows it."""
-    signature = text(block.get("thoughtSignature"))
-    call = mapping(block.get("functionCall"))
+    signature = as_text(block.get("thoughtSignature"))
+    call = as_mapping(block.get("functionCall"))
     if call:
-        arguments = compact(call.get("args") or {})
-        return [ToolCall(text(call.get("id")), text(call.get("name")), arguments, signature)]
-    blob = mapping(block.get("inlineData"))
-    if text(blob.get("mimeType")).startswith("image/") and not AROUND & block.keys():
-        return [Image(data=text(blob.get("data")), media_type=text(blob.get("mimeType")))]
+        arguments = encode_compact(call.get("args") or {})
+        return [ToolCall(as_text(call.get("id")), as_text(call.get("name")), arguments, signature)]
+    blob = as_mapping(block.get("inlineData"))
+    if as_text(blob.get("mimeType")).startswith("image/") and not AROUND & block.keys():
+        return [Image(data=as_text(blob.get("data")), media_type=as_text(blob.get("mimeType")))]
     kind = "text" if "text" in block else next((name for name in block if name not in AROUND), "text")
     if kind != "text":
-        return [Opaque(kind, compact(block))]
-    said = text(block.get("text"))
+        return [Opaque(kind, encode_compact(block))]
+    said = as_text(block.get("text"))
     if block.get("thought") is True:
         return [Reasoning(said, signature)] if said or signature else []
     visible: list[Part] = [Text(said)] * bool(said)
@@ -260,19 +269,19 @@ def _block(block: Mapping[str, object]) -> list[Part]:
 
 def _usage(counts: Mapping[str, object]) -> Usage:
     """Read token counts; a count of zero is left out, and then the total tells it."""
-    prompt = total(count(counts.get("promptTokenCount")), count(counts.get("toolUsePromptTokenCount")))
-    visible, thoughts = count(counts.get("candidatesTokenCount")), count(counts.get("thoughtsTokenCount"))
-    whole = count(counts.get("totalTokenCount"))
+    prompt = sum_counts(as_count(counts.get("promptTokenCount")), as_count(counts.get("toolUsePromptTokenCount")))
+    visible, thoughts = as_count(counts.get("candidatesTokenCount")), as_count(counts.get("thoughtsTokenCount"))
+    whole = as_count(counts.get("totalTokenCount"))
     # Older models count thoughts among the candidates' tokens; then the total is reached without them.
     inside = None not in {prompt, visible, whole} and (prompt or 0) + (visible or 0) == whole
-    output = visible if inside else total(visible, thoughts)
+    output = visible if inside else sum_counts(visible, thoughts)
     if whole is not None and (prompt is None) != (output is None):
         rest = max(whole - (prompt or 0) - (output or 0), 0)
         prompt, output = (rest, output) if prompt is None else (prompt, rest)
     return Usage(
         input_tokens=prompt,
         output_tokens=output,
-        cached_input_tokens=count(counts.get("cachedContentTokenCount")),
+        cached_input_tokens=as_count(counts.get("cachedContentTokenCount")),
         reasoning_tokens=thoughts,
     )
 
@@ -285,32 +294,32 @@ def _wrong(payload: Mapping[str, object]) -> LLMError | None:
     """Give the error that a 200 may hold: an error object, or a prompt that was blocked."""
     if payload.get("error"):
         return _failure(payload, None)
-    feedback = mapping(payload.get("promptFeedback"))
+    feedback = as_mapping(payload.get("promptFeedback"))
     reason = feedback.get("blockReason")
     if not reason or payload.get("candidates"):
         return None
-    said = text(feedback.get("blockReasonMessage")) or f"the prompt was blocked: {reason}"
+    said = as_text(feedback.get("blockReasonMessage")) or f"the prompt was blocked: {reason}"
     return ContentFiltered(path="$.promptFeedback", message=said, code=str(reason))
 
 
 def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Read an error object: its reason and status, which quota it was, and how long to wait."""
     error = payload.get("error")
-    said = mapping(error) or payload
-    details = list(objects(said.get("details")))
-    quotas = [text(quota.get("quotaId")) for detail in details for quota in objects(detail.get("violations"))]
+    said = as_mapping(error) or payload
+    details = list(iter_objects(said.get("details")))
+    quotas = [as_text(quota.get("quotaId")) for detail in details for quota in iter_objects(detail.get("violations"))]
     codes = ["PerDay"] * any("PerDay" in quota for quota in quotas)
-    codes += [reason for detail in details if (reason := text(detail.get("reason")))]
-    codes += [text(said.get("status"))] * bool(said.get("status"))
+    codes += [reason for detail in details if (reason := as_text(detail.get("reason")))]
+    codes += [as_text(said.get("status"))] * bool(said.get("status"))
     message = said.get("message") or error
-    failure = classify(
+    failure = classify_error(
         ERRORS,
-        status=count(said.get("code")) if status is None else status,
+        status=as_count(said.get("code")) if status is None else status,
         codes=codes,
-        message=message if isinstance(message, str) else compact(message or dict(said)),
+        message=message if isinstance(message, str) else encode_compact(message or dict(said)),
     )
-    waits = [float(wait[1]) for detail in details if (wait := DURATION.fullmatch(text(detail.get("retryDelay"))))]
-    return stamped(failure, provider="", retry_after=max(waits, default=None))
+    waits = [float(wait[1]) for detail in details if (wait := DURATION.fullmatch(as_text(detail.get("retryDelay"))))]
+    return with_context(failure, provider="", retry_after_s=max(waits, default=None))
 
 
 def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Payload], LLMError]:
@@ -347,7 +356,7 @@ def _part(part: Part, path: str, names: dict[str, str]) -> Result[Payload, LLMEr
             return _result(part, path, names)
         case Image() | Document():
             return _media(part, path)
-        case Opaque(kind) if kind in (whole := kept(part)):
+        case Opaque(kind) if kind in (whole := decode_opaque(part)):
             block = whole
         case _:
             said = f"{type(part).__name__} of another wire cannot be said on this one"
@@ -363,7 +372,7 @@ def _call(call: ToolCall, path: str, names: dict[str, str]) -> Result[Payload, L
     """Write a call, remembering its name; its arguments must be a JSON object."""
     names[call.id] = call.name
     named = {**({"id": call.id} if call.id else {}), "name": call.name}
-    return unpacked(call, path).map(
+    return decode_arguments(call, path).map(
         lambda arguments: {"functionCall": {**named, "args": arguments}, **_signed(call.signature)}
     )
 
@@ -391,12 +400,12 @@ def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     """Write a picture or a file, inline or by its address."""
     level = DETAILS.get(part.detail) if isinstance(part, Image) else None
     sharpness = {"mediaResolution": {"level": level}} if level else {}
-    held = inline(part)
+    held = inline_data(part)
     if held is None:
         kind = {"mimeType": part.media_type} if part.media_type else {}
         return Success({"fileData": {"fileUri": part.url, **kind}, **sharpness})
     if not held[0]:
-        return Failure(unfit("", path))
+        return Failure(media_type_error("", path))
     return Success({"inlineData": {"mimeType": held[0], "data": held[1]}, **sharpness})
 
 
@@ -446,5 +455,5 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    usage=lambda payload: _usage(mapping(payload.get("usageMetadata"))),
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usageMetadata"))),
 )

@@ -19,9 +19,9 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import ContextTooLong, LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.payload import parse
+from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -36,16 +36,20 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
     Usage,
-    text_of,
+    join_text,
 )
-from llmhub.wire.callid import make
-from llmhub.wire.failure import Dictionary, classify
-from llmhub.wire.logprobs import LAST, scores
-from llmhub.wire.media import inline
-from llmhub.wire.plain import plain_line
-from llmhub.wire.read import compact, count, mapping, objects, text
-from llmhub.wire.turns import misplaced, unmarked, unpacked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.fast_path import parse_plain_ollama_line
+from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
+from llmhub.wire.readers import as_count, as_mapping, as_text, encode_compact, generate_call_id, iter_objects
+from llmhub.wire.writers import (
+    Param,
+    check_no_error_flag,
+    check_part_allowed,
+    decode_arguments,
+    encode_parameters,
+    inline_data,
+)
 
 FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
 
@@ -61,7 +65,7 @@ PARAMS: Final = (
     Param("logprobs", "top_logprobs", 0, 20),
 )
 
-ERRORS: Final = Dictionary(words=(("context length", ContextTooLong),))
+ERRORS: Final = ErrorTable(phrases=(("context length", ContextTooLong),))
 THINK: Final[Mapping[str, bool | str]] = {"none": False, "low": "low", "medium": "medium", "high": "high"}
 FIRST_CALL: Final = 2
 """Index of the first tool call among the parts of a streamed answer; reasoning and text stand before it."""
@@ -69,7 +73,7 @@ FIRST_CALL: Final = 2
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as the body of a chat."""
-    sampling = parameters(request, PARAMS)
+    sampling = encode_parameters(request, PARAMS)
     if not is_successful(sampling):
         return sampling
     abilities = _abilities(request)
@@ -95,21 +99,23 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
         return Failure(Malformed(path="$.message", message="expected an object"))
     parts = [part for _, part in _parts(payload)]
     return Success(
-        assemble([(parts, _finish(payload))], usage=_usage(payload), served_model=text(payload.get("model")))
+        assemble_response(
+            [(parts, _finish(payload))], usage=_usage(payload), served_model=as_text(payload.get("model"))
+        )
     )
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one line of a stream: what is new; the last tells the counts. The plainest quickly."""
-    found = plain_line(frame.data)
+    found = parse_plain_ollama_line(frame.data)
     if found is not None:
-        return Success((Started(found.model), Fragment(1, Text(found.message.content))))
-    return parse(frame.data).bind(_deltas)
+        return Success((StreamStarted(found.model), Fragment(1, Text(found.message.content))))
+    return parse_json_object(frame.data).bind(_deltas)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: ``error`` is a text."""
-    body = parse(reply.body)
+    body = parse_json_object(reply.body)
     said = body.unwrap() if is_successful(body) else {"error": reply.body.decode("utf-8", "replace")}
     return _failure(said, reply.status)
 
@@ -118,45 +124,50 @@ def _deltas(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     """Read a line; a call comes whole in one, whose time tells it from an equal call of another."""
     if payload.get("error"):
         return Failure(_failure(payload, None))
-    found: list[Delta] = [Started(text(payload.get("model")))]
+    found: list[Delta] = [StreamStarted(as_text(payload.get("model")))]
     for index, part in _parts(payload):
         key = f"{payload.get('created_at')} {part.id}" if isinstance(part, ToolCall) else ""
         found.append(Fragment(index, part, 0, key))
     if payload.get("done") is True:
-        found += [Counted(_usage(payload)), Finished(_finish(payload))]
+        found += [UsageDelta(_usage(payload)), ChoiceFinished(_finish(payload))]
     return Success(tuple(found))
 
 
 def _parts(payload: Payload) -> list[tuple[int, Part]]:
     """Read a message's reasoning, text and calls, each with its place."""
-    message = mapping(payload.get("message"))
-    thought, said = text(message.get("thinking")), text(message.get("content"))
+    message = as_mapping(payload.get("message"))
+    thought, said = as_text(message.get("thinking")), as_text(message.get("content"))
     found: list[tuple[int, Part]] = [*[(0, Reasoning(thought))] * bool(thought), (1, Text(said))]
-    for place, call in enumerate(objects(message.get("tool_calls"))):
-        function = mapping(call.get("function"))
-        index = count(function.get("index"))
-        name, arguments = text(function.get("name")), compact(function.get("arguments") or {})
+    for place, call in enumerate(iter_objects(message.get("tool_calls"))):
+        function = as_mapping(call.get("function"))
+        index = as_count(function.get("index"))
+        name, arguments = as_text(function.get("name")), encode_compact(function.get("arguments") or {})
         at = place if index is None else index
         found.append(
-            (FIRST_CALL + at, ToolCall(text(call.get("id")) or make(str(at), name, arguments, ()), name, arguments))
+            (
+                FIRST_CALL + at,
+                ToolCall(as_text(call.get("id")) or generate_call_id(str(at), name, arguments, ()), name, arguments),
+            )
         )
-    return found + [(LAST, part) for part in scores(payload.get("logprobs"))]
+    return found + [(LOGPROBS_INDEX, part) for part in decode_logprobs(payload.get("logprobs"))]
 
 
 def _usage(payload: Payload) -> Usage:
     """Read token counts; a prompt that was kept whole from before is not counted at all."""
-    return Usage(input_tokens=count(payload.get("prompt_eval_count")), output_tokens=count(payload.get("eval_count")))
+    return Usage(
+        input_tokens=as_count(payload.get("prompt_eval_count")), output_tokens=as_count(payload.get("eval_count"))
+    )
 
 
 def _finish(payload: Payload) -> FinishReason:
-    return FINISH.get(text(payload.get("done_reason")), "other")
+    return FINISH.get(as_text(payload.get("done_reason")), "other")
 
 
 def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Read the text of an error."""
     said = payload.get("error") or payload.get("message")
-    words = said if isinstance(said, str) else compact(said or dict(payload))
-    return classify(ERRORS, status=status, codes=[], message=words)
+    words = said if isinstance(said, str) else encode_compact(said or dict(payload))
+    return classify_error(ERRORS, status=status, codes=[], message=words)
 
 
 def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Payload], LLMError]:
@@ -166,22 +177,24 @@ def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Paylo
     calls: list[Payload] = []
     for index, part in enumerate(message.parts):
         path = f"$.messages[{at}].parts[{index}]"
-        wrong = misplaced(part, message.role, path) or (unmarked(part, path) if isinstance(part, ToolResult) else None)
+        wrong = check_part_allowed(part, message.role, path) or (
+            check_no_error_flag(part, path) if isinstance(part, ToolResult) else None
+        )
         if wrong:
             return Failure(wrong)
         match part:
             case Text() | Refusal() | Reasoning(redacted=""):
                 continue
-            case Image() if held := inline(part):
+            case Image() if held := inline_data(part):
                 images.append(held[1])
             case ToolCall(call, name):
-                arguments = unpacked(part, path)
+                arguments = decode_arguments(part, path)
                 if not is_successful(arguments):
                     return Failure(arguments.failure())
                 names[call] = name
                 calls.append({"id": call, "function": {"name": name, "arguments": arguments.unwrap()}})
             case ToolResult(call, said, name) if isinstance(said, str) or all(isinstance(one, Text) for one in said):
-                told = said if isinstance(said, str) else text_of(said)
+                told = said if isinstance(said, str) else join_text(said)
                 named = name or names.get(call, "")
                 results.append({"role": "tool", "content": told, "tool_call_id": call, "tool_name": named})
             case _:
@@ -228,7 +241,7 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    usage=_usage,
+    decode_usage=_usage,
     framing="json_lines",
-    streaming={"stream": True},
+    stream_fields={"stream": True},
 )

@@ -22,9 +22,9 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.payload import parse
+from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
 from llmhub.core.types import (
     CacheMark,
     CompletionRequest,
@@ -43,17 +43,30 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
     Usage,
-    text_of,
+    join_text,
 )
-from llmhub.wire.callid import make
-from llmhub.wire.failure import classify
-from llmhub.wire.logprobs import LAST, scores
-from llmhub.wire.media import inline
-from llmhub.wire.openai_errors import ERRORS
-from llmhub.wire.plain import plain, plain_chunk
-from llmhub.wire.read import compact, count, expect_items, mapping, objects, text, within
-from llmhub.wire.turns import kept, lasting, marked, unmarked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.errors import OPENAI_ERRORS, classify_error
+from llmhub.wire.fast_path import parse_plain_chat, parse_plain_chat_chunk
+from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
+from llmhub.wire.readers import (
+    as_count,
+    as_mapping,
+    as_text,
+    capped_count,
+    encode_compact,
+    generate_call_id,
+    iter_objects,
+    require_list,
+)
+from llmhub.wire.writers import (
+    Param,
+    attach_cache_mark,
+    cache_control,
+    check_no_error_flag,
+    decode_opaque,
+    encode_parameters,
+    inline_data,
+)
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -88,7 +101,7 @@ CHOICES: Final = frozenset({"auto", "none", "required"})
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a Chat Completions body."""
-    sampling = parameters(request, PARAMS)
+    sampling = encode_parameters(request, PARAMS)
     if not is_successful(sampling):
         return sampling
     if request.reasoning_budget is not None:
@@ -106,53 +119,53 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     """Read a Chat Completions body."""
     if payload.get("error"):
         return Failure(_failure(payload, None))
-    choices = expect_items(payload, "choices")
+    choices = require_list(payload, "choices")
     if not is_successful(choices):
         return Failure(choices.failure())
-    origin = text(payload.get("id"))
+    origin = as_text(payload.get("id"))
     answers = []
     for at, choice in enumerate(choices.unwrap()):
         # A filtered answer may have a reason and no message.
         if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
             return Failure(Malformed(path=f"$.choices[{at}].message", message="expected an object"))
-        parts = [*_parts(mapping(choice.get("message")), origin), *_scores(choice)]
+        parts = [*_parts(as_mapping(choice.get("message")), origin), *_scores(choice)]
         answers.append((parts, _finish(choice.get("finish_reason"))))
     if not answers:
         return Failure(Malformed(path="$.choices", message="there is no answer in it"))
     return Success(
-        assemble(
+        assemble_response(
             answers,
             usage=_usage(_counts(payload)),
-            served_model=text(payload.get("model")),
+            served_model=as_text(payload.get("model")),
             request_id=origin,
         )
     )
 
 
-def decode_plain(body: bytes) -> CompletionResponse | None:
+def decode_fast(body: bytes) -> CompletionResponse | None:
     """Read the plainest of bodies quickly. Law: it gives nothing, or what `decode` gives."""
-    found = plain(body)
+    found = parse_plain_chat(body)
     if found is None:
         return None
     only = found.choices[0]
     answer = ((Text(only.message.content),), _finish(only.finish_reason))
-    return assemble([answer], usage=_usage(found.usage), served_model=found.model, request_id=found.id)
+    return assemble_response([answer], usage=_usage(found.usage), served_model=found.model, request_id=found.id)
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one chunk of a stream; the plainest quickly."""
-    found = plain_chunk(frame.data)
+    found = parse_plain_chat_chunk(frame.data)
     if found is not None:
         piece = found.choices[0]
-        return Success((Started(found.model, found.id), Fragment(1, Text(piece.delta.content), piece.index)))
+        return Success((StreamStarted(found.model, found.id), Fragment(1, Text(piece.delta.content), piece.index)))
     if frame.data.strip() == b"[DONE]":
-        return Success((Finished("other"),))
-    return parse(frame.data).bind(_chunk)
+        return Success((ChoiceFinished("other"),))
+    return parse_json_object(frame.data).bind(_chunk)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
-    body = parse(reply.body)
+    body = parse_json_object(reply.body)
     said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
     return _failure(said, reply.status)
 
@@ -161,26 +174,26 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     """Read a chunk's choices, and its usage wherever it stands."""
     if payload.get("error"):
         return Failure(_failure(payload, None))
-    deltas: list[Delta] = [Started(text(payload.get("model")), text(payload.get("id")))]
-    for choice in objects(payload.get("choices")):
-        deltas.extend(_deltas(choice, text(payload.get("id"))))
+    deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")), as_text(payload.get("id")))]
+    for choice in iter_objects(payload.get("choices")):
+        deltas.extend(_deltas(choice, as_text(payload.get("id"))))
     usage = _counts(payload)
     if usage:
-        deltas.append(Counted(_usage(usage)))
+        deltas.append(UsageDelta(_usage(usage)))
     return Success(tuple(deltas))
 
 
 def _deltas(choice: Mapping[str, object], origin: str) -> list[Delta]:
     """Read one choice of a chunk. Reasoning stands before text, text before calls, as in a whole message."""
-    which = count(choice.get("index")) or 0
-    delta = mapping(choice.get("delta")) or mapping(choice.get("message"))
+    which = as_count(choice.get("index")) or 0
+    delta = as_mapping(choice.get("delta")) or as_mapping(choice.get("message"))
     kinds = {Reasoning: 0, Text: 1, Refusal: 2}
     whole: list[Part] = []
     found: list[Delta] = [
         Fragment(kinds[type(part)], part, which) for part in _parts(delta, origin) if type(part) in kinds
     ]
-    for call in objects(delta.get("tool_calls")):
-        index = count(call.get("index"))
+    for call in iter_objects(delta.get("tool_calls")):
+        index = as_count(call.get("index"))
         if index is None:
             # Without an index a call comes whole, and its id tells it from the others.
             part = _identified(_call(call), origin, whole)
@@ -188,12 +201,12 @@ def _deltas(choice: Mapping[str, object], origin: str) -> list[Delta]:
             found.append(Fragment(FIRST_CALL, part, which, part.id))
         else:
             found.append(Fragment(FIRST_CALL + index, _call(call), which))
-    legacy = mapping(delta.get("function_call"))
+    legacy = as_mapping(delta.get("function_call"))
     if legacy:
         found.append(Fragment(FIRST_CALL, _call({"function": legacy}), which))
-    found += [Fragment(LAST, part, which) for part in _scores(choice)]
+    found += [Fragment(LOGPROBS_INDEX, part, which) for part in _scores(choice)]
     if choice.get("finish_reason"):
-        found.append(Finished(_finish(choice.get("finish_reason")), which))
+        found.append(ChoiceFinished(_finish(choice.get("finish_reason")), which))
     return found
 
 
@@ -204,62 +217,66 @@ FIRST_CALL: Final = 3
 def _parts(message: Mapping[str, object], origin: str) -> list[Part]:
     """Read a message's reasoning, content, refusal and calls."""
     parts: list[Part] = []
-    thought = next((said for name in REASONING if (said := text(message.get(name)))), "")
+    thought = next((said for name in REASONING if (said := as_text(message.get(name)))), "")
     if thought:
         parts.append(Reasoning(thought))
     content = message.get("content")
     if isinstance(content, str):
         parts.append(Text(content))
     else:
-        parts.extend(part for block in objects(content) for part in _block(block))
+        parts.extend(part for block in iter_objects(content) for part in _block(block))
     if message.get("audio"):
-        parts.append(Text(text(mapping(message.get("audio")).get("transcript"))))
-    if text(message.get("refusal")):
-        parts.append(Refusal(text(message.get("refusal"))))
-    for call in objects(message.get("tool_calls")):
+        parts.append(Text(as_text(as_mapping(message.get("audio")).get("transcript"))))
+    if as_text(message.get("refusal")):
+        parts.append(Refusal(as_text(message.get("refusal"))))
+    for call in iter_objects(message.get("tool_calls")):
         parts.append(_identified(_call(call), origin, parts))
-    legacy = mapping(message.get("function_call"))
+    legacy = as_mapping(message.get("function_call"))
     if legacy:
         parts.append(_call({"function": legacy}))
     return parts
 
 
 def _scores(choice: Mapping[str, object]) -> list[Logprobs]:
-    return scores(mapping(choice.get("logprobs")).get("content"))
+    return decode_logprobs(as_mapping(choice.get("logprobs")).get("content"))
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
     """Read one part of a content list."""
     match block.get("type"):
         case "text" | "output_text":
-            return [Text(text(block.get("text")))]
+            return [Text(as_text(block.get("text")))]
         case "refusal":
-            return [Refusal(text(block.get("refusal")))]
+            return [Refusal(as_text(block.get("refusal")))]
         case "thinking" | "reasoning":
             inner = block.get("thinking") or block.get("summary")
-            said = inner if isinstance(inner, str) else "".join(text(piece.get("text")) for piece in objects(inner))
-            return [Reasoning(said, text(block.get("signature")))]
+            said = (
+                inner
+                if isinstance(inner, str)
+                else "".join(as_text(piece.get("text")) for piece in iter_objects(inner))
+            )
+            return [Reasoning(said, as_text(block.get("signature")))]
         case _:
             return []
 
 
 def _call(call: Mapping[str, object]) -> ToolCall:
     """Read a tool call, or a fragment of one; arguments that came as an object are written as JSON."""
-    function = mapping(call.get("function")) or mapping(call.get("custom"))
+    function = as_mapping(call.get("function")) or as_mapping(call.get("custom"))
     arguments = function.get("arguments", function.get("input"))
-    said = arguments if isinstance(arguments, str) else "" if arguments is None else compact(arguments)
-    return ToolCall(text(call.get("id")), text(function.get("name")), said)
+    said = arguments if isinstance(arguments, str) else "" if arguments is None else encode_compact(arguments)
+    return ToolCall(as_text(call.get("id")), as_text(function.get("name")), said)
 
 
 def _identified(call: ToolCall, origin: str, before: list[Part]) -> ToolCall:
     """Give a whole call an id where it came without."""
-    return call if call.id else replace(call, id=make(origin, call.name, call.arguments, before))
+    return call if call.id else replace(call, id=generate_call_id(origin, call.name, call.arguments, before))
 
 
 def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
     """Find the usage: at the top, in a choice, or under Groq's extension."""
-    for place in (payload, mapping(payload.get("x_groq")), *objects(payload.get("choices"))):
-        usage = mapping(place.get("usage"))
+    for place in (payload, as_mapping(payload.get("x_groq")), *iter_objects(payload.get("choices"))):
+        usage = as_mapping(place.get("usage"))
         if usage:
             return usage
     return {}
@@ -267,41 +284,41 @@ def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
 
 def _usage(usage: Mapping[str, object]) -> Usage:
     """Read token counts; what the total holds beyond the prompt is output, and no class exceeds its whole."""
-    prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-    inputs = mapping(usage.get("prompt_tokens_details"))
-    outputs = mapping(usage.get("completion_tokens_details"))
-    whole = count(usage.get("total_tokens"))
+    prompt, completion = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
+    inputs = as_mapping(usage.get("prompt_tokens_details"))
+    outputs = as_mapping(usage.get("completion_tokens_details"))
+    whole = as_count(usage.get("total_tokens"))
     if prompt is not None and completion is not None and whole is not None:
         completion = max(completion, whole - prompt)
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=within(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
-        cache_write_tokens=within(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=within(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
+        cached_input_tokens=capped_count(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
+        cache_write_tokens=capped_count(prompt, inputs.get("cache_write_tokens")),
+        reasoning_tokens=capped_count(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
     )
 
 
 def _finish(reason: object) -> FinishReason:
-    return FINISH.get(text(reason), "other")
+    return FINISH.get(as_text(reason), "other")
 
 
 def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Read the error in a body, wherever this server puts it."""
     error = payload.get("error")
-    said = mapping(error) or payload
+    said = as_mapping(error) or payload
     code = said.get("code")
     codes = [
         str(name) for name in (code, said.get("type"), said.get("status")) if isinstance(name, (str, int)) and name
     ]
     message = said.get("message") or said.get("detail") or error
     if status is None:
-        status = count(code) or MID_STREAM.get(text(said.get("type"))) or MID_STREAM.get(text(code))
-    return classify(
-        ERRORS,
+        status = as_count(code) or MID_STREAM.get(as_text(said.get("type"))) or MID_STREAM.get(as_text(code))
+    return classify_error(
+        OPENAI_ERRORS,
         status=status,
         codes=codes,
-        message=message if isinstance(message, str) else compact(message or dict(said)),
+        message=message if isinstance(message, str) else encode_compact(message or dict(said)),
     )
 
 
@@ -319,11 +336,13 @@ def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
                 function = {"name": name, "arguments": arguments}
                 calls.append({"id": call, "type": "function", "function": function})
             case ToolResult(call, said) if isinstance(said, str) or all(isinstance(piece, Text) for piece in said):
-                wrong = unmarked(part, path)
-                told = said if isinstance(said, str) else text_of(said)
+                wrong = check_no_error_flag(part, path)
+                told = said if isinstance(said, str) else join_text(said)
                 results.append({"role": "tool", "tool_call_id": call, "content": told})
             case CacheMark():
-                wrong = marked(content, {"prompt_cache_breakpoint": lasting(part, mode="explicit")}, path)
+                wrong = attach_cache_mark(
+                    content, {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}, path
+                )
             case Reasoning(said, redacted=""):
                 thoughts.append(said)
             case _ if (block := _part(part)) is not None:
@@ -348,11 +367,11 @@ def _part(part: Part) -> Payload | None:
             return {"type": "text", "text": said}
         case Image():
             return _image(part)
-        case Document() if (held := inline(part)) is not None and all(held):
+        case Document() if (held := inline_data(part)) is not None and all(held):
             return _file(part.name, *held)
         case Refusal(said):
             return {"type": "refusal", "refusal": said}
-        case Opaque(kind) if (whole := kept(part)).get("type") == kind:
+        case Opaque(kind) if (whole := decode_opaque(part)).get("type") == kind:
             return whole
         case _:
             return None
@@ -406,7 +425,7 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    decode_plain=decode_plain,
-    usage=lambda payload: _usage(_counts(payload)),
-    streaming={"stream": True, "stream_options": {"include_usage": True}},
+    decode_fast=decode_fast,
+    decode_usage=lambda payload: _usage(_counts(payload)),
+    stream_fields={"stream": True, "stream_options": {"include_usage": True}},
 )

@@ -26,9 +26,9 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed, Unsupported
 from llmhub.core.framing import Frame
-from llmhub.core.payload import parse
+from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import Counted, Delta, Finished, Fragment, Started, assemble
+from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
 from llmhub.core.types import (
     CacheMark,
     CompletionRequest,
@@ -47,13 +47,32 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.failure import classify
-from llmhub.wire.logprobs import scores
-from llmhub.wire.media import inline
-from llmhub.wire.openai_errors import ERRORS
-from llmhub.wire.read import compact, count, expect_items, items, mapping, objects, text, within
-from llmhub.wire.turns import CITATION, cites, kept, lasting, marked, misplaced, pieces, unfit, unmarked
-from llmhub.wire.write import Param, parameters
+from llmhub.wire.errors import OPENAI_ERRORS, classify_error
+from llmhub.wire.logprobs import decode_logprobs
+from llmhub.wire.readers import (
+    as_count,
+    as_list,
+    as_mapping,
+    as_text,
+    capped_count,
+    encode_compact,
+    iter_objects,
+    require_list,
+)
+from llmhub.wire.writers import (
+    CITATION,
+    Param,
+    attach_cache_mark,
+    cache_control,
+    check_no_error_flag,
+    check_part_allowed,
+    decode_opaque,
+    encode_parameters,
+    encode_result_parts,
+    inline_data,
+    is_citation,
+    media_type_error,
+)
 
 FINISH: Final[Mapping[str, FinishReason]] = {
     "completed": "stop",
@@ -74,13 +93,13 @@ AT_FAULT: Final = ("invalid_", "image_", "unsupported_", "empty_image_file", "fa
 """How codes begin that blame the request, where they came inside a 200, without a status of their own."""
 FAILED: Final = frozenset({"failed", "cancelled"})
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
-ENCRYPTED: Final = "reasoning.encrypted_content"
-SCORED: Final = "message.output_text.logprobs"
+ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
+OUTPUT_TEXT_LOGPROBS: Final = "message.output_text.logprobs"
 CHOICES: Final = frozenset({"auto", "none", "required"})
 MORE: Final = ("annotations", "prompt_cache_breakpoint")
 """What a text may have beside itself, so that it does not stand alone."""
 NO_PARAMETERS: Final[Payload] = {"type": "object", "properties": {}}
-CALLS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+CALL_ARGUMENTS_FIELDS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 """Items that are calls, and where each has its arguments; the item of a result is named after that of its call."""
 BESIDE: Final = ("namespace", "caller")
 """What a call may say beside its arguments and must be told again: kept, with its type, as its signature."""
@@ -96,7 +115,7 @@ STRIDE: Final = 1 << 64
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     """Write a request as a Responses body."""
-    sampling = parameters(request, PARAMS)
+    sampling = encode_parameters(request, PARAMS)
     if not is_successful(sampling):
         return sampling
     if request.reasoning_budget is not None:
@@ -108,19 +127,19 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         if not is_successful(turn):
             return Failure(turn.failure())
         turns.extend(turn.unwrap())
-    wanted = [ENCRYPTED] if request.logprobs is None else [ENCRYPTED, SCORED]
+    wanted = [ENCRYPTED_REASONING] if request.logprobs is None else [ENCRYPTED_REASONING, OUTPUT_TEXT_LOGPROBS]
     payload: Payload = {"model": request.model, "input": turns, "store": False, "include": wanted}
     return Success({**payload, **sampling.unwrap(), **_abilities(request)})
 
 
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     """Read a Responses body."""
-    status = text(payload.get("status"))
+    status = as_text(payload.get("status"))
     if payload.get("error") or status in FAILED:
         return Failure(_failure(payload, None))
     if status in UNFINISHED:
         return Failure(Malformed(path="$.status", message=f"the answer is still {status}; ask without background"))
-    output = expect_items(payload, "output")
+    output = require_list(payload, "output")
     if not is_successful(output):
         return Failure(output.failure())
     parts: list[Part] = []
@@ -129,11 +148,11 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
             return Failure(Malformed(path=f"$.output[{at}]", message="expected an object"))
         parts.extend(part for _, part in _parts(item))
     return Success(
-        assemble(
+        assemble_response(
             [(parts, _finish(payload))],
-            usage=_usage(mapping(payload.get("usage"))),
-            served_model=text(payload.get("model")),
-            request_id=text(payload.get("id")),
+            usage=_usage(as_mapping(payload.get("usage"))),
+            served_model=as_text(payload.get("model")),
+            request_id=as_text(payload.get("id")),
         )
     )
 
@@ -142,49 +161,49 @@ def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Read one event of a stream; some compatible servers close with ``[DONE]``, which says nothing here."""
     if frame.data.strip() == b"[DONE]":
         return Success(())
-    return parse(frame.data).bind(_event)
+    return parse_json_object(frame.data).bind(_event)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
     """Read an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
-    body = parse(reply.body)
+    body = parse_json_object(reply.body)
     said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
     return _failure(said, reply.status)
 
 
 def _event(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     """Read an event by its type; one that is not in the table says nothing new."""
-    kind = text(payload.get("type"))
-    response = mapping(payload.get("response"))
+    kind = as_text(payload.get("type"))
+    response = as_mapping(payload.get("response"))
     if kind == "error" or payload.get("error"):
         return Failure(_failure(payload, None))
-    if kind == "response.failed" or response.get("error") or text(response.get("status")) in FAILED:
+    if kind == "response.failed" or response.get("error") or as_text(response.get("status")) in FAILED:
         return Failure(_failure(response, None))
     reader = EVENTS.get(kind)
     return Success(tuple(reader(payload)) if reader else ())
 
 
 def _started(payload: Payload) -> list[Delta]:
-    response = mapping(payload.get("response"))
-    return [Started(text(response.get("model")), text(response.get("id")))]
+    response = as_mapping(payload.get("response"))
+    return [StreamStarted(as_text(response.get("model")), as_text(response.get("id")))]
 
 
 def _opening(payload: Payload) -> list[Delta]:
     """Read how an item begins; of a call, whose it is and of what."""
-    called = [part for _, part in _parts(mapping(payload.get("item"))) if isinstance(part, ToolCall)]
+    called = [part for _, part in _parts(as_mapping(payload.get("item"))) if isinstance(part, ToolCall)]
     return [_at(payload, 0, ToolCall(part.id, part.name, "")) for part in called]
 
 
 def _piece(payload: Payload) -> list[Delta]:
     """Read that a piece of content begins: of reasoning a paragraph, unless it is the first."""
-    name, slot = PIECES.get(text(mapping(payload.get("part")).get("type")), ("", 0))
-    return [_at(payload, slot, Reasoning("\n\n"))] if count(payload.get(name)) else []
+    name, slot = PIECES.get(as_text(as_mapping(payload.get("part")).get("type")), ("", 0))
+    return [_at(payload, slot, Reasoning("\n\n"))] if as_count(payload.get(name)) else []
 
 
 def _closing(payload: Payload) -> list[Delta]:
     """Read an item that is done: of what has not grown until now, all."""
     found: list[Delta] = []
-    for place, (slot, part) in enumerate(_parts(mapping(payload.get("item")))):
+    for place, (slot, part) in enumerate(_parts(as_mapping(payload.get("item")))):
         match part:
             case Reasoning(_, signature):
                 found.append(_at(payload, slot, Reasoning("", signature)))
@@ -199,23 +218,27 @@ def _closing(payload: Payload) -> list[Delta]:
 
 def _ending(payload: Payload) -> list[Delta]:
     """Read how the answer ends: who gave it, what it cost, and why it ended."""
-    response = mapping(payload.get("response"))
-    return [*_started(payload), Counted(_usage(mapping(response.get("usage")))), Finished(_finish(response))]
+    response = as_mapping(payload.get("response"))
+    return [
+        *_started(payload),
+        UsageDelta(_usage(as_mapping(response.get("usage")))),
+        ChoiceFinished(_finish(response)),
+    ]
 
 
 def _deltas(part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[Delta]]:
     """Make the reader of what an item grows by; its content's index is behind ``slot``."""
 
     def read(payload: Payload) -> list[Delta]:
-        shift = 0 if slot == 1 else 2 * (count(payload.get("content_index")) or 0)
-        told = [_at(payload, STRIDE - 2, found) for found in scores(payload.get("logprobs"))]
-        return [_at(payload, slot + shift, part(text(payload.get("delta")))), *told]
+        shift = 0 if slot == 1 else 2 * (as_count(payload.get("content_index")) or 0)
+        told = [_at(payload, STRIDE - 2, found) for found in decode_logprobs(payload.get("logprobs"))]
+        return [_at(payload, slot + shift, part(as_text(payload.get("delta")))), *told]
 
     return read
 
 
 def _at(payload: Payload, slot: int, part: Part, key: str = "") -> Fragment:
-    return Fragment((count(payload.get("output_index")) or 0) * STRIDE + slot, part, 0, key)
+    return Fragment((as_count(payload.get("output_index")) or 0) * STRIDE + slot, part, 0, key)
 
 
 EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
@@ -241,64 +264,70 @@ def _parts(item: Mapping[str, object]) -> list[tuple[int, Part]]:
         case "message":
             return _blocks(item)
         case "reasoning":
-            pieces = [objects(item.get("summary")), objects(item.get("content"))]
-            said, raw = ("\n\n".join([text(piece.get("text")) for piece in some]) for some in pieces)
-            whole = compact({name: value for name, value in item.items() if name != "status" and value is not None})
+            pieces = [iter_objects(item.get("summary")), iter_objects(item.get("content"))]
+            said, raw = ("\n\n".join([as_text(piece.get("text")) for piece in some]) for some in pieces)
+            whole = encode_compact(
+                {name: value for name, value in item.items() if name != "status" and value is not None}
+            )
             signed = ("", whole) if raw and not said else (whole, "")
             return [(0, Reasoning(said, signed[0])), (1, Reasoning(raw, signed[1]))]
         case "function_call" | "custom_tool_call" as kind:
-            arguments = item.get(CALLS[kind])
-            written = arguments if isinstance(arguments, str) else "" if arguments is None else compact(arguments)
+            arguments = item.get(CALL_ARGUMENTS_FIELDS[kind])
+            written = (
+                arguments if isinstance(arguments, str) else "" if arguments is None else encode_compact(arguments)
+            )
             beside = {name: item[name] for name in BESIDE if item.get(name) not in (None, {"type": "direct"})}
-            signature = compact({"type": kind, **beside}) if beside or kind != "function_call" else ""
-            return [(0, ToolCall(text(item.get("call_id")), text(item.get("name")), written, signature))]
+            signature = encode_compact({"type": kind, **beside}) if beside or kind != "function_call" else ""
+            return [(0, ToolCall(as_text(item.get("call_id")), as_text(item.get("name")), written, signature))]
         case kind:
-            return [(0, Opaque(text(kind), compact(item)))]
+            return [(0, Opaque(as_text(kind), encode_compact(item)))]
 
 
 def _blocks(item: Mapping[str, object]) -> list[tuple[int, Part]]:
     """Read a message's contents, the citations of each behind it, its phase behind all."""
     found: list[tuple[int, Part]] = []
-    for at, block in enumerate(objects(item.get("content"))):
+    for at, block in enumerate(iter_objects(item.get("content"))):
         refused = block.get("type") == "refusal"
-        found.append((2 * at, Refusal(text(block.get("refusal"))) if refused else Text(text(block.get("text")))))
-        found += [(2 * at + 1, Opaque(CITATION, compact(note))) for note in objects(block.get("annotations"))]
-    told = [token for block in objects(item.get("content")) for token in items(block.get("logprobs"))]
-    found += [(STRIDE - 2, part) for part in scores(told)]
+        found.append((2 * at, Refusal(as_text(block.get("refusal"))) if refused else Text(as_text(block.get("text")))))
+        found += [
+            (2 * at + 1, Opaque(CITATION, encode_compact(note))) for note in iter_objects(block.get("annotations"))
+        ]
+    told = [token for block in iter_objects(item.get("content")) for token in as_list(block.get("logprobs"))]
+    found += [(STRIDE - 2, part) for part in decode_logprobs(told)]
     phase = item.get("phase")
     last = phase in (None, "final_answer")
-    return found if last else [*found, (STRIDE - 1, Opaque(PHASE, compact({"phase": phase})))]
+    return found if last else [*found, (STRIDE - 1, Opaque(PHASE, encode_compact({"phase": phase})))]
 
 
 def _usage(usage: Mapping[str, object]) -> Usage:
     """Read token counts; no class exceeds its whole."""
-    prompt, completion = count(usage.get("input_tokens")), count(usage.get("output_tokens"))
-    inputs, outputs = mapping(usage.get("input_tokens_details")), mapping(usage.get("output_tokens_details"))
+    prompt, completion = as_count(usage.get("input_tokens")), as_count(usage.get("output_tokens"))
+    inputs, outputs = as_mapping(usage.get("input_tokens_details")), as_mapping(usage.get("output_tokens_details"))
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=within(prompt, inputs.get("cached_tokens")),
-        cache_write_tokens=within(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=within(completion, outputs.get("reasoning_tokens")),
+        cached_input_tokens=capped_count(prompt, inputs.get("cached_tokens")),
+        cache_write_tokens=capped_count(prompt, inputs.get("cache_write_tokens")),
+        reasoning_tokens=capped_count(completion, outputs.get("reasoning_tokens")),
     )
 
 
 def _finish(response: Mapping[str, object]) -> FinishReason:
     """Say why an answer ended: what cut it short, or else its status."""
-    cut = mapping(response.get("incomplete_details")).get("reason")
-    return FINISH.get(text(cut or response.get("status")), "other")
+    cut = as_mapping(response.get("incomplete_details")).get("reason")
+    return FINISH.get(as_text(cut or response.get("status")), "other")
 
 
 def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Read the error in a body or an event, wherever it stands."""
     error = payload.get("error")
-    said = mapping(error) or payload
+    said = as_mapping(error) or payload
     codes = [str(name) for name in map(said.get, ("code", "type")) if isinstance(name, (str, int)) and name]
     message = said.get("message") or said.get("detail") or error or payload.get("status")
     if status is None:
-        status = count(said.get("code")) or (400 if any(code.startswith(AT_FAULT) for code in codes) else None)
-    words = message if isinstance(message, str) else compact(message or dict(said))
-    return classify(ERRORS, status=status, codes=codes, message=words)
+        status = as_count(said.get("code")) or (400 if any(code.startswith(AT_FAULT) for code in codes) else None)
+    words = message if isinstance(message, str) else encode_compact(message or dict(said))
+    return classify_error(OPENAI_ERRORS, status=status, codes=codes, message=words)
 
 
 def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Payload], LLMError]:
@@ -308,10 +337,10 @@ def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Paylo
     content: list[Payload] = []
     for index, part in enumerate(message.parts):
         path = f"$.messages[{at}].parts[{index}]"
-        wrong = misplaced(part, message.role, path)
+        wrong = check_part_allowed(part, message.role, path)
         if isinstance(part, CacheMark):
-            said: Payload = {"prompt_cache_breakpoint": lasting(part, mode="explicit")}
-            wrong = marked([] if role == "assistant" else content, said, path)
+            said: Payload = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}
+            wrong = attach_cache_mark([] if role == "assistant" else content, said, path)
         elif isinstance(part, Reasoning) and not wrong:
             wrong = _strange(part, message, path)
         written = Failure(wrong) if wrong else _part(part, message.role, path, kinds)
@@ -320,10 +349,10 @@ def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Paylo
         block = written.unwrap()
         if isinstance(part, (Text, Refusal, Image, Document)):
             content.append(block)
-        elif cites(part):
+        elif is_citation(part):
             if not content or content[-1]["type"] != "output_text":
                 return Failure(Unsupported(path=path, message="a citation without text before it cannot be said"))
-            content[-1]["annotations"] = [*items(content[-1]["annotations"]), block]
+            content[-1]["annotations"] = [*as_list(content[-1]["annotations"]), block]
         elif isinstance(part, Opaque) and part.kind == PHASE:
             turn += _message(role, content, block)
             content = []
@@ -342,7 +371,7 @@ def _strange(part: Reasoning, message: Message, path: str) -> LLMError | None:
 
 
 def _item(part: Reasoning) -> Payload:
-    whole = kept(Opaque("", part.signature)) if part.signature else {}
+    whole = decode_opaque(Opaque("", part.signature)) if part.signature else {}
     return whole if whole.get("type") == "reasoning" else {}
 
 
@@ -366,12 +395,12 @@ def _part(part: Part, role: str, path: str, kinds: dict[str, str]) -> Result[Pay
         case Reasoning():
             block = _item(part)
         case ToolCall(call, name, arguments, signature):
-            told = kept(Opaque("", signature))
-            own = told if text(told.get("type")) in CALLS else {"type": "function_call"}
-            kind = kinds[call] = text(own["type"])
-            block = {**own, "call_id": call, "name": name, CALLS[kind]: arguments}
+            told = decode_opaque(Opaque("", signature))
+            own = told if as_text(told.get("type")) in CALL_ARGUMENTS_FIELDS else {"type": "function_call"}
+            kind = kinds[call] = as_text(own["type"])
+            block = {**own, "call_id": call, "name": name, CALL_ARGUMENTS_FIELDS[kind]: arguments}
         case ToolResult(call):
-            wrong = unmarked(part, path)
+            wrong = check_no_error_flag(part, path)
             return (
                 Failure(wrong)
                 if wrong
@@ -380,7 +409,7 @@ def _part(part: Part, role: str, path: str, kinds: dict[str, str]) -> Result[Pay
                 )
             )
         case _:
-            block = kept(part) if isinstance(part, Opaque) else {}
+            block = decode_opaque(part) if isinstance(part, Opaque) else {}
             kind = part.kind if isinstance(part, Opaque) else ""
             if kind not in {"", CITATION, PHASE} and not (block.get("type") == kind and kind.endswith(OWN)):
                 return Failure(Unsupported(path=path, message=f"{kind!r} of another wire cannot be said on this one"))
@@ -389,22 +418,22 @@ def _part(part: Part, role: str, path: str, kinds: dict[str, str]) -> Result[Pay
 
 def _result(result: ToolResult, path: str) -> Result[object, LLMError]:
     """Write what a tool answered: its text, or contents where there are pictures."""
-    wrong = unmarked(result, path)
+    wrong = check_no_error_flag(result, path)
     if wrong is not None or isinstance(result.content, str):
         return Success(result.content) if wrong is None else Failure(wrong)
-    return pieces(result, path, lambda piece, place: _part(piece, "tool", place, {})).map(_plain)
+    return encode_result_parts(result, path, lambda piece, place: _part(piece, "tool", place, {})).map(_plain)
 
 
 def _plain(blocks: list[Payload]) -> object:
     """Write texts alone as one."""
-    return "".join(text(block["text"]) for block in blocks) if all("text" in block for block in blocks) else blocks
+    return "".join(as_text(block["text"]) for block in blocks) if all("text" in block for block in blocks) else blocks
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
     """Write a picture or a file by its address, or inline."""
-    held = inline(part)
+    held = inline_data(part)
     if held is not None and not held[0]:
-        return Failure(unfit("", path))
+        return Failure(media_type_error("", path))
     data = "" if held is None else f"data:{held[0]};base64,{held[1]}"
     if isinstance(part, Image):
         return Success({"type": "input_image", "image_url": data or part.url, "detail": part.detail or "auto"})
@@ -444,6 +473,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    usage=lambda payload: _usage(mapping(payload.get("usage"))),
-    streaming={"stream": True},
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage"))),
+    stream_fields={"stream": True},
 )

@@ -16,7 +16,7 @@ import pytest
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.sim import Served
+from llmhub.sim import SimulatorThread
 from llmhub.tables.schema import RESULTS
 
 MODEL = "openai/gpt-4o-mini"
@@ -87,7 +87,7 @@ def test_stopping_sends_nothing_more_and_keeps_what_was_under_way(held: Held) ->
     statuses = job.result().column("status").to_pylist()
     assert (statuses.count("ok"), statuses.count("cancelled"), statuses.count("skipped")) == (8, ROWS - 9, 1)
     assert held.requests == 8
-    assert job.progress.given_up == ROWS - 9
+    assert job.progress.unanswered == ROWS - 9
 
 
 def test_stopping_twice_waits_for_nothing(held: Held) -> None:
@@ -202,7 +202,7 @@ def test_a_function_is_told_of_progress(held: Held) -> None:
     assert job.progress == told[-1]
 
 
-def test_what_the_progress_says_was_spent_is_what_the_table_says(simulator: Served) -> None:
+def test_what_the_progress_says_was_spent_is_what_the_table_says(simulator: SimulatorThread) -> None:
     """Prices of several models and of what served, failures, equal rows and a cache between."""
     hub = llmhub.Hub(
         endpoints=simulator.endpoints(),

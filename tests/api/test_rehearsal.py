@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 import llmhub
-from llmhub.core.errors import InvalidRequestError
+from llmhub.core.errors import BadRequestError
 from llmhub.sim import Simulator
 
 MODELS = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
@@ -36,11 +36,11 @@ def test_a_simulator_is_not_reached_through_the_environment(environ: pytest.Monk
     environ.setenv("GROQ_API_KEY", "a-secret")
     with llmhub.rehearsal(MODELS, concurrency=3) as stage:
         assert not stage.real
-        assert "groq" not in stage.hub.usable()
+        assert "groq" not in stage.hub.available_providers()
         assert stage.hub.concurrency == 3
 
 
 @pytest.mark.parametrize(("models", "said"), [([], "there is none"), (["nobody/m"], "no provider is named 'nobody'")])
 def test_odd_models_are_refused(models: list[str], said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
+    with pytest.raises(BadRequestError, match=said):
         llmhub.rehearsal(models)

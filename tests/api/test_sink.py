@@ -10,21 +10,21 @@ import pytest
 from pyarrow import dataset, ipc, parquet
 
 import llmhub
-from llmhub.api.writing import complete_into
+from llmhub.api.sink import complete_to_sink
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError
-from llmhub.sim import Served
+from llmhub.core.errors import BadRequestError
+from llmhub.sim import SimulatorThread
 from llmhub.sim.faults import Faults
-from llmhub.tables import sinks
+from llmhub.tables import streaming_io
 from llmhub.tables.schema import RESULTS
 
 MODEL = "openai/gpt-4o-mini"
 
 
 @pytest.fixture
-def hub(simulator: Served, monkeypatch: pytest.MonkeyPatch) -> Any:
+def hub(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Ask the simulator, in blocks that are small."""
-    monkeypatch.setattr(sinks, "ROWS", 8)
+    monkeypatch.setattr(streaming_io, "BLOCK_ROWS", 8)
     endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as made:
         yield made
@@ -49,17 +49,17 @@ def test_what_is_written_is_what_a_table_would_be(hub: Any, tmp_path: Path, name
     for column in ("row", "sample", "status", "response", "request_key", "cost_usd"):
         assert found.column(column).to_pylist() == whole.column(column).to_pylist()
     assert found.schema.names == RESULTS.names
-    assert (written.rows, written.kept, written.stopped) == (40, 0, False)
+    assert (written.rows, written.reused_rows, written.stopped) == (40, 0, False)
     assert written.statuses == {"ok": 38, "skipped": 2}
     assert written.cost_usd == sum(cost or 0 for cost in whole.column("cost_usd").to_pylist())
 
 
-async def test_awaited_it_writes_the_same(hub: Any, simulator: Served, tmp_path: Path) -> None:
+async def test_awaited_it_writes_the_same(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
     written = await llmhub.acomplete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     assert_type(written, llmhub.Written)
     assert (written.rows, dict(written.statuses)) == (20, {"ok": 19, "skipped": 1})
     again = await llmhub.acomplete_table(rows(30), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
-    assert (again.rows, again.kept, simulator.counts()["requests"]) == (10, 20, 29)
+    assert (again.rows, again.reused_rows, simulator.counts()["requests"]) == (10, 20, 29)
     assert read(tmp_path / "parts").column("row").to_pylist() == list(range(30))
     table = await llmhub.acomplete_table(rows(20), "{q}", model=MODEL, hub=hub, progress=False)
     assert_type(table, pa.Table)
@@ -68,35 +68,39 @@ async def test_awaited_it_writes_the_same(hub: Any, simulator: Served, tmp_path:
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
 def test_the_same_call_again_asks_nothing_and_a_longer_one_asks_the_rest(
-    hub: Any, simulator: Served, tmp_path: Path, name: str
+    hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str
 ) -> None:
     llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     again = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
-    assert (again.rows, again.kept, simulator.counts()["requests"]) == (0, 20, 19)
+    assert (again.rows, again.reused_rows, simulator.counts()["requests"]) == (0, 20, 19)
     more = llmhub.complete_table(rows(30), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
-    assert (more.rows, more.kept, simulator.counts()["requests"]) == (10, 20, 29)
+    assert (more.rows, more.reused_rows, simulator.counts()["requests"]) == (10, 20, 29)
     assert read(tmp_path / name).column("row").to_pylist() == list(range(30))
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100, 1500])
-def test_a_stream_that_was_cut_short_is_gone_on_with(hub: Any, simulator: Served, tmp_path: Path, cut: int) -> None:
+def test_a_stream_that_was_cut_short_is_gone_on_with(
+    hub: Any, simulator: SimulatorThread, tmp_path: Path, cut: int
+) -> None:
     path = tmp_path / "out.arrows"
     llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
     path.write_bytes(path.read_bytes()[:-cut])
     there = simulator.counts()["requests"]
     done = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
     assert sorted(read(path).column("row").to_pylist()) == list(range(20))
-    assert done.kept + done.rows == 20
+    assert done.reused_rows + done.rows == 20
     assert simulator.counts()["requests"] - there == done.statuses.get("ok", 0)
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
-def test_rows_that_failed_are_asked_again_and_no_others(hub: Any, simulator: Served, tmp_path: Path, name: str) -> None:
-    simulator.fail(Faults(rate_500=0.5))
+def test_rows_that_failed_are_asked_again_and_no_others(
+    hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str
+) -> None:
+    simulator.set_faults(Faults(rate_500=0.5))
     first = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     failed, asked = first.statuses["error"], simulator.counts()["requests"]
     assert 0 < failed < 23
-    simulator.fail(Faults())
+    simulator.set_faults(Faults())
     second = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     assert second.statuses == {"ok": failed}
     assert simulator.counts()["requests"] - asked == failed
@@ -105,10 +109,12 @@ def test_rows_that_failed_are_asked_again_and_no_others(hub: Any, simulator: Ser
     assert set(found.column("status").to_pylist()) == {"ok", "skipped"}
 
 
-def test_other_questions_are_refused_and_what_is_there_stays(hub: Any, simulator: Served, tmp_path: Path) -> None:
+def test_other_questions_are_refused_and_what_is_there_stays(
+    hub: Any, simulator: SimulatorThread, tmp_path: Path
+) -> None:
     llmhub.complete_table(rows(9), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     before = read(tmp_path / "parts")
-    with pytest.raises(InvalidRequestError, match="answers to other questions"):
+    with pytest.raises(BadRequestError, match="answers to other questions"):
         llmhub.complete_table(rows(9), "Say {q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     assert read(tmp_path / "parts").equals(before)
     assert simulator.counts()["requests"] == 8
@@ -128,16 +134,18 @@ def test_sources_are_drawn_piece_by_piece(hub: Any, tmp_path: Path) -> None:
         assert read(tmp_path / name).column("row").to_pylist() == list(range(20))
 
 
-def test_what_cannot_be_written_to_is_said_before_anything_is_sent(hub: Any, simulator: Served, tmp_path: Path) -> None:
+def test_what_cannot_be_written_to_is_said_before_anything_is_sent(
+    hub: Any, simulator: SimulatorThread, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InvalidRequestError, match="sink"):
+    with pytest.raises(BadRequestError, match="sink"):
         llmhub.complete_table(rows(2), "{q}", model=MODEL, hub=hub, sink=tmp_path / "file")
-    with pytest.raises(InvalidRequestError, match="neither a folder"):
-        complete_into(tmp_path / "out.csv", rows(2), "{q}", model=MODEL, hub=hub)
+    with pytest.raises(BadRequestError, match="neither a folder"):
+        complete_to_sink(tmp_path / "out.csv", rows(2), "{q}", model=MODEL, hub=hub)
     assert simulator.counts()["requests"] == 0
 
 
-def test_the_ledger_says_what_a_run_cost(simulator: Served, tmp_path: Path) -> None:
+def test_the_ledger_says_what_a_run_cost(simulator: SimulatorThread, tmp_path: Path) -> None:
     endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=tmp_path / "runs.db") as hub:
         table = llmhub.complete_table(rows(8), "{q}", model=MODEL, hub=hub, progress=False)
@@ -146,5 +154,5 @@ def test_the_ledger_says_what_a_run_cost(simulator: Served, tmp_path: Path) -> N
     assert found.column("state").to_pylist() == ["done"] * 7
     assert set(found.column("run_id").to_pylist()) == {table.schema.metadata[b"run_id"].decode()}
     assert sum(found.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
-    with llmhub.Hub(settings=Settings()) as bare, pytest.raises(InvalidRequestError, match="no cache that keeps"):
+    with llmhub.Hub(settings=Settings()) as bare, pytest.raises(BadRequestError, match="no cache that keeps"):
         llmhub.ledger(hub=bare)

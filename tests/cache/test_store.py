@@ -20,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmhub
-from llmhub.cache.store import ABSENT, Entry, Found, Store, look_up_block
+from llmhub.cache.store import ABSENT, BlockValues, Entry, Store, lookup_block
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError
-from llmhub.sim import Served
+from llmhub.core.errors import BadRequestError
+from llmhub.sim import SimulatorThread
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -75,12 +75,12 @@ def test_a_block_is_what_single_keys_are(store: Store) -> None:
     values = {key: bytes([n % 256]) * (n % 7) for n, key in enumerate(keys(3_000)) if n % 3}
     store.put_many([Entry(key, value) for key, value in values.items()])
     asked = [*keys(3_000), *keys(10)]
-    found = look_up_block(store, b"".join(asked))
+    found = lookup_block(store, b"".join(asked))
     assert taken(found) == [values.get(key) for key in asked]
-    assert taken(look_up_block(store, b"")) == []
+    assert taken(lookup_block(store, b"")) == []
 
 
-def taken(found: Found) -> list[bytes | None]:
+def taken(found: BlockValues) -> list[bytes | None]:
     """Take the values apart."""
     apart = zip(list(found.starts), list(found.sizes), strict=True)
     return [None if size == ABSENT else found.values[start : start + size] for start, size in apart]
@@ -124,9 +124,9 @@ def test_blocks_longer_than_a_value_may_be_are_read_in_parts(tmp_path: Path, mon
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
         return connection
 
-    monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", narrow)
+    monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", narrow)
     store = llmhub.DiskCache(tmp_path / "runs.db").open()
-    assert taken(look_up_block(store, b"".join(values))) == list(values.values())
+    assert taken(lookup_block(store, b"".join(values))) == list(values.values())
     store.close()
 
 
@@ -165,14 +165,14 @@ def test_an_answer_counts_as_long_as_its_cache_says(kind: str, cache_of: Callabl
     now = time.time()
     store.put_many([Entry(b"o" * 32, b"1", "", now - 4000), Entry(b"n" * 32, b"2", "", now - 3000)])
     assert store.get_many([b"o" * 32, b"n" * 32]) == {b"n" * 32: b"2"}
-    assert taken(look_up_block(store, b"o" * 32 + b"n" * 32)) == [None, b"2"]
+    assert taken(lookup_block(store, b"o" * 32 + b"n" * 32)) == [None, b"2"]
     store.close()
 
 
 @pytest.mark.parametrize("ttl_s", [0, -1, "1", True])
 def test_a_time_that_is_none_is_refused(ttl_s: Any) -> None:
     for make in (llmhub.MemoryCache, partial(llmhub.DiskCache, "x"), llmhub.RedisCache):
-        with pytest.raises(InvalidRequestError, match=r"^ttl_s: "):
+        with pytest.raises(BadRequestError, match=r"^ttl_s: "):
             make(ttl_s=ttl_s)
 
 
@@ -212,7 +212,7 @@ def test_a_file_that_another_process_sets_up_is_waited_for(tmp_path: Path, monke
                     other.execute("ROLLBACK")
                     raise
 
-        monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Watched))
+        monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Watched))
         store = llmhub.DiskCache(path).open()
         store.put_many([Entry(b"k", b"v")])
         assert len(refused) == 1
@@ -228,8 +228,8 @@ def test_a_connection_that_cannot_be_set_up_is_closed(tmp_path: Path, monkeypatc
             made.append(self)
             raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("llmhub.cache.disk.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Broken))
-    with pytest.raises(InvalidRequestError, match="disk I/O error"):
+    monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Broken))
+    with pytest.raises(BadRequestError, match="disk I/O error"):
         llmhub.DiskCache(tmp_path / "runs.db").open()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         made[0].cursor()
@@ -266,27 +266,29 @@ def test_a_file_that_is_no_cache_is_named_and_left_as_it_is(tmp_path: Path, kind
     path = tmp_path / "mine.db"
     foreign(path, kind)
     before = path.read_bytes()
-    with pytest.raises(InvalidRequestError, match=r"^cache: cannot use .*mine\.db.*left as it is"):
+    with pytest.raises(BadRequestError, match=r"^cache: cannot use .*mine\.db.*left as it is"):
         llmhub.DiskCache(path).open()
     assert path.read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InvalidRequestError, match=r"^cache: cannot use .*file"):
+    with pytest.raises(BadRequestError, match=r"^cache: cannot use .*file"):
         llmhub.DiskCache(tmp_path / "file" / "runs.db").open()
 
 
-def test_a_cache_that_cannot_be_used_is_said_before_anything_is_sent(tmp_path: Path, simulator: Served) -> None:
+def test_a_cache_that_cannot_be_used_is_said_before_anything_is_sent(
+    tmp_path: Path, simulator: SimulatorThread
+) -> None:
     path = tmp_path / "mine.db"
     foreign(path, "no database")
     hub = llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path))
-    with pytest.raises(InvalidRequestError, match="cache"):
+    with pytest.raises(BadRequestError, match="cache"):
         llmhub.complete_table({"t": ["one"]}, "{t}", model=MODEL, hub=hub, progress=False)
     assert simulator.counts()["requests"] == 0
 
 
-def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulator: Served) -> None:
+def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert llmhub.complete("first", model=MODEL, hub=hub).text
@@ -298,7 +300,7 @@ def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulat
     assert table.column("status").to_pylist() == ["ok", "ok"]
 
 
-def test_a_damaged_value_is_a_miss(tmp_path: Path, simulator: Served) -> None:
+def test_a_damaged_value_is_a_miss(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         said = llmhub.complete("first", model=MODEL, hub=hub).text

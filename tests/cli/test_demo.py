@@ -92,7 +92,7 @@ def test_real_providers_are_asked_only_on_request_and_only_those_whose_keys_are_
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
     environ.setenv("TIKTOKEN_CACHE_DIR", "nowhere")
-    environ.setattr("llmhub.tables.vocabulary.urlopen", _unreachable)
+    environ.setattr("llmhub.tables.tokenizers.urlopen", _unreachable)
     said = shell("demo", "--rows", 18, "--real")
     assert said.code == 0
     assert "Real providers: openai/gpt-4o-mini; it costs $" in said.out

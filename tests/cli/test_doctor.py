@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from llmhub.config import VARIABLES, settings
-from llmhub.providers.table import PROVIDERS
-from llmhub.sim import PEERS, Served, Simulator, serving
+from llmhub.config import ENVIRONMENT_VARIABLES, parse_settings
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import FAKE_PROVIDERS, Simulator, SimulatorThread, serving
 
 Shell: TypeAlias = Callable[..., Any]
 Script: TypeAlias = Callable[..., Any]
@@ -24,11 +24,11 @@ KEYS = {
 }
 
 
-def test_a_simulator_answers_for_all_its_providers(shell: Shell, simulator: Served) -> None:
+def test_a_simulator_answers_for_all_its_providers(shell: Shell, simulator: SimulatorThread) -> None:
     said = shell("doctor", "--simulator", simulator.url)
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if simulator.url in line]
-    assert len(lines) == len(PEERS)
+    assert len(lines) == len(FAKE_PROVIDERS)
     assert all("yes, key taken, " in line for line in lines)
     assert max(map(len, said.out.splitlines())) <= 100
     assert simulator.counts()["tokens"] == {"input": 0, "output": 0}
@@ -95,7 +95,9 @@ def test_no_key_is_ever_shown(
     for name, value in KEYS.items():
         environ.setenv(name, value)
     for name in PROVIDERS:
-        address = next((variable for field, variable in VARIABLES.get(name, ()) if field == "base_url"), None)
+        address = next(
+            (variable for field, variable in ENVIRONMENT_VARIABLES.get(name, ()) if field == "base_url"), None
+        )
         environ.setenv(
             address or f"{name.upper()}_BASE_URL", "http://user:hunter22hunter@127.0.0.1:1/v1?key=inthequery"
         )
@@ -111,7 +113,7 @@ def test_no_key_is_ever_shown(
 
 
 def test_it_looks_at_the_cache_and_does_not_make_one(
-    shell: Shell, environ: pytest.MonkeyPatch, simulator: Served, rows: Path, tmp_path: Path
+    shell: Shell, environ: pytest.MonkeyPatch, simulator: SimulatorThread, rows: Path, tmp_path: Path
 ) -> None:
     where = ("--simulator", simulator.url)
     assert "answers.db: not there yet" in " ".join(shell("doctor", *where).out.split())
@@ -123,14 +125,14 @@ def test_it_looks_at_the_cache_and_does_not_make_one(
     assert rows.read_text(encoding="utf-8").startswith("id,zip,text")
 
 
-def test_it_knows_its_versions(shell: Shell, simulator: Served) -> None:
+def test_it_knows_its_versions(shell: Shell, simulator: SimulatorThread) -> None:
     versions = json.loads(shell("doctor", "--json", "--simulator", simulator.url).out)["versions"]
     assert versions["llmhub"] == shell("--version").out.split()[1]
     assert {"python", "aiohttp", "pyarrow", "pandas"} <= set(versions)
 
 
 def test_sources_name_variables_and_the_file_but_no_values() -> None:
-    found = settings(
+    found = parse_settings(
         {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "bearer-key-value", "AWS_REGION": "eu-west-1"},
         {"endpoints": {"mistral": {"api_key": "fromthefile"}, "openai": {"api_key": "overridden"}}},
     )

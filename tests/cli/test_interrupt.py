@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 from pyarrow import dataset, parquet
 
-from llmhub.sim import Latency, Served, Simulator, serving
+from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 
 Shell: TypeAlias = Callable[..., Any]
 Start: TypeAlias = Callable[..., "subprocess.Popen[str]"]
@@ -138,7 +138,7 @@ def test_a_second_interrupt_cuts_off_what_hangs(start: Start, many: Path) -> Non
     assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"cancelled"}
 
 
-def test_a_reader_that_goes_away_is_no_error_to_look_at(start: Start, simulator: Served, rows: Path) -> None:
+def test_a_reader_that_goes_away_is_no_error_to_look_at(start: Start, simulator: SimulatorThread, rows: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, ipc, parquet
 
-from llmhub.sim import Faults, Served, Simulator, serving
+from llmhub.sim import Faults, Simulator, SimulatorThread, serving
 from llmhub.tables.schema import RESULTS
 
 Shell: TypeAlias = Callable[..., Any]
@@ -49,7 +49,7 @@ def _read(path: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_comes_in(shell: Shell, simulator: Served, tmp_path: Path, suffix: str) -> None:
+def test_every_kind_of_file_comes_in(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"rows{suffix}"
     _write(SOURCE, source)
     said = shell("run", source, "out.parquet", "--prompt", "Say {text}", "--model", MODEL, "--simulator", simulator.url)
@@ -62,7 +62,7 @@ def test_every_kind_of_file_comes_in(shell: Shell, simulator: Served, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_goes_out(shell: Shell, simulator: Served, tmp_path: Path, suffix: str) -> None:
+def test_every_kind_of_file_goes_out(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     target = tmp_path / f"out{suffix}"
     arguments = ("--prompt", "{text}", "--model", MODEL, "--model", OTHER, "--n", 2, "--simulator", simulator.url)
@@ -79,7 +79,7 @@ def test_every_kind_of_file_goes_out(shell: Shell, simulator: Served, tmp_path: 
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: Served, tmp_path: Path) -> None:
+def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     for name in ("out.parquet", "out.arrow"):
         shell("run", "rows.parquet", name, "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
@@ -91,7 +91,7 @@ def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: Served
 
 
 def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_as_json(
-    shell: Shell, simulator: Served, tmp_path: Path
+    shell: Shell, simulator: SimulatorThread, tmp_path: Path
 ) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache")
@@ -111,7 +111,9 @@ def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_a
     assert lines.column("tags").to_pylist() == [["a"], [], None]
 
 
-def test_the_same_command_again_sends_nothing_and_costs_nothing(shell: Shell, simulator: Served, rows: Path) -> None:
+def test_the_same_command_again_sends_nothing_and_costs_nothing(
+    shell: Shell, simulator: SimulatorThread, rows: Path
+) -> None:
     arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--model", OTHER)
     arguments = (*arguments, "--simulator", simulator.url, "--cache", "runs.db")
     first = shell(*arguments)
@@ -128,7 +130,9 @@ def test_the_same_command_again_sends_nothing_and_costs_nothing(shell: Shell, si
     assert "$0" in second.out
 
 
-def test_without_a_cache_everything_is_asked_again(shell: Shell, simulator: Served, rows: Path, tmp_path: Path) -> None:
+def test_without_a_cache_everything_is_asked_again(
+    shell: Shell, simulator: SimulatorThread, rows: Path, tmp_path: Path
+) -> None:
     arguments = ("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     for _ in range(2):
         assert shell(*arguments, "--no-cache").code == 0
@@ -136,7 +140,7 @@ def test_without_a_cache_everything_is_asked_again(shell: Shell, simulator: Serv
     assert not (tmp_path / "caches").exists()
 
 
-def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator: Served, rows: Path) -> None:
+def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     said = shell(
         "run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url
     )
@@ -149,7 +153,7 @@ def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator:
 
 
 def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(
-    shell: Shell, simulator: Served, tmp_path: Path
+    shell: Shell, simulator: SimulatorThread, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(
         '{"q": "good"}\n{"q": "bad [[sim:quota always]]"}\n{"q": "worse [[sim:malformed always]]"}\n', encoding="utf-8"
@@ -166,7 +170,7 @@ def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(
     assert "Wrote 3 rows to out.jsonl" in said.out
 
 
-def test_all_or_nothing_leaves_what_stood_there(shell: Shell, simulator: Served, tmp_path: Path) -> None:
+def test_all_or_nothing_leaves_what_stood_there(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\ngood\nbad [[sim:quota always]]\n", encoding="utf-8")
     (tmp_path / "out.csv").write_text("as it was", encoding="utf-8")
     arguments = ("run", "rows.csv", "out.csv", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
@@ -197,12 +201,12 @@ def test_options_reach_the_model(
     assert server.requests[0].startswith(b"POST /v1/chat/completions")
 
 
-def test_a_stream_measures_the_time_to_the_first_token(shell: Shell, simulator: Served, rows: Path) -> None:
+def test_a_stream_measures_the_time_to_the_first_token(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     shell("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--stream")
     assert parquet.read_table("out.parquet").column("ttft_s").null_count == 1
 
 
-def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: Served, rows: Path) -> None:
+def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     arguments = (
         "run",
         rows,
@@ -224,7 +228,7 @@ def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: Se
     assert parquet.read_table("out.parquet").column("dropped_params").to_pylist()[0] == ["seed"]
 
 
-def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: Served, rows: Path) -> None:
+def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     shell("run", rows, "bare.parquet", *arguments, "--no-columns")
     assert parquet.read_table("bare.parquet").schema.equals(RESULTS)
@@ -242,7 +246,7 @@ def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: Served
     ]
 
 
-def test_an_empty_table_gives_an_empty_table(shell: Shell, simulator: Served, tmp_path: Path) -> None:
+def test_an_empty_table_gives_an_empty_table(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\n", encoding="utf-8")
     said = shell("run", "rows.csv", "out.parquet", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
     assert said.code == 0
@@ -251,7 +255,7 @@ def test_an_empty_table_gives_an_empty_table(shell: Shell, simulator: Served, tm
 
 
 def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(
-    shell: Shell, simulator: Served, rows: Path
+    shell: Shell, simulator: SimulatorThread, rows: Path
 ) -> None:
     said = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
     assert said.code == 0

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from llmhub.cache.disk import DiskCache
-from llmhub.sim import Faults, Latency, Served, Simulator, serving
+from llmhub.cache.sqlite import DiskCache
+from llmhub.sim import Faults, Latency, Simulator, SimulatorThread, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")]
 
@@ -45,11 +45,11 @@ def questions(name: str, many: int) -> list[str]:
     return [f"{name} {number}" for number in range(many)]
 
 
-def asking(served: Served, store: Path, asked: list[str], **more: Any) -> dict[str, Any]:
+def asking(served: SimulatorThread, store: Path, asked: list[str], **more: Any) -> dict[str, Any]:
     return {"url": served.base_url("openai"), "store": str(store), "questions": asked, **more}
 
 
-def kill_some(zygote: Any, served: Served, draw: random.Random, job: dict[str, Any]) -> int:
+def kill_some(zygote: Any, served: SimulatorThread, draw: random.Random, job: dict[str, Any]) -> int:
     """Start processes on one store and kill them at random moments, for the most part after they began to ask."""
     before = served.counts()["requests"]
     pids = [zygote.start(**job) for _ in range(TOGETHER)]

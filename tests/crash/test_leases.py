@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmhub.cache.ledger import Wish
 from llmhub.cache.redis import RedisCache
-from llmhub.cache.store import StoreError
+from llmhub.cache.store import ClaimRequest, StoreError
 from llmhub.sim import Latency, Simulator, serving
 
 KEYS = [n.to_bytes(32, "big") for n in range(1200)]
@@ -26,7 +25,7 @@ def asking(url: str, store: str, asked: list[str], **more: Any) -> dict[str, Any
 
 
 def held(store: Any, *keys: bytes) -> frozenset[bytes]:
-    found: frozenset[bytes] = store.claims.claim([Wish(key, RUN) for key in keys], True, False).held
+    found: frozenset[bytes] = store.claims.claim([ClaimRequest(key, RUN) for key in keys], True, False).held
     return found
 
 
@@ -48,7 +47,7 @@ def test_a_key_is_one_holder_s_until_it_is_given_back(two: Any) -> None:
     assert held(other, *KEYS) == set(KEYS[3:])
     # Nobody gives back or extends what is another's.
     one.claims.release(KEYS)
-    one.claims.beat()
+    one.claims.heartbeat()
     assert held(one, KEYS[0]) == {KEYS[0]}
     one.close()
     assert not held(other, *KEYS)
@@ -59,7 +58,7 @@ def test_a_lease_that_is_extended_lives_and_one_that_is_not_runs_out(two: Any) -
     held(one, *KEYS[:2])
     began = time.monotonic()
     while time.monotonic() - began < 1.5 * LEASE_S:
-        one.claims.beat()
+        one.claims.heartbeat()
         assert held(other, KEYS[0]) == {KEYS[0]}
         time.sleep(LEASE_S / 20)
     until = time.monotonic() + 20 * LEASE_S
@@ -67,7 +66,7 @@ def test_a_lease_that_is_extended_lives_and_one_that_is_not_runs_out(two: Any) -
         assert time.monotonic() < until
         time.sleep(LEASE_S / 20)
     # Who lost it does not take it from its new holder by a late sign of life.
-    one.claims.beat()
+    one.claims.heartbeat()
     assert held(one, KEYS[0]) == {KEYS[0]}
 
 

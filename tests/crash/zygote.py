@@ -19,13 +19,13 @@ import pyarrow as pa
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.engine import run, runtime, transport  # noqa: F401 - imported so that no child has to
+from llmhub.engine import fan_out, runtime, transport  # noqa: F401 - imported so that no child has to
 from llmhub.providers import prices
-from llmhub.tables import prompts, results  # noqa: F401
+from llmhub.tables import prompt_batch, results  # noqa: F401
 from llmhub.wire import openai_chat  # noqa: F401
 
 MODEL = "openai/gpt-4o-mini"
-prices.price("openai", "gpt-4o-mini", datetime.now(UTC))
+prices.find_price("openai", "gpt-4o-mini", datetime.now(UTC))
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

@@ -8,33 +8,33 @@ import pytest
 
 from llmhub.core.errors import AuthFailed, Disconnected, RateLimited, TimedOut
 from llmhub.core.provider import Endpoint
-from llmhub.engine.health import BOUND, health_check
-from llmhub.engine.transport import Timeout, Wiring
-from llmhub.providers.table import PROVIDERS
-from llmhub.sim import PEERS, Served, Simulator, serving
+from llmhub.engine.health import DEFAULT_TIMEOUT, health_check
+from llmhub.engine.transport import Timeout, TransportConfig
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import FAKE_PROVIDERS, Simulator, SimulatorThread, serving
 
 Script: TypeAlias = Callable[..., Any]
 KEY = "s3cr3t-k3y"
-QUICK = Wiring(timeout=Timeout(connect_s=0.3, total_s=0.3))
-PLAIN = Wiring(timeout=BOUND)
+QUICK = TransportConfig(timeout=Timeout(connect_s=0.3, total_s=0.3))
+PLAIN = TransportConfig(timeout=DEFAULT_TIMEOUT)
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[Served]:
+def simulator() -> Iterator[SimulatorThread]:
     with serving(Simulator(seed=1, api_key=KEY)) as served:
         yield served
 
 
-@pytest.mark.parametrize("name", sorted(PEERS))
-async def test_a_key_that_is_taken(name: str, simulator: Served) -> None:
+@pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
+async def test_a_key_that_is_taken(name: str, simulator: SimulatorThread) -> None:
     found = await health_check(PROVIDERS[name], simulator.endpoints()[name], PLAIN)
     assert (found.provider, found.ok, found.reachable, found.key_accepted) == (name, True, True, True)
     assert (found.status, found.error) == (200, None)
     assert found.latency_s > 0
 
 
-@pytest.mark.parametrize("name", sorted(PEERS))
-async def test_a_key_that_is_refused(name: str, simulator: Served) -> None:
+@pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
+async def test_a_key_that_is_refused(name: str, simulator: SimulatorThread) -> None:
     right = simulator.endpoints()[name]
     wrong = {"secret_access_key": "other"} if right.access_key_id else {"api_key": "other"}
     found = await health_check(PROVIDERS[name], replace(right, **wrong), PLAIN)
@@ -43,7 +43,7 @@ async def test_a_key_that_is_refused(name: str, simulator: Served) -> None:
     assert found.error.provider == name
 
 
-async def test_no_completion_is_asked_for(simulator: Served) -> None:
+async def test_no_completion_is_asked_for(simulator: SimulatorThread) -> None:
     simulator.reset()
     await health_check(PROVIDERS["openai"], simulator.endpoints()["openai"], PLAIN)
     counts = simulator.counts()
@@ -116,6 +116,6 @@ async def test_one_that_does_not_answer(scripted: Script) -> None:
     ],
 )
 def test_where_a_key_is_checked(name: str, endpoint: Endpoint, url: str) -> None:
-    check = PROVIDERS[name].check
+    check = PROVIDERS[name].health_url
     assert check is not None
     assert check(endpoint) == url

@@ -15,11 +15,11 @@ from returns.result import Failure, Success
 import llmhub
 from llmhub import ErrorAction
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequest, InvalidRequestError, LLMError, ServerError
+from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, ServerError
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Send, Target, chain
-from llmhub.engine.hooks import MOST, hooked
-from llmhub.sim import Served
+from llmhub.engine.hooks import MAX_RESENDS, hook_middleware
+from llmhub.sim import SimulatorThread
 
 
 @dataclass
@@ -60,7 +60,7 @@ ASK = Call(target("a/m"), CompletionRequest(model="m", messages=(Message("user",
 
 def run(virtual: Any, hook: object, send: Send, call: Call = ASK) -> Answer:
     async def work(clock: Any) -> Answer:
-        return await hooked(hook, target)(send)(call)
+        return await hook_middleware(hook, target)(send)(call)
 
     answer: Answer = virtual.run(work)
     return answer
@@ -90,7 +90,7 @@ def test_requests_are_seen_in_order_and_what_comes_back_in_reverse(virtual: Any,
 
     async def work(clock: Any) -> Answer:
         send = answering("hi" if good else ServerError())
-        return await chain(send, *(hooked(Noted(name, notes), target) for name in names))(ASK)
+        return await chain(send, *(hook_middleware(Noted(name, notes), target) for name in names))(ASK)
 
     virtual.run(work)
     back = "response" if good else "error"
@@ -144,7 +144,7 @@ def test_a_hook_may_put_another_call_and_another_answer_in_place(virtual: Any) -
 def test_a_retry_is_sent_again_after_its_time_and_all_attempts_count(virtual: Any) -> None:
     async def work(clock: Any) -> None:
         hook = Mending([ErrorAction.Retry(after_s=7)])
-        answer = await hooked(hook, target)(answering(ServerError(), "hi"))(ASK)
+        answer = await hook_middleware(hook, target)(answering(ServerError(), "hi"))(ASK)
         assert clock() == 7
         assert answer.outcome.unwrap().text == "hi"
         assert (answer.attempts, answer.total_s, answer.rate_wait_s) == (2, 2.0, 1.0)
@@ -174,8 +174,8 @@ def test_a_failure_that_is_let_be_stays(virtual: Any, action: Any) -> None:
 def test_a_hook_that_never_gives_up_is_bounded(virtual: Any) -> None:
     hook = Mending([ErrorAction.Retry()] * 100)
     answer = run(virtual, hook, answering(ServerError()))
-    assert answer.attempts == 1 + MOST
-    assert len(hook.seen) == MOST
+    assert answer.attempts == 1 + MAX_RESENDS
+    assert len(hook.seen) == MAX_RESENDS
 
 
 def test_what_is_no_action_is_said(virtual: Any) -> None:
@@ -194,7 +194,7 @@ class Away:
         return ErrorAction.Fallback("openai/gpt-4o")
 
 
-def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: Served) -> None:
+def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: SimulatorThread) -> None:
     made = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), retry=llmhub.Retry(attempts=1)
     )
@@ -207,7 +207,7 @@ def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: 
     assert table.column("served_model")[0].as_py().startswith("openai/gpt-4o")
 
 
-def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: Served) -> None:
+def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: SimulatorThread) -> None:
     made = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), cache=llmhub.MemoryCache(),
         retry=llmhub.Retry(attempts=1),
@@ -236,7 +236,7 @@ def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_pric
         assert simulator.counts()["requests"] == before + 1
 
 
-def test_what_a_middleware_raises_costs_its_own_row_only(simulator: Served) -> None:
+def test_what_a_middleware_raises_costs_its_own_row_only(simulator: SimulatorThread) -> None:
     def failing(send: Send) -> Send:
         async def sending(call: Call) -> Answer:
             if "bad" in call.request.messages[0].text:
@@ -256,7 +256,7 @@ def test_what_a_middleware_raises_costs_its_own_row_only(simulator: Served) -> N
     assert "it gave a NoneType, not an Answer" in errors[2]
 
 
-def test_a_stream_goes_through_the_same_chain(simulator: Served) -> None:
+def test_a_stream_goes_through_the_same_chain(simulator: SimulatorThread) -> None:
     notes: list[str] = []
     hooks = (Noted("a", notes), Noted("b", notes))
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=hooks) as made:
@@ -271,7 +271,7 @@ def test_a_stream_goes_through_the_same_chain(simulator: Served) -> None:
 
 @pytest.mark.parametrize("wrong", [3, object()])
 def test_what_is_neither_form_is_refused(wrong: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"middleware\[0\]: .* cannot be used; give a function"):
+    with pytest.raises(BadRequestError, match=r"middleware\[0\]: .* cannot be used; give a function"):
         llmhub.Hub(settings=Settings(), middleware=(wrong,))
 
 

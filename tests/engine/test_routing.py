@@ -22,32 +22,40 @@ from llmhub.cache.memory import MemoryCache
 from llmhub.cache.store import Store, StoreError
 from llmhub.config import Settings
 from llmhub.core.errors import (
-    UNREACHED,
+    NOT_CONNECTED,
+    AuthenticationError,
     AuthFailed,
-    AuthFailedError,
+    BadRequestError,
     BudgetExceeded,
     ContentFiltered,
     Disconnected,
     InvalidRequest,
-    InvalidRequestError,
     LLMError,
     NotFound,
     RateLimited,
     ServerError,
     TimedOut,
-    UnsupportedError,
+    UnsupportedParameterError,
 )
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, StreamChunk, Text, Usage
-from llmhub.engine.budget import Prices
-from llmhub.engine.cached import Lookups
+from llmhub.engine.cache_middleware import CacheLookups
 from llmhub.engine.call import Answer, Call, Send, Target, chain
-from llmhub.engine.hedging import GRACE_S, Flights
-from llmhub.engine.measured import REACTIONS
-from llmhub.engine.retry import Retry, retried
-from llmhub.engine.route import CostOptimized, Failover, Hedge, LowLatency, RoundRobin, Route, Weighted
-from llmhub.engine.routing import Board, Path, routed
-from llmhub.providers.table import PROVIDERS
-from llmhub.sim import Faults, Latency, Served, Simulator, serving
+from llmhub.engine.hedging import GRACE_S, InFlightTasks
+from llmhub.engine.retry import Retry, retry_middleware
+from llmhub.engine.routing import CandidateMetrics, ResolvedRoute, routing_middleware
+from llmhub.engine.routing_policy import (
+    REACTIONS,
+    CostOptimized,
+    Failover,
+    Hedge,
+    LowLatency,
+    RoundRobin,
+    Route,
+    Weighted,
+)
+from llmhub.engine.spending import TargetPrices
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import Faults, Latency, Simulator, SimulatorThread, serving
 
 Clock = Callable[[], float]
 
@@ -93,13 +101,13 @@ class World:
         self.there = there
         self.notes: list[tuple[str, str]] = []
         seed = random.Random(7)
-        board = Board(clock, seed.random, Prices(lambda: 1.79e9))
-        self.path = Path("way", route, {name: target(name) for name in route.candidates})
-        middleware = [routed(lambda name: self.path if name == "way" else None, board, self.note)]
+        board = CandidateMetrics(clock, seed.random, TargetPrices(lambda: 1.79e9))
+        self.path = ResolvedRoute("way", route, {name: target(name) for name in route.candidates})
+        middleware = [routing_middleware(lambda name: self.path if name == "way" else None, board, self.note)]
         if retry is not None:
-            middleware = [retried(retry, clock, seed.random), *middleware]
+            middleware = [retry_middleware(retry, clock, seed.random), *middleware]
         sends: dict[str, Send] = {
-            name: chain(lambda call, one=one: one.send(call, clock), board.observed(target(name)))  # type: ignore[misc]
+            name: chain(lambda call, one=one: one.send(call, clock), board.middleware(target(name)))  # type: ignore[misc]
             for name, one in there.items()
         }
         self.send = chain(lambda call: sends[call.target.name](call), *middleware)
@@ -260,7 +268,7 @@ class Case:
 def test_no_row_is_lost_and_the_pace_is_back_in_five_seconds(virtual: Any, case: Case, how: str) -> None:
     """One of three dies in the midst of a run, another takes ten times as long from then on."""
     workers, breaks_at, ends_at = 24, 5.0, 15.0
-    gone: LLMError = Disconnected(code=UNREACHED) if how == "refused" else TimedOut()
+    gone: LLMError = Disconnected(code=NOT_CONNECTED) if how == "refused" else TimedOut()
 
     async def work(clock: Clock) -> tuple[list[tuple[float, Answer]], World]:
         there = {name: There() for name in (A, B, C)}
@@ -362,7 +370,7 @@ def test_who_gives_up_cuts_both_off(virtual: Any) -> None:
 
 
 async def test_a_task_is_on_the_wire_while_another_sends_for_it() -> None:
-    flights = Flights()
+    flights = InFlightTasks()
     seen: list[bool] = []
 
     async def send(call: Call) -> Answer:
@@ -374,10 +382,10 @@ async def test_a_task_is_on_the_wire_while_another_sends_for_it() -> None:
         flights.end(task)
         return Answer(Success(CompletionResponse()), attempts=1)
 
-    path = Path("way", Failover(A, hedge=Hedge(after_s=9.0)), {A: target(A)})
-    board = Board(lambda: 0.0, lambda: 0.0, Prices(lambda: 0.0))
+    path = ResolvedRoute("way", Failover(A, hedge=Hedge(after_s=9.0)), {A: target(A)})
+    board = CandidateMetrics(lambda: 0.0, lambda: 0.0, TargetPrices(lambda: 0.0))
     owner = asyncio.current_task()
-    sending = chain(send, routed(lambda _: path, board, lambda *_, **__: None))  # type: ignore[arg-type]
+    sending = chain(send, routing_middleware(lambda _: path, board, lambda *_, **__: None))  # type: ignore[arg-type]
     await sending(Call(target("x/way"), CompletionRequest(model="m", messages=())))
     assert seen == [True]
     await asyncio.sleep(GRACE_S * 2)
@@ -429,12 +437,12 @@ def test_lookups_of_one_turn_are_made_together_and_a_store_that_fails_is_done_wi
         return replace(store, get_many=get_many)
 
     async def work() -> None:
-        lookups = Lookups(counting(MemoryCache().open()))
+        lookups = CacheLookups(counting(MemoryCache().open()))
         found = await asyncio.gather(*(lookups.get([bytes([at]), b"all"]) for at in range(50)))
         assert asked == [51]
         assert all(bytes([at]) in one for at, one in enumerate(found))
         assert await lookups.get([b"later"]) == {b"later": b"later"}
-        assert await Lookups(failing(MemoryCache().open())).get([b"x"]) == {}
+        assert await CacheLookups(failing(MemoryCache().open())).get([b"x"]) == {}
 
     asyncio.run(work())
 
@@ -444,7 +452,7 @@ def test_lookups_of_one_turn_are_made_together_and_a_store_that_fails_is_done_wi
 MINI, HAIKU, FLASH = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"
 
 
-def hub(simulator: Served, **more: Any) -> llmhub.Hub:
+def hub(simulator: SimulatorThread, **more: Any) -> llmhub.Hub:
     retry = llmhub.Retry(base_s=0.001, cap_s=0.01)
     return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **{"retry": retry, **more})
 
@@ -456,7 +464,7 @@ def ask(made: llmhub.Hub, texts: list[str], model: Any, **more: Any) -> Any:
 TEXTS = [f"Tell me of town {number}." for number in range(30)]
 
 
-def test_a_route_with_a_name_is_asked_by_it(simulator: Served) -> None:
+def test_a_route_with_a_name_is_asked_by_it(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
         for name in ("fast", "route/fast"):
             table = ask(made, TEXTS, name)
@@ -473,22 +481,22 @@ def test_a_route_with_a_name_is_asked_by_it(simulator: Served) -> None:
             assert all(cost > 0 for cost in table.column("cost_usd").to_pylist())
         response = llmhub.complete("hi", model="fast", hub=made)
         assert response.served_model.partition("/")[0] in {"openai", "anthropic"}
-        with pytest.raises(InvalidRequestError, match="of routes there are fast"):
+        with pytest.raises(BadRequestError, match="of routes there are fast"):
             llmhub.complete("hi", model="slow", hub=made)
 
 
-def test_a_route_is_taken_by_calls_for_its_candidates_and_by_no_others(simulator: Served) -> None:
+def test_a_route_is_taken_by_calls_for_its_candidates_and_by_no_others(simulator: SimulatorThread) -> None:
     with hub(simulator, route=Failover(MINI, HAIKU)) as made:
         table = ask(made, TEXTS, [MINI, HAIKU, FLASH])
         assert not any("/" in served for served in table.column("served_model").to_pylist())
         assert simulator.counts()["by_model"] == {MINI: 30, HAIKU: 30, FLASH: 30}
-        simulator.fail(Faults(rate_500=1.0))
+        simulator.set_faults(Faults(rate_500=1.0))
         table = ask(made, ["other"], FLASH)
         assert table.column("status").to_pylist() == ["error"]
         assert simulator.counts()["by_provider"]["openai"] == 30
 
 
-def test_a_second_run_asks_nobody_whoever_answered_the_first(simulator: Served) -> None:
+def test_a_second_run_asks_nobody_whoever_answered_the_first(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU, FLASH)}, cache=llmhub.MemoryCache()) as made:
         first = ask(made, TEXTS, "fast", n=2)
         before = simulator.counts()["requests"]
@@ -521,7 +529,9 @@ class Counted:
 
 
 @pytest.mark.parametrize("turns", [False, True])
-def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(simulator: Served, turns: bool) -> None:
+def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(
+    simulator: SimulatorThread, turns: bool
+) -> None:
     cache, seen = Counted(), Counter[str]()
 
     def noted(send: Send) -> Send:
@@ -546,7 +556,9 @@ def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(simulat
     assert len(cache.asked) <= 4
 
 
-def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(simulator: Served, tmp_path: pathlib.Path) -> None:
+def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(
+    simulator: SimulatorThread, tmp_path: pathlib.Path
+) -> None:
     def louder(send: Send) -> Send:
         async def sending(call: Call) -> Answer:
             asked = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
@@ -564,7 +576,7 @@ def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(simulator: Ser
     assert simulator.counts()["requests"] == 1
 
 
-def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: Served) -> None:
+def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: SimulatorThread) -> None:
     turns = {"turns": [[{"role": "user", "content": text}] for text in TEXTS]}
     route = {"fast": llmhub.Failover("openai/gpt-4o-mini", "openai/gpt-4o")}
     with hub(simulator, route=route, cache=llmhub.MemoryCache()) as made:
@@ -573,7 +585,7 @@ def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: S
     assert simulator.counts()["requests"] == 3 * len(TEXTS)
 
 
-def test_equal_rows_follow_whoever_answered(simulator: Served) -> None:
+def test_equal_rows_follow_whoever_answered(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
         table = ask(made, ["same"] * 6, "fast")
     assert simulator.counts()["requests"] == 1
@@ -582,7 +594,7 @@ def test_equal_rows_follow_whoever_answered(simulator: Served) -> None:
     assert table.column("cache_hit").to_pylist() == [False] + [True] * 5
 
 
-def test_a_provider_that_is_gone_loses_no_row_and_what_happened_can_be_read(simulator: Served) -> None:
+def test_a_provider_that_is_gone_loses_no_row_and_what_happened_can_be_read(simulator: SimulatorThread) -> None:
     gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
     with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
         table = ask(made, TEXTS, MINI)
@@ -595,7 +607,7 @@ def test_a_provider_that_is_gone_loses_no_row_and_what_happened_can_be_read(simu
         assert fallbacks[0].detail == f"Disconnected: on to {HAIKU}"
 
 
-def test_a_stream_takes_the_same_way(simulator: Served) -> None:
+def test_a_stream_takes_the_same_way(simulator: SimulatorThread) -> None:
     gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
     with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
         assert "".join(chunk.text for chunk in llmhub.stream("hi", model=MINI, hub=made))
@@ -619,7 +631,7 @@ def test_a_budget_holds_along_a_route_with_hedges() -> None:
         assert 0 < paid <= spent.spent_usd
 
 
-def test_a_hub_with_routes_goes_to_another_process(simulator: Served) -> None:
+def test_a_hub_with_routes_goes_to_another_process(simulator: SimulatorThread) -> None:
     import pickle  # noqa: PLC0415 - of this one test
 
     route = {"fast": Weighted({MINI: 3, HAIKU: 1}), "cheap": CostOptimized(MINI, HAIKU), "quick": LowLatency(MINI)}
@@ -628,36 +640,39 @@ def test_a_hub_with_routes_goes_to_another_process(simulator: Served) -> None:
         assert llmhub.complete("hi", model="cheap", hub=again).served_model.startswith("openai/")
 
 
-def test_what_a_candidate_lacks_is_said_before_anything_is_sent(simulator: Served) -> None:
+def test_what_a_candidate_lacks_is_said_before_anything_is_sent(simulator: SimulatorThread) -> None:
     bare = {"openai": simulator.endpoints()["openai"]}
     with llmhub.Hub(endpoints=bare, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
-        with pytest.raises(AuthFailedError, match="claude-haiku-4-5' needs credentials"):
+        with pytest.raises(AuthenticationError, match="claude-haiku-4-5' needs credentials"):
             ask(made, TEXTS, MINI)
         assert llmhub.complete("hi", model="openai/gpt-4o", hub=made).text
-    with hub(simulator, route={"fast": Failover(MINI, HAIKU)}) as made, pytest.raises(UnsupportedError, match="seed"):
+    with (
+        hub(simulator, route={"fast": Failover(MINI, HAIKU)}) as made,
+        pytest.raises(UnsupportedParameterError, match="seed"),
+    ):
         ask(made, TEXTS, "fast", seed=3)
-    with pytest.raises(InvalidRequestError, match="no provider is named 'opnai'"):
+    with pytest.raises(BadRequestError, match="no provider is named 'opnai'"):
         hub(simulator, route=Failover("opnai/x"))
     for wrong in ("fast", {"fast": "openai/x"}, {"": Failover(MINI)}, [Failover(MINI)]):
-        with pytest.raises(InvalidRequestError, match="route"):
+        with pytest.raises(BadRequestError, match="route"):
             hub(simulator, route=wrong)
 
 
 def test_a_stopped_run_waits_for_a_hedged_call_that_is_on_the_wire(scripted: Any, speech: Any) -> None:
     """What a task of its own sends counts as its worker's: what is already paid for is not cut off."""
-    from llmhub.api import frames  # noqa: PLC0415 - how a run is stopped is not public
-    from llmhub.engine.loop import Stop, submit  # noqa: PLC0415 - as above
+    from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
+    from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
 
     go_on = threading.Event()
     server = scripted([go_on, speech.answer("kept")])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
-    stop = Stop()
+    stop = StopSignal()
     route = {"w": Failover("compatible/m", hedge=Hedge(after_s=60.0))}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as made:
-        asked = frames.asked_of({"t": ["one"]}, "{t}", "w", made, {"progress": False})
-        future = submit(frames.tabled(asked, None, stop))
+        asked = tables.build_table_run({"t": ["one"]}, "{t}", "w", made, {"progress": False})
+        future = submit(tables.run_table(asked, None, stop))
         assert server.asked.wait(10)
-        stop.ask()
+        stop.request()
         threading.Timer(0.3, go_on.set).start()
         table = future.result(30)
         assert table.column("error").to_pylist() == [None]

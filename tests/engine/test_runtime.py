@@ -21,8 +21,8 @@ from llmhub.cache.store import Entry, Store
 from llmhub.config import Settings
 from llmhub.core.errors import Disconnected
 from llmhub.engine.call import Answer, Call, Send
-from llmhub.engine.loop import background
-from llmhub.sim import Served, Simulator, serving
+from llmhub.engine.event_loop import background_loop
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -95,7 +95,7 @@ async def test_a_hub_can_be_closed_from_inside_the_loop(scripted: Any, speech: A
     async def close() -> None:
         made.close()
 
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(close(), background()))
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(close(), background_loop()))
     assert await asyncio.get_running_loop().run_in_executor(None, server.gone.wait, 10)
 
 
@@ -196,19 +196,19 @@ def test_a_limit_binds_only_its_own_model() -> None:
             assert ask(made, "1", MODEL)
 
 
-def run_until(made: llmhub.Hub, simulator: Served, frame: Any, *, answered: int) -> Any:
+def run_until(made: llmhub.Hub, simulator: SimulatorThread, frame: Any, *, answered: int) -> Any:
     """Run a table and stop it as soon as so many were answered."""
-    from llmhub.api import frames  # noqa: PLC0415 - how a run is stopped is not public
-    from llmhub.engine.loop import Stop, submit  # noqa: PLC0415 - as above
+    from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
+    from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
 
-    stop = Stop()
+    stop = StopSignal()
 
     def watch(progress: Any) -> None:
         if progress.done >= answered and not progress.finished:
-            stop.ask()
+            stop.request()
 
-    asked = frames.asked_of(frame, "{t}", MODEL, made, {"progress": watch})
-    return submit(frames.tabled(asked, asked.shown(), stop)).result(30)
+    asked = tables.build_table_run(frame, "{t}", MODEL, made, {"progress": watch})
+    return submit(tables.run_table(asked, asked.start_display(), stop)).result(30)
 
 
 # Processes
@@ -220,7 +220,7 @@ def python(program: str, *, timeout: float = 60) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("end", ["", "hub.close()", "del hub", "import sys; sys.exit(0)"])
-def test_a_program_ends_without_a_word(simulator: Served, tmp_path: Path, end: str) -> None:
+def test_a_program_ends_without_a_word(simulator: SimulatorThread, tmp_path: Path, end: str) -> None:
     """Connections, stores and threads are let go at the end, whoever forgot them."""
     done = python(
         f"""
@@ -269,7 +269,7 @@ def test_a_forked_child_asks_on_connections_of_its_own_and_harms_none_of_its_par
     assert (server.connections, len(server.requests)) == (2, 3)
 
 
-def test_a_hub_goes_to_another_process_without_what_is_open(simulator: Served) -> None:
+def test_a_hub_goes_to_another_process_without_what_is_open(simulator: SimulatorThread) -> None:
     import pickle  # noqa: PLC0415 - of this one test
 
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as made:

@@ -30,8 +30,8 @@ from llmhub.core.errors import (
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, Message, StreamChunk
 from llmhub.engine.call import Answer, Call, Target
-from llmhub.engine.transport import Timeout, Transport, Wiring
-from llmhub.providers.table import PROVIDERS
+from llmhub.engine.transport import Timeout, Transport, TransportConfig
+from llmhub.providers.registry import PROVIDERS
 
 KEY = "key-0123456789abcdef"
 Open = Callable[..., Transport]
@@ -43,7 +43,7 @@ async def transport() -> AsyncIterator[Open]:
     made: list[Transport] = []
 
     def opened(**wiring: Any) -> Transport:
-        made.append(Transport(Wiring(**wiring)))
+        made.append(Transport(TransportConfig(**wiring)))
         return made[-1]
 
     yield opened
@@ -524,11 +524,11 @@ async def test_closing_closes_connections_and_what_comes_after_opens_new_ones(
 
 async def test_an_address_can_be_asked_for_nothing_in_particular(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.reply(b"not found", status=404)])
-    assert (await transport().reach("openai", server.url)).unwrap() == 404
+    assert (await transport().probe("openai", server.url)).unwrap() == 404
     assert b"authorization" not in server.requests[0].lower()
-    missing = await transport().reach("openai", f"http://127.0.0.1:{closed_port()}")
+    missing = await transport().probe("openai", f"http://127.0.0.1:{closed_port()}")
     assert isinstance(missing.failure(), Disconnected)
-    silent = await transport(timeout=Timeout(total_s=0.1)).reach("openai", scripted(["hang"]).url)
+    silent = await transport(timeout=Timeout(total_s=0.1)).probe("openai", scripted(["hang"]).url)
     assert isinstance(silent.failure(), TimedOut)
 
 

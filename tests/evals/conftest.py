@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import llmhub
-from llmhub.sim import Graded, Served, Simulator, serving
+from llmhub.sim import Graded, Simulator, SimulatorThread, serving
 
 GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k-test.jsonl"
 RATES = {"openai/gpt-4o-mini": 0.82, "anthropic/claude-haiku-4-5": 0.86, "google/gemini-2.5-flash": 0.7}
@@ -45,14 +45,14 @@ def questions() -> Questions:
 
 
 @pytest.fixture(scope="session")
-def graded(questions: Questions) -> Iterator[Served]:
+def graded(questions: Questions) -> Iterator[SimulatorThread]:
     """Run a simulator whose models are right at `RATES`."""
     with serving(Simulator(seed=3, graded=Graded(right=questions.right, rates=RATES, shared=0.6))) as served:
         yield served
 
 
 @pytest.fixture
-def hub(graded: Served) -> Iterator[llmhub.Hub]:
+def hub(graded: SimulatorThread) -> Iterator[llmhub.Hub]:
     """Reach that simulator, with a cache of one's own."""
     graded.reset()
     with llmhub.Hub(endpoints=graded.endpoints(), cache=llmhub.MemoryCache()) as made:

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from scipy import stats
 
 import llmhub
-from llmhub.core.errors import InvalidRequestError
+from llmhub.core.errors import BadRequestError
 from llmhub.evals import scorers
+from llmhub.evals._compare import complete_in_random_order
+from llmhub.evals._scorer import SCORES
 from llmhub.evals.comparison import COUNTS, JUDGES, MODELS, PAIRS, Comparison
-from llmhub.evals.inputs import dispatched
-from llmhub.evals.score import SCORES
-from llmhub.sim import Faults, Served, Simulator, serving
+from llmhub.sim import Faults, Simulator, SimulatorThread, serving
 
 LEFT, RIGHT = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
 QUICK: dict[str, Any] = {"progress": False, "resamples": 400}
@@ -79,7 +79,9 @@ def test_rows_are_sent_in_a_drawn_order_and_come_back_in_theirs(hub: llmhub.Hub,
         return noting
 
     alone = llmhub.Hub(endpoints=hub.endpoints, middleware=(noted,))
-    drawn = dispatched(frame, "{question}", [LEFT, RIGHT], alone, 5, {"n": 2, "concurrency": 1, "progress": False})
+    drawn = complete_in_random_order(
+        frame, "{question}", [LEFT, RIGHT], alone, 5, {"n": 2, "concurrency": 1, "progress": False}
+    )
     names = ["row", "sample", "provider", "model", "request_key"]
     assert drawn.select(names).to_pylist() == plain.select(names).to_pylist()
     order = list(dict.fromkeys(asked))
@@ -355,19 +357,19 @@ def test_the_same_data_and_design_give_the_same_figures(four: Comparison) -> Non
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_sent(
-    simulator: Served, change: dict[str, Any], path: str
+    simulator: SimulatorThread, change: dict[str, Any], path: str
 ) -> None:
     whole: dict[str, Any] = {"models": [LEFT], "scorers": scorers.exact("q"), "progress": False, **change}
-    with pytest.raises(InvalidRequestError, match=path):
+    with pytest.raises(BadRequestError, match=path):
         llmhub.compare(
             {"q": ["a", "b"], "gaps": [1, None]}, "{q}", hub=llmhub.Hub(endpoints=simulator.endpoints()), **whole
         )
     assert simulator.counts()["requests"] == 0
 
 
-def test_scipy_is_missed_before_anything_is_sent(simulator: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scipy_is_missed_before_anything_is_sent(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(InvalidRequestError, match=r"llmhub\[evals\]"):
+    with pytest.raises(BadRequestError, match=r"llmhub\[evals\]"):
         llmhub.compare({"q": ["a"]}, "{q}", models=LEFT, scorers=scorers.exact("q"), hub=llmhub.Hub(
             endpoints=simulator.endpoints()
         ))  # fmt: skip
@@ -389,7 +391,7 @@ def test_scipy_is_missed_before_anything_is_sent(simulator: Served, monkeypatch:
     ],
 )
 def test_a_ready_table_that_lacks_something_is_refused(frame: Any, options: dict[str, Any], path: str) -> None:
-    with pytest.raises(InvalidRequestError, match=path):
+    with pytest.raises(BadRequestError, match=path):
         llmhub.compare(frame, **options)
 
 
@@ -397,7 +399,7 @@ def test_faults_under_way_lose_nothing(questions: Any) -> None:
     with serving(Simulator(seed=2, faults=Faults(rate_500=0.3))) as served:
         hub = llmhub.Hub(endpoints=served.endpoints(), retry=llmhub.Retry(attempts=1))
         found = llmhub.compare(
-            {"q": questions.questions[:100]},
+            {"q": questions.batch[:100]},
             "{q}",
             models=[LEFT, RIGHT],
             scorers=scorers.json_valid(),

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 import llmhub
-from llmhub.core.errors import InvalidRequestError
+from llmhub.core.errors import BadRequestError
 from llmhub.evals import scorers, tasks
-from llmhub.evals.evaluate import SAMPLES, Evaluation
-from llmhub.sim import Served, Simulator, serving
+from llmhub.evals._evaluate import SAMPLE_METRICS, Evaluation
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 LEFT, RIGHT, LAST = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"
 QUICK: dict[str, Any] = {"progress": False, "resamples": 400}
@@ -29,14 +29,14 @@ def figure(found: Evaluation, model: str, metric: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_known_rates_lie_within_the_intervals(
-    hub: llmhub.Hub, graded: Served, questions: Any, rates: dict[str, float]
+    hub: llmhub.Hub, graded: SimulatorThread, questions: Any, rates: dict[str, float]
 ) -> None:
     """Whole: a file, a task, three models right at known rates; then again, for nothing, to the last digit."""
     found = llmhub.evaluate(pd.DataFrame(questions.frame), tasks.numeric(), list(rates), hub=hub, progress=False)
     for model, rate in rates.items():
         row = figure(found, model, "numeric")
         assert row["low"] <= rate <= row["high"]
-        assert row["rows"] == len(questions.questions)
+        assert row["rows"] == len(questions.batch)
     for pair in found.comparison.pairs.to_pylist():
         assert pair["low"] <= rates[pair["left"]] - rates[pair["right"]] <= pair["high"]
         apart = np.hypot(*(figure(found, pair[side], "numeric")["high"] - figure(found, pair[side], "numeric")["low"]
@@ -46,12 +46,12 @@ def test_known_rates_lie_within_the_intervals(
     assert LAST not in found.comparison.leaders()
     paid = graded.counts()["requests"]
     again = llmhub.evaluate(pd.DataFrame(questions.frame), tasks.numeric(), list(rates), hub=hub, progress=False)
-    assert graded.counts()["requests"] == paid == 3 * len(questions.questions)
+    assert graded.counts()["requests"] == paid == 3 * len(questions.batch)
     assert again.comparison.pairs.equals(found.comparison.pairs)
     assert again.scores.equals(found.scores)
 
 
-def test_an_evaluation_goes_on_where_it_was(hub: llmhub.Hub, graded: Served, questions: Any) -> None:
+def test_an_evaluation_goes_on_where_it_was(hub: llmhub.Hub, graded: SimulatorThread, questions: Any) -> None:
     half = {name: values[:50] for name, values in questions.frame.items()}
     llmhub.evaluate(half, tasks.numeric(), [LEFT], hub=hub, **QUICK)
     whole = {name: values[:80] for name, values in questions.frame.items()}
@@ -62,15 +62,15 @@ def test_an_evaluation_goes_on_where_it_was(hub: llmhub.Hub, graded: Served, que
 def test_several_answers_a_row_pass_and_vote(hub: llmhub.Hub, questions: Any) -> None:
     frame = {name: values[:80] for name, values in questions.frame.items()}
     found = llmhub.evaluate(frame, tasks.numeric(), [LEFT, RIGHT], hub=hub, n=5, **QUICK)
-    assert found.samples.schema == SAMPLES
+    assert found.samples.schema == SAMPLE_METRICS
     scores = found.scores.to_pandas()
     mine = scores[scores["model"] == "gpt-4o-mini"].pivot_table(index="row", columns="sample", values="score")
     assert figure(found, LEFT, "pass@1")["value"] == pytest.approx(figure(found, LEFT, "numeric")["value"])
-    assert figure(found, LEFT, "pass@5")["value"] == pytest.approx((mine.max(axis=1) == 1).mean())
+    assert figure(found, LEFT, "pass@5")["value"] == pytest.approx((mine.max(axis=1) == 1).estimate())
     passes = [figure(found, LEFT, f"pass@{k}")["value"] for k in (1, 2, 4, 5)]
     assert passes == sorted(passes)
     # Wrong answers of a row are all the same here, so that the majority is right when most answers are.
-    assert figure(found, LEFT, "majority")["value"] == pytest.approx((mine.mean(axis=1) > 0.5).mean())
+    assert figure(found, LEFT, "majority")["value"] == pytest.approx((mine.estimate(axis=1) > 0.5).estimate())
     assert "majority" in found.to_markdown()
     assert "pass@4" in found._repr_html_()
     one = llmhub.evaluate(frame, tasks.numeric(), LEFT, hub=hub, **QUICK)
@@ -135,7 +135,7 @@ def test_a_task_says_what_was_asked_and_can_be_kept(hub: llmhub.Hub, questions: 
 
 def test_a_dataset_may_be_a_file(hub: llmhub.Hub, questions: Any, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    rows = zip(questions.questions[:5], questions.answers[:5], strict=True)
+    rows = zip(questions.batch[:5], questions.answers[:5], strict=True)
     path.write_text("\n".join(json.dumps({"question": q, "answer": a}) for q, a in rows), encoding="utf-8")
     found = llmhub.evaluate(path, tasks.numeric(), LEFT, hub=hub, **QUICK)
     frame = {name: values[:5] for name, values in questions.frame.items()}
@@ -146,9 +146,9 @@ def test_a_dataset_may_be_a_file(hub: llmhub.Hub, questions: Any, tmp_path: Path
     ("change", "path"),
     [({"k": 3}, "k"), ({"k": [0]}, "k"), ({"target": "x"}, "target"), ({"scores": "x"}, "scores")],
 )
-def test_what_cannot_be_evaluated_is_refused(simulator: Served, change: dict[str, Any], path: str) -> None:
+def test_what_cannot_be_evaluated_is_refused(simulator: SimulatorThread, change: dict[str, Any], path: str) -> None:
     hub = llmhub.Hub(endpoints=simulator.endpoints())
-    with pytest.raises(InvalidRequestError, match=path):
+    with pytest.raises(BadRequestError, match=path):
         llmhub.evaluate({"question": ["?"], "answer": ["1"]}, tasks.numeric(), LEFT, hub=hub, n=2, **change)
     assert simulator.counts()["requests"] == 0
 
@@ -164,5 +164,5 @@ def test_what_cannot_be_evaluated_is_refused(simulator: Served, change: dict[str
     ],
 )
 def test_what_cannot_be_a_task_is_refused(make: Any, path: str) -> None:
-    with pytest.raises(InvalidRequestError, match=path):
+    with pytest.raises(BadRequestError, match=path):
         make()

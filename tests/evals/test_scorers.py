@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 from rouge_score import rouge_scorer
 
-from llmhub.core.errors import InvalidRequestError
-from llmhub.evals import reading, scorers
-from llmhub.evals.score import Score, Scorer, attempt, identity, scorer, settle
+from llmhub.core.errors import BadRequestError
+from llmhub.evals import answer_extraction, scorers
+from llmhub.evals._scorer import Score, Scorer, identity, scorer, to_score, try_score
 
 READY = [
     scorers.exact(),
@@ -54,7 +54,7 @@ def test_measures_are_those_of_their_libraries() -> None:
 
 
 def value(one: Scorer, target: Any, response: str) -> float | None:
-    return settle(one({"target": target}, response)).value
+    return to_score(one({"target": target}, response)).value
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_what_is_right(one: Scorer, target: Any, response: str, worth: float | N
     ],
 )
 def test_numbers_in_a_text(text: str, found: list[str]) -> None:
-    assert [Decimal(each) for each in found] == reading.numbers(text)
+    assert [Decimal(each) for each in found] == answer_extraction.extract_numbers(text)
 
 
 @given(st.sampled_from(READY), st.text(max_size=60), st.text(max_size=60))
 def test_a_scorer_is_total_over_texts(one: Scorer, target: str, response: str) -> None:
-    score = settle(one({"target": target}, response))
+    score = to_score(one({"target": target}, response))
     assert score.value in {None, 0.0, 1.0}
     one.read(response)
 
@@ -157,12 +157,12 @@ def test_a_user_s_function_becomes_a_scorer() -> None:
 
     assert (brief.name, brief.version, brief.columns) == ("brief", "3", ("limit",))
     assert brief({"limit": 3}, "yes") is True
-    assert attempt(brief, {"limit": 3}, "yes!") == (Score(0.0), True)
+    assert try_score(brief, {"limit": 3}, "yes!") == (Score(0.0), True)
 
 
 def test_a_function_that_raises_scores_nothing_and_says_why() -> None:
     broken = scorer("broken")(lambda row, response: row["none"])
-    score, _ = attempt(broken, {}, "x")
+    score, _ = try_score(broken, {}, "x")
     assert score == Score(None, "KeyError: 'none'")
 
 
@@ -180,11 +180,11 @@ def test_a_function_that_raises_scores_nothing_and_says_why() -> None:
     ],
 )
 def test_what_cannot_be_a_scorer_is_refused_by_name(make: Callable[[], Scorer], path: str) -> None:
-    with pytest.raises(InvalidRequestError, match=path):
+    with pytest.raises(BadRequestError, match=path):
         make()
 
 
 def test_a_library_that_is_absent_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    with pytest.raises(InvalidRequestError, match=r"llmhub\[evals\]"):
+    with pytest.raises(BadRequestError, match=r"llmhub\[evals\]"):
         scorers.json_valid({})

@@ -21,10 +21,11 @@ import atheris
 with atheris.instrument_imports(include=["llmhub"]):
     from llmhub.core.errors import LLMError
     from llmhub.core.framing import FEEDS, flush
-    from llmhub.core.payload import parse
-    from llmhub.core.provider import HttpReply, Provider, interpret, interpret_stream
+    from llmhub.core.payload import parse_json_object
+    from llmhub.core.protocol import interpret, interpret_stream
+    from llmhub.core.provider import HttpReply, Provider
     from llmhub.core.types import CompletionResponse
-    from llmhub.providers.table import PROVIDERS
+    from llmhub.providers.registry import PROVIDERS
 
 from returns.pipeline import is_successful
 
@@ -173,7 +174,7 @@ def one_input(data: bytes) -> None:
     if whole != split:
         raise AssertionError(f"split at {cut}, {provider.wire.name} reads {body!r} otherwise: {split} for {whole}")
     check(interpret(provider, HttpReply(status, {"content-type": kind}, body)))
-    document = parse(body)
+    document = parse_json_object(body)
     if is_successful(document):
         check(provider.wire.decode(document.unwrap()))
 

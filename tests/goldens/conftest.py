@@ -33,7 +33,7 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.registry import PROVIDERS
 
 HERE = Path(__file__).parent
 LETTERS = string.ascii_letters + string.digits + " \n\"\\/{}<>&'éßπ漢😀\u2028"

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 import llmhub
-from llmhub.cache.ledger import Batch, Sent, Wish
+from llmhub.cache.store import ClaimRequest, LedgerBatch, SentRequest
 from llmhub.config import Settings
 from llmhub.evals import scorers, tasks
 from llmhub.sim import Simulator, serving
@@ -81,8 +81,8 @@ def leave_behind(path: Path) -> None:
     assert store.claims is not None
     assert store.ledger is not None
     run = b"golden-run-00001"
-    store.claims.claim([Wish(bytes([n]) * 32, run) for n in range(2)], True, False)
-    store.ledger.commit(Batch(sent=[Sent(bytes([1]) * 32, run, MODELS[0], 1.79e9)]))
+    store.claims.claim([ClaimRequest(bytes([n]) * 32, run) for n in range(2)], True, False)
+    store.ledger.commit(LedgerBatch(sent=[SentRequest(bytes([1]) * 32, run, MODELS[0], 1.79e9)]))
     os._exit(0)
 
 

@@ -12,9 +12,10 @@ from returns.pipeline import is_successful
 
 import llmhub
 from llmhub.cli import main
-from llmhub.core.codec import KINDS, canonical, pack, request_key, response_of, stored, unpack
-from llmhub.core.errors import EXCEPTIONS, LLMError, kind
-from llmhub.core.provider import prepare
+from llmhub.core.cache_key import canonical_json, request_key
+from llmhub.core.errors import EXCEPTIONS, LLMError, error_type_name
+from llmhub.core.protocol import prepare
+from llmhub.core.serialization import KINDS, from_stored_response, pack, to_stored_response, unpack
 from llmhub.tables.ledger import LEDGER
 from llmhub.tables.schema import RESULTS
 
@@ -32,7 +33,7 @@ def test_request_keys_and_canonical_bytes(draw: Callable[[int], Any], golden: Ca
     for seed in range(COUNT):
         provider, endpoint, request, sample, _ = draw(seed).call()
         key = request_key(provider, endpoint, request, sample).hex()
-        found.append({"provider": provider.name, "key": key, "canonical": sha(canonical(request))})
+        found.append({"provider": provider.name, "key": key, "canonical": sha(canonical_json(request))})
     assert found == golden("keys", found)
     assert len({row["key"] for row in found}) == COUNT
 
@@ -47,7 +48,7 @@ def test_http_requests(draw: Callable[[int], Any], golden: Callable[[str, Any], 
             row = {"url": http.url, "headers": sorted(http.headers), "dropped": list(http.dropped)}
             found.append({**row, "sha256": sha(b"\n".join([http.method.encode(), http.url.encode(), http.body]))})
         else:
-            found.append({"error_type": kind(made.failure()), "path": made.failure().path})
+            found.append({"error_type": error_type_name(made.failure()), "path": made.failure().path})
     assert found == golden("http", found)
     assert sum("sha256" in row for row in found) > COUNT / 3
 
@@ -57,15 +58,15 @@ def test_packed_responses(draw: Callable[[int], Any], golden: Callable[[str, Any
     for seed in range(COUNT):
         response, measured = draw(seed).response()
         key = hashlib.sha256(str(seed).encode()).digest()
-        value = pack(stored(response, **measured), key)
-        assert response_of(unpack(value, key).unwrap()) == response
+        value = pack(to_stored_response(response, **measured), key)
+        assert from_stored_response(unpack(value, key).unwrap()) == response
         found.append(value.hex() if seed < 40 else sha(value))
     assert found == golden("packed", found)
     for seed, value in enumerate(golden("packed", found)[:40]):
         key = hashlib.sha256(str(seed).encode()).digest()
         response, measured = draw(seed).response()
         kept = unpack(bytes.fromhex(value), key).unwrap()
-        assert (response_of(kept), kept.latency_s, kept.dropped) == (
+        assert (from_stored_response(kept), kept.latency_s, kept.dropped) == (
             response,
             measured["latency_s"],
             measured["dropped"],
@@ -87,7 +88,7 @@ def test_columns(golden: Callable[[str, Any], Any]) -> None:
 def test_kinds_of_errors_and_parts(golden: Callable[[str, Any], Any]) -> None:
     made = [error(message="m", status=500, path="$.p", provider="p") for error in get_args(LLMError)]
     found = {
-        "error_type": [kind(error) for error in made],
+        "error_type": [error_type_name(error) for error in made],
         "fields": list(made[0].__dataclass_fields__),
         "exceptions": {error.__name__: EXCEPTIONS[error].__name__ for error in EXCEPTIONS},
         "parts": [[part.__name__, *part.__dataclass_fields__] for part in KINDS],

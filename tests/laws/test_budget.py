@@ -10,24 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from llmhub.core.bounds import A_DOCUMENT, A_PICTURE, most_input_tokens, most_nano_usd, most_output_tokens
-from llmhub.core.budget import Budget, Verdict, budget_of, judge, reconcile, reserve, usd
-from llmhub.core.cost import Price, Rates, Tier, nano_usd
+from llmhub.core.budget import Budget, BudgetDecision, check_budget, nano_to_usd, parse_budget, reconcile, reserve
 from llmhub.core.errors import (
-    UNREACHED,
+    NOT_CONNECTED,
     AuthFailed,
+    BadRequestError,
     BudgetExceeded,
     Disconnected,
-    InvalidRequestError,
     LLMError,
     RateLimited,
     ServerError,
     TimedOut,
 )
+from llmhub.core.pricing import (
+    MAX_TOKENS_PER_DOCUMENT,
+    MAX_TOKENS_PER_IMAGE,
+    Price,
+    PriceTier,
+    Rates,
+    compute_cost_nano_usd,
+    cost_bound_nano_usd,
+    input_token_bound,
+    output_token_bound,
+)
 from llmhub.core.types import CompletionRequest, CompletionResponse, Document, Image, Message, Text, Tool, Usage
-from llmhub.engine.budget import Prices, Purse, Wallet, budgeted
 from llmhub.engine.call import Answer, Call, Send, Target
-from llmhub.providers.table import PROVIDERS
+from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices, budget_middleware
+from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
 amounts = st.integers(0, 1000)
@@ -35,7 +44,9 @@ rates = st.decimals(0, "1e-4", places=10)
 prices = st.builds(
     lambda first, tiers, fee: Price(price_id="x@y", source="x", rates=first, tiers=tiers, request_usd=fee),
     st.builds(Rates, input=rates, output=rates, cached_input=st.none() | rates, cache_write=st.none() | rates),
-    st.lists(st.builds(Tier, st.integers(0, 5000), st.builds(Rates, input=rates, output=rates)), max_size=2).map(tuple),
+    st.lists(st.builds(PriceTier, st.integers(0, 5000), st.builds(Rates, input=rates, output=rates)), max_size=2).map(
+        tuple
+    ),
     st.decimals(0, "0.1", places=4),
 )
 
@@ -49,10 +60,10 @@ def test_what_is_spent_never_exceeds_the_limit_when_no_call_costs_more_than_was_
 ) -> None:
     budget, open_calls = Budget(limit=limit), []
     for worst, share, ends in calls:
-        verdict = judge(budget, worst)
-        alone = judge(Budget(limit, budget.spent), worst)
-        assert (verdict is Verdict.REFUSE) == (alone is Verdict.REFUSE)
-        if verdict is Verdict.GO:
+        verdict = check_budget(budget, worst)
+        alone = check_budget(Budget(limit, budget.spent), worst)
+        assert (verdict is BudgetDecision.REJECT) == (alone is BudgetDecision.REJECT)
+        if verdict is BudgetDecision.ALLOW:
             budget = reserve(budget, worst)
             open_calls.append((worst, int(worst * share)))
         if ends and open_calls:
@@ -67,14 +78,14 @@ def test_what_is_spent_never_exceeds_the_limit_when_no_call_costs_more_than_was_
 
 @given(st.decimals(0, 10**6, places=9))
 def test_an_amount_is_taken_at_its_face_value(amount: Decimal) -> None:
-    assert budget_of(amount).limit_usd == amount
-    assert usd(budget_of(str(amount)).limit) == amount
+    assert parse_budget(amount).limit_usd == amount
+    assert nano_to_usd(parse_budget(str(amount)).limit) == amount
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "much", True, None, [1], "1,50"])
 def test_what_is_no_amount_is_refused_by_name(wrong: object) -> None:
-    with pytest.raises(InvalidRequestError, match=r"budget_usd: .* is no amount"):
-        budget_of(wrong)
+    with pytest.raises(BadRequestError, match=r"budget_usd: .* is no amount"):
+        parse_budget(wrong)
 
 
 # The bounds
@@ -84,18 +95,18 @@ def test_what_is_no_amount_is_refused_by_name(wrong: object) -> None:
 def test_bytes_bound_the_tokens_of_texts(text: str, system: str) -> None:
     asked = CompletionRequest(model="m", messages=(Message("system", system), Message("user", text)))
     said = (system + text).encode("utf-8", "surrogatepass")
-    assert len(said) <= most_input_tokens(asked) <= len(said) + 200
-    assert most_input_tokens(asked, window=10) == 10
+    assert len(said) <= input_token_bound(asked) <= len(said) + 200
+    assert input_token_bound(asked, context_window=10) == 10
 
 
 def test_what_is_no_text_is_bounded_too() -> None:
     def bound(*parts: Any, **more: Any) -> int:
-        return most_input_tokens(CompletionRequest(model="m", messages=(Message("user", parts),), **more))
+        return input_token_bound(CompletionRequest(model="m", messages=(Message("user", parts),), **more))
 
     plain = bound(Text("hi"))
-    assert bound(Text("hi"), Image(url="https://a/b.png")) >= plain + A_PICTURE
+    assert bound(Text("hi"), Image(url="https://a/b.png")) >= plain + MAX_TOKENS_PER_IMAGE
     assert bound(Image(data="x" * 10**6)) >= 10**6
-    assert bound(Document(url="https://a/b.pdf")) >= A_DOCUMENT
+    assert bound(Document(url="https://a/b.pdf")) >= MAX_TOKENS_PER_DOCUMENT
     assert bound(Text("hi"), tools=(Tool("f", "x" * 5000),)) >= plain + 5000
     assert bound(Text("hi"), extra={"prefix": "x" * 5000}) >= plain + 5000
 
@@ -113,7 +124,7 @@ def test_what_is_no_text_is_bounded_too() -> None:
     ],
 )
 def test_the_longest_answer(more: dict[str, Any], longest: int | None, most: int) -> None:
-    assert most_output_tokens(CompletionRequest(model="m", messages=(), **more), longest) == most
+    assert output_token_bound(CompletionRequest(model="m", messages=(), **more), longest) == most
 
 
 @given(prices, st.tuples(*[st.integers(0, 3000)] * 5), st.integers(0, 100), st.integers(0, 100))
@@ -128,9 +139,9 @@ def test_the_worst_case_is_never_below_what_is_billed(
         cache_write_tokens=written,
         reasoning_tokens=thought,
     )
-    billed = nano_usd(usage, price)
+    billed = compute_cost_nano_usd(usage, price)
     assert billed is not None
-    assert billed <= most_nano_usd(price, fresh + read + written + more_in, visible + thought + more_out)
+    assert billed <= cost_bound_nano_usd(price, fresh + read + written + more_in, visible + thought + more_out)
 
 
 # Waiting
@@ -144,7 +155,7 @@ def test_calls_wait_for_each_other_in_order_and_only_what_never_fits_is_refused(
     virtual: Any, limit: int, calls: list[tuple[int, float, float, float]]
 ) -> None:
     async def work(clock: Clock) -> None:
-        wallet, begun, refused = Wallet(Budget(limit)), [], []
+        wallet, begun, refused = SharedBudget(Budget(limit)), [], []
 
         async def one(at: int, worst: int, share: float, took_s: float) -> None:
             if not await wallet.reserve(worst):
@@ -163,14 +174,14 @@ def test_calls_wait_for_each_other_in_order_and_only_what_never_fits_is_refused(
         assert len(begun) + len(refused) == len(calls)
         assert wallet.budget.reserved == 0
         assert wallet.budget.spent <= limit
-        assert all(judge(Budget(limit, then.spent), worst) is Verdict.REFUSE for worst, then in refused)
+        assert all(check_budget(Budget(limit, then.spent), worst) is BudgetDecision.REJECT for worst, then in refused)
 
     virtual.run(work)
 
 
 def test_who_gives_up_waiting_stands_in_nobodys_way(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
-        wallet = Wallet(Budget(10))
+        wallet = SharedBudget(Budget(10))
         assert await wallet.reserve(10)
         first, second = (asyncio.create_task(wallet.reserve(worst)) for worst in (8, 2))
         await asyncio.sleep(1)
@@ -179,7 +190,7 @@ def test_who_gives_up_waiting_stands_in_nobodys_way(virtual: Any) -> None:
         assert await second
         assert wallet.budget == Budget(10, spent=8, reserved=2)
         # Told to go and cut off in the same moment: what was set aside comes back.
-        wallet = Wallet(Budget(10))
+        wallet = SharedBudget(Budget(10))
         assert await wallet.reserve(10)
         late = asyncio.create_task(wallet.reserve(10))
         await asyncio.sleep(1)
@@ -206,14 +217,14 @@ def at_once(send: Send) -> Send:
     return send
 
 
-def sent(virtual: Any, wallet: Wallet, answer: Answer, *, target: Target = TARGET, allow: bool = False) -> Answer:
+def sent(virtual: Any, wallet: SharedBudget, answer: Answer, *, target: Target = TARGET, allow: bool = False) -> Answer:
     async def send(call: Call) -> Answer:
         assert call.on_sent is not None
         call.on_sent()
         return answer
 
     async def work(clock: Clock) -> Answer:
-        middleware = budgeted(Purse((wallet,), allow), Prices(lambda: 1.79e9), at_once)
+        middleware = budget_middleware(Budgets((wallet,), allow), TargetPrices(lambda: 1.79e9), at_once)
         return await middleware(send)(Call(target, ASK))
 
     done: Answer = virtual.run(work)
@@ -239,26 +250,26 @@ def failed(error: LLMError, **more: Any) -> Answer:
         (failed(AuthFailed()), 0),
         (failed(TimedOut()), WORST),
         (failed(Disconnected()), WORST),
-        (failed(Disconnected(code=UNREACHED)), 0),
+        (failed(Disconnected(code=NOT_CONNECTED)), 0),
         (failed(ServerError(), ttft_s=0.1), WORST),
     ],
 )
 def test_each_end_is_counted_at_what_it_cost_or_may_have_cost(virtual: Any, answer: Answer, paid: int) -> None:
-    wallet = Wallet(Budget(10**9))
+    wallet = SharedBudget(Budget(10**9))
     assert sent(virtual, wallet, answer) is answer
     assert wallet.budget == Budget(10**9, spent=paid)
 
 
 def test_the_last_billionth_counts(virtual: Any) -> None:
-    assert sent(virtual, Wallet(Budget(WORST)), ok()).attempts == 1
-    refused = sent(virtual, Wallet(Budget(WORST - 1)), ok())
+    assert sent(virtual, SharedBudget(Budget(WORST)), ok()).attempts == 1
+    refused = sent(virtual, SharedBudget(Budget(WORST - 1)), ok())
     assert refused.attempts == 0
     assert isinstance(refused.outcome.failure(), BudgetExceeded)
     assert "the call may cost $0.0000723" in refused.outcome.failure().message
 
 
 def test_without_a_price_nothing_goes_unless_that_is_allowed(virtual: Any) -> None:
-    wallet = Wallet(Budget(10**9))
+    wallet = SharedBudget(Budget(10**9))
     assert isinstance(sent(virtual, wallet, ok(), target=UNKNOWN).outcome.failure(), BudgetExceeded)
     assert sent(virtual, wallet, ok(), target=UNKNOWN, allow=True).attempts == 1
     assert wallet.budget == Budget(10**9)
@@ -266,7 +277,7 @@ def test_without_a_price_nothing_goes_unless_that_is_allowed(virtual: Any) -> No
 
 @pytest.mark.parametrize(("went_out", "paid"), [(True, WORST), (False, 0)])
 def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: Any, went_out: bool, paid: int) -> None:
-    wallet = Wallet(Budget(10**9))
+    wallet = SharedBudget(Budget(10**9))
 
     async def send(call: Call) -> Answer:
         if went_out and call.on_sent is not None:
@@ -276,7 +287,7 @@ def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: 
 
     async def work(clock: Clock) -> None:
         task = asyncio.ensure_future(
-            budgeted(Purse((wallet,)), Prices(lambda: 1.79e9), at_once)(send)(Call(TARGET, ASK))
+            budget_middleware(Budgets((wallet,)), TargetPrices(lambda: 1.79e9), at_once)(send)(Call(TARGET, ASK))
         )
         await asyncio.sleep(1)
         assert wallet.budget.reserved == WORST
@@ -288,14 +299,14 @@ def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: 
 
 
 def test_both_budgets_hold_and_what_one_refuses_the_other_gets_back(virtual: Any) -> None:
-    own, shared = Wallet(Budget(10**9)), Wallet(Budget(10))
+    own, shared = SharedBudget(Budget(10**9)), SharedBudget(Budget(10))
 
     async def send(call: Call) -> Answer:
         raise AssertionError("never sent")
 
     async def work(clock: Clock) -> Answer:
-        call = Call(TARGET, ASK, purse=Purse((own, shared)))
-        return await budgeted(Purse(), Prices(lambda: 1.79e9), at_once)(send)(call)
+        call = Call(TARGET, ASK, budgets=Budgets((own, shared)))
+        return await budget_middleware(Budgets(), TargetPrices(lambda: 1.79e9), at_once)(send)(call)
 
     assert isinstance(virtual.run(work).outcome.failure(), BudgetExceeded)
     assert own.budget == Budget(10**9)

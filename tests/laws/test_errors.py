@@ -16,11 +16,11 @@ from llmhub.core.errors import (
     ConnectorError,
     LLMError,
     RateLimited,
+    error_type_name,
     is_transient,
-    kind,
     retry_after_s,
-    stamped,
     to_exception,
+    with_context,
 )
 
 KINDS: tuple[type, ...] = typing.get_args(LLMError)
@@ -95,13 +95,13 @@ def test_some_are_what_python_calls_them(name: str, builtin: type[Exception]) ->
 def test_which_kinds_pass_and_which_last() -> None:
     assert {made.__name__ for made in KINDS} == LASTING | PASSING
     assert {made.__name__ for made in TRANSIENT} == PASSING
-    assert {kind(made()) for made in KINDS if is_transient(made())} == PASSING
+    assert {error_type_name(made()) for made in KINDS if is_transient(made())} == PASSING
 
 
 @given(failures)
 def test_the_providers_own_word_decides_over_the_kind(error: LLMError) -> None:
     said = error.should_retry
-    assert is_transient(error) is (kind(error) in PASSING if said is None else said)
+    assert is_transient(error) is (error_type_name(error) in PASSING if said is None else said)
     assert retry_after_s(error) == error.retry_after_s
 
 
@@ -127,7 +127,7 @@ def test_an_error_says_who_what_where_and_with_which_status() -> None:
 
 @given(failures)
 def test_stamping_keeps_what_was_said(error: LLMError) -> None:
-    done = stamped(error, provider="p", request_id="r", retry_after=9.0, retry=False)
+    done = with_context(error, provider="p", request_id="r", retry_after_s=9.0, should_retry=False)
     assert type(done) is type(error)
     assert done.provider == (error.provider or "p")
     assert done.request_id == (error.request_id or "r")

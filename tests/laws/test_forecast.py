@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.core.cost import Price, Rates, Tier, cost
+from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost
 from llmhub.core.types import Usage
-from llmhub.tables.forecast import Interval, Money, Pace, capped, in_proportion, loosely, minutes, total, usd
+from llmhub.tables.forecast import (
+    CostInterval,
+    PredictionInterval,
+    RateDemand,
+    clip,
+    forecast_by_regression,
+    forecast_cost,
+    forecast_from_other_prompts,
+    forecast_minutes,
+    forecast_sum,
+)
 
 counts = st.integers(0, 10_000)
 values = st.lists(st.floats(0, 1e4), min_size=1, max_size=40)
@@ -40,7 +50,7 @@ def test_a_sum_lies_in_its_interval_19_of_20_times(shape: str, seen: int, many: 
     one = SHAPES[shape]
 
     def trial(draw: random.Random) -> bool:
-        forecast = total([one(draw) for _ in range(seen)], many)
+        forecast = forecast_sum([one(draw) for _ in range(seen)], many)
         return sum(one(draw) for _ in range(many)) in forecast
 
     # A small sample of a skewed kind says less than it seems to.
@@ -49,7 +59,7 @@ def test_a_sum_lies_in_its_interval_19_of_20_times(shape: str, seen: int, many: 
 
 def test_an_interval_is_no_wider_than_it_must_be() -> None:
     draw = random.Random(5)
-    forecast = total([draw.gauss(100, 20) for _ in range(20)], 1000)
+    forecast = forecast_sum([draw.gauss(100, 20) for _ in range(20)], 1000)
     assert forecast.high - forecast.low < 0.25 * forecast.expected
 
 
@@ -61,20 +71,20 @@ def test_what_goes_in_proportion_lies_in_its_interval_19_of_20_times() -> None:
     def trial(draw: random.Random) -> bool:
         pairs = [question(draw) for _ in range(20)]
         rest = [question(draw) for _ in range(300)]
-        return sum(value for _, value in rest) in in_proportion(pairs, sum(known for known, _ in rest), 300)
+        return sum(value for _, value in rest) in forecast_by_regression(pairs, sum(known for known, _ in rest), 300)
 
     assert coverage(trial) >= 0.92
 
 
 @given(values, counts)
 def test_intervals_are_in_order_and_grow_with_what_is_asked(seen: list[float], many: int) -> None:
-    for forecast in (total, loosely):
+    for forecast in (forecast_sum, forecast_from_other_prompts):
         some, more = forecast(seen, many), forecast(seen, many + 1)
         assert 0 <= some.low <= some.expected <= some.high
         assert some.expected <= more.expected
         assert some.high <= more.high
-    assert total(seen, 0) == Interval(0, 0, 0)
-    cut = capped(total(seen, many), 100.0)
+    assert forecast_sum(seen, 0) == PredictionInterval(0, 0, 0)
+    cut = clip(forecast_sum(seen, many), 100.0)
     assert cut.low <= cut.expected <= cut.high <= 100
 
 
@@ -90,9 +100,13 @@ def test_what_tokens_cost_lies_between_the_bounds_of_their_intervals(
 ) -> None:
     price = Price(price_id="x@y", source="x", rates=each, request_usd=Decimal("0.001"))
     taken, made = (sum(call[at] for call in calls) for at in (0, 1))
-    forecast = usd(price, len(calls), Interval(taken, taken, taken), Interval(made, made, made), cached=cached)
+    forecast = forecast_cost(
+        price, len(calls), PredictionInterval(taken, taken, taken), PredictionInterval(made, made, made), cached=cached
+    )
     paid = [
-        cost(Usage(input_tokens=one, output_tokens=other, cached_input_tokens=one // 2 if cached else None), price)
+        compute_cost(
+            Usage(input_tokens=one, output_tokens=other, cached_input_tokens=one // 2 if cached else None), price
+        )
         for one, other in calls
     ]
     assert sum(one for one in paid if one is not None) in forecast
@@ -100,16 +114,16 @@ def test_what_tokens_cost_lies_between_the_bounds_of_their_intervals(
 
 
 def test_a_tier_is_that_of_a_call_and_not_of_the_whole_run() -> None:
-    dear = Tier(200_000, Rates(input=Decimal(2), output=Decimal(2)))
+    dear = PriceTier(200_000, Rates(input=Decimal(2), output=Decimal(2)))
     price = Price(price_id="x@y", source="x", rates=Rates(input=Decimal(1), output=Decimal(1)), tiers=(dear,))
-    short = Interval(300_000, 300_000, 300_000)
-    assert usd(price, 100, short, Interval(0, 0, 0), cached=False).expected == 300_000
-    assert usd(price, 1, short, Interval(0, 0, 0), cached=False).expected == 600_000
+    short = PredictionInterval(300_000, 300_000, 300_000)
+    assert forecast_cost(price, 100, short, PredictionInterval(0, 0, 0), cached=False).expected == 300_000
+    assert forecast_cost(price, 1, short, PredictionInterval(0, 0, 0), cached=False).expected == 600_000
 
 
 def test_money_adds_up() -> None:
-    one = Money(Decimal(1), Decimal(2), Decimal(3))
-    assert one + one == Money(Decimal(2), Decimal(4), Decimal(6))
+    one = CostInterval(Decimal(1), Decimal(2), Decimal(3))
+    assert one + one == CostInterval(Decimal(2), Decimal(4), Decimal(6))
     assert Decimal("2.5") in one
     assert Decimal("3.1") not in one
 
@@ -135,9 +149,9 @@ def test_a_run_ends_within_the_minutes_forecast(shape: str, concurrency: int, rp
 
     def trial(draw: random.Random) -> bool:
         seen = [one(draw) / 100 for _ in range(20)]
-        needed = Interval(300, 300, 300)
-        paces = [] if rpm is None else [Pace("openai: so many requests a minute", rpm, 0.01, needed)]
-        forecast, binds = minutes(total(seen, 300), max(seen), concurrency, paces)
+        needed = PredictionInterval(300, 300, 300)
+        paces = [] if rpm is None else [RateDemand("openai: so many requests a minute", rpm, 0.01, needed)]
+        forecast, binds = forecast_minutes(forecast_sum(seen, 300), max(seen), concurrency, paces)
         assert binds == (f"concurrency ({concurrency})" if rpm is None else paces[0].name)
         actual = took_s([one(draw) / 100 for _ in range(300)], concurrency, rpm)
         return actual / 60 in forecast
@@ -147,4 +161,4 @@ def test_a_run_ends_within_the_minutes_forecast(shape: str, concurrency: int, rp
 
 
 def test_nothing_to_do_takes_no_time() -> None:
-    assert minutes(Interval(0, 0, 0), 0.0, 64, []) == (Interval(0, 0, 0), "")
+    assert forecast_minutes(PredictionInterval(0, 0, 0), 0.0, 64, []) == (PredictionInterval(0, 0, 0), "")

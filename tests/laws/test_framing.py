@@ -12,7 +12,7 @@ from returns.pipeline import is_successful
 
 from llmhub.core import framing
 from llmhub.core.errors import Malformed
-from llmhub.core.framing import FEEDS, MAX_MESSAGE, Frame, Framing, feed_aws, feed_sse, flush
+from llmhub.core.framing import FEEDS, MAX_MESSAGE_BYTES, Frame, Framing, feed_aws, feed_sse, flush
 
 # An encoder of AWS messages that shares nothing with the decoder
 
@@ -150,7 +150,7 @@ def test_the_last_event_counts_though_its_blank_line_is_missing() -> None:
 
 @pytest.mark.parametrize("where", [[], [3], [9, 14]])
 def test_an_event_without_end_is_refused_however_it_comes(where: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(framing, "MAX_EVENT", 8)
+    monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 8)
     assert fed("sse", cut(b"data: 123456789\n\n", where)) is None
     assert fed("sse", cut(b"data: 1\n\n" * 4, where)) == [Frame("", b"1")] * 4
 
@@ -216,10 +216,10 @@ def test_the_checksum_that_is_wrong_is_named() -> None:
 
 
 def test_a_length_that_cannot_be_is_an_error_before_anything_is_waited_for() -> None:
-    start = struct.pack(">II", MAX_MESSAGE + 1, 0)
+    start = struct.pack(">II", MAX_MESSAGE_BYTES + 1, 0)
     failed = feed_aws(b"", start + struct.pack(">I", crc32(start))).failure()
     assert isinstance(failed, Malformed)
-    assert str(MAX_MESSAGE + 1) in failed.message
+    assert str(MAX_MESSAGE_BYTES + 1) in failed.message
 
 
 def test_a_stream_that_ends_inside_a_message_is_an_error() -> None:
@@ -253,7 +253,7 @@ def test_any_split_of_lines_gives_the_lines_that_were_written(said: list[bytes],
 
 @pytest.mark.parametrize("where", [[], [3], [9, 14]])
 def test_a_line_without_end_is_refused_however_it_comes(where: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(framing, "MAX_EVENT", 12)
+    monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 12)
     assert fed("json_lines", cut(b'{"a":123456789}\n', where)) is None
     assert fed("json_lines", cut(b'{"a":1}\n' * 4, where)) == [Frame("", b'{"a":1}')] * 4
 

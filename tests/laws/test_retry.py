@@ -24,9 +24,9 @@ from llmhub.core.errors import (
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, CompletionResponse
 from llmhub.engine.call import Answer, Call, Target
-from llmhub.engine.decisions import Decisions
-from llmhub.engine.retry import NO_RETRY, Retry, delay, retried
-from llmhub.providers.table import PROVIDERS
+from llmhub.engine.decision_log import DecisionLog
+from llmhub.engine.retry import NO_RETRY, Retry, retry_delay_s, retry_middleware
+from llmhub.providers.registry import PROVIDERS
 
 CALL = Call(Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m"), CompletionRequest(model="m", messages=()))
 OK = Success(CompletionResponse())
@@ -48,7 +48,7 @@ draws = st.floats(0, 1)
 def test_a_delay_is_at_least_what_was_asked_and_bounded(
     policy: Retry, attempt: int, error: LLMError, draw: float
 ) -> None:
-    pause = delay(policy, attempt, error, draw)
+    pause = retry_delay_s(policy, attempt, error, draw)
     asked = error.retry_after_s
     if attempt >= policy.attempts or (asked or 0.0) > policy.longest_s:
         assert pause is None
@@ -63,7 +63,7 @@ def test_a_delay_is_at_least_what_was_asked_and_bounded(
 @given(policies, st.integers(1, 8), draws)
 def test_without_a_wish_the_delay_doubles_up_to_its_cap(policy: Retry, attempt: int, draw: float) -> None:
     policy = Retry(attempts=99, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
-    first, later = (delay(policy, n, ServerError(), draw) for n in (attempt, attempt + 1))
+    first, later = (retry_delay_s(policy, n, ServerError(), draw) for n in (attempt, attempt + 1))
     assert first is not None
     assert later is not None
     assert later == pytest.approx(min(2 * first, policy.cap_s * (1 - policy.jitter * draw)))
@@ -72,22 +72,22 @@ def test_without_a_wish_the_delay_doubles_up_to_its_cap(policy: Retry, attempt: 
 @given(policies, st.integers(1, 10_000), draws)
 def test_a_delay_is_a_number_however_often_it_failed(policy: Retry, attempt: int, draw: float) -> None:
     policy = Retry(attempts=10**6, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
-    pause = delay(policy, attempt, Overloaded(), draw)
+    pause = retry_delay_s(policy, attempt, Overloaded(), draw)
     assert pause is not None
     assert 0 <= pause <= policy.cap_s
 
 
 @pytest.mark.parametrize("error", [AuthFailed(), Malformed(), Cancelled(), ServerError(should_retry=False)])
 def test_what_lasts_is_not_tried_again(error: LLMError) -> None:
-    assert delay(Retry(), 1, error, 0.5) is None
+    assert retry_delay_s(Retry(), 1, error, 0.5) is None
 
 
 def test_the_providers_word_makes_a_lasting_error_worth_another_try() -> None:
-    assert delay(Retry(jitter=0), 1, AuthFailed(should_retry=True), 0.5) == 0.5
+    assert retry_delay_s(Retry(jitter=0), 1, AuthFailed(should_retry=True), 0.5) == 0.5
 
 
 def test_many_who_were_told_the_same_time_do_not_come_at_once() -> None:
-    pauses = [delay(Retry(), 1, RateLimited(retry_after_s=7.0), draw / 10) for draw in range(10)]
+    pauses = [retry_delay_s(Retry(), 1, RateLimited(retry_after_s=7.0), draw / 10) for draw in range(10)]
     assert len(set(pauses)) == 10
 
 
@@ -115,7 +115,7 @@ def sent(
 ) -> tuple[Answer, Provider]:
     async def work(clock: Callable[[], float]) -> tuple[Answer, Provider]:
         provider = Provider(clock, outcomes, took_s)
-        return await retried(policy, clock, lambda: draw)(provider.send)(CALL), provider
+        return await retry_middleware(policy, clock, lambda: draw)(provider.send)(CALL), provider
 
     done: tuple[Answer, Provider] = virtual.run(work)
     return done
@@ -186,12 +186,12 @@ def test_a_wait_of_hours_is_not_begun_and_a_permanent_refusal_is_not_tried_again
 
 def test_retries_and_giving_up_can_be_read_afterwards(virtual: Any) -> None:
     async def work(clock: Callable[[], float]) -> list[tuple[str, str, float | None]]:
-        log = Decisions(clock)
+        log = DecisionLog(clock)
 
         async def send(call: Call) -> Answer:
             return Answer(Failure(ServerError()), attempts=1)
 
-        await retried(Retry(attempts=2, jitter=0), clock, lambda: 0.0, log.note)(send)(CALL)
+        await retry_middleware(Retry(attempts=2, jitter=0), clock, lambda: 0.0, log.record)(send)(CALL)
         return [(one.kind, one.detail, one.wait_s) for one in log.read()]
 
     assert virtual.run(work) == [("retry", "ServerError", 0.5), ("give_up", "ServerError after 2 requests", None)]
@@ -204,7 +204,7 @@ def test_waiting_for_a_limit_counts_over_all_attempts(virtual: Any) -> None:
         async def send(call: Call) -> Answer:
             return Answer(outcomes.pop(0), rate_wait_s=2.0, total_s=3.0, attempts=1)
 
-        return await retried(Retry(jitter=0), clock, lambda: 0.0)(send)(CALL)
+        return await retry_middleware(Retry(jitter=0), clock, lambda: 0.0)(send)(CALL)
 
     answer = virtual.run(work)
     assert answer.rate_wait_s == 4.0

@@ -11,20 +11,20 @@ from returns.pipeline import is_successful
 from llmhub.core import stream as stream_module
 from llmhub.core.errors import Disconnected
 from llmhub.core.stream import (
+    ARGUMENTS_PLACEHOLDER,
     EMPTY,
-    HOLE,
-    Counted,
+    ChoiceFinished,
     Delta,
-    Finished,
     Fragment,
-    Partial,
-    Started,
-    assemble,
-    chunk_of,
+    PartialResponse,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
     finish,
     fold,
     merge,
     step,
+    to_stream_chunk,
 )
 from llmhub.core.types import (
     CompletionResponse,
@@ -36,10 +36,12 @@ from llmhub.core.types import (
     Text,
     ToolCall,
     Usage,
-    text_of,
+    join_text,
 )
 
-words = st.sampled_from(["", "a", "b ", '{"x": 1}', "[1, ", "]", "{}", HOLE, f"[{HOLE}]", "é"])
+words = st.sampled_from(
+    ["", "a", "b ", '{"x": 1}', "[1, ", "]", "{}", ARGUMENTS_PLACEHOLDER, f"[{ARGUMENTS_PLACEHOLDER}]", "é"]
+)
 counts = st.none() | st.integers(0, 5)
 parts: st.SearchStrategy[Part] = st.one_of(
     st.from_type(Part).map(lambda part: part), st.builds(Text, words), st.builds(ToolCall, words, words, words)
@@ -50,18 +52,18 @@ reasons: st.SearchStrategy[FinishReason] = st.sampled_from(
 )
 deltas: st.SearchStrategy[Delta] = st.one_of(
     st.builds(Fragment, st.integers(-1, 2), parts, st.integers(0, 2), st.sampled_from(["", "k", "l"])),
-    st.builds(Started, words, words),
-    st.builds(Counted, usages),
-    st.builds(Finished, reasons, st.integers(0, 2)),
+    st.builds(StreamStarted, words, words),
+    st.builds(UsageDelta, usages),
+    st.builds(ChoiceFinished, reasons, st.integers(0, 2)),
 )
 streams = st.lists(deltas, max_size=8)
 
 
-def folded(stream: list[Delta]) -> Partial:
+def folded(stream: list[Delta]) -> PartialResponse:
     return reduce(step, stream, EMPTY)
 
 
-def seen(partial: Partial) -> object:
+def seen(partial: PartialResponse) -> object:
     """Give all that can be seen of a partial response, the order of its parts included."""
     return partial, list(partial.parts), finish(partial)
 
@@ -100,39 +102,41 @@ def test_folding_makes_no_more_parts_than_there_are(part: Part, monkeypatch: pyt
         made += 1
         return joined(pieces)
 
-    joined = stream_module._joined
-    monkeypatch.setattr(stream_module, "_joined", counting)
+    joined = stream_module._join_all
+    monkeypatch.setattr(stream_module, "_join_all", counting)
     monkeypatch.setattr(stream_module, "step", None)
-    monkeypatch.setattr(stream_module, "_grown", None)
+    monkeypatch.setattr(stream_module, "_join_two", None)
     for length in (10, 1_000):
         made = 0
-        fold([*(Fragment(0, part) for _ in range(length)), Finished("stop")])
+        fold([*(Fragment(0, part) for _ in range(length)), ChoiceFinished("stop")])
         assert made == 1
 
 
 @given(st.lists(parts, min_size=1, max_size=2), usages, reasons)
 def test_no_class_of_tokens_exceeds_its_whole(said: list[Part], usage: Usage, reason: FinishReason) -> None:
-    read = assemble([(said, reason)], usage=usage).usage
+    read = assemble_response([(said, reason)], usage=usage).usage
     assert (read.input_tokens, read.output_tokens) == (usage.input_tokens, usage.output_tokens)
     if read.input_tokens is not None:
         assert (read.cached_input_tokens or 0) + (read.cache_write_tokens or 0) <= read.input_tokens
     if read.output_tokens is not None:
         assert (read.reasoning_tokens or 0) <= read.output_tokens
-    assert assemble([(said, reason)], usage=read).usage == read
+    assert assemble_response([(said, reason)], usage=read).usage == read
 
 
 @given(streams, deltas)
 def test_a_step_is_total_and_leaves_what_it_was_given_alone(stream: list[Delta], delta: Delta) -> None:
     before = folded(stream)
-    copy = Partial(dict(before.parts), dict(before.reasons), before.usage, before.served_model, before.request_id)
-    assert isinstance(step(before, delta), Partial)
+    copy = PartialResponse(
+        dict(before.parts), dict(before.finish_reasons), before.usage, before.served_model, before.request_id
+    )
+    assert isinstance(step(before, delta), PartialResponse)
     assert before == copy
 
 
 @given(streams)
 def test_a_stream_that_never_says_why_it_ended_was_cut_off(stream: list[Delta]) -> None:
     done = fold(stream)
-    if any(isinstance(delta, Finished) for delta in stream):
+    if any(isinstance(delta, ChoiceFinished) for delta in stream):
         assert isinstance(done.unwrap(), CompletionResponse)
     else:
         assert isinstance(done.failure(), Disconnected)
@@ -148,13 +152,13 @@ def test_an_answer_in_pieces_is_the_answer_whole(
         mine: list[Delta] = []
         for index, part in enumerate(said):
             mine += [Fragment(index, piece, choice) for piece in data.draw(in_pieces(part))]
-        pieces.append([*mine, Finished(reason, choice)])
+        pieces.append([*mine, ChoiceFinished(reason, choice)])
     mixed = data.draw(shuffled(pieces))
-    streamed = fold([Started(served, "r1"), *mixed, Counted(usage)])
-    if any(HOLE in piece.data for said in answers for piece in said if isinstance(piece, Opaque)):
+    streamed = fold([StreamStarted(served, "r1"), *mixed, UsageDelta(usage)])
+    if any(ARGUMENTS_PLACEHOLDER in piece.data for said in answers for piece in said if isinstance(piece, Opaque)):
         assert is_successful(streamed)
         return
-    whole = assemble([(said, reason) for said in answers], usage=usage, served_model=served, request_id="r1")
+    whole = assemble_response([(said, reason) for said in answers], usage=usage, served_model=served, request_id="r1")
     assert streamed.unwrap() == whole
 
 
@@ -193,51 +197,55 @@ def shuffled(draw: st.DrawFn, queues: list[list[Delta]]) -> list[Delta]:
 
 @given(streams)
 def test_what_a_watcher_saw_is_the_text_of_the_first_answer(stream: list[Delta]) -> None:
-    chunks = [chunk for delta in stream if (chunk := chunk_of([delta])) is not None]
-    together = chunk_of(stream)
+    chunks = [chunk for delta in stream if (chunk := to_stream_chunk([delta])) is not None]
+    together = to_stream_chunk(stream)
     assert "".join(chunk.text for chunk in chunks) == (together.text if together else "")
     ordered = [delta for delta in stream if not isinstance(delta, Fragment) or (delta.index, delta.key) == (0, "")]
-    done = fold([*ordered, Finished("stop")]).unwrap()
-    said = "".join(chunk.text for delta in ordered if (chunk := chunk_of([delta])) is not None)
+    done = fold([*ordered, ChoiceFinished("stop")]).unwrap()
+    said = "".join(chunk.text for delta in ordered if (chunk := to_stream_chunk([delta])) is not None)
     assert said == done.text
 
 
 def test_a_call_without_arguments_has_an_empty_object() -> None:
-    assert assemble([([ToolCall("1", "f", " ")], "stop")]).tool_calls == (ToolCall("1", "f", "{}"),)
+    assert assemble_response([([ToolCall("1", "f", " ")], "stop")]).tool_calls == (ToolCall("1", "f", "{}"),)
 
 
 def test_white_space_in_arguments_makes_no_difference() -> None:
-    loose, tight = (assemble([([ToolCall("1", "f", said)], "stop")]) for said in ('{ "a" : [1,  2] }', '{"a":[1,2]}'))
+    loose, tight = (
+        assemble_response([([ToolCall("1", "f", said)], "stop")]) for said in ('{ "a" : [1,  2] }', '{"a":[1,2]}')
+    )
     assert loose == tight
 
 
 def test_arguments_that_are_no_json_stay_as_they_came() -> None:
-    assert assemble([([ToolCall("1", "f", '{"a": ')], "length")]).tool_calls[0].arguments == '{"a":'
+    assert assemble_response([([ToolCall("1", "f", '{"a": ')], "length")]).tool_calls[0].arguments == '{"a":'
 
 
 def test_a_reason_that_says_nothing_takes_no_reasons_place() -> None:
-    assert fold([Finished("length"), Finished("other")]).unwrap().finish_reason == "length"
-    assert fold([Finished("other"), Finished("length")]).unwrap().finish_reason == "length"
+    assert fold([ChoiceFinished("length"), ChoiceFinished("other")]).unwrap().finish_reason == "length"
+    assert fold([ChoiceFinished("other"), ChoiceFinished("length")]).unwrap().finish_reason == "length"
 
 
 def test_counts_are_cumulative_and_not_summed() -> None:
-    said = [Counted(Usage(input_tokens=9, output_tokens=n)) for n in (1, 5, 5)]
-    assert fold([*said, Finished("stop")]).unwrap().usage == Usage(input_tokens=9, output_tokens=5)
+    said = [UsageDelta(Usage(input_tokens=9, output_tokens=n)) for n in (1, 5, 5)]
+    assert fold([*said, ChoiceFinished("stop")]).unwrap().usage == Usage(input_tokens=9, output_tokens=5)
 
 
 def test_two_kinds_at_one_index_are_two_parts() -> None:
-    done = fold([Fragment(0, Reasoning("hm")), Fragment(0, Text("a")), Fragment(0, Reasoning("!")), Finished("stop")])
+    done = fold(
+        [Fragment(0, Reasoning("hm")), Fragment(0, Text("a")), Fragment(0, Reasoning("!")), ChoiceFinished("stop")]
+    )
     assert done.unwrap().parts == (Reasoning("hm!"), Text("a"))
 
 
 def test_calls_without_an_index_are_told_apart_by_their_key() -> None:
     calls = [ToolCall("1", "f", "{}"), ToolCall("2", "g", "{}")]
-    done = fold([*(Fragment(3, call, 0, call.id) for call in calls), Finished("stop")])
+    done = fold([*(Fragment(3, call, 0, call.id) for call in calls), ChoiceFinished("stop")])
     assert done.unwrap().tool_calls == tuple(calls)
 
 
 def test_arguments_fill_the_hole_of_the_part_before_them() -> None:
-    opened = Opaque("server_tool_use", f'{{"name":"search","input":{HOLE}}}')
+    opened = Opaque("server_tool_use", f'{{"name":"search","input":{ARGUMENTS_PLACEHOLDER}}}')
     done = fold([Fragment(1, opened), Fragment(1, ToolCall("", "", '{"q":')), Fragment(1, ToolCall("", "", '"x"}'))])
     assert not is_successful(done)
     whole = fold(
@@ -245,7 +253,7 @@ def test_arguments_fill_the_hole_of_the_part_before_them() -> None:
             Fragment(1, opened),
             Fragment(1, ToolCall("", "", '{"q":')),
             Fragment(1, ToolCall("", "", '"x"}')),
-            Finished("stop"),
+            ChoiceFinished("stop"),
         ]
     ).unwrap()
     assert whole.parts == (Opaque("server_tool_use", '{"name":"search","input":{"q":"x"}}'),)
@@ -254,4 +262,4 @@ def test_arguments_fill_the_hole_of_the_part_before_them() -> None:
 
 def test_visible_text_is_text_alone() -> None:
     parts = (Reasoning("hm"), Text("a"), Refusal("no"), ToolCall("1", "f"), Text("b"))
-    assert text_of(parts) == CompletionResponse(parts=parts).text == "ab"
+    assert join_text(parts) == CompletionResponse(parts=parts).text == "ab"

@@ -13,18 +13,17 @@ import pytest
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError
-from llmhub.sim import Served
+from llmhub.core.errors import BadRequestError
+from llmhub.sim import SimulatorThread
 from llmhub.tables.schema import RESULTS
-from llmhub.tables.tokens import EstimateWarning, encoding
-from llmhub.tables.vocabulary import Missing, Vocabularies
+from llmhub.tables.tokenizers import EstimateWarning, MissingVocabulary, VocabularySource, load_encoding
 
 MODEL = "openai/gpt-4o-mini"
 BOTH = [MODEL, "anthropic/claude-haiku-4-5"]
 
 
 @pytest.fixture
-def hub(simulator: Served) -> Iterator[llmhub.Hub]:
+def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
         yield made
 
@@ -54,7 +53,9 @@ def test_the_index_comes_back_as_it_was(hub: llmhub.Hub, index: pd.Index) -> Non
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT], ids=str)
-def test_a_missing_value_is_not_asked_and_never_the_text_nan(hub: llmhub.Hub, simulator: Served, missing: Any) -> None:
+def test_a_missing_value_is_not_asked_and_never_the_text_nan(
+    hub: llmhub.Hub, simulator: SimulatorThread, missing: Any
+) -> None:
     frame = pd.DataFrame({"t": pd.Series(["one", missing, "three"], dtype=object)})
     answers = ask(frame, hub)
     assert answers["status"].tolist() == ["ok", "skipped", "ok"]
@@ -72,7 +73,7 @@ def test_a_missing_value_in_a_column_that_is_not_used_does_not_matter(hub: llmhu
     [[1, 2], [1.5, 2.5], [True, False], pd.to_datetime(["2026-01-01", "2026-01-02"]), pd.Categorical(["a", "b"])],
     ids=["whole", "broken", "truth", "dates", "categories"],
 )
-def test_any_column_can_be_asked(hub: llmhub.Hub, simulator: Served, values: Any) -> None:
+def test_any_column_can_be_asked(hub: llmhub.Hub, simulator: SimulatorThread, values: Any) -> None:
     assert ask(pd.DataFrame({"t": values}), hub)["status"].tolist() == ["ok", "ok"]
     assert simulator.counts()["unique_prompts"] == 2
 
@@ -99,10 +100,10 @@ def test_an_empty_frame_gives_an_empty_frame(hub: llmhub.Hub) -> None:
 
 
 def test_a_column_with_a_result_columns_name_is_refused_before_anything_is_sent(
-    hub: llmhub.Hub, simulator: Served
+    hub: llmhub.Hub, simulator: SimulatorThread
 ) -> None:
     frame = pd.DataFrame({"t": ["one"], "model": ["mine"]})
-    with pytest.raises(InvalidRequestError, match=r"prefix: .*'model'.*prefix='llm_'"):
+    with pytest.raises(BadRequestError, match=r"prefix: .*'model'.*prefix='llm_'"):
         ask(frame, hub)
     assert simulator.counts()["requests"] == 0
     answers = ask(frame, hub, prefix="llm_")
@@ -112,11 +113,11 @@ def test_a_column_with_a_result_columns_name_is_refused_before_anything_is_sent(
 
 def test_two_columns_of_one_name_cannot_be_asked(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame([["one", "two"]], columns=["t", "t"])
-    with pytest.raises(InvalidRequestError, match="2 columns are named 't'"):
+    with pytest.raises(BadRequestError, match="2 columns are named 't'"):
         ask(frame, hub)
 
 
-def test_several_answers_a_row(hub: llmhub.Hub, simulator: Served) -> None:
+def test_several_answers_a_row(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     answers = ask(pd.DataFrame({"t": ["one", "two"]}), hub, n=3)
     assert answers["sample"].tolist() == [0, 1, 2] * 2
     assert simulator.counts()["requests"] == 6
@@ -140,7 +141,7 @@ def test_a_series_gives_a_series_of_texts(hub: llmhub.Hub) -> None:
     assert texts.isna().tolist() == [False, True, True, False]
 
 
-def test_a_series_value_takes_the_place_of_braces(hub: llmhub.Hub, simulator: Served) -> None:
+def test_a_series_value_takes_the_place_of_braces(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     values = pd.Series(["one"])
     inside = values.llm.complete("Repeat {} twice.", model=MODEL, hub=hub, progress=False)  # type: ignore[attr-defined]
     same = llmhub.complete("Repeat one twice.", model=MODEL, hub=hub).text
@@ -149,9 +150,9 @@ def test_a_series_value_takes_the_place_of_braces(hub: llmhub.Hub, simulator: Se
 
 def test_a_series_takes_one_model_and_one_answer(hub: llmhub.Hub) -> None:
     values = pd.Series(["one"])
-    with pytest.raises(InvalidRequestError, match="use a DataFrame"):
+    with pytest.raises(BadRequestError, match="use a DataFrame"):
         values.llm.complete("Repeat.", model=BOTH, hub=hub)  # type: ignore[attr-defined]
-    with pytest.raises(InvalidRequestError, match="n: "):
+    with pytest.raises(BadRequestError, match="n: "):
         values.llm.complete("Repeat.", model=MODEL, hub=hub, n=2)  # type: ignore[attr-defined]
 
 
@@ -165,13 +166,13 @@ def test_the_accessor_is_made_anew_and_holds_nothing_but_the_frame() -> None:
 
 
 def test_what_is_no_frame_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match=r"frame: list is no frame; give a pandas DataFrame"):
+    with pytest.raises(BadRequestError, match=r"frame: list is no frame; give a pandas DataFrame"):
         llmhub.llm([1, 2])
 
 
 def test_tokens_of_a_column_say_whether_they_are_estimates(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one two three", None]}, index=["a", "b"])
-    absent = isinstance(encoding("o200k_base", Vocabularies(folder=None)), Missing)
+    absent = isinstance(load_encoding("o200k_base", VocabularySource(folder=None)), MissingVocabulary)
     with llmhub.using(hub), warnings.catch_warnings():
         warnings.simplefilter("ignore", EstimateWarning)
         counted = llmhub.llm(frame).count_tokens("t", model=MODEL)

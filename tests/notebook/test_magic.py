@@ -15,8 +15,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError
-from llmhub.sim import Served
+from llmhub.core.errors import BadRequestError
+from llmhub.sim import SimulatorThread
 
 MODEL = "openai/gpt-4o-mini"
 BOTH = [MODEL, "anthropic/claude-haiku-4-5"]
@@ -28,7 +28,7 @@ class Answer:
 
 
 @pytest.fixture
-def shell(simulator: Served) -> Iterator[InteractiveShell]:
+def shell(simulator: SimulatorThread) -> Iterator[InteractiveShell]:
     """Open a shell in which llmhub is loaded and asks a simulator."""
     made = InteractiveShell()
     try:
@@ -110,16 +110,18 @@ def test_a_stream_is_printed_as_it_comes(shell: InteractiveShell, capsys: pytest
         (f"{MODEL} --schema nothing", "there is no variable 'nothing'"),
     ],
 )
-def test_a_line_that_is_wrong_says_how(shell: InteractiveShell, simulator: Served, line: str, why: str) -> None:
+def test_a_line_that_is_wrong_says_how(
+    shell: InteractiveShell, simulator: SimulatorThread, line: str, why: str
+) -> None:
     with pytest.raises(UsageError, match=why):
         cell(shell, line, "Say hi")
     assert simulator.counts()["requests"] == 0
 
 
 def test_what_is_wrong_with_a_question_is_an_error_like_any_other(shell: InteractiveShell) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^model: 'nobody' names no provider"):
+    with pytest.raises(BadRequestError, match=r"^model: 'nobody' names no provider"):
         cell(shell, "nobody", "Say hi")
-    with pytest.raises(InvalidRequestError, match=r"^prompt: 'x' is no column"):
+    with pytest.raises(BadRequestError, match=r"^prompt: 'x' is no column"):
         cell(shell, f"--df frame {MODEL}", "Say {x}")
 
 

@@ -20,10 +20,10 @@ import pytest
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError
-from llmhub.engine.directory import Directory
-from llmhub.plugins import GROUPS, NO_PLUGINS, Plugins, PluginWarning, load_plugins
-from llmhub.providers.table import PROVIDERS
+from llmhub.core.errors import BadRequestError
+from llmhub.engine.model_resolver import ModelResolver
+from llmhub.plugins import NO_PLUGINS, PLUGIN_KINDS, Plugins, PluginWarning, load_plugins
+from llmhub.providers.registry import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "distribution"
@@ -128,7 +128,7 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[EntryPoint]]:
             module = types.ModuleType(f"llmhub_test_{at}")
             module.VALUE = value  # type: ignore[attr-defined]
             monkeypatch.setitem(sys.modules, module.__name__, module)
-            entries.append(EntryPoint(name, f"{module.__name__}:VALUE", GROUPS[kind].name))
+            entries.append(EntryPoint(name, f"{module.__name__}:VALUE", PLUGIN_KINDS[kind].name))
         return entries
 
     return make
@@ -143,7 +143,7 @@ class Tracked:
         self.fails = fails
 
     def initialize(self, hub: Any) -> None:
-        assert isinstance(hub.directory, Directory), "the hub is whole"
+        assert isinstance(hub.directory, ModelResolver), "the hub is whole"
         self.notes.append(f"begin {self.id}")
         if self.fails == "begin":
             raise ZeroDivisionError("by nought")
@@ -163,17 +163,17 @@ def provider(name: str) -> Any:
 @pytest.mark.parametrize("kind", ["providers", "connectors"])
 def test_ids_that_are_there_twice_are_an_error_though_the_names_differ(brought: Any, kind: str) -> None:
     one = provider("acme") if kind == "providers" else Tracked("acme", [])
-    with pytest.raises(InvalidRequestError, match="'acme' is brought by llmhub_test_0 and by llmhub_test_1; uninstall"):
+    with pytest.raises(BadRequestError, match="'acme' is brought by llmhub_test_0 and by llmhub_test_1; uninstall"):
         load_plugins(entries=brought((kind, "one", one), (kind, "two", one)))
 
 
 def test_names_that_are_there_twice_are_an_error(brought: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="'same' is brought by"):
+    with pytest.raises(BadRequestError, match="'same' is brought by"):
         load_plugins(entries=brought(("scorers", "same", print), ("scorers", "same", repr)))
 
 
 def test_a_provider_of_llmhub_cannot_be_replaced(brought: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="'openai' is brought by llmhub and by"):
+    with pytest.raises(BadRequestError, match="'openai' is brought by llmhub and by"):
         load_plugins(entries=brought(("providers", "mine", provider("openai"))))
 
 
@@ -195,12 +195,12 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "value"), WRONG)
 def test_what_is_not_of_its_kind_is_named_and_left_out_or_fails_the_start(brought: Any, kind: str, value: Any) -> None:
     entries = brought((kind, "bad", value), ("scorers", "good", print))
-    with pytest.warns(PluginWarning, match=rf"plugin 'bad' of llmhub_test_0 is a \w+, not .*{GROUPS[kind].name}"):
+    with pytest.warns(PluginWarning, match=rf"plugin 'bad' of llmhub_test_0 is a \w+, not .*{PLUGIN_KINDS[kind].name}"):
         found = load_plugins(entries=entries)
     assert "bad" not in getattr(found, kind)
     assert list(found.scorers) == ["good"]
     assert [one.name for one in found.broken] == ["bad"]
-    with pytest.raises(InvalidRequestError, match=r"plugins: plugin 'bad' .*; mend or uninstall it"):
+    with pytest.raises(BadRequestError, match=r"plugins: plugin 'bad' .*; mend or uninstall it"):
         load_plugins(strict=True, entries=entries)
 
 
@@ -241,7 +241,7 @@ def test_a_connector_that_cannot_begin_is_left_out_or_fails_the_start(brought: A
     made.close()
     assert notes == ["begin a", "begin b", "begin c", "end c", "end a"]
     notes.clear()
-    with pytest.raises(InvalidRequestError, match=r"plugin 'b' of .* cannot begin"):
+    with pytest.raises(BadRequestError, match=r"plugin 'b' of .* cannot begin"):
         llmhub.Hub(plugins=load_plugins(strict=True, entries=brought(*rows)), settings=Settings())
     assert notes == ["begin a", "begin b", "end a"], "who had begun is ended"
 
@@ -268,9 +268,9 @@ def test_a_hook_may_be_a_plugin_and_a_name_that_none_has_is_refused(brought: Any
     with llmhub.Hub(plugins=found, endpoints=endpoints, settings=Settings(), middleware=("counting",)) as made:
         llmhub.complete("hi", model="compatible/m", hub=made)
     assert Counting.seen == 1
-    with pytest.raises(InvalidRequestError, match=r"middleware\[0\]: no plugin brings a middleware named 'counting'"):
+    with pytest.raises(BadRequestError, match=r"middleware\[0\]: no plugin brings a middleware named 'counting'"):
         llmhub.Hub(settings=Settings(), middleware=("counting",))
-    with pytest.raises(InvalidRequestError, match="plugins: a list cannot be used; give load_plugins"):
+    with pytest.raises(BadRequestError, match="plugins: a list cannot be used; give load_plugins"):
         llmhub.Hub(settings=Settings(), plugins=[])  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhub.core.provider import Endpoint, HttpRequest
-from llmhub.providers.auth import bearer, bedrock, header_key, sigv4
+from llmhub.providers.auth import api_key_header, bearer_token, bedrock_auth, sigv4
 
 KEYS = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_size=40)
 TOKENS = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
@@ -92,12 +92,12 @@ def test_the_signature_changes_with_all_that_is_signed() -> None:
 def test_bedrock_prefers_its_own_key() -> None:
     request = HttpRequest("POST", "https://h/", {})
     both = Endpoint(api_key="k", access_key_id="a", secret_access_key="s")
-    assert bedrock(both, request, 0.0).headers == {"authorization": "Bearer k"}
-    signed = bedrock(Endpoint(access_key_id="a", secret_access_key="s"), request, 0.0).headers
+    assert bedrock_auth(both, request, 0.0).headers == {"authorization": "Bearer k"}
+    signed = bedrock_auth(Endpoint(access_key_id="a", secret_access_key="s"), request, 0.0).headers
     assert signed["authorization"].startswith("AWS4-HMAC-SHA256 Credential=a/19700101/us-east-1/bedrock/aws4_request")
 
 
-@pytest.mark.parametrize("authorize", [bearer, header_key("api-key"), sigv4("bedrock")])
+@pytest.mark.parametrize("authorize", [bearer_token, api_key_header("api-key"), sigv4("bedrock")])
 def test_the_endpoints_headers_win(authorize: object) -> None:
     endpoint = Endpoint(api_key="k", headers={"Authorization": "mine", "API-Key": "mine", "Content-Type": "text/x"})
     sent = authorize(endpoint, HttpRequest("POST", "https://h/", {"content-type": "application/json"}), 0.0)  # type: ignore[operator]
@@ -106,6 +106,6 @@ def test_the_endpoints_headers_win(authorize: object) -> None:
     assert sent.headers["content-type"] == "text/x"
 
 
-@pytest.mark.parametrize("authorize", [bearer, header_key("api-key")])
+@pytest.mark.parametrize("authorize", [bearer_token, api_key_header("api-key")])
 def test_no_key_adds_no_header(authorize: object) -> None:
     assert authorize(Endpoint(), HttpRequest("POST", "https://h/", {}), 0.0).headers == {}  # type: ignore[operator]

@@ -7,16 +7,16 @@ from returns.result import Failure
 
 from llmhub.core.errors import Unsupported
 from llmhub.core.types import CompletionRequest
-from llmhub.providers.capabilities import PAGE, PROBES, capabilities, page
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.capabilities import PAGE_PATH, PROBES, probe_capabilities, render_page
+from llmhub.providers.registry import PROVIDERS
 
 
 def test_the_page_is_what_the_code_gives() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m llmhub.providers.capabilities"
+    assert PAGE_PATH.read_text(encoding="utf-8") == render_page(), "run python -m llmhub.providers.capabilities"
 
 
 def test_every_provider_and_capability_is_tried() -> None:
-    found = capabilities()
+    found = probe_capabilities()
     assert list(found) == list(PROVIDERS)
     assert all(list(cells) == [probe.name for probe in PROBES] for cells in found.values())
     for probe in PROBES:
@@ -46,7 +46,7 @@ def test_every_provider_and_capability_is_tried() -> None:
     ],
 )
 def test_cells_that_are_known(name: str, capability: str, there: bool) -> None:
-    assert capabilities()[name][capability] is there
+    assert probe_capabilities()[name][capability] is there
 
 
 def test_a_wire_that_can_say_nothing_has_nothing() -> None:
@@ -56,5 +56,5 @@ def test_a_wire_that_can_say_nothing_has_nothing() -> None:
     row = PROVIDERS["openai"]
     silent = replace(row, wire=replace(row.wire, encode=mute))
     deaf = replace(row, adapt=lambda _: {})
-    for cells in capabilities({"silent": silent, "deaf": deaf}).values():
+    for cells in probe_capabilities({"silent": silent, "deaf": deaf}).values():
         assert not any(cells.values())

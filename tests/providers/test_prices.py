@@ -11,15 +11,16 @@ from genai_prices.data import providers as table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
 from llmhub.core.types import Usage
-from llmhub.providers.prices import LISTINGS, Price, Rates, Tier, cost, nano_usd, price, price_served
+from llmhub.providers.prices import PRICE_LISTINGS, find_price, find_served_price
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MTOK = Decimal("1e-6")
 
 
 def priced(model: str, provider: str = "openai", at: datetime = AT) -> Price:
-    found = price(provider, model, at)
+    found = find_price(provider, model, at)
     assert found is not None
     return found
 
@@ -34,7 +35,7 @@ TIERED = Price(
     price_id="t/tiered@d",
     source="t",
     rates=rates("1.25 0.125 1.25 10"),
-    tiers=(Tier(200_000, rates("2.5 0.25 2.5 15")), Tier(500_000, rates("5 0.5 5 30"))),
+    tiers=(PriceTier(200_000, rates("2.5 0.25 2.5 15")), PriceTier(500_000, rates("5 0.5 5 30"))),
 )
 counts = st.integers(0, 10**7)
 
@@ -58,47 +59,47 @@ def plus(a: Usage, b: Usage) -> Usage:
 class TestCost:
     def test_each_class_is_billed_once_at_its_own_rate(self) -> None:
         usage = Usage(input_tokens=100, output_tokens=10, cached_input_tokens=40, cache_write_tokens=20)
-        assert cost(usage, SIMPLE) == (40 * 3 + 40 * Decimal("0.3") + 20 * Decimal("3.75") + 10 * 15) * MTOK
+        assert compute_cost(usage, SIMPLE) == (40 * 3 + 40 * Decimal("0.3") + 20 * Decimal("3.75") + 10 * 15) * MTOK
 
     def test_reasoning_is_part_of_the_output_unless_it_has_a_rate(self) -> None:
         usage = Usage(input_tokens=0, output_tokens=10, reasoning_tokens=4)
         dear = Price(price_id="p", source="s", rates=Rates(input=MTOK, output=8 * MTOK, reasoning=3 * MTOK))
-        assert cost(usage, SIMPLE) == 150 * MTOK
-        assert cost(usage, dear) == (6 * 8 + 4 * 3) * MTOK
+        assert compute_cost(usage, SIMPLE) == 150 * MTOK
+        assert compute_cost(usage, dear) == (6 * 8 + 4 * 3) * MTOK
 
     def test_a_class_without_a_rate_is_billed_as_input(self) -> None:
         bare = Price(price_id="p", source="s", rates=Rates(input=2 * MTOK, output=MTOK))
         usage = Usage(input_tokens=30, output_tokens=0, cached_input_tokens=10, cache_write_tokens=10)
-        assert cost(usage, bare) == 60 * MTOK
+        assert compute_cost(usage, bare) == 60 * MTOK
 
     @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
     def test_what_was_not_counted_has_no_cost(self, usage: Usage) -> None:
-        assert cost(usage, SIMPLE) is None
-        assert nano_usd(usage, SIMPLE) is None
+        assert compute_cost(usage, SIMPLE) is None
+        assert compute_cost_nano_usd(usage, SIMPLE) is None
 
     def test_a_count_of_zero_costs_zero(self) -> None:
-        assert cost(Usage(input_tokens=0, output_tokens=0), SIMPLE) == 0
+        assert compute_cost(Usage(input_tokens=0, output_tokens=0), SIMPLE) == 0
 
     def test_a_part_larger_than_its_whole_is_never_money_back(self) -> None:
         odd = Usage(input_tokens=10, output_tokens=5, cached_input_tokens=20, reasoning_tokens=9)
-        assert cost(odd, SIMPLE) == 20 * Decimal("0.3") * MTOK + 9 * 15 * MTOK
+        assert compute_cost(odd, SIMPLE) == 20 * Decimal("0.3") * MTOK + 9 * 15 * MTOK
 
     @pytest.mark.parametrize(
         ("taken", "rate"),
         [(0, "1.25"), (200_000, "1.25"), (200_001, "2.5"), (500_000, "2.5"), (500_001, "5")],
     )
     def test_a_tier_holds_above_its_threshold_and_for_all_tokens(self, taken: int, rate: str) -> None:
-        assert cost(Usage(input_tokens=taken, output_tokens=0), TIERED) == taken * Decimal(rate) * MTOK
+        assert compute_cost(Usage(input_tokens=taken, output_tokens=0), TIERED) == taken * Decimal(rate) * MTOK
 
     def test_a_fee_for_the_request_is_added(self) -> None:
         fee = Price(price_id="p", source="s", rates=rates("1 1 1 1"), request_usd=Decimal("0.012"))
-        assert cost(Usage(input_tokens=1, output_tokens=1), fee) == Decimal("0.012002")
+        assert compute_cost(Usage(input_tokens=1, output_tokens=1), fee) == Decimal("0.012002")
 
     def test_the_decimal_context_of_the_caller_does_not_round(self) -> None:
         usage = Usage(input_tokens=123_456_789, output_tokens=987_654_321)
         with localcontext() as context:
             context.prec = 3
-            exact = cost(usage, SIMPLE)
+            exact = compute_cost(usage, SIMPLE)
         assert exact == Decimal("15185.185182")
 
     @pytest.mark.parametrize("rate", ["-1", "NaN", "Infinity"])
@@ -108,24 +109,24 @@ class TestCost:
 
     @given(usages(), usages())
     def test_cost_is_additive(self, a: Usage, b: Usage) -> None:
-        parts = cost(a, SIMPLE), cost(b, SIMPLE)
+        parts = compute_cost(a, SIMPLE), compute_cost(b, SIMPLE)
         assert None not in parts
-        assert cost(plus(a, b), SIMPLE) == sum(part for part in parts if part is not None)
+        assert compute_cost(plus(a, b), SIMPLE) == sum(part for part in parts if part is not None)
 
     @given(usages(200_000), usages(200_000))
     def test_cost_is_additive_within_a_tier(self, a: Usage, b: Usage) -> None:
         halves = [Usage(**{name: getattr(u, name) // 2 for name in Usage.__slots__}) for u in (a, b)]
-        whole = cost(plus(*halves), TIERED)
-        assert whole == sum(part for half in halves if (part := cost(half, TIERED)) is not None)
+        whole = compute_cost(plus(*halves), TIERED)
+        assert whole == sum(part for half in halves if (part := compute_cost(half, TIERED)) is not None)
 
     @given(usages(), st.decimals(0, 100, places=12), st.decimals(0, 100, places=7))
     def test_nanos_are_the_cost_rounded_half_to_even(self, usage: Usage, taken: Decimal, made: Decimal) -> None:
         odd = Price(price_id="p", source="s", rates=Rates(input=taken * MTOK, output=made * MTOK))
-        exact = cost(usage, odd)
+        exact = compute_cost(usage, odd)
         assert exact is not None
         with localcontext() as context:
             context.prec = 60
-            assert nano_usd(usage, odd) == int((exact * 10**9).to_integral_value(ROUND_HALF_EVEN))
+            assert compute_cost_nano_usd(usage, odd) == int((exact * 10**9).to_integral_value(ROUND_HALF_EVEN))
 
 
 class TestLookup:
@@ -176,7 +177,7 @@ class TestLookup:
         ],
     )
     def test_unknown_is_none_never_zero(self, provider: str, model: str) -> None:
-        assert price(provider, model, AT) is None
+        assert find_price(provider, model, AT) is None
 
     def test_prices_have_dates(self) -> None:
         old = priced("mistral-small-latest", "mistral", datetime(2020, 1, 1, tzinfo=UTC))
@@ -203,10 +204,10 @@ class TestLookup:
         assert found.tiers[0].rates.input > found.rates.input
 
     def test_what_was_served_is_what_it_costs(self) -> None:
-        assert price_served("azure", "gpt-4o", "gpt-4o-mini-2024-07-18", AT) == priced("gpt-4o-mini", "azure")
-        assert price_served("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == priced("gpt-4o")
-        assert price_served("openai", "gpt-4o", "", AT) == priced("gpt-4o")
-        assert price_served("azure", "my-deployment", "unheard-of", AT) is None
+        assert find_served_price("azure", "gpt-4o", "gpt-4o-mini-2024-07-18", AT) == priced("gpt-4o-mini", "azure")
+        assert find_served_price("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == priced("gpt-4o")
+        assert find_served_price("openai", "gpt-4o", "", AT) == priced("gpt-4o")
+        assert find_served_price("azure", "my-deployment", "unheard-of", AT) is None
 
     def test_no_connection_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
@@ -217,12 +218,12 @@ class TestLookup:
         assert priced("gpt-4o").rates.input == Decimal("2.5e-6")
 
     def test_every_listing_stands_in_the_table(self) -> None:
-        assert {listing.id for listing in LISTINGS.values()} <= {row.id for row in table}
+        assert {listing.id for listing in PRICE_LISTINGS.values()} <= {row.id for row in table}
 
 
-@pytest.mark.parametrize("provider", [name for name in LISTINGS if name not in {"openai-responses", "vertex"}])
+@pytest.mark.parametrize("provider", [name for name in PRICE_LISTINGS if name not in {"openai-responses", "vertex"}])
 def test_costs_equal_those_of_the_price_tables_own_calculator(provider: str) -> None:
-    row = next(row for row in table if row.id == LISTINGS[provider].id)
+    row = next(row for row in table if row.id == PRICE_LISTINGS[provider].id)
     compared = 0
     for taken in (1_000, 150_000, 900_000):
         usage = Usage(
@@ -241,12 +242,14 @@ def test_costs_equal_those_of_the_price_tables_own_calculator(provider: str) -> 
         )
         for model in row.models:
             names = [model.id, *re.findall("equals='(.+?)'", repr(model.match))]
-            name = next((name for name in names if row.find_model(LISTINGS[provider].name(name)) is model), "")
-            found = price(provider, name, AT)
+            name = next(
+                (name for name in names if row.find_model(PRICE_LISTINGS[provider].model_name(name)) is model), ""
+            )
+            found = find_price(provider, name, AT)
             if found is None:
                 continue
             asked = genai_prices.calc_price(theirs, name, provider_id=row.id, genai_request_timestamp=AT)
-            exact = cost(usage, found)
+            exact = compute_cost(usage, found)
             assert exact is not None
             assert exact == pytest.approx(asked.total_price, abs=Decimal("1e-20")), name
             compared += 1

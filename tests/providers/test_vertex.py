@@ -12,9 +12,10 @@ from anthropic.lib.vertex import AnthropicVertex
 from returns.pipeline import is_successful
 
 from llmhub.core import errors
-from llmhub.core.provider import Endpoint, HttpReply, interpret, interpret_stream
+from llmhub.core.protocol import interpret, interpret_stream
+from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.core.types import CompletionRequest, Message
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.registry import PROVIDERS
 
 CORPUS = Path(__file__).parents[2] / "../shared/conformance"
 RECORDED = {

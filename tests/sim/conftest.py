@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llmhub.sim import Served, Simulator, serving
+from llmhub.sim import Simulator, SimulatorThread, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,14 @@ def ask() -> Callable[..., Ask]:
 
 
 @pytest.fixture(scope="session")
-def simulator() -> Iterator[Served]:
+def simulator() -> Iterator[SimulatorThread]:
     """Give one simulator that never fails, for tests that do not look at its counts."""
     with serving(Simulator(seed=7)) as served:
         yield served
 
 
 @pytest.fixture
-def simulate() -> Iterator[Callable[..., Served]]:
+def simulate() -> Iterator[Callable[..., SimulatorThread]]:
     """Start simulators of one's own: ``simulate(seed=..., faults=...)``."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(serving(Simulator(**settings)))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from llmhub.sim import PEERS
-from llmhub.sim.__main__ import arguments, main, settings_of
-from llmhub.sim.faults import RATES
+from llmhub.sim import FAKE_PROVIDERS
+from llmhub.sim.__main__ import build_parser, main, settings_from_args
+from llmhub.sim.faults import FAULT_BY_FIELD
 
 
 def ask(url: str, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -35,7 +35,7 @@ def test_it_serves_until_told(told: signal.Signals) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             line = json.loads(process.stdout.readline())
-            assert set(line["base_urls"]) == set(PEERS)
+            assert set(line["base_urls"]) == set(FAKE_PROVIDERS)
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
             address = f"{line['base_urls']['openai']}/chat/completions"
             assert [ask(address, body)[0] for _ in range(2)] == [200, 429]
@@ -65,17 +65,17 @@ def test_the_command_line_says_everything() -> None:
         "--host ::1 --port 99 --seed 3 --api-key k --latency 0.2 --sigma 0.5 --rpm 60 --tpm 600 --burst 5 "
         "--retry-after 2 --rate-429 0.1 --stream-error 0.2"
     )
-    given = arguments().parse_args(line.split())
-    settings = settings_of(given)
+    given = build_parser().parse_args(line.split())
+    settings = settings_from_args(given)
     assert (settings.host, settings.port, settings.seed, settings.api_key) == ("::1", 99, 3, "k")
     assert (settings.latency.median_s, settings.latency.sigma) == (0.2, 0.5)
     assert (settings.limit.rpm, settings.limit.tpm, settings.limit.burst_s) == (60, 600, 5)
     assert settings.faults.rates() == [("429", 0.1), ("stream_error", 0.2)]
     assert settings.faults.retry_after_s == 2
-    plain = settings_of(arguments().parse_args([]))
+    plain = settings_from_args(build_parser().parse_args([]))
     assert (plain.limit, plain.faults.rates(), plain.host, plain.port) == (None, [], "127.0.0.1", 0)
-    shares = [f"--{name.replace('_', '-')}=0.01" for name in RATES]
-    assert len(settings_of(arguments().parse_args(shares)).faults.rates()) == len(RATES)
+    shares = [f"--{name.replace('_', '-')}=0.01" for name in FAULT_BY_FIELD]
+    assert len(settings_from_args(build_parser().parse_args(shares)).faults.rates()) == len(FAULT_BY_FIELD)
 
 
 @pytest.mark.parametrize(

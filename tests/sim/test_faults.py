@@ -15,13 +15,13 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.sim import Faults, Served, Simulator, serving
-from llmhub.sim.faults import KINDS, choose, script
+from llmhub.sim import Faults, Simulator, SimulatorThread, serving
+from llmhub.sim.faults import FAULT_NAMES, choose_fault, scripted_fault
 
 Ask = Callable[..., Any]
 
 
-async def send(http: aiohttp.ClientSession, served: Served, asked: Any, fault: str = "") -> tuple[int, bytes]:
+async def send(http: aiohttp.ClientSession, served: SimulatorThread, asked: Any, fault: str = "") -> tuple[int, bytes]:
     headers = {**asked.headers, **({"x-sim-fault": fault} if fault else {})}
     async with http.post(served.url + asked.path, json=asked.body, headers=headers) as reply:
         return reply.status, await reply.read()
@@ -38,7 +38,7 @@ STATUSES = {"429": 429, "500": 500, "529": 503}
 @pytest.mark.parametrize("fault", STATUSES)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_refusals(
-    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, fault: str, stream: bool
+    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, fault: str, stream: bool
 ) -> None:
     status, body = await send(http, simulator, ask(provider, stream=stream), fault)
     assert status == (529 if "anthropic" in provider and fault == "529" else STATUSES[fault])
@@ -47,7 +47,9 @@ async def test_refusals(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_reset(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool) -> None:
+async def test_a_reset(
+    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
+) -> None:
     with pytest.raises(aiohttp.ClientOSError) as caught:
         await send(http, simulator, ask(provider, stream=stream), "reset")
     assert caught.value.errno == errno.ECONNRESET
@@ -55,7 +57,7 @@ async def test_a_reset(simulator: Served, ask: Ask, http: aiohttp.ClientSession,
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_truncated_answer(
-    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
+    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
 ) -> None:
     asked = ask(provider, stream=stream)
     _, whole = await send(http, simulator, asked)
@@ -71,7 +73,7 @@ async def test_a_truncated_answer(
 
 
 async def test_a_stream_cut_short_in_good_form(
-    simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str
+    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str
 ) -> None:
     asked = ask(provider, stream=True)
     _, whole = await send(http, simulator, asked)
@@ -85,7 +87,7 @@ async def test_a_stream_cut_short_in_good_form(
 
 
 async def test_a_dripping_answer_is_whole(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate(faults=Faults(drip_s=0.001))
     for stream in (False, True):
@@ -99,14 +101,16 @@ async def test_a_dripping_answer_is_whole(
         assert len(b"".join(pieces)) == len(whole)
 
 
-async def test_malformed_json(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
+async def test_malformed_json(simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
     status, body = await send(http, simulator, ask(provider), "malformed")
     assert status == 200
     with pytest.raises(json.JSONDecodeError):
         json.loads(body)
 
 
-async def test_a_malformed_event(simulator: Served, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
+async def test_a_malformed_event(
+    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str
+) -> None:
     status, body = await send(http, simulator, ask(provider, stream=True), "malformed")
     assert status == 200
     if provider == "bedrock":
@@ -133,7 +137,7 @@ def is_json(text: bytes) -> bool:
 
 
 async def test_a_hanging_answer(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate()
     asked = ask(provider, "Say hi. [[sim:hang once]]")
@@ -162,7 +166,7 @@ def test_a_simulator_stops_although_an_answer_hangs(ask: Ask) -> None:
 
 
 async def test_one_prompt_fails_for_good_and_another_only_once(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession, provider: str
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate()
     seen = {}
@@ -179,7 +183,7 @@ async def test_one_prompt_fails_for_good_and_another_only_once(
 
 
 async def test_rates_are_kept_and_seeded(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
 ) -> None:
     async def statuses(seed: int) -> list[int]:
         served = simulate(seed=seed, faults=Faults(rate_500=0.3, rate_429=0.2))
@@ -193,7 +197,7 @@ async def test_rates_are_kept_and_seeded(
 
 
 async def test_a_second_attempt_may_succeed(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
 ) -> None:
     served = simulate(faults=Faults(rate_500=0.5))
     asked = ask("openai")
@@ -202,7 +206,7 @@ async def test_a_second_attempt_may_succeed(
 
 
 async def test_faults_change_while_it_runs(
-    simulate: Callable[..., Served], ask: Ask, http: aiohttp.ClientSession
+    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
 ) -> None:
     served = simulate()
     asked = ask("openai")
@@ -210,7 +214,7 @@ async def test_faults_change_while_it_runs(
     async with http.post(f"{served.url}/sim/faults", json={"rate_500": 1.0}) as reply:
         assert reply.status == 200
     assert (await send(http, served, asked))[0] == 500
-    served.fail(Faults(rate_429=1.0))
+    served.set_faults(Faults(rate_429=1.0))
     assert (await send(http, served, asked))[0] == 429
     for wrong in ({"rate_500": 2}, {"rate_600": 0.5}, {"rate_500": "much"}, [1]):
         async with http.post(f"{served.url}/sim/faults", json=wrong) as reply:
@@ -222,23 +226,28 @@ async def test_faults_change_while_it_runs(
     assert (await send(http, served, asked))[0] == 200
 
 
-@given(st.floats(0, 1, exclude_max=True), st.lists(st.floats(0, 0.09), min_size=len(KINDS), max_size=len(KINDS)))
+@given(
+    st.floats(0, 1, exclude_max=True),
+    st.lists(st.floats(0, 0.09), min_size=len(FAULT_NAMES), max_size=len(FAULT_NAMES)),
+)
 def test_a_draw_falls_into_one_share(drawn: float, shares: list[float]) -> None:
     faults = Faults(
         **dict(zip([name for name in Faults.__dataclass_fields__ if name[-2:] != "_s"], shares, strict=True))
     )
-    fault = choose(faults, drawn)
-    reached = dict(zip(KINDS, (sum(shares[: at + 1]) for at in range(len(shares))), strict=True))
+    fault = choose_fault(faults, drawn)
+    reached = dict(zip(FAULT_NAMES, (sum(shares[: at + 1]) for at in range(len(shares))), strict=True))
     if fault:
         assert drawn < reached[fault]
-        assert all(drawn >= below for name, below in reached.items() if KINDS.index(name) < KINDS.index(fault))
+        assert all(
+            drawn >= below for name, below in reached.items() if FAULT_NAMES.index(name) < FAULT_NAMES.index(fault)
+        )
     else:
         assert drawn >= sum(shares) - 1e-12
 
 
 @pytest.mark.parametrize("text", ["", "500 sometimes", "600", "reset reset", "[[sim:]]", "[[sim:500 never]]", "50"])
 def test_what_is_no_script(text: str) -> None:
-    assert script(text, text, 0) == ""
+    assert scripted_fault(text, text, 0) == ""
 
 
 @pytest.mark.parametrize("wrong", [{"reset": -0.1}, {"reset": 1.1}, {"drip": True}, {"reset": 0.6, "drip": 0.6}])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.sim import Limit, Served
-from llmhub.sim.limits import Meter, fill, take
+from llmhub.sim import SimLimit, SimulatorThread
+from llmhub.sim.limits import LimitMeter, full_buckets, take_from_buckets
 
 RATES = st.floats(1, 10_000)
 ARRIVALS = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 500)), max_size=60)
@@ -21,12 +21,12 @@ ARRIVALS = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 500)), max_size=60
 def test_no_window_lets_more_through_than_burst_and_rate(
     rpm: float, tpm: float, burst_s: float, arrivals: list[tuple[float, int]]
 ) -> None:
-    limit = Limit(rpm, tpm, burst_s)
-    buckets, now = fill(limit, 0.0), 0.0
+    limit = SimLimit(rpm, tpm, burst_s)
+    buckets, now = full_buckets(limit, 0.0), 0.0
     passed: list[tuple[float, int]] = []
     for pause_s, cost in arrivals:
         now += pause_s
-        taken = take(limit, buckets, now, cost)
+        taken = take_from_buckets(limit, buckets, now, cost)
         buckets = taken.buckets
         if taken.granted:
             passed.append((now, cost))
@@ -40,56 +40,56 @@ def test_no_window_lets_more_through_than_burst_and_rate(
 
 @given(RATES, RATES, st.floats(0.5, 60), st.lists(st.integers(1, 500), min_size=1, max_size=40))
 def test_who_waits_as_told_is_let_through(rpm: float, tpm: float, burst_s: float, costs: list[int]) -> None:
-    limit = Limit(rpm, tpm, burst_s)
-    buckets, now = fill(limit, 0.0), 0.0
+    limit = SimLimit(rpm, tpm, burst_s)
+    buckets, now = full_buckets(limit, 0.0), 0.0
     for cost in costs:
-        taken = take(limit, buckets, now, cost)
+        taken = take_from_buckets(limit, buckets, now, cost)
         if not taken.granted:
             if taken.retry_after_s is None:
                 assert cost > max(tpm * burst_s / 60, 1)
                 continue
             assert taken.retry_after_s > 0
             now += taken.retry_after_s + 1e-9
-            taken = take(limit, taken.buckets, now, cost)
+            taken = take_from_buckets(limit, taken.buckets, now, cost)
         assert taken.granted
         buckets = taken.buckets
 
 
 def test_what_is_refused_costs_nothing() -> None:
-    limit = Limit(rpm=60, tpm=600, burst_s=10)
-    first = take(limit, fill(limit, 0.0), 0.0, 60)
-    refused = take(limit, first.buckets, 0.0, 60)
+    limit = SimLimit(rpm=60, tpm=600, burst_s=10)
+    first = take_from_buckets(limit, full_buckets(limit, 0.0), 0.0, 60)
+    refused = take_from_buckets(limit, first.buckets, 0.0, 60)
     assert (first.granted, refused.granted, refused.scope) == (True, False, "tokens")
     assert refused.buckets == first.buckets
     assert refused.retry_after_s == pytest.approx(2.0)
 
 
 def test_what_never_fits_says_not_when() -> None:
-    limit = Limit(tpm=100)
-    taken = take(limit, fill(limit, 0.0), 0.0, 101)
+    limit = SimLimit(tpm=100)
+    taken = take_from_buckets(limit, full_buckets(limit, 0.0), 0.0, 101)
     assert (taken.granted, taken.scope, taken.retry_after_s) == (False, "tokens", None)
 
 
 def test_the_standing() -> None:
-    limit = Limit(rpm=60, tpm=6000)
-    standing = take(limit, fill(limit, 0.0), 0.0, 500).standing
-    assert standing.requests == Meter(60, 59, 1.0)
-    assert standing.tokens == Meter(6000, 5500, pytest.approx(5.0))
-    assert take(Limit(), fill(Limit(), 0.0), 0.0, 10**9).standing.requests is None
+    limit = SimLimit(rpm=60, tpm=6000)
+    standing = take_from_buckets(limit, full_buckets(limit, 0.0), 0.0, 500).status
+    assert standing.requests == LimitMeter(60, 59, 1.0)
+    assert standing.tokens == LimitMeter(6000, 5500, pytest.approx(5.0))
+    assert take_from_buckets(SimLimit(), full_buckets(SimLimit(), 0.0), 0.0, 10**9).status.requests is None
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
-    limit = Limit(rpm=1)
-    first = take(limit, fill(limit, 100.0), 100.0, 0)
-    again = take(limit, first.buckets, 40.0, 0)
+    limit = SimLimit(rpm=1)
+    first = take_from_buckets(limit, full_buckets(limit, 100.0), 100.0, 0)
+    again = take_from_buckets(limit, first.buckets, 40.0, 0)
     assert not again.granted
-    assert again.buckets.at == 100.0
+    assert again.buckets.updated_at == 100.0
 
 
 @pytest.mark.parametrize("wrong", [{"rpm": 0}, {"tpm": -1}, {"burst_s": 0}, {"rpm": math.nan}])
 def test_limits_that_let_nothing_through(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="lets nothing through"):
-        Limit(**wrong)
+        SimLimit(**wrong)
 
 
 RETRIES = {
@@ -108,9 +108,9 @@ RETRIES = {
 
 
 async def test_a_tiny_budget(
-    simulate: Callable[..., Served], ask: Callable, http: aiohttp.ClientSession, provider: str
+    simulate: Callable[..., SimulatorThread], ask: Callable, http: aiohttp.ClientSession, provider: str
 ) -> None:
-    served = simulate(limit=Limit(rpm=1))
+    served = simulate(limit=SimLimit(rpm=1))
     asked = ask(provider)
     replies = []
     for _ in range(3):
@@ -129,9 +129,9 @@ async def test_a_tiny_budget(
 
 
 async def test_models_have_budgets_of_their_own(
-    simulate: Callable[..., Served], ask: Callable, http: aiohttp.ClientSession
+    simulate: Callable[..., SimulatorThread], ask: Callable, http: aiohttp.ClientSession
 ) -> None:
-    served = simulate(limit=Limit(rpm=1), limits={"anthropic": Limit(), "openai/large": Limit(rpm=2)})
+    served = simulate(limit=SimLimit(rpm=1), limits={"anthropic": SimLimit(), "openai/large": SimLimit(rpm=2)})
 
     async def statuses(provider: str, **given: str) -> list[int]:
         asked = ask(provider)
@@ -148,9 +148,9 @@ async def test_models_have_budgets_of_their_own(
 
 
 async def test_tokens_that_are_reserved(
-    simulate: Callable[..., Served], ask: Callable, http: aiohttp.ClientSession
+    simulate: Callable[..., SimulatorThread], ask: Callable, http: aiohttp.ClientSession
 ) -> None:
-    served = simulate(limit=Limit(tpm=1000))
+    served = simulate(limit=SimLimit(tpm=1000))
     for most, expected in ((900, 200), (200, 429), (2000, 429)):
         asked = ask("openai", most=most)
         async with http.post(served.url + asked.path, json=asked.body) as reply:

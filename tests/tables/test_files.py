@@ -17,9 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import ipc
 
-from llmhub.core.errors import InvalidRequestError
-from llmhub.tables.files import FORMATS, beside, expect_writable, read, write
-from llmhub.tables.kinds import joined_schema
+from llmhub.core.errors import BadRequestError
+from llmhub.tables.files import FILE_FORMATS, join_table, read_table, require_writable, write_table
+from llmhub.tables.frames import join_schemas
 from llmhub.tables.schema import RESULTS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -59,8 +59,8 @@ def folder() -> Iterator[Path]:
 
 def _written(table: pa.Table, folder: Path, suffix: str) -> pa.Table:
     path = folder / f"table{suffix}"
-    write(table, path, "OUTPUT")
-    return read(path, "INPUT")
+    write_table(table, path, "OUTPUT")
+    return read_table(path, "INPUT")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".ipc"])
@@ -73,14 +73,14 @@ def test_binary_formats_give_back_what_they_were_given(folder: Path, suffix: str
 
 @given(table=tables())
 def test_json_lines_hold_plain_values_and_nulls(folder: Path, table: pa.Table) -> None:
-    write(table, folder / "table.jsonl", "OUTPUT")
+    write_table(table, folder / "table.jsonl", "OUTPUT")
     found = [json.loads(line) for line in (folder / "table.jsonl").read_bytes().splitlines()]
     assert found == [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 @given(table=tables())
 def test_csv_holds_every_value_as_text(folder: Path, table: pa.Table) -> None:
-    write(table, folder / "table.csv", "OUTPUT")
+    write_table(table, folder / "table.csv", "OUTPUT")
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert len(found) == len(table)
@@ -117,33 +117,38 @@ def _plain(value: Any) -> Any:
 @example(cells=["9223372036854775808"])
 @example(cells=["inf"])
 def test_a_csv_cell_makes_the_prompt_that_the_file_says(folder: Path, cells: list[str | None]) -> None:
-    write(pa.table({"id": ["x"] * len(cells), "cell": pa.array(cells, pa.string())}), folder / "cells.csv", "OUTPUT")
-    found = read(folder / "cells.csv", "INPUT").column("cell").to_pylist()
+    write_table(
+        pa.table({"id": ["x"] * len(cells), "cell": pa.array(cells, pa.string())}), folder / "cells.csv", "OUTPUT"
+    )
+    found = read_table(folder / "cells.csv", "INPUT").column("cell").to_pylist()
     assert [None if cell is None else str(cell) for cell in found] == cells
 
 
 def test_csv_columns_of_numbers_are_numbers(folder: Path) -> None:
     (folder / "n.csv").write_text("id,price,zip,day\n1,1.5,00501,2026-11-22\n2,,10001,\n", encoding="utf-8")
-    found = read(folder / "n.csv", "INPUT")
+    found = read_table(folder / "n.csv", "INPUT")
     assert found.schema.types == [pa.int64(), pa.float64(), pa.string(), pa.string()]
     assert found.column("price").to_pylist() == [1.5, None]
 
 
 def test_csv_may_begin_with_a_mark_and_blank_lines_and_end_its_lines_as_windows_does(folder: Path) -> None:
     (folder / "w.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,"x\r\ny"\r\n')
-    assert read(folder / "w.csv", "INPUT").to_pydict() == {"a": [1], "b": ["x\r\ny"]}
+    assert read_table(folder / "w.csv", "INPUT").to_pydict() == {"a": [1], "b": ["x\r\ny"]}
 
 
 def test_json_lines_may_miss_fields_and_mix_kinds(folder: Path) -> None:
     (folder / "m.jsonl").write_bytes(
         b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": "two", "b": [1]}\n{"a": {"c": null}, "b": null}\n'
     )
-    assert read(folder / "m.jsonl", "INPUT").to_pydict() == {"a": ["1", "two", '{"c":null}'], "b": [None, [1], None]}
+    assert read_table(folder / "m.jsonl", "INPUT").to_pydict() == {
+        "a": ["1", "two", '{"c":null}'],
+        "b": [None, [1], None],
+    }
 
 
 def test_json_lines_keep_times_and_large_numbers_as_they_are_written(folder: Path) -> None:
     (folder / "t.jsonl").write_text('{"at": "2026-11-22T10:00:00", "n": 123456789012345678901}\n', encoding="utf-8")
-    assert read(folder / "t.jsonl", "INPUT").to_pydict() == {
+    assert read_table(folder / "t.jsonl", "INPUT").to_pydict() == {
         "at": ["2026-11-22T10:00:00"],
         "n": ["123456789012345678901"],
     }
@@ -153,7 +158,7 @@ def test_an_arrow_stream_is_read_too(folder: Path) -> None:
     table = pa.table({"a": [1, 2]})
     with ipc.new_stream(folder / "s.arrow", table.schema) as stream:
         stream.write_table(table)
-    assert read(folder / "s.arrow", "INPUT").equals(table)
+    assert read_table(folder / "s.arrow", "INPUT").equals(table)
 
 
 def test_dictionaries_that_differ_from_chunk_to_chunk_fit_an_arrow_file(folder: Path) -> None:
@@ -166,13 +171,13 @@ def test_values_that_no_text_format_knows_become_text(folder: Path) -> None:
     table = pa.table(
         {"span": pa.array([timedelta(days=1, seconds=2), None]), "half": pa.array([1.5, None], pa.float16())}
     )
-    write(table, folder / "odd.csv", "OUTPUT")
+    write_table(table, folder / "odd.csv", "OUTPUT")
     assert (folder / "odd.csv").read_text(encoding="utf-8").splitlines()[1] == '"1 day, 0:00:02","1.5"'
-    write(table, folder / "odd.jsonl", "OUTPUT")
+    write_table(table, folder / "odd.jsonl", "OUTPUT")
     assert json.loads((folder / "odd.jsonl").read_text(encoding="utf-8").splitlines()[0])["half"] == 1.5
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", FILE_FORMATS)
 def test_what_stood_there_still_does_when_writing_fails(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +192,7 @@ def test_what_stood_there_still_does_when_writing_fails(
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(FullError):
-        write(pa.table({"a": [1]}), path, "OUTPUT")
+        write_table(pa.table({"a": [1]}), path, "OUTPUT")
     assert path.read_text(encoding="utf-8") == "as it was"
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -195,28 +200,28 @@ def test_what_stood_there_still_does_when_writing_fails(
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.csv").write_text("old", encoding="utf-8")
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
-    write(pa.table({"a": [1]}), tmp_path / "link.csv", "OUTPUT")
+    write_table(pa.table({"a": [1]}), tmp_path / "link.csv", "OUTPUT")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "real.csv").read_text(encoding="utf-8") == '"a"\n1\n'
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", FILE_FORMATS)
 def test_the_results_fit_every_format_and_trying_leaves_nothing(tmp_path: Path, suffix: str) -> None:
-    expect_writable(joined_schema(pa.schema([("id", pa.int64())]), RESULTS, ""), tmp_path / f"out{suffix}", "OUTPUT")
+    require_writable(join_schemas(pa.schema([("id", pa.int64())]), RESULTS, ""), tmp_path / f"out{suffix}", "OUTPUT")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_column_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     schema = pa.schema([("odd", pa.struct([]))])
-    with pytest.raises(InvalidRequestError, match="Parquet cannot hold a column of the input"):
-        expect_writable(schema, tmp_path / "out.parquet", "OUTPUT")
-    expect_writable(schema, tmp_path / "out.csv", "OUTPUT")
+    with pytest.raises(BadRequestError, match="Parquet cannot hold a column of the input"):
+        require_writable(schema, tmp_path / "out.parquet", "OUTPUT")
+    require_writable(schema, tmp_path / "out.csv", "OUTPUT")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_results_stand_beside_their_rows_with_the_metadata_of_both() -> None:
     source = pa.table({"q": ["a", "b"]}).replace_schema_metadata({"mine": "1", "pandas": "{}", "run_id": "old"})
     results = pa.table({"row": pa.array([0, 0, 1]), "x": [1, 2, 3]}).replace_schema_metadata({"run_id": "r1"})
-    joined = beside(source, results, "")
+    joined = join_table(source, results, "")
     assert joined.to_pydict() == {"q": ["a", "a", "b"], "row": [0, 0, 1], "x": [1, 2, 3]}
     assert joined.schema.metadata == {b"mine": b"1", b"run_id": b"r1"}

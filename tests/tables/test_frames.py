@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.core.errors import InvalidRequestError
-from llmhub.tables.kinds import joined
-from llmhub.tables.prompts import of_frame, of_series
+from llmhub.core.errors import BadRequestError
+from llmhub.tables.frames import join_results
+from llmhub.tables.prompt_batch import batch_from_frame, batch_from_series
 
 
 def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
     """Give what each row would say; ``None`` for a row that is not asked."""
-    questions = of_frame(frame, prompt, (), 1)
-    rows = zip(*questions.rows, strict=True) if questions.rows else ((),) * questions.size
+    questions = batch_from_frame(frame, prompt, (), 1)
+    rows = zip(*questions.columns, strict=True) if questions.columns else ((),) * questions.n_rows
     said = [None if any(value is None for value in row) else questions.template.render(row) for row in rows]
-    assert list(questions.chunks()) == []
+    assert list(questions.iter_chunks()) == []
     assert [bool(skipped) for skipped in questions.skipped] == [text is None for text in said]
     return said
 
@@ -169,24 +169,24 @@ def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]
     [{"t": ["a", "b"], "u": ["c"]}, {"t": "a text alone"}, {"t": 7}, {"t": [object()]}, {1: ["a"]}, {"t": [1, "a"]}],
 )
 def test_a_mapping_that_is_no_frame_is_refused_by_name(frame: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^frame: "):
-        of_frame(frame, "{t}", (), 1)
+    with pytest.raises(BadRequestError, match=r"^frame: "):
+        batch_from_frame(frame, "{t}", (), 1)
 
 
 @pytest.mark.parametrize("frame", [7, "text", ["a"], None, pd.Series(["a"])])
 def test_what_is_no_frame_says_what_one_is(frame: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame"):
-        of_frame(frame, "{t}", (), 1)
+    with pytest.raises(BadRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame"):
+        batch_from_frame(frame, "{t}", (), 1)
 
 
 # Names
 
 
 def test_a_name_that_is_no_column_is_named_with_the_nearest() -> None:
-    with pytest.raises(InvalidRequestError, match=r"^prompt: 'txt' is no column.* Did you mean 'text'\?.*'text', 'n'"):
-        of_frame({"text": ["a"], "n": [1]}, "{txt}", (), 1)
-    with pytest.raises(InvalidRequestError, match=r"The columns are none"):
-        of_frame(pa.table({}), "{t}", (), 1)
+    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is no column.* Did you mean 'text'\?.*'text', 'n'"):
+        batch_from_frame({"text": ["a"], "n": [1]}, "{txt}", (), 1)
+    with pytest.raises(BadRequestError, match=r"The columns are none"):
+        batch_from_frame(pa.table({}), "{t}", (), 1)
 
 
 @pytest.mark.parametrize("name", ["two words", "a.b", "a[0]", "%", "%s", "ünï", "a-b", "class"])
@@ -196,8 +196,8 @@ def test_a_column_may_have_any_name_that_a_template_can_say(name: str) -> None:
 
 def test_two_columns_of_one_name_cannot_be_asked_but_may_stand_there() -> None:
     frame = pd.DataFrame([["a", "b", "c"]], columns=["t", "t", "u"])
-    with pytest.raises(InvalidRequestError, match=r"^prompt: 2 columns are named 't'"):
-        of_frame(frame, "{t}", (), 1)
+    with pytest.raises(BadRequestError, match=r"^prompt: 2 columns are named 't'"):
+        batch_from_frame(frame, "{t}", (), 1)
     assert texts(frame, "{u}") == ["c"]
 
 
@@ -211,16 +211,16 @@ def test_formats_are_pythons(prompt: str) -> None:
 
 
 def test_a_value_that_cannot_be_formatted_is_said_before_anything_is_sent() -> None:
-    with pytest.raises(InvalidRequestError, match=r"^prompt: \{t:\.2f\} cannot format 'n/a', which is str"):
-        of_frame(of_objects(1.5, None, "n/a"), "{t:.2f}", (), 1)
+    with pytest.raises(BadRequestError, match=r"^prompt: \{t:\.2f\} cannot format 'n/a', which is str"):
+        batch_from_frame(of_objects(1.5, None, "n/a"), "{t:.2f}", (), 1)
 
 
 # Series
 
 
 def texts_of_series(values: pd.Series, prompt: str) -> list[str | None]:
-    questions = of_series(values, prompt, ())
-    return [None if value is None else questions.template.render((value,)) for value in questions.rows[0]]
+    questions = batch_from_series(values, prompt, ())
+    return [None if value is None else questions.template.render((value,)) for value in questions.columns[0]]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_a_series_has_one_value_to_say(prompt: str) -> None:
     if prompt == "{":
         assert texts_of_series(pd.Series(["one"]), prompt) == ["{\n\none"]
         return
-    with pytest.raises(InvalidRequestError, match=r"^prompt: "):
-        of_series(pd.Series(["one"]), prompt, ())
+    with pytest.raises(BadRequestError, match=r"^prompt: "):
+        batch_from_series(pd.Series(["one"]), prompt, ())
 
 
 # Results beside rows
@@ -261,7 +261,7 @@ def results(rows: Sequence[int]) -> pa.Table:
 @given(st.lists(st.integers(0, 4), max_size=12).map(sorted), st.permutations(["x", "x", "y", None, 3]))
 def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list[Any]) -> None:
     frame = pd.DataFrame({"t": list("abcde")}, index=pd.Index(labels, dtype=object, name="key"))
-    whole = joined(frame, results(rows), "")
+    whole = join_results(frame, results(rows), "")
     assert whole["t"].tolist() == [frame["t"].iloc[row] for row in rows]
     assert whole["response"].tolist() == [f"said {row}" for row in rows]
     pd.testing.assert_index_equal(whole.index, frame.index[rows])
@@ -269,16 +269,16 @@ def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list
 
 def test_a_clash_offers_a_prefix_that_is_free() -> None:
     frame = pd.DataFrame({"row": [1], "llm_row": [2]})
-    with pytest.raises(InvalidRequestError, match=r"^prefix: .*'row'.*prefix='result_'"):
-        joined(frame, results([0]), "")
-    assert joined(frame, results([0]), "result_")["result_row"].tolist() == [0]
-    with pytest.raises(InvalidRequestError, match=r"'llm_row'"):
-        joined(frame, results([0]), "llm_")
+    with pytest.raises(BadRequestError, match=r"^prefix: .*'row'.*prefix='result_'"):
+        join_results(frame, results([0]), "")
+    assert join_results(frame, results([0]), "result_")["result_row"].tolist() == [0]
+    with pytest.raises(BadRequestError, match=r"'llm_row'"):
+        join_results(frame, results([0]), "llm_")
 
 
 def test_columns_that_are_no_texts_stay_as_they_are() -> None:
     frame = pd.DataFrame([[1, 2]], columns=[0, ("a", "b")])
-    assert list(joined(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
+    assert list(join_results(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
 
 
 def test_reading_a_column_does_not_depend_on_the_decimal_context() -> None:

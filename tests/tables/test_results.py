@@ -13,8 +13,8 @@ import pytest
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core.errors import InvalidRequestError, ServerFaultError, UnsupportedError
-from llmhub.sim import Served
+from llmhub.core.errors import BadRequestError, InternalServerError, UnsupportedParameterError
+from llmhub.sim import SimulatorThread
 from llmhub.tables.schema import RESULTS
 
 MODEL = "openai/gpt-4o-mini"
@@ -22,7 +22,7 @@ BOTH = [MODEL, "anthropic/claude-haiku-4-5"]
 
 
 @pytest.fixture
-def hub(simulator: Served) -> Iterator[llmhub.Hub]:
+def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
     retry = llmhub.Retry(attempts=2, base_s=0.001)
     with llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache(), retry=retry
@@ -64,13 +64,13 @@ def test_one_bad_row_takes_no_other_with_it(hub: llmhub.Hub) -> None:
 
 
 def test_raising_keeps_the_table(hub: llmhub.Hub) -> None:
-    with pytest.raises(ServerFaultError) as caught:
+    with pytest.raises(InternalServerError) as caught:
         ask({"t": ["fine", "[[sim:500 always]]"]}, hub, on_error="raise")
     assert isinstance(caught.value.table, pa.Table)
     assert caught.value.table.column("status").to_pylist() == ["ok", "error"]
 
 
-def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator: Served) -> None:
+def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = {"t": ["one", "two"]}
     first = ask(frame, hub, model=BOTH)
     sent = simulator.counts()["requests"]
@@ -83,7 +83,7 @@ def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator
     assert first.column("cost_usd").to_pylist() == first.column("list_cost_usd").to_pylist()
 
 
-def test_equal_rows_are_sent_once_without_a_cache(simulator: Served) -> None:
+def test_equal_rows_are_sent_once_without_a_cache(simulator: SimulatorThread) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
         table = ask({"t": ["one", "two", "one", "one"]}, bare)
     assert simulator.counts()["requests"] == 2
@@ -111,7 +111,7 @@ def test_an_unknown_price_is_null_and_never_zero(hub: llmhub.Hub) -> None:
     assert again.column("list_cost_usd")[0].as_py() is None
 
 
-def test_a_stream_is_measured_to_its_first_word_and_answers_alike(hub: llmhub.Hub, simulator: Served) -> None:
+def test_a_stream_is_measured_to_its_first_word_and_answers_alike(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
         streamed, whole = ask({"t": ["one"]}, bare, model=BOTH, stream=True), ask({"t": ["one"]}, bare, model=BOTH)
     assert streamed.column("response").to_pylist() == whole.column("response").to_pylist()
@@ -121,7 +121,7 @@ def test_a_stream_is_measured_to_its_first_word_and_answers_alike(hub: llmhub.Hu
 
 
 def test_what_was_left_out_is_listed(hub: llmhub.Hub) -> None:
-    with pytest.raises(UnsupportedError, match="seed"):
+    with pytest.raises(UnsupportedParameterError, match="seed"):
         ask({"t": ["one"]}, hub, model=BOTH, seed=7)
     table = ask({"t": ["one"]}, hub, model=BOTH, seed=7, unsupported="drop")
     assert table.column("dropped_params").to_pylist() == [[], ["seed"]]
@@ -143,7 +143,7 @@ def test_any_frame_gives_the_same_table(hub: llmhub.Hub, kind: str) -> None:
 
 
 def test_what_is_no_frame_is_refused(hub: llmhub.Hub) -> None:
-    with pytest.raises(InvalidRequestError, match=r"frame: int is no frame"):
+    with pytest.raises(BadRequestError, match=r"frame: int is no frame"):
         ask(7, hub)
 
 

@@ -36,7 +36,8 @@ from llmhub.core.errors import (
     Unsupported,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.core.types import (
     CompletionRequest,
     Document,
@@ -647,7 +648,7 @@ def grown(block: dict[str, Any], delta: dict[str, Any]) -> None:
         block[key] += delta[key]
     block["partial"] += delta.get("partial_json", "")
     if "citation" in delta:
-        block["citations"].append(delta["citation"])
+        block["citations"].append_columns(delta["citation"])
 
 
 def unfolded(body: bytes) -> dict[str, Any]:
@@ -679,7 +680,7 @@ def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, prov
     for exchange in corpus(api):
         if not exchange.ok:
             continue
-        if exchange.streaming:
+        if exchange.stream_fields:
             response = interpret_stream(provider, exchange.head, [exchange.body]).unwrap()
             raw = unfolded(exchange.body)
         else:

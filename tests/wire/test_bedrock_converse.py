@@ -30,7 +30,8 @@ from llmhub.core.errors import (
     Unsupported,
 )
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.core.types import (
     CompletionRequest,
     Document,
@@ -47,7 +48,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire.bedrock_converse import EVENTS, FORMATS, WIRE, decode, decode_frame, encode
-from llmhub.wire.families import FAMILIES
+from llmhub.wire.bedrock_models import MODEL_FAMILIES
 
 CASES = ("text", "tools", "thinking", "server_tool", "citations", "image")
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -230,9 +231,9 @@ def test_families_take_fields_of_their_own(model: str, more: dict[str, Any], wri
 
 
 def test_every_effort_of_every_family_can_be_said() -> None:
-    for family in FAMILIES:
+    for family in MODEL_FAMILIES:
         for effort in family.efforts:
-            said(model=f"{family.piece}x", reasoning_effort=effort)
+            said(model=f"{family.id_fragment}x", reasoning_effort=effort)
 
 
 def test_system_turns_are_gathered_in_order_and_neighbours_are_joined() -> None:
@@ -678,7 +679,7 @@ def grown(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> None:
         elif key == "toolResult":
             block["toolResult"].setdefault("content", []).extend(value)
         elif key == "citation":
-            block.setdefault("citations", []).append(value)
+            block.setdefault("citations", []).append_columns(value)
         elif "redactedContent" in value:
             block["reasoningContent"] = value
         else:
@@ -726,7 +727,7 @@ def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, prov
     for exchange in corpus(api):
         if not exchange.ok:
             continue
-        if exchange.streaming:
+        if exchange.stream_fields:
             response = interpret_stream(provider, exchange.head, [exchange.body]).unwrap()
             raw = unfolded(exchange.body)
         else:

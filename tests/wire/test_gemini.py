@@ -16,7 +16,8 @@ from returns.pipeline import is_successful
 
 from llmhub.core import errors
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply, Provider
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -35,7 +36,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire import gemini
-from llmhub.wire.callid import MADE
+from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
 ask = partial(CompletionRequest, model="gemini-2.5-flash")
@@ -427,7 +428,7 @@ def test_a_call_without_an_id_gets_one_of_its_own(provider: Provider) -> None:
     first, second = answer.tool_calls
     assert answer.finish_reason == "tool_calls"
     assert first.arguments == '{"a":1}'
-    assert first.id.startswith(MADE)
+    assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
     assert read(provider, body(call, call)) == answer
     assert read(provider, {**body(call), "responseId": "r2"}).tool_calls[0].id != first.id
@@ -818,7 +819,7 @@ def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def chunks_of(exchange: Any) -> list[Mapping[str, Any]]:
-    if not exchange.streaming:
+    if not exchange.stream_fields:
         return [json.loads(exchange.body)]
     if exchange.body.lstrip().startswith(b"["):
         return list(json.loads(exchange.body))
@@ -847,7 +848,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in exchanges:
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 11))
-            if exchange.streaming
+            if exchange.stream_fields
             else interpret(provider, exchange.reply)
         )
         chunks = chunks_of(exchange)
@@ -918,6 +919,6 @@ def test_a_plain_chunk_says_what_the_long_way_says(top: Any, candidate: Any, par
     whole = {**PLAIN, "candidates": [{"index": 0, "content": content, **candidate}], **top}
     frame = Frame("", json.dumps(whole).encode())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gemini, "plain_part", lambda _: None)
+        patched.setattr(gemini, "parse_plain_gemini_chunk", lambda _: None)
         long = gemini.decode_frame(frame)
     assert gemini.decode_frame(frame) == long

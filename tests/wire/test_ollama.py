@@ -14,7 +14,8 @@ from returns.pipeline import is_successful
 
 from llmhub.core import errors
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply, Provider
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -32,7 +33,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire import ollama
-from llmhub.wire.callid import MADE
+from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
 ask = partial(CompletionRequest, model="gemma4:e2b")
@@ -189,7 +190,7 @@ def test_calls_without_ids_get_their_own(provider: Provider) -> None:
     first, second = whole.tool_calls
     assert whole.finish_reason == "tool_calls"
     assert (first.name, first.arguments) == ("f", '{"a":1}')
-    assert first.id.startswith(MADE)
+    assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
     apart = [{**body({"tool_calls": [call]}), "done": False, "created_at": str(time)} for time in range(2)]
     streamed = interpret_stream(provider, HttpReply(200), [lines([*apart, body({})])]).unwrap()
@@ -302,7 +303,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus("ollama-chat"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.streaming
+            if exchange.stream_fields
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok:
@@ -364,6 +365,6 @@ def test_a_plain_line_says_what_the_long_way_says(top: Any, message: Any) -> Non
     whole = {"model": "m", "message": {"role": "assistant", "content": "a", **message}, "done": False, **top}
     frame = Frame("", json.dumps(whole).encode())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ollama, "plain_line", lambda _: None)
+        patched.setattr(ollama, "parse_plain_ollama_line", lambda _: None)
         long = ollama.decode_frame(frame)
     assert ollama.decode_frame(frame) == long

@@ -21,7 +21,8 @@ from returns.pipeline import is_successful
 
 from llmhub.core import errors
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply, Provider
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -39,7 +40,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire import openai_chat
-from llmhub.wire.callid import MADE
+from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
 ASKED: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
@@ -417,7 +418,7 @@ def test_calls_without_ids_get_their_own(provider: Provider) -> None:
     call = {"id": "", "function": {"name": "f", "arguments": "{}"}}
     whole = read(provider, body(answered({"tool_calls": [call, call]})))
     first, second = whole.tool_calls
-    assert first.id.startswith(MADE)
+    assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
     streamed = interpret_stream(provider, HttpReply(200), [events([piece({"tool_calls": [call, call]}, "stop")])])
     assert streamed.unwrap() == whole
@@ -660,7 +661,7 @@ RECORDED = {
 
 
 def chunks_of(exchange: Any) -> list[dict[str, Any]]:
-    if not exchange.streaming or exchange.body.lstrip().startswith(b"{"):
+    if not exchange.stream_fields or exchange.body.lstrip().startswith(b"{"):
         return [json.loads(exchange.body)]
     lines = [
         line.removeprefix("data:").strip() for line in exchange.body.decode().splitlines() if line.startswith("data:")
@@ -731,7 +732,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus(f"{name}-chat_completions"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.streaming
+            if exchange.stream_fields
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok or any(chunk.get("error") for chunk in chunks_of(exchange)):
@@ -759,7 +760,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
 def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
-        if not exchange.ok or exchange.streaming:
+        if not exchange.ok or exchange.stream_fields:
             continue
         answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
         if "finish_reason" not in other["choices"][0]:
@@ -781,7 +782,7 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
-        if not exchange.ok or not exchange.streaming or any(chunk.get("error") for chunk in chunks_of(exchange)):
+        if not exchange.ok or not exchange.stream_fields or any(chunk.get("error") for chunk in chunks_of(exchange)):
             continue
         chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks_of(exchange)]
         contents = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices if choice.index == 0]
@@ -806,6 +807,6 @@ def test_a_plain_chunk_says_what_the_long_way_says(top: Any, choice: Any, delta:
     whole = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a", **delta}, **choice}], **top}
     frame = Frame("", json.dumps(whole).encode())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(openai_chat, "plain_chunk", lambda _: None)
+        patched.setattr(openai_chat, "parse_plain_chat_chunk", lambda _: None)
         long = openai_chat.decode_frame(frame)
     assert openai_chat.decode_frame(frame) == long

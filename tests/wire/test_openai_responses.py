@@ -22,7 +22,8 @@ from returns.pipeline import is_successful
 
 from llmhub.core import errors
 from llmhub.core.framing import Frame
-from llmhub.core.provider import Endpoint, HttpReply, Provider, interpret, interpret_stream, prepare
+from llmhub.core.protocol import interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply, Provider
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -780,7 +781,7 @@ def events_of(exchange: Any) -> list[dict[str, Any]]:
 
 def whole_of(exchange: Any) -> dict[str, Any]:
     """The answer as one document: of a stream, what its last event holds."""
-    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
+    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.stream_fields else json.loads(exchange.body)
     return whole
 
 
@@ -841,7 +842,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus(f"{name}-responses"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.streaming
+            if exchange.stream_fields
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok:
@@ -892,7 +893,7 @@ def unsealed(answer: CompletionResponse) -> CompletionResponse:
 def test_recorded_streams_equal_their_last_event(
     corpus: Callable[[str], list[Any]], provider: Provider, name: str
 ) -> None:
-    streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.streaming]
+    streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.stream_fields]
     assert streams
     for exchange in streams:
         answer = interpret_stream(provider, HttpReply(200), split(exchange.body, 13)).unwrap()
@@ -918,7 +919,7 @@ def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
     """What the API wants to be told of an item again."""
     if item["type"] == "reasoning":
         return {name: value for name, value in item.items() if name != "status" and value is not None}
-    if item["type"] not in openai_responses.CALLS:
+    if item["type"] not in openai_responses.CALL_ARGUMENTS_FIELDS:
         return dict(item)
     kept = {name: item[name] for name in ("type", "call_id", "name", "namespace", "input") if name in item}
     if "input" in item:
@@ -930,7 +931,7 @@ def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
 def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
-        if not exchange.ok or exchange.streaming:
+        if not exchange.ok or exchange.stream_fields:
             continue
         answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
         with warnings.catch_warnings():
@@ -945,7 +946,7 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
-        if not exchange.ok or not exchange.streaming:
+        if not exchange.ok or not exchange.stream_fields:
             continue
         deltas: Sequence[dict[str, Any]] = [
             event for event in events_of(exchange) if event["type"] == "response.output_text.delta"

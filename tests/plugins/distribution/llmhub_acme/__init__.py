@@ -9,9 +9,9 @@ from typing import Any
 
 from llmhub import MemoryCache, Message
 from llmhub.engine.call import Answer, Call, Send
-from llmhub.providers.table import PROVIDERS
+from llmhub.providers.registry import PROVIDERS
 
-PROVIDER = replace(PROVIDERS["compatible"], name="acme", needs=(("ACME_API_KEY", "ACME_BASE_URL"),))
+PROVIDER = replace(PROVIDERS["compatible"], name="acme", required_env=(("ACME_API_KEY", "ACME_BASE_URL"),))
 
 
 def polite(send: Send) -> Send:

@@ -1,0 +1,1 @@
+"""The formatting room."""

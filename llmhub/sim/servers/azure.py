@@ -1,0 +1,172 @@
+"""The other side of Azure OpenAI: Chat Completions at two kinds of address, with content filters and other errors.
+
+Sources: https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle and
+https://learn.microsoft.com/azure/ai-foundry/openai/reference (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote
+
+from llmhub.core.provider import HttpReply
+from llmhub.core.types import Payload
+from llmhub.sim.limits import LimitStatus
+from llmhub.sim.servers import openai_chat, openai_errors
+from llmhub.sim.servers.fake_provider import JSON_HEADERS, bearer_token, encode_json
+from llmhub.sim.servers.openai_chat import OPENAI
+from llmhub.sim.servers.openai_errors import ErrorTemplate, retry_headers, sse_event
+from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimResponse, SimRoute
+
+DEPLOYMENT_PATH: Final = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
+
+
+V1_PATH: Final = {
+    ("POST", "/openai/v1/chat/completions"): SimRoute(),
+    ("GET", "/openai/v1/models"): SimRoute(action="models"),
+}
+
+
+SAFE_CONTENT_FILTER: Final = {
+    name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
+}
+
+
+SAFE_PROMPT_FILTER: Final = [
+    {
+        "prompt_index": 0,
+        "content_filter_results": {**SAFE_CONTENT_FILTER, "jailbreak": {"detected": False, "filtered": False}},
+    }
+]
+
+
+ERRORS: Final[Mapping[SimErrorKind, ErrorTemplate]] = {
+    "auth": ErrorTemplate(
+        401,
+        "",
+        "401",
+        "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
+        "active subscription and use a correct regional API endpoint for your resource.",
+    ),
+    "not_found": ErrorTemplate(404, "", "404", "Resource not found"),
+    "rate_limited": ErrorTemplate(429, "", "429", ""),
+    "server": ErrorTemplate(500, "", "InternalServerError", "The server had an error while processing your request."),
+    "overloaded": ErrorTemplate(
+        503,
+        "",
+        "ServiceUnavailable",
+        "The service is temporarily unable to process your request. Please try again later.",
+    ),
+}
+"""What Azure says in its own way; all else is told as OpenAI tells it."""
+
+
+def match_route(incoming: SimHttpRequest) -> SimRoute | None:
+    """Find a deployment, with the api version the classic address needs, or the v1 address."""
+    found = V1_PATH.get((incoming.method, incoming.subpath))
+    if found is not None:
+        return found
+    version = incoming.query_parameters.get("api-version", "")
+    deployment = DEPLOYMENT_PATH.fullmatch(incoming.subpath)
+    if not version:
+        return None
+    if incoming.method == "POST" and deployment:
+        return SimRoute(model=unquote(deployment[1]), version=version)
+    return SimRoute(action="models") if (incoming.method, incoming.subpath) == ("GET", "/openai/models") else None
+
+
+def check_credentials(incoming: SimHttpRequest, key: str) -> SimError | None:
+    """Check the ``api-key`` header or the bearer token."""
+    given = incoming.headers.get("api-key") or bearer_token(incoming.headers)
+    return None if given == key else SimError(kind="auth")
+
+
+def encode_reply(answer: SimResponse) -> Payload:
+    """Write an answer with what the content filters found: nothing."""
+    whole = openai_chat.encode_reply(answer)
+    choices = whole["choices"]
+    assert isinstance(choices, list)  # noqa: S101 - our own value
+    return {
+        **whole,
+        "choices": [{"content_filter_results": SAFE_CONTENT_FILTER, **choice} for choice in choices],
+        "prompt_filter_results": SAFE_PROMPT_FILTER,
+    }
+
+
+def encode_events(answer: SimResponse) -> Iterator[bytes]:
+    """Write a stream, which begins with the prompt's filter results in a chunk without id, model or choices."""
+    yield sse_event(
+        {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": SAFE_PROMPT_FILTER}
+    )
+    for chunk in openai_chat.encode_chunks(answer):
+        choices = chunk["choices"]
+        assert isinstance(choices, list)  # noqa: S101 - our own value
+        yield sse_event({**chunk, "choices": [{"content_filter_results": {}, **choice} for choice in choices]})
+    yield b"data: [DONE]\n\n"
+
+
+def encode_error(problem: SimError, request_id: str) -> HttpReply:
+    """Write a refusal."""
+    if problem.kind not in ERRORS:
+        return openai_errors.error_reply(problem, request_id)
+    said = ERRORS[problem.kind]
+    return HttpReply(
+        said.status, {**JSON_HEADERS, **retry_headers(problem)}, encode_json(_error_payload(problem, said))
+    )
+
+
+def encode_stream_error(problem: SimError, request_id: str) -> bytes:
+    """Write a problem as an event."""
+    if problem.kind not in ERRORS:
+        return openai_errors.stream_error_event(problem, request_id)
+    return sse_event(_error_payload(problem, ERRORS[problem.kind]))
+
+
+def _error_payload(problem: SimError, said: ErrorTemplate) -> Payload:
+    code = problem.code or said.code
+    message = problem.message or said.message or _rate_limit_message(problem)
+    if problem.kind == "not_found" and problem.model:
+        code = "DeploymentNotFound"
+        message = (
+            "The API deployment for this resource does not exist. If you created the deployment within the last "
+            "5 minutes, please wait a moment and try again."
+        )
+    return {"error": {"code": code, "message": message}}
+
+
+def _rate_limit_message(problem: SimError) -> str:
+    rate = {"requests": "call rate limit", "tokens": "token rate limit"}[problem.scope]
+    seconds = retry_headers(problem).get("retry-after", "86400")
+    return (
+        f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded {rate} of your current "
+        f"OpenAI S0 pricing tier. Please retry after {seconds} seconds."
+    )
+
+
+def limit_headers(standing: LimitStatus, _now: float) -> dict[str, str]:
+    """Tell what is left and how long a period is."""
+    told: dict[str, str] = {}
+    for scope, meter in (("requests", standing.requests), ("tokens", standing.tokens)):
+        if meter is not None:
+            told[f"x-ratelimit-remaining-{scope}"] = str(meter.remaining)
+            told[f"x-ratelimit-renewalperiod-{scope}"] = "60"
+    return told
+
+
+AZURE: Final = replace(
+    OPENAI,
+    name="azure",
+    prefix="/azure",
+    models=("gpt-4o-mini", "gpt-4o", "gpt-4.1-mini"),
+    match_route=match_route,
+    check_credentials=check_credentials,
+    encode_reply=encode_reply,
+    encode_events=encode_events,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    limit_headers=limit_headers,
+    request_id_header="apim-request-id",
+)

@@ -1,0 +1,178 @@
+"""The shape of a payload as a table of rules: which fields there are, of what kind, and within which bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+INFINITY: Final = float("inf")
+
+
+NUMBER: Final = (int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What a field may be; bounds are of a number's value or a list's length (a text has a lower one).
+
+    No kinds: anything. ``items`` is the kind of what a list holds.
+    """
+
+    types: tuple[type, ...] = ()
+    minimum: float = -INFINITY
+    maximum: float = INFINITY
+    required: bool = False
+    item_type: type | None = None
+
+
+ANY_VALUE: Final = FieldRule()
+
+
+def unchecked_fields(spaced: str) -> dict[str, FieldRule]:
+    """Let fields be anything, given their names with spaces between.
+
+    Examples
+    --------
+    >>> list(unchecked_fields("store user"))
+    ['store', 'user']
+    """
+    return dict.fromkeys(spaced.split(), ANY_VALUE)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleViolation:
+    """The first thing wrong with a payload: which field, in what way, and the rule it breaks."""
+
+    name: str
+    kind: Literal["missing", "unknown", "kind", "low", "high"]
+    value: object
+    rule: FieldRule
+
+
+def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]) -> RuleViolation | None:
+    """Find the first thing wrong with a payload; a ``null`` is a field left out. Needed fields lead the table.
+
+    Examples
+    --------
+    >>> rules = {"model": FieldRule((str,), needed=True), "temperature": FieldRule(NUMBER, 0, 2)}
+    >>> find_violation({"model": "m", "temperature": 3}, rules).what
+    'high'
+    >>> find_violation({"temperature": 1}, rules).name, find_violation({"model": "m", "colour": 1}, rules).what
+    ('model', 'unknown')
+    """
+    for name, rule in rules.items():
+        if not rule.required:
+            break
+        if payload.get(name) is None:
+            return RuleViolation(name, "missing", None, rule)
+    for name, value in payload.items():
+        known = rules.get(name)
+        wrong = RuleViolation(name, "unknown", value, ANY_VALUE) if known is None else _check_value(name, value, known)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def _check_value(name: str, value: object, rule: FieldRule) -> RuleViolation | None:
+    """Hold one value against its rule."""
+    if value is None or not rule.types:
+        return None
+    if type(value) not in rule.types:
+        return RuleViolation(name, "kind", value, rule)
+    size = _size(value)
+    if size < rule.minimum:
+        return RuleViolation(name, "low", value, rule)
+    if size > rule.maximum and not isinstance(value, str):
+        return RuleViolation(name, "high", value, rule)
+    if rule.item_type is None or not isinstance(value, list):
+        return None
+    odd = next((at for at, item in enumerate(value) if type(item) is not rule.item_type), None)
+    return None if odd is None else RuleViolation(f"{name}[{odd}]", "kind", value[odd], FieldRule((rule.item_type,)))
+
+
+def _size(value: object) -> float:
+    if isinstance(value, (int, float)):
+        return value
+    return len(value) if isinstance(value, (str, list, dict)) else 0
+
+
+def as_mapping(value: object) -> dict[str, object]:
+    """Give an object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def iter_objects(value: object) -> Iterator[dict[str, object]]:
+    """Give the objects of a list."""
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+
+
+def as_text(value: object) -> str:
+    """Give a text, or an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def as_integer(value: object) -> int | None:
+    """Give a whole number, or ``None``."""
+    return value if type(value) is int else int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def as_texts(value: object) -> tuple[str, ...]:
+    """Give one text or a list of them as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(map(as_text, value)) if isinstance(value, list) else ()
+
+
+def rename_set_fields(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+    """Pick the fields that are set, each under llmhub's own name.
+
+    Examples
+    --------
+    >>> rename_set_fields({"topP": 0.5, "topK": None}, {"topP": "top_p", "topK": "top_k"})
+    {'top_p': 0.5}
+    """
+    return {ours: payload[theirs] for theirs, ours in names.items() if payload.get(theirs) is not None}
+
+
+WORD_WITH_SPACE: Final = re.compile(r"\S+\s*|\s+")
+
+
+def split_words(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of ``size`` words, losing nothing.
+
+    Examples
+    --------
+    >>> split_words(" RowEvent two  three.", 2)
+    [' One ', 'two  three.']
+    """
+    words_of_it = WORD_WITH_SPACE.findall(text)
+    return ["".join(words_of_it[at : at + size]) for at in range(0, len(words_of_it), size)]
+
+
+def split_characters(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of ``size`` characters.
+
+    Examples
+    --------
+    >>> split_characters('{"a":1}', 3)
+    ['{"a', '":1', '}']
+    """
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def declared_tools(tools: object) -> Iterator[tuple[str, object]]:
+    """Give the names and schemas of tools as OpenAI and those who follow it declare them.
+
+    Examples
+    --------
+    >>> list(declared_tools([{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]))
+    [('look', {'type': 'object'})]
+    """
+    for tool in iter_objects(tools):
+        about = as_mapping(tool.get("function")) or tool
+        if tool.get("type", "function") == "function":
+            yield as_text(about.get("name")), about.get("parameters") or NO_PARAMETERS
+
+
+NO_PARAMETERS: Final[dict[str, object]] = {"type": "object", "properties": {}}
+"""The schema of a tool that takes no arguments."""

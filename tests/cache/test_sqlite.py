@@ -1,0 +1,300 @@
+"""A cache that is a file: processes at once, disks that fail, and files that must not be touched."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmhub
+from llmhub.cache.sqlite import APPLICATION_ID, LAYOUT_VERSION
+from llmhub.cache.store import Entry, StoreError
+from llmhub.config import Settings
+from llmhub.core.errors import BadRequestError
+from llmhub.sim import SimulatorThread
+
+MODEL = "openai/gpt-4o-mini"
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def filled(path: Path, many: int = 200) -> None:
+    store = llmhub.DiskCache(path).open()
+    store.put_many([Entry(key(number), b"value" * 100, "m", 1.0) for number in range(many)])
+    store.close()
+
+
+def checkpointed(path: Path) -> None:
+    """Bring all that is in the log into the file itself."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def python(program: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+# What is in the file
+
+
+def test_a_file_says_whose_it_is_and_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    before = time.time()
+    store = llmhub.DiskCache(path).open()
+    store.put_many([Entry(b"k", b"v", "openai/x", 5.0), Entry(b"l", b"w", "openai/y")])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (LAYOUT_VERSION,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        rows = dict(connection.execute("SELECT model, created_at FROM answers").fetchall())
+    connection.close()
+    assert rows["openai/x"] == 5.0
+    assert before <= rows["openai/y"] <= time.time()
+
+
+def test_a_path_may_be_written_in_any_way(tmp_path: Path, environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("HOME", str(tmp_path))
+    for path in ("runs.db", tmp_path / "deep" / "runs.db", "~/home.db", "ünï 100%.db", "a?b#c.db"):
+        store = llmhub.DiskCache(path).open()
+        store.put_many([Entry(b"k", b"v")])
+        store.close()
+        again = llmhub.DiskCache(path).open()
+        assert again.get_many([b"k"]) == {b"k": b"v"}
+        again.close()
+    assert (tmp_path / "home.db").is_file()
+
+
+def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = llmhub.DiskCache(tmp_path / "runs.db").open()
+    store.put_many([Entry(b"before", b"1")])
+
+    def broken() -> Any:
+        yield Entry(b"half", b"2")
+        raise ValueError("the source ran dry")
+
+    with pytest.raises(ValueError, match="ran dry"):
+        store.put_many(broken())
+    assert store.get_many([b"before", b"half"]) == {b"before": b"1"}
+    store.put_many([Entry(b"after", b"3")])
+    assert store.stats().entries == 2
+    store.close()
+
+
+def test_a_store_that_was_closed_by_another_thread_says_so_in_its_own_words(tmp_path: Path) -> None:
+    """Closing a hub while a run goes on costs that run its cache and no answer."""
+    store = llmhub.DiskCache(tmp_path / "runs.db").open()
+    store.put_many([Entry(key(number), b"v" * 1000) for number in range(5000)])
+    ready, errors = threading.Event(), []
+
+    def read() -> None:
+        for number in range(400):
+            try:
+                store.get_many([key(at) for at in range(2000)])
+            except StoreError as error:
+                errors.append(error)
+                return
+            if number == 2:
+                ready.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert ready.wait(20)
+    store.close()
+    reader.join()
+    store.close()
+    assert len(errors) == 1
+    assert str(tmp_path) in str(errors[0])
+    with pytest.raises(StoreError, match="closed"):
+        store.get_many([key(0)])
+
+
+# Processes at once
+
+
+def test_many_processes_make_one_file_at_the_same_moment(tmp_path: Path) -> None:
+    program = """
+        import sys, llmhub
+        from llmhub.cache.store import Entry
+        sys.stdin.readline()
+        store = llmhub.DiskCache(sys.argv[1]).open()
+        for number in range(20):
+            store.put_many([Entry(f"{sys.argv[2]}.{number}".encode(), b"v" * 1000)])
+        assert len(store.get_many([f"{sys.argv[2]}.{number}".encode() for number in range(20)])) == 20
+        store.close()
+    """
+    path = tmp_path / "runs.db"
+    started = [python(program, str(path), str(number), stdin=subprocess.PIPE) for number in range(6)]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
+    assert ended == [("", 0)] * 6
+    store = llmhub.DiskCache(path).open()
+    assert store.stats().entries == 120
+    store.close()
+
+
+def test_what_one_process_wrote_another_reads_while_both_are_open(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = llmhub.DiskCache(path).open()
+    store.put_many([Entry(b"mine", b"1")])
+    program = """
+        import sys, llmhub
+        from llmhub.cache.store import Entry
+        store = llmhub.DiskCache(sys.argv[1]).open()
+        print(store.get_many([b"mine"])[b"mine"].decode(), flush=True)
+        store.put_many([Entry(b"yours", b"2")])
+        print("written", flush=True)
+        sys.stdin.readline()
+        store.close()
+    """
+    process = python(program, str(path), stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    assert [process.stdout.readline(), process.stdout.readline()] == ["1\n", "written\n"]
+    assert store.get_many([b"mine", b"yours"]) == {b"mine": b"1", b"yours": b"2"}
+    process.communicate("\n", timeout=30)
+    store.close()
+
+
+def test_a_process_that_is_killed_leaves_a_file_that_can_be_used(tmp_path: Path) -> None:
+    program = """
+        import sys, llmhub
+        from llmhub.cache.store import Entry
+        store = llmhub.DiskCache(sys.argv[1]).open()
+        number = 0
+        while True:
+            store.put_many([Entry(number.to_bytes(32, "big"), b"v" * 1000)])
+            number += 1
+            print(number, flush=True)
+    """
+    path = tmp_path / "runs.db"
+    process = python(program, str(path))
+    assert process.stdout is not None
+    last = 0
+    while last < 50:
+        last = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    store = llmhub.DiskCache(path).open()
+    assert set(store.get_many([key(number) for number in range(50)])) == {key(number) for number in range(50)}
+    store.close()
+
+
+# Files that must not be touched, and disks that fail
+
+
+@pytest.mark.parametrize(
+    "kind", ["a folder", "an image", "a short text", "a header alone", "a file cut short", "damage at the start"]
+)
+def test_what_cannot_be_a_cache_is_named_and_kept(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.db"
+    filled(tmp_path / "good.db")
+    checkpointed(tmp_path / "good.db")
+    good = (tmp_path / "good.db").read_bytes()
+    match kind:
+        case "a folder":
+            path.mkdir()
+        case "an image":
+            path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
+        case "a short text":
+            path.write_text("mine")
+        case "a header alone":
+            path.write_bytes(good[:100])
+        case "a file cut short":
+            path.write_bytes(good[: len(good) // 2])
+        case "damage at the start":
+            path.write_bytes(good[:100] + b"\xff" * 400 + good[500:])
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(BadRequestError, match=r"^cache: cannot use .*mine\.db.*left as it"):
+        llmhub.DiskCache(path).open()
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_an_empty_file_becomes_a_cache(tmp_path: Path) -> None:
+    """As `tempfile` makes them."""
+    path = tmp_path / "runs.db"
+    path.touch()
+    filled(path)
+    store = llmhub.DiskCache(path).open()
+    assert store.stats().entries == 200
+    store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_may_not_be_written_is_named(tmp_path: Path, what: str) -> None:
+    """Run as somebody without rights, since root may write anything."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    path = folder / "runs.db"
+    filled(path)
+    checkpointed(path)
+    before = path.read_bytes()
+    path.chmod(0o444)
+    folder.chmod(0o555 if what == "folder" else 0o777)
+    target = folder / "new.db" if what == "folder" else path
+    program = """
+        import os, sys
+        if os.geteuid() == 0:
+            for parent in os.environ["OPEN"].split(os.pathsep):
+                os.chmod(parent, 0o755)
+            import llmhub, llmhub.cache.sqlite
+            os.setuid(65534)
+        import llmhub
+        try:
+            llmhub.DiskCache(sys.argv[1]).open()
+        except ValueError as error:
+            print(error)
+    """
+    open_ = os.pathsep.join(str(parent) for parent in tmp_path.parents if "pytest" in parent.name)
+    opened = os.pathsep.join([open_, str(tmp_path)])
+    process = python(program, str(target), env={**os.environ, "OPEN": opened})
+    out, err = process.communicate(timeout=30)
+    folder.chmod(0o777)
+    assert err == ""
+    assert f"cannot use '{target}'" in out
+    assert path.read_bytes() == before
+
+
+def test_a_page_that_is_damaged_in_the_midst_costs_no_answer(tmp_path: Path, simulator: SimulatorThread) -> None:
+    path = tmp_path / "runs.db"
+    filled(path)
+    checkpointed(path)
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
+        assert hub.runtime.store is not None
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        with pytest.warns(RuntimeWarning, match=r"the cache failed.*: .*runs\.db"):
+            table = llmhub.complete_table(
+                {"t": [str(number) for number in range(50)]}, "{t}", model=MODEL, hub=hub, progress=False
+            )
+    assert set(table.column("status").to_pylist()) == {"ok"}
+    assert simulator.counts()["requests"] == 50
+
+
+def test_a_plan_does_without_a_cache_that_fails(tmp_path: Path, simulator: SimulatorThread) -> None:
+    path = tmp_path / "runs.db"
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
+        assert hub.runtime.store is not None
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TABLE answers")
+        connection.close()
+        with pytest.warns(RuntimeWarning, match="the cache failed"):
+            plan = llmhub.plan({"t": ["a", "b"]}, "{t}", model="anthropic/claude-haiku-4-5", hub=hub)
+    assert plan.calls == 2

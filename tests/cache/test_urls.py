@@ -1,0 +1,80 @@
+"""Addresses of caches: what each opens, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmhub
+import llmhub.hub
+from llmhub.cache.redis import redact_url
+from llmhub.cache.urls import cache_from_url
+from llmhub.config import parse_settings
+from llmhub.core.errors import BadRequestError
+
+
+@pytest.mark.parametrize(
+    ("address", "cache"),
+    [
+        ("memory://", llmhub.MemoryCache()),
+        ("memory://?max_entries=5&ttl_s=1.5", llmhub.MemoryCache(max_entries=5, ttl_s=1.5)),
+        ("sqlite:///runs.db", llmhub.DiskCache("runs.db")),
+        ("sqlite:////var/runs.db?busy_s=1", llmhub.DiskCache("/var/runs.db", busy_s=1.0)),
+        ("sqlite:///~/a%20b.db", llmhub.DiskCache("~/a b.db")),
+        ("runs.db", llmhub.DiskCache("runs.db")),
+        (Path("a/runs.db"), llmhub.DiskCache(Path("a/runs.db"))),
+        ("C:\\runs.db", llmhub.DiskCache("C:\\runs.db")),
+        ("redis://h:1/2?namespace=n", llmhub.RedisCache("redis://h:1/2", namespace="n")),
+        ("rediss://h", llmhub.RedisCache("rediss://h")),
+        ("unix:///tmp/s", llmhub.RedisCache("unix:///tmp/s")),
+        ("memory://,sqlite:///a,b.db", llmhub.TieredCache(llmhub.MemoryCache(), llmhub.DiskCache("a,b.db"))),
+    ],
+)
+def test_what_an_address_opens(address: Any, cache: Any) -> None:
+    assert cache_from_url(address) == cache
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("mongo://x", "memory://, sqlite:///runs.db"),
+        ("sqlite://runs.db", "sqlite:///runs.db"),
+        ("sqlite:///", "names no file"),
+        ("memory://?max_entry=5", "max_entries"),
+        ("memory://?max_entries=five", "no number"),
+        ("memory://?ttl_s=-1", "ttl_s"),
+        ("redis://h?max_entries=5", "namespace"),
+    ],
+)
+def test_what_is_no_address_is_refused(address: str, said: str) -> None:
+    with pytest.raises(BadRequestError, match=f"^cache: .*{said}"):
+        cache_from_url(address)
+
+
+PASSWORDS = st.text("abcXYZ019@:/#?%[] !", min_size=6, max_size=12).map(lambda text: f"s3cr{text}3t")
+
+
+@given(PASSWORDS)
+def test_a_password_is_never_shown(password: str) -> None:
+    url = f"redis://me:{password}@localhost:6379/0"
+    hub = llmhub.Hub(cache=llmhub.RedisCache(url), settings=parse_settings({}))
+    said = [redact_url(url), repr(hub.cache), repr(hub)]
+    said.append(repr(parse_settings({"LLMHUB_CACHE": url})))
+    try:
+        llmhub.RedisCache(url).open()
+    except BadRequestError as error:
+        said.append(str(error))
+    pieces = {password, *(piece for piece in (password[:6], password[-4:]))}
+    assert not [one for one in said for piece in pieces if piece in one]
+
+
+def test_the_environment_may_name_an_address(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("LLMHUB_CACHE", "redis://localhost:1/0")
+    found = parse_settings({"LLMHUB_CACHE": "redis://localhost:1/0"})
+    assert (found.cache_path, found.cache_url) == (None, "redis://localhost:1/0")
+    assert llmhub.hub.hub_from_environment().cache == llmhub.RedisCache("redis://localhost:1/0")
+    assert parse_settings({"LLMHUB_CACHE": "runs.db"}).cache_url == ""

@@ -1,0 +1,78 @@
+"""What an attempt used that failed after it was answered is paid for, and its row says so."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+import llmhub
+from llmhub.config import Settings
+from llmhub.core.types import Usage
+from llmhub.engine.decision_log import DecisionLog
+from llmhub.providers.registry import PROVIDERS
+
+MODEL = "openai/gpt-4o-mini"
+
+
+EMPTY = b'{"id":"c1","model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}'
+
+
+COUNTED = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}\n\n'
+
+
+WORTH = Decimal("0.00021")
+"""A thousand tokens in and a hundred out, at 0.15 and 0.60 USD a million."""
+
+
+def ask(url: str, **options: Any) -> pa.Table:
+    endpoint = llmhub.Endpoint(base_url=url, api_key="k")
+    retry = llmhub.Retry(attempts=3, base_s=0.001)
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=retry) as hub:
+        return llmhub.complete_table({"t": ["a"]}, "{t}", model=MODEL, hub=hub, progress=False, **options)
+
+
+def column(table: pa.Table, name: str) -> Any:
+    return table.column(name)[0].as_py()
+
+
+def test_an_answer_that_cannot_be_read_costs_what_was_counted(scripted: Any, speech: Any) -> None:
+    table = ask(scripted([speech.reply(EMPTY)]).url)
+    assert (column(table, "error_type"), column(table, "attempts")) == ("Malformed", 1)
+    assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (WORTH, None)
+
+
+def test_a_stream_cut_off_after_it_was_counted_adds_to_what_its_row_cost(scripted: Any, speech: Any) -> None:
+    cut = [speech.stream() + speech.event("Hi") + COUNTED, "close"]
+    whole = [speech.stream() + speech.event("Hi", "stop") + COUNTED, "close"]
+    table = ask(scripted(cut, cut, whole).url, stream=True)
+    assert (column(table, "status"), column(table, "attempts")) == ("ok", 3)
+    assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (3 * WORTH, WORTH)
+
+
+def test_a_failure_that_was_not_counted_costs_nothing_known(scripted: Any, speech: Any) -> None:
+    table = ask(scripted([speech.reply(b"{}", status=500)]).url)
+    assert (column(table, "cost_usd"), column(table, "attempts")) == (None, 3)
+
+
+def test_every_wire_reads_what_was_counted_in_a_payload_it_cannot_read() -> None:
+    said: dict[str, Any] = {
+        "anthropic": {"usage": {"input_tokens": 7, "output_tokens": 2}},
+        "google": {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 2}},
+        "bedrock": {"usage": {"inputTokens": 7, "outputTokens": 2}},
+        "openai": {"usage": {"prompt_tokens": 7, "completion_tokens": 2}},
+        "openai-responses": {"usage": {"input_tokens": 7, "output_tokens": 2}},
+        "ollama-native": {"prompt_eval_count": 7, "eval_count": 2},
+    }
+    for name, payload in said.items():
+        counted = PROVIDERS[name].wire.decode_usage(payload)
+        assert (counted.input_tokens, counted.output_tokens) == (7, 2), name
+        assert PROVIDERS[name].wire.decode_usage({}) == Usage(), name
+
+
+def test_the_log_keeps_the_latest_and_is_read_in_order() -> None:
+    log = DecisionLog(iter(range(5)).__next__, maxlen=3)
+    for number in range(5):
+        log.record("retry", "p/m", str(number))
+    assert [(one.timestamp, one.detail) for one in log.read()] == [(2, "2"), (3, "3"), (4, "4")]

@@ -1,0 +1,362 @@
+"""The one background loop: blocking calls from anywhere, interrupts that are wishes, and children of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import Any
+
+import pytest
+
+from llmhub.engine import event_loop as module
+from llmhub.engine.event_loop import StopSignal, background_loop, run_in_background, run_in_thread, run_sync, submit
+
+# Blocking calls
+
+
+async def where() -> tuple[asyncio.AbstractEventLoop, str]:
+    return asyncio.get_running_loop(), threading.current_thread().name
+
+
+def test_work_runs_on_the_one_loop_whatever_thread_asks() -> None:
+    found: list[Any] = [run_sync(lambda _: where()) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(run_sync(lambda _: where()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert set(found) == {(background_loop(), "llmhub-loop")}
+
+
+async def test_a_blocking_call_works_inside_another_running_loop() -> None:
+    loop, _ = run_sync(lambda _: where())
+    assert loop is background_loop()
+    assert loop is not asyncio.get_running_loop()
+    assert await run_in_background(where()) == (loop, "llmhub-loop")
+
+
+def test_a_blocking_call_inside_the_loop_says_what_to_do() -> None:
+    async def nested(stop: StopSignal) -> None:
+        run_sync(lambda _: where())
+
+    with pytest.raises(RuntimeError, match="await the async form"):
+        run_sync(nested)
+
+
+def test_work_that_awaits_from_inside_the_loop_stays_there() -> None:
+    async def nested(stop: StopSignal) -> Any:
+        return await run_in_background(where())
+
+    assert run_sync(nested)[0] is background_loop()
+
+
+class DefectError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [DefectError("x"), TimeoutError("of the work itself"), KeyError("k")])
+def test_what_goes_wrong_comes_out_as_it_is(error: Exception) -> None:
+    async def fail(stop: StopSignal) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run_sync(fail)
+    assert (type(caught.value), caught.value.args) == (type(error), error.args)
+
+
+async def test_cancelling_whoever_awaits_cancels_the_work() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(run_in_background(work()))
+    await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
+
+
+async def test_a_loop_that_sleeps_hears_of_a_cancellation_that_wakes_nobody() -> None:
+    """A notebook's kernel cancels an awaiting cell from a signal handler in just this way."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        assert begun.wait(10)
+        loop.call_soon(task.cancel)
+        assert ended.wait(10)
+
+    loop, task = asyncio.get_running_loop(), asyncio.create_task(run_in_background(work()))
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    thread.join()
+
+
+async def test_what_blocks_runs_beside_the_loop() -> None:
+    ident = threading.get_ident()
+    other, args = await run_in_thread(lambda *given: (threading.get_ident(), given), 1, 2)
+    assert other != ident
+    assert args == (1, 2)
+
+
+def test_a_loop_that_was_closed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = asyncio.new_event_loop()
+    closed.close()
+    monkeypatch.setattr(module._BACKGROUND, "loop", closed)
+    before = set(threading.enumerate())
+    made = background_loop()
+    assert made is not closed
+    assert submit(where()).result(10)[0] is made
+    (thread,) = set(threading.enumerate()) - before
+    made.call_soon_threadsafe(made.stop)
+    thread.join()
+    made.close()
+
+
+# Wishes to stop
+
+
+def test_a_stop_is_asked_once_and_then_for_now() -> None:
+    stop, told = StopSignal(), []
+    stop.add_listener(lambda: told.append((stop.requested, stop.immediate)))
+    assert (stop.requested, stop.immediate) == (False, False)
+    for _ in range(3):
+        stop.request()
+    assert told == [(True, False), (True, True), (True, True)]
+
+
+def interrupted(program: str, presses: int) -> tuple[int, str, str]:
+    """Run a program that says ``ready``, press Ctrl-C as often each time it does, and give how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if line == "ready\n" and presses:
+            presses -= 1
+            process.send_signal(signal.SIGINT)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, "".join(said), errors
+
+
+PROGRAM = """
+    import asyncio
+    from llmhub.engine.event_loop import run_sync
+
+    async def work(stop):
+        wished = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stop.on_ask(lambda: loop.call_soon_threadsafe(wished.set))
+        try:
+            while True:
+                wished.clear()
+                print("ready")
+                await wished.wait()
+                print("asked", stop.asked, stop.now)
+                if stop.{when}:
+                    return "drained"
+        finally:
+            print("unwound")
+
+    try:
+        print(run_sync(work))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_the_first_interrupt_asks_to_drain_and_what_landed_is_returned() -> None:
+    code, said, errors = interrupted(PROGRAM.format(when="asked"), 1)
+    assert (code, said, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
+
+
+def test_the_second_interrupt_asks_for_now() -> None:
+    code, said, errors = interrupted(PROGRAM.format(when="now"), 2)
+    assert (code, errors) == (0, "")
+    assert said == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
+
+
+def test_the_third_interrupt_gives_up_waiting() -> None:
+    program = PROGRAM.format(when="now and False")
+    code, said, errors = interrupted(program, 3)
+    assert (code, errors) == (0, "")
+    assert "interrupted" in said
+
+
+def test_an_interrupt_after_a_call_is_pythons_own() -> None:
+    program = """
+        import signal
+        from llmhub.engine.event_loop import run_sync
+
+        async def work(stop):
+            return 1
+
+        run_sync(work)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        try:
+            print("ready")
+            signal.pause()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert interrupted(program, 1)[1] == "ready\ninterrupted\n"
+
+
+def test_a_handler_of_ones_own_is_left_in_force() -> None:
+    program = """
+        import signal, threading, asyncio
+        from llmhub.engine.event_loop import run_sync
+
+        heard = threading.Event()
+        signal.signal(signal.SIGINT, lambda *_: heard.set())
+
+        async def work(stop):
+            print("ready")
+            while not heard.is_set():
+                await asyncio.sleep(0.01)
+            return stop.asked
+
+        print(run_sync(work))
+    """
+    assert interrupted(program, 1)[1] == "ready\nFalse\n"
+
+
+# The end of the process
+
+
+def ended(program: str) -> tuple[int, str]:
+    """The exit code and what was said of a program that ends by itself."""
+    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only the C library of Linux has on_exit")
+def test_a_timer_that_is_due_when_python_has_ended_brings_nothing_down() -> None:
+    program = """
+        import ctypes, sys, threading
+        from llmhub.engine.event_loop import background
+
+        there, loop = threading.Event(), background()
+        # Once Python is gone, the process goes on for as many seconds as its exit code says.
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc.sleep, None)
+        for at in range(1, 9):
+            loop.call_soon_threadsafe(loop.call_later, at / 10, print)
+        loop.call_soon_threadsafe(there.set)
+        there.wait()
+        sys.exit(1)
+    """
+    assert ended(program) == (1, "")
+
+
+def test_what_still_runs_at_the_end_is_cancelled_and_nothing_is_said() -> None:
+    program = """
+        import asyncio, threading
+        from llmhub.engine.event_loop import submit
+
+        begun = threading.Event()
+
+        async def work():
+            begun.set()
+            try:
+                await asyncio.sleep(100)
+            finally:
+                print("let go", flush=True)
+
+        submit(work())
+        begun.wait()
+    """
+    assert ended(program) == (0, "let go\n")
+
+
+def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
+    program = """
+        import threading
+        from llmhub.engine.event_loop import background
+
+        begun = threading.Event()
+        background().call_soon_threadsafe(lambda: (begun.set(), threading.Event().wait(100)))
+        begun.wait()
+    """
+    assert ended(program)[0] == 0
+
+
+def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
+    program = """
+        import weakref
+        from llmhub.engine.event_loop import background, submit
+
+        class Hub:
+            pass
+
+        async def finish():
+            print("finished")
+
+        hub = Hub()
+        background()
+        ending = weakref.finalize(hub, lambda: submit(finish()).result(10))
+    """
+    assert ended(program) == (0, "finished\n")
+
+
+# Children
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.parametrize("used_before", [True, False])
+def test_a_forked_child_has_a_loop_of_its_own_and_the_parents_goes_on(used_before: bool) -> None:
+    program = f"""
+        import os, threading
+        from llmhub.engine.event_loop import background, run_sync
+
+        async def work(stop):
+            return threading.current_thread().name
+
+        before = background() if {used_before} else None
+        child = os.fork()
+        if child == 0:
+            try:
+                assert run_sync(work) == "llmhub-loop"
+                assert background() is not before
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert run_sync(work) == "llmhub-loop"
+        assert before is None or background() is before
+        print("both")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "both\n"), done.stderr

@@ -1,0 +1,303 @@
+"""The search for a limit that nobody declared, and what replies teach: laws of the machines, and runs in a world."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from llmhub.core.errors import RateLimited, ServerError
+from llmhub.core.provider import Endpoint, RateLimitInfo
+from llmhub.core.types import CompletionRequest, CompletionResponse
+from llmhub.engine.adaptive_limit import (
+    MAX_IN_FLIGHT,
+    MIN_IN_FLIGHT,
+    AdaptiveState,
+    Mark,
+    Refusal,
+    max_in_flight,
+    min_rate_between,
+    on_paced_request,
+    on_rate_limited,
+    on_success,
+    slow_start,
+)
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.decision_log import DecisionLog
+from llmhub.engine.limits import FixedWindow, LearnedLimit, SlidingWindow, TokenBucket, WindowState, learn_limit, take
+from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
+from llmhub.providers.registry import PROVIDERS
+
+Clock = Callable[[], float]
+
+
+TARGET = Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m")
+
+
+CALL = Call(TARGET, CompletionRequest(model="m", messages=()))
+
+
+events = st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.integers(0, 200)), max_size=300)
+
+
+def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveState]]:
+    """Send one after the other, each answered or refused at once, with so many under way."""
+    state, now, steps = slow_start(0.0), 0.0, []
+    for sent, (gap, good, under_way) in enumerate(story, 1):
+        now += gap
+        if state.pace is not None:
+            state = on_paced_request(state, state.pace, now)
+        if good:
+            state = on_success(state, now, under_way)
+        else:
+            state, pause_s = on_rate_limited(state, now, Refusal(now, float(sent), float(sent), under_way))
+            now += pause_s or 0.0
+        steps.append((now, state))
+    return steps
+
+
+@given(events)
+def test_the_window_stays_within_its_bounds_and_a_pace_is_a_rate(story: list[tuple[float, bool, int]]) -> None:
+    for now, state in lived(story):
+        assert MIN_IN_FLIGHT <= max_in_flight(state, now) <= MAX_IN_FLIGHT
+        assert state.pace is None or 0 < state.pace.rate_per_s < inf
+
+
+@given(st.integers(8, 100), st.integers(0, 90), st.permutations(range(8)))
+def test_an_episode_shrinks_once_however_many_are_refused(many: int, passed: int, order: list[int]) -> None:
+    """All that was sent before it was known that nothing is let through, in whatever order the news come."""
+    state, episodes = slow_start(0.0), []
+    for place, number in enumerate([*order, *range(8, many)]):
+        refusal = Refusal(0.5 + number / 1000, float(passed + number + 1), float(passed + many), many - place)
+        before = state
+        state, _ = on_rate_limited(before, 1.0, refusal)
+        episodes += [state.episode_start] * (state.episode_start != before.episode_start or state.pace != before.pace)
+    paces = state.pace
+    assert paces is not None
+    assert episodes == [1.0]
+    late = [on_rate_limited(state, 1.1, Refusal(0.5, float(passed + n), float(passed + many), n)) for n in range(1, 20)]
+    assert all(after.pace == paces and pause_s is None for after, pause_s in late)
+
+
+@given(st.lists(st.floats(0, 1), max_size=500))
+def test_without_refusals_it_never_shrinks(gaps: list[float]) -> None:
+    before, now = slow_start(0.0), 0.0
+    for gap in gaps:
+        now += gap
+        after = on_success(before, now, 5)
+        assert max_in_flight(after, now) >= max_in_flight(before, now)
+        before = after
+
+
+@given(st.floats(0.5, 500), st.floats(2, 1000), st.integers(0, 20), st.floats(0, 0.5))
+def test_a_rate_is_never_thought_larger_than_what_was_let_through(
+    rate_s: float, span_s: float, under_way: int, took_s: float
+) -> None:
+    passed = float(int(rate_s * span_s))
+    refusal = Refusal(span_s, passed + 10, passed + 10 + under_way, under_way)
+    found = min_rate_between(Mark(0.0, 0.0), Mark(span_s, passed), refusal, span_s + took_s)
+    assert found <= max(rate_s, 0.5 / span_s)
+    if not under_way and not took_s and passed > 1:
+        assert found >= (passed - 1) / span_s - 1e-9
+
+
+# What replies teach
+
+counts = st.integers(0, 10_000)
+
+
+@given(st.integers(1, 10_000), counts, st.none() | st.floats(0, 100_000), st.floats(0, 100), counts)
+def test_nobody_learns_more_than_there_is(
+    limit: int, remaining: int, reset_s: float | None, took_s: float, since: int
+) -> None:
+    known = learn_limit(None, (limit, remaining, reset_s), 100.0 + took_s, 100.0, float(since))
+    assert known is not None
+    assert known.limit == max(limit, remaining)
+    if isinstance(known.window, TokenBucket):
+        assert known.window.level <= known.window.capacity <= known.limit
+    else:
+        assert known.window.used >= since
+
+
+@given(counts, st.floats(0, 60))
+def test_an_older_reply_changes_nothing(remaining: int, reset_s: float) -> None:
+    known = LearnedLimit(TokenBucket(1.0, 60.0, 7.0, 50.0), 60.0, 60.0, sent_at=50.0)
+    assert learn_limit(known, (60, remaining, reset_s), 60.0, 49.9, 0.0) is known
+    assert learn_limit(known, (60, None, reset_s), 60.0, 51.0, 0.0) is known
+
+
+def test_worse_news_counts_at_once_and_better_news_by_and_by() -> None:
+    known = LearnedLimit(TokenBucket(1.0, 60.0, 30.0, 50.0), 60.0, 60.0, sent_at=50.0)
+    worse, better = (learn_limit(known, (60, left, 60.0 - left), 50.0, 50.0, 0.0) for left in (10, 50))
+    assert isinstance(worse.window, TokenBucket) and isinstance(better.window, TokenBucket)  # type: ignore[union-attr] # noqa: PT018
+    assert worse.window.level < 10
+    assert 30 < better.window.level < 40
+
+
+def test_a_days_worth_is_not_taken_for_a_minutes() -> None:
+    known = learn_limit(None, (14_400, 14_370, 179.56), 0.0, 0.0, 0.0)
+    assert known is not None
+    assert isinstance(known.window, TokenBucket)
+    assert known.window.rate_per_s == pytest.approx(14_400 / 86_400, rel=0.05)
+
+
+def test_a_window_whose_end_is_put_off_is_none() -> None:
+    known = learn_limit(None, (60, 59, 60.0), 0.0, 0.0, 0.0)
+    assert known is not None
+    assert isinstance(known.window, FixedWindow)
+    known = learn_limit(known, (60, 50, 60.0), 10.0, 10.0, 0.0)
+    assert known is not None
+    assert known.slides
+
+
+# In a world
+
+
+class Provider:
+    """Permits ``rate_s`` requests a second, or so many at once, or refuses some for no reason of ours."""
+
+    def __init__(self, clock: Clock, **how: Any) -> None:
+        self.clock = clock
+        self.bucket: WindowState | None = how.get("bucket")
+        self.then: tuple[float, WindowState] | None = how.get("then")
+        self.tells: bool = how.get("tells", False)
+        self.at_once: float = how.get("at_once", inf)
+        self.share: float = how.get("share", 0.0)
+        self.error: Any = how.get("error", RateLimited(retry_after_s=1.0))
+        self.latency_s: float = how.get("latency_s", 0.5)
+        self.refuses_in_s: float = how.get("refuses_in_s", 0.0)
+        self.draw = random.Random(how.get("seed", 7))
+        self.under_way = self.refused = self.answered = 0
+
+    async def __call__(self, call: Call) -> Answer:
+        await asyncio.sleep(0.001)
+        refuse, told = self.under_way >= self.at_once, None
+        if self.then is not None and self.clock() >= self.then[0]:
+            self.bucket, self.then = self.then[1], None
+        if self.bucket is not None:
+            after, wait = take(self.bucket, self.clock(), 1.0)
+            refuse = wait > 0
+            self.bucket = self.bucket if refuse else after
+        if isinstance(self.bucket, TokenBucket):
+            left = min(
+                self.bucket.level + (self.clock() - self.bucket.updated_at) * self.bucket.rate_per_s,
+                self.bucket.capacity,
+            )
+            if self.tells:
+                told = RateLimitInfo(
+                    limit_requests=int(60 * self.bucket.rate_per_s),
+                    remaining_requests=max(int(left), 0),
+                    reset_requests_s=(self.bucket.capacity - left) / self.bucket.rate_per_s,
+                )
+        if refuse or self.draw.random() < self.share:
+            self.refused += 1
+            await asyncio.sleep(self.refuses_in_s * self.draw.lognormvariate(0, 0.3))
+            return Answer(Failure(self.error), attempts=1, limits=told)
+        self.under_way += 1
+        await asyncio.sleep(self.latency_s * self.draw.lognormvariate(0, 0.3))
+        self.under_way -= 1
+        self.answered += 1
+        return Answer(Success(CompletionResponse()), attempts=1, limits=told)
+
+
+def asked(virtual: Any, rows: int, **how: Any) -> tuple[Provider, float, tuple[Any, ...]]:
+    """Ask 64 at once until so many were answered; give the provider, the time it took, and what was decided."""
+
+    async def work(clock: Clock) -> tuple[Provider, float, tuple[Any, ...]]:
+        provider, log = Provider(clock, **how), DecisionLog(clock)
+        gate = RateLimiter({}, clock, log.record)
+        send = rate_limit_middleware(gate, gate.for_target(TARGET), clock)(provider)
+
+        async def worker() -> None:
+            while provider.answered < rows:
+                if isinstance((await send(CALL)).outcome, Failure):
+                    await asyncio.sleep(1.0)
+
+        await asyncio.gather(*(worker() for _ in range(64)))
+        return provider, clock(), log.read()
+
+    done: tuple[Provider, float, tuple[Any, ...]] = virtual.run(work)
+    return done
+
+
+def bucket(rate_s: float, capacity: float) -> TokenBucket:
+    return TokenBucket(rate_s, capacity, capacity, 0.0)
+
+
+@pytest.mark.parametrize("capacity", [20.0, 1200.0])
+def test_a_limit_that_replies_tell_is_kept_and_used(capacity: float, virtual: Any) -> None:
+    provider, took_s, _ = asked(virtual, 3000, bucket=bucket(20.0, capacity), tells=True)
+    assert provider.answered >= 0.95 * min(capacity + 20.0 * took_s, 64 / 0.5 * took_s)
+    assert provider.refused <= 0.01 * provider.answered
+
+
+SERVERS: dict[str, tuple[WindowState, float, float]] = {
+    "10 a second, 2 s at once": (bucket(10.0, 20.0), 10.0, 0.9),
+    "40 a second, 2 s at once": (bucket(40.0, 80.0), 40.0, 0.9),
+    "40 a second, one at once": (bucket(40.0, 1.0), 40.0, 0.88),
+    "100 a second, 2 s at once": (bucket(100.0, 200.0), 100.0, 0.9),
+    "20 a second, a minute at once": (bucket(20.0, 1200.0), 20.0, 0.9),
+    "600 in each minute": (FixedWindow(600.0, 60.0, 0.0), 10.0, 0.8),
+    "600 in any minute": (SlidingWindow(600.0, 60.0), 10.0, 0.7),
+}
+"""Limits, their rates, and the share of them that is used at least. Nobody tells when a window ends: what is found is
+how much it holds, and that is spread over it."""
+
+
+@pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=1.0)], ids=["silent", "in a second"])
+@pytest.mark.parametrize("latency_s", [0.05, 0.2])
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_limit_that_nobody_tells_is_found(name: str, latency_s: float, error: Any, virtual: Any) -> None:
+    """Of what a bucket permits, nine tenths are used, and about one request in a hundred is refused."""
+    limit, rate_s, share = SERVERS[name]
+    rows = 4000 if "minute" in name else 2000
+    provider, took_s, decisions = asked(virtual, rows, bucket=limit, latency_s=latency_s, error=error)
+    at_once = limit.capacity if isinstance(limit, TokenBucket) else limit.allowed
+    windowed = not isinstance(limit, TokenBucket)
+    assert provider.answered >= share * (at_once * (not windowed) + rate_s * took_s)
+    assert provider.refused <= (0.03 if windowed else 0.015) * provider.answered
+    assert "pause" in {one.kind for one in decisions}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate_s", [10.0, 40.0])
+def test_refusals_that_take_long_to_come_make_no_storm(rate_s: float, seed: int, virtual: Any) -> None:
+    how = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
+    provider, took_s, _ = asked(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **how)
+    assert provider.answered >= 0.9 * rate_s * took_s
+    assert provider.refused <= 0.12 * provider.answered
+
+
+@pytest.mark.parametrize("at_once", [5, 20])
+def test_how_many_at_once_is_found(at_once: int, virtual: Any) -> None:
+    provider, took_s, _ = asked(virtual, 2000, at_once=at_once, error=RateLimited())
+    assert provider.answered >= 0.9 * at_once * took_s / (0.5 * 1.046)
+    assert provider.refused <= 0.02 * provider.answered
+
+
+@pytest.mark.parametrize(("then_s", "share"), [(10.0, 0.85), (30.0, 0.9), (80.0, 0.75)])
+def test_a_limit_that_changes_is_found_again(then_s: float, share: float, virtual: Any) -> None:
+    limit = [bucket(40.0, 80.0), bucket(then_s, 2 * then_s)]
+    provider, took_s, _ = asked(
+        virtual, 3000, bucket=limit[0], then=(20.0, limit[1]), latency_s=0.2, error=RateLimited()
+    )
+    assert provider.answered >= share * (80 + 40 * 20 + then_s * (took_s - 20))
+    assert provider.refused <= 0.02 * provider.answered
+
+
+@pytest.mark.parametrize("error", [RateLimited(retry_after_s=1.0), ServerError()])
+def test_failures_that_have_nothing_to_do_with_us_make_nothing_slow(error: Any, virtual: Any) -> None:
+    """A share of refusals at random: going slower does not help, so it is not done for long."""
+    well, faulty = (asked(virtual, 3000, share=share, error=error)[1] for share in (0.0, 0.05))
+    assert faulty <= 1.25 * well
+
+
+def test_nobody_is_slower_for_a_provider_that_is_well(virtual: Any) -> None:
+    assert asked(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0

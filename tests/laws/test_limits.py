@@ -1,0 +1,128 @@
+"""How limits count: never more than is permitted in any window, in the order of asking, and no less than is due."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import floor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.engine.limits import FixedWindow, SlidingWindow, TokenBucket, WindowState, refund, take
+
+sizes = st.floats(1, 100)
+
+
+buckets = st.builds(lambda rate_s, capacity: TokenBucket(rate_s, capacity, capacity, 0.0), st.floats(0.01, 100), sizes)
+
+
+fixed = st.builds(lambda allowed, window_s: FixedWindow(allowed, window_s, 0.0), sizes, sizes)
+
+
+sliding = st.builds(SlidingWindow, sizes, sizes, st.just(()), st.just(0.0))
+
+
+states = buckets | fixed | sliding
+
+
+gaps = st.just(0.0) | st.floats(0, 40)
+
+
+arrivals = st.lists(st.tuples(gaps, st.floats(0, 1)), max_size=40)
+
+
+def at_once(state: WindowState) -> float:
+    return state.capacity if isinstance(state, TokenBucket) else state.allowed
+
+
+def permitted(state: WindowState, seconds: float) -> float:
+    """Give the most that any window of so many seconds may see: burst + rate x t."""
+    match state:
+        case TokenBucket():
+            return state.capacity + state.rate_per_s * seconds
+        case FixedWindow():
+            return state.allowed * (2 + floor(seconds / state.window_s))
+        case SlidingWindow():
+            return state.allowed * (1 + floor(seconds / state.window_s))
+
+
+def granted(state: WindowState, asked: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Let ``(seconds after the one before, cost)`` ask; give when each is granted, and how much."""
+    now, slots = 0.0, []
+    for gap, cost in asked:
+        now += gap
+        state, wait = take(state, now, cost)
+        assert wait >= 0
+        slots.append((now + wait, cost))
+    return slots
+
+
+@given(states, arrivals)
+def test_no_window_sees_more_than_is_permitted_whenever_they_come(
+    state: WindowState, asked: list[tuple[float, float]]
+) -> None:
+    slots = granted(state, [(gap, share * at_once(state)) for gap, share in asked])
+    for first, (start, _) in enumerate(slots):
+        inside = 0.0
+        for at, cost in slots[first:]:
+            inside += cost
+            assert inside <= permitted(state, max(at - start, 0.0)) * (1 + 1e-6) + 1e-6
+
+
+@given(states, st.lists(st.tuples(gaps, st.floats(0, 3)), max_size=40))
+def test_slots_are_given_in_the_order_of_asking_whatever_they_cost(
+    state: WindowState, asked: list[tuple[float, float]]
+) -> None:
+    times = [at for at, _ in granted(state, [(gap, share * at_once(state)) for gap, share in asked])]
+    assert all(later >= earlier - 1e-6 for earlier, later in pairwise(times))
+
+
+@given(states, st.floats(0, 1))
+def test_whoever_comes_first_goes_at_once(state: WindowState, share: float) -> None:
+    assert take(state, 7.0, share * at_once(state))[1] == 0.0
+
+
+@given(states)
+def test_a_cost_beyond_what_is_ever_allowed_goes_alone_and_is_paid_back(state: WindowState) -> None:
+    after, wait = take(state, 0.0, 3 * at_once(state))
+    assert wait == 0.0
+    assert take(after, 0.0, at_once(state))[1] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("state", "share"),
+    [(TokenBucket(1.0, 10.0, 10.0, 0.0), 1.0), (FixedWindow(60, 60.0, 0.0), 1.0), (SlidingWindow(60, 60.0), 0.98)],
+)
+def test_who_always_asks_gets_what_is_permitted(state: WindowState, share: float) -> None:
+    slots = granted(state, [(0.0, 1.0)] * 1200)
+    assert 1200 / slots[-1][0] >= share
+
+
+@given(states, st.floats(0, 1), st.floats(0, 1))
+def test_what_is_given_back_can_be_taken_and_no_more(state: WindowState, share: float, unused: float) -> None:
+    cost = share * at_once(state)
+    booked, _ = take(state, 0.0, cost)
+    returned = refund(booked, unused * cost, 0.0)
+    left = at_once(state) - cost * (1 - unused)
+    assert take(returned, 0.0, left * (1 - 1e-6))[1] <= 1e-6
+    if left < at_once(state) * 0.99:
+        assert take(returned, 0.0, left + 0.01 * at_once(state))[1] > 0
+
+
+@pytest.mark.parametrize("state", [FixedWindow(10, 60.0, 0.0), SlidingWindow(10, 60.0)])
+def test_what_was_booked_in_a_window_that_is_over_is_not_given_back_to_another(state: WindowState) -> None:
+    for at in (0.0, 70.0):
+        state, _ = take(state, at, 10.0)
+    assert take(refund(state, 10.0, 0.0), 70.0, 1.0)[1] > 0
+
+
+@pytest.mark.parametrize("state", [FixedWindow(10, 60.0, 0.0), SlidingWindow(10, 60.0), TokenBucket(1, 10.0, 10.0, 0)])
+def test_what_was_used_beyond_what_was_booked_is_counted(state: WindowState) -> None:
+    state, _ = take(state, 0.0, 1.0)
+    assert take(refund(state, -9.0, 0.0), 0.0, 1.0)[1] > 0
+
+
+def test_a_clock_that_goes_back_grants_nothing_twice() -> None:
+    bucket, _ = take(TokenBucket(1.0, 1.0, 1.0, 100.0), 100.0, 1.0)
+    assert take(bucket, 50.0, 1.0) == (TokenBucket(1.0, 1.0, -1.0, 100.0), 51.0)

@@ -1,0 +1,509 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.pipeline import is_successful
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import (
+    BadRequestError,
+    InvalidRequest,
+    LLMError,
+    Malformed,
+    RateLimited,
+    ServerError,
+    Unsupported,
+    to_exception,
+)
+from llmhub.core.messages import parse_messages
+from llmhub.core.payload import deep_merge, parse_json_object
+from llmhub.core.protocol import StreamDecoder, interpret, interpret_stream, prepare
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, RateLimitInfo, Wire
+from llmhub.core.request_builder import builder
+from llmhub.core.types import (
+    CacheMark,
+    CompletionRequest,
+    CompletionResponse,
+    Message,
+    Part,
+    Reasoning,
+    Schema,
+    Text,
+    Tool,
+    ToolResult,
+)
+from llmhub.core.validation import OPTIONAL_DEFAULTS, validate_request
+from llmhub.providers.registry import PROVIDERS
+
+rows = st.sampled_from(list(PROVIDERS.values()))
+
+
+ASK = CompletionRequest(model="m", messages=(Message("user", "hi"),))
+
+
+HERE = Endpoint(base_url="http://localhost:8000")
+
+
+NOW = 1_700_000_000.0
+
+
+# Arbitrary requests
+
+wild = st.text(st.characters()) | st.sampled_from(["", " ", "\ud800", "a/b", "..", "https://localhost", "{"])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | wild,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(wild, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+objects = st.dictionaries(wild, json_values, max_size=3)
+
+
+parts = st.from_type(Part) | st.builds(Text, wild)
+
+
+messages = st.builds(
+    Message, st.sampled_from(["system", "user", "assistant", "tool", "other"]), st.lists(parts, max_size=3)
+)
+
+
+requests = st.builds(
+    CompletionRequest,
+    model=wild | st.sampled_from(["gpt-4o", "claude-opus-4-7", "gemini-2.5-pro", "us.amazon.nova-lite-v1:0", "o3"]),
+    messages=st.lists(messages, max_size=4).map(tuple),
+    **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), st.none() | st.floats()),
+    **dict.fromkeys(("top_k", "max_tokens", "seed", "reasoning_budget", "logprobs"), st.none() | st.integers()),
+    stop=st.lists(wild, max_size=5).map(tuple),
+    tools=st.lists(st.builds(Tool, wild, wild, objects), max_size=2).map(tuple),
+    tool_choice=st.none() | wild | st.sampled_from(["auto", "none", "required"]),
+    response_schema=st.none() | st.builds(Schema, objects, via=st.sampled_from(["", "native", "tool"])),
+    parallel_tool_calls=st.none() | st.booleans(),
+    reasoning_effort=st.none() | wild | st.sampled_from(["none", "low", "high"]),
+    n=st.integers(-1, 3),
+    user=st.none() | wild,
+    extra=objects | st.dictionaries(st.integers(), st.none(), max_size=1),  # type: ignore[arg-type]
+    unsupported=st.sampled_from(["error", "drop"]),
+)
+
+
+plain = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8)
+
+
+endpoints = st.builds(
+    Endpoint,
+    **dict.fromkeys(("api_key", "api_version", "region", "access_key_id", "secret_access_key", "session_token"), plain),
+    base_url=st.sampled_from(["", "http://localhost:8000", "https://host/openai/v1/", "nonsense"]),
+    headers=st.dictionaries(plain, plain, max_size=2),
+)
+
+
+@given(rows, endpoints, requests, st.booleans())
+def test_any_request_is_prepared_or_refused_and_never_raises(
+    provider: Provider, endpoint: Endpoint, request: CompletionRequest, stream: bool
+) -> None:
+    done = prepare(provider, endpoint, request, NOW, stream=stream)
+    if not is_successful(done):
+        error = done.failure()
+        assert isinstance(error, (InvalidRequest, Unsupported))
+        assert error.provider == provider.name
+        assert error.path.startswith("$.")
+        assert error.message
+        return
+    sent = done.unwrap()
+    assert isinstance(json.loads(sent.body), dict)
+    assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *BESIDE}
+    assert not sent.dropped or request.unsupported == "drop"
+    assert done == prepare(provider, endpoint, request, NOW, stream=stream)
+
+
+BESIDE: dict[str, Callable[[Part], Sequence[Part]]] = {
+    "messages.reasoning": lambda part: [part] * (type(part) is not Reasoning),
+    "messages.cache_mark": lambda part: [part] * (type(part) is not CacheMark),
+    "messages.is_error": lambda part: [replace(part, is_error=False) if isinstance(part, ToolResult) else part],
+}
+"""What a turn is without that which stands beside its content."""
+
+
+def bare(request: CompletionRequest, dropped: Sequence[str]) -> CompletionRequest:
+    """Take everything of these names out of a request; a turn of which nothing is left goes, too."""
+    turns = request.messages
+    for name in dropped:
+        if name in BESIDE:
+            lighter = [(turn, [one for part in turn.parts for one in BESIDE[name](part)]) for turn in turns]
+            turns = tuple(Message(turn.role, tuple(parts)) for turn, parts in lighter if parts or not turn.parts)
+    return replace(request, messages=turns, **{name: OPTIONAL_DEFAULTS[name] for name in dropped if name not in BESIDE})
+
+
+@given(rows, requests)
+def test_what_is_dropped_is_as_if_it_had_never_been_set(provider: Provider, request: CompletionRequest) -> None:
+    done = prepare(provider, HERE, replace(request, unsupported="drop"), NOW)
+    if is_successful(done):
+        without = bare(request, done.unwrap().dropped)
+        again = prepare(provider, HERE, replace(without, unsupported="error"), NOW).unwrap()
+        assert replace(again, dropped=done.unwrap().dropped) == done.unwrap()
+
+
+# Arbitrary replies
+
+names = st.sampled_from(
+    [
+        *("content-type", "retry-after", "retry-after-ms", "x-should-retry", "date", "location"),
+        *("x-ratelimit-reset-requests", "anthropic-ratelimit-requests-reset", "x-request-id", "request-id"),
+        *("x-ratelimit-limit-tokens", "x-amzn-errortype", "x-amzn-requestid", "apim-request-id"),
+    ]
+)
+
+
+said = st.text(max_size=20) | st.sampled_from(
+    ["application/json", "text/event-stream", "1e999", "nan", "-1", "1h", "\udcff"]
+)
+
+
+replies = st.builds(
+    HttpReply,
+    status=st.sampled_from([200, 201, 204, 302, 400, 401, 404, 429, 500, 503, 529]) | st.integers(0, 999),
+    headers=st.dictionaries(names, said, max_size=3),
+    received_at=st.floats(0, 1e10),
+)
+
+
+documents = json_values.map(lambda value: json.dumps(value).encode())
+
+
+KEYS = (
+    *("choices", "message", "content", "delta", "tool_calls", "index", "function", "error", "usage", "type", "text"),
+    *("candidates", "parts", "finishReason", "output", "stopReason", "contentBlockIndex", "code", "status", "details"),
+    *("content_block", "promptFeedback", "usageMetadata", "finish_reason", "stop_reason", "id", "model", "reasoning"),
+)
+
+
+near = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 5)
+    | st.floats(0, 2)
+    | st.sampled_from(["", "text", "stop", "tool_use", "{}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+).map(lambda value: json.dumps(value).encode())
+
+
+bodies = st.binary() | documents | near
+
+
+def is_plain(outcome: Result[CompletionResponse, LLMError], provider: Provider) -> None:
+    """Expect a value whose every text can be written anywhere."""
+    if is_successful(outcome):
+        value = outcome.unwrap()
+        assert isinstance(value, CompletionResponse)
+        msgspec.json.encode(value)
+    else:
+        error = outcome.failure()
+        assert error.provider == provider.name
+        assert error.retry_after_s is None or error.retry_after_s >= 0
+        f"{error}{error.request_id}".encode()
+
+
+@given(rows, replies, bodies)
+def test_any_reply_is_read_or_told_apart_and_never_raises(provider: Provider, reply: HttpReply, body: bytes) -> None:
+    is_plain(interpret(provider, replace(reply, body=body)), provider)
+
+
+@given(rows, replies, st.lists(bodies, max_size=5))
+def test_any_stream_is_read_or_told_apart_and_never_raises(
+    provider: Provider, reply: HttpReply, chunks: list[bytes]
+) -> None:
+    is_plain(interpret_stream(provider, reply, chunks), provider)
+
+
+@given(rows, st.lists(near, max_size=5), st.integers(1, 30))
+def test_any_split_of_a_stream_gives_the_same_answer(provider: Provider, events: list[bytes], size: int) -> None:
+    whole = b"".join(b"data: %b\n\n" % event for event in events)
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    assert interpret_stream(provider, HttpReply(200), [whole]) == interpret_stream(provider, HttpReply(200), pieces)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_bytes_nested_beyond_measure_are_malformed(provider: Provider) -> None:
+    for body in (b"[" * 10**5, b'{"a":' * 10**5):
+        assert isinstance(interpret(provider, HttpReply(200, {}, body)).failure(), Malformed)
+        assert not is_successful(interpret(provider, HttpReply(500, {}, body)))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_a_redirect_is_an_error_that_says_where_to(provider: Provider) -> None:
+    error = interpret(provider, HttpReply(307, {"Location": "https://elsewhere.example/v1"}, b"")).failure()
+    assert isinstance(error, ServerError)
+    assert "https://elsewhere.example/v1" in error.message
+    assert error.should_retry is False
+    assert (
+        interpret_stream(provider, HttpReply(307, {"Location": "https://elsewhere.example/v1"}), []).failure() == error
+    )
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_an_empty_answer_is_malformed_or_cut_off(provider: Provider) -> None:
+    assert isinstance(interpret(provider, HttpReply(200)).failure(), Malformed)
+    assert interpret_stream(provider, HttpReply(200), []).failure().message == (
+        "the stream ended before the answer was complete"
+    )
+
+
+def test_a_header_that_is_no_text_does_not_spoil_the_answer() -> None:
+    """Bytes that are not UTF-8 come off a socket as lone surrogates, which can be written nowhere."""
+    body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
+    headers = {"x-request-id": "req_\udcff1"}
+    answer = interpret(PROVIDERS["openai"], HttpReply(200, headers, body)).unwrap()
+    assert answer.request_id == "req_?1"
+    assert interpret(PROVIDERS["openai"], HttpReply(500, headers, b"")).failure().request_id == "req_?1"
+
+
+# What a wire that says little is asked, and what becomes of it
+
+
+def encode(*takes: str) -> Any:
+    def encoded(request: CompletionRequest) -> Result[dict[str, object], LLMError]:
+        payload: dict[str, object] = {"said": [message.text for message in request.messages]}
+        for name, unset in OPTIONAL_DEFAULTS.items():
+            value = getattr(request, name)
+            if value != unset and name not in {"extra", "unsupported"}:
+                if name not in takes:
+                    return Failure(Unsupported(path=f"$.{name}", message=f"no {name}"))
+                payload[name] = value
+        return Success(payload)
+
+    return encoded
+
+
+def speaking(*takes: str, **more: Any) -> Provider:
+    wire = Wire(
+        name="w",
+        encode=encode(*takes),
+        decode=lambda _: Failure(Malformed(path="$.x", message="no")),
+        decode_frame=lambda _: Success(()),
+        decode_error=lambda reply: RateLimited(status=reply.status),
+        stream_fields={"stream": True, "options": {"usage": True}},
+    )
+    return Provider(
+        name="p",
+        wire=wire,
+        base_url="",
+        locate=lambda endpoint, request, stream: f"{endpoint.base_url}/{request.model}{'?stream' if stream else ''}",
+        authorize=lambda endpoint, request, now: replace(request, headers={**request.headers, "at": str(now)}),
+        **more,
+    )
+
+
+def test_a_request_goes_through_encode_adapt_extra_locate_and_authorize() -> None:
+    provider = speaking("temperature", adapt=lambda payload: {**payload, "adapted": 1, "said": "adapted"})
+    request = replace(ASK, temperature=1, extra={"said": "extra", "options": {"more": 2}})
+    whole = prepare(provider, HERE, request, 5.0).unwrap()
+    streamed = prepare(provider, HERE, request, 5.0, stream=True).unwrap()
+    assert (whole.method, whole.url, whole.dropped) == ("POST", "http://localhost:8000/m", ())
+    assert whole.headers == {"content-type": "application/json", "at": "5.0"}
+    assert json.loads(whole.body) == {"said": "extra", "temperature": 1.0, "adapted": 1, "options": {"more": 2}}
+    assert streamed.url == "http://localhost:8000/m?stream"
+    assert json.loads(streamed.body) == {
+        **json.loads(whole.body),
+        "stream": True,
+        "options": {"usage": True, "more": 2},
+    }
+
+
+def test_every_parameter_that_cannot_be_said_is_dropped_by_name() -> None:
+    asked = replace(ASK, temperature=0.5, seed=1, stop=("a",), unsupported="drop")
+    done = prepare(speaking("seed"), HERE, asked, 0.0).unwrap()
+    assert sorted(done.dropped) == ["stop", "temperature"]
+    assert json.loads(done.body) == {"said": ["hi"], "seed": 1}
+
+
+def test_without_leave_to_drop_it_is_refused_by_name() -> None:
+    error = prepare(speaking(), HERE, replace(ASK, seed=1), 0.0).failure()
+    assert isinstance(error, Unsupported)
+    assert (error.path, error.provider) == ("$.seed", "p")
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        InvalidRequest(path="$.temperature", message="out of range"),
+        Unsupported(path="$.messages[0].parts[0]", message="no pictures"),
+        Unsupported(path="$.model", message="no such model"),
+    ],
+)
+def test_what_is_wrong_or_essential_is_never_dropped(refused: LLMError) -> None:
+    provider = speaking("temperature", refuse=lambda _endpoint, _request: refused)
+    error = prepare(provider, HERE, replace(ASK, temperature=9, unsupported="drop"), 0.0).failure()
+    assert (type(error), error.path) == (type(refused), refused.path)
+
+
+def test_what_a_provider_refuses_is_dropped_like_what_its_wire_cannot_say() -> None:
+    def refuse(_endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+        return None if request.top_p is None else Unsupported(path="$.top_p", message="not this model")
+
+    asked = replace(ASK, top_p=0.5, seed=1, unsupported="drop")
+    assert prepare(speaking(refuse=refuse), HERE, asked, 0.0).unwrap().dropped == ("top_p", "seed")
+
+
+def test_headers_and_limits_say_more_about_an_error() -> None:
+    info = RateLimitInfo(retry_after_s=3.0, should_retry=False)
+    error = interpret(speaking(limits=lambda _: info), HttpReply(429, {"X-Request-Id": "r1"})).failure()
+    assert error == RateLimited(provider="p", status=429, request_id="r1", retry_after_s=3.0, should_retry=False)
+
+
+def test_a_stream_that_comes_as_one_document_is_read_as_one() -> None:
+    body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
+    reply = HttpReply(200, {"Content-Type": "application/json; charset=utf-8"})
+    decoder = StreamDecoder(PROVIDERS["openai"], reply)
+    assert [decoder.feed(body[:9]).unwrap(), decoder.feed(body[9:]).unwrap()] == [(), ()]
+    assert decoder.close(()).unwrap().text == "Hi"
+
+
+# What is wrong whoever is asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"model": ""}, "$.model"),
+        ({"model": "  "}, "$.model"),
+        ({"messages": ()}, "$.messages"),
+        ({"messages": (Message("user", "a"), Message("bot", "b"))}, "$.messages[1].role"),  # type: ignore[arg-type]
+        (
+            {"messages": (Message("user", "a"), Message("tool", (Text("b"), ToolResult("", "c"))))},
+            "$.messages[1].parts[1].id",
+        ),
+        ({"n": 0}, "$.n"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(changes: dict[str, Any], path: str) -> None:
+    asked = replace(ASK, **changes)
+    wrong = validate_request(asked)
+    assert wrong is not None
+    assert (type(wrong), wrong.path) == (InvalidRequest, path)
+    assert prepare(PROVIDERS["openai"], Endpoint(), asked, 0.0).failure() == replace(wrong, provider="openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 2.1), ("temperature", float("nan")), ("top_p", -0.1), ("max_tokens", 0), ("n", 999)],
+)
+def test_a_value_out_of_range_is_named_with_the_range(name: str, value: float) -> None:
+    error = prepare(PROVIDERS["openai"], Endpoint(), replace(ASK, **{name: value}), 0.0).failure()
+    assert isinstance(error, InvalidRequest)
+    assert error.path == f"$.{name}"
+    assert ".." in error.message
+
+
+@pytest.mark.parametrize("extra", [{"x": object()}, {"x": {1, 2}.__iter__()}, {"x": "\ud800"}, {"x": [[]]}])
+def test_an_extra_without_a_json_form_is_refused_by_its_path(extra: Any) -> None:
+    if extra == {"x": [[]]}:
+        for _ in range(10_000):
+            extra = {"x": [extra]}
+    error = prepare(PROVIDERS["openai"], Endpoint(), replace(ASK, extra=extra), 0.0).failure()
+    assert isinstance(error, InvalidRequest)
+    assert error.path == "$.extra"
+
+
+def test_a_text_that_is_no_unicode_is_refused() -> None:
+    error = prepare(
+        PROVIDERS["openai"], Endpoint(), replace(ASK, messages=(Message("user", "a\ud800"),)), 0.0
+    ).failure()
+    assert isinstance(error, InvalidRequest)
+    assert "surrogates" in error.message
+    assert error.path == "$.messages"
+
+
+def forgets(b: dict[str, Any], c: dict[str, Any]) -> bool:
+    """Say whether ``c`` has an object where ``b`` has none: ``b`` alone would have wiped out what stood there."""
+    return any(
+        isinstance(c.get(name), dict) and (not isinstance(value, dict) or forgets(value, c[name]))
+        for name, value in b.items()
+    )
+
+
+@given(objects, objects, objects)
+def test_merging_is_associative_and_the_later_wins(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
+    if not forgets(b, c):
+        assert repr(deep_merge(deep_merge(a, b), c)) == repr(deep_merge(a, deep_merge(b, c)))
+    assert set(deep_merge(a, b)) == {*a, *b}
+    assert repr({name: deep_merge(a, b)[name] for name in b if not isinstance(b[name], dict)}) == repr(
+        {name: value for name, value in b.items() if not isinstance(value, dict)}
+    )
+
+
+@given(st.binary())
+def test_parsing_arbitrary_bytes_returns(body: bytes) -> None:
+    done = parse_json_object(body)
+    assert isinstance(done.unwrap(), dict) if is_successful(done) else isinstance(done.failure(), Malformed)
+
+
+# Requests built step by step
+
+
+def test_a_builder_builds_what_it_was_told() -> None:
+    made = builder().model("openai/gpt-4o").messages("hi", Message("assistant", "yes")).options(temperature=0).build()
+    assert made == CompletionRequest(
+        model="openai/gpt-4o", messages=(Message("user", "hi"), Message("assistant", "yes")), temperature=0.0
+    )
+
+
+def test_building_too_early_says_which_step_is_missing() -> None:
+    early: Any = builder()
+    with pytest.raises(BadRequestError, match=r"call \.model\(\.\.\.\) before \.build\(\)"):
+        early.build()
+    with pytest.raises(BadRequestError, match=r"call \.messages\(\.\.\.\) before \.build\(\)"):
+        early.model("openai/gpt-4o").build()
+    with pytest.raises(BadRequestError, match=r"call \.messages"):
+        early.model("openai/gpt-4o").messages().build()
+
+
+def test_a_builder_refuses_what_is_no_parameter() -> None:
+    with pytest.raises(BadRequestError, match=r"no such parameter.*temperature.* at \$\.temprature"):
+        builder().options(temprature=1)
+
+
+def test_each_step_leaves_the_one_before_alone() -> None:
+    first = builder().model("openai/a")
+    one, other = first.messages("1"), first.messages("2")
+    assert (one.build().messages[0].text, other.build().messages[0].text) == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("hi", [("user", "hi")]),
+        (["a", "b"], [("user", "a"), ("user", "b")]),
+        ([{"role": "system", "content": "be brief"}, "hi"], [("system", "be brief"), ("user", "hi")]),
+        ({"role": "user", "content": "hi"}, [("user", "hi")]),
+        (Message("user", "hi"), [("user", "hi")]),
+        ([{"role": "user", "content": [Text("a"), Text("b")]}], [("user", "ab")]),
+        ((message for message in ["a"]), [("user", "a")]),
+    ],
+)
+def test_messages_are_read_as_people_write_them(written: Any, read: Sequence[tuple[str, str]]) -> None:
+    assert [(message.role, message.text) for message in parse_messages(written)] == read
+
+
+@pytest.mark.parametrize(
+    "written", [5, None, [5], [{"role": "user"}], [{"content": "a"}], [{"role": "user", "content": [1]}], [b"a"], {}]
+)
+def test_what_is_no_message_is_refused_by_its_place(written: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"\$\.messages"):
+        parse_messages(written)
+
+
+def test_an_http_request_does_not_show_its_headers() -> None:
+    assert "secret" not in repr(HttpRequest("POST", "http://localhost", {"authorization": "secret"}))
+    assert "secret" not in repr(Endpoint("", "secret", "", "", "secret", "secret", "secret", {"x": "secret"}))
+    assert "secret" not in str(to_exception(RateLimited()))

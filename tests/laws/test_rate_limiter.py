@@ -1,0 +1,350 @@
+"""Limits as they are declared, and the gate that holds them: exact, fair, and closed when a provider says so."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from llmhub.core.errors import BadRequestError, Overloaded, RateLimited
+from llmhub.core.provider import Endpoint, RateLimitInfo
+from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.decision_log import DecisionLog
+from llmhub.engine.limits import (
+    TYPICAL_OUTPUT_TOKENS,
+    FixedWindow,
+    Limit,
+    RateCost,
+    SlidingWindow,
+    TokenBucket,
+    estimate_cost,
+    take,
+    token_bucket,
+)
+from llmhub.engine.rate_limiter import Permit, RateLimiter, TargetLimiter, Wait, rate_limit_middleware
+from llmhub.providers.registry import PROVIDERS
+
+Clock = Callable[[], float]
+
+
+ONE, OTHER = (Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in ("one", "other"))
+
+
+def most_in_windows(slots: list[tuple[float, float]], kind: TokenBucket) -> float:
+    """Give how far any window between two grants is from what is allowed, relative to it."""
+    worst = 0.0
+    for first, (start, _) in enumerate(slots):
+        inside = 0.0
+        for at, cost in slots[first:]:
+            inside += cost
+            worst = max(worst, inside / (kind.capacity + kind.rate_per_s * (at - start)))
+    return worst
+
+
+# Limits
+
+
+def requests_in_a_minute(rpm: int, burst: float) -> int:
+    """Count the most requests that any closed minute sees when somebody always asks."""
+    state, times = token_bucket(rpm, burst), []
+    for _ in range(3 * rpm + 3):
+        state, wait = take(state, 0.0, 1.0)
+        times.append(wait)
+    return max(bisect_right(times, start + 60) - first for first, start in enumerate(times))
+
+
+@given(st.integers(1, 400), st.floats(0.001, 0.1))
+def test_no_minute_sees_more_than_the_allowance(rpm: int, burst: float) -> None:
+    assert requests_in_a_minute(rpm, burst) <= rpm
+
+
+@pytest.mark.parametrize("rpm", [2, 10, 60, 600, 1200, 10_000])
+def test_the_usual_burst_leaves_nearly_all_of_the_allowance(rpm: int) -> None:
+    assert token_bucket(rpm, Limit().burst).rate_per_s * 60 >= 0.98 * rpm
+
+
+def test_a_large_burst_is_for_servers_that_permit_it_and_costs_a_tenth_of_the_rate() -> None:
+    full = token_bucket(600, 1.0)
+    assert (full.capacity, full.rate_per_s) == (600, 9.0)
+
+
+WRONG: list[dict[str, Any]] = [
+    {"rpm": 0},
+    {"rpm": -1},
+    {"rpm": "60"},
+    {"rpm": True},
+    {"tpm": float("nan")},
+    {"input_tpm": float("inf")},
+    {"output_tpm": 0},
+    {"rpd": 0},
+    {"burst": 0},
+    {"burst": 1.1},
+    {"window": "sliding"},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_a_limit_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match=f"limits.{next(iter(wrong))}"):
+        Limit(**wrong)
+
+
+def test_a_call_takes_its_prompt_and_as_much_as_it_may_answer() -> None:
+    assert estimate_cost(call("").request) == RateCost(1, TYPICAL_OUTPUT_TOKENS, 0, TYPICAL_OUTPUT_TOKENS)
+    assert estimate_cost(call("", max_tokens=7, n=3).request).output_tokens == 21
+    assert estimate_cost(call("").request, typical_output_tokens=9.0).tokens == 9.0
+    more = estimate_cost(call("a few words more", max_tokens=7).request)
+    assert more.tokens == more.input_tokens + 7 > 7
+
+
+# The gate, in virtual time
+
+
+class Entrance:
+    """A gate and the line before it."""
+
+    def __init__(self, limit: Limit | None, clock: Clock, *, adaptive: bool = False, name: str = "openai") -> None:
+        self.clock = clock
+        self.log = DecisionLog(clock)
+        self.gate = RateLimiter({name: limit} if limit is not None else {}, clock, self.log.record, adaptive=adaptive)
+        self.line = self.gate.for_target(ONE)
+
+    async def wait(self, tokens: float = 0.0, line: TargetLimiter | None = None) -> Permit | Wait:
+        return await self.gate.acquire(line or self.line, RateCost(1.0, tokens, tokens, 0.0), self.clock())
+
+    async def gone(self, costs: list[float], line: TargetLimiter | None = None) -> list[float]:
+        """Ask with all costs at once; give when each may go, in the order of asking."""
+
+        async def ask(cost: float) -> float:
+            await self.wait(cost, line)
+            return self.clock()
+
+        return await asyncio.gather(*(ask(cost) for cost in costs))
+
+
+def test_the_gate_lets_a_burst_through_and_then_keeps_the_rate_exactly(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[float]:
+        return await Entrance(Limit(rpm=600, burst=0.1), clock).gone([0] * 100)
+
+    times = virtual.run(work)
+    assert times[:60] == [0.0] * 60
+    assert times[60:] == pytest.approx([(n + 1) / 9 for n in range(40)])
+
+
+def test_whoever_asks_first_goes_first(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[int]:
+        entrance, order = Entrance(Limit(tpm=6000, burst=0.01), clock), []
+
+        async def ask(who: int, cost: float) -> None:
+            await entrance.wait(cost)
+            order.append(who)
+
+        await asyncio.gather(*(ask(who, cost) for who, cost in enumerate([50, 500, 1, 60, 1, 1, 200, 1])))
+        return order
+
+    assert virtual.run(work) == list(range(8))
+
+
+def test_all_limits_hold(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[float]:
+        limits = [Limit(rpm=6000, tpm=600), Limit(rpm=60, tpm=10**9), Limit(input_tpm=600), Limit(rpm=600, rpd=2)]
+        first, second, third = [(await Entrance(limit, clock).gone([6.0] * 5))[-1] for limit in limits[:3]]
+        daily = Entrance(limits[3], clock)
+        for _ in range(2):
+            assert isinstance(await daily.wait(), Permit)
+        held = await daily.wait()
+        assert isinstance(held, Wait)
+        return [first, second - first, third - second, held.wait_s]
+
+    tokens, requests, inputs, day = virtual.run(work)
+    assert (tokens, inputs) == pytest.approx((24 / 9.9, 24 / 9.9))
+    assert requests == pytest.approx(4 * 60 / 59.4)
+    assert 86_400 <= day <= 88_000
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 40)), min_size=1, max_size=15))
+def test_the_gate_says_when_it_let_you_go(virtual: Any, asked: list[tuple[float, float]]) -> None:
+    async def work(clock: Clock) -> list[tuple[float, float]]:
+        entrance = Entrance(Limit(rpm=100, tpm=1000), clock)
+
+        async def ask(at: float, cost: float) -> tuple[float, float]:
+            await asyncio.sleep(at)
+            gone = await entrance.wait(cost)
+            assert isinstance(gone, Permit)
+            return gone.granted_at, clock()
+
+        return await asyncio.gather(*(ask(at, cost) for at, cost in asked))
+
+    assert all(said == pytest.approx(real, abs=1e-6) for said, real in virtual.run(work))
+
+
+def test_models_share_the_limit_of_their_provider_and_nobody_overtakes(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[str]:
+        entrance, order = Entrance(Limit(rpm=60), clock), []
+
+        async def ask(target: Target) -> None:
+            await entrance.wait(line=entrance.gate.for_target(target))
+            order.append(target.model)
+
+        await asyncio.gather(*(ask(target) for target in (ONE, OTHER, OTHER, ONE, OTHER, ONE, ONE)))
+        return order
+
+    assert virtual.run(work) == ["one", "other", "other", "one", "other", "one", "one"]
+
+
+def test_a_line_that_waits_for_its_own_limit_holds_no_other(virtual: Any) -> None:
+    async def work(clock: Clock) -> float:
+        entrance = Entrance(Limit(rpm=1), clock, name="openai/one")
+        slow = asyncio.create_task(entrance.gone([0, 0]))
+        await asyncio.sleep(1)
+        await entrance.gone([0] * 50, entrance.gate.for_target(OTHER))
+        at = clock()
+        await slow
+        return at
+
+    assert virtual.run(work) == 1.0
+
+
+def test_who_gives_up_waiting_takes_nothing(virtual: Any) -> None:
+    async def work(clock: Clock) -> list[float]:
+        entrance = Entrance(Limit(rpm=60), clock)
+        await entrance.wait()
+        waiting = [asyncio.create_task(entrance.gone([0])) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        waiting[0].cancel()
+        waiting[1].cancel()
+        return await waiting[2]
+
+    assert virtual.run(work) == pytest.approx([60 / 59.4])
+
+
+def test_what_was_not_used_is_there_for_whoever_waits_already(virtual: Any) -> None:
+    """A booking that turns out too large is given back at once, and moves up who waits."""
+
+    async def work(clock: Clock) -> float:
+        entrance = Entrance(Limit(tpm=600, burst=0.1), clock)
+        first = await entrance.wait(60)
+        waiting = asyncio.create_task(entrance.gone([50]))
+        await asyncio.sleep(1.0)
+        answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=5, output_tokens=5))), attempts=1)
+        assert isinstance(first, Permit)
+        entrance.gate.record(entrance.line, first, answer)
+        return (await waiting)[0]
+
+    assert virtual.run(work) == 1.0
+
+
+@pytest.mark.parametrize(("window", "after_s"), [(FixedWindow, 60.3), (SlidingWindow, 61.0)])
+def test_a_window_uses_its_allowance_at_once_and_then_waits_for_the_next(
+    window: Any, after_s: float, virtual: Any
+) -> None:
+    async def work(clock: Clock) -> list[float]:
+        return await Entrance(Limit(rpm=5, window=window), clock).gone([0] * 8)
+
+    assert virtual.run(work) == pytest.approx([0.0] * 5 + [after_s] * 3)
+
+
+# The middleware
+
+
+class Provider:
+    def __init__(self, clock: Clock, *answers: Answer) -> None:
+        self.clock, self.answers = clock, list(answers)
+        self.sent_at: list[float] = []
+
+    async def __call__(self, call: Call) -> Answer:
+        self.sent_at.append(self.clock())
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def call(text: str = "four score and seven", **more: Any) -> Call:
+    return Call(ONE, CompletionRequest(model="m", messages=(Message("user", text),), **more))
+
+
+OK = Answer(Success(CompletionResponse(usage=Usage(input_tokens=4, output_tokens=6))), total_s=0.5, attempts=1)
+
+
+def story(
+    virtual: Any, limit: Limit | None, answers: list[Answer], calls: list[Call]
+) -> tuple[list[Answer], list[float]]:
+    async def work(clock: Clock) -> tuple[list[Answer], list[float]]:
+        provider, entrance = Provider(clock, *answers), Entrance(limit, clock, adaptive=True)
+        send = rate_limit_middleware(entrance.gate, entrance.line, clock)(provider)
+        return [await send(each) for each in calls], provider.sent_at
+
+    done: tuple[list[Answer], list[float]] = virtual.run(work)
+    return done
+
+
+def test_a_call_says_how_long_it_waited_for_its_limit(virtual: Any) -> None:
+    answers, sent_at = story(virtual, Limit(rpm=60), [OK], [call()] * 3)
+    step = 60 / 59.4
+    assert sent_at == pytest.approx([0.0, step, 2 * step])
+    assert [answer.rate_wait_s for answer in answers] == [None, pytest.approx(step), pytest.approx(step)]
+    assert answers[1].total_s == pytest.approx(0.5 + step)
+
+
+def test_tokens_are_booked_before_and_corrected_after(virtual: Any) -> None:
+    booked = estimate_cost(call(max_tokens=1000).request).tokens
+    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [call(max_tokens=1000)] * 20)
+    assert sent_at[-1] < 19 * 10 / booked * 2
+
+
+def test_without_counts_what_was_booked_stays_booked(virtual: Any) -> None:
+    silent = Answer(Success(CompletionResponse()))
+    booked = estimate_cost(call(max_tokens=1000).request).tokens
+    _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [silent], [call(max_tokens=1000)] * 3)
+    assert sent_at[-1] == pytest.approx(2 * 60 / 59)
+
+
+def test_an_answer_is_thought_to_be_as_long_as_those_before(virtual: Any) -> None:
+    _, sent_at = story(virtual, Limit(tpm=6000), [OK], [call()] * 100)
+    assert 90 * 10 / 100 * 0.9 <= sent_at[-1] <= 100 * 10 / 100 * 1.1
+
+
+def refusal(retry_after_s: float | None = None, limits: RateLimitInfo | None = None) -> Answer:
+    return Answer(Failure(RateLimited(retry_after_s=retry_after_s)), attempts=1, limits=limits)
+
+
+@pytest.mark.parametrize("limit", [Limit(rpm=60_000), None])
+def test_a_provider_that_refuses_everything_is_left_alone_for_as_long_as_it_asks(
+    limit: Limit | None, virtual: Any
+) -> None:
+    sent_at = story(virtual, limit, [refusal(7.0)] * 4 + [OK], [call()] * 6)[1]
+    assert sent_at[3] < 0.1
+    assert sent_at[4] >= 7.0
+
+
+def test_a_window_that_is_used_up_is_waited_for_at_once(virtual: Any) -> None:
+    """The reply says that nothing is left, and that all of it comes back when it says to come again."""
+    info = RateLimitInfo(limit_requests=60, remaining_requests=0, reset_requests_s=9.0)
+    assert story(virtual, None, [refusal(9.0, info), OK], [call()] * 2)[1] == [0.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(), refusal(0.5), Answer(Failure(Overloaded(retry_after_s=7.0)), attempts=1)]
+)
+def test_a_failure_now_and_then_closes_nothing(answer: Answer, virtual: Any) -> None:
+    assert story(virtual, Limit(rpm=6000), [answer, OK, OK, answer, OK], [call()] * 5)[1] == [0.0] * 5
+
+
+def test_a_wish_to_be_left_alone_for_a_day_does_not_hang_a_run(virtual: Any) -> None:
+    """Longer than any call would wait, it is a refusal: every call may hear it for itself."""
+    sent_at = story(virtual, Limit(rpm=6000), [refusal(86_400.0)], [call()] * 20)[1]
+    assert sent_at[-1] <= 600.0
+
+
+def test_who_would_wait_for_tomorrow_hears_so(virtual: Any) -> None:
+    answers, sent_at = story(virtual, Limit(rpd=1), [OK], [call()] * 2)
+    assert len(sent_at) == 1
+    error = answers[1].outcome.failure()
+    assert isinstance(error, RateLimited)
+    assert (error.should_retry, answers[1].attempts) == (False, 0)
+    assert "requests, as declared for openai" in error.message

@@ -1,0 +1,402 @@
+"""What a row can be asked: templates, functions, ready conversations, pictures, and a system turn of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmhub
+from llmhub.api import tables
+from llmhub.config import Settings
+from llmhub.core.cache_key import request_key
+from llmhub.core.errors import BadRequestError
+from llmhub.core.messages import parse_message
+from llmhub.core.types import CompletionRequest, Image, Message, Text, ToolCall, ToolResult
+from llmhub.engine.event_loop import StopSignal, run_sync
+from llmhub.engine.fan_out_types import CHUNK_SIZE
+from llmhub.hub import Hub
+from llmhub.sim import SimulatorThread
+from llmhub.tables import results
+from llmhub.tables.prompt_batch import batch_from_frame, prepare_target_prompt
+from llmhub.tables.row_prompts import RowExtras
+from llmhub.tables.rows import Row, parse_conversation, parse_images
+
+MODEL = "openai/gpt-4o-mini"
+
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
+        yield made
+
+
+@pytest.fixture
+def said(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | None]]:
+    """Give the requests that rows become, without sending them; ``None`` for a row that is not asked."""
+
+    def requests(frame: Any, prompt: Any = None, **aside: Any) -> list[CompletionRequest | None]:
+        asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=()))]
+        questions = batch_from_frame(frame, prompt, asks, 1, RowExtras(**aside))
+        found: list[CompletionRequest | None] = [None] * len(questions)
+        for chunk in questions.iter_chunks():
+            for position, key, call, spoken in chunk:
+                made = call(spoken, key)
+                assert key == request_key(made.target.provider, made.target.endpoint, made.request)
+                found[position] = made.request
+        assert [at for at, one in enumerate(found) if one is None] == [
+            at for at in range(len(questions)) if questions.skipped[at] or at in questions.invalid_rows
+        ]
+        return found
+
+    return requests
+
+
+def run(frame: pd.DataFrame, hub: Hub, prompt: Any = None, **options: Any) -> pd.DataFrame:
+    return llmhub.llm(frame).complete(prompt, model=options.pop("model", MODEL), hub=hub, progress=False, **options)
+
+
+# Functions of a row
+
+
+def test_a_function_of_a_row_asks_as_a_template_does(said: Any) -> None:
+    frame = pd.DataFrame({"t": ["one", "two"], "n": [1, 2]})
+    by_name = said(frame, lambda row: f"{row['t']} {row['n']}")
+    assert by_name == said(frame, lambda row: f"{row.t} {row.n}") == said(frame, "{t} {n}")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=str)
+def test_a_missing_value_that_a_function_reads_skips_the_row(
+    hub: llmhub.Hub, simulator: SimulatorThread, missing: Any
+) -> None:
+    frame = pd.DataFrame({"t": pd.Series(["one", missing], dtype=object), "u": [None, "x"]})
+    assert run(frame, hub, lambda row: f"Say {row['t']}")["status"].tolist() == ["ok", "skipped"]
+    assert run(frame, hub, lambda row: f"Say {row.t}")["status"].tolist() == ["ok", "skipped"]
+    assert run(frame, hub, lambda row: f"Say {row.get('t', 'nothing')}")["status"].tolist() == ["ok", "ok"]
+    assert run(frame, hub, lambda row: None if "t" in row else "x")["status"].tolist() == ["skipped"] * 2
+    assert simulator.counts()["requests"] == 4
+
+
+def test_a_function_may_give_conversations_and_texts_in_turn(said: Any) -> None:
+    frame = pd.DataFrame({"t": ["a", "b", "c"]})
+    turns = [Message("system", "Brief."), {"role": "user", "content": "b"}]
+    whole = said(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
+    assert [None if one is None else [(turn.role, turn.text) for turn in one.messages] for one in whole] == [
+        [("user", "a")],
+        [("system", "Brief."), ("user", "b")],
+        None,
+    ]
+
+
+def test_what_a_function_does_wrong_is_said_before_anything_is_sent(
+    hub: llmhub.Hub, simulator: SimulatorThread
+) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"]})
+    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is no column of the frame. Did you mean 'text'\?"):
+        run(frame, hub, lambda row: row["txt"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(frame, hub, lambda row: str(1 / 0) if row.text == "b" else "fine")
+    assert caught.value.__notes__ == ["prompt: raised for row 1"]
+    with pytest.raises(BadRequestError, match=r"^prompt: the function gave, for row 0, .* int is no message"):
+        run(frame, hub, lambda _: 7)
+    with pytest.raises(BadRequestError, match=r"^system: the function gave, for row 0, .* list is no text"):
+        run(frame, hub, "{text}", system=lambda _: ["x"])
+    assert simulator.counts()["requests"] == 0
+
+
+def test_a_function_is_called_once_a_row_in_the_callers_thread(hub: llmhub.Hub) -> None:
+    import threading  # noqa: PLC0415 - of this test alone
+
+    calls: list[tuple[str, threading.Thread]] = []
+
+    def prompt(row: Row) -> str:
+        calls.append((row.t, threading.current_thread()))
+        return f"Say {row.t}"
+
+    run(pd.DataFrame({"t": ["a", "b"]}), hub, prompt, model=[MODEL, "anthropic/claude-haiku-4-5"], n=2)
+    assert calls == [("a", threading.current_thread()), ("b", threading.current_thread())]
+
+
+# The system turn
+
+
+def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    frame = pd.DataFrame({"t": ["a", "b", "c"], "lang": ["French", None, "Czech"]})
+    whole = said(frame, "{t}", system="In {lang}.")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+        ["In French.", "a"],
+        None,
+        ["In Czech.", "c"],
+    ]
+    assert said(frame, "{t}", system=lambda row: f"In {row.lang}.") == whole
+    answers = run(frame, hub, "{t}", system="Answer as {{}}.")
+    same = llmhub.complete("a", model=MODEL, hub=hub, system="Answer as {}.").text
+    assert answers["response"].iloc[0] == same
+    with pytest.raises(BadRequestError, match=r"^system: 'language' is no column"):
+        run(frame, hub, "{t}", system="In {language}.")
+    with pytest.raises(BadRequestError, match=r"^system: .*write \{\{ and \}\} for braces"):
+        run(frame, hub, "{t}", system='As {"a": 1')
+    with pytest.raises(BadRequestError, match=r"^system: Series is no template; write '\{column\}'"):
+        run(frame, hub, "{t}", system=frame["lang"])
+    assert simulator.counts()["requests"] == 4
+
+
+def test_a_system_turn_may_be_a_column(hub: llmhub.Hub, said: Any) -> None:
+    frame = pd.DataFrame({"t": ["a", "b"], "how": ["Be {brief}.", None]})
+    whole = said(frame, "{t}", system="how")
+    assert [turn.text for turn in whole[0].messages] == ["Be {brief}.", "a"]
+    assert whole[1] is None
+    asked = run(frame, hub, "{t}", system="how")
+    assert asked["response"].iloc[0] == llmhub.complete("a", model=MODEL, system="Be {brief}.", hub=hub).text
+    assert asked["status"].tolist() == ["ok", "skipped"]
+
+
+def test_a_value_that_a_system_turn_cannot_format_is_said_at_once(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    with pytest.raises(BadRequestError, match=r"^system: \{n:\.2f\} cannot format 'x'"):
+        run(pd.DataFrame({"t": ["a"], "n": ["x"]}), hub, "{t}", system="{n:.2f}")
+    assert simulator.counts()["requests"] == 0
+
+
+# Ready conversations
+
+TURNS = [
+    ({"role": "user", "content": "hi"}, Message("user", "hi")),
+    ({"role": "user", "content": [{"type": "text", "text": "hi"}]}, Message("user", "hi")),
+    (
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png", "detail": "low"}}]},
+        Message("user", Image(url="https://x/a.png", detail="low")),
+    ),
+    (
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": {"type": "base64", "data": "eA==", "media_type": "image/png"}}],
+        },
+        Message("user", Image(data="eA==", media_type="image/png")),
+    ),
+    (
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        Message("assistant", ToolCall("1", "f", "{}")),
+    ),
+    ({"role": "tool", "tool_call_id": "1", "content": "42"}, Message("tool", ToolResult("1", "42"))),
+    ({"role": "user", "content": "hi", "tool_calls": None, "name": None}, Message("user", "hi")),
+    (Message("user", "hi"), Message("user", "hi")),
+    ("hi", Message("user", "hi")),
+    ({"role": "user", "content": [Text("a"), "b"]}, Message("user", [Text("a"), Text("b")])),
+]
+
+
+@pytest.mark.parametrize(("turn", "message"), TURNS)
+def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
+    assert parse_message(turn) == message
+    assert parse_conversation([turn]) == (message,)
+    assert parse_conversation(np.array([turn], dtype=object)) == (message,)
+
+
+@pytest.mark.parametrize(
+    ("turn", "why"),
+    [
+        (7, "int is no message"),
+        ({"content": "x"}, "dict is no message"),
+        ({"role": "user"}, "without content"),
+        ({"role": "user", "content": 7}, "int is no content"),
+        ({"role": "user", "content": [{"type": "video"}]}, "a block of kind 'video' cannot be read"),
+        ({"role": "user", "content": [{"type": "text"}]}, "a block of kind 'text' cannot be read"),
+        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "cannot be read"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "a tool call without"),
+    ],
+)
+def test_what_is_no_turn_says_why(turn: Any, why: str) -> None:
+    found = parse_message(turn)
+    assert isinstance(found, str)
+    assert why in found
+
+
+KEYS = ["role", "content", "type", "text", "source", "image_url", "tool_calls", "tool_call_id"]
+
+
+LOGS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS), inner),
+)
+
+
+@given(LOGS)
+def test_anything_at_all_is_a_turn_or_says_why(turn: Any) -> None:
+    assert isinstance(parse_message(turn), (Message, str))
+
+
+def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any) -> None:
+    log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
+    frame = pd.DataFrame({"chat": [log, json.dumps(log), None, "hi", [{"role": "user"}], 7], "t": list("abcdef")})
+    answers = run(frame, hub, messages="chat")
+    assert answers["status"].tolist() == ["ok", "ok", "skipped", "ok", "error", "error"]
+    assert answers["cache_hit"].tolist() == [False, True, False, False, False, False]
+    assert answers["error"].iloc[4].startswith("messages: row 4: turn 0: a turn of 'user' without content")
+    assert answers["request_key"].isna().tolist() == [False, False, True, False, True, True]
+    more = said(frame.iloc[[3]], "And {t}?", messages="chat", system="Be {t}.")
+    assert [(turn.role, turn.text) for turn in more[0].messages] == [
+        ("system", "Be d."),
+        ("user", "hi"),
+        ("user", "And d?"),
+    ]
+
+
+def test_a_template_of_nothing_but_a_column_of_conversations_asks_them(hub: llmhub.Hub, said: Any) -> None:
+    log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
+    values = [log, "hi", None, [Message("user", "ho")], ["no", "turns"], Message("user", "he"), np.array(log)]
+    frame = pd.DataFrame({"chat": pd.Series(values, dtype=object)})
+    whole = said(frame, "{chat}")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+        ["Brief.", "hi"],
+        ["hi"],
+        None,
+        ["ho"],
+        ["['no', 'turns']"],
+        ["he"],
+        ["Brief.", "hi"],
+    ]
+    texts = llmhub.llm(frame["chat"]).complete(model=MODEL, hub=hub, progress=False)
+    assert texts.tolist()[0] == run(frame, hub, "{chat}")["response"].iloc[0]
+    assert texts.isna().tolist() == [False, False, True, False, False, False, False]
+
+
+def test_a_conversation_in_an_arrow_table(said: Any) -> None:
+    log = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    (whole,) = said(pa.table({"chat": [log]}), messages="chat")
+    assert [(turn.role, turn.text) for turn in whole.messages] == [("user", "hi"), ("assistant", "ho")]
+
+
+# Pictures
+
+
+def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
+    from PIL import Image as Pil  # noqa: PLC0415 - matplotlib brings it
+
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+    data = base64.b64encode(PNG).decode()
+    held = Image(data=data, media_type="image/png")
+    for value in (PNG, bytearray(PNG), memoryview(PNG), str(file), file, {"bytes": PNG, "path": None}, held):
+        assert parse_images(value) == (held,)
+    for url in ("https://x.org/a.png", f"data:image/png;base64,{data}", "gs://b/a.png"):
+        assert parse_images(url) == (Image(url=url),)
+    assert parse_images([PNG, None, "https://x.org/a.png"]) == (held, Image(url="https://x.org/a.png"))
+    (drawn,) = parse_images(Pil.unpriced_models("CMYK", (2, 2)))  # type: ignore[misc]
+    assert drawn.media_type == "image/png"
+    assert base64.b64decode(drawn.data).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b"%PDF-1.7", "no picture that models take"),
+        (b"", "no picture"),
+        ("nowhere.png", "cannot be read"),
+        ("\0", "cannot be read"),
+        (7, "int is no picture"),
+        (np.zeros((2, 2)), "ndarray is no picture"),
+        ({"bytes": None}, "without bytes or path"),
+        ([PNG, 7], "int is no picture"),
+        (math.pi, "float is no picture"),
+    ],
+    ids=str,
+)
+def test_what_is_no_picture_says_so(value: Any, why: str) -> None:
+    found = parse_images(value)
+    assert not isinstance(found, tuple)
+    assert why in found.message
+
+
+def test_pictures_are_asked_about_and_a_bad_one_fails_alone(hub: llmhub.Hub, said: Any) -> None:
+    frame = pd.DataFrame({"t": list("abcd"), "img": [PNG, "nowhere.png", None, ["https://x.org/1.png", PNG]]})
+    answers = run(frame, hub, "What is {t}?", images="img")
+    assert answers["status"].tolist() == ["ok", "error", "skipped", "ok"]
+    assert answers["error_type"].iloc[1] == "InvalidRequest"
+    assert answers["error"].iloc[1] == "images: row 1: 'nowhere.png' cannot be read: No such file or directory"
+    whole = said(frame, "What is {t}?", images="img")
+    assert [type(part) for part in whole[0].messages[0].parts] == [Image, Text]
+    assert [type(part) for part in whole[3].messages[0].parts] == [Image, Image, Text]
+    assert said(frame, None, images="img")[0].messages[0].parts == whole[0].messages[0].parts[:1]
+
+
+def test_pictures_are_read_a_few_at_a_time(hub: llmhub.Hub) -> None:
+    big = PNG + bytes(3 << 20)
+    asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=()))]
+    questions = batch_from_frame({"img": [big] * 9}, None, asks, 1, RowExtras(images="img"))
+    assert [len(list(chunk)) for chunk in questions.iter_chunks()] == [4, 4, 1]
+
+
+# What is refused
+
+
+def test_nothing_to_ask_is_refused(hub: llmhub.Hub) -> None:
+    frame = pd.DataFrame({"t": ["a"]})
+    with pytest.raises(BadRequestError, match=r"^prompt: nothing is asked"):
+        run(frame, hub)
+    with pytest.raises(BadRequestError, match=r"^messages: Series is no column's name; give messages='column'"):
+        run(frame, hub, messages=frame["t"])
+    with pytest.raises(BadRequestError, match=r"^images: 'img' is no column"):
+        run(frame, hub, "{t}", images="img")
+    with pytest.raises(BadRequestError, match=r"^prompt: Series is no template; write '\{column\}'"):
+        run(frame, hub, frame["t"])
+
+
+@given(st.lists(st.none() | st.text(max_size=5), max_size=6), st.integers(1, 3))
+def test_the_quick_way_and_the_general_way_ask_the_same(values: list[str | None], samples: int) -> None:
+    hub = llmhub.Hub(endpoints={"openai": llmhub.Endpoint(api_key="k")}, settings=Settings())
+    asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=(), temperature=0.5))] * 2
+    quick = batch_from_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
+    general = batch_from_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
+    object.__setattr__(general, "is_plain_text", False)
+    items = [[(at, key) for chunk in one.iter_chunks() for at, key, _, _ in chunk] for one in (quick, general)]
+    assert items[0] == items[1]
+    assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
+
+
+def test_a_run_that_is_stopped_reads_no_more_pictures(
+    hub: llmhub.Hub, simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    reads: list[Path] = []
+
+    class Noted(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *args: Any, **options: Any) -> Any:
+            reads.append(self)
+            return super().open(*args, **options)
+
+    many = CHUNK_SIZE + 100
+    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(many))], "t": range(many + 1)})
+    asked = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
+    halted = False
+    chunks = asked.batch.iter_chunks(lambda: halted)
+    assert len(list(next(chunks))) == CHUNK_SIZE
+    halted = True
+    rest = [position for chunk in chunks for position, *_ in chunk]
+    assert (len(reads), rest) == (CHUNK_SIZE, list(range(CHUNK_SIZE + 1, many + 1)))
+    stop = StopSignal()
+    stop.request()
+    again = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
+    done = run_sync(lambda _: tables.execute(again, None, stop))
+    table = results.results_table(again.batch, done, "r", 0.0)
+    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * many
+    assert table.column("request_key").null_count == many + 1
+    assert (len(reads), simulator.counts()["requests"]) == (CHUNK_SIZE, 0)

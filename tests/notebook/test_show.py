@@ -1,0 +1,252 @@
+"""What is shown of answers is harmless whatever they say, short however long they are, and quick however many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmhub
+from llmhub.config import Settings
+from llmhub.core.errors import BadRequestError
+from llmhub.core.types import (
+    Choice,
+    CompletionResponse,
+    Document,
+    Image,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmhub.formatting import html as html_module
+from llmhub.formatting import text as text_module
+from llmhub.sim import Simulator, serving
+
+BOTH = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
+
+
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)> <style>*{display:none}</style> </pre></td></table>"
+    "\x1b[31mred\x1b]0;title\x07 \u202egnp.exe \u2067x \u200f\x9b2J \x00 \ud800 $x^2$ javascript:alert(3) ' \""
+)
+
+
+TAGS = {"div", "pre", "table", "thead", "tbody", "tr", "th", "td", "span", "bdi", "b", "details", "summary", "img"}
+
+
+ATTRIBUTES = {"style", "class", "dir", "alt", "src"}
+
+
+class Seen(HTMLParser):
+    """Reads markup as a browser would, and notes what stands there."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: dict[str, list[str]] = {}
+        self.text: list[str] = []
+        self.feed(markup)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag != "img":
+            self.open.append(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, []).append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def harmless(html: str) -> Seen:
+    """Check that markup holds nothing but what this project wrote, and give what it says."""
+    seen = Seen(html)
+    assert seen.open == []
+    assert set(seen.tags) <= TAGS
+    assert set(seen.attributes) <= ATTRIBUTES
+    assert all(source.startswith("data:image/") for source in seen.attributes.get("src", []))
+    assert not any(
+        "url(" in style or "expression" in style or "position" in style for style in seen.attributes["style"]
+    )
+    html.encode()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+    return seen
+
+
+def still(line: str) -> None:
+    """Check that a text can be written to a terminal."""
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]", line)
+    line.encode()
+
+
+def everything(text: str) -> CompletionResponse:
+    """Have a response say a text in every way it can."""
+    parts = (
+        Text(text),
+        Reasoning(text),
+        Reasoning(redacted="x"),
+        Refusal(text),
+        ToolCall(text, text, text),
+        ToolResult(text, text, text),
+        ToolResult(text, (Text(text),), text),
+        Image(url=text),
+        Image(data=text, media_type="image/png"),
+        Image(data="iVBORw0K", media_type="image/svg+xml"),
+        Image(data="iVBORw0K", media_type="image/png"),
+        Document(name=text),
+        Opaque(text, text),
+    )
+    return CompletionResponse(
+        parts=parts,
+        finish_reason="other",
+        served_model=text,
+        request_id=text,
+        usage=Usage(input_tokens=1200, cached_input_tokens=1000, output_tokens=3, reasoning_tokens=2),
+        others=(Choice((Text(text),)),),
+    )
+
+
+@pytest.mark.parametrize("text", [HOSTILE, HOSTILE * 5000, "", "שלום " * 100, "\r\n\t" * 10], ids=range(5))
+def test_a_hostile_response_is_shown_harmlessly(text: str) -> None:
+    response = everything(text)
+    html = response._repr_html_()
+    harmless(html)
+    assert len(html) < 150_000
+    still(repr(response))
+    assert len(repr(response)) < 1500
+
+
+@given(st.text(st.characters(), max_size=60))
+def test_any_text_is_shown_harmlessly(text: str) -> None:
+    harmless(everything(text)._repr_html_())
+    still(repr(everything(text)))
+    still(text_module.single_line(text))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf"]), max_size=60))
+def test_an_ordinary_text_is_shown_as_it_is(text: str) -> None:
+    assert "".join(Seen(html_module.text_block(text)).text) == text
+
+
+def test_what_a_response_says_can_be_read() -> None:
+    response = everything("Hello")
+    said = "".join(harmless(response._repr_html_()).text)
+    for fact in (
+        "Hello",
+        "reasoning, 5 characters",
+        "refused",
+        "Hello(Hello)",
+        "1,200 tokens in (1,000 cached)",
+        "answer 2",
+    ):
+        assert fact in said
+    assert "no text" in CompletionResponse()._repr_html_()
+    assert repr(CompletionResponse(parts=(Text("it's"),))) == "CompletionResponse('it\\'s')"
+
+
+def test_text_keeps_to_its_own_direction_and_out_of_mathematics() -> None:
+    seen = Seen(html_module.text_block("x"))
+    assert (seen.tags, seen.attributes["dir"]) == (["pre"], ["auto"])
+    assert "mathjax_ignore" in seen.attributes["class"][0]
+    assert Seen(html_module.inline_text("x")).tags == ["bdi"]
+
+
+# Results
+
+
+def respond(prompt: str) -> str:
+    return HOSTILE * 5000 if "huge" in prompt else HOSTILE.replace("\ud800", "") if "hostile" in prompt else "Fine."
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[llmhub.Hub]:
+    with serving(
+        Simulator(seed=7, respond=lambda prompt: respond(prompt).encode("utf-8", "replace").decode())
+    ) as served:
+        retry = llmhub.Retry(attempts=1)
+        with llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), retry=retry) as made:
+            yield made
+
+
+@pytest.fixture(scope="module")
+def rows(hub: llmhub.Hub) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "t": ["hostile", "huge", None, "[[sim:500 always]]", "fine"],
+            "own": [HOSTILE.replace("\ud800", ""), 1, None, {}, [1]],
+        },
+        index=[HOSTILE.replace("\ud800", ""), "b", "c", "d", "e"],
+    )
+    return llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
+
+
+def test_hostile_results_are_shown_harmlessly(rows: pd.DataFrame) -> None:
+    shown = llmhub.show(rows)
+    seen = harmless(shown._repr_html_())
+    for line in repr(shown).splitlines():
+        still(line)
+    said = "".join(seen.text)
+    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not asked" in said
+    assert "4,000 of" in said
+    assert "skipped" in said
+    assert "ServerError" in said
+    assert len(shown._repr_html_()) < 200_000
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+def test_results_of_any_kind_are_shown(hub: llmhub.Hub, kind: str) -> None:
+    frame: Any = {"t": ["one", "two"]}
+    made = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}[kind](frame)
+    answers = llmhub.llm(made).complete("Say {t}", model=BOTH, hub=hub, prefix="llm_", progress=False)
+    shown = llmhub.llm(answers).show(rows=3, prefix="llm_")
+    said = "".join(harmless(shown._repr_html_()).text)
+    assert "4 rows, 2 models: 4 answers" in said
+    assert "and 1 rows more" in said
+    assert repr(shown).endswith("... and 1 rows more")
+    assert "Fine." in said
+    none = "".join(Seen(llmhub.show(answers, columns=[], prefix="llm_")._repr_html_()).text)
+    assert "one" not in none
+
+
+def test_what_are_no_results_is_refused(rows: pd.DataFrame) -> None:
+    with pytest.raises(BadRequestError, match=r"^result: 'row' is no column of it"):
+        llmhub.show(pd.DataFrame({"t": ["a"]}))
+    with pytest.raises(BadRequestError, match=r"^result: 'x' is no column"):
+        llmhub.show(rows, columns=["x"])
+    with pytest.raises(BadRequestError, match=r"^frame: "):
+        llmhub.show(7)
+    assert repr(llmhub.show(rows.iloc[:0])) == "0 rows"
+    harmless(llmhub.show(rows.iloc[:0])._repr_html_())
+
+
+def test_however_many_rows_a_few_are_drawn(rows: pd.DataFrame) -> None:
+    short = rows[rows["t"] == "fine"]
+    many = short.iloc[np.tile(np.arange(len(short)), 10_000)]
+    html = llmhub.show(many, rows=10_000)._repr_html_()
+    assert html.count("<tr>") <= 1_010
+    assert "and 19,000 rows more" in html
+
+
+def test_a_plan_is_shown(hub: llmhub.Hub) -> None:
+    plan = llmhub.plan({"t": ["one", None]}, "Say {t}", model=BOTH, hub=hub)
+    said = " ".join(harmless(plan._repr_html_()).text)
+    assert "2 calls" in said
+    assert all(model in said for model in BOTH)

@@ -1,0 +1,481 @@
+"""How far a run is, as a person sees it: on a terminal, in a log, in a notebook."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import sys
+import threading
+import types
+from collections.abc import Callable
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.progress import ModelProgress, Progress
+from llmhub.progress.display import ProgressCallback, create_display
+from llmhub.progress.html import MAX_MODELS, progress_html
+from llmhub.progress.terminal import ProgressLog, render_line, terminal_width
+from llmhub.progress.text import progress_line
+from llmhub.progress.widget import ProgressWidget
+
+
+class Terminal(io.StringIO):
+    """A terminal, as narrow as one likes."""
+
+    encoding = "utf-8"  # type: ignore[assignment]
+
+    def isatty(self) -> bool:
+        return True
+
+
+def at(done: int, total: int = 100, *, elapsed_s: float = 10.0, **more: Any) -> Progress:
+    pace: dict[str, Any] = {"rows_s": 5.0, "left_s": None if more.get("finished") else 10.0}
+    counts: dict[str, Any] = {"cached": 0, "failed": 0, "in_flight": 0}
+    return Progress(total=total, done=done, elapsed_s=elapsed_s, **{**counts, **pace, **more})
+
+
+MODEL = ModelProgress(
+    model="openai/gpt-4o-mini",
+    total=100,
+    done=50,
+    cached=20,
+    failed=5,
+    input_tokens=12_345,
+    output_tokens=678,
+    spent_usd=Decimal("0.0123"),
+    forecast_usd=Decimal("0.0246"),
+)
+
+
+models = st.builds(
+    ModelProgress,
+    model=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30),
+    total=st.just(1000),
+    done=st.integers(600, 1000),
+    cached=st.integers(0, 300),
+    failed=st.integers(0, 300),
+    given_up=st.integers(0, 5),
+    input_tokens=st.integers(0, 10**12),
+    output_tokens=st.integers(0, 10**12),
+    spent_usd=st.none() | st.decimals(0, 10**6, places=9),
+    forecast_usd=st.none() | st.decimals(0, 10**6, places=9),
+)
+
+
+progresses = st.builds(
+    Progress,
+    total=st.integers(1000, 10**9),
+    done=st.integers(0, 1000),
+    cached=st.integers(0, 10**9),
+    failed=st.integers(0, 10**9),
+    in_flight=st.integers(0, 10**4),
+    elapsed_s=st.floats(0, 1e7),
+    finished=st.booleans(),
+    stopping=st.booleans(),
+    rows_s=st.floats(0, 1e7),
+    left_s=st.none() | st.floats(0, 1e9),
+    limit=st.sampled_from(["", "concurrency", "rate limit"]),
+    models=st.lists(models, max_size=3).map(tuple),
+)
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [
+        (at(50), "50/100 rows   50 %   5 rows/s   10 s left"),
+        (at(50, cached=7, failed=2), "50/100 rows   50 %   7 cached   2 failed   5 rows/s   10 s left"),
+        (at(0, rows_s=0.0, left_s=None), "0/100 rows   0 %   0 rows/s"),
+        (at(100, finished=True, rows_s=10.0), "100/100 rows   100 %   10 rows/s   10 s"),
+        (at(90, finished=True, rows_s=9.0), "90/100 rows   10 skipped   9 rows/s   10 s"),
+        (at(999, 1000, rows_s=0.012), "999/1,000 rows   99 %   0.012 rows/s   10 s left"),
+        (at(0, 0, finished=True, elapsed_s=0.001, rows_s=0.0), "0/0 rows   100 %   0 rows/s   1 ms"),
+        (at(50, limit="concurrency"), "50/100 rows   50 %   5 rows/s   10 s left   limit: concurrency"),
+        (at(50, stopping=True), "stopping   50/100 rows   50 %   5 rows/s   10 s left"),
+        (
+            at(50, models=(MODEL,)),
+            "50/100 rows   50 %   5 rows/s   10 s left   12.3 k tokens in, 678 out   0.012 of about 0.025 USD",
+        ),
+        (
+            at(
+                40,
+                finished=True,
+                stopping=True,
+                models=(ModelProgress(model="p/m", total=100, done=40, unanswered=55),),
+            ),
+            "40/100 rows   5 skipped   55 not asked   5 rows/s   10 s",
+        ),
+    ],
+)
+def test_a_line_says_how_far_how_fast_how_long_and_for_how_much(progress: Progress, said: str) -> None:
+    assert progress_line(progress) == said
+
+
+@given(progresses, st.integers(1, 200))
+def test_a_line_fits_whatever_it_says(progress: Progress, width: int) -> None:
+    said = progress_line(progress, width)
+    assert len(said) <= width
+    assert "\n" not in said
+    assert f"{progress.done:,}/{progress.total:,} rows".startswith(said[:4]) or progress.stopping
+    assert len(render_line(progress, width)) <= width
+
+
+@given(progresses)
+def test_the_rows_are_the_last_to_go(progress: Progress) -> None:
+    """And of the rest nothing is said that a wider line would not say."""
+    for width in range(30, 150, 7):
+        said = progress_line(progress, width)
+        assert f"{progress.done:,}/{progress.total:,} rows" in said
+        assert set(re.split(r" {3}", said)) <= set(re.split(r" {3}", progress_line(progress, width + 7)))
+
+
+# On a terminal and in a log
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """Put a terminal in the place of the error stream, once the test runs."""
+
+    def put() -> Terminal:
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.delitem(sys.modules, "IPython", raising=False)
+        return terminal
+
+    return put
+
+
+def report_of(wanted: bool | None) -> ProgressCallback:
+    """Show progress."""
+    show = create_display(wanted, at(0))
+    assert show is not None
+    return show.report
+
+
+def test_a_terminal_has_one_line_that_is_written_over(on_terminal: Callable[[], Terminal]) -> None:
+    stderr = on_terminal()
+    report = report_of(None)
+    for progress in (at(50, cached=12), at(60), at(100, finished=True)):
+        report(progress)
+    first, *over = stderr.getvalue().split("\r")[1:]
+    assert len(over) == 2
+    assert "12 cached" in first
+    assert stderr.getvalue().count("\n") == 1
+    assert over[-1].rstrip(" \n").endswith("10 s")
+
+
+@given(st.lists(progresses, max_size=5), st.integers(20, 120))
+def test_what_was_longer_is_wiped_out_and_nothing_is_wrapped(steps: list[Progress], width: int) -> None:
+    """Read as a terminal reads it: a carriage return goes back, what is written stands over what stood there."""
+    with pytest.MonkeyPatch.context() as patch:
+        terminal = Terminal()
+        patch.setattr(sys, "stderr", terminal)
+        patch.delitem(sys.modules, "IPython", raising=False)
+        patch.setattr("llmhub.progress.terminal.terminal_width", lambda _: width)
+        report = report_of(True)
+        for progress in steps:
+            terminal.seek(0)
+            terminal.truncate()
+            report(progress)
+            row = terminal.getvalue().removesuffix("\n")
+            assert row.count("\r") == 1
+            assert len(row) - 1 <= width - 1
+            assert row[1:].rstrip() == render_line(progress, width - 1).rstrip()
+
+
+def test_the_bar_is_full_at_the_end_though_rows_were_not_asked(on_terminal: Callable[[], Terminal]) -> None:
+    stderr = on_terminal()
+    report_of(True)(at(90, finished=True))
+    assert "╌" not in stderr.getvalue()
+
+
+def test_a_terminal_that_knows_no_boxes_gets_plain_signs(
+    on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Terminal, "encoding", "ascii")
+    stderr = on_terminal()
+    report_of(True)(at(50))
+    assert stderr.getvalue().startswith("\r############............  50/100")
+
+
+def test_a_run_that_breaks_off_leaves_its_line_alone(on_terminal: Callable[[], Terminal]) -> None:
+    stderr = on_terminal()
+    show = create_display(True, at(0))
+    assert show is not None
+    show.report(at(50))
+    show.close()
+    show.close()
+    assert stderr.getvalue().count("\n") >= 1
+    report_of(True)(at(100, finished=True))
+    assert "\n\r" in stderr.getvalue()
+
+
+def test_the_width_is_that_of_the_terminal() -> None:
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    leader, follower = os.openpty()
+    try:
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 57, 0, 0))
+        with os.fdopen(follower, "w", encoding="utf-8") as stream:
+            assert terminal_width(stream) == 57
+    finally:
+        os.close(leader)
+    assert terminal_width(io.StringIO()) == 80
+
+
+def lines_of(log: ProgressLog, stream: io.StringIO, ends_s: float) -> list[str]:
+    """Run for so long, reporting each second."""
+    for second in range(1, int(ends_s)):
+        log(at(second, 10_000, elapsed_s=float(second)))
+    log(at(int(ends_s), 10_000, elapsed_s=ends_s, finished=True))
+    return stream.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("asked", "ends_s", "many"), [(True, 5, 1), (False, 5, 0), (False, 29, 0), (False, 31, 2), (True, 3600, 17)]
+)
+def test_a_log_has_a_line_now_and_then_ever_more_seldom(asked: bool, ends_s: float, many: int) -> None:
+    stream = io.StringIO()
+    said = lines_of(ProgressLog(stream, explicit=asked), stream, ends_s)
+    assert len(said) == many
+    assert all(one.startswith("llmhub: ") and "\r" not in one for one in said)
+    assert not said or f"{int(ends_s):,}/10,000" in said[-1]
+
+
+def test_a_file_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    report_of(True)(at(100, finished=True))
+    report_of(None)(at(100, finished=True))
+    assert sys.stderr.getvalue() == "llmhub: 100/100 rows   100 %   5 rows/s   10 s\n"  # type: ignore[attr-defined]
+
+
+def test_whoever_brings_a_function_is_told_and_nothing_is_shown(on_terminal: Callable[[], Terminal]) -> None:
+    stderr = on_terminal()
+    told: list[Progress] = []
+    show = create_display(told.append, at(0))
+    assert show is not None
+    show.report(at(50))
+    show.close()
+    assert told == [at(50)]
+    assert create_display(False, at(0)) is None
+    assert stderr.getvalue() == ""
+
+
+# As HTML
+
+
+class Reader(HTMLParser):
+    """Reads what a browser would show, and what of it is drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.styles: list[str] = []
+        self.texts: list[str] = []
+        self.depth = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.depth += 1
+        assert {name for name, _ in attrs} <= {"style", "title"}
+        self.styles += [value or "" for name, value in attrs if name == "style"]
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= 1
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    return reader
+
+
+@given(progresses)
+def test_whatever_a_model_is_called_it_stays_text(progress: Progress) -> None:
+    reader = read(progress_html(progress))
+    assert set(reader.tags) <= {"div", "span"}
+    assert reader.depth == 0
+    for model in progress.models:
+        assert model.model in "".join(reader.texts)
+
+
+def test_a_bar_shows_what_is_done_by_whom() -> None:
+    html = progress_html(at(50, models=(MODEL,)))
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
+    assert widths == [25.0, 20.0, 5.0]
+    said = ["openai/gpt-4o-mini", "50/100", "25 answered", "20 cached", "5 failed · 0.012 of about 0.025 USD"]
+    assert [text.strip() for text in read(html).texts[:5]] == said
+
+
+def test_each_model_has_its_own_colour_and_failures_that_of_the_text() -> None:
+    html = progress_html(at(50, models=(MODEL, MODEL)))
+    grounds = re.findall(r"%;background-color:([^;\"]+)", html)
+    assert grounds == ["#0072B2", "#0072B2", "currentColor", "#D55E00", "#D55E00", "currentColor"]
+
+
+@given(progresses)
+def test_nothing_is_drawn_in_a_colour_that_one_theme_hides(progress: Progress) -> None:
+    """Text and ground are the theme's; and no dollar sign makes mathematics of money."""
+    html = progress_html(progress)
+    assert not re.search(r"(?<![-\w])(?:color|background):", html)
+    assert not re.search(r"background-color:(?:#fff|#000|white|black)", html, re.IGNORECASE)
+    assert "$" not in progress_html(at(5, models=(MODEL,)))
+
+
+def test_many_models_do_not_fill_the_screen() -> None:
+    html = progress_html(at(50, models=(MODEL,) * (MAX_MODELS + 3)))
+    assert html.count("openai/gpt-4o-mini") == 2 * MAX_MODELS
+    assert "and 3 models more" in html
+
+
+# In a notebook
+
+
+class Notebook:
+    """A kernel with widgets, that keeps what is shown."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, version: tuple[int, ...] = (7, 4, 0)) -> None:
+        self.outputs: list[Any] = []
+        self.widgets: list[Any] = []
+        self.closed: list[Any] = []
+        notebook = self
+
+        class Widget:
+            def __init__(self, value: Any = None, **options: Any) -> None:
+                self.value, self.children, self.model_id = value, tuple(value) if type(value) is list else (), "m1"
+                self.description = options.get("description", "")
+                self.layout = types.SimpleNamespace(close=lambda: None)
+                self.clicks: list[Callable[[Any], None]] = []
+                notebook.widgets.append(self)
+
+            def on_click(self, act: Callable[[Any], None]) -> None:
+                self.clicks.append(act)
+
+            def close(self) -> None:
+                notebook.closed.append(self)
+
+        def show(output: Any, **_: Any) -> Any:
+            self.outputs.append(output)
+            return types.SimpleNamespace(update=lambda output, **_: self.outputs.append(output))
+
+        self.Widget = Widget
+        modules = {
+            "IPython": {"get_ipython": lambda: types.SimpleNamespace(kernel=object())},
+            "IPython.display": {"HTML": lambda text: text, "display": show},
+            "ipywidgets": {"HTML": Widget, "VBox": Widget, "Button": Widget, "Layout": lambda **_: None},
+            "ipykernel": {"version_info": version},
+        }
+        for name, parts in modules.items():
+            module = types.ModuleType(name)
+            for part, value in parts.items():
+                setattr(module, part, value)
+            patch.setitem(sys.modules, name, module)
+        patch.setattr(sys.modules["IPython"], "display", sys.modules["IPython.display"], raising=False)
+
+    @property
+    def buttons(self) -> list[Any]:
+        return [widget for widget in self.widgets if widget.clicks]
+
+
+def test_a_panel_moves_and_leaves_a_summary_without_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    show = create_display(None, at(0, models=(MODEL,)))
+    assert show is not None
+    assert notebook.widgets == []
+    show.report(at(50, models=(MODEL,)))
+    show.report(at(60, models=(MODEL,)))
+    first, live = notebook.outputs
+    assert "0/100 rows" in first
+    assert "application/vnd.jupyter.widget-view+json" in live
+    assert "50/100 rows" in live["text/html"]
+    text, box = notebook.widgets
+    assert "60/100 rows" in text.value
+    show.report(at(100, finished=True, models=(MODEL,)))
+    show.close()
+    assert len(notebook.outputs) == 3
+    assert "100/100 rows" in notebook.outputs[-1]
+    assert notebook.closed == [text, box]
+
+
+def test_a_run_that_is_over_at_once_has_no_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    report_of(None)(at(100, finished=True))
+    assert notebook.widgets == []
+    assert "100/100" in notebook.outputs[-1]
+
+
+def test_a_run_that_breaks_off_leaves_no_dead_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    show = create_display(None, at(0))
+    assert show is not None
+    show.report(at(50))
+    show.close()
+    show.report(at(60))
+    assert "ended early" in notebook.outputs[-1]
+    assert "50/100 rows" in notebook.outputs[-1]
+    assert len(notebook.closed) == 2
+
+
+@pytest.mark.parametrize(("version", "stoppable", "many"), [((7, 0), True, 1), ((6, 31), True, 0), ((7, 4), False, 0)])
+def test_a_button_is_shown_only_where_it_is_heard(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], stoppable: bool, many: int
+) -> None:
+    """Never for a cell that blocks; and not by kernels that hear nothing while a cell goes on."""
+    notebook = Notebook(monkeypatch, version)
+    show = create_display(None, at(0), stop=StopSignal() if stoppable else None)
+    assert show is not None
+    show.report(at(50))
+    assert len(notebook.buttons) == many
+
+
+def test_the_button_asks_and_then_asks_to_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, stop = Notebook(monkeypatch), StopSignal()
+    show = create_display(None, at(0), stop=stop)
+    assert show is not None
+    show.report(at(50))
+    (button,) = notebook.buttons
+    assert button.description == "Stop"
+    button.clicks[0](button)
+    assert (stop.requested, stop.immediate) == (True, False)
+    assert button.description == "Stop"
+    show.report(at(50, stopping=True))
+    assert button.description == "Cut off"
+    button.clicks[0](button)
+    assert stop.immediate
+
+
+def test_nothing_waits_for_the_widgets_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of a second, at first use: till then the panel is text."""
+    notebook = Notebook(monkeypatch)
+    widgets = sys.modules["ipywidgets"]
+    monkeypatch.delitem(sys.modules, "ipywidgets")
+    go, loaded = threading.Event(), threading.Event()
+
+    def load(panel: ProgressWidget) -> None:
+        assert go.wait(10)
+        monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
+        panel._loaded.set()
+        loaded.set()
+
+    monkeypatch.setattr(ProgressWidget, "_load", load)
+    panel = ProgressWidget(at(0))
+    panel(at(10))
+    assert notebook.widgets == []
+    go.set()
+    assert loaded.wait(10)
+    panel(at(20))
+    assert len(notebook.widgets) == 2

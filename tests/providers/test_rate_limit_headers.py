@@ -1,0 +1,233 @@
+"""What replies say about limits: each family as recorded, and laws for whatever a header may hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhub.core.provider import HttpReply, RateLimitInfo
+from llmhub.providers import rate_limit_headers
+from llmhub.providers.registry import PROVIDERS
+
+CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+
+
+DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
+
+
+def test_openai() -> None:
+    headers = {
+        "X-RateLimit-Limit-Requests": "5000",
+        "x-ratelimit-remaining-requests": "4999",
+        "x-ratelimit-reset-requests": "12ms",
+        "x-ratelimit-limit-tokens": "160000",
+        "x-ratelimit-remaining-tokens": "159976",
+        "x-ratelimit-reset-tokens": "1h2m3.5s",
+    }
+    assert PROVIDERS["openai"].limits(HttpReply(200, headers)) == RateLimitInfo(
+        limit_requests=5000,
+        remaining_requests=4999,
+        reset_requests_s=0.012,
+        limit_tokens=160_000,
+        remaining_tokens=159_976,
+        reset_tokens_s=3723.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("12ms", 0.012),
+        ("6m0s", 360.0),
+        ("1h2m3s", 3723.0),
+        ("2m59.56s", 179.56),
+        ("500us", 0.0005),
+        ("0s", 0.0),
+        ("0", 0.0),
+        ("59", 59.0),
+        ("", None),
+        ("-1s", None),
+        ("1d", None),
+        ("s", None),
+        ("nan", None),
+        ("1e9s", None),
+    ],
+)
+def test_durations(said: str, seconds: float | None) -> None:
+    found = rate_limit_headers.parse_go_duration(said, HttpReply(200))
+    assert found is None if seconds is None else math.isclose(found or 0.0, seconds)
+
+
+def test_anthropic() -> None:
+    headers = {
+        "date": DATE,
+        "anthropic-ratelimit-requests-limit": "50",
+        "anthropic-ratelimit-requests-remaining": "49",
+        "anthropic-ratelimit-requests-reset": "2026-11-22T10:00:05Z",
+        "anthropic-ratelimit-input-tokens-limit": "40000",
+        "anthropic-ratelimit-input-tokens-remaining": "39000",
+        "anthropic-ratelimit-input-tokens-reset": "2026-11-22T09:59:59Z",
+    }
+    assert PROVIDERS["anthropic"].limits(HttpReply(200, headers)) == RateLimitInfo(
+        limit_requests=50,
+        remaining_requests=49,
+        reset_requests_s=5.0,
+        limit_input_tokens=40_000,
+        remaining_input_tokens=39_000,
+        reset_input_tokens_s=0.0,
+    )
+    both = {**headers, "anthropic-ratelimit-tokens-limit": "48000", "anthropic-ratelimit-output-tokens-limit": "8000"}
+    told = PROVIDERS["anthropic"].limits(HttpReply(200, both))
+    assert (told.limit_tokens, told.limit_input_tokens, told.limit_output_tokens) == (48_000, 40_000, 8_000)
+
+
+def test_an_absolute_time_needs_a_clock() -> None:
+    headers = {"anthropic-ratelimit-requests-reset": "2026-11-22T10:00:05Z"}
+    at = datetime(2026, 11, 22, 10, tzinfo=UTC).timestamp()
+    read = PROVIDERS["anthropic"].limits
+    assert read(HttpReply(200, headers)).reset_requests_s is None
+    assert read(HttpReply(200, headers, received_at=at)).reset_requests_s == 5.0
+    assert read(HttpReply(200, {**headers, "Date": DATE}, received_at=at + 100)).reset_requests_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "2"}, 2.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after-ms": "0", "retry-after": "1"}, 1.0),
+        ({"retry-after-ms": "0"}, 0.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:01:00 GMT", "date": DATE}, 60.0),
+        ({"retry-after": "Sun, 22 Nov 2026 09:00:00 GMT", "date": DATE}, 0.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:01:00 GMT"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], wait: float | None) -> None:
+    assert rate_limit_headers.read_retry_after(HttpReply(429, headers)).retry_after_s == wait
+
+
+def test_on_success_retry_after_asks_for_nothing() -> None:
+    assert rate_limit_headers.read_retry_after(HttpReply(200, {"retry-after": "52"})).retry_after_s is None
+
+
+@pytest.mark.parametrize(("said", "should"), [("true", True), ("False", False), ("maybe", None), ("", None)])
+def test_should_retry(said: str, should: bool | None) -> None:
+    assert rate_limit_headers.read_retry_after(HttpReply(500, {"x-should-retry": said})).should_retry is should
+
+
+def test_google_says_it_in_the_body() -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.07s"}
+    failed = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [info]}}
+    read = PROVIDERS["google"].limits
+    assert read(HttpReply(429, {}, json.dumps(failed).encode())).retry_after_s == 34.07
+    assert read(HttpReply(429, {"retry-after": "1"}, json.dumps(failed).encode())).retry_after_s == 1.0
+    assert read(HttpReply(200, {}, json.dumps(failed).encode())).retry_after_s is None
+
+
+def test_windows_in_names() -> None:
+    headers = {"x-ratelimit-limit-req-minute": "60", "x-ratelimit-remaining-tokens-minute": "499384"}
+    found = PROVIDERS["mistral"].limits(HttpReply(200, headers))
+    assert (found.limit_requests, found.remaining_tokens) == (60, 499_384)
+    found = PROVIDERS["cerebras"].limits(HttpReply(200, {"x-ratelimit-limit-requests-minute": "1000"}))
+    assert found.limit_requests == 1000
+
+
+NAMES = st.sampled_from(
+    [
+        *(
+            name
+            for family in (
+                rate_limit_headers.OPENAI_HEADERS,
+                rate_limit_headers.ANTHROPIC_HEADERS,
+                rate_limit_headers.MISTRAL_HEADERS,
+            )
+            for names, _ in family.values()
+            for name in names
+        ),
+        *("retry-after", "retry-after-ms", "x-should-retry", "date", "Date", "Retry-After"),
+    ]
+)
+
+
+TIMES = st.datetimes(timezones=st.just(UTC)) | st.datetimes()
+
+
+SAID = st.one_of(
+    st.text(max_size=30),
+    st.integers().map(str),
+    st.floats().map(str),
+    TIMES.map(datetime.isoformat),
+    st.datetimes(timezones=st.just(UTC)).map(lambda time: format_datetime(time, usegmt=True)),
+    st.from_regex(r"([0-9.]+(h|m|s|ms|us)){1,4}", fullmatch=True),
+    st.text("0123456789", min_size=1, max_size=6000),
+)
+
+
+@given(
+    st.dictionaries(NAMES, SAID, max_size=8),
+    st.sampled_from([200, 400, 429, 503]),
+    st.floats(),
+    st.binary(max_size=20),
+    st.sampled_from(sorted(PROVIDERS)),
+)
+def test_whatever_a_header_holds(
+    headers: Mapping[str, str], status: int, received_at: float, body: bytes, name: str
+) -> None:
+    found = PROVIDERS[name].limits(HttpReply(status, headers, body, received_at))
+    for field in RateLimitInfo.__dataclass_fields__:
+        value = getattr(found, field)
+        if field == "should_retry":
+            assert value in {None, True, False}
+        elif field.endswith("_s"):
+            assert value is None or (isinstance(value, float) and math.isfinite(value) and value >= 0)
+        else:
+            assert value is None or (type(value) is int and 0 <= value < 1 << 63)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_later_reset_is_read_as_a_longer_wait(first: int, second: int) -> None:
+    waits = [rate_limit_headers.parse_seconds(str(said), HttpReply(429)) or 0.0 for said in sorted((first, second))]
+    assert waits == sorted(waits)
+
+
+RECORDED: Mapping[str, tuple[str, int]] = {
+    "openai": ("openai-chat_completions", 31),
+    "groq": ("groq-chat_completions", 2),
+    "azure": ("azure_openai-responses", 2),
+    "anthropic": ("anthropic-messages", 25),
+    "cerebras": ("cerebras-chat_completions", 2),
+    "mistral": ("mistral-chat_completions", 3),
+}
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_headers_are_read(name: str) -> None:
+    file, expected = RECORDED[name]
+    if not CORPUS.is_dir():
+        pytest.skip("the recorded exchanges are not here")
+    found = 0
+    read: Callable[[HttpReply], RateLimitInfo] = PROVIDERS[name].limits
+    for line in (CORPUS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines():
+        response: dict[str, Any] = json.loads(line)["response"]
+        said = read(HttpReply(response["status"], response["headers"] or {}))
+        if said.limit_requests is not None:
+            assert said.remaining_requests is not None
+            assert 0 <= said.remaining_requests <= said.limit_requests
+            found += 1
+    assert found == expected

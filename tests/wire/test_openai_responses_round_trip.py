@@ -1,0 +1,163 @@
+"""Recorded Responses requests, read into llmhub's words and written anew: what goes out means what went out there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from returns.pipeline import is_successful
+
+from llmhub.core.protocol import prepare
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import (
+    CompletionRequest,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from llmhub.providers.registry import PROVIDERS
+
+pytestmark = pytest.mark.corpus
+
+
+ROWS = {"openai": "openai-responses", "azure_openai": "azure-responses"}
+"""Rows that speak for a provider of the corpus; OpenAI's own for the others, which have none."""
+
+
+NAMES = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
+
+
+SAID = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "text", "reasoning", "stream"})
+"""What is read into a request; the rest is said by ``extra``."""
+
+
+ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+
+
+CANNOT = {
+    "openai.responses.9da257ab5427": "a picture that is held by the provider and named by its id",
+    "openai.responses.dd5f023ec424": "a file in what a tool answered",
+}
+"""Recorded requests that cannot be said, each with its reason."""
+
+
+def block(said: Mapping[str, Any]) -> Part:
+    match said["type"]:
+        case "input_image":
+            return Image(url=said.get("image_url", ""), detail=said.get("detail", ""))
+        case "refusal":
+            return Refusal(said["refusal"])
+        case "input_text" | "output_text":
+            return Text(said["text"])
+        case kind:
+            return Opaque(kind, json.dumps(said))
+
+
+def turn(item: Mapping[str, Any]) -> Message:
+    kind = item.get("type", "message")
+    match kind:
+        case "message":
+            content = item["content"]
+            parts: list[Part] = [Text(content)] if isinstance(content, str) else [block(said) for said in content]
+            return Message(ROLES[item["role"]], parts)
+        case "reasoning":
+            return Message("assistant", Reasoning("", json.dumps(item)))
+        case "function_call":
+            beside = {name: item[name] for name in ("type", "namespace") if "namespace" in item}
+            signature = json.dumps(beside) if beside else ""
+            return Message("assistant", ToolCall(item["call_id"], item["name"], item["arguments"], signature))
+        case "function_call_output":
+            told = item["output"]
+            pieces = told if isinstance(told, str) else tuple(block(said) for said in told)
+            return Message("tool", ToolResult(item["call_id"], pieces))
+        case _:
+            return Message("assistant", Opaque(kind, json.dumps(item)))
+
+
+def request_of(body: Mapping[str, Any], model: str) -> CompletionRequest:
+    """Read a recorded body; tools of the server's own, and words that llmhub has none for, go through ``extra``."""
+    turns = body.get("input", "")
+    items = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+    extra = {name: value for name, value in body.items() if name not in SAID}
+    tools = body.get("tools", [])
+    own = all(tool["type"] == "function" and "defer_loading" not in tool for tool in tools)
+    form = body.get("text", {}).get("format", {})
+    schemed = form.get("type") == "json_schema" and set(body["text"]) == {"format"}
+    choice, reasoning = body.get("tool_choice"), body.get("reasoning", {})
+    named = isinstance(choice, dict) and choice.get("type") == "function"
+    extra |= {} if own else {"tools": tools}
+    extra |= {} if schemed or "text" not in body else {"text": body["text"]}
+    extra |= {} if set(reasoning) <= {"effort"} else {"reasoning": reasoning}
+    extra |= {} if choice is None or isinstance(choice, str) or named else {"tool_choice": choice}
+    return CompletionRequest(
+        model=model,
+        messages=tuple(turn(item) for item in items),
+        tools=tuple(Tool(t["name"], t.get("description") or "", t["parameters"], t.get("strict")) for t in tools)
+        if own
+        else (),
+        tool_choice=choice["name"] if named else choice if isinstance(choice, str) else None,
+        response_schema=Schema(form["schema"], form["name"], form.get("strict", False)) if schemed else None,
+        reasoning_effort=reasoning.get("effort") if set(reasoning) <= {"effort"} else None,
+        extra=extra,
+        **{field: body[name] for name, field in NAMES.items() if name in body},
+    )
+
+
+def same_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Take out what says nothing: how a lone text is wrapped, ids and statuses, a null, two names of one role."""
+    said = {name: value for name, value in item.items() if value is not None}
+    if said.get("type", "message") != "message":
+        return {name: value for name, value in said.items() if name != "status" and (name != "id" or "summary" in said)}
+    content = said["content"]
+    if isinstance(content, list) and len(content) == 1 and not content[0].get("annotations"):
+        content = content[0].get("text", content)
+    if isinstance(content, list):
+        content = [{"detail": "auto", **each} if each["type"] == "input_image" else each for each in content]
+    return {"role": ROLES[said["role"]], "content": content}
+
+
+def same_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A function that does not say it is strict is told to be as it is everywhere else: not."""
+    unsaid = {"strict": False} if tool["type"] == "function" else {}
+    return {**unsaid, **{name: value for name, value in tool.items() if value}}
+
+
+def normal(body: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a body to what it means; whether to store, and what to include, is llmhub's own choice where unsaid."""
+    chosen = {"store", "include"} - recorded.keys()
+    whole = {name: value for name, value in body.items() if name not in chosen and (name, value) != ("stream", False)}
+    turns = whole.get("input", "")
+    items = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+    whole["input"] = [same_item(item) for item in items]
+    if "tools" in whole:
+        whole["tools"] = [same_tool(tool) for tool in whole["tools"]]
+    form = whole.get("text", {}).get("format", {})
+    if form.get("type") == "json_schema":
+        whole["text"] = {"format": {"strict": False, **form}}
+    return whole
+
+
+@pytest.mark.parametrize("name", ["azure_openai", "bedrock_mantle", "deepseek", "openai", "openrouter", "xai"])
+def test_a_request_written_anew_means_what_it_meant(corpus: Callable[[str], list[Any]], name: str) -> None:
+    provider = PROVIDERS[ROWS.get(name, "openai-responses")]
+    at = Endpoint(base_url="http://localhost", api_key="k")
+    differing = []
+    for exchange in corpus(f"{name}-responses"):
+        recorded = {"model": exchange.model or "any", **exchange.request["body"]}
+        request = request_of(recorded, recorded["model"])
+        made = prepare(provider, at, request, 0.0, stream=exchange.stream_fields)
+        sent = json.loads(made.unwrap().body) if is_successful(made) else {}
+        if normal(sent, recorded) != normal(recorded, recorded):
+            differing.append(exchange.id)
+    assert differing == [id_ for id_ in CANNOT if id_.startswith(f"{name}.")]

@@ -1,0 +1,928 @@
+"""Recorded requests, read plainly into llmhub's terms and written by llmhub, mean what they meant.
+
+The readers here know the wires' documents and nothing of llmhub's encoders. What llmhub has no word for is said as
+its users would say it: a field in ``extra``, a block as `Opaque`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from returns.pipeline import is_successful
+
+from llmhub.core.payload import deep_merge
+from llmhub.core.protocol import prepare
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import (
+    CompletionRequest,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Schema,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from llmhub.providers.registry import PROVIDERS
+
+Body = Mapping[str, Any]
+
+
+@dataclass
+class Asked:
+    """A request as it is read: its fields, and what has no field."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def beside(self, **more: Any) -> None:
+        self.extra = deep_merge(self.extra, more)
+
+    def whole(self, model: str) -> CompletionRequest:
+        return CompletionRequest(model=model, extra=self.extra, **self.fields)
+
+
+def opaque(kind: str, block: Any) -> Opaque:
+    return Opaque(kind, json.dumps(block))
+
+
+def only(block: Body, *names: str) -> bool:
+    """Say whether a block has no other keys than these."""
+    return set(block) <= set(names)
+
+
+def set_of(body: Body) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+# --- Chat Completions -------------------------------------------------------------------------------------------
+
+CHAT_FIELDS = {
+    **{name: name for name in ("temperature", "top_p", "max_tokens", "presence_penalty", "frequency_penalty")},
+    "max_completion_tokens": "max_tokens",
+    "random_seed": "seed",
+    "seed": "seed",
+    "n": "n",
+    "user": "user",
+    "stop": "stop",
+    "reasoning_effort": "reasoning_effort",
+}
+
+
+def read_chat(body: Body) -> Asked:
+    asked = Asked()
+    for name, value in set_of(body).items():
+        match name, value:
+            case (("model" | "stream" | "stream_options"), _):
+                continue
+            case "messages", _:
+                asked.fields["messages"] = tuple(chat_message(turn) for turn in value)
+            case "tools", _ if all(chat_sayable(tool) for tool in value):
+                asked.fields["tools"] = tuple(chat_tool(tool["function"]) for tool in value)
+            case "tool_choice", str():
+                asked.fields["tool_choice"] = value
+            case "tool_choice", {"type": "function", "function": {"name": str(named)}}:
+                asked.fields["tool_choice"] = named
+            case "response_format", {"type": "json_schema", "json_schema": {"name": named, "schema": schema, **rest}}:
+                asked.fields["response_schema"] = Schema(schema, named, bool(rest.pop("strict", False)))
+                if rest:
+                    asked.beside(response_format={"json_schema": rest})
+            case _ if name in CHAT_FIELDS:
+                asked.fields[CHAT_FIELDS[name]] = value
+            case _:
+                asked.beside(**{name: value})
+    return asked
+
+
+def chat_sayable(tool: Body) -> bool:
+    return tool.get("type") == "function" and only(tool, "type", "function")
+
+
+def chat_tool(function: Body) -> Tool:
+    return Tool(
+        function["name"], function.get("description") or "", function.get("parameters") or {}, function.get("strict")
+    )
+
+
+def chat_message(turn: Body) -> Message:
+    """Read a message; a mark on the whole of it is no field of llmhub's, so its one text carries it."""
+    role = "system" if turn["role"] == "developer" else turn["role"]
+    content = turn.get("content")
+    if role == "tool":
+        said = content if isinstance(content, str) else "".join(piece["text"] for piece in content)
+        return Message("tool", ToolResult(turn["tool_call_id"], said, turn.get("name") or ""))
+    parts: list[Part] = []
+    thought = turn.get("reasoning_content") or turn.get("reasoning")
+    if thought:
+        parts.append(Reasoning(thought))
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    marked = {"cache_control": turn["cache_control"]} if "cache_control" in turn else {}
+    parts += [chat_part({**block, **marked}) for block in blocks]
+    for call in turn.get("tool_calls") or ():
+        parts.append(ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"]))
+    return Message(role, parts)
+
+
+def chat_part(block: Body) -> Part:
+    match block:
+        case {"type": "text", "text": str(said)} if only(block, "type", "text"):
+            return Text(said)
+        case {"type": "refusal", "refusal": str(said)}:
+            return Refusal(said)
+        case {"type": "image_url", "image_url": {"url": str(url), **more}} if only(block, "type", "image_url"):
+            return Image(url, detail=more.get("detail", ""))
+        case {"type": "file", "file": {"file_data": str(data), "filename": str(name)}}:
+            return Document(data, name=name)
+        case _:
+            return opaque(block["type"], block)
+
+
+# --- Anthropic Messages -----------------------------------------------------------------------------------------
+
+ANTHROPIC_FIELDS = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k"}
+
+
+ANTHROPIC_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def read_anthropic(body: Body) -> Asked:
+    asked = Asked()
+    system = body.get("system") or []
+    blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
+    opening = (Message("system", [anthropic_part(block) for block in blocks]),) if blocks else ()
+    asked.fields["messages"] = opening + tuple(anthropic_message(turn) for turn in body["messages"])
+    for name, value in set_of(body).items():
+        match name, value:
+            case (("model" | "stream" | "messages" | "system"), _):
+                continue
+            case "stop_sequences", _:
+                asked.fields["stop"] = tuple(value)
+            case "metadata", {"user_id": str(user)}:
+                asked.fields["user"] = user
+            case "tools", _ if all(only(tool, "name", "description", "input_schema", "strict") for tool in value):
+                asked.fields["tools"] = tuple(
+                    Tool(tool["name"], tool.get("description", ""), tool["input_schema"], tool.get("strict"))
+                    for tool in value
+                )
+            case "tool_choice", {"type": kind, **rest}:
+                asked.fields["tool_choice"] = rest.pop("name") if kind == "tool" else ANTHROPIC_CHOICES[kind]
+                if rest:
+                    asked.beside(tool_choice=rest)
+            case "thinking", _:
+                anthropic_thinking(asked, value, body.get("output_config") or {})
+            case "output_config", _:
+                anthropic_output(asked, value, body.get("thinking") or {})
+            case _ if name in ANTHROPIC_FIELDS:
+                asked.fields[ANTHROPIC_FIELDS[name]] = value
+            case _:
+                asked.beside(**{name: value})
+    return asked
+
+
+def anthropic_thinking(asked: Asked, thinking: Body, output: Body) -> None:
+    """Read how much to think; adaptive without an effort is the model's own, for which llmhub has no word."""
+    rest = {name: value for name, value in thinking.items() if name not in {"type", "budget_tokens"}}
+    match thinking["type"]:
+        case "enabled":
+            asked.fields["reasoning_budget"] = thinking["budget_tokens"]
+        case "disabled":
+            asked.fields["reasoning_budget"] = 0
+        case kind if "effort" not in output:
+            rest["type"] = kind
+    if rest:
+        asked.beside(thinking=rest)
+
+
+def anthropic_output(asked: Asked, output: Body, thinking: Body) -> None:
+    for name, value in output.items():
+        match name, value:
+            case "format", {"type": "json_schema", "schema": schema}:
+                asked.fields["response_schema"] = Schema(schema)
+            case "effort", _ if thinking.get("type") == "adaptive":
+                asked.fields["reasoning_effort"] = value
+            case _:
+                asked.beside(output_config={name: value})
+
+
+def anthropic_message(turn: Body) -> Message:
+    content = turn["content"]
+    parts: list[Part] = []
+    for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        parts.append(anthropic_part(block))
+        if isinstance(parts[-1], Text):
+            parts += [opaque("citation", citation) for citation in block.get("citations") or ()]
+    return Message(turn["role"], parts)
+
+
+def anthropic_part(block: Body) -> Part:
+    match block:
+        case {"type": "text", "text": str(said)} if only(block, "type", "text", "citations"):
+            return Text(said)
+        case {"type": "thinking", "thinking": str(said), "signature": str(signature)}:
+            return Reasoning(said, signature)
+        case {"type": "redacted_thinking", "data": str(data)}:
+            return Reasoning(redacted=data)
+        case {"type": "tool_use", "id": call, "name": name, "input": given} if len(block) == 4:
+            return ToolCall(call, name, json.dumps(given))
+        case {"type": "tool_result", "tool_use_id": call} if (
+            only(block, "type", "tool_use_id", "content", "is_error")
+            and (said := anthropic_said(block.get("content"))) is not None
+        ):
+            return ToolResult(call, said, is_error=bool(block.get("is_error")))
+        case {"type": "image" | "document"} if (media := anthropic_media(block)) is not None:
+            return media
+        case _:
+            return opaque(block["type"], block)
+
+
+def anthropic_said(content: Any) -> str | tuple[Any, ...] | None:
+    """Read what a tool said; ``None`` where it is not text and pictures alone."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    pieces = tuple(anthropic_part(block) for block in content)
+    return pieces if all(isinstance(piece, (Text, Image)) for piece in pieces) else None
+
+
+def anthropic_media(block: Body) -> Image | Document | None:
+    kind = Image if block["type"] == "image" else Document
+    named = {"name": block["title"]} if "title" in block else {}
+    match block.get("source"):
+        case {"type": "url", "url": url} if only(block, "type", "source", "title"):
+            return kind(url, **named)
+        case {"type": "base64", "media_type": of, "data": data} if only(block, "type", "source", "title"):
+            return kind(data=data, media_type=of, **named)
+        case {"type": "text", "media_type": of, "data": said} if only(block, "type", "source", "title"):
+            return kind(data=base64.b64encode(said.encode()).decode(), media_type=of, **named)
+    return None
+
+
+# --- Gemini -----------------------------------------------------------------------------------------------------
+
+GEMINI_FIELDS = {
+    "temperature": "temperature",
+    "topP": "top_p",
+    "topK": "top_k",
+    "maxOutputTokens": "max_tokens",
+    "stopSequences": "stop",
+    "seed": "seed",
+    "candidateCount": "n",
+    "presencePenalty": "presence_penalty",
+    "frequencyPenalty": "frequency_penalty",
+}
+
+
+GEMINI_MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
+
+
+def read_gemini(body: Body) -> Asked:
+    body = camel(body)
+    asked = Asked()
+    system = body.get("systemInstruction")
+    opening = (Message("system", [Text(part["text"]) for part in listed(system["parts"])]),) if system else ()
+    asked.fields["messages"] = opening + tuple(gemini_messages(listed(body["contents"])))
+    for name, value in set_of(body).items():
+        match name, value:
+            case (("contents" | "systemInstruction"), _):
+                continue
+            case "generationConfig", _:
+                gemini_config(asked, value)
+            case "tools", _ if (tools := gemini_tools(value)) is not None:
+                mode = body.get("toolConfig", {}).get("functionCallingConfig", {}).get("mode")
+                asked.fields["tools"] = tuple(replace(tool, strict=mode == "VALIDATED" or None) for tool in tools)
+            case "toolConfig", {"functionCallingConfig": {"mode": mode, **names}, **rest} if mode in GEMINI_MODES:
+                chosen = names.get("allowedFunctionNames") or []
+                asked.fields["tool_choice"] = chosen[0] if len(chosen) == 1 else GEMINI_MODES[mode]
+                if rest:
+                    asked.beside(toolConfig=rest)
+                if mode == "VALIDATED" and "tools" in body and gemini_tools(body["tools"]) is None:
+                    asked.beside(toolConfig={"functionCallingConfig": {"mode": mode}})
+            case _:
+                asked.beside(**{name: value})
+    return asked
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def gemini_config(asked: Asked, config: Body) -> None:
+    schema = config.get("responseJsonSchema") or config.get("responseSchema")
+    for name, value in set_of(config).items():
+        match name, value:
+            case (("responseJsonSchema" | "responseSchema"), _):
+                asked.fields["response_schema"] = Schema(lower(value))
+            case "responseMimeType", "application/json" if schema:
+                continue
+            case "thinkingConfig", _:
+                rest = dict(value)
+                if "thinkingBudget" in rest:
+                    asked.fields["reasoning_budget"] = rest.pop("thinkingBudget")
+                if "thinkingLevel" in rest:
+                    asked.fields["reasoning_effort"] = rest.pop("thinkingLevel").lower()
+                if rest:
+                    asked.beside(generationConfig={"thinkingConfig": rest})
+            case _ if name in GEMINI_FIELDS:
+                asked.fields[GEMINI_FIELDS[name]] = value
+            case _:
+                asked.beside(generationConfig={name: value})
+
+
+def gemini_tools(tools: Any) -> list[Tool] | None:
+    """Read declared functions; ``None`` where a tool of the provider's own stands among them."""
+    declared = []
+    for tool in listed(tools):
+        if not only(tool, "functionDeclarations"):
+            return None
+        declared += tool["functionDeclarations"]
+    if not all(only(one, "name", "description", "parameters", "parametersJsonSchema") for one in declared):
+        return None
+    return [
+        Tool(
+            one["name"],
+            one.get("description") or "",
+            lower(one.get("parametersJsonSchema") or one.get("parameters") or {}),
+        )
+        for one in declared
+    ]
+
+
+def spelt(turn: Any) -> Any:
+    return {"parts": [{"text": turn}]} if isinstance(turn, str) else turn
+
+
+def gemini_messages(contents: list[Any]) -> Iterator[Message]:
+    calls: list[tuple[str, str]] = []
+    for at, turn in enumerate(map(spelt, contents)):
+        role = turn.get("role", "user")
+        parts = [part for block in turn["parts"] for part in gemini_parts(block, calls, at)]
+        results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
+        yield Message("assistant" if role == "model" else "tool" if results else role, parts)
+
+
+def gemini_parts(block: Body, calls: list[tuple[str, str]], at: int) -> list[Part]:
+    signature = block.get("thoughtSignature", "")
+    match block:
+        case {"text": str(said), "thought": True}:
+            return [Reasoning(said, signature)]
+        case {"text": str(said)} if only(block, "text", "thoughtSignature"):
+            return [Text(said), *([Reasoning("", signature)] if signature else [])]
+        case {"functionCall": {"name": name, **call}} if only(block, "functionCall", "thoughtSignature"):
+            given = call.get("id") or f"{name}-{at}-{len(calls)}"
+            calls.append((given, name))
+            return [ToolCall(given, name, json.dumps(call.get("args") or {}), signature)]
+        case {"functionResponse": {"name": name, **result}} if (said := gemini_said(result)) is not None:
+            # Without an id, a result answers the first call of its name that none has answered yet.
+            given = result.get("id") or next((call for call, named in calls if named == name), name)
+            calls[:] = [call for call in calls if call[0] != given]
+            key = next(iter(result["response"]))
+            return [ToolResult(given, said, name, is_error=key == "error")]
+        case {"inlineData": {"mimeType": kind, "data": data}} if only(block, "inlineData"):
+            return [(Image if kind.startswith("image/") else Document)(data=data, media_type=kind)]
+        case {"fileData": {"mimeType": kind, "fileUri": uri}} if only(block, "fileData"):
+            return [(Image if kind.startswith("image/") else Document)(uri, media_type=kind)]
+        case _:
+            return [opaque(next(name for name in block if name not in {"thoughtSignature", "thought"}), block)]
+
+
+def gemini_said(result: Body) -> str | tuple[Any, ...] | None:
+    """Read a result of one text, and pictures beside it; ``None`` for a structure of its own."""
+    match result["response"]:
+        case {**only_one} if len(only_one) == 1 and isinstance(said := next(iter(only_one.values())), str):
+            media = [gemini_parts(piece, [], 0)[0] for piece in result.get("parts") or ()]
+            return (Text(said), *media) if media else said
+    return None
+
+
+UNREAD = {"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"}
+
+
+def camel(value: Any) -> Any:
+    """Give the names of fields their one spelling; what holds the caller's own names stays."""
+    if isinstance(value, dict):
+        renamed = {(name.split("_")[0] + "".join(word.title() for word in name.split("_")[1:])): name for name in value}
+        return {new: value[old] if new in UNREAD else camel(value[old]) for new, old in renamed.items()}
+    return [camel(item) for item in value] if isinstance(value, list) else value
+
+
+def lower(schema: Any) -> Any:
+    """Spell the types of a schema in small letters, as JSON schema does."""
+    if isinstance(schema, dict):
+        return {
+            name: value.lower() if name == "type" and isinstance(value, str) else lower(value)
+            for name, value in schema.items()
+        }
+    return [lower(item) for item in schema] if isinstance(schema, list) else schema
+
+
+# --- Bedrock Converse -------------------------------------------------------------------------------------------
+
+CONVERSE_FIELDS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
+
+
+MEDIA = {
+    **{name: f"image/{name}" for name in ("png", "jpeg", "gif", "webp")},
+    "pdf": "application/pdf",
+    "txt": "text/plain",
+    "csv": "text/csv",
+    "md": "text/markdown",
+    "html": "text/html",
+}
+
+
+def read_converse(body: Body) -> Asked:
+    asked = Asked()
+    system = body.get("system") or []
+    opening = (Message("system", [converse_part(block)[0] for block in system]),) if system else ()
+    asked.fields["messages"] = opening + tuple(
+        Message(turn["role"], [part for block in turn["content"] for part in converse_part(block)])
+        for turn in body["messages"]
+    )
+    for name, value in set_of(body).items():
+        match name, value:
+            case (("messages" | "system"), _):
+                continue
+            case "inferenceConfig", _:
+                asked.fields |= {CONVERSE_FIELDS[key]: said for key, said in value.items() if said != []}
+            case "toolConfig", {"tools": tools, **choice} if all("toolSpec" in tool for tool in tools):
+                asked.fields["tools"] = tuple(converse_tool(tool["toolSpec"]) for tool in tools)
+                match choice.get("toolChoice"):
+                    case {"tool": {"name": chosen}}:
+                        asked.fields["tool_choice"] = chosen
+                    case {"any": _}:
+                        asked.fields["tool_choice"] = "required"
+                    case {"auto": _}:
+                        asked.fields["tool_choice"] = "auto"
+            case "outputConfig", {
+                "textFormat": {"structure": {"jsonSchema": {"name": named, "schema": schema, **rest}}}
+            }:
+                asked.fields["response_schema"] = Schema(json.loads(schema), named)
+                if rest:
+                    asked.beside(outputConfig={"textFormat": {"structure": {"jsonSchema": rest}}})
+            case "additionalModelRequestFields", {"thinking": {"type": "enabled", "budget_tokens": budget}}:
+                asked.fields["reasoning_budget"] = budget
+            case "additionalModelRequestFields", {"reasoning_effort": effort}:
+                asked.fields["reasoning_effort"] = effort
+            case "additionalModelRequestFields", {"inferenceConfig": {"topK": top}}:
+                asked.fields["top_k"] = top
+            case _:
+                asked.beside(**{name: value})
+    return asked
+
+
+def converse_tool(spec: Body) -> Tool:
+    return Tool(spec["name"], spec.get("description", ""), spec["inputSchema"]["json"], spec.get("strict"))
+
+
+def converse_part(block: Body) -> list[Part]:
+    match block:
+        case {"text": str(said)}:
+            return [Text(said)]
+        case {"citationsContent": {"content": [{"text": said}], "citations": cited}}:
+            return [Text(said), *(opaque("citation", citation) for citation in cited)]
+        case {"reasoningContent": {"reasoningText": {"text": said, **more}}}:
+            return [Reasoning(said, more.get("signature", ""))]
+        case {"reasoningContent": {"redactedContent": data}}:
+            return [Reasoning(redacted=data)]
+        case {"toolUse": {"toolUseId": call, "name": name, "input": given, **more}} if not more:
+            return [ToolCall(call, name, json.dumps(given))]
+        case {"toolResult": {"toolUseId": call, "content": content, **more}} if only(more, "status"):
+            pieces = tuple(part for piece in content for part in converse_part(piece))
+            if all(isinstance(piece, (Text, Image)) for piece in pieces):
+                return [ToolResult(call, pieces, is_error=more.get("status") == "error")]
+        case {"image": {"format": kind, "source": {"bytes": data}}}:
+            return [Image(data=data, media_type=MEDIA[kind])]
+        case {"image": {"format": kind, "source": {"s3Location": {"uri": uri}}}}:
+            return [Image(uri, media_type=MEDIA[kind])]
+        case {"document": {"format": kind, "name": name, "source": {"bytes": data}, **more}} if not more:
+            return [Document(data=data, media_type=MEDIA[kind], name=name)]
+    return [opaque(next(iter(block)), block)]
+
+
+# --- What means the same ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two ways to say one thing: ``same`` brings either to one form."""
+
+    reason: str
+    same: Callable[[Any, Body], Any]
+
+
+def without(*names: str) -> Callable[[Any, Body], Any]:
+    return lambda body, _row: {name: value for name, value in body.items() if name not in names}
+
+
+def renamed(old: str, new: str) -> Callable[[Any, Body], Any]:
+    return lambda body, _row: {new if name == old else name: value for name, value in body.items()}
+
+
+def each(where: str, turn_of: Callable[[Any], Any]) -> Callable[[Any, Body], Any]:
+    """Bring every turn to one form."""
+    return lambda body, _row: {**body, where: [turn_of(turn) for turn in listed(body.get(where) or [])]}
+
+
+def unset(body: Any, _row: Body) -> Any:
+    """Drop what says nothing, at the top and one below it."""
+    inner = {
+        name: {key: said for key, said in value.items() if said not in (None, [])} if isinstance(value, dict) else value
+        for name, value in body.items()
+    }
+    return {name: value for name, value in inner.items() if value not in (None, [], {})}
+
+
+def default(name: str, *values: Any) -> Callable[[Any, Body], Any]:
+    return lambda body, _row: {key: value for key, value in body.items() if key != name or value not in values}
+
+
+def chat_turn(turn: Body) -> Any:
+    content = turn.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    marked = {"cache_control": turn["cache_control"]} if "cache_control" in turn else {}
+    calls = [
+        {"id": call["id"], "type": "function", "function": call["function"]} for call in turn.get("tool_calls") or []
+    ]
+    said = [{**block, **marked} for block in blocks if block != {"type": "text", "text": ""}]
+    if turn["role"] == "tool":
+        said = [{"type": "text", "text": "".join(block["text"] for block in said)}]
+    role = "system" if turn["role"] == "developer" else turn["role"]
+    thought = next(((name, turn[name]) for name in ("reasoning_content", "reasoning") if turn.get(name)), None)
+    beside = {name: turn[name] for name in ("reasoning_details", "tool_call_id") if name in turn}
+    marks = [call["cache_control"] for call in turn.get("tool_calls") or [] if "cache_control" in call]
+    return {"role": role, "content": said, "calls": calls, "thought": thought, "marks": marks, **beside}
+
+
+def chat_function(tool: Body) -> Any:
+    function = tool.get("function")
+    if not function:
+        return tool
+    kept = {name: value for name, value in function.items() if value not in ("", None, {})}
+    return {"type": "function", **tool, "function": kept}
+
+
+def chat_form(body: Any, _row: Body) -> Any:
+    form = body.get("response_format")
+    if not form or "json_schema" not in form:
+        return body
+    return {**body, "response_format": {**form, "json_schema": {"strict": False, **form["json_schema"]}}}
+
+
+CHAT_DIFFERENCES = (
+    Difference("null is the same as absent", unset),
+    Difference("only a stream says that it is one", default("stream", False)),
+    Difference("one answer is the default", default("n", 1)),
+    Difference("text is the default form", default("response_format", {"type": "text"})),
+    Difference("usage of a stream is always asked for, or sent unasked", without("stream_options")),
+    Difference("the newer name of the answer's bound", renamed("max_completion_tokens", "max_tokens")),
+    Difference("Mistral's name of the seed", renamed("random_seed", "seed")),
+    Difference(
+        "a stop alone or in a list",
+        lambda body, _row: {**body, **({"stop": listed(body["stop"])} if "stop" in body else {})},
+    ),
+    Difference(
+        "a classic Azure address names the deployment; the body's model repeats it",
+        lambda body, row: body if "model" in row["request"]["body"] else without("model")(body, row),
+    ),
+    Difference(
+        "a llama.cpp server of one model asks for no name",
+        lambda body, row: without("model")(body, row) if row["provider"] == "llamacpp" else body,
+    ),
+    Difference("a schema is not strict unless it says so", chat_form),
+    Difference(
+        "text alone or as a list's one part, empty or absent; developer is the later name of system; a "
+        "call's index, a turn's prefix and a tool's name repeat what is known, as does reasoning under a second name",
+        each("messages", chat_turn),
+    ),
+    Difference("a tool without description, parameters or type", each("tools", chat_function)),
+    Difference("null is the same as absent, once more", unset),
+)
+
+
+def anthropic_turns(body: Any, _row: Body) -> Any:
+    """Join neighbours of one role, drop empty text, and write text as blocks."""
+    turns: list[Any] = []
+    for turn in body["messages"]:
+        blocks = anthropic_blocks(turn["content"])
+        if turns and turns[-1]["role"] == turn["role"]:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": turn["role"], "content": blocks})
+    return {**body, "messages": turns, "system": anthropic_blocks(body.get("system") or [])}
+
+
+def anthropic_blocks(content: Any) -> Any:
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [anthropic_block(block) for block in blocks if block != {"type": "text", "text": ""}]
+
+
+def anthropic_block(block: Body) -> Any:
+    if block["type"] != "tool_result":
+        return block
+    rest = {name: value for name, value in block.items() if (name, value) != ("is_error", False)}
+    return {**rest, "content": anthropic_blocks(block.get("content") or [])}
+
+
+def anthropic_tool(tool: Body) -> Any:
+    kept = {name: value for name, value in tool.items() if value != ""}
+    return {**kept, "input_schema": {"type": "object", **tool["input_schema"]}} if "input_schema" in tool else kept
+
+
+def anthropic_choice(body: Any, _row: Body) -> Any:
+    choice = body.get("tool_choice")
+    if not choice:
+        return body
+    kept = {name: value for name, value in choice.items() if (name, value) != ("disable_parallel_tool_use", False)}
+    return {**body, "tool_choice": kept}
+
+
+ANTHROPIC_DIFFERENCES = (
+    Difference("only a stream says that it is one", default("stream", False)),
+    Difference(
+        "Vertex AI names the model in the address, and its version in the body",
+        lambda body, row: (
+            body if "model" in row["request"]["body"] else without("model", "anthropic_version")(body, row)
+        ),
+    ),
+    Difference(
+        "text alone or as a list's one block, neighbours of one role, and an error that is none", anthropic_turns
+    ),
+    Difference("a tool without description, a schema whose type is understood", each("tools", anthropic_tool)),
+    Difference("tools may be called side by side unless said otherwise", anthropic_choice),
+    Difference("empty is the same as absent", unset),
+)
+
+
+def gemini_plain(body: Any, _row: Body) -> Any:
+    return camel(body)
+
+
+def gemini_turns(body: Any, _row: Body) -> Any:
+    """Tell calls and results by their order, join neighbouring turns of results, and name a text's key alike."""
+    numbers: dict[str, int] = {}
+    waiting: list[tuple[str, int]] = []
+    turns: list[Any] = []
+    made = 0
+    for turn in map(spelt, listed(body["contents"])):
+        parts = []
+        for part in map(dict, turn["parts"]):
+            if call := part.get("functionCall"):
+                waiting.append((call["name"], made))
+                numbers[call.get("id", "")] = made
+                part["functionCall"] = {"args": {}, **call, "id": made}
+                made += 1
+            if result := part.get("functionResponse"):
+                first = next((at for name, at in waiting if name == result["name"]), -1)
+                number = numbers.get(result.get("id") or "", first) if result.get("id") else first
+                waiting = [(name, at) for name, at in waiting if at != number]
+                part["functionResponse"] = {**result, "id": number, "response": gemini_answer(result["response"])}
+            parts.append(part)
+        role = turn.get("role", "user")
+        if (
+            turns
+            and role == turns[-1]["role"]
+            and all("functionResponse" in part for part in parts + turns[-1]["parts"])
+        ):
+            turns[-1]["parts"] += parts
+        else:
+            turns.append({"role": role, "parts": parts})
+    return {**body, "contents": turns}
+
+
+def gemini_answer(response: Body) -> Any:
+    if len(response) == 1 and "error" not in response and isinstance(said := next(iter(response.values())), str):
+        return {"output": said}
+    return response
+
+
+def gemini_declared(body: Any, _row: Body) -> Any:
+    """Gather the declarations into one tool, their schemas under one name."""
+    declared, others = [], []
+    for tool in listed(body.get("tools") or []):
+        for one in tool.get("functionDeclarations") or []:
+            schema = lower(one.get("parametersJsonSchema") or one.get("parameters") or {})
+            rest = {name: value for name, value in one.items() if value and not name.startswith("parameters")}
+            declared.append({**rest, "schema": schema})
+        if rest := {name: value for name, value in tool.items() if name != "functionDeclarations"}:
+            others.append(rest)
+    return {**body, "tools": [declared, *others] if declared or others else []}
+
+
+def gemini_form(body: Any, _row: Body) -> Any:
+    config = dict(body.get("generationConfig") or {})
+    if config.get("candidateCount") == 1:  # one answer is the default
+        del config["candidateCount"]
+    schema = config.pop("responseJsonSchema", None) or config.pop("responseSchema", None)
+    thinking = config.get("thinkingConfig")
+    if thinking and "thinkingLevel" in thinking:
+        config["thinkingConfig"] = {**thinking, "thinkingLevel": thinking["thinkingLevel"].upper()}
+    return {**body, "generationConfig": {**config, **({"schema": lower(schema)} if schema else {})}}
+
+
+def gemini_system(body: Any, _row: Body) -> Any:
+    system = body.get("systemInstruction")
+    return {**body, "systemInstruction": listed(system["parts"])} if system else body
+
+
+GEMINI_DIFFERENCES = (
+    Difference("a field's name in either spelling", gemini_plain),
+    Difference("the role of the system instruction is not read", gemini_system),
+    Difference(
+        "ids of calls pair them with results, by order where there are none; a text's key in a result is free; "
+        "results of adjacent turns are one turn's",
+        gemini_turns,
+    ),
+    Difference(
+        "a schema in Gemini's subset or as JSON schema; one tool of many functions or many of one", gemini_declared
+    ),
+    Difference("as above, of the answer's schema", gemini_form),
+    Difference("empty is the same as absent", unset),
+)
+
+
+def converse_turns(body: Any, _row: Body) -> Any:
+    turns: list[Any] = []
+    for turn in body["messages"]:
+        blocks = [converse_block(block) for block in turn["content"]]
+        if turns and turns[-1]["role"] == turn["role"]:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": turn["role"], "content": blocks})
+    return {**body, "messages": turns}
+
+
+def converse_block(block: Body) -> Any:
+    match block:
+        case {"toolResult": {"status": "success", **rest}}:
+            return {"toolResult": rest}
+    return block
+
+
+def converse_form(body: Any, _row: Body) -> Any:
+    match body.get("outputConfig"):
+        case {"textFormat": {"structure": {"jsonSchema": {"schema": str(schema)} as form}}}:
+            return {**body, "outputConfig": {**form, "schema": json.loads(schema)}}
+    return body
+
+
+CONVERSE_DIFFERENCES = (
+    Difference("neighbours of one role; a result is a success unless it says otherwise", converse_turns),
+    Difference("a schema as text, whatever its white space", converse_form),
+    Difference("empty is the same as absent", unset),
+)
+
+
+# --- The exchanges ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Format:
+    """A wire's reader, what differs without a difference, and the row that speaks for a provider of the corpus."""
+
+    read: Callable[[Body], Asked]
+    differences: tuple[Difference, ...]
+    rows: Mapping[str, str]
+    other: str
+
+
+FORMATS = {
+    "chat_completions": Format(read_chat, CHAT_DIFFERENCES, {"azure_openai": "azure"}, "compatible"),
+    "messages": Format(read_anthropic, ANTHROPIC_DIFFERENCES, {"vertex_anthropic": "vertex-anthropic"}, "anthropic"),
+    "generate_content": Format(read_gemini, GEMINI_DIFFERENCES, {"gemini": "google"}, "google"),
+    "converse": Format(read_converse, CONVERSE_DIFFERENCES, {}, "bedrock"),
+}
+
+
+APIS = {
+    "chat_completions": "chat_completions",
+    "messages": "messages",
+    "generate_content": "generate_content",
+    "stream_generate_content": "generate_content",
+    "converse": "converse",
+    "converse_stream": "converse",
+}
+
+
+DETAILS = "the details of earlier reasoning, with a signature of another provider, have no place on this wire"
+
+
+SENTINEL = "minus one stands for no bound there; llmhub says nothing instead, and sends no number out of its range"
+
+
+CANNOT: Mapping[str, str] = {
+    "openrouter.chat_completions.a2e7065f5195": DETAILS,
+    "openrouter.chat_completions.e21de82e1d04": DETAILS,
+    "vercel_gateway.chat_completions.5ece032122c2": DETAILS,
+    "vercel_gateway.chat_completions.a43552902b12": "a mark for the cache on a tool call has no place",
+    "crusoe.chat_completions.b7a1d4d84453": "it was given reasoning under a name that a row of one's own must choose",
+    "openai.chat_completions.1cc22d9ddb5a": "the model refuses stop while it reasons, as it did there with a 400",
+    "anthropic.messages.20601c746f3d": SENTINEL,
+    "anthropic.messages.a6fcc419624f": SENTINEL,
+    "anthropic.messages.0b7e83fad128": "a system turn inside the conversation is gathered before it",
+    "vertex.generate_content.d8c64a549f67": "the role was wrong on purpose, and answered with a 400",
+}
+"""Recorded requests that cannot be said, each with its reason."""
+
+
+def model_of(row: Body) -> str:
+    return row["request"]["body"].get("model") or row["model"] or "any"
+
+
+def rewritten(row: Body) -> tuple[Any, CompletionRequest | None]:
+    """Read a recorded request and write it anew; an error, or the body."""
+    form = FORMATS[APIS[row["api"]]]
+    asked = form.read(row["request"]["body"])
+    request = asked.whole(model_of(row))
+    name = form.rows.get(row["provider"], row["provider"])
+    provider = PROVIDERS[name if name in PROVIDERS else form.other]
+    endpoint = Endpoint(base_url="http://localhost", api_key="k", region="us-east-1", project="p")
+    made = prepare(provider, endpoint, request, 0.0, stream=row["streaming"])
+    return (json.loads(made.unwrap().body) if is_successful(made) else made.failure()), request
+
+
+def normal(body: Any, row: Body) -> Any:
+    for difference in FORMATS[APIS[row["api"]]].differences:
+        body = difference.same(body, row)
+    return body
+
+
+def folder() -> Path:
+    return Path(__file__).parents[2] / "../shared/conformance"
+
+
+def recorded() -> list[Any]:
+    """Give every recorded request of the wires that are here; none where the recordings are not."""
+    lines = [line for path in sorted(folder().glob("*.jsonl")) for line in path.read_text("utf-8").split("\n") if line]
+    return [row for row in map(json.loads, lines) if row["api"] in APIS]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Any]:
+    if not folder().is_dir():
+        pytest.skip("the recorded exchanges are not here")
+    return recorded()
+
+
+def means_the_same(row: Body) -> bool:
+    body, _ = rewritten(row)
+    return isinstance(body, dict) and normal(body, row) == normal(row["request"]["body"], row)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("api", APIS)
+def test_a_request_written_anew_means_what_it_meant(api: str, rows: list[Any]) -> None:
+    mine = [row for row in rows if row["api"] == api]
+    differing = [row["id"] for row in mine if not means_the_same(row)]
+    assert differing == [row["id"] for row in mine if row["id"] in CANNOT]
+
+
+@pytest.mark.corpus
+def test_most_requests_of_every_provider_can_be_written_anew(rows: list[Any]) -> None:
+    """The counts by provider: all, those written anew, and of these the ones in llmhub's own words alone."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        mine = counts.setdefault(row["provider"], Counter())
+        mine["all"] += 1
+        if means_the_same(row):
+            mine["same"] += 1
+            mine["own"] += in_own_words(row)
+    for provider, mine in sorted(counts.items()):
+        print(f"{provider:18}{mine['all']:5} recorded {mine['same']:5} written anew {mine['own']:5} in own words")  # noqa: T201 - counts to read
+    every = sum((mine for mine in counts.values()), Counter())
+    print(f"{'all':18}{every['all']:5} recorded {every['same']:5} written anew {every['own']:5} in own words")  # noqa: T201 - as above
+    assert every["same"] >= 0.95 * every["all"]
+    assert every["own"] >= OWN * every["all"]
+    few = {name for name, mine in counts.items() if mine["same"] < 0.9 * mine["all"]}
+    assert few <= {"crusoe", "openrouter", "vercel_gateway"}
+
+
+OWN = 0.5
+"""Share that is said without ``extra`` and without blocks kept whole."""
+
+
+def in_own_words(row: Body) -> bool:
+    _, request = rewritten(row)
+    parts = [part for message in request.messages for part in message.parts] if request else []
+    return request is not None and not request.extra and not any(isinstance(part, Opaque) for part in parts)
+
+
+@pytest.mark.corpus
+def test_what_is_compared_is_not_lost_in_comparing(rows: list[Any]) -> None:
+    """A body without its last turn, or with another word in it, does not mean the same."""
+    for row in rows:
+        body = row["request"]["body"]
+        where = "contents" if "contents" in body else "messages"
+        if isinstance(body[where], list) and len(body[where]) > 1:
+            assert normal(body, row) != normal({**body, where: body[where][:-1]}, row)
+        assert normal(body, row) != normal({**body, "another": 1}, row)
