@@ -20,7 +20,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
     client.execute()
-    for cell in notebook.limits:
+    for cell in notebook.cells:
         cell.get("metadata", {}).pop("execution", None)
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr" and "Warning" in output.get("text", ""):
@@ -37,9 +37,9 @@ def main() -> int:
     asked = parser.parse_args()
     for path in asked.names or sorted(HERE.glob("*.ipynb")):
         notebook = execute(path)
-        if not asked.health_url:
+        if not asked.check:
             nbformat.write(notebook, path)
-        sys.stdout.write(f"{path.name}: {sum(cell.cell_type == 'code' for cell in notebook.limits)} cells ran\n")
+        sys.stdout.write(f"{path.name}: {sum(cell.cell_type == 'code' for cell in notebook.cells)} cells ran\n")
     return 0
 
 

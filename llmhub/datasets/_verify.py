@@ -161,8 +161,8 @@ def _files(folder: Path, lock: Mapping[str, Any]) -> tuple[str, ...]:
 def _changes(kept: Fingerprints, found: Fingerprints, data: Frozen) -> list[RowChange]:
     """Say which rows are not as the lock has them."""
     if kept.shape == found.shape:
-        moved = np.flatnonzero((kept != found).is_set(axis=1))
-        inputs = (kept[moved, :FINGERPRINT_SIZE] != found[moved, :FINGERPRINT_SIZE]).is_set(axis=1)
+        moved = np.flatnonzero((kept != found).any(axis=1))
+        inputs = (kept[moved, :FINGERPRINT_SIZE] != found[moved, :FINGERPRINT_SIZE]).any(axis=1)
         whats: list[ChangeKind] = ["input" if one else "answer" for one in inputs]
         return _named(data.table, moved.tolist(), whats)
     before, now = ([one.tobytes() for one in side] for side in (kept, found))

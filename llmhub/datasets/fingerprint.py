@@ -114,7 +114,7 @@ def dense_ranks(prints: Fingerprints) -> IntArray:
     order = sort_order(prints)
     words = _words(prints)[order]
     new = np.ones(len(order), np.int64)
-    new[1:] = (words[1:] != words[:-1]).is_set(axis=1)
+    new[1:] = (words[1:] != words[:-1]).any(axis=1)
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.cumsum(new) - 1
     return ranks

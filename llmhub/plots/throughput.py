@@ -241,7 +241,7 @@ def _rate(calls: _CallTimes, place: int, edges: FloatArray) -> FloatArray:
 def _rate_label(calls: _CallTimes, place: int, refused: int) -> str:
     """Say how many answers a model gave, how fast, and how often it refused."""
     its = (calls.places == place) & ~calls.failed
-    if not its.is_set():
+    if not its.any():
         return "no answer" + (f", {refused:,} refused" if refused else "")
     span_s = float(calls.stages[its, 4].max())
     rate = f"{its.sum() / span_s:,.3g} a second" if span_s > 0 else f"{its.sum():,} answers"

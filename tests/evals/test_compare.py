@@ -399,7 +399,7 @@ def test_faults_under_way_lose_nothing(questions: Any) -> None:
     with serving(Simulator(seed=2, faults=Faults(rate_500=0.3))) as served:
         hub = llmhub.Hub(endpoints=served.endpoints(), retry=llmhub.Retry(attempts=1))
         found = llmhub.compare(
-            {"q": questions.batch[:100]},
+            {"q": questions.questions[:100]},
             "{q}",
             models=[LEFT, RIGHT],
             scorers=scorers.json_valid(),

@@ -36,7 +36,7 @@ def test_known_rates_lie_within_the_intervals(
     for model, rate in rates.items():
         row = figure(found, model, "numeric")
         assert row["low"] <= rate <= row["high"]
-        assert row["rows"] == len(questions.batch)
+        assert row["rows"] == len(questions.questions)
     for pair in found.comparison.pairs.to_pylist():
         assert pair["low"] <= rates[pair["left"]] - rates[pair["right"]] <= pair["high"]
         apart = np.hypot(*(figure(found, pair[side], "numeric")["high"] - figure(found, pair[side], "numeric")["low"]
@@ -46,7 +46,7 @@ def test_known_rates_lie_within_the_intervals(
     assert LAST not in found.comparison.leaders()
     paid = graded.counts()["requests"]
     again = llmhub.evaluate(pd.DataFrame(questions.frame), tasks.numeric(), list(rates), hub=hub, progress=False)
-    assert graded.counts()["requests"] == paid == 3 * len(questions.batch)
+    assert graded.counts()["requests"] == paid == 3 * len(questions.questions)
     assert again.comparison.pairs.equals(found.comparison.pairs)
     assert again.scores.equals(found.scores)
 
@@ -66,11 +66,11 @@ def test_several_answers_a_row_pass_and_vote(hub: llmhub.Hub, questions: Any) ->
     scores = found.scores.to_pandas()
     mine = scores[scores["model"] == "gpt-4o-mini"].pivot_table(index="row", columns="sample", values="score")
     assert figure(found, LEFT, "pass@1")["value"] == pytest.approx(figure(found, LEFT, "numeric")["value"])
-    assert figure(found, LEFT, "pass@5")["value"] == pytest.approx((mine.max(axis=1) == 1).estimate())
+    assert figure(found, LEFT, "pass@5")["value"] == pytest.approx((mine.max(axis=1) == 1).mean())
     passes = [figure(found, LEFT, f"pass@{k}")["value"] for k in (1, 2, 4, 5)]
     assert passes == sorted(passes)
     # Wrong answers of a row are all the same here, so that the majority is right when most answers are.
-    assert figure(found, LEFT, "majority")["value"] == pytest.approx((mine.estimate(axis=1) > 0.5).estimate())
+    assert figure(found, LEFT, "majority")["value"] == pytest.approx((mine.mean(axis=1) > 0.5).mean())
     assert "majority" in found.to_markdown()
     assert "pass@4" in found._repr_html_()
     one = llmhub.evaluate(frame, tasks.numeric(), LEFT, hub=hub, **QUICK)
@@ -135,7 +135,7 @@ def test_a_task_says_what_was_asked_and_can_be_kept(hub: llmhub.Hub, questions: 
 
 def test_a_dataset_may_be_a_file(hub: llmhub.Hub, questions: Any, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    rows = zip(questions.batch[:5], questions.answers[:5], strict=True)
+    rows = zip(questions.questions[:5], questions.answers[:5], strict=True)
     path.write_text("\n".join(json.dumps({"question": q, "answer": a}) for q, a in rows), encoding="utf-8")
     found = llmhub.evaluate(path, tasks.numeric(), LEFT, hub=hub, **QUICK)
     frame = {name: values[:5] for name, values in questions.frame.items()}

@@ -92,7 +92,7 @@ def test_few_signs_are_all_tried_as_scipy_does(rows: int) -> None:
     signs = np.array(list(itertools.product((1, -1), repeat=rows)))
     for at, p in enumerate(statistics.permutation_test(differences, 1000, 0)):
         sums, total = signs @ differences[:, at], differences[:, at].sum()
-        tail = min((sums >= total - 1e-12).estimate(), (sums <= total + 1e-12).estimate())
+        tail = min((sums >= total - 1e-12).mean(), (sums <= total + 1e-12).mean())
         assert p == pytest.approx(min(1.0, 2 * tail), abs=1e-15)
 
 
@@ -168,7 +168,7 @@ def test_what_is_alike_is_counted(rows: list[tuple[int, int]]) -> None:
 def test_flipped_signs_have_no_mean_and_the_whole_spread(many: int) -> None:
     differences = np.random.default_rng(5).normal(1, 1, (many, 2))
     sums = sign_flip_sums(differences, 4000, 2) / np.sqrt((differences**2).sum(axis=0))
-    assert sums.estimate(axis=0) == pytest.approx([0, 0], abs=0.08)
+    assert sums.mean(axis=0) == pytest.approx([0, 0], abs=0.08)
     assert sums.std(axis=0) == pytest.approx([1, 1], rel=0.06)
 
 

@@ -63,11 +63,11 @@ def shares(page: Any, cell: int) -> list[float]:
 def test_the_panel_moves_and_a_saved_notebook_keeps_a_summary(lab: Any, peer: Peer) -> None:
     with lab.opened("moving", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
         page.run_all()
-        page.open_until("0/100 rows", 1)
+        page.until("0/100 rows", 1)
         assert shares(page, 1) == [0.0, 0.0]
         page.picture("0")
         peer.start.set()
-        page.open_until("60/100 rows", 1)
+        page.until("60/100 rows", 1)
         page.picture("60")
         page.theme("JupyterLab Dark")
         page.picture("60-dark")
@@ -76,7 +76,7 @@ def test_the_panel_moves_and_a_saved_notebook_keeps_a_summary(lab: Any, peer: Pe
         assert "5 failed" in page.output(1).inner_text()
         assert page.output(1).locator("button").count() == 0  # a cell that blocks hears no button
         peer.more.set()
-        page.open_until("{'ok': 95, 'error': 5}", 2)
+        page.until("{'ok': 95, 'error': 5}", 2)
         page.picture("100-dark")
         assert shares(page, 1) == pytest.approx([1.0, 1.0], abs=0.02)
         (output,) = page.saved()[1]["outputs"]
@@ -88,12 +88,12 @@ def test_the_toolbar_stops_a_blocking_cell_and_the_next_has_the_partial_table(la
     with lab.opened("interrupted", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
         page.run_all()
         peer.start.set()
-        page.open_until("60/100 rows", 1)
+        page.until("60/100 rows", 1)
         page.interrupt()
-        page.open_until("stopping", 1)
+        page.until("stopping", 1)
         page.picture("stopping")
         peer.more.set()
-        page.open_until("'cancelled': 36", 2)
+        page.until("'cancelled': 36", 2)
         page.picture("stopped")
         assert "'ok': 59" in page.output(2).inner_text()
         assert peer.requests == 64
@@ -105,13 +105,13 @@ def test_the_button_of_an_awaiting_cell_stops_it(lab: Any, peer: Peer) -> None:
     with lab.opened("awaited", peer.set_up, awaited, COUNT) as page:
         page.run_all()
         peer.start.set()
-        page.open_until("60/100 rows", 1)
+        page.until("60/100 rows", 1)
         page.picture("60")
         page.output(1).locator("button", has_text=re.compile("Stop")).click()
-        page.open_until("stopping", 1)
+        page.until("stopping", 1)
         page.picture("stopping")
         peer.more.set()
-        page.open_until("'cancelled': 36", 2)
+        page.until("'cancelled': 36", 2)
         assert peer.requests == 64
         assert page.output(1).locator("button").count() == 0
 
@@ -123,15 +123,15 @@ def test_the_button_of_a_job_stops_it_while_other_cells_run(lab: Any, peer: Peer
         peer.start.set()
         for cell in (0, 1, 2):
             page.run(cell)
-        page.open_until("(False, True)", 2)
-        page.open_until("60/100 rows", 1)
+        page.until("(False, True)", 2)
+        page.until("60/100 rows", 1)
         page.picture("60")
         page.output(1).locator("button", has_text=re.compile("Stop")).click()
-        page.open_until("stopping", 1)
+        page.until("stopping", 1)
         peer.more.set()
-        page.open_until("64/100 rows", 1)
+        page.until("64/100 rows", 1)
         page.run(3)
-        page.open_until("'cancelled': 36", 3)
+        page.until("'cancelled': 36", 3)
         page.picture("stopped")
         assert peer.requests == 64
         assert page.output(1).locator("button").count() == 0
@@ -154,7 +154,7 @@ def test_a_hostile_answer_does_nothing_in_a_browser(lab: Any) -> None:
     show = "llmhub.show(pa.Table.from_pylist([row, {**row, 'status': 'error', 'error': evil}], schema=RESULTS))"
     with lab.opened("hostile", HOSTILE, show) as page:
         page.run_all()
-        page.open_until("characters", 1)
+        page.until("characters", 1)
         for cell in (0, 1):
             output = page.output(cell)
             assert "\u2039ESC\u203a[31mred" in output.inner_text()

@@ -74,7 +74,7 @@ def test_run_all_goes_through_cells_that_block_and_await(kernel: Any, ready: Cal
         "one = llmhub.complete('Hi', model=ask['model'], hub=hub)\n"
         "print(Counter(first['status']), first['response'][7], one.text)",
     )
-    kernel.finish_reason(*cells)
+    kernel.finish(*cells)
     assert cells[1].text.strip() == f"Counter({{'ok': {ROWS}}}) {ROWS}"
     assert cells[2].text.strip() == f"Counter({{'ok': {ROWS}}}) said Say 7 said Hi"
     assert peer.requests == 2 * ROWS + 1
@@ -93,7 +93,7 @@ def test_an_interrupt_of_a_blocking_cell_gives_the_table_of_what_landed(
     )
     peer.wait_for(8)
     kernel.interrupt()
-    kernel.finish_reason(first, *behind)
+    kernel.finish(first, *behind)
     counted = json.loads(behind[0].text)
     assert counted == {"ok": counted["ok"], "cancelled": ROWS - counted["ok"]}
     assert 8 <= counted["ok"] < ROWS
@@ -111,9 +111,9 @@ def test_a_second_interrupt_does_not_wait_for_what_is_under_way(kernel: Any, rea
     )
     peer.wait_for(4)
     kernel.interrupt()
-    kernel.open_until(lambda: "stopping 4" in cell.text)
+    kernel.until(lambda: "stopping 4" in cell.text)
     kernel.interrupt()
-    kernel.finish_reason(cell)
+    kernel.finish(cell)
     assert cell.text.splitlines()[-1] == f"{{'cancelled': {ROWS}}} 4"
     assert peer.requests == 4
 
@@ -144,7 +144,7 @@ def test_an_interrupt_of_an_awaiting_cell_ends_it_and_what_landed_is_kept(
     (cell,) = kernel.queue("await df.llm.acomplete('Say {n}', **ask)")
     peer.wait_for(8)
     kernel.interrupt()
-    kernel.open_until(lambda: cell.idle_requests and cell.replied)
+    kernel.until(lambda: cell.idle and cell.replied)
     assert cell.error
     # The kernel goes on, nothing is sent behind its back, and what had landed is asked no more.
     kernel.run("while hub.runtime._live.transport.in_flight: await asyncio.sleep(0.01)")
@@ -160,7 +160,7 @@ def test_a_panel_leaves_a_summary_in_the_cell(kernel: Any, ready: Callable[..., 
     ready(0.1)
     kernel.run("import ipywidgets")
     (cell,) = kernel.queue("table = df.head(40).llm.complete('Say {n}', **ask); table.shape[0]")
-    kernel.finish_reason(cell)
+    kernel.finish(cell)
     shown = [m["content"]["data"] for m in cell.messages if m["msg_type"] in {"display_data", "update_display_data"}]
     assert "text/html" in shown[0]
     assert "application/vnd.jupyter.widget-view+json" in shown[1]

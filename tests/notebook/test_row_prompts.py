@@ -300,7 +300,7 @@ def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
     for url in ("https://x.org/a.png", f"data:image/png;base64,{data}", "gs://b/a.png"):
         assert parse_images(url) == (Image(url=url),)
     assert parse_images([PNG, None, "https://x.org/a.png"]) == (held, Image(url="https://x.org/a.png"))
-    (drawn,) = parse_images(Pil.unpriced_models("CMYK", (2, 2)))  # type: ignore[misc]
+    (drawn,) = parse_images(Pil.new("CMYK", (2, 2)))  # type: ignore[misc]
     assert drawn.media_type == "image/png"
     assert base64.b64decode(drawn.data).startswith(b"\x89PNG")
 

@@ -648,7 +648,7 @@ def grown(block: dict[str, Any], delta: dict[str, Any]) -> None:
         block[key] += delta[key]
     block["partial"] += delta.get("partial_json", "")
     if "citation" in delta:
-        block["citations"].append_columns(delta["citation"])
+        block["citations"].append(delta["citation"])
 
 
 def unfolded(body: bytes) -> dict[str, Any]:

@@ -679,7 +679,7 @@ def grown(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> None:
         elif key == "toolResult":
             block["toolResult"].setdefault("content", []).extend(value)
         elif key == "citation":
-            block.setdefault("citations", []).append_columns(value)
+            block.setdefault("citations", []).append(value)
         elif "redactedContent" in value:
             block["reasoningContent"] = value
         else:
