@@ -680,7 +680,7 @@ def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, prov
     for exchange in corpus(api):
         if not exchange.ok:
             continue
-        if exchange.stream_fields:
+        if exchange.streaming:
             response = interpret_stream(provider, exchange.head, [exchange.body]).unwrap()
             raw = unfolded(exchange.body)
         else:

@@ -819,7 +819,7 @@ def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def chunks_of(exchange: Any) -> list[Mapping[str, Any]]:
-    if not exchange.stream_fields:
+    if not exchange.streaming:
         return [json.loads(exchange.body)]
     if exchange.body.lstrip().startswith(b"["):
         return list(json.loads(exchange.body))
@@ -848,7 +848,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in exchanges:
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 11))
-            if exchange.stream_fields
+            if exchange.streaming
             else interpret(provider, exchange.reply)
         )
         chunks = chunks_of(exchange)

@@ -303,7 +303,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus("ollama-chat"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.stream_fields
+            if exchange.streaming
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok:

@@ -661,7 +661,7 @@ RECORDED = {
 
 
 def chunks_of(exchange: Any) -> list[dict[str, Any]]:
-    if not exchange.stream_fields or exchange.body.lstrip().startswith(b"{"):
+    if not exchange.streaming or exchange.body.lstrip().startswith(b"{"):
         return [json.loads(exchange.body)]
     lines = [
         line.removeprefix("data:").strip() for line in exchange.body.decode().splitlines() if line.startswith("data:")
@@ -732,7 +732,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus(f"{name}-chat_completions"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.stream_fields
+            if exchange.streaming
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok or any(chunk.get("error") for chunk in chunks_of(exchange)):
@@ -760,7 +760,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
 def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
-        if not exchange.ok or exchange.stream_fields:
+        if not exchange.ok or exchange.streaming:
             continue
         answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
         if "finish_reason" not in other["choices"][0]:
@@ -782,7 +782,7 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
-        if not exchange.ok or not exchange.stream_fields or any(chunk.get("error") for chunk in chunks_of(exchange)):
+        if not exchange.ok or not exchange.streaming or any(chunk.get("error") for chunk in chunks_of(exchange)):
             continue
         chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks_of(exchange)]
         contents = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices if choice.index == 0]

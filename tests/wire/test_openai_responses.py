@@ -781,7 +781,7 @@ def events_of(exchange: Any) -> list[dict[str, Any]]:
 
 def whole_of(exchange: Any) -> dict[str, Any]:
     """The answer as one document: of a stream, what its last event holds."""
-    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.stream_fields else json.loads(exchange.body)
+    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
     return whole
 
 
@@ -842,7 +842,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
     for exchange in corpus(f"{name}-responses"):
         result = (
             interpret_stream(provider, exchange.head, split(exchange.body, 13))
-            if exchange.stream_fields
+            if exchange.streaming
             else interpret(provider, exchange.reply)
         )
         if not exchange.ok:
@@ -893,7 +893,7 @@ def unsealed(answer: CompletionResponse) -> CompletionResponse:
 def test_recorded_streams_equal_their_last_event(
     corpus: Callable[[str], list[Any]], provider: Provider, name: str
 ) -> None:
-    streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.stream_fields]
+    streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.streaming]
     assert streams
     for exchange in streams:
         answer = interpret_stream(provider, HttpReply(200), split(exchange.body, 13)).unwrap()
@@ -931,7 +931,7 @@ def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
 def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
-        if not exchange.ok or exchange.stream_fields:
+        if not exchange.ok or exchange.streaming:
             continue
         answer, other = interpret(provider, exchange.reply).unwrap(), json.loads(exchange.body)
         with warnings.catch_warnings():
@@ -946,7 +946,7 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
-        if not exchange.ok or not exchange.stream_fields:
+        if not exchange.ok or not exchange.streaming:
             continue
         deltas: Sequence[dict[str, Any]] = [
             event for event in events_of(exchange) if event["type"] == "response.output_text.delta"

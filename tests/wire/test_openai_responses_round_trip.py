@@ -156,7 +156,7 @@ def test_a_request_written_anew_means_what_it_meant(corpus: Callable[[str], list
     for exchange in corpus(f"{name}-responses"):
         recorded = {"model": exchange.model or "any", **exchange.request["body"]}
         request = request_of(recorded, recorded["model"])
-        made = prepare(provider, at, request, 0.0, stream=exchange.stream_fields)
+        made = prepare(provider, at, request, 0.0, stream=exchange.streaming)
         sent = json.loads(made.unwrap().body) if is_successful(made) else {}
         if normal(sent, recorded) != normal(recorded, recorded):
             differing.append(exchange.id)
