@@ -212,9 +212,9 @@ def output_schema(output_type: object) -> Result[OutputSchema, LLMError]:
     ...     name: str
     ...     age: int | None
     >>> made = output_schema(Person).unwrap()
-    >>> made.arrow
+    >>> made.arrow_type
     StructType(struct<name: string, age: int64>)
-    >>> made.read('{"name": "Ada", "age": 36}').unwrap()
+    >>> made.parse('{"name": "Ada", "age": 36}').unwrap()
     {'name': 'Ada', 'age': 36}
     """
     made, reader = schema_of(output_type), response_parser(output_type)

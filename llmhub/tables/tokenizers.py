@@ -110,10 +110,10 @@ def count_tokens(texts: Sequence[str], model: str, vocabularies: VocabularySourc
     Examples
     --------
     >>> import warnings
-    >>> from pathlib import ResolvedRoute
+    >>> from pathlib import Path
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
-    ...     count_tokens(["Say hi."], "openai/gpt-4o", VocabularySource(ResolvedRoute("/nowhere"), download=False))
+    ...     count_tokens(["Say hi."], "openai/gpt-4o", VocabularySource(Path("/nowhere"), download=False))
     Counted(tokens=[2], estimated=True, tokenizer='estimate')
     """
     name, own = encoding_name_of(model)
@@ -255,7 +255,7 @@ def vocabulary_path(url: str, folder: Path | None) -> Path:
 
     Examples
     --------
-    >>> vocabulary_path("https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken", ResolvedRoute("x")).name
+    >>> vocabulary_path("https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken", Path("x")).name
     'fb374d419588a4632f3f557e76b4b70aebbca790'
     """
     name = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
