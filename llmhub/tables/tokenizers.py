@@ -114,7 +114,7 @@ def count_tokens(texts: Sequence[str], model: str, vocabularies: VocabularySourc
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
     ...     count_tokens(["Say hi."], "openai/gpt-4o", VocabularySource(Path("/nowhere"), download=False))
-    Counted(tokens=[2], estimated=True, tokenizer='estimate')
+    TokenCounts(counts=[2], estimated=True, tokenizer='estimate')
     """
     name, own = encoding_name_of(model)
     found = load_encoding(name, vocabularies or VocabularySource())
