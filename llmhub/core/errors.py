@@ -224,6 +224,24 @@ class BadRequestError(ConnectorError, ValueError):
     """Raised for `InvalidRequest`."""
 
 
+def invalid(path: str, message: str) -> BadRequestError:
+    """Return the exception for a bad argument, to be raised at once: ``raise invalid("n", "n must be 1 or more")``.
+
+    Parameters
+    ----------
+    path
+        Name of the argument, or the JSON path of the value.
+    message
+        The value and the remedy.
+
+    Examples
+    --------
+    >>> invalid("n", "0 is not a positive integer")
+    BadRequestError('n: 0 is not a positive integer')
+    """
+    return BadRequestError(InvalidRequest(path=path, message=message))
+
+
 class UnsupportedParameterError(ConnectorError):
     """Raised for `Unsupported`."""
 
