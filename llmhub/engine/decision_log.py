@@ -48,11 +48,11 @@ class DecisionLog:
 
     Examples
     --------
-    >>> log = DecisionLog(lambda: 7.0, kept=1)
-    >>> log.note("retry", "openai/m", "RateLimited", wait_s=1.0)
-    >>> log.note("retry", "openai/m", "ServerError", wait_s=0.5)
+    >>> log = DecisionLog(lambda: 7.0, maxlen=1)
+    >>> log.record("retry", "openai/m", "RateLimited", wait_s=1.0)
+    >>> log.record("retry", "openai/m", "ServerError", wait_s=0.5)
     >>> log.read()
-    (Decision(at=7.0, kind='retry', target='openai/m', detail='ServerError', wait_s=0.5),)
+    (Decision(timestamp=7.0, kind='retry', target='openai/m', detail='ServerError', wait_s=0.5),)
     """
 
     def __init__(self, clock: Callable[[], float], maxlen: int = MAX_DECISIONS) -> None:

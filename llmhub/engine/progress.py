@@ -257,13 +257,13 @@ def limiting_factor(now: RunSnapshot) -> str:
 
     Examples
     --------
-    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, begun=64, concurrency=64, held="requests a minute"))
+    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, started=64, concurrency=64, blocked_by="requests a minute"))
     'requests a minute'
-    >>> limiting_factor(RunSnapshot(1.0, in_flight=64, begun=64, concurrency=64))
+    >>> limiting_factor(RunSnapshot(1.0, in_flight=64, started=64, concurrency=64))
     'concurrency'
-    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, begun=64, concurrency=64))
+    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, started=64, concurrency=64))
     'rate limit'
-    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, begun=3, concurrency=64))
+    >>> limiting_factor(RunSnapshot(1.0, in_flight=3, started=3, concurrency=64))
     ''
     """
     if now.blocked_by:

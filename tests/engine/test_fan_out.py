@@ -367,7 +367,7 @@ def test_a_drain_has_an_end(virtual: Any) -> None:
 
     done, at = virtual.run(work)
     assert at == pytest.approx(DRAIN_TIMEOUT_S, abs=1.0)
-    assert "in flight" in said(done.answers[0])
+    assert "in flight" in said(done.outcomes[0])
 
 
 def test_a_call_that_waits_to_try_again_is_let_go_at_once(virtual: Any) -> None:
@@ -384,7 +384,7 @@ def test_a_call_that_waits_to_try_again_is_let_go_at_once(virtual: Any) -> None:
 
     done, at = virtual.run(work)
     assert at == pytest.approx(1.0)
-    assert isinstance(as_answer(done.answers[0]).outcome.failure(), Cancelled)
+    assert isinstance(as_answer(done.outcomes[0]).outcome.failure(), Cancelled)
 
 
 def test_a_call_that_fails_while_draining_does_not_try_again(virtual: Any) -> None:
@@ -477,7 +477,7 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
     store = MemoryCache().open()
     store.put_many([Entry(key("a"), stored("kept"))])
     wire = Wire(usual_s=0.12, bad=frozenset("c"))
-    await run_fan_out(job("abcdeb", wire, concurrency=1, store=store, watch=ProgressSink(told.append)), StopSignal())
+    await run_fan_out(job("abcdeb", wire, concurrency=1, store=store, progress_sink=ProgressSink(told.append)), StopSignal())
     last = told[-1]
     assert (last.total, last.done, last.cached, last.failed, last.in_flight) == (6, 6, 2, 1, 0)
     assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
@@ -489,7 +489,7 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
 def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
     ran(
-        virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, watch=ProgressSink(told.append))
+        virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, progress_sink=ProgressSink(told.append))
     )
     assert 4 <= len(told) <= 11
 
@@ -502,7 +502,7 @@ async def test_progress_says_which_limit_holds_it_back() -> None:
         targets = [Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in "ab"]
         wire = Wire(usual_s=0.3)
         await run_fan_out(
-            job("abcd", wire, concurrency=2, watch=ProgressSink(told.append, targets), holds=holds), StopSignal()
+            job("abcd", wire, concurrency=2, progress_sink=ProgressSink(told.append, targets), blocked_by=holds), StopSignal()
         )
         assert said in {one.limited_by for one in told[:-1]}
         assert told[-1].limited_by == ""
@@ -515,7 +515,7 @@ async def test_a_price_that_cannot_be_looked_up_costs_no_answer(monkeypatch: pyt
     monkeypatch.setattr(ProgressTracker, "look_up_prices", look_up)
     target = Target(PROVIDERS["openai"], Endpoint(), "a", "openai/a")
     done = await run_fan_out(
-        job("abc", Wire(usual_s=0.2), concurrency=1, watch=ProgressSink(lambda _: None, [target])), StopSignal()
+        job("abc", Wire(usual_s=0.2), concurrency=1, progress_sink=ProgressSink(lambda _: None, [target])), StopSignal()
     )
     assert [said(answer) for answer in done.outcomes] == ["A", "B", "C"]
     assert done.progress_error == "DefectError: no table"
@@ -529,7 +529,7 @@ def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
         time.sleep(0.02)
         told.append(progress)
 
-    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, watch=ProgressSink(report)))
+    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, progress_sink=ProgressSink(report)))
     assert 8 <= len(told) <= 14
 
 
@@ -537,7 +537,7 @@ def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:
     def report(progress: Progress) -> None:
         raise DefectError("the widget is gone")
 
-    done = ran(virtual, job("abc", Wire(usual_s=0.3), concurrency=1, watch=ProgressSink(report)))
+    done = ran(virtual, job("abc", Wire(usual_s=0.3), concurrency=1, progress_sink=ProgressSink(report)))
     assert [said(answer) for answer in done.outcomes] == ["A", "B", "C"]
 
 

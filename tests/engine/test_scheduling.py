@@ -329,7 +329,7 @@ def test_what_no_budget_reaches_for_is_refused_without_waiting_for_the_gate(virt
         return await run_fan_out(job, StopSignal()), clock()
 
     ran, took_s = virtual.run(work)
-    answers = Counter(said(one) for one in ran.answers)
+    answers = Counter(said(one) for one in ran.outcomes)
     assert answers["BudgetExceeded"] == 5000 - len(models.sent) > 3000
     assert took_s <= len(models.sent) * 1.02 + 64
 
