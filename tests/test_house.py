@@ -144,15 +144,6 @@ def test_the_project_speaks_of_itself_alone() -> None:
     assert found == []
 
 
-def test_no_module_is_long() -> None:
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in ROOT.glob("llmhub/**/*.py")
-        if (lines := path.read_text(encoding="utf-8").count("\n")) > 450
-    }
-    assert long == {}
-
-
 @pytest.mark.slow
 def test_the_arrows_point_down() -> None:
     command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")

@@ -41,7 +41,7 @@ class EntryFilter:
 
         Examples
         --------
-        >>> EntryFilter(model="openai/*", before=10.0).means(Entry(b"k", b"v", "openai/gpt-4o-mini", 9.0))
+        >>> EntryFilter(model="openai/*", before=10.0).matches(Entry(b"k", b"v", "openai/gpt-4o-mini", 9.0))
         True
         """
         return (

@@ -112,8 +112,8 @@ def fold_log(log: ClaimLog) -> dict[bytes, SentRequest]:
     Examples
     --------
     >>> one = SentRequest(b"k", b"r")
-    >>> fold_log([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(at=1.0)]))])
-    {b'k': Sent(key=b'k', run=b'r', model='', at=1.0)}
+    >>> fold_log([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(sent_at=1.0)]))])
+    {b'k': SentRequest(key=b'k', run=b'r', model='', sent_at=1.0)}
     >>> fold_log([(RESERVED, _ENCODE([one])), (RELEASED, _ENCODE([b"k"]))])
     {}
     """

@@ -65,19 +65,19 @@ def states(store: Store) -> list[str]:
 
 def test_a_key_is_one_owner_s_until_it_is_given_back(opened: Any) -> None:
     one, two = opened(), opened()
-    assert not claimed(one, KEYS[0], KEYS[1]).held
-    assert claimed(two, KEYS[1], KEYS[2]).held == {KEYS[1]}
+    assert not claimed(one, KEYS[0], KEYS[1]).held_elsewhere
+    assert claimed(two, KEYS[1], KEYS[2]).held_elsewhere == {KEYS[1]}
     commit(one, released=[KEYS[1]])
-    assert not claimed(two, KEYS[1]).held
-    assert claimed(one, KEYS[1]).held == {KEYS[1]}
+    assert not claimed(two, KEYS[1]).held_elsewhere
+    assert claimed(one, KEYS[1]).held_elsewhere == {KEYS[1]}
 
 
 def test_owners_with_overlapping_sets_never_wait_for_each_other(opened: Any) -> None:
     one, two = opened(), opened()
     claimed(one, KEYS[0])
     claimed(two, KEYS[1])
-    assert claimed(one, KEYS[1]).held == {KEYS[1]}
-    assert claimed(two, KEYS[0]).held == {KEYS[0]}
+    assert claimed(one, KEYS[1]).held_elsewhere == {KEYS[1]}
+    assert claimed(two, KEYS[0]).held_elsewhere == {KEYS[0]}
 
 
 def test_who_leaves_gives_back_what_it_reserved_and_leaves_in_doubt_what_it_sent(opened: Any) -> None:
@@ -88,9 +88,9 @@ def test_who_leaves_gives_back_what_it_reserved_and_leaves_in_doubt_what_it_sent
     one.close()
     assert states(two) == ["ambiguous"]
     found = claimed(two, KEYS[0], KEYS[1], resend=False)
-    assert (found.held, dict(found.unsure)) == (frozenset(), {KEYS[0]: RUN})
-    assert dict(claimed(two, KEYS[0]).unsure) == {KEYS[0]: RUN}
-    assert not claimed(two, KEYS[0]).unsure
+    assert (found.held_elsewhere, dict(found.ambiguous)) == (frozenset(), {KEYS[0]: RUN})
+    assert dict(claimed(two, KEYS[0]).ambiguous) == {KEYS[0]: RUN}
+    assert not claimed(two, KEYS[0]).ambiguous
     assert states(two) == ["ambiguous", "reserved", "reserved"]
 
 
@@ -148,7 +148,7 @@ def test_an_owner_whose_entry_was_undone_enters_again(opened: Any, monkeypatch: 
     assert states(two) == []
     assert one.ledger.try_commit(LedgerBatch(sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)]))
     assert states(two) == ["sent"]
-    assert claimed(two, KEYS[0]).held == {KEYS[0]}
+    assert claimed(two, KEYS[0]).held_elsewhere == {KEYS[0]}
 
 
 def test_who_left_and_could_not_say_so_is_not_waited_for_when_its_lease_is_over(
@@ -160,10 +160,10 @@ def test_who_left_and_could_not_say_so_is_not_waited_for_when_its_lease_is_over(
     with monkeypatch.context() as breaking:
         breaking.setattr(sqlite_ledger, "_bury", failing)
         one.close()
-    assert claimed(two, *KEYS[:2]).held == set(KEYS[:2])
+    assert claimed(two, *KEYS[:2]).held_elsewhere == set(KEYS[:2])
     later = time.time() + sqlite_ledger.LEASE_S + 1
     monkeypatch.setattr(sqlite_ledger.time, "time", lambda: later)
-    assert dict(claimed(two, *KEYS[:2]).unsure) == {KEYS[0]: RUN}
+    assert dict(claimed(two, *KEYS[:2]).ambiguous) == {KEYS[0]: RUN}
 
 
 def test_who_was_silent_for_long_and_was_buried_enters_again(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_who_was_silent_for_long_and_was_buried_enters_again(opened: Any, monkey
     monkeypatch.setattr(sqlite_ledger.time, "time", lambda: later)
     claimed(two, KEYS[1])
     assert one.ledger.try_commit(LedgerBatch(sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)]))
-    assert claimed(three, KEYS[0]).held == {KEYS[0]}
+    assert claimed(three, KEYS[0]).held_elsewhere == {KEYS[0]}
 
 
 def test_what_ended_is_read_back_and_forgotten_by_age(opened: Any) -> None:
@@ -185,7 +185,7 @@ def test_what_ended_is_read_back_and_forgotten_by_age(opened: Any) -> None:
     for row in rows:
         commit(store, ended=[row])
     assert list(store.ledger.requests()) == rows
-    assert store.ledger.forget(31.0) == 3
+    assert store.ledger.delete_before(31.0) == 3
     assert list(store.ledger.requests()) == rows[3:]
 
 
