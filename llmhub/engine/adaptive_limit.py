@@ -120,7 +120,17 @@ def min_rate_between(anchor: Mark, mark: Mark, refusal: Refusal, now: float) -> 
 
 
 __all__ = [
-    "MIN_IN_FLIGHT", "MAX_IN_FLIGHT", "AdaptiveState", "Refusal", "on_success", "slow_start", "on_pace_wait", "on_paced_request", "max_in_flight", "on_rate_limited", "start_unbounded",
+    "MAX_IN_FLIGHT",
+    "MIN_IN_FLIGHT",
+    "AdaptiveState",
+    "Refusal",
+    "max_in_flight",
+    "on_pace_wait",
+    "on_paced_request",
+    "on_rate_limited",
+    "on_success",
+    "slow_start",
+    "start_unbounded",
 ]  # fmt: skip
 
 

@@ -43,11 +43,11 @@ class StopSignal:
     Examples
     --------
     >>> stop = StopSignal()
-    >>> stop.ask(); stop.asked, stop.now
+    >>> stop.request(); stop.requested, stop.immediate
     (True, False)
     """
 
-    __slots__ = ("_listeners", "requested", "immediate")
+    __slots__ = ("_listeners", "immediate", "requested")
 
     def __init__(self) -> None:
         self.requested = False

@@ -93,7 +93,7 @@ def learn_limit(
     Examples
     --------
     >>> learn_limit(None, (1200, 1199, 0.05), now=1.0, sent_at=1.0, booked_since=0.0).window
-    TokenBucket(rate_s=19.7, capacity=1200.0, level=1174.0, at=1.0)
+    TokenBucket(rate_per_s=19.7, capacity=1200.0, level=1174.0, updated_at=1.0)
     >>> learn_limit(None, (1200, 1199, 30.0), now=1.0, sent_at=1.0, booked_since=0.0).window
     FixedWindow(allowed=1200.0, window_s=60.0, start=-29.0, used=1.0)
     """
@@ -210,7 +210,7 @@ def take(state: WindowState, now: float, cost: float) -> tuple[WindowState, floa
 
     Examples
     --------
-    >>> bucket = TokenBucket(rate_s=2.0, capacity=1.0, level=1.0, at=0.0)
+    >>> bucket = TokenBucket(rate_per_s=2.0, capacity=1.0, level=1.0, updated_at=0.0)
     >>> bucket, wait = take(bucket, 0.0, 1.0)
     >>> wait, take(bucket, 0.0, 1.0)[1]
     (0.0, 0.5)
@@ -400,7 +400,7 @@ def token_bucket(per_minute: float, burst: float, now: float = 0.0) -> TokenBuck
     Examples
     --------
     >>> token_bucket(1200, 0.01)
-    TokenBucket(rate_s=19.8, capacity=12.0, level=12.0, at=0.0)
+    TokenBucket(rate_per_s=19.8, capacity=12.0, level=12.0, updated_at=0.0)
     """
     capacity = max(1.0, per_minute * burst)
     # Of very few a minute, a burst of one needs no more room than what jitters. Of many, a tenth is taken off at most.

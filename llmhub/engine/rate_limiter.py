@@ -86,7 +86,7 @@ class LimitState:
     request went whose reply taught it.
     """
 
-    __slots__ = ("max_wait_s", "learned_at", "state", "dimension", "reason")
+    __slots__ = ("dimension", "learned_at", "max_wait_s", "reason", "state")
 
     def __init__(self, dimension: int, state: WindowState, reason: str, max_wait_s: float = inf) -> None:
         self.dimension = dimension
@@ -126,8 +126,19 @@ class TargetLimiter:
     """Those who want to go to one target, and what holds for it."""
 
     __slots__ = (
-        "booked", "limits", "paused_until", "counts_tokens", "wait_reason", "learned_limits", "learned_states", "learned_at", "name", "adaptive",
-        "in_flight", "typical_output_tokens", "waiters",
+        "adaptive",
+        "booked",
+        "counts_tokens",
+        "in_flight",
+        "learned_at",
+        "learned_limits",
+        "learned_states",
+        "limits",
+        "name",
+        "paused_until",
+        "typical_output_tokens",
+        "wait_reason",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, name: str, cells: list[LimitState], search: AdaptiveState | None) -> None:

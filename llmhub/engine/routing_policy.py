@@ -247,11 +247,11 @@ class RoutingStats:
 
 
 __all__ = [
+    "CandidateStats",
     "CostOptimized",
     "Failover",
     "Hedge",
     "LowLatency",
-    "CandidateStats",
     "RoundRobin",
     "Route",
     "RoutingStats",
@@ -269,7 +269,7 @@ def in_order(candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
 
     Examples
     --------
-    >>> tired = CandidateStats(rests_until=10.0)
+    >>> tired = CandidateStats(cooldown_until=10.0)
     >>> in_order(["a", "b"], RoutingStats({"a": tired}, now=5.0))
     ['b', 'a']
     """

@@ -268,6 +268,8 @@ def test_no_world_breaks_a_law(virtual: Any) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_world_is_the_same_each_time_it_is_lived(seed: int, virtual: Any) -> None:
     first, second = (virtual.run(lambda clock: live(made(seed), clock)) for _ in range(2))
-    assert [replace(one, at=0.0) for one in first.decisions] == [replace(one, at=0.0) for one in second.decisions]
+    assert [replace(one, timestamp=0.0) for one in first.decisions] == [
+        replace(one, timestamp=0.0) for one in second.decisions
+    ]
     assert first.world.sent == second.world.sent
-    assert first.elapsed_s == second.elapsed_s
+    assert first.took_s == second.took_s

@@ -175,13 +175,13 @@ PROGRAM = """
     async def work(stop):
         wished = asyncio.Event()
         loop = asyncio.get_running_loop()
-        stop.on_ask(lambda: loop.call_soon_threadsafe(wished.set))
+        stop.add_listener(lambda: loop.call_soon_threadsafe(wished.set))
         try:
             while True:
                 wished.clear()
                 print("ready")
                 await wished.wait()
-                print("asked", stop.asked, stop.now)
+                print("asked", stop.requested, stop.immediate)
                 if stop.{when}:
                     return "drained"
         finally:
@@ -195,18 +195,18 @@ PROGRAM = """
 
 
 def test_the_first_interrupt_asks_to_drain_and_what_landed_is_returned() -> None:
-    code, said, errors = interrupted(PROGRAM.format(when="asked"), 1)
+    code, said, errors = interrupted(PROGRAM.format(when="requested"), 1)
     assert (code, said, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
 
 
 def test_the_second_interrupt_asks_for_now() -> None:
-    code, said, errors = interrupted(PROGRAM.format(when="now"), 2)
+    code, said, errors = interrupted(PROGRAM.format(when="immediate"), 2)
     assert (code, errors) == (0, "")
     assert said == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
 
 
 def test_the_third_interrupt_gives_up_waiting() -> None:
-    program = PROGRAM.format(when="now and False")
+    program = PROGRAM.format(when="immediate and False")
     code, said, errors = interrupted(program, 3)
     assert (code, errors) == (0, "")
     assert "interrupted" in said
@@ -243,7 +243,7 @@ def test_a_handler_of_ones_own_is_left_in_force() -> None:
             print("ready")
             while not heard.is_set():
                 await asyncio.sleep(0.01)
-            return stop.asked
+            return stop.requested
 
         print(run_sync(work))
     """
@@ -264,9 +264,9 @@ def ended(program: str) -> tuple[int, str]:
 def test_a_timer_that_is_due_when_python_has_ended_brings_nothing_down() -> None:
     program = """
         import ctypes, sys, threading
-        from llmhub.engine.event_loop import background
+        from llmhub.engine.event_loop import background_loop
 
-        there, loop = threading.Event(), background()
+        there, loop = threading.Event(), background_loop()
         # Once Python is gone, the process goes on for as many seconds as its exit code says.
         libc = ctypes.CDLL(None)
         libc.on_exit(libc.sleep, None)
@@ -302,10 +302,10 @@ def test_what_still_runs_at_the_end_is_cancelled_and_nothing_is_said() -> None:
 def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
     program = """
         import threading
-        from llmhub.engine.event_loop import background
+        from llmhub.engine.event_loop import background_loop
 
         begun = threading.Event()
-        background().call_soon_threadsafe(lambda: (begun.set(), threading.Event().wait(100)))
+        background_loop().call_soon_threadsafe(lambda: (begun.set(), threading.Event().wait(100)))
         begun.wait()
     """
     assert ended(program)[0] == 0
@@ -314,7 +314,7 @@ def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
 def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
     program = """
         import weakref
-        from llmhub.engine.event_loop import background, submit
+        from llmhub.engine.event_loop import background_loop, submit
 
         class Hub:
             pass
@@ -323,7 +323,7 @@ def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
             print("finished")
 
         hub = Hub()
-        background()
+        background_loop()
         ending = weakref.finalize(hub, lambda: submit(finish()).result(10))
     """
     assert ended(program) == (0, "finished\n")
@@ -337,23 +337,23 @@ def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
 def test_a_forked_child_has_a_loop_of_its_own_and_the_parents_goes_on(used_before: bool) -> None:
     program = f"""
         import os, threading
-        from llmhub.engine.event_loop import background, run_sync
+        from llmhub.engine.event_loop import background_loop, run_sync
 
         async def work(stop):
             return threading.current_thread().name
 
-        before = background() if {used_before} else None
+        before = background_loop() if {used_before} else None
         child = os.fork()
         if child == 0:
             try:
                 assert run_sync(work) == "llmhub-loop"
-                assert background() is not before
+                assert background_loop() is not before
                 os._exit(0)
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert run_sync(work) == "llmhub-loop"
-        assert before is None or background() is before
+        assert before is None or background_loop() is before
         print("both")
     """
     done = subprocess.run(

@@ -214,8 +214,8 @@ def test_a_ranking_of_ones_own_goes_by_what_was_measured(virtual: Any) -> None:
     seen: list[Any] = []
 
     def mine(candidates: Any, stats: Any) -> Any:
-        seen.append((stats[A].answered, stats[B].answered, stats.input_tokens > 0))
-        return [min(candidates, key=lambda name: stats[name].answered)]
+        seen.append((stats[A].success_count, stats[B].success_count, stats.input_tokens > 0))
+        return [min(candidates, key=lambda name: stats[name].success_count)]
 
     _, answers = run(virtual, {A: There(), B: There()}, Route((A, B), rank=mine), many=4)
     assert [said(answer) for answer in answers] == [A, B, A, B]

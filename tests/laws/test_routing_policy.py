@@ -66,9 +66,9 @@ measurements = st.builds(
     latency_s=st.none() | st.floats(0.001, 60),
     measured_at=seconds,
     in_flight=st.integers(0, 100),
-    failures=st.integers(0, 3),
-    rests_until=st.just(-inf) | seconds,
-    asked_until=st.just(-inf) | seconds,
+    consecutive_failures=st.integers(0, 3),
+    cooldown_until=st.just(-inf) | seconds,
+    retry_after_until=st.just(-inf) | seconds,
     output_tokens=st.none() | st.floats(0, 5000),
     input_usd=usd,
     output_usd=usd,
@@ -77,7 +77,7 @@ measurements = st.builds(
 
 statistics = st.builds(
     RoutingStats,
-    of=st.dictionaries(st.sampled_from(NAMES), measurements),
+    candidates=st.dictionaries(st.sampled_from(NAMES), measurements),
     now=seconds,
     turn=st.integers(0, 1000),
     draw=st.floats(0, 1, exclude_max=True),
