@@ -254,9 +254,9 @@ def model_metadata(provider: str, model: str) -> ModelMetadata:
     --------
     >>> model_metadata("openai", "gpt-4o-mini").context_window
     128000
-    >>> model_metadata("openai", "o3").refused
+    >>> model_metadata("openai", "o3").unsupported_params
     ('temperature', 'top_p', 'presence_penalty', 'frequency_penalty', 'stop')
-    >>> model_metadata("openai", "gpt-5").efforts
+    >>> model_metadata("openai", "gpt-5").reasoning_efforts
     ('minimal', 'low', 'medium', 'high')
     """
     window = next((row for row in TOKEN_LIMITS if provider in row.providers and re.search(row.pattern, model)), None)

@@ -188,7 +188,7 @@ def parse_plain_gemini_chunk(data: bytes) -> PlainGeminiChunk | None:
 
     Examples
     --------
-    >>> parse_plain_gemini_chunk(b'{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}]}').said
+    >>> parse_plain_gemini_chunk(b'{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}]}').text
     'Hi'
     """
     try:

@@ -24,7 +24,7 @@ from llmhub.core.provider import HttpReply, Provider
 from llmhub.core.types import CompletionResponse, Usage
 from llmhub.providers.registry import PROVIDERS
 
-FOLDER = Path(__file__).parents[2] / "../shared/conformance"
+FOLDER = Path(__file__).parents[1] / "fixtures/conformance"
 
 
 ROWS = {

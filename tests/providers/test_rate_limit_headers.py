@@ -18,7 +18,7 @@ from llmhub.core.provider import HttpReply, RateLimitInfo
 from llmhub.providers import rate_limit_headers
 from llmhub.providers.registry import PROVIDERS
 
-CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 
 
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"

@@ -238,7 +238,7 @@ def test_azure_responses(fields: dict[str, str], url: str) -> None:
     assert "authorization" not in request.headers
 
 
-CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 
 
 RECORDED_PLACE = re.compile(

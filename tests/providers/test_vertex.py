@@ -17,7 +17,7 @@ from llmhub.core.provider import Endpoint, HttpReply
 from llmhub.core.types import CompletionRequest, Message
 from llmhub.providers.registry import PROVIDERS
 
-CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 RECORDED = {
     "vertex-generate_content": ("vertex", 12, 4),
     "vertex-stream_generate_content": ("vertex", 7, 0),

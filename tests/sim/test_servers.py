@@ -22,7 +22,7 @@ from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.servers.openai_errors import format_go_duration
 from llmhub.sim.types import SimError, SimHttpRequest, SimMessage, SimRequest, SimResponse, SimRoute
 
-CORPUS = Path(__file__).parents[2] / "../shared/conformance"
+CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

@@ -15,7 +15,7 @@ import pytest
 from llmhub.core.provider import HttpReply, Provider, Wire
 
 ROOT = Path(__file__).parents[2]
-CORPUS = ROOT / "../shared/conformance"
+CORPUS = ROOT / "tests/fixtures/conformance"
 FIXTURES = ROOT / "tests/fixtures"
 
 

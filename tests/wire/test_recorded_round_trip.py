@@ -858,7 +858,7 @@ def normal(body: Any, row: Body) -> Any:
 
 
 def folder() -> Path:
-    return Path(__file__).parents[2] / "../shared/conformance"
+    return Path(__file__).parents[1] / "fixtures/conformance"
 
 
 def recorded() -> list[Any]:
