@@ -75,7 +75,7 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module)
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
-            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "wanted" and node.args:
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_optional" and node.args:
                 # How a library of an extra is imported: `llmhub.evals.optional_imports.import_optional`.
                 names.update(arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
     return names

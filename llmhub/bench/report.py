@@ -40,7 +40,7 @@ COLUMNS: Final[tuple[tuple[str, Callable[[SummaryRow], str]], ...]] = (
     ("answers/s", lambda row: _rate(row["requests_per_s"])),
     ("tokens/s", lambda row: _rate(row["output_tokens_per_s"])),
     ("first token p50 / p95", lambda row: _times(row, "ttft_s", "p50", "p95")),
-    ("per token p50", lambda row: _times(row, "between_tokens_s", "p50")),
+    ("per token p50", lambda row: _times(row, "tpot_s", "p50")),
     ("whole answer p50 / p95 / p99", lambda row: _times(row, "latency_s", "p50", "p95", "p99")),
     ("good", lambda row: "" if row["good"] is None else f"{row['good'] * 100:.1f} %, {_rate(row['goodput_per_s'])}/s"),
     ("1,000 answers", lambda row: _money(row["usd_per_1k_requests"])),

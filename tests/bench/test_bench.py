@@ -75,7 +75,7 @@ class TestSummary:
         assert (found["requests"], found["ok"], found["errors"]) == (12, 10, {"RateLimited": 2})
         assert (found["requests_per_s"], found["output_tokens_per_s"]) == (2.0, 22.0)
         assert (found["latency_s_p50"], found["latency_s_p95"]) == (5.0, 10.0)
-        assert found["between_tokens_s_p50"] == pytest.approx((5 - 0.5) / 10)
+        assert found["tpot_s_p50"] == pytest.approx((5 - 0.5) / 10)
         assert found["tokens_per_s"] == pytest.approx(10 / 4.5)
         assert found["usd_per_1k_requests"] == pytest.approx(1.0)
         assert found["usd_per_million_output_tokens"] == pytest.approx(0.01 / 110 * 1e6)
@@ -89,7 +89,7 @@ class TestSummary:
     def test_what_is_not_known_is_null(self) -> None:
         rows = [{"output_tokens": 1, "list_cost_usd": None}, {"ttft_s": None, "list_cost_usd": None}]
         found = summarise_run(MODEL, one_at_a_time(), calls(rows), 1.0, Targets())
-        assert found["between_tokens_s_p50"] is None
+        assert found["tpot_s_p50"] is None
         assert found["tokens_per_s"] is None
         assert found["usd_per_1k_requests"] is None
         none = summarise_run(MODEL, one_at_a_time(), calls([FAILED]), 1.0, Targets())
@@ -101,7 +101,7 @@ class TestSummary:
         assert quantile(values, 0.99) == np.quantile(values, 0.99, method="inverted_cdf")
         assert quantile(np.array([np.nan]), 0.5) is None
 
-    @pytest.mark.parametrize("name", ["latency_s", "ttft_s", "between_tokens_s"])
+    @pytest.mark.parametrize("name", ["latency_s", "ttft_s", "tpot_s"])
     def test_a_target_is_a_time(self, name: str) -> None:
         with pytest.raises(BadRequestError, match=rf"targets.{name}: 0 is no time"):
             Targets(**{name: 0})
@@ -213,5 +213,5 @@ def test_times_are_those_that_the_provider_took(timed: str) -> None:
     first, whole = (statistics.median(each[at] for each in diary) for at in (0, 1))
     assert row["ttft_s_p50"] == pytest.approx(first, abs=max(0.001, first * 0.01))
     assert row["latency_s_p50"] == pytest.approx(whole, abs=max(0.001, whole * 0.01))
-    assert row["between_tokens_s_p50"] == pytest.approx((whole - first) / (TOKENS - 1), abs=0.001)
+    assert row["tpot_s_p50"] == pytest.approx((whole - first) / (TOKENS - 1), abs=0.001)
     assert row["output_tokens_per_s"] == pytest.approx(32 * TOKENS / row["span_s"])

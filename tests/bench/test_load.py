@@ -101,7 +101,7 @@ def test_a_stop_sends_no_more_and_waits_for_what_is_under_way(virtual: Any, load
     sent = [answer for answer in found.answers if answer.attempts]
     assert 0 < len(sent) == len(provider.begun) < 200
     assert max(provider.begun) <= 0.35
-    assert provider.in_flight == 0
+    assert provider.under_way == 0
     rest = [answer.outcome.failure() for answer in found.answers if not answer.attempts]
     assert all(isinstance(error, Cancelled) for error in rest)
 
