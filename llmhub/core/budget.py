@@ -40,7 +40,7 @@ class Budget:
 
     Examples
     --------
-    >>> Budget(limit=1_000_000_000, spent=250_000_000).left_usd
+    >>> Budget(limit=1_000_000_000, spent=250_000_000).remaining_usd
     Decimal('0.75')
     """
 

@@ -155,7 +155,7 @@ class Rates:
 
     Examples
     --------
-    >>> Rates(input=Decimal("3e-6"), output=Decimal("15e-6")).each[1]
+    >>> Rates(input=Decimal("3e-6"), output=Decimal("15e-6")).by_class[1]
     Decimal('0.000003')
     """
 

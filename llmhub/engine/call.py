@@ -115,7 +115,7 @@ class Call:
         return _telling(self, on_sent)
 
 
-_to: Final = field_replacer(Call, "target", "request", "spliced", "key", "asked")
+_to: Final = field_replacer(Call, "target", "request", "prepared", "key", "requested_target")
 _keyed: Final = field_replacer(Call, "key")
 _telling: Final = field_replacer(Call, "on_sent")
 

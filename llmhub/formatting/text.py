@@ -1,12 +1,8 @@
-"""What a person is shown: text of whatever origin as harmless HTML, and as a line for a terminal. Pure.
+r"""Plain text of any origin, made safe for one line of a terminal or for HTML.
 
-What a model wrote is escaped, cut to a length, kept to its own direction, and its control characters are made visible:
-it can neither run, nor colour a terminal, nor turn the text around it. Styles are inline and of the kind that
-notebooks let through when they clean what they show; nothing sets the colour of text or ground, so it reads on light
-and dark themes alike. Text stands in ``<pre>``, and money without a dollar sign, since notebooks take dollars for
-mathematics.
-
-How numbers and names are written where there is little room: money, durations, counts.
+A model's output is untrusted: control characters can colour a terminal, ring its bell or move its cursor, and Unicode
+direction overrides can reorder the text around them. These functions replace such characters by visible names such as
+``‹ESC›``. They do not escape HTML; `llmhub.formatting.html` does.
 """
 
 from __future__ import annotations
@@ -14,27 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-MAX_TEXT_LENGTH: Final = 4_000
-"""Characters of a text that are shown."""
-
-
 MAX_LINE_LENGTH: Final = 160
-"""Characters of a text in a line."""
-
-
+"""Characters of a text that `single_line` keeps."""
 BIDI_OVERRIDES: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the text after them around."""
-
-
+"""Characters that change the direction of the text after them."""
 BIDI_MARKS: Final = "\u061c\u200e\u200f"
-"""Marks of a direction: harmless where a text is kept to itself, as in HTML, and not in a terminal."""
-
-
+"""Direction marks: harmless in HTML, where each text is isolated, but not in a terminal."""
 CONTROL_NAMES: Final = (
     "NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "HT", "LF", "VT", "FF", "CR", "SO", "SI",
     "DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US",
 )  # fmt: skip
-"""Names of the control characters of ASCII, which every font can write."""
+"""Names of the ASCII control characters; unlike control pictures, every font can show them."""
 
 
 def _bracketed(name: str) -> str:
@@ -45,22 +31,21 @@ _VISIBLE_CONTROLS: Final[Mapping[int, str]] = {
     **{code: _bracketed(name) for code, name in enumerate(CONTROL_NAMES) if name not in {"LF", "HT"}},
     0x7F: _bracketed("DEL"),
     **{code: _bracketed(f"{code:02X}") for code in (*range(0x80, 0xA0), 0x2028, 0x2029, 0xFEFF)},
-    **{ord(one): _bracketed(f"{ord(one):04X}") for one in BIDI_OVERRIDES},
+    **{ord(character): _bracketed(f"{ord(character):04X}") for character in BIDI_OVERRIDES},
 }
-
-
 _VISIBLE_IN_LINE: Final[Mapping[int, str]] = {
     **_VISIBLE_CONTROLS,
     ord("\n"): "\u23ce",
     ord("\t"): " ",
-    **{ord(one): _bracketed(f"{ord(one):04X}") for one in BIDI_MARKS},
+    **{ord(character): _bracketed(f"{ord(character):04X}") for character in BIDI_MARKS},
 }
 
 
 def escape_control_characters(text: str) -> str:
-    r"""Make control characters visible, and text that is none of any encoding readable; line ends and tabs stay.
+    r"""Replace control characters by visible names and unencodable characters by ``?``; keep line ends and tabs.
 
-    Law: what comes out has no control character but line end and tab, nothing that turns text around, and bytes.
+    Law: the result can be encoded as UTF-8 and has no control character except ``\n`` and ``\t`` and no direction
+    override.
 
     Examples
     --------
@@ -69,33 +54,32 @@ def escape_control_characters(text: str) -> str:
     >>> escape_control_characters("\u202eevil") == "\u2039202E\u203aevil"
     True
     """
-    plain = text.replace("\r\n", "\n").translate(_VISIBLE_CONTROLS)
-    return plain.encode("utf-8", "replace").decode() if not _encodable(plain) else plain
+    return _encodable(text.replace("\r\n", "\n").translate(_VISIBLE_CONTROLS))
 
 
 def single_line(text: str, max_length: int = MAX_LINE_LENGTH) -> str:
-    r"""Give a text as one line of a terminal, cut to a length; nothing in it can colour, ring or move.
+    r"""Return ``text`` as one line for a terminal, control characters replaced, cut to ``max_length`` characters.
 
     Examples
     --------
     >>> single_line("one\ntwo"), single_line("x" * 500, 5)
     ('one⏎two', 'xxxx…')
     """
-    short = text[:max_length].translate(_VISIBLE_IN_LINE)
-    short = short.encode("utf-8", "replace").decode() if not _encodable(short) else short
-    return short if len(text) <= max_length else f"{short[: max_length - 1]}\u2026"
+    line = _encodable(text[:max_length].translate(_VISIBLE_IN_LINE))
+    return line if len(text) <= max_length else f"{line[: max_length - 1]}\u2026"
 
 
-def _encodable(text: str) -> bool:
+def _encodable(text: str) -> str:
+    """Replace characters that UTF-8 cannot encode (half of a surrogate pair)."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def truncate_middle(text: str, max_length: int) -> str:
-    """Take characters out of the middle, where a name's are told apart least.
+    """Cut characters out of the middle of a name; models are told apart by the beginning and the end of theirs.
 
     Examples
     --------

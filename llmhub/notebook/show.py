@@ -280,7 +280,7 @@ def _cut(text: str) -> Html:
     if len(text) <= MAX_CHARS:
         return Html(f'<div style="{LOW}">{html_module.text_block(text)}</div>')
     first = html_module.text_block(f"{text[:MAX_CHARS]}\u2026")
-    shown = f"{text_module.MAX_TEXT_LENGTH:,} of " if len(text) > text_module.MAX_TEXT_LENGTH else "all "
+    shown = f"{html_module.MAX_TEXT_LENGTH:,} of " if len(text) > html_module.MAX_TEXT_LENGTH else "all "
     return Html(
         f'<div style="{LOW}">{first}</div>{html_module.collapsible(f"{shown}{len(text):,} characters", html_module.text_block(text))}'
     )

@@ -170,7 +170,7 @@ def choice_tokens(choice: SimChoice) -> int:
 
     Examples
     --------
-    >>> choice_tokens(SimChoice("four")), choice_tokens(SimChoice("", "tool_calls", calls=(SimToolCall("look", {"a": 1}),)))
+    >>> choice_tokens(SimChoice("four")), choice_tokens(SimChoice("", "tool_calls", tool_calls=(SimToolCall("look", {"a": 1}),)))
     (1, 3)
     """
     return count_tokens(choice.text) + sum(

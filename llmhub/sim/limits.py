@@ -85,7 +85,7 @@ def full_buckets(limit: SimLimit, now: float) -> SimBuckets:
     Examples
     --------
     >>> full_buckets(SimLimit(rpm=60, burst_s=10), 0.0)
-    Buckets(requests=10.0, tokens=0.0, at=0.0)
+    SimBuckets(requests=10.0, tokens=0.0, updated_at=0.0)
     """
     return SimBuckets(bucket_capacity(limit.rpm, limit.burst_s), bucket_capacity(limit.tpm, limit.burst_s), now)
 

@@ -50,7 +50,7 @@ def choose_tool_calls(question: SimRequest, digest: bytes) -> tuple[SimToolCall,
     --------
     >>> from llmhub.sim.types import SimMessage
     >>> look = {"type": "object", "properties": {"at": {"const": "sea"}}}
-    >>> asked = SimRequest(model="m", turns=(SimMessage("user", "Go. [[sim:tool look]]"),), tools=offer_tools([("look", look)]))
+    >>> asked = SimRequest(model="m", messages=(SimMessage("user", "Go. [[sim:tool look]]"),), tools=offer_tools([("look", look)]))
     >>> choose_tool_calls(asked, b"seed")
     (Called(name='look', arguments={'at': 'sea'}),)
     """

@@ -125,7 +125,7 @@ class SimRequest:
 
     Examples
     --------
-    >>> SimRequest(model="m", turns=(SimMessage("system", "Be brief."), SimMessage("user", "Hi"))).prompt
+    >>> SimRequest(model="m", messages=(SimMessage("system", "Be brief."), SimMessage("user", "Hi"))).prompt
     'Hi'
     """
 

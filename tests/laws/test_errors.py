@@ -60,7 +60,7 @@ def test_every_kind_has_an_exception_of_its_own_and_there_is_no_other() -> None:
     assert len(set(EXCEPTIONS.values())) == len(KINDS)
     assert {name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")} == {
         *(made.__name__ for made in EXCEPTIONS.values()),
-        "CacheFailedError",
+        "CacheError",
         "ConnectorError",
         "ServerError",
     }

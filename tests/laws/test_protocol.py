@@ -342,7 +342,7 @@ def test_without_leave_to_drop_it_is_refused_by_name() -> None:
     ],
 )
 def test_what_is_wrong_or_essential_is_never_dropped(refused: LLMError) -> None:
-    provider = speaking("temperature", refuse=lambda _endpoint, _request: refused)
+    provider = speaking("temperature", unsupported=lambda _endpoint, _request: refused)
     error = prepare(provider, HERE, replace(ASK, temperature=9, unsupported="drop"), 0.0).failure()
     assert (type(error), error.path) == (type(refused), refused.path)
 
@@ -352,7 +352,7 @@ def test_what_a_provider_refuses_is_dropped_like_what_its_wire_cannot_say() -> N
         return None if request.top_p is None else Unsupported(path="$.top_p", message="not this model")
 
     asked = replace(ASK, top_p=0.5, seed=1, unsupported="drop")
-    assert prepare(speaking(refuse=refuse), HERE, asked, 0.0).unwrap().dropped == ("top_p", "seed")
+    assert prepare(speaking(unsupported=refuse), HERE, asked, 0.0).unwrap().dropped == ("top_p", "seed")
 
 
 def test_headers_and_limits_say_more_about_an_error() -> None:

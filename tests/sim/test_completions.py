@@ -17,7 +17,7 @@ TEXTS = st.text(max_size=200)
 
 
 def ask(prompt: str, **given: object) -> SimRequest:
-    return SimRequest(**{"model": "m", "turns": (SimMessage("user", prompt),), **given})
+    return SimRequest(**{"model": "m", "messages": (SimMessage("user", prompt),), **given})
 
 
 def said(question: SimRequest, seed: int = 0, **given: object) -> SimResponse:
@@ -37,7 +37,7 @@ def test_seed_model_and_conversation_make_a_difference() -> None:
     assert said(ask(long, model="other")).choices != plain
     assert said(ask(long + "!")).choices != plain
     before = (SimMessage("user", "Hi"), SimMessage("assistant", "Hello"), SimMessage("user", long))
-    assert said(ask(long, turns=before)).choices != plain
+    assert said(ask(long, messages=before)).choices != plain
 
 
 def test_an_answer_is_what_it_was() -> None:
@@ -67,14 +67,14 @@ def test_length_and_stop_are_honoured(prompt: str, most: int, stop: list[str], n
 
 @given(TEXTS, st.integers(0, 300), st.integers(1, 200))
 def test_reasoning_is_part_of_the_output(prompt: str, most: int, reasoning: int) -> None:
-    thought = said(ask(prompt, reasoning=reasoning, max_tokens=most))
+    thought = said(ask(prompt, reasoning_tokens=reasoning, max_tokens=most))
     assert thought.reasoning_tokens <= thought.output_tokens <= most
     assert thought.output_tokens == thought.reasoning_tokens + count_tokens(thought.choices[0].text)
 
 
 @given(st.integers(0, 40_000), st.booleans())
 def test_what_is_cached_is_part_of_the_input(length: int, caches: bool) -> None:
-    asked = said(ask("x" * length, caches=caches))
+    asked = said(ask("x" * length, uses_cache=caches))
     assert asked.input_tokens == -(-length // 4)
     assert asked.cached_tokens % 128 == 0
     assert asked.cached_tokens <= asked.input_tokens

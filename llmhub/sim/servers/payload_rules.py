@@ -56,7 +56,7 @@ def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]
 
     Examples
     --------
-    >>> rules = {"model": FieldRule((str,), needed=True), "temperature": FieldRule(NUMBER, 0, 2)}
+    >>> rules = {"model": FieldRule((str,), required=True), "temperature": FieldRule(NUMBER, 0, 2)}
     >>> find_violation({"model": "m", "temperature": 3}, rules).what
     'high'
     >>> find_violation({"temperature": 1}, rules).name, find_violation({"model": "m", "colour": 1}, rules).what
@@ -142,7 +142,7 @@ def split_words(text: str, size: int) -> list[str]:
 
     Examples
     --------
-    >>> split_words(" RowEvent two  three.", 2)
+    >>> split_words(" One two  three.", 2)
     [' One ', 'two  three.']
     """
     words_of_it = WORD_WITH_SPACE.findall(text)
