@@ -88,9 +88,7 @@ def container(*bodies: Html) -> Html:
     return Html(f'<div style="{CONTAINER_STYLE}">{"".join(bodies)}</div>')
 
 
-def html_table(
-    header: Sequence[str], rows: Iterable[Sequence[str | Html]], right_aligned: Sequence[int] = ()
-) -> Html:
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str | Html]], right_aligned: Sequence[int] = ()) -> Html:
     """Return a table; columns whose index is in ``right_aligned`` hold figures.
 
     Examples

@@ -1,34 +1,26 @@
-"""The look of the plots: colours, text, grids and places, without matplotlib's global state.
+"""Colours, dashes and markers that tell models apart, the same in every plot, table and progress bar.
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/, read 2026-11-22), which stay apart for
-colour-blind readers; their yellow is left out, since it is faint on white, and their black is a dark grey,
-which does not outweigh the others.
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/, read 2026-11-22), which colour-blind readers can
+tell apart. Their yellow is left out, because it is faint on white; their black is a dark grey, so that it does not
+outweigh the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    pass
-
-
-PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A")
-
-
-DASHES: Final[tuple[Dash, ...]] = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-
-
-MARKERS: Final = ("o", "s", "^", "D")
-
+from typing import Final, Literal, TypeAlias
 
 Dash: TypeAlias = "Literal['solid'] | tuple[float, tuple[float, ...]]"
+"""A line style as matplotlib takes it: a name, or an offset and lengths of dashes and gaps in points."""
+
+PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A")
+DASHES: Final[tuple[Dash, ...]] = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS: Final = ("o", "s", "^", "D")
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesStyle:
-    """How one model is drawn: by colour, and by dash and marker where there are more models than colours."""
+    """How one model is drawn: its colour, and a dash and a marker in case there are more models than colours."""
 
     color: str
     dash: Dash
@@ -36,12 +28,12 @@ class SeriesStyle:
 
 
 def series_style(index: int) -> SeriesStyle:
-    """Give the look of the model at ``index`` in the order of first appearance.
+    """Return the style of the model at ``index`` in order of first appearance.
 
     Examples
     --------
     >>> series_style(0) == series_style(0), series_style(0) == series_style(7)
     (True, False)
     """
-    turn = index // len(PALETTE)
-    return SeriesStyle(PALETTE[index % len(PALETTE)], DASHES[turn % len(DASHES)], MARKERS[turn % len(MARKERS)])
+    cycle = index // len(PALETTE)
+    return SeriesStyle(PALETTE[index % len(PALETTE)], DASHES[cycle % len(DASHES)], MARKERS[cycle % len(MARKERS)])

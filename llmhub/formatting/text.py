@@ -1,8 +1,8 @@
 r"""Plain text of any origin, made safe for one line of a terminal or for HTML.
 
 A model's output is untrusted: control characters can colour a terminal, ring its bell or move its cursor, and Unicode
-direction overrides can reorder the text around them. These functions replace such characters by visible names such as
-``‹ESC›``. They do not escape HTML; `llmhub.formatting.html` does.
+direction overrides can reorder the text around them. These functions replace such characters by visible names in angle
+quotation marks. They do not escape HTML; `llmhub.formatting.html` does.
 """
 
 from __future__ import annotations

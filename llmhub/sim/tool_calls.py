@@ -52,7 +52,7 @@ def choose_tool_calls(question: SimRequest, digest: bytes) -> tuple[SimToolCall,
     >>> look = {"type": "object", "properties": {"at": {"const": "sea"}}}
     >>> asked = SimRequest(model="m", messages=(SimMessage("user", "Go. [[sim:tool look]]"),), tools=offer_tools([("look", look)]))
     >>> choose_tool_calls(asked, b"seed")
-    (Called(name='look', arguments={'at': 'sea'}),)
+    (SimToolCall(name='look', arguments={'at': 'sea'}),)
     """
     tools = question.tools
     last = next((turn.role for turn in reversed(question.messages) if turn.role != "system"), "")

@@ -57,9 +57,9 @@ def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]
     Examples
     --------
     >>> rules = {"model": FieldRule((str,), required=True), "temperature": FieldRule(NUMBER, 0, 2)}
-    >>> find_violation({"model": "m", "temperature": 3}, rules).what
+    >>> find_violation({"model": "m", "temperature": 3}, rules).kind
     'high'
-    >>> find_violation({"temperature": 1}, rules).name, find_violation({"model": "m", "colour": 1}, rules).what
+    >>> find_violation({"temperature": 1}, rules).name, find_violation({"model": "m", "colour": 1}, rules).kind
     ('model', 'unknown')
     """
     for name, rule in rules.items():
