@@ -73,7 +73,7 @@ def metadata(model: str, *, hub: Hub | None = None) -> ModelMetadata:
     Examples
     --------
     >>> found = metadata("openai/gpt-5")
-    >>> found.context_window, found.efforts, found.price_id
+    >>> found.context_window, found.reasoning_efforts, found.price_id
     (400000, ('minimal', 'low', 'medium', 'high'), 'genai-prices-...:openai/gpt-5@...')
     """
     provider, name = (hub or current_hub()).provider(model)

@@ -180,10 +180,10 @@ SHOWN: Final = (
 """Result columns that a row shows something of."""
 
 
-def _plain(kind: Any, frame: Any, at: int) -> list[str]:
+def _plain(backend: frames.FrameBackend, frame: Any, at: int) -> list[str]:
     """Give a column of the caller's as short texts, whatever it holds."""
     try:
-        values = kind.column(frame, at).to_pylist()
+        values = backend.arrow_column(frame, at).to_pylist()
     except (pa.ArrowException, OverflowError):
         values = frame.iloc[:, at].tolist()
     return ["" if value is None else str(value)[: MAX_CHARS * 2] for value in values]

@@ -67,5 +67,5 @@ def count_tokens_parallel(texts: Sequence[str], model: str, folder: Any, jobs: i
     step = -(-len(texts) // many)
     parts = (texts[at : at + step] for at in range(0, len(texts), step))
     done = joblib.Parallel(n_jobs=jobs)(joblib.delayed(count_tokens)(part, model, vocabularies) for part in parts)
-    tokens = [count for part in done for count in part.tokens]
+    tokens = [count for part in done for count in part.counts]
     return TokenCounts(tokens, estimated=any(part.estimated for part in done), tokenizer=done[0].tokenizer)

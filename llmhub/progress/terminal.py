@@ -83,7 +83,7 @@ def render_line(progress: Progress, width: int, signs: tuple[str, str] = BAR_CHA
 
     Examples
     --------
-    >>> now = Progress(total=200, done=50, cached=10, failed=0, in_flight=8, elapsed_s=2.0, rows_s=25.0, left_s=6.0)
+    >>> now = Progress(total=200, done=50, cached=10, failed=0, in_flight=8, elapsed_s=2.0, rows_per_s=25.0, remaining_s=6.0)
     >>> render_line(now, 70)
     '━━━━━━╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌  50/200 rows   25 %   10 cached   6 s left'
     >>> render_line(now, 40)

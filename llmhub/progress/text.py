@@ -33,7 +33,7 @@ def progress_line(progress: Progress, width: int | None = None) -> str:
 
     Examples
     --------
-    >>> now = Progress(total=200, done=50, cached=10, failed=1, in_flight=8, elapsed_s=2.0, rows_s=25.0, left_s=6.0)
+    >>> now = Progress(total=200, done=50, cached=10, failed=1, in_flight=8, elapsed_s=2.0, rows_per_s=25.0, remaining_s=6.0)
     >>> progress_line(now)
     '50/200 rows   25 %   10 cached   1 failed   25 rows/s   6 s left'
     >>> progress_line(now, 40)

@@ -37,7 +37,7 @@ class Terminal(io.StringIO):
 
 
 def at(done: int, total: int = 100, *, elapsed_s: float = 10.0, **more: Any) -> Progress:
-    pace: dict[str, Any] = {"rows_s": 5.0, "left_s": None if more.get("finished") else 10.0}
+    pace: dict[str, Any] = {"rows_per_s": 5.0, "remaining_s": None if more.get("finished") else 10.0}
     counts: dict[str, Any] = {"cached": 0, "failed": 0, "in_flight": 0}
     return Progress(total=total, done=done, elapsed_s=elapsed_s, **{**counts, **pace, **more})
 
@@ -62,7 +62,7 @@ models = st.builds(
     done=st.integers(600, 1000),
     cached=st.integers(0, 300),
     failed=st.integers(0, 300),
-    given_up=st.integers(0, 5),
+    unanswered=st.integers(0, 5),
     input_tokens=st.integers(0, 10**12),
     output_tokens=st.integers(0, 10**12),
     spent_usd=st.none() | st.decimals(0, 10**6, places=9),
@@ -80,9 +80,9 @@ progresses = st.builds(
     elapsed_s=st.floats(0, 1e7),
     finished=st.booleans(),
     stopping=st.booleans(),
-    rows_s=st.floats(0, 1e7),
-    left_s=st.none() | st.floats(0, 1e9),
-    limit=st.sampled_from(["", "concurrency", "rate limit"]),
+    rows_per_s=st.floats(0, 1e7),
+    remaining_s=st.none() | st.floats(0, 1e9),
+    limited_by=st.sampled_from(["", "concurrency", "rate limit"]),
     models=st.lists(models, max_size=3).map(tuple),
 )
 
@@ -95,12 +95,12 @@ progresses = st.builds(
     [
         (at(50), "50/100 rows   50 %   5 rows/s   10 s left"),
         (at(50, cached=7, failed=2), "50/100 rows   50 %   7 cached   2 failed   5 rows/s   10 s left"),
-        (at(0, rows_s=0.0, left_s=None), "0/100 rows   0 %   0 rows/s"),
-        (at(100, finished=True, rows_s=10.0), "100/100 rows   100 %   10 rows/s   10 s"),
-        (at(90, finished=True, rows_s=9.0), "90/100 rows   10 skipped   9 rows/s   10 s"),
-        (at(999, 1000, rows_s=0.012), "999/1,000 rows   99 %   0.012 rows/s   10 s left"),
-        (at(0, 0, finished=True, elapsed_s=0.001, rows_s=0.0), "0/0 rows   100 %   0 rows/s   1 ms"),
-        (at(50, limit="concurrency"), "50/100 rows   50 %   5 rows/s   10 s left   limit: concurrency"),
+        (at(0, rows_per_s=0.0, remaining_s=None), "0/100 rows   0 %   0 rows/s"),
+        (at(100, finished=True, rows_per_s=10.0), "100/100 rows   100 %   10 rows/s   10 s"),
+        (at(90, finished=True, rows_per_s=9.0), "90/100 rows   10 skipped   9 rows/s   10 s"),
+        (at(999, 1000, rows_per_s=0.012), "999/1,000 rows   99 %   0.012 rows/s   10 s left"),
+        (at(0, 0, finished=True, elapsed_s=0.001, rows_per_s=0.0), "0/0 rows   100 %   0 rows/s   1 ms"),
+        (at(50, limited_by="concurrency"), "50/100 rows   50 %   5 rows/s   10 s left   limit: concurrency"),
         (at(50, stopping=True), "stopping   50/100 rows   50 %   5 rows/s   10 s left"),
         (
             at(50, models=(MODEL,)),
