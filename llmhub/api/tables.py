@@ -29,7 +29,7 @@ from llmhub.api.options import (
     unwrap_or_raise,
     warn_run_problems,
 )
-from llmhub.core.errors import BadRequestError, ConnectorError, InvalidRequest, LLMError, Malformed
+from llmhub.core.errors import BadRequestError, ConnectorError, Hint, InvalidRequest, LLMError, Malformed, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
@@ -343,9 +343,7 @@ def compile_prompts(
         raise BadRequestError(InvalidRequest(path="model", message="the list of models is empty; give at least one"))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise BadRequestError(
-            InvalidRequest(path="model", message=f"{twice!r} is given twice; for more answers give n=")
-        )
+        raise invalid("model", f"{twice!r} is listed twice", hint=Hint("n", purpose="get several responses"))
     targets = [hub.target(name, bare=dry_run) for name in names]
     everybody = [who for name in names for who in hub.targets(name, bare=dry_run)]
     purse = budgets_for(hub, everybody, options.budget_usd, allow_unpriced=options.allow_unpriced)

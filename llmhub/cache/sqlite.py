@@ -38,7 +38,7 @@ from llmhub.cache.store import (
     valid_since,
     validate_seconds,
 )
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import BadRequestError, Hint, InvalidRequest
 
 LAYOUT_VERSION: Final = 1
 """``user_version`` of the file."""
@@ -197,7 +197,8 @@ def unusable_file(path: Path, reason: str) -> BadRequestError:
         InvalidRequest(
             path="cache",
             message=f"cannot use {str(path)!r} as a cache: {reason}. The file was left as it is; "
-            "give another path (LLMHUB_CACHE sets the default one), move it away, or run without a cache (cache=None)",
+            "pass another path (LLMHUB_CACHE sets the default one) or move it away",
+            hint=Hint("cache", None, purpose="run without a cache"),
         )
     )
 

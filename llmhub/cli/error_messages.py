@@ -1,47 +1,58 @@
-"""Errors in the words of the command line: arguments instead of parameters, remedies that can be typed."""
+"""Errors as the command line words them: options instead of arguments, and remedies that can be typed."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from llmhub.cli.arguments import REQUEST_FLAGS, RUN_FLAGS
-from llmhub.core.errors import ConnectorError
+from llmhub.core.errors import ConnectorError, Hint
 
 OPTIONS: Final = frozenset({"model", "prompt", "prefix", "cache", *REQUEST_FLAGS, *RUN_FLAGS})
-"""Parameters that are options here."""
-
-
-PATHS: Final = (("endpoints[", "--base-url"), ("limits[", "--rpm"))
-
-
-HINTS: Final = (
-    (r"set (.+?) in the environment, or give Hub\(endpoints=\{'[^']*': Endpoint\(api_key=\.\.\.\)\}\)", r"set \1"),
-    (r"the simulator \(`llmhub sim`, `llmhub demo`\) needs none", "the simulator needs none (--simulator URL)"),
-    (r"give Hub\(endpoints=\{'([^']*)': Endpoint\(base_url=\.\.\.\)\}\)", r"give --base-url \1=URL"),
-    (r"give prefix='(\w+)'", r"give --prefix \1"),
-    (r"\(cache=None\)", "(--no-cache)"),
-    (r"say unsupported='drop'", "give --unsupported drop"),
-    (r"give n=", "give --n"),
-)
-"""Remedies of the Python interface, and what they are here."""
+"""Arguments of the Python interface that are options of the command line."""
+OPTION_BY_PATH: Final = (("endpoints[", "--base-url"), ("limits[", "--rpm"))
+"""Beginnings of error paths, and the options that set what they name."""
 
 
 def error_line(error: ConnectorError) -> str:
-    """Say in a line what is wrong with which argument, and what helps.
+    """Return one line with the option that is wrong, the reason and the remedy.
 
     Examples
     --------
-    >>> from llmhub.core.errors import Unsupported, to_exception
-    >>> error_line(to_exception(Unsupported(path="$.top_k", provider="openai", message="it does not take top_k")))
-    'top_k: openai: it does not take top_k'
+    >>> from llmhub.core.errors import DROP_HINT, Unsupported, to_exception
+    >>> value = Unsupported(path="$.top_k", provider="openai", message="it does not take top_k", hint=DROP_HINT)
+    >>> error_line(to_exception(value))
+    'top_k: openai: it does not take top_k; pass --unsupported drop to omit it'
     """
     value = error.error
-    said = " ".join(value.message.split()) or type(value).__name__
-    for pattern, words in HINTS:
-        said = re.sub(pattern, words, said)
+    message = " ".join(value.message.split()) or type(value).__name__
+    remedy = "" if value.hint is None else f"; {hint_text(value.hint)}"
     path = value.path.removeprefix("$.")
-    where = next((option for start, option in PATHS if path.startswith(start)), path)
-    where = f"--{where.replace('_', '-')}" if where in OPTIONS else where
-    who = "" if not value.provider or where == "--model" else f"{value.provider}: "
-    return f"{where}: {who}{said}" if where else f"{who}{said}"
+    name = next((option for start, option in OPTION_BY_PATH if path.startswith(start)), path)
+    name = _flag(name) if name in OPTIONS else name
+    provider = "" if not value.provider or name == "--model" else f"{value.provider}: "
+    return f"{f'{name}: ' if name else ''}{provider}{message}{remedy}"
+
+
+def hint_text(hint: Hint) -> str:
+    """Return the remedy in terms of environment variables and options.
+
+    Examples
+    --------
+    >>> hint_text(Hint("api_key", provider="openai", environment=(("OPENAI_API_KEY",),)))
+    'set OPENAI_API_KEY, or pass --simulator URL'
+    >>> hint_text(Hint("base_url", provider="ollama")), hint_text(Hint("cache", None))
+    ('pass --base-url ollama=URL', 'pass --no-cache')
+    """
+    if hint.environment:
+        return f"set {hint.variables}, or pass --simulator URL"
+    if hint.provider:
+        option = f"{_flag(hint.argument)} {hint.provider}=URL"
+    elif hint.value is None:
+        option = f"--no-{hint.argument}"
+    else:
+        option = _flag(hint.argument) if hint.value is ... else f"{_flag(hint.argument)} {hint.value}"
+    return f"pass {option}{f' to {hint.purpose}' if hint.purpose else ''}"
+
+
+def _flag(argument: str) -> str:
+    return f"--{argument.replace('_', '-')}"

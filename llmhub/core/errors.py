@@ -1,7 +1,10 @@
-"""Why a call failed: a closed union of frozen values inside, one exception class per kind at the door.
+"""Why a call failed: a closed union of frozen values, and one exception class for each of them.
 
-Inside llmhub an error is a value in a ``Result``; `to_exception` turns it into a `ConnectorError` for
-callers who want to raise. What a policy needs (may it be tried again, and when) is on the value.
+Inside llmhub an error is a value in a ``Result``; `to_exception` turns it into a `ConnectorError` for callers who want
+exceptions. The value carries what a retry policy needs: whether the same request may succeed later, and when.
+
+The names of the values are stored in the ``error_type`` column and in ledgers. The exceptions have the names that the
+providers' SDKs use.
 """
 
 from __future__ import annotations
@@ -10,9 +13,62 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What to pass so that a call can succeed. Each interface words it for its own users; ``str`` words it for Python.
+
+    Parameters
+    ----------
+    argument
+        Keyword argument of the call (``prefix``), or field of `llmhub.Endpoint` if ``provider`` is set (``api_key``).
+    value
+        Value to pass; ``...`` leaves it to the user.
+    provider
+        Provider whose endpoint lacks the field.
+    environment
+        Alternatives to the argument: groups of environment variables, any one group of which is enough.
+    purpose
+        What passing it does, after "to" (``omit it``).
+
+    Examples
+    --------
+    >>> str(Hint("unsupported", "drop", purpose="omit it"))
+    "pass unsupported='drop' to omit it"
+    >>> str(Hint("api_key", provider="openai", environment=(("OPENAI_API_KEY",),)))
+    "set OPENAI_API_KEY in the environment, or pass Hub(endpoints={'openai': Endpoint(api_key=...)})"
+    """
+
+    argument: str
+    value: object = ...
+    provider: str = ""
+    environment: tuple[tuple[str, ...], ...] = ()
+    purpose: str = ""
+
+    @property
+    def variables(self) -> str:
+        """The environment variables to set, such as ``A and B or C``; empty if there are none."""
+        return " or ".join(" and ".join(group) for group in self.environment)
+
+    def __str__(self) -> str:
+        """Return the remedy for a caller of the Python interface."""
+        setting = f"{self.argument}={'...' if self.value is ... else repr(self.value)}"
+        if self.provider:
+            setting = f"Hub(endpoints={{{self.provider!r}: Endpoint({setting})}})"
+        set_variables = f"set {self.variables} in the environment, or " if self.environment else ""
+        return f"{set_variables}pass {setting}{f' to {self.purpose}' if self.purpose else ''}"
+
+
+DROP_HINT: Final = Hint("unsupported", "drop", purpose="omit it")
+"""For a parameter that a provider does not support."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """What every kind of failure can say."""
+class _ErrorValue:
+    """Fields of every error value.
+
+    ``path`` begins with ``$`` if it is a place within a request or a reply (``$.choices[0]``); otherwise it names an
+    argument. ``should_retry`` is the provider's own word on it, ``retry_after_s`` how long it asks to wait.
+    """
 
     message: str = ""
     provider: str = ""
@@ -22,110 +78,111 @@ class _Failure:
     request_id: str = ""
     retry_after_s: float | None = None
     should_retry: bool | None = None
+    hint: Hint | None = None
 
     def __str__(self) -> str:
-        """Say it in a line."""
-        # A path into a request or a reply says where; any other is the argument that is wrong, and comes first.
-        inside = self.path.startswith("$")
-        argument = f"{self.path}: " if self.path and not inside else ""
-        where = f" at {self.path}" if inside else ""
+        """Return the error as one line: provider, argument, message, remedy, place and HTTP status."""
+        is_place = self.path.startswith("$")
+        argument = f"{self.path}: " if self.path and not is_place else ""
+        place = f" at {self.path}" if is_place else ""
         status = f" ({self.status})" if self.status is not None else ""
-        who = f"{self.provider}: " if self.provider else ""
-        return f"{who}{argument}{self.message or type(self).__name__}{where}{status}"
+        provider = f"{self.provider}: " if self.provider else ""
+        hint = "" if self.hint is None else f"; {self.hint}"
+        return f"{provider}{argument}{self.message or type(self).__name__}{hint}{place}{status}"
 
 
-class InvalidRequest(_Failure):
-    """The request cannot be right: the caller has to change it."""
-
-    __slots__ = ()
-
-
-class Unsupported(_Failure):
-    """What ``path`` says cannot be said to this provider, model or api version."""
+class InvalidRequest(_ErrorValue):
+    """The request is wrong and has to be changed by the caller."""
 
     __slots__ = ()
 
 
-class AuthFailed(_Failure):
-    """No key, or a key the provider does not accept."""
+class Unsupported(_ErrorValue):
+    """The provider, the model or the API version does not support what ``path`` names."""
 
     __slots__ = ()
 
 
-class PermissionDenied(_Failure):
-    """The key is known and may not do this."""
+class AuthFailed(_ErrorValue):
+    """There is no credential, or the provider does not accept it."""
 
     __slots__ = ()
 
 
-class NotFound(_Failure):
-    """No such model, deployment or path."""
+class PermissionDenied(_ErrorValue):
+    """The credential is valid but not permitted to do this."""
 
     __slots__ = ()
 
 
-class RateLimited(_Failure):
-    """Too many requests or tokens for now; ``retry_after_s`` where the provider said."""
+class NotFound(_ErrorValue):
+    """There is no such model, deployment or path."""
 
     __slots__ = ()
 
 
-class QuotaExhausted(_Failure):
-    """Money or quota is gone; waiting a little does not help."""
+class RateLimited(_ErrorValue):
+    """Too many requests or tokens per unit of time; ``retry_after_s`` is set if the provider sent it."""
 
     __slots__ = ()
 
 
-class Overloaded(_Failure):
-    """The provider has too much to do."""
+class QuotaExhausted(_ErrorValue):
+    """The account has no credit or quota left; retrying soon does not help."""
 
     __slots__ = ()
 
 
-class ServerError(_Failure):
-    """The provider failed."""
+class Overloaded(_ErrorValue):
+    """The provider is overloaded."""
 
     __slots__ = ()
 
 
-class TimedOut(_Failure):
-    """No answer in time."""
+class ServerError(_ErrorValue):
+    """The provider had an internal error."""
 
     __slots__ = ()
 
 
-class Disconnected(_Failure):
-    """The connection could not be made, or broke before the answer was whole."""
+class TimedOut(_ErrorValue):
+    """The response did not arrive in time."""
 
     __slots__ = ()
 
 
-class Malformed(_Failure):
-    """The answer is not what the wire promises; ``path`` says where."""
+class Disconnected(_ErrorValue):
+    """The connection could not be opened, or closed before the response was complete."""
 
     __slots__ = ()
 
 
-class ContextTooLong(_Failure):
-    """More tokens than the model takes."""
+class Malformed(_ErrorValue):
+    """The response does not follow the provider's format at ``path``, or does not match the requested schema."""
 
     __slots__ = ()
 
 
-class ContentFiltered(_Failure):
-    """A filter stopped the prompt or the answer."""
+class ContextTooLong(_ErrorValue):
+    """The prompt exceeds the model's context window."""
 
     __slots__ = ()
 
 
-class BudgetExceeded(_Failure):
-    """Sending it could have cost more than the budget has left."""
+class ContentFiltered(_ErrorValue):
+    """A content filter blocked the prompt or the response."""
 
     __slots__ = ()
 
 
-class Cancelled(_Failure):
-    """The caller stopped the run before this was answered."""
+class BudgetExceeded(_ErrorValue):
+    """The call was not sent, because its maximum cost exceeds what is left of the budget."""
+
+    __slots__ = ()
+
+
+class Cancelled(_ErrorValue):
+    """The run was stopped before the response arrived."""
 
     __slots__ = ()
 
@@ -150,16 +207,36 @@ LLMError: TypeAlias = (
 )
 
 NOT_CONNECTED: Final = "unreached"
-"""The code of a failure before a connection stood: nothing was asked, and nothing can have been charged."""
+"""``code`` of a failure before a connection was open: nothing was sent, so nothing can have been charged."""
 
 TRANSIENT: Final = frozenset({RateLimited, Overloaded, ServerError, TimedOut, Disconnected})
-"""Kinds worth another try. A malformed answer is not: it was answered, and perhaps paid for."""
+"""Errors that are retried. `Malformed` is not one of them: the response arrived, and may have been charged."""
 
-E = TypeVar("E", bound=_Failure)
+E = TypeVar("E", bound=_ErrorValue)
+
+
+def invalid(path: str, message: str, *, hint: Hint | None = None) -> BadRequestError:
+    """Return the exception for a bad argument: ``raise invalid("n", "must be 1 or more, not 0")``.
+
+    Parameters
+    ----------
+    path
+        The argument (``n``) or the place within it (``$.messages[0].role``).
+    message
+        The value and what it has to be.
+    hint
+        What to pass instead, if that is an argument of its own.
+
+    Examples
+    --------
+    >>> str(invalid("n", "must be 1 or more, not 0"))
+    'n: must be 1 or more, not 0'
+    """
+    return BadRequestError(InvalidRequest(path=path, message=message, hint=hint))
 
 
 def error_type_name(error: LLMError) -> str:
-    """Name the error's kind, as the ``error_type`` column does.
+    """Return the name of the error's type, as stored in the ``error_type`` column.
 
     Examples
     --------
@@ -170,7 +247,7 @@ def error_type_name(error: LLMError) -> str:
 
 
 def is_transient(error: LLMError) -> bool:
-    """Say whether the same request may succeed later; the provider's own word (``x-should-retry``) wins.
+    """Return whether the same request may succeed later; the provider's ``x-should-retry`` header takes precedence.
 
     Examples
     --------
@@ -181,7 +258,7 @@ def is_transient(error: LLMError) -> bool:
 
 
 def retry_after_s(error: LLMError) -> float | None:
-    """Seconds the provider asked us to wait, or ``None`` where it did not say."""
+    """Return the seconds that the provider asks to wait before a retry, or ``None`` if it did not send any."""
     return error.retry_after_s
 
 
@@ -193,7 +270,7 @@ def with_context(
     retry_after_s: float | None = None,
     should_retry: bool | None = None,
 ) -> E:
-    """Add what only the caller of a wire knows, keeping what the wire already said."""
+    """Return ``error`` with the given fields filled in where it has none of its own."""
     return replace(
         error,
         provider=error.provider or provider,
@@ -204,10 +281,14 @@ def with_context(
 
 
 class ConnectorError(Exception):
-    """Root of all exceptions that llmhub raises for a failed call.
+    """Base class of all exceptions that llmhub raises.
 
-    ``error`` is the value inside; ``table`` the results of a run that raised when it was done, so that nothing
-    already paid for is lost.
+    Attributes
+    ----------
+    error
+        The error value.
+    table
+        Results of the run that failed, so that responses which were paid for are not lost; ``None`` for a single call.
     """
 
     def __init__(self, error: LLMError) -> None:
@@ -216,30 +297,12 @@ class ConnectorError(Exception):
         self.table: object = None
 
     def __reduce__(self) -> tuple[type[ConnectorError], tuple[LLMError]]:
-        """Pickle by value, so that a failure crosses process borders whole."""
+        """Pickle by value, so that a worker process can raise it in its parent."""
         return type(self), (self.error,)
 
 
 class BadRequestError(ConnectorError, ValueError):
     """Raised for `InvalidRequest`."""
-
-
-def invalid(path: str, message: str) -> BadRequestError:
-    """Return the exception for a bad argument, to be raised at once: ``raise invalid("n", "n must be 1 or more")``.
-
-    Parameters
-    ----------
-    path
-        Name of the argument, or the JSON path of the value.
-    message
-        The value and the remedy.
-
-    Examples
-    --------
-    >>> invalid("n", "0 is not a positive integer")
-    BadRequestError('n: 0 is not a positive integer')
-    """
-    return BadRequestError(InvalidRequest(path=path, message=message))
 
 
 class UnsupportedParameterError(ConnectorError):
@@ -303,16 +366,15 @@ class CancelledCallError(ConnectorError):
 
 
 class CacheError(ConnectorError):
-    """Raised where a cache failed that must not (`llmhub.CacheMode`).
+    """Raised if the cache fails and `llmhub.CacheMode` does not permit to continue without it.
 
-    ``table`` holds the rows of the run, or ``response`` the answer of a single call, as far as there are any: what was
-    paid for is not lost.
+    ``table`` holds the rows of the run, or ``response`` the response of a single call, if there are any.
     """
 
     response: object = None
 
 
-EXCEPTIONS: Final[dict[type[_Failure], type[ConnectorError]]] = {
+EXCEPTIONS: Final[dict[type[_ErrorValue], type[ConnectorError]]] = {
     InvalidRequest: BadRequestError,
     Unsupported: UnsupportedParameterError,
     AuthFailed: AuthenticationError,
@@ -333,7 +395,7 @@ EXCEPTIONS: Final[dict[type[_Failure], type[ConnectorError]]] = {
 
 
 def to_exception(error: LLMError) -> ConnectorError:
-    """Give the exception that stands for ``error``.
+    """Return the exception for ``error``, to be raised.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest
+from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, Hint, InvalidRequest, invalid
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.engine.call import Target
 from llmhub.engine.routing import ResolvedRoute
@@ -94,14 +94,16 @@ class ModelResolver:
         endpoint = self.endpoints.get(name)
         if endpoint is None and provider.required_env and not allow_unconfigured:
             raise AuthenticationError(
-                AuthFailed(provider=name, path="model", message=_missing_credentials_message(model, provider))
+                AuthFailed(
+                    provider=name,
+                    path="model",
+                    message=f"{model!r} needs credentials; the simulator (`llmhub sim`) needs none",
+                    hint=Hint("api_key", provider=name, environment=provider.required_env),
+                )
             )
         endpoint = endpoint or Endpoint()
         if not (endpoint.base_url or provider.base_url or allow_unconfigured):
-            said = (
-                f"{model!r}: {name!r} has no public address; give Hub(endpoints={{{name!r}: Endpoint(base_url=...)}})"
-            )
-            raise BadRequestError(InvalidRequest(path="model", message=said))
+            raise invalid("model", f"{model!r}: {name!r} has no public address", hint=Hint("base_url", provider=name))
         return Target(provider, endpoint, rest, model)
 
     def resolve_provider(self, model: str) -> tuple[Provider, str]:
@@ -185,12 +187,3 @@ def unknown_provider_message(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"no provider is named {name!r}.{hint} There are {', '.join(known)}"
-
-
-def _missing_credentials_message(model: str, provider: Provider) -> str:
-    groups = " or ".join(" and ".join(group) for group in provider.required_env)
-    return (
-        f"{model!r} needs credentials: set {groups} in the environment, or give "
-        f"Hub(endpoints={{{provider.name!r}: Endpoint(api_key=...)}}); "
-        "the simulator (`llmhub sim`, `llmhub demo`) needs none"
-    )

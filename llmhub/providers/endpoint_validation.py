@@ -6,7 +6,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-from llmhub.core.errors import AuthFailed, InvalidRequest, LLMError, with_context
+from llmhub.core.errors import AuthFailed, Hint, InvalidRequest, LLMError, with_context
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.types import CompletionRequest, Message
 
@@ -33,8 +33,9 @@ def validate_endpoint(provider: Provider, endpoint: Endpoint) -> LLMError | None
     >>> from llmhub.providers.registry import PROVIDERS
     >>> validate_endpoint(PROVIDERS["openai"], Endpoint(api_key="k")) is None
     True
-    >>> validate_endpoint(PROVIDERS["openai"], Endpoint()).message
-    'openai needs credentials: set OPENAI_API_KEY in the environment, or give Endpoint(api_key=...)'
+    >>> error = validate_endpoint(PROVIDERS["openai"], Endpoint())
+    >>> error.message, error.hint.variables
+    ('openai needs credentials', 'OPENAI_API_KEY')
     """
     wrong = _address(provider, endpoint) or _credentials(provider, endpoint)
     if wrong is None:
@@ -48,13 +49,11 @@ def _address(provider: Provider, endpoint: Endpoint) -> LLMError | None:
     """Check that there is an address, and that it is one."""
     path = "$.endpoint.base_url"
     if not (endpoint.base_url or provider.base_url):
-        named = [
+        names = [
             name for group in provider.required_env for name in group if name.endswith(("_ENDPOINT", "_HOST", "_URL"))
         ]
-        said = f"set {' or '.join(named)} in the environment, or give" if named else "give"
-        return InvalidRequest(
-            path=path, message=f"{provider.name} has no public address; {said} Endpoint(base_url=...)"
-        )
+        hint = Hint("base_url", provider=provider.name, environment=tuple((name,) for name in names))
+        return InvalidRequest(path=path, message=f"{provider.name} has no public address", hint=hint)
     try:
         parts = urlsplit(endpoint.base_url or provider.base_url)
         found = parts.scheme in URL_SCHEMES and bool(parts.hostname)
@@ -76,8 +75,8 @@ def _credentials(provider: Provider, endpoint: Endpoint) -> LLMError | None:
     if bool(endpoint.access_key_id) != bool(endpoint.secret_access_key):
         lacking = "secret_access_key" if endpoint.access_key_id else "access_key_id"
         variable = "AWS_SECRET_ACCESS_KEY" if endpoint.access_key_id else "AWS_ACCESS_KEY_ID"
-        said = f"one half of the AWS credentials is missing: set {variable}, or give Endpoint({lacking}=...)"
-        return AuthFailed(path=f"$.endpoint.{lacking}", message=said)
+        hint = Hint(lacking, provider=provider.name, environment=((variable,),))
+        return AuthFailed(path=f"$.endpoint.{lacking}", message="half of the AWS credentials is missing", hint=hint)
     signed = endpoint.access_key_id and any("AWS_ACCESS_KEY_ID" in group for group in provider.required_env)
     if (
         not provider.required_env
@@ -86,6 +85,5 @@ def _credentials(provider: Provider, endpoint: Endpoint) -> LLMError | None:
         or CREDENTIAL_HEADERS & {name.lower() for name in endpoint.headers}
     ):
         return None
-    groups = " or ".join(" and ".join(group) for group in provider.required_env)
-    said = f"{provider.name} needs credentials: set {groups} in the environment, or give Endpoint(api_key=...)"
-    return AuthFailed(path="$.endpoint.api_key", message=said)
+    hint = Hint("api_key", provider=provider.name, environment=provider.required_env)
+    return AuthFailed(path="$.endpoint.api_key", message=f"{provider.name} needs credentials", hint=hint)

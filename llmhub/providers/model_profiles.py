@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from llmhub.core.errors import LLMError, Unsupported
+from llmhub.core.errors import DROP_HINT, LLMError, Unsupported
 from llmhub.core.forced_tool import StructuredOutputMode
 from llmhub.core.model_metadata import ModelMetadata
 from llmhub.core.provider import Endpoint
@@ -320,4 +320,4 @@ def _check_openai_reasoning(request: CompletionRequest) -> LLMError | None:
 
 
 def _unsupported(field: str, said: str) -> Unsupported:
-    return Unsupported(path=f"$.{field}", message=f"{said}; leave it out, or say unsupported='drop'")
+    return Unsupported(path=f"$.{field}", message=said, hint=DROP_HINT)

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
-from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
+from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupported
 from llmhub.core.provider import Endpoint, HttpRequest, Provider, Wire
 from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
 from llmhub.providers import model_profiles, rate_limit_headers, schema_support
@@ -249,16 +249,16 @@ def _picky(
     for at, message in enumerate(request.messages):
         for index, part in enumerate(message.parts):
             if type(part) in refused:
-                said = f"{name} does not take a {type(part).__name__}; leave it out, or say unsupported='drop'"
-                return Unsupported(path=f"$.messages[{at}].parts[{index}]", message=said)
+                said = f"{name} does not take a {type(part).__name__}"
+                return Unsupported(path=f"$.messages[{at}].parts[{index}]", message=said, hint=DROP_HINT)
     return judge(name, endpoint, request)
 
 
 def _homeless(name: str, endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
     """Refuse to ask a provider that has no public address and was given none."""
     if not endpoint.base_url:
-        said = f"{name} has no public address; give Endpoint(base_url=...)"
-        return InvalidRequest(path="$.endpoint.base_url", message=said)
+        hint = Hint("base_url", provider=name)
+        return InvalidRequest(path="$.endpoint.base_url", message=f"{name} has no public address", hint=hint)
     return model_profiles.check_supported(name, endpoint, request)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import BadRequestError, Hint, InvalidRequest, invalid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -254,11 +254,8 @@ def require_no_name_clash(existing: Sequence[str], new: Sequence[str], prefix: s
     clash = [name for name in new if prefix + name in there]
     if clash:
         free = next(f"{word}_" for word in PREFIX_SUGGESTIONS if not any(f"{word}_{name}" in there for name in new))
-        said = (
-            f"the frame has a column {prefix + clash[0]!r}, which is a result column's name; "
-            f"rename it or give prefix={free!r}"
-        )
-        raise BadRequestError(InvalidRequest(path="prefix", message=said))
+        message = f"the frame has a column {prefix + clash[0]!r}, which is a result column's name; rename it"
+        raise invalid("prefix", message, hint=Hint("prefix", free, purpose="rename the result columns"))
 
 
 PREFIX_SUGGESTIONS: Final = ("llm", "result", "answer", "out", "llmhub", "llm_result", "llm_answer")

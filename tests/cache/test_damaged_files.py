@@ -192,7 +192,7 @@ def test_a_disk_that_is_full_stops_a_run_that_must_not_go_on_without(
 def test_a_folder_that_cannot_be_written_is_refused_by_name(simulator: SimulatorThread, strict: bool) -> None:
     with (
         hub_at(simulator, llmhub.DiskCache("/proc/self/llmhub/runs.db"), cache_mode=CacheMode(strict=strict)) as hub,
-        pytest.raises(BadRequestError, match=r"/proc/self/llmhub/runs.db.*give another path"),
+        pytest.raises(BadRequestError, match=r"/proc/self/llmhub/runs.db.*pass another path"),
     ):
         ask(hub)
     assert simulator.counts()["requests"] == 0

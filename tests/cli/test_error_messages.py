@@ -79,12 +79,12 @@ def test_a_model_given_twice(refused: Refused, simulator: SimulatorThread) -> No
 
 def test_a_missing_key_says_what_to_set_and_that_the_simulator_needs_none(refused: Refused) -> None:
     said = refused(more=())
-    assert said.startswith("--model: 'openai/gpt-4o-mini' needs credentials: set OPENAI_API_KEY;")
-    assert said.endswith("the simulator needs none (--simulator URL)")
+    assert said.startswith("--model: 'openai/gpt-4o-mini' needs credentials; the simulator (`llmhub sim`) needs none;")
+    assert said.endswith("set OPENAI_API_KEY, or pass --simulator URL")
 
 
 def test_a_provider_without_an_address(refused: Refused) -> None:
-    assert "give --base-url vllm=URL" in refused(model="vllm/m", more=())
+    assert "pass --base-url vllm=URL" in refused(model="vllm/m", more=())
 
 
 def test_a_provider_that_is_not_simulated_is_not_asked_in_earnest(
@@ -161,7 +161,7 @@ def test_an_unreadable_cache_is_refused_and_kept(refused: Refused, simulator: Si
     cache.write_text("not a database, but somebody's" * 100, encoding="utf-8")
     said = refused(more=("--simulator", simulator.url, "--cache", "cache.db"))
     assert said.startswith("--cache: cannot use 'cache.db' as a cache")
-    assert "(--no-cache)" in said
+    assert "pass --no-cache to run without a cache" in said
     assert cache.read_text(encoding="utf-8") == "not a database, but somebody's" * 100
 
 

@@ -216,7 +216,7 @@ def test_a_name_without_a_provider_says_how_to_write_it(model: str) -> None:
 
 
 def test_a_provider_without_an_address_says_how_to_give_one() -> None:
-    with pytest.raises(BadRequestError, match=r"'compatible' has no public address; give Hub\(endpoints="):
+    with pytest.raises(BadRequestError, match=r"'compatible' has no public address; pass Hub\(endpoints="):
         llmhub.Hub(settings=Settings()).target("compatible/x")
 
 

@@ -20,7 +20,7 @@ def test_a_missing_key_is_named_with_every_variable_that_would_give_it(name: str
     wrong = validate_endpoint(PROVIDERS[name], Endpoint(base_url="https://res.example.org", project="p"))
     assert isinstance(wrong, AuthFailed)
     assert (wrong.provider, wrong.path) == (name, "$.endpoint.api_key")
-    assert all(variable in wrong.message for group in PROVIDERS[name].required_env for variable in group)
+    assert all(variable in str(wrong) for group in PROVIDERS[name].required_env for variable in group)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in PROVIDERS.items() if not row.base_url))
@@ -28,7 +28,7 @@ def test_a_missing_address_is_named(name: str) -> None:
     wrong = validate_endpoint(PROVIDERS[name], Endpoint(api_key="k"))
     assert isinstance(wrong, InvalidRequest)
     assert wrong.path == "$.endpoint.base_url"
-    assert "Endpoint(base_url=...)" in wrong.message
+    assert "Endpoint(base_url=...)" in str(wrong)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_is_lacking_is_said(name: str, endpoint: Endpoint, path: str, said:
     wrong = validate_endpoint(PROVIDERS[name], endpoint)
     assert wrong is not None
     assert (wrong.provider, wrong.path) == (name, path)
-    assert said in wrong.message
+    assert said in str(wrong)
 
 
 @pytest.mark.parametrize(
