@@ -23,6 +23,8 @@ from llmhub.core.provider import Provider
 from llmhub.engine.hooks import is_hook
 from llmhub.providers.registry import PROVIDERS
 
+__all__ = ["BrokenPlugin", "ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"]
+
 
 @runtime_checkable
 class ConnectorPlugin(Protocol):

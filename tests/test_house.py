@@ -18,6 +18,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 IMPORTS = {
     "genai-prices": "genai_prices",
     "google-genai": "google.genai",
+    "lazy-loader": "lazy_loader",
     "nest-asyncio": "nest_asyncio",
     "pytest-asyncio": "pytest_asyncio",
     "rouge-score": "rouge_score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -38,15 +39,49 @@ def test_importing_it_does_not_load_the_simulator_or_the_engine() -> None:
     )
 
 
-def test_every_public_name_can_be_had_and_is_listed() -> None:
-    said = run(
-        "import llmhub; print([n for n in llmhub.__all__ if getattr(llmhub, n) is None or n not in dir(llmhub)])"
-    )
-    assert said == "[]"
+def test_every_public_name_can_be_loaded() -> None:
+    assert run("import llmhub; print([name for name in llmhub.__all__ if getattr(llmhub, name) is None])") == "[]"
 
 
-def test_a_name_that_is_none_is_an_attribute_error() -> None:
+def test_dir_lists_everything_but_exceptions_and_hooks() -> None:
+    missing = json.loads(run("import json, llmhub; print(json.dumps(sorted({*llmhub.__all__} - {*dir(llmhub)})))"))
+    hooks = {"load_ipython_extension", "unload_ipython_extension"}
+    assert {name for name in missing if not name.endswith(("Error", "Warning"))} == hooks
+
+
+def test_exceptions_can_be_imported_from_the_package_and_from_errors() -> None:
+    code = """
+import llmhub, llmhub.errors
+from llmhub.core.errors import EXCEPTIONS
+names = {error.__name__ for error in EXCEPTIONS.values()} | {"ConnectorError", "CacheError"}
+print([name for name in names if getattr(llmhub, name) is not getattr(llmhub.errors, name)])
+"""
+    assert run(code) == "[]"
+
+
+@pytest.mark.parametrize("name", ["types", "errors"])
+def test_public_modules_define_what_they_export_and_load_nothing_heavy(name: str) -> None:
+    code = f"""
+import sys
+from llmhub import {name} as module
+print([n for n in module.__all__ if not hasattr(module, n)], [n for n in {HEAVY} if n in sys.modules])
+"""
+    assert run(code) == "[] []"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
     assert run("import llmhub; print(hasattr(llmhub, 'nothing'))") == "False"
+
+
+def test_a_name_of_a_public_module_is_suggested() -> None:
+    code = """
+import llmhub
+try:
+    llmhub.Usage
+except AttributeError as error:
+    print(error)
+"""
+    assert run(code) == "module 'llmhub' has no attribute 'Usage'; did you mean llmhub.types.Usage?"
 
 
 @pytest.mark.parametrize(

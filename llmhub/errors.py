@@ -1,0 +1,88 @@
+"""Exceptions and warnings that llmhub raises, and the error values inside them.
+
+A failed call raises the exception of its kind, all of them subclasses of `ConnectorError`, whose ``error`` is the value
+(`LLMError`). Tables do not raise for a row: its ``error_type`` column holds the name of the value's class. The names of
+the exceptions follow the SDKs of OpenAI and Anthropic.
+"""
+
+from __future__ import annotations
+
+from llmhub.cache.store import StoreError
+from llmhub.core.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    AuthFailed,
+    BadRequestError,
+    BudgetExceeded,
+    BudgetExceededError,
+    CacheError,
+    Cancelled,
+    CancelledCallError,
+    ConnectorError,
+    ContentFiltered,
+    ContentFilterError,
+    ContextLengthExceededError,
+    ContextTooLong,
+    Disconnected,
+    InternalServerError,
+    InvalidRequest,
+    LLMError,
+    Malformed,
+    MalformedResponseError,
+    NotFound,
+    NotFoundError,
+    Overloaded,
+    OverloadedError,
+    PermissionDenied,
+    PermissionDeniedError,
+    QuotaExceededError,
+    QuotaExhausted,
+    RateLimited,
+    RateLimitError,
+    ServerError,
+    TimedOut,
+    Unsupported,
+    UnsupportedParameterError,
+)
+from llmhub.plugins import PluginWarning
+
+__all__ = [
+    "APIConnectionError",
+    "APITimeoutError",
+    "AuthFailed",
+    "AuthenticationError",
+    "BadRequestError",
+    "BudgetExceeded",
+    "BudgetExceededError",
+    "CacheError",
+    "Cancelled",
+    "CancelledCallError",
+    "ConnectorError",
+    "ContentFilterError",
+    "ContentFiltered",
+    "ContextLengthExceededError",
+    "ContextTooLong",
+    "Disconnected",
+    "InternalServerError",
+    "InvalidRequest",
+    "LLMError",
+    "Malformed",
+    "MalformedResponseError",
+    "NotFound",
+    "NotFoundError",
+    "Overloaded",
+    "OverloadedError",
+    "PermissionDenied",
+    "PermissionDeniedError",
+    "PluginWarning",
+    "QuotaExceededError",
+    "QuotaExhausted",
+    "RateLimitError",
+    "RateLimited",
+    "ServerError",
+    "StoreError",
+    "TimedOut",
+    "Unsupported",
+    "UnsupportedParameterError",
+]
