@@ -24,6 +24,7 @@ from .api import parse as parse
 from .api import plan as plan
 from .api import rehearsal as rehearsal
 from .api import schema_of as schema_of
+from .api import simulate as simulate
 from .api import stream as stream
 from .api import stream_table as stream_table
 from .api import submit as submit

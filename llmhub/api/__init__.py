@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmhub.api._plan import plan
 from llmhub.api._rehearsal import Rehearsal, rehearsal
+from llmhub.api._simulation import Simulation, simulate
 from llmhub.api.completions import acomplete, astream, complete, parse, schema_of, stream, try_complete
 from llmhub.api.default_hub import configure, current_hub, using
 from llmhub.api.info import ahealth_check, health_check, metadata
@@ -30,28 +31,28 @@ from llmhub.api.tables import (
 )
 
 __all__ = [
-    "TablePrompt",
-    "TypedTableOptions",
+    "CompletionOptions",
     "Job",
     "MapOptions",
     "Models",
-    "CompletionOptions",
     "Prompt",
     "Rehearsal",
     "RowOptions",
+    "Simulation",
     "TableOptions",
+    "TablePrompt",
+    "TypedTableOptions",
     "acomplete",
     "acomplete_table",
     "ahealth_check",
     "astream",
     "complete",
-    "complete_record_batches",
     "complete_parallel",
+    "complete_record_batches",
     "complete_series",
     "complete_table",
     "configure",
     "current_hub",
-    "unwrap_or_raise",
     "health_check",
     "map_rows",
     "metadata",
@@ -59,9 +60,11 @@ __all__ = [
     "plan",
     "rehearsal",
     "schema_of",
+    "simulate",
     "stream",
     "stream_table",
     "submit",
     "try_complete",
+    "unwrap_or_raise",
     "using",
 ]

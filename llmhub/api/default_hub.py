@@ -27,6 +27,11 @@ def configure(hub: Hub | None) -> None:
     _DEFAULT.hub = hub
 
 
+def configured_hub() -> Hub | None:
+    """Return the hub that `configure` set, or ``None`` while the default is that of the environment."""
+    return _DEFAULT.hub
+
+
 @contextmanager
 def using(hub: Hub) -> Iterator[Hub]:
     """Make ``hub`` the default inside a block, for this thread or task only."""
