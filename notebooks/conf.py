@@ -46,6 +46,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "llmhub"},
     "navbar_align": "left",
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
@@ -54,6 +55,6 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "github-dark",
 }
-html_sidebars = {"index": [], "faq": []}
+html_sidebars = {"index": [], "getting_started": [], "faq": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

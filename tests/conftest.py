@@ -27,9 +27,13 @@ from llmhub.sim import Simulator, SimulatorThread, serving
 
 T = TypeVar("T")
 
-settings.register_profile("dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=100, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# Examples are the same on every machine and every day; HYPOTHESIS_PROFILE=random draws new ones.
+settings.register_profile(
+    "fixed", max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", parent=settings.get_profile("fixed"), max_examples=100)
+settings.register_profile("random", parent=settings.get_profile("ci"), derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "fixed"))
 
 VARIABLE_NAMES = {
     *(variable for rows in ENVIRONMENT_VARIABLES.values() for _, variable in rows),
