@@ -184,7 +184,7 @@ def bench_chain(runs: int) -> dict[str, float]:
         for name, hub in hubs.items():
             target = hub.target("way" if hub.route else MODEL)
             # As a run gets it, which asks for it once.
-            send = stack.enter_context(hub).runtime._alive().send  # noqa: SLF001
+            send = stack.enter_context(hub).runtime.client.send_uncached
             ways[name] = (send, [asking(target, number) for number in range(CALLS)])
         ways["bare"] = (Bare(None).send, ways[name][1])
         for _ in range(10 * runs):

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -20,13 +21,14 @@ from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.circuit_breaker import Breaker
+from llmhub.engine.client import Client
 from llmhub.engine.decision_log import Decision
 from llmhub.engine.hooks import is_hook, to_middleware
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver, routes_by_name, unknown_provider_message
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
-from llmhub.engine.runtime import Runtime, RuntimeConfig
+from llmhub.engine.runtime import Runtime
 from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, AmbiguousPolicy
 from llmhub.plugins import (
@@ -101,6 +103,9 @@ class Hub:
         Connections a provider at most.
     max_reply_bytes
         A longer answer is refused.
+    tune_gc
+        Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
+        program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
     settings
         What the environment says; read when it is not given.
 
@@ -129,6 +134,7 @@ class Hub:
     timeout: Timeout = field(default_factory=Timeout)
     pool_size: int = DEFAULT_POOL_SIZE
     max_reply_bytes: int = 64 << 20
+    tune_gc: bool = True
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
     directory: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
@@ -155,7 +161,8 @@ class Hub:
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
             directory.resolve_provider(candidate)
         object.__setattr__(self, "directory", directory)
-        rules = RuntimeConfig(
+        open_client = partial(
+            Client,
             transport=TransportConfig(
                 timeout=self.timeout,
                 pool_size=self.pool_size,
@@ -163,18 +170,21 @@ class Hub:
                 use_proxy_settings=self.settings.use_proxy_settings,
             ),
             cache=cast("Cache | None", self.cache),
-            cache_mode=cast("CacheMode", self.cache_mode),
+            resolver=directory,
             limits=self.limits,
             adaptive=bool(self.adaptive),
-            breaker=self.breaker,
             retry=self.retry,
-            middleware=tuple(to_middleware(one, directory.resolve) for one in self.middleware),
-            budget=None if self.budget_usd is None else parse_budget(self.budget_usd),
-            allow_unpriced=self.allow_unpriced,
-            resolver=directory,
+            breaker=self.breaker,
+            middleware=[to_middleware(one, directory.resolve) for one in self.middleware],
             ambiguous=self.ambiguous,
         )
-        object.__setattr__(self, "runtime", Runtime(rules))
+        runtime = Runtime(
+            open_client,
+            cache_mode=cast("CacheMode", self.cache_mode),
+            budget=None if self.budget_usd is None else parse_budget(self.budget_usd),
+            allow_unpriced=self.allow_unpriced,
+        )
+        object.__setattr__(self, "runtime", runtime)
         if self.plugins.connectors:
             begun = initialize_connectors(self.plugins, self)
             object.__setattr__(self, "_ended", weakref.finalize(self, shutdown_connectors, begun))

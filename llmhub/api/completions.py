@@ -35,7 +35,6 @@ from llmhub.api.options import (
 )
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
-from llmhub.core.cache_key import request_key
 from llmhub.core.errors import (
     BadRequestError,
     CacheError,
@@ -46,12 +45,10 @@ from llmhub.core.errors import (
 )
 from llmhub.core.messages import parse_messages
 from llmhub.core.pricing import compute_cost
-from llmhub.core.protocol import JSON_ENCODING_ERRORS
 from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk, Usage
 from llmhub.core.validation import validate_request
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync, submit
-from llmhub.engine.row_outcome import as_answer
 from llmhub.hub import Hub
 from llmhub.providers.prices import find_served_price
 
@@ -258,21 +255,12 @@ def _build_request(prompt: Prompt, model: str | None, options: Mapping[str, Any]
 
 async def _execute(one: _CompletionRun, stop: StopSignal) -> Answer:
     """Answer one request from the cache or the provider."""
-    target = one.call.target
+    call = replace(one.call, on_chunk=one.on_chunk)
+    sent = await one.hub.runtime.send(call, stop, cache_mode=one.cache, run_id=uuid4().bytes)
+    warn_run_problems(sent)
+    answer = _with_served_model(sent.answer)
     try:
-        key = request_key(target.provider, target.endpoint, one.call.request)
-    except JSON_ENCODING_ERRORS as bad:
-        return Answer(Failure(InvalidRequest(path="$", message=f"the request has no JSON form: {bad}")))
-    call = replace(one.call, on_chunk=one.on_chunk, key=key)
-    ran = await one.hub.runtime.run(
-        iter([[(0, key, lambda *_: call, "")]]), 1, 1, stop, cache_mode=one.cache, run_id=uuid4().bytes
-    )
-    warn_run_problems(ran)
-    settled = ran.outcomes[0]
-    assert settled is not None  # noqa: S101 - a run answers every item
-    answer = _with_served_model(as_answer(settled))
-    try:
-        raise_if_cache_failed(ran)
+        raise_if_cache_failed(sent)
     except CacheError as failed:
         failed.response = answer.outcome.value_or(None)
         raise

@@ -20,6 +20,7 @@ from llmhub.core.errors import BadRequestError, CacheError, InvalidRequest, LLME
 from llmhub.core.json_schema import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
 from llmhub.engine.call import Answer
+from llmhub.engine.client import SendResult
 from llmhub.engine.fan_out_types import FanOutResult
 from llmhub.engine.progress import Progress
 from llmhub.engine.row_outcome import RowOutcome
@@ -216,7 +217,7 @@ def system_messages(options: Mapping[str, Any]) -> tuple[Message, ...]:
     return (Message("system", options["system"]),) if options.get("system") else ()
 
 
-def warn_run_problems(ran: FanOutResult) -> None:
+def warn_run_problems(ran: FanOutResult | SendResult) -> None:
     """Tell the user what a run went on without."""
     if ran.store_error and not ran.stopped_by_store_failure:
         warnings.warn(ran.store_error, RuntimeWarning, stacklevel=2)
@@ -230,12 +231,12 @@ def warn_run_problems(ran: FanOutResult) -> None:
             "charged; Hub(ambiguous='resend' or 'error') says whether they are sent again"
         )
         warnings.warn(said, RuntimeWarning, stacklevel=2)
-    if ran.progress_error:
+    if isinstance(ran, FanOutResult) and ran.progress_error:
         said = f"the progress function failed and was not called again: {ran.progress_error}"
         warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
-def raise_if_cache_failed(ran: FanOutResult) -> None:
+def raise_if_cache_failed(ran: FanOutResult | SendResult) -> None:
     """Raise where a run was stopped because its cache failed."""
     if ran.stopped_by_store_failure:
         said = f"{ran.store_error}. Nothing more was sent, since the cache must not fail here (CacheMode(strict=True))"

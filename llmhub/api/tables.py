@@ -437,7 +437,7 @@ async def run_table(
 
     at, run = time.time(), uuid.uuid4()
     questions, options = table_run.batch, table_run.options
-    with relaxed_gc(len(questions)):
+    with relaxed_gc(len(questions), enabled=table_run.hub.tune_gc):
         done = await execute(table_run, display, stop, on_result, run_id=run.bytes)
         table = results.results_table(questions, done, run.hex, at)
     whole = apply_schema(replace(table_run, options=replace(options, on_error="row")), table)

@@ -205,7 +205,7 @@ async def _measured(
 ) -> tuple[LoadRun, pa.Table]:
     """Warm up, measure, and make the table."""
     loop = asyncio.get_running_loop()
-    send = partial(run_load, send=hub.runtime.send, stop=stop, max_in_flight=hub.pool_size, clock=loop.time)
+    send = partial(run_load, send=hub.runtime.send_uncached, stop=stop, max_in_flight=hub.pool_size, clock=loop.time)
     await send(_calls(before), one_at_a_time())
     driven = await send(_calls(questions), load)
     ran = FanOutResult(list(driven.answers), driven.schedule_delay_s)

@@ -23,7 +23,6 @@ from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, OnResult, PlannedItem, ResultEvent
-from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome, for_duplicate, from_stored, to_stored
@@ -77,8 +76,7 @@ async def run_fan_out(job: FanOutSpec, stop: StopSignal) -> FanOutResult:
     # One wish to stop may outlive many runs, and must not keep what they held.
     forget = stop.add_listener(partial(asyncio.get_running_loop().call_soon_threadsafe, running.stopped))
     try:
-        with relaxed_gc(job.size):
-            return await running.go()
+        return await running.go()
     finally:
         forget()
 

@@ -1,9 +1,9 @@
-"""Python's garbage collector, held back while many rows are under way.
+"""Raise the threshold of Python's garbage collector while many rows are in flight (``Hub(tune_gc=True)``).
 
-A call under way holds some sixty objects that could form cycles. Calls go out and come back in bursts, so at the
-interpreter's own setting every burst sets the collector going, and what it finds alive then counts as long-lived: it
-soon looks through the whole heap, for tens of milliseconds where pandas and pyarrow are loaded. That took up to a sixth
-of a run's time, and next to nothing was found.
+A call in flight holds about sixty objects that could form cycles, and calls start and finish in bursts. With Python's
+default threshold every burst triggers a collection; the survivors are promoted, so the whole heap is soon scanned,
+which takes tens of milliseconds once pandas and pyarrow are loaded. Measured: up to a sixth of a run's time, with
+almost nothing collected.
 """
 
 from __future__ import annotations
@@ -14,24 +14,21 @@ from contextlib import contextmanager
 from typing import Final
 
 DEFAULT_GC_THRESHOLDS: Final = frozenset({700, 2000})
-"""How many new objects set the collector going unless somebody says otherwise, by version.
+"""Python's default thresholds of generation 0: 700 in 3.11 and 3.12, 2000 in 3.13.
 
-Source: ``gc.get_threshold()`` of 3.11 and 3.12, and of 3.13 (2026-11-27)."""
-
-
+Source: ``gc.get_threshold()`` (2026-11-27)."""
 RELAXED_GC_THRESHOLD: Final = 10_000
-"""How many do while it is held back: more than any burst makes, and a few megabytes at most."""
-
-
+"""Threshold during a run: more objects than a burst creates, and a few megabytes at most."""
 MIN_ROWS: Final = 256
-"""Rows from which on holding it back is worth it."""
+"""Runs with at most this many rows leave the threshold alone."""
 
 
 @contextmanager
-def relaxed_gc(rows: int) -> Iterator[None]:
-    """Have the collector run more seldom while so many ``rows`` are worked on.
+def relaxed_gc(rows: int, *, enabled: bool = True) -> Iterator[None]:
+    """Raise the collector's threshold for the duration of a run over ``rows`` rows.
 
-    Who has set it otherwise, or off, has it as they set it. Of runs that overlap, the one that held it back lets it go.
+    A threshold that was changed by the program, or a disabled collector, is left as it is. Of overlapping runs, the one
+    that raised the threshold restores it.
 
     Examples
     --------
@@ -44,7 +41,7 @@ def relaxed_gc(rows: int) -> Iterator[None]:
     True
     """
     first, *rest = gc.get_threshold()
-    if first not in DEFAULT_GC_THRESHOLDS or rows <= MIN_ROWS:
+    if not enabled or first not in DEFAULT_GC_THRESHOLDS or rows <= MIN_ROWS:
         yield
         return
     gc.set_threshold(RELAXED_GC_THRESHOLD, *rest)

@@ -147,7 +147,7 @@ def test_an_interrupt_of_an_awaiting_cell_ends_it_and_what_landed_is_kept(
     kernel.until(lambda: cell.idle and cell.replied)
     assert cell.error
     # The kernel goes on, nothing is sent behind its back, and what had landed is asked no more.
-    kernel.run("while hub.runtime._live.transport.in_flight: await asyncio.sleep(0.01)")
+    kernel.run("while hub.runtime.client.transport.in_flight: await asyncio.sleep(0.01)")
     sent = peer.requests
     assert sent < ROWS
     said = kernel.run("print((await df.llm.acomplete('Say {n}', **ask | {'concurrency': 64}))['cache_hit'].sum())")

@@ -1,0 +1,473 @@
+"""Send single calls through the cache, single flight and the middleware, whose order is listed here.
+
+`Client.send` answers one call. A run over many rows (`llmhub.engine.fan_out`) looks rows up in blocks and schedules the
+misses itself, so its workers call `Client.send_uncached`, behind the cache and single flight. A client lives on one
+event loop and owns what is open there: connections, the store, and the state of rate limiters, circuits and candidates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from returns.pipeline import is_successful
+from returns.result import Failure
+
+from llmhub.cache.modes import CacheMode, restrict
+from llmhub.cache.store import Cache, Entry, Store
+from llmhub.core.cache_key import RequestKeyer, request_keyer
+from llmhub.core.errors import InvalidRequest
+from llmhub.core.prepared import with_model
+from llmhub.core.protocol import JSON_ENCODING_ERRORS
+from llmhub.core.serialization import is_corrupt, pack, unpack
+from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
+from llmhub.engine.cache_writer import CacheWriter
+from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
+from llmhub.engine.circuit_breaker import Breaker, Circuit, circuit_breaker_middleware
+from llmhub.engine.decision_log import RecordDecision
+from llmhub.engine.event_loop import StopSignal, background_loop, submit
+from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
+from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
+from llmhub.engine.hedging import OWNER_TASK
+from llmhub.engine.hooks import exception_guard
+from llmhub.engine.limits import Limit
+from llmhub.engine.model_resolver import ModelResolver
+from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
+from llmhub.engine.retry import Retry, retry_middleware
+from llmhub.engine.routing import CandidateMetrics, routing_middleware
+from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome, from_stored, to_stored
+from llmhub.engine.single_flight import RowCallbacks, SingleFlight
+from llmhub.engine.spending import Budgets, TargetPrices, budget_middleware
+from llmhub.engine.transport import Transport, TransportConfig
+from llmhub.engine.write_ahead import SEND_CONTEXT, AmbiguousPolicy, SendContext, WriteAheadLog, record_requests
+
+MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
+"""Requests whose keys at every candidate of their route are remembered."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Longest wait for open connections and pending writes when a client is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """The store as one call or run may use it, according to its cache mode.
+
+    Parameters
+    ----------
+    store
+        The store restricted to what the mode allows; ``None`` without a cache.
+    write_ahead
+        The log that claims keys and records requests; in memory only where the mode does not write.
+    not_before
+        Responses to requests sent before this time (epoch seconds) are not used.
+    strict
+        Whether a failure of the store stops the call or run.
+    lookups
+        Batched look-ups for `cache_middleware`; ``None`` where the mode does not read.
+    checked_keys
+        Keys already looked up at every candidate of their route, so that the middleware need not repeat it.
+    """
+
+    store: Store | None
+    write_ahead: WriteAheadLog | None
+    not_before: float
+    strict: bool
+    lookups: CacheLookups | None
+    checked_keys: set[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """The answer to a single call, and the store problems to report to the user.
+
+    Parameters
+    ----------
+    answer
+        From the cache or the provider; `Cancelled` where the call was stopped.
+    damaged_values
+        Values in the store that could not be decoded and counted as misses.
+    store_error
+        The failure of the store, empty if there was none.
+    stopped_by_store_failure
+        Whether that failure stopped the call (strict cache mode).
+    ambiguous_count
+        1 if the request had been sent by a process that ended before its response arrived.
+    """
+
+    answer: Answer
+    damaged_values: int = 0
+    store_error: str = ""
+    stopped_by_store_failure: bool = False
+    ambiguous_count: int = 0
+
+
+class Client:
+    """Sends calls through the cache and the middleware. Lives on one event loop.
+
+    Parameters
+    ----------
+    transport
+        How connections are made.
+    cache
+        Where responses are stored; ``None`` for nowhere.
+    resolver
+        Finds the targets and routes that model names stand for.
+    limits
+        Declared rate limits by provider or model.
+    adaptive
+        Whether concurrency and pace are adapted to providers that declare no limit.
+    retry, breaker
+        The policies of the middleware of that name; no circuit breaker where ``breaker`` is ``None``.
+    middleware
+        The user's middleware, outermost first.
+    ambiguous
+        What to do with a request whose sender ended before the response arrived.
+    budgets
+        Budgets for calls that have none of their own.
+    record_decision
+        Logs waits, retries, fallbacks and changes of circuits.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: TransportConfig,
+        cache: Cache | None,
+        resolver: ModelResolver,
+        limits: Mapping[str, Limit],
+        adaptive: bool,
+        retry: Retry,
+        breaker: Breaker | None,
+        middleware: Sequence[Middleware],
+        ambiguous: AmbiguousPolicy,
+        budgets: Budgets,
+        record_decision: RecordDecision,
+    ) -> None:
+        self.loop = background_loop()
+        self.store = cache.open() if cache is not None else None
+        self.write_ahead = WriteAheadLog(self.store, ambiguous) if self.store is not None else None
+        # A read-only call records nothing in the store, but still shares requests in flight within this process.
+        self._unrecorded = (
+            WriteAheadLog(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
+        )
+        self.transport = Transport(transport)
+        self.rate_limiter = RateLimiter(limits, time.monotonic, record_decision, adaptive=adaptive)
+        self.has_routes = bool(resolver.routes)
+        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead)
+        self._resolver = resolver
+        self._breaker = breaker
+        self._budgets = budgets
+        self._record_decision = record_decision
+        self._prices = TargetPrices(time.time)
+        self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
+        self._circuits: dict[tuple[str, str], Circuit] = {}
+        self._attempts: dict[str, Send] = {}
+        self._keyers: dict[str, RequestKeyer] = {}
+        self._candidate_keys_by_key: dict[bytes, list[tuple[Target, bytes]]] = {}
+        self.send_uncached: Send = self._build_chain(tuple(middleware), retry)
+
+    # The order of everything around a call, outermost first. Before it, `send` looks the call up in the store and
+    # claims its key (single flight).
+
+    def _build_chain(self, middleware: tuple[Middleware, ...], retry: Retry) -> Send:
+        """Return the layers that see a call once, whichever target answers it, around those of each attempt."""
+        return chain(
+            self._send_attempt,
+            *((exception_guard, *middleware) if middleware else ()),
+            *((cache_middleware(self._candidate_keys),) if self.has_routes else ()),
+            retry_middleware(retry, time.monotonic, random.random, self._record_decision),
+            *((self._routing(),) if self.has_routes else ()),
+        )
+
+    def _build_attempt(self, target: Target) -> Send:
+        """Return the layers that see each attempt at one target, down to the transport."""
+        has_ledger = self.store is not None and self.store.ledger is not None
+        return chain(
+            self.transport.send,
+            *((self._metrics.middleware(target),) if self.has_routes else ()),
+            *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
+            # Reserves a budget once the rate limiter has admitted the call.
+            budget_middleware(self._budgets, self._prices, self._rate_limit(target)),
+            *((record_requests,) if has_ledger else ()),
+        )
+
+    def _routing(self) -> Middleware:
+        return routing_middleware(self._resolver.resolve_route, self._metrics, self._record_decision)
+
+    def _rate_limit(self, target: Target) -> Middleware:
+        return rate_limit_middleware(self.rate_limiter, self.rate_limiter.for_target(target), time.monotonic)
+
+    def _circuit(self, target: Target) -> Circuit:
+        """Return the circuit of the target's address, which all its models share."""
+        address = (target.provider.name, target.endpoint.base_url)
+        circuit = self._circuits.get(address)
+        if circuit is None:
+            policy = self._breaker or Breaker()
+            circuit = self._circuits[address] = Circuit(policy, target.provider.name, self._record_decision)
+        return circuit
+
+    async def send(self, call: Call, stop: StopSignal, cache_mode: CacheMode, *, run_id: bytes = b"") -> SendResult:
+        """Answer one call from the store, from an equal call in flight, or from the provider.
+
+        Parameters
+        ----------
+        stop
+            The first request cancels a call that waits and drains one that is on the wire; the second cancels both.
+        run_id
+            Identifies the call in the ledger (16 bytes).
+        """
+        if call.key is None:
+            try:
+                call = call.with_key(self._key_at(call.target, call))
+            except JSON_ENCODING_ERRORS as error:
+                message = f"the request cannot be encoded as JSON: {error}"
+                return SendResult(Answer(Failure(InvalidRequest(path="$", message=message))))
+        return await _SingleCall(self, call, stop, self.access(cache_mode), run_id).run()
+
+    def access(self, mode: CacheMode) -> StoreAccess:
+        """Return the store as ``mode`` allows it to be used from now on."""
+        not_before, store = mode.valid_since(time.time()), restrict(self.store, mode)
+        log = self.write_ahead if mode.writes else self._unrecorded if mode.reads else None
+        lookups, checked_keys = None, set[bytes]()
+        if store is not None and mode.reads:
+            recent = partial(log.recent_outcome, not_before=not_before) if log is not None else lambda _: None
+            lookups = CacheLookups(store, recent, checked_keys)
+        return StoreAccess(store, log, not_before, mode.strict, lookups, checked_keys)
+
+    def alternatives(self, key: bytes, make_call: Callable[[], Call]) -> Sequence[tuple[Target, bytes]]:
+        """Return the other candidates of a request's route, each with the key of the request as sent to it."""
+        candidates = self._candidate_keys_by_key.get(key)
+        if candidates is None:
+            try:
+                candidates = self._candidate_keys(make_call())
+            except JSON_ENCODING_ERRORS:
+                return ()  # the call fails further on, with a message that names the field
+            # Needed again when the key is claimed and when the call is sent, and slow to compute.
+            self._candidate_keys_by_key[key] = candidates
+            if len(self._candidate_keys_by_key) > MAX_CANDIDATE_KEYS:
+                del self._candidate_keys_by_key[next(iter(self._candidate_keys_by_key))]
+        return [pair for pair in candidates if pair[1] != key]
+
+    def item_alternatives(self, item: PlannedItem) -> Sequence[tuple[Target, bytes]]:
+        """Return `alternatives` of a planned item of a run."""
+        _, key, make_call, prompt = item
+        return self.alternatives(key, lambda: make_call(prompt, key))
+
+    def _candidate_keys(self, call: Call) -> list[tuple[Target, bytes]]:
+        """Return every candidate that may answer a call, each with the key of the request as sent to it."""
+        known = self._candidate_keys_by_key.get(call.key) if call.key is not None else None
+        if known is not None:
+            return known
+        route = self._resolver.resolve_route(call.target.name)
+        if route is None:
+            return []
+        return [(target, self._key_at(target, call)) for target in route.targets.values()]
+
+    def _key_at(self, target: Target, call: Call) -> bytes:
+        """Return the key of the call's request as sent to ``target``."""
+        prepared = call.valid_prepared
+        if prepared is not None:
+            return prepared.for_target(target).key(prepared.text, call.sample)
+        keyer = self._keyers.get(target.name)
+        if keyer is None:
+            keyer = self._keyers[target.name] = request_keyer(target.provider, target.endpoint)
+        return keyer(with_model(call.request, target.model), call.sample)
+
+    def _send_attempt(self, call: Call) -> Awaitable[Answer]:
+        """Send one attempt through the layers of its target."""
+        name = call.target.name
+        send = self._attempts.get(name)
+        if send is None:
+            send = self._attempts[name] = self._build_attempt(call.target)
+        if call.requested_target is None or call.requested_target is call.target:
+            return send(call)
+        return self._send_elsewhere(send, call)
+
+    async def _send_elsewhere(self, send: Send, call: Call) -> Answer:
+        """Send an attempt to another target than was requested, and attribute the answer to it."""
+        if self.store is not None and call.key is None:
+            call = call.with_key(self._key_at(call.target, call))
+        answer = await send(call)
+        if answer.target is not None or call.requested_target is None or call.requested_target.name == call.target.name:
+            return answer
+        return answer.attributed_to(call.target, call.key)
+
+
+class _SingleCall:
+    """One call on its way through the store, single flight and the middleware."""
+
+    def __init__(self, client: Client, call: Call, stop: StopSignal, access: StoreAccess, run_id: bytes) -> None:
+        assert call.key is not None  # noqa: S101 - computed by `Client.send`
+        log = access.write_ahead
+        self._client = client
+        self._call = call
+        self._key = call.key
+        self._stop = stop
+        self._access = access
+        self._context = SendContext(run_id, log, strict=access.strict)
+        self._writer = CacheWriter(
+            access.store, stop.request if access.strict else None, log.on_written if log is not None else None
+        )
+        self._flight: SingleFlight | None = None
+        self._outcome: RowOutcome | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._drain_until = 0.0
+        self._was_in_flight = False
+
+    async def run(self) -> SendResult:
+        """Answer the call in a task of its own, which a stop request can cancel."""
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._answer())
+        # The signal may outlive the call and must not keep it alive.
+        unsubscribe = self._stop.add_listener(partial(loop.call_soon_threadsafe, self._on_stop))
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling() or not self._stop.requested:
+                raise
+        finally:
+            unsubscribe()
+            if self._flight is not None:
+                await asyncio.shield(self._finish())
+        outcome = self._outcome if self._outcome is not None else cancelled_outcome()
+        log_failure = self._access.write_ahead.failure_message if self._flight and self._access.write_ahead else ""
+        return SendResult(
+            answer=as_answer(outcome),
+            damaged_values=len(self._writer.damaged_keys),
+            store_error=self._writer.error or log_failure,
+            stopped_by_store_failure=self._writer.aborted_run,
+            ambiguous_count=self._flight.ambiguous_count if self._flight is not None else 0,
+        )
+
+    async def _answer(self) -> None:
+        if self._stop.requested or await self._look_up():
+            return
+        if self._access.write_ahead is None or await self._claim(self._access.write_ahead):
+            await self._send()
+
+    async def _claim(self, log: WriteAheadLog) -> bool:
+        """Return whether this call is to send its request; otherwise an equal one has answered it."""
+        callbacks = RowCallbacks(self._settle, self._look_up_items, lambda _: self._outcome)
+        alternatives = self._item_alternatives if self._client.has_routes else None
+        flight = SingleFlight(log, self._context.run_id, callbacks, self._access.not_before, alternatives)
+        self._flight = flight
+        log.register_run(self._writer)
+        item: PlannedItem = (0, self._key, lambda *_: self._call, None)
+        granted = await flight.claim([item])
+        while not granted and flight.has_waiting:
+            granted = await flight.next_ready()
+        return bool(granted)
+
+    async def _send(self) -> None:
+        """Send the call and pass its answer to the store and to equal calls that wait for it."""
+        SEND_CONTEXT.set(self._context)
+        OWNER_TASK.set(self._task)
+        CACHE_LOOKUPS.set(self._access.lookups)
+        try:
+            answer = await self._client.send_uncached(self._call)
+        except asyncio.CancelledError:
+            self._outcome = cancelled_outcome(self._context.requests_sent, was_in_flight=self._was_in_flight)
+            self._release(self._outcome, None)
+            raise
+        self._outcome = answer
+        self._release(answer, self._store(answer))
+
+    def _store(self, answer: Answer) -> bytes | None:
+        """Queue a new answer for the store; return the key it is stored under."""
+        if self._access.store is None or answer.cache_hit or not is_successful(answer.outcome):
+            return None
+        key, target = answer.key or self._key, answer.target or self._call.target
+        self._writer.enqueue(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
+        return key
+
+    def _release(self, outcome: RowOutcome, written_as: bytes | None) -> None:
+        self._access.checked_keys.discard(self._key)
+        if self._flight is not None:
+            self._flight.release(self._key, outcome, written_as)
+
+    def _settle(self, _position: int, outcome: RowOutcome) -> None:
+        self._outcome = outcome
+
+    async def _finish(self) -> None:
+        """Write what is queued, release the key, and wait until the log has recorded both."""
+        await self._writer.finish()
+        if self._flight is not None:
+            self._flight.close()
+        if self._access.write_ahead is not None:
+            await self._access.write_ahead.unregister_run(self._writer)
+
+    # The store
+
+    async def _look_up(self) -> bool:
+        """Look the call up in the store, for its target and the other candidates; return whether it was there."""
+        if self._access.store is None:
+            return False
+        pairs: list[tuple[Target | None, bytes]] = [(None, self._key)]
+        if self._client.has_routes:
+            pairs += self._client.alternatives(self._key, lambda: self._call)
+            self._access.checked_keys.add(self._key)
+        values = await self._writer.start_lookup(lambda store: store.get_many([key for _, key in pairs]))
+        for target, key in pairs if values else ():
+            value = values.get(key) if values else None
+            stored = unpack(value, key) if value is not None else None
+            if stored is None:
+                continue
+            if is_successful(stored):
+                kept = stored.unwrap()
+                self._outcome = kept if target is None else from_stored(kept, target, key)
+                return True
+            if is_corrupt(stored.failure()):
+                self._writer.damaged_keys.add(key)
+        return False
+
+    async def _look_up_items(self, items: list[PlannedItem]) -> Sequence[PlannedItem]:
+        return [] if await self._look_up() else items
+
+    def _item_alternatives(self, _item: PlannedItem) -> Sequence[tuple[Target, bytes]]:
+        return self._client.alternatives(self._key, lambda: self._call)
+
+    # Stopping
+
+    def _on_stop(self) -> None:
+        self._drain_until = self._client.loop.time() + (0.0 if self._stop.immediate else DRAIN_TIMEOUT_S)
+        self._cancel_unless_draining()
+
+    def _cancel_unless_draining(self) -> None:
+        """Cancel the call unless its request is on the wire and may still be answered in time."""
+        task = self._task
+        if task is None or task.done():
+            return
+        loop = asyncio.get_running_loop()
+        is_late, in_flight = loop.time() >= self._drain_until, task in self._client.transport.in_flight
+        if is_late or not in_flight:
+            self._was_in_flight = self._was_in_flight or (is_late and in_flight)
+            task.cancel()
+        # A call that fails while draining would wait to be retried: check again.
+        loop.call_later(SWEEP_INTERVAL_S, self._cancel_unless_draining)
+
+
+def _close(loop: asyncio.AbstractEventLoop, transport: Transport, log: WriteAheadLog | None) -> None:
+    """Close connections and the store, from any thread."""
+    if loop is background_loop() and loop.is_running():
+        _wait_on_loop(transport.close())
+        if log is not None:
+            _wait_on_loop(log.close())
+    if log is not None:
+        log.store.close()
+
+
+def _wait_on_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` on the background loop; wait for it unless this is that loop's thread."""
+    future = submit(work)
+    try:
+        on_loop = asyncio.get_running_loop() is background_loop()
+    except RuntimeError:
+        on_loop = False
+    if not on_loop:
+        future.result(timeout=CLOSE_TIMEOUT_S)
