@@ -228,7 +228,7 @@ class Hub:
 
     def spending(self) -> Budget | None:
         """Give what became of the hub's budget so far; ``None`` where it has none."""
-        wallet = self.runtime.wallet
+        wallet = self.runtime.shared_budget
         return wallet.budget if wallet is not None else None
 
     def decisions(self) -> tuple[Decision, ...]:

@@ -282,7 +282,7 @@ def budgets_for(
         ``budget_usd`` is no amount; or there is a budget and no known price, and ``allow_unpriced`` is not said.
     """
     own = () if budget_usd is None else (as_shared_budget(budget_usd),)
-    shared = () if hub.runtime.wallet is None else (hub.runtime.wallet,)
+    shared = () if hub.runtime.shared_budget is None else (hub.runtime.shared_budget,)
     budget = bool(own or shared)
     if not budget and not any(route.needs_prices for route in hub.directory.routes.values()):
         return None

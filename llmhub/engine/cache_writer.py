@@ -1,7 +1,7 @@
-"""What a run looks up and files, and how it bears a store that fails.
+"""Reads and writes of one run's cache, tolerating a store that fails.
 
-A store that fails is left alone for a moment, longer each time, and tried again: rows go on without it meanwhile, and
-what they answered waits until it can be filed. Where the run must not go on without it, it is told so.
+A store that fails is left alone for a while, twice as long each time; the run continues without it, and fresh responses
+wait in memory until they can be written. A strict run is stopped at the first failure instead.
 """
 
 from __future__ import annotations
@@ -16,210 +16,202 @@ from llmhub.cache.store import Entry, Store, StoreError
 
 T = TypeVar("T")
 
-
 FLUSH_DELAY_S: Final = 0.005
-"""How long an answer waits for others before it is written: a crash loses no more than this."""
-
-
+"""Maximum time a response waits for others before it is written; a crash loses no more than this."""
 INITIAL_BACKOFF_S: Final = 0.5
-"""How long a store that failed is left alone; twice as long each time."""
-
-
+"""Pause after the first failure of a store; doubled after each further one."""
 MAX_BACKOFF_S: Final = 30.0
-
-
 FINAL_BACKOFF_S: Final = 2.0
-"""At the end of a run, how long a store that did work before is waited for."""
-
-
+"""Pause before the last attempt at the end of a run, if the store worked before."""
 SLOW_FAILURE_S: Final = 5.0
-"""A store that took longer than this to fail is not waited for."""
-
-
+"""A store that took longer than this to fail is not tried again at the end of a run."""
 MAX_BACKLOG_BYTES: Final = 256 << 20
-"""Most that waits for a store to work again; beyond it the oldest are given up."""
+"""Maximum size of the responses waiting to be written; beyond it the oldest are dropped."""
 
 
 class CacheWriter:
-    """The store of one run. Everything happens on one event loop, except for the store's own work.
+    """The cache of one run. Use it on one event loop only; the store itself works in threads.
 
     Parameters
     ----------
     store
-        Where answers are looked up and filed, if anywhere.
-    give_up
-        Called at the first failure where a run must not go on without its store.
-    written
-        Told the keys of what is filed.
+        Where responses are looked up and written; ``None`` for nowhere.
+    abort
+        Called at the first failure; ``None`` if the run continues without its store.
+    on_written
+        Called with the keys that have been written.
     """
 
     def __init__(
         self,
         store: Store | None,
-        give_up: Callable[[], None] | None = None,
-        written: Callable[[Iterable[bytes]], None] | None = None,
+        abort: Callable[[], None] | None = None,
+        on_written: Callable[[Iterable[bytes]], None] | None = None,
     ) -> None:
         self.store = store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
-        self._give_up = give_up
-        self._written = written
-        self._failures = self._lost = self._waiting_bytes = 0
-        self._last: StoreError | None = None
-        self._worked = self._slow = False
-        self._pause_s, self._until = INITIAL_BACKOFF_S, 0.0
-        self._outbox: deque[Entry] = deque()
+        self._abort = abort
+        self._on_written = on_written
+        self._failures = self._dropped = self._backlog_bytes = 0
+        self._last_error: StoreError | None = None
+        self._has_worked = self._failed_slowly = False
+        self._backoff_s, self._backoff_until = INITIAL_BACKOFF_S, 0.0
+        self._backlog: deque[Entry] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._flusher: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     @property
     def error(self) -> str:
-        """What went wrong, if anything did."""
-        if self._last is None:
+        """The failures of the store as a message to users; empty if there were none."""
+        if self._last_error is None:
             return ""
-        times = "" if self._failures == 1 else f" {self._failures} times, the last time"
-        kept = f"{self._lost:,} answers could not be filed, and would be paid for again" if self._lost else ""
-        return f"the cache failed{times}: {self._last}; {kept or 'every answer was filed in the end'}"
+        times = "" if self._failures == 1 else f" {self._failures} times, most recently"
+        lost = f"{self._dropped:,} responses could not be cached, and requesting them again will be billed"
+        result = lost if self._dropped else "all responses were cached in the end"
+        return f"the cache failed{times}: {self._last_error}; {result}"
 
-    def start_lookup(self, work: Callable[[Store], T]) -> Awaitable[T | None]:
-        """Begin to look something up beside the loop; gives nothing where there is no store that works."""
+    def start_lookup(self, look_up: Callable[[Store], T]) -> Awaitable[T | None]:
+        """Start a look-up in a thread. The result is ``None`` if there is no store or it fails."""
         loop = asyncio.get_running_loop()
-        if self.store is None or loop.time() < self._until:
+        if self.store is None or loop.time() < self._backoff_until:
             nothing: asyncio.Future[T | None] = loop.create_future()
             nothing.set_result(None)
             return nothing
-        # A task, since whoever began it may be stopped before it is awaited.
-        return loop.create_task(self._looked_up(loop.run_in_executor(None, partial(work, self.store))))
+        # A task, since the caller may be cancelled before it awaits the result.
+        return loop.create_task(self._look_up(loop.run_in_executor(None, partial(look_up, self.store))))
 
-    async def _looked_up(self, begun: Awaitable[T]) -> T | None:
+    async def _look_up(self, started: Awaitable[T]) -> T | None:
         try:
-            found = await begun
+            result = await started
         except StoreError as error:
-            self._failed(error)
+            self._on_failure(error)
             return None
-        self._pause_s = INITIAL_BACKOFF_S
-        self._worked = True
-        return found
+        self._backoff_s = INITIAL_BACKOFF_S
+        self._has_worked = True
+        return result
 
     def enqueue(self, entry: Entry) -> None:
-        """Put a fresh answer before the flusher."""
+        """Queue a fresh response to be written within `FLUSH_DELAY_S`."""
         if self.store is None:
             return
-        self._wait(entry)
-        if self._timer is None and self._flusher is None:
-            self._arm(FLUSH_DELAY_S)
+        self._append(entry)
+        if self._timer is None and self._writing is None:
+            self._schedule(FLUSH_DELAY_S)
 
     def on_store_failure(self, error: StoreError) -> None:
-        """Have a run that must not go on without its store stop for what failed beside the filing."""
-        if self._give_up is not None and not self.aborted_run:
+        """Stop a strict run because the ledger or the leases failed."""
+        if self._abort is not None and not self.aborted_run:
             self._failures += 1
-            self._last = self._last or error
+            self._last_error = self._last_error or error
             self.aborted_run = True
-            self._give_up()
+            self._abort()
 
-    def _wait(self, entry: Entry) -> None:
-        self._outbox.append(entry)
-        self._waiting_bytes += len(entry.value)
-        while self._waiting_bytes > MAX_BACKLOG_BYTES and len(self._outbox) > 1:
-            self._waiting_bytes -= len(self._outbox.popleft().value)
-            self._lost += 1
+    def _append(self, entry: Entry) -> None:
+        self._backlog.append(entry)
+        self._backlog_bytes += len(entry.value)
+        while self._backlog_bytes > MAX_BACKLOG_BYTES and len(self._backlog) > 1:
+            self._backlog_bytes -= len(self._backlog.popleft().value)
+            self._dropped += 1
 
-    def _arm(self, delay_s: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
+    def _schedule(self, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
 
-    def _due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        if self._outbox and self._flusher is None and not self._wrote_at_once():
-            self._flusher = asyncio.get_running_loop().create_task(self._flushing())
+        if self._backlog and self._writing is None and not self._write_on_loop():
+            self._start_writing()
+
+    def _start_writing(self) -> asyncio.Task[None]:
+        self._writing = asyncio.get_running_loop().create_task(self._write_and_reschedule())
+        return self._writing
 
     def try_flush(self) -> bool:
-        """Write what waits, where that takes no waiting; say whether all is written that can be for now."""
-        if self._flusher is not None:
+        """Write what is queued if that does not block. Return whether nothing writable is left for now."""
+        if self._writing is not None:
             return False
-        resting = asyncio.get_running_loop().time() < self._until
-        return resting or not self._outbox or self._wrote_at_once()
+        backing_off = asyncio.get_running_loop().time() < self._backoff_until
+        return backing_off or not self._backlog or self._write_on_loop()
 
     async def flush_pending(self) -> None:
-        """Write what waits beside the loop, unless the store fails."""
+        """Write what is queued in a thread, unless the store fails."""
         while not self.try_flush():
-            if self._flusher is None:
-                self._flusher = asyncio.get_running_loop().create_task(self._flushing())
-            await asyncio.shield(self._flusher)
+            await asyncio.shield(self._writing or self._start_writing())
 
-    async def _flushing(self) -> None:
-        await self._write()
-        self._flusher = None
-        if self._outbox and self._timer is None:
-            self._arm(max(FLUSH_DELAY_S, self._until - asyncio.get_running_loop().time()))
+    async def _write_and_reschedule(self) -> None:
+        await self._write_in_thread()
+        self._writing = None
+        if self._backlog and self._timer is None:
+            self._schedule(max(FLUSH_DELAY_S, self._backoff_until - asyncio.get_running_loop().time()))
 
     async def finish(self) -> None:
-        """Write what is left, after the flusher is done with what it has."""
-        if self._flusher is not None:
-            await self._flusher
+        """Write what is left at the end of the run; try a store that worked before once more."""
+        if self._writing is not None:
+            await self._writing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._slow:
-            await self._write()
-        if self._outbox and self._worked and not (self._slow or self.aborted_run):
+        if not self._failed_slowly:
+            await self._write_in_thread()
+        if self._backlog and self._has_worked and not (self._failed_slowly or self.aborted_run):
             await asyncio.sleep(FINAL_BACKOFF_S)
-            await self._write()
-        self._lost += len(self._outbox)
+            await self._write_in_thread()
+        self._dropped += len(self._backlog)
 
-    def _wrote_at_once(self) -> bool:
-        """Try to write without waiting: a thread would cost more than the writing does, since both share Python."""
+    def _write_on_loop(self) -> bool:
+        """Try to write without blocking: a thread would cost more than the write, since both hold the GIL."""
         if self.store is None:
             return False
-        entries = tuple(self._outbox)
+        entries = tuple(self._backlog)
         try:
-            done = self.store.try_put(entries)
+            written = self.store.try_put(entries)
         except StoreError as error:
-            self._failed(error)
+            self._on_failure(error)
             if self._timer is None:
-                self._arm(self._until - asyncio.get_running_loop().time())
+                self._schedule(self._backoff_until - asyncio.get_running_loop().time())
             return True
-        if done:
-            self._outbox.clear()
-            self._waiting_bytes = 0
-            self._filed(entries)
-        return done
+        if written:
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            self._on_success(entries)
+        return written
 
-    async def _write(self) -> None:
-        if self.store is None or not self._outbox:
+    async def _write_in_thread(self) -> None:
+        if self.store is None or not self._backlog:
             return
-        entries = tuple(self._outbox)
-        self._outbox.clear()
-        self._waiting_bytes = 0
+        entries = tuple(self._backlog)
+        self._backlog.clear()
+        self._backlog_bytes = 0
         loop = asyncio.get_running_loop()
-        since = loop.time()
+        started = loop.time()
         try:
             await loop.run_in_executor(None, partial(self.store.put_many, entries))
         except StoreError as error:
-            self._failed(error)
-            self._again(entries)
-            self._slow = loop.time() - since > SLOW_FAILURE_S
+            self._on_failure(error)
+            self._requeue(entries)
+            self._failed_slowly = loop.time() - started > SLOW_FAILURE_S
         else:
-            self._filed(entries)
+            self._on_success(entries)
 
-    def _filed(self, entries: Sequence[Entry]) -> None:
-        self._pause_s = INITIAL_BACKOFF_S
-        self._worked, self._slow = True, False
-        if self._written is not None:
-            self._written([entry.key for entry in entries])
+    def _on_success(self, entries: Sequence[Entry]) -> None:
+        self._backoff_s = INITIAL_BACKOFF_S
+        self._has_worked, self._failed_slowly = True, False
+        if self._on_written is not None:
+            self._on_written([entry.key for entry in entries])
 
-    def _again(self, entries: Iterable[Entry]) -> None:
-        """Put what could not be written before what came since."""
-        since = tuple(self._outbox)
-        self._outbox.clear()
-        self._waiting_bytes = 0
-        for entry in (*entries, *since):
-            self._wait(entry)
+    def _requeue(self, entries: Iterable[Entry]) -> None:
+        """Put entries that could not be written before those queued since."""
+        newer = tuple(self._backlog)
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        for entry in (*entries, *newer):
+            self._append(entry)
 
-    def _failed(self, error: StoreError) -> None:
+    def _on_failure(self, error: StoreError) -> None:
         self._failures += 1
-        self._last = error
-        self._until = asyncio.get_running_loop().time() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, MAX_BACKOFF_S)
-        if self._give_up is not None and not self.aborted_run:
+        self._last_error = error
+        self._backoff_until = asyncio.get_running_loop().time() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+        if self._abort is not None and not self.aborted_run:
             self.aborted_run = True
-            self._give_up()
+            self._abort()

@@ -20,7 +20,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode, restrict
-from llmhub.cache.store import Cache, Entry, Store
+from llmhub.cache.store import Cache, Entry
 from llmhub.core.cache_key import RequestKeyer, request_keyer
 from llmhub.core.errors import InvalidRequest
 from llmhub.core.prepared import with_model
@@ -44,41 +44,14 @@ from llmhub.engine.routing import CandidateMetrics, routing_middleware
 from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome, from_stored, to_stored
 from llmhub.engine.single_flight import RowCallbacks, SingleFlight
 from llmhub.engine.spending import Budgets, TargetPrices, budget_middleware
+from llmhub.engine.store_access import StoreAccess
 from llmhub.engine.transport import Transport, TransportConfig
-from llmhub.engine.write_ahead import SEND_CONTEXT, AmbiguousPolicy, SendContext, WriteAheadLog, record_requests
+from llmhub.engine.write_ahead import SEND_CONTEXT, AmbiguousPolicy, SendContext, WriteAheadLog, write_ahead_middleware
 
 MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Requests whose keys at every candidate of their route are remembered."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Longest wait for open connections and pending writes when a client is closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreAccess:
-    """The store as one call or run may use it, according to its cache mode.
-
-    Parameters
-    ----------
-    store
-        The store restricted to what the mode allows; ``None`` without a cache.
-    write_ahead
-        The log that claims keys and records requests; in memory only where the mode does not write.
-    not_before
-        Responses to requests sent before this time (epoch seconds) are not used.
-    strict
-        Whether a failure of the store stops the call or run.
-    lookups
-        Batched look-ups for `cache_middleware`; ``None`` where the mode does not read.
-    checked_keys
-        Keys already looked up at every candidate of their route, so that the middleware need not repeat it.
-    """
-
-    store: Store | None
-    write_ahead: WriteAheadLog | None
-    not_before: float
-    strict: bool
-    lookups: CacheLookups | None
-    checked_keys: set[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +166,7 @@ class Client:
             *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
             # Reserves a budget once the rate limiter has admitted the call.
             budget_middleware(self._budgets, self._prices, self._rate_limit(target)),
-            *((record_requests,) if has_ledger else ()),
+            *((write_ahead_middleware,) if has_ledger else ()),
         )
 
     def _routing(self) -> Middleware:
@@ -237,7 +210,14 @@ class Client:
         if store is not None and mode.reads:
             recent = partial(log.recent_outcome, not_before=not_before) if log is not None else lambda _: None
             lookups = CacheLookups(store, recent, checked_keys)
-        return StoreAccess(store, log, not_before, mode.strict, lookups, checked_keys)
+        return StoreAccess(
+            store=store,
+            write_ahead=log,
+            not_before=not_before,
+            strict=mode.strict,
+            lookups=lookups,
+            checked_keys=checked_keys,
+        )
 
     def alternatives(self, key: bytes, make_call: Callable[[], Call]) -> Sequence[tuple[Target, bytes]]:
         """Return the other candidates of a request's route, each with the key of the request as sent to it."""
@@ -313,7 +293,7 @@ class _SingleCall:
         self._writer = CacheWriter(
             access.store, stop.request if access.strict else None, log.on_written if log is not None else None
         )
-        self._flight: SingleFlight | None = None
+        self._flight: SingleFlight[PlannedItem] | None = None
         self._outcome: RowOutcome | None = None
         self._task: asyncio.Task[None] | None = None
         self._drain_until = 0.0

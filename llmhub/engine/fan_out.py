@@ -1,8 +1,8 @@
-"""The fan-out: lazily planned items slide through a bounded window of calls, and every item gets its answer.
+"""The fan-out: lazily planned items pass through a bounded number of concurrent calls, and every item gets an outcome.
 
-A run plans a chunk, looks its keys up in the store in one go, and puts only what is missing before the
-workers; a million rows are never a million tasks. Equal items are sent once: those of one run, of several runs of one
-process, and of several processes on a store that can claim keys.
+A run plans one chunk, looks its keys up in the store in one request, and queues only the missing items, so a million
+rows never become a million tasks. Equal items are sent once: within a run, across the runs of a process, and across
+processes on a store that supports claims.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -22,388 +22,423 @@ from llmhub.core.serialization import is_corrupt, pack, unpack
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
-from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, OnResult, PlannedItem, ResultEvent
+from llmhub.engine.fan_out_types import CHUNK_SIZE, Alternatives, FanOutResult, FanOutSpec, PlannedItem
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome, for_duplicate, from_stored, to_stored
+from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, for_duplicate, from_stored, to_stored
 from llmhub.engine.scheduling import MAX_RELEASED_PER_SLOT, ConcurrencySlots, QueuedItem, Slot, TargetQueues
 from llmhub.engine.single_flight import ITEMS_PER_YIELD, RowCallbacks, SingleFlight
+from llmhub.engine.store_access import StoreAccess
 from llmhub.engine.write_ahead import SEND_CONTEXT, SendContext
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import BlockLookup, PlannedBlock, StoredBlock
 
-
-__all__ = [
-    "CHUNK_SIZE",
-    "PlannedItem",
-    "FanOutSpec",
-    "ResultEvent",
-    "FanOutResult",
-    "RowOutcome",
-    "OnResult",
-    "as_answer",
-    "to_stored",
-    "run_fan_out",
-]
-
-
 PlannedChunk: TypeAlias = "list[PlannedItem] | tuple[PlannedBlock, Awaitable[BlockLookup | None]]"
-"""A planned chunk; of many, with its look-up that has begun."""
-
+"""A planned chunk of items; a block comes with the look-up that has been started for it."""
 
 WORKERS_PER_TURN: Final = 8
-"""Workers begun in one turn of the loop."""
-
-
+"""Workers started in one turn of the loop, so that the first requests are sent before the last worker starts."""
 DRAIN_TIMEOUT_S: Final = 60.0
-"""How long a stopped run waits for what is in flight."""
-
-
+"""Maximum time a stopped run waits for requests in flight."""
 SWEEP_INTERVAL_S: Final = 0.05
-"""How often a stopped run looks for workers that wait."""
+"""Time between two searches of a stopped run for workers that wait instead of sending."""
 
 
-async def run_fan_out(job: FanOutSpec, stop: StopSignal) -> FanOutResult:
-    """Answer every item. Errors are answers; only cancellation and defects raise.
+async def run_fan_out(spec: FanOutSpec, stop: StopSignal) -> FanOutResult:
+    """Run every item and return the outcomes. Failed calls are outcomes; only cancellation and defects raise.
 
     Notes
     -----
-    When ``stop`` is asked, nothing more is sent, what is in flight is drained, and the rest is `Cancelled`;
-    asked again, what is in flight is cut off too.
+    At the first request of ``stop``, nothing more is sent, requests in flight are awaited, and the other rows fail with
+    `Cancelled`. At the second one, requests in flight are cancelled too.
     """
-    running = _FanOut(job, stop)
-    # One wish to stop may outlive many runs, and must not keep what they held.
-    forget = stop.add_listener(partial(asyncio.get_running_loop().call_soon_threadsafe, running.stopped))
+    fan_out = _FanOut(spec, stop)
+    # The listener is removed at the end, since a stop signal may outlive many runs and must not keep them alive.
+    remove_listener = stop.add_listener(partial(asyncio.get_running_loop().call_soon_threadsafe, fan_out.on_stop))
     try:
-        return await running.go()
+        return await fan_out.run()
     finally:
-        forget()
+        remove_listener()
 
 
 class _FanOut:
-    """The moving parts of one run. Everything happens on one event loop."""
+    """One run: its workers, and the supply of items to them. Everything happens on one event loop."""
 
-    def __init__(self, job: FanOutSpec, stop: StopSignal) -> None:
-        self.job = job
+    def __init__(self, spec: FanOutSpec, stop: StopSignal) -> None:
+        self.spec = spec
         self.stop = stop
-        self.answers: list[RowOutcome | None] = [None] * job.size
-        self.queued = array("d", bytes(8 * job.size))
-        self.owners: dict[bytes, int] = {}
-        self.followers: dict[int, list[int]] = {}
-        self.lanes = TargetQueues(MAX_RELEASED_PER_SLOT * job.concurrency)
-        self.exhausted = False
-        self.news = asyncio.Event()
-        self.supplier: asyncio.Task[Any] | None = None
-        self.low = min(job.concurrency * 2, CHUNK_SIZE)
+        access, log, sink = spec.access, spec.access.write_ahead, spec.progress_sink
+        self.tracker = ProgressTracker(spec.size, sink, time.time()) if sink is not None else None
+        self.reporter = (
+            ProgressReporter(sink, self.tracker, self._snapshot) if sink is not None and self.tracker else None
+        )
+        self.results = results = _Results(spec, self.tracker)
+        self.writer = CacheWriter(
+            access.store, stop.request if access.strict else None, log.on_written if log is not None else None
+        )
+        self.planner = planner = _Planner(spec.chunks, access, spec.alternatives, self.writer, results)
+        rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
+        self.single_flight = (
+            SingleFlight(log, spec.run_id, rows, access.not_before, spec.alternatives) if log is not None else None
+        )
+        self.queues = TargetQueues(MAX_RELEASED_PER_SLOT * spec.concurrency)
+        self.low = min(spec.concurrency * 2, CHUNK_SIZE)
+        self.wake = asyncio.Event()
         self.workers: dict[asyncio.Task[None], SendContext] = {}
-        self.slots = ConcurrencySlots(job.concurrency, self.lanes, lambda: len(self.workers), self.news.set)
-        self.cut: set[asyncio.Task[None]] = set()
-        self.books = books = job.write_ahead
-        rows = RowCallbacks(self._settle, self._look_up, self.answers.__getitem__)
-        self.turns = (
-            SingleFlight(books, job.run_id, rows, job.not_before, job.alternatives) if books is not None else None
-        )
-        self.asking: asyncio.Task[None] | None = None
-        self.filing = CacheWriter(job.store, stop.request if job.strict else None, books.on_written if books else None)
-        self.blocks: list[StoredBlock] = []
-        self.ahead: PlannedChunk | None = None
-        self.drawn: list[list[PlannedItem] | PlannedBlock] = []
+        self.slots = ConcurrencySlots(spec.concurrency, self.queues, lambda: len(self.workers), self.wake.set)
+        self.supplier: asyncio.Task[Any] | None = None
+        self.waiting_elsewhere: asyncio.Task[None] | None = None
+        self.cancelled_in_flight: set[asyncio.Task[None]] = set()
         self.drain_until = float("inf")
-        self.tally = ProgressTracker(job.size, job.progress_sink, time.time()) if job.progress_sink else None
-        self.reports = (
-            ProgressReporter(job.progress_sink, self.tally, self._now) if job.progress_sink and self.tally else None
-        )
-        self.over = False
         self.started = time.perf_counter()
+        self.finished = False
 
-    async def go(self) -> FanOutResult:
-        reporter = asyncio.create_task(self.reports.run()) if self.reports else None
-        if self.books is not None:
-            self.books.register_run(self.filing)
+    async def run(self) -> FanOutResult:
+        log, reporter = self.spec.access.write_ahead, self.reporter
+        reporting = asyncio.create_task(reporter.run()) if reporter is not None else None
+        if log is not None:
+            log.register_run(self.writer)
         try:
             async with asyncio.TaskGroup() as self.group:
                 await self._supply()
-        except BaseExceptionGroup as defects:
-            raise defects.exceptions[0] from None
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         finally:
-            if reporter is not None:
-                reporter.cancel()
-            await asyncio.shield(self._let_go())
-        await self._cancel_rest()
-        self.over = True
-        if self.reports is not None:
-            await self.reports.finish()
+            if reporting is not None:
+                reporting.cancel()
+            await asyncio.shield(self._close())
+        if self.stop.requested:
+            await self.results.cancel_missing(self.planner.remaining_chunks())
+        self.finished = True
+        if reporter is not None:
+            await reporter.finish()
         return FanOutResult(
-            outcomes=self.answers,
-            queue_s=self.queued,
-            blocks=self.blocks,
-            damaged_values=len(self.filing.damaged_keys),
-            store_error=self.filing.error or (self.books.failure_message if self.books else ""),
-            stopped_by_store_failure=self.filing.aborted_run,
-            progress_error=self.reports.error if self.reports is not None else "",
-            ambiguous_count=self.turns.ambiguous_count if self.turns else 0,
+            outcomes=self.results.outcomes,
+            queue_s=self.results.queue_s,
+            blocks=self.results.blocks,
+            damaged_values=len(self.writer.damaged_keys),
+            store_error=self.writer.error or (log.failure_message if log is not None else ""),
+            stopped_by_store_failure=self.writer.aborted_run,
+            progress_error=reporter.error if reporter is not None else "",
+            ambiguous_count=self.single_flight.ambiguous_count if self.single_flight is not None else 0,
         )
 
-    async def _let_go(self) -> None:
-        """Write what is left, and give back every key."""
-        await self.filing.finish()
-        if self.turns is not None:
-            self.turns.close()
-        if self.books is not None:
-            await self.books.unregister_run(self.filing)
+    async def _close(self) -> None:
+        """Write what is left and release all keys."""
+        await self.writer.finish()
+        if self.single_flight is not None:
+            self.single_flight.close()
+        if self.spec.access.write_ahead is not None:
+            await self.spec.access.write_ahead.unregister_run(self.writer)
 
-    # Workers and what lies before them
+    # Supply of items
 
     async def _supply(self) -> None:
-        """Lay items before the workers, and hire as many as there is work and room for, until all is taken up."""
+        """Queue items and start workers, as many as there are items and slots, until all items have been started."""
         self.supplier = task = asyncio.current_task()
         try:
-            while not self.stop.requested and (self.lanes or not self.exhausted or self.asking is not None):
-                self.news.clear()
-                if short := not self.exhausted and self.lanes.is_low(self.low):
-                    drawn = await self._missing()
-                    if drawn is None:
+            while not self.stop.requested and (self.queues or not self.planner.exhausted or self.waiting_elsewhere):
+                self.wake.clear()
+                if low := not self.planner.exhausted and self.queues.is_low(self.low):
+                    planned = await self.planner.next_missing()
+                    if planned is None:
                         continue
-                    missing, weight = drawn
-                    if self.tally is not None:
-                        self.tally.add_misses([item[0] for item in missing])
-                    self.lanes.put(await self._whose_turn(missing), time.perf_counter(), weight)
-                # A few at a time, so that the first are on the wire before the last are begun.
-                wanted = min(self.slots.free_count(), self.lanes.ready_count(), WORKERS_PER_TURN)
-                if wanted > 0:
-                    self._hire(wanted)
+                    await self._enqueue(*planned)
+                workers = min(self.slots.free_count(), self.queues.ready_count(), WORKERS_PER_TURN)
+                if workers > 0:
+                    self._start_workers(workers)
                     await asyncio.sleep(0)
-                elif not short:
-                    await self.news.wait()
+                elif not low:
+                    await self.wake.wait()
         except asyncio.CancelledError:
-            # By `stopped`, and by nobody else: then the workers are still to be awaited.
+            # If `on_stop` alone cancelled this task, the workers are still to be awaited.
             if self.supplier is not None or task is None or task.uncancel():
                 raise
         finally:
             self.supplier = None
 
-    def _hire(self, many: int) -> None:
-        for _ in range(many):
-            flight = SendContext(self.job.run_id, self.books, strict=self.job.strict)
-            worker = self.group.create_task(self._work(flight))
-            self.workers[worker] = flight
+    async def _enqueue(self, missing: Sequence[PlannedItem], weight: int) -> None:
+        """Queue the missing items whose requests are not in flight elsewhere; wait for the others in the background."""
+        if self.tracker is not None:
+            self.tracker.add_misses([item[0] for item in missing])
+        flight = self.single_flight
+        if flight is not None and missing:
+            missing = await flight.claim(missing)
+            if flight.has_waiting and self.waiting_elsewhere is None and not self.stop.requested:
+                self.waiting_elsewhere = self.group.create_task(self._wait_elsewhere(flight))
+        self.queues.put(missing, time.perf_counter(), weight)
+
+    async def _wait_elsewhere(self, flight: SingleFlight[PlannedItem]) -> None:
+        """Wait for requests in flight elsewhere, and queue the items that this run has to send itself."""
+        while flight.has_waiting:
+            self.queues.put(await flight.next_ready(), time.perf_counter())
+            self.wake.set()
+        self.waiting_elsewhere = None
+        self.wake.set()
+
+    # Workers
+
+    def _start_workers(self, count: int) -> None:
+        access = self.spec.access
+        for _ in range(count):
+            context = SendContext(self.spec.run_id, access.write_ahead, strict=access.strict)
+            worker = self.group.create_task(self._work(context))
+            self.workers[worker] = context
             worker.add_done_callback(self.workers.pop)
             worker.add_done_callback(self.slots.on_worker_done)
 
-    async def _work(self, flight: SendContext) -> None:
-        SEND_CONTEXT.set(flight)
-        # Whatever task a middleware sends in, it is this worker's.
+    async def _work(self, context: SendContext) -> None:
+        """Send one item after another. A worker ends when no item may start, or when another call needs its slot."""
+        SEND_CONTEXT.set(context)
+        # Tasks that a middleware creates send on behalf of this worker.
         OWNER_TASK.set(asyncio.current_task())
-        place = Slot(self.slots)
-        place.bind_to_task()
+        slot = Slot(self.slots)
+        slot.bind_to_task()
         try:
-            while not place.released and not self.slots.hand_over() and (taken := self._take()) is not None:
-                (position, key, make, text), since, _, place.queue = taken
-                call, queue_s = make(text, key), time.perf_counter() - since
-                flight.requests_sent = 0
+            while not slot.released and not self.slots.hand_over() and (queued := self._next_item()) is not None:
+                (position, key, make_call, prompt), queued_at, _, slot.queue = queued
+                call, queue_s = make_call(prompt, key), time.perf_counter() - queued_at
+                context.requests_sent = 0
                 try:
-                    answer = await self.job.send(call)
+                    answer = await self.spec.send(call)
                 except asyncio.CancelledError:
-                    self._land(
-                        position,
-                        key,
-                        cancelled_outcome(flight.requests_sent, was_in_flight=asyncio.current_task() in self.cut),
-                    )
+                    was_in_flight = asyncio.current_task() in self.cancelled_in_flight
+                    cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)
+                    self._settle(position, key, cancelled)
                     raise
-                self.queued[position] = queue_s
-                self._land(position, key, answer, self._file(key, call, answer))
+                self.results.queue_s[position] = queue_s
+                self._settle(position, key, answer, self._cache(key, call, answer))
         finally:
-            place.close()
+            slot.close()
 
-    def _take(self) -> QueuedItem | None:
-        """Take what lies next, and see that more follows before it runs out."""
+    def _next_item(self) -> QueuedItem | None:
+        """Return the next item, waking the supplier before the items run out."""
         if self.stop.requested:
             return None
-        if len(self.lanes.items) <= self.low:
-            self.news.set()
-        return self.lanes.pop()
+        if len(self.queues.items) <= self.low:
+            self.wake.set()
+        return self.queues.pop()
 
-    async def _whose_turn(self, items: Sequence[PlannedItem]) -> Sequence[PlannedItem]:
-        """Give what nobody else asks; what somebody does is waited for beside."""
-        if self.turns is None or not items:
-            return items
-        granted = await self.turns.claim(items)
-        if self.turns.has_waiting and self.asking is None and not self.stop.requested:
-            self.asking = self.group.create_task(self._wait_for_others(self.turns))
-        return granted
-
-    async def _wait_for_others(self, turns: SingleFlight) -> None:
-        while turns.has_waiting:
-            self.lanes.put(await turns.next_ready(), time.perf_counter())
-            self.news.set()
-        self.asking = None
-        self.news.set()
-
-    async def _missing(self) -> tuple[Sequence[PlannedItem], int] | None:
-        """Plan a chunk, answer from the store what it has, and give the rest, and for how many each item counts."""
-        drawn = self.ahead or self._draw()
-        self.ahead = None
-        if drawn is None:
-            self.exhausted = True
+    def _cache(self, key: bytes, call: Call, answer: Answer) -> bytes | None:
+        """Queue a fresh response for the store. Return the key it is written under; ``None`` if it is not written."""
+        if self.writer.store is None or answer.cache_hit or not is_successful(answer.outcome):
             return None
-        weight = max(1, CHUNK_SIZE // max(1, len(self.drawn[0])))
-        if not isinstance(drawn, tuple):
-            first, _ = self._first_of(drawn), self.drawn.pop(0)
-            return await self._look_up(first), weight
-        if self.blocks and self.filing.store is not None and self.filing.store.releases_gil:
-            # Where the store answers, the next chunk is planned while this one is read.
-            self.ahead = self._draw()
-        missing = self._first_of(self._sift(drawn[0], await drawn[1]))
-        self.drawn.pop(0)
-        return await self._look_up(missing, own=False), weight
-
-    def _draw(self) -> PlannedChunk | None:
-        """Plan a chunk, and begin to look it up if it is one of many."""
-        if (chunk := next(self.job.chunks, None)) is None:
-            return None
-        self.drawn.append(chunk)
-        return chunk if isinstance(chunk, list) else (chunk, self.filing.start_lookup(chunk.look_up))
-
-    def _first_of(self, chunk: Iterable[PlannedItem]) -> list[PlannedItem]:
-        """Keep the items that ask something new; an equal one follows the first."""
-        first: list[PlannedItem] = []
-        for item in chunk:
-            position = item[0]
-            owner = self.owners.setdefault(item[1], position)
-            if owner == position:
-                first.append(item)
-            elif (answer := self.answers[owner]) is not None:
-                self._settle(position, for_duplicate(answer))
-            else:
-                self.followers.setdefault(owner, []).append(position)
-        return first
-
-    # The store
-
-    async def _look_up(self, items: Sequence[PlannedItem], *, own: bool = True) -> Sequence[PlannedItem]:
-        """Answer from the store what it has, from whoever may be asked; give the rest.
-
-        Without ``own``, whom the items name is left out.
-        """
-        if self.filing.store is None or not items or not (own or self.job.alternatives):
-            return items
-        asked: list[list[tuple[Target | None, bytes]]] = []
-        for at, item in enumerate(items):
-            if self.job.alternatives is not None and at % ITEMS_PER_YIELD == 0:
-                await asyncio.sleep(0)
-            others = self.job.alternatives(item) if self.job.alternatives is not None else ()
-            asked.append([*([(None, item[1])] if own else []), *others])
-        keys = [key for pairs in asked for _, key in pairs]
-        found = await self.filing.start_lookup(lambda store: store.get_many(keys))
-        if found is None:
-            return items
-        missing: list[PlannedItem] = []
-        for item, pairs in zip(items, asked, strict=True):
-            settled = self._found(found, pairs) if found else None
-            if settled is not None:
-                self._settle(item[0], settled)
-            else:
-                missing.append(item)
-                if self.job.alternatives is not None:
-                    self.job.looked_up_keys.add(item[1])
-        return missing
-
-    def _found(self, found: Mapping[bytes, bytes], pairs: Iterable[tuple[Target | None, bytes]]) -> RowOutcome | None:
-        """Read the first answer that is there; a damaged one is a miss."""
-        for who, key in pairs:
-            value = found.get(key)
-            kept = unpack(value, key) if value is not None else None
-            if kept is not None and is_successful(kept):
-                return kept.unwrap() if who is None else from_stored(kept.unwrap(), who, key)
-            if kept is not None and is_corrupt(kept.failure()):
-                self.filing.damaged_keys.add(key)
-        return None
-
-    def _sift(self, bulk: PlannedBlock, sifted: BlockLookup | None) -> list[PlannedItem]:
-        """Answer from the store what it had; give the rest."""
-        if sifted is None:
-            return list(bulk)
-        if len(sifted.block.positions):
-            self.blocks.append(sifted.block)
-            if self.job.on_result is not None:
-                self.job.on_result(sifted.block)
-            if self.tally is not None:
-                self.tally.add_stored_block(sifted.block.positions)
-        for place, kept in sifted.unpacked:
-            self._settle(int(bulk.positions[place]), kept)
-        self.filing.damaged_keys.update(bulk.make_item(place)[1] for place in sifted.damaged)
-        return list(map(bulk.make_item, sifted.missing))
-
-    def _file(self, key: bytes, call: Call, answer: Answer) -> bytes | None:
-        """Have a fresh answer filed; say under which key."""
-        if self.filing.store is None or answer.cache_hit or not is_successful(answer.outcome):
-            return None
-        # What another answered than was asked is filed as their answer.
-        key, who = answer.key or key, answer.target or call.target
-        self.filing.enqueue(Entry(key, pack(to_stored(answer), key), who.name, answer.started_at))
+        # The response of another candidate is written under the key of the request to that candidate.
+        key, target = answer.key or key, answer.target or call.target
+        self.writer.enqueue(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
         return key
 
-    # Answers
+    def _settle(self, position: int, key: bytes, answer: Answer, written_as: bytes | None = None) -> None:
+        """Set the outcome of an item that was sent, and release its key."""
+        self.results.settle(position, answer)
+        self.spec.access.checked_keys.discard(key)
+        if self.single_flight is not None:
+            self.single_flight.release(key, answer, written_as)
 
-    def _land(self, position: int, key: bytes, answer: Answer, filed: bytes | None = None) -> None:
-        self._settle(position, answer)
-        self.job.looked_up_keys.discard(key)
-        if self.turns is not None:
-            self.turns.release(key, answer, filed)
+    # Stopping
 
-    def _settle(self, position: int, answer: RowOutcome) -> None:
-        self.answers[position] = answer
-        if self.tally is not None:
-            self.tally.add(position, answer)
-        if self.job.on_result is not None:
-            self.job.on_result((position, answer, self.queued[position]))
-        followers = self.followers.pop(position, None)
-        if followers:
-            same = for_duplicate(answer)
-            for follower in followers:
-                self._settle(follower, same)
-
-    async def _cancel_rest(self) -> None:
-        """Answer everything that was never taken up, with pauses: there may be much of it to key."""
-        if not self.stop.requested:
-            return
-        # Those too that were drawn, and not looked up to the end.
-        for chunk in itertools.chain(self.drawn, self.job.chunks):
-            self._first_of(chunk)
-            await asyncio.sleep(0)
-        for position in self.owners.values():
-            if self.answers[position] is None:
-                self._settle(position, cancelled_outcome())
-
-    def stopped(self) -> None:
-        """Begin to let go, here and now on the loop."""
+    def on_stop(self) -> None:
+        """Stop sending; called on the loop at each request of the stop signal."""
         now = asyncio.get_running_loop().time()
         self.drain_until = now + (0.0 if self.stop.immediate else DRAIN_TIMEOUT_S)
         if self.supplier is not None:
             self.supplier.cancel()
             self.supplier = None
-        self._sweep()
+        self._cancel_workers()
 
-    def _sweep(self) -> None:
-        """Let go of workers that wait; those with a request on the wire may finish, until it must end."""
+    def _cancel_workers(self) -> None:
+        """Cancel workers without a request in flight; after the drain timeout, the others too."""
         loop = asyncio.get_running_loop()
-        late = loop.time() >= self.drain_until
-        for worker in (*self.workers, *([self.asking] if self.asking else ())):
-            flying = worker in self.job.in_flight
-            if late and flying:
-                self.cut.add(worker)
-            if late or not flying:
+        timed_out = loop.time() >= self.drain_until
+        for worker in (*self.workers, *([self.waiting_elsewhere] if self.waiting_elsewhere else ())):
+            in_flight = worker in self.spec.in_flight
+            if timed_out and in_flight:
+                self.cancelled_in_flight.add(worker)
+            if timed_out or not in_flight:
                 worker.cancel()
         if self.workers:
-            # A call that failed while draining would wait and try again: look once more.
-            loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+            # A call that fails while draining would wait to be retried, so look again.
+            loop.call_later(SWEEP_INTERVAL_S, self._cancel_workers)
 
-    # Progress
+    def _snapshot(self) -> RunSnapshot:
+        """Return the current state for progress reports."""
+        spec = self.spec
+        targets = spec.progress_sink.targets if spec.progress_sink is not None else ()
+        return RunSnapshot(
+            elapsed_s=time.perf_counter() - self.started,
+            in_flight=sum(worker in spec.in_flight for worker in self.workers),
+            started=len(self.workers),
+            concurrency=spec.concurrency,
+            finished=self.finished,
+            stopping=self.stop.requested,
+            blocked_by=next(filter(None, (spec.blocked_by(target.name) for target in targets)), ""),
+        )
 
-    def _now(self) -> RunSnapshot:
-        targets = self.job.progress_sink.targets if self.job.progress_sink is not None else ()
-        elapsed_s, begun = time.perf_counter() - self.started, len(self.workers)
-        flying = sum(worker in self.job.in_flight for worker in self.workers)
-        held = next(filter(None, (self.job.blocked_by(target.name) for target in targets)), "")
-        return RunSnapshot(elapsed_s, flying, begun, self.job.concurrency, self.over, self.stop.requested, held)
+
+class _Results:
+    """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key."""
+
+    def __init__(self, spec: FanOutSpec, tracker: ProgressTracker | None) -> None:
+        self.outcomes: list[RowOutcome | None] = [None] * spec.size
+        self.queue_s = array("d", bytes(8 * spec.size))
+        self.blocks: list[StoredBlock] = []
+        self._on_result = spec.on_result
+        self._tracker = tracker
+        self._first_positions: dict[bytes, int] = {}
+        self._duplicates: dict[int, list[int]] = {}
+
+    def settle(self, position: int, outcome: RowOutcome) -> None:
+        """Set the outcome of a position and of its duplicates."""
+        self.outcomes[position] = outcome
+        if self._tracker is not None:
+            self._tracker.add(position, outcome)
+        if self._on_result is not None:
+            self._on_result((position, outcome, self.queue_s[position]))
+        duplicates = self._duplicates.pop(position, None)
+        if duplicates:
+            shared = for_duplicate(outcome)
+            for duplicate in duplicates:
+                self.settle(duplicate, shared)
+
+    def add_block(self, block: StoredBlock) -> None:
+        """Add a block of responses from the store."""
+        if not len(block.positions):
+            return
+        self.blocks.append(block)
+        if self._on_result is not None:
+            self._on_result(block)
+        if self._tracker is not None:
+            self._tracker.add_stored_block(block.positions)
+
+    def without_duplicates(self, items: Iterable[PlannedItem]) -> list[PlannedItem]:
+        """Return the items with a new key; the others get the outcome of the first item with their key."""
+        unique: list[PlannedItem] = []
+        for item in items:
+            position = item[0]
+            first = self._first_positions.setdefault(item[1], position)
+            if first == position:
+                unique.append(item)
+            elif (outcome := self.outcomes[first]) is not None:
+                self.settle(position, for_duplicate(outcome))
+            else:
+                self._duplicates.setdefault(first, []).append(position)
+        return unique
+
+    async def cancel_missing(self, remaining: Iterable[Iterable[PlannedItem]]) -> None:
+        """Set the outcome of all items without one to `Cancelled`, including those of the ``remaining`` chunks."""
+        for chunk in remaining:
+            self.without_duplicates(chunk)
+            # Computing the keys of the remaining rows may take long; other tasks go on meanwhile.
+            await asyncio.sleep(0)
+        for position in self._first_positions.values():
+            if self.outcomes[position] is None:
+                self.settle(position, cancelled_outcome())
+
+
+class _Planner:
+    """Plans one chunk after another and settles what the store answers."""
+
+    def __init__(
+        self,
+        chunks: Iterator[list[PlannedItem] | PlannedBlock],
+        access: StoreAccess,
+        alternatives: Alternatives | None,
+        writer: CacheWriter,
+        results: _Results,
+    ) -> None:
+        self.exhausted = False
+        self._chunks = chunks
+        self._access = access
+        self._alternatives = alternatives
+        self._writer = writer
+        self._results = results
+        self._drawn: list[list[PlannedItem] | PlannedBlock] = []
+        self._prefetched: PlannedChunk | None = None
+
+    async def next_missing(self) -> tuple[Sequence[PlannedItem], int] | None:
+        """Return the items of the next chunk that have to be sent, and the weight of each; ``None`` at the end."""
+        chunk = self._prefetched or self._draw()
+        self._prefetched = None
+        if chunk is None:
+            self.exhausted = True
+            return None
+        weight = max(1, CHUNK_SIZE // max(1, len(self._drawn[0])))
+        if isinstance(chunk, list):
+            unique = self._results.without_duplicates(chunk)
+            self._drawn.pop(0)
+            return await self.look_up(unique), weight
+        store = self._writer.store
+        if self._results.blocks and store is not None and store.releases_gil:
+            # The store has answered before, so plan the next chunk while this one is being read.
+            self._prefetched = self._draw()
+        block, lookup = chunk
+        unique = self._results.without_duplicates(self._settle_block(block, await lookup))
+        self._drawn.pop(0)
+        return await self.look_up(unique, own=False), weight
+
+    def remaining_chunks(self) -> Iterator[Iterable[PlannedItem]]:
+        """Return the chunks not planned yet, and those whose look-up was not finished."""
+        return itertools.chain(self._drawn, self._chunks)
+
+    def _draw(self) -> PlannedChunk | None:
+        """Draw the next chunk; if it is a block, start to look it up."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return None
+        self._drawn.append(chunk)
+        return chunk if isinstance(chunk, list) else (chunk, self._writer.start_lookup(chunk.look_up))
+
+    def _settle_block(self, block: PlannedBlock, found: BlockLookup | None) -> list[PlannedItem]:
+        """Settle what the store has of a block and return the missing items."""
+        if found is None:
+            return list(block)
+        self._results.add_block(found.block)
+        for index, stored in found.unpacked:
+            self._results.settle(int(block.positions[index]), stored)
+        self._writer.damaged_keys.update(block.make_item(index)[1] for index in found.damaged)
+        return list(map(block.make_item, found.missing))
+
+    async def look_up(self, items: Sequence[PlannedItem], *, own: bool = True) -> Sequence[PlannedItem]:
+        """Settle the items that the store answers, for any candidate target, and return the others.
+
+        ``own=False`` leaves out the target that an item names.
+        """
+        alternatives = self._alternatives
+        if self._writer.store is None or not items or not (own or alternatives):
+            return items
+        candidates: list[list[tuple[Target | None, bytes]]] = []
+        for index, item in enumerate(items):
+            if alternatives is not None and index % ITEMS_PER_YIELD == 0:
+                await asyncio.sleep(0)
+            others = alternatives(item) if alternatives is not None else ()
+            candidates.append([*([(None, item[1])] if own else []), *others])
+        keys = [key for pairs in candidates for _, key in pairs]
+        found = await self._writer.start_lookup(lambda store: store.get_many(keys))
+        if found is None:
+            return items
+        missing: list[PlannedItem] = []
+        for item, pairs in zip(items, candidates, strict=True):
+            outcome = self._first_stored(found, pairs) if found else None
+            if outcome is not None:
+                self._results.settle(item[0], outcome)
+            else:
+                missing.append(item)
+                if alternatives is not None:
+                    self._access.checked_keys.add(item[1])
+        return missing
+
+    def _first_stored(
+        self, values: Mapping[bytes, bytes], candidates: Iterable[tuple[Target | None, bytes]]
+    ) -> RowOutcome | None:
+        """Return the response of the first candidate that has one; a corrupt value counts as a miss."""
+        for target, key in candidates:
+            value = values.get(key)
+            if value is None:
+                continue
+            stored = unpack(value, key)
+            if is_successful(stored):
+                return stored.unwrap() if target is None else from_stored(stored.unwrap(), target, key)
+            if is_corrupt(stored.failure()):
+                self._writer.damaged_keys.add(key)
+        return None

@@ -1,83 +1,71 @@
-"""What a run is to do, and what came of it."""
+"""The specification and the result of a fan-out."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from llmhub.cache.store import Store
-from llmhub.engine.call import Send
+from llmhub.engine.call import Call, Send, Target
 from llmhub.engine.progress import ProgressSink
 from llmhub.engine.row_outcome import RowOutcome
-from llmhub.engine.write_ahead import WriteAheadLog
-
-if TYPE_CHECKING:
-    from llmhub.engine.block_lookup import PlannedBlock, StoredBlock
-from typing import TYPE_CHECKING, Any, Final
-
-from llmhub.engine.call import Call, Target
+from llmhub.engine.store_access import StoreAccess
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import PlannedBlock, StoredBlock
 
+CHUNK_SIZE: Final = 4096
+"""Maximum number of items planned and looked up at a time."""
+FIRST_CHUNK_SIZE: Final = 512
+"""Number of items in the first chunk, so that the first call starts early."""
 
+PlannedItem: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
+"""A planned request: position, key (32 bytes), a function that builds the call, and the prompt to pass to it with the
+key. A plain tuple, since a run over a million rows creates a million of them."""
+Alternatives: TypeAlias = Callable[[PlannedItem], Sequence[tuple[Target, bytes]]]
+"""Returns the other candidate targets of an item, and the key of its request to each."""
 ResultEvent: TypeAlias = "tuple[int, RowOutcome, float] | StoredBlock"
-"""An answer as it came: its position, the answer, the seconds it waited to be taken up; or many from the store."""
-
-
+"""A new result: position, outcome and queue time in seconds; or a block of responses from the store."""
 OnResult: TypeAlias = Callable[[ResultEvent], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOutSpec:
-    """What a run is to do.
+    """The specification of a fan-out.
 
     Parameters
     ----------
     size
-        Rows of the answer list; rows that no item names stay unanswered.
+        Number of positions. Positions without an item get no outcome.
     chunks
-        Items, lazily; positions may come in any order.
+        Chunks of items, drawn lazily. Positions may come in any order.
     send
-        The whole chain.
+        The middleware chain.
     in_flight
-        Tasks whose request is on the wire right now (the transport's).
-    store
-        Where answers are looked up and filed.
-    strict
-        Whether to stop when the store fails, instead of going on without it.
-    books
-        Where the requests are entered, and who else asks on the same store; made of ``store`` unless given.
-    others
-        Names who may be asked in the place of whom an item names (see `llmhub.engine.single_flight.SingleFlight`).
-    looked
-        Where the run notes the keys of what it has looked up by all of them, and is about to ask.
-    since
-        What anybody asked before (epoch seconds) is no answer for this run.
+        Tasks whose request is on the wire right now.
+    access
+        The run's access to the store.
+    alternatives
+        The candidates of routes; ``None`` without routes.
     run_id
-        Names the run in the ledger (16 bytes).
+        The run's id in the ledger (16 bytes).
     concurrency
-        Calls under way at once, at most.
-    watch
-        Who is told how far it is, a few times a second, on the loop's thread.
-    told
-        Told each answer as it comes, on the loop's thread.
-    holds
-        Says what makes the calls to a target wait, by its name; nothing where nothing does.
+        Maximum number of concurrent calls.
+    progress_sink
+        Where progress is reported, a few times a second, on the loop's thread.
+    on_result
+        Called with each new result, on the loop's thread.
+    blocked_by
+        Returns the reason why calls to a target have to wait, by the target's name; empty if there is none.
     """
 
     size: int
     chunks: Iterator[list[PlannedItem] | PlannedBlock]
     send: Send
     in_flight: Collection[asyncio.Task[object]]
-    store: Store | None = None
-    strict: bool = False
-    write_ahead: WriteAheadLog | None = None
+    access: StoreAccess = field(default_factory=StoreAccess)
     alternatives: Alternatives | None = None
-    looked_up_keys: set[bytes] = field(default_factory=set)
-    not_before: float = 0.0
     run_id: bytes = b""
     concurrency: int = 64
     progress_sink: ProgressSink | None = None
@@ -87,26 +75,26 @@ class FanOutSpec:
 
 @dataclass(frozen=True, slots=True)
 class FanOutResult:
-    """What came of a run.
+    """The result of a fan-out.
 
     Parameters
     ----------
-    answers
-        By position; ``None`` where no item named it, and where it is in a block.
-    queued_s
-        By position: seconds before being taken up.
+    outcomes
+        Outcomes by position; ``None`` where there was no item or the response is in a block.
+    queue_s
+        Seconds each position waited for a worker.
     blocks
-        What a store answered by the hundred, in the order of positions.
-    damaged
-        Values of the store that were damaged, and so counted as misses.
+        Blocks of responses from the store, in order of their positions.
+    damaged_values
+        Number of values in the store that were corrupt and counted as misses.
     store_error
-        What went wrong with the store, if anything did.
-    gave_up
-        Whether the run was stopped for it.
-    report_error
-        Why nothing more was reported, if so.
-    unsure
-        Questions that somebody had sent who was gone before the answer came.
+        The failure of the store; empty if there was none.
+    stopped_by_store_failure
+        Whether the run was stopped because of it.
+    progress_error
+        The exception that ended progress reports; empty if there was none.
+    ambiguous_count
+        Number of requests that an earlier process had sent without recording an answer.
     """
 
     outcomes: list[RowOutcome | None]
@@ -117,21 +105,3 @@ class FanOutResult:
     stopped_by_store_failure: bool = False
     progress_error: str = ""
     ambiguous_count: int = 0
-
-
-CHUNK_SIZE: Final = 4096
-"""Items planned and looked up at a time, at most."""
-
-
-FIRST_CHUNK_SIZE: Final = 512
-"""Items of the first chunk: the first call need not wait for more."""
-
-
-PlannedItem: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
-"""Position of the row, key of the question, how to make its call once that is needed, and what to make it of.
-
-The call is made of what is asked, a text for the most part, and the key."""
-
-
-Alternatives: TypeAlias = Callable[[PlannedItem], Sequence[tuple[Target, bytes]]]
-"""Names who else may answer an item, and the key of its question as it would be put to them."""

@@ -1,4 +1,8 @@
-"""Answers in their two forms, as a call gave them or as a store keeps them, and those that no call gave."""
+"""The outcome of a row: the answer of a call, or a response as a store keeps it.
+
+Responses read from a store stay in their stored form (`StoredResponse`) until a table is built: converting each one
+would cost more than reading it.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,12 @@ from llmhub.core.serialization import StoredResponse, from_stored_response, to_s
 from llmhub.engine.call import Answer, Target
 
 RowOutcome: TypeAlias = Answer | StoredResponse
-"""What answered a row: a call of this run, or what a store had kept."""
-
-
 CALLER_SPECIFIC_ERRORS: Final = (Cancelled, BudgetExceeded)
-"""Failures that concern only who met them: nobody else's question has failed by them."""
+"""Failures that belong to one caller: equal requests of other callers have not failed."""
 
 
 def to_stored(answer: Answer) -> StoredResponse:
-    """Bring a successful answer to the form in which stores and tables hold it."""
+    """Convert a successful answer to the form kept in stores and tables."""
     return to_stored_response(
         answer.outcome.unwrap(),
         latency_s=answer.latency_s,
@@ -31,64 +32,67 @@ def to_stored(answer: Answer) -> StoredResponse:
     )
 
 
-def from_stored(kept: StoredResponse, target: Target | None = None, key: bytes | None = None) -> Answer:
-    """Give what a store had kept as the answer it was."""
+def from_stored(stored: StoredResponse, target: Target | None = None, key: bytes | None = None) -> Answer:
+    """Return a stored response as an answer that is a cache hit.
+
+    ``target`` and ``key`` are set where another candidate than the requested one produced the response.
+    """
     return Answer(
-        outcome=Success(from_stored_response(kept)),
-        latency_s=kept.latency_s,
-        ttft_s=kept.ttft_s,
-        started_at=kept.started_at,
+        outcome=Success(from_stored_response(stored)),
+        latency_s=stored.latency_s,
+        ttft_s=stored.ttft_s,
+        started_at=stored.started_at,
         cache_hit=True,
-        dropped=kept.dropped,
+        dropped=stored.dropped,
         target=target,
         key=key,
     )
 
 
-def as_answer(settled: RowOutcome) -> Answer:
-    """Give what a store had kept as the answer it was."""
-    if isinstance(settled, Answer):
-        return settled
-    return from_stored(settled)
+def as_answer(outcome: RowOutcome) -> Answer:
+    """Return the outcome as an `Answer`, converting a stored response."""
+    return outcome if isinstance(outcome, Answer) else from_stored(outcome)
 
 
-def for_duplicate(answer: RowOutcome) -> RowOutcome:
-    """Give an equal row the answer: it costs nothing more."""
-    if isinstance(answer, StoredResponse):
-        return answer
-    good = is_successful(answer.outcome)
-    if good and answer.target is None:
-        return to_stored(answer)
-    return replace(answer, cache_hit=good, attempts=0, rate_wait_s=None, total_s=None, billed_failures=())
+def for_duplicate(outcome: RowOutcome) -> RowOutcome:
+    """Return the outcome for another row with an equal request: a cache hit without attempts or cost."""
+    if isinstance(outcome, StoredResponse):
+        return outcome
+    success = is_successful(outcome.outcome)
+    if success and outcome.target is None:
+        return to_stored(outcome)
+    return replace(outcome, cache_hit=success, attempts=0, rate_wait_s=None, total_s=None, billed_failures=())
 
 
-def is_failure(answer: RowOutcome) -> bool:
-    """Say whether an answer is a failure."""
-    return isinstance(answer, Answer) and not is_successful(answer.outcome)
+def is_failure(outcome: RowOutcome) -> bool:
+    """Return whether the outcome is a failure."""
+    return isinstance(outcome, Answer) and not is_successful(outcome.outcome)
 
 
-def is_shareable(answer: RowOutcome) -> bool:
-    """Say whether an answer holds for whoever asks the same at the same time."""
-    return isinstance(answer, StoredResponse) or not (
-        is_failure(answer) and isinstance(answer.outcome.failure(), CALLER_SPECIFIC_ERRORS)
+def is_shareable(outcome: RowOutcome) -> bool:
+    """Return whether the outcome also answers equal requests of other callers."""
+    return isinstance(outcome, StoredResponse) or not (
+        is_failure(outcome) and isinstance(outcome.outcome.failure(), CALLER_SPECIFIC_ERRORS)
     )
 
 
-def cancelled_outcome(sent: int = 0, *, was_in_flight: bool = False) -> Answer:
-    """Answer a row whose run was stopped after so many requests for it."""
+def cancelled_outcome(requests_sent: int = 0, *, was_in_flight: bool = False) -> Answer:
+    """Return the outcome of a row whose run was stopped after ``requests_sent`` requests for it."""
     if was_in_flight:
-        said, sent = "stopped while it was in flight; the provider may have charged it", max(sent, 1)
-    elif sent:
-        said = f"stopped before it was sent again; {sent} {'try' if sent == 1 else 'tries'} had failed"
+        message = "cancelled while the request was in flight; the provider may have charged it"
+        requests_sent = max(requests_sent, 1)
+    elif requests_sent:
+        attempts = "1 attempt" if requests_sent == 1 else f"{requests_sent} attempts"
+        message = f"cancelled before the request was retried; {attempts} had failed"
     else:
-        said = "stopped before it was sent"
-    return Answer(outcome=Failure(Cancelled(message=said)), attempts=sent)
+        message = "cancelled before the request was sent"
+    return Answer(outcome=Failure(Cancelled(message=message)), attempts=requests_sent)
 
 
 def ambiguous_outcome() -> Answer:
-    """Answer a row that is not sent again, since nobody knows what came of it."""
-    said = (
-        "it was sent by a run that ended before the answer came, and may have been charged; "
+    """Return the outcome of a row whose earlier request has an unknown result and is not sent again."""
+    message = (
+        "an earlier run sent this request and ended before its answer arrived; it may have been charged; "
         "Hub(ambiguous='resend') sends it again"
     )
-    return Answer(outcome=Failure(Disconnected(message=said, should_retry=False)))
+    return Answer(outcome=Failure(Disconnected(message=message, should_retry=False)))

@@ -53,10 +53,10 @@ class Runtime:
     ) -> None:
         self.cache_mode = cache_mode
         # Closing a hub does not reset what was spent, and its decisions can still be read.
-        self.wallet = SharedBudget(budget) if budget is not None else None
+        self.shared_budget = SharedBudget(budget) if budget is not None else None
         self.decisions = DecisionLog(time.time)
         self._open_client = open_client
-        self._budgets = Budgets((self.wallet,) if self.wallet is not None else (), allow_unpriced)
+        self._budgets = Budgets((self.shared_budget,) if self.shared_budget is not None else (), allow_unpriced)
         self._lock = threading.Lock()
         self._client: Client | None = None
         _RUNTIMES.add(self)
@@ -95,13 +95,9 @@ class Runtime:
             chunks=chunks,
             send=client.send_uncached,
             in_flight=client.transport.in_flight,
-            store=access.store,
-            write_ahead=access.write_ahead,
+            access=access,
             alternatives=client.item_alternatives if client.has_routes else None,
-            looked_up_keys=access.checked_keys,
-            not_before=access.not_before,
             run_id=run_id,
-            strict=access.strict,
             concurrency=concurrency,
             blocked_by=client.rate_limiter.wait_reason,
             progress_sink=progress_sink,

@@ -1,12 +1,10 @@
-"""What lies before the workers of a run, by whom it asks: who has enough waiting is passed over for the others.
+"""Scheduling within one run: queues of planned items by target, and slots for concurrent calls.
 
-Rows ask one model after another, so the questions to one that is held up lie between those to all others. They are put
-aside, in their order, until it goes on; how far others get ahead is bounded. What asks the same target is made by
-the same function, or parts of it (`functools.partial`).
+Rows are sent to one model after another, so items of a rate-limited target lie between those of all others. They are
+deferred, in order and bounded, so that other targets keep going.
 
-Places for calls under way in one run: a call that waits, be it for a limit or to be sent again, lends its own.
-
-It goes on only when it has one again. So what waits holds up nobody, and no more are on the wire than there are places.
+A call that waits, for a rate limit or before a retry, releases its slot and continues once it has one again. So waiting
+calls block nobody, and no more requests are on the wire than there are slots.
 """
 
 from __future__ import annotations
@@ -22,15 +20,18 @@ from typing import Final, TypeAlias
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
 
 MAX_DEFERRED: Final = 16 * CHUNK_SIZE
-"""Items put aside, at most. One of a short chunk counts for more: chunks are short when what is in them is heavy."""
+"""Maximum total weight of deferred items. Items of short chunks weigh more: chunks are short when items are large."""
+MAX_RELEASED_PER_SLOT: Final = 4
+"""Calls of one target that may wait without a slot, per slot, before no more are started: each is held in memory.
 
+A call that waits for a rate limit weighs this much, so no more of them wait than could be sent when the limit lifts."""
 
 QueuedItem: TypeAlias = "tuple[PlannedItem, float, int, TargetQueue]"
-"""An item, when it was laid here, for how many it counts, and its lane."""
+"""A planned item, the time it was queued (`time.perf_counter`), its weight, and the queue of its target."""
 
 
 class TargetQueue:
-    """The questions of a run to one target: those put aside, and how much waits of what was begun."""
+    """The state of one target in a run: its deferred items, and the weight of its calls that wait."""
 
     __slots__ = ("deferred", "waiting")
 
@@ -40,147 +41,126 @@ class TargetQueue:
 
 
 class TargetQueues:
-    """Items in the order of coming, but for those whose lane has enough waiting.
+    """Planned items in input order, except for targets that already have enough waiting calls.
+
+    Items belong to the same target if the same function builds their calls, ignoring `functools.partial`.
 
     Parameters
     ----------
-    enough
-        How much of one lane may wait before no more of it is begun; see `llmhub.engine.scheduling.Place.release_while_waiting`.
+    max_waiting
+        Weight of waiting calls of one target from which on none of its items are started.
     """
 
-    def __init__(self, enough: int) -> None:
+    def __init__(self, max_waiting: int) -> None:
         self.items: deque[QueuedItem] = deque()
-        self._enough = enough
-        self._lanes: dict[object, TargetQueue] = {}
-        self._aside: list[TargetQueue] = []
-        self._ahead = 0
+        self._max_waiting = max_waiting
+        self._by_target: dict[object, TargetQueue] = {}
+        self._with_deferred: list[TargetQueue] = []
+        self._deferred_weight = 0
 
     def __bool__(self) -> bool:
-        """Say whether anything is left to be begun."""
-        return bool(self.items or self._aside)
+        """Return whether any item has not been started."""
+        return bool(self.items or self._with_deferred)
 
     @property
     def has_several_targets(self) -> bool:
-        """Whether more than one target is asked."""
-        return len(self._lanes) > 1
+        """Whether the items seen so far go to more than one target."""
+        return len(self._by_target) > 1
 
     def put(self, items: Iterable[PlannedItem], now: float, weight: int = 1) -> None:
-        """Add items, each of which counts for ``weight``."""
-        lane = self._lane
-        self.items.extend([(item, now, weight, lane(item[2])) for item in items])
+        """Add items, each of the given weight."""
+        queue_of = self._queue_of
+        self.items.extend([(item, now, weight, queue_of(item[2])) for item in items])
 
     def pop(self) -> QueuedItem | None:
-        """Take the first item that may be begun, if there is one."""
-        if self.items and not self._aside and self.items[0][3].waiting < self._enough:
+        """Remove and return the first item that may start; ``None`` if there is none."""
+        if self.items and not self._with_deferred and self.items[0][3].waiting < self._max_waiting:
             return self.items.popleft()
-        resumed = self._resumed()
-        if resumed is None:
-            return self.items.popleft() if self._passed() else None
-        laid = resumed.deferred.popleft()
-        self._ahead -= laid[2]
-        if not resumed.deferred:
-            self._aside.remove(resumed)
-        return laid
+        queue = self._next_resumable()
+        if queue is None:
+            return self.items.popleft() if self._defer_blocked() else None
+        queued = queue.deferred.popleft()
+        self._deferred_weight -= queued[2]
+        if not queue.deferred:
+            self._with_deferred.remove(queue)
+        return queued
 
     def ready_count(self) -> int:
-        """Say how many workers there is work for, at most; none where no item may be begun."""
-        resumed = sum([max(0, min(len(lane.deferred), self._enough - lane.waiting)) for lane in self._aside])
-        return resumed + self._passed()
+        """Return an upper bound on the number of items that may start; 0 only if none may."""
+        resumable = sum(
+            [max(0, min(len(queue.deferred), self._max_waiting - queue.waiting)) for queue in self._with_deferred]
+        )
+        return resumable + self._defer_blocked()
 
-    def is_low(self, low: int) -> bool:
-        """Say whether to add more: fewer than ``low`` are left, and somebody is there who could get ahead with them."""
-        if len(self.items) >= low or self._ahead >= MAX_DEFERRED:
+    def is_low(self, threshold: int) -> bool:
+        """Return whether to plan more: fewer than ``threshold`` items are left, and some target may start new ones."""
+        if len(self.items) >= threshold or self._deferred_weight >= MAX_DEFERRED:
             return False
-        lanes = self._lanes.values()
-        return not lanes or any([lane.waiting < self._enough for lane in lanes])  # noqa: C419 - half the time
+        queues = self._by_target.values()
+        return not queues or any([queue.waiting < self._max_waiting for queue in queues])  # noqa: C419 - half the time
 
-    def _lane(self, make: object) -> TargetQueue:
-        if isinstance(make, partial):
-            make = make.func
-        lane = self._lanes.get(make)
-        if lane is None:
-            lane = self._lanes[make] = TargetQueue()
-        return lane
+    def _queue_of(self, make_call: object) -> TargetQueue:
+        if isinstance(make_call, partial):
+            make_call = make_call.func
+        queue = self._by_target.get(make_call)
+        if queue is None:
+            queue = self._by_target[make_call] = TargetQueue()
+        return queue
 
-    def _resumed(self) -> TargetQueue | None:
-        """Give the lane that goes on, of those with something aside: whose first item came first."""
-        free = [lane for lane in self._aside if lane.waiting < self._enough]
-        return min(free, key=lambda lane: lane.deferred[0][0][0]) if free else None
+    def _next_resumable(self) -> TargetQueue | None:
+        """Return the queue whose deferred items may start again; of several, the one with the first position."""
+        resumable = [queue for queue in self._with_deferred if queue.waiting < self._max_waiting]
+        return min(resumable, key=lambda queue: queue.deferred[0][0][0]) if resumable else None
 
-    def _passed(self) -> int:
-        """Put aside what may not be begun, up to what may; say how many are left with that."""
-        while self.items and (lane := self.items[0][3]).waiting >= self._enough:
+    def _defer_blocked(self) -> int:
+        """Defer leading items that may not start. Return the number of items from the first one that may."""
+        while self.items and (queue := self.items[0][3]).waiting >= self._max_waiting:
             if not self.has_several_targets:
                 return 0
-            laid = self.items.popleft()
-            self._ahead += laid[2]
-            if not lane.deferred:
-                self._aside.append(lane)
-            lane.deferred.append(laid)
+            queued = self.items.popleft()
+            self._deferred_weight += queued[2]
+            if not queue.deferred:
+                self._with_deferred.append(queue)
+            queue.deferred.append(queued)
         return len(self.items)
 
 
-MAX_RELEASED_PER_SLOT: Final = 4
-"""Places that the calls of one lane may lend, for each that there is, before no more of it are begun: what waits is
-held in memory. One that waits for a limit counts for so many: no more than have places could go if it let all go."""
-
-
-_CURRENT_SLOT: Final[ContextVar[weakref.ref[Slot] | None]] = ContextVar("llmhub_place", default=None)
-"""The place of the worker that a call belongs to. Connections keep the context they were opened in, and must not keep
-a run with it: so it is a weak reference."""
-
-
-def current_slot() -> Slot | None:
-    """Give the place that the present call has, where it belongs to a run."""
-    held = _CURRENT_SLOT.get()
-    return held() if held is not None else None
-
-
-async def sleep_without_slot(seconds: float) -> None:
-    """Wait before a call is sent again: without a place, where it belongs to a run."""
-    mine = current_slot()
-    if mine is None:
-        await asyncio.sleep(seconds)
-        return
-    mine.release_while_waiting()
-    await asyncio.sleep(seconds)
-    await mine.reacquire()
-
-
 class ConcurrencySlots:
-    """How many may be under way, and who waits to be among them again.
+    """The slots of one run, and the calls that wait to get one back.
 
     Parameters
     ----------
-    many
-        Calls under way at once, at most.
-    lanes
-        What lies before those who have a place.
-    begun
-        Says how many there are, those that lent their place included.
-    changed
-        Told when a place is free, or a lane has less waiting.
+    limit
+        Maximum number of concurrent calls.
+    queues
+        The run's planned items.
+    started_count
+        Returns the number of workers, including those that released their slot.
+    on_change
+        Called when a slot is free or a target has fewer waiting calls.
     """
 
-    def __init__(self, many: int, lanes: TargetQueues, begun: Callable[[], int], changed: Callable[[], None]) -> None:
-        self.limit = many
-        self.queues = lanes
+    def __init__(
+        self, limit: int, queues: TargetQueues, started_count: Callable[[], int], on_change: Callable[[], None]
+    ) -> None:
+        self.limit = limit
+        self.queues = queues
         self.released = 0
-        self.started_count = begun
-        self.on_change = changed
+        self.started_count = started_count
+        self.on_change = on_change
         self.reacquiring: deque[Slot] = deque()
 
     def free_count(self) -> int:
-        """Count the places that are free."""
+        """Return the number of free slots."""
         return self.limit + self.released - self.started_count()
 
-    def on_worker_done(self, _over: object = None) -> None:
-        """Take in that a place may have got free."""
+    def on_worker_done(self, _worker: object = None) -> None:
+        """Hand over a slot that may have become free."""
         if self.free_count() > 0 and not self.hand_over():
             self.on_change()
 
     def hand_over(self) -> bool:
-        """Hand a place that gets free to whoever waits longest to be back; say whether there was anybody."""
+        """Give a slot to the call that has waited longest to reacquire one. Return whether there was one."""
         while self.reacquiring:
             first = self.reacquiring.popleft()
             if first.wakers:
@@ -190,16 +170,12 @@ class ConcurrencySlots:
 
 
 class Slot:
-    """A place among the calls under way: a worker's, for one call after another.
+    """The slot of one worker, used by one call after another. Concurrent sends of one call share it.
 
     Parameters
     ----------
     slots
-        Those of the run.
-
-    Notes
-    -----
-    Where a middleware sends a call twice, both share it.
+        The slots of the run.
     """
 
     __slots__ = ("__weakref__", "queue", "released", "slots", "wakers")
@@ -211,16 +187,16 @@ class Slot:
         self.wakers: set[Callable[[], None]] = set()
 
     def bind_to_task(self) -> None:
-        """Let the current task's calls lend it."""
+        """Make this the slot of calls sent from the current task."""
         _CURRENT_SLOT.set(weakref.ref(self))
 
     def release_while_rate_limited(self) -> None:
-        """Lend it while the call waits for a limit; where all want to go the same way, nobody would be helped."""
+        """Release the slot while the call waits for a rate limit, unless all items go to that target anyway."""
         if self.slots.queues.has_several_targets:
             self.release_while_waiting(MAX_RELEASED_PER_SLOT)
 
     def release_while_waiting(self, weight: int = 1) -> None:
-        """Lend it for as long as the call waits, which counts for ``weight`` in its lane."""
+        """Release the slot while the call waits; the call adds ``weight`` to its target's waiting calls."""
         if not self.released:
             self.released = weight
             self.queue.waiting += weight
@@ -228,7 +204,7 @@ class Slot:
             self.slots.on_worker_done()
 
     def try_reacquire(self, wake: Callable[[], None]) -> bool:
-        """Say whether the call has it, or take it back if one is free; otherwise ``wake`` is called once that is so."""
+        """Return whether the call has a slot, taking a free one; otherwise call ``wake`` once it has one."""
         if not self.released:
             return True
         if self.slots.free_count() > 0:
@@ -241,26 +217,48 @@ class Slot:
         return False
 
     async def reacquire(self) -> None:
-        """Wait until the call has it again."""
-        news = asyncio.Event()
-        while not self.try_reacquire(news.set):
-            await news.wait()
+        """Wait until the call has a slot."""
+        granted = asyncio.Event()
+        while not self.try_reacquire(granted.set):
+            await granted.wait()
 
     def grant(self) -> None:
-        """Have it back."""
-        wakes, self.wakers = self.wakers, set()
-        self._end()
-        for wake in wakes:
+        """Give the slot back to the call and wake it."""
+        wakers, self.wakers = self.wakers, set()
+        self._end_release()
+        for wake in wakers:
             wake()
 
     def close(self) -> None:
-        """Lend it no more: it is gone."""
+        """Give up the slot at the end of its worker."""
         self.wakers.clear()
-        self._end()
+        self._end_release()
 
-    def _end(self) -> None:
+    def _end_release(self) -> None:
         if self.released:
             self.queue.waiting -= self.released
             self.released = 0
             self.slots.released -= 1
             self.slots.on_change()
+
+
+_CURRENT_SLOT: Final[ContextVar[weakref.ref[Slot] | None]] = ContextVar("llmhub_slot", default=None)
+"""The slot of the current worker. A weak reference: connections keep the context they were opened in, and must not keep
+the run alive with it."""
+
+
+def current_slot() -> Slot | None:
+    """Return the slot of the current call; ``None`` outside a run."""
+    slot = _CURRENT_SLOT.get()
+    return slot() if slot is not None else None
+
+
+async def sleep_without_slot(seconds: float) -> None:
+    """Sleep before a retry; within a run, without holding a slot."""
+    slot = current_slot()
+    if slot is None:
+        await asyncio.sleep(seconds)
+        return
+    slot.release_while_waiting()
+    await asyncio.sleep(seconds)
+    await slot.reacquire()

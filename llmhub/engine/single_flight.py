@@ -1,4 +1,9 @@
-"""Whose turn it is to ask: a question that another run or another process has asked is waited for, not asked again."""
+"""Single flight: equal requests of several runs or processes are sent once, and the others wait for the outcome.
+
+An item is any tuple that starts with a position and a key (32 bytes); what follows is the caller's.
+
+Waiting items hold no worker, so two runs that each hold a key the other one wants cannot deadlock.
+"""
 
 from __future__ import annotations
 
@@ -9,197 +14,204 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from llmhub.cache.store import ClaimRequest
-from llmhub.engine.call import Answer
-from llmhub.engine.fan_out_types import Alternatives, PlannedItem
+from llmhub.engine.call import Answer, Target
 from llmhub.engine.row_outcome import RowOutcome, ambiguous_outcome, for_duplicate, is_shareable
 from llmhub.engine.write_ahead import WriteAheadLog
 
 POLL_INTERVAL_S: Final = 0.05
-"""How often keys that another process holds are asked for, at most."""
-
-
+"""Minimum time between two attempts to claim keys that another process holds."""
 MAX_POLL_SHARE: Final = 0.05
-"""Share of the time that such asking may take."""
-
-
-ITEMS_PER_YIELD: Final = 64
-"""Items after which others may go on, where each takes long to be keyed."""
-
-
+"""Maximum share of the run's time spent on such attempts."""
 POLL_BATCH: Final = 512
-"""Keys asked for at a time, those that wait longest first."""
+"""Keys tried in one attempt, longest waiting first."""
+ITEMS_PER_YIELD: Final = 64
+"""Items processed before other tasks may run, where computing the keys of one item is slow."""
+
+ItemT = TypeVar("ItemT", bound="tuple[int, bytes, *tuple[Any, ...]]")
 
 
-LookUpItems: TypeAlias = Callable[[list[PlannedItem]], Awaitable[Sequence[PlannedItem]]]
-"""Settles what the store answers, and gives the rest."""
-
-
-class RowCallbacks(NamedTuple):
-    """What a run does with its rows: settles one, looks some up, and says what answered one."""
-
-    settle: Callable[[int, RowOutcome], None]
-    look_up: LookUpItems
-    outcome_of: Callable[[int], RowOutcome | None]
-
-
-class SingleFlight:
-    """What one run may ask, and what it waits for. Everything happens on one event loop.
+class RowCallbacks(NamedTuple, Generic[ItemT]):
+    """How a run settles its items.
 
     Parameters
     ----------
-    books
-        The store's, shared by all runs on it.
-    run_id
-        Names the run.
-    rows
-        What the run does with its rows.
-    since
-        What was asked before (epoch seconds) is no answer for this run.
-    others
-        Names who may be asked in the place of whom an item names, and under which keys; nothing where there are none.
+    settle
+        Sets the outcome of a position.
+    look_up
+        Settles the items that the store answers and returns the others.
+    outcome_of
+        Returns the outcome of a position, if it is settled.
+    """
 
-    Notes
-    -----
-    Nothing waits while it holds a worker, so runs that hold what each other wants cannot wait for each other for ever.
+    settle: Callable[[int, RowOutcome], None]
+    look_up: Callable[[list[ItemT]], Awaitable[Sequence[ItemT]]]
+    outcome_of: Callable[[int], RowOutcome | None]
+
+
+class SingleFlight(Generic[ItemT]):
+    """The claims of one run on request keys, and the items waiting for claims of others. Use it on one event loop only.
+
+    Parameters
+    ----------
+    log
+        The log of the open store, shared by all runs on it.
+    run_id
+        The run's id (16 bytes).
+    rows
+        How to settle items.
+    not_before
+        Outcomes of requests sent before this time (epoch seconds) are not used.
+    alternatives
+        Returns the other candidate targets of an item and the key of its request to each; ``None`` without routes.
     """
 
     def __init__(
         self,
-        books: WriteAheadLog,
+        log: WriteAheadLog,
         run_id: bytes,
-        rows: RowCallbacks,
+        rows: RowCallbacks[ItemT],
         not_before: float = 0.0,
-        alternatives: Alternatives | None = None,
+        alternatives: Callable[[ItemT], Sequence[tuple[Target, bytes]]] | None = None,
     ) -> None:
         self.ambiguous_count = 0
-        self._books = books
+        self._log = log
         self._run_id = run_id
-        self._since = not_before
-        self._others = alternatives
-        self._held: dict[bytes, Sequence[bytes]] = {}
-        self._settle, self._look_up, self._answered = rows
-        self._mine: set[bytes] = set()
-        self._parked = 0
-        self._foreign: deque[PlannedItem] = deque()
-        self._again: list[PlannedItem] = []
-        self._news = asyncio.Event()
-        self._pause_s = POLL_INTERVAL_S
-        self._over = False
+        self._not_before = not_before
+        self._alternatives = alternatives
+        self._settle, self._look_up, self._outcome_of = rows
+        self._claimed: set[bytes] = set()
+        self._alternative_keys: dict[bytes, Sequence[bytes]] = {}
+        self._waiting_in_process = 0
+        self._held_elsewhere: deque[ItemT] = deque()
+        self._unanswered: list[ItemT] = []
+        self._wake = asyncio.Event()
+        self._poll_interval_s = POLL_INTERVAL_S
+        self._closed = False
 
     @property
     def has_waiting(self) -> bool:
-        """Whether anything is waited for."""
-        return bool(self._parked or self._foreign or self._again)
+        """Whether items are waiting for requests of other runs or processes."""
+        return bool(self._waiting_in_process or self._held_elsewhere or self._unanswered)
 
-    async def claim(self, items: Sequence[PlannedItem], *, repeated: bool = False) -> Sequence[PlannedItem]:
-        """Give what this run may ask now."""
-        mine: list[PlannedItem] = []
-        for at, item in enumerate(items):
+    async def claim(self, items: Sequence[ItemT], *, repeated: bool = False) -> Sequence[ItemT]:
+        """Claim the keys of ``items`` and return the items this run may send now.
+
+        The others are settled, or wait (see `next_ready`). ``repeated`` marks items that were held elsewhere before.
+        """
+        granted: list[ItemT] = []
+        for index, item in enumerate(items):
             key = item[1]
-            others: Sequence[bytes] = ()
-            if self._others is not None and key not in self._mine:
-                if at % ITEMS_PER_YIELD == 0:
+            alternative_keys: Sequence[bytes] = ()
+            if self._alternatives is not None and key not in self._claimed:
+                if index % ITEMS_PER_YIELD == 0:
                     await asyncio.sleep(0)
-                others = [other for _, other in self._others(item)]
-                if self._is_parked(item, others):
+                alternative_keys = [alternative for _, alternative in self._alternatives(item)]
+                if self._wait_for_alternative(item, alternative_keys):
                     continue
-            known = None if key in self._mine else self._books.claim_key(key, self._since)
-            if known is None:
-                self._mine.add(key)
-                mine.append(item)
-                for other in others:
-                    self._books.claim_key(other, inf)
-                if others:
-                    self._held[key] = others
-            elif isinstance(known, list):
-                self._parked += 1
-                known.append(partial(self._landed, item))
+            in_flight = None if key in self._claimed else self._log.claim_key(key, self._not_before)
+            if in_flight is None:
+                self._claimed.add(key)
+                granted.append(item)
+                for alternative in alternative_keys:
+                    self._log.claim_key(alternative, inf)
+                if alternative_keys:
+                    self._alternative_keys[key] = alternative_keys
+            elif isinstance(in_flight, list):
+                self._waiting_in_process += 1
+                in_flight.append(partial(self._on_outcome, item))
             else:
-                self._settle(item[0], for_duplicate(known))
-        return await self._claimed(mine, again=repeated)
+                self._settle(item[0], for_duplicate(in_flight))
+        return await self._claim_leases(granted, repeated=repeated)
 
-    def _is_parked(self, item: PlannedItem, others: Sequence[bytes]) -> bool:
-        """Have an item wait whose question somebody puts to one who may be asked in its target's place."""
-        for other in others:
-            landings = self._books.waiters(other)
-            if landings is not None:
-                self._parked += 1
-                landings.append(lambda _: self._landed(item, None))
+    def _wait_for_alternative(self, item: ItemT, keys: Sequence[bytes]) -> bool:
+        """Make an item wait if its request is in flight to another candidate. Return whether it is."""
+        for key in keys:
+            waiters = self._log.waiters(key)
+            if waiters is not None:
+                self._waiting_in_process += 1
+                waiters.append(lambda _: self._on_outcome(item, None))
                 return True
         return False
 
-    async def next_ready(self) -> Sequence[PlannedItem]:
-        """Wait a while for what others ask; give what they left to be asked."""
+    async def next_ready(self) -> Sequence[ItemT]:
+        """Wait for progress elsewhere. Return the waiting items that this run has to send itself."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause_s if self._foreign else None):
-                await self._news.wait()
-        self._news.clear()
-        back, self._again = self._again, []
-        granted = await self.claim(back)
-        began = time.perf_counter()
-        some = [self._foreign.popleft() for _ in range(min(len(self._foreign), POLL_BATCH))]
-        granted = [*granted, *await self.claim(some, repeated=True)]
-        self._pause_s = max(POLL_INTERVAL_S, (time.perf_counter() - began) / MAX_POLL_SHARE)
+            async with asyncio.timeout(self._poll_interval_s if self._held_elsewhere else None):
+                await self._wake.wait()
+        self._wake.clear()
+        unanswered, self._unanswered = self._unanswered, []
+        granted = await self.claim(unanswered)
+        started = time.perf_counter()
+        batch = [self._held_elsewhere.popleft() for _ in range(min(len(self._held_elsewhere), POLL_BATCH))]
+        granted = [*granted, *await self.claim(batch, repeated=True)]
+        self._poll_interval_s = max(POLL_INTERVAL_S, (time.perf_counter() - started) / MAX_POLL_SHARE)
         return granted
 
-    def release(self, key: bytes, answer: RowOutcome | None, written_as: bytes | None = None) -> None:
-        """Let go of a key, once what is ``written_as`` under that key is written, and tell others what came of it."""
-        self._mine.discard(key)
-        for other in self._held.pop(key, ()):
-            if other == written_as and isinstance(answer, Answer):
-                # Who asks them, and not in another's place, has asked whom they got it from.
-                self._books.release_key(other, answer.attributed_to(None, None), written_as)
+    def release(self, key: bytes, outcome: RowOutcome | None, written_as: bytes | None = None) -> None:
+        """Release ``key`` and pass its outcome to the waiters.
+
+        If the response is being written under ``written_as``, other processes get the key once it is in the store.
+        """
+        self._claimed.discard(key)
+        for alternative in self._alternative_keys.pop(key, ()):
+            if alternative == written_as and isinstance(outcome, Answer):
+                # Callers that named this candidate see an answer of the target they requested.
+                self._log.release_key(alternative, outcome.attributed_to(None, None), written_as)
             else:
-                self._books.release_key(other, None)
-        self._books.release_key(key, answer, written_as)
+                self._log.release_key(alternative, None)
+        self._log.release_key(key, outcome, written_as)
 
     def close(self) -> None:
-        """Let go of everything."""
-        self._over = True
-        for key in tuple(self._mine):
+        """Release all keys of this run."""
+        self._closed = True
+        for key in tuple(self._claimed):
             self.release(key, None)
 
-    async def _claimed(self, items: Sequence[PlannedItem], *, again: bool) -> Sequence[PlannedItem]:
-        """Claim keys before other processes do."""
-        held = self._held
-        wishes = [ClaimRequest(key, self._run_id) for item in items for key in (item[1], *held.get(item[1], ()))]
-        claimed = await self._books.claim_leases(wishes, repeated=again)
-        if claimed.exclusive or not (self._books.store.claims or claimed.held_elsewhere):
+    async def _claim_leases(self, items: Sequence[ItemT], *, repeated: bool) -> Sequence[ItemT]:
+        """Claim the keys of ``items`` across processes and return the items that are granted and still missing."""
+        alternative_keys = self._alternative_keys
+        requests = [
+            ClaimRequest(key, self._run_id) for item in items for key in (item[1], *alternative_keys.get(item[1], ()))
+        ]
+        claimed = await self._log.claim_leases(requests, repeated=repeated)
+        if claimed.exclusive or not (self._log.store.claims or claimed.held_elsewhere):
             return items
-        granted: list[PlannedItem] = []
+        granted: list[ItemT] = []
         for item in items:
-            key = item[1]
-            keys = (key, *held.get(key, ()))
-            self.ambiguous_count += sum([one in claimed.ambiguous for one in keys])
+            keys = (item[1], *alternative_keys.get(item[1], ()))
+            self.ambiguous_count += sum([key in claimed.ambiguous for key in keys])
             if not claimed.held_elsewhere.isdisjoint(keys):
-                self._foreign.append(item)
+                self._held_elsewhere.append(item)
                 if len(keys) > 1:
-                    # Who holds some and waits for the others might wait for somebody who does so the other way round.
-                    self.release(key, None)
-            elif not self._books.resend_ambiguous and not claimed.ambiguous.keys().isdisjoint(keys):
+                    # Holding some keys while waiting for the others could deadlock with a process doing the reverse.
+                    self.release(item[1], None)
+            elif not self._log.resend_ambiguous and not claimed.ambiguous.keys().isdisjoint(keys):
                 self._settle(item[0], ambiguous_outcome())
-                self.release(key, None)
+                self.release(item[1], None)
             else:
                 granted.append(item)
-        # Somebody may have answered between the look-up and the claim.
+        return await self._still_missing(granted)
+
+    async def _still_missing(self, granted: list[ItemT]) -> Sequence[ItemT]:
+        """Look granted items up again: another process may have answered between the look-up and the claim."""
         missing = await self._look_up(granted) if granted else ()
         if len(missing) < len(granted):
-            still = {item[1] for item in missing}
+            missing_keys = {item[1] for item in missing}
             for item in granted:
-                if item[1] not in still:
-                    self.release(item[1], self._answered(item[0]))
+                if item[1] not in missing_keys:
+                    self.release(item[1], self._outcome_of(item[0]))
         return missing
 
-    def _landed(self, item: PlannedItem, answer: RowOutcome | None) -> None:
-        """Take the answer that another run of this process got, or ask oneself."""
-        if self._over:
+    def _on_outcome(self, item: ItemT, outcome: RowOutcome | None) -> None:
+        """Settle a waiting item with the outcome of another run, or queue it to be claimed again."""
+        if self._closed:
             return
-        self._parked -= 1
-        if answer is not None and is_shareable(answer) and answer.started_at >= self._since:
-            self._settle(item[0], for_duplicate(answer))
+        self._waiting_in_process -= 1
+        if outcome is not None and is_shareable(outcome) and outcome.started_at >= self._not_before:
+            self._settle(item[0], for_duplicate(outcome))
         else:
-            self._again.append(item)
-        self._news.set()
+            self._unanswered.append(item)
+        self._wake.set()

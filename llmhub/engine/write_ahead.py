@@ -1,9 +1,11 @@
-"""What a hub's calls are entered in: who asks what just now, and what is written, together, every few milliseconds.
+"""The write-ahead log of one open store: in-flight keys of this process, leases across processes, ledger entries.
 
-A request is written down before it is sent. Committing each by itself would cost more than sending it; so all that are
-about to go, and all that came, go into one transaction, and the next begins a few milliseconds later.
+A request is recorded before it is sent. Committing each one alone would cost more than sending it, so everything that
+is about to be sent and everything that came back share one transaction; transactions follow each other every few
+milliseconds (`COMMIT_INTERVAL_S`).
 
-What a worker is at: known to whatever task sends in its name.
+A key stays claimed until its response is in the store: another run or process that is granted the key afterwards finds
+the response there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from returns.pipeline import is_successful
 
@@ -34,52 +36,123 @@ from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, is_failure
 
-if TYPE_CHECKING:
-    pass  # merged
-
-
 COMMIT_INTERVAL_S: Final = 0.005
-"""Between two commits that somebody waits for; the first of a while waits for nothing."""
-
-
+"""Minimum time between two commits that a request waits for; the first one after a pause starts at once."""
 MAX_DELAY_S: Final = 0.1
-"""How long it takes at most until it is written down what came of a request, once its answer is filed."""
-
-
+"""Maximum time until the end of a request is recorded, once its response is in the store."""
 IMMEDIATELY: Final = -1.0
-"""A time that has passed, on whatever clock."""
-
-
+"""A loop time that is always in the past."""
 MAX_RECENT_OUTCOMES: Final = 4096
-"""Answers remembered while runs go on: another may have looked in the store just before an answer was there."""
-
+"""Outcomes kept in memory while runs are active: another run may have missed one in the store by a moment."""
 
 AmbiguousPolicy: TypeAlias = Literal["resend", "error"]
-"""What is done with a request that was sent by a process that died before the answer came."""
-
-
+"""How to treat a request that a process sent before it died without recording an answer."""
 AMBIGUOUS_POLICIES: Final = get_args(AmbiguousPolicy)
-
-
 Waiter: TypeAlias = Callable[[RowOutcome | None], None]
-"""Told what came of a question that somebody else has asked; ``None`` when nothing that holds for others."""
+"""Callback for the outcome of a request in flight elsewhere; ``None`` if there is none to share."""
 
 
 class PendingWrites(Protocol):
-    """The answers of a run that wait to be filed (`llmhub.engine.cache_writer.CacheWriter`)."""
+    """The responses of one run that are not in the store yet (`llmhub.engine.cache_writer.CacheWriter`)."""
 
     def on_store_failure(self, error: StoreError) -> None:
-        """Take in that nothing can be written any more."""
+        """Handle a failure of the ledger or of the leases."""
 
     def try_flush(self) -> bool:
-        """Write what waits, where that takes no waiting; say whether all is written that can be for now."""
+        """Write pending responses if that does not block. Return whether nothing writable is left."""
 
     async def flush_pending(self) -> None:
-        """Write what waits, beside the loop."""
+        """Write pending responses in a thread."""
+
+
+@dataclass(slots=True)
+class SendContext:
+    """The run and worker on whose behalf requests are sent.
+
+    Parameters
+    ----------
+    run_id
+        The run's id (16 bytes).
+    write_ahead
+        Where its requests are recorded; ``None`` for nowhere.
+    requests_sent
+        Requests sent for the current call.
+    strict
+        Whether a request that cannot be recorded must not be sent.
+    """
+
+    run_id: bytes = b""
+    write_ahead: WriteAheadLog | None = None
+    requests_sent: int = 0
+    strict: bool = False
+
+
+SEND_CONTEXT: Final[ContextVar[SendContext | None]] = ContextVar("llmhub_send_context", default=None)
+"""The context of the current worker. Tasks that a middleware creates inherit it."""
+
+
+def write_ahead_middleware(send: Send) -> Send:
+    """Record each request before it is sent, and its result, in the log of the current run."""
+
+    async def send_recorded(call: Call) -> Answer:
+        context = SEND_CONTEXT.get()
+        log = None if context is None else context.write_ahead
+        if context is None or log is None or log.store.ledger is None:
+            return await send(call)
+        target, run_id = call.target, context.run_id
+        key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
+        sent_at = time.time()
+        try:
+            await log.log_sent(SentRequest(key, run_id, target.name, sent_at))
+        except asyncio.CancelledError:
+            log.log_unsent(key)
+            raise
+        if log.failure and context.strict:
+            return cancelled_outcome(context.requests_sent)
+        try:
+            answer = await send(call)
+        except BaseException:
+            log.log_ended(EndedRequest(key, run_id, target.name, "", "ambiguous", "", sent_at, time.time()))
+            raise
+        log.log_ended(to_ended_request(key, run_id, call, answer, sent_at))
+        return answer
+
+    return send_recorded
+
+
+def to_ended_request(key: bytes, run_id: bytes, call: Call, answer: Answer, sent_at: float) -> EndedRequest:
+    """Return the ledger entry of a request that was answered."""
+    ended_at, model = time.time(), call.target.name
+    if is_successful(answer.outcome):
+        response = answer.outcome.unwrap()
+        counts = _token_counts(response.usage)
+        return EndedRequest(key, run_id, model, response.served_model, "done", "", sent_at, ended_at, *counts)
+    usage = answer.billed_failures[-1].usage if answer.billed_failures else NO_USAGE
+    error_type = error_type_name(answer.outcome.failure())
+    return EndedRequest(key, run_id, model, "", "error", error_type, sent_at, ended_at, *_token_counts(usage))
+
+
+def _token_counts(usage: Usage) -> tuple[int | None, ...]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+    )
 
 
 class WriteAheadLog:
-    """The books of one open store. Everything happens on one event loop."""
+    """The log of one open store, shared by all runs of this process on it. Use it on one event loop only.
+
+    Parameters
+    ----------
+    store
+        The store. Without ``claims``, keys are claimed within this process only; without ``ledger``, requests are not
+        recorded.
+    ambiguous
+        How to treat requests that a dead process had sent.
+    """
 
     def __init__(self, store: Store, ambiguous: AmbiguousPolicy = "resend") -> None:
         self.store = store
@@ -92,11 +165,10 @@ class WriteAheadLog:
         self._awaiting_write: dict[bytes, list[bytes]] = {}
         self._done_unwritten: dict[bytes, EndedRequest] = {}
         self._claiming: set[asyncio.Task[ClaimResult]] = set()
-        # What somebody waits for to be written, and what can wait for others.
         self._urgent = _UrgentWrites()
         self._deferred = _DeferredWrites()
         self._writing: LedgerBatch | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._durable_futures: list[asyncio.Future[None]] = []
         self._timer: asyncio.Handle | None = None
         self._commit: asyncio.Task[None] | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -105,48 +177,52 @@ class WriteAheadLog:
 
     # Runs
 
-    def register_run(self, answers: PendingWrites) -> None:
-        """Count a run, and tell it when the books fail. A store that failed is tried again by the first.
+    def register_run(self, pending: PendingWrites) -> None:
+        """Add a run and its pending responses. The first run tries a store that failed again.
 
-        Its answers are filed before more is sent. So of each worker's requests one is in doubt at most after a crash.
+        Pending responses are written before further requests are recorded, so a crash leaves at most one ambiguous
+        request per worker.
         """
         if not self._runs:
             self.failure = ""
             self._deferred.released.update(self._unreleased)
             self._unreleased.clear()
         self._runs += 1
-        self._pending.append(answers)
+        self._pending.append(pending)
         if (self._heartbeat is None or self._heartbeat.done()) and self.store.claims is not None:
             self._heartbeat = asyncio.get_running_loop().create_task(self._run_heartbeat())
 
-    async def unregister_run(self, answers: PendingWrites) -> None:
-        """Count a run as over, and wait until all that lies before the writer is written."""
+    async def unregister_run(self, pending: PendingWrites) -> None:
+        """Remove a run and wait until everything logged is written."""
         self._runs -= 1
-        self._pending.remove(answers)
+        self._pending.remove(pending)
         if not self._runs:
             self._recent.clear()
-        if not self._runs and self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
+            self._stop_heartbeat()
         await self.flush()
 
     def fail(self, error: StoreError) -> None:
-        """Go on without the store: what is answered is still in the table."""
+        """Continue without the store; results still reach the table."""
         self.failure = self.failure or str(error)
-        for answers in self._pending:
-            answers.on_store_failure(error)
+        for pending in self._pending:
+            pending.on_store_failure(error)
 
     @property
     def failure_message(self) -> str:
-        """What went wrong, for whoever had to do without the ledger."""
+        """The failure of the store as a message to users; empty if there was none."""
         if not self.failure:
             return ""
         if self.store.ledger is None:
-            return f"keys could not be claimed, so others may have asked the same: {self.failure}"
-        return f"the ledger failed, and requests went out that are not in it: {self.failure}"
+            return f"keys could not be claimed, so other processes may have sent equal requests: {self.failure}"
+        return f"the ledger failed, and requests were sent without being recorded: {self.failure}"
+
+    async def close(self) -> None:
+        """Write everything logged."""
+        self._stop_heartbeat()
+        await self.flush()
 
     async def _run_heartbeat(self) -> None:
-        """Say every few seconds that this process lives; leases that it cannot give back any more may run out."""
+        """Extend the leases of this process periodically; without it, leases that cannot be released expire."""
         while self.store.claims is not None and not (self.failure and self.store.ledger is None):
             await asyncio.sleep(self.store.claims.heartbeat_s)
             try:
@@ -154,16 +230,22 @@ class WriteAheadLog:
             except StoreError as error:
                 self.fail(error)
 
-    # Who asks what
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+
+    # Keys in flight
 
     def claim_key(self, key: bytes, not_before: float = 0.0) -> list[Waiter] | RowOutcome | None:
-        """Take a question. Where it is taken, give who is told what comes of it; where it has just been, the answer.
+        """Claim ``key`` within this process.
 
-        That is, unless it was asked before ``not_before`` (epoch seconds).
+        Return ``None`` if the claim is the caller's, the waiters if an equal request is in flight, or the outcome of
+        one that has just finished and was sent at ``not_before`` (epoch seconds) or later.
         """
-        landings = self._in_flight.get(key)
-        if landings is not None:
-            return landings
+        waiters = self._in_flight.get(key)
+        if waiters is not None:
+            return waiters
         recent = self._recent.get(key)
         if recent is not None and recent.started_at < not_before:
             recent = None
@@ -173,52 +255,67 @@ class WriteAheadLog:
         return recent
 
     def recent_outcome(self, key: bytes, not_before: float = 0.0) -> RowOutcome | None:
-        """Give what whoever was asked ``not_before`` then (epoch seconds) answered just now; it may not be filed yet."""
-        settled = self._recent.get(key)
-        if settled is None or settled.started_at < not_before:
+        """Return an outcome that may not be in the store yet, if its request was sent at ``not_before`` or later.
+
+        Outcomes that another candidate than the requested target produced do not count.
+        """
+        recent = self._recent.get(key)
+        if recent is None or recent.started_at < not_before:
             return None
-        return None if isinstance(settled, Answer) and settled.target is not None else settled
+        return None if isinstance(recent, Answer) and recent.target is not None else recent
 
     def waiters(self, key: bytes) -> list[Waiter] | None:
-        """Give who is told what comes of a question, if anybody asks it."""
+        """Return the waiters of the request in flight for ``key``; ``None`` if there is no such request."""
         return self._in_flight.get(key)
 
-    async def claim_leases(self, wishes: Sequence[ClaimRequest], *, repeated: bool = False) -> ClaimResult:
-        """Claim questions before other processes; a store that cannot do it grants all."""
+    async def claim_leases(self, requests: Sequence[ClaimRequest], *, repeated: bool = False) -> ClaimResult:
+        """Claim keys across processes. A store without leases grants all.
+
+        ``repeated`` tells the store that these keys were held elsewhere before.
+        """
         claims = self.store.claims
-        if claims is None or not wishes or self.failure:
+        if claims is None or not requests or self.failure:
             return ClaimResult()
-        while self._commit is not None and self._writing is not None and _overlaps(wishes, self._writing.released):
+        # Keys that are being released right now would be granted and then released.
+        while self._commit is not None and self._writing is not None and _overlaps(requests, self._writing.released):
             await asyncio.shield(self._commit)
-        # Who asks may be stopped meanwhile: then the keys are given back, but not before they are claimed.
-        claiming = asyncio.get_running_loop().create_task(self._claim_in_thread(claims, wishes, again=repeated))
+        # If the caller is cancelled meanwhile, it releases the keys, which must not happen before they are claimed.
+        claiming = asyncio.get_running_loop().create_task(self._claim_in_thread(claims, requests, repeated=repeated))
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
 
-    async def _claim_in_thread(self, claims: Claims, wishes: Sequence[ClaimRequest], *, again: bool) -> ClaimResult:
+    async def _claim_in_thread(
+        self, claims: Claims, requests: Sequence[ClaimRequest], *, repeated: bool
+    ) -> ClaimResult:
         try:
-            return await run_in_thread(claims.claim, wishes, self.resend_ambiguous, again)
+            return await run_in_thread(claims.claim, requests, self.resend_ambiguous, repeated)
         except StoreError as error:
             self.fail(error)
             return ClaimResult()
 
-    def release_key(self, key: bytes, settled: RowOutcome | None, written_as: bytes | None = None) -> None:
-        """Give a question back, and tell who waits for it what came of it.
+    def release_key(self, key: bytes, outcome: RowOutcome | None, written_as: bytes | None = None) -> None:
+        """Release ``key`` and call its waiters with the outcome.
 
-        Other processes are told when the answer that is being ``written_as`` under that key is written.
+        If the response is being written under ``written_as``, other processes get the key once it is in the store.
         """
-        landings = self._in_flight.pop(key, ())
-        if settled is not None and not is_failure(settled):
-            self._recent[key] = settled
+        waiters = self._in_flight.pop(key, ())
+        if outcome is not None and not is_failure(outcome):
+            self._recent[key] = outcome
             if len(self._recent) > MAX_RECENT_OUTCOMES:
                 del self._recent[next(iter(self._recent))]
         if written_as is None:
             self._release_lease(key)
         else:
             self._awaiting_write.setdefault(written_as, []).append(key)
-        for landing in landings:
-            landing(settled)
+        for waiter in waiters:
+            waiter(outcome)
+
+    def on_written(self, keys: Iterable[bytes]) -> None:
+        """Release the leases of keys whose responses are now in the store."""
+        for written in keys:
+            for key in self._awaiting_write.pop(written, ()):
+                self._release_lease(key)
 
     def _release_lease(self, key: bytes) -> None:
         done = self._done_unwritten.pop(key, None)
@@ -227,21 +324,15 @@ class WriteAheadLog:
             return
         if done is not None:
             self._deferred.ended.append(done)
-        # Unless somebody has asked it anew.
+        # The key may have been claimed again by another run of this process.
         if self.store.claims is not None and key not in self._in_flight:
             self._deferred.released[key] = None
             self._schedule_deferred()
 
-    # What is written
-
-    def on_written(self, keys: Iterable[bytes]) -> None:
-        """Take note that answers are filed: whoever asks the same finds them now."""
-        for key in keys:
-            for asked in self._awaiting_write.pop(key, ()):
-                self._release_lease(asked)
+    # Ledger entries
 
     def log_sent(self, sent: SentRequest) -> asyncio.Future[None]:
-        """Write down that a request is about to be sent; what it gives is done when that is durable."""
+        """Record a request that is about to be sent. The returned future completes when the entry is durable."""
         durable = asyncio.get_running_loop().create_future()
         if self.failure:
             durable.set_result(None)
@@ -249,33 +340,34 @@ class WriteAheadLog:
         if self._urgent.unsent:
             self._urgent.unsent.pop(sent.key, None)
         self._urgent.sent.append(sent)
-        self._waiting.append(durable)
-        if len(self._waiting) == 1:
+        self._durable_futures.append(durable)
+        if len(self._durable_futures) == 1:
             self._schedule_commit(0.0)
         return durable
 
     def log_unsent(self, key: bytes) -> None:
-        """Write down that a request was not sent after all, or may be sent again."""
+        """Record that a request was not sent after all, or may be sent again."""
         self._urgent.unsent[key] = None
         self._schedule_deferred()
 
     def log_ended(self, ended: EndedRequest) -> None:
-        """Write down what came of a request."""
-        if not self.failure:
-            if ended.state == "done" and ended.key in self._in_flight:
-                # It is done when its answer is filed: what comes before may still be lost.
-                self._done_unwritten[ended.key] = ended
-                return
-            self._deferred.ended.append(ended)
-            if ended.key not in self._in_flight:
-                # No run holds it: a request to somebody else than who was asked.
-                self._deferred.released[ended.key] = None
-            else:
-                self.log_unsent(ended.key)
-            self._schedule_deferred()
+        """Record the end of a request."""
+        if self.failure:
+            return
+        if ended.state == "done" and ended.key in self._in_flight:
+            # It counts as done once its response is in the store: until then a crash may lose the response.
+            self._done_unwritten[ended.key] = ended
+            return
+        self._deferred.ended.append(ended)
+        if ended.key not in self._in_flight:
+            # A request to another candidate than the requested one; no run has claimed its key.
+            self._deferred.released[ended.key] = None
+        else:
+            self.log_unsent(ended.key)
+        self._schedule_deferred()
 
     async def flush(self) -> None:
-        """Wait until all that lies before the writer is written."""
+        """Wait until everything logged is written."""
         while self._claiming:
             await asyncio.wait(self._claiming)
         while self._commit is not None or self._urgent or self._deferred:
@@ -285,21 +377,16 @@ class WriteAheadLog:
                 self._deferred.due = IMMEDIATELY
                 self._start_commit()
 
-    async def close(self) -> None:
-        """Write what is left."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
-        await self.flush()
+    # Commits
 
     def _schedule_deferred(self) -> None:
-        """See that what can wait is written before long."""
+        """Schedule a commit of the deferred writes within `MAX_DELAY_S`."""
         if not self._deferred.due:
             self._deferred.due = asyncio.get_running_loop().time() + MAX_DELAY_S
             self._schedule_commit(MAX_DELAY_S)
 
     def _schedule_commit(self, delay_s: float) -> None:
-        """See that a commit begins soon: at once if need be, but not more often than every few milliseconds."""
+        """Schedule a commit after ``delay_s``, but not before `COMMIT_INTERVAL_S` has passed since the last one."""
         if self._commit is not None:
             return
         loop = asyncio.get_running_loop()
@@ -312,67 +399,64 @@ class WriteAheadLog:
         self._timer = loop.call_at(due, self._start_commit)
 
     def _start_commit(self) -> None:
-        """Write what is due, here and now if nobody else is writing: a thread would cost ten times as much."""
+        """Write what is due: on the loop if no other process is writing, since a thread costs ten times as much."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
         self._last_commit = loop.time()
-        late = [answers for answers in self._pending if not answers.try_flush()]
-        news = _DeferredWrites()
+        unflushed = [pending for pending in self._pending if not pending.try_flush()]
+        deferred = _DeferredWrites()
         if self._deferred.due and self._deferred.due <= self._last_commit + COMMIT_INTERVAL_S:
-            news, self._deferred = self._deferred, news
-        marks, self._urgent = self._urgent, _UrgentWrites()
-        waiting, self._waiting = self._waiting, []
-        batch = LedgerBatch(marks.sent, list(marks.unsent), news.ended, list(news.released))
+            deferred, self._deferred = self._deferred, deferred
+        urgent, self._urgent = self._urgent, _UrgentWrites()
+        futures, self._durable_futures = self._durable_futures, []
+        batch = LedgerBatch(urgent.sent, list(urgent.unsent), deferred.ended, list(deferred.released))
         try:
-            written = not late and self.store.ledger is not None and self.store.ledger.try_commit(batch)
+            written = not unflushed and self.store.ledger is not None and self.store.ledger.try_commit(batch)
         except StoreError as error:
             self.fail(error)
             written = True
         if written:
-            self._finish_commit(waiting)
+            self._finish_commit(futures)
         else:
             self._writing = batch
-            self._commit = loop.create_task(self._commit_in_thread(batch, waiting, late))
+            self._commit = loop.create_task(self._commit_in_thread(batch, futures, unflushed))
 
     async def _commit_in_thread(
-        self, batch: LedgerBatch, waiting: Sequence[asyncio.Future[None]], late: Sequence[PendingWrites]
+        self, batch: LedgerBatch, futures: Sequence[asyncio.Future[None]], unflushed: Sequence[PendingWrites]
     ) -> None:
         try:
-            for answers in late:
-                await answers.flush_pending()
-            await _write_in_thread(_write_batch, self.store, batch)
+            for pending in unflushed:
+                await pending.flush_pending()
+            await _write_in_thread(self.store, batch)
         except StoreError as error:
             self.fail(error)
         finally:
             self._commit = self._writing = None
-            self._finish_commit(waiting)
+            self._finish_commit(futures)
 
-    def _finish_commit(self, waiting: Sequence[asyncio.Future[None]]) -> None:
-        """Let those go who waited for what is written, and go on."""
-        _resolve_futures(waiting)
+    def _finish_commit(self, futures: Sequence[asyncio.Future[None]]) -> None:
+        """Complete the futures of a commit and schedule the next one."""
+        _complete(futures)
         if self.failure:
             self._discard_pending()
-        self._reschedule()
-
-    def _reschedule(self) -> None:
-        if self._waiting:
+        if self._durable_futures:
             self._schedule_commit(0.0)
         elif self._urgent or self._deferred:
             self._schedule_commit(max(0.0, (self._deferred.due or 0.0) - asyncio.get_running_loop().time()))
 
     def _discard_pending(self) -> None:
-        """Write no more, and keep nobody waiting for it; keys are given back once the store works again."""
+        """Drop what cannot be written; keys are released once the store works again."""
         self._unreleased.update(self._deferred.released)
         self._urgent, self._deferred = _UrgentWrites(), _DeferredWrites()
-        waiting, self._waiting = self._waiting, []
-        _resolve_futures(waiting)
+        futures, self._durable_futures = self._durable_futures, []
+        _complete(futures)
 
 
 @dataclass(slots=True)
 class _UrgentWrites:
-    """What is written before anything is sent. Keys that are in it twice stand as they came last."""
+    """Entries that must be written before a request is sent. A key in both fields counts as its later entry."""
 
     sent: list[SentRequest] = field(default_factory=list)
     unsent: dict[bytes, None] = field(default_factory=dict)
@@ -383,7 +467,7 @@ class _UrgentWrites:
 
 @dataclass(slots=True)
 class _DeferredWrites:
-    """What came, to be written at ``due`` on the loop's clock."""
+    """Entries about finished requests, to be written at ``due`` (loop time; 0 if not scheduled)."""
 
     ended: list[EndedRequest] = field(default_factory=list)
     released: dict[bytes, None] = field(default_factory=dict)
@@ -393,107 +477,29 @@ class _DeferredWrites:
         return bool(self.ended or self.released)
 
 
-def _overlaps(wishes: Sequence[ClaimRequest], released: Sequence[bytes]) -> bool:
-    return not {wish.key for wish in wishes}.isdisjoint(released)
+def _overlaps(requests: Sequence[ClaimRequest], released: Sequence[bytes]) -> bool:
+    return not {request.key for request in requests}.isdisjoint(released)
 
 
-def _resolve_futures(waiting: Sequence[asyncio.Future[None]]) -> None:
-    for durable in waiting:
-        if not durable.done():
-            durable.set_result(None)
+def _complete(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
-async def _write_in_thread(write: Callable[[Store, LedgerBatch], None], store: Store, batch: LedgerBatch) -> None:
-    """Write beside the loop; here, when the process ends and has no threads to spare any more."""
+async def _write_in_thread(store: Store, batch: LedgerBatch) -> None:
+    """Write a batch in a thread, or on the loop while the interpreter shuts down and has no threads left."""
     try:
-        begun = asyncio.get_running_loop().run_in_executor(None, write, store, batch)
+        writing = asyncio.get_running_loop().run_in_executor(None, _write_batch, store, batch)
     except RuntimeError:
-        write(store, batch)
+        _write_batch(store, batch)
     else:
-        await begun
+        await writing
 
 
 def _write_batch(store: Store, batch: LedgerBatch) -> None:
-    """Write a batch in one piece, or as far as the store can."""
+    """Write a batch to the ledger, or only its released keys if the store has no ledger."""
     if store.ledger is not None:
         store.ledger.commit(batch)
-        return
-    if batch.released and store.claims is not None:
+    elif batch.released and store.claims is not None:
         store.claims.release(batch.released)
-
-
-def record_requests(send: Send) -> Send:
-    """Write down each request before it is sent, and what came of it, in the books of the run it belongs to."""
-
-    async def sending(call: Call) -> Answer:
-        flight = SEND_CONTEXT.get()
-        books = None if flight is None else flight.write_ahead
-        if flight is None or books is None or books.store.ledger is None:
-            return await send(call)
-        target, run = call.target, flight.run_id
-        key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
-        at = time.time()
-        try:
-            await books.log_sent(SentRequest(key, run, target.name, at))
-        except asyncio.CancelledError:
-            books.log_unsent(key)
-            raise
-        if books.failure and flight.strict:
-            return cancelled_outcome(flight.requests_sent)
-        try:
-            answer = await send(call)
-        except BaseException:
-            books.log_ended(EndedRequest(key, run, target.name, "", "ambiguous", "", at, time.time()))
-            raise
-        books.log_ended(to_ended_request(key, run, call, answer, at))
-        return answer
-
-    return sending
-
-
-def to_ended_request(key: bytes, run: bytes, call: Call, answer: Answer, sent_at: float) -> EndedRequest:
-    """Say in a row what came of a request."""
-    now, name = time.time(), call.target.name
-    if not is_successful(answer.outcome):
-        used = answer.billed_failures[-1].usage if answer.billed_failures else NO_USAGE
-        return EndedRequest(
-            key, run, name, "", "error", error_type_name(answer.outcome.failure()), sent_at, now, *_token_counts(used)
-        )
-    said = answer.outcome.unwrap()
-    return EndedRequest(key, run, name, said.served_model, "done", "", sent_at, now, *_token_counts(said.usage))
-
-
-def _token_counts(used: Usage) -> tuple[int | None, ...]:
-    return (
-        used.input_tokens,
-        used.output_tokens,
-        used.cached_input_tokens,
-        used.cache_write_tokens,
-        used.reasoning_tokens,
-    )
-
-
-@dataclass(slots=True)
-class SendContext:
-    """The requests of one worker.
-
-    Parameters
-    ----------
-    run
-        The run it works for (16 bytes).
-    books
-        Where its requests are entered, if anywhere.
-    sent
-        Requests sent for the call it is at.
-    strict
-        Whether nothing goes out that is not written down.
-    """
-
-    run_id: bytes = b""
-    write_ahead: WriteAheadLog | None = None
-    requests_sent: int = 0
-    strict: bool = False
-
-
-SEND_CONTEXT: Final[ContextVar[SendContext | None]] = ContextVar("llmhub_flight", default=None)
-"""The flight of the worker in whose name the present task sends; a task that a middleware makes inherits it."""

@@ -90,7 +90,7 @@ def test_a_server_that_dies_and_returns_costs_no_answer_and_gets_them_all(
 ) -> None:
     cache = Watched(llmhub.RedisCache(own_redis.url), own_redis.start)
     with hub_at(simulator, cache, at_calls(n10=own_redis.stop)) as hub:
-        with pytest.warns(RuntimeWarning, match=r"^the cache failed.* every answer was filed in the end"):
+        with pytest.warns(RuntimeWarning, match=r"^the cache failed.* all responses were cached in the end"):
             table = ask(hub)
         sent = simulator.counts()["requests"]
         assert (statuses(table), sent) == (["ok"] * 60, 60)
@@ -102,7 +102,7 @@ def test_a_server_that_dies_and_returns_costs_no_answer_and_gets_them_all(
 
 
 def test_a_server_that_is_away_costs_little_and_every_answer_is_there(simulator: SimulatorThread) -> None:
-    said = pytest.warns(RuntimeWarning, match=r"redis://127\.0\.0\.1:1/0.* 60 answers could not be filed")
+    said = pytest.warns(RuntimeWarning, match=r"redis://127\.0\.0\.1:1/0.* 60 responses could not be cached")
     with hub_at(simulator, "redis://127.0.0.1:1/0") as hub, said:
         table = ask(hub)
     assert statuses(table) == ["ok"] * 60
@@ -157,7 +157,7 @@ def test_a_full_disk_costs_no_answer(
     tmp_path: Path, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full(monkeypatch, 12)
-    said = pytest.warns(RuntimeWarning, match=r"full; .* answers could not be filed, and would be paid for again")
+    said = pytest.warns(RuntimeWarning, match=r"full; .* responses could not be cached, and requesting them again will be billed")
     with hub_at(simulator, tmp_path / "runs.db") as hub, said:
         table = ask(hub)
     assert statuses(table) == ["ok"] * 60
@@ -169,7 +169,7 @@ def test_what_waited_for_room_on_the_disk_is_filed_when_there_is(
 ) -> None:
     room = full(monkeypatch, 12)
     with hub_at(simulator, Watched(llmhub.DiskCache(tmp_path / "runs.db"), room)) as hub:
-        with pytest.warns(RuntimeWarning, match=r"full; every answer was filed in the end"):
+        with pytest.warns(RuntimeWarning, match=r"full; all responses were cached in the end"):
             ask(hub)
         assert ask(hub).column("cache_hit").to_pylist() == [True] * 60
     assert simulator.counts()["requests"] == 60
@@ -183,7 +183,7 @@ def test_a_locked_file_is_written_when_it_is_free_again(tmp_path: Path, simulato
             other.execute("BEGIN IMMEDIATE")
             cache = Watched(hub.cache, lambda: other.execute("ROLLBACK") and None)
             with hub_at(simulator, cache) as later:
-                with pytest.warns(RuntimeWarning, match=r"locked; every answer was filed in the end"):
+                with pytest.warns(RuntimeWarning, match=r"locked; all responses were cached in the end"):
                     ask(later)
                 assert ask(later).column("cache_hit").to_pylist() == [True] * 60
     assert simulator.counts()["requests"] == 60

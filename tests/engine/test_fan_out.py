@@ -27,6 +27,7 @@ from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, run_fan_out
 from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, PlannedItem
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker
 from llmhub.engine.row_outcome import as_answer
+from llmhub.engine.store_access import StoreAccess
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
@@ -81,8 +82,11 @@ class Wire:
         return Answer(Success(CompletionResponse(parts=(Text(text.upper()),))), attempts=1, total_s=1.0, started_at=1e9)
 
 
-def job(texts: Sequence[str], wire: Wire, *, size: int = 3, **more: Any) -> FanOutSpec:
-    return FanOutSpec(size=len(texts), chunks=chunks(texts, size), send=wire.send, in_flight=wire.in_flight, **more)
+def job(texts: Sequence[str], wire: Wire, *, size: int = 3, store: Store | None = None, **more: Any) -> FanOutSpec:
+    access = StoreAccess(store=store)
+    return FanOutSpec(
+        size=len(texts), chunks=chunks(texts, size), send=wire.send, in_flight=wire.in_flight, access=access, **more
+    )
 
 
 def ran(virtual: Any, planned: FanOutSpec, stop: StopSignal | None = None) -> FanOutResult:
@@ -321,7 +325,7 @@ async def test_a_store_that_fails_is_left_alone_and_the_run_goes_on(where: str, 
     texts = [str(n) for n in range(40)]
     done = await run_fan_out(job(texts, wire, size=4, concurrency=4, store=failing(where, after)), StopSignal())
     assert "the disk is full" in done.store_error
-    assert ("could not be filed" in done.store_error) == (where == "put_many")
+    assert ("could not be cached" in done.store_error) == (where == "put_many")
     assert not done.stopped_by_store_failure
     assert [said(answer) for answer in done.outcomes] == texts
     assert sorted(wire.sent) == sorted(texts)
@@ -334,7 +338,7 @@ def test_stopped_once_nothing_more_is_sent_and_what_is_in_flight_is_drained(virt
     stop = StopSignal()
     wire = Wire(on_send=lambda text: stop.request() if text == "d" else None, took_s={"c": 30.0})
     done = ran(virtual, job("abcdefghaf", wire, concurrency=2), stop)
-    never = "!stopped before it was sent"
+    never = "!cancelled before the request was sent"
     assert wire.sent == ["a", "b", "c", "d"]
     assert [said(answer) for answer in done.outcomes] == ["A", "B", "C", "D", *[never] * 4, "A", never]
     assert all(isinstance(as_answer(a).outcome.failure(), Cancelled) for a in done.outcomes[4:8] if a is not None)
@@ -351,9 +355,9 @@ def test_stopped_twice_what_is_in_flight_is_cut_off_and_said_so(virtual: Any) ->
 
     wire = Wire(on_send=ask, took_s={"a": 0.1, "b": 0.1, "c": 0.2})
     done = ran(virtual, job("abcdefd", wire, concurrency=2), stop)
-    cut = "!stopped while it was in flight; the provider may have charged it"
+    cut = "!cancelled while the request was in flight; the provider may have charged it"
     assert [said(a) for a in done.outcomes[:4]] == ["A", "B", "C", cut]
-    assert [said(a) for a in done.outcomes[4:6]] == ["!stopped before it was sent"] * 2
+    assert [said(a) for a in done.outcomes[4:6]] == ["!cancelled before the request was sent"] * 2
     assert as_answer(done.outcomes[3]).attempts == 1  # type: ignore[arg-type]
     assert as_answer(done.outcomes[6]).attempts == 0  # type: ignore[arg-type]
     assert not wire.in_flight
@@ -412,7 +416,7 @@ def test_stopped_before_it_began_nothing_is_sent(virtual: Any) -> None:
     wire = Wire()
     done = ran(virtual, job("aba", wire), stop)
     assert wire.sent == []
-    assert [said(answer) for answer in done.outcomes] == ["!stopped before it was sent"] * 3
+    assert [said(answer) for answer in done.outcomes] == ["!cancelled before the request was sent"] * 3
 
 
 async def test_a_run_can_be_stopped_from_another_thread() -> None:
@@ -428,7 +432,7 @@ async def test_a_run_can_be_stopped_from_another_thread() -> None:
     wire = Wire(on_send=lambda _: begun.set(), usual_s=1e6)
     done = await run_fan_out(job("abc", wire, concurrency=1), stop)
     asker.join()
-    assert [said(answer)[:8] for answer in done.outcomes] == ["!stopped"] * 3
+    assert [said(answer)[:10] for answer in done.outcomes] == ["!cancelled"] * 3
 
 
 async def test_what_was_drained_is_in_the_store() -> None:
@@ -477,7 +481,9 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
     store = MemoryCache().open()
     store.put_many([Entry(key("a"), stored("kept"))])
     wire = Wire(usual_s=0.12, bad=frozenset("c"))
-    await run_fan_out(job("abcdeb", wire, concurrency=1, store=store, progress_sink=ProgressSink(told.append)), StopSignal())
+    await run_fan_out(
+        job("abcdeb", wire, concurrency=1, store=store, progress_sink=ProgressSink(told.append)), StopSignal()
+    )
     last = told[-1]
     assert (last.total, last.done, last.cached, last.failed, last.in_flight) == (6, 6, 2, 1, 0)
     assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
@@ -489,7 +495,8 @@ async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
 def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
     told: list[Progress] = []
     ran(
-        virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, progress_sink=ProgressSink(told.append))
+        virtual,
+        job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, progress_sink=ProgressSink(told.append)),
     )
     assert 4 <= len(told) <= 11
 
@@ -502,7 +509,8 @@ async def test_progress_says_which_limit_holds_it_back() -> None:
         targets = [Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in "ab"]
         wire = Wire(usual_s=0.3)
         await run_fan_out(
-            job("abcd", wire, concurrency=2, progress_sink=ProgressSink(told.append, targets), blocked_by=holds), StopSignal()
+            job("abcd", wire, concurrency=2, progress_sink=ProgressSink(told.append, targets), blocked_by=holds),
+            StopSignal(),
         )
         assert said in {one.limited_by for one in told[:-1]}
         assert told[-1].limited_by == ""
@@ -529,7 +537,10 @@ def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
         time.sleep(0.02)
         told.append(progress)
 
-    ran(virtual, job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, progress_sink=ProgressSink(report)))
+    ran(
+        virtual,
+        job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, progress_sink=ProgressSink(report)),
+    )
     assert 8 <= len(told) <= 14
 
 

@@ -184,7 +184,7 @@ def test_a_call_that_was_stopped_between_two_tries_says_that_it_was_sent(tmp_pat
             stop.request()
             table = done.result(30)
     assert table.column("status").to_pylist() == ["cancelled"]
-    assert table.column("error").to_pylist() == ["stopped before it was sent again; 1 try had failed"]
+    assert table.column("error").to_pylist() == ["cancelled before the request was retried; 1 attempt had failed"]
     assert table.column("attempts").to_pylist() == [1]
 
 
