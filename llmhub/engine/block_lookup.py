@@ -1,7 +1,7 @@
-"""Rows by the hundred: keys that lie one after another, and what of them a store had.
+"""Look-up of a block: the keys of a chunk, looked up in the store in one request and checked as arrays.
 
-An answer from a store is no object on its way to the table: it stays bytes among bytes, checked, until the whole
-column is read (`llmhub.tables.stored_columns`).
+Responses of one text stay bytes from the store to the column that is built from them
+(`llmhub.tables.stored_columns`); no object is made for each.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ from llmhub.core.serialization import (
 if TYPE_CHECKING:
     from llmhub.engine.fan_out_types import PlannedItem
 
-
 Int64Array: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-
 
 FIXED_DTYPE: Final = np.dtype(
     [
         ("version", "u1"),
         ("checksum", "<u4"),
-        ("plain", "u1"),
+        ("is_text", "u1"),
         ("finish_reason", "u1"),
         ("usage", "<i8", (5,)),
         ("latency_s", "<f8"),
@@ -49,25 +47,23 @@ FIXED_DTYPE: Final = np.dtype(
         ("dropped", "<u2"),
     ]
 )
-"""`llmhub.core.serialization.TEXT_LAYOUT` by name."""
-
-
+"""The fields of `llmhub.core.serialization.TEXT_LAYOUT`: the fixed part of a stored response of one text."""
 TEXT_FIELDS: Final = ("text", "served_model", "request_id", "dropped")
-"""What follows it, in this order: the fields of these names are their lengths."""
+"""The fields that hold the lengths of the texts after the fixed part, in the order of the texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlock:
-    """Items of one chunk, not yet made.
+    """The items of one chunk, created on demand.
 
     Parameters
     ----------
     positions
-        Where their answers go, in ascending order.
+        Positions of the items, ascending.
     keys
-        Their keys, 32 bytes each.
-    item
-        Makes the n-th.
+        Keys of the items, 32 bytes each, concatenated.
+    make_item
+        Creates the item of an index.
     """
 
     positions: Int64Array
@@ -75,32 +71,32 @@ class PlannedBlock:
     make_item: Callable[[int], PlannedItem]
 
     def __len__(self) -> int:
-        """Count the items."""
+        """Return the number of items."""
         return len(self.positions)
 
     def __iter__(self) -> Iterator[PlannedItem]:
-        """Make every item."""
+        """Create all items."""
         return map(self.make_item, range(len(self)))
 
     def look_up(self, store: Store) -> BlockLookup:
-        """Look all up, and check what there is."""
+        """Look all keys up and check the values found."""
         return check_block(self, lookup_block(store, self.keys))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """Answers of one text each, as a store had them and found to be whole.
+    """Stored responses of one text each, with valid checksums.
 
     Parameters
     ----------
     positions
-        Whose they are, in ascending order.
+        Positions of the responses, ascending.
     values
-        The stored bytes of all.
+        The stored values of all, concatenated, with gaps.
     starts
-        Where each begins in ``values``.
+        The offset of each value in ``values``.
     fixed
-        The part of each that has the same fields in all (`FIXED_DTYPE`).
+        The fixed part of each value (`FIXED_DTYPE`).
     """
 
     positions: Int64Array
@@ -111,18 +107,18 @@ class StoredBlock:
 
 @dataclass(frozen=True, slots=True)
 class BlockLookup:
-    """What a store knew of a bulk.
+    """What a store has of a planned block. All indices are those of the block's items.
 
     Parameters
     ----------
     block
-        The answers that are one text each.
-    others
-        Places in the bulk, and the answers of another form that belong there.
+        The responses of one text each.
+    unpacked
+        Indices and responses of any other form.
     missing
-        Places it knew nothing of.
+        Indices without a usable value.
     damaged
-        Those of them whose value was damaged.
+        Those of them whose value is corrupt.
     """
 
     block: StoredBlock
@@ -131,42 +127,44 @@ class BlockLookup:
     damaged: Sequence[int]
 
 
-def check_block(bulk: PlannedBlock, found: BlockValues) -> BlockLookup:
-    """Check what a store gave.
+def check_block(planned: PlannedBlock, found: BlockValues) -> BlockLookup:
+    """Validate the values found for a block.
 
-    Law: a place is in the block or among the others exactly when `unpack` takes its value.
+    Law: an index is in the block or among the unpacked exactly when `unpack` accepts its value.
     """
     starts, sizes = np.asarray(found.starts), np.asarray(found.sizes)
-    there = sizes != ABSENT
+    to_unpack = sizes != ABSENT
     ends = starts + sizes
-    places = np.flatnonzero(there & (sizes >= TEXT_LAYOUT.size))
-    fixed = _fixed_fields(found.values, starts[places])
-    lengths = sum((fixed[name].astype(np.int64) for name in TEXT_FIELDS), np.int64(0))
-    good = (
+    indices = np.flatnonzero(to_unpack & (sizes >= TEXT_LAYOUT.size))
+    fixed = _fixed_fields(found.values, starts[indices])
+    text_sizes = sum((fixed[name].astype(np.int64) for name in TEXT_FIELDS), np.int64(0))
+    checksums = _checksums(found.values, starts[indices] + HEADER_SIZE, ends[indices], planned.keys, indices)
+    valid = (
         (fixed["version"] == VALUE_VERSION)
-        & (fixed["plain"] == IS_TEXT)
+        & (fixed["is_text"] == IS_TEXT)
         & (fixed["finish_reason"] < len(FINISH_REASONS))
-        & (lengths + TEXT_LAYOUT.size == sizes[places])
-        & (fixed["checksum"] == _checksums(found.values, starts[places] + HEADER_SIZE, ends[places], bulk.keys, places))
+        & (text_sizes + TEXT_LAYOUT.size == sizes[indices])
+        & (fixed["checksum"] == checksums)
     )
-    plain = places[good]
-    there[plain] = False
-    others: list[tuple[int, StoredResponse]] = []
+    in_block = indices[valid]
+    to_unpack[in_block] = False
+    unpacked: list[tuple[int, StoredResponse]] = []
     missing = np.flatnonzero(sizes == ABSENT).tolist()
     damaged: list[int] = []
-    for place in np.flatnonzero(there).tolist():
-        kept = unpack(found.values[starts[place] : ends[place]], bulk.keys[KEY_BYTES * place : KEY_BYTES * (place + 1)])
-        if is_successful(kept):
-            others.append((place, kept.unwrap()))
+    for index in np.flatnonzero(to_unpack).tolist():
+        key = planned.keys[KEY_BYTES * index : KEY_BYTES * (index + 1)]
+        stored = unpack(found.values[starts[index] : ends[index]], key)
+        if is_successful(stored):
+            unpacked.append((index, stored.unwrap()))
         else:
-            missing.append(place)
-            damaged += [place] if is_corrupt(kept.failure()) else []
-    block = StoredBlock(bulk.positions[plain], found.values, starts[plain], fixed[good])
-    return BlockLookup(block, others, sorted(missing), damaged)
+            missing.append(index)
+            damaged += [index] if is_corrupt(stored.failure()) else []
+    block = StoredBlock(planned.positions[in_block], found.values, starts[in_block], fixed[valid])
+    return BlockLookup(block, unpacked, sorted(missing), damaged)
 
 
 def count_by_model(positions: Int64Array, samples: int, n_models: int) -> list[int]:
-    """Count the positions of each of ``n_models`` models, where positions are rows x models x samples.
+    """Return the number of positions of each model, where positions are rows x models x samples.
 
     Examples
     --------
@@ -178,7 +176,7 @@ def count_by_model(positions: Int64Array, samples: int, n_models: int) -> list[i
 
 
 def _fixed_fields(values: bytes, starts: Int64Array) -> np.ndarray[Any, Any]:
-    """Take the fixed part of each value."""
+    """Return the fixed part of each value as a structured array."""
     if not len(starts):
         return np.zeros(0, FIXED_DTYPE)
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(values, np.uint8), TEXT_LAYOUT.size)
@@ -186,10 +184,10 @@ def _fixed_fields(values: bytes, starts: Int64Array) -> np.ndarray[Any, Any]:
 
 
 def _checksums(
-    values: bytes, starts: Int64Array, ends: Int64Array, keys: bytes, places: Int64Array
+    values: bytes, starts: Int64Array, ends: Int64Array, keys: bytes, indices: Int64Array
 ) -> np.ndarray[Any, Any]:
-    """Work out the checksum of each value: see `llmhub.core.serialization.pack`."""
-    seeds = np.frombuffer(keys, "<u4")[:: KEY_BYTES // 4][places].tolist()
+    """Return the checksum of each value (see `llmhub.core.serialization.pack`)."""
+    seeds = np.frombuffer(keys, "<u4")[:: KEY_BYTES // 4][indices].tolist()
     view = memoryview(values)
     return np.array(
         [crc32(view[low:high], seed) for low, high, seed in zip(starts.tolist(), ends.tolist(), seeds, strict=True)],

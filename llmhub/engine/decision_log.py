@@ -1,4 +1,4 @@
-"""What the engine decided and why, in a bounded log that can be read while it runs and afterwards."""
+"""A bounded log of what the engine decided and why, readable during a run and afterwards."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 MAX_DECISIONS: Final = 10_000
-"""Decisions that are kept; the oldest go first."""
+"""Number of decisions kept; the oldest are dropped first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision.
+    """One decision of the engine.
 
     Parameters
     ----------
-    at
-        When (epoch seconds).
+    timestamp
+        Time of the decision (epoch seconds).
     kind
-        What was decided, in a word: ``retry``, ``give_up``, ``learn``, ``shrink``, ``pause``, ``fallback``...
+        Kind of decision: ``retry``, ``give_up``, ``learn``, ``shrink``, ``pause``, ``fallback``...
     target
-        About whom: ``provider/model``, or the provider where it concerns all its models.
+        The ``provider/model`` concerned, or the provider if all its models are.
     detail
-        Why, for people.
+        The reason, as a text.
     wait_s
-        Seconds that it makes somebody wait; ``None`` where nobody does.
+        Seconds a call has to wait because of it; ``None`` if none has to.
     """
 
     timestamp: float
@@ -37,14 +37,14 @@ class Decision:
 
 
 class RecordDecision(Protocol):
-    """Keeps a decision: what kind, about whom, and why."""
+    """Records a decision (see `Decision`)."""
 
     def __call__(self, kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
-        """Keep it."""
+        """Record a decision made now."""
 
 
 class DecisionLog:
-    """The log: anybody notes, anybody reads, from whatever thread.
+    """The decision log. Any thread may record and read.
 
     Examples
     --------
@@ -57,13 +57,13 @@ class DecisionLog:
 
     def __init__(self, clock: Callable[[], float], maxlen: int = MAX_DECISIONS) -> None:
         self._clock = clock
-        self._kept: deque[Decision] = deque(maxlen=maxlen)
+        self._decisions: deque[Decision] = deque(maxlen=maxlen)
 
     def record(self, kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
-        """Keep a decision."""
-        self._kept.append(Decision(self._clock(), kind, target, detail, wait_s))
+        """Record a decision made now."""
+        self._decisions.append(Decision(self._clock(), kind, target, detail, wait_s))
 
     def read(self) -> tuple[Decision, ...]:
-        """Give what is kept, oldest first."""
-        # A copy is one step for other threads; going through the log itself is not.
-        return tuple(self._kept.copy())
+        """Return all decisions kept, oldest first."""
+        # Copying is atomic; iterating over the deque while another thread appends to it raises.
+        return tuple(self._decisions.copy())

@@ -1,4 +1,4 @@
-"""Who is meant by a name: ``provider/model`` to a target, with what is known of where it is."""
+"""Resolution of model names: ``provider/model`` or a route to the targets that can answer."""
 
 from __future__ import annotations
 
@@ -7,88 +7,112 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, Hint, InvalidRequest, invalid
+from llmhub.core.errors import AuthenticationError, AuthFailed, Hint, invalid
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.engine.call import Target
 from llmhub.engine.routing import ResolvedRoute
 from llmhub.engine.routing_policy import Route
 
 ROUTE_PROVIDER: Final = "route"
-"""The provider under which routes with names of their own go: ``route/fast``."""
+"""The provider of routes with names of their own: ``route/fast``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResolver:
-    """Who can be asked.
+    """Resolves model names to targets.
+
+    ``allow_unconfigured`` in its methods permits missing credentials and addresses, for calls that are not sent.
 
     Parameters
     ----------
     providers
-        All that are known, by name.
+        All known providers by name.
     endpoints
-        Where those are that can be asked.
+        The configured endpoints by provider name.
     routes
-        Routes by what a caller asks for: a name of its own, or ``provider/model``.
+        Routes by the name they are requested under: a name of their own, or ``provider/model``.
     """
 
     providers: Mapping[str, Provider]
     endpoints: Mapping[str, Endpoint]
     routes: Mapping[str, Route] = field(default_factory=dict)
-    _paths: dict[str, ResolvedRoute | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _resolved: dict[str, ResolvedRoute | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def resolve(self, model: str, *, allow_unconfigured: bool = False) -> Target:
+        """Return the target of ``provider/model``, or a placeholder target for a route with a name of its own.
+
+        Raises
+        ------
+        BadRequestError
+            The name has no provider, or an unknown one.
+        AuthenticationError
+            The provider has no credentials; the hint names the variables to set.
+        """
+        route = self.resolve_route(model, allow_unconfigured=allow_unconfigured) if self._is_route_name(model) else None
+        return _route_target(route) if route is not None else self._target(model, allow_unconfigured=allow_unconfigured)
+
+    def resolve_all(self, model: str, *, allow_unconfigured: bool = False) -> tuple[Target, ...]:
+        """Return all targets that may answer calls for ``model``: the candidates of its route, or its own target."""
+        route = self.resolve_route(model, allow_unconfigured=allow_unconfigured)
+        if route is None:
+            return (self._target(model, allow_unconfigured=allow_unconfigured),)
+        return tuple(route.targets.values())
 
     def resolve_route(self, model: str, *, allow_unconfigured: bool = False) -> ResolvedRoute | None:
-        """Find the route that calls for ``model`` take, and its candidates; ``None`` where they take none.
+        """Return the route of calls for ``model``; ``None`` if they take none.
 
         Raises
         ------
         ConnectorError
-            A candidate cannot be asked (see `target`).
+            A candidate cannot be resolved (see `resolve`).
         """
-        if model in self._paths:
-            return self._paths[model]
+        if model in self._resolved:
+            return self._resolved[model]
         name = model.removeprefix(f"{ROUTE_PROVIDER}/")
         route = self.routes.get(name)
-        found = None
+        resolved = None
         if route is not None:
-            # Whoever was asked by name comes first.
-            order = sorted(route.candidates, key=lambda candidate: candidate != model)
-            found = ResolvedRoute(
-                name, route, {one: self._single(one, allow_unconfigured=allow_unconfigured) for one in order}
-            )
+            # A candidate that was requested by name comes first.
+            names = sorted(route.candidates, key=lambda candidate: candidate != model)
+            targets = {name: self._target(name, allow_unconfigured=allow_unconfigured) for name in names}
+            resolved = ResolvedRoute(name, route, targets)
         if not allow_unconfigured:
-            self._paths[model] = found
-        return found
+            self._resolved[model] = resolved
+        return resolved
 
-    def resolve_all(self, model: str, *, allow_unconfigured: bool = False) -> tuple[Target, ...]:
-        """Find everybody who may answer calls for ``model``: the candidates of its route, or it alone."""
-        path = self.resolve_route(model, allow_unconfigured=allow_unconfigured)
-        return (
-            tuple(path.targets.values())
-            if path is not None
-            else (self._single(model, allow_unconfigured=allow_unconfigured),)
-        )
+    def resolve_provider(self, model: str) -> tuple[Provider, str]:
+        """Return the provider of ``provider/model`` and the provider's own name of the model.
 
-    def resolve(self, model: str, *, allow_unconfigured: bool = False) -> Target:
-        """Find whom ``provider/model`` names; a route with a name of its own stands as one, too.
-
-        With ``allow_unconfigured``, credentials and addresses may be missing: for what is not to be sent.
+        The provider need not be configured.
 
         Raises
         ------
-        InvalidRequestError
-            No provider is named, or none by that name is known.
-        AuthFailedError
-            The provider has no credentials; says which variables to set.
+        BadRequestError
+            The name has no provider, or an unknown one.
         """
-        path = self.resolve_route(model, allow_unconfigured=allow_unconfigured) if self._names_route(model) else None
-        return _route_target(path) if path is not None else self._single(model, allow_unconfigured=allow_unconfigured)
+        given: object = model
+        if not isinstance(given, str):
+            raise invalid("model", f"expected 'provider/model', such as 'openai/gpt-4o-mini', not {given!r:.80}")
+        route = self.resolve_route(model) if self._is_route_name(model) else None
+        if route is not None:
+            return _route_target(route).provider, route.name
+        name, _, rest = model.partition("/")
+        if not name or not rest:
+            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
+            named = sorted(route for route in self.routes if "/" not in route)
+            routes = f", or a route: {', '.join(named)}" if named else ""
+            raise invalid("model", f"{model!r} names no provider; write 'provider/model', such as {example!r}{routes}")
+        if name not in self.providers:
+            raise invalid("model", f"{model!r}: {unknown_provider_message(name, self.providers)}")
+        return self.providers[name], rest
 
-    def _names_route(self, model: object) -> bool:
-        """Say whether a name is a route's own, and nobody else's."""
+    def _is_route_name(self, model: object) -> bool:
+        """Return whether ``model`` is a route's own name, with or without the prefix ``route/``."""
         name = model.removeprefix(f"{ROUTE_PROVIDER}/") if isinstance(model, str) else ""
         return "/" not in name and name in self.routes
 
-    def _single(self, model: str, *, allow_unconfigured: bool = False) -> Target:
+    def _target(self, model: str, *, allow_unconfigured: bool) -> Target:
+        """Return the target of ``provider/model``, ignoring routes."""
         provider, rest = self.resolve_provider(model)
         name = model.partition("/")[0]
         endpoint = self.endpoints.get(name)
@@ -106,59 +130,34 @@ class ModelResolver:
             raise invalid("model", f"{model!r}: {name!r} has no public address", hint=Hint("base_url", provider=name))
         return Target(provider, endpoint, rest, model)
 
-    def resolve_provider(self, model: str) -> tuple[Provider, str]:
-        """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
 
-        Raises
-        ------
-        InvalidRequestError
-            No provider is named, or none by that name is known.
-        """
-        asked: object = model
-        if not isinstance(asked, str):
-            said = f"{asked!r:.80} is no model; write 'provider/model', such as 'openai/gpt-4o-mini'"
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-        name, slash, rest = model.partition("/")
-        path = self.resolve_route(model) if self._names_route(model) else None
-        if path is not None:
-            return _route_target(path).provider, path.name
-        if not slash or not rest or not name:
-            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
-            named = sorted(route for route in self.routes if "/" not in route)
-            routes = f"; of routes there are {', '.join(named)}" if named else ""
-            said = f"{model!r} names no provider; write 'provider/model', such as {example!r}{routes}"
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-        if name not in self.providers:
-            said = f"{model!r}: {unknown_provider_message(name, self.providers)}"
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-        return self.providers[name], rest
+def _route_target(route: ResolvedRoute) -> Target:
+    """Return the placeholder target of a route, which a candidate replaces before anything is sent.
 
-
-def _route_target(path: ResolvedRoute) -> Target:
-    """Give the target that a route stands as until a candidate takes its place; it is never asked itself.
-
-    Its address names the candidates, so that questions put to other candidates have other keys.
+    Its address lists the candidates, so that requests to a route with other candidates have other keys.
     """
-    first = next(iter(path.targets.values()))
-    address = f"{ROUTE_PROVIDER}:{','.join(path.targets)}"
+    first = next(iter(route.targets.values()))
+    address = f"{ROUTE_PROVIDER}:{','.join(route.targets)}"
 
     def locate(*_: Any) -> str:
         return address
 
-    def as_it_is(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+    def unsigned(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
         return request
 
-    provider = Provider(ROUTE_PROVIDER, first.provider.wire, address, locate, as_it_is)
-    return Target(provider, Endpoint(), path.name, f"{ROUTE_PROVIDER}/{path.name}")
+    provider = Provider(ROUTE_PROVIDER, first.provider.wire, address, locate, unsigned)
+    return Target(provider, Endpoint(), route.name, f"{ROUTE_PROVIDER}/{route.name}")
 
 
 def routes_by_name(route: Route | Mapping[str, Route] | None) -> dict[str, Route]:
-    """Give the routes of a hub by what is asked for: a single one is taken by calls for any of its candidates.
+    """Return a hub's routes by the names they are requested under.
+
+    A single route without a name is taken by calls for any of its candidates.
 
     Raises
     ------
-    InvalidRequestError
-        It is no route, or a name cannot be one.
+    BadRequestError
+        The value is not a route, or a name cannot be one of a route.
     """
     if route is None:
         return {}
@@ -166,24 +165,24 @@ def routes_by_name(route: Route | Mapping[str, Route] | None) -> dict[str, Route
         return dict.fromkeys(route.candidates, route)
     given: Any = route
     if not isinstance(given, Mapping):
-        said = f"a {type(route).__name__} is no route; give Failover('provider/model', ...) or {{name: Failover(...)}}"
-        raise BadRequestError(InvalidRequest(path="route", message=said))
-    for name, one in given.items():
-        if not isinstance(name, str) or not name.strip("/") or not isinstance(one, Route):
-            said = "give a name, such as 'fast', and Failover('provider/model', ...) or another route for it"
-            raise BadRequestError(InvalidRequest(path=f"route[{name!r}]", message=said))
+        expected = "a route, such as Failover('provider/model', ...), or a dict of routes by name"
+        raise invalid("route", f"expected {expected}, not a {type(route).__name__}")
+    for name, named in given.items():
+        if not isinstance(name, str) or not name.strip("/") or not isinstance(named, Route):
+            expected = "a name, such as 'fast', with a route, such as Failover('provider/model', ...)"
+            raise invalid(f"route[{name!r}]", f"expected {expected}")
     return dict(given)
 
 
 def unknown_provider_message(name: str, known: Iterable[str]) -> str:
-    """Say that no provider has this name, and which there are.
+    """Return the message for a provider name that is not known.
 
     Examples
     --------
     >>> unknown_provider_message("opnai", ["anthropic", "openai"])
-    "no provider is named 'opnai'. Did you mean 'openai'? There are anthropic, openai"
+    "no provider is named 'opnai'. Did you mean 'openai'? Known providers: anthropic, openai"
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no provider is named {name!r}.{hint} There are {', '.join(known)}"
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no provider is named {name!r}.{suggestion} Known providers: {', '.join(known)}"

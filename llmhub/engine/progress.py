@@ -1,9 +1,7 @@
-"""Reports of a run to whoever watches it: often enough to be live, seldom enough to cost nothing.
+"""Progress of a run: rows, tokens and cost by model, throughput, remaining time, and what limits it.
 
-How far a run is: rows, tokens and money by model, how fast it goes, and what holds it back.
-
-Answers are counted as they come, at a fraction of a microsecond for one from the store; everything else is worked
-out when somebody asks, a few times a second.
+Outcomes are counted as they come, in a fraction of a microsecond for one from the store. Everything else is computed
+when a report is due: several times a second, and in at most one percent of the loop's time.
 """
 
 from __future__ import annotations
@@ -30,114 +28,41 @@ from llmhub.providers.prices import find_served_price
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import Int64Array
 
-
 MIN_REPORT_INTERVAL_S: Final = 0.2
-
-
 MAX_REPORT_INTERVAL_S: Final = 1.0
-"""Between two reports, at least; and at most."""
-
-
 MAX_LOOP_SHARE: Final = 0.01
-"""Of the loop's time, what reports may take: where they take more, they come more seldom."""
-
-
-class ProgressReporter:
-    """Tells ``watch`` how far a run is.
-
-    Parameters
-    ----------
-    tally
-        What is counted.
-    now
-        Asked what the run knows by itself.
-    """
-
-    def __init__(self, watch: ProgressSink, tally: ProgressTracker, now: Callable[[], RunSnapshot]) -> None:
-        self._watch: ProgressSink | None = watch
-        self._tally = tally
-        self._now = now
-        self._took_s = 0.0
-        self._looking: asyncio.Task[None] | None = None
-        self.error = ""
-
-    async def run(self) -> None:
-        """Report until cancelled; what is not known yet is looked up meanwhile."""
-        while self._watch is not None:
-            await asyncio.sleep(min(MAX_REPORT_INTERVAL_S, max(MIN_REPORT_INTERVAL_S, self._took_s / MAX_LOOP_SHARE)))
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look_up())
-            self.report()
-
-    async def finish(self) -> None:
-        """Report for the last time, when all is known."""
-        if self._looking is not None:
-            await self._looking
-        await self._look_up()
-        self.report()
-
-    async def _look_up(self) -> None:
-        """Look up what answers cost that nobody knows yet: the first time takes half a second."""
-        try:
-            if self._watch is not None and (new := self._tally.unpriced_models()):
-                self._tally.set_prices(await run_in_thread(self._tally.look_up_prices, new))
-        except Exception as wrong:  # noqa: BLE001 - a price table may be anybody's, and no answer is lost for one
-            self._give_up(wrong)
-
-    def report(self) -> None:
-        """Report once. What goes wrong in that is the watcher's, and costs no answer."""
-        if self._watch is None:
-            return
-        begun = time.perf_counter()
-        try:
-            self._watch.report(self._tally.progress(self._now()))
-        except Exception as wrong:  # noqa: BLE001 - a caller's function may raise anything
-            self._give_up(wrong)
-        self._took_s = time.perf_counter() - begun
-
-    def _give_up(self, wrong: Exception) -> None:
-        self._watch = None
-        self.error = f"{type(wrong).__name__}: {wrong}"
-
-
+"""Maximum share of the loop's time for reports; slower reports are made less often."""
 RATE_WINDOW_S: Final = 10.0
-"""Rows a second are those of this last stretch."""
-
-
+"""Time over which the current throughput is measured."""
 SATURATED_SHARE: Final = 0.9
-"""Share of the permitted calls that are on the wire when nothing but their number holds a run back."""
-
-
+"""Share of the concurrency limit in flight from which on the limit counts as what holds the run back."""
 CONCURRENCY: Final = "concurrency"
-
-
 RATE_LIMIT: Final = "rate limit"
 
-
 ServedModel: TypeAlias = tuple[str, str, str]
-"""Who answered, as the price table needs it: provider, the model asked for, the model that served."""
+"""The key of a price: provider, requested model, served model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProgress:
-    """How far a run is with one model.
+    """Progress of a run on one model.
 
     Parameters
     ----------
     model
-        As it was asked for: ``provider/model``.
+        The model as requested: ``provider/model``.
     total
-        Rows it is asked, those with a missing value included.
+        Rows for this model, including those skipped for a missing value.
     done
-        Rows that have their answer; of these ``cached`` took no call of their own, and ``failed`` have an error.
-    given_up
-        Rows without one, since the run was stopped or the budget did not reach for them.
+        Rows with a result, of which ``cached`` needed no call of their own and ``failed`` have an error.
+    unanswered
+        Rows without a result because the run was stopped or the budget was used up.
     input_tokens, output_tokens
-        Of the calls of this run.
+        Tokens of the calls of this run.
     spent_usd
-        What they cost; ``None`` while or where the price is unknown.
+        Cost of these calls; ``None`` while or where a price is unknown.
     forecast_usd
-        What the whole run will have cost, if it goes on like this; ``None`` before the first paid answer.
+        Expected cost of the whole run; ``None`` before the first call with a known cost.
     """
 
     model: str
@@ -154,22 +79,28 @@ class ModelProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is. ``done`` counts rows that have their answer: ``cached``, ``failed`` or fresh.
+    """Progress of a run.
 
     Parameters
     ----------
+    total
+        Rows of the run, times models and samples.
+    done
+        Rows with a result, of which ``cached`` needed no call of their own and ``failed`` have an error.
     in_flight
-        Calls on the wire now.
-    rows_s
-        Rows a second, of late; of the whole run once it is ``finished``.
-    left_s
-        Seconds until the end, if it goes on like this; ``None`` while nobody knows.
-    stopping
-        Whether somebody asked it to stop.
-    limit
-        What holds the run back: ``concurrency``, or which rate limit; empty where nothing in particular does.
+        Requests in flight.
+    elapsed_s
+        Seconds since the start of the run.
+    finished, stopping
+        Whether the run is over, or was asked to stop.
+    rows_per_s
+        Current throughput; that of the whole run once it is ``finished``.
+    remaining_s
+        Expected seconds until the end; ``None`` while unknown.
+    limited_by
+        What limits the throughput: ``concurrency`` or the name of a rate limit; empty if nothing in particular does.
     models
-        The same for each model, in the order asked.
+        The same by model, in the order requested.
     """
 
     total: int
@@ -187,27 +118,27 @@ class Progress:
 
     @property
     def unanswered(self) -> int:
-        """Rows that will have no answer, since the run was stopped or the budget did not reach for them."""
+        """Rows without a result because the run was stopped or the budget was used up."""
         return sum(model.unanswered for model in self.models)
 
     @property
     def input_tokens(self) -> int:
-        """Tokens sent, of all models."""
+        """Input tokens of all models."""
         return sum(model.input_tokens for model in self.models)
 
     @property
     def output_tokens(self) -> int:
-        """Tokens answered, of all models."""
+        """Output tokens of all models."""
         return sum(model.output_tokens for model in self.models)
 
     @property
     def spent_usd(self) -> Decimal | None:
-        """What was paid so far, where it is known of all models."""
+        """Cost so far; ``None`` unless it is known for all models."""
         return _sum_if_known([model.spent_usd for model in self.models])
 
     @property
     def forecast_usd(self) -> Decimal | None:
-        """What will have been paid at the end, where that can be said of all models."""
+        """Expected cost of the whole run; ``None`` unless it is known for all models."""
         return _sum_if_known([model.forecast_usd for model in self.models])
 
 
@@ -218,16 +149,16 @@ def _sum_if_known(amounts: Sequence[Decimal | None]) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class ProgressSink:
-    """Who is told how far a run is, and whom it asks.
+    """Where the progress of a run is reported, and how its positions map to models.
 
     Parameters
     ----------
     report
-        Is told.
+        Called with each report, on the loop's thread.
     targets, samples
-        Who is asked, and how often each: positions are rows x targets x samples, in that order.
-    own
-        Which of the targets each row asks, where it asks but one: positions are then rows x samples.
+        The targets and the number of samples: positions are rows x targets x samples, in that order.
+    target_by_row
+        The index of each row's target, if each row is sent to one target only: positions are then rows x samples.
     """
 
     report: Callable[[Progress], None]
@@ -238,9 +169,20 @@ class ProgressSink:
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """What a run knows by itself: seconds since it began, calls on the wire, begun, and permitted at most.
+    """The state of a run at one moment.
 
-    ``held`` is what keeps calls from going out, in the words of whoever keeps them.
+    Parameters
+    ----------
+    elapsed_s
+        Seconds since the start.
+    in_flight, started
+        Requests in flight, and calls started but not finished.
+    concurrency
+        Maximum number of concurrent calls.
+    finished, stopping
+        Whether the run is over, or was asked to stop.
+    blocked_by
+        The reason why a rate limiter holds calls back; empty if none does.
     """
 
     elapsed_s: float
@@ -253,7 +195,7 @@ class RunSnapshot:
 
 
 def limiting_factor(now: RunSnapshot) -> str:
-    """Say what holds a run back: what is said to, or else what its own calls show.
+    """Return what limits a run: the rate limiter's reason, or else what the number of requests in flight suggests.
 
     Examples
     --------
@@ -273,124 +215,161 @@ def limiting_factor(now: RunSnapshot) -> str:
     return CONCURRENCY if now.in_flight >= SATURATED_SHARE * now.concurrency else ""
 
 
-@dataclass(slots=True)
-class _ModelCounters:
-    """What was counted of one model. ``missing`` were not in the store; ``unknown`` cost nobody knows how much."""
+class ProgressReporter:
+    """Reports the progress of a run to its sink. An exception in the sink ends the reports, not the run.
 
-    total: int
-    missing: int = 0
-    cached: int = 0
-    failed: int = 0
-    paid: int = 0
-    given_up: int = 0
-    unknown: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    priced: int = 0
-    nanos: int = 0
-    unpriced: dict[ServedModel, list[Usage]] = field(default_factory=dict)
+    Parameters
+    ----------
+    sink
+        Where to report.
+    tracker
+        The counts.
+    snapshot
+        Returns the state of the run.
+    """
 
-    @property
-    def fresh(self) -> int:
-        return self.paid + self.failed
+    def __init__(self, sink: ProgressSink, tracker: ProgressTracker, snapshot: Callable[[], RunSnapshot]) -> None:
+        self.error = ""
+        self._sink: ProgressSink | None = sink
+        self._tracker = tracker
+        self._snapshot = snapshot
+        self._report_took_s = 0.0
+        self._pricing: asyncio.Task[None] | None = None
 
-    @property
-    def calls(self) -> float:
-        """Guess how many rows will have taken a call of their own in the end: the store may know of others too."""
-        missing = max(self.missing, self.fresh)
-        looked = missing + self.cached
-        return missing + (max(0, self.total - looked) * missing / looked if looked else 0.0)
+    async def run(self) -> None:
+        """Report until cancelled; look up missing prices meanwhile."""
+        while self._sink is not None:
+            pause_s = max(MIN_REPORT_INTERVAL_S, self._report_took_s / MAX_LOOP_SHARE)
+            await asyncio.sleep(min(MAX_REPORT_INTERVAL_S, pause_s))
+            if self._pricing is None or self._pricing.done():
+                self._pricing = asyncio.create_task(self._look_up_prices())
+            self.report()
+
+    async def finish(self) -> None:
+        """Make the last report, with all prices."""
+        if self._pricing is not None:
+            await self._pricing
+        await self._look_up_prices()
+        self.report()
+
+    def report(self) -> None:
+        """Make one report."""
+        if self._sink is None:
+            return
+        started = time.perf_counter()
+        try:
+            self._sink.report(self._tracker.progress(self._snapshot()))
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+            self._end(error)
+        self._report_took_s = time.perf_counter() - started
+
+    async def _look_up_prices(self) -> None:
+        """Look up the missing prices in a thread: loading the table takes half a second."""
+        try:
+            if self._sink is not None and (models := self._tracker.unpriced_models()):
+                self._tracker.set_prices(await run_in_thread(self._tracker.look_up_prices, models))
+        except Exception as error:  # noqa: BLE001 - a plugin's price table may raise anything
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        self._sink = None
+        self.error = f"{type(error).__name__}: {error}"
 
 
 class ProgressTracker:
-    """Counts the answers of one run. Everything but `look_up` happens on the loop's thread.
+    """Counts the outcomes of one run. Use it on the loop's thread, except for `look_up_prices`.
 
     Parameters
     ----------
     size
-        Positions of the run.
-    watch
-        Who is asked; no targets count as one without a name or a price.
-    at
-        Time for which prices are taken (epoch seconds).
+        Number of positions.
+    sink
+        How positions map to models. Without targets, all count as one model without a price.
+    priced_at
+        Time whose prices apply (epoch seconds).
     """
 
-    def __init__(self, size: int, watch: ProgressSink, at: float = 0.0) -> None:
+    def __init__(self, size: int, sink: ProgressSink, priced_at: float = 0.0) -> None:
         self._size = size
-        self._targets = watch.targets
-        self._samples = watch.samples
-        self._own = watch.target_by_row
-        self._at = datetime.fromtimestamp(at, UTC)
-        many = max(1, len(watch.targets))
-        asked = Counter(watch.target_by_row)
-        totals = [
-            size // many if watch.target_by_row is None else asked[which] * watch.samples for which in range(many)
-        ]
-        self._lanes = [_ModelCounters(total) for total in totals]
-        self._hits: list[int] = []
-        self._prices: dict[ServedModel, Price | None] = {}
-        self._recent: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
-
-    def add(self, position: int, answer: Answer | StoredResponse) -> None:
-        """Count an answer."""
-        if isinstance(answer, StoredResponse):
-            self._hits.append(position)
-            return
-        which = self._lane(position)
-        lane = self._lanes[which]
-        if answer.cache_hit:
-            lane.cached += 1
-        elif is_successful(answer.outcome):
-            lane.paid += 1
-            response = answer.outcome.unwrap()
-            target = answer.target or (self._targets[which] if self._targets else None)
-            self._pay(lane, target, response.served_model, response.usage)
-        elif isinstance(answer.outcome.failure(), (Cancelled, BudgetExceeded)):
-            lane.given_up += 1
+        self._targets = sink.targets
+        self._samples = sink.samples
+        self._target_by_row = sink.target_by_row
+        self._priced_at = datetime.fromtimestamp(priced_at, UTC)
+        n_models = max(1, len(sink.targets))
+        if sink.target_by_row is None:
+            totals = [size // n_models] * n_models
         else:
-            lane.failed += 1
-        for spent in answer.billed_failures:
-            self._pay(lane, spent.target, "", spent.usage)
+            rows = Counter(sink.target_by_row)
+            totals = [rows[index] * sink.samples for index in range(n_models)]
+        self._counters = [_ModelCounters(total) for total in totals]
+        self._stored_positions: list[int] = []
+        self._prices: dict[ServedModel, Price | None] = {}
+        self._history: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+
+    def add(self, position: int, outcome: Answer | StoredResponse) -> None:
+        """Count an outcome. One from the store is only noted here and counted at the next report."""
+        if isinstance(outcome, StoredResponse):
+            self._stored_positions.append(position)
+            return
+        index = self._model_index(position)
+        counters = self._counters[index]
+        if outcome.cache_hit:
+            counters.cached += 1
+        elif is_successful(outcome.outcome):
+            counters.succeeded += 1
+            response = outcome.outcome.unwrap()
+            target = outcome.target or (self._targets[index] if self._targets else None)
+            self._add_usage(counters, target, response.served_model, response.usage)
+        elif isinstance(outcome.outcome.failure(), (Cancelled, BudgetExceeded)):
+            counters.unanswered += 1
+        else:
+            counters.failed += 1
+        for billed in outcome.billed_failures:
+            self._add_usage(counters, billed.target, "", billed.usage)
 
     def add_stored_block(self, positions: Int64Array) -> None:
-        """Count positions that the store answered by the hundred."""
-        if self._own is not None:
-            self._hits += positions.tolist()
+        """Count a block of responses from the store."""
+        if self._target_by_row is not None:
+            self._stored_positions += positions.tolist()
             return
-        from llmhub.engine.block_lookup import count_by_model  # noqa: PLC0415 - needs numpy, which is there when a block is
+        from llmhub.engine.block_lookup import count_by_model  # noqa: PLC0415 - numpy is loaded wherever a block is
 
-        for lane, many in zip(self._lanes, count_by_model(positions, self._samples, len(self._lanes)), strict=True):
-            lane.cached += many
+        counts = count_by_model(positions, self._samples, len(self._counters))
+        for counters, count in zip(self._counters, counts, strict=True):
+            counters.cached += count
 
     def add_misses(self, positions: Sequence[int]) -> None:
-        """Count positions that the store could not answer: they will be asked."""
-        for which, many in self._by_lane(positions):
-            self._lanes[which].missing += many
+        """Count positions that are not in the store and will be sent."""
+        for index, count in self._count_by_model(positions):
+            self._counters[index].missing += count
 
     def unpriced_models(self) -> Sequence[ServedModel]:
-        """Name those whose prices are still to be looked up."""
-        return [served for lane in self._lanes for served in lane.unpriced]
+        """Return the models whose prices are needed but not looked up yet."""
+        return [served for counters in self._counters for served in counters.unpriced]
 
-    def look_up_prices(self, served: Sequence[ServedModel]) -> Mapping[ServedModel, Price | None]:
-        """Look prices up. The first time this takes half a second: do it beside the loop."""
-        return {one: find_served_price(*one, self._at) for one in served}
+    def look_up_prices(self, models: Sequence[ServedModel]) -> Mapping[ServedModel, Price | None]:
+        """Return the prices of models. The first call takes half a second; it may run in any thread."""
+        return {served: find_served_price(*served, self._priced_at) for served in models}
 
     def set_prices(self, prices: Mapping[ServedModel, Price | None]) -> None:
-        """Take note of prices."""
+        """Add prices, and with them the cost of the usage that waited for them."""
         self._prices.update(prices)
-        for lane in self._lanes:
-            for served in [one for one in lane.unpriced if one in self._prices]:
-                for usage in lane.unpriced.pop(served):
-                    _add_cost(lane, usage, self._prices[served])
+        for counters in self._counters:
+            for served in [served for served in counters.unpriced if served in self._prices]:
+                for usage in counters.unpriced.pop(served):
+                    counters.add_cost(usage, self._prices[served])
 
     def progress(self, now: RunSnapshot) -> Progress:
-        """Say how far the run is."""
-        for which, many in self._by_lane(self._hits):
-            self._lanes[which].cached += many
-        self._hits.clear()
-        models = tuple(self._model(which, lane, now) for which, lane in enumerate(self._lanes))
+        """Return the progress of the run."""
+        for index, count in self._count_by_model(self._stored_positions):
+            self._counters[index].cached += count
+        self._stored_positions.clear()
+        models = tuple(
+            counters.progress(self._targets[index].name if self._targets else "", finished=now.finished)
+            for index, counters in enumerate(self._counters)
+        )
         done = sum(model.done for model in models)
-        rows_s, fresh_s = self._paces(now, done)
+        rows_per_s, calls_per_s = self._throughput(now, done)
         return Progress(
             total=self._size,
             done=done,
@@ -400,77 +379,120 @@ class ProgressTracker:
             elapsed_s=now.elapsed_s,
             finished=now.finished,
             stopping=now.stopping,
-            rows_per_s=rows_s,
-            remaining_s=None if now.finished else self._left(done, rows_s, fresh_s),
+            rows_per_s=rows_per_s,
+            remaining_s=None if now.finished else self._remaining_s(done, rows_per_s, calls_per_s),
             limited_by="" if now.finished or now.stopping else limiting_factor(now),
             models=models,
         )
 
-    def _lane(self, position: int) -> int:
+    def _model_index(self, position: int) -> int:
         row = position // self._samples
-        return row % len(self._lanes) if self._own is None else self._own[row]
+        return row % len(self._counters) if self._target_by_row is None else self._target_by_row[row]
 
-    def _by_lane(self, positions: Sequence[int]) -> Iterable[tuple[int, int]]:
-        return [(0, len(positions))] if len(self._lanes) == 1 else Counter(map(self._lane, positions)).items()
+    def _count_by_model(self, positions: Sequence[int]) -> Iterable[tuple[int, int]]:
+        if len(self._counters) == 1:
+            return [(0, len(positions))]
+        return Counter(map(self._model_index, positions)).items()
 
-    def _pay(self, lane: _ModelCounters, target: Target | None, served_model: str, usage: Usage) -> None:
-        lane.input_tokens += usage.input_tokens or 0
-        lane.output_tokens += usage.output_tokens or 0
+    def _add_usage(self, counters: _ModelCounters, target: Target | None, served_model: str, usage: Usage) -> None:
+        counters.input_tokens += usage.input_tokens or 0
+        counters.output_tokens += usage.output_tokens or 0
         if target is None:
             return
         served = (target.provider.name, target.model, served_model)
         if served in self._prices:
-            _add_cost(lane, usage, self._prices[served])
+            counters.add_cost(usage, self._prices[served])
         else:
-            lane.unpriced.setdefault(served, []).append(usage)
+            counters.unpriced.setdefault(served, []).append(usage)
 
-    def _model(self, which: int, lane: _ModelCounters, now: RunSnapshot) -> ModelProgress:
-        known = bool(self._targets) and not lane.unknown and (lane.priced > 0 or not lane.paid)
-        each = lane.nanos / lane.paid if lane.priced and lane.paid else None
-        ahead = lane.paid if now.finished else max(0.0, lane.calls - lane.failed - lane.given_up)
-        forecast = 0.0 if not ahead else None if each is None else each * ahead
+    def _throughput(self, now: RunSnapshot, done: int) -> tuple[float, float]:
+        """Return the rows and the calls per second within `RATE_WINDOW_S`, or of the whole run at its end."""
+        calls = sum(counters.calls for counters in self._counters)
+        start = (0.0, 0, 0)
+        if not now.finished:
+            self._history.append((now.elapsed_s, done, calls))
+            # Keep one entry from before the window, so that the entries span all of it.
+            while len(self._history) > 2 and self._history[1][0] < now.elapsed_s - RATE_WINDOW_S:  # noqa: PLR2004
+                self._history.popleft()
+            start = self._history[0]
+        span_s = now.elapsed_s - start[0]
+        return ((done - start[1]) / span_s, (calls - start[2]) / span_s) if span_s > 0 else (0.0, 0.0)
+
+    def _remaining_s(self, done: int, rows_per_s: float, calls_per_s: float) -> float | None:
+        """Estimate the remaining seconds: from the calls still to be made, or from the rows if there are none."""
+        unanswered = sum(counters.unanswered for counters in self._counters)
+        calls = sum(counters.expected_calls - counters.calls - counters.unanswered for counters in self._counters)
+        if calls >= 1 and calls_per_s:
+            return calls / calls_per_s
+        return max(0, self._size - done - unanswered) / rows_per_s if rows_per_s else None
+
+
+@dataclass(slots=True)
+class _ModelCounters:
+    """Counts of one model.
+
+    ``missing`` rows were not in the store. Of the ``succeeded`` calls, ``priced`` have a known cost; ``unknown_cost``
+    counts usages whose cost cannot be computed, ``unpriced`` holds those whose price has not been looked up.
+    """
+
+    total: int
+    missing: int = 0
+    cached: int = 0
+    failed: int = 0
+    succeeded: int = 0
+    unanswered: int = 0
+    unknown_cost: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    priced: int = 0
+    nano_usd: int = 0
+    unpriced: dict[ServedModel, list[Usage]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        """Rows that took a call of their own."""
+        return self.succeeded + self.failed
+
+    @property
+    def expected_calls(self) -> float:
+        """Estimated number of calls at the end, if the store has the same share of the other rows."""
+        missing = max(self.missing, self.calls)
+        looked_up = missing + self.cached
+        return missing + (max(0, self.total - looked_up) * missing / looked_up if looked_up else 0.0)
+
+    def add_cost(self, usage: Usage, price: Price | None) -> None:
+        """Add the cost of a usage."""
+        nano_usd = None if price is None else compute_cost_nano_usd(usage, price)
+        if nano_usd is None:
+            self.unknown_cost += 1
+        else:
+            self.nano_usd += nano_usd
+            self.priced += 1
+
+    def progress(self, model: str, *, finished: bool) -> ModelProgress:
+        """Return the counts as progress. ``model`` is empty where there are no targets, and so no cost."""
+        known = bool(model) and not self.unknown_cost and (self.priced > 0 or not self.succeeded)
+        forecast = self._forecast_nano_usd(finished=finished)
         return ModelProgress(
-            model=self._targets[which].name if self._targets else "",
-            total=lane.total,
-            done=lane.cached + lane.fresh,
-            cached=lane.cached,
-            failed=lane.failed,
-            unanswered=lane.given_up,
-            input_tokens=lane.input_tokens,
-            output_tokens=lane.output_tokens,
-            spent_usd=_usd(lane.nanos) if known else None,
-            forecast_usd=_usd(max(round(forecast), lane.nanos)) if known and forecast is not None else None,
+            model=model,
+            total=self.total,
+            done=self.cached + self.calls,
+            cached=self.cached,
+            failed=self.failed,
+            unanswered=self.unanswered,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            spent_usd=_usd(self.nano_usd) if known else None,
+            forecast_usd=_usd(max(round(forecast), self.nano_usd)) if known and forecast is not None else None,
         )
 
-    def _paces(self, now: RunSnapshot, done: int) -> tuple[float, float]:
-        """Give rows a second of late, all and those that took a call."""
-        fresh = sum(lane.fresh for lane in self._lanes)
-        first = (0.0, 0, 0)
-        if not now.finished:
-            self._recent.append((now.elapsed_s, done, fresh))
-            while len(self._recent) > 2 and self._recent[1][0] < now.elapsed_s - RATE_WINDOW_S:  # noqa: PLR2004 - a stretch has two ends
-                self._recent.popleft()
-            first = self._recent[0]
-        took_s = now.elapsed_s - first[0]
-        return ((done - first[1]) / took_s, (fresh - first[2]) / took_s) if took_s > 0 else (0.0, 0.0)
-
-    def _left(self, done: int, rows_s: float, fresh_s: float) -> float | None:
-        """Guess the seconds that are left: those of the calls to come, or else of the rows."""
-        given_up = sum(lane.given_up for lane in self._lanes)
-        calls = sum(lane.calls - lane.fresh - lane.given_up for lane in self._lanes)
-        if calls >= 1 and fresh_s:
-            return calls / fresh_s
-        return max(0, self._size - done - given_up) / rows_s if rows_s else None
+    def _forecast_nano_usd(self, *, finished: bool) -> float | None:
+        """Estimate the cost of the whole run: the mean cost of a successful call times their expected number."""
+        successes = self.succeeded if finished else max(0.0, self.expected_calls - self.failed - self.unanswered)
+        if not successes:
+            return 0.0
+        return self.nano_usd / self.succeeded * successes if self.priced and self.succeeded else None
 
 
-def _add_cost(lane: _ModelCounters, usage: Usage, price: Price | None) -> None:
-    nanos = None if price is None else compute_cost_nano_usd(usage, price)
-    if nanos is None:
-        lane.unknown += 1
-    else:
-        lane.nanos += nanos
-        lane.priced += 1
-
-
-def _usd(nanos: int) -> Decimal:
-    return Decimal(nanos).scaleb(-NANO_DIGITS)
+def _usd(nano_usd: int) -> Decimal:
+    return Decimal(nano_usd).scaleb(-NANO_DIGITS)

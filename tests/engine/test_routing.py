@@ -481,7 +481,7 @@ def test_a_route_with_a_name_is_asked_by_it(simulator: SimulatorThread) -> None:
             assert all(cost > 0 for cost in table.column("cost_usd").to_pylist())
         response = llmhub.complete("hi", model="fast", hub=made)
         assert response.served_model.partition("/")[0] in {"openai", "anthropic"}
-        with pytest.raises(BadRequestError, match="of routes there are fast"):
+        with pytest.raises(BadRequestError, match="or a route: fast"):
             llmhub.complete("hi", model="slow", hub=made)
 
 
