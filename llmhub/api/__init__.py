@@ -1,4 +1,13 @@
-"""What a user calls, and the only place that raises: errors are values below it."""
+"""The public functions, and how errors leave the library.
+
+- A wrong argument raises `BadRequestError` at once, before anything is sent. Constructors (`Hub`, `Limit`, caches) and
+  validation below this layer raise it as well, with `llmhub.core.errors.invalid`.
+- A failed call is a ``Result`` with an `LLMError` in all layers below. Calls for a single prompt raise its exception, a
+  subclass of `ConnectorError`; `try_complete` returns the ``Result``.
+- A run over many rows records failures in the ``status``, ``error_type`` and ``error`` columns. With
+  ``on_error="raise"`` it raises the first one when the run is done; ``table`` of the exception has all results.
+- A failing cache is a warning, or a `CacheError` with ``CacheMode(strict=True)``.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +28,8 @@ from llmhub.api.options import (
     TableOptions,
     TablePrompt,
     TypedTableOptions,
-    unwrap_or_raise,
 )
+from llmhub.api.raising import unwrap_or_raise
 from llmhub.api.table_stream import stream_table
 from llmhub.api.tables import (
     acomplete_table,

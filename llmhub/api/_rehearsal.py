@@ -1,4 +1,4 @@
-"""The same work on simulated or on real providers: whichever the environment has keys for."""
+"""The same code on simulated or on real providers, depending on whether the environment has credentials."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Final, Self
 
 from llmhub import config
 from llmhub.cache.memory import MemoryCache
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.hub import Hub
 from llmhub.sim import Simulator, SimulatorThread, serve
 
 DEFAULT_BUDGET_USD: Final = 0.5
-"""What a rehearsal on real providers may cost, unless told otherwise."""
+"""Budget of a rehearsal on real providers, in US dollars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A hub to work with, and whom it can ask.
+    """A hub and the models that it can call.
 
     Parameters
     ----------
     hub
         Reaches the real providers, or a simulator on loopback.
     models
-        Those of the models asked for that it can ask.
+        Those of the requested models that can be called.
     simulator
-        The simulator; ``None`` where real providers are asked.
+        The simulator; ``None`` with real providers.
     """
 
     hub: Hub
@@ -36,66 +36,68 @@ class Rehearsal:
 
     @property
     def real(self) -> bool:
-        """Whether real providers are asked, and paid."""
+        """Whether real providers are called and billed."""
         return self.simulator is None
 
     def close(self) -> None:
-        """Close the hub, and stop the simulator."""
+        """Close the hub and stop the simulator."""
         self.hub.close()
         if self.simulator is not None:
             self.simulator.stop()
 
     def __enter__(self) -> Self:
-        """Give the rehearsal; leaving the block closes it."""
+        """Return the rehearsal; leaving the block closes it."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the rehearsal."""
         self.close()
 
     def __repr__(self) -> str:
-        """Say whom it asks."""
-        who = "real providers, up to the budget" if self.real else "simulated providers on this machine"
-        return f"{len(self.models)} models on {who}: {', '.join(self.models)}"
+        """Return the models, and whether they are real."""
+        providers = "real providers, up to the budget" if self.real else "simulated providers on this machine"
+        return f"{len(self.models)} models on {providers}: {', '.join(self.models)}"
 
 
 def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **options: Any) -> Rehearsal:
-    """Ask real models where their keys are in the environment, and simulated ones where there is none.
+    """Return a hub for the real models whose credentials are set, or a hub of simulated models if there are none.
 
-    So one notebook runs for everybody: without keys it costs nothing and leaves the machine alone.
+    A notebook that uses it runs everywhere: without credentials nothing leaves the machine and nothing is billed.
 
     Parameters
     ----------
     models
-        ``provider/model``. Of these, real ones are asked if any has its credentials; else all are simulated.
+        ``provider/model``. If any of them has credentials, the rehearsal has those that do; otherwise all of them,
+        simulated.
     simulator
-        How the simulator behaves.
+        Behaviour of the simulator.
     **options
-        Of the `Hub`. Answers are kept in memory, and real ones may cost half a dollar (``budget_usd``), unless given.
+        Options of the `Hub`. By default responses are cached in memory, and real calls have a budget of 0.50 US
+        dollars.
 
     Raises
     ------
-    InvalidRequestError
-        No model, or one that names no known provider.
+    BadRequestError
+        No model is given, or one of an unknown provider.
 
     Examples
     --------
-    >>> with rehearsal(["openai/gpt-4o-mini"]) as stage:
-    ...     stage.real, stage.models
+    >>> with rehearsal(["openai/gpt-4o-mini"]) as run:
+    ...     run.real, run.models
     (False, ('openai/gpt-4o-mini',))
     """
     names = tuple(models)
     if not names:
-        raise BadRequestError(InvalidRequest(path="models", message="there is none; give at least one"))
+        raise invalid("models", "the list of models is empty; pass at least one")
     settings = config.load_settings()
-    given: dict[str, Any] = {"cache": MemoryCache(), **options}
-    hub = Hub(**{"settings": settings, "budget_usd": DEFAULT_BUDGET_USD, **given})
+    hub_options: dict[str, Any] = {"cache": MemoryCache(), **options}
+    hub = Hub(**{"settings": settings, "budget_usd": DEFAULT_BUDGET_USD, **hub_options})
     for name in names:
         hub.provider(name)
-    usable = tuple(name for name in names if name.partition("/")[0] in hub.available_providers())
-    if usable:
-        return Rehearsal(hub, usable)
+    available = tuple(name for name in names if name.partition("/")[0] in hub.available_providers())
+    if available:
+        return Rehearsal(hub, available)
     hub.close()
     served = serve(simulator or Simulator())
-    endpoints = {**served.endpoints(), **given.pop("endpoints", {})}
-    return Rehearsal(Hub(**{"settings": config.Settings(), "endpoints": endpoints, **given}), names, served)
+    endpoints = {**served.endpoints(), **hub_options.pop("endpoints", {})}
+    return Rehearsal(Hub(**{"settings": config.Settings(), "endpoints": endpoints, **hub_options}), names, served)

@@ -1,7 +1,4 @@
-"""Answers as typed values: what to ask for, and how to read what came.
-
-One request: asked and waited for, awaited, streamed, or given as a value.
-"""
+"""Calls for a single prompt: blocking, awaited, streamed, or as a ``Result``; and structured outputs of responses."""
 
 from __future__ import annotations
 
@@ -26,23 +23,14 @@ from llmhub.api.options import (
     CompletionOptions,
     Prompt,
     budgets_for,
-    raise_if_cache_failed,
-    raise_if_error,
     request_fields,
     system_messages,
-    unwrap_or_raise,
-    warn_run_problems,
+    unknown_option,
 )
+from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_raise, warn_run_problems
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
-from llmhub.core.errors import (
-    BadRequestError,
-    CacheError,
-    Cancelled,
-    ConnectorError,
-    InvalidRequest,
-    LLMError,
-)
+from llmhub.core.errors import CacheError, Cancelled, ConnectorError, LLMError, invalid
 from llmhub.core.messages import parse_messages
 from llmhub.core.pricing import compute_cost
 from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk, Usage
@@ -52,65 +40,14 @@ from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync, su
 from llmhub.hub import Hub
 from llmhub.providers.prices import find_served_price
 
+COMPLETION_OPTIONS: Final = REQUEST_OPTIONS | BUDGET_AND_CACHE_OPTIONS
 T = TypeVar("T")
-
-
-def schema_of(wanted: Schema | Mapping[str, JSON] | type[Any], name: str = "") -> Schema:
-    """Make the schema that ``response_schema=`` makes of a JSON schema, a pydantic model or a dataclass.
-
-    Raises
-    ------
-    InvalidRequestError
-        What is wanted is no type and no schema.
-
-    Examples
-    --------
-    >>> schema_of(list[int]).schema["properties"]
-    {'value': {'type': 'array', 'items': {'type': 'integer'}}}
-    """
-    return unwrap_or_raise(json_schema.schema_of(wanted, name))
-
-
-@overload
-def parse(answer: CompletionResponse | Choice | str, wanted: type[T]) -> T: ...
-
-
-@overload
-def parse(answer: CompletionResponse | Choice | str, wanted: Schema | Mapping[str, JSON]) -> Any: ...
-
-
-def parse(answer: CompletionResponse | Choice | str, wanted: Any) -> Any:
-    """Give the value that an answer spells.
-
-    Parameters
-    ----------
-    answer
-        A response (or one of its ``others``), or its text.
-    wanted
-        What was asked for with ``response_schema=``: a pydantic model or a dataclass gives an instance of it, a JSON
-        schema plain values, which are not checked against it.
-
-    Raises
-    ------
-    MalformedError
-        The answer does not fit; its error's ``path`` says where.
-
-    Examples
-    --------
-    >>> from dataclasses import dataclass
-    >>> @dataclass
-    ... class Person:
-    ...     name: str
-    >>> parse('{"name": "Ada"}', Person)
-    Person(name='Ada')
-    """
-    return unwrap_or_raise(json_schema.parse(answer, wanted))
 
 
 def complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> CompletionResponse:
-    """Ask a model and wait for the answer. Works in scripts, in notebook cells and beside running loops.
+    """Send a prompt and return the response. Works in scripts, in notebook cells, and while an event loop runs.
 
     Parameters
     ----------
@@ -119,15 +56,17 @@ def complete(
     model
         ``provider/model``.
     hub
-        Who can be asked; the default hub unless given.
+        The hub to use; the default hub if omitted.
     **options
-        Parameters of the answer: ``temperature``, ``max_tokens``, ``system``, ...; and ``budget_usd``, what the call
-        may cost: one that could exceed it is not sent.
+        Request parameters (``temperature``, ``max_tokens``, ``system``, ...); and ``budget_usd``, the maximum cost in
+        US dollars: a request that could exceed it is not sent.
 
     Raises
     ------
+    BadRequestError
+        An argument is wrong; nothing was sent.
     ConnectorError
-        One class for each kind of failure.
+        The call failed. There is a subclass for each kind of failure.
     """
     answer = run_sync(partial(_execute, _build_run(prompt, model, hub, options)))
     if not is_successful(answer.outcome) and isinstance(answer.outcome.failure(), Cancelled):
@@ -138,7 +77,7 @@ def complete(
 async def acomplete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> CompletionResponse:
-    """Ask a model and await the answer (see `complete`); cancelling it cancels the call."""
+    """Send a prompt and await the response (see `complete`). Cancelling the task cancels the call."""
     answer = await run_in_background(_execute(_build_run(prompt, model, hub, options), StopSignal()))
     return unwrap_or_raise(answer.outcome)
 
@@ -146,7 +85,7 @@ async def acomplete(
 def try_complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Result[CompletionResponse, LLMError]:
-    """Ask a model and give the outcome as a value (see `complete`): for those who compose with ``returns``."""
+    """Send a prompt and return the outcome as a ``returns.result.Result`` (see `complete`). Never raises an error."""
     try:
         return run_sync(partial(_execute, _build_run(prompt, model, hub, options))).outcome
     except ConnectorError as error:
@@ -156,23 +95,23 @@ def try_complete(
 def stream(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Iterator[StreamChunk]:
-    """Ask a model and give the answer as it comes; the last chunk holds the whole ``response``, and its cost.
+    """Send a prompt and yield the response in chunks. The last chunk has the whole ``response`` and its cost.
 
-    Closing the iterator early closes the connection. An answer from the cache comes in one piece.
+    Closing the iterator early closes the connection. A cached response is yielded in one piece.
 
     Raises
     ------
     ConnectorError
-        When it fails, after whatever had come.
+        The call failed, possibly after some chunks.
     """
-    box: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
-    one = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(box.put))
-    future = submit(_execute(one, StopSignal()))
-    future.add_done_callback(lambda _: box.put(None))
+    chunks: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
+    run = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(chunks.put))
+    future = submit(_execute(run, StopSignal()))
+    future.add_done_callback(lambda _: chunks.put(None))
     try:
-        while (chunk := box.get()) is not None:
+        while (chunk := chunks.get()) is not None:
             yield chunk
-        yield from _closing_chunks(one, future.result())
+        yield from _closing_chunks(run, future.result())
     finally:
         future.cancel()
 
@@ -180,29 +119,77 @@ def stream(
 async def astream(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> AsyncIterator[StreamChunk]:
-    """Ask a model and give the answer as it comes, awaited (see `stream`)."""
-    box: asyncio.Queue[StreamChunk | None] = asyncio.Queue()
+    """Send a prompt and yield the response in chunks, awaited (see `stream`)."""
+    chunks: asyncio.Queue[StreamChunk | None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
     def put(chunk: StreamChunk | None) -> None:
-        with suppress(RuntimeError):  # the caller left, and its loop is closed
-            loop.call_soon_threadsafe(box.put_nowait, chunk)
+        with suppress(RuntimeError):  # the caller's loop may be closed by now
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-    one = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(put))
-    future = submit(_execute(one, StopSignal()))
+    run = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(put))
+    future = submit(_execute(run, StopSignal()))
     future.add_done_callback(lambda _: put(None))
     try:
-        while (chunk := await box.get()) is not None:
+        while (chunk := await chunks.get()) is not None:
             yield chunk
-        for chunk in _closing_chunks(one, future.result()):
+        for chunk in _closing_chunks(run, future.result()):
             yield chunk
     finally:
         future.cancel()
 
 
+def schema_of(schema: Schema | Mapping[str, JSON] | type[Any], name: str = "") -> Schema:
+    """Convert a pydantic model, a dataclass, a type or a JSON schema to the `Schema` that ``response_schema=`` sends.
+
+    Raises
+    ------
+    BadRequestError
+        ``schema`` is neither a type nor a schema.
+
+    Examples
+    --------
+    >>> schema_of(list[int]).schema["properties"]
+    {'value': {'type': 'array', 'items': {'type': 'integer'}}}
+    """
+    return unwrap_or_raise(json_schema.schema_of(schema, name))
+
+
+@overload
+def parse(response: CompletionResponse | Choice | str, schema: type[T]) -> T: ...
+@overload
+def parse(response: CompletionResponse | Choice | str, schema: Schema | Mapping[str, JSON]) -> Any: ...
+def parse(response: CompletionResponse | Choice | str, schema: Any) -> Any:
+    """Parse the JSON text of a response.
+
+    Parameters
+    ----------
+    response
+        A response, one of its ``others``, or its text.
+    schema
+        What ``response_schema=`` was: a pydantic model or a dataclass returns an instance of it; a JSON schema returns
+        plain values, which are not validated against it.
+
+    Raises
+    ------
+    MalformedResponseError
+        The text does not match; ``error.path`` says where.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Person:
+    ...     name: str
+    >>> parse('{"name": "Ada"}', Person)
+    Person(name='Ada')
+    """
+    return unwrap_or_raise(json_schema.parse(response, schema))
+
+
 @dataclass(frozen=True, slots=True)
 class _CompletionRun:
-    """One request on its way: whom to ask, what, and who wants to see it come."""
+    """A validated call that has not been sent."""
 
     hub: Hub
     call: Call
@@ -211,95 +198,87 @@ class _CompletionRun:
 
 
 def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: CompletionOptions) -> _CompletionRun:
-    """Check everything that can be known before sending."""
+    """Validate everything that can be checked before sending."""
     spending = {name: value for name, value in options.items() if name in BUDGET_AND_CACHE_OPTIONS}
     request = _build_request(prompt, model, {name: value for name, value in options.items() if name not in spending})
     hub = hub or current_hub()
     if not request.model:
-        raise BadRequestError(InvalidRequest(path="model", message="no model; give model='provider/model'"))
+        raise invalid("model", "missing; pass model='provider/model'")
     target = hub.target(request.model)
     request = replace(request, model=target.model)
     raise_if_error(validate_request(request))
-    limit: Any = spending.get("budget_usd")
-    answering = hub.targets(target.name)
-    purse = budgets_for(hub, answering, limit, allow_unpriced=bool(spending.get("allow_unpriced")))
-    said: Any = spending.get("cache")
-    mode = resolve_mode(said, hub.runtime.cache_mode)
-    return _CompletionRun(hub, Call(target, request, budgets=purse, requested_target=target), cache=mode)
-
-
-COMPLETION_OPTIONS: Final = REQUEST_OPTIONS | BUDGET_AND_CACHE_OPTIONS
-"""What a call over one request takes."""
+    budget_usd: Any = spending.get("budget_usd")
+    allow_unpriced = bool(spending.get("allow_unpriced"))
+    budgets = budgets_for(hub, hub.targets(target.name), budget_usd, allow_unpriced=allow_unpriced)
+    cache: Any = spending.get("cache")
+    mode = resolve_mode(cache, hub.runtime.cache_mode)
+    return _CompletionRun(hub, Call(target, request, budgets=budgets, requested_target=target), cache=mode)
 
 
 def _build_request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> CompletionRequest:
+    """Return the request of a prompt with options; options override the fields of a given request."""
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
-        raise BadRequestError(
-            InvalidRequest(
-                path=unknown[0], message=f"no such option; there are {', '.join(sorted(COMPLETION_OPTIONS))}"
-            )
-        )
+        raise unknown_option(unknown[0], COMPLETION_OPTIONS)
+    system = system_messages(options)
     if isinstance(prompt, CompletionRequest):
-        named: dict[str, Any] = {} if model is None else {"model": model}
-        given = request_fields({"response_schema": prompt.response_schema, **options})
-        changed = replace(prompt, **given, **named)
-        return (
-            replace(changed, messages=(*system_messages(options), *changed.messages))
-            if "system" in options
-            else changed
-        )
-    turns = (prompt,) if isinstance(prompt, Message) else parse_messages(prompt)
-    return CompletionRequest(model=model or "", messages=(*system_messages(options), *turns), **request_fields(options))
+        changes = request_fields({"response_schema": prompt.response_schema, **options})
+        if model is not None:
+            changes["model"] = model
+        request = replace(prompt, **changes)
+        return replace(request, messages=(*system, *request.messages)) if "system" in options else request
+    messages = (prompt,) if isinstance(prompt, Message) else parse_messages(prompt)
+    return CompletionRequest(model=model or "", messages=(*system, *messages), **request_fields(options))
 
 
-async def _execute(one: _CompletionRun, stop: StopSignal) -> Answer:
-    """Answer one request from the cache or the provider."""
-    call = replace(one.call, on_chunk=one.on_chunk)
-    sent = await one.hub.runtime.send(call, stop, cache_mode=one.cache, run_id=uuid4().bytes)
-    warn_run_problems(sent)
-    answer = _with_served_model(sent.answer)
+async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
+    """Return the answer from the cache or the provider."""
+    call = replace(run.call, on_chunk=run.on_chunk)
+    result = await run.hub.runtime.send(call, stop, cache_mode=run.cache, run_id=uuid4().bytes)
+    warn_run_problems(result)
+    answer = _with_served_model(result.answer)
     try:
-        raise_if_cache_failed(sent)
-    except CacheError as failed:
-        failed.response = answer.outcome.value_or(None)
+        raise_if_cache_failed(result)
+    except CacheError as error:
+        error.response = answer.outcome.value_or(None)
         raise
     return answer
 
 
 def _with_served_model(answer: Answer) -> Answer:
-    """Have what another answered than was asked say who: ``provider/model``."""
-    who = answer.target
-    if who is None:
+    """Set ``served_model`` to ``provider/model`` if a route sent the call to another model than was requested."""
+    target = answer.target
+    if target is None:
         return answer
-    named = answer.outcome.map(
-        lambda said: replace(said, served_model=f"{who.provider.name}/{said.served_model or who.model}")
+    outcome = answer.outcome.map(
+        lambda response: replace(
+            response, served_model=f"{target.provider.name}/{response.served_model or target.model}"
+        )
     )
-    return replace(answer, outcome=named)
+    return replace(answer, outcome=outcome)
 
 
-def _closing_chunks(one: _CompletionRun, answer: Answer) -> Iterator[StreamChunk]:
-    """Give what a stream did not: an answer that came from the cache, and the whole with its cost, or the failure."""
+def _closing_chunks(run: _CompletionRun, answer: Answer) -> Iterator[StreamChunk]:
+    """Yield what was not streamed: the content of a cached response, then the whole response with its cost."""
     response = unwrap_or_raise(answer.outcome)
     if answer.cache_hit:
         yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
-    target = answer.target or one.call.target
+    target = answer.target or run.call.target
     served = response.served_model
-    worth = _list_price(
-        target, response.usage, served.removeprefix(f"{target.provider.name}/") if answer.target else served
-    )
-    lost = [_list_price(spent.target, spent.usage, "") for spent in answer.billed_failures]
-    unknown = None in (worth, *lost)
-    paid = None if unknown else sum((each for each in (worth, *lost) if each is not None), Decimal(0))
-    yield StreamChunk(response=response, cost_usd=Decimal(0) if answer.cache_hit else paid, list_cost_usd=worth)
+    served_here = served.removeprefix(f"{target.provider.name}/") if answer.target else served
+    list_cost = _list_price(target, response.usage, served_here)
+    failed_costs = [_list_price(failure.target, failure.usage, "") for failure in answer.billed_failures]
+    costs = [cost for cost in (list_cost, *failed_costs) if cost is not None]
+    billed = sum(costs, Decimal(0)) if len(costs) == 1 + len(failed_costs) else None
+    yield StreamChunk(response=response, cost_usd=Decimal(0) if answer.cache_hit else billed, list_cost_usd=list_cost)
 
 
-def _list_price(target: Target, usage: Usage, served: str) -> Decimal | None:
-    """Price what was counted, as of now."""
-    price = find_served_price(target.provider.name, target.model, served, datetime.now(UTC))
+def _list_price(target: Target, usage: Usage, served_model: str) -> Decimal | None:
+    """Return the cost of a usage in US dollars at today's list price, if that is known."""
+    price = find_served_price(target.provider.name, target.model, served_model, datetime.now(UTC))
     return None if price is None else compute_cost(usage, price)
 
 
 def _forward_content(put: Callable[[StreamChunk], None]) -> Callable[[StreamChunk], None]:
-    """Pass on what comes, but for the closing chunk, which is made when all that is known of the answer is there."""
+    """Forward every chunk but the closing one, which `_closing_chunks` builds with the final costs."""
     return lambda chunk: put(chunk) if chunk.response is None else None

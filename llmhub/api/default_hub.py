@@ -1,4 +1,7 @@
-"""Which hub is in force: the process's default, the one mutable cell there is, or that of an enclosing block."""
+"""The default hub: that of an enclosing `using` block, of `configure`, or one made from the environment.
+
+`configure` sets the only mutable global of the library; `using` sets a context variable.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,16 @@ from llmhub.hub import Hub, hub_from_environment
 
 
 @dataclass(slots=True)
-class _Default:
+class _ProcessDefault:
     hub: Hub | None = None
 
 
-_DEFAULT: Final = _Default()
-
-
+_DEFAULT: Final = _ProcessDefault()
 _CURRENT: Final[ContextVar[Hub | None]] = ContextVar("llmhub_hub", default=None)
 
 
 def configure(hub: Hub | None) -> None:
-    """Make ``hub`` the process's default; ``None`` goes back to what the environment says."""
+    """Make ``hub`` the default of this process; ``None`` restores the default from the environment."""
     _DEFAULT.hub = hub
 
 
@@ -34,7 +35,7 @@ def configured_hub() -> Hub | None:
 
 @contextmanager
 def using(hub: Hub) -> Iterator[Hub]:
-    """Make ``hub`` the default inside a block, for this thread or task only."""
+    """Make ``hub`` the default inside a ``with`` block, for the current thread or task only."""
     token = _CURRENT.set(hub)
     try:
         yield hub
@@ -43,7 +44,7 @@ def using(hub: Hub) -> Iterator[Hub]:
 
 
 def current_hub() -> Hub:
-    """Give the hub in force: of the enclosing `using`, of `configure`, or made from the environment."""
+    """Return the default hub: that of `using`, of `configure`, or one made from the environment on first use."""
     hub = _CURRENT.get() or _DEFAULT.hub
     if hub is None:
         hub = _DEFAULT.hub = hub_from_environment()

@@ -1,79 +1,47 @@
-"""What went out, by the ledger: what a run cost can be read though the process that ran it is gone.
-
-What is known of a model, and how its provider is.
-"""
+"""Information about models, providers and past requests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from llmhub.api.default_hub import current_hub
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
+from llmhub.core.model_metadata import ModelMetadata
+from llmhub.core.provider import Endpoint
+from llmhub.engine import health
+from llmhub.engine.event_loop import run_in_background, run_sync
+from llmhub.engine.health import DEFAULT_TIMEOUT, Health
+from llmhub.engine.transport import TransportConfig
 from llmhub.hub import Hub
+from llmhub.providers import model_profiles, prices
 
 if TYPE_CHECKING:
     import pyarrow as pa
-from dataclasses import replace
-from datetime import UTC, datetime
-
-from llmhub.core.model_metadata import ModelMetadata
-from llmhub.core.provider import Endpoint
-from llmhub.engine.event_loop import run_in_background, run_sync
-from llmhub.engine.health import DEFAULT_TIMEOUT, Health
-from llmhub.engine.health import health_check as ask
-from llmhub.engine.transport import TransportConfig
-from llmhub.providers import model_profiles, prices
-
-
-def ledger(*, hub: Hub | None = None) -> pa.Table:
-    """Give every request that is in the ledger of a hub's cache: runs by their id, states, times, tokens and cost.
-
-    Parameters
-    ----------
-    hub
-        Whose cache; the default hub unless given.
-
-    Returns
-    -------
-    pyarrow.Table
-        With the schema `llmhub.tables.ledger.LEDGER`: a row for each request, those under way last. ``ambiguous`` are
-        those that a process sent which died before the answer came.
-
-    Raises
-    ------
-    InvalidRequestError
-        The hub has no cache that keeps a ledger: a `DiskCache` does.
-    """
-    from llmhub.tables.ledger import ledger_table  # noqa: PLC0415 - Arrow is loaded when it is asked for
-
-    store = (hub or current_hub()).runtime.store
-    if store is None or store.ledger is None:
-        said = "this hub has no cache that keeps a ledger; give Hub(cache=DiskCache(path))"
-        raise BadRequestError(InvalidRequest(path="hub", message=said))
-    return ledger_table(store.ledger.requests())
 
 
 def metadata(model: str, *, hub: Hub | None = None) -> ModelMetadata:
-    """Give what is known of a model: how much it holds, what it refuses and when, how it reasons, where its price is.
+    """Return what is known about a model: context window, unsupported parameters, reasoning, price.
 
-    Nothing is sent, and no key is needed. The first call loads the price table.
+    Nothing is sent and no credentials are needed. The first call loads the price table.
 
     Parameters
     ----------
     model
         ``provider/model``.
     hub
-        Whose further providers count; the default hub unless given.
+        A hub with further providers; the default hub if omitted.
 
     Raises
     ------
-    InvalidRequestError
-        No provider is named, or none by that name is known.
+    BadRequestError
+        ``model`` names no provider, or an unknown one.
 
     Examples
     --------
-    >>> found = metadata("openai/gpt-5")
-    >>> found.context_window, found.reasoning_efforts, found.price_id
+    >>> model = metadata("openai/gpt-5")
+    >>> model.context_window, model.reasoning_efforts, model.price_id
     (400000, ('minimal', 'low', 'medium', 'high'), 'genai-prices-...:openai/gpt-5@...')
     """
     provider, name = (hub or current_hub()).provider(model)
@@ -82,23 +50,53 @@ def metadata(model: str, *, hub: Hub | None = None) -> ModelMetadata:
 
 
 def health_check(provider: str, *, hub: Hub | None = None) -> Health:
-    """Ask a provider for something that costs nothing: whether it answers, and takes the key; within 5 s.
+    """Send a free request to a provider, and return whether it is reachable and accepts the credentials.
+
+    The request times out after 5 seconds. Problems of a known provider are in ``error`` of the result.
 
     Raises
     ------
-    InvalidRequestError
-        No provider by that name is known. What is wrong with one that is known is in the answer's ``error``.
+    BadRequestError
+        The provider is unknown.
     """
-    return run_sync(lambda _: _health_check(provider, hub or current_hub()))
+    return run_sync(lambda _: _check(provider, hub or current_hub()))
 
 
 async def ahealth_check(provider: str, *, hub: Hub | None = None) -> Health:
-    """Check a provider as `health_check` does, awaited."""
-    return await run_in_background(_health_check(provider, hub or current_hub()))
+    """Check a provider, awaited (see `health_check`)."""
+    return await run_in_background(_check(provider, hub or current_hub()))
 
 
-async def _health_check(name: str, hub: Hub) -> Health:
+async def _check(name: str, hub: Hub) -> Health:
     provider, _ = hub.provider(f"{name}/any")
     endpoint = hub.endpoints.get(name) or hub.settings.endpoints.get(name) or Endpoint()
-    bound = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=hub.settings.use_proxy_settings)
-    return await ask(provider, endpoint, bound)
+    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=hub.settings.use_proxy_settings)
+    return await health.health_check(provider, endpoint, transport)
+
+
+def ledger(*, hub: Hub | None = None) -> pa.Table:
+    """Return all requests in the ledger of a hub's cache, including those of other processes and earlier runs.
+
+    Parameters
+    ----------
+    hub
+        The hub whose cache to read; the default hub if omitted.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per request with the schema `llmhub.tables.ledger.LEDGER`: run id, state, times, tokens and cost.
+        Requests in flight come last. The state ``ambiguous`` marks requests whose process died before the response
+        arrived.
+
+    Raises
+    ------
+    BadRequestError
+        The hub has no cache with a ledger, such as a `DiskCache`.
+    """
+    from llmhub.tables.ledger import ledger_table  # noqa: PLC0415 - imports Arrow
+
+    store = (hub or current_hub()).runtime.store
+    if store is None or store.ledger is None:
+        raise invalid("hub", "has no cache with a ledger; pass Hub(cache=DiskCache(path))")
+    return ledger_table(store.ledger.requests())

@@ -1,4 +1,4 @@
-"""Runs that go on by themselves: begun, looked at, stopped, awaited."""
+"""Runs in the background: started, observed, stopped, awaited."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, run_table
-from llmhub.engine.event_loop import StopSignal, await_shielded, wait_interruptibly
-from llmhub.engine.event_loop import submit as begin
+from llmhub.engine import event_loop
+from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.progress import Progress
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressDisplay
@@ -36,58 +36,59 @@ def submit(
     hub: Hub | None = None,
     **options: Unpack[RowOptions],
 ) -> Job[pa.Table]:
-    """Begin to ask every row of a frame, and give a handle at once: nothing blocks (see `complete_table`).
+    """Start a run over the rows of a frame in the background, and return a handle at once.
 
-    In a notebook the run's panel appears under the cell, with a button that stops it where the kernel hears one.
-    Elsewhere nothing is shown unless ``progress=True``. When the process ends, so does the run.
+    See `complete_table` for the parameters. In a notebook, the run's progress appears below the cell, with a stop
+    button in kernels that support it; elsewhere progress is only shown with ``progress=True``. The run ends with the
+    process.
 
     Raises
     ------
-    InvalidRequestError
-        As in `complete_table`, at once; everything else is raised by `Job.result`.
+    BadRequestError
+        As in `complete_table`, by this call. All other errors are raised by `Job.result`.
     """
-    asked = build_table_run(frame, prompt, model, hub, dict(options))
+    run = build_table_run(frame, prompt, model, hub, dict(options))
     stop = StopSignal()
-    running = _JobState(asked, stop, asked.initial_progress)
-    show = asked.start_display(stop, background=True)
-    running.future = begin(run_table(asked, running.noting(show), stop, running.landed.append))
-    return Job(running, _identity)
+    state = _JobState(run, stop, run.initial_progress)
+    display = run.start_display(stop, background=True)
+    state.future = event_loop.submit(run_table(run, state.recording(display), stop, state.results.append))
+    return Job(state, _identity)
 
 
 @dataclass(slots=True)
 class _JobState:
-    """A run under way: what it was asked, and what is known of it so far."""
+    """A started run: its latest progress and its results so far."""
 
-    asked: TableRun
+    run: TableRun
     stop: StopSignal
-    last: Progress
-    landed: list[ResultEvent] = field(default_factory=list)
+    progress: Progress
+    results: list[ResultEvent] = field(default_factory=list)
     future: concurrent.futures.Future[pa.Table] = field(default_factory=concurrent.futures.Future)
-    at: float = field(default_factory=time.time)
+    started_at: float = field(default_factory=time.time)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def noting(self, show: ProgressDisplay | None) -> ProgressDisplay:
-        """Note how far it is, and show it."""
+    def recording(self, display: ProgressDisplay | None) -> ProgressDisplay:
+        """Return a display that records the progress here before it shows it."""
 
-        def note(progress: Progress) -> None:
-            self.last = progress
-            if show is not None:
-                show.report(progress)
+        def report(progress: Progress) -> None:
+            self.progress = progress
+            if display is not None:
+                display.report(progress)
 
-        return ProgressDisplay(note, show.close if show is not None else _no_op)
+        return ProgressDisplay(report, display.close if display is not None else _no_op)
 
-    def so_far(self) -> pa.Table:
-        """Make a table of what has landed."""
-        from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    def partial_table(self) -> pa.Table:
+        """Return a table of the results so far."""
+        from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 
-        table = results.completed_results(self.asked.batch, tuple(self.landed), self.run_id, self.at)
-        return apply_schema(replace(self.asked, options=replace(self.asked.options, on_error="row")), table)
+        table = results.completed_results(self.run.batch, tuple(self.results), self.run_id, self.started_at)
+        return apply_schema(replace(self.run, options=replace(self.run.options, on_error="row")), table)
 
 
 class Job(Generic[T]):
-    """A run that goes on by itself.
+    """Handle on a run in the background, returned by `submit`.
 
-    `submit` makes it. Whatever becomes of the handle, the run goes on until it is done or stopped.
+    The run continues until it is done or stopped, even if the handle is discarded.
 
     Examples
     --------
@@ -99,82 +100,82 @@ class Job(Generic[T]):
     1000
     """
 
-    def __init__(self, running: _JobState, finish: Callable[[pa.Table], T]) -> None:
-        self._running = running
-        self._finish = finish
+    def __init__(self, state: _JobState, convert: Callable[[pa.Table], T]) -> None:
+        self._state = state
+        self._convert = convert
 
     @property
     def done(self) -> bool:
-        """Whether the run is over."""
-        return self._running.future.done()
+        """Whether the run has ended."""
+        return self._state.future.done()
 
     @property
     def progress(self) -> Progress:
-        """How far the run is."""
-        return self._running.last
+        """Latest progress of the run."""
+        return self._state.progress
 
     def table(self) -> pa.Table:
-        """Give the rows that have their answer so far, in input order; all rows once it is over.
+        """Return the results so far, in input order; all results if the run has ended.
 
         Returns
         -------
         pyarrow.Table
-            Rows with the schema `llmhub.tables.schema.RESULTS`; ``row`` says which each is.
+            Rows with the schema `llmhub.tables.schema.RESULTS`; ``row`` is the position of the input row.
 
         Raises
         ------
         ConnectorError
-            As `result` does, once the run is over.
+            As in `result`, if the run has ended.
         """
-        return self._running.future.result() if self.done else self._running.so_far()
+        return self._state.future.result() if self.done else self._state.partial_table()
 
     def result(self, timeout_s: float | None = None) -> T:
-        """Wait until the run is over, and give what the call that does not return at once would have given.
+        """Wait until the run has ended, and return its result.
 
-        An interrupt is a wish to stop, as everywhere: the first sends nothing more and waits for what is in flight,
-        the second cuts that off; rows that were not asked say ``cancelled``.
+        The first interrupt (Ctrl-C) stops the run and waits for calls in flight, the second cancels those. Rows that
+        were not sent have the status ``cancelled``.
 
         Parameters
         ----------
         timeout_s
-            Wait so many seconds at most; the run goes on all the same.
+            Longest wait in seconds; the run continues after it.
 
         Raises
         ------
         TimeoutError
-            It is not over yet.
+            The run has not ended yet.
         ConnectorError
-            With ``on_error="raise"``, the first row's failure.
+            With ``on_error="raise"``, the error of the first failed row.
         """
-        running = self._running
-        return self._finish(wait_interruptibly(lambda: running.future, running.stop, timeout_s))
+        state = self._state
+        return self._convert(event_loop.wait_interruptibly(lambda: state.future, state.stop, timeout_s))
 
     def stop(self) -> None:
-        """Send nothing more, and let what is in flight finish; called again, cut that off. Returns at once."""
-        self._running.stop.request()
+        """Send nothing more and let calls in flight finish; a second call cancels those. Returns at once."""
+        self._state.stop.request()
 
     def map(self, function: Callable[[T], U]) -> Job[U]:
-        """Give a handle on the same run whose `result` is what ``function`` makes of this one's."""
-        return Job(self._running, lambda table: function(self._finish(table)))
+        """Return a handle on the same run that applies ``function`` to its result."""
+        return Job(self._state, lambda table: function(self._convert(table)))
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait until the run is over. Who stops awaiting does not stop the run."""
-        table = yield from await_shielded(self._running.future).__await__()
-        return self._finish(table)
+        """Wait until the run has ended, and return its result. Cancelling the wait does not stop the run."""
+        table = yield from event_loop.await_shielded(self._state.future).__await__()
+        return self._convert(table)
 
     def __repr__(self) -> str:
-        """Say how far it is."""
-        return f"<Job {self._state()}: {progress_line(self.progress)}>"
+        """Return the state and progress of the run."""
+        return f"<Job {self._status()}: {progress_line(self.progress)}>"
 
     def _repr_html_(self) -> str:
-        return progress_html(self.progress, self._state())
+        return progress_html(self.progress, self._status())
 
-    def _state(self) -> str:
-        future = self._running.future
+    def _status(self) -> str:
+        future = self._state.future
         if not future.done():
             return "running"
-        wrong = None if future.cancelled() else future.exception()
-        return "done" if wrong is None else f"failed, {type(wrong).__name__}"
+        error = None if future.cancelled() else future.exception()
+        return "done" if error is None else f"failed, {type(error).__name__}"
 
 
 def _identity(table: pa.Table) -> pa.Table:

@@ -1,4 +1,7 @@
-"""A function of every row: one that makes a request, or one that does whatever it likes."""
+"""Functions over the rows of a frame: functions that return requests, and functions that return any other value.
+
+Coroutine functions run on llmhub's event loop, all other functions in threads, so that they may block.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 from llmhub.api.default_hub import current_hub, using
 from llmhub.api.options import MapOptions, RunOptions, resolve_concurrency, split_options
 from llmhub.api.tables import TableRun, compile_prompts, run_blocking
-from llmhub.core.errors import BadRequestError, ConnectorError, InvalidRequest, error_type_name
+from llmhub.core.errors import BadRequestError, ConnectorError, error_type_name, invalid
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.hub import Hub
@@ -26,10 +29,7 @@ if TYPE_CHECKING:
 
     from llmhub.tables.rows import FrameColumns, Row
 
-
 MAP_OPTIONS: Final = frozenset(MapOptions.__annotations__)
-
-
 RowFunction: TypeAlias = "Callable[[Row], Any]"
 
 
@@ -41,51 +41,57 @@ def map_rows(
     hub: Hub | None = None,
     **options: Unpack[MapOptions],
 ) -> pa.Table | list[Any]:
-    """Call a function of every row, and ask what it gives if that are requests.
+    """Call a function for every row. If it returns requests, send them and return their results.
 
     Parameters
     ----------
+    frame
+        As in `complete_table`.
     function
-        Of a row (`llmhub.tables.rows.Row`); a coroutine function is awaited on llmhub's loop, any other is called in
-        threads, so that it may block, in `llmhub.complete` say. ``hub`` is in force inside it.
+        Takes a row (`llmhub.tables.rows.Row`). A coroutine function is awaited on llmhub's event loop; any other
+        function is called in a thread and may block, for example in `llmhub.complete`. ``hub`` is the default hub
+        inside.
     model
-        ``provider/model`` for requests that name none.
+        ``provider/model`` for requests without a model.
+    hub
+        The hub to use; the default hub if omitted.
     **options
-        ``concurrency``, calls under way at once; ``on_error``, ``"row"`` to leave a row empty whose function raised a
-        `ConnectorError`, or ``"raise"``; ``progress``, ``stream``, ``budget_usd`` for requests.
+        ``concurrency``, the maximum number of calls at a time; ``on_error``, ``"row"`` to leave a row empty whose
+        function raised a `ConnectorError`, or ``"raise"``; and for requests ``progress``, ``stream``, ``budget_usd``.
 
     Returns
     -------
     pyarrow.Table or list
-        Of requests, their results, one a row (`llmhub.tables.schema.RESULTS`). Of anything else, the values; ``None``
-        for a row that failed, was stopped before its turn, or lacks a value that the function reads.
+        For requests, one result per row (`llmhub.tables.schema.RESULTS`). Otherwise the values; ``None`` for a row that
+        failed, was not reached before the run was stopped, or lacks a value that the function reads.
 
     Raises
     ------
-    InvalidRequestError
-        The function reads a column that is not there, or gives requests for some rows and other values for others.
+    BadRequestError
+        The function reads a column that does not exist, or returns requests for some rows and values for others.
     Exception
-        Whatever else the function raises, with a note that says for which row; no further row is begun.
+        Any other exception of the function, with a note on the row; no further rows are started.
 
     Warns
     -----
     RuntimeWarning
-        Some rows failed, and why.
+        Some rows failed.
     """
-    from llmhub.tables.rows import FrameColumns  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables.rows import FrameColumns  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
     unknown = sorted(set(options) - MAP_OPTIONS)
     if unknown:
         known = ", ".join(sorted(MAP_OPTIONS))
-        said = f"no such option of map; there are {known}; what shapes an answer stands in its request"
-        raise BadRequestError(InvalidRequest(path=unknown[0], message=said))
+        raise invalid(
+            unknown[0], f"map has no such option; the options are {known}; set request parameters in the requests"
+        )
     run_options = split_options(dict(options))[1]
-    at_once = resolve_concurrency(hub, run_options)
-    mapping = _RowMapper(function, FrameColumns(frame), run_options.on_error == "raise")
+    concurrency = resolve_concurrency(hub, run_options)
+    mapper = _RowMapper(function, FrameColumns(frame), run_options.on_error == "raise")
     with using(hub):
-        values = run_sync(partial(mapping.go, at_once, contextvars.copy_context()))
-    mapping.warn()
+        values = run_sync(partial(mapper.run, concurrency, contextvars.copy_context()))
+    mapper.warn_failed()
     if any(isinstance(value, CompletionRequest) for value in values):
         return _complete_requests(hub, values, model, run_options)
     return values
@@ -93,83 +99,90 @@ def map_rows(
 
 @dataclass(slots=True)
 class _RowMapper:
-    """A function on its way over the rows. Everything but the function happens on the loop."""
+    """Calls a function for every row with bounded concurrency."""
 
     function: RowFunction
     columns: FrameColumns
-    raising: bool
+    raise_errors: bool
     failed: list[ConnectorError] = field(default_factory=list)
 
-    async def go(self, at_once: int, context: contextvars.Context, stop: StopSignal) -> list[Any]:
+    async def run(self, concurrency: int, context: contextvars.Context, stop: StopSignal) -> list[Any]:
+        """Return the value of every row."""
         values: list[Any] = [None] * len(self.columns)
         rows = iter(enumerate(self.columns))
-        threads = ThreadPoolExecutor(at_once, thread_name_prefix="llmhub-map")
+        threads = ThreadPoolExecutor(concurrency, thread_name_prefix="llmhub-map")
         call = partial(self._call, threads, context)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(at_once, len(values))):
-                    group.create_task(self._work(rows, values, call, stop))
-        except BaseExceptionGroup as wrong:
-            raise wrong.exceptions[0] from None
+                for _ in range(min(concurrency, len(values))):
+                    group.create_task(self._worker(rows, values, call, stop))
+        except BaseExceptionGroup as error:
+            raise error.exceptions[0] from None
         finally:
-            # A function that still runs may need this loop to end: nobody waits for it here.
+            # Waiting would deadlock: a function that is still running may need this event loop to finish.
             threads.shutdown(wait=False, cancel_futures=True)
         return values
 
-    async def _work(
+    async def _worker(
         self, rows: Iterator[tuple[int, Row]], values: list[Any], call: Callable[..., Any], stop: StopSignal
     ) -> None:
-        for at, row in rows:
+        for position, row in rows:
             if stop.requested:
                 return
             try:
-                values[at] = await call(row, at)
-            except ConnectorError as failed:
-                if self.raising or (isinstance(failed, BadRequestError) and not failed.error.provider):
+                values[position] = await call(row, position)
+            except ConnectorError as error:
+                # A wrong argument is a mistake in the function itself, and would fail for every row.
+                is_argument_error = isinstance(error, BadRequestError) and not error.error.provider
+                if self.raise_errors or is_argument_error:
                     raise
-                self.failed.append(failed)
+                self.failed.append(error)
 
-    async def _call(self, threads: ThreadPoolExecutor, context: contextvars.Context, row: Row, at: int) -> Any:
-        from llmhub.tables.rows import MissingValueError, call_with_row  # noqa: PLC0415 - as above
+    async def _call(self, threads: ThreadPoolExecutor, context: contextvars.Context, row: Row, position: int) -> Any:
+        from llmhub.tables.rows import MissingValueError, call_with_row  # noqa: PLC0415 - imports Arrow
 
         if inspect.iscoroutinefunction(self.function):
-            made = self.function(row)
+            value = self.function(row)
         else:
-            work = partial(context.copy().run, call_with_row, self.function, row, at, "function")
-            made = await asyncio.get_running_loop().run_in_executor(threads, work)
-        if not inspect.isawaitable(made):
-            return made
+            work = partial(context.copy().run, call_with_row, self.function, row, position, "function")
+            value = await asyncio.get_running_loop().run_in_executor(threads, work)
+        if not inspect.isawaitable(value):
+            return value
         try:
-            return await made
+            return await value
         except MissingValueError:
             return None
-        except Exception as wrong:
-            if not isinstance(wrong, ConnectorError):
-                wrong.add_note(f"function: raised for row {at}")
+        except Exception as error:
+            if not isinstance(error, ConnectorError):
+                error.add_note(f"function: raised for row {position}")
             raise
 
-    def warn(self) -> None:
+    def warn_failed(self) -> None:
+        """Warn about failed rows, by kind."""
         if self.failed:
-            kinds = Counter(error_type_name(one.error) for one in self.failed)
-            said = ", ".join(f"{name} {count:,}" for name, count in kinds.most_common())
-            first = f"{len(self.failed):,} rows failed and have no value ({said}); the first: {self.failed[0]}"
-            warnings.warn(first, RuntimeWarning, stacklevel=3)
+            counts = Counter(error_type_name(failure.error) for failure in self.failed)
+            by_kind = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+            message = f"{len(self.failed):,} rows failed and have no value ({by_kind}); the first: {self.failed[0]}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _complete_requests(hub: Hub, values: Sequence[Any], model: str | None, options: RunOptions) -> pa.Table:
-    """Ask the requests that rows gave, each of the model that it names."""
-    from llmhub.tables import prompt_batch  # noqa: PLC0415 - as above
+    """Send the requests that a function returned, each to the model it names."""
+    from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
 
-    names: dict[str, int] = {}
-    own = []
+    model_indices: dict[str, int] = {}
+    target_of_row = []
     for row, value in enumerate(values):
         if value is not None and not isinstance(value, CompletionRequest):
-            said = f"gave a request for some rows and, for row {row}, {type(value).__name__}; give one kind for all"
-            raise BadRequestError(InvalidRequest(path="function", message=said))
+            raise invalid(
+                "function",
+                f"returned a request for some rows, but {type(value).__name__} for row {row}; "
+                "return a CompletionRequest or None for every row",
+            )
         name = "" if value is None else value.model or model
         if name is None:
-            said = f"the request of row {row} names no model; give model='provider/model'"
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-        own.append(names.setdefault(name, len(names)) if name else 0)
-    asks = compile_prompts(hub, list(names), CompletionRequest(model="", messages=()), options)
-    return run_blocking(TableRun(hub, prompt_batch.batch_from_requests(values, asks, own), options))
+            raise invalid("model", f"the request of row {row} has no model; pass model='provider/model'")
+        target_of_row.append(model_indices.setdefault(name, len(model_indices)) if name else 0)
+    target_prompts = compile_prompts(hub, list(model_indices), CompletionRequest(model="", messages=()), options)
+    batch = prompt_batch.batch_from_requests(values, target_prompts, target_of_row)
+    return run_blocking(TableRun(hub, batch, options))

@@ -1,70 +1,54 @@
-"""What a call takes besides its prompt and model: parameters of the answer, and how a run over a frame goes.
+"""Options of calls: parameters of the request, execution of a run over many rows, budgets.
 
-What a call may spend: its own budget, and its hub's.
+The typed dictionaries exist for type checkers and editors; `split_options` validates what was passed at run time.
 """
 
 from __future__ import annotations
 
-import warnings
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
-from returns.pipeline import is_successful
-from returns.result import Result
-
+from llmhub.api.raising import unwrap_or_raise
 from llmhub.cache.modes import CacheMode, Mode, resolve_mode
-from llmhub.core.errors import BadRequestError, CacheError, InvalidRequest, LLMError, to_exception
+from llmhub.core.budget import nano_to_usd, parse_budget
+from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.json_schema import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.call import Answer
-from llmhub.engine.client import SendResult
-from llmhub.engine.fan_out_types import FanOutResult
-from llmhub.engine.progress import Progress
-from llmhub.engine.row_outcome import RowOutcome
+from llmhub.engine.call import Target
+from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices
 from llmhub.hub import Hub
+from llmhub.progress.display import ProgressCallback
 
 if TYPE_CHECKING:
     from llmhub.tables.rows import Row
-import time
-
-from llmhub.core.budget import nano_to_usd, parse_budget
-from llmhub.engine.call import Target
-from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
-
-
+"""Prompt of a single call: text, a message, a conversation, or a whole request."""
 Models: TypeAlias = str | Sequence[str]
-
-
-T = TypeVar("T")
-
-
+"""One ``provider/model``, or several."""
 TablePrompt: TypeAlias = "str | Callable[[Row], str | Sequence[object] | None]"
-"""What rows are asked: a template over the columns, or a function that gives a row's text or conversation."""
-
-
-ProgressCallback: TypeAlias = Callable[[Progress], None]
+"""Prompt of a run over rows: a template over the columns, or a function from a row to text or a conversation."""
 
 
 class BudgetOptions(TypedDict, total=False):
-    """What a call may spend: ``budget_usd``, and ``allow_unpriced`` to let pass what has no known price."""
+    """Budget of a call; ``allow_unpriced`` permits models without a known price, which do not count towards it."""
 
     budget_usd: float | Decimal
     allow_unpriced: bool
 
 
 class CacheOptions(TypedDict, total=False):
-    """What a call may do with the hub's cache: ``cache``, a `CacheMode` or the name of one."""
+    """Use of the hub's cache: a `CacheMode`, or the name of one."""
 
     cache: Mode | CacheMode
 
 
 class RequestOptions(BudgetOptions, CacheOptions, total=False):
-    """Parameters of an answer, as in `CompletionRequest`, and what it may cost."""
+    """Request parameters, as in `CompletionRequest`, with budget and cache mode."""
 
     temperature: float
     top_p: float
@@ -87,13 +71,13 @@ class RequestOptions(BudgetOptions, CacheOptions, total=False):
 
 
 class CompletionOptions(RequestOptions, total=False):
-    """Parameters of an answer, and the ``system`` turn before the prompt."""
+    """Options of `complete` and the other calls for a single prompt."""
 
     system: str
 
 
 class ExecutionOptions(TypedDict, total=False):
-    """How a call over a frame goes."""
+    """How a run over many rows is executed."""
 
     concurrency: int
     progress: bool | ProgressCallback
@@ -102,11 +86,11 @@ class ExecutionOptions(TypedDict, total=False):
 
 
 class MapOptions(ExecutionOptions, BudgetOptions, total=False):
-    """What `map_rows` takes besides."""
+    """Options of `map_rows`."""
 
 
 class MessageOptions(RequestOptions, ExecutionOptions, total=False):
-    """What is said beside the prompt of a row, and how often it is asked."""
+    """Messages beside the prompt of a row, and the number of samples per row."""
 
     system: str | Callable[[Row], str | None]
     messages: str
@@ -115,26 +99,30 @@ class MessageOptions(RequestOptions, ExecutionOptions, total=False):
 
 
 class RowOptions(MessageOptions, total=False):
-    """What a call over a frame takes besides: see `complete_table`."""
+    """Options of a run over rows (see `complete_table`)."""
 
     schema: Schema | Mapping[str, JSON] | type[Any]
 
 
 class TypedTableOptions(MessageOptions, total=False):
-    """What a call takes besides that says itself what answers must be."""
+    """Options of a call that sets the schema itself, such as ``df.llm.classify``."""
 
     n_jobs: int
 
 
 class TableOptions(RowOptions, total=False):
-    """What a call that gives a whole table takes besides: see `complete_table`."""
+    """Options of `complete_table`."""
 
     n_jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a call over a frame is run."""
+    """How a run over rows is executed, validated.
+
+    Fields have the meaning of the options of `complete_table`. ``schema_or_words`` drops the response schema for
+    models that do not support one, because the prompt describes the format as well.
+    """
 
     n: int = 1
     concurrency: int | None = None
@@ -149,20 +137,19 @@ class RunOptions:
 
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
-
-
 BUDGET_AND_CACHE_OPTIONS: Final = frozenset(BudgetOptions.__annotations__) | frozenset(CacheOptions.__annotations__)
-
-
 MESSAGE_OPTIONS: Final = frozenset({"system", "messages", "images"})
-"""Options that say something beside the prompt of a row."""
-
-
 REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
 
 
 def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOptions]:
-    """Part what shapes the answer from what shapes the run."""
+    """Split options into the request they describe, without model and prompt, and the execution of the run.
+
+    Raises
+    ------
+    BadRequestError
+        An unknown option, or a value out of range.
+    """
     run_options = RunOptions(**{name: options.pop(name) for name in list(options) if name in RUN_OPTIONS})
     concurrency = run_options.concurrency
     run_options = replace(
@@ -172,140 +159,101 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
     )
     resolve_mode(run_options.cache, CacheMode())
     if run_options.on_error not in {"row", "raise"}:
-        raise BadRequestError(
-            InvalidRequest(path="on_error", message=f"{run_options.on_error!r} is not 'row' or 'raise'")
-        )
+        raise invalid("on_error", f"must be 'row' or 'raise', not {run_options.on_error!r}")
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
-        known = ", ".join(sorted(REQUEST_OPTIONS | RUN_OPTIONS | MESSAGE_OPTIONS))
-        raise BadRequestError(InvalidRequest(path=unknown[0], message=f"no such option; there are {known}"))
+        raise unknown_option(unknown[0], REQUEST_OPTIONS | RUN_OPTIONS | MESSAGE_OPTIONS)
     return CompletionRequest(model="", messages=system_messages(options), **request_fields(options)), run_options
 
 
+def unknown_option(name: str, known: Iterable[str]) -> BadRequestError:
+    """Return the exception for an option that does not exist."""
+    return invalid(name, f"no such option; the options are {', '.join(sorted(known))}")
+
+
 def request_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields of a request that options name; what an answer must be, as its schema."""
-    given = {name: value for name, value in options.items() if name != "system"}
-    if given.get("response_schema") is not None:
-        given["response_schema"] = unwrap_or_raise(schema_of(given["response_schema"]))
-    return given
-
-
-def resolve_concurrency(hub: Hub, options: RunOptions) -> int:
-    """Say how many calls may be under way at once.
-
-    Raises
-    ------
-    InvalidRequestError
-        More than the hub has connections for.
-    """
-    asked = options.concurrency
-    if asked is not None and not 1 <= asked <= hub.pool_size:
-        said = f"{asked} is outside 1..{hub.pool_size}, the connections of a provider; give Hub(pool_size=...)"
-        raise BadRequestError(InvalidRequest(path="concurrency", message=said))
-    return asked or hub.concurrency
-
-
-def _positive_int(name: str, value: Any) -> int:
-    """Give a count as a whole number, whichever library's it is."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise BadRequestError(InvalidRequest(path=name, message=f"{name}={value!r} is not a whole number from 1"))
-    return int(value)
+    """Return the fields of a `CompletionRequest` that options set; ``response_schema`` is converted to a `Schema`."""
+    values = {name: value for name, value in options.items() if name != "system"}
+    if values.get("response_schema") is not None:
+        values["response_schema"] = unwrap_or_raise(schema_of(values["response_schema"]))
+    return values
 
 
 def system_messages(options: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Give the turn that ``system=`` asks for."""
+    """Return the system message of ``system=``, if there is one."""
     return (Message("system", options["system"]),) if options.get("system") else ()
 
 
-def warn_run_problems(ran: FanOutResult | SendResult) -> None:
-    """Tell the user what a run went on without."""
-    if ran.store_error and not ran.stopped_by_store_failure:
-        warnings.warn(ran.store_error, RuntimeWarning, stacklevel=2)
-    if ran.damaged_values:
-        many = "1 answer" if ran.damaged_values == 1 else f"{ran.damaged_values:,} answers"
-        said = f"{many} in the cache could not be read back and had to be asked again; `llmhub cache verify` tells more"
-        warnings.warn(said, RuntimeWarning, stacklevel=2)
-    if ran.ambiguous_count:
-        said = (
-            f"{ran.ambiguous_count:,} requests had been sent by a run that ended before the answers came, and may have been "
-            "charged; Hub(ambiguous='resend' or 'error') says whether they are sent again"
+def resolve_concurrency(hub: Hub, options: RunOptions) -> int:
+    """Return the maximum number of calls in flight.
+
+    Raises
+    ------
+    BadRequestError
+        It exceeds the connection pool of the hub.
+    """
+    concurrency = options.concurrency
+    if concurrency is not None and not 1 <= concurrency <= hub.pool_size:
+        raise invalid(
+            "concurrency",
+            f"must be between 1 and {hub.pool_size}, the size of the connection pool, not {concurrency}; "
+            "pass Hub(pool_size=...) for more",
         )
-        warnings.warn(said, RuntimeWarning, stacklevel=2)
-    if isinstance(ran, FanOutResult) and ran.progress_error:
-        said = f"the progress function failed and was not called again: {ran.progress_error}"
-        warnings.warn(said, RuntimeWarning, stacklevel=2)
+    return concurrency or hub.concurrency
 
 
-def raise_if_cache_failed(ran: FanOutResult | SendResult) -> None:
-    """Raise where a run was stopped because its cache failed."""
-    if ran.stopped_by_store_failure:
-        said = f"{ran.store_error}. Nothing more was sent, since the cache must not fail here (CacheMode(strict=True))"
-        raise CacheError(InvalidRequest(path="cache", message=said))
-
-
-def warn_cache_unavailable(error: str) -> None:
-    """Tell the user that a plan was made without the cache."""
-    warnings.warn(f"the cache failed and was not used: {error}", RuntimeWarning, stacklevel=3)
-
-
-def raise_first_row_error(options: RunOptions, answers: Iterable[RowOutcome | None]) -> None:
-    """Raise the first failure of a row, where the caller wants that."""
-    if options.on_error == "raise":
-        outcomes = (answer.outcome for answer in answers if isinstance(answer, Answer))
-        failed = next((outcome for outcome in outcomes if not is_successful(outcome)), None)
-        raise_if_error(None if failed is None else failed.failure())
-
-
-def unwrap_or_raise(result: Result[T, LLMError]) -> T:
-    """Give what is in a result, or raise why there is nothing."""
-    if is_successful(result):
-        return result.unwrap()
-    raise to_exception(result.failure())
-
-
-def raise_if_error(wrong: LLMError | None) -> None:
-    """Raise what is wrong, if anything is."""
-    if wrong is not None:
-        raise to_exception(wrong)
+def _positive_int(name: str, value: Any) -> int:
+    """Convert an integer of any library, such as ``numpy.int64``, to ``int``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise invalid(name, f"must be an integer of 1 or more, not {value!r}")
+    return int(value)
 
 
 def budgets_for(
     hub: Hub, targets: Iterable[Target], budget_usd: float | Decimal | SharedBudget | None, *, allow_unpriced: bool
 ) -> Budgets | None:
-    """Put together the budgets that a call must fit into; ``None`` where there is none.
+    """Return the budgets that apply to a call, or ``None`` if there are none.
 
-    A `SharedBudget` instead of an amount is one that several calls share.
+    Parameters
+    ----------
+    hub
+        Its own budget applies as well.
+    targets
+        Every model that may answer. Their prices are looked up now, because the first look-up loads the price table.
+    budget_usd
+        US dollars, or a `SharedBudget` that several calls spend together.
+    allow_unpriced
+        Whether models without a known price may be called; they do not count towards the budgets.
 
     Raises
     ------
-    InvalidRequestError
-        ``budget_usd`` is no amount; or there is a budget and no known price, and ``allow_unpriced`` is not said.
+    BadRequestError
+        ``budget_usd`` is not an amount; or a model has no known price, and ``allow_unpriced`` is false.
     """
     own = () if budget_usd is None else (as_shared_budget(budget_usd),)
     shared = () if hub.runtime.shared_budget is None else (hub.runtime.shared_budget,)
-    budget = bool(own or shared)
-    if not budget and not any(route.needs_prices for route in hub.directory.routes.values()):
+    has_budget = bool(own or shared)
+    if not has_budget and not any(route.needs_prices for route in hub.directory.routes.values()):
         return None
-    allowed = allow_unpriced or hub.allow_unpriced or not budget
+    allowed = allow_unpriced or hub.allow_unpriced or not has_budget
     prices = TargetPrices(time.time)
     for target in targets:
-        # Looked up here, too, since the first look loads the table, and nobody else should wait for that.
         if prices.lookup(target) is None and not allowed:
-            said = (
-                f"{target.name!r} has no known price, so no budget can hold it; "
-                "give allow_unpriced=True to let it pass uncounted, or no budget_usd"
+            raise invalid(
+                "model",
+                f"{target.name!r} has no known price, so a budget cannot include it; "
+                "pass allow_unpriced=True to call it without counting its cost, or omit budget_usd",
             )
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-    return Budgets(own + shared, allowed) if budget else None
+    return Budgets(own + shared, allowed) if has_budget else None
 
 
 def as_shared_budget(budget_usd: float | Decimal | SharedBudget) -> SharedBudget:
-    """Make one wallet for a budget that several calls share."""
+    """Return a budget that several calls can spend together."""
     return budget_usd if isinstance(budget_usd, SharedBudget) else SharedBudget(parse_budget(budget_usd))
 
 
 def split_budgets(hub: Hub, options: RowOptions, parts: int) -> tuple[Hub, RowOptions]:
-    """Part every budget evenly among processes, which cannot see what the others spend."""
+    """Divide every budget evenly among processes, which cannot see each other's spending."""
     if hub.budget_usd is not None:
         hub = replace(hub, budget_usd=_budget_share(hub.budget_usd, parts))
     limit: Any = options.get("budget_usd")

@@ -1,4 +1,8 @@
-"""Runs larger than memory: rows are drawn a block at a time, results written as they come."""
+"""Runs larger than memory: rows are read in blocks, and results are written block by block.
+
+A block is 4096 input rows. Blocks that the sink already holds are skipped if their request keys match, so the same call
+continues a stopped run; a sink with results of other requests is an error.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmhub.api.options import as_shared_budget
 from llmhub.api.tables import TableRun, build_table_run, run_table
-from llmhub.core.errors import BadRequestError, ConnectorError, InvalidRequest
+from llmhub.core.errors import ConnectorError, invalid
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 
 if TYPE_CHECKING:
@@ -22,33 +26,31 @@ if TYPE_CHECKING:
 
     from llmhub.tables.streaming_io import Sink
 
-
-BuildRun = Callable[[Any], TableRun]
-
-
-ShapeBlock = Callable[[Any, "pa.Table"], "pa.Table"]
+BuildRun: TypeAlias = Callable[[Any], TableRun]
+ShapeBlock: TypeAlias = Callable[[Any, "pa.Table"], "pa.Table"]
+"""A function from the input rows of a block and their results to the table that is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a run wrote.
+    """Summary of a run that wrote its results to a sink.
 
     Parameters
     ----------
     path
-        The folder of parts, or the stream.
+        The folder of Parquet files, or the Arrow stream.
     rows
-        Result rows of this run.
-    kept
-        Input rows whose answers were there already.
+        Number of result rows written by this run.
+    reused_rows
+        Number of input rows whose results were in the sink already.
     statuses
-        Result rows by status.
+        Number of result rows by status.
     cost_usd
-        What this run paid, as far as prices are known.
+        Amount billed for this run in US dollars, as far as prices are known.
     stopped
-        Whether it was stopped: the same call goes on from there.
-    took_s
-        How long it took.
+        Whether the run was stopped before its end; the same call continues it.
+    elapsed_s
+        Duration of the run in seconds.
     """
 
     path: Path
@@ -62,9 +64,9 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class SinkPlan:
-    """What is drawn from where, how it is asked, and where it goes.
+    """Where blocks come from, how a run is built for one, and where and in which form its results are written.
 
-    ``shape`` puts results into the form in which they are written; ``prefix`` stands before their names there.
+    ``prefix`` precedes the names of the result columns in the output of ``shape``.
     """
 
     blocks: Iterator[Any]
@@ -74,53 +76,61 @@ class SinkPlan:
     prefix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Input rows, the position of the first one in the whole input, and the run that was built for them."""
+
+    first: int
+    rows: Any
+    run: TableRun
+
+
 def complete_to_sink(
-    sink: str | Path, source: Any, prompt: Any, shape: ShapeBlock | None = None, *, prefix: str = "", **asked: Any
+    sink: str | Path, source: Any, prompt: Any, shape: ShapeBlock | None = None, *, prefix: str = "", **options: Any
 ) -> Written:
-    """Ask every row of a source and write the results as they come (see `llmhub.complete_table` with ``sink``).
+    """Send a prompt for every row of a source, and write results as they arrive (see `llmhub.complete_table`).
 
     Parameters
     ----------
     sink
-        A folder, for Parquet parts of 4096 input rows each, named by their first row; or a file that ends with
-        ``.arrows``, for an Arrow stream. Both are in input order; what is asked again after a stop stands at the end of
-        a stream.
+        A folder for Parquet files of 4096 input rows each, named by their first row; or a file name that ends in
+        ``.arrows`` for an Arrow stream. Both are in input order, except that rows which are sent again by a continued
+        run are appended to a stream.
     source
-        A frame, or what gives one piece by piece: a path, a dataset, a ``RecordBatchReader``, an iterable of batches.
+        A frame, a path, a dataset, a ``RecordBatchReader`` or an iterable of batches.
+    prompt, **options
+        See `llmhub.complete_table`.
     shape
-        Puts a block's rows and results into the form in which they are written.
-    **asked
-        As for `complete_table`.
+        Builds the table to write from a block's rows and results; only the results if omitted.
+    prefix
+        Precedes the names of the result columns in the output of ``shape``.
     """
-    return run_sync(partial(_write_all, _plan_sink(sink, source, prompt, shape, prefix, asked)))
+    return run_sync(partial(_write_all, _plan_sink(sink, source, prompt, shape, prefix, options)))
 
 
-async def acomplete_to_sink(sink: str | Path, source: Any, prompt: Any, **asked: Any) -> Written:
-    """Ask every row of a source and write the results as they come, awaited (see `complete_to_sink`)."""
-    return await run_in_background(_write_all(_plan_sink(sink, source, prompt, None, "", asked), StopSignal()))
+async def acomplete_to_sink(sink: str | Path, source: Any, prompt: Any, **options: Any) -> Written:
+    """Send a prompt for every row of a source, and write results as they arrive, awaited (see `complete_to_sink`)."""
+    return await run_in_background(_write_all(_plan_sink(sink, source, prompt, None, "", options), StopSignal()))
 
 
 def _plan_sink(
-    sink: str | Path, source: Any, prompt: Any, shape: ShapeBlock | None, prefix: str, asked: dict[str, Any]
+    sink: str | Path, source: Any, prompt: Any, shape: ShapeBlock | None, prefix: str, options: dict[str, Any]
 ) -> SinkPlan:
-    """See what is to be drawn from where, how it is asked, and where it goes."""
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-    from llmhub.tables.streaming_io import BLOCK_ROWS  # noqa: PLC0415 - as above
+    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
 
-    model, hub = asked.pop("model"), asked.pop("hub", None)
-    if asked.pop("n_jobs", 1) != 1:
-        raise BadRequestError(InvalidRequest(path="n_jobs", message="a run with a sink is one process's; leave it"))
-    if (limit := asked.get("budget_usd")) is not None:
-        asked["budget_usd"] = as_shared_budget(limit)  # all blocks together may spend it
-    if asked.get("progress") is None:
-        asked["progress"] = False
+    model, hub = options.pop("model"), options.pop("hub", None)
+    if options.pop("n_jobs", 1) != 1:
+        raise invalid("n_jobs", "cannot be combined with sink=, which is written by one process; omit it")
+    if (budget_usd := options.get("budget_usd")) is not None:
+        options["budget_usd"] = as_shared_budget(budget_usd)  # for all blocks together
+    if options.get("progress") is None:
+        options["progress"] = False
 
-    def ask(block: Any) -> TableRun:
-        return build_table_run(block, prompt, model, hub, dict(asked))
+    def build_run(block: Any) -> TableRun:
+        return build_table_run(block, prompt, model, hub, dict(options))
 
-    return SinkPlan(
-        streaming_io.iter_blocks(source, BLOCK_ROWS), ask, Path(sink).expanduser(), shape or _results_only, prefix
-    )
+    blocks = streaming_io.iter_blocks(source, streaming_io.BLOCK_ROWS)
+    return SinkPlan(blocks, build_run, Path(sink).expanduser(), shape or _results_only, prefix)
 
 
 def _results_only(_block: Any, results: pa.Table) -> pa.Table:
@@ -128,111 +138,131 @@ def _results_only(_block: Any, results: pa.Table) -> pa.Table:
 
 
 async def _write_all(plan: SinkPlan, stop: StopSignal) -> Written:
-    from llmhub.tables.schema import RESULTS  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-    from llmhub.tables.streaming_io import BLOCK_ROWS, open_sink  # noqa: PLC0415 - as above
+    """Complete and write block after block."""
+    from llmhub.tables.schema import RESULTS  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.streaming_io import BLOCK_ROWS, open_sink  # noqa: PLC0415 - imports Arrow
 
-    began, done, first = time.perf_counter(), Written(path=plan.path), 0
-    counts: Counter[str] = Counter()
-    # What is wrong with the question is said before anything is made.
-    block = await run_in_thread(_next_block, plan)
-    asked = await run_in_thread(plan.build_run, block) if block is not None else None
+    start, written = time.perf_counter(), Written(path=plan.path)
+    statuses: Counter[str] = Counter()
+    # The first block is built before the sink is opened, so that a wrong argument leaves no empty sink behind.
+    block = await run_in_thread(_next_block, plan, 0)
     if block is not None:
-        await run_in_thread(plan.shape, block[:0], RESULTS.empty_table())
+        await run_in_thread(plan.shape, block.rows[:0], RESULTS.empty_table())
     sink = await run_in_thread(open_sink, plan.path, plan.prefix)
     try:
-        while block is not None and asked is not None and not stop.requested:
-            done = await _write_block(plan, sink, stop, (first, block, asked), done, counts)
-            first += BLOCK_ROWS
-            block = await run_in_thread(_next_block, plan)
-            asked = await run_in_thread(plan.build_run, block) if block is not None else None
+        while block is not None and not stop.requested:
+            written = await _write_block(plan, sink, stop, block, written, statuses)
+            block = await run_in_thread(_next_block, plan, block.first + BLOCK_ROWS)
     finally:
         await asyncio.shield(run_in_thread(sink.close))
-    return replace(done, statuses=dict(counts), stopped=stop.requested, elapsed_s=time.perf_counter() - began)
+    return replace(written, statuses=dict(statuses), stopped=stop.requested, elapsed_s=time.perf_counter() - start)
 
 
-def _next_block(plan: SinkPlan) -> Any:
-    return next(plan.blocks, None)
+def _next_block(plan: SinkPlan, first: int) -> _Block | None:
+    rows = next(plan.blocks, None)
+    return None if rows is None else _Block(first, rows, plan.build_run(rows))
 
 
 async def _write_block(
-    plan: SinkPlan, sink: Sink, stop: StopSignal, drawn: tuple[int, Any, TableRun], done: Written, counts: Counter[str]
+    plan: SinkPlan, sink: Sink, stop: StopSignal, block: _Block, written: Written, statuses: Counter[str]
 ) -> Written:
-    """Ask what is missing of a block, and write it."""
-    first, block, asked = drawn
-    kept, missing = await run_in_thread(_find_missing, plan, sink, drawn)
+    """Complete the rows of a block that the sink lacks, write them, and return the updated summary."""
+    finished, missing = await run_in_thread(_find_missing, plan, sink, block)
+    rows, run = block.rows, block.run
     if missing is not None:
         if not missing:
-            return replace(done, reused_rows=done.reused_rows + len(block))
-        block = block.iloc[missing] if hasattr(block, "iloc") else block.take(missing)
-        asked = await run_in_thread(plan.build_run, block)
-    failed: ConnectorError | None = None
+            return replace(written, reused_rows=written.reused_rows + len(rows))
+        rows = rows.iloc[missing] if hasattr(rows, "iloc") else rows.take(missing)
+        run = await run_in_thread(plan.build_run, rows)
+    error: ConnectorError | None = None
     try:
-        results = await run_table(asked, asked.start_display(stop), stop)
-    except ConnectorError as error:
-        if error.table is None:
+        results = await run_table(run, run.start_display(stop), stop)
+    except ConnectorError as raised:
+        if raised.table is None:
             raise
-        failed, results = error, error.table
-    many, paid = await run_in_thread(_write_results, plan, sink, (first, block, missing), kept, results)
-    counts.update(many)
-    if failed is not None:
-        raise failed
-    whole = sum(many.values())
-    there = 0 if missing is None else len(drawn[1]) - len(missing)
-    return replace(done, rows=done.rows + whole, reused_rows=done.reused_rows + there, cost_usd=done.cost_usd + paid)
+        error, results = raised, raised.table
+    await run_in_thread(_write_results, plan, sink, replace(block, rows=rows), (finished, missing), results)
+    statuses.update(results.column("status").to_pylist())
+    if error is not None:
+        raise error
+    reused = 0 if missing is None else len(block.rows) - len(missing)
+    return replace(
+        written,
+        rows=written.rows + len(results),
+        reused_rows=written.reused_rows + reused,
+        cost_usd=written.cost_usd + _billed_usd(results),
+    )
 
 
-def _find_missing(
-    plan: SinkPlan, sink: Sink, drawn: tuple[int, Any, TableRun]
-) -> tuple[pa.Table | None, list[int] | None]:
-    """Find the rows of a block that are to be asked: all (``None``), or those without a good answer to the question."""
-    first, block, asked = drawn
-    kept = sink.read_finished(first, len(block))
-    if kept is None or not len(kept):
+def _billed_usd(results: pa.Table) -> Decimal:
+    import pyarrow.compute as pc  # noqa: PLC0415 - imports Arrow
+
+    total: Decimal | None = pc.sum(results.column("cost_usd")).as_py()
+    return total if total is not None else Decimal(0)
+
+
+def _find_missing(plan: SinkPlan, sink: Sink, block: _Block) -> tuple[pa.Table | None, list[int] | None]:
+    """Return the finished results of a block in the sink, and the positions of its other rows (``None`` for all).
+
+    Raises
+    ------
+    BadRequestError
+        The sink has results of other requests.
+    """
+    from llmhub.tables.streaming_io import sort_by_row  # noqa: PLC0415 - imports Arrow
+
+    finished = sink.read_finished(block.first, len(block.rows))
+    if finished is None or not len(finished):
         return None, None
-    from llmhub.tables.streaming_io import sort_by_row  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-
-    for _ in asked.batch.iter_chunks():
+    batch = block.run.batch
+    for _ in batch.iter_chunks():  # compiles the prompts, which computes the request keys
         pass
-    each = len(asked.batch) // len(block)
-    places = [row - first for row in kept.column(f"{plan.prefix}row").to_pylist()]
-    whole = {place for place, many in Counter(places).items() if many == each}
-    kept = kept.filter([place in whole for place in places])
-    keys = bytes(asked.batch.keys)
-    size = len(keys) // len(asked.batch)
-    asks_of = {place: keys[place * each * size : (place + 1) * each * size] for place in whole}
+    results_per_row = len(batch) // len(block.rows)
+    positions = [row - block.first for row in finished.column(f"{plan.prefix}row").to_pylist()]
+    complete = {position for position, count in Counter(positions).items() if count == results_per_row}
+    finished = finished.filter([position in complete for position in positions])
+    if not _has_same_keys(plan, block, finished, complete):
+        raise invalid("sink", f"{str(plan.path)!r} has results of other requests; pass another path, or move it away")
+    missing = [position for position in range(len(block.rows)) if position not in complete]
+    return sort_by_row(finished, plan.prefix), missing
+
+
+def _has_same_keys(plan: SinkPlan, block: _Block, finished: pa.Table, complete: set[int]) -> bool:
+    """Return whether the request keys of finished rows are those of the block."""
+    batch = block.run.batch
+    keys = bytes(batch.keys)
+    key_size, row_size = len(keys) // len(batch), len(keys) // len(block.rows)
     found: dict[int, bytes] = {}
-    for row, key in zip(
-        kept.column(f"{plan.prefix}row").to_pylist(),
-        kept.column(f"{plan.prefix}request_key").to_pylist(),
-        strict=True,
-    ):
-        found[row - first] = found.get(row - first, b"") + (key if key is not None else bytes(size))
-    if any(place >= len(block) or found[place] != asks_of[place] for place in whole):
-        said = f"{str(plan.path)!r} holds answers to other questions than these; give another place, or move it away"
-        raise BadRequestError(InvalidRequest(path="sink", message=said))
-    return sort_by_row(kept, plan.prefix), [place for place in range(len(block)) if place not in whole]
+    rows = finished.column(f"{plan.prefix}row").to_pylist()
+    for row, key in zip(rows, finished.column(f"{plan.prefix}request_key").to_pylist(), strict=True):
+        position = row - block.first
+        found[position] = found.get(position, b"") + (key if key is not None else bytes(key_size))
+    return all(
+        position < len(block.rows) and found[position] == keys[position * row_size : (position + 1) * row_size]
+        for position in complete
+    )
 
 
 def _write_results(
-    plan: SinkPlan, sink: Sink, placed: tuple[int, Any, list[int] | None], kept: pa.Table | None, results: pa.Table
-) -> tuple[Counter[str], Decimal]:
-    """Write the results of a block, each with the row of the whole that it answers."""
-    import pyarrow as pa  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-    import pyarrow.compute as pc  # noqa: PLC0415 - as above
+    plan: SinkPlan,
+    sink: Sink,
+    block: _Block,
+    known: tuple[pa.Table | None, list[int] | None],
+    results: pa.Table,
+) -> None:
+    """Write the results of ``block.rows``, with row numbers of the whole input; ``known`` is from `_find_missing`."""
+    import pyarrow as pa  # noqa: PLC0415 - imports Arrow
+    import pyarrow.compute as pc  # noqa: PLC0415 - imports Arrow
 
-    from llmhub.tables.streaming_io import sort_by_row  # noqa: PLC0415 - as above
+    from llmhub.tables.streaming_io import sort_by_row  # noqa: PLC0415 - imports Arrow
 
-    first, block, missing = placed
-    shaped = plan.shape(block, results)
-    name = f"{plan.prefix}row"
-    rows = results.column("row")
+    finished, missing = known
+    shaped, rows = plan.shape(block.rows, results), results.column("row")
     if missing is not None:
         rows = pa.array(missing, pa.int64()).take(rows)
-    at = shaped.schema.get_field_index(name)
-    shaped = shaped.set_column(at, shaped.schema.field(at), pc.add(rows, first))
-    if kept is not None and not sink.append_only:
-        parts = [kept.cast(shaped.schema), shaped]
-        shaped = sort_by_row(pa.concat_tables(parts).unify_dictionaries(), plan.prefix)
-    sink.write(first, shaped)
-    paid = pc.sum(results.column("cost_usd")).as_py()
-    return Counter(results.column("status").to_pylist()), paid if paid is not None else Decimal(0)
+    index = shaped.schema.get_field_index(f"{plan.prefix}row")
+    shaped = shaped.set_column(index, shaped.schema.field(index), pc.add(rows, block.first))
+    if finished is not None and not sink.append_only:
+        merged = pa.concat_tables([finished.cast(shaped.schema), shaped]).unify_dictionaries()
+        shaped = sort_by_row(merged, plan.prefix)
+    sink.write(block.first, shaped)

@@ -1,4 +1,4 @@
-"""Rows of a frame as they complete."""
+"""Results of a run over a frame as they arrive, in small tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
-from llmhub.api.options import Models, RowOptions, TablePrompt, raise_first_row_error
+from llmhub.api.options import Models, RowOptions, TablePrompt
+from llmhub.api.raising import raise_first_row_error
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, execute
 from llmhub.engine.event_loop import StopSignal, submit
 from llmhub.hub import Hub
@@ -22,16 +23,11 @@ if TYPE_CHECKING:
     from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
     from llmhub.engine.row_outcome import RowOutcome
 
-
 CLOSE_TIMEOUT_S: Final = 5.0
-"""How long an early end is waited for."""
-
-
+"""Longest wait for cancelled calls when the iterator is closed early, in seconds."""
 MAX_ROWS_PER_TABLE: Final = 512
-"""Rows that are made into a table at a time, where so many have come."""
-
-
 RowEvent: TypeAlias = "tuple[int, RowOutcome | None, float]"
+"""Position of a result, its outcome, and the seconds that it waited in the queue."""
 
 
 def stream_table(
@@ -42,39 +38,40 @@ def stream_table(
     hub: Hub | None = None,
     **options: Unpack[RowOptions],
 ) -> Iterator[pa.Table]:
-    """Ask every row of a frame, and give results as they come: tables of one row or more (see `complete_table`).
+    """Send a prompt for every row of a frame, and yield tables of one or more results as they arrive.
 
-    Closing the iterator early sends nothing more, and cuts off what is in flight. Rows that are not asked come last.
+    See `complete_table` for the parameters. Rows that are not sent, such as skipped ones, come last. Closing the
+    iterator early sends nothing more and cancels calls in flight.
 
     Raises
     ------
-    InvalidRequestError
-        As in `complete_table`, at once.
+    BadRequestError
+        As in `complete_table`, by this call and not by the iterator.
     ConnectorError
-        With ``on_error="raise"``, the first row's failure, when it comes; what is in flight is cut off.
+        With ``on_error="raise"``, the first failure, when it arrives; calls in flight are cancelled.
     """
     return _stream(build_table_run(frame, prompt, model, hub, dict(options)))
 
 
-def _stream(asked: TableRun) -> Iterator[pa.Table]:
-    from llmhub.tables import results, schema  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+def _stream(run: TableRun) -> Iterator[pa.Table]:
+    from llmhub.tables import results, schema  # noqa: PLC0415 - imports Arrow
 
-    at, whole = time.time(), schema.schema_for_run(uuid.uuid4().hex)
-    box: queue.SimpleQueue[ResultEvent | None] = queue.SimpleQueue()
+    started_at, run_schema = time.time(), schema.schema_for_run(uuid.uuid4().hex)
+    events: queue.SimpleQueue[ResultEvent | None] = queue.SimpleQueue()
     stop = StopSignal()
-    future = submit(execute(asked, asked.start_display(), stop, box.put))
-    future.add_done_callback(lambda _: box.put(None))
+    future = submit(execute(run, run.start_display(), stop, events.put))
+    future.add_done_callback(lambda _: events.put(None))
     try:
-        for some in _group(box):
-            yield apply_schema(asked, results.results_part(asked.batch, _to_rows(asked, some), whole, at))
-        if rest := _unsent_rows(asked, future.result()):
-            yield apply_schema(asked, results.results_part(asked.batch, _to_rows(asked, rest), whole, at))
+        for group in _group(events):
+            yield apply_schema(run, results.results_part(run.batch, _to_rows(run, group), run_schema, started_at))
+        if unsent := _unsent_rows(run, future.result()):
+            yield apply_schema(run, results.results_part(run.batch, _to_rows(run, unsent), run_schema, started_at))
     finally:
         _cancel(future, stop)
 
 
 def _cancel(future: Future[FanOutResult], stop: StopSignal) -> None:
-    """Send nothing more, and cut off what is in flight; wait for that, unless this thread has a loop to keep up."""
+    """Send nothing more and cancel calls in flight; wait for that, unless this thread runs an event loop."""
     if future.done():
         return
     stop.request()
@@ -85,37 +82,38 @@ def _cancel(future: Future[FanOutResult], stop: StopSignal) -> None:
         wait([future], timeout=CLOSE_TIMEOUT_S)
 
 
-def _to_rows(asked: TableRun, some: StoredBlock | Sequence[RowEvent]) -> Any:
-    """Bring what came to the form that a table is made of, or raise for it."""
-    from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+def _to_rows(run: TableRun, group: StoredBlock | Sequence[RowEvent]) -> Any:
+    """Convert a group of results to what a partial table is built from; raise for a failure if requested."""
+    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 
-    if not isinstance(some, Sequence):
-        return some
-    positions, answers, queued_s = zip(*some, strict=True)
-    raise_first_row_error(asked.options, answers)
-    return results.CompletedRows(positions, answers, queued_s)
-
-
-def _unsent_rows(asked: TableRun, done: FanOutResult) -> list[RowEvent]:
-    """Give the rows that nobody was asked about."""
-    questions, step = asked.batch, asked.batch.positions_per_row
-    from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-
-    answers = results.outcomes_by_position(questions, done)
-    rows = (row for row, skipped in enumerate(questions.skipped) if skipped or row in questions.invalid_rows)
-    return [(at, answers[at], 0.0) for row in rows for at in range(row * step, (row + 1) * step)]
+    if not isinstance(group, Sequence):
+        return group
+    positions, outcomes, queued_s = zip(*group, strict=True)
+    raise_first_row_error(run.options, outcomes)
+    return results.CompletedRows(positions, outcomes, queued_s)
 
 
-def _group(box: queue.SimpleQueue[ResultEvent | None]) -> Iterator[StoredBlock | list[RowEvent]]:
-    """Give answers as they come, those together that came together."""
-    some: list[RowEvent] = []
-    while (one := box.get()) is not None:
-        if isinstance(one, tuple):
-            some.append(one)
-        if some and (not isinstance(one, tuple) or len(some) >= MAX_ROWS_PER_TABLE or box.empty()):
-            yield some
-            some = []
-        if not isinstance(one, tuple):
-            yield one
-    if some:
-        yield some
+def _unsent_rows(run: TableRun, result: FanOutResult) -> list[RowEvent]:
+    """Return the outcomes of skipped and invalid rows, for which no event was reported."""
+    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+
+    batch, step = run.batch, run.batch.positions_per_row
+    outcomes = results.outcomes_by_position(batch, result)
+    rows = (row for row, skipped in enumerate(batch.skipped) if skipped or row in batch.invalid_rows)
+    return [(position, outcomes[position], 0.0) for row in rows for position in range(row * step, (row + 1) * step)]
+
+
+def _group(events: queue.SimpleQueue[ResultEvent | None]) -> Iterator[StoredBlock | list[RowEvent]]:
+    """Yield events in groups: those that are in the queue together, and each block of cached results by itself."""
+    group: list[RowEvent] = []
+    while (event := events.get()) is not None:
+        is_row = isinstance(event, tuple)
+        if isinstance(event, tuple):
+            group.append(event)
+        if group and (not is_row or len(group) >= MAX_ROWS_PER_TABLE or events.empty()):
+            yield group
+            group = []
+        if not isinstance(event, tuple):
+            yield event
+    if group:
+        yield group

@@ -1,4 +1,8 @@
-"""Frames: every row asked of every model, in one table, in batches, or from several processes."""
+"""Runs over the rows of a frame: one Arrow table of results, record batches, or several processes.
+
+A run is built in two steps: `build_table_run` validates everything that can be checked before sending and raises, and
+`run_table` sends the requests. Arrow is imported inside functions, so that ``import llmhub`` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,18 @@ from llmhub.api.options import (
     TablePrompt,
     as_shared_budget,
     budgets_for,
-    raise_first_row_error,
-    raise_if_cache_failed,
-    raise_if_error,
     resolve_concurrency,
     split_budgets,
     split_options,
+)
+from llmhub.api.raising import (
+    raise_first_row_error,
+    raise_if_cache_failed,
+    raise_if_error,
     unwrap_or_raise,
     warn_run_problems,
 )
-from llmhub.core.errors import BadRequestError, ConnectorError, Hint, InvalidRequest, LLMError, Malformed, invalid
+from llmhub.core.errors import ConnectorError, Hint, LLMError, Malformed, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
@@ -63,8 +69,6 @@ def complete_table(
     sink: None = None,
     **options: Unpack[TableOptions],
 ) -> pa.Table: ...
-
-
 @overload
 def complete_table(
     frame: Any,
@@ -75,8 +79,6 @@ def complete_table(
     sink: str | Path,
     **options: Unpack[TableOptions],
 ) -> Written: ...
-
-
 def complete_table(
     frame: Any,
     prompt: TablePrompt | None = None,
@@ -86,50 +88,66 @@ def complete_table(
     sink: str | Path | None = None,
     **options: Unpack[TableOptions],
 ) -> pa.Table | Written:
-    """Ask every row of a frame, of every model, and give one Arrow table.
+    """Send a prompt for every row of a frame to every model, and return the results as one Arrow table.
 
     Parameters
     ----------
     frame
-        A pandas or polars DataFrame, an Arrow table, a mapping of columns, or anything with ``__arrow_c_stream__``.
+        A pandas or polars DataFrame, an Arrow table, a mapping of columns, or any object with ``__arrow_c_stream__``.
     prompt
-        A template over its columns, ``"Summarise: {text}"``, or a function of a row that gives a text, a conversation
-        or ``None``. A row with a missing value in a column that is used is skipped.
+        A template over the columns, such as ``"Summarise: {text}"``, or a function that takes a row and returns text,
+        a conversation, or ``None`` to skip the row. A row that lacks a value the prompt uses is skipped.
     model
         ``provider/model``, or several.
     hub
-        Who can be asked; the default hub unless given.
+        The hub to use; the default hub if omitted.
     sink
-        Instead of giving a table, write results as they come, and hold only some thousand rows: a folder, for Parquet
-        parts, or a file that ends with ``.arrows``, for an Arrow stream. ``frame`` may then be a path, a dataset, a
-        ``RecordBatchReader`` or an iterable of batches, too. The same call goes on where a stopped one ended.
+        Write results as they arrive instead of returning a table, holding a few thousand rows in memory: a folder for
+        Parquet files, or a file name that ends in ``.arrows`` for an Arrow stream. ``frame`` may then also be a path,
+        a dataset, a ``RecordBatchReader`` or an iterable of batches. Repeating the call continues a stopped run.
     **options
-        Parameters of the answer as in `complete`, and: ``system``, a template, column or function for the system turn;
-        ``messages``, a column of ready conversations, before the prompt if there is one; ``images``, a column of
-        pictures (URL, path, bytes, PIL image, or a list of them) that the prompt is about; ``schema``, a pydantic
-        model, a dataclass or a JSON schema that answers must fit, so that ``parsed`` is a struct of typed fields and an
-        answer that does not fit is an error of its row; ``n``, answers a row;
-        ``concurrency``, calls under way at once; ``progress``, whether to show it, or a function that is told;
-        ``on_error``, ``"row"`` to say so in the row or ``"raise"`` to raise when all is done; ``stream``, to measure
-        the time to the first token; ``n_jobs``, processes to spread the work over (see `complete_parallel`);
-        ``budget_usd``, what the run may cost: rows that could exceed it are not sent, and say ``budget``.
+        Request parameters as in `complete`, and:
+
+        ``system``
+            System message: a template, a column or a function of the row.
+        ``messages``
+            Name of a column of conversations, which precede the prompt.
+        ``images``
+            Name of a column of images for the prompt: URL, path, bytes, PIL image, or a list of them.
+        ``schema``
+            A pydantic model, a dataclass or a JSON schema that responses must match. ``parsed`` is then a struct of
+            typed fields, and a response that does not match is an error of its row.
+        ``n``
+            Responses per row.
+        ``concurrency``
+            Maximum number of calls in flight.
+        ``progress``
+            Whether to show progress, or a function to call with it.
+        ``on_error``
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+        ``stream``
+            Measure the time to the first token.
+        ``n_jobs``
+            Number of processes (see `complete_parallel`).
+        ``budget_usd``
+            Maximum cost in US dollars; rows that could exceed it are not sent and have the status ``budget``.
 
     Returns
     -------
     pyarrow.Table
         ``rows x models x n`` rows with the schema `llmhub.tables.schema.RESULTS`, in input order; with ``sink``, a
-        `Written` that says what was written.
+        `Written` that summarises the run.
 
     Raises
     ------
-    InvalidRequestError
-        Before anything is sent: a field that is no column, a model without a provider, a parameter out of range.
-        A cell that cannot be asked, such as a picture that is not there, fails in its own row.
+    BadRequestError
+        Before anything is sent: the prompt names a column that does not exist, a model has no provider, or an option
+        is out of range. A cell that cannot be sent, such as a missing image file, is an error of its own row.
     ConnectorError
-        With ``on_error="raise"``, the first row's failure; the exception's ``table`` holds all rows.
+        With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
     """
     if sink is not None:
-        from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it is built on this
+        from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it imports this module
 
         return complete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
     if options.get("n_jobs", 1) != 1:
@@ -148,8 +166,6 @@ async def acomplete_table(
     sink: None = None,
     **options: Unpack[TableOptions],
 ) -> pa.Table: ...
-
-
 @overload
 async def acomplete_table(
     frame: Any,
@@ -160,8 +176,6 @@ async def acomplete_table(
     sink: str | Path,
     **options: Unpack[TableOptions],
 ) -> Written: ...
-
-
 async def acomplete_table(
     frame: Any,
     prompt: TablePrompt | None = None,
@@ -171,34 +185,34 @@ async def acomplete_table(
     sink: str | Path | None = None,
     **options: Unpack[TableOptions],
 ) -> pa.Table | Written:
-    """Ask every row of a frame, awaited (see `complete_table`)."""
+    """Send a prompt for every row of a frame, awaited (see `complete_table`)."""
     if sink is not None:
-        from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it is built on this
+        from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it imports this module
 
         return await acomplete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
-    asked, stop = build_table_run(frame, prompt, model, hub, dict(options)), StopSignal()
-    return await run_in_background(run_table(asked, asked.start_display(stop), stop))
+    run, stop = build_table_run(frame, prompt, model, hub, dict(options)), StopSignal()
+    return await run_in_background(run_table(run, run.start_display(stop), stop))
 
 
 def complete_series(
     values: pd.Series, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]
 ) -> pa.Table:
-    """Ask every value of a pandas Series: in the place of ``{}``, or after the prompt and an empty line."""
-    from llmhub.tables import prompt_batch  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    """Send a prompt for every value of a pandas Series (see `complete_table`).
+
+    The value replaces ``{}`` in the prompt; without ``{}`` it follows the prompt after an empty line.
+    """
+    from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
-    given: dict[str, Any] = dict(options)
-    typing = _structured_output(given)
-    request, run_options = split_options(given)
-    if run_options.n != 1 or not isinstance(model, str):
-        raise BadRequestError(
-            InvalidRequest(
-                path="model" if run_options.n == 1 else "n",
-                message="a Series takes one answer a value; use a DataFrame",
-            )
-        )
-    questions = prompt_batch.batch_from_series(values, prompt, compile_prompts(hub, model, request, run_options))
-    return run_blocking(TableRun(hub, questions, run_options, typing))
+    remaining: dict[str, Any] = dict(options)
+    output = _structured_output(remaining)
+    request, run_options = split_options(remaining)
+    if not isinstance(model, str):
+        raise invalid("model", "a Series takes one model; use a DataFrame for several")
+    if run_options.n != 1:
+        raise invalid("n", "a Series takes one response per value; use a DataFrame for several")
+    batch = prompt_batch.batch_from_series(values, prompt, compile_prompts(hub, model, request, run_options))
+    return run_blocking(TableRun(hub, batch, run_options, output))
 
 
 def complete_record_batches(
@@ -209,20 +223,21 @@ def complete_record_batches(
     hub: Hub | None = None,
     **options: Unpack[TableOptions],
 ) -> Iterator[pa.RecordBatch]:
-    """Ask every row of each batch as it comes, and give its results as a batch (see `complete_table`).
+    """Send a prompt for every row of each record batch, and yield its results as record batches.
 
-    ``row`` counts on from batch to batch. Only one batch is held at a time, so this goes through any number of rows.
+    See `complete_table`. Only one batch is in memory at a time. ``row`` counts on from batch to batch, and
+    ``budget_usd`` applies to all batches together.
     """
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
 
-    before = 0
-    if (limit := options.get("budget_usd")) is not None:
-        shared: Any = as_shared_budget(limit)  # all batches together may spend it
+    first_row = 0
+    if (budget_usd := options.get("budget_usd")) is not None:
+        shared: Any = as_shared_budget(budget_usd)
         options["budget_usd"] = shared
     for batch in batches:
         results = complete_table(batch, prompt, model=model, hub=hub, **options)
-        yield from streaming_io.to_record_batches(streaming_io.offset_rows(results, before))
-        before += batch.num_rows
+        yield from streaming_io.to_record_batches(streaming_io.offset_rows(results, first_row))
+        first_row += batch.num_rows
 
 
 def complete_parallel(
@@ -234,37 +249,37 @@ def complete_parallel(
     n_jobs: int = -1,
     **options: Unpack[RowOptions],
 ) -> pa.Table:
-    """Ask every row of a frame from several processes, where one core cannot keep up with the answers.
+    """Send a prompt for every row of a frame from several processes, if one core is the bottleneck.
 
     Parameters
     ----------
+    frame, prompt, model, hub, **options
+        See `complete_table`. ``progress`` is not shown, and ``on_error="raise"`` raises for the first part that fails.
     n_jobs
-        Processes, as joblib counts them: -1 for one a core. ``joblib.parallel_config(backend=...)`` chooses where they
-        run (loky, dask, ray, spark). ``concurrency`` and ``limits`` are each process's own; a `DiskCache` is shared;
-        a budget is parted evenly.
-    **options
-        See `complete_table`; ``progress`` is not shown, and ``on_error="raise"`` raises for the first slice that fails.
+        Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
+        they run (loky, dask, ray, spark). ``concurrency`` and ``limits`` apply to each process; a `DiskCache` is
+        shared; budgets are divided evenly.
     """
-    import joblib  # noqa: PLC0415 - a third of a second, needed only here
+    import joblib  # noqa: PLC0415 - takes a third of a second to import
 
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
     quiet: RowOptions = {**options, "progress": False}
-    # What is wrong with the question is said here, before any process is started; functions of a row are for those.
-    functions = callable(prompt) or callable(quiet.get("system"))
-    build_table_run(streaming_io.without_rows(frame) if functions else frame, prompt, model, hub, dict(quiet))
+    # Arguments are validated here, before processes are started. Functions of a row are only called in those.
+    has_functions = callable(prompt) or callable(quiet.get("system"))
+    build_table_run(streaming_io.without_rows(frame) if has_functions else frame, prompt, model, hub, dict(quiet))
     parts = streaming_io.split_frame(frame, streaming_io.effective_jobs(n_jobs))
     hub, quiet = split_budgets(hub, quiet, len(parts))
-    work = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
-    results = joblib.Parallel(n_jobs=n_jobs)(work)
-    placed = (streaming_io.offset_rows(result, at) for (at, _), result in zip(parts, results, strict=True))
-    return streaming_io.concat_results(placed, uuid.uuid4().hex)
+    calls = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
+    tables = joblib.Parallel(n_jobs=n_jobs)(calls)
+    shifted = (streaming_io.offset_rows(table, first) for (first, _), table in zip(parts, tables, strict=True))
+    return streaming_io.concat_results(shifted, uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, slots=True)
 class TableRun:
-    """A frame on its way."""
+    """A validated run over the rows of a frame that has not been started."""
 
     hub: Hub
     batch: PromptBatch
@@ -272,23 +287,22 @@ class TableRun:
     structured_output: OutputSchema | None = None
 
     def start_display(self, stop: StopSignal | None = None, *, background: bool = False) -> ProgressDisplay | None:
-        """Begin to show progress, in the thread that runs the cell."""
+        """Start the progress display. Call it in the thread that executes the notebook cell."""
         return create_display(self.options.progress, self.initial_progress, stop=stop, background=background)
 
     @property
     def initial_progress(self) -> Progress:
-        """How far it is before it begins."""
+        """Progress before the run is started."""
         return ProgressTracker(len(self.batch), self.progress_sink(_ignore_progress)).progress(RunSnapshot(0.0))
 
     def progress_sink(self, report: ProgressCallback) -> ProgressSink:
-        """Have somebody told how far it is."""
-        return ProgressSink(
-            report, [ask.target for ask in self.batch.target_prompts], self.batch.n_samples, self.batch.target_of_row
-        )
+        """Return the sink through which the engine reports the progress of this run to ``report``."""
+        targets = [prompt.target for prompt in self.batch.target_prompts]
+        return ProgressSink(report, targets, self.batch.n_samples, self.batch.target_of_row)
 
 
 def _ignore_progress(progress: Progress) -> None:
-    """Take no notice."""
+    """Do nothing."""
 
 
 def build_table_run(
@@ -300,152 +314,154 @@ def build_table_run(
     *,
     dry_run: bool = False,
 ) -> TableRun:
-    """Check everything that can be known before sending; ``dry_run`` for what is not to be sent: no key is needed."""
-    from llmhub.tables import frames, prompt_batch, row_prompts  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    """Validate everything that can be checked before sending, and return the run.
+
+    ``dry_run`` is for plans, which send nothing: credentials may be missing.
+    """
+    from llmhub.tables import frames, prompt_batch, row_prompts  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
-    aside = row_prompts.RowExtras(*(options.pop(name, None) for name in ("system", "messages", "images")))
+    extras = row_prompts.RowExtras(*(options.pop(name, None) for name in ("system", "messages", "images")))
     source = frames.pandas_or_arrow(frame)
-    same = row_prompts.constant_system_prompt(aside.system, frames.pandas_or_arrow_names(source))
-    if same is not None:
-        options["system"], aside = same, replace(aside, system=None)
-    typing = _structured_output(options)
+    system = row_prompts.constant_system_prompt(extras.system, frames.pandas_or_arrow_names(source))
+    if system is not None:
+        options["system"], extras = system, replace(extras, system=None)
+    output = _structured_output(options)
     request, run_options = split_options(options)
     resolve_concurrency(hub, run_options)
-    asks = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
-    questions = prompt_batch.batch_from_frame(source, prompt, asks, run_options.n, aside)
-    return TableRun(hub, questions, run_options, typing)
+    target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
+    batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)
+    return TableRun(hub, batch, run_options, output)
 
 
 def _structured_output(options: dict[str, Any]) -> OutputSchema | None:
-    """Read what answers must be, and have the provider told."""
-    wanted = options.get("schema")
-    if wanted is None:
+    """Return the output schema of ``schema=``, and set it as the response schema of the requests."""
+    schema = options.get("schema")
+    if schema is None:
         return None
-    from llmhub.tables.structured_outputs import output_schema  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables.structured_outputs import output_schema  # noqa: PLC0415 - imports Arrow
 
     if options.get("response_schema") is not None:
-        said = "schema= and response_schema= say the same thing; give one"
-        raise BadRequestError(InvalidRequest(path="schema", message=said))
-    typing = unwrap_or_raise(output_schema(wanted))
-    options["response_schema"] = typing.schema
-    return typing
+        raise invalid("schema", "schema= and response_schema= exclude each other; pass one of them")
+    output = unwrap_or_raise(output_schema(schema))
+    options["response_schema"] = output.schema
+    return output
 
 
 def compile_prompts(
     hub: Hub, model: Models, request: CompletionRequest, options: RunOptions, *, dry_run: bool = False
 ) -> list[Any]:
-    """Resolve the models, and try the parameters on each before any row is sent."""
-    from llmhub.tables import prompt_batch  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    """Resolve the models and prepare the request for each, so that no row is sent if one of them rejects an option."""
+    from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
 
+    names = _model_names(model)
+    targets = [hub.target(name, bare=dry_run) for name in names]
+    candidates = [target for name in names for target in hub.targets(name, bare=dry_run)]
+    budgets = budgets_for(hub, candidates, options.budget_usd, allow_unpriced=options.allow_unpriced)
+    prompts = []
+    for target in targets:
+        supported = request
+        for candidate in hub.targets(target.name, bare=dry_run):
+            error = _prepare_error(candidate, supported, stream=options.stream)
+            if error is not None and options.schema_or_words and error.path == "$.response_schema":
+                supported = replace(request, response_schema=None)
+                error = _prepare_error(candidate, supported, stream=options.stream)
+            if not (dry_run and error is not None and error.path.startswith("$.endpoint")):
+                raise_if_error(error)
+        prompts.append(prompt_batch.prepare_target_prompt(target, supported, stream=options.stream, budgets=budgets))
+    return prompts
+
+
+def _model_names(model: Models) -> list[Any]:
     names: list[Any] = [model] if isinstance(model, str) or not hasattr(model, "__iter__") else list(model)
     if not names:
-        raise BadRequestError(InvalidRequest(path="model", message="the list of models is empty; give at least one"))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise invalid("model", f"{twice!r} is listed twice", hint=Hint("n", purpose="get several responses"))
-    targets = [hub.target(name, bare=dry_run) for name in names]
-    everybody = [who for name in names for who in hub.targets(name, bare=dry_run)]
-    purse = budgets_for(hub, everybody, options.budget_usd, allow_unpriced=options.allow_unpriced)
-    asks = []
-    for target in targets:
-        own = request
-        for who in hub.targets(target.name, bare=dry_run):
-            tried = _check_prepare(who, own, stream=options.stream)
-            if tried is not None and options.schema_or_words and tried.path == "$.response_schema":
-                own = replace(request, response_schema=None)
-                tried = _check_prepare(who, own, stream=options.stream)
-            if not (dry_run and tried is not None and tried.path.startswith("$.endpoint")):
-                raise_if_error(tried)
-        asks.append(prompt_batch.prepare_target_prompt(target, own, stream=options.stream, budgets=purse))
-    return asks
+        raise invalid("model", "the list of models is empty; pass at least one")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise invalid("model", f"{duplicate!r} is listed twice", hint=Hint("n", purpose="get several responses"))
+    return names
 
 
-def _check_prepare(target: Target, request: CompletionRequest, *, stream: bool) -> LLMError | None:
-    """Try a request without sending it; say what is wrong with it."""
+def _prepare_error(target: Target, request: CompletionRequest, *, stream: bool) -> LLMError | None:
+    """Return the error of preparing a request for a target, if there is one; nothing is sent."""
     probe = request_template(replace(request, model=target.model))("?")
-    # Whether a key is right is not tried: there may be none yet.
-    unsigned = replace(target.provider, authorize=_unsigned)
-    made = prepare(unsigned, target.endpoint, probe, time.time(), stream=stream)
-    return None if is_successful(made) else made.failure()
+    # Signing is left out, because credentials may be missing or not yet fetched.
+    provider = replace(target.provider, authorize=_unsigned)
+    prepared = prepare(provider, target.endpoint, probe, time.time(), stream=stream)
+    return None if is_successful(prepared) else prepared.failure()
 
 
 def _unsigned(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
     return request
 
 
-def run_blocking(table_run: TableRun) -> pa.Table:
-    """Run the questions, wait, and give the table."""
-    return run_sync(partial(run_table, table_run, table_run.start_display()))
+def run_blocking(run: TableRun) -> pa.Table:
+    """Send the requests of a run, wait, and return the table of results."""
+    return run_sync(partial(run_table, run, run.start_display()))
+
+
+async def run_table(
+    run: TableRun, display: ProgressDisplay | None, stop: StopSignal, on_result: OnResult | None = None
+) -> pa.Table:
+    """Send the requests of a run, and return the table of results."""
+    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+
+    started_at, run_id = time.time(), uuid.uuid4()
+    with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
+        result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
+        table = results.results_table(run.batch, result, run_id.hex, started_at)
+    table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
+    try:
+        raise_if_cache_failed(result)
+        raise_first_row_error(run.options, results.outcomes_by_position(run.batch, result))
+        _raise_if_schema_error(run.options, table)
+    except ConnectorError as error:
+        error.table = table
+        raise
+    return table
 
 
 async def execute(
-    table_run: TableRun,
+    run: TableRun,
     display: ProgressDisplay | None,
     stop: StopSignal,
     on_result: OnResult | None = None,
     *,
     run_id: bytes = b"",
 ) -> FanOutResult:
-    """Run the questions, and show how far it is."""
-    questions = table_run.batch
-    concurrency = resolve_concurrency(table_run.hub, table_run.options)
-    watch = table_run.progress_sink(display.report) if display else None
-    chunks = questions.iter_chunks(lambda: stop.requested)
+    """Send the requests of a run, show its progress, and return the outcomes."""
     try:
-        done = await table_run.hub.runtime.run(
-            chunks,
-            len(questions),
-            concurrency,
+        result = await run.hub.runtime.run(
+            run.batch.iter_chunks(lambda: stop.requested),
+            len(run.batch),
+            resolve_concurrency(run.hub, run.options),
             stop,
-            watch,
+            run.progress_sink(display.report) if display else None,
             on_result,
-            cache_mode=table_run.options.cache,
+            cache_mode=run.options.cache,
             run_id=run_id or uuid.uuid4().bytes,
         )
     finally:
         if display is not None:
             display.close()
-    warn_run_problems(done)
-    return done
+    warn_run_problems(result)
+    return result
 
 
-def apply_schema(table_run: TableRun, table: pa.Table) -> pa.Table:
-    """Read answers that were asked to fit a schema, and raise for one that does not, if that is wanted."""
-    if table_run.structured_output is None:
+def apply_schema(run: TableRun, table: pa.Table) -> pa.Table:
+    """Parse responses that must match a schema; with ``on_error="raise"``, raise for the first that does not."""
+    if run.structured_output is None:
         return table
-    from llmhub.tables.structured_outputs import parse_structured_outputs  # noqa: PLC0415 - Arrow is loaded when a frame is asked
+    from llmhub.tables import structured_outputs  # noqa: PLC0415 - imports Arrow
 
-    whole = parse_structured_outputs(table, table_run.structured_output)
-    _raise_if_schema_error(table_run.options, whole)
-    return whole
+    parsed = structured_outputs.parse_structured_outputs(table, run.structured_output)
+    _raise_if_schema_error(run.options, parsed)
+    return parsed
 
 
 def _raise_if_schema_error(options: RunOptions, table: pa.Table) -> None:
-    """Raise for the first answer that does not fit its schema, where the caller wants that."""
     if options.on_error == "raise" and options.schema is not None:
-        kinds = table.column("error_type").to_pylist()
-        if "Malformed" in kinds:
-            raise_if_error(Malformed(message=table.column("error")[kinds.index("Malformed")].as_py()))
-
-
-async def run_table(
-    table_run: TableRun, display: ProgressDisplay | None, stop: StopSignal, on_result: OnResult | None = None
-) -> pa.Table:
-    """Run the questions and make the table."""
-    from llmhub.tables import results  # noqa: PLC0415 - Arrow is loaded when a frame is asked
-
-    at, run = time.time(), uuid.uuid4()
-    questions, options = table_run.batch, table_run.options
-    with relaxed_gc(len(questions), enabled=table_run.hub.tune_gc):
-        done = await execute(table_run, display, stop, on_result, run_id=run.bytes)
-        table = results.results_table(questions, done, run.hex, at)
-    whole = apply_schema(replace(table_run, options=replace(options, on_error="row")), table)
-    try:
-        raise_if_cache_failed(done)
-        raise_first_row_error(options, results.outcomes_by_position(questions, done))
-        _raise_if_schema_error(options, whole)
-    except ConnectorError as error:
-        error.table = whole
-        raise
-    return whole
+        error_types = table.column("error_type").to_pylist()
+        malformed = Malformed.__name__
+        if malformed in error_types:
+            raise_if_error(Malformed(message=table.column("error")[error_types.index(malformed)].as_py()))

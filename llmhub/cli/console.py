@@ -61,8 +61,6 @@ def announce_interrupt(command: str) -> Iterator[None]:
 
 
 NOTICE: Final = "\nstopping: nothing more is sent, what is under way may finish; once more cuts it off"
-
-
 NOTICE_S: Final = 0.1
 
 

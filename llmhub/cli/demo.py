@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 MAX_TOKENS: Final = 300
 """Tokens of a real answer at most."""
-
 NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothing:
   llmhub sim --port 8000 &
   llmhub run rows.csv answers.parquet --prompt '{column}' --model PROVIDER/MODEL \\

@@ -36,8 +36,6 @@ TOPICS: Final = (
     ("history", "why cities grew along rivers"),
     ("history", "how clocks came to agree on noon"),
 )
-
-
 QUESTION_FORMS: Final = (
     "Explain {topic}.",
     "Give one everyday example of {topic}.",
@@ -48,14 +46,8 @@ QUESTION_FORMS: Final = (
     "Give three keywords for {topic}.",
     "Write a headline about {topic}.",
 )
-
-
 AUDIENCES: Final = ("a curious child", "a student", "an engineer", "a busy reader", "a sceptic")
-
-
 MAX_PROMPTS: Final = len(TOPICS) * len(QUESTION_FORMS) * len(AUDIENCES)
-
-
 TEMPLATE: Final = "In at most two sentences, for {reader}: {question}"
 
 

@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARS: Final = 34
 """Characters of a model's name."""
-
-
 WIDTH: Final = 96
 """Characters of a line."""
-
-
 NONE: Final = "-"
 
 

@@ -14,7 +14,6 @@ from llmhub.formatting.text import escape_control_characters
 
 Options: TypeAlias = Mapping[str, tuple[Callable[[str], Any], str]]
 """Options of a line: how each is read, and what it says."""
-
 NEST_ASYNCIO: Final = (
     "let asyncio.run(...) work in cells, by nest-asyncio. llmhub itself never needs it. Known limits: cells queued "
     "by 'Run all' may not run after it (ipykernel 7), the whole process gets a slower asyncio, and uvloop cannot be "

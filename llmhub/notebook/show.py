@@ -23,20 +23,12 @@ from llmhub.tables.schema import RESULTS
 
 DEFAULT_ROWS: Final = 10
 """Rows that are shown unless more are asked for."""
-
-
 MAX_ROWS: Final = 1_000
 """Rows that are shown however many are asked for."""
-
-
 MAX_CHARS: Final = 400
 """Characters of an answer that are shown in a row; the rest is folded away."""
-
-
 MAX_INPUT_COLUMNS: Final = 4
 """The caller's own columns that are shown unless they are named."""
-
-
 MAX_MODELS: Final = 24
 """Models with a line of their own."""
 
@@ -122,8 +114,6 @@ class _ResultRow:
 
 NEEDED: Final = ("row", "provider", "model", "status", "response", "error")
 """Result columns without which there is nothing to show."""
-
-
 LARGE: Final = frozenset({"response", "parsed", "tool_calls", "error", "request_key", "dropped_params"})
 """Result columns that no sum is made of."""
 
@@ -248,11 +238,7 @@ def _unbroken(text: str) -> Html:
 
 UNBROKEN: Final = 28
 """Characters of a value that stay in a line."""
-
-
 LOW: Final = "max-height:15em;overflow:auto"
-
-
 BADGE: Final = (
     "border:1px solid currentColor;border-radius:3px;padding:0 5px;font-weight:600;"
     "display:inline-block;line-height:1.35;margin:0 4px 1px 0"

@@ -28,14 +28,8 @@ if TYPE_CHECKING:
 
 ROW_HEIGHT_IN: Final = 0.52
 """Height of a line in a figure of our own."""
-
-
 MAX_FONT_PT: Final = 9.5
-
-
 MIN_FONT_PT: Final = 4.0
-
-
 BAR_HEIGHT: Final = 0.4
 """Thickness of a bar, in lines."""
 
@@ -93,8 +87,6 @@ def draw_bars(lines: Sequence[BarRow], ax: Axes | None, *, title: str, subtitle:
 
 LIST_PRICE_FADE: Final = 0.66
 """How far the bar of what the answers are worth fades behind that of what was paid."""
-
-
 TOKEN_FADES: Final[Mapping[str, float]] = {"cached input": 0.8, "input": 0.55, "output": 0.0, "reasoning": -0.45}
 """The shade of each class of tokens: towards the background, or below zero towards the text's colour."""
 

@@ -29,33 +29,17 @@ if TYPE_CHECKING:
 from llmhub.plots.model_summary import _rank_index, quantile
 
 QUANTILES: Final = (0.50, 0.95, 0.99)
-
-
 MAX_POINTS: Final = 2000
 """Points of a drawn curve: more are not seen."""
-
-
 HEIGHT_IN: Final = 3.6
 """Height of the curves in a figure of our own."""
-
-
 LEGEND_PT: Final = 8.0
-
-
 LEGEND_LEADING: Final = 1.66
 """Size of a key's text, and distance of its lines in sizes."""
-
-
 P_LINE_PT: Final = 8.0
 """Height of a percentile's label."""
-
-
 Side: TypeAlias = Literal["center", "top", "bottom"]
-
-
 MONO: Final = 0.602
-
-
 LEGEND_CHARS: Final = 48
 """Width of a character of the key's face in sizes, and characters of its sign and figures."""
 
@@ -78,8 +62,6 @@ LATENCY: Final = _LatencyMetric(
     axis="provider's time for a call (s)",
     none="No latencies: every answer came from the cache",
 )
-
-
 TTFT: Final = _LatencyMetric(
     of=lambda each: each.ttft_s,
     title="Time to the first token by model",

@@ -37,8 +37,6 @@ TOKEN_COLUMNS: Final = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
-
-
 COLUMNS: Final = (
     "provider",
     "model",
@@ -52,14 +50,8 @@ COLUMNS: Final = (
     "cache_hit",
 )
 """The columns of the result schema that are summed up."""
-
-
 FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
-
-
 BoolArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
-
-
 IntArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
 
 

@@ -15,25 +15,13 @@ if TYPE_CHECKING:
 
 
 Point: TypeAlias = tuple[float, float]
-
-
 LabelAnchor: TypeAlias = tuple[float, float, Literal["left", "center", "right"]]
-
-
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, bottom, right and top in points of the axes."""
-
-
 SIZE_PT: Final = 8.5
-
-
 LINE_PT: Final = 11.5
-
-
 GLYPH_WIDTH: Final = 0.6
 """Width of a character in font sizes: a little more than names take on average."""
-
-
 ANCHORS: Final[Sequence[LabelAnchor]] = (
     (9.0, 0.0, "left"),
     (-9.0, 0.0, "right"),
@@ -45,12 +33,8 @@ ANCHORS: Final[Sequence[LabelAnchor]] = (
     (-5.0, -12.0, "right"),
 )
 """Where a name may stand, from the best: offsets from its point in points, and which of its ends is there."""
-
-
 MAX_NAME_CHARS: Final = 54
 """Characters of a name."""
-
-
 MAX_COLUMN_SHARE: Final = 0.5
 """Share of the axes' width that a column of names may take."""
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 
 TokenKind: TypeAlias = Literal["input", "output", "reasoning"]
-
-
 BINS: Final = 48
 
 
@@ -115,22 +113,12 @@ def _ridge(name: str, look: SeriesStyle, counts: FloatArray, edges: FloatArray) 
 
 ROW_HEIGHT_IN: Final = 0.72
 """Height of a model's line in a figure of our own."""
-
-
 RIDGE_HEIGHT: Final = 0.56
 """Height of the highest hill, in lines."""
-
-
 BASELINE: Final = 0.96
 """Where a hill stands, in lines from the top of its own."""
-
-
 RIDGE_MAX_PT: Final = 9.5
-
-
 RIDGE_MIN_PT: Final = 4.0
-
-
 FADE: Final = 0.35
 
 

@@ -21,32 +21,16 @@ if TYPE_CHECKING:
 
 WIDTH_IN: Final = 8.5
 """Width of a figure of our own."""
-
-
 TOP_IN: Final = 0.75
-
-
 RIGHT_IN: Final = 0.45
-
-
 SUBTITLE_PT: Final = (9.0, 8.0, 7.0)
-
-
 LOG_SCALE_RATIO: Final = 20.0
 """From this ratio of largest to smallest on, an axis is logarithmic."""
-
-
 DECADES_ONLY_RATIO: Final = 2000.0
 """From this ratio on, a logarithmic axis numbers powers of ten alone; one across already where numbers would touch."""
-
-
 LABEL_SHARE: Final = 0.55
-
-
 LABEL_PT: Final = 30.0
 """Share of an axis across that numbers may count on, names being put beside it, and how wide they are."""
-
-
 Color: TypeAlias = tuple[float, float, float]
 
 

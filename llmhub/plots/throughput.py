@@ -45,40 +45,20 @@ COLUMNS: Final = (
     "total_s",
 )
 """The columns of the result schema that say when things happened."""
-
-
 MINUTE_S: Final = 60.0
-
-
 BINS: Final = 60
 """Stretches of time that a run is divided into, about."""
-
-
 BIN_WIDTHS_S: Final = tuple(step * 10.0**power for power in range(-3, 6) for step in (1, 2, 5))
 """Lengths that a stretch may have."""
-
-
 MAX_CALLS: Final = 400
 """Calls of a drawn trace: of more, every n-th."""
-
-
 HEIGHT_IN: Final = 3.4
-
-
 LEGEND_PT: Final = 8.0
-
-
 LEGEND_ROW_IN: Final = 0.19
-
-
 RATE_LIMITED: Final = "RateLimited"
 """The kind of error that a 429 is."""
-
-
 RETRY_DECISION: Final = "retry"
 """The kind of decision by which a refused call is sent again."""
-
-
 STAGES: Final = (("queue", 0.8), ("limit", 0.55), ("earlier tries", 0.3), ("provider", 0.0))
 """What a call waits for, in order, and how far each fades into the background."""
 

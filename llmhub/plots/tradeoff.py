@@ -32,15 +32,9 @@ if TYPE_CHECKING:
 
 ScoreSource: TypeAlias = "str | Mapping[str, float]"
 """The name of a column of scores, or each model's score by its name."""
-
-
 Point: TypeAlias = tuple[float, float]
-
-
 SCORE_COLUMN: Final = "score"
 """The column in which a score is looked for unless another is named."""
-
-
 UNIT_LIMIT: Final = 1.0
 """Scores that all lie in 0..1 are shares, and are written as such."""
 

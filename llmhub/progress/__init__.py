@@ -1,1 +1,1 @@
-"""The progress room."""
+"""Progress displays of a run: a terminal line, a log, and a notebook widget."""

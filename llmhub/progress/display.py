@@ -1,17 +1,19 @@
-"""A run's progress for a person: a line on a terminal or in a log, in a notebook a panel that leaves a summary."""
+"""Choice of a progress display: a line on a terminal, a log, or a widget in a notebook."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.progress import Progress
 from llmhub.progress.terminal import ProgressLine, ProgressLog
 from llmhub.progress.widget import ProgressWidget, is_notebook, supports_live_buttons
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback: TypeAlias = Callable[[Progress], None]
+"""A function that is called with the progress of a run, a few times a second."""
 
 
 def _no_op() -> None:
@@ -20,7 +22,7 @@ def _no_op() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ProgressDisplay:
-    """Where progress is shown: ``report`` is told of it, ``close`` that the run is over, however it ended."""
+    """A display: ``report`` shows a state, ``close`` ends the display however the run ended."""
 
     report: ProgressCallback
     close: Callable[[], None] = _no_op
@@ -33,36 +35,35 @@ def create_display(
     stop: StopSignal | None = None,
     background: bool = False,
 ) -> ProgressDisplay | None:
-    """Choose how to show progress.
+    """Return the display for a run, or ``None`` for no display.
+
+    Call it in the thread that executes the notebook cell, so that a widget appears below that cell.
 
     Parameters
     ----------
     progress
-        A function to tell; ``False`` for nothing; ``True`` for whatever fits where this runs; ``None`` for that too,
-        but in a log only for a run that takes long.
+        A function to call instead; ``False`` for no display; ``True`` for the one that fits the environment; ``None``
+        for the same, except that a short run writes nothing to a log.
     initial
-        How far the run is before it begins.
+        The state before the run begins.
     stop
-        Of a run that does not block its cell: its panel has a button that asks this, where the kernel hears it.
+        Stop signal of a run that does not block its cell. The widget gets a button that sets it, in kernels that
+        process button clicks while a cell is awaited.
     background
-        Whether something else goes on at the same terminal meanwhile: a line is written there only if it is wanted.
-
-    Notes
-    -----
-    Call it in the thread that runs the cell, so that the panel appears under that cell.
+        Whether other code may write to the terminal meanwhile: nothing is written there unless ``progress`` is true.
     """
     if callable(progress):
         return ProgressDisplay(progress)
     if progress is False:
         return None
     if is_notebook():
-        panel = ProgressWidget(initial, stop if supports_live_buttons() else None)
-        return ProgressDisplay(panel, panel.close)
+        widget = ProgressWidget(initial, stop if supports_live_buttons() else None)
+        return ProgressDisplay(widget, widget.close)
     return None if background and progress is None else text_display(explicit=progress is True)
 
 
 def text_display(*, explicit: bool) -> ProgressDisplay:
-    """Show progress on the error stream, as it fits a terminal or a log."""
+    """Return a display on standard error: a line if that is a terminal, a log otherwise."""
     if sys.stderr.isatty():
         line = ProgressLine(sys.stderr)
         return ProgressDisplay(line, line.close)

@@ -1,4 +1,8 @@
-"""The live panel of a notebook: bars by model, a button to stop where one works, and text in their place at the end."""
+"""Progress of a run in a Jupyter notebook: live bars with a stop button, replaced by static HTML at the end.
+
+ipywidgets is loaded in the background while the run has already begun, because loading it takes a quarter of a second.
+The widgets are closed at the end, so that a saved notebook keeps readable HTML instead of views of dead widgets.
+"""
 
 from __future__ import annotations
 
@@ -12,104 +16,108 @@ from llmhub.engine.progress import Progress
 from llmhub.progress.html import progress_html
 
 IPYWIDGETS: Final = "ipywidgets"
-
-
 MIN_KERNEL_VERSION: Final = 7
-"""The first version of ipykernel in which a button is heard while a cell awaits (tried with 6.31 and 7.0 to 7.4)."""
+"""First major version of ipykernel that handles button clicks while a cell is awaited (tried 6.31 and 7.0 to 7.4)."""
 
 
 class ProgressWidget:
-    """A run's panel under the cell that began it.
+    """A widget below the cell that began the run.
 
-    Make it in the thread that runs the cell; everything else may happen in another. The widgets come with the first
-    report, so that a run which is over before has none, and once ipywidgets is loaded, for which nothing waits.
+    Create it in the thread that executes the cell; reports may come from another. The widgets are created by the first
+    report after ipywidgets is loaded, so a run that ends before has none.
+
+    Parameters
+    ----------
+    initial
+        The state before the run begins.
+    stop
+        Stop signal that the button sets; no button if it is ``None``.
     """
 
-    def __init__(self, first: Progress, stop: StopSignal | None = None) -> None:
+    def __init__(self, initial: Progress, stop: StopSignal | None = None) -> None:
         import IPython.display  # noqa: PLC0415 - only a notebook needs it
 
-        show: Any = IPython.display
-        self._html = show.HTML
+        display: Any = IPython.display
+        self._html = display.HTML
         self._stop = stop
-        self._last = first
+        self._latest = initial
         self._box: Any = None
         self._closed = False
-        self._handle = show.display(show.HTML(progress_html(first)), display_id=True)
+        self._handle = display.display(display.HTML(progress_html(initial)), display_id=True)
         self._loaded = threading.Event()
         if IPYWIDGETS in sys.modules:
             self._loaded.set()
         else:
-            threading.Thread(target=self._load, name="llmhub-widgets", daemon=True).start()
+            threading.Thread(target=self._load_ipywidgets, name="llmhub-widgets", daemon=True).start()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far it is."""
-        self._last = progress
+        """Show a state; close the widgets if the run is finished."""
+        self._latest = progress
         if progress.finished:
             self.close()
         elif not self._closed and self._loaded.is_set():
             if self._box is None:
-                self._rise(progress_html(progress))
-            self._say(progress)
+                self._create_widgets(progress_html(progress))
+            self._update_widgets(progress)
 
     def close(self) -> None:
-        """Put text in the place of the widgets: a saved notebook keeps it, and no widget that is dead."""
+        """Replace the widgets by static HTML."""
         if self._closed:
             return
         self._closed = True
-        note = "" if self._last.finished else "ended early"
-        self._handle.update(self._html(progress_html(self._last, note)))
+        note = "" if self._latest.finished else "ended early"
+        self._handle.update(self._html(progress_html(self._latest, note)))
         if self._box is not None:
-            for part in (*self._box.children, self._box):
-                # Its layout and style are widgets too, and outlive it otherwise.
-                for own in (getattr(part, "style", None), part.layout, part):
-                    if own is not None:
-                        own.close()
+            for widget in (*self._box.children, self._box):
+                # Layout and style are widgets of their own, which closing their owner leaves open.
+                for part in (getattr(widget, "style", None), widget.layout, widget):
+                    if part is not None:
+                        part.close()
 
-    def _load(self) -> None:
-        import ipywidgets  # noqa: F401, PLC0415 - a quarter of a second, while the run has begun
+    def _load_ipywidgets(self) -> None:
+        import ipywidgets  # noqa: F401, PLC0415 - takes a quarter of a second
 
         self._loaded.set()
 
-    def _rise(self, html: str) -> None:
-        """Put widgets in the place of the first text, which stays beside them for those who cannot show widgets."""
+    def _create_widgets(self, html: str) -> None:
+        """Replace the static HTML by widgets; frontends without widgets keep the HTML."""
         widgets: Any = sys.modules[IPYWIDGETS]
-        parts = [widgets.HTML(html)]
+        children = [widgets.HTML(html)]
         if self._stop is not None:
-            parts.append(_button(widgets, self._stop.request))
-        self._box = widgets.VBox(parts)
+            children.append(_stop_button(widgets, self._stop.request))
+        self._box = widgets.VBox(children)
         view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
         bundle = {"application/vnd.jupyter.widget-view+json": view, "text/html": html, "text/plain": "llmhub run"}
         self._handle.update(bundle, raw=True)
 
-    def _say(self, progress: Progress) -> None:
-        text, *buttons = self._box.children
-        text.value = progress_html(progress)
+    def _update_widgets(self, progress: Progress) -> None:
+        html, *buttons = self._box.children
+        html.value = progress_html(progress)
         for button in buttons if progress.stopping else ():
-            button.description = "Cut off"
-            button.tooltip = "Do not wait for what is under way; it may be charged"
+            button.description = "Cancel"
+            button.tooltip = "Cancel calls in flight; they may be charged"
 
 
-def _button(widgets: Any, ask: Callable[[], None]) -> Any:
-    """Make the button. It says that a stop is wished for, and does nothing else."""
+def _stop_button(widgets: Any, on_click: Callable[[], None]) -> Any:
     button = widgets.Button(
         description="Stop",
         icon="stop",
-        tooltip="Send nothing more; keep what has come",
+        tooltip="Send no further calls; wait for those in flight",
         layout=widgets.Layout(width="8em"),
     )
-    button.on_click(lambda _: ask())
+    button.on_click(lambda _: on_click())
     return button
 
 
 def supports_live_buttons() -> bool:
-    """Say whether this kernel hears a button while a run goes on that does not block its cell."""
+    """Return whether this kernel handles button clicks while a cell is awaited."""
     kernel: Any = sys.modules.get("ipykernel")
     version = getattr(kernel, "version_info", (0,))
     return bool(version) and int(version[0]) >= MIN_KERNEL_VERSION
 
 
 def is_notebook() -> bool:
-    """Say whether this is a Jupyter kernel, without importing IPython."""
+    """Return whether this process is a Jupyter kernel, without importing IPython."""
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython is not None else None
     return shell is not None and getattr(shell, "kernel", None) is not None

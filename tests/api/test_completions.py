@@ -180,7 +180,7 @@ def test_without_a_hub_the_environment_makes_one(
         ("hi", {"model": "gpt-4o-mini"}, r"^model: 'gpt-4o-mini' names no provider; .*'openai/gpt-4o-mini'"),
         ("hi", {"model": "opnai/gpt-4o"}, r"^model: .*Did you mean 'openai'\?"),
         ("hi", {"model": "openai/"}, r"^model: "),
-        ("hi", {}, r"^model: no model"),
+        ("hi", {}, r"^model: missing; pass model="),
         ("hi", {"model": MODEL, "tempature": 1}, r"^tempature: no such option; .*temperature"),
         ("hi", {"model": MODEL, "temperature": 3}, r"temperature=3.0 is outside 0..2 at \$\.temperature"),
         ("hi", {"model": MODELS[1], "temperature": 1.5}, r"temperature=1.5 is outside 0..1"),

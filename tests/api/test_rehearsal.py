@@ -40,7 +40,7 @@ def test_a_simulator_is_not_reached_through_the_environment(environ: pytest.Monk
         assert stage.hub.concurrency == 3
 
 
-@pytest.mark.parametrize(("models", "said"), [([], "there is none"), (["nobody/m"], "no provider is named 'nobody'")])
+@pytest.mark.parametrize(("models", "said"), [([], "list of models is empty"), (["nobody/m"], "no provider is named 'nobody'")])
 def test_odd_models_are_refused(models: list[str], said: str) -> None:
     with pytest.raises(BadRequestError, match=said):
         llmhub.rehearsal(models)

@@ -114,7 +114,7 @@ def test_other_questions_are_refused_and_what_is_there_stays(
 ) -> None:
     llmhub.complete_table(rows(9), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     before = read(tmp_path / "parts")
-    with pytest.raises(BadRequestError, match="answers to other questions"):
+    with pytest.raises(BadRequestError, match="results of other requests"):
         llmhub.complete_table(rows(9), "Say {q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     assert read(tmp_path / "parts").equals(before)
     assert simulator.counts()["requests"] == 8
@@ -154,5 +154,5 @@ def test_the_ledger_says_what_a_run_cost(simulator: SimulatorThread, tmp_path: P
     assert found.column("state").to_pylist() == ["done"] * 7
     assert set(found.column("run_id").to_pylist()) == {table.schema.metadata[b"run_id"].decode()}
     assert sum(found.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
-    with llmhub.Hub(settings=Settings()) as bare, pytest.raises(BadRequestError, match="no cache that keeps"):
+    with llmhub.Hub(settings=Settings()) as bare, pytest.raises(BadRequestError, match="no cache with a ledger"):
         llmhub.ledger(hub=bare)

@@ -218,7 +218,7 @@ STRICT = CacheMode(strict=True)
 
 def test_where_it_must_not_fail_nothing_is_sent_without_it(simulator: SimulatorThread) -> None:
     with hub_at(simulator, "redis://127.0.0.1:1/0", cache_mode=STRICT) as hub:
-        with pytest.raises(llmhub.CacheError, match=r"cache failed: redis://127.*Nothing more was sent") as caught:
+        with pytest.raises(llmhub.CacheError, match=r"cache failed: redis://127.*No further requests were sent") as caught:
             ask(hub)
         assert statuses(caught.value.table) == ["cancelled"] * 60
         for act in (llmhub.complete, lambda *a, **k: list(llmhub.stream(*a, **k))):

@@ -308,6 +308,6 @@ def test_a_damaged_value_is_a_miss(tmp_path: Path, simulator: SimulatorThread) -
             with closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute("UPDATE answers SET value = ?", (damage,))
             connection.close()
-            with pytest.warns(RuntimeWarning, match=r"^1 answer in the cache could not be read back"):
+            with pytest.warns(RuntimeWarning, match=r"^1 cached response could not be decoded"):
                 assert llmhub.complete("first", model=MODEL, hub=hub).text == said
     assert simulator.counts()["requests"] == 5

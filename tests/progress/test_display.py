@@ -113,7 +113,7 @@ progresses = st.builds(
                 stopping=True,
                 models=(ModelProgress(model="p/m", total=100, done=40, unanswered=55),),
             ),
-            "40/100 rows   5 skipped   55 not asked   5 rows/s   10 s",
+            "40/100 rows   5 skipped   55 not sent   5 rows/s   10 s",
         ),
     ],
 )
@@ -453,7 +453,7 @@ def test_the_button_asks_and_then_asks_to_cut_off(monkeypatch: pytest.MonkeyPatc
     assert (stop.requested, stop.immediate) == (True, False)
     assert button.description == "Stop"
     show.report(at(50, stopping=True))
-    assert button.description == "Cut off"
+    assert button.description == "Cancel"
     button.clicks[0](button)
     assert stop.immediate
 
@@ -471,7 +471,7 @@ def test_nothing_waits_for_the_widgets_to_be_loaded(monkeypatch: pytest.MonkeyPa
         panel._loaded.set()
         loaded.set()
 
-    monkeypatch.setattr(ProgressWidget, "_load", load)
+    monkeypatch.setattr(ProgressWidget, "_load_ipywidgets", load)
     panel = ProgressWidget(at(0))
     panel(at(10))
     assert notebook.widgets == []
