@@ -15,56 +15,13 @@ from typing import Any, Final, TypeAlias
 
 from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.provider import Endpoint, Provider
-from llmhub.providers.registry import PROVIDERS
+from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 CONFIG_FILE: Final = "llmhub.toml"
 ENDPOINT_FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
 
 FieldVariables: TypeAlias = tuple[tuple[str, str], ...]
 """Fields of an endpoint, each with a variable that sets it."""
-
-ENVIRONMENT_VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "openai": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
-    "openai-responses": (("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
-    "anthropic": (("api_key", "ANTHROPIC_API_KEY"), ("base_url", "ANTHROPIC_BASE_URL")),
-    "google": (
-        ("api_key", "GOOGLE_API_KEY"),
-        ("api_key", "GEMINI_API_KEY"),
-        ("base_url", "GOOGLE_GEMINI_BASE_URL"),
-    ),
-    "azure": (
-        ("api_key", "AZURE_OPENAI_API_KEY"),
-        ("base_url", "AZURE_OPENAI_ENDPOINT"),
-        ("api_version", "OPENAI_API_VERSION"),
-    ),
-    "azure-responses": (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT")),
-    "vertex": (
-        ("api_key", "VERTEX_ACCESS_TOKEN"),
-        ("project", "GOOGLE_CLOUD_PROJECT"),
-        ("region", "GOOGLE_CLOUD_LOCATION"),
-        ("base_url", "GOOGLE_VERTEX_BASE_URL"),
-    ),
-    "vertex-anthropic": (
-        ("api_key", "VERTEX_ACCESS_TOKEN"),
-        ("project", "ANTHROPIC_VERTEX_PROJECT_ID"),
-        ("project", "GOOGLE_CLOUD_PROJECT"),
-        ("region", "CLOUD_ML_REGION"),
-        ("region", "GOOGLE_CLOUD_LOCATION"),
-        ("base_url", "ANTHROPIC_VERTEX_BASE_URL"),
-    ),
-    "ollama-native": (("api_key", "OLLAMA_API_KEY"), ("base_url", "OLLAMA_BASE_URL")),
-    "databricks": (("api_key", "DATABRICKS_TOKEN"), ("base_url", "DATABRICKS_HOST")),
-    "bedrock": (
-        ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
-        ("access_key_id", "AWS_ACCESS_KEY_ID"),
-        ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-        ("session_token", "AWS_SESSION_TOKEN"),
-        ("region", "AWS_REGION"),
-        ("region", "AWS_DEFAULT_REGION"),
-        ("base_url", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
-    ),
-}
-"""Fields of an endpoint and the variables that set them; the first variable that is set wins."""
 
 SECRET_FIELDS: Final = frozenset({"api_key", "access_key_id", "secret_access_key", "session_token"})
 """Fields that are credentials."""

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-from llmhub.config import ENVIRONMENT_VARIABLES, PROXY_VARIABLES
-from llmhub.providers.registry import PROVIDERS
+from llmhub.config import PROXY_VARIABLES
+from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 from llmhub.sim import Simulator, SimulatorThread, serving
 
 T = TypeVar("T")

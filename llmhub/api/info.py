@@ -15,7 +15,7 @@ from llmhub.engine.event_loop import run_in_background, run_sync
 from llmhub.engine.health import DEFAULT_TIMEOUT, Health
 from llmhub.engine.transport import TransportConfig
 from llmhub.hub import Hub
-from llmhub.providers import model_profiles, prices
+from llmhub.providers import prices, registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +46,7 @@ def metadata(model: str, *, hub: Hub | None = None) -> ModelMetadata:
     """
     provider, name = (hub or current_hub()).provider(model)
     price = prices.find_price(provider.name, name, datetime.now(UTC))
-    return replace(model_profiles.model_metadata(provider.name, name), price_id=price.price_id if price else "")
+    return replace(registry.model_metadata(provider.name, name), price_id=price.price_id if price else "")
 
 
 def health_check(provider: str, *, hub: Hub | None = None) -> Health:

@@ -1,1 +1,5 @@
-"""Who speaks which wire, where, signed how: rows of data and small pure functions."""
+"""Providers: one file a vendor, collected in `PROVIDERS`."""
+
+from llmhub.providers.registry import PROVIDERS
+
+__all__ = ["PROVIDERS"]

@@ -1,7 +1,7 @@
-"""How requests are signed: a bearer token, a key in a header of its own, or AWS Signature Version 4.
+"""Authorization of requests: a bearer token, a key in a header, or AWS Signature Version 4.
 
-Each is a pure function of the endpoint, the bare request and the time. What the endpoint says in its
-``headers`` is laid over last, so that a user's own header wins; an endpoint without a key adds none.
+Each function is pure: of the endpoint, the unsigned request and the time (epoch seconds). The endpoint's own
+``headers`` are applied last, so a user's header wins; an endpoint without a key adds none.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html (read 2026-11-22).
 """
@@ -21,34 +21,29 @@ from llmhub.core.provider import Endpoint, HttpRequest
 
 Authorize: TypeAlias = Callable[[Endpoint, HttpRequest, float], HttpRequest]
 
-SIGV4_ALGORITHM: Final = "AWS4-HMAC-SHA256"
 DEFAULT_AWS_REGION: Final = "us-east-1"
-"""Region of an endpoint that names none."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+SIGV4_ALGORITHM: Final = "AWS4-HMAC-SHA256"
 UNSIGNED_HEADERS: Final = frozenset(
     {
-        *(
-            "authorization",
-            "baggage",
-            "connection",
-            "expect",
-            "keep-alive",
-            "proxy-authenticate",
-            "proxy-authorization",
-        ),
-        *(
-            "te",
-            "traceparent",
-            "tracestate",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "user-agent",
-            "x-amzn-trace-id",
-        ),
+        "authorization",
+        "baggage",
+        "connection",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-amzn-trace-id",
     }
 )
-"""Headers that a signature leaves out, since those on the way may change them."""
+"""Headers that a signature leaves out, since proxies may change them."""
 
 
 def bearer_token(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
@@ -59,11 +54,12 @@ def bearer_token(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpR
     >>> bearer_token(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
     {'authorization': 'Bearer k'}
     """
-    return _laid(request, {"authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}, endpoint.headers)
+    headers = {"authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    return _with_headers(request, headers, endpoint.headers)
 
 
 def api_key_header(name: str) -> Authorize:
-    """Send the key in the header ``name``.
+    """Return a function that sends the key in the header ``name``.
 
     Examples
     --------
@@ -72,86 +68,76 @@ def api_key_header(name: str) -> Authorize:
     """
 
     def authorize(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
-        return _laid(request, {name: endpoint.api_key} if endpoint.api_key else {}, endpoint.headers)
+        return _with_headers(request, {name: endpoint.api_key} if endpoint.api_key else {}, endpoint.headers)
 
     return authorize
 
 
 def sigv4(service: str) -> Authorize:
-    """Sign with the endpoint's AWS credentials for ``service``.
+    """Return a function that signs with the endpoint's AWS credentials for ``service``.
 
-    Every header is signed but the few that a proxy may touch; the path is encoded once more for its
-    canonical form, as every service but S3 wants it.
+    Every header is signed except those that proxies may change. The path is percent-encoded twice in its canonical
+    form, as every service but S3 requires.
     """
 
     def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
-        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
         token = {"x-amz-security-token": endpoint.session_token} if endpoint.session_token else {}
-        sent = _laid(request, {**token, "x-amz-date": stamp}, endpoint.headers)
-        scope = f"{stamp[:8]}/{endpoint.region or DEFAULT_AWS_REGION}/{service}/aws4_request"
-        names, canonical = _canonical(sent)
-        to_sign = "\n".join((SIGV4_ALGORITHM, stamp, scope, hashlib.sha256(canonical).hexdigest()))
-        key = reduce(_mac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.encode())
-        signature = _mac(key, to_sign).hex()
+        unsigned = _with_headers(request, {**token, "x-amz-date": timestamp}, endpoint.headers)
+        scope = f"{timestamp[:8]}/{endpoint.region or DEFAULT_AWS_REGION}/{service}/aws4_request"
+        signed_names, canonical = _canonical_request(unsigned)
+        to_sign = "\n".join((SIGV4_ALGORITHM, timestamp, scope, hashlib.sha256(canonical).hexdigest()))
+        signing_key = reduce(_hmac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.encode())
+        signature = _hmac(signing_key, to_sign).hex()
         credential = f"{SIGV4_ALGORITHM} Credential={endpoint.access_key_id}/{scope}"
-        signed = {"authorization": f"{credential}, SignedHeaders={names}, Signature={signature}"}
-        return replace(sent, headers={**signed, **sent.headers})
+        authorization = f"{credential}, SignedHeaders={signed_names}, Signature={signature}"
+        return replace(unsigned, headers={"authorization": authorization, **unsigned.headers})
 
     return authorize
 
 
-def bedrock_auth(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
-    """Use a Bedrock API key where there is one, and AWS credentials otherwise."""
-    return (bearer_token if endpoint.api_key else _SIGN)(endpoint, request, now)
-
-
-_SIGN: Final = sigv4("bedrock")
-
-
-def _laid(request: HttpRequest, own: Mapping[str, str], over: Mapping[str, str]) -> HttpRequest:
-    """Lay headers over a request's, all names in lower case, the last word winning."""
-    layers = (request.headers, own, over) if over else (request.headers, own)
+def _with_headers(request: HttpRequest, own: Mapping[str, str], override: Mapping[str, str]) -> HttpRequest:
+    """Add headers to a request, all names in lower case, the last value of a name winning."""
+    layers = (request.headers, own, override) if override else (request.headers, own)
     return replace(request, headers={name.lower(): value for layer in layers for name, value in layer.items()})
 
 
-def _mac(key: bytes, message: str) -> bytes:
+def _hmac(key: bytes, message: str) -> bytes:
     return hmac.new(key, message.encode(), hashlib.sha256).digest()
 
 
-def _canonical(request: HttpRequest) -> tuple[str, bytes]:
-    """Give the names of the signed headers and the canonical request."""
+def _canonical_request(request: HttpRequest) -> tuple[str, bytes]:
+    """Return the names of the signed headers and the canonical request."""
     url = urlsplit(request.url)
     headers = {"host": _host(url), **request.headers}
-    lines = sorted((name, " ".join(value.split())) for name, value in headers.items() if name not in UNSIGNED_HEADERS)
-    names = ";".join(name for name, _ in lines)
-    query = (
-        "&".join("=".join(pair) for pair in sorted(_pair(piece) for piece in url.query.split("&"))) if url.query else ""
-    )
-    whole = (
+    signed = sorted((name, " ".join(value.split())) for name, value in headers.items() if name not in UNSIGNED_HEADERS)
+    names = ";".join(name for name, _ in signed)
+    pairs = sorted(_query_pair(piece) for piece in url.query.split("&")) if url.query else []
+    lines = (
         request.method.upper(),
-        quote(_path(url.path), safe="/~"),
-        query,
-        *(f"{name}:{value}" for name, value in lines),
+        quote(_normalized_path(url.path), safe="/~"),
+        "&".join("=".join(pair) for pair in pairs),
+        *(f"{name}:{value}" for name, value in signed),
         "",
         names,
         hashlib.sha256(request.body).hexdigest(),
     )
-    return names, "\n".join(whole).encode()
+    return names, "\n".join(lines).encode()
 
 
-def _pair(piece: str) -> tuple[str, str]:
+def _query_pair(piece: str) -> tuple[str, str]:
     name, _, value = piece.partition("=")
     return name, value
 
 
 def _host(url: SplitResult) -> str:
-    """Name the host as it is sent: without the user, and without the scheme's own port."""
+    """Return the host as it is sent: without the user, and without the scheme's default port."""
     host = url.netloc.rpartition("@")[2].lower()
     return host.removesuffix(f":{DEFAULT_PORTS.get(url.scheme, '')}")
 
 
-def _path(path: str) -> str:
-    """Resolve dots and double slashes, as AWS does before it compares."""
+def _normalized_path(path: str) -> str:
+    """Resolve dots and double slashes, as AWS does before it compares signatures."""
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":

@@ -1,9 +1,10 @@
-"""Which provider can be told what: a table that is tried out, not written by hand.
+"""Capabilities of the providers: a table that is measured, not written by hand.
 
-A cell is a request with the capability and one without it: the capability is there when both can be prepared and
-say different things. What a single model refuses is in `models`; the models asked here are the ones named.
+A cell compares a request that uses the capability with one that does not: the provider has it when both can be prepared
+and their bodies differ. What a single model refuses is in the profiles of models; the models probed here are the ones
+named.
 
-``python -m llmhub.providers.capabilities`` writes the table anew.
+``python -m llmhub.providers.capabilities`` rewrites the table.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ PROBE_MODELS: Final[Mapping[str, str]] = {
     "google": "gemini-2.5-flash",
     "vertex": "gemini-2.5-flash",
 }
-"""Models asked of providers whose payload depends on the model's family; of any other, one that nobody knows."""
+"""Models probed at providers whose payload depends on the model's family; elsewhere one that no profile knows."""
+
 UNKNOWN_MODEL: Final = "any"
 SCHEMA_PROBE_NAME: Final = "response_schema"
 ENDPOINT: Final = Endpoint(base_url="http://localhost", api_key="k", project="p")
@@ -51,36 +53,40 @@ PIXEL: Final = "iVBORw0KGgo="
 
 @dataclass(frozen=True, slots=True)
 class CapabilityProbe:
-    """A capability: what a request says that has it, and one that has it not."""
+    """A capability, as the fields of a request that uses it and of one that does not."""
 
     name: str
     with_capability: Mapping[str, Any]
     without_capability: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _beside(name: str, *parts: Part) -> CapabilityProbe:
-    """Probe a part of the user's turn."""
+def _user_part(name: str, *parts: Part) -> CapabilityProbe:
+    """Probe a part of a user message."""
     return CapabilityProbe(name, {"messages": (Message("user", (Text("hi"), *parts)),)})
 
 
-def _result(name: str, result: ToolResult) -> CapabilityProbe:
-    """Probe what a tool's result may be."""
-    plain = Message("tool", ToolResult(result.id, "seen"))
-    both = {"tools": (TOOL,)}
+def _with_tool(name: str, **fields: Any) -> CapabilityProbe:
+    """Probe a field of a request that has a tool."""
+    return CapabilityProbe(name, {"tools": (TOOL,), **fields}, {"tools": (TOOL,)})
+
+
+def _tool_result(name: str, result: ToolResult) -> CapabilityProbe:
+    """Probe the content of a tool's result."""
+    text_result = Message("tool", ToolResult(result.id, "seen"))
     return CapabilityProbe(
         name,
-        {**both, "messages": (*TOOL_CALL_MESSAGES, Message("tool", result))},
-        {**both, "messages": (*TOOL_CALL_MESSAGES, plain)},
+        {"tools": (TOOL,), "messages": (*TOOL_CALL_MESSAGES, Message("tool", result))},
+        {"tools": (TOOL,), "messages": (*TOOL_CALL_MESSAGES, text_result)},
     )
 
 
-def _earlier(name: str, part: Part) -> CapabilityProbe:
+def _answer_part(name: str, part: Part) -> CapabilityProbe:
     """Probe a part of an earlier answer."""
-    turns = {
-        said: (*USER_MESSAGES, Message("assistant", parts))
-        for said, parts in {0: (Text("a"),), 1: (part, Text("a"))}.items()
-    }
-    return CapabilityProbe(name, {"messages": turns[1]}, {"messages": turns[0]})
+    return CapabilityProbe(
+        name,
+        {"messages": (*USER_MESSAGES, Message("assistant", (part, Text("a"))))},
+        {"messages": (*USER_MESSAGES, Message("assistant", (Text("a"),)))},
+    )
 
 
 PROBES: Final = (
@@ -94,33 +100,27 @@ PROBES: Final = (
     CapabilityProbe("logprobs", {"logprobs": 3}),
     CapabilityProbe("user", {"user": "u"}),
     CapabilityProbe("tools", {"tools": (TOOL,)}),
-    *(
-        CapabilityProbe(f"tool_choice {name}", {"tools": (TOOL,), "tool_choice": name}, {"tools": (TOOL,)})
-        for name in ("auto", "none")
-    ),
-    CapabilityProbe("tool_choice required", {"tools": (TOOL,), "tool_choice": "required"}, {"tools": (TOOL,)}),
-    CapabilityProbe("tool_choice by name", {"tools": (TOOL,), "tool_choice": "look"}, {"tools": (TOOL,)}),
-    CapabilityProbe("parallel_tool_calls", {"tools": (TOOL,), "parallel_tool_calls": False}, {"tools": (TOOL,)}),
-    CapabilityProbe(
-        "strict tools", {"tools": (Tool("look", "Looks.", TOOL.parameters, strict=True),)}, {"tools": (TOOL,)}
-    ),
-    _result("tool result: error", ToolResult("c1", "seen", is_error=True)),
-    _result("tool result: image", ToolResult("c1", (Text("seen"), Image(data=PIXEL, media_type="image/png")))),
+    *(_with_tool(f"tool_choice {choice}", tool_choice=choice) for choice in ("auto", "none", "required")),
+    _with_tool("tool_choice by name", tool_choice="look"),
+    _with_tool("parallel_tool_calls", parallel_tool_calls=False),
+    _with_tool("strict tools", tools=(Tool("look", "Looks.", TOOL.parameters, strict=True),)),
+    _tool_result("tool result: error", ToolResult("c1", "seen", is_error=True)),
+    _tool_result("tool result: image", ToolResult("c1", (Text("seen"), Image(data=PIXEL, media_type="image/png")))),
     CapabilityProbe(SCHEMA_PROBE_NAME, {"response_schema": Schema({"type": "object", "properties": {}})}),
     CapabilityProbe("reasoning_effort", {"reasoning_effort": "low"}),
     CapabilityProbe("reasoning_budget", {"reasoning_budget": 2048, "max_tokens": 4096}, {"max_tokens": 4096}),
-    _earlier("earlier reasoning", Reasoning("hm", "s")),
-    _earlier("earlier reasoning, redacted", Reasoning(redacted="s")),
-    _beside("cache mark", CacheMark()),
-    _beside("image by URL", Image("https://example.org/a.png")),
-    _beside("image inline", Image(data=PIXEL, media_type="image/png")),
-    _beside("document by URL", Document("https://example.org/a.pdf", media_type="application/pdf")),
-    _beside("document inline", Document(data="AAAA", media_type="application/pdf", name="a")),
+    _answer_part("earlier reasoning", Reasoning("hm", "s")),
+    _answer_part("earlier reasoning, redacted", Reasoning(redacted="s")),
+    _user_part("cache mark", CacheMark()),
+    _user_part("image by URL", Image("https://example.org/a.png")),
+    _user_part("image inline", Image(data=PIXEL, media_type="image/png")),
+    _user_part("document by URL", Document("https://example.org/a.pdf", media_type="application/pdf")),
+    _user_part("document inline", Document(data="AAAA", media_type="application/pdf", name="a")),
 )
 
 
 def probe_capabilities(providers: Mapping[str, Provider] = PROVIDERS) -> dict[str, dict[str, bool]]:
-    """Try every capability of every provider.
+    """Return, for each provider, whether it has each capability of `PROBES`.
 
     Examples
     --------
@@ -129,54 +129,55 @@ def probe_capabilities(providers: Mapping[str, Provider] = PROVIDERS) -> dict[st
     (True, False)
     """
     return {
-        name: {probe.name: _can(provider, PROBE_MODELS.get(name, UNKNOWN_MODEL), probe) for probe in PROBES}
+        name: {probe.name: _has(provider, PROBE_MODELS.get(name, UNKNOWN_MODEL), probe) for probe in PROBES}
         for name, provider in providers.items()
     }
 
 
-def _can(provider: Provider, model: str, probe: CapabilityProbe) -> bool:
-    """Say whether a request that has the capability says something that one without it does not."""
+def _has(provider: Provider, model: str, probe: CapabilityProbe) -> bool:
+    """Return whether both requests of a probe can be prepared and their bodies differ."""
     bodies = []
-    for said in (probe.with_capability, probe.without_capability):
-        request = CompletionRequest(**{"model": model, "messages": USER_MESSAGES, **said})
-        made = prepare(provider, ENDPOINT, request, 0.0)
-        if not is_successful(made):
+    for fields in (probe.with_capability, probe.without_capability):
+        request = CompletionRequest(**{"model": model, "messages": USER_MESSAGES, **fields})
+        prepared = prepare(provider, ENDPOINT, request, 0.0)
+        if not is_successful(prepared):
             return False
-        bodies.append(made.unwrap().body)
+        bodies.append(prepared.unwrap().body)
     return bodies[0] != bodies[1]
 
 
-def _how(name: str) -> str:
-    """Say how a provider's model is held to a schema."""
+def _schema_cell(name: str) -> str:
+    """Return how a provider enforces a schema, as the table shows it."""
     request = CompletionRequest(model=PROBE_MODELS.get(name, UNKNOWN_MODEL), messages=USER_MESSAGES)
     return {"native": "yes", "tool": "tool"}[PROVIDERS[name].structured_output_mode(request)]
 
 
 def render_page() -> str:
-    """Write the table: a column for each group of providers that are alike, a row for each capability."""
+    """Return the table as Markdown: a column for each group of equal providers, a row for each capability."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, cells in probe_capabilities().items():
-        said = [
-            "-" if not there else _how(name) if probe == SCHEMA_PROBE_NAME else "yes" for probe, there in cells.items()
-        ]
-        groups.setdefault(tuple(said), []).append(name)
-    keys = list(groups)
-    legend = [f"{at}. {', '.join(groups[key])}" for at, key in enumerate(keys, 1)]
-    head = ["", *(str(at) for at in range(1, len(keys) + 1))]
-    rows = [[probe.name, *(key[at] for key in keys)] for at, probe in enumerate(PROBES)]
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    asked = "; ".join(f"`{name}/{model}`" for name, model in PROBE_MODELS.items())
+    for name, capabilities in probe_capabilities().items():
+        column = tuple(
+            "-" if not has else _schema_cell(name) if probe == SCHEMA_PROBE_NAME else "yes"
+            for probe, has in capabilities.items()
+        )
+        groups.setdefault(column, []).append(name)
+    columns = list(groups)
+    legend = [f"{number}. {', '.join(groups[column])}" for number, column in enumerate(columns, 1)]
+    header = ["", *(str(number) for number in range(1, len(columns) + 1))]
+    rows = [[probe.name, *(column[index] for column in columns)] for index, probe in enumerate(PROBES)]
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    models = "; ".join(f"`{name}/{model}`" for name, model in PROBE_MODELS.items())
     return "\n".join(
         [
-            "# What each provider can be told",
+            "# Capabilities of the providers",
             "",
-            "Tried out by `python -m llmhub.providers.capabilities`, which writes this page. A dash is refused before",
-            'anything is sent (`Unsupported`); with `unsupported="drop"` it is left out and listed, unless it is',
-            "content (a picture, a document). Where a schema is held to by a `tool` that must be called, the answer's",
-            "`forced_tool` says so; single models of other providers may be asked that way too.",
+            "Measured by `python -m llmhub.providers.capabilities`, which writes this page. A dash is refused before",
+            'anything is sent (`Unsupported`); with `unsupported="drop"` the parameter is left out and listed in the',
+            "result, unless it is content (an image, a document). Where a schema is enforced by a forced `tool` call,",
+            "the response's `forced_tool` is true; single models of other providers may be asked that way too.",
             "",
-            "Single models may refuse more: see `llmhub.metadata(model)`. Where a model's family decides, this one was",
-            f"asked: {asked}.",
+            "Single models may refuse more: see `llmhub.metadata(model)`. Where the payload depends on the model's",
+            f"family, these models were probed: {models}.",
             "",
             *legend,
             "",

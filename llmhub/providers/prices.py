@@ -1,122 +1,24 @@
-"""What models cost where: the price table, and how llmhub's names are found in it.
+"""Look-up of prices in the table of genai-prices.
 
-The prices are those bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22):
-nothing is fetched. What a provider bills besides tokens and requests (web searches, storage) is in no usage
-and in no cost. Of two prices for cache writes, the one for the shorter life is taken.
+The table is the one bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22): nothing is
+downloaded. Items that a provider bills besides tokens and requests (web searches, storage) are in no usage and in no
+cost. Of two prices for cache writes, the one for the shorter lifetime is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
+from llmhub.core.pricing import Price, PriceTier, Rates
+from llmhub.providers.registry import price_listing
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
-__all__ = [
-    "PRICE_LISTINGS",
-    "PriceListing",
-    "Price",
-    "Rates",
-    "PriceTier",
-    "compute_cost",
-    "compute_cost_nano_usd",
-    "find_price",
-    "find_served_price",
-]
-
-
-def _whole(model: str) -> str:
-    return model
-
-
-def _last(model: str) -> str:
-    """Take the model's name out of a resource name or ARN."""
-    return model.rpartition("/")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class PriceListing:
-    """Where a provider stands in the price table, and how its models are named there."""
-
-    id: str
-    model_name: Callable[[str], str] = _whole
-
-
-PRICE_LISTINGS: Final[Mapping[str, PriceListing]] = {
-    "openai": PriceListing("openai"),
-    "openai-responses": PriceListing("openai"),
-    "azure": PriceListing("azure"),
-    "azure-responses": PriceListing("azure"),
-    "anthropic": PriceListing("anthropic"),
-    "google": PriceListing("google", _last),
-    "vertex": PriceListing("google", _last),
-    "vertex-anthropic": PriceListing("google", _last),
-    "bedrock": PriceListing("aws", _last),
-    "groq": PriceListing("groq"),
-    "mistral": PriceListing("mistral"),
-    "deepseek": PriceListing("deepseek"),
-    "together": PriceListing("together"),
-    "openrouter": PriceListing("openrouter"),
-    "fireworks": PriceListing("fireworks"),
-    "xai": PriceListing("x-ai"),
-    "cerebras": PriceListing("cerebras"),
-    "perplexity": PriceListing("perplexity"),
-    "databricks": PriceListing("databricks"),
-}
-"""Providers whose prices are public, by llmhub's names; another name is looked up as it is."""
-
-
-def find_price(provider: str, model: str, at: datetime) -> Price | None:
-    """Look up what ``model`` costs at ``provider`` at the moment ``at`` (UTC where it names no zone).
-
-    ``None`` where the table does not know the model, or gives it no price a token for input and output:
-    unknown is never zero. The first call loads the table (half a second); resolve a price once for many calls.
-
-    Examples
-    --------
-    >>> from datetime import UTC, datetime
-    >>> found = find_price("openai", "gpt-4o-mini-2024-07-18", datetime(2026, 11, 22, tzinfo=UTC))
-    >>> found.rates.input, found.price_id
-    (Decimal('1.5E-7'), 'genai-prices-...:openai/gpt-4o-mini@2026-11-22')
-    >>> find_price("openai", "no-such-model", datetime(2026, 11, 22, tzinfo=UTC)) is None
-    True
-    """
-    import genai_prices  # noqa: PLC0415 - half a second that only a caller who asks for prices pays
-    from genai_prices.data import providers  # noqa: PLC0415 - as above
-
-    listing = PRICE_LISTINGS.get(provider) or PriceListing(provider)
-    row = next((row for row in providers if row.id == listing.id), None)
-    entry = row.find_model(listing.model_name(model), all_providers=providers) if row else None
-    if row is None or entry is None:
-        return None
-    moment = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    said = entry.get_prices(moment)
-    if said.input_mtok is None or said.output_mtok is None:
-        return None
-    request = said.requests_kcount
-    starts = sorted({tier.start for name in PRICE_FIELDS if (tiered := _tiered(said, name)) for tier in tiered.tiers})
-    return Price(
-        price_id=f"genai-prices-{genai_prices.__version__}:{row.id}/{entry.id}@{_stamp(entry, moment)}",
-        source=f"genai-prices {genai_prices.__version__}",
-        rates=_rates(said, 0),
-        tiers=tuple(PriceTier(start, _rates(said, start + 1)) for start in starts),
-        request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
-    )
-
-
-def find_served_price(provider: str, model: str, served_model: str, at: datetime) -> Price | None:
-    """Look up the price of the model that answered, or of the one asked for where the table does not know it.
-
-    A deployment or an alias has a name of its own; what it served is what it costs.
-    """
-    return (find_price(provider, served_model, at) if served_model else None) or find_price(provider, model, at)
-
+    from llmhub.providers.vendor import PriceListing
 
 PRICE_FIELDS: Final[Mapping[str, str]] = {
     "input": "input_mtok",
@@ -125,26 +27,76 @@ PRICE_FIELDS: Final[Mapping[str, str]] = {
     "cache_write": "cache_write_mtok",
     "reasoning": "output_reasoning_mtok",
 }
-"""The table's name of each class of tokens; its rates are USD for a million."""
+"""The table's field for each class of tokens, in USD per million tokens."""
 
 
-def _tiered(said: ModelPrice, name: str) -> TieredPrices | None:
-    """Give a class's tiers, if it has any."""
-    rate = getattr(said, PRICE_FIELDS[name])
+def find_price(provider: str, model: str, when: datetime) -> Price | None:
+    """Return the price of ``model`` at ``provider`` at the time ``when`` (UTC if it has no time zone).
+
+    ``None`` where the table does not know the model, or has no price per token for its input and output: an unknown
+    price is never zero. The first call loads the table (half a second); look a price up once for many calls.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> price = find_price("openai", "gpt-4o-mini-2024-07-18", datetime(2026, 11, 22, tzinfo=UTC))
+    >>> price.rates.input, price.price_id
+    (Decimal('1.5E-7'), 'genai-prices-...:openai/gpt-4o-mini@2026-11-22')
+    >>> find_price("openai", "no-such-model", datetime(2026, 11, 22, tzinfo=UTC)) is None
+    True
+    """
+    return find_listed_price(price_listing(provider), model, when)
+
+
+def find_served_price(provider: str, model: str, served_model: str, when: datetime) -> Price | None:
+    """Return the price of ``served_model``, or of the requested ``model`` where the table does not know that one.
+
+    A deployment or an alias has a name of its own; it costs what the model behind it costs.
+    """
+    return (find_price(provider, served_model, when) if served_model else None) or find_price(provider, model, when)
+
+
+def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Price | None:
+    """Return the price of ``model`` where ``listing`` says; see `find_price`."""
+    import genai_prices  # noqa: PLC0415 - half a second that only a caller who asks for prices pays
+    from genai_prices.data import providers  # noqa: PLC0415 - as above
+
+    provider = next((row for row in providers if row.id == listing.provider_id), None)
+    entry = provider.find_model(listing.model_name(model), all_providers=providers) if provider else None
+    if provider is None or entry is None:
+        return None
+    utc = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    listed = entry.get_prices(utc)
+    if listed.input_mtok is None or listed.output_mtok is None:
+        return None
+    request = listed.requests_kcount
+    starts = sorted({tier.start for name in PRICE_FIELDS if (tiered := _tiered(listed, name)) for tier in tiered.tiers})
+    return Price(
+        price_id=f"genai-prices-{genai_prices.__version__}:{provider.id}/{entry.id}@{_timestamp(entry, utc)}",
+        source=f"genai-prices {genai_prices.__version__}",
+        rates=_rates(listed, 0),
+        tiers=tuple(PriceTier(start, _rates(listed, start + 1)) for start in starts),
+        request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
+    )
+
+
+def _tiered(listed: ModelPrice, token_class: str) -> TieredPrices | None:
+    """Return the tiers of a class of tokens, if it has any."""
+    rate = getattr(listed, PRICE_FIELDS[token_class])
     return None if rate is None or isinstance(rate, Decimal) else rate
 
 
-def _rates(said: ModelPrice, tokens: int) -> Rates:
-    """Read the rates of a request with so many input tokens."""
+def _rates(listed: ModelPrice, input_tokens: int) -> Rates:
+    """Return the rates per token of a request with ``input_tokens``."""
 
-    def rate(name: str) -> Decimal | None:
-        tiered = _tiered(said, name)
+    def rate(token_class: str) -> Decimal | None:
+        tiered = _tiered(listed, token_class)
         if tiered is None:
-            found: Decimal | None = getattr(said, PRICE_FIELDS[name])
+            per_million: Decimal | None = getattr(listed, PRICE_FIELDS[token_class])
         else:
-            reached = [tier.price for tier in tiered.tiers if tokens > tier.start]
-            found = reached[-1] if reached else tiered.base
-        return None if found is None else found.scaleb(-6)
+            reached = [tier.price for tier in tiered.tiers if input_tokens > tier.start]
+            per_million = reached[-1] if reached else tiered.base
+        return None if per_million is None else per_million.scaleb(-6)
 
     return Rates(
         input=rate("input") or Decimal(0),
@@ -155,8 +107,8 @@ def _rates(said: ModelPrice, tokens: int) -> Rates:
     )
 
 
-def _stamp(entry: ModelInfo, moment: datetime) -> str:
-    """Give the day, and the time too where the price depends on it."""
+def _timestamp(entry: ModelInfo, utc: datetime) -> str:
+    """Return the day, and the time too where the price depends on it."""
     choices = entry.prices if isinstance(entry.prices, list) else []
     hourly = any(hasattr(choice.constraint, "start_time") for choice in choices)
-    return f"{moment:%Y-%m-%dT%H:%MZ}" if hourly else f"{moment:%Y-%m-%d}"
+    return f"{utc:%Y-%m-%dT%H:%MZ}" if hourly else f"{utc:%Y-%m-%d}"

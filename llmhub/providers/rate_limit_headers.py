@@ -1,95 +1,82 @@
-"""What a reply says about limits, read from each provider's own headers by table.
+"""Rate limits and retry times, read from a reply's headers by table.
 
-Readers are total: whatever a header holds, a count is from 0, a time is from 0 and finite, and what cannot
-be read is ``None``. ``read_retry_after-after`` counts on a refusal alone, since some servers send it with every answer.
+Readers are total: whatever a header holds, a count is at least 0, a time is at least 0 and finite, and a value that
+cannot be parsed is ``None``. ``retry-after`` counts only on an error, since some servers send it with every answer.
 
-Sources: https://platform.openai.com/docs/guides/rate-limits, https://docs.anthropic.com/en/api/rate-limits,
-https://www.rfc-editor.org/rfc/rfc9110#field.retry-after and recorded replies (read 2026-11-22).
+Sources: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after and recorded replies (read 2026-11-22); the names of
+the headers are in the vendors' files.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeAlias
 
 from llmhub.core.provider import HttpReply, RateLimitInfo
-from llmhub.wire import gemini
 
 Number: TypeAlias = int | float | None
-
-
 HeaderParser: TypeAlias = Callable[[str, HttpReply], Number]
-
-
 HeaderTable: TypeAlias = Mapping[str, tuple[tuple[str, ...], HeaderParser]]
-"""For each field of `RateLimitInfo`, the headers that say it, the first that can be read winning, and how."""
-
+"""For each field of `RateLimitInfo`, the headers that hold it, the first that can be parsed winning, and their
+parser."""
 
 COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
-
-
 SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{0,9})?", re.ASCII)
+GO_DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
+GO_DURATION_TERM: Final = re.compile(r"([\d.]+)(h|ms|m|s|us|µs|ns)", re.ASCII)
+GO_UNITS_S: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
-DURATION: Final = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+", re.ASCII)
-
-
-PIECE: Final = re.compile(r"([\d.]+)(h|ms|m|s|us|µs|ns)", re.ASCII)
-
-
-UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-
-
-def parse_count(said: str, _reply: HttpReply) -> int | None:
-    """Read a count.
+def parse_count(value: str, _reply: HttpReply) -> int | None:
+    """Parse a count.
 
     Examples
     --------
     >>> parse_count("49", HttpReply(200)), parse_count("-1", HttpReply(200))
     (49, None)
     """
-    said = said.strip()
-    return int(said) if COUNT.fullmatch(said) else None
+    value = value.strip()
+    return int(value) if COUNT.fullmatch(value) else None
 
 
-def parse_seconds(said: str, _reply: HttpReply) -> float | None:
-    """Read seconds.
+def parse_seconds(value: str, _reply: HttpReply) -> float | None:
+    """Parse seconds.
 
     Examples
     --------
     >>> parse_seconds("2.5", HttpReply(429)), parse_seconds("inf", HttpReply(429))
     (2.5, None)
     """
-    said = said.strip()
-    return float(said) if SECONDS.fullmatch(said) else None
+    value = value.strip()
+    return float(value) if SECONDS.fullmatch(value) else None
 
 
-def parse_milliseconds(said: str, reply: HttpReply) -> float | None:
-    """Read milliseconds as seconds."""
-    read = parse_seconds(said, reply)
-    return None if read is None else read / 1000
+def parse_milliseconds(value: str, reply: HttpReply) -> float | None:
+    """Parse milliseconds; return seconds."""
+    milliseconds = parse_seconds(value, reply)
+    return None if milliseconds is None else milliseconds / 1000
 
 
-def parse_go_duration(said: str, reply: HttpReply) -> float | None:
-    """Read a duration as Go writes it, or plain seconds.
+def parse_go_duration(value: str, reply: HttpReply) -> float | None:
+    """Parse a duration in Go's notation, or plain seconds; return seconds.
 
     Examples
     --------
-    >>> parse_go_duration("1h2m3.5s", HttpReply(200)), parse_go_duration("12ms", HttpReply(200)), parse_go_duration("0", HttpReply(200))
+    >>> reply = HttpReply(200)
+    >>> parse_go_duration("1h2m3.5s", reply), parse_go_duration("12ms", reply), parse_go_duration("0", reply)
     (3723.5, 0.012, 0.0)
     """
-    said = said.strip()
-    if not DURATION.fullmatch(said):
-        return parse_seconds(said, reply)
-    return sum(float(count) * UNITS[unit] for count, unit in PIECE.findall(said))
+    value = value.strip()
+    if not GO_DURATION.fullmatch(value):
+        return parse_seconds(value, reply)
+    return sum(float(count) * GO_UNITS_S[unit] for count, unit in GO_DURATION_TERM.findall(value))
 
 
-def parse_rfc3339(said: str, reply: HttpReply) -> float | None:
-    """Read an RFC 3339 time as seconds from the reply; what has passed is 0.
+def parse_rfc3339(value: str, reply: HttpReply) -> float | None:
+    """Parse an RFC 3339 time; return seconds from the reply, 0 for a time that has passed.
 
     Examples
     --------
@@ -97,117 +84,22 @@ def parse_rfc3339(said: str, reply: HttpReply) -> float | None:
     5.0
     """
     try:
-        then = datetime.fromisoformat(said.strip())
+        time = datetime.fromisoformat(value.strip())
     except ValueError:
         return None
-    return _until(then, reply)
+    return _seconds_until(time, reply)
 
 
-def parse_http_date(said: str, reply: HttpReply) -> float | None:
-    """Read an HTTP date as seconds from the reply; what has passed is 0.
+def parse_http_date(value: str, reply: HttpReply) -> float | None:
+    """Parse an HTTP date; return seconds from the reply, 0 for a time that has passed.
 
     Examples
     --------
     >>> parse_http_date("Sun, 22 Nov 2026 10:01:00 GMT", HttpReply(429, {"date": "Sun, 22 Nov 2026 10:00:00 GMT"}))
     60.0
     """
-    then = _date(said)
-    return None if then is None else _until(then, reply)
-
-
-def read_retry_after(reply: HttpReply) -> RateLimitInfo:
-    """Read what any server may say: wait so long, and try again or do not.
-
-    Examples
-    --------
-    >>> read_retry_after(HttpReply(429, {"Retry-After": "1", "retry-after-ms": "0"})).retry_after_s
-    1.0
-    """
-    wait, again = _retry(_lowered(reply), reply)
-    return RateLimitInfo(retry_after_s=wait, should_retry=again)
-
-
-def rate_limit_reader(family: HeaderTable) -> Callable[[HttpReply], RateLimitInfo]:
-    """Make the reader of a family of headers; it reads `read_retry_after` as well.
-
-    Examples
-    --------
-    >>> rate_limit_reader(OPENAI_HEADERS)(HttpReply(200, {"x-ratelimit-reset-tokens": "6m0s"})).reset_tokens_s
-    360.0
-    """
-
-    def limits(reply: HttpReply) -> RateLimitInfo:
-        headers = _lowered(reply)
-        found = {field: _first(names, read, headers, reply) for field, (names, read) in family.items()}
-        wait, again = _retry(headers, reply)
-        return RateLimitInfo(retry_after_s=wait, should_retry=again, **found)  # type: ignore[arg-type] # as each row reads
-
-    return limits
-
-
-def read_google_limits(reply: HttpReply) -> RateLimitInfo:
-    """Read Gemini's limits: the wait stands in the error's body."""
-    said = read_retry_after(reply)
-    if said.retry_after_s is not None or reply.status < 400:  # noqa: PLR2004 - HTTP errors
-        return said
-    return replace(said, retry_after_s=gemini.decode_error(reply).retry_after_s)
-
-
-def _lowered(reply: HttpReply) -> dict[str, str]:
-    return {name.lower(): value for name, value in reply.headers.items()}
-
-
-def _first(names: tuple[str, ...], read: HeaderParser, headers: Mapping[str, str], reply: HttpReply) -> Number:
-    """Give the first of these headers that can be read."""
-    for name in names:
-        said = headers.get(name)
-        if said is not None and (value := read(said, reply)) is not None:
-            return value
-    return None
-
-
-def _retry(headers: Mapping[str, str], reply: HttpReply) -> tuple[float | None, bool | None]:
-    """Read the wait, to the millisecond where both forms are there and say something."""
-    wait: Number = None
-    if reply.status >= 300:  # noqa: PLR2004 - on success the header asks for nothing
-        said = [_first((name,), read, headers, reply) for name, read in RETRY_HEADERS]
-        wait = next((time for time in said if time), next((time for time in said if time is not None), None))
-    return wait, SHOULD_RETRY.get(headers.get("x-should-retry", "").strip().lower())
-
-
-def _date(said: str) -> datetime | None:
-    try:
-        return parsedate_to_datetime(said) if said else None
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _until(then: datetime, reply: HttpReply) -> float | None:
-    """Measure from the server's own clock, or else from when the reply came; unknown where neither is."""
-    now = _date(reply.header("date"))
-    if now is not None:
-        start = _epoch(now)
-    elif 0 < reply.received_at < float("inf"):
-        start = reply.received_at
-    else:
-        return None
-    return max(0.0, _epoch(then) - start)
-
-
-def _epoch(time: datetime) -> float:
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-
-
-def _per_minute_headers(requests: str, tokens: str) -> HeaderTable:
-    """Name headers that carry their window in their name."""
-    return {
-        f"{kind}_{what}": ((f"x-ratelimit-{kind}-{name}",), parse_count)
-        for kind in ("limit", "remaining")
-        for what, name in (("requests", requests), ("tokens", tokens))
-    }
-
-
-SHOULD_RETRY: Final[Mapping[str, bool]] = {"true": True, "false": False}
+    time = _http_date(value)
+    return None if time is None else _seconds_until(time, reply)
 
 
 RETRY_HEADERS: Final[tuple[tuple[str, HeaderParser], ...]] = (
@@ -215,23 +107,95 @@ RETRY_HEADERS: Final[tuple[tuple[str, HeaderParser], ...]] = (
     ("retry-after", parse_seconds),
     ("retry-after", parse_http_date),
 )
+SHOULD_RETRY: Final[Mapping[str, bool]] = {"true": True, "false": False}
 
 
-OPENAI_HEADERS: Final[HeaderTable] = {
-    **_per_minute_headers("requests", "tokens"),
-    "reset_requests_s": (("x-ratelimit-reset-requests",), parse_go_duration),
-    "reset_tokens_s": (("x-ratelimit-reset-tokens",), parse_go_duration),
-}
+def read_retry_headers(reply: HttpReply) -> RateLimitInfo:
+    """Read the headers that any server may send: how long to wait, and whether to retry.
+
+    Examples
+    --------
+    >>> read_retry_headers(HttpReply(429, {"Retry-After": "1", "retry-after-ms": "0"})).retry_after_s
+    1.0
+    """
+    retry_after_s, should_retry = _retry(_lower_names(reply), reply)
+    return RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry)
 
 
-ANTHROPIC_HEADERS: Final[HeaderTable] = {
-    f"{kind}_{what}{unit}": ((f"anthropic-ratelimit-{what.replace('_', '-')}-{kind}",), read)
-    for what in ("requests", "tokens", "input_tokens", "output_tokens")
-    for kind, unit, read in (("limit", "", parse_count), ("remaining", "", parse_count), ("reset", "_s", parse_rfc3339))
-}
+def rate_limit_reader(table: HeaderTable) -> Callable[[HttpReply], RateLimitInfo]:
+    """Return a function that reads the headers of ``table`` and those of `read_retry_headers`.
+
+    Examples
+    --------
+    >>> read = rate_limit_reader({"reset_tokens_s": (("x-ratelimit-reset-tokens",), parse_go_duration)})
+    >>> read(HttpReply(200, {"x-ratelimit-reset-tokens": "6m0s"})).reset_tokens_s
+    360.0
+    """
+
+    def read(reply: HttpReply) -> RateLimitInfo:
+        headers = _lower_names(reply)
+        values = {field: _first_parsed(names, parse, headers, reply) for field, (names, parse) in table.items()}
+        retry_after_s, should_retry = _retry(headers, reply)
+        return RateLimitInfo(retry_after_s=retry_after_s, should_retry=should_retry, **values)  # type: ignore[arg-type] # as each parser returns
+
+    return read
 
 
-MISTRAL_HEADERS: Final = _per_minute_headers("req-minute", "tokens-minute")
+def per_window_headers(requests: str, tokens: str) -> HeaderTable:
+    """Return the table of headers whose names end in what they count, and the window if it is in the name.
+
+    Examples
+    --------
+    >>> per_window_headers("req-minute", "tokens-minute")["limit_requests"][0]
+    ('x-ratelimit-limit-req-minute',)
+    """
+    return {
+        f"{field}_{counted}": ((f"x-ratelimit-{field}-{suffix}",), parse_count)
+        for field in ("limit", "remaining")
+        for counted, suffix in (("requests", requests), ("tokens", tokens))
+    }
 
 
-CEREBRAS_HEADERS: Final = _per_minute_headers("requests-minute", "tokens-minute")
+def _lower_names(reply: HttpReply) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.headers.items()}
+
+
+def _first_parsed(names: tuple[str, ...], parse: HeaderParser, headers: Mapping[str, str], reply: HttpReply) -> Number:
+    """Return the value of the first of these headers that can be parsed."""
+    for name in names:
+        value = headers.get(name)
+        if value is not None and (parsed := parse(value, reply)) is not None:
+            return parsed
+    return None
+
+
+def _retry(headers: Mapping[str, str], reply: HttpReply) -> tuple[float | None, bool | None]:
+    """Return the seconds to wait, the first of the headers' times that is not 0, and whether to retry."""
+    wait: Number = None
+    if reply.status >= 300:  # noqa: PLR2004 - on success the header asks for nothing
+        times = [_first_parsed((name,), parse, headers, reply) for name, parse in RETRY_HEADERS]
+        wait = next((time for time in times if time), next((time for time in times if time is not None), None))
+    return wait, SHOULD_RETRY.get(headers.get("x-should-retry", "").strip().lower())
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(value) if value else None
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _seconds_until(time: datetime, reply: HttpReply) -> float | None:
+    """Return the seconds from the server's ``date``, else from the arrival of the reply; ``None`` without either."""
+    date = _http_date(reply.header("date"))
+    if date is not None:
+        start = _epoch_s(date)
+    elif 0 < reply.received_at < float("inf"):
+        start = reply.received_at
+    else:
+        return None
+    return max(0.0, _epoch_s(time) - start)
+
+
+def _epoch_s(time: datetime) -> float:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

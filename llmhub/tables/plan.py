@@ -24,7 +24,7 @@ from llmhub.engine.fan_out_types import PlannedItem
 from llmhub.engine.limits import Limit
 from llmhub.engine.row_outcome import to_stored
 from llmhub.formatting import html, text
-from llmhub.providers.model_profiles import model_metadata
+from llmhub.providers.registry import model_metadata
 from llmhub.providers.prices import find_price
 from llmhub.tables.forecast import (
     ZERO_INTERVAL,

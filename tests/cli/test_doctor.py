@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from llmhub.config import ENVIRONMENT_VARIABLES, parse_settings
-from llmhub.providers.registry import PROVIDERS
+from llmhub.config import parse_settings
+from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 from llmhub.sim import FAKE_PROVIDERS, Simulator, SimulatorThread, serving
 
 Shell: TypeAlias = Callable[..., Any]

@@ -11,7 +11,6 @@ import pytest
 import llmhub
 from llmhub import config
 from llmhub.config import (
-    ENVIRONMENT_VARIABLES,
     PROXY_VARIABLES,
     SECRET_FIELDS,
     Settings,
@@ -23,7 +22,7 @@ from llmhub.config import (
 from llmhub.core.errors import AuthenticationError, BadRequestError
 from llmhub.core.provider import Endpoint
 from llmhub.hub import hub_from_environment, hub_with_endpoints
-from llmhub.providers.registry import PROVIDERS
+from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 KEY = "key-0123456789abcdef"
 

@@ -1,4 +1,4 @@
-"""Signing: SigV4 byte for byte as botocore signs, and who wins over whose header."""
+"""Authorization: SigV4 byte for byte as botocore signs, and the precedence of headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhub.core.provider import Endpoint, HttpRequest
-from llmhub.providers.auth import api_key_header, bearer_token, bedrock_auth, sigv4
+from llmhub.providers.auth import api_key_header, bearer_token, sigv4
+from llmhub.providers.bedrock import authorize as authorize_bedrock
 
 KEYS = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_size=40)
 TOKENS = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
@@ -52,10 +53,10 @@ ENDPOINTS = st.builds(
 NOWS = st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2099, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001 - hypothesis wants naive bounds
 
 
-def by_botocore(endpoint: Endpoint, request: HttpRequest, now: dt.datetime) -> dict[str, str]:
-    """Headers as botocore would send them."""
-    laid = {name.lower(): value for name, value in {**request.headers, **endpoint.headers}.items()}
-    aws = AWSRequest(method=request.method, url=request.url, data=request.body, headers=laid)
+def botocore_headers(endpoint: Endpoint, request: HttpRequest, now: dt.datetime) -> dict[str, str]:
+    """Return the headers that botocore sends."""
+    headers_sent = {name.lower(): value for name, value in {**request.headers, **endpoint.headers}.items()}
+    aws = AWSRequest(method=request.method, url=request.url, data=request.body, headers=headers_sent)
     credentials = Credentials(endpoint.access_key_id, endpoint.secret_access_key, endpoint.session_token or None)
     with mock.patch("botocore.auth.get_current_datetime", return_value=now):
         SigV4Auth(credentials, "bedrock", endpoint.region or "us-east-1").add_auth(aws)
@@ -64,14 +65,14 @@ def by_botocore(endpoint: Endpoint, request: HttpRequest, now: dt.datetime) -> d
 
 @settings(max_examples=500, deadline=None)
 @given(ENDPOINTS, URLS, st.binary(max_size=50), NOWS)
-def test_the_signature_is_botocores(endpoint: Endpoint, url: str, body: bytes, now: dt.datetime) -> None:
+def test_signature_equals_botocore(endpoint: Endpoint, url: str, body: bytes, now: dt.datetime) -> None:
     request = HttpRequest("POST", url, {"content-type": "application/json"}, body)
     signed = sigv4("bedrock")(endpoint, request, now.timestamp())
-    assert signed.headers == by_botocore(endpoint, request, now.replace(microsecond=0))
+    assert signed.headers == botocore_headers(endpoint, request, now.replace(microsecond=0))
     assert (signed.method, signed.url, signed.body) == (request.method, request.url, request.body)
 
 
-def test_the_signature_changes_with_all_that_is_signed() -> None:
+def test_signature_covers_url_headers_body_time_and_secret() -> None:
     endpoint = Endpoint(access_key_id="a", secret_access_key="s")
     request = HttpRequest("POST", "https://h/model/x%3A0/converse", {}, b"{}")
     signatures = {
@@ -89,16 +90,16 @@ def test_the_signature_changes_with_all_that_is_signed() -> None:
     assert len(signatures) == 7
 
 
-def test_bedrock_prefers_its_own_key() -> None:
+def test_bedrock_api_key_takes_precedence_over_aws_credentials() -> None:
     request = HttpRequest("POST", "https://h/", {})
-    both = Endpoint(api_key="k", access_key_id="a", secret_access_key="s")
-    assert bedrock_auth(both, request, 0.0).headers == {"authorization": "Bearer k"}
-    signed = bedrock_auth(Endpoint(access_key_id="a", secret_access_key="s"), request, 0.0).headers
+    with_both = Endpoint(api_key="k", access_key_id="a", secret_access_key="s")
+    assert authorize_bedrock(with_both, request, 0.0).headers == {"authorization": "Bearer k"}
+    signed = authorize_bedrock(Endpoint(access_key_id="a", secret_access_key="s"), request, 0.0).headers
     assert signed["authorization"].startswith("AWS4-HMAC-SHA256 Credential=a/19700101/us-east-1/bedrock/aws4_request")
 
 
 @pytest.mark.parametrize("authorize", [bearer_token, api_key_header("api-key"), sigv4("bedrock")])
-def test_the_endpoints_headers_win(authorize: object) -> None:
+def test_endpoint_headers_take_precedence(authorize: object) -> None:
     endpoint = Endpoint(api_key="k", headers={"Authorization": "mine", "API-Key": "mine", "Content-Type": "text/x"})
     sent = authorize(endpoint, HttpRequest("POST", "https://h/", {"content-type": "application/json"}), 0.0)  # type: ignore[operator]
     assert sent.headers["authorization"] == "mine"
@@ -107,5 +108,5 @@ def test_the_endpoints_headers_win(authorize: object) -> None:
 
 
 @pytest.mark.parametrize("authorize", [bearer_token, api_key_header("api-key")])
-def test_no_key_adds_no_header(authorize: object) -> None:
+def test_no_header_is_added_without_a_key(authorize: object) -> None:
     assert authorize(Endpoint(), HttpRequest("POST", "https://h/", {}), 0.0).headers == {}  # type: ignore[operator]

@@ -11,11 +11,11 @@ from llmhub.providers.capabilities import PAGE_PATH, PROBES, probe_capabilities,
 from llmhub.providers.registry import PROVIDERS
 
 
-def test_the_page_is_what_the_code_gives() -> None:
+def test_page_is_up_to_date() -> None:
     assert PAGE_PATH.read_text(encoding="utf-8") == render_page(), "run python -m llmhub.providers.capabilities"
 
 
-def test_every_provider_and_capability_is_tried() -> None:
+def test_every_provider_is_probed_for_every_capability() -> None:
     found = probe_capabilities()
     assert list(found) == list(PROVIDERS)
     assert all(list(cells) == [probe.name for probe in PROBES] for cells in found.values())
@@ -24,7 +24,7 @@ def test_every_provider_and_capability_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "capability", "there"),
+    ("name", "capability", "expected"),
     [
         ("openai", "seed", True),
         ("openai", "reasoning_budget", False),
@@ -45,16 +45,16 @@ def test_every_provider_and_capability_is_tried() -> None:
         ("openai", "earlier reasoning", False),
     ],
 )
-def test_cells_that_are_known(name: str, capability: str, there: bool) -> None:
-    assert probe_capabilities()[name][capability] is there
+def test_known_cells(name: str, capability: str, expected: bool) -> None:
+    assert probe_capabilities()[name][capability] is expected
 
 
-def test_a_wire_that_can_say_nothing_has_nothing() -> None:
-    def mute(_: CompletionRequest) -> Failure[Unsupported]:
+def test_provider_whose_body_never_changes_has_no_capability() -> None:
+    def refuse(_: CompletionRequest) -> Failure[Unsupported]:
         return Failure(Unsupported(path="$", message="no"))
 
     row = PROVIDERS["openai"]
-    silent = replace(row, wire=replace(row.wire, encode=mute))
-    deaf = replace(row, adapt=lambda _: {})
-    for cells in probe_capabilities({"silent": silent, "deaf": deaf}).values():
+    refusing = replace(row, wire=replace(row.wire, encode=refuse))
+    ignoring = replace(row, adapt=lambda _: {})
+    for cells in probe_capabilities({"refusing": refusing, "ignoring": ignoring}).values():
         assert not any(cells.values())

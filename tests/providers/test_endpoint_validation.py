@@ -7,32 +7,32 @@ from llmhub.core.provider import Endpoint
 from llmhub.providers.endpoint_validation import validate_endpoint
 from llmhub.providers.registry import PROVIDERS
 
-WHOLE = Endpoint(base_url="https://res.example.org", api_key="k", project="p", region="us-east-1")
+COMPLETE = Endpoint(base_url="https://res.example.org", api_key="k", project="p", region="us-east-1")
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_a_whole_endpoint_lacks_nothing(name: str) -> None:
-    assert validate_endpoint(PROVIDERS[name], WHOLE) is None
+def test_complete_endpoint_is_valid(name: str) -> None:
+    assert validate_endpoint(PROVIDERS[name], COMPLETE) is None
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in PROVIDERS.items() if row.required_env))
-def test_a_missing_key_is_named_with_every_variable_that_would_give_it(name: str) -> None:
-    wrong = validate_endpoint(PROVIDERS[name], Endpoint(base_url="https://res.example.org", project="p"))
-    assert isinstance(wrong, AuthFailed)
-    assert (wrong.provider, wrong.path) == (name, "$.endpoint.api_key")
-    assert all(variable in str(wrong) for group in PROVIDERS[name].required_env for variable in group)
+def test_missing_key_names_every_variable_that_sets_it(name: str) -> None:
+    error = validate_endpoint(PROVIDERS[name], Endpoint(base_url="https://res.example.org", project="p"))
+    assert isinstance(error, AuthFailed)
+    assert (error.provider, error.path) == (name, "$.endpoint.api_key")
+    assert all(variable in str(error) for group in PROVIDERS[name].required_env for variable in group)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in PROVIDERS.items() if not row.base_url))
-def test_a_missing_address_is_named(name: str) -> None:
-    wrong = validate_endpoint(PROVIDERS[name], Endpoint(api_key="k"))
-    assert isinstance(wrong, InvalidRequest)
-    assert wrong.path == "$.endpoint.base_url"
-    assert "Endpoint(base_url=...)" in str(wrong)
+def test_missing_address_is_an_error(name: str) -> None:
+    error = validate_endpoint(PROVIDERS[name], Endpoint(api_key="k"))
+    assert isinstance(error, InvalidRequest)
+    assert error.path == "$.endpoint.base_url"
+    assert "Endpoint(base_url=...)" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("name", "endpoint", "path", "said"),
+    ("name", "endpoint", "path", "expected"),
     [
         ("azure", Endpoint(api_key="k"), "$.endpoint.base_url", "AZURE_OPENAI_ENDPOINT"),
         ("databricks", Endpoint(api_key="k"), "$.endpoint.base_url", "DATABRICKS_HOST"),
@@ -47,11 +47,11 @@ def test_a_missing_address_is_named(name: str) -> None:
         ("vertex", Endpoint(api_key="k"), "$.endpoint.project", "project"),
     ],
 )
-def test_what_is_lacking_is_said(name: str, endpoint: Endpoint, path: str, said: str) -> None:
-    wrong = validate_endpoint(PROVIDERS[name], endpoint)
-    assert wrong is not None
-    assert (wrong.provider, wrong.path) == (name, path)
-    assert said in str(wrong)
+def test_error_names_the_field_and_the_remedy(name: str, endpoint: Endpoint, path: str, expected: str) -> None:
+    error = validate_endpoint(PROVIDERS[name], endpoint)
+    assert error is not None
+    assert (error.provider, error.path) == (name, path)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_what_is_lacking_is_said(name: str, endpoint: Endpoint, path: str, said:
         ("vllm", Endpoint(base_url="http://localhost:8000/v1")),
     ],
 )
-def test_what_suffices(name: str, endpoint: Endpoint) -> None:
+def test_sufficient_endpoints(name: str, endpoint: Endpoint) -> None:
     assert validate_endpoint(PROVIDERS[name], endpoint) is None
 
 
-def test_a_key_that_is_wrongly_written_does_not_show() -> None:
-    wrong = validate_endpoint(PROVIDERS["openai"], Endpoint(api_key="s3cr3t\n"))
-    assert wrong is not None
-    assert "s3cr3t" not in str(wrong)
+def test_malformed_key_is_not_in_the_message() -> None:
+    error = validate_endpoint(PROVIDERS["openai"], Endpoint(api_key="s3cr3t\n"))
+    assert error is not None
+    assert "s3cr3t" not in str(error)

@@ -1,13 +1,14 @@
-"""What is known of models, held against the price table's own figures."""
+"""Model profiles, compared with the figures of the price table."""
 
 from __future__ import annotations
 
 import pytest
 from genai_prices.data import providers
 
-from llmhub.providers import model_profiles
+from llmhub.providers import openai
+from llmhub.providers.registry import model_metadata
 
-LISTED = {
+LISTED_CONTEXT_WINDOWS = {
     (provider.id, model.id): model.context_window
     for provider in providers
     for model in provider.models
@@ -28,44 +29,44 @@ LISTED = {
         ("google", "gemini-2.5-flash", 1_048_576, 65_536),
     ],
 )
-def test_windows(provider: str, model: str, context: int, output: int) -> None:
-    found = model_profiles.model_metadata(provider, model)
+def test_token_limits(provider: str, model: str, context: int, output: int) -> None:
+    found = model_metadata(provider, model)
     assert (found.context_window, found.max_output_tokens) == (context, output)
-    listed = LISTED.get((provider, model))
+    listed = LISTED_CONTEXT_WINDOWS.get((provider, model))
     assert listed is None or abs(listed - context) <= 0.05 * context
 
 
 @pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-9"), ("groq", "gpt-4o"), ("compatible", "x")])
-def test_what_is_not_known_is_not_said(provider: str, model: str) -> None:
-    found = model_profiles.model_metadata(provider, model)
+def test_unknown_models_have_no_metadata(provider: str, model: str) -> None:
+    found = model_metadata(provider, model)
     assert (found.provider, found.model) == (provider, model)
     assert (found.context_window, found.max_output_tokens, found.unsupported_params) == (None, None, ())
 
 
-def test_what_a_model_refuses() -> None:
-    assert model_profiles.model_metadata("anthropic", "claude-opus-5").unsupported_params == (
+def test_unsupported_parameters() -> None:
+    assert model_metadata("anthropic", "claude-opus-5").unsupported_params == (
         "temperature",
         "top_p",
         "top_k",
     )
-    assert model_profiles.model_metadata("anthropic", "claude-opus-4-1").unsupported_params == ()
-    assert "temperature" in model_profiles.model_metadata("openai", "gpt-5").unsupported_params
-    assert model_profiles.model_metadata("openai", "gpt-5.1").unsupported_params == ()
+    assert model_metadata("anthropic", "claude-opus-4-1").unsupported_params == ()
+    assert "temperature" in model_metadata("openai", "gpt-5").unsupported_params
+    assert model_metadata("openai", "gpt-5.1").unsupported_params == ()
 
 
-def test_a_longer_prefix_stands_before_the_shorter() -> None:
-    prefixes = [family.prefix for family in model_profiles.REASONING_FAMILIES]
-    for at, prefix in enumerate(prefixes):
-        assert not any(prefix.startswith(earlier) for earlier in prefixes[:at]), prefix
+def test_longer_prefix_comes_before_shorter() -> None:
+    prefixes = [family.prefix for family in openai.MODELS.reasoning]
+    for index, prefix in enumerate(prefixes):
+        assert not any(prefix.startswith(earlier) for earlier in prefixes[:index]), prefix
 
 
-def test_how_a_model_reasons() -> None:
-    found = model_profiles.model_metadata("openai", "gpt-5.4")
+def test_reasoning_metadata() -> None:
+    found = model_metadata("openai", "gpt-5.4")
     assert (found.reasons_by_default, found.can_disable_reasoning) == (False, True)
     assert found.reasoning_efforts == ("none", "low", "medium", "high", "xhigh")
     assert found.unsupported_params == ()
-    assert found.unsupported_when_reasoning == model_profiles.REASONING_REFUSED_PARAMETERS
-    plain = model_profiles.model_metadata("openai", "gpt-4o")
+    assert found.unsupported_when_reasoning == openai.MODELS.refused_while_reasoning
+    plain = model_metadata("openai", "gpt-4o")
     assert (plain.reasons_by_default, plain.can_disable_reasoning, plain.reasoning_efforts) == (None, None, ())
 
 
@@ -82,5 +83,5 @@ def test_how_a_model_reasons() -> None:
         ("groq", "gpt-4o", ()),
     ],
 )
-def test_what_may_stand_in_a_prompt(provider: str, model: str, modalities: tuple[str, ...]) -> None:
-    assert model_profiles.model_metadata(provider, model).input_modalities == modalities
+def test_input_modalities(provider: str, model: str, modalities: tuple[str, ...]) -> None:
+    assert model_metadata(provider, model).input_modalities == modalities

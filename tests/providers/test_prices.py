@@ -13,21 +13,23 @@ from hypothesis import strategies as st
 
 from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
 from llmhub.core.types import Usage
-from llmhub.providers.prices import PRICE_LISTINGS, find_price, find_served_price
+from llmhub.providers.prices import find_price, find_served_price
+from llmhub.providers.registry import ENTRIES
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+LISTINGS = {name: entry.price_listing for name, entry in ENTRIES.items() if entry.price_listing}
 MTOK = Decimal("1e-6")
 
 
-def priced(model: str, provider: str = "openai", at: datetime = AT) -> Price:
-    found = find_price(provider, model, at)
-    assert found is not None
-    return found
+def price_of(model: str, provider: str = "openai", at: datetime = AT) -> Price:
+    price = find_price(provider, model, at)
+    assert price is not None
+    return price
 
 
 def rates(text: str) -> Rates:
-    taken, read, write, made = (Decimal(part) * MTOK for part in text.split())
-    return Rates(input=taken, output=made, cached_input=read, cache_write=write)
+    input_rate, read_rate, write_rate, output_rate = (Decimal(part) * MTOK for part in text.split())
+    return Rates(input=input_rate, output=output_rate, cached_input=read_rate, cache_write=write_rate)
 
 
 SIMPLE = Price(price_id="t/simple@d", source="t", rates=rates("3 0.3 3.75 15"))
@@ -41,18 +43,18 @@ counts = st.integers(0, 10**7)
 
 
 @st.composite
-def usages(draw: st.DrawFn, most: int = 10**7) -> Usage:
-    cached, written, fresh, thought, said = (draw(st.integers(0, most // 5)) for _ in range(5))
+def usages(draw: st.DrawFn, max_tokens: int = 10**7) -> Usage:
+    cached, written, uncached, reasoning, visible = (draw(st.integers(0, max_tokens // 5)) for _ in range(5))
     return Usage(
-        input_tokens=cached + written + fresh,
-        output_tokens=thought + said,
+        input_tokens=cached + written + uncached,
+        output_tokens=reasoning + visible,
         cached_input_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=thought,
+        reasoning_tokens=reasoning,
     )
 
 
-def plus(a: Usage, b: Usage) -> Usage:
+def add_usages(a: Usage, b: Usage) -> Usage:
     return Usage(**{name: getattr(a, name) + getattr(b, name) for name in Usage.__slots__})
 
 
@@ -63,39 +65,44 @@ class TestCost:
 
     def test_reasoning_is_part_of_the_output_unless_it_has_a_rate(self) -> None:
         usage = Usage(input_tokens=0, output_tokens=10, reasoning_tokens=4)
-        dear = Price(price_id="p", source="s", rates=Rates(input=MTOK, output=8 * MTOK, reasoning=3 * MTOK))
+        with_reasoning_rate = Price(
+            price_id="p", source="s", rates=Rates(input=MTOK, output=8 * MTOK, reasoning=3 * MTOK)
+        )
         assert compute_cost(usage, SIMPLE) == 150 * MTOK
-        assert compute_cost(usage, dear) == (6 * 8 + 4 * 3) * MTOK
+        assert compute_cost(usage, with_reasoning_rate) == (6 * 8 + 4 * 3) * MTOK
 
     def test_a_class_without_a_rate_is_billed_as_input(self) -> None:
-        bare = Price(price_id="p", source="s", rates=Rates(input=2 * MTOK, output=MTOK))
+        without_cache_rates = Price(price_id="p", source="s", rates=Rates(input=2 * MTOK, output=MTOK))
         usage = Usage(input_tokens=30, output_tokens=0, cached_input_tokens=10, cache_write_tokens=10)
-        assert compute_cost(usage, bare) == 60 * MTOK
+        assert compute_cost(usage, without_cache_rates) == 60 * MTOK
 
     @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
-    def test_what_was_not_counted_has_no_cost(self, usage: Usage) -> None:
+    def test_unknown_counts_have_no_cost(self, usage: Usage) -> None:
         assert compute_cost(usage, SIMPLE) is None
         assert compute_cost_nano_usd(usage, SIMPLE) is None
 
     def test_a_count_of_zero_costs_zero(self) -> None:
         assert compute_cost(Usage(input_tokens=0, output_tokens=0), SIMPLE) == 0
 
-    def test_a_part_larger_than_its_whole_is_never_money_back(self) -> None:
+    def test_part_larger_than_its_total_never_gives_a_negative_cost(self) -> None:
         odd = Usage(input_tokens=10, output_tokens=5, cached_input_tokens=20, reasoning_tokens=9)
         assert compute_cost(odd, SIMPLE) == 20 * Decimal("0.3") * MTOK + 9 * 15 * MTOK
 
     @pytest.mark.parametrize(
-        ("taken", "rate"),
+        ("input_tokens", "rate"),
         [(0, "1.25"), (200_000, "1.25"), (200_001, "2.5"), (500_000, "2.5"), (500_001, "5")],
     )
-    def test_a_tier_holds_above_its_threshold_and_for_all_tokens(self, taken: int, rate: str) -> None:
-        assert compute_cost(Usage(input_tokens=taken, output_tokens=0), TIERED) == taken * Decimal(rate) * MTOK
+    def test_tier_applies_above_its_threshold_to_all_tokens(self, input_tokens: int, rate: str) -> None:
+        assert (
+            compute_cost(Usage(input_tokens=input_tokens, output_tokens=0), TIERED)
+            == input_tokens * Decimal(rate) * MTOK
+        )
 
-    def test_a_fee_for_the_request_is_added(self) -> None:
+    def test_fee_per_request_is_added(self) -> None:
         fee = Price(price_id="p", source="s", rates=rates("1 1 1 1"), request_usd=Decimal("0.012"))
         assert compute_cost(Usage(input_tokens=1, output_tokens=1), fee) == Decimal("0.012002")
 
-    def test_the_decimal_context_of_the_caller_does_not_round(self) -> None:
+    def test_decimal_context_of_the_caller_does_not_round(self) -> None:
         usage = Usage(input_tokens=123_456_789, output_tokens=987_654_321)
         with localcontext() as context:
             context.prec = 3
@@ -103,7 +110,7 @@ class TestCost:
         assert exact == Decimal("15185.185182")
 
     @pytest.mark.parametrize("rate", ["-1", "NaN", "Infinity"])
-    def test_a_rate_must_be_a_number_from_zero(self, rate: str) -> None:
+    def test_rate_must_be_finite_and_not_negative(self, rate: str) -> None:
         with pytest.raises(ValueError, match="negative or no number"):
             Price(price_id="p", source="s", rates=Rates(input=Decimal(rate), output=MTOK))
 
@@ -111,17 +118,17 @@ class TestCost:
     def test_cost_is_additive(self, a: Usage, b: Usage) -> None:
         parts = compute_cost(a, SIMPLE), compute_cost(b, SIMPLE)
         assert None not in parts
-        assert compute_cost(plus(a, b), SIMPLE) == sum(part for part in parts if part is not None)
+        assert compute_cost(add_usages(a, b), SIMPLE) == sum(part for part in parts if part is not None)
 
     @given(usages(200_000), usages(200_000))
     def test_cost_is_additive_within_a_tier(self, a: Usage, b: Usage) -> None:
         halves = [Usage(**{name: getattr(u, name) // 2 for name in Usage.__slots__}) for u in (a, b)]
-        whole = compute_cost(plus(*halves), TIERED)
+        whole = compute_cost(add_usages(*halves), TIERED)
         assert whole == sum(part for half in halves if (part := compute_cost(half, TIERED)) is not None)
 
     @given(usages(), st.decimals(0, 100, places=12), st.decimals(0, 100, places=7))
-    def test_nanos_are_the_cost_rounded_half_to_even(self, usage: Usage, taken: Decimal, made: Decimal) -> None:
-        odd = Price(price_id="p", source="s", rates=Rates(input=taken * MTOK, output=made * MTOK))
+    def test_nano_usd_are_the_cost_rounded_half_to_even(self, usage: Usage, input_rate: Decimal, made: Decimal) -> None:
+        odd = Price(price_id="p", source="s", rates=Rates(input=input_rate * MTOK, output=made * MTOK))
         exact = compute_cost(usage, odd)
         assert exact is not None
         with localcontext() as context:
@@ -130,14 +137,14 @@ class TestCost:
 
 
 class TestLookup:
-    def test_a_price_says_where_it_is_from_and_of_when(self) -> None:
-        found = priced("gpt-4o-mini-2024-07-18")
-        assert found.price_id == f"genai-prices-{genai_prices.__version__}:openai/gpt-4o-mini@2026-11-22"
-        assert found.source == f"genai-prices {genai_prices.__version__}"
-        assert found.rates == Rates(input=Decimal("1.5e-7"), output=Decimal("6e-7"), cached_input=Decimal("7.5e-8"))
+    def test_price_names_its_source_and_date(self) -> None:
+        price = price_of("gpt-4o-mini-2024-07-18")
+        assert price.price_id == f"genai-prices-{genai_prices.__version__}:openai/gpt-4o-mini@2026-11-22"
+        assert price.source == f"genai-prices {genai_prices.__version__}"
+        assert price.rates == Rates(input=Decimal("1.5e-7"), output=Decimal("6e-7"), cached_input=Decimal("7.5e-8"))
 
     @pytest.mark.parametrize(
-        ("provider", "model", "taken"),
+        ("provider", "model", "input_rate"),
         [
             ("azure", "gpt-4o-mini", "0.15"),
             ("anthropic", "claude-sonnet-4-5-20250929", "3"),
@@ -156,8 +163,8 @@ class TestLookup:
             ("openai-responses", "gpt-4o", "2.5"),
         ],
     )
-    def test_models_are_found_by_the_names_providers_use(self, provider: str, model: str, taken: str) -> None:
-        assert priced(model, provider).rates.input == Decimal(taken) * MTOK
+    def test_models_are_found_by_their_names_at_the_provider(self, provider: str, model: str, input_rate: str) -> None:
+        assert price_of(model, provider).rates.input == Decimal(input_rate) * MTOK
 
     @pytest.mark.parametrize(
         ("provider", "model"),
@@ -176,81 +183,78 @@ class TestLookup:
             ("openai", "whisper-1"),
         ],
     )
-    def test_unknown_is_none_never_zero(self, provider: str, model: str) -> None:
+    def test_unknown_price_is_none_and_not_zero(self, provider: str, model: str) -> None:
         assert find_price(provider, model, AT) is None
 
-    def test_prices_have_dates(self) -> None:
-        old = priced("mistral-small-latest", "mistral", datetime(2020, 1, 1, tzinfo=UTC))
-        assert old.rates != priced("mistral-small-latest", "mistral").rates
+    def test_price_depends_on_the_date(self) -> None:
+        old = price_of("mistral-small-latest", "mistral", datetime(2020, 1, 1, tzinfo=UTC))
+        assert old.rates != price_of("mistral-small-latest", "mistral").rates
         assert old.price_id.endswith("@2020-01-01")
 
-    def test_where_the_hour_counts_the_id_says_it(self) -> None:
-        peak, quiet = (
-            priced("deepseek-v4-pro", "deepseek", datetime(2026, 11, 22, hour, tzinfo=UTC)) for hour in (2, 5)
+    def test_price_id_has_the_hour_where_the_price_depends_on_it(self) -> None:
+        peak, off_peak = (
+            price_of("deepseek-v4-pro", "deepseek", datetime(2026, 11, 22, hour, tzinfo=UTC)) for hour in (2, 5)
         )
-        assert peak.rates.input > quiet.rates.input
+        assert peak.rates.input > off_peak.rates.input
         assert peak.price_id.endswith("@2026-11-22T02:00Z")
 
-    def test_a_moment_is_read_in_utc(self) -> None:
-        there = timezone(timedelta(hours=9))
-        local = datetime(2026, 11, 22, 11, tzinfo=there)
-        assert priced("deepseek-v4-pro", "deepseek", local).price_id.endswith("@2026-11-22T02:00Z")
+    def test_time_is_converted_to_utc(self) -> None:
+        local = datetime(2026, 11, 22, 11, tzinfo=timezone(timedelta(hours=9)))
+        assert price_of("deepseek-v4-pro", "deepseek", local).price_id.endswith("@2026-11-22T02:00Z")
         naive = AT.replace(tzinfo=None)
-        assert priced("gpt-4o", "openai", naive) == priced("gpt-4o")
+        assert price_of("gpt-4o", "openai", naive) == price_of("gpt-4o")
 
-    def test_tiers_are_read(self) -> None:
-        found = priced("gemini-2.5-pro", "google")
-        assert [tier.above for tier in found.tiers] == [200_000]
-        assert found.tiers[0].rates.input > found.rates.input
+    def test_tiers_are_converted(self) -> None:
+        price = price_of("gemini-2.5-pro", "google")
+        assert [tier.above for tier in price.tiers] == [200_000]
+        assert price.tiers[0].rates.input > price.rates.input
 
-    def test_what_was_served_is_what_it_costs(self) -> None:
-        assert find_served_price("azure", "gpt-4o", "gpt-4o-mini-2024-07-18", AT) == priced("gpt-4o-mini", "azure")
-        assert find_served_price("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == priced("gpt-4o")
-        assert find_served_price("openai", "gpt-4o", "", AT) == priced("gpt-4o")
+    def test_served_model_is_priced(self) -> None:
+        assert find_served_price("azure", "gpt-4o", "gpt-4o-mini-2024-07-18", AT) == price_of("gpt-4o-mini", "azure")
+        assert find_served_price("openai", "gpt-4o", "gpt-4o-served-under-a-new-name", AT) == price_of("gpt-4o")
+        assert find_served_price("openai", "gpt-4o", "", AT) == price_of("gpt-4o")
         assert find_served_price("azure", "my-deployment", "unheard-of", AT) is None
 
     def test_no_connection_is_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
-            raise AssertionError("a price was looked up over the network")
+            raise AssertionError("the price look-up opened a connection")
 
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
-        assert priced("gpt-4o").rates.input == Decimal("2.5e-6")
+        assert price_of("gpt-4o").rates.input == Decimal("2.5e-6")
 
-    def test_every_listing_stands_in_the_table(self) -> None:
-        assert {listing.id for listing in PRICE_LISTINGS.values()} <= {row.id for row in table}
+    def test_every_listing_is_in_the_table(self) -> None:
+        assert {listing.provider_id for listing in LISTINGS.values()} <= {row.id for row in table}
 
 
-@pytest.mark.parametrize("provider", [name for name in PRICE_LISTINGS if name not in {"openai-responses", "vertex"}])
-def test_costs_equal_those_of_the_price_tables_own_calculator(provider: str) -> None:
-    row = next(row for row in table if row.id == PRICE_LISTINGS[provider].id)
+@pytest.mark.parametrize("provider", [name for name in LISTINGS if name not in {"openai-responses", "vertex"}])
+def test_costs_equal_genai_prices_own_calculator(provider: str) -> None:
+    row = next(row for row in table if row.id == LISTINGS[provider].provider_id)
     compared = 0
-    for taken in (1_000, 150_000, 900_000):
+    for input_tokens in (1_000, 150_000, 900_000):
         usage = Usage(
-            input_tokens=taken,
+            input_tokens=input_tokens,
             output_tokens=777,
-            cached_input_tokens=taken // 4,
-            cache_write_tokens=taken // 8,
+            cached_input_tokens=input_tokens // 4,
+            cache_write_tokens=input_tokens // 8,
             reasoning_tokens=77,
         )
         theirs = genai_prices.Usage(
-            input_tokens=taken,
+            input_tokens=input_tokens,
             output_tokens=777,
-            cache_read_tokens=taken // 4,
-            cache_write_tokens=taken // 8,
+            cache_read_tokens=input_tokens // 4,
+            cache_write_tokens=input_tokens // 8,
             output_reasoning_tokens=77,
         )
         for model in row.models:
             names = [model.id, *re.findall("equals='(.+?)'", repr(model.match))]
-            name = next(
-                (name for name in names if row.find_model(PRICE_LISTINGS[provider].model_name(name)) is model), ""
-            )
-            found = find_price(provider, name, AT)
-            if found is None:
+            name = next((name for name in names if row.find_model(LISTINGS[provider].model_name(name)) is model), "")
+            price = find_price(provider, name, AT)
+            if price is None:
                 continue
-            asked = genai_prices.calc_price(theirs, name, provider_id=row.id, genai_request_timestamp=AT)
-            exact = compute_cost(usage, found)
+            expected = genai_prices.calc_price(theirs, name, provider_id=row.id, genai_request_timestamp=AT)
+            exact = compute_cost(usage, price)
             assert exact is not None
-            assert exact == pytest.approx(asked.total_price, abs=Decimal("1e-20")), name
+            assert exact == pytest.approx(expected.total_price, abs=Decimal("1e-20")), name
             compared += 1
     assert compared > 0

@@ -1,4 +1,4 @@
-"""Every row of the table: where it is, how it signs, what it makes of a body, and what it refuses."""
+"""Every provider: its URLs, authorization, dialect, and the requests it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from returns.pipeline import is_successful
 from llmhub.core import errors
 from llmhub.core.cache_key import request_key
 from llmhub.core.protocol import prepare
-from llmhub.core.provider import Endpoint, HttpRequest, Provider
+from llmhub.core.provider import Endpoint, HttpRequest
 from llmhub.core.types import CompletionRequest, Message, Reasoning, Schema, Text
 from llmhub.providers.registry import PROVIDERS
 
@@ -26,7 +26,7 @@ SECRET = "s3cr3t-k3y"
 NAMES = sorted(PROVIDERS)
 
 
-HOMELESS = {
+BASE_URLS = {
     "azure": "https://res.openai.azure.com",
     "azure-responses": "https://res.openai.azure.com",
     "databricks": "https://w.cloud.databricks.com",
@@ -35,49 +35,51 @@ HOMELESS = {
 }
 
 
-def endpoint(name: str, **fields: Any) -> Endpoint:
-    known = {
-        "base_url": HOMELESS.get(name, ""),
+def build_endpoint(name: str, **fields: Any) -> Endpoint:
+    defaults = {
+        "base_url": BASE_URLS.get(name, ""),
         "api_key": SECRET,
         "access_key_id": "AKIA",
         "secret_access_key": SECRET,
         "project": "p",
     }
-    return Endpoint(**{**known, **fields})
+    return Endpoint(**{**defaults, **fields})
 
 
-def ask(model: str = "m", **fields: Any) -> CompletionRequest:
+def build_request(model: str = "m", **fields: Any) -> CompletionRequest:
     return CompletionRequest(**{"model": model, "messages": (Message("user", "hi"),), **fields})
 
 
-def sent(name: str, at: Endpoint | None = None, stream: bool = False, **fields: Any) -> HttpRequest:
-    return prepare(PROVIDERS[name], at or endpoint(name), ask(**fields), 0.0, stream=stream).unwrap()
+def prepared(name: str, endpoint: Endpoint | None = None, stream: bool = False, **fields: Any) -> HttpRequest:
+    return prepare(
+        PROVIDERS[name], endpoint or build_endpoint(name), build_request(**fields), 0.0, stream=stream
+    ).unwrap()
 
 
-def test_the_table_is_read_only_and_named_alike() -> None:
+def test_registry_is_read_only_and_keyed_by_name() -> None:
     with pytest.raises(TypeError):
         PROVIDERS["openai"] = PROVIDERS["groq"]  # type: ignore[index]
     assert all(name == row.name for name, row in PROVIDERS.items())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_row_prepares(name: str) -> None:
-    request = sent(name)
+def test_every_provider_prepares_a_request(name: str) -> None:
+    request = prepared(name)
     assert request.method == "POST"
     assert request.url.startswith("http")
     assert request.headers["content-type"] == "application/json"
     assert isinstance(json.loads(request.body), dict)
     assert any(SECRET in value for value in request.headers.values())
-    streamed = sent(name, stream=True)
+    streamed = prepared(name, stream=True)
     assert (streamed.url, streamed.body) != (request.url, request.body)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_key_in_any_repr(name: str) -> None:
-    at = endpoint(name, session_token=SECRET, headers={"x-extra": SECRET})
-    request = sent(name, at)
-    refusal = prepare(PROVIDERS[name], at, ask("", top_p=0.5), 0.0)
-    assert SECRET not in f"{at!r} {at} {request!r} {request} {refusal!r} {PROVIDERS[name]!r}"
+def test_no_repr_url_or_body_contains_the_key(name: str) -> None:
+    endpoint = build_endpoint(name, session_token=SECRET, headers={"x-extra": SECRET})
+    request = prepared(name, endpoint)
+    refusal = prepare(PROVIDERS[name], endpoint, build_request("", top_p=0.5), 0.0)
+    assert SECRET not in f"{endpoint!r} {endpoint} {request!r} {request} {refusal!r} {PROVIDERS[name]!r}"
     assert SECRET not in request.url
     assert SECRET.encode() not in request.body
 
@@ -166,18 +168,18 @@ def test_no_key_in_any_repr(name: str) -> None:
         ("databricks", "x", False, "https://w.cloud.databricks.com/serving-endpoints/chat/completions"),
     ],
 )
-def test_addresses(name: str, model: str, stream: bool, url: str) -> None:
-    assert sent(name, model=model, stream=stream).url == url
+def test_urls(name: str, model: str, stream: bool, url: str) -> None:
+    assert prepared(name, model=model, stream=stream).url == url
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"azure"}))
-def test_an_address_of_ones_own_keeps_the_path(name: str) -> None:
-    own = sent(name, endpoint(name, base_url="http://127.0.0.1:9/x/"))
+def test_custom_base_url_keeps_the_path(name: str) -> None:
+    own = prepared(name, build_endpoint(name, base_url="http://127.0.0.1:9/x/"))
     assert own.url.startswith("http://127.0.0.1:9/x/")
-    public = PROVIDERS[name].base_url or HOMELESS[name]
-    assert own.url.removeprefix("http://127.0.0.1:9/x") == sent(name, endpoint(name, base_url=public)).url.removeprefix(
-        public
-    )
+    public = PROVIDERS[name].base_url or BASE_URLS[name]
+    assert own.url.removeprefix("http://127.0.0.1:9/x") == prepared(
+        name, build_endpoint(name, base_url=public)
+    ).url.removeprefix(public)
 
 
 @pytest.mark.parametrize(
@@ -199,23 +201,24 @@ def test_an_address_of_ones_own_keeps_the_path(name: str) -> None:
         ),
     ],
 )
-def test_azure_classic_and_v1(fields: dict[str, str], url: str) -> None:
-    request = sent("azure", Endpoint(**{"base_url": "https://r.openai.azure.com/", "api_key": SECRET, **fields}))
+def test_azure_urls(fields: dict[str, str], url: str) -> None:
+    request = prepared("azure", Endpoint(**{"base_url": "https://r.openai.azure.com/", "api_key": SECRET, **fields}))
     assert request.url == url
     assert request.headers["api-key"] == SECRET
     assert "authorization" not in request.headers
     assert json.loads(request.body)["model"] == "m"
 
 
-def test_databricks_takes_either_address() -> None:
+def test_databricks_accepts_both_base_urls() -> None:
     urls = {
-        sent("databricks", endpoint("databricks", base_url=f"https://w{end}")).url for end in ("", "/serving-endpoints")
+        prepared("databricks", build_endpoint("databricks", base_url=f"https://w{end}")).url
+        for end in ("", "/serving-endpoints")
     }
     assert urls == {"https://w/serving-endpoints/chat/completions"}
 
 
-def test_bedrock_is_in_its_region() -> None:
-    request = sent("bedrock", endpoint("bedrock", api_key="", region="eu-west-3"))
+def test_bedrock_url_and_signature_use_the_region() -> None:
+    request = prepared("bedrock", build_endpoint("bedrock", api_key="", region="eu-west-3"))
     assert request.url.startswith("https://bedrock-runtime.eu-west-3.amazonaws.com/model/")
     assert "/eu-west-3/bedrock/aws4_request" in request.headers["authorization"]
 
@@ -231,8 +234,8 @@ def test_bedrock_is_in_its_region() -> None:
         ),
     ],
 )
-def test_azure_responses(fields: dict[str, str], url: str) -> None:
-    request = sent("azure-responses", Endpoint(api_key=SECRET, **fields))
+def test_azure_responses_urls(fields: dict[str, str], url: str) -> None:
+    request = prepared("azure-responses", Endpoint(api_key=SECRET, **fields))
     assert request.url == url
     assert request.headers["api-key"] == SECRET
     assert "authorization" not in request.headers
@@ -241,18 +244,18 @@ def test_azure_responses(fields: dict[str, str], url: str) -> None:
 CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 
 
-RECORDED_PLACE = re.compile(
+RECORDED_VERTEX_URL = re.compile(
     r"(?P<host>https://[^/]+)/(?P<version>[^/]+)/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)"
     r"/publishers/[^/]+/models/(?P<model>[^:]+):(?P<stream>stream)?\w+(\?.*)?"
 )
 
 
-RECORDED_PLACES = {
+RECORDED_VERTEX_URLS = {
     "vertex-generate_content": (15, 11),
     "vertex-stream_generate_content": (7, 5),
     "vertex_anthropic-messages": (4, 4),
 }
-"""Addresses with a project, and those of them at the host of their region."""
+"""The number of recorded URLs with a project, and of those whose host is the region's."""
 
 
 CLAUDE = "publishers/anthropic/models/m:rawPredict"
@@ -278,16 +281,18 @@ CLAUDE = "publishers/anthropic/models/m:rawPredict"
         ),
     ],
 )
-def test_vertex_is_in_its_project_and_region(fields: dict[str, str], url: str) -> None:
-    assert sent("vertex-anthropic", endpoint("vertex-anthropic", **fields)).url == url
+def test_vertex_urls(fields: dict[str, str], url: str) -> None:
+    assert prepared("vertex-anthropic", build_endpoint("vertex-anthropic", **fields)).url == url
 
 
 @pytest.mark.parametrize("name", ["vertex", "vertex-anthropic"])
-def test_vertex_wants_its_project(name: str) -> None:
-    error = prepare(PROVIDERS[name], endpoint(name, project=""), ask(), 0.0).failure()
+def test_vertex_requires_a_project(name: str) -> None:
+    error = prepare(PROVIDERS[name], build_endpoint(name, project=""), build_request(), 0.0).failure()
     assert isinstance(error, errors.InvalidRequest)
     assert error.path == "$.endpoint.project"
-    keys = {request_key(PROVIDERS[name], endpoint(name, project=project), ask()) for project in ("p", "q")}
+    keys = {
+        request_key(PROVIDERS[name], build_endpoint(name, project=project), build_request()) for project in ("p", "q")
+    }
     assert len(keys) == 2
 
 
@@ -295,43 +300,42 @@ def test_vertex_wants_its_project(name: str) -> None:
     "name", ["vertex-generate_content", "vertex-stream_generate_content", "vertex_anthropic-messages"]
 )
 @pytest.mark.corpus
-def test_vertex_is_where_it_was_recorded(name: str) -> None:
-    path = CORPUS / f"{name}.jsonl"
-    if not path.is_file():
-        pytest.skip("the recorded exchanges are not here")
+def test_vertex_urls_equal_the_recorded_ones(name: str) -> None:
     row = "vertex-anthropic" if "anthropic" in name else "vertex"
     located = derived = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         url = json.loads(line)["request"]["url"]
-        found = RECORDED_PLACE.fullmatch(url)
+        found = RECORDED_VERTEX_URL.fullmatch(url)
         if found is None:
-            assert "/projects/" not in url  # asked with a key for everyone's use, which names no project
+            assert "/projects/" not in url  # express mode: an API key that names no project
             continue
         place = {"project": found["project"], "region": found["region"], "api_version": found["version"]}
         for base in ("", found["host"]):
-            at = endpoint(row, base_url=base, **place)
-            there = PROVIDERS[row].locate(at, ask(found["model"]), found["stream"] is not None)
-            assert base == "" or there.partition("?")[0] == url.partition("?")[0]
-            derived += base == "" and there.partition("?")[0] == url.partition("?")[0]
+            endpoint = build_endpoint(row, base_url=base, **place)
+            located_url = PROVIDERS[row].locate(endpoint, build_request(found["model"]), found["stream"] is not None)
+            assert base == "" or located_url.partition("?")[0] == url.partition("?")[0]
+            derived += base == "" and located_url.partition("?")[0] == url.partition("?")[0]
         located += 1
-    assert (located, derived) == RECORDED_PLACES[name]
+    assert (located, derived) == RECORDED_VERTEX_URLS[name]
 
 
 HEADERS = {"anthropic": "x-api-key", "google": "x-goog-api-key", "azure": "api-key", "azure-responses": "api-key"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_key_travels_in_its_header(name: str) -> None:
-    headers = sent(name).headers
+def test_key_header(name: str) -> None:
+    headers = prepared(name).headers
     assert headers[HEADERS.get(name, "authorization")] == (SECRET if name in HEADERS else f"Bearer {SECRET}")
-    without = prepare(PROVIDERS[name], endpoint(name, api_key="", access_key_id="", secret_access_key=""), ask(), 0.0)
+    without_key = prepare(
+        PROVIDERS[name], build_endpoint(name, api_key="", access_key_id="", secret_access_key=""), build_request(), 0.0
+    )
     if name != "bedrock":
-        assert not {"authorization", "x-api-key", "api-key", "x-goog-api-key"} & without.unwrap().headers.keys()
+        assert not {"authorization", "x-api-key", "api-key", "x-goog-api-key"} & without_key.unwrap().headers.keys()
 
 
-@pytest.mark.parametrize("name", sorted(HOMELESS))
-def test_a_row_without_an_address_says_so(name: str) -> None:
-    error = prepare(PROVIDERS[name], Endpoint(api_key=SECRET), ask(), 0.0).failure()
+@pytest.mark.parametrize("name", sorted(BASE_URLS))
+def test_provider_without_public_address_requires_base_url(name: str) -> None:
+    error = prepare(PROVIDERS[name], Endpoint(api_key=SECRET), build_request(), 0.0).failure()
     assert isinstance(error, errors.InvalidRequest)
     assert "base_url" in str(error)
 
@@ -340,49 +344,49 @@ def test_a_row_without_an_address_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["openai", "azure"])
-def test_the_bound_has_its_newer_name(name: str) -> None:
-    payload = json.loads(sent(name, max_tokens=7).body)
+def test_openai_and_azure_rename_max_tokens(name: str) -> None:
+    payload = json.loads(prepared(name, max_tokens=7).body)
     assert payload["max_completion_tokens"] == 7
     assert "max_tokens" not in payload
 
 
-def test_compatible_servers_keep_the_older_name() -> None:
-    assert json.loads(sent("compatible", max_tokens=7).body)["max_tokens"] == 7
+def test_compatible_servers_keep_max_tokens() -> None:
+    assert json.loads(prepared("compatible", max_tokens=7).body)["max_tokens"] == 7
 
 
-def test_mistral_names_the_seed_its_own_way() -> None:
-    payload = json.loads(sent("mistral", seed=0, stream=True).body)
+def test_mistral_renames_the_seed() -> None:
+    payload = json.loads(prepared("mistral", seed=0, stream=True).body)
     assert payload["random_seed"] == 0
     assert payload["stream"] is True
     assert not {"seed", "stream_options"} & payload.keys()
 
 
-def test_a_stream_asks_for_its_usage_where_it_must() -> None:
-    asking = {name for name in NAMES if "stream_options" in json.loads(sent(name, stream=True).body)}
-    rows = {name for name in NAMES if PROVIDERS[name].wire.name == "openai_chat"}
-    assert rows - asking == {"mistral", "perplexity", "databricks"}
+def test_stream_requests_its_usage_unless_it_is_always_sent() -> None:
+    requesting = {name for name in NAMES if "stream_options" in json.loads(prepared(name, stream=True).body)}
+    chat_providers = {name for name in NAMES if PROVIDERS[name].wire.name == "openai_chat"}
+    assert chat_providers - requesting == {"mistral", "perplexity", "databricks"}
 
 
-def test_extras_win_over_the_dialect() -> None:
-    payload = json.loads(sent("openai", max_tokens=7, extra={"max_completion_tokens": 9}).body)
+def test_extra_takes_precedence_over_the_dialect() -> None:
+    payload = json.loads(prepared("openai", max_tokens=7, extra={"max_completion_tokens": 9}).body)
     assert payload["max_completion_tokens"] == 9
 
 
 @pytest.mark.parametrize(
-    ("model", "asked"), [("gpt-4o-mini", False), ("gpt-5-chat-latest", False), ("gpt-5-mini", True)]
+    ("model", "included"), [("gpt-4o-mini", False), ("gpt-5-chat-latest", False), ("gpt-5-mini", True)]
 )
-def test_only_a_model_that_reasons_is_asked_for_its_reasoning(model: str, asked: bool) -> None:
-    payload = json.loads(sent("openai-responses", model=model).body)
+def test_only_reasoning_models_are_asked_for_encrypted_reasoning(model: str, included: bool) -> None:
+    payload = json.loads(prepared("openai-responses", model=model).body)
     assert payload["store"] is False
-    assert ("include" in payload) == asked
+    assert ("include" in payload) == included
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_vertex_names_claude_in_the_address_and_its_version_in_the_body(stream: bool) -> None:
-    payload = json.loads(sent("vertex-anthropic", stream=stream, max_tokens=7).body)
-    turn = {"role": "user", "content": "hi"}
-    asked = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 7, "messages": [turn]}
-    assert payload == {**asked, **({"stream": True} if stream else {})}
+def test_vertex_claude_model_is_in_the_url_and_version_in_the_body(stream: bool) -> None:
+    payload = json.loads(prepared("vertex-anthropic", stream=stream, max_tokens=7).body)
+    message = {"role": "user", "content": "hi"}
+    expected = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 7, "messages": [message]}
+    assert payload == {**expected, **({"stream": True} if stream else {})}
 
 
 # --- api versions -------------------------------------------------------------------------------------------
@@ -398,37 +402,43 @@ VERSIONED = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_api_version_is_in_the_key(name: str) -> None:
-    plain, dated = endpoint(name), endpoint(name, api_version=VERSIONED.get(name, "v9"))
-    assert request_key(PROVIDERS[name], plain, ask()) != request_key(PROVIDERS[name], dated, ask())
+def test_api_version_is_in_the_cache_key(name: str) -> None:
+    default, dated = build_endpoint(name), build_endpoint(name, api_version=VERSIONED.get(name, "v9"))
+    assert request_key(PROVIDERS[name], default, build_request()) != request_key(
+        PROVIDERS[name], dated, build_request()
+    )
     if name in VERSIONED:
-        one, other = sent(name, plain), sent(name, dated)
+        one, other = prepared(name, default), prepared(name, dated)
         assert VERSIONED[name] in f"{other.url} {other.headers}"
         assert (one.url, one.headers) != (other.url, other.headers)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_key_does_not_hang_on_who_asks(name: str) -> None:
-    other = replace(endpoint(name), api_key="k2", access_key_id="a2", secret_access_key="s2", session_token="t2")
-    assert request_key(PROVIDERS[name], endpoint(name), ask()) == request_key(PROVIDERS[name], other, ask())
-    assert request_key(PROVIDERS[name], endpoint(name), ask("m2")) != request_key(PROVIDERS[name], other, ask())
+def test_credentials_are_not_in_the_cache_key(name: str) -> None:
+    other = replace(build_endpoint(name), api_key="k2", access_key_id="a2", secret_access_key="s2", session_token="t2")
+    assert request_key(PROVIDERS[name], build_endpoint(name), build_request()) == request_key(
+        PROVIDERS[name], other, build_request()
+    )
+    assert request_key(PROVIDERS[name], build_endpoint(name), build_request("m2")) != request_key(
+        PROVIDERS[name], other, build_request()
+    )
 
 
-def test_keys_differ_between_providers() -> None:
-    assert len({request_key(PROVIDERS[name], endpoint(name), ask()) for name in NAMES}) == len(NAMES)
+def test_cache_keys_differ_between_providers() -> None:
+    assert len({request_key(PROVIDERS[name], build_endpoint(name), build_request()) for name in NAMES}) == len(NAMES)
 
 
-def test_anthropics_version_is_a_header() -> None:
-    assert sent("anthropic").headers["anthropic-version"] == "2023-06-01"
-    newer = sent("anthropic", endpoint("anthropic", api_version="2026-10-21")).headers
+def test_anthropic_version_is_a_header() -> None:
+    assert prepared("anthropic").headers["anthropic-version"] == "2023-06-01"
+    newer = prepared("anthropic", build_endpoint("anthropic", api_version="2026-10-21")).headers
     assert (newer["anthropic-version"], newer["x-api-key"]) == ("2026-10-21", SECRET)
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
 
 
-def refusal(name: str, model: str, at: Endpoint | None = None, **fields: Any) -> errors.LLMError | None:
-    return PROVIDERS[name].unsupported(at or endpoint(name), ask(model, **fields))
+def unsupported(name: str, model: str, endpoint: Endpoint | None = None, **fields: Any) -> errors.LLMError | None:
+    return PROVIDERS[name].unsupported(endpoint or build_endpoint(name), build_request(model, **fields))
 
 
 @pytest.mark.parametrize("field", ["temperature", "top_p", "top_k"])
@@ -446,8 +456,8 @@ def refusal(name: str, model: str, at: Endpoint | None = None, **fields: Any) ->
         ("vertex-anthropic", "claude-opus-4-7@20260401"),
     ],
 )
-def test_newer_claudes_take_no_sampling(name: str, model: str, field: str) -> None:
-    error = refusal(name, model, **{field: 1})
+def test_newer_claude_models_refuse_sampling_parameters(name: str, model: str, field: str) -> None:
+    error = unsupported(name, model, **{field: 1})
     assert isinstance(error, errors.Unsupported)
     assert error.path == f"$.{field}"
     assert model in error.message
@@ -457,16 +467,16 @@ def test_newer_claudes_take_no_sampling(name: str, model: str, field: str) -> No
 @pytest.mark.parametrize(
     "model", ["claude-opus-4-6", "claude-haiku-4-5", "claude-3-5-sonnet-20241022", "claude-sonnet-50"]
 )
-def test_older_claudes_take_it(model: str) -> None:
-    assert refusal("anthropic", model, temperature=0, top_p=0.5, top_k=3) is None
+def test_older_claude_models_accept_sampling_parameters(model: str) -> None:
+    assert unsupported("anthropic", model, temperature=0, top_p=0.5, top_k=3) is None
 
 
-def test_the_newer_api_takes_no_sampling_for_any_model() -> None:
-    newer = endpoint("anthropic", api_version="2026-10-21")
-    error = refusal("anthropic", "claude-haiku-4-5", newer, temperature=1)
+def test_newer_anthropic_api_refuses_sampling_parameters_for_every_model() -> None:
+    newer = build_endpoint("anthropic", api_version="2026-10-21")
+    error = unsupported("anthropic", "claude-haiku-4-5", newer, temperature=1)
     assert isinstance(error, errors.Unsupported)
     assert "2026-10-21" in error.message
-    assert refusal("anthropic", "claude-haiku-4-5", newer) is None
+    assert unsupported("anthropic", "claude-haiku-4-5", newer) is None
 
 
 @pytest.mark.parametrize(
@@ -485,8 +495,8 @@ def test_the_newer_api_takes_no_sampling_for_any_model() -> None:
         ("gpt-6.1-sol", {"reasoning_effort": "none"}, "$.reasoning_effort"),
     ],
 )
-def test_what_a_reasoning_model_does_not_take(model: str, fields: dict[str, Any], path: str) -> None:
-    error = refusal("openai", model, **fields)
+def test_parameters_that_reasoning_models_refuse(model: str, fields: dict[str, Any], path: str) -> None:
+    error = unsupported("openai", model, **fields)
     assert isinstance(error, errors.Unsupported)
     assert error.path == path
 
@@ -505,30 +515,30 @@ def test_what_a_reasoning_model_does_not_take(model: str, fields: dict[str, Any]
         ("omni-moderation", {"temperature": 0}),
     ],
 )
-def test_what_it_does_take(model: str, fields: dict[str, Any]) -> None:
-    assert refusal("openai", model, **fields) is None
+def test_parameters_that_models_accept(model: str, fields: dict[str, Any]) -> None:
+    assert unsupported("openai", model, **fields) is None
 
 
-def test_what_openai_refuses_it_refuses_by_either_wire() -> None:
-    error = refusal("openai-responses", "o3", temperature=0)
+def test_openai_refuses_the_same_on_both_wires() -> None:
+    error = unsupported("openai-responses", "o3", temperature=0)
     assert isinstance(error, errors.Unsupported)
     assert error.path == "$.temperature"
 
 
-def test_an_azure_deployments_name_says_nothing_of_its_model() -> None:
-    assert refusal("azure", "o3", temperature=0) is None
+def test_no_model_rule_applies_to_azure_deployments() -> None:
+    assert unsupported("azure", "o3", temperature=0) is None
 
 
-def test_deepseek_is_held_to_a_schema_by_a_tool() -> None:
-    wanted = Schema({"type": "object", "properties": {}})
-    request = ask("deepseek-v4", response_schema=wanted)
-    body = json.loads(prepare(PROVIDERS["deepseek"], endpoint("deepseek"), request, 0.0).unwrap().body)
-    assert [tool["function"]["parameters"] for tool in body["tools"]] == [wanted.schema]
+def test_deepseek_schema_is_enforced_by_a_tool() -> None:
+    schema = Schema({"type": "object", "properties": {}})
+    request = build_request("deepseek-v4", response_schema=schema)
+    body = json.loads(prepare(PROVIDERS["deepseek"], build_endpoint("deepseek"), request, 0.0).unwrap().body)
+    assert [tool["function"]["parameters"] for tool in body["tools"]] == [schema.schema]
     assert body["tool_choice"] == {"type": "function", "function": {"name": "structured_answer"}}
     assert "response_format" not in body
 
 
-SET = st.fixed_dictionaries(
+FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "temperature": st.floats(0, 1),
@@ -549,13 +559,13 @@ MODELS = st.sampled_from(
 )
 
 
-@given(st.sampled_from(NAMES), MODELS, SET, st.sampled_from(["", "2026-10-21"]))
-def test_dropping_leaves_out_what_cannot_be_said_and_names_it(
+@given(st.sampled_from(NAMES), MODELS, FIELDS, st.sampled_from(["", "2026-10-21"]))
+def test_dropping_omits_and_lists_unsupported_parameters(
     name: str, model: str, fields: dict[str, Any], version: str
 ) -> None:
-    at = endpoint(name, api_version=version)
-    strict = prepare(PROVIDERS[name], at, ask(model, **fields), 0.0)
-    loose = prepare(PROVIDERS[name], at, ask(model, unsupported="drop", **fields), 0.0)
+    endpoint = build_endpoint(name, api_version=version)
+    strict = prepare(PROVIDERS[name], endpoint, build_request(model, **fields), 0.0)
+    loose = prepare(PROVIDERS[name], endpoint, build_request(model, unsupported="drop", **fields), 0.0)
     if is_successful(strict):
         assert loose.unwrap().dropped == ()
         assert loose.unwrap().body == strict.unwrap().body
@@ -564,20 +574,16 @@ def test_dropping_leaves_out_what_cannot_be_said_and_names_it(
         assert strict.failure().path.removeprefix("$.") in dropped
         assert set(dropped) <= fields.keys()
         kept = {field: value for field, value in fields.items() if field not in dropped}
-        assert prepare(PROVIDERS[name], at, ask(model, **kept), 0.0).unwrap().body == loose.unwrap().body
+        assert (
+            prepare(PROVIDERS[name], endpoint, build_request(model, **kept), 0.0).unwrap().body == loose.unwrap().body
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_needs_are_names_of_variables(name: str) -> None:
-    needs = PROVIDERS[name].required_env
-    assert all(variable.isupper() and variable.isidentifier() for group in needs for variable in group)
-    assert bool(needs) == (name not in {"compatible", "ollama", "ollama-native", "vllm"})
-
-
-def test_a_plugin_adds_a_row_without_touching_the_table() -> None:
-    row = replace(PROVIDERS["compatible"], name="mine", base_url="http://h/v1")
-    assert isinstance(row, Provider)
-    assert "mine" not in PROVIDERS
+def test_required_env_names_variables(name: str) -> None:
+    groups = PROVIDERS[name].required_env
+    assert all(variable.isupper() and variable.isidentifier() for group in groups for variable in group)
+    assert bool(groups) == (name not in {"compatible", "ollama", "ollama-native", "vllm"})
 
 
 @pytest.mark.parametrize(
@@ -587,19 +593,21 @@ def test_a_plugin_adds_a_row_without_touching_the_table() -> None:
         *((name, "reasoning") for name in ("openrouter", "vllm")),
     ],
 )
-def test_earlier_reasoning_goes_back_where_a_server_takes_it(name: str, key: str) -> None:
-    made = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL), 0.0).unwrap()
-    assert json.loads(made.body)["messages"][1] == {"role": "assistant", "content": "a", key: "hm"}
+def test_earlier_reasoning_is_sent_where_the_server_accepts_it(name: str, key: str) -> None:
+    request = prepare(PROVIDERS[name], build_endpoint(name), build_request("m", messages=WITH_REASONING), 0.0).unwrap()
+    assert json.loads(request.body)["messages"][1] == {"role": "assistant", "content": "a", key: "hm"}
 
 
-THOUGHTFUL = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
+WITH_REASONING = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
 
 
 @pytest.mark.parametrize("name", ["openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks"])
-def test_earlier_reasoning_is_refused_or_let_go_of_where_a_server_takes_none(name: str) -> None:
-    strict = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL), 0.0).failure()
+def test_earlier_reasoning_is_refused_or_dropped_where_the_server_rejects_it(name: str) -> None:
+    strict = prepare(PROVIDERS[name], build_endpoint(name), build_request("m", messages=WITH_REASONING), 0.0).failure()
     assert isinstance(strict, errors.Unsupported)
     assert strict.path == "$.messages[1].parts[0]"
-    loose = prepare(PROVIDERS[name], endpoint(name), ask("m", messages=THOUGHTFUL, unsupported="drop"), 0.0).unwrap()
+    loose = prepare(
+        PROVIDERS[name], build_endpoint(name), build_request("m", messages=WITH_REASONING, unsupported="drop"), 0.0
+    ).unwrap()
     assert loose.dropped == ("messages.reasoning",)
     assert json.loads(loose.body)["messages"][1] == {"role": "assistant", "content": "a"}

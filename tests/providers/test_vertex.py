@@ -1,4 +1,4 @@
-"""Vertex AI: recorded exchanges through its rows, and its addresses as the official client has them."""
+"""Vertex AI: recorded exchanges, and URLs as the official client builds them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ RECORDED = {
     "vertex-stream_generate_content": ("vertex", 7, 0),
     "vertex_anthropic-messages": ("vertex-anthropic", 4, 0),
 }
-"""Recorded exchanges: the row that speaks for them, answers, and errors."""
+"""Recorded exchanges: their provider, and the number of answer_count and errors."""
 
 
 def recorded(name: str) -> list[dict[str, Any]]:
-    path = CORPUS / f"{name}.jsonl"
-    if not path.is_file():
-        pytest.skip("the recorded exchanges are not here")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    lines = (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
-def body_of(response: dict[str, Any]) -> bytes:
+def response_body(response: dict[str, Any]) -> bytes:
     if "body_b64" in response:
         return base64.b64decode(response["body_b64"])
     return response["body_text"].encode() if "body_text" in response else json.dumps(response["body"]).encode()
@@ -41,41 +39,41 @@ def body_of(response: dict[str, Any]) -> bytes:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_exchanges_are_read_through_the_row(name: str) -> None:
-    row, answers, failures = RECORDED[name]
-    found = []
+def test_recorded_exchanges_are_interpreted(name: str) -> None:
+    provider, answer_count, error_count = RECORDED[name]
+    successes = []
     for exchange in recorded(name):
         response = exchange["response"]
         head = HttpReply(response["status"], response["headers"] or {})
-        body = body_of(response)
+        body = response_body(response)
         result = (
-            interpret_stream(PROVIDERS[row], head, [body])
+            interpret_stream(PROVIDERS[provider], head, [body])
             if exchange["streaming"]
-            else interpret(PROVIDERS[row], HttpReply(head.status, head.headers, body))
+            else interpret(PROVIDERS[provider], HttpReply(head.status, head.headers, body))
         )
-        found.append(is_successful(result))
+        successes.append(is_successful(result))
         if is_successful(result):
             answer = result.unwrap()
             assert answer.parts or answer.finish_reason != "stop", exchange["id"]
             assert answer.usage.input_tokens, exchange["id"]
         else:
             error = result.failure()
-            assert error.provider == row
+            assert error.provider == provider
             assert not isinstance(error, errors.Malformed | errors.Disconnected), exchange["id"]
-    assert (found.count(True), found.count(False)) == (answers, failures)
+    assert (successes.count(True), successes.count(False)) == (answer_count, error_count)
 
 
 @pytest.mark.parametrize("region", ["global", "us", "eu", "us-east5", "europe-west4"])
-def test_regions_are_where_the_official_client_has_them(region: str) -> None:
+def test_region_urls_equal_the_official_client(region: str) -> None:
     with AnthropicVertex(region=region, project_id="p", access_token="t") as client:
         public = str(client.base_url)
-    ask = CompletionRequest(model="m", messages=(Message("user", "hi"),))
-    url = PROVIDERS["vertex-anthropic"].locate(Endpoint(region=region, project="p"), ask, False)
+    request = CompletionRequest(model="m", messages=(Message("user", "hi"),))
+    url = PROVIDERS["vertex-anthropic"].locate(Endpoint(region=region, project="p"), request, False)
     assert url == f"{public}projects/p/locations/{region}/publishers/anthropic/models/m:rawPredict"
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "kind"),
+    ("status", "google_status", "error_type"),
     [
         (401, "UNAUTHENTICATED", errors.AuthFailed),
         (403, "PERMISSION_DENIED", errors.PermissionDenied),
@@ -84,11 +82,11 @@ def test_regions_are_where_the_official_client_has_them(region: str) -> None:
         (503, "UNAVAILABLE", errors.Overloaded),
     ],
 )
-@pytest.mark.parametrize("row", ["vertex", "vertex-anthropic"])
-@pytest.mark.parametrize("listed", [False, True])
-def test_what_the_cloud_refuses_before_the_model_sees_it(
-    row: str, status: int, said: str, kind: type[errors.LLMError], listed: bool
+@pytest.mark.parametrize("provider", ["vertex", "vertex-anthropic"])
+@pytest.mark.parametrize("as_list", [False, True])
+def test_errors_of_the_cloud_itself(
+    provider: str, status: int, google_status: str, error_type: type[errors.LLMError], as_list: bool
 ) -> None:
-    failed = {"error": {"code": status, "message": "no", "status": said}}
-    body = json.dumps([failed] if listed else failed).encode()
-    assert type(interpret(PROVIDERS[row], HttpReply(status, body=body)).failure()) is kind
+    error = {"error": {"code": status, "message": "no", "status": google_status}}
+    body = json.dumps([error] if as_list else error).encode()
+    assert type(interpret(PROVIDERS[provider], HttpReply(status, body=body)).failure()) is error_type

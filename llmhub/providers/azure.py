@@ -1,0 +1,81 @@
+"""Azure OpenAI: Chat Completions by deployment or under the v1 API, and Responses.
+
+A deployment's name says nothing of its model, so no rule of OpenAI's models applies; prices go by the model served.
+
+Source: https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+from urllib.parse import quote
+
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import CacheMark, CompletionRequest
+from llmhub.providers.auth import api_key_header
+from llmhub.providers.openai import RESPONSES_PATH, SCHEMA_SUPPORT, adapt_chat, adapt_responses
+from llmhub.providers.openai_compatible import CHAT_PATH, openai_compatible
+from llmhub.providers.vendor import PriceListing, quote_model
+from llmhub.wire import openai_responses
+
+DEFAULT_API_VERSION: Final = "2024-10-21"
+
+
+def _chat_url(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str:
+    """Return the URL of a deployment, or of the v1 API, where the body names the deployment."""
+    base = endpoint.base_url.removesuffix("/openai")
+    if base.endswith("/openai/v1"):
+        return base + CHAT_PATH
+    if endpoint.api_version == "v1":
+        return f"{base}/openai/v1{CHAT_PATH}"
+    version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
+    return f"{base}/openai/deployments/{quote_model(request.model)}{CHAT_PATH}?api-version={version}"
+
+
+def _responses_url(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
+    """Return the URL of Responses: the v1 API's, or a dated version's where the endpoint names one."""
+    base = endpoint.base_url.removesuffix("/v1").removesuffix("/openai")
+    if endpoint.api_version in {"", "v1"}:
+        return f"{base}/openai/v1{RESPONSES_PATH}"
+    return f"{base}/openai{RESPONSES_PATH}?api-version={quote(endpoint.api_version, safe='')}"
+
+
+def _models_url(endpoint: Endpoint) -> str:
+    base = endpoint.base_url.removesuffix("/v1").removesuffix("/openai")
+    if endpoint.base_url.endswith("/openai/v1") or endpoint.api_version == "v1":
+        return f"{base}/openai/v1/models"
+    return f"{base}/openai/models?api-version={quote(endpoint.api_version or DEFAULT_API_VERSION, safe='')}"
+
+
+_azure = partial(
+    openai_compatible,
+    authorize=api_key_header("api-key"),
+    request_id_header="apim-request-id",
+    health_url=_models_url,
+    schema_support=SCHEMA_SUPPORT,
+    price_listing=PriceListing("azure"),
+)
+_ENV: Final = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
+_VARIABLES: Final = (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT"))
+
+ENTRIES: Final = (
+    _azure(
+        "azure",
+        "",
+        *_ENV,
+        locate=_chat_url,
+        adapt=adapt_chat,
+        environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
+    ),
+    _azure(
+        "azure-responses",
+        "",
+        *_ENV,
+        wire=openai_responses.WIRE,
+        locate=_responses_url,
+        adapt=adapt_responses,
+        refused_parts=(CacheMark,),
+        environment_variables=_VARIABLES,
+    ),
+)

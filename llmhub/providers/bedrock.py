@@ -1,0 +1,81 @@
+"""Amazon Bedrock's Converse, signed with AWS credentials or under a Bedrock API key.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from llmhub.core.provider import Endpoint, HttpRequest, Provider
+from llmhub.core.types import CompletionRequest
+from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
+from llmhub.providers.auth import DEFAULT_AWS_REGION, bearer_token, sigv4
+from llmhub.providers.model_profiles import ToolForcedSchema
+from llmhub.providers.rate_limit_headers import read_retry_headers
+from llmhub.providers.vendor import PriceListing, last_segment, provider_entry, quote_model
+from llmhub.wire import bedrock_converse
+
+_sign = sigv4("bedrock")
+
+
+def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
+    """Send a Bedrock API key where the endpoint has one, else sign with its AWS credentials."""
+    return (bearer_token if endpoint.api_key else _sign)(endpoint, request, now)
+
+
+def _url(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
+    """Return the URL of a model, named by its id, inference profile or ARN, in the endpoint's region."""
+    base = endpoint.base_url or f"https://bedrock-runtime.{endpoint.region or DEFAULT_AWS_REGION}.amazonaws.com"
+    return f"{base}/model/{quote_model(request.model)}/{'converse-stream' if stream else 'converse'}"
+
+
+def _models_url(endpoint: Endpoint) -> str:
+    """Return the URL of the list of models, which belongs to the control plane."""
+    base = endpoint.base_url.replace("://bedrock-runtime.", "://bedrock.", 1)
+    return f"{base or f'https://bedrock.{endpoint.region or DEFAULT_AWS_REGION}.amazonaws.com'}/foundation-models"
+
+
+MODELS: Final = replace(
+    CLAUDE_MODELS,
+    tool_forced_schemas=(
+        *CLAUDE_MODELS.tool_forced_schemas,
+        # https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html: others are not on its list
+        ToolForcedSchema(r"amazon\.nova|meta\.llama|cohere\.command|ai21\.jamba"),
+    ),
+)
+
+SCHEMA_SUPPORT: Final = replace(
+    CLAUDE_SCHEMA_SUPPORT,
+    source="https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html: a schema with more than the "
+    "subset is refused; what is not on the list for Claude is not sent (read 2026-11-27)",
+)
+
+ENTRIES: Final = (
+    provider_entry(
+        Provider(
+            "bedrock",
+            bedrock_converse.WIRE,
+            f"https://bedrock-runtime.{DEFAULT_AWS_REGION}.amazonaws.com",
+            locate=_url,
+            authorize=authorize,
+            limits=read_retry_headers,
+            required_env=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+            request_id_header="x-amzn-requestid",
+            health_url=_models_url,
+        ),
+        models=MODELS,
+        schema_support=SCHEMA_SUPPORT,
+        price_listing=PriceListing("aws", last_segment),
+        environment_variables=(
+            ("api_key", "AWS_BEARER_TOKEN_BEDROCK"),
+            ("access_key_id", "AWS_ACCESS_KEY_ID"),
+            ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+            ("session_token", "AWS_SESSION_TOKEN"),
+            ("region", "AWS_REGION"),
+            ("region", "AWS_DEFAULT_REGION"),
+            ("base_url", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+        ),
+    ),
+)

@@ -1,0 +1,129 @@
+"""OpenAI: Chat Completions and Responses.
+
+Sources: https://developers.openai.com/api/docs/guides/reasoning and the model pages beside it,
+https://developers.openai.com/docs/guides/pdf-files (models that see also read PDFs),
+https://platform.openai.com/docs/guides/rate-limits (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from llmhub.core.types import Payload, Reasoning
+from llmhub.providers.model_profiles import (
+    InputModalities,
+    ModelProfiles,
+    ReasoningFamily,
+    TokenLimits,
+    ToolForcedSchema,
+)
+from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, NUMBER_KEYWORDS, SchemaSupport
+from llmhub.providers.vendor import PriceListing, completion_url, drop_field, rename_field
+from llmhub.wire import openai_responses
+from llmhub.wire.readers import as_list, as_text
+
+BASE_URL: Final = "https://api.openai.com/v1"
+RESPONSES_PATH: Final = "/responses"
+NON_REASONING_PREFIXES: Final = ("gpt-3", "gpt-4", "chatgpt-4o", "gpt-5-chat")
+"""Names of models that do not reason begin so; those refuse to return reasoning encrypted."""
+
+
+def adapt_chat(payload: Payload) -> Payload:
+    """Rename ``max_tokens``, which OpenAI calls ``max_completion_tokens`` where the bound covers reasoning."""
+    return rename_field("max_tokens", "max_completion_tokens", payload)
+
+
+def adapt_responses(payload: Payload) -> Payload:
+    """Ask only a model that reasons for its encrypted reasoning."""
+    if is_reasoning_model(as_text(payload.get("model"))):
+        return payload
+    include = [name for name in as_list(payload.get("include")) if name != openai_responses.ENCRYPTED_REASONING]
+    return {**drop_field("include", payload), **({"include": include} if include else {})}
+
+
+def is_reasoning_model(model: str) -> bool:
+    """Return whether a model of OpenAI may be asked for its reasoning; an unknown one may.
+
+    Examples
+    --------
+    >>> is_reasoning_model("gpt-4o-mini"), is_reasoning_model("gpt-5-mini")
+    (False, True)
+    """
+    return not model.startswith(NON_REASONING_PREFIXES)
+
+
+_TO_HIGH: Final = ("low", "medium", "high")
+_TO_XHIGH: Final = ("none", *_TO_HIGH, "xhigh")
+_VISION: Final = ("text", "image", "document")
+
+MODELS: Final = ModelProfiles(
+    reasoning=(
+        ReasoningFamily("gpt-6-astra", default_on=True),
+        ReasoningFamily("gpt-6.1-sol", default_on=True),
+        ReasoningFamily("gpt-5.6", default_on=True, can_disable=True, efforts=(*_TO_XHIGH, "max")),
+        ReasoningFamily("gpt-5.5-pro", default_on=True),
+        ReasoningFamily("gpt-5.5", default_on=True, can_disable=True, efforts=_TO_XHIGH),
+        ReasoningFamily("gpt-5.4-pro", default_on=True),
+        ReasoningFamily("gpt-5.4", default_on=False, can_disable=True, efforts=_TO_XHIGH),
+        ReasoningFamily("gpt-5.3-chat", default_on=True),
+        ReasoningFamily("gpt-5.3", default_on=False, can_disable=True),
+        ReasoningFamily("gpt-5.2-pro", default_on=True),
+        ReasoningFamily("gpt-5.2-chat", default_on=True),
+        ReasoningFamily("gpt-5.2", default_on=False, can_disable=True, efforts=_TO_XHIGH),
+        ReasoningFamily("gpt-5.1-codex", default_on=True),
+        ReasoningFamily("gpt-5.1-chat", default_on=True),
+        ReasoningFamily("gpt-5.1", default_on=False, can_disable=True, efforts=("none", *_TO_HIGH)),
+        ReasoningFamily("gpt-5-pro", default_on=True, efforts=("high",)),
+        ReasoningFamily("gpt-5-chat", default_on=False, can_disable=True),
+        ReasoningFamily("gpt-5", default_on=True, efforts=("minimal", *_TO_HIGH)),
+        ReasoningFamily("o1", default_on=True),
+        ReasoningFamily("o3", default_on=True, efforts=_TO_HIGH),
+        ReasoningFamily("o4-mini", default_on=True, efforts=_TO_HIGH),
+    ),
+    refused_while_reasoning=("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop"),
+    accepted_values={"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
+    # https://platform.openai.com/docs/guides/structured-outputs: from gpt-4o-2024-08-06 on
+    tool_forced_schemas=(ToolForcedSchema(r"^(gpt-3\.5|gpt-4(-turbo|-\d{4}|-32k|$)|gpt-4o-2024-05-13)"),),
+    token_limits=(
+        TokenLimits(r"gpt-4o(-mini)?(-\d{4}-\d\d-\d\d)?$", 128_000, 16_384),
+        TokenLimits(r"gpt-4\.1(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 1_047_576, 32_768),
+        TokenLimits(r"gpt-5(\.[12])?(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", 400_000, 128_000),
+        TokenLimits(r"(o1|o3|o3-mini|o4-mini)(-\d{4}-\d\d-\d\d)?$", 200_000, 100_000),
+    ),
+    input_modalities=(
+        InputModalities(r"(gpt-4o|gpt-4\.1|gpt-5)(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$", _VISION),
+        InputModalities(r"(o1|o3|o4-mini)(-\d{4}-\d\d-\d\d)?$", _VISION),
+        InputModalities(r"o3-mini(-\d{4}-\d\d-\d\d)?$", ("text",)),
+    ),
+)
+
+SCHEMA_SUPPORT: Final = SchemaSupport(
+    source="https://platform.openai.com/docs/guides/structured-outputs; for lengths "
+    "https://github.com/pydantic/pydantic-ai/pull/7400 (read 2026-11-27)",
+    keywords=NUMBER_KEYWORDS | {"minLength", "maxLength", "pattern", "minItems", "maxItems"},
+    allowed_values={"format": DATE_FORMATS | NETWORK_FORMATS},
+    strict_only=True,
+)
+
+_openai = partial(
+    openai_compatible,
+    models=MODELS,
+    schema_support=SCHEMA_SUPPORT,
+    price_listing=PriceListing("openai"),
+    environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+)
+
+ENTRIES: Final = (
+    _openai("openai", BASE_URL, "OPENAI_API_KEY", adapt=adapt_chat, refused_parts=(Reasoning,)),
+    _openai(
+        "openai-responses",
+        BASE_URL,
+        "OPENAI_API_KEY",
+        wire=openai_responses.WIRE,
+        locate=completion_url(BASE_URL, RESPONSES_PATH),
+        adapt=adapt_responses,
+        refused_parts=(),
+    ),
+)

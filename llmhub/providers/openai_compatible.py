@@ -1,0 +1,114 @@
+"""OpenAI-compatible servers: Chat Completions at any address, and the defaults that each such provider starts from.
+
+A compatible provider is one call of `openai_compatible` in a file of its own; only what differs is passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, RateLimitInfo, Wire
+from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
+from llmhub.providers.auth import bearer_token
+from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles
+from llmhub.providers.rate_limit_headers import HeaderTable, parse_go_duration, per_window_headers, rate_limit_reader
+from llmhub.providers.schema_support import SchemaSupport
+from llmhub.providers.vendor import (
+    PriceListing,
+    ProviderEntry,
+    check_base_url,
+    check_parts,
+    completion_url,
+    fixed_url,
+    provider_entry,
+    rename_field,
+    same_payload,
+)
+from llmhub.wire import openai_chat
+
+CHAT_PATH: Final = "/chat/completions"
+REASONING_FIELD: Final = "reasoning_content"
+"""Field of an assistant message in which the wire sends earlier reasoning."""
+
+RATE_LIMIT_HEADERS: Final[HeaderTable] = {
+    **per_window_headers("requests", "tokens"),
+    "reset_requests_s": (("x-ratelimit-reset-requests",), parse_go_duration),
+    "reset_tokens_s": (("x-ratelimit-reset-tokens",), parse_go_duration),
+}
+"""Headers of OpenAI, which most compatible servers copy."""
+
+read_rate_limits: Final = rate_limit_reader(RATE_LIMIT_HEADERS)
+
+
+def openai_compatible(
+    name: str,
+    base_url: str = "",
+    *required_env: str,
+    wire: Wire = openai_chat.WIRE,
+    refused_parts: tuple[type[Part], ...] = (Reasoning, CacheMark),
+    locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
+    authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
+    limits: Callable[[HttpReply], RateLimitInfo] = read_rate_limits,
+    adapt: Callable[[Payload], Payload] = same_payload,
+    request_id_header: str = "x-request-id",
+    health_url: Callable[[Endpoint], str] | str | None = "/models",
+    models: ModelProfiles = UNKNOWN_MODELS,
+    schema_support: SchemaSupport | None = None,
+    price_listing: PriceListing | None = None,
+    environment_variables: tuple[tuple[str, str], ...] = (),
+) -> ProviderEntry:
+    """Return the entry of a server that speaks Chat Completions under a bearer token.
+
+    Parameters
+    ----------
+    base_url
+        Its public address up to and excluding ``/chat/completions``; empty where it has none.
+    required_env
+        Environment variables that must all be set for it to be used.
+    refused_parts
+        Message parts that the wire has and this server rejects. Earlier reasoning is sent only to servers that were
+        recorded answering a request with it.
+    health_url
+        What a GET asks to validate a key: a path, a function of the endpoint, or ``None`` where nothing is suitable.
+    """
+    checks = (partial(check_parts, name, frozenset(refused_parts)),)
+    provider = Provider(
+        name,
+        wire,
+        base_url,
+        locate=locate or completion_url(base_url, CHAT_PATH),
+        authorize=authorize,
+        limits=limits,
+        adapt=adapt,
+        required_env=(required_env,) if required_env else (),
+        request_id_header=request_id_header,
+        signature_covers_body=False,
+        health_url=fixed_url(base_url, health_url) if isinstance(health_url, str) else health_url,
+    )
+    return provider_entry(
+        provider,
+        checks=checks if base_url else (*checks, partial(check_base_url, name)),
+        models=models,
+        schema_support=schema_support,
+        price_listing=price_listing,
+        environment_variables=environment_variables,
+    )
+
+
+def rename_reasoning(name: str, payload: Payload) -> Payload:
+    """Send earlier reasoning under the field ``name``.
+
+    Examples
+    --------
+    >>> rename_reasoning("reasoning", {"messages": [{"role": "assistant", "reasoning_content": "hm"}]})
+    {'messages': [{'role': 'assistant', 'reasoning': 'hm'}]}
+    """
+    messages: Any = payload.get("messages") or ()
+    if not any(REASONING_FIELD in message for message in messages):
+        return payload
+    return {**payload, "messages": [rename_field(REASONING_FIELD, name, message) for message in messages]}
+
+
+ENTRIES: Final = (openai_compatible("compatible", refused_parts=(CacheMark,)),)

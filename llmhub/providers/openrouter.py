@@ -1,0 +1,26 @@
+"""OpenRouter: an OpenAI-compatible server in front of many providers.
+
+It answers with ``reasoning`` and takes it back under that name; recorded requests held ``reasoning_details`` alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from llmhub.core.types import CacheMark
+from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
+from llmhub.providers.vendor import PriceListing
+
+ENTRIES: Final = (
+    openai_compatible(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OPENROUTER_API_KEY",
+        refused_parts=(CacheMark,),
+        adapt=partial(rename_reasoning, "reasoning"),
+        request_id_header="x-generation-id",
+        health_url="/key",  # its list of models needs no key
+        price_listing=PriceListing("openrouter"),
+    ),
+)

@@ -1,0 +1,14 @@
+"""Together AI: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.providers.vendor import PriceListing
+
+ENTRIES: Final = (
+    openai_compatible(
+        "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", price_listing=PriceListing("together")
+    ),
+)

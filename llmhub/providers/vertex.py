@@ -1,0 +1,129 @@
+"""Google Cloud's Vertex AI: Gemini and Claude in a project and a region, under a Google Cloud token.
+
+An endpoint's ``base_url`` may be a host, with or without the API version, or reach into a project's region.
+
+Sources: https://cloud.google.com/vertex-ai/docs/reference/rest and, for the regions' hosts, the clients of anthropic
+2.12.0 and google-genai 3.4.0 (read 2026-11-22).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+from urllib.parse import quote
+
+from llmhub.core.errors import Hint, InvalidRequest, LLMError
+from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.types import CompletionRequest, Payload
+from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
+from llmhub.providers.auth import bearer_token
+from llmhub.providers.google import GEMINI_MODELS, GEMINI_SCHEMA_SUPPORT, read_rate_limits
+from llmhub.providers.vendor import PriceListing, drop_field, last_segment, provider_entry
+from llmhub.wire import anthropic, gemini
+
+DEFAULT_API_VERSION: Final = "v1"
+DEFAULT_REGION: Final = "global"
+MULTI_REGION_HOSTS: Final = {
+    "global": "aiplatform.googleapis.com",
+    "us": "aiplatform.us.rep.googleapis.com",
+    "eu": "aiplatform.eu.rep.googleapis.com",
+}
+"""Hosts of regions that span several places; every other region has a host of its own."""
+
+COLLECTIONS: Final = frozenset({"publishers", "endpoints"})
+"""Collections that a model's name may begin with; a bare name is one of the entry's publisher."""
+
+PROJECTS_PATH: Final = "/projects/"
+CLAUDE_VERSION: Final = {"anthropic_version": "vertex-2023-10-16"}
+
+
+def _url(
+    publisher: str, method: str, stream_method: str, endpoint: Endpoint, request: CompletionRequest, stream: bool
+) -> str:
+    """Return the URL of a model in the endpoint's project and region, and of the method."""
+    region = endpoint.region or DEFAULT_REGION
+    version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
+    base = endpoint.base_url or f"https://{_host(region)}"
+    if PROJECTS_PATH not in base:
+        location = f"{PROJECTS_PATH}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
+        base = f"{base.removesuffix(f'/{version}')}/{version}{location}"
+    is_path = request.model.partition("/")[0] in COLLECTIONS
+    model = request.model if is_path else f"publishers/{publisher}/models/{request.model}"
+    return f"{base}/{quote(model, safe='/@', errors='surrogatepass')}:{stream_method if stream else method}"
+
+
+def _models_url(publisher: str, endpoint: Endpoint) -> str:
+    """Return the URL of a publisher's models, which every project may list."""
+    base = endpoint.base_url or f"https://{_host(endpoint.region or DEFAULT_REGION)}"
+    return f"{base.partition(PROJECTS_PATH)[0].removesuffix('/v1')}/v1beta1/publishers/{publisher}/models"
+
+
+def _host(region: str) -> str:
+    return MULTI_REGION_HOSTS.get(region) or f"{region}-aiplatform.googleapis.com"
+
+
+def _check_project(name: str, endpoint: Endpoint, _request: CompletionRequest) -> LLMError | None:
+    """Require the project that is billed."""
+    if endpoint.project or PROJECTS_PATH in endpoint.base_url:
+        return None
+    hint = Hint("project", provider=name, environment=(("GOOGLE_CLOUD_PROJECT",),))
+    return InvalidRequest(path="$.endpoint.project", message=f"{name} bills a Google Cloud project", hint=hint)
+
+
+def _adapt_claude(payload: Payload) -> Payload:
+    """Move the model out of the body, since it is in the URL, and the version of Claude's API into it."""
+    return {**CLAUDE_VERSION, **drop_field("model", payload)}
+
+
+_vertex = partial(
+    Provider,
+    base_url=f"https://{MULTI_REGION_HOSTS[DEFAULT_REGION]}",
+    authorize=bearer_token,
+    limits=read_rate_limits,
+    required_env=(("VERTEX_ACCESS_TOKEN", "GOOGLE_CLOUD_PROJECT"),),
+    signature_covers_body=False,
+)
+
+ENTRIES: Final = (
+    provider_entry(
+        _vertex(
+            "vertex",
+            gemini.WIRE,
+            locate=partial(_url, "google", "generateContent", "streamGenerateContent?alt=sse"),
+            request_id_header="",
+            health_url=partial(_models_url, "google"),
+        ),
+        checks=(partial(_check_project, "vertex"),),
+        models=GEMINI_MODELS,
+        schema_support=GEMINI_SCHEMA_SUPPORT,
+        price_listing=PriceListing("google", last_segment),
+        environment_variables=(
+            ("api_key", "VERTEX_ACCESS_TOKEN"),
+            ("project", "GOOGLE_CLOUD_PROJECT"),
+            ("region", "GOOGLE_CLOUD_LOCATION"),
+            ("base_url", "GOOGLE_VERTEX_BASE_URL"),
+        ),
+    ),
+    provider_entry(
+        _vertex(
+            "vertex-anthropic",
+            anthropic.WIRE,
+            locate=partial(_url, "anthropic", "rawPredict", "streamRawPredict"),
+            adapt=_adapt_claude,
+            request_id_header="request-id",
+            health_url=partial(_models_url, "anthropic"),
+        ),
+        checks=(partial(_check_project, "vertex-anthropic"),),
+        models=CLAUDE_MODELS,
+        schema_support=CLAUDE_SCHEMA_SUPPORT,
+        price_listing=PriceListing("google", last_segment),
+        environment_variables=(
+            ("api_key", "VERTEX_ACCESS_TOKEN"),
+            ("project", "ANTHROPIC_VERTEX_PROJECT_ID"),
+            ("project", "GOOGLE_CLOUD_PROJECT"),
+            ("region", "CLOUD_ML_REGION"),
+            ("region", "GOOGLE_CLOUD_LOCATION"),
+            ("base_url", "ANTHROPIC_VERTEX_BASE_URL"),
+        ),
+    ),
+)
