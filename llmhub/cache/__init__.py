@@ -1,1 +1,1 @@
-"""Stores of answers: one record of functions, and what stands behind it."""
+"""Response caches: in memory, in an SQLite file, on a Redis server, or tiered."""

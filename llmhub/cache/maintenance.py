@@ -1,4 +1,4 @@
-"""What lies in a store, looked through entry by entry: which of it is meant, what it says, whether it is whole."""
+"""Maintenance of a store, entry by entry: statistics by model, purging, export and integrity checks."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from llmhub.cache.store import Entry, Store
 from llmhub.core.serialization import from_stored_response, is_corrupt, unpack
 
 DELETE_KEYS: Final = 500
-"""Entries taken out at a time."""
+"""Keys deleted in one call."""
+
+INTACT, DAMAGED, NEWER = "intact", "damaged", "newer"
+"""Results of `check_entry`; a newer entry was written by a later version of llmhub, and cannot be judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryFilter:
-    """Which entries are meant; all, unless something is said.
+    """A selection of entries; all of them by default.
 
     Parameters
     ----------
     before
-        Those filed before this time (epoch seconds).
+        Select entries stored before this time (epoch seconds).
     model
-        Those of models whose ``provider/model`` is like this: ``*`` stands for anything.
+        Select entries whose ``provider/model`` matches this pattern, in which ``*`` stands for anything.
     damaged
-        Those that cannot be read back.
+        Select entries that cannot be decoded.
     """
 
     before: float | None = None
@@ -37,7 +40,7 @@ class EntryFilter:
     damaged: bool = False
 
     def matches(self, entry: Entry) -> bool:
-        """Say whether an entry is meant.
+        """Return whether the filter selects an entry.
 
         Examples
         --------
@@ -51,21 +54,17 @@ class EntryFilter:
         )
 
 
-INTACT, DAMAGED, NEWER = "whole", "damaged", "later"
-"""What can be said of an entry; one of a later version is somebody else's to judge."""
-
-
 def check_entry(entry: Entry) -> str:
-    """Say whether an entry can be read back."""
-    kept = unpack(entry.value, entry.key)
-    if is_successful(kept):
+    """Decode an entry; return `INTACT`, `DAMAGED` or `NEWER`."""
+    stored = unpack(entry.value, entry.key)
+    if is_successful(stored):
         return INTACT
-    return DAMAGED if is_corrupt(kept.failure()) else NEWER
+    return DAMAGED if is_corrupt(stored.failure()) else NEWER
 
 
 @dataclass(slots=True)
 class ModelEntries:
-    """What a store holds of one model: entries, their bytes, and when the first and the last were filed."""
+    """Entries of one model: their number, size, and the times (epoch seconds) of the oldest and the newest."""
 
     entries: int = 0
     size_bytes: int = 0
@@ -74,32 +73,32 @@ class ModelEntries:
 
 
 def entries_by_model(entries: Iterable[Entry]) -> dict[str, ModelEntries]:
-    """Add entries up by model."""
-    found: dict[str, ModelEntries] = {}
+    """Sum entries by model, sorted by the model's name."""
+    by_model: dict[str, ModelEntries] = {}
     for entry in entries:
-        share = found.setdefault(entry.model, ModelEntries())
-        share.entries += 1
-        share.size_bytes += len(entry.value)
-        share.oldest = min(share.oldest, entry.created_at)
-        share.newest = max(share.newest, entry.created_at)
-    return dict(sorted(found.items()))
+        total = by_model.setdefault(entry.model, ModelEntries())
+        total.entries += 1
+        total.size_bytes += len(entry.value)
+        total.oldest = min(total.oldest, entry.created_at)
+        total.newest = max(total.newest, entry.created_at)
+    return dict(sorted(by_model.items()))
 
 
 def purge(store: Store, where: EntryFilter) -> int:
-    """Take out what is meant, and count it."""
+    """Delete the entries that ``where`` selects; return their number."""
     keys: Iterator[bytes] = (entry.key for entry in store.scan() if where.matches(entry))
-    many = 0
-    while some := tuple(islice(keys, DELETE_KEYS)):
-        store.delete(some)
-        many += len(some)
-    return many
+    count = 0
+    while batch := tuple(islice(keys, DELETE_KEYS)):
+        store.delete(batch)
+        count += len(batch)
+    return count
 
 
 def entry_to_row(entry: Entry) -> dict[str, Any]:
-    """Give an entry as a row for people: what was answered, by whom and when. What cannot be read back is null."""
-    kept = unpack(entry.value, entry.key)
-    answer = kept.unwrap() if is_successful(kept) else None
-    response = from_stored_response(answer) if answer is not None else None
+    """Convert an entry to an export row; fields of a response that cannot be decoded are ``None``."""
+    unpacked = unpack(entry.value, entry.key)
+    stored = unpacked.unwrap() if is_successful(unpacked) else None
+    response = from_stored_response(stored) if stored is not None else None
     return {
         "request_key": entry.key.hex(),
         "model": entry.model,
@@ -109,6 +108,6 @@ def entry_to_row(entry: Entry) -> dict[str, Any]:
         "finish_reason": response.finish_reason if response else None,
         "input_tokens": response.usage.input_tokens if response else None,
         "output_tokens": response.usage.output_tokens if response else None,
-        "latency_s": answer.latency_s if answer else None,
+        "latency_s": stored.latency_s if stored else None,
         "size_bytes": len(entry.value),
     }

@@ -1,4 +1,4 @@
-"""A cache in memory: the least recently used entry leaves first."""
+"""A cache in memory that evicts the least recently used entry."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from llmhub.cache.store import Entry, NonblockingPut, Store, StoreStats, valid_s
 
 @dataclass(frozen=True, slots=True)
 class MemoryCache:
-    """Keeps answers for the life of the hub, bounded by entries and by bytes.
+    """Keeps responses for the life of the hub, bounded in entries and bytes.
 
     Parameters
     ----------
     max_entries
-        Most entries kept.
+        Maximum number of entries.
     max_bytes
-        Most bytes of values kept.
+        Maximum total size of the values.
     ttl_s
-        How long an answer counts; an older one is a miss, and leaves.
+        Age limit in seconds; an older entry is a miss and is evicted.
 
     Examples
     --------
@@ -37,28 +37,28 @@ class MemoryCache:
     ttl_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bounds that are none."""
+        """Validate the age limit."""
         validate_seconds("ttl_s", self.ttl_s)
 
     def open(self) -> Store:
         """Open an empty store."""
-        shelf = _LruStore(self.max_entries, self.max_bytes, self.ttl_s)
+        lru = _LruStore(self.max_entries, self.max_bytes, self.ttl_s)
         return Store(
-            get_many=shelf.get_many,
-            put_many=shelf.put_many,
-            nonblocking_put=NonblockingPut(shelf.put_many, shelf.try_put),
-            delete=shelf.delete,
-            clear=shelf.clear,
-            stats=shelf.stats,
-            close=shelf.clear,
-            scan=shelf.scan,
-            get_entries=shelf.get_entries,
+            get_many=lru.get_many,
+            put_many=lru.put_many,
+            nonblocking_put=NonblockingPut(lru.put_many, lru.try_put),
+            delete=lru.delete,
+            clear=lru.clear,
+            stats=lru.stats,
+            close=lru.clear,
+            scan=lru.scan,
+            get_entries=lru.get_entries,
             ttl_s=self.ttl_s,
         )
 
 
 class _LruStore:
-    """The entries in order of last use, and their size."""
+    """Entries in the order of last use, and their total size."""
 
     def __init__(self, max_entries: int, max_bytes: int, ttl_s: float | None) -> None:
         self._ttl_s = ttl_s
@@ -72,14 +72,14 @@ class _LruStore:
         return {entry.key: entry.value for entry in self.get_entries(keys, since)}
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
-        expired = valid_since(0.0, self._ttl_s)
+        expires_before = valid_since(0.0, self._ttl_s)
         found: list[Entry] = []
         with self._lock:
             for key in keys:
                 entry = self._entries.get(key)
                 if entry is None:
                     continue
-                if entry.created_at < expired:
+                if entry.created_at < expires_before:
                     self._drop(key)
                     self._evictions += 1
                 elif entry.created_at >= since:

@@ -1,11 +1,9 @@
-"""A cache in Redis, or in what speaks its protocol: shared by machines (extra ``redis``).
+"""A cache on a Redis server (or one that speaks its protocol), shared by machines (extra ``redis``).
 
-A server that does not answer is left alone for a moment, longer each time, so that it costs little while it is away.
-
-Claims on keys by leases on a Redis server: who holds one extends it, and whoever does so no more loses it.
-
-A claim is a value under a name of its own, set where there is none and with a time to live; only who set it, by a token
-that nobody else has, extends or deletes it.
+- Values are stored under ``namespace:key``, claims under ``namespace!claim:key``.
+- A claim is a key set with ``NX`` and a time to live, whose value is a token of its owner; scripts extend and delete it
+  only for the owner of the token. An owner that stops extending its claims loses them.
+- After a failure the server is not contacted for a moment, longer each time, so that an outage costs little.
 """
 
 from __future__ import annotations
@@ -37,54 +35,40 @@ from llmhub.cache.store import (
     valid_since,
     validate_seconds,
 )
-from llmhub.core.errors import BadRequestError, InvalidRequest
-
-COMMAND_KEYS: Final = 500
-"""Keys in one command."""
-
-
-PIPELINE_COMMANDS: Final = 20
-"""Commands sent before their answers are read."""
-
-
-READ_BYTES: Final = 1 << 20
-"""Bytes read from the socket at a time: answers come by the hundred."""
-
-
-BACKOFF_S: Final = 0.25
-"""How long a server that failed is left alone; twice as long each time."""
-
-
-MAX_BACKOFF_S: Final = 1.5
-
+from llmhub.core.errors import invalid
 
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
-
-
+COMMAND_KEYS: Final = 500
+"""Keys in one command."""
+PIPELINE_COMMANDS: Final = 20
+"""Commands sent before their replies are read."""
+READ_BYTES: Final = 1 << 20
+"""Bytes read from the socket at a time; replies hold hundreds of values."""
+BACKOFF_S: Final = 0.25
+"""Time for which a server is not contacted after a failure; doubles with each further failure."""
+MAX_BACKOFF_S: Final = 1.5
 _VALUE_HEADER: Final = struct.Struct("<dB")
-"""Before each value: when it was filed, and the length of the model's name, which follows."""
-
-
+"""Before each value: the time it was stored, and the length of the model's name, which follows."""
 _MAX_MODEL_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RedisCache:
-    """Keeps answers on a Redis server.
+    """Keeps responses on a Redis server.
 
     Parameters
     ----------
     url
-        ``redis://user:password@host:6379/0``, ``rediss://...`` over TLS, or ``unix://path``.
+        ``redis://user:password@host:6379/0``, ``rediss://...`` for TLS, or ``unix://path``.
     namespace
-        Before each key, so that several may share a server.
+        Prefix of the keys, for caches that share a server.
     ttl_s
-        How long an answer is kept; the server takes it out then.
+        Age limit in seconds, after which the server deletes an entry.
     timeout_s
-        How long to wait for the server.
+        Time in seconds to wait for the server.
     lease_s
-        How long a question counts as asked whose asker does not say any more that it lives: for so long do other
-        processes wait for one that was killed.
+        Lifetime in seconds of a claim that is not renewed: other processes wait this long for the requests of a process
+        that was killed.
     """
 
     url: str = "redis://localhost:6379/0"
@@ -94,26 +78,23 @@ class RedisCache:
     lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
-        """Refuse an address that is none."""
+        """Validate the times and the scheme of the URL."""
         validate_seconds("ttl_s", self.ttl_s)
         validate_seconds("timeout_s", self.timeout_s)
         validate_seconds("lease_s", self.lease_s)
         if self.url.partition("://")[0] not in SCHEMES:
-            said = (
-                f"{redact_url(self.url)!r} is no address of a Redis server; give one such as 'redis://localhost:6379/0'"
-            )
-            raise BadRequestError(InvalidRequest(path="cache", message=said))
+            raise invalid("cache", f"{redact_url(self.url)!r} is not a Redis URL such as 'redis://localhost:6379/0'")
 
     def __repr__(self) -> str:
         return f"RedisCache({redact_url(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
 
     def open(self) -> Store:
-        """Make ready; the server is reached at first use.
+        """Create the client. The server is contacted at first use.
 
         Raises
         ------
-        InvalidRequestError
-            The extra is not installed, or the address cannot be read.
+        BadRequestError
+            The extra is not installed, or the URL cannot be parsed.
         """
         server = _RedisStore(self)
         return Store(
@@ -132,7 +113,7 @@ class RedisCache:
 
 
 def redact_url(url: str) -> str:
-    """Give an address without its password.
+    """Return a URL without user and password.
 
     Examples
     --------
@@ -144,7 +125,7 @@ def redact_url(url: str) -> str:
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:
         port = None
-    # A password with a character that ends the host is taken apart in the wrong place.
+    # A password that contains "/", "?" or "#" unescaped is split into the wrong parts.
     if port is None or "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return f"{url.partition('://')[0]}://..."
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
@@ -152,145 +133,145 @@ def redact_url(url: str) -> str:
 
 
 class _RedisStore:
-    """The client of one server, and what came of asking it."""
+    """The client of one server, its backoff, and its counters."""
 
-    def __init__(self, said: RedisCache) -> None:
-        self._client, self._wrong = _connect(said)
-        self._address = redact_url(said.url)
-        self._ttl_s = said.ttl_s
-        self._prefix = said.namespace.encode() + b":"
+    def __init__(self, cache: RedisCache) -> None:
+        self._redis, self._errors = _connect(cache)
+        self._url = redact_url(cache.url)
+        self._ttl_s = cache.ttl_s
+        self._prefix = cache.namespace.encode() + b":"
         self._hits = self._misses = 0
         self._lock = threading.Lock()
-        self._rest_s, self._until = BACKOFF_S, 0.0
-        self._last = ""
-        self.claims, self._leave = open_claims(self._guarded, said.namespace.encode(), said.lease_s)
+        self._backoff_s, self._paused_until = BACKOFF_S, 0.0
+        self._last_error = ""
+        self.claims, self._close_claims = open_claims(self._client, cache.namespace.encode(), cache.lease_s)
 
     @contextmanager
-    def _guarded(self) -> Iterator[Any]:
-        """Give the client, and tell what goes wrong in the store's own words."""
-        if time.monotonic() < self._until:
-            raise StoreError(f"{self._address}: {self._last} (not asked again so soon)")
+    def _client(self) -> Iterator[Any]:
+        """Yield the client; raise `StoreError` for errors of the server, and during the backoff."""
+        if time.monotonic() < self._paused_until:
+            raise StoreError(f"{self._url}: {self._last_error} (not contacted again yet)")
         try:
-            yield self._client
-        except self._wrong as error:
+            yield self._redis
+        except self._errors as error:
             with self._lock:
-                self._last = str(error) or type(error).__name__
-                self._until = time.monotonic() + self._rest_s
-                self._rest_s = min(2 * self._rest_s, MAX_BACKOFF_S)
-            raise StoreError(f"{self._address}: {self._last}") from error
-        self._rest_s = BACKOFF_S
+                self._last_error = str(error) or type(error).__name__
+                self._paused_until = time.monotonic() + self._backoff_s
+                self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
+            raise StoreError(f"{self._url}: {self._last_error}") from error
+        self._backoff_s = BACKOFF_S
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
         since = valid_since(since, self._ttl_s)
         found: dict[bytes, bytes] = {}
-        for key, value in zip(keys, self._values(keys), strict=True):
+        for key, value in zip(keys, self._get_raw(keys), strict=True):
             if value is not None and _VALUE_HEADER.unpack_from(value)[0] >= since:
-                found[key] = value[_VALUE_HEADER.size + value[_VALUE_HEADER.size - 1] :]
+                found[key] = value[_header_size(value) :]
         self._count(len(found), len(keys) - len(found))
         return found
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
         since = valid_since(since, self._ttl_s)
-        values = self._values([keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)])
-        heads = [
-            ABSENT
-            if value is None or _VALUE_HEADER.unpack_from(value)[0] < since
-            else _VALUE_HEADER.size + value[_VALUE_HEADER.size - 1]
+        values = self._get_raw([keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)])
+        headers = [
+            ABSENT if value is None or _VALUE_HEADER.unpack_from(value)[0] < since else _header_size(value)
             for value in values
         ]
         lengths = [0 if value is None else len(value) for value in values]
-        begins = accumulate(lengths, initial=0)
-        starts = array("q", [begin + max(0, head) for begin, head in zip(begins, heads, strict=False)])
-        pairs = zip(heads, lengths, strict=True)
-        sizes = array("q", [ABSENT if head == ABSENT else max(0, length - head) for head, length in pairs])
+        offsets = accumulate(lengths, initial=0)
+        starts = array("q", [offset + max(0, header) for offset, header in zip(offsets, headers, strict=False)])
+        pairs = zip(headers, lengths, strict=True)
+        sizes = array("q", [ABSENT if header == ABSENT else max(0, length - header) for header, length in pairs])
         hits = len(sizes) - sizes.count(ABSENT)
         self._count(hits, len(sizes) - hits)
         return BlockValues(b"".join([value for value in values if value is not None]), starts, sizes)
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
         since = valid_since(since, self._ttl_s)
-        values = zip(keys, self._values(keys), strict=True)
-        entries = [_entry(key, value) for key, value in values if value is not None]
+        values = zip(keys, self._get_raw(keys), strict=True)
+        entries = [_decode_entry(key, value) for key, value in values if value is not None]
         found = [entry for entry in entries if entry.created_at >= since]
         self._count(len(found), len(keys) - len(found))
         return found
 
-    def _values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Ask for many at once; a value that is too short to be one of ours is none."""
+    def _get_raw(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the stored bytes of keys, header included; ``None`` for values without a whole header."""
         values: list[bytes | None] = []
-        named = list(map(self._prefix.__add__, keys))
-        with self._guarded() as client:
-            for start in range(0, len(named), COMMAND_KEYS * PIPELINE_COMMANDS):
-                pipe = client.pipeline(transaction=False)
-                for low in range(start, min(start + COMMAND_KEYS * PIPELINE_COMMANDS, len(named)), COMMAND_KEYS):
-                    pipe.mget(named[low : low + COMMAND_KEYS])
-                for some in pipe.execute():
-                    values += some
+        names = list(map(self._prefix.__add__, keys))
+        with self._client() as client:
+            for start in range(0, len(names), COMMAND_KEYS * PIPELINE_COMMANDS):
+                pipeline = client.pipeline(transaction=False)
+                stop = min(start + COMMAND_KEYS * PIPELINE_COMMANDS, len(names))
+                for low in range(start, stop, COMMAND_KEYS):
+                    pipeline.mget(names[low : low + COMMAND_KEYS])
+                for replies in pipeline.execute():
+                    values += replies
         return [None if value is None or len(value) < _VALUE_HEADER.size else value for value in values]
 
     def put_many(self, entries: Iterable[Entry]) -> None:
         now = time.time()
-        rest = iter(entries)
-        with self._guarded() as client:
-            while some := [self._written(entry, now) for entry in islice(rest, COMMAND_KEYS)]:
+        remaining = iter(entries)
+        with self._client() as client:
+            while batch := [self._encode_entry(entry, now) for entry in islice(remaining, COMMAND_KEYS)]:
                 if self._ttl_s is None:
-                    client.mset(dict(some))
+                    client.mset(dict(batch))
                     continue
-                pipe = client.pipeline(transaction=False)
-                for key, value in some:
-                    pipe.set(key, value, px=max(1, round(self._ttl_s * 1000)))
-                pipe.execute()
+                pipeline = client.pipeline(transaction=False)
+                for key, value in batch:
+                    pipeline.set(key, value, px=max(1, round(self._ttl_s * 1000)))
+                pipeline.execute()
 
-    def _written(self, entry: Entry, now: float) -> tuple[bytes, bytes]:
-        name = entry.model.encode(errors="replace")[:_MAX_MODEL_BYTES]
-        return self._prefix + entry.key, _VALUE_HEADER.pack(entry.created_at or now, len(name)) + name + entry.value
+    def _encode_entry(self, entry: Entry, now: float) -> tuple[bytes, bytes]:
+        model = entry.model.encode(errors="replace")[:_MAX_MODEL_BYTES]
+        header = _VALUE_HEADER.pack(entry.created_at or now, len(model))
+        return self._prefix + entry.key, header + model + entry.value
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        with self._guarded() as client:
+        with self._client() as client:
             for start in range(0, len(keys), COMMAND_KEYS):
                 client.unlink(*(self._prefix + key for key in keys[start : start + COMMAND_KEYS]))
 
     def clear(self) -> None:
-        for some in self._batches():
-            self.delete(some)
+        for keys in self._key_batches():
+            self.delete(keys)
 
     def scan(self) -> Iterator[Entry]:
-        for some in self._batches():
-            values = self._values(some)
-            yield from (_entry(key, value) for key, value in zip(some, values, strict=True) if value is not None)
+        for keys in self._key_batches():
+            values = self._get_raw(keys)
+            yield from (_decode_entry(key, value) for key, value in zip(keys, values, strict=True) if value is not None)
 
-    def _batches(self) -> Iterator[list[bytes]]:
-        """Give the keys there are, a few hundred at a time."""
-        pattern = b"".join(b"\\" + one if one in b"*?[]\\" else one for one in _bytes(self._prefix)) + b"*"
+    def _key_batches(self) -> Iterator[list[bytes]]:
+        """Yield all keys in batches."""
+        pattern = b"".join(b"\\" + char if char in b"*?[]\\" else char for char in _split_bytes(self._prefix)) + b"*"
         cursor, seen = 0, set[bytes]()
         while True:
-            with self._guarded() as client:
-                cursor, some = client.scan(cursor, match=pattern, count=COMMAND_KEYS)
-            # A server that grows meanwhile may name a key twice.
-            new = [key for key in dict.fromkeys(some) if key not in seen]
+            with self._client() as client:
+                cursor, names = client.scan(cursor, match=pattern, count=COMMAND_KEYS)
+            # SCAN may return a key twice while the keyspace grows.
+            new = [name for name in dict.fromkeys(names) if name not in seen]
             seen.update(new)
             if new:
-                yield [key[len(self._prefix) :] for key in new]
+                yield [name[len(self._prefix) :] for name in new]
             if not cursor:
                 return
 
     def stats(self) -> StoreStats:
         entries = size = 0
-        for some in self._batches():
-            with self._guarded() as client:
-                pipe = client.pipeline(transaction=False)
-                for key in some:
-                    pipe.strlen(self._prefix + key)
-                size += sum(pipe.execute())
-            entries += len(some)
-        with self._guarded() as client:
+        for keys in self._key_batches():
+            with self._client() as client:
+                pipeline = client.pipeline(transaction=False)
+                for key in keys:
+                    pipeline.strlen(self._prefix + key)
+                size += sum(pipeline.execute())
+            entries += len(keys)
+        with self._client() as client:
             evictions = int(client.info("stats").get("evicted_keys", 0))
         return StoreStats(entries=entries, size_bytes=size, hits=self._hits, misses=self._misses, evictions=evictions)
 
     def close(self) -> None:
         with suppress(StoreError):
-            self._leave()
-        self._client.close()
+            self._close_claims()
+        self._redis.close()
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
@@ -298,55 +279,51 @@ class _RedisStore:
             self._misses += misses
 
 
-def _bytes(text: bytes) -> Iterator[bytes]:
+def _split_bytes(text: bytes) -> Iterator[bytes]:
     return (text[at : at + 1] for at in range(len(text)))
 
 
-def _entry(key: bytes, value: bytes) -> Entry:
-    at, length = _VALUE_HEADER.unpack_from(value)
-    start = _VALUE_HEADER.size + length
-    return Entry(key, value[start:], value[_VALUE_HEADER.size : start].decode(errors="replace"), at)
+def _header_size(value: bytes) -> int:
+    """Return the length of the header and the model's name before a value."""
+    return _VALUE_HEADER.size + value[_VALUE_HEADER.size - 1]
 
 
-def _connect(said: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
-    """Make a client that tries once, and name what it raises.
+def _decode_entry(key: bytes, value: bytes) -> Entry:
+    created_at, _ = _VALUE_HEADER.unpack_from(value)
+    start = _header_size(value)
+    return Entry(key, value[start:], value[_VALUE_HEADER.size : start].decode(errors="replace"), created_at)
 
-    The client's own default is to try again for seconds (redis-py 8.1, read 2026-11-20): a server that is away would
-    cost that much at each question.
+
+def _connect(cache: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return a client that does not retry, and the exceptions it raises.
+
+    redis-py retries for seconds by default (8.1, read 2026-11-20), which an outage would cost at every call.
     """
     try:
         import redis  # noqa: PLC0415 - an extra
         from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError as error:
-        message = "a cache in Redis needs its client: pip install 'llmhub[redis]'"
-        raise BadRequestError(InvalidRequest(path="cache", message=message)) from error
+        raise invalid("cache", "a Redis cache needs the redis package: pip install 'llmhub[redis]'") from error
     try:
         client = redis.Redis.from_url(
-            said.url,
-            socket_timeout=said.timeout_s,
-            socket_connect_timeout=said.timeout_s,
+            cache.url,
+            socket_timeout=cache.timeout_s,
+            socket_connect_timeout=cache.timeout_s,
             socket_read_size=READ_BYTES,
             retry=Retry(NoBackoff(), 0),
         )
     except ValueError:
-        message = f"{redact_url(said.url)!r} cannot be read as an address of a Redis server"
-        raise BadRequestError(InvalidRequest(path="cache", message=message)) from None
+        raise invalid("cache", f"{redact_url(cache.url)!r} cannot be parsed as a Redis URL") from None
     return client, (redis.RedisError, OSError)
 
 
-CLAIM_BATCH: Final = 500
-"""Keys in one command."""
-
+# Claims
 
 HEARTBEATS_PER_LEASE: Final = 6
-"""How often a lease is extended before it would run out."""
-
-
+"""How often a lease is extended before it would expire."""
 CLAIM_INFIX: Final = b"!claim:"
-"""Between the namespace and a key; answers have a colon there."""
-
-
+"""Between the namespace and the key of a claim; values have a colon there."""
 CLAIM_SCRIPT: Final = """
 local held = {}
 for at, key in ipairs(KEYS) do
@@ -357,8 +334,6 @@ for at, key in ipairs(KEYS) do
 end
 return held
 """
-
-
 EXTEND_SCRIPT: Final = """
 local lost = {}
 for at, key in ipairs(KEYS) do
@@ -367,8 +342,6 @@ for at, key in ipairs(KEYS) do
 end
 return lost
 """
-
-
 RELEASE_SCRIPT: Final = """
 for _, key in ipairs(KEYS) do
     if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
@@ -376,74 +349,76 @@ end
 return {}
 """
 
-
 ClientFactory: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 
 def open_claims(client: ClientFactory, namespace: bytes, lease_s: float) -> tuple[Claims, Callable[[], None]]:
-    """Make claims that are leases, and the function that lets go of all.
+    """Return claims kept as leases, and the function that releases all of them.
 
     Parameters
     ----------
     client
-        Gives the client for a block.
+        Context manager of the client.
     namespace
-        Before each key.
+        Prefix of the keys.
     lease_s
-        How long a claim lives that is not extended.
+        Lifetime in seconds of a claim that is not extended.
 
     Notes
     -----
-    What became of a request whose owner died is not known here, so nothing is ever ``unsure``: its key is granted to
-    who asks next once the lease has run out.
+    The server does not know whether a dead owner had sent a request, so no key is ever ``ambiguous``: it is granted to
+    the next claim after the lease has expired.
     """
-    kept = _LeaseClaims(client, namespace + CLAIM_INFIX, max(1, round(lease_s * 1000)))
-    return Claims(
-        claim=kept.claim, release=kept.release, heartbeat=kept.heartbeat, heartbeat_s=lease_s / HEARTBEATS_PER_LEASE
-    ), kept.close
+    claims = _LeaseClaims(client, namespace + CLAIM_INFIX, max(1, round(lease_s * 1000)))
+    heartbeat_s = lease_s / HEARTBEATS_PER_LEASE
+    return (
+        Claims(claim=claims.claim, release=claims.release, heartbeat=claims.heartbeat, heartbeat_s=heartbeat_s),
+        claims.close,
+    )
 
 
 class _LeaseClaims:
-    """The claims that one holder has on a server."""
+    """The claims of one owner on a server."""
 
-    def __init__(self, guarded: ClientFactory, prefix: bytes, lease_ms: int) -> None:
-        self._guarded, self._prefix, self._lease_ms = guarded, prefix, lease_ms
+    def __init__(self, client: ClientFactory, prefix: bytes, lease_ms: int) -> None:
+        self._client, self._prefix, self._lease_ms = client, prefix, lease_ms
         self._token = secrets.token_bytes(16)
         self._lock = threading.Lock()
         self._held: set[bytes] = set()
 
-    def claim(self, wishes: Sequence[ClaimRequest], _resend: bool, _again: bool) -> ClaimResult:
-        keys = [wish.key for wish in wishes]
-        # Before the server says so: what it grants is let go, though its answer should be lost.
+    def claim(self, requests: Sequence[ClaimRequest], _resend: bool, _again: bool) -> ClaimResult:
+        keys = [request.key for request in requests]
+        # Before the reply: if it is lost, what the server granted must still be released.
         with self._lock:
             self._held.update(keys)
-        held = frozenset(self._each(CLAIM_SCRIPT, keys, self._lease_ms))
+        held_elsewhere = frozenset(self._run_script(CLAIM_SCRIPT, keys, self._lease_ms))
         with self._lock:
-            self._held -= held
-            # A sign of life that came just before the claim did not find them.
-            self._held.update(key for key in keys if key not in held)
-        return ClaimResult(held)
+            self._held -= held_elsewhere
+            # A heartbeat between the two may have dropped keys that were not granted yet.
+            self._held.update(key for key in keys if key not in held_elsewhere)
+        return ClaimResult(held_elsewhere)
 
     def release(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             self._held.difference_update(keys)
-        for _ in self._each(RELEASE_SCRIPT, keys):
+        for _ in self._run_script(RELEASE_SCRIPT, keys):
             pass
 
     def heartbeat(self) -> None:
         with self._lock:
             held = tuple(self._held)
-        lost = set(self._each(EXTEND_SCRIPT, held, self._lease_ms))
+        lost = set(self._run_script(EXTEND_SCRIPT, held, self._lease_ms))
         with self._lock:
             self._held -= lost
 
     def close(self) -> None:
         self.release(tuple(self._held))
 
-    def _each(self, script: str, keys: Sequence[bytes], *said: int) -> Iterator[bytes]:
-        """Run a script over keys, a few hundred at a time; give the keys it names."""
-        rest = iter(keys)
-        while some := list(islice(rest, CLAIM_BATCH)):
-            with self._guarded() as client:
-                found = client.eval(script, len(some), *(self._prefix + key for key in some), self._token, *said)
-            yield from (some[at - 1] for at in found)
+    def _run_script(self, script: str, keys: Sequence[bytes], *arguments: int) -> Iterator[bytes]:
+        """Run a script over batches of keys; yield the keys it returns."""
+        remaining = iter(keys)
+        while batch := list(islice(remaining, COMMAND_KEYS)):
+            names = [self._prefix + key for key in batch]
+            with self._client() as client:
+                positions = client.eval(script, len(batch), *names, self._token, *arguments)
+            yield from (batch[position - 1] for position in positions)

@@ -1,14 +1,11 @@
-"""A cache in one SQLite file: safe for many threads and processes, and still there after a crash.
+"""A cache in one SQLite file, safe for threads and processes, and intact after a crash.
 
-Write-ahead logging lets readers and one writer work at once; an ordinary rowid table with the key as a
-unique blob was the fastest layout measured.
-
-Blocks of keys read out of an SQLite file in a few steps, during which other threads of Python go on.
-
-Frames are asked again in the order in which they were asked first, so what answers a block mostly lies in one stretch
-of the file, in the same order. A few keys are looked up to find that stretch, it is read from end to end, and only what
-was not in it is looked up key by key. That takes as long in a file of a million answers as in one of a thousand.
-Keys in any other order lie on a page each, which is why they are read from a file that is mapped into memory.
+- Write-ahead logging lets readers and one writer work at the same time. Each thread has its own connections.
+- An ordinary rowid table with the key as a unique blob was the fastest layout measured.
+- A run looks up keys in blocks. A table that is run again asks in the order in which its answers were stored, so the
+  block mostly is one range of rowids: a few probes locate the range, one query reads it, and only the remaining keys
+  are looked up one by one. The cost does not depend on the size of the file. Keys in any other order lie on a page
+  each, so they are read through a memory-mapped connection. SQLite releases the GIL during each query.
 """
 
 from __future__ import annotations
@@ -38,68 +35,51 @@ from llmhub.cache.store import (
     valid_since,
     validate_seconds,
 )
-from llmhub.core.errors import BadRequestError, Hint, InvalidRequest
+from llmhub.core.errors import BadRequestError, Hint, invalid
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    IntArray: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+    BlockPart: TypeAlias = tuple[bytes, IntArray, IntArray, IntArray]
+    """Concatenated values, the positions in the block that they answer, and the offset and size of each."""
 
 LAYOUT_VERSION: Final = 1
 """``user_version`` of the file."""
-
-
 APPLICATION_ID: Final = 0x6C6C6D68
 """``application_id`` of the file: 'llmh'."""
-
-
 PAGE_BYTES: Final = 4096
-
-
 QUERY_KEYS: Final = 500
-"""Keys in one query."""
-
-
-CLOSE_S: Final = 2.0
-"""How long closing waits for a thread that reads or writes; one that takes longer keeps its connection."""
-
-
-PAGE_CACHE_KIB: Final = 32 << 10
-"""Pages a connection keeps: those of the index of a million answers, nearly."""
-
-
-MAX_NONBLOCKING_ENTRIES, MAX_NONBLOCKING_BYTES = 512, 1 << 20
-"""What is written at once, without a thread, at most."""
-
-
-SLOW_DISK_S, SLOW_DISK_PAUSE_S = 0.05, 1.0
-"""After a write at once that took so long, none is tried for a while: it is a slow disk."""
-
-
-CHECKPOINT_SOON_PAGES: Final = 4096
-"""Pages written at once, about, after which a write may wait: that is when they are moved into the file."""
-
-
-MAPPED_BYTES: Final = 1 << 30
-"""How much of a file is mapped into memory to read keys that lie anywhere in it: a call to the system for each page
-would take longer than all else. The system takes that memory back as it likes."""
-
-
-SETUP_RETRY_S: Final = 0.005
-
-
+"""Keys looked up in one query."""
 BUSY_S: Final = 30.0
-"""How long to wait for another process that is writing."""
-
+"""Default time to wait for another process that is writing."""
+CLOSE_S: Final = 2.0
+"""Time that closing waits for a thread in a query; if it takes longer, its connection stays open."""
+SETUP_RETRY_S: Final = 0.005
+"""Interval between attempts to set up a new file that another process is setting up."""
+PAGE_CACHE_KIB: Final = 32 << 10
+"""Page cache of a connection; holds nearly the whole index of a million entries."""
+MAPPED_BYTES: Final = 1 << 30
+"""Part of the file that is memory-mapped to read keys in random order, which saves a system call for each page. The
+system reclaims the memory when it needs to."""
+MAX_NONBLOCKING_ENTRIES, MAX_NONBLOCKING_BYTES = 512, 1 << 20
+"""Limits of a write on the event loop."""
+SLOW_DISK_S, SLOW_DISK_PAUSE_S = 0.05, 1.0
+"""A write on the event loop that took so long suggests a slow disk; none is tried during the pause."""
+CHECKPOINT_SOON_PAGES: Final = 4096
+"""Pages written on the event loop, approximately, before the next write goes to a thread, since it may checkpoint."""
 
 _PRAGMAS: Final = {
-    "synchronous": 1,  # a crash of the machine may take the last answers, one of the process none
+    "synchronous": 1,  # a crash of the machine may lose the last answers, a crash of the process none
     "cache_size": -PAGE_CACHE_KIB,
     "wal_autocheckpoint": sqlite_ledger.CHECKPOINT_PAGES,
 }
-
-
-CONNECTION_PRAGMAS: Final[Mapping[str, Mapping[str, int]]] = {"line": {}, "mapped": {"mmap_size": MAPPED_BYTES}}
-"""A thread's connections, and what is set in each besides."""
-
-
+CONNECTION_PRAGMAS: Final[Mapping[str, Mapping[str, int]]] = {
+    "plain": {},
+    "mapped": {"mmap_size": MAPPED_BYTES},
+}
+"""Each thread's connections, and their additional pragmas."""
 NONBLOCKING_PRAGMAS: Final = {"busy_timeout": 0, "wal_autocheckpoint": 0}
-
 
 _CREATE: Final = f"""
 PRAGMA journal_mode = WAL;
@@ -112,30 +92,24 @@ PRAGMA user_version = {LAYOUT_VERSION};
 {sqlite_ledger.CREATE_LEDGER_TABLES}
 COMMIT;
 """
-
-
 TABLES: Final = frozenset({"answers", "owners", "claims", "calls"})
-"""What a file has that is set up."""
-
-
+"""Tables of a file that is set up."""
 _SCAN: Final = "SELECT rowid, key, value, model, created_at FROM answers WHERE rowid > ? ORDER BY rowid LIMIT ?"
-
-
 _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VALUES (?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class DiskCache:
-    """Keeps answers in an SQLite file, made when it is not there.
+    """Keeps responses in an SQLite file, which is created if it does not exist.
 
     Parameters
     ----------
     path
-        The file; its folder is made too.
+        The file; its folder is created too.
     ttl_s
-        How long an answer counts; an older one is a miss, and stays in the file until it is purged.
+        Age limit in seconds; an older entry is a miss, and stays in the file until it is purged.
     busy_s
-        How long to wait for another process that is writing.
+        Seconds to wait for another process that is writing.
 
     Examples
     --------
@@ -154,7 +128,7 @@ class DiskCache:
     busy_s: float = BUSY_S
 
     def __post_init__(self) -> None:
-        """Refuse times that are none."""
+        """Validate the times."""
         validate_seconds("ttl_s", self.ttl_s)
         validate_seconds("busy_s", self.busy_s)
 
@@ -163,8 +137,8 @@ class DiskCache:
 
         Raises
         ------
-        InvalidRequestError
-            When it is not a cache of llmhub's, cannot be read, or cannot be made. The file is left as it is.
+        BadRequestError
+            The file is not a cache of llmhub, or cannot be read or created. It is left unchanged.
         """
         path = Path(self.path).expanduser()
         try:
@@ -192,126 +166,110 @@ class DiskCache:
 
 
 def unusable_file(path: Path, reason: str) -> BadRequestError:
-    """Say that a cache file cannot be used, and what to do about it."""
-    return BadRequestError(
-        InvalidRequest(
-            path="cache",
-            message=f"cannot use {str(path)!r} as a cache: {reason}. The file was left as it is; "
-            "pass another path (LLMHUB_CACHE sets the default one) or move it away",
-            hint=Hint("cache", None, purpose="run without a cache"),
-        )
+    """Return the exception for a file that cannot be used as a cache."""
+    message = (
+        f"cannot use {str(path)!r} as a cache: {reason}. The file was left as it is; "
+        "pass another path (LLMHUB_CACHE sets the default one) or move it away"
     )
-
-
-def _create(connection: sqlite3.Connection) -> bool:
-    """Set a new file up."""
-    connection.executescript(_CREATE)
-    return True
-
-
-def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
-    """File entries in one transaction."""
-    now = time.time()
-    with connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
-    return True
+    return invalid("cache", message, hint=Hint("cache", None, purpose="run without a cache"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
-    """A thread's connection, and the lock that its thread holds while it uses it."""
+    """A connection, and the lock that a thread holds while it uses the connection."""
 
-    connection: sqlite3.Connection
-    busy: threading.Lock = field(default_factory=threading.Lock)
+    sqlite: sqlite3.Connection
+    in_use: threading.Lock = field(default_factory=threading.Lock)
 
 
 class _SqliteStore:
-    """One connection a thread, all to one file."""
+    """One file, with connections of each thread's own."""
 
     def __init__(self, path: Path, ttl_s: float | None, busy_s: float) -> None:
         self._path = path
         self._ttl_s = ttl_s
         self._busy_s = busy_s
-        self._local = threading.local()
-        self._all: list[_Connection] = []
+        self._of_thread = threading.local()
+        self._connections: list[_Connection] = []
         self._closed = False
         self._lock = threading.Lock()
-        self._quick: _Connection | None = None
+        self._nonblocking: _Connection | None = None
         self._slow_until = -math.inf
-        self._pages = 0
+        self._unchecked_pages = 0
         self._hits = self._misses = 0
-        self.claims, self.ledger, self._leave = sqlite_ledger.open_ledger(self._guarded, self._hasty)
+        self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self._connection, self._try_connection)
         with closing(self._connect()) as connection:
-            until = time.monotonic() + busy_s
-            while not self._ready(connection) and not sqlite_ledger.try_write(partial(_create, connection)):
-                # Nobody waits for the right to turn a new file into one with a log: SQLite refuses at once.
-                if time.monotonic() > until:
-                    raise sqlite3.OperationalError("another process that sets it up holds it for too long")
+            deadline = time.monotonic() + busy_s
+            while not self._is_set_up(connection) and not sqlite_ledger.try_write(partial(_create, connection)):
+                # SQLite does not wait for the lock that switches a new file to write-ahead logging.
+                if time.monotonic() > deadline:
+                    raise sqlite3.OperationalError("another process holds its lock for too long while setting it up")
                 time.sleep(SETUP_RETRY_S)
 
     @contextmanager
-    def _guarded(self, mapped: bool = False) -> Iterator[sqlite3.Connection]:
-        """Give this thread's connection, and tell what goes wrong with the file in the store's own words."""
+    def _connection(self, kind: str = "plain") -> Iterator[sqlite3.Connection]:
+        """Yield this thread's connection (see `CONNECTION_PRAGMAS`); raise `StoreError` for errors of the file."""
         try:
-            line = self._mine("mapped" if mapped else "line")
-            with line.busy:
-                yield line.connection
+            connection = self._own_connection(kind)
+            with connection.in_use:
+                yield connection.sqlite
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
     @contextmanager
-    def _hasty(self) -> Iterator[sqlite3.Connection | None]:
-        """Give a connection that waits neither for others nor for the disk; none while the disk is slow."""
-        begun = time.monotonic()
-        if begun < self._slow_until:
+    def _try_connection(self) -> Iterator[sqlite3.Connection | None]:
+        """Yield a connection that does not wait for locks or checkpoints; ``None`` while the disk is slow."""
+        started_at = time.monotonic()
+        if started_at < self._slow_until:
             yield None
             return
         try:
-            line = self._quick = self._quick or self._kept(_Connection(self._connect(**NONBLOCKING_PRAGMAS)))
-            with line.busy:
-                yield line.connection
-            ended = time.monotonic()
-            if ended - begun > SLOW_DISK_S:
-                self._slow_until = ended + SLOW_DISK_PAUSE_S
+            if self._nonblocking is None:
+                self._nonblocking = self._keep(_Connection(self._connect(**NONBLOCKING_PRAGMAS)))
+            with self._nonblocking.in_use:
+                yield self._nonblocking.sqlite
+            ended_at = time.monotonic()
+            if ended_at - started_at > SLOW_DISK_S:
+                self._slow_until = ended_at + SLOW_DISK_PAUSE_S
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
     def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
-        return dict(self._rows("key, value", keys, since))
+        return dict(self._select("key, value", keys, since))
 
     def get_entries(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
-        return list(map(Entry._make, self._rows("key, value, model, created_at", keys, since)))
+        return list(map(Entry._make, self._select("key, value, model, created_at", keys, since)))
 
-    def _rows(self, columns: str, keys: Sequence[bytes], since: float) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = []
+    def _select(self, columns: str, keys: Sequence[bytes], since: float) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
         since = valid_since(since, self._ttl_s)
-        with self._guarded() as connection:
+        with self._connection() as connection:
             for start in range(0, len(keys), QUERY_KEYS):
-                some = keys[start : start + QUERY_KEYS]
-                marks = ",".join("?" * len(some))
+                batch = keys[start : start + QUERY_KEYS]
+                marks = ",".join("?" * len(batch))
                 query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
-                found += connection.execute(query, (*some, since))
-        self._count(len(found), len(keys) - len(found))
-        return found
+                rows += connection.execute(query, (*batch, since))
+        self._count(len(rows), len(keys) - len(rows))
+        return rows
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
-        with self._guarded() as connection:
-            found = read_block(connection, partial(self._guarded, True), keys, valid_since(since, self._ttl_s))
-        hits = int((found.sizes != ABSENT).sum())
-        self._count(hits, len(found.sizes) - hits)
-        return found
+        with self._connection() as connection:
+            mapped = partial(self._connection, "mapped")
+            block = read_block(connection, mapped, keys, valid_since(since, self._ttl_s))
+        hits = int((block.sizes != ABSENT).sum())
+        self._count(hits, len(block.sizes) - hits)
+        return block
 
     def scan(self) -> Iterator[Entry]:
-        last = 0
+        last_rowid = 0
         while True:
-            # A few at a time, so that whoever looks on may write meanwhile.
-            with self._guarded() as connection:
-                some = connection.execute(_SCAN, (last, QUERY_KEYS)).fetchall()
-            if not some:
+            # In batches, so that the caller may write between them.
+            with self._connection() as connection:
+                rows = connection.execute(_SCAN, (last_rowid, QUERY_KEYS)).fetchall()
+            if not rows:
                 return
-            yield from (Entry(*row[1:]) for row in some)
-            last = some[-1][0]
+            yield from (Entry(*row[1:]) for row in rows)
+            last_rowid = rows[-1][0]
 
     def _count(self, hits: int, misses: int) -> None:
         with self._lock:
@@ -319,135 +277,130 @@ class _SqliteStore:
             self._misses += misses
 
     def put_many(self, entries: Iterable[Entry]) -> None:
-        self._pages = 0
-        with self._guarded() as connection:
+        self._unchecked_pages = 0
+        with self._connection() as connection:
             _put(connection, entries)
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         size = sum([len(entry.value) for entry in entries])
-        if (
-            len(entries) > MAX_NONBLOCKING_ENTRIES
-            or size > MAX_NONBLOCKING_BYTES
-            or self._pages > CHECKPOINT_SOON_PAGES
-        ):
+        too_large = len(entries) > MAX_NONBLOCKING_ENTRIES or size > MAX_NONBLOCKING_BYTES
+        if too_large or self._unchecked_pages > CHECKPOINT_SOON_PAGES:
             return False
-        self._pages += len(entries) + size // PAGE_BYTES
-        with self._hasty() as connection:
+        self._unchecked_pages += len(entries) + size // PAGE_BYTES
+        with self._try_connection() as connection:
             return connection is not None and sqlite_ledger.try_write(partial(_put, connection, entries))
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        with self._guarded() as connection, connection:
+        with self._connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
 
     def clear(self) -> None:
-        with self._guarded() as connection:
+        with self._connection() as connection:
             connection.execute("DELETE FROM answers")
 
     def compact(self) -> None:
-        # Not while somebody else reads or writes; the room is used again all the same.
-        with suppress(StoreError), self._guarded() as connection:
+        # Fails while another connection is in a transaction; the free pages are reused all the same.
+        with suppress(StoreError), self._connection() as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def stats(self) -> StoreStats:
-        with self._guarded() as connection:
+        with self._connection() as connection:
             (entries,) = connection.execute("SELECT count(*) FROM answers").fetchone()
-        sizes = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
+        files = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
         return StoreStats(
             entries=entries,
-            size_bytes=sum(path.stat().st_size for path in sizes if path.exists()),
+            size_bytes=sum(file.stat().st_size for file in files if file.exists()),
             hits=self._hits,
             misses=self._misses,
         )
 
     def close(self) -> None:
         with suppress(StoreError):
-            self._leave()
+            self._close_ledger()
         with self._lock:
             self._closed = True
-            lines, self._all = self._all, []
-        for line in lines:
-            # SQLite breaks down when a connection is closed under the thread that uses it.
-            if line.busy.acquire(timeout=CLOSE_S):
-                line.connection.close()
-                line.busy.release()
+            connections, self._connections = self._connections, []
+        for connection in connections:
+            # Closing a connection while another thread uses it crashes SQLite.
+            if connection.in_use.acquire(timeout=CLOSE_S):
+                connection.sqlite.close()
+                connection.in_use.release()
 
-    def _mine(self, name: str) -> _Connection:
-        """Give this thread's connection of that name (see `CONNECTION_PRAGMAS`)."""
-        line: _Connection | None = getattr(self._local, name, None)
-        if line is None:
-            line = self._kept(_Connection(self._connect(**CONNECTION_PRAGMAS[name])))
-            setattr(self._local, name, line)
-        return line
-
-    def _kept(self, line: _Connection) -> _Connection:
-        """Keep a new connection until all are closed."""
-        with self._lock:
-            if self._closed:
-                line.connection.close()
-                raise sqlite3.ProgrammingError("it was closed")
-            self._all.append(line)
-        return line
-
-    def _connect(self, **more: int) -> sqlite3.Connection:
-        """Open a connection, with ``more`` settings of its own; none is left open if that fails."""
-        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
-        with ExitStack() as failing:
-            failing.callback(connection.close)
-            for name, value in (_PRAGMAS | more).items():
-                connection.execute(f"PRAGMA {name} = {value}")
-            failing.pop_all()
+    def _own_connection(self, kind: str) -> _Connection:
+        """Return this thread's connection of a kind (see `CONNECTION_PRAGMAS`), opened at first use."""
+        connection: _Connection | None = getattr(self._of_thread, kind, None)
+        if connection is None:
+            connection = self._keep(_Connection(self._connect(**CONNECTION_PRAGMAS[kind])))
+            setattr(self._of_thread, kind, connection)
         return connection
 
-    def _ready(self, connection: sqlite3.Connection) -> bool:
-        """Say whether a file is set up already; refuse one that is somebody else's, or of a later layout."""
+    def _keep(self, connection: _Connection) -> _Connection:
+        """Register a new connection, to be closed with the store."""
+        with self._lock:
+            if self._closed:
+                connection.sqlite.close()
+                raise sqlite3.ProgrammingError("the store is closed")
+            self._connections.append(connection)
+        return connection
+
+    def _connect(self, **pragmas: int) -> sqlite3.Connection:
+        """Open a connection with additional pragmas; close it if one of them fails."""
+        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
+        with ExitStack() as on_failure:
+            on_failure.callback(connection.close)
+            for name, value in (_PRAGMAS | pragmas).items():
+                connection.execute(f"PRAGMA {name} = {value}")
+            on_failure.pop_all()
+        return connection
+
+    def _is_set_up(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the tables exist; raise for a file of another program or of a later layout."""
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        (tag,) = connection.execute("PRAGMA application_id").fetchone()
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
-        if tables and tag != APPLICATION_ID:
+        if tables and application_id != APPLICATION_ID:
             raise sqlite3.DatabaseError("it is a database of another program")
         if layout > LAYOUT_VERSION:
-            raise sqlite3.DatabaseError(f"its layout {layout} is later than this version's {LAYOUT_VERSION}")
-        # One that cannot be written is refused now, when it is set up, and not at the first answer.
+            raise sqlite3.DatabaseError(f"its layout {layout} is newer than {LAYOUT_VERSION}, which this version reads")
+        # A file that is not writable fails now, in the set-up, and not at the first answer.
         return layout == LAYOUT_VERSION and tables >= TABLES and os.access(self._path, os.W_OK)
 
 
-if TYPE_CHECKING:
-    import numpy as np
+def _create(connection: sqlite3.Connection) -> bool:
+    """Set up a new file."""
+    connection.executescript(_CREATE)
+    return True
 
-    Longs: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-    Part: TypeAlias = tuple[bytes, Longs, Longs, Longs]
 
+def _put(connection: sqlite3.Connection, entries: Iterable[Entry]) -> bool:
+    """Insert or replace entries in one transaction."""
+    now = time.time()
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_PUT, ((key, value, model, at or now) for key, value, model, at in entries))
+    return True
+
+
+# Block look-up
 
 ConnectionFactory: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
-
 KEYS_PER_QUERY: Final = 1024
-"""Keys looked up in one step."""
-
-
-PROBE_KEYS: Final = 16
-"""Keys looked up to find a stretch."""
-
-
+"""Keys looked up one by one in a single query."""
 MIN_RANGE_KEYS: Final = 64
-"""Blocks of fewer keys are looked up key by key."""
-
-
+"""Smaller blocks are looked up key by key."""
+PROBE_KEYS: Final = 16
+"""Keys looked up to locate the range of a block."""
 RANGE_MARGIN_ROWS: Final = 16
-"""Rows read before and after a stretch, at least."""
-
+"""Rows read before and after the located range."""
 
 _PROBE_QUERY: Final = "SELECT key, rowid FROM answers WHERE key IN ({marks})"
-
-
 _RANGE_QUERY: Final = f"""
 SELECT CAST(group_concat(key, '') AS BLOB), group_concat(length(value)), CAST(group_concat(value, '') AS BLOB)
 FROM answers WHERE rowid BETWEEN ? AND ? AND length(key) = {KEY_BYTES} AND created_at >= ?
 """  # noqa: S608 - a number
-
-
 _EACH_QUERY: Final = f"""
 WITH RECURSIVE place(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM place WHERE n + 1 < ?)
 SELECT CAST(group_concat(value, '') AS BLOB), group_concat(coalesce(length(value), {ABSENT}))
@@ -456,23 +409,23 @@ FROM place LEFT JOIN answers ON key = substr(?, n * {KEY_BYTES} + 1, {KEY_BYTES}
 
 
 def read_block(connection: sqlite3.Connection, mapped: ConnectionFactory, keys: bytes, since: float) -> BlockValues:
-    """Look up keys of 32 bytes that lie one after another (see `llmhub.cache.store.GetBlock`).
+    """Look up a block of concatenated 32-byte keys (see `llmhub.cache.store.GetBlock`).
 
     Parameters
     ----------
     connection
-        Reads stretches.
+        Reads ranges of rows.
     mapped
-        Gives what reads single keys, for a block; called where there are any.
+        Returns a memory-mapped connection for single keys; called only if the range leaves any.
     """
-    import numpy as np  # noqa: PLC0415 - it is there when a block is
+    import numpy as np  # noqa: PLC0415 - loaded already by the caller of a block look-up
 
-    many = len(keys) // KEY_BYTES
-    starts, sizes = np.zeros(many, np.int64), np.full(many, ABSENT, np.int64)
+    count = len(keys) // KEY_BYTES
+    starts, sizes = np.zeros(count, np.int64), np.full(count, ABSENT, np.int64)
     values: list[bytes] = []
     length = 0
-    for part, places, begins, lengths in _block_parts(connection, mapped, keys, since):
-        starts[places], sizes[places] = begins + length, lengths
+    for part, positions, part_starts, part_sizes in _block_parts(connection, mapped, keys, since):
+        starts[positions], sizes[positions] = part_starts + length, part_sizes
         values.append(part)
         length += len(part)
     return BlockValues(b"".join(values) if len(values) != 1 else values[0], starts, sizes)
@@ -480,72 +433,71 @@ def read_block(connection: sqlite3.Connection, mapped: ConnectionFactory, keys: 
 
 def _block_parts(
     connection: sqlite3.Connection, mapped: ConnectionFactory, keys: bytes, since: float
-) -> Iterator[Part]:
-    """Give values, the places they answer, where each begins and how long it is."""
+) -> Iterator[BlockPart]:
+    """Yield the values found, first those of the range, then those of single keys."""
     import numpy as np  # noqa: PLC0415
 
-    rest = np.arange(len(keys) // KEY_BYTES)
-    if len(rest) >= MIN_RANGE_KEYS and (span := _find_range(connection, keys)) is not None:
-        part = _read_range(connection, keys, span, since)
+    missing = np.arange(len(keys) // KEY_BYTES)
+    if len(missing) >= MIN_RANGE_KEYS and (rowids := _find_range(connection, keys)) is not None:
+        part = _read_range(connection, keys, rowids, since)
         if part is not None:
             yield part
-            rest = np.delete(rest, part[1])
-    if len(rest):
-        with mapped() as scattered:
-            yield from _read_each(scattered, keys, rest, since)
-
-
-def _read_each(connection: sqlite3.Connection, keys: bytes, rest: Longs, since: float) -> Iterator[Part]:
-    """Look up key by key."""
-    import numpy as np  # noqa: PLC0415
-
-    waiting = [rest[at : at + KEYS_PER_QUERY] for at in range(0, len(rest), KEYS_PER_QUERY)][::-1]
-    rows = np.frombuffer(keys, f"V{KEY_BYTES}")
-    while waiting:
-        some = waiting.pop()
-        try:
-            joined, said = connection.execute(_EACH_QUERY, (len(some), rows[some].tobytes(), since)).fetchone()
-        except (sqlite3.DataError, MemoryError):
-            # Too long for one value: half at a time.
-            if len(some) == 1:
-                raise
-            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
-            continue
-        lengths = np.array(said.split(","), np.int64)
-        there = lengths != ABSENT
-        lengths = lengths[there]
-        yield joined or b"", some[there], np.cumsum(lengths) - lengths, lengths
+            missing = np.delete(missing, part[1])
+    if len(missing):
+        with mapped() as mapped_connection:
+            yield from _read_each(mapped_connection, keys, missing, since)
 
 
 def _find_range(connection: sqlite3.Connection, keys: bytes) -> tuple[int, int] | None:
-    """Find the stretch in which a block lies, if there is one: the first and last rowid."""
-    many = len(keys) // KEY_BYTES
-    probes = {keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]: at for at in range(0, many, max(1, many // PROBE_KEYS))}
-    found = connection.execute(_PROBE_QUERY.format(marks=",".join("?" * len(probes))), tuple(probes)).fetchall()
-    shifts = sorted(rowid - probes[key] for key, rowid in found)
-    if not shifts:
+    """Return the first and last rowid of the range that holds the block, if most probes agree on one."""
+    count = len(keys) // KEY_BYTES
+    probes = {keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]: at for at in range(0, count, max(1, count // PROBE_KEYS))}
+    rows = connection.execute(_PROBE_QUERY.format(marks=",".join("?" * len(probes))), tuple(probes)).fetchall()
+    offsets = sorted(rowid - probes[key] for key, rowid in rows)
+    if not offsets:
         return None
-    middle = shifts[len(shifts) // 2]
-    near = [shift for shift in shifts if abs(shift - middle) <= many // 4]
+    median = offsets[len(offsets) // 2]
+    near = [offset for offset in offsets if abs(offset - median) <= count // 4]
     if 2 * len(near) < len(probes):
         return None
-    return near[0] - RANGE_MARGIN_ROWS, near[-1] + many + RANGE_MARGIN_ROWS
+    return near[0] - RANGE_MARGIN_ROWS, near[-1] + count + RANGE_MARGIN_ROWS
 
 
-def _read_range(connection: sqlite3.Connection, keys: bytes, span: tuple[int, int], since: float) -> Part | None:
-    """Read a stretch, and say which places of the block it answers."""
+def _read_range(connection: sqlite3.Connection, keys: bytes, rowids: tuple[int, int], since: float) -> BlockPart | None:
+    """Read a range of rows, and match its keys with those of the block."""
     import numpy as np  # noqa: PLC0415
 
     try:
-        theirs, said, values = connection.execute(_RANGE_QUERY, (*span, since)).fetchone()
-    except (sqlite3.DataError, MemoryError):
+        range_keys, lengths, values = connection.execute(_RANGE_QUERY, (*rowids, since)).fetchone()
+    except (sqlite3.DataError, MemoryError):  # longer than SQLite's limit of a value
         return None
-    if theirs is None:
+    if range_keys is None:
         return None
-    lengths = np.array(said.split(","), np.int64)
-    begins = np.cumsum(lengths) - lengths
-    mine, others = (np.frombuffer(some, "<u8").reshape(-1, KEY_BYTES // 8) for some in (keys, theirs))
-    order = np.argsort(others[:, 0], kind="stable")
-    at = order[np.minimum(np.searchsorted(others[order, 0], mine[:, 0]), len(order) - 1)]
-    places = np.flatnonzero((mine == others[at]).all(axis=1))
-    return values or b"", places, begins[at[places]], lengths[at[places]]
+    sizes = np.array(lengths.split(","), np.int64)
+    starts = np.cumsum(sizes) - sizes
+    wanted, present = (np.frombuffer(some, "<u8").reshape(-1, KEY_BYTES // 8) for some in (keys, range_keys))
+    order = np.argsort(present[:, 0], kind="stable")
+    at = order[np.minimum(np.searchsorted(present[order, 0], wanted[:, 0]), len(order) - 1)]
+    positions = np.flatnonzero((wanted == present[at]).all(axis=1))
+    return values or b"", positions, starts[at[positions]], sizes[at[positions]]
+
+
+def _read_each(connection: sqlite3.Connection, keys: bytes, missing: IntArray, since: float) -> Iterator[BlockPart]:
+    """Look up the keys at the positions ``missing`` one by one."""
+    import numpy as np  # noqa: PLC0415
+
+    pending = [missing[at : at + KEYS_PER_QUERY] for at in range(0, len(missing), KEYS_PER_QUERY)][::-1]
+    rows = np.frombuffer(keys, f"V{KEY_BYTES}")
+    while pending:
+        batch = pending.pop()
+        try:
+            values, lengths = connection.execute(_EACH_QUERY, (len(batch), rows[batch].tobytes(), since)).fetchone()
+        except (sqlite3.DataError, MemoryError):  # longer than SQLite's limit of a value: split the batch
+            if len(batch) == 1:
+                raise
+            pending += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+            continue
+        sizes = np.array(lengths.split(","), np.int64)
+        found = sizes != ABSENT
+        sizes = sizes[found]
+        yield values or b"", batch[found], np.cumsum(sizes) - sizes, sizes

@@ -1,11 +1,12 @@
-"""Claims and the ledger in the SQLite file that holds the answers.
+"""Claims and the ledger, in the SQLite file that holds the answers.
 
-Every holder of claims writes a log of its own: what it reserved, sent, and let go. Folded, a log says what its owner
-holds; it is rewritten as soon as it is long, so it stays as short as what is under way. What came of every request is
-added to a table that is only ever added to. Both are written in packs of many requests, a row for each: that costs a
-few microseconds a request, where a row for each request would cost five times as much.
-
-Who holds a claim: a process, told apart from every other that has had its number, here or elsewhere.
+- Each owner of claims appends its changes to a log of its own in the table ``claims``. Folding the log gives the
+  requests the owner holds. A long log is compacted, so it stays about as short as the list of requests in flight.
+- Finished requests are appended to the table ``calls``.
+- Rows of both tables hold packs of many requests in MessagePack, which costs a few microseconds per request; a row per
+  request would cost five times as much.
+- An owner is identified by host, boot, process id namespace, process id and start time, so that a reused process id is
+  not mistaken for it.
 """
 
 from __future__ import annotations
@@ -48,214 +49,173 @@ CREATE TABLE IF NOT EXISTS claims (
 );
 CREATE TABLE IF NOT EXISTS calls (id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, pack BLOB NOT NULL);
 """
-
-
 COMPACT_AFTER: Final = 4096
-"""Changes in a log before it is rewritten."""
-
-
+"""Changes in a claim log before it is compacted."""
 CHECKPOINT_PAGES: Final = 16_000
-"""Pages of the log before they are moved into the file: keys come in no order, and so touch the same pages often."""
-
-
+"""Size of SQLite's write-ahead log before it is checkpointed. Keys are random, so the same pages change repeatedly."""
 PRIMARY_CODE_MASK: Final = 0xFF
-"""The part of an error's code that says its kind."""
-
-
+"""Bits of an extended SQLite error code that hold the primary code."""
 RESERVED, SENT, UNSENT, RELEASED = range(4)
+"""Kinds of changes in a claim log. The numbers are stored."""
+_APPEND: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
 
+ClaimLog: TypeAlias = Iterable[tuple[int, bytes]]
+"""Changes of an owner in order: their kind and pack."""
+Connect: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
+TryConnect: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection | None]]
 
 T = TypeVar("T")
 
 
-ClaimLog: TypeAlias = Iterable[tuple[int, bytes]]
-"""What an owner did: kinds and packs, in order."""
-
-
-Connect: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection]]
-
-
-TryConnect: TypeAlias = Callable[[], AbstractContextManager[sqlite3.Connection | None]]
-
-
 def _decoder(kind: type[list[T]]) -> Callable[[bytes], list[T]]:
-    """Read packs; one that is damaged is damage of the file."""
+    """Return a decoder of packs that reports a damaged pack as damage of the file."""
     decode = msgspec.msgpack.Decoder(kind).decode
 
-    def read(pack: bytes) -> list[T]:
+    def decode_pack(pack: bytes) -> list[T]:
         try:
             return decode(pack)
         except msgspec.DecodeError as error:
             raise sqlite3.DatabaseError(f"a part of its ledger is damaged: {error}") from error
 
-    return read
+    return decode_pack
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
-
-
-_OPEN: Final = _decoder(list[SentRequest])
-
-
-_KEYS: Final = _decoder(list[bytes])
-
-
-_ENDED: Final = _decoder(list[EndedRequest])
-
-
-_LOG: Final = "INSERT INTO claims (owner, kind, pack) VALUES (?, ?, ?)"
-
-
-def fold_log(log: ClaimLog) -> dict[bytes, SentRequest]:
-    """Say what is held after a log.
-
-    Examples
-    --------
-    >>> one = SentRequest(b"k", b"r")
-    >>> fold_log([(RESERVED, _ENCODE([one])), (SENT, _ENCODE([one._replace(sent_at=1.0)]))])
-    {b'k': SentRequest(key=b'k', run=b'r', model='', sent_at=1.0)}
-    >>> fold_log([(RESERVED, _ENCODE([one])), (RELEASED, _ENCODE([b"k"]))])
-    {}
-    """
-    held: dict[bytes, SentRequest] = {}
-    for kind, pack in log:
-        apply_change(held, kind, _OPEN(pack) if kind in {RESERVED, SENT} else _KEYS(pack))
-    return held
-
-
-def apply_change(held: dict[bytes, SentRequest], kind: int, things: Sequence[SentRequest] | Sequence[bytes]) -> None:
-    """Bring what is held up to date by what was done next."""
-    for thing in things:
-        if isinstance(thing, SentRequest):
-            held[thing.key] = thing
-        elif kind == RELEASED:
-            held.pop(thing, None)
-        elif thing in held:
-            held[thing] = SentRequest(thing, held[thing].run)
+_DECODE_SENT: Final = _decoder(list[SentRequest])
+_DECODE_KEYS: Final = _decoder(list[bytes])
+_DECODE_ENDED: Final = _decoder(list[EndedRequest])
 
 
 def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledger, Callable[[], None]]:
-    """Make the claims and the ledger of a file, and the function that lets go of both.
+    """Return the claims and the ledger of a file, and the function that closes both.
 
     Parameters
     ----------
     connect
-        Gives the thread's connection for a block.
+        Context manager of the thread's connection.
     try_connect
-        Gives one that waits for nobody, and moves no pages from the log into the file, for which it would wait; none
-        while the disk is slow.
+        Context manager of a connection that does not wait for locks and does not checkpoint; ``None`` while the disk is
+        slow.
     """
-    kept = _SqliteLedger(connect, try_connect)
+    ledger = _SqliteLedger(connect, try_connect)
     return (
-        Claims(claim=kept.claim, release=kept.release, heartbeat=kept.heartbeat),
+        Claims(claim=ledger.claim, release=ledger.release, heartbeat=ledger.heartbeat),
         Ledger(
-            commit=kept.commit, try_commit=kept.try_commit, requests=kept.requests, delete_before=kept.delete_before
+            commit=ledger.commit,
+            try_commit=ledger.try_commit,
+            requests=ledger.requests,
+            delete_before=ledger.delete_before,
         ),
-        kept.close,
+        ledger.close,
     )
 
 
 class _SqliteLedger:
-    """The part of the file that one owner writes."""
+    """The claims and requests of one owner. It is registered in ``owners`` at its first write."""
 
-    def __init__(self, guarded: Connect, hasty: TryConnect) -> None:
-        self._guarded, self._hasty = guarded, hasty
-        # Whoever writes the log and keeps account of it, that is one step to all others.
-        self._accounting = threading.Lock()
-        self._me: Owner | None = None
+    def __init__(self, connect: Connect, try_connect: TryConnect) -> None:
+        self._connect, self._try_connect = connect, try_connect
+        # Appending to the log and updating the state kept of it must be one step for other threads.
+        self._log_lock = threading.Lock()
+        self._owner: Owner | None = None
         self._changes = 0
-        # What my log comes to; nothing where that must be read anew.
+        # The folded log; None if it must be read again.
         self._held: dict[bytes, SentRequest] | None = None
-        self._doubtful = False
+        self._owner_uncertain = False
         self._renew_at = 0.0
-        self._company: tuple[int, int] = (0, 0)
+        self._owners_seen: tuple[int, int] = (0, 0)
 
-    def claim(self, wishes: Sequence[ClaimRequest], resend: bool, again: bool) -> ClaimResult:
-        with self._guarded() as connection:
+    def claim(self, requests: Sequence[ClaimRequest], resend: bool, again: bool) -> ClaimResult:
+        with self._connect() as connection:
             if again:
-                # Most are held still: find that out without keeping others from writing.
-                seen, _ = _looked_up(connection, wishes, self._me)
-                if len(seen.held_elsewhere) == len(wishes):
-                    return seen
-            with _WriteTransaction(connection, self._lost):
-                me = self._there(connection)
-                alone = self._alone_still(connection)
-                found, left = (ClaimResult(exclusive=True), {}) if alone else _looked_up(connection, wishes, me)
-                found, left = _settled(connection, found, left)
-                taken = [wish for wish in wishes if wish.key not in found.held_elsewhere]
+                # Most are held still: check that without taking the write lock.
+                result, _ = _look_up_holders(connection, requests, self._owner)
+                if len(result.held_elsewhere) == len(requests):
+                    return result
+            with _WriteTransaction(connection, self._on_rollback):
+                owner = self._ensure_owner(connection)
+                exclusive = self._is_exclusive(connection)
+                result, left_behind = (
+                    (ClaimResult(exclusive=True), {}) if exclusive else _look_up_holders(connection, requests, owner)
+                )
+                result, left_behind = _settle_answered(connection, result, left_behind)
+                granted = [request for request in requests if request.key not in result.held_elsewhere]
                 if not resend:
-                    taken = [wish for wish in taken if wish.key not in found.ambiguous]
-                # Who sends again does so in the name of the run that sent first, by which a provider may know it.
-                self._log(connection, RESERVED, [SentRequest(key, found.ambiguous.get(key, run)) for key, run in taken])
+                    granted = [request for request in granted if request.key not in result.ambiguous]
+                # A resent request keeps the run that sent it first, which a provider may know it by.
+                sent = [SentRequest(key, result.ambiguous.get(key, run)) for key, run in granted]
+                self._append(connection, RESERVED, sent)
                 if resend:
-                    _write_off(connection, left)
-        return found
+                    _record_ambiguous(connection, left_behind)
+        return result
 
     def release(self, keys: Sequence[bytes]) -> None:
-        with self._guarded() as connection, _WriteTransaction(connection, self._lost):
-            self._log(connection, RELEASED, keys)
+        with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
+            self._append(connection, RELEASED, keys)
 
     def heartbeat(self) -> None:
-        me = self._me
-        if me is None:
+        owner = self._owner
+        if owner is None:
             return
-        with self._guarded() as connection, _WriteTransaction(connection, self._lost):
-            self._say_alive(connection, me.id)
+        with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
+            self._renew_lease(connection, owner.id)
 
-    def _say_alive(self, connection: sqlite3.Connection, me: int) -> bool:
-        """Extend the lease; say whether there was one."""
+    def _renew_lease(self, connection: sqlite3.Connection, owner: int) -> bool:
+        """Extend the lease; return whether the owner was still registered."""
         now = time.time()
-        said = connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (now + LEASE_S, me))
-        self._renew_at = now + HEARTBEAT_S if said.rowcount else 0.0
-        return said.rowcount > 0
+        updated = connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (now + LEASE_S, owner))
+        self._renew_at = now + HEARTBEAT_S if updated.rowcount else 0.0
+        return updated.rowcount > 0
 
     def try_commit(self, batch: LedgerBatch) -> bool:
-        with self._hasty() as connection:
-            return connection is not None and try_write(partial(self._commit_at_once, connection, batch))
+        with self._try_connect() as connection:
+            return connection is not None and try_write(partial(self._commit_quickly, connection, batch))
 
-    def _commit_at_once(self, connection: sqlite3.Connection, batch: LedgerBatch) -> bool:
-        me = self._me
-        more = batch.unsent or batch.ended or batch.released or self._doubtful
-        if me is None or more or self._changes + len(batch.sent) > COMPACT_AFTER or time.time() >= self._renew_at:
+    def _commit_quickly(self, connection: sqlite3.Connection, batch: LedgerBatch) -> bool:
+        """Commit a batch of sent requests as a single statement; any other batch as a transaction."""
+        owner = self._owner
+        others = batch.unsent or batch.ended or batch.released or self._owner_uncertain
+        too_long = self._changes + len(batch.sent) > COMPACT_AFTER
+        if owner is None or others or too_long or time.time() >= self._renew_at:
             self._commit(connection, batch)
             return True
-        # Marks alone: a statement is a transaction, and one costs a third of three.
-        if not self._accounting.acquire(blocking=False):
+        # A statement outside a transaction is one by itself, at a third of the cost of BEGIN, INSERT and COMMIT.
+        if not self._log_lock.acquire(blocking=False):
             return False
         try:
-            connection.execute(_LOG, (me.id, SENT, _ENCODE(batch.sent)))
+            connection.execute(_APPEND, (owner.id, SENT, _ENCODE(batch.sent)))
             self._changes += len(batch.sent)
             if self._held is not None:
                 apply_change(self._held, SENT, batch.sent)
         finally:
-            self._accounting.release()
+            self._log_lock.release()
         return True
 
     def commit(self, batch: LedgerBatch) -> None:
-        with self._guarded() as connection:
+        with self._connect() as connection:
             self._commit(connection, batch)
 
     def _commit(self, connection: sqlite3.Connection, batch: LedgerBatch) -> None:
-        with _WriteTransaction(connection, self._lost):
-            self._there(connection)
-            self._log(connection, SENT, batch.sent)
-            self._log(connection, UNSENT, batch.unsent)
-            _enter(connection, batch.ended)
-            self._log(connection, RELEASED, batch.released)
+        with _WriteTransaction(connection, self._on_rollback):
+            self._ensure_owner(connection)
+            self._append(connection, SENT, batch.sent)
+            self._append(connection, UNSENT, batch.unsent)
+            _insert_ended(connection, batch.ended)
+            self._append(connection, RELEASED, batch.released)
 
     def requests(self) -> Iterator[EndedRequest]:
-        with self._guarded() as connection:
+        with self._connect() as connection:
             packs = connection.execute("SELECT pack FROM calls ORDER BY id")
-            ended = [one for (pack,) in packs for one in _ENDED(pack)]
+            ended = [request for (pack,) in packs for request in _DECODE_ENDED(pack)]
             owners = _owners(connection)
-            logs = {one.id: list(fold_log(_log_of(connection, one.id)).values()) for one in owners}
-            proved = {one.id: _proved(connection, logs[one.id]) for one, alive in owners.items() if not alive}
+            logs = {owner.id: list(fold_log(_log_of(connection, owner.id)).values()) for owner in owners}
+            answered = {owner.id: _answered(connection, logs[owner.id]) for owner, alive in owners.items() if not alive}
         yield from ended
         for owner, alive in owners.items():
-            answered = proved.get(owner.id, {})
-            yield from answered.values()
+            done = answered.get(owner.id, {})
+            yield from done.values()
             for key, run, model, sent_at in logs[owner.id]:
-                if key in answered:
+                if key in done:
                     continue
                 if sent_at:
                     yield EndedRequest(key, run, model, "", "sent" if alive else "ambiguous", "", sent_at, 0.0)
@@ -263,207 +223,208 @@ class _SqliteLedger:
                     yield EndedRequest(key, run, model, "", "reserved", "", 0.0, 0.0)
 
     def delete_before(self, before: float) -> int:
-        with self._guarded() as connection, _WriteTransaction(connection, self._lost):
-            gone = connection.execute("SELECT pack FROM calls WHERE ended_at < ?", (before,)).fetchall()
+        with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
+            packs = connection.execute("SELECT pack FROM calls WHERE ended_at < ?", (before,)).fetchall()
             connection.execute("DELETE FROM calls WHERE ended_at < ?", (before,))
-        return sum(len(_ENDED(pack)) for (pack,) in gone)
+        return sum(len(_DECODE_ENDED(pack)) for (pack,) in packs)
 
     def close(self) -> None:
-        """Leave. What was never sent is given back; what was sent stays, for whoever asks it next."""
-        me, self._me = self._me, None
-        if me is None:
+        """Release the claims of requests that were not sent; sent ones stay, as ambiguous."""
+        owner, self._owner = self._owner, None
+        if owner is None:
             return
-        with self._guarded() as connection, _WriteTransaction(connection, self._lost):
-            _bury(connection, me.id)
+        with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
+            _retire(connection, owner.id)
 
-    def _lost(self) -> None:
-        """Forget what the log comes to, and whether this owner is entered: what was written last is undone."""
-        self._held, self._doubtful = None, True
+    def _on_rollback(self) -> None:
+        """Discard what is known of the log and of the registration: the last write is undone."""
+        self._held, self._owner_uncertain = None, True
 
-    def _log(self, connection: sqlite3.Connection, kind: int, things: Sequence[SentRequest] | Sequence[bytes]) -> None:
-        """Add to the log; rewrite it when it has become long."""
-        if not things or self._me is None:
+    def _append(
+        self, connection: sqlite3.Connection, kind: int, items: Sequence[SentRequest] | Sequence[bytes]
+    ) -> None:
+        """Append a change to this owner's log; compact the log if it is long."""
+        if not items or self._owner is None:
             return
-        me = self._me.id
-        with self._accounting:
-            connection.execute(_LOG, (me, kind, _ENCODE(things)))
-            self._changes += len(things)
+        owner = self._owner.id
+        with self._log_lock:
+            connection.execute(_APPEND, (owner, kind, _ENCODE(items)))
+            self._changes += len(items)
             if self._held is not None:
-                apply_change(self._held, kind, things)
+                apply_change(self._held, kind, items)
             if self._changes > COMPACT_AFTER:
                 self._changes = 0
                 if self._held is None:
-                    self._held = fold_log(_log_of(connection, me))
-                _rewrite(connection, me, self._held.values())
+                    self._held = fold_log(_log_of(connection, owner))
+                _replace_log(connection, owner, self._held.values())
 
-    def _alone_still(self, connection: sqlite3.Connection) -> bool:
-        """Say whether nobody else was there since the last claim: then nobody can have answered or hold anything."""
-        now = connection.execute("SELECT (SELECT count(*) FROM owners), seq FROM sqlite_sequence WHERE name = 'owners'")
-        before, self._company = self._company, now.fetchone()
-        return self._company[0] == 1 and before == self._company
+    def _is_exclusive(self, connection: sqlite3.Connection) -> bool:
+        """Return whether no other owner existed since the last claim, so that none can hold or have answered a key."""
+        query = "SELECT (SELECT count(*) FROM owners), seq FROM sqlite_sequence WHERE name = 'owners'"
+        before, self._owners_seen = self._owners_seen, connection.execute(query).fetchone()
+        return self._owners_seen[0] == 1 and before == self._owners_seen
 
-    def _there(self, connection: sqlite3.Connection) -> Owner:
-        """Say who this is, the first time, and clear away what the dead had reserved."""
-        if self._me is not None and (self._doubtful or time.time() >= self._renew_at):
-            # One that was silent for long, or whose entry was undone, may be there no more.
-            there = self._say_alive(connection, self._me.id)
-            self._me, self._doubtful = self._me if there else None, False
-        if self._me is None:
-            me = current_owner()
+    def _ensure_owner(self, connection: sqlite3.Connection) -> Owner:
+        """Register this owner if it is not, and retire dead ones."""
+        if self._owner is not None and (self._owner_uncertain or time.time() >= self._renew_at):
+            # After a long pause or a rollback it may not be registered any more.
+            registered = self._renew_lease(connection, self._owner.id)
+            self._owner, self._owner_uncertain = self._owner if registered else None, False
+        if self._owner is None:
+            owner = current_owner()
             self._held = {}
-            for one, alive in _owners(connection).items():
+            for other, alive in _owners(connection).items():
                 if not alive:
-                    _bury(connection, one.id)
-            row = (me.host_id, me.pid, me.started_at, time.time() + LEASE_S)
-            joined = connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES (?, ?, ?, ?)", row)
-            self._me = replace(me, id=joined.lastrowid or 0)
+                    _retire(connection, other.id)
+            row = (owner.host_id, owner.pid, owner.started_at, time.time() + LEASE_S)
+            inserted = connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES (?, ?, ?, ?)", row)
+            self._owner = replace(owner, id=inserted.lastrowid or 0)
             self._renew_at = time.time() + HEARTBEAT_S
-        return self._me
+        return self._owner
 
 
-def _owners(connection: sqlite3.Connection, but: Owner | None = None) -> dict[Owner, bool]:
-    """Name those who hold claims, and say who of them lives."""
-    now = time.time()
-    rows = connection.execute("SELECT id, realm, pid, born, lease_until FROM owners").fetchall()
-    found = {Owner(*about): lease_until for *about, lease_until in rows}
-    return {one: is_alive(one, until, now) for one, until in found.items() if one != but}
+# Claim logs
 
 
-def _looked_up(
-    connection: sqlite3.Connection, wishes: Sequence[ClaimRequest], me: Owner | None
-) -> tuple[ClaimResult, Mapping[int, Sequence[SentRequest]]]:
-    """See who holds what; give, too, what the dead had sent of it, by owner."""
-    held: set[bytes] = set()
-    unsure: dict[bytes, bytes] = {}
-    left: dict[int, Sequence[SentRequest]] = {}
-    keys = [wish.key for wish in wishes]
-    for owner, alive in _owners(connection, but=me).items():
-        log = fold_log(_log_of(connection, owner.id))
-        theirs = [log[key] for key in keys if key in log]
-        if alive:
-            held.update(one.key for one in theirs)
-        elif lost := [one for one in theirs if one.sent_at]:
-            left[owner.id] = lost
-            unsure.update({one.key: one.run for one in lost})
-    # Who took over from the dead holds it now.
-    for key in held & unsure.keys():
-        del unsure[key]
-    return ClaimResult(frozenset(held), unsure), left
+def fold_log(log: ClaimLog) -> dict[bytes, SentRequest]:
+    """Return the requests an owner holds after the changes of its log.
+
+    Examples
+    --------
+    >>> request = SentRequest(b"k", b"r")
+    >>> fold_log([(RESERVED, _ENCODE([request])), (SENT, _ENCODE([request._replace(sent_at=1.0)]))])
+    {b'k': SentRequest(key=b'k', run=b'r', model='', sent_at=1.0)}
+    >>> fold_log([(RESERVED, _ENCODE([request])), (RELEASED, _ENCODE([b"k"]))])
+    {}
+    """
+    held: dict[bytes, SentRequest] = {}
+    for kind, pack in log:
+        apply_change(held, kind, _DECODE_SENT(pack) if kind in {RESERVED, SENT} else _DECODE_KEYS(pack))
+    return held
 
 
-def _settled(
-    connection: sqlite3.Connection, found: ClaimResult, left: Mapping[int, Sequence[SentRequest]]
-) -> tuple[ClaimResult, Mapping[int, Sequence[SentRequest]]]:
-    """Enter as done what the dead had sent and filed; give what is left in doubt."""
-    unsure, doubtful = dict(found.ambiguous), dict(left)
-    for owner, lost in left.items():
-        proved = _proved(connection, lost)
-        if proved:
-            _enter(connection, list(proved.values()))
-            connection.execute(_LOG, (owner, RELEASED, _ENCODE(list(proved))))
-            doubtful[owner] = [one for one in lost if one.key not in proved]
-            for key in proved:
-                unsure.pop(key, None)
-    return replace(found, ambiguous=unsure), doubtful
-
-
-def _write_off(connection: sqlite3.Connection, left: Mapping[int, Sequence[SentRequest]]) -> None:
-    """Enter as ambiguous, for good, what somebody sent who is gone."""
-    now = time.time()
-    for owner, lost in left.items():
-        if not lost:
-            continue
-        _enter(
-            connection, [EndedRequest(key, run, model, "", "ambiguous", "", at, now) for key, run, model, at in lost]
-        )
-        connection.execute(_LOG, (owner, RELEASED, _ENCODE([one.key for one in lost])))
-
-
-def _proved(connection: sqlite3.Connection, held: Iterable[SentRequest]) -> dict[bytes, EndedRequest]:
-    """Find what is done, though who sent it died before writing that down: its answer is filed."""
-    found: dict[bytes, EndedRequest] = {}
-    for key, run, model, sent_at in held:
-        row = connection.execute("SELECT value, created_at FROM answers WHERE key = ?", (key,)).fetchone()
-        kept = unpack(row[0], key) if sent_at and row is not None else None
-        if kept is not None and is_successful(kept):
-            said = kept.unwrap()
-            ended_at = sent_at + (said.latency_s or 0.0)
-            found[key] = EndedRequest(key, run, model, said.served_model, "done", "", sent_at, ended_at, *said.usage)
-    return found
-
-
-def _enter(connection: sqlite3.Connection, ended: Sequence[EndedRequest]) -> None:
-    if ended:
-        connection.execute("INSERT INTO calls (ended_at, pack) VALUES (?, ?)", (ended[-1].ended_at, _ENCODE(ended)))
-
-
-def _bury(connection: sqlite3.Connection, owner: int) -> None:
-    """Keep of an owner that is gone what it had sent, if anything, and forget the rest."""
-    sent = [one for one in fold_log(_log_of(connection, owner)).values() if one.sent_at]
-    proved = _proved(connection, sent)
-    _enter(connection, list(proved.values()))
-    sent = [one for one in sent if one.key not in proved]
-    _rewrite(connection, owner, sent)
-    if sent:
-        connection.execute("UPDATE owners SET born = '', lease_until = 0 WHERE id = ?", (owner,))
-    else:
-        connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
+def apply_change(held: dict[bytes, SentRequest], kind: int, items: Sequence[SentRequest] | Sequence[bytes]) -> None:
+    """Apply one change to the requests held, in place."""
+    for item in items:
+        if isinstance(item, SentRequest):
+            held[item.key] = item
+        elif kind == RELEASED:
+            held.pop(item, None)
+        elif item in held:
+            held[item] = SentRequest(item, held[item].run)
 
 
 def _log_of(connection: sqlite3.Connection, owner: int) -> ClaimLog:
     return connection.execute("SELECT kind, pack FROM claims WHERE owner = ? ORDER BY id", (owner,)).fetchall()
 
 
-def _rewrite(connection: sqlite3.Connection, owner: int, held: Iterable[SentRequest]) -> None:
-    """Put what a log comes to in its place."""
+def _replace_log(connection: sqlite3.Connection, owner: int, held: Iterable[SentRequest]) -> None:
+    """Replace a log by a single change that leads to the same state."""
     connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
-    if kept := list(held):
-        connection.execute(_LOG, (owner, RESERVED, _ENCODE(kept)))
+    if requests := list(held):
+        connection.execute(_APPEND, (owner, RESERVED, _ENCODE(requests)))
 
 
-def try_write(write: Callable[[], bool]) -> bool:
-    """Write, unless somebody else does: say whether it is written."""
-    try:
-        return write()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & PRIMARY_CODE_MASK != sqlite3.SQLITE_BUSY:
-            raise
-        return False
+# Other owners
 
 
-class _WriteTransaction:
-    """A transaction that begins by taking the right to write; ``undone`` is called before that is let go again."""
+def _owners(connection: sqlite3.Connection, exclude: Owner | None = None) -> dict[Owner, bool]:
+    """Return the owners other than ``exclude``, each with whether it is alive."""
+    now = time.time()
+    rows = connection.execute("SELECT id, realm, pid, born, lease_until FROM owners").fetchall()
+    leases = {Owner(*identity): lease_until for *identity, lease_until in rows}
+    return {owner: is_alive(owner, lease_until, now) for owner, lease_until in leases.items() if owner != exclude}
 
-    __slots__ = ("_connection", "_undone")
 
-    def __init__(self, connection: sqlite3.Connection, undone: Callable[[], None] = lambda: None) -> None:
-        self._connection, self._undone = connection, undone
+def _look_up_holders(
+    connection: sqlite3.Connection, requests: Sequence[ClaimRequest], owner: Owner | None
+) -> tuple[ClaimResult, Mapping[int, Sequence[SentRequest]]]:
+    """Return which keys other owners hold, and what dead owners had sent of them, by the owner's id."""
+    held: set[bytes] = set()
+    ambiguous: dict[bytes, bytes] = {}
+    left_behind: dict[int, Sequence[SentRequest]] = {}
+    keys = [request.key for request in requests]
+    for other, alive in _owners(connection, exclude=owner).items():
+        log = fold_log(_log_of(connection, other.id))
+        overlap = [log[key] for key in keys if key in log]
+        if alive:
+            held.update(request.key for request in overlap)
+        elif sent := [request for request in overlap if request.sent_at]:
+            left_behind[other.id] = sent
+            ambiguous.update({request.key: request.run for request in sent})
+    # A living owner that took a key over from a dead one holds it.
+    for key in held & ambiguous.keys():
+        del ambiguous[key]
+    return ClaimResult(frozenset(held), ambiguous), left_behind
 
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        good = False
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-                good = True
-        finally:
-            if not good:
-                self._undone()
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+def _settle_answered(
+    connection: sqlite3.Connection, result: ClaimResult, left_behind: Mapping[int, Sequence[SentRequest]]
+) -> tuple[ClaimResult, Mapping[int, Sequence[SentRequest]]]:
+    """Record as done what dead owners had sent and stored an answer of; return what remains ambiguous."""
+    ambiguous, unanswered = dict(result.ambiguous), dict(left_behind)
+    for owner, sent in left_behind.items():
+        answered = _answered(connection, sent)
+        if answered:
+            _insert_ended(connection, list(answered.values()))
+            connection.execute(_APPEND, (owner, RELEASED, _ENCODE(list(answered))))
+            unanswered[owner] = [request for request in sent if request.key not in answered]
+            for key in answered:
+                ambiguous.pop(key, None)
+    return replace(result, ambiguous=ambiguous), unanswered
 
+
+def _record_ambiguous(connection: sqlite3.Connection, left_behind: Mapping[int, Sequence[SentRequest]]) -> None:
+    """Record as ambiguous, finally, what dead owners had sent, and release it."""
+    now = time.time()
+    for owner, sent in left_behind.items():
+        if not sent:
+            continue
+        ended = [EndedRequest(key, run, model, "", "ambiguous", "", at, now) for key, run, model, at in sent]
+        _insert_ended(connection, ended)
+        connection.execute(_APPEND, (owner, RELEASED, _ENCODE([request.key for request in sent])))
+
+
+def _answered(connection: sqlite3.Connection, held: Iterable[SentRequest]) -> dict[bytes, EndedRequest]:
+    """Return the requests whose answer is stored although their sender died before it recorded that."""
+    answered: dict[bytes, EndedRequest] = {}
+    for key, run, model, sent_at in held:
+        row = connection.execute("SELECT value, created_at FROM answers WHERE key = ?", (key,)).fetchone()
+        unpacked = unpack(row[0], key) if sent_at and row is not None else None
+        if unpacked is not None and is_successful(unpacked):
+            stored = unpacked.unwrap()
+            ended_at = sent_at + (stored.latency_s or 0.0)
+            answered[key] = EndedRequest(
+                key, run, model, stored.served_model, "done", "", sent_at, ended_at, *stored.usage
+            )
+    return answered
+
+
+def _insert_ended(connection: sqlite3.Connection, ended: Sequence[EndedRequest]) -> None:
+    if ended:
+        connection.execute("INSERT INTO calls (ended_at, pack) VALUES (?, ?)", (ended[-1].ended_at, _ENCODE(ended)))
+
+
+def _retire(connection: sqlite3.Connection, owner: int) -> None:
+    """Remove an owner; if it had sent requests without an answer, keep it and them, as dead."""
+    sent = [request for request in fold_log(_log_of(connection, owner)).values() if request.sent_at]
+    answered = _answered(connection, sent)
+    _insert_ended(connection, list(answered.values()))
+    sent = [request for request in sent if request.key not in answered]
+    _replace_log(connection, owner, sent)
+    if sent:
+        connection.execute("UPDATE owners SET born = '', lease_until = 0 WHERE id = ?", (owner,))
+    else:
+        connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
+
+
+# Owners as processes
 
 PROC: Final = Path("/proc")
-
-
 GRACE_S: Final = 600.0
-"""How long after its lease a process that lives is waited for: it may be held up, or suspended."""
-
-
+"""Time after the end of its lease for which a living process keeps its claims: it may be stopped or suspended."""
 DEAD_STATES: Final = frozenset("ZXx")
-"""States of a process that is gone, though its parent has not taken note."""
+"""States in ``/proc/PID/stat`` of a process that has ended but was not reaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,11 +434,11 @@ class Owner:
     Parameters
     ----------
     id
-        Given by the store; two in one process are two.
-    realm
-        Host, boot and space of process numbers: within one, a number names a process.
-    pid, born
-        The process's number, and when it was started; empty where the system does not say.
+        Row in ``owners``; a process that opens the file twice is two owners.
+    host_id
+        Host, boot and process id namespace; within one, a process id is unique at a time.
+    pid, started_at
+        Process id, and start time in clock ticks since boot; empty where the system does not tell.
     """
 
     id: int
@@ -487,17 +448,17 @@ class Owner:
 
 
 def current_owner() -> Owner:
-    """Make an owner of this process."""
+    """Return an unregistered owner for this process."""
     pid = os.getpid()
     return Owner(0, _host_id(), pid, process_start_time(pid))
 
 
-def is_alive(one: Owner, lease_until: float, now: float) -> bool:
-    """Say whether an owner may still hold what it claimed.
+def is_alive(owner: Owner, lease_until: float, now: float) -> bool:
+    """Return whether an owner may still hold its claims. Times are epoch seconds.
 
-    In the same realm the system knows whether the process is there; elsewhere the lease says it. One that lives may
-    have left and not have been able to write that down: it counts as gone when it has long not said anything, and
-    within this process, where nobody can be held up alone, when its lease is over.
+    On this host the system is asked whether the process exists; of another host only the lease is known. A living
+    process that failed to record its end counts as dead `GRACE_S` after its lease, or at once if it is this process,
+    which cannot be suspended alone.
 
     Examples
     --------
@@ -506,20 +467,19 @@ def is_alive(one: Owner, lease_until: float, now: float) -> bool:
     >>> is_alive(Owner(1, "elsewhere", 7, "1"), lease_until=10.0, now=11.0)
     False
     """
-    if one.started_at and one.host_id == _host_id():
-        return process_start_time(one.pid) == one.started_at and now < lease_until + (
-            0.0 if one.pid == os.getpid() else GRACE_S
-        )
+    if owner.started_at and owner.host_id == _host_id():
+        grace_s = 0.0 if owner.pid == os.getpid() else GRACE_S
+        return process_start_time(owner.pid) == owner.started_at and now < lease_until + grace_s
     return now < lease_until
 
 
 def process_start_time(pid: int) -> str:
-    """Say when a process was started, in the system's own count; empty where it is gone, or nobody knows."""
+    """Return the start time of a process in clock ticks since boot; empty if it ended or ``/proc`` does not exist."""
     try:
         stat = (PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return ""
-    # The name in parentheses may hold anything.
+    # The command name in parentheses may contain anything, parentheses included.
     fields = stat.rpartition(b")")[2].split()
     return "" if fields[0].decode() in DEAD_STATES else fields[19].decode()
 
@@ -531,3 +491,40 @@ def _host_id() -> str:
         boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str((PROC / "self/ns/pid").readlink())
     return f"{socket.gethostname()} {boot} {namespace}"
+
+
+# Writing
+
+
+def try_write(write: Callable[[], bool]) -> bool:
+    """Call ``write`` and return its result, or false if the database is locked."""
+    try:
+        return write()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & PRIMARY_CODE_MASK != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+
+
+class _WriteTransaction:
+    """A transaction that takes the write lock first; ``on_rollback`` is called before a failed one releases it."""
+
+    __slots__ = ("_connection", "_on_rollback")
+
+    def __init__(self, connection: sqlite3.Connection, on_rollback: Callable[[], None] = lambda: None) -> None:
+        self._connection, self._on_rollback = connection, on_rollback
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        committed = False
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+                committed = True
+        finally:
+            if not committed:
+                self._on_rollback()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")

@@ -1,10 +1,9 @@
-"""The one record every store is: bytes by key, looked up and written in bulk.
+"""The interface of every response store: values by 32-byte key, read and written in bulk, with claims and a ledger.
 
-What a store may offer besides keeping answers: claims on keys, and a ledger of every request.
-
-A key is claimed before it is asked, so that no two processes ask the same at once, and each request is written down
-before it is sent. What a process that died leaves behind is then known: what it had only reserved was never sent; what
-it had sent and has no answer may have been charged.
+A store is a record of functions (`Store`) that block and may be called from any thread. Stores shared by processes also
+offer claims, so that no two processes send the same request at once, and a ledger, in which each request is recorded
+before it is sent. After a crash the ledger tells a request that was only claimed, and so never sent, from one that was
+sent and may have been charged.
 """
 
 from __future__ import annotations
@@ -12,26 +11,24 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
-
-if TYPE_CHECKING:
-    pass  # merged
-from dataclasses import field
-from typing import Literal, TypeAlias
+from llmhub.core.errors import invalid
 
 KEY_BYTES: Final = 32
-"""Length of the keys that are looked up in a block."""
-
-
+"""Length of a key, and the stride of a block of keys."""
 ABSENT: Final = -1
+"""Size of a value that is not in the store."""
+LEASE_S: Final = 30.0
+"""Lifetime of a claim whose owner cannot be checked for being alive."""
+HEARTBEAT_S: Final = 5.0
+"""Interval at which an owner renews its lease."""
 
 
 class Entry(NamedTuple):
-    """What is filed: the key (32 bytes), the value, who answered, and when (epoch seconds)."""
+    """A stored value: its key (32 bytes), the value, the model that answered, and the time (epoch seconds)."""
 
     key: bytes
     value: bytes
@@ -40,9 +37,9 @@ class Entry(NamedTuple):
 
 
 class BlockValues(NamedTuple):
-    """What a block of keys has: the values together in some order, and for each key where its own begins, and its size.
+    """Values of a block of keys: all values concatenated, and for each key the offset and the size of its value.
 
-    The size is `ABSENT` where there is none. Both are arrays of 64-bit integers, of Python's or numpy's.
+    The size is `ABSENT` for a key without a value. Offsets and sizes are arrays of 64-bit integers (`array` or numpy).
     """
 
     values: bytes
@@ -51,38 +48,182 @@ class BlockValues(NamedTuple):
 
 
 class GetMany(Protocol):
-    """Keys to the values that are there; what was filed before ``since`` (epoch seconds) is not."""
+    """Look up keys; values stored before ``since`` (epoch seconds) are ignored."""
 
     def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
-        """Look up."""
+        """Return the values present, by key."""
         ...
 
 
 class GetEntries(Protocol):
-    """Keys to the whole entries that are there (see `GetMany`)."""
+    """Look up keys and return whole entries (see `GetMany`)."""
 
     def __call__(self, keys: Sequence[bytes], since: float = 0.0, /) -> Sequence[Entry]:
-        """Look up."""
+        """Return the entries present."""
         ...
 
 
 class GetBlock(Protocol):
-    """Keys of 32 bytes, one after another, to their values (see `GetMany`)."""
+    """Look up a block of concatenated 32-byte keys (see `GetMany`)."""
 
     def __call__(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
-        """Look up."""
+        """Return the values of the block."""
         ...
 
 
 class NonblockingPut(NamedTuple):
-    """Files entries as ``of`` does, a ``put_many``, but so that it may be called where nothing may wait.
+    """A variant of ``put_many`` that may be called on an event loop.
 
-    It says no where somebody else is writing, or where it would take long. A store that is given another ``put_many``
-    has none any more.
+    Parameters
+    ----------
+    blocking_put
+        The ``put_many`` it stands for. A store whose ``put_many`` was replaced has no nonblocking variant any more.
+    try_put
+        Stores entries and returns true, or returns false if the store is locked or the write would take long.
     """
 
     blocking_put: Callable[[Iterable[Entry]], None]
     try_put: Callable[[Sequence[Entry]], bool]
+
+
+LedgerState: TypeAlias = Literal["reserved", "sent", "done", "error", "ambiguous"]
+"""State of a request; ``ambiguous``: it was sent, and its sender ended without recording an answer."""
+
+
+class ClaimRequest(NamedTuple):
+    """A key to claim, and the id of the run it is claimed for (16 bytes)."""
+
+    key: bytes
+    run: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """The outcome of claiming keys. Keys named in none of the fields are granted.
+
+    Parameters
+    ----------
+    held_elsewhere
+        Keys claimed by another owner; try again later.
+    ambiguous
+        Keys that an owner sent before it died, with the id of the run that sent them first. They are granted if the
+        claim allowed resending, and left as they are otherwise.
+    exclusive
+        Whether no other owner existed since the last claim, so that the store cannot hold new answers.
+    """
+
+    held_elsewhere: frozenset[bytes] = frozenset()
+    ambiguous: Mapping[bytes, bytes] = field(default_factory=dict)
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """Claims on keys across processes. The functions block and may be called from any thread.
+
+    Parameters
+    ----------
+    claim
+        ``claim(requests, resend, again)`` claims all keys in one transaction. ``resend`` grants ambiguous keys too;
+        ``again`` tells that the keys were held elsewhere before, and most probably still are. An answer is stored
+        before its key is released: a caller that is granted a key and was not ``exclusive`` looks it up once more.
+    release
+        Releases keys.
+    heartbeat
+        Renews the owner's lease; due every ``heartbeat_s`` seconds.
+    """
+
+    claim: Callable[[Sequence[ClaimRequest], bool, bool], ClaimResult]
+    release: Callable[[Sequence[bytes]], None]
+    heartbeat: Callable[[], None]
+    heartbeat_s: float = HEARTBEAT_S
+
+
+class SentRequest(NamedTuple):
+    """A request about to be sent: the model and the time (epoch seconds). Both are empty for one only claimed."""
+
+    key: bytes
+    run: bytes
+    model: str = ""
+    sent_at: float = 0.0
+
+
+class EndedRequest(NamedTuple):
+    """A finished request; tokens as the provider counted them."""
+
+    key: bytes
+    run: bytes
+    model: str
+    served_model: str
+    state: LedgerState
+    error_type: str
+    sent_at: float
+    ended_at: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class LedgerBatch:
+    """Changes written in one transaction.
+
+    Parameters
+    ----------
+    sent
+        Requests about to be sent.
+    unsent
+        Keys recorded as sent that were not sent after all; they stay claimed.
+    ended
+        Requests that finished.
+    released
+        Keys whose claim ends.
+    """
+
+    sent: list[SentRequest] = field(default_factory=list)
+    unsent: list[bytes] = field(default_factory=list)
+    ended: list[EndedRequest] = field(default_factory=list)
+    released: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to write."""
+        return bool(self.sent or self.unsent or self.ended or self.released)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """A durable record of every request. The functions block and may be called from any thread.
+
+    Parameters
+    ----------
+    commit
+        Writes a batch durably: it survives the death of this process.
+    try_commit
+        Writes a batch like ``commit``, or returns false if the store is locked. Takes about ten microseconds, so it may
+        be called on an event loop.
+    requests
+        Iterates over all requests in the order they ended, those in flight last.
+    delete_before
+        Deletes requests that ended before a time (epoch seconds) and returns their number.
+    """
+
+    commit: Callable[[LedgerBatch], None]
+    try_commit: Callable[[LedgerBatch], bool]
+    requests: Callable[[], Iterator[EndedRequest]]
+    delete_before: Callable[[float], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStats:
+    """Size of a store, and hits and misses since it was opened."""
+
+    entries: int = 0
+    size_bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
 
 
 def _empty_scan() -> Iterator[Entry]:
@@ -90,22 +231,11 @@ def _empty_scan() -> Iterator[Entry]:
 
 
 def _no_op() -> None:
-    """Have nothing to give back."""
+    pass
 
 
 def _no_entries(_keys: Sequence[bytes], _since: float = 0.0, /) -> Sequence[Entry]:
     return ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreStats:
-    """What a store holds, and what came of asking it since it was opened."""
-
-    entries: int = 0
-    size_bytes: int = 0
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,36 +245,36 @@ class Store:
     Parameters
     ----------
     get_many
-        Keys to the values that are there.
+        Returns the values of keys.
     get_entries
-        Keys to the entries that are there, with who answered and when.
+        Returns the entries of keys, with model and time.
     put_many
-        Files entries; a later one of the same key stands.
+        Stores entries; the last entry of a key wins.
     delete
-        Takes keys out; absent ones do not matter.
+        Deletes keys; absent keys are ignored.
     clear
-        Takes everything out.
+        Deletes everything.
     stats
-        What it holds.
+        Returns size, hits and misses.
     close
-        Frees what it has open; the store is not used after it.
+        Releases resources; the store is not used afterwards.
     scan
-        Gives everything, one by one.
+        Iterates over all entries.
     compact
-        Gives back the room of what was taken out, where it can.
+        Returns the space of deleted entries to the system, if the store can.
     get_block
-        Looks up a block of keys, where a store can do that faster than by ``get_many``.
-    beside
-        Whether a block is looked up while other threads of Python go on.
-    at_once
-        How a few entries are filed without waiting, of a store that can.
+        Looks up a block of keys, if the store does so faster than ``get_many``.
+    releases_gil
+        Whether ``get_block`` lets other Python threads run.
+    nonblocking_put
+        Stores a few entries without blocking, if the store can.
     ttl_s
-        How long an answer counts, if not for ever.
+        Age limit of entries in seconds.
     claims
-        Claims on keys across processes (`llmhub.cache.store`), of a store that can give them. A store made of others
-        passes on those of the one that is shared most widely; one that is not to be read or written has none.
+        Claims across processes, if the store offers them. A store composed of others passes on the claims of the one
+        shared most widely; a store restricted to reading or writing has none.
     ledger
-        Where every request is written down before it is sent, of a store that has such a place.
+        The ledger of requests, if the store keeps one.
     """
 
     get_many: GetMany
@@ -164,187 +294,52 @@ class Store:
     ledger: Ledger | None = None
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
-        """File entries, where that takes no waiting; say whether it did."""
-        return (
-            self.nonblocking_put is not None
-            and self.nonblocking_put.blocking_put == self.put_many
-            and self.nonblocking_put.try_put(entries)
-        )
-
-
-def lookup_block(store: Store, keys: bytes) -> BlockValues:
-    """Look up keys of 32 bytes that lie one after another, whatever the store."""
-    return store.get_block(keys) if store.get_block is not None else block_from_many(store.get_many, keys)
-
-
-def block_from_many(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys: bytes) -> BlockValues:
-    """Look up a block by single keys.
-
-    Examples
-    --------
-    >>> found = block_from_many(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
-    >>> found.values, list(found.starts), list(found.sizes)
-    (b'value', [0, 5], [5, -1])
-    """
-    apart = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
-    there = get_many(apart)
-    values = [there.get(key) for key in apart]
-    sizes = array("q", [ABSENT if value is None else len(value) for value in values])
-    starts = array("q", accumulate((max(0, size) for size in sizes), initial=0))[:-1]
-    return BlockValues(b"".join([value for value in values if value is not None]), starts, sizes)
-
-
-def valid_since(since: float, ttl_s: float | None) -> float:
-    """Give the time (epoch seconds) before which nothing counts: what is asked for, or what the age limit says."""
-    return since if ttl_s is None else max(since, time.time() - ttl_s)
-
-
-def validate_seconds(name: str, value: float | None) -> None:
-    """Refuse a time that is none.
-
-    Raises
-    ------
-    InvalidRequestError
-        Names the argument and the value.
-    """
-    good = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0)
-    if not good:
-        said = f"{value!r} is no time; give seconds above 0, or None for no limit"
-        raise BadRequestError(InvalidRequest(path=name, message=said))
+        """Store entries if that does not block; return whether they were stored."""
+        put = self.nonblocking_put
+        return put is not None and put.blocking_put == self.put_many and put.try_put(entries)
 
 
 class StoreError(Exception):
-    """A store that could not read or write; the run goes on without it."""
+    """Raised by a store that cannot read or write. A run continues without the store unless the cache is strict."""
 
 
 class Cache(Protocol):
-    """Where answers are kept, as a value: what a hub holds and opens at first use."""
+    """A description of a store, which a hub opens at first use."""
 
     def open(self) -> Store:
         """Open the store."""
         ...
 
 
-LEASE_S: Final = 30.0
-"""How long a claim lives when nobody can tell whether its owner does."""
+def lookup_block(store: Store, keys: bytes) -> BlockValues:
+    """Look up concatenated 32-byte keys in any store."""
+    return store.get_block(keys) if store.get_block is not None else block_from_many(store.get_many, keys)
 
 
-HEARTBEAT_S: Final = 5.0
-"""How often an owner says that it lives."""
+def block_from_many(get_many: Callable[[Sequence[bytes]], Mapping[bytes, bytes]], keys: bytes) -> BlockValues:
+    """Look up a block of keys with a function that takes single keys.
 
-
-LedgerState: TypeAlias = Literal["reserved", "sent", "done", "error", "ambiguous"]
-"""Where a request is; ``ambiguous``: sent, and who sent it is gone without an answer."""
-
-
-class ClaimRequest(NamedTuple):
-    """A key that somebody wants to ask, and the run it is for (16 bytes)."""
-
-    key: bytes
-    run: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
-    """What came of claiming keys: those named nowhere here are granted.
-
-    Parameters
-    ----------
-    held
-        Keys that another owner holds; ask again later.
-    unsure
-        Keys that an owner sent who is gone without an answer, and the run that sent them first. Granted, too, where
-        they may be sent again; left as they are otherwise.
-    alone
-        Whether nobody else was there since the last claim, so that nobody can have answered anything meanwhile.
+    Examples
+    --------
+    >>> block = block_from_many(lambda _: {bytes(32): b"value"}, bytes(32) + b"k" * 32)
+    >>> block.values, list(block.starts), list(block.sizes)
+    (b'value', [0, 5], [5, -1])
     """
-
-    held_elsewhere: frozenset[bytes] = frozenset()
-    ambiguous: Mapping[bytes, bytes] = field(default_factory=dict)
-    exclusive: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """Keys claimed across processes. The functions block, and may be called from any thread.
-
-    Parameters
-    ----------
-    claim
-        ``claim(wishes, resend, again)`` claims all at once; ``resend`` says whether to take what is ambiguous;
-        ``again``, that these were held before, so that most will be still. An answer is filed before its key is given
-        back: whoever is granted a key, and was not ``alone``, looks it up once more.
-    release
-        Gives keys back.
-    beat
-        Says that the owner lives; due every ``beat_s``.
-    """
-
-    claim: Callable[[Sequence[ClaimRequest], bool, bool], ClaimResult]
-    release: Callable[[Sequence[bytes]], None]
-    heartbeat: Callable[[], None]
-    heartbeat_s: float = HEARTBEAT_S
+    split = [keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)]
+    found = get_many(split)
+    values = [found.get(key) for key in split]
+    sizes = array("q", [ABSENT if value is None else len(value) for value in values])
+    starts = array("q", accumulate((max(0, size) for size in sizes), initial=0))[:-1]
+    return BlockValues(b"".join([value for value in values if value is not None]), starts, sizes)
 
 
-class SentRequest(NamedTuple):
-    """A request about to be sent, to which model and when; one that is claimed and no more has neither."""
-
-    key: bytes
-    run: bytes
-    model: str = ""
-    sent_at: float = 0.0
+def valid_since(since: float, ttl_s: float | None) -> float:
+    """Return the time (epoch seconds) before which entries are ignored: ``since`` or the age limit, the later one."""
+    return since if ttl_s is None else max(since, time.time() - ttl_s)
 
 
-class EndedRequest(NamedTuple):
-    """A request that came to an end; tokens as the provider counted them."""
-
-    key: bytes
-    run: bytes
-    model: str
-    served_model: str
-    state: LedgerState
-    error_type: str
-    sent_at: float
-    ended_at: float
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-@dataclass(slots=True)
-class LedgerBatch:
-    """What is written together: all of it or nothing."""
-
-    sent: list[SentRequest] = field(default_factory=list)
-    unsent: list[bytes] = field(default_factory=list)
-    ended: list[EndedRequest] = field(default_factory=list)
-    released: list[bytes] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        """Say whether there is anything to write."""
-        return bool(self.sent or self.unsent or self.ended or self.released)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
-    """Every request, durable before it is sent. The functions block, and may be called from any thread.
-
-    Parameters
-    ----------
-    commit
-        Writes a batch: it survives the death of this process from then on.
-    try_commit
-        Writes a batch like ``commit``, but waits for nobody: says no where somebody else is writing. Takes some ten
-        microseconds, so it may be called where nothing may wait.
-    requests
-        Reads every request, ended or not, in the order of their end, those under way last.
-    forget
-        Takes out requests that ended before a time (epoch seconds); gives their number.
-    """
-
-    commit: Callable[[LedgerBatch], None]
-    try_commit: Callable[[LedgerBatch], bool]
-    requests: Callable[[], Iterator[EndedRequest]]
-    delete_before: Callable[[float], int]
+def validate_seconds(name: str, value: float | None) -> None:
+    """Raise `BadRequestError` unless ``value`` is ``None`` or a positive number; ``name`` is the argument."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and value > 0):
+        raise invalid(name, f"must be seconds above 0, or None for no limit, not {value!r}")

@@ -1,4 +1,4 @@
-"""Two stores as one: a near one that is quick, before a far one that keeps."""
+"""A cache in two tiers: a fast near store in front of a shared or durable far store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from llmhub.cache.store import Cache, Entry, NonblockingPut, Store, StoreError, 
 
 @dataclass(frozen=True, slots=True)
 class TieredCache:
-    """Looks into the near cache first; what only the far one has is put into the near one too.
+    """Looks up the near cache first, and copies what only the far cache has into the near one.
 
-    Everything is filed in both. A near cache that cannot be read is done without; a far one that fails has failed.
+    Responses are written to both. A failing near cache is ignored; a failing far cache is a failure.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class TieredCache:
     far: Cache
 
     def open(self) -> Store:
-        """Open both."""
+        """Open both stores."""
         far = self.far.open()
         try:
             return tiered_store(self.near.open(), far)
@@ -43,14 +43,14 @@ class TieredCache:
 
 
 def tiered_store(near: Store, far: Store) -> Store:
-    """Make two open stores one."""
+    """Combine two open stores."""
 
     def get_many(keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         with suppress(StoreError):
             found.update(near.get_many(keys, valid_since(since, far.ttl_s)))
-        rest = [key for key in keys if key not in found]
-        entries = far.get_entries(rest, since) if rest else ()
+        missing = [key for key in keys if key not in found]
+        entries = far.get_entries(missing, since) if missing else ()
         if entries:
             with suppress(StoreError):
                 near.put_many(entries)
@@ -58,28 +58,28 @@ def tiered_store(near: Store, far: Store) -> Store:
         return found
 
     def put_many(entries: Iterable[Entry]) -> None:
-        every = tuple(entries)
-        _both(lambda store: store.put_many(every))
+        batch = tuple(entries)
+        on_both(lambda store: store.put_many(batch))
 
     def try_put(entries: Sequence[Entry]) -> bool:
-        # What only the near one took is filed in both by whoever files it again.
+        # If only the near store takes them, the caller falls back to put_many, which writes both.
         return near.try_put(entries) and far.try_put(entries)
 
     def delete(keys: Sequence[bytes]) -> None:
-        _both(lambda store: store.delete(keys))
+        on_both(lambda store: store.delete(keys))
 
     def stats() -> StoreStats:
-        close, distant = near.stats(), far.stats()
+        near_stats, far_stats = near.stats(), far.stats()
         return StoreStats(
-            entries=distant.entries,
-            size_bytes=close.size_bytes + distant.size_bytes,
-            hits=close.hits + distant.hits,
-            misses=distant.misses,
-            evictions=close.evictions + distant.evictions,
+            entries=far_stats.entries,
+            size_bytes=near_stats.size_bytes + far_stats.size_bytes,
+            hits=near_stats.hits + far_stats.hits,
+            misses=far_stats.misses,
+            evictions=near_stats.evictions + far_stats.evictions,
         )
 
-    def _both(act: Callable[[Store], None]) -> None:
-        """Do it to both, whatever becomes of the first."""
+    def on_both(act: Callable[[Store], None]) -> None:
+        """Act on both stores, on the far one even if the near one fails."""
         try:
             act(near)
         finally:
@@ -93,7 +93,7 @@ def tiered_store(near: Store, far: Store) -> Store:
         put_many=put_many,
         nonblocking_put=NonblockingPut(put_many, try_put),
         delete=delete,
-        clear=lambda: _both(lambda store: store.clear()),
+        clear=lambda: on_both(lambda store: store.clear()),
         stats=stats,
-        close=lambda: _both(lambda store: store.close()),
+        close=lambda: on_both(lambda store: store.close()),
     )

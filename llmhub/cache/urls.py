@@ -1,4 +1,4 @@
-"""Caches by address: ``memory://``, ``sqlite:///runs.db``, ``redis://host:6379/0``, or a plain path."""
+"""Caches by URL: ``memory://``, ``sqlite:///runs.db``, ``redis://host:6379/0``, or a plain path."""
 
 from __future__ import annotations
 
@@ -14,32 +14,28 @@ from llmhub.cache.redis import RedisCache, redact_url
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.store import Cache
 from llmhub.cache.tiered import TieredCache
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import BadRequestError, invalid
 
 URL_EXAMPLES: Final = "memory://, sqlite:///runs.db, redis://localhost:6379/0, or a path"
-
-
-_NEXT: Final = re.compile(r",(?=[a-z]+://)")
-
-
+_NEXT_URL: Final = re.compile(r",(?=[a-z]+://)")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def cache_from_url(url: str | Path) -> Cache:
-    """Give the cache at an address; nothing is opened yet.
+    """Return the cache at a URL. Nothing is opened yet.
 
     Parameters
     ----------
     url
-        ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``redis://host:6379/0`` (``rediss://``
-        over TLS, ``unix://path``), or a path to an SQLite file. ``?name=value`` sets what the cache takes
-        (``ttl_s``, ``max_entries``, ``max_bytes``, ``namespace``, ``timeout_s``, ``lease_s``,
-        ``busy_s``). Two with a comma between are a tier, the near one first.
+        ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``redis://host:6379/0`` (``rediss://`` for
+        TLS, ``unix://path``), or a path to an SQLite file. A query sets options of the cache, as in ``?ttl_s=3600``:
+        ``ttl_s``, ``max_entries``, ``max_bytes``, ``namespace``, ``timeout_s``, ``lease_s``, ``busy_s``. Two URLs
+        separated by a comma are a `TieredCache`, the near one first.
 
     Raises
     ------
-    InvalidRequestError
-        For what is no address, or names something the cache does not take.
+    BadRequestError
+        The URL cannot be parsed, or names an option that the cache does not have.
 
     Examples
     --------
@@ -50,37 +46,33 @@ def cache_from_url(url: str | Path) -> Cache:
     """
     if isinstance(url, Path) or not _SCHEME.match(url):
         return DiskCache(url)
-    one, *more = _NEXT.split(url)
-    if more:
-        return TieredCache(cache_from_url(one), cache_from_url(",".join(more)))
+    first, *others = _NEXT_URL.split(url)
+    if others:
+        return TieredCache(cache_from_url(first), cache_from_url(",".join(others)))
     parts = urlsplit(url)
-    opener = CACHE_BY_SCHEME.get(parts.scheme)
-    if opener is None:
-        said = f"{redact_url(url)!r} is no address of a cache; give {URL_EXAMPLES}"
-        raise BadRequestError(InvalidRequest(path="cache", message=said))
-    return _with_options(opener(url.partition("?")[0]), dict(parse_qsl(parts.query)))
+    make = CACHE_BY_SCHEME.get(parts.scheme)
+    if make is None:
+        raise invalid("cache", f"unknown URL scheme in {redact_url(url)!r}; pass {URL_EXAMPLES}")
+    return _with_options(make(url.partition("?")[0]), dict(parse_qsl(parts.query)))
 
 
-def _file(url: str) -> DiskCache:
-    """Take three slashes before a relative path and four before an absolute one, as SQLAlchemy does."""
+def _sqlite_cache(url: str) -> DiskCache:
+    """Parse three slashes before a relative path and four before an absolute one, as SQLAlchemy does."""
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or not path:
-        said = f"{url!r} names no file; write sqlite:///runs.db, or sqlite:////var/runs.db for an absolute path"
-        raise BadRequestError(InvalidRequest(path="cache", message=said))
+        message = f"{url!r} names no file; write sqlite:///runs.db, or sqlite:////var/runs.db for an absolute path"
+        raise invalid("cache", message)
     return DiskCache(path)
 
 
 CACHE_BY_SCHEME: Final[Mapping[str, Callable[[str], Any]]] = {
     "memory": lambda _: MemoryCache(),
-    "sqlite": _file,
+    "sqlite": _sqlite_cache,
     "redis": RedisCache,
     "rediss": RedisCache,
     "unix": RedisCache,
 }
-"""What begins an address, and what it opens."""
-
-
 QUERY_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ttl_s": float,
     "busy_s": float,
@@ -90,19 +82,18 @@ QUERY_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "max_bytes": int,
     "namespace": str,
 }
-"""What may stand behind the question mark, and how it is read."""
+"""Options that a query may set, with their parsers."""
 
 
-def _with_options(cache: Any, said: Mapping[str, str]) -> Cache:
+def _with_options(cache: Any, options: Mapping[str, str]) -> Cache:
     known = [name for name in QUERY_OPTIONS if name in cache.__dataclass_fields__]
-    for name, value in said.items():
+    for name, value in options.items():
         if name not in known:
-            wrong = f"{name!r} is nothing that {type(cache).__name__} takes; there are {', '.join(known)}"
-            raise BadRequestError(InvalidRequest(path="cache", message=wrong))
+            raise invalid("cache", f"{type(cache).__name__} has no option {name!r}; options are {', '.join(known)}")
         try:
             cache = replace(cache, **{name: QUERY_OPTIONS[name](value)})
         except ValueError as error:
-            wrong = f"{name}={value!r} is no number" if not isinstance(error, BadRequestError) else str(error)
-            raise BadRequestError(InvalidRequest(path="cache", message=wrong)) from error
-    found: Cache = cache
-    return found
+            message = str(error) if isinstance(error, BadRequestError) else f"{name} must be a number, not {value!r}"
+            raise invalid("cache", message) from error
+    configured: Cache = cache
+    return configured

@@ -132,7 +132,7 @@ def test_what_is_kept_in_mind_is_what_the_log_says(opened: Any, monkeypatch: pyt
         sent.update(some)
         if draw.random() < 0.3:
             with monkeypatch.context() as breaking, pytest.raises(ValueError, match="broken"):  # noqa: PT012 - patched for it
-                breaking.setattr(sqlite_ledger, "_enter", broken)
+                breaking.setattr(sqlite_ledger, "_insert_ended", broken)
                 commit(store, sent=[SentRequest(KEYS[0], RUN, "p/m", 2.0)], unsent=KEYS[:4], released=KEYS[3:])
         gone = draw.sample(KEYS, 2)
         commit(store, released=gone)
@@ -143,7 +143,7 @@ def test_what_is_kept_in_mind_is_what_the_log_says(opened: Any, monkeypatch: pyt
 def test_an_owner_whose_entry_was_undone_enters_again(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = opened(), opened()
     with monkeypatch.context() as breaking, pytest.raises(ValueError, match="broken"):  # noqa: PT012 - patched for it
-        breaking.setattr(sqlite_ledger, "_enter", broken)
+        breaking.setattr(sqlite_ledger, "_insert_ended", broken)
         commit(one, sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)])
     assert states(two) == []
     assert one.ledger.try_commit(LedgerBatch(sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)]))
@@ -158,7 +158,7 @@ def test_who_left_and_could_not_say_so_is_not_waited_for_when_its_lease_is_over(
     claimed(one, KEYS[0], KEYS[1])
     commit(one, sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)])
     with monkeypatch.context() as breaking:
-        breaking.setattr(sqlite_ledger, "_bury", failing)
+        breaking.setattr(sqlite_ledger, "_retire", failing)
         one.close()
     assert claimed(two, *KEYS[:2]).held_elsewhere == set(KEYS[:2])
     later = time.time() + sqlite_ledger.LEASE_S + 1

@@ -45,7 +45,7 @@ def test_what_an_address_opens(address: Any, cache: Any) -> None:
         ("sqlite://runs.db", "sqlite:///runs.db"),
         ("sqlite:///", "names no file"),
         ("memory://?max_entry=5", "max_entries"),
-        ("memory://?max_entries=five", "no number"),
+        ("memory://?max_entries=five", "must be a number, not 'five'"),
         ("memory://?ttl_s=-1", "ttl_s"),
         ("redis://h?max_entries=5", "namespace"),
     ],

@@ -25,7 +25,7 @@ def asking(url: str, store: str, asked: list[str], **more: Any) -> dict[str, Any
 
 
 def held(store: Any, *keys: bytes) -> frozenset[bytes]:
-    found: frozenset[bytes] = store.claims.claim([ClaimRequest(key, RUN) for key in keys], True, False).held
+    found: frozenset[bytes] = store.claims.claim([ClaimRequest(key, RUN) for key in keys], True, False).held_elsewhere
     return found
 
 
