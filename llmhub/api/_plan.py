@@ -23,7 +23,7 @@ from llmhub.cache.store import Store, StoreError
 from llmhub.core.errors import invalid, to_exception
 from llmhub.engine.call import Answer
 from llmhub.engine.event_loop import StopSignal, run_sync
-from llmhub.engine.fan_out_types import PlannedItem
+from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
 from llmhub.engine.row_outcome import as_answer
 from llmhub.hub import Hub
 
@@ -141,8 +141,8 @@ def _prompt_hash(item: PlannedItem) -> bytes:
 
 async def _send_pilot(run: TableRun, chosen: list[PlannedItem], stop: StopSignal) -> dict[bytes, Answer]:
     concurrency = resolve_concurrency(run.hub, run.options)
-    size = len(run.batch)
-    result = await run.hub.runtime.run(iter([chosen]), size, concurrency, stop, cache_mode=run.options.cache)
+    spec = FanOutSpec(size=len(run.batch), chunks=iter([chosen]), concurrency=concurrency)
+    result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)
     warn_run_problems(result)
     outcomes = ((item[1], result.outcomes[item[0]]) for item in chosen)
     return {key: as_answer(outcome) for key, outcome in outcomes if outcome is not None}

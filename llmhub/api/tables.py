@@ -42,7 +42,7 @@ from llmhub.core.provider import Endpoint, HttpRequest
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
-from llmhub.engine.fan_out_types import FanOutResult, OnResult
+from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.hub import Hub
@@ -288,6 +288,8 @@ class TableRun:
 
     def start_display(self, stop: StopSignal | None = None, *, background: bool = False) -> ProgressDisplay | None:
         """Start the progress display. Call it in the thread that executes the notebook cell."""
+        if self.options.progress is False:
+            return None  # without building a progress tracker
         return create_display(self.options.progress, self.initial_progress, stop=stop, background=background)
 
     @property
@@ -430,17 +432,16 @@ async def execute(
     run_id: bytes = b"",
 ) -> FanOutResult:
     """Send the requests of a run, show its progress, and return the outcomes."""
+    spec = FanOutSpec(
+        size=len(run.batch),
+        chunks=run.batch.iter_chunks(lambda: stop.requested),
+        concurrency=resolve_concurrency(run.hub, run.options),
+        run_id=run_id or uuid.uuid4().bytes,
+        progress_sink=run.progress_sink(display.report) if display else None,
+        on_result=on_result,
+    )
     try:
-        result = await run.hub.runtime.run(
-            run.batch.iter_chunks(lambda: stop.requested),
-            len(run.batch),
-            resolve_concurrency(run.hub, run.options),
-            stop,
-            run.progress_sink(display.report) if display else None,
-            on_result,
-            cache_mode=run.options.cache,
-            run_id=run_id or uuid.uuid4().bytes,
-        )
+        result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)
     finally:
         if display is not None:
             display.close()

@@ -22,7 +22,7 @@ from llmhub.core.serialization import is_corrupt, pack, unpack
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
-from llmhub.engine.fan_out_types import CHUNK_SIZE, Alternatives, FanOutResult, FanOutSpec, PlannedItem
+from llmhub.engine.fan_out_types import CHUNK_SIZE, Alternatives, FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
 from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, for_duplicate, from_stored, to_stored
@@ -45,7 +45,7 @@ SWEEP_INTERVAL_S: Final = 0.05
 """Time between two searches of a stopped run for workers that wait instead of sending."""
 
 
-async def run_fan_out(spec: FanOutSpec, stop: StopSignal) -> FanOutResult:
+async def run_fan_out(spec: FanOutSpec, sender: Sender, stop: StopSignal) -> FanOutResult:
     """Run every item and return the outcomes. Failed calls are outcomes; only cancellation and defects raise.
 
     Notes
@@ -53,7 +53,7 @@ async def run_fan_out(spec: FanOutSpec, stop: StopSignal) -> FanOutResult:
     At the first request of ``stop``, nothing more is sent, requests in flight are awaited, and the other rows fail with
     `Cancelled`. At the second one, requests in flight are cancelled too.
     """
-    fan_out = _FanOut(spec, stop)
+    fan_out = _FanOut(spec, sender, stop)
     # The listener is removed at the end, since a stop signal may outlive many runs and must not keep them alive.
     remove_listener = stop.add_listener(partial(asyncio.get_running_loop().call_soon_threadsafe, fan_out.on_stop))
     try:
@@ -65,10 +65,11 @@ async def run_fan_out(spec: FanOutSpec, stop: StopSignal) -> FanOutResult:
 class _FanOut:
     """One run: its workers, and the supply of items to them. Everything happens on one event loop."""
 
-    def __init__(self, spec: FanOutSpec, stop: StopSignal) -> None:
+    def __init__(self, spec: FanOutSpec, sender: Sender, stop: StopSignal) -> None:
         self.spec = spec
+        self.sender = sender
         self.stop = stop
-        access, log, sink = spec.access, spec.access.write_ahead, spec.progress_sink
+        access, log, sink = sender.access, sender.access.write_ahead, spec.progress_sink
         self.tracker = ProgressTracker(spec.size, sink, time.time()) if sink is not None else None
         self.reporter = (
             ProgressReporter(sink, self.tracker, self._snapshot) if sink is not None and self.tracker else None
@@ -77,10 +78,10 @@ class _FanOut:
         self.writer = CacheWriter(
             access.store, stop.request if access.strict else None, log.on_written if log is not None else None
         )
-        self.planner = planner = _Planner(spec.chunks, access, spec.alternatives, self.writer, results)
+        self.planner = planner = _Planner(spec.chunks, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
-            SingleFlight(log, spec.run_id, rows, access.not_before, spec.alternatives) if log is not None else None
+            SingleFlight(log, spec.run_id, rows, access.not_before, sender.alternatives) if log is not None else None
         )
         self.queues = TargetQueues(MAX_RELEASED_PER_SLOT * spec.concurrency)
         self.low = min(spec.concurrency * 2, CHUNK_SIZE)
@@ -95,7 +96,7 @@ class _FanOut:
         self.finished = False
 
     async def run(self) -> FanOutResult:
-        log, reporter = self.spec.access.write_ahead, self.reporter
+        log, reporter = self.sender.access.write_ahead, self.reporter
         reporting = asyncio.create_task(reporter.run()) if reporter is not None else None
         if log is not None:
             log.register_run(self.writer)
@@ -129,8 +130,8 @@ class _FanOut:
         await self.writer.finish()
         if self.single_flight is not None:
             self.single_flight.close()
-        if self.spec.access.write_ahead is not None:
-            await self.spec.access.write_ahead.unregister_run(self.writer)
+        if self.sender.access.write_ahead is not None:
+            await self.sender.access.write_ahead.unregister_run(self.writer)
 
     # Supply of items
 
@@ -180,7 +181,7 @@ class _FanOut:
     # Workers
 
     def _start_workers(self, count: int) -> None:
-        access = self.spec.access
+        access = self.sender.access
         for _ in range(count):
             context = SendContext(self.spec.run_id, access.write_ahead, strict=access.strict)
             worker = self.group.create_task(self._work(context))
@@ -201,7 +202,7 @@ class _FanOut:
                 call, queue_s = make_call(prompt, key), time.perf_counter() - queued_at
                 context.requests_sent = 0
                 try:
-                    answer = await self.spec.send(call)
+                    answer = await self.sender.send(call)
                 except asyncio.CancelledError:
                     was_in_flight = asyncio.current_task() in self.cancelled_in_flight
                     cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)
@@ -232,7 +233,7 @@ class _FanOut:
     def _settle(self, position: int, key: bytes, answer: Answer, written_as: bytes | None = None) -> None:
         """Set the outcome of an item that was sent, and release its key."""
         self.results.settle(position, answer)
-        self.spec.access.checked_keys.discard(key)
+        self.sender.access.checked_keys.discard(key)
         if self.single_flight is not None:
             self.single_flight.release(key, answer, written_as)
 
@@ -252,7 +253,7 @@ class _FanOut:
         loop = asyncio.get_running_loop()
         timed_out = loop.time() >= self.drain_until
         for worker in (*self.workers, *([self.waiting_elsewhere] if self.waiting_elsewhere else ())):
-            in_flight = worker in self.spec.in_flight
+            in_flight = worker in self.sender.in_flight
             if timed_out and in_flight:
                 self.cancelled_in_flight.add(worker)
             if timed_out or not in_flight:
@@ -267,12 +268,12 @@ class _FanOut:
         targets = spec.progress_sink.targets if spec.progress_sink is not None else ()
         return RunSnapshot(
             elapsed_s=time.perf_counter() - self.started,
-            in_flight=sum(worker in spec.in_flight for worker in self.workers),
+            in_flight=sum(worker in self.sender.in_flight for worker in self.workers),
             started=len(self.workers),
             concurrency=spec.concurrency,
             finished=self.finished,
             stopping=self.stop.requested,
-            blocked_by=next(filter(None, (spec.blocked_by(target.name) for target in targets)), ""),
+            blocked_by=next(filter(None, (self.sender.blocked_by(target.name) for target in targets)), ""),
         )
 
 

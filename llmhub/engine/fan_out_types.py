@@ -1,4 +1,4 @@
-"""The specification and the result of a fan-out."""
+"""The specification, the means and the result of a fan-out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OnResult: TypeAlias = Callable[[ResultEvent], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOutSpec:
-    """The specification of a fan-out.
+    """What a fan-out has to do.
 
     Parameters
     ----------
@@ -40,36 +40,46 @@ class FanOutSpec:
         Number of positions. Positions without an item get no outcome.
     chunks
         Chunks of items, drawn lazily. Positions may come in any order.
+    concurrency
+        Maximum number of concurrent calls.
+    run_id
+        The run's id in the ledger (16 bytes).
+    progress_sink
+        Where progress is reported, a few times a second, on the loop's thread; ``None`` for nowhere.
+    on_result
+        Called with each new result, on the loop's thread.
+    """
+
+    size: int
+    chunks: Iterator[list[PlannedItem] | PlannedBlock]
+    concurrency: int = 64
+    run_id: bytes = b""
+    progress_sink: ProgressSink | None = None
+    on_result: OnResult | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """How a fan-out looks items up and sends them.
+
+    Parameters
+    ----------
     send
         The middleware chain.
     in_flight
         Tasks whose request is on the wire right now.
     access
-        The run's access to the store.
+        Access to the store.
     alternatives
         The candidates of routes; ``None`` without routes.
-    run_id
-        The run's id in the ledger (16 bytes).
-    concurrency
-        Maximum number of concurrent calls.
-    progress_sink
-        Where progress is reported, a few times a second, on the loop's thread.
-    on_result
-        Called with each new result, on the loop's thread.
     blocked_by
         Returns the reason why calls to a target have to wait, by the target's name; empty if there is none.
     """
 
-    size: int
-    chunks: Iterator[list[PlannedItem] | PlannedBlock]
     send: Send
     in_flight: Collection[asyncio.Task[object]]
     access: StoreAccess = field(default_factory=StoreAccess)
     alternatives: Alternatives | None = None
-    run_id: bytes = b""
-    concurrency: int = 64
-    progress_sink: ProgressSink | None = None
-    on_result: OnResult | None = None
     blocked_by: Callable[[str], str] = lambda _: ""
 
 

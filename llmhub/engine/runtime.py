@@ -6,8 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Store
@@ -18,12 +17,8 @@ from llmhub.engine.client import Client, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
-from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult, PlannedItem
-from llmhub.engine.progress import ProgressSink
+from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
 from llmhub.engine.spending import Budgets, SharedBudget
-
-if TYPE_CHECKING:
-    from llmhub.engine.block_lookup import PlannedBlock
 
 
 class OpenClient(Protocol):
@@ -75,35 +70,20 @@ class Runtime:
         return self.client.store
 
     async def run(
-        self,
-        chunks: Iterator[list[PlannedItem] | PlannedBlock],
-        size: int,
-        concurrency: int,
-        stop: StopSignal,
-        progress_sink: ProgressSink | None = None,
-        on_result: OnResult | None = None,
-        *,
-        cache_mode: CacheMode | str | None = None,
-        run_id: bytes = b"",
+        self, spec: FanOutSpec, stop: StopSignal, *, cache_mode: CacheMode | str | None = None
     ) -> FanOutResult:
         """Answer every item (see `llmhub.engine.fan_out.run_fan_out`); ``cache_mode`` overrides that of the hub."""
         client = self.client
         access = client.access(resolve_mode(cache_mode, self.cache_mode))
         CACHE_LOOKUPS.set(access.lookups)
-        spec = FanOutSpec(
-            size=size,
-            chunks=chunks,
+        sender = Sender(
             send=client.send_uncached,
             in_flight=client.transport.in_flight,
             access=access,
             alternatives=client.item_alternatives if client.has_routes else None,
-            run_id=run_id,
-            concurrency=concurrency,
             blocked_by=client.rate_limiter.wait_reason,
-            progress_sink=progress_sink,
-            on_result=on_result,
         )
-        return await run_fan_out(spec, stop)
+        return await run_fan_out(spec, sender, stop)
 
     async def send(
         self, call: Call, stop: StopSignal, *, cache_mode: CacheMode | str | None = None, run_id: bytes = b""

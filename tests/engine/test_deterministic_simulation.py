@@ -25,7 +25,7 @@ from llmhub.engine.circuit_breaker import CIRCUIT_OPEN, Breaker, Circuit, Circui
 from llmhub.engine.decision_log import Decision, DecisionLog
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.fan_out import run_fan_out
-from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec
+from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
 from llmhub.engine.limits import FixedWindow, Limit, SlidingWindow, TokenBucket, WindowState, take
 from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
 from llmhub.engine.retry import Retry, retry_middleware
@@ -204,11 +204,10 @@ async def live(world: World, clock: Clock) -> Lived:
     job = FanOutSpec(
         size=world.rows,
         chunks=iter([items]),
-        send=chain(to_target, retry_middleware(world.policy, clock, world.rng.random, log.record)),
-        in_flight=(),
         concurrency=world.concurrency,
     )
-    ran = await run_fan_out(job, StopSignal())
+    send = chain(to_target, retry_middleware(world.policy, clock, world.rng.random, log.record))
+    ran = await run_fan_out(job, Sender(send=send, in_flight=()), StopSignal())
     return Lived(ran, world, log.read(), gate, circuit, clock())
 
 

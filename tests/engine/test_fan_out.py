@@ -1,3 +1,5 @@
+"""The fan-out: order, concurrency, the store, stopping and progress, with a scripted provider."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,46 +26,45 @@ from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Te
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, run_fan_out
-from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, PlannedItem
+from llmhub.engine.fan_out_types import CHUNK_SIZE, FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker
 from llmhub.engine.row_outcome import as_answer
 from llmhub.engine.store_access import StoreAccess
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-
-
 TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
+NOT_SENT = "!cancelled before the request was sent"
 
 
-def make(text: str, key: bytes | None = None) -> Call:
+def make_call(text: str, key: bytes | None = None) -> Call:
     return Call(TARGET, CompletionRequest(model="m", messages=(Message("user", text),)), key=key)
 
 
-def key(text: str) -> bytes:
+def key_of(text: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
 def items(texts: Iterable[str]) -> Iterator[PlannedItem]:
-    return ((at, key(text), make, text) for at, text in enumerate(texts))
+    return ((position, key_of(text), make_call, text) for position, text in enumerate(texts))
 
 
-def chunks(texts: Sequence[str], size: int = 3) -> Iterator[list[PlannedItem]]:
-    every = list(items(texts))
-    return iter([every[at : at + size] for at in range(0, len(every), size)])
+def chunks(texts: Iterable[str], size: int = 3) -> Iterator[list[PlannedItem]]:
+    planned = list(items(texts))
+    return iter([planned[start : start + size] for start in range(0, len(planned), size)])
 
 
 @dataclass
-class Wire:
-    """Answers each text with itself, as slowly and as badly as it is told, and remembers what went on."""
+class ScriptedProvider:
+    """Answers each text with its upper case after a latency, or with an error, and records what was sent."""
 
-    took_s: Mapping[str, float] = field(default_factory=dict)
-    usual_s: float = 1.0
-    bad: frozenset[str] = frozenset()
+    latency_s: float = 1.0
+    latency_by_text: Mapping[str, float] = field(default_factory=dict)
+    failing: frozenset[str] = frozenset()
     on_send: Callable[[str], None] = lambda _: None
     in_flight: set[asyncio.Task[object]] = field(default_factory=set)
     sent: list[str] = field(default_factory=list)
-    most: int = 0
+    max_in_flight: int = 0
 
     async def send(self, call: Call) -> Answer:
         text = call.request.messages[-1].text
@@ -71,41 +72,65 @@ class Wire:
         assert task is not None
         self.in_flight.add(task)
         self.sent.append(text)
-        self.most = max(self.most, len(self.in_flight))
+        self.max_in_flight = max(self.max_in_flight, len(self.in_flight))
         try:
             self.on_send(text)
-            await asyncio.sleep(self.took_s.get(text, self.usual_s))
+            await asyncio.sleep(self.latency_by_text.get(text, self.latency_s))
         finally:
             self.in_flight.discard(task)
-        if text in self.bad:
+        if text in self.failing:
             return Answer(Failure(ServerError(message=text)), attempts=1, total_s=1.0)
         return Answer(Success(CompletionResponse(parts=(Text(text.upper()),))), attempts=1, total_s=1.0, started_at=1e9)
 
-
-def job(texts: Sequence[str], wire: Wire, *, size: int = 3, store: Store | None = None, **more: Any) -> FanOutSpec:
-    access = StoreAccess(store=store)
-    return FanOutSpec(
-        size=len(texts), chunks=chunks(texts, size), send=wire.send, in_flight=wire.in_flight, access=access, **more
-    )
+    def sender(self, store: Store | None = None, **options: Any) -> Sender:
+        return Sender(send=self.send, in_flight=self.in_flight, access=StoreAccess(store=store), **options)
 
 
-def ran(virtual: Any, planned: FanOutSpec, stop: StopSignal | None = None) -> FanOutResult:
-    async def work(clock: Clock) -> FanOutResult:
-        return await run_fan_out(planned, stop or StopSignal())
+async def run(
+    texts: Sequence[str],
+    provider: ScriptedProvider,
+    stop: StopSignal | None = None,
+    *,
+    chunk_size: int = 3,
+    store: Store | None = None,
+    **options: Any,
+) -> FanOutResult:
+    spec = FanOutSpec(size=len(texts), chunks=chunks(texts, chunk_size), **options)
+    return await run_fan_out(spec, provider.sender(store), stop or StopSignal())
 
-    done: FanOutResult = virtual.run(work)
-    return done
+
+def run_virtual(virtual: Any, texts: Sequence[str], provider: ScriptedProvider, *args: Any, **options: Any) -> Any:
+    """Run texts in virtual time."""
+
+    async def work(_clock: Clock) -> FanOutResult:
+        return await run(texts, provider, *args, **options)
+
+    return virtual.run(work)
 
 
-def said(settled: Any) -> str:
-    """Give an answer in a word: its text, ``!`` and why it failed, or nothing where there is none."""
-    if settled is None:
+def run_spec(virtual: Any, spec: FanOutSpec, sender: Sender, stop: StopSignal | None = None) -> FanOutResult:
+    """Run a specification in virtual time."""
+
+    async def work(_clock: Clock) -> FanOutResult:
+        return await run_fan_out(spec, sender, stop or StopSignal())
+
+    result: FanOutResult = virtual.run(work)
+    return result
+
+
+def words(result: FanOutResult) -> list[str]:
+    """Return each outcome in a word: its text, ``!`` and the error's message, or nothing where there is none."""
+    return [word(outcome) for outcome in result.outcomes]
+
+
+def word(outcome: Any) -> str:
+    if outcome is None:
         return ""
-    outcome = as_answer(settled).outcome
-    return outcome.unwrap().text if is_successful(outcome) else f"!{outcome.failure().message}"
+    answered = as_answer(outcome).outcome
+    return answered.unwrap().text if is_successful(answered) else f"!{answered.failure().message}"
 
 
-# Order, once, and no more at a time
+# Order, deduplication and concurrency
 
 
 @given(
@@ -115,446 +140,424 @@ def said(settled: Any) -> str:
     st.integers(1, 8),
     st.integers(1, 7),
 )
-def test_every_item_gets_its_answer_in_its_place_and_equal_ones_are_sent_once(
-    virtual: Any, texts: list[str], took_s: dict[str, float], bad: frozenset[str], concurrency: int, size: int
+def test_each_item_gets_its_outcome_and_equal_items_are_sent_once(
+    virtual: Any, texts: list[str], latencies: dict[str, float], failing: frozenset[str], concurrency: int, size: int
 ) -> None:
-    wire = Wire(took_s=took_s, bad=bad)
-    done = ran(virtual, job(texts, wire, size=size, concurrency=concurrency))
-    assert [said(answer) for answer in done.outcomes] == [f"!{t}" if t in bad else t.upper() for t in texts]
-    assert sorted(wire.sent) == sorted(set(texts))
-    assert wire.most <= concurrency
-    own = [answer for answer in done.outcomes if isinstance(answer, Answer) and answer.attempts]
-    assert len(own) == len(set(texts))
+    provider = ScriptedProvider(latency_by_text=latencies, failing=failing)
+    result = run_virtual(virtual, texts, provider, chunk_size=size, concurrency=concurrency)
+    assert words(result) == [f"!{text}" if text in failing else text.upper() for text in texts]
+    assert sorted(provider.sent) == sorted(set(texts))
+    assert provider.max_in_flight <= concurrency
+    calls = [outcome for outcome in result.outcomes if isinstance(outcome, Answer) and outcome.attempts]
+    assert len(calls) == len(set(texts))
 
 
-@pytest.mark.parametrize(("concurrency", "count", "most"), [(1, 5, 1), (4, 100, 4), (64, 10, 10), (200, 1000, 200)])
-def test_as_many_are_under_way_as_may_be(virtual: Any, concurrency: int, count: int, most: int) -> None:
-    wire = Wire()
-    ran(virtual, job([str(n) for n in range(count)], wire, size=CHUNK_SIZE, concurrency=concurrency))
-    assert wire.most == most
+@pytest.mark.parametrize(("concurrency", "count", "expected"), [(1, 5, 1), (4, 100, 4), (64, 10, 10), (200, 1000, 200)])
+def test_concurrency_is_reached_and_not_exceeded(virtual: Any, concurrency: int, count: int, expected: int) -> None:
+    provider = ScriptedProvider()
+    texts = [str(number) for number in range(count)]
+    run_virtual(virtual, texts, provider, chunk_size=CHUNK_SIZE, concurrency=concurrency)
+    assert provider.max_in_flight == expected
 
 
-def test_a_place_that_is_free_is_taken_at_once(virtual: Any) -> None:
+def test_a_free_slot_is_used_at_once(virtual: Any) -> None:
     async def work(clock: Clock) -> float:
-        texts = [str(n) for n in range(1000)]
-        wire = Wire(took_s={"0": 100.0})
-        await run_fan_out(job(texts, wire, size=CHUNK_SIZE, concurrency=10), StopSignal())
+        texts = [str(number) for number in range(1000)]
+        await run(texts, ScriptedProvider(latency_by_text={"0": 100.0}), chunk_size=CHUNK_SIZE, concurrency=10)
         return clock()
 
     assert virtual.run(work) == pytest.approx(111.0, abs=12)
 
 
-def test_rows_that_no_item_names_stay_unanswered(virtual: Any) -> None:
-    wire = Wire()
-    named = [item for item in items("abcd") if item[0] in {1, 3}]
-    done = ran(virtual, FanOutSpec(size=4, chunks=iter([named]), send=wire.send, in_flight=wire.in_flight))
-    assert [said(answer) for answer in done.outcomes] == ["", "B", "", "D"]
+def test_positions_without_an_item_have_no_outcome(virtual: Any) -> None:
+    planned = [item for item in items("abcd") if item[0] in {1, 3}]
+    result = run_spec(virtual, FanOutSpec(size=4, chunks=iter([planned])), ScriptedProvider().sender())
+    assert words(result) == ["", "B", "", "D"]
 
 
-@pytest.mark.parametrize("pieces", [[], [[]], [[], [], []]])
-def test_nothing_to_do_is_done(virtual: Any, pieces: list[list[PlannedItem]]) -> None:
-    wire = Wire()
-    done = ran(virtual, FanOutSpec(size=0, chunks=iter(pieces), send=wire.send, in_flight=wire.in_flight))
-    assert done.outcomes == []
+@pytest.mark.parametrize("planned", [[], [[]], [[], [], []]])
+def test_a_run_without_items_ends(virtual: Any, planned: list[list[PlannedItem]]) -> None:
+    result = run_spec(virtual, FanOutSpec(size=0, chunks=iter(planned)), ScriptedProvider().sender())
+    assert result.outcomes == []
 
 
-def test_an_equal_item_that_comes_late_gets_the_answer_that_is_there(virtual: Any) -> None:
-    wire = Wire(bad=frozenset("x"))
-    done = ran(virtual, job(["a", "x", *"bcdefgh" * 3, "a", "x"], wire, size=2, concurrency=1))
-    assert [said(done.outcomes[at]) for at in (-2, -1)] == ["A", "!x"]
-    assert isinstance(done.outcomes[-2], StoredResponse)
-    assert isinstance(done.outcomes[-1], Answer)
-    assert done.outcomes[-1].attempts == 0
-    assert wire.sent.count("a") == wire.sent.count("x") == 1
+def test_a_later_duplicate_gets_the_existing_outcome(virtual: Any) -> None:
+    provider = ScriptedProvider(failing=frozenset("x"))
+    texts = ["a", "x", *"bcdefgh" * 3, "a", "x"]
+    result = run_virtual(virtual, texts, provider, chunk_size=2, concurrency=1)
+    assert words(result)[-2:] == ["A", "!x"]
+    assert isinstance(result.outcomes[-2], StoredResponse)
+    assert isinstance(result.outcomes[-1], Answer)
+    assert result.outcomes[-1].attempts == 0
+    assert provider.sent.count("a") == provider.sent.count("x") == 1
 
 
-# A million rows are never a million tasks
-
-
-def test_items_are_drawn_only_as_they_are_needed(virtual: Any) -> None:
-    drawn, tasks_at_once, concurrency = 0, 0, 50
+def test_chunks_are_drawn_lazily(virtual: Any) -> None:
+    drawn, max_tasks, concurrency = 0, 0, 50
     stop = StopSignal()
-    seen: list[int] = []
+    drawn_at_send: list[int] = []
 
-    def many() -> Iterator[list[PlannedItem]]:
+    def endless() -> Iterator[list[PlannedItem]]:
         nonlocal drawn
         for start in range(0, 1_000_000, 100):
             if stop.requested:
                 return
             drawn += 100
-            yield [(at, at.to_bytes(32, "big"), make, str(at)) for at in range(start, start + 100)]
+            yield [(row, row.to_bytes(32, "big"), make_call, str(row)) for row in range(start, start + 100)]
 
-    def count(text: str) -> None:
-        nonlocal tasks_at_once
-        tasks_at_once = max(tasks_at_once, len(asyncio.all_tasks()))
-        seen.append(drawn)
-        if len(seen) == 1000:
+    def count(_text: str) -> None:
+        nonlocal max_tasks
+        max_tasks = max(max_tasks, len(asyncio.all_tasks()))
+        drawn_at_send.append(drawn)
+        if len(drawn_at_send) == 1000:
             stop.request()
 
-    wire = Wire(on_send=count)
-    planned = FanOutSpec(
-        size=1_000_000, chunks=many(), send=wire.send, in_flight=wire.in_flight, concurrency=concurrency
-    )
-    done = ran(virtual, planned, stop)
-    assert len(wire.sent) == 1000
-    assert all(already <= sent + 2 * concurrency + 200 for sent, already in enumerate(seen))
+    provider = ScriptedProvider(on_send=count)
+    spec = FanOutSpec(size=1_000_000, chunks=endless(), concurrency=concurrency)
+    result = run_spec(virtual, spec, provider.sender(), stop)
+    assert len(provider.sent) == 1000
+    assert all(already <= sent + 2 * concurrency + 200 for sent, already in enumerate(drawn_at_send))
     assert drawn <= 1000 + 2 * concurrency + 200
-    assert tasks_at_once <= 2 * concurrency + 5
-    assert sum(answer is not None for answer in done.outcomes) == drawn
+    assert max_tasks <= 2 * concurrency + 5
+    assert sum(outcome is not None for outcome in result.outcomes) == drawn
 
 
-# Defects are not answers
+# Defects are raised
 
 
 class DefectError(Exception):
     pass
 
 
-def test_a_defect_in_sending_comes_out_and_nothing_goes_on(virtual: Any) -> None:
-    def explode(text: str) -> None:
-        if text == "c":
-            raise DefectError(text)
+def raise_at_c(text: str) -> None:
+    if text == "c":
+        raise DefectError(text)
 
-    wire = Wire(on_send=explode)
+
+def test_a_defect_in_sending_is_raised_and_ends_the_run(virtual: Any) -> None:
+    provider = ScriptedProvider(on_send=raise_at_c)
     with pytest.raises(DefectError, match="c"):
-        ran(virtual, job("abcdefgh", wire, concurrency=2))
-    assert len(wire.sent) <= 4
-    assert not wire.in_flight
+        run_virtual(virtual, "abcdefgh", provider, concurrency=2)
+    assert len(provider.sent) <= 4
+    assert not provider.in_flight
 
 
-def test_a_defect_in_planning_comes_out(virtual: Any) -> None:
+def test_a_defect_in_planning_is_raised(virtual: Any) -> None:
     def broken() -> Iterator[list[PlannedItem]]:
         yield list(items("ab"))
         raise DefectError("planning")
 
-    wire = Wire()
     with pytest.raises(DefectError, match="planning"):
-        ran(virtual, FanOutSpec(size=9, chunks=broken(), send=wire.send, in_flight=wire.in_flight, concurrency=1))
+        run_spec(virtual, FanOutSpec(size=9, chunks=broken(), concurrency=1), ScriptedProvider().sender())
 
 
-async def test_what_was_answered_before_a_defect_is_in_the_store() -> None:
-    def explode(text: str) -> None:
-        if text == "c":
-            raise DefectError(text)
-
-    wire, store = Wire(on_send=explode, usual_s=0), MemoryCache().open()
+async def test_responses_before_a_defect_are_cached() -> None:
+    provider, store = ScriptedProvider(on_send=raise_at_c, latency_s=0), MemoryCache().open()
     with pytest.raises(DefectError):
-        await run_fan_out(job("abc", wire, size=1, concurrency=1, store=store), StopSignal())
-    assert set(store.get_many([key("a"), key("b"), key("c")])) == {key("a"), key("b")}
+        await run("abc", provider, chunk_size=1, concurrency=1, store=store)
+    assert set(store.get_many([key_of(text) for text in "abc"])) == {key_of("a"), key_of("b")}
 
 
 # The store
 
 
-def stored(text: str, under: str = "a") -> bytes:
-    return encode_response(CompletionResponse(parts=(Text(text),)), key(under))
+def packed(text: str, key: str = "a") -> bytes:
+    return encode_response(CompletionResponse(parts=(Text(text),)), key_of(key))
 
 
-async def test_what_is_in_the_store_is_not_sent_and_what_is_new_is_filed() -> None:
-    wire, store = Wire(usual_s=0, bad=frozenset("d")), MemoryCache().open()
-    store.put_many([Entry(key("a"), stored("kept"))])
-    done = await run_fan_out(job("abcda", wire, store=store), StopSignal())
-    assert [said(answer) for answer in done.outcomes] == ["kept", "B", "C", "!d", "kept"]
-    assert isinstance(done.outcomes[0], StoredResponse)
-    assert sorted(wire.sent) == ["b", "c", "d"]
-    assert set(store.get_many([key(text) for text in "abcd"])) == {key(text) for text in "abc"}
-    again = Wire(usual_s=0)
-    done = await run_fan_out(job("abc", again, store=store), StopSignal())
-    assert (again.sent, done.store_error) == ([], "")
-    assert [said(answer) for answer in done.outcomes] == ["kept", "B", "C"]
+async def test_stored_responses_are_not_sent_and_new_ones_are_stored() -> None:
+    provider, store = ScriptedProvider(latency_s=0, failing=frozenset("d")), MemoryCache().open()
+    store.put_many([Entry(key_of("a"), packed("stored"))])
+    result = await run("abcda", provider, store=store)
+    assert words(result) == ["stored", "B", "C", "!d", "stored"]
+    assert isinstance(result.outcomes[0], StoredResponse)
+    assert sorted(provider.sent) == ["b", "c", "d"]
+    assert set(store.get_many([key_of(text) for text in "abcd"])) == {key_of(text) for text in "abc"}
+    second = ScriptedProvider(latency_s=0)
+    result = await run("abc", second, store=store)
+    assert (second.sent, result.store_error) == ([], "")
+    assert words(result) == ["stored", "B", "C"]
 
 
-async def test_the_store_is_asked_in_bulk_and_off_the_loop() -> None:
-    asked: list[int] = []
+async def test_the_store_is_read_in_bulk_and_in_threads() -> None:
+    lookups: list[int] = []
     threads: set[int] = set()
-    kept = MemoryCache().open()
+    backing = MemoryCache().open()
 
     def get_many(keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        asked.append(len(keys))
+        lookups.append(len(keys))
         threads.add(threading.get_ident())
-        return kept.get_many(keys)
+        return backing.get_many(keys)
 
     def put_many(entries: Iterable[Entry]) -> None:
         threads.add(threading.get_ident())
-        kept.put_many(entries)
+        backing.put_many(entries)
 
-    wire = Wire(usual_s=0)
-    store = replace(kept, get_many=get_many, put_many=put_many)
-    await run_fan_out(job([str(n) for n in range(100)], wire, size=50, store=store), StopSignal())
-    assert asked == [50, 50]
+    store = replace(backing, get_many=get_many, put_many=put_many)
+    await run([str(number) for number in range(100)], ScriptedProvider(latency_s=0), chunk_size=50, store=store)
+    assert lookups == [50, 50]
     assert threading.get_ident() not in threads
-    assert kept.stats().entries == 100
+    assert backing.stats().entries == 100
 
 
 async def test_equal_items_are_looked_up_once() -> None:
-    asked: list[bytes] = []
-    kept = MemoryCache().open()
-    store = replace(kept, get_many=lambda keys: (asked.extend(keys), kept.get_many(keys))[1])
-    await run_fan_out(job("aabab" * 20, Wire(usual_s=0), size=10, store=store), StopSignal())
-    assert sorted(asked) == sorted([key("a"), key("b")])
+    lookups: list[bytes] = []
+    backing = MemoryCache().open()
+    store = replace(backing, get_many=lambda keys: (lookups.extend(keys), backing.get_many(keys))[1])
+    await run("aabab" * 20, ScriptedProvider(latency_s=0), chunk_size=10, store=store)
+    assert sorted(lookups) == sorted([key_of("a"), key_of("b")])
 
 
-@pytest.mark.parametrize("damaged", [b"", b"\x00", stored("a")[:-1], stored("a").replace(b"a", b"b"), b"\xff" * 40])
-async def test_a_damaged_value_is_a_miss_and_is_written_anew(damaged: bytes) -> None:
-    wire, store = Wire(usual_s=0), MemoryCache().open()
-    store.put_many([Entry(key("a"), damaged)])
-    done = await run_fan_out(job("aa", wire, store=store), StopSignal())
-    assert [said(answer) for answer in done.outcomes] == ["A", "A"]
-    assert wire.sent == ["a"]
-    assert store.get_many([key("a")])[key("a")] != damaged
+@pytest.mark.parametrize("damaged", [b"", b"\x00", packed("a")[:-1], packed("a").replace(b"a", b"b"), b"\xff" * 40])
+async def test_a_damaged_value_is_a_miss_and_is_replaced(damaged: bytes) -> None:
+    provider, store = ScriptedProvider(latency_s=0), MemoryCache().open()
+    store.put_many([Entry(key_of("a"), damaged)])
+    result = await run("aa", provider, store=store)
+    assert words(result) == ["A", "A"]
+    assert provider.sent == ["a"]
+    assert store.get_many([key_of("a")])[key_of("a")] != damaged
 
 
-def failing(where: str, after: int = 0) -> Store:
-    """Give a store that cannot read, or cannot write, from some time on."""
-    kept, times = MemoryCache().open(), 0
+def failing_store(method: str, after: int = 0) -> Store:
+    """Return a store of which one method fails after so many calls."""
+    backing, calls = MemoryCache().open(), 0
 
-    def fail(*_: object) -> Any:
-        nonlocal times
-        times += 1
-        if times > after:
+    def fail(*args: object) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
             raise StoreError("the disk is full")
-        return getattr(kept, where)(*_)
+        return getattr(backing, method)(*args)
 
-    return replace(kept, **{where: fail})
+    return replace(backing, **{method: fail})
 
 
-@pytest.mark.parametrize("where", ["get_many", "put_many"])
+@pytest.mark.parametrize("method", ["get_many", "put_many"])
 @pytest.mark.parametrize("after", [0, 2])
-async def test_a_store_that_fails_is_left_alone_and_the_run_goes_on(where: str, after: int) -> None:
-    wire = Wire(usual_s=0.03)
-    texts = [str(n) for n in range(40)]
-    done = await run_fan_out(job(texts, wire, size=4, concurrency=4, store=failing(where, after)), StopSignal())
-    assert "the disk is full" in done.store_error
-    assert ("could not be cached" in done.store_error) == (where == "put_many")
-    assert not done.stopped_by_store_failure
-    assert [said(answer) for answer in done.outcomes] == texts
-    assert sorted(wire.sent) == sorted(texts)
+async def test_the_run_continues_without_a_store_that_fails(method: str, after: int) -> None:
+    provider = ScriptedProvider(latency_s=0.03)
+    texts = [str(number) for number in range(40)]
+    result = await run(texts, provider, chunk_size=4, concurrency=4, store=failing_store(method, after))
+    assert "the disk is full" in result.store_error
+    assert ("could not be cached" in result.store_error) == (method == "put_many")
+    assert not result.stopped_by_store_failure
+    assert words(result) == texts
+    assert sorted(provider.sent) == sorted(texts)
 
 
 # Stopping
 
 
-def test_stopped_once_nothing_more_is_sent_and_what_is_in_flight_is_drained(virtual: Any) -> None:
+def test_the_first_stop_sends_nothing_more_and_drains_requests_in_flight(virtual: Any) -> None:
     stop = StopSignal()
-    wire = Wire(on_send=lambda text: stop.request() if text == "d" else None, took_s={"c": 30.0})
-    done = ran(virtual, job("abcdefghaf", wire, concurrency=2), stop)
-    never = "!cancelled before the request was sent"
-    assert wire.sent == ["a", "b", "c", "d"]
-    assert [said(answer) for answer in done.outcomes] == ["A", "B", "C", "D", *[never] * 4, "A", never]
-    assert all(isinstance(as_answer(a).outcome.failure(), Cancelled) for a in done.outcomes[4:8] if a is not None)
-    assert [as_answer(answer).attempts for answer in done.outcomes[4:8] if answer is not None] == [0] * 4
+    provider = ScriptedProvider(
+        on_send=lambda text: stop.request() if text == "d" else None, latency_by_text={"c": 30.0}
+    )
+    result = run_virtual(virtual, "abcdefghaf", provider, stop, concurrency=2)
+    assert provider.sent == ["a", "b", "c", "d"]
+    assert words(result) == ["A", "B", "C", "D", *[NOT_SENT] * 4, "A", NOT_SENT]
+    not_sent = [as_answer(outcome) for outcome in result.outcomes[4:8] if outcome is not None]
+    assert all(isinstance(answer.outcome.failure(), Cancelled) for answer in not_sent)
+    assert [answer.attempts for answer in not_sent] == [0] * 4
 
 
-def test_stopped_twice_what_is_in_flight_is_cut_off_and_said_so(virtual: Any) -> None:
+def test_the_second_stop_cancels_requests_in_flight(virtual: Any) -> None:
     stop = StopSignal()
 
-    def ask(text: str) -> None:
+    def stop_twice(text: str) -> None:
         if text == "d":
             stop.request()
             asyncio.get_running_loop().call_later(0.5, stop.request)
 
-    wire = Wire(on_send=ask, took_s={"a": 0.1, "b": 0.1, "c": 0.2})
-    done = ran(virtual, job("abcdefd", wire, concurrency=2), stop)
-    cut = "!cancelled while the request was in flight; the provider may have charged it"
-    assert [said(a) for a in done.outcomes[:4]] == ["A", "B", "C", cut]
-    assert [said(a) for a in done.outcomes[4:6]] == ["!cancelled before the request was sent"] * 2
-    assert as_answer(done.outcomes[3]).attempts == 1  # type: ignore[arg-type]
-    assert as_answer(done.outcomes[6]).attempts == 0  # type: ignore[arg-type]
-    assert not wire.in_flight
+    provider = ScriptedProvider(on_send=stop_twice, latency_by_text={"a": 0.1, "b": 0.1, "c": 0.2})
+    result = run_virtual(virtual, "abcdefd", provider, stop, concurrency=2)
+    in_flight = "!cancelled while the request was in flight; the provider may have charged it"
+    assert words(result)[:6] == ["A", "B", "C", in_flight, NOT_SENT, NOT_SENT]
+    assert as_answer(result.outcomes[3]).attempts == 1
+    assert as_answer(result.outcomes[6]).attempts == 0
+    assert not provider.in_flight
 
 
-def test_a_drain_has_an_end(virtual: Any) -> None:
+def test_draining_times_out(virtual: Any) -> None:
     async def work(clock: Clock) -> tuple[FanOutResult, float]:
         stop = StopSignal()
-        wire = Wire(on_send=lambda _: stop.request(), usual_s=1e6)
-        return await run_fan_out(job("ab", wire, concurrency=1), stop), clock()
+        provider = ScriptedProvider(on_send=lambda _: stop.request(), latency_s=1e6)
+        return await run("ab", provider, stop, concurrency=1), clock()
 
-    done, at = virtual.run(work)
-    assert at == pytest.approx(DRAIN_TIMEOUT_S, abs=1.0)
-    assert "in flight" in said(done.outcomes[0])
+    result, ended_at = virtual.run(work)
+    assert ended_at == pytest.approx(DRAIN_TIMEOUT_S, abs=1.0)
+    assert "in flight" in words(result)[0]
 
 
-def test_a_call_that_waits_to_try_again_is_let_go_at_once(virtual: Any) -> None:
+def test_a_call_waiting_to_be_retried_is_cancelled_at_once(virtual: Any) -> None:
     async def work(clock: Clock) -> tuple[FanOutResult, float]:
         stop = StopSignal()
 
-        async def send(call: Call) -> Answer:
+        async def send(_call: Call) -> Answer:
             asyncio.get_running_loop().call_later(1.0, stop.request)
             await asyncio.sleep(1e6)  # not in flight: between two attempts
             raise AssertionError
 
-        planned = FanOutSpec(size=1, chunks=chunks("a"), send=send, in_flight=set())
-        return await run_fan_out(planned, stop), clock()
+        spec = FanOutSpec(size=1, chunks=chunks("a"))
+        return await run_fan_out(spec, Sender(send=send, in_flight=set()), stop), clock()
 
-    done, at = virtual.run(work)
-    assert at == pytest.approx(1.0)
-    assert isinstance(as_answer(done.outcomes[0]).outcome.failure(), Cancelled)
+    result, ended_at = virtual.run(work)
+    assert ended_at == pytest.approx(1.0)
+    assert isinstance(as_answer(result.outcomes[0]).outcome.failure(), Cancelled)
 
 
-def test_a_call_that_fails_while_draining_does_not_try_again(virtual: Any) -> None:
+def test_a_call_that_fails_while_draining_is_not_retried(virtual: Any) -> None:
     async def work(clock: Clock) -> float:
         stop, in_flight = StopSignal(), set()
 
-        async def send(call: Call) -> Answer:
+        async def send(_call: Call) -> Answer:
             task = asyncio.current_task()
             in_flight.add(task)
             stop.request()
             await asyncio.sleep(2.0)
             in_flight.discard(task)
-            await asyncio.sleep(1e6)  # the pause before the next attempt
+            await asyncio.sleep(1e6)  # the delay before the next attempt
             raise AssertionError
 
-        await run_fan_out(FanOutSpec(size=1, chunks=chunks("a"), send=send, in_flight=in_flight), stop)
+        await run_fan_out(FanOutSpec(size=1, chunks=chunks("a")), Sender(send=send, in_flight=in_flight), stop)
         return clock()
 
     assert virtual.run(work) == pytest.approx(2.0, abs=0.2)
 
 
-def test_stopped_before_it_began_nothing_is_sent(virtual: Any) -> None:
+def test_a_run_stopped_before_its_start_sends_nothing(virtual: Any) -> None:
     stop = StopSignal()
     stop.request()
-    wire = Wire()
-    done = ran(virtual, job("aba", wire), stop)
-    assert wire.sent == []
-    assert [said(answer) for answer in done.outcomes] == ["!cancelled before the request was sent"] * 3
+    provider = ScriptedProvider()
+    result = run_virtual(virtual, "aba", provider, stop)
+    assert provider.sent == []
+    assert words(result) == [NOT_SENT] * 3
 
 
 async def test_a_run_can_be_stopped_from_another_thread() -> None:
-    stop, begun = StopSignal(), threading.Event()
+    stop, started = StopSignal(), threading.Event()
 
-    def ask() -> None:
-        assert begun.wait(10)
+    def stop_twice() -> None:
+        assert started.wait(10)
         stop.request()
         stop.request()
 
-    asker = threading.Thread(target=ask)
-    asker.start()
-    wire = Wire(on_send=lambda _: begun.set(), usual_s=1e6)
-    done = await run_fan_out(job("abc", wire, concurrency=1), stop)
-    asker.join()
-    assert [said(answer)[:10] for answer in done.outcomes] == ["!cancelled"] * 3
+    thread = threading.Thread(target=stop_twice)
+    thread.start()
+    provider = ScriptedProvider(on_send=lambda _: started.set(), latency_s=1e6)
+    result = await run("abc", provider, stop, concurrency=1)
+    thread.join()
+    assert [text[:10] for text in words(result)] == ["!cancelled"] * 3
 
 
-async def test_what_was_drained_is_in_the_store() -> None:
+async def test_drained_responses_are_cached() -> None:
     stop, store = StopSignal(), MemoryCache().open()
-    wire = Wire(on_send=lambda _: stop.request(), usual_s=0.01)
-    await run_fan_out(job("abc", wire, concurrency=1, store=store), stop)
-    assert set(store.get_many([key(text) for text in "abc"])) == {key("a")}
+    provider = ScriptedProvider(on_send=lambda _: stop.request(), latency_s=0.01)
+    await run("abc", provider, stop, concurrency=1, store=store)
+    assert set(store.get_many([key_of(text) for text in "abc"])) == {key_of("a")}
 
 
-async def test_cancelling_the_awaiting_task_ends_all_and_keeps_what_had_come() -> None:
-    store, landed = MemoryCache().open(), asyncio.Event()
-    wire = Wire(took_s={"a": 0.0}, usual_s=1e6, on_send=lambda text: landed.set() if text == "c" else None)
-    task = asyncio.create_task(run_fan_out(job("abcd", wire, concurrency=2, store=store), StopSignal()))
-    await landed.wait()
+async def test_cancelling_the_task_ends_all_calls_and_keeps_cached_responses() -> None:
+    store, third_sent = MemoryCache().open(), asyncio.Event()
+    provider = ScriptedProvider(
+        latency_by_text={"a": 0.0}, latency_s=1e6, on_send=lambda text: third_sent.set() if text == "c" else None
+    )
+    task = asyncio.create_task(run("abcd", provider, concurrency=2, store=store))
+    await third_sent.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not wire.in_flight
+    assert not provider.in_flight
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert response_of_key(store, "a") == "A"
+    value = store.get_many([key_of("a")])[key_of("a")]
+    assert from_stored_response(unpack(value, key_of("a")).unwrap()).text == "A"
 
 
-def response_of_key(store: Store, text: str) -> str:
-    return from_stored_response(unpack(store.get_many([key(text)])[key(text)], key(text)).unwrap()).text
-
-
-# What a call knows of itself
-
-
-def test_a_call_says_by_which_key_it_is_asked(virtual: Any) -> None:
-    seen: dict[str, bytes | None] = {}
+def test_a_call_has_the_key_of_its_item(virtual: Any) -> None:
+    keys: dict[str, bytes | None] = {}
 
     async def send(call: Call) -> Answer:
-        seen[call.request.messages[-1].text] = call.key
+        keys[call.request.messages[-1].text] = call.key
         return Answer(Failure(ServerError(message="")))
 
-    ran(virtual, FanOutSpec(size=2, chunks=chunks("ab"), send=send, in_flight=set()))
-    assert seen == {"a": key("a"), "b": key("b")}
+    run_spec(virtual, FanOutSpec(size=2, chunks=chunks("ab")), Sender(send=send, in_flight=set()))
+    assert keys == {"a": key_of("a"), "b": key_of("b")}
 
 
 # Progress
 
 
-async def test_progress_is_told_as_it_is_and_comes_to_an_end() -> None:
-    told: list[Progress] = []
+async def test_progress_is_reported_until_the_end() -> None:
+    reports: list[Progress] = []
     store = MemoryCache().open()
-    store.put_many([Entry(key("a"), stored("kept"))])
-    wire = Wire(usual_s=0.12, bad=frozenset("c"))
-    await run_fan_out(
-        job("abcdeb", wire, concurrency=1, store=store, progress_sink=ProgressSink(told.append)), StopSignal()
-    )
-    last = told[-1]
+    store.put_many([Entry(key_of("a"), packed("stored"))])
+    provider = ScriptedProvider(latency_s=0.12, failing=frozenset("c"))
+    await run("abcdeb", provider, concurrency=1, store=store, progress_sink=ProgressSink(reports.append))
+    last = reports[-1]
     assert (last.total, last.done, last.cached, last.failed, last.in_flight) == (6, 6, 2, 1, 0)
-    assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
-    assert all(one.done <= two.done for one, two in pairwise(told))
-    assert len(told) >= 2
-    assert any(progress.in_flight == 1 for progress in told)
+    assert [report.finished for report in reports] == [False] * (len(reports) - 1) + [True]
+    assert all(earlier.done <= later.done for earlier, later in pairwise(reports))
+    assert len(reports) >= 2
+    assert any(report.in_flight == 1 for report in reports)
 
 
-def test_progress_is_told_ten_times_a_second_at_most(virtual: Any) -> None:
-    told: list[Progress] = []
-    ran(
-        virtual,
-        job([str(n) for n in range(1000)], Wire(usual_s=0.01), concurrency=10, progress_sink=ProgressSink(told.append)),
-    )
-    assert 4 <= len(told) <= 11
+def test_progress_is_reported_a_few_times_a_second(virtual: Any) -> None:
+    reports: list[Progress] = []
+    texts, sink = [str(number) for number in range(1000)], ProgressSink(reports.append)
+    run_virtual(virtual, texts, ScriptedProvider(latency_s=0.01), concurrency=10, progress_sink=sink)
+    assert 4 <= len(reports) <= 11
 
 
-async def test_progress_says_which_limit_holds_it_back() -> None:
-    """In the words of whoever keeps the calls waiting; else by what the run's own calls show."""
-    held = {"openai/b": "requests a minute"}
-    for holds, said in ((lambda name: held.get(name, ""), "requests a minute"), (lambda _: "", "concurrency")):
-        told: list[Progress] = []
-        targets = [Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in "ab"]
-        wire = Wire(usual_s=0.3)
-        await run_fan_out(
-            job("abcd", wire, concurrency=2, progress_sink=ProgressSink(told.append, targets), blocked_by=holds),
-            StopSignal(),
-        )
-        assert said in {one.limited_by for one in told[:-1]}
-        assert told[-1].limited_by == ""
+@pytest.mark.parametrize(
+    ("blocked", "expected"), [({"openai/b": "requests a minute"}, "requests a minute"), ({}, "concurrency")]
+)
+async def test_progress_names_the_limiting_factor(blocked: dict[str, str], expected: str) -> None:
+    reports: list[Progress] = []
+    targets = [Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in "ab"]
+    sink = ProgressSink(reports.append, targets)
+    spec = FanOutSpec(size=4, chunks=chunks("abcd"), concurrency=2, progress_sink=sink)
+    sender = ScriptedProvider(latency_s=0.3).sender(blocked_by=lambda name: blocked.get(name, ""))
+    await run_fan_out(spec, sender, StopSignal())
+    assert expected in {report.limited_by for report in reports[:-1]}
+    assert reports[-1].limited_by == ""
 
 
-async def test_a_price_that_cannot_be_looked_up_costs_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def look_up(tally: ProgressTracker, served: object) -> None:
+async def test_a_failing_price_lookup_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up_prices(_tracker: ProgressTracker, _models: object) -> None:
         raise DefectError("no table")
 
-    monkeypatch.setattr(ProgressTracker, "look_up_prices", look_up)
-    target = Target(PROVIDERS["openai"], Endpoint(), "a", "openai/a")
-    done = await run_fan_out(
-        job("abc", Wire(usual_s=0.2), concurrency=1, progress_sink=ProgressSink(lambda _: None, [target])), StopSignal()
-    )
-    assert [said(answer) for answer in done.outcomes] == ["A", "B", "C"]
-    assert done.progress_error == "DefectError: no table"
+    monkeypatch.setattr(ProgressTracker, "look_up_prices", look_up_prices)
+    sink = ProgressSink(lambda _: None, [Target(PROVIDERS["openai"], Endpoint(), "a", "openai/a")])
+    result = await run("abc", ScriptedProvider(latency_s=0.2), concurrency=1, progress_sink=sink)
+    assert words(result) == ["A", "B", "C"]
+    assert result.progress_error == "DefectError: no table"
 
 
-def test_reports_that_take_long_come_more_seldom(virtual: Any) -> None:
-    """So that they take no more than a hundredth of the time, whatever they do."""
-    told: list[Progress] = []
+def test_slow_reports_are_made_less_often(virtual: Any) -> None:
+    """Reports take at most a hundredth of the time."""
+    reports: list[Progress] = []
 
     def report(progress: Progress) -> None:
         time.sleep(0.02)
-        told.append(progress)
+        reports.append(progress)
 
-    ran(
-        virtual,
-        job([str(n) for n in range(1000)], Wire(usual_s=0.1), concurrency=10, progress_sink=ProgressSink(report)),
-    )
-    assert 8 <= len(told) <= 14
+    texts = [str(number) for number in range(1000)]
+    run_virtual(virtual, texts, ScriptedProvider(latency_s=0.1), concurrency=10, progress_sink=ProgressSink(report))
+    assert 8 <= len(reports) <= 14
 
 
-def test_a_report_that_fails_does_not_cost_the_answers(virtual: Any) -> None:
-    def report(progress: Progress) -> None:
+def test_a_failing_report_does_not_end_the_run(virtual: Any) -> None:
+    def report(_progress: Progress) -> None:
         raise DefectError("the widget is gone")
 
-    done = ran(virtual, job("abc", Wire(usual_s=0.3), concurrency=1, progress_sink=ProgressSink(report)))
-    assert [said(answer) for answer in done.outcomes] == ["A", "B", "C"]
+    sink = ProgressSink(report)
+    result = run_virtual(virtual, "abc", ScriptedProvider(latency_s=0.3), concurrency=1, progress_sink=sink)
+    assert words(result) == ["A", "B", "C"]
 
 
-def test_time_before_being_taken_up_is_told_apart() -> None:
-    """Measured by the wall clock, so only what must hold whatever it says."""
-    done = asyncio.run(run_fan_out(job("abc", Wire(usual_s=0.02), concurrency=1, size=3), StopSignal()))
-    first, second, third = done.queue_s
+def test_queue_time_is_measured_apart() -> None:
+    """By the wall clock, so only lower bounds are checked."""
+    result = asyncio.run(run("abc", ScriptedProvider(latency_s=0.02), concurrency=1))
+    first, second, third = result.queue_s
     assert 0 <= first < second < third
     assert second >= 0.02

@@ -16,7 +16,7 @@ from llmhub.core.errors import Cancelled
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import StopSignal, submit
 from llmhub.engine.fan_out import run_fan_out
-from llmhub.engine.fan_out_types import FanOutSpec
+from llmhub.engine.fan_out_types import FanOutSpec, Sender
 from llmhub.engine.row_outcome import as_answer
 from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 from llmhub.sim.faults import Faults
@@ -208,7 +208,7 @@ async def test_a_long_rest_is_keyed_with_pauses(virtual: Any) -> None:
     stop.request()
     chunks = ([(at * 10 + n, (at * 10 + n).to_bytes(32, "big"), make, "") for n in range(10)] for at in range(100))
     counting = asyncio.create_task(count())
-    done = await run_fan_out(FanOutSpec(size=1000, chunks=chunks, send=send, in_flight=set()), stop)
+    done = await run_fan_out(FanOutSpec(size=1000, chunks=chunks), Sender(send=send, in_flight=set()), stop)
     counting.cancel()
     assert turns >= 100
     answers = [as_answer(answer) for answer in done.outcomes if answer is not None]
@@ -220,7 +220,7 @@ async def test_a_wish_to_stop_keeps_nothing_of_the_runs_that_are_over() -> None:
     async def send(_call: Call) -> Answer:
         raise AssertionError
 
-    stop, rows = StopSignal(), FanOutSpec(size=0, chunks=iter([]), send=send, in_flight=set())
+    stop, sender = StopSignal(), Sender(send=send, in_flight=set())
     for _ in range(3):
-        await run_fan_out(rows, stop)
+        await run_fan_out(FanOutSpec(size=0, chunks=iter([])), sender, stop)
     assert not stop._listeners
