@@ -1,4 +1,4 @@
-"""``python -m llmhub``: the command line."""
+"""Entry point of ``python -m llmhub``."""
 
 from __future__ import annotations
 

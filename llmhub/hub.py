@@ -1,4 +1,4 @@
-"""A hub: one frozen value that says who can be asked, and how calls are made."""
+"""The hub: one immutable value that holds providers, credentials, cache and policies of calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Cache
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.budget import Budget, parse_budget
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.circuit_breaker import Breaker
@@ -46,7 +46,10 @@ if TYPE_CHECKING:
     from llmhub.tables.plan import Plan
 
 DEFAULT_POOL_SIZE: Final = 1024
-"""Connections a provider, unless told otherwise."""
+"""Connections per provider."""
+MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
+COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
+"""Fields that must be integers from 1."""
 
 
 def _no_op() -> None:
@@ -55,59 +58,62 @@ def _no_op() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Hub:
-    """Who can be asked, and how calls are made.
+    """Providers, credentials, cache and policies: everything that decides how calls are made.
+
+    A hub is immutable and can be pickled; connections and the cache are opened at first use.
 
     Parameters
     ----------
     endpoints
-        Where and as whom a provider is reached, by its name; laid over what the environment says.
+        Base URL and credentials by provider. An entry replaces what the environment says about that provider.
     cache
-        Where answers are kept: `DiskCache`, `MemoryCache`, `RedisCache`, `TieredCache`, the address of one
+        Where responses are stored: `DiskCache`, `MemoryCache`, `RedisCache`, `TieredCache`, the URL of one
         (``sqlite:///runs.db``, ``redis://localhost:6379/0``: see `llmhub.cache.urls.cache_from_url`), or ``None``.
     cache_mode
-        What may be done with it: a `CacheMode`, or its name (``read-only``, ``refresh``, ...). A call may say
-        otherwise (``cache="refresh"``).
+        How the cache is used: a `CacheMode`, or its name (``read-only``, ``refresh``, ...). A call may override it
+        (``cache="refresh"``).
     limits
-        `Limit` by provider (``openai``) or by model (``openai/gpt-4o-mini``); both hold where both are given.
+        `Limit` by provider (``openai``) or model (``openai/gpt-4o-mini``); where both are given, both apply.
     adaptive
-        Whether to find out how many calls a provider takes at once, and how fast, where it says nothing and no limit
-        is declared: it begins slowly and goes slower when it is refused.
+        Whether to adapt concurrency and pace to providers that declare no limit, starting slowly and backing off when
+        a provider refuses requests.
     breaker
-        When a provider that keeps failing is asked no more, until a probe is answered; ``None`` asks it always.
+        When to stop sending to a provider that keeps failing, until a probe succeeds; ``None`` never stops.
     retry
-        When to try again.
+        When to retry.
     route
-        Whom to ask: `Failover`, `RoundRobin`, `LowLatency`, `CostOptimized`, `Weighted` or a `Route` with a ranking of
-        your own. One route is taken by every call for one of its candidates; a mapping names routes, and
-        ``model="fast"`` takes the one of that name. Rows say in ``served_model`` who answered.
+        Which of several candidate models to call: `Failover`, `RoundRobin`, `LowLatency`, `CostOptimized`, `Weighted`,
+        or a `Route` with a ranking of your own. A single route applies to every call for one of its candidates. A
+        mapping names routes: ``model="fast"`` uses the route of that name. The ``served_model`` column tells which
+        model answered.
     middleware
-        Functions ``send -> send`` around every call, the first outermost; or hooks: objects with ``on_request``,
-        ``on_response`` or ``on_error``.
+        Functions ``send -> send`` around every call, outermost first; or hooks, objects with ``on_request``,
+        ``on_response`` or ``on_error``; or names of installed plugins.
     budget_usd
-        What all calls of this hub may cost together; a call that could exceed it is not sent.
+        Maximum cost in USD of all calls of this hub. A call that could exceed it is not sent.
     allow_unpriced
-        With a budget, let calls pass uncounted whose price is not known, instead of refusing them.
+        With a budget, whether to send calls of unknown price without counting them, instead of refusing them.
     ambiguous
-        What to do with a request that a process sent which died before the answer came, so that nobody knows whether
-        it was charged: send it again (``"resend"``, with a warning that counts them), or fail it (``"error"``).
+        What to do with a request sent by a process that died before the response arrived, and which may have been
+        charged: ``"resend"`` sends it again and warns, ``"error"`` fails it.
     providers
-        Further providers by name.
+        Additional providers by name.
     plugins
-        What other distributions bring (`llmhub.load_plugins`): the default hub takes what is installed, unless
-        ``LLMHUB_PLUGINS=off``; with ``LLMHUB_PLUGINS=strict`` one that is broken fails the start.
+        Extensions by other distributions, from `llmhub.load_plugins`. The default hub loads those installed, unless
+        ``LLMHUB_PLUGINS=off``; with ``LLMHUB_PLUGINS=strict`` a broken plugin is an error.
     concurrency
-        Calls under way at once, unless a call says otherwise.
+        Default number of calls in flight at once.
     timeout
-        How long to wait for a connection and for an answer.
+        How long to wait for a connection and for a response.
     pool_size
-        Connections a provider at most.
+        Maximum number of connections per provider.
     max_reply_bytes
-        A longer answer is refused.
+        Maximum size of a response; a larger one is an error.
     tune_gc
         Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
         program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
     settings
-        What the environment says; read when it is not given.
+        Settings of the environment; read if not given.
 
     Examples
     --------
@@ -136,31 +142,32 @@ class Hub:
     max_reply_bytes: int = 64 << 20
     tune_gc: bool = True
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
-    directory: ModelResolver = field(init=False, repr=False, compare=False)
+    resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
-    _ended: Callable[[], Any] = field(default=_no_op, init=False, repr=False, compare=False)
+    _shutdown_plugins: Callable[[], Any] = field(default=_no_op, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the names, and make what will hold the open connections."""
-        brought = self.plugins if isinstance(self.plugins, Plugins) else NO_PLUGINS  # refused below
-        known = {**PROVIDERS, **brought.providers, **self.providers}
-        for argument, names in (("endpoints", self.endpoints), ("limits", self.limits)):
-            for name in names:
-                first = name.partition("/")[0]
-                if first not in known:
-                    said = unknown_provider_message(first, known)
-                    raise BadRequestError(InvalidRequest(path=f"{argument}[{name!r}]", message=said))
+        """Validate the fields, and build the resolver and the runtime."""
+        plugins = self.plugins if isinstance(self.plugins, Plugins) else NO_PLUGINS  # rejected by _validate_types
+        known = {**PROVIDERS, **plugins.providers, **self.providers}
+        _validate_names(self, known)
         if isinstance(self.cache, (str, Path)):
-            found = cache_from_plugin(brought, str(self.cache))
-            object.__setattr__(self, "cache", found if found is not None else cache_from_url(self.cache))
+            plugin_cache = cache_from_plugin(plugins, str(self.cache))
+            object.__setattr__(self, "cache", cache_from_url(self.cache) if plugin_cache is None else plugin_cache)
         object.__setattr__(self, "cache_mode", resolve_mode(self.cache_mode, CacheMode()))
-        object.__setattr__(self, "middleware", resolve_middleware(brought, self.middleware))
+        object.__setattr__(self, "middleware", resolve_middleware(plugins, self.middleware))
         _validate_types(self)
         routes = routes_by_name(self.route)
-        directory = ModelResolver(known, {**self.settings.endpoints, **self.endpoints}, routes)
+        resolver = ModelResolver(known, {**self.settings.endpoints, **self.endpoints}, routes)
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
-            directory.resolve_provider(candidate)
-        object.__setattr__(self, "directory", directory)
+            resolver.resolve_provider(candidate)
+        object.__setattr__(self, "resolver", resolver)
+        object.__setattr__(self, "runtime", self._make_runtime())
+        if self.plugins.connectors:
+            initialized = initialize_connectors(self.plugins, self)
+            object.__setattr__(self, "_shutdown_plugins", weakref.finalize(self, shutdown_connectors, initialized))
+
+    def _make_runtime(self) -> Runtime:
         open_client = partial(
             Client,
             transport=TransportConfig(
@@ -170,82 +177,84 @@ class Hub:
                 use_proxy_settings=self.settings.use_proxy_settings,
             ),
             cache=cast("Cache | None", self.cache),
-            resolver=directory,
+            resolver=self.resolver,
             limits=self.limits,
             adaptive=bool(self.adaptive),
             retry=self.retry,
             breaker=self.breaker,
-            middleware=[to_middleware(one, directory.resolve) for one in self.middleware],
+            middleware=[to_middleware(item, self.resolver.resolve) for item in self.middleware],
             ambiguous=self.ambiguous,
         )
-        runtime = Runtime(
+        return Runtime(
             open_client,
             cache_mode=cast("CacheMode", self.cache_mode),
             budget=None if self.budget_usd is None else parse_budget(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
         )
-        object.__setattr__(self, "runtime", runtime)
-        if self.plugins.connectors:
-            begun = initialize_connectors(self.plugins, self)
-            object.__setattr__(self, "_ended", weakref.finalize(self, shutdown_connectors, begun))
 
-    def target(self, model: str, *, bare: bool = False) -> Target:
-        """Find whom ``provider/model`` names; with ``bare`` without asking for credentials, to plan with.
+    def target(self, model: str, *, allow_unconfigured: bool = False) -> Target:
+        """Return the provider, endpoint and model that ``provider/model`` stands for.
+
+        Parameters
+        ----------
+        model
+            ``provider/model``, or the name of a route.
+        allow_unconfigured
+            Accept a provider without credentials, for planning.
 
         Raises
         ------
-        InvalidRequestError
-            No provider is named, or none by that name is known.
-        AuthFailedError
-            The provider has no credentials; says which variables to set.
+        BadRequestError
+            ``model`` names no provider, or an unknown one.
+        AuthenticationError
+            The provider has no credentials; the message names the variables to set.
         """
-        return self.directory.resolve(model, allow_unconfigured=bare)
+        return self.resolver.resolve(model, allow_unconfigured=allow_unconfigured)
 
-    def targets(self, model: str, *, bare: bool = False) -> tuple[Target, ...]:
-        """Find everybody who may answer calls for ``model``: its route's candidates, or it alone (see `target`)."""
-        return self.directory.resolve_all(model, allow_unconfigured=bare)
+    def targets(self, model: str, *, allow_unconfigured: bool = False) -> tuple[Target, ...]:
+        """Return the targets that may answer calls for ``model``: the candidates of its route, or the one target."""
+        return self.resolver.resolve_all(model, allow_unconfigured=allow_unconfigured)
 
     def plan(self, frame: Any, prompt: Any = None, *, model: Any, pilot: int = 0, **options: Any) -> Plan:
-        """Say what a run would do with this hub: see `llmhub.plan`."""
-        # The door stands above the hub, and is opened when somebody goes through it.
-        door = importlib.import_module("llmhub.api")
-        made: Plan = door.plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
-        return made
+        """Estimate tokens, cost, duration and cache hits of a run with this hub (see `llmhub.plan`)."""
+        api = importlib.import_module("llmhub.api")  # a layer above the hub
+        plan: Plan = api.plan(frame, prompt, model=model, hub=self, pilot=pilot, **options)
+        return plan
 
     def provider(self, model: str) -> tuple[Provider, str]:
-        """Find the provider that ``provider/model`` names, be there credentials or not, and its name of the model.
+        """Return the provider of ``provider/model``, with or without credentials, and its own name of the model.
 
         Raises
         ------
-        InvalidRequestError
-            No provider is named, or none by that name is known.
+        BadRequestError
+            ``model`` names no provider, or an unknown one.
         """
-        return self.directory.resolve_provider(model)
+        return self.resolver.resolve_provider(model)
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
-        """Pickle what was said, not what is open: a process makes connections of its own."""
+        """Pickle the arguments only: another process opens its own connections."""
         return _unpickle_hub, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
 
     def spending(self) -> Budget | None:
-        """Give what became of the hub's budget so far; ``None`` where it has none."""
-        wallet = self.runtime.shared_budget
-        return wallet.budget if wallet is not None else None
+        """Return the state of the hub's budget; ``None`` without one."""
+        shared = self.runtime.shared_budget
+        return shared.budget if shared is not None else None
 
     def decisions(self) -> tuple[Decision, ...]:
-        """Give what the engine decided and why, oldest first: waits, retries, limits learned, circuits opened."""
+        """Return the logged decisions of the engine, oldest first: waits, retries, learned limits, open circuits."""
         return self.runtime.decisions.read()
 
     def available_providers(self) -> tuple[str, ...]:
-        """Name the providers that can be asked."""
+        """Return the names of the providers with an endpoint."""
         return tuple(sorted({*self.endpoints, *self.settings.endpoints}))
 
     def close(self) -> None:
-        """Close connections and the cache; the next call opens them again."""
+        """Close connections and the cache. The next call opens them again."""
         self.runtime.close()
-        self._ended()
+        self._shutdown_plugins()
 
     def __enter__(self) -> Self:
-        """Give the hub; leaving the block closes it."""
+        """Return the hub; leaving the block closes it."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -253,37 +262,51 @@ class Hub:
         self.close()
 
 
-def _unpickle_hub(said: dict[str, Any]) -> Hub:
-    return Hub(**said)
+def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
+    return Hub(**arguments)
+
+
+def _validate_names(hub: Hub, known: Mapping[str, Provider]) -> None:
+    """Raise for endpoints and limits of unknown providers."""
+    for argument, names in (("endpoints", hub.endpoints), ("limits", hub.limits)):
+        for name in names:
+            provider = name.partition("/")[0]
+            if provider not in known:
+                raise invalid(f"{argument}[{name!r}]", unknown_provider_message(provider, known))
 
 
 def _validate_types(hub: Hub) -> None:
-    """Refuse what a hub cannot use when it is made, not when the first call stumbles over it."""
-    address, limit = "Endpoint(base_url=...)", "Limit(rpm=...)"
+    """Raise for values of a wrong type when the hub is made, rather than at the first call."""
+    endpoint, limit = "Endpoint(base_url=...)", "Limit(rpm=...)"
+    policies = " or ".join(map(repr, AMBIGUOUS_POLICIES))
     checks = (
-        *((f"endpoints[{name!r}]", at, isinstance(at, Endpoint), address) for name, at in hub.endpoints.items()),
-        *((f"limits[{name!r}]", most, isinstance(most, Limit), limit) for name, most in hub.limits.items()),
         *(
-            (f"middleware[{at}]", one, callable(one) or is_hook(one), MIDDLEWARE_FORMS)
-            for at, one in enumerate(hub.middleware)
+            (f"endpoints[{name!r}]", value, isinstance(value, Endpoint), endpoint)
+            for name, value in hub.endpoints.items()
         ),
-        ("cache", hub.cache, hub.cache is None or hasattr(hub.cache, "open"), "DiskCache(path) or an address"),
+        *((f"limits[{name!r}]", value, isinstance(value, Limit), limit) for name, value in hub.limits.items()),
+        *(
+            (f"middleware[{index}]", item, callable(item) or is_hook(item), MIDDLEWARE_FORMS)
+            for index, item in enumerate(hub.middleware)
+        ),
+        (
+            "cache",
+            hub.cache,
+            hub.cache is None or hasattr(hub.cache, "open"),
+            "a cache, or the URL of one",
+        ),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
-        ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, " or ".join(map(repr, AMBIGUOUS_POLICIES))),
+        ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, policies),
         ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
-        *((name, getattr(hub, name), _is_count(getattr(hub, name)), "a whole number from 1") for name in COUNT_FIELDS),
+        *((name, getattr(hub, name), _is_count(getattr(hub, name)), "an integer from 1") for name in COUNT_FIELDS),
     )
-    for path, value, good, remedy in checks:
-        if not good:
-            # The value itself stays unsaid unless it is a number: it may well be a key.
-            shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"
-            raise BadRequestError(InvalidRequest(path=path, message=f"{shown} cannot be used; give {remedy}"))
-
-
-MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
-COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
+    for path, value, is_valid, expected in checks:
+        if not is_valid:
+            # Only numbers are shown: any other value may be a key.
+            shown = repr(value) if isinstance(value, (int, float)) else f"a value of type {type(value).__name__}"
+            raise invalid(path, f"must be {expected}, not {shown}")
 
 
 def _is_count(value: Any) -> bool:
@@ -291,18 +314,18 @@ def _is_count(value: Any) -> bool:
 
 
 def hub_from_environment() -> Hub:
-    """Make the hub that the environment describes, with a cache in the user's cache folder."""
+    """Return the hub that the environment describes, with a cache in the user's cache folder."""
     plugins = load_enabled_plugins()
-    found = config.load_settings(plugin_providers=plugins.providers)
-    return Hub(settings=found, plugins=plugins, cache=found.cache_url or found.cache_path)
+    settings = config.load_settings(plugin_providers=plugins.providers)
+    return Hub(settings=settings, plugins=plugins, cache=settings.cache_url or settings.cache_path)
 
 
 def load_enabled_plugins() -> Plugins:
-    """Load the plugins that are installed, as the environment wants it."""
-    wanted = config.plugin_policy()
-    return NO_PLUGINS if wanted == "off" else load_plugins(strict=wanted == "strict")
+    """Load the installed plugins as ``LLMHUB_PLUGINS`` says."""
+    policy = config.plugin_policy()
+    return NO_PLUGINS if policy == "off" else load_plugins(strict=policy == "strict")
 
 
 def hub_with_endpoints(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:
-    """Give a hub like ``hub`` that reaches these providers elsewhere: at a simulator, say."""
+    """Return a copy of ``hub`` with other endpoints for some providers, such as a simulator's."""
     return replace(hub, endpoints={**hub.endpoints, **endpoints})

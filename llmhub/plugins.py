@@ -1,13 +1,13 @@
-"""What other distributions bring: found by their entry points, looked at, and said so where something is wrong.
+"""Plugins: extensions in other distributions, found by their entry points, loaded and validated.
 
-A distribution names what it brings in its own ``pyproject.toml``::
+A distribution declares what it adds in its own ``pyproject.toml``::
 
     [project.entry-points."llmhub.providers"]
     acme = "llmhub_acme:PROVIDER"
 
-Nobody subclasses: a provider is a `Provider`, a middleware a function of ``send`` or a hook, a store a function of an
-address to a cache, a selector a ranking for `Route`, a scorer whatever `llmhub.evals` takes. A `ConnectorPlugin` has a
-life of its own beside a hub.
+Nothing needs to be subclassed: a provider is a `Provider`, a middleware a function of ``send`` or a hook, a store a
+function from a URL to a cache, a selector a ranking for `Route`, a scorer anything `llmhub.evals` accepts. A
+`ConnectorPlugin` is started with a hub and stopped with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Protocol, runtime_checkable
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.provider import Provider
 from llmhub.engine.hooks import is_hook
 from llmhub.providers.registry import PROVIDERS
@@ -28,41 +28,53 @@ __all__ = ["BrokenPlugin", "ConnectorPlugin", "PluginWarning", "Plugins", "load_
 
 @runtime_checkable
 class ConnectorPlugin(Protocol):
-    """A plugin that does something of its own while a hub lives: it exports, watches, or keeps something open.
+    """A plugin that runs beside a hub: it exports, monitors, or keeps a resource open.
 
-    ``initialize(hub)`` is called once for each hub that holds it, when the hub is made; ``shutdown()`` when that hub
-    is closed or let go.
+    ``initialize(hub)`` is called once when a hub with the plugin is made, ``shutdown()`` when that hub is closed or
+    garbage-collected.
     """
 
     id: str
 
     def initialize(self, hub: Any) -> None:
-        """Begin."""
+        """Start."""
 
     def shutdown(self) -> None:
-        """End."""
+        """Stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
-    """A plugin that could not be used: its name, the distribution that brings it, and why."""
+    """A plugin that cannot be used: its name, the distribution it belongs to, and the reason."""
 
     name: str
     distribution: str
     reason: str
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return name, distribution and reason in a line."""
         return f"plugin {self.name!r} of {self.distribution} {self.reason}"
 
 
 class PluginWarning(UserWarning):
-    """A plugin is broken and was left out."""
+    """Warns of a broken plugin that was skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class PluginKind:
-    """A kind of plugin: where its entry points are, what they must be, and how to say so."""
+    """A kind of plugin.
+
+    Parameters
+    ----------
+    name
+        Entry-point group.
+    is_valid
+        Returns whether an object is a plugin of this kind.
+    expected
+        Description of a valid object, for messages.
+    plugin_id
+        Returns the id of a plugin, from its entry point's name and the object.
+    """
 
     name: str
     is_valid: Callable[[Any], bool]
@@ -72,16 +84,19 @@ class PluginKind:
 
 PLUGIN_KINDS: Final[Mapping[str, PluginKind]] = {
     "providers": PluginKind(
-        "llmhub.providers", lambda one: isinstance(one, Provider), "a Provider", lambda _, one: str(one.name)
+        "llmhub.providers", lambda value: isinstance(value, Provider), "a Provider", lambda _, value: str(value.name)
     ),
     "middleware": PluginKind(
-        "llmhub.middleware", lambda one: callable(one) or is_hook(one), "a function of send, or a hook"
+        "llmhub.middleware", lambda value: callable(value) or is_hook(value), "a function of send, or a hook"
     ),
-    "stores": PluginKind("llmhub.stores", callable, "a function of an address that gives a cache"),
+    "stores": PluginKind("llmhub.stores", callable, "a function from a URL to a cache"),
     "selectors": PluginKind("llmhub.selectors", callable, "a function of candidates and stats"),
-    "scorers": PluginKind("llmhub.scorers", callable, "a scorer, or a function that gives one"),
+    "scorers": PluginKind("llmhub.scorers", callable, "a scorer, or a function that returns one"),
     "connectors": PluginKind(
-        "llmhub.plugins", lambda one: isinstance(one, ConnectorPlugin), "a ConnectorPlugin", lambda _, one: str(one.id)
+        "llmhub.plugins",
+        lambda value: isinstance(value, ConnectorPlugin),
+        "a ConnectorPlugin",
+        lambda _, value: str(value.id),
     ),
 }
 """Kinds of plugins, by the field of `Plugins` that holds them."""
@@ -89,26 +104,26 @@ PLUGIN_KINDS: Final[Mapping[str, PluginKind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """What was found, by kind and id; a hub takes it as ``Hub(plugins=load_plugins())``.
+    """Loaded plugins by kind and id, for ``Hub(plugins=load_plugins())``.
 
     Parameters
     ----------
     providers
-        Rows beside those of llmhub: ``model="acme/m"``.
+        Additional providers: ``model="acme/m"``.
     middleware
         By name: ``Hub(middleware=("redacted",))``.
     stores
-        By the scheme of an address: ``Hub(cache="acme://...")``.
+        Caches by URL scheme: ``Hub(cache="acme://...")``.
     selectors
         Rankings: ``Route(candidates, rank=plugins.selectors["greenest"])``.
     scorers
         For evaluations.
     connectors
-        What lives beside a hub.
+        Plugins started with a hub.
     broken
-        What could not be used.
+        Plugins that cannot be used.
     strict
-        Whether what is broken fails the start.
+        Whether a broken plugin is an error.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
@@ -121,7 +136,7 @@ class Plugins:
     strict: bool = False
 
     def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[bool]]:
-        """Pickle the wish alone: another process finds its own."""
+        """Pickle as a call of `load_plugins`: another process loads the plugins installed there."""
         return load_plugins, (self.strict,)
 
 
@@ -129,78 +144,78 @@ NO_PLUGINS: Final = Plugins()
 
 
 def load_plugins(strict: bool = False, entries: Iterable[EntryPoint] | None = None) -> Plugins:
-    """Find and load what other distributions bring.
+    """Load the plugins of installed distributions.
 
     Parameters
     ----------
     strict
-        Fail for a plugin that is broken, instead of warning and going on without it.
+        Raise for a broken plugin instead of warning and skipping it.
     entries
-        Entry points to take instead of those that are installed.
+        Entry points to load instead of the installed ones.
 
     Raises
     ------
-    InvalidRequestError
-        Two plugins have the same id, or one that of a provider of llmhub; or, with ``strict``, one is broken.
+    BadRequestError
+        Two plugins have the same id, or a plugin has the id of a built-in provider; with ``strict``, one is broken.
 
     Warns
     -----
     PluginWarning
-        Once for each plugin that is broken, with its name and that of its distribution.
+        Once for each broken plugin, with its name and distribution.
 
     Examples
     --------
     >>> load_plugins(entries=()).providers
     {}
     """
-    there = [*entries] if entries is not None else _installed()
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in PLUGIN_KINDS}
+    candidates = [*entries] if entries is not None else _installed()
+    loaded: dict[str, dict[str, Any]] = {field_name: {} for field_name in PLUGIN_KINDS}
     owners: dict[tuple[str, str], str] = {("providers", name): "llmhub" for name in PROVIDERS}
     broken: list[BrokenPlugin] = []
-    for kind, group in PLUGIN_KINDS.items():
-        for entry in sorted((one for one in there if one.group == group.name), key=lambda one: one.name):
-            value = _loaded(entry, group)
+    for field_name, kind in PLUGIN_KINDS.items():
+        of_kind = (entry for entry in candidates if entry.group == kind.name)
+        for entry in sorted(of_kind, key=lambda entry: entry.name):
+            value = _load(entry, kind)
             if isinstance(value, BrokenPlugin):
                 broken.append(value)
                 continue
-            plugin_id = group.plugin_id(entry.name, value)
-            brought_by = _distribution(entry)
-            before = owners.setdefault((kind, plugin_id), brought_by)
-            if plugin_id in found[kind] or before != brought_by:
-                said = f"{plugin_id!r} is brought by {before} and by {brought_by}; uninstall one of them"
-                raise BadRequestError(InvalidRequest(path=f"plugins[{group.name}]", message=said))
-            found[kind][plugin_id] = value
-    for one in broken:
-        report_broken(one, strict=strict)
-    return Plugins(**found, broken=tuple(broken), strict=strict)
+            plugin_id, distribution = kind.plugin_id(entry.name, value), _distribution(entry)
+            owner = owners.setdefault((field_name, plugin_id), distribution)
+            if plugin_id in loaded[field_name] or owner != distribution:
+                message = f"{plugin_id!r} is provided by {owner} and by {distribution}; uninstall one of them"
+                raise invalid(f"plugins[{kind.name}]", message)
+            loaded[field_name][plugin_id] = value
+    for plugin in broken:
+        report_broken(plugin, strict=strict)
+    return Plugins(**loaded, broken=tuple(broken), strict=strict)
 
 
-def report_broken(broken: BrokenPlugin, *, strict: bool) -> None:
-    """Warn of a plugin that is broken, or refuse to go on."""
+def report_broken(plugin: BrokenPlugin, *, strict: bool) -> None:
+    """Raise for a broken plugin if ``strict``, else warn."""
     if strict:
-        raise BadRequestError(InvalidRequest(path="plugins", message=f"{broken}; mend or uninstall it"))
-    warnings.warn(f"{broken}; it is left out", PluginWarning, stacklevel=3)
+        raise invalid("plugins", f"{plugin}; fix or uninstall it")
+    warnings.warn(f"{plugin}; it was skipped", PluginWarning, stacklevel=3)
 
 
 def _installed() -> list[EntryPoint]:
-    """Name the entry points of all distributions; one that is found twice on the path counts once."""
-    names = {group.name for group in PLUGIN_KINDS.values()}
-    every = [one for name in names for one in entry_points(group=name)]
-    return list({(one.group, one.name, one.value, _distribution(one)): one for one in every}.values())
+    """Return the entry points of all distributions, without duplicates from a distribution found twice on the path."""
+    groups = {kind.name for kind in PLUGIN_KINDS.values()}
+    found = [entry for group in groups for entry in entry_points(group=group)]
+    return list({(entry.group, entry.name, entry.value, _distribution(entry)): entry for entry in found}.values())
 
 
-def _loaded(entry: EntryPoint, group: PluginKind) -> Any:
-    """Load one plugin, or say why it cannot be used: whatever its code does, it is not ours."""
+def _load(entry: EntryPoint, kind: PluginKind) -> Any:
+    """Load and validate a plugin; return a `BrokenPlugin` for whatever goes wrong."""
     try:
         value = entry.load()
         if isinstance(value, type):
             value = value()
-        good = group.is_valid(value)
-    except Exception as wrong:  # noqa: BLE001 - somebody else's code may raise anything
-        return BrokenPlugin(entry.name, _distribution(entry), f"cannot be loaded: {type(wrong).__name__}: {wrong}")
-    if not good:
-        said = f"is a {type(value).__name__}, not {group.expected} ({group.name})"
-        return BrokenPlugin(entry.name, _distribution(entry), said)
+        is_valid = kind.is_valid(value)
+    except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+        return BrokenPlugin(entry.name, _distribution(entry), f"cannot be loaded: {type(error).__name__}: {error}")
+    if not is_valid:
+        reason = f"is of type {type(value).__name__}, not {kind.expected} ({kind.name})"
+        return BrokenPlugin(entry.name, _distribution(entry), reason)
     return value
 
 
@@ -209,56 +224,56 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def initialize_connectors(plugins: Plugins, hub: Any) -> tuple[ConnectorPlugin, ...]:
-    """Let every connector begin beside a hub; give those that did, for `shutdown_connectors`.
+    """Start the connectors of a hub; return those that started, for `shutdown_connectors`.
 
     Raises
     ------
-    InvalidRequestError
-        In strict mode, when one fails; those that had begun are ended.
+    BadRequestError
+        In strict mode, if one fails; those already started are stopped.
     """
-    begun: list[ConnectorPlugin] = []
+    started: list[ConnectorPlugin] = []
     for name, connector in plugins.connectors.items():
         try:
             connector.initialize(hub)
-        except Exception as wrong:  # noqa: BLE001 - somebody else's code may raise anything
+        except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
             if plugins.strict:
-                shutdown_connectors(begun)
-            said = f"cannot begin: {type(wrong).__name__}: {wrong}"
-            report_broken(BrokenPlugin(name, type(connector).__module__, said), strict=plugins.strict)
+                shutdown_connectors(started)
+            reason = f"cannot be initialized: {type(error).__name__}: {error}"
+            report_broken(BrokenPlugin(name, type(connector).__module__, reason), strict=plugins.strict)
         else:
-            begun.append(connector)
-    return tuple(begun)
+            started.append(connector)
+    return tuple(started)
 
 
-def shutdown_connectors(begun: Iterable[ConnectorPlugin]) -> None:
-    """End connectors, the last first; one that fails keeps no other from it."""
-    for connector in reversed(tuple(begun)):
+def shutdown_connectors(started: Iterable[ConnectorPlugin]) -> None:
+    """Stop connectors in reverse order; warn of one that fails, and stop the others all the same."""
+    for connector in reversed(tuple(started)):
         try:
             connector.shutdown()
-        except Exception as wrong:  # noqa: BLE001 - somebody else's code may raise anything
-            said = f"plugin {connector.id!r} could not end: {type(wrong).__name__}: {wrong}"
-            warnings.warn(said, PluginWarning, stacklevel=2)
+        except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+            message = f"plugin {connector.id!r} could not be shut down: {type(error).__name__}: {error}"
+            warnings.warn(message, PluginWarning, stacklevel=2)
 
 
 def resolve_middleware(plugins: Plugins, middleware: Iterable[object]) -> tuple[object, ...]:
-    """Put the plugin in the place of each middleware that is given by name.
+    """Replace names in ``middleware`` by the plugins of those names.
 
     Raises
     ------
-    InvalidRequestError
-        No plugin brings a middleware of that name.
+    BadRequestError
+        No plugin has the name.
     """
-    given = []
-    for at, one in enumerate(middleware):
-        if isinstance(one, str) and one not in plugins.middleware:
-            there = ", ".join(sorted(plugins.middleware)) or "none"
-            said = f"no plugin brings a middleware named {one!r}; there are {there}"
-            raise BadRequestError(InvalidRequest(path=f"middleware[{at}]", message=said))
-        given.append(plugins.middleware[one] if isinstance(one, str) else one)
-    return tuple(given)
+    resolved = []
+    for index, item in enumerate(middleware):
+        if isinstance(item, str) and item not in plugins.middleware:
+            available = ", ".join(sorted(plugins.middleware)) or "none"
+            message = f"no plugin provides a middleware named {item!r}; available: {available}"
+            raise invalid(f"middleware[{index}]", message)
+        resolved.append(plugins.middleware[item] if isinstance(item, str) else item)
+    return tuple(resolved)
 
 
-def cache_from_plugin(plugins: Plugins, address: str) -> Any:
-    """Open the way to a plugin's store by its address; ``None`` where the scheme is no plugin's."""
-    opener = plugins.stores.get(address.partition("://")[0]) if "://" in address else None
-    return opener(address) if opener is not None else None
+def cache_from_plugin(plugins: Plugins, url: str) -> Any:
+    """Return the cache at a URL whose scheme a plugin provides; ``None`` for other schemes."""
+    make = plugins.stores.get(url.partition("://")[0]) if "://" in url else None
+    return make(url) if make is not None else None

@@ -107,7 +107,7 @@ def _plan_inputs(run: TableRun, store: Store | None) -> PlanInputs:
         priced_at=time.time(),
         concurrency=resolve_concurrency(hub, run.options),
         limits=hub.limits,
-        candidates={name: hub.targets(name, bare=True) for name in names},
+        candidates={name: hub.targets(name, allow_unconfigured=True) for name in names},
     )
 
 

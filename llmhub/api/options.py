@@ -233,7 +233,7 @@ def budgets_for(
     own = () if budget_usd is None else (as_shared_budget(budget_usd),)
     shared = () if hub.runtime.shared_budget is None else (hub.runtime.shared_budget,)
     has_budget = bool(own or shared)
-    if not has_budget and not any(route.needs_prices for route in hub.directory.routes.values()):
+    if not has_budget and not any(route.needs_prices for route in hub.resolver.routes.values()):
         return None
     allowed = allow_unpriced or hub.allow_unpriced or not has_budget
     prices = TargetPrices(time.time)

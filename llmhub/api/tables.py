@@ -357,13 +357,13 @@ def compile_prompts(
     from llmhub.tables import prompt_batch  # noqa: PLC0415 - imports Arrow
 
     names = _model_names(model)
-    targets = [hub.target(name, bare=dry_run) for name in names]
-    candidates = [target for name in names for target in hub.targets(name, bare=dry_run)]
+    targets = [hub.target(name, allow_unconfigured=dry_run) for name in names]
+    candidates = [target for name in names for target in hub.targets(name, allow_unconfigured=dry_run)]
     budgets = budgets_for(hub, candidates, options.budget_usd, allow_unpriced=options.allow_unpriced)
     prompts = []
     for target in targets:
         supported = request
-        for candidate in hub.targets(target.name, bare=dry_run):
+        for candidate in hub.targets(target.name, allow_unconfigured=dry_run):
             error = _prepare_error(candidate, supported, stream=options.stream)
             if error is not None and options.schema_or_words and error.path == "$.response_schema":
                 supported = replace(request, response_schema=None)

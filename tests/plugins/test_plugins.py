@@ -92,9 +92,9 @@ def test_what_is_installed_is_found_used_and_let_go(site: Path, scripted: Any, s
 @pytest.mark.parametrize(
     ("wanted", "code", "said"),
     [
-        ("strict", 1, "mend or uninstall it"),
+        ("strict", 1, "fix or uninstall it"),
         ("off", 1, "no provider is named"),
-        ("loud", 1, "LLMHUB_PLUGINS: 'loud' is none of on, strict, off"),
+        ("loud", 1, "LLMHUB_PLUGINS: must be one of on, strict, off, not 'loud'"),
     ],
 )
 def test_the_environment_says_how_plugins_are_taken(site: Path, wanted: str, code: int, said: str) -> None:
@@ -143,7 +143,7 @@ class Tracked:
         self.fails = fails
 
     def initialize(self, hub: Any) -> None:
-        assert isinstance(hub.directory, ModelResolver), "the hub is whole"
+        assert isinstance(hub.resolver, ModelResolver), "the hub is whole"
         self.notes.append(f"begin {self.id}")
         if self.fails == "begin":
             raise ZeroDivisionError("by nought")
@@ -163,17 +163,17 @@ def provider(name: str) -> Any:
 @pytest.mark.parametrize("kind", ["providers", "connectors"])
 def test_ids_that_are_there_twice_are_an_error_though_the_names_differ(brought: Any, kind: str) -> None:
     one = provider("acme") if kind == "providers" else Tracked("acme", [])
-    with pytest.raises(BadRequestError, match="'acme' is brought by llmhub_test_0 and by llmhub_test_1; uninstall"):
+    with pytest.raises(BadRequestError, match="'acme' is provided by llmhub_test_0 and by llmhub_test_1; uninstall"):
         load_plugins(entries=brought((kind, "one", one), (kind, "two", one)))
 
 
 def test_names_that_are_there_twice_are_an_error(brought: Any) -> None:
-    with pytest.raises(BadRequestError, match="'same' is brought by"):
+    with pytest.raises(BadRequestError, match="'same' is provided by"):
         load_plugins(entries=brought(("scorers", "same", print), ("scorers", "same", repr)))
 
 
 def test_a_provider_of_llmhub_cannot_be_replaced(brought: Any) -> None:
-    with pytest.raises(BadRequestError, match="'openai' is brought by llmhub and by"):
+    with pytest.raises(BadRequestError, match="'openai' is provided by llmhub and by"):
         load_plugins(entries=brought(("providers", "mine", provider("openai"))))
 
 
@@ -195,12 +195,13 @@ WRONG = [
 @pytest.mark.parametrize(("kind", "value"), WRONG)
 def test_what_is_not_of_its_kind_is_named_and_left_out_or_fails_the_start(brought: Any, kind: str, value: Any) -> None:
     entries = brought((kind, "bad", value), ("scorers", "good", print))
-    with pytest.warns(PluginWarning, match=rf"plugin 'bad' of llmhub_test_0 is a \w+, not .*{PLUGIN_KINDS[kind].name}"):
+    expected = rf"plugin 'bad' of llmhub_test_0 is of type \w+, not .*{PLUGIN_KINDS[kind].name}"
+    with pytest.warns(PluginWarning, match=expected):
         found = load_plugins(entries=entries)
     assert "bad" not in getattr(found, kind)
     assert list(found.scorers) == ["good"]
     assert [one.name for one in found.broken] == ["bad"]
-    with pytest.raises(BadRequestError, match=r"plugins: plugin 'bad' .*; mend or uninstall it"):
+    with pytest.raises(BadRequestError, match=r"plugins: plugin 'bad' .*; fix or uninstall it"):
         load_plugins(strict=True, entries=entries)
 
 
@@ -236,12 +237,12 @@ def test_connectors_begin_with_their_hub_and_end_with_it_in_reverse(brought: Any
 def test_a_connector_that_cannot_begin_is_left_out_or_fails_the_start(brought: Any) -> None:
     notes: list[str] = []
     rows = [("connectors", name, Tracked(name, notes, "begin" if name == "b" else "")) for name in "abc"]
-    with pytest.warns(PluginWarning, match=r"'b' of .* cannot begin: ZeroDivisionError: by nought; it is left"):
+    with pytest.warns(PluginWarning, match=r"'b' of .* cannot be initialized: ZeroDivisionError: by nought; it was"):
         made = llmhub.Hub(plugins=load_plugins(entries=brought(*rows)), settings=Settings())
     made.close()
     assert notes == ["begin a", "begin b", "begin c", "end c", "end a"]
     notes.clear()
-    with pytest.raises(BadRequestError, match=r"plugin 'b' of .* cannot begin"):
+    with pytest.raises(BadRequestError, match=r"plugin 'b' of .* cannot be initialized"):
         llmhub.Hub(plugins=load_plugins(strict=True, entries=brought(*rows)), settings=Settings())
     assert notes == ["begin a", "begin b", "end a"], "who had begun is ended"
 
@@ -250,7 +251,7 @@ def test_a_connector_that_cannot_end_keeps_no_other_from_it(brought: Any) -> Non
     notes: list[str] = []
     rows = [("connectors", name, Tracked(name, notes, "end" if name == "b" else "")) for name in "ab"]
     made = llmhub.Hub(plugins=load_plugins(entries=brought(*rows)), settings=Settings())
-    with pytest.warns(PluginWarning, match="plugin 'b' could not end: OSError: gone"):
+    with pytest.warns(PluginWarning, match="plugin 'b' could not be shut down: OSError: gone"):
         made.close()
     assert notes[2:] == ["end b", "end a"]
 
@@ -268,9 +269,9 @@ def test_a_hook_may_be_a_plugin_and_a_name_that_none_has_is_refused(brought: Any
     with llmhub.Hub(plugins=found, endpoints=endpoints, settings=Settings(), middleware=("counting",)) as made:
         llmhub.complete("hi", model="compatible/m", hub=made)
     assert Counting.seen == 1
-    with pytest.raises(BadRequestError, match=r"middleware\[0\]: no plugin brings a middleware named 'counting'"):
+    with pytest.raises(BadRequestError, match=r"middleware\[0\]: no plugin provides a middleware named 'counting'"):
         llmhub.Hub(settings=Settings(), middleware=("counting",))
-    with pytest.raises(BadRequestError, match="plugins: a list cannot be used; give load_plugins"):
+    with pytest.raises(BadRequestError, match="plugins: must be load_plugins\\(\\), not a value of type list"):
         llmhub.Hub(settings=Settings(), plugins=[])  # type: ignore[arg-type]
 
 
