@@ -1,9 +1,9 @@
-"""Turns of a conversation as people keep them: texts, values, or mappings in the form of chat logs.
+"""Parse messages as users write them: strings, `Message` values, or mappings as in chat logs.
 
-A mapping has ``role`` and ``content``; content is a text, parts, or blocks such as ``{"type": "text", ...}`` and
+A mapping has ``role`` and ``content``; content is a string, parts, or blocks such as ``{"type": "text", ...}`` and
 ``{"type": "image_url", ...}`` (https://platform.openai.com/docs/api-reference/chat/create, read 2026-11-27) or
-``{"type": "image", "source": {...}}`` (https://docs.claude.com/en/api/messages, read 2026-11-27). What a log holds
-besides, and what is null in it, is passed over only where it says nothing.
+``{"type": "image", "source": {...}}`` (https://docs.claude.com/en/api/messages, read 2026-11-27). Other keys of a log
+are ignored, and so are keys whose value is ``None``; a block of an unknown type is an error.
 """
 
 from __future__ import annotations
@@ -11,92 +11,108 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, get_args
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from returns.pipeline import is_successful
+from returns.result import Failure, Result, Success
+
+from llmhub.core.errors import InvalidRequest, LLMError, to_exception
 from llmhub.core.types import Image, Message, Part, Text, ToolCall, ToolResult
+
+PART_TYPES: Final[tuple[Any, ...]] = get_args(Part)
+MESSAGE_FORMAT: Final = "pass a string, a Message, or a mapping with 'role' and a string or parts as 'content'"
 
 
 def parse_messages(
     messages: str | Message | Mapping[str, object] | Iterable[str | Message | Mapping[str, object]],
 ) -> tuple[Message, ...]:
-    """Read messages as people write them: strings, `Message`s, or mappings with ``role`` and ``content``.
-
-    One that stands alone is the whole conversation.
+    """Parse a conversation; a single message is a conversation of one.
 
     Examples
     --------
-    >>> [m.role for m in parse_messages(["Hi", {"role": "assistant", "content": "Hello"}])]
+    >>> [message.role for message in parse_messages(["Hi", {"role": "assistant", "content": "Hello"}])]
     ['user', 'assistant']
 
     Raises
     ------
-    InvalidRequestError
-        For anything else, naming which message.
+    BadRequestError
+        If a message cannot be parsed; its path has the index.
     """
     if isinstance(messages, (str, Message, Mapping)) or not hasattr(messages, "__iter__"):
-        return (_parse_message_at(messages, 0),)
-    return tuple(_parse_message_at(message, at) for at, message in enumerate(messages))
+        messages = (messages,)
+    parsed = []
+    for index, message in enumerate(messages):
+        result = parse_message(message, f"$.messages[{index}]")
+        if not is_successful(result):
+            raise to_exception(result.failure())
+        parsed.append(result.unwrap())
+    return tuple(parsed)
 
 
-def _parse_message_at(message: object, at: int) -> Message:
-    turn = parse_message(message)
-    if isinstance(turn, Message):
-        return turn
-    raise BadRequestError(InvalidRequest(path=f"$.messages[{at}]", message=turn))
+def parse_message(value: object, path: str = "$") -> Result[Message, LLMError]:
+    """Parse one message; a string is a user message.
 
+    Parameters
+    ----------
+    value
+        String, `Message`, or mapping with ``role`` and ``content``.
+    path
+        Where the message stands, for the error.
 
-PART_TYPES: Final[tuple[Any, ...]] = get_args(Part)
-
-
-MESSAGE_FORMAT: Final = "give a string, a Message, or a mapping with 'role' and a string or parts as 'content'"
-
-
-def parse_message(value: object) -> Message | str:
-    """Read one turn, or say why it is none.
+    Returns
+    -------
+    Result[Message, LLMError]
+        `InvalidRequest` if ``value`` is anything else.
 
     Examples
     --------
-    >>> parse_message({"role": "user", "content": [{"type": "text", "text": "Hi"}]})
+    >>> parse_message({"role": "user", "content": [{"type": "text", "text": "Hi"}]}).unwrap()
     Message(role='user', parts=(Text(text='Hi'),))
-    >>> parse_message(7)
-    "int is no message; give a string, a Message, or a mapping with 'role' and a string or parts as 'content'"
+    >>> parse_message(7).failure().message[:49]
+    'int is not a message; pass a string, a Message, o'
     """
     if isinstance(value, Message):
-        return value
+        return Success(value)
     if isinstance(value, str):
-        return Message("user", value)
+        return Success(Message("user", value))
     if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
-        return f"{type(value).__name__} is no message; {MESSAGE_FORMAT}"
+        return _invalid(path, f"{type(value).__name__} is not a message; {MESSAGE_FORMAT}")
     content = value.get("content", value.get("parts"))
-    parts = _parse_parts(content)
-    if isinstance(parts, str):
-        return parts
+    parts = _parse_parts(content, path)
+    if not is_successful(parts):
+        return Failure(parts.failure())
     if value["role"] == "tool" and isinstance(value.get("tool_call_id"), str):
-        shown = tuple(part for part in parts if isinstance(part, (Text, Image)))
-        answered = content if isinstance(content, str) else shown
-        return Message("tool", ToolResult(value["tool_call_id"], answered, str(value.get("name") or "")))
-    return _assemble_message(value, parts, empty=content is None)
+        return Success(_tool_message(value, content, parts.unwrap()))
+    return _parse_role_message(value, parts.unwrap(), path, has_content=content is not None)
 
 
-def _assemble_message(said: Mapping[str, Any], parts: tuple[Part, ...], *, empty: bool) -> Message | str:
-    """Read a turn that is no tool's."""
-    calls = [_parse_tool_call(call) for call in said.get("tool_calls") or ()]
+def _tool_message(value: Mapping[str, Any], content: object, parts: tuple[Part, ...]) -> Message:
+    output = content if isinstance(content, str) else tuple(part for part in parts if isinstance(part, (Text, Image)))
+    return Message("tool", ToolResult(value["tool_call_id"], output, str(value.get("name") or "")))
+
+
+def _parse_role_message(
+    value: Mapping[str, Any], parts: tuple[Part, ...], path: str, *, has_content: bool
+) -> Result[Message, LLMError]:
+    """Parse a message that is not a tool's output, tool calls included."""
+    tool_calls = value.get("tool_calls") or ()
+    if not isinstance(tool_calls, Iterable) or isinstance(tool_calls, (str, bytes, Mapping)):
+        return _invalid(path, f"tool_calls must be a list of tool calls, not {type(tool_calls).__name__}")
+    calls = [_parse_tool_call(call) for call in tool_calls]
     if None in calls:
-        return "a tool call without an id and a function's name and arguments"
-    if empty and not calls:
-        return f"a turn of {said['role']!r} without content; {MESSAGE_FORMAT}"
-    return Message(said["role"], (*parts, *(call for call in calls if call is not None)))
+        return _invalid(path, "a tool call needs an 'id' and a 'function' with 'name' and 'arguments', all strings")
+    if not has_content and not calls:
+        return _invalid(path, f"a message with role {value['role']!r} has no content; {MESSAGE_FORMAT}")
+    return Success(Message(value["role"], (*parts, *(call for call in calls if call is not None))))
 
 
-def _parse_parts(content: object) -> tuple[Part, ...] | str:
-    """Read a turn's content, or say what in it cannot be read."""
+def _parse_parts(content: object, path: str) -> Result[tuple[Part, ...], LLMError]:
     if content is None:
-        return ()
+        return Success(())
     if isinstance(content, str):
-        return (Text(content),)
+        return Success((Text(content),))
     if isinstance(content, PART_TYPES):
-        return (content,)
-    if isinstance(content, (Mapping, bytes)) or not hasattr(content, "__iter__"):
-        return f"{type(content).__name__} is no content of a message; {MESSAGE_FORMAT}"
+        return Success((content,))
+    if isinstance(content, (Mapping, bytes)) or not isinstance(content, Iterable):
+        return _invalid(path, f"{type(content).__name__} is not the content of a message; {MESSAGE_FORMAT}")
     parts: list[Part] = []
     for block in content:
         part = (
@@ -104,26 +120,33 @@ def _parse_parts(content: object) -> tuple[Part, ...] | str:
         )
         if part is None:
             kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
-            return (
-                f"a block of kind {kind!r} cannot be read; there are {', '.join(BLOCK_PARSERS)}; or give llmhub's parts"
-            )
+            known = ", ".join(BLOCK_PARSERS)
+            return _invalid(path, f"cannot parse a block of type {kind!r}; pass one of {known}, or llmhub's parts")
         parts.append(part)
-    return tuple(parts)
+    return Success(tuple(parts))
+
+
+def _invalid(path: str, message: str) -> Result[Any, LLMError]:
+    return Failure(InvalidRequest(path=path, message=message))
 
 
 def _parse_block(block: object) -> Part | None:
-    read = BLOCK_PARSERS.get(str(block.get("type"))) if isinstance(block, Mapping) else None
-    return read(block) if read is not None and isinstance(block, Mapping) else None
+    if not isinstance(block, Mapping):
+        return None
+    parser = BLOCK_PARSERS.get(str(block.get("type")))
+    return None if parser is None else parser(block)
 
 
 def _text_block(block: Mapping[str, Any]) -> Part | None:
-    said = block.get("text")
-    return Text(said) if isinstance(said, str) else None
+    text = block.get("text")
+    return Text(text) if isinstance(text, str) else None
 
 
 def _image_url_block(block: Mapping[str, Any]) -> Part | None:
-    held = block.get("image_url")
-    url, detail = (held.get("url"), held.get("detail")) if isinstance(held, Mapping) else (held, block.get("detail"))
+    image = block.get("image_url")
+    url, detail = (
+        (image.get("url"), image.get("detail")) if isinstance(image, Mapping) else (image, block.get("detail"))
+    )
     return Image(url=url, detail=detail or "") if isinstance(url, str) and isinstance(detail, str | None) else None
 
 
@@ -131,9 +154,9 @@ def _image_source_block(block: Mapping[str, Any]) -> Part | None:
     source = block.get("source")
     if not isinstance(source, Mapping):
         return None
-    found = {name: source.get(name) or "" for name in ("url", "data", "media_type")}
-    good = all(isinstance(value, str) for value in found.values()) and (found["url"] or found["data"])
-    return Image(**found) if good else None
+    fields = {name: source.get(name) or "" for name in ("url", "data", "media_type")}
+    is_valid = all(isinstance(value, str) for value in fields.values()) and (fields["url"] or fields["data"])
+    return Image(**fields) if is_valid else None
 
 
 BLOCK_PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Part | None]]] = {
@@ -144,7 +167,7 @@ BLOCK_PARSERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Part | None]]] =
     "input_image": _image_url_block,
     "image": _image_source_block,
 }
-"""Kinds of blocks, and how each is read."""
+"""Parsers by block type; each returns ``None`` for a block that lacks a field."""
 
 
 def _parse_tool_call(call: object) -> ToolCall | None:
@@ -153,5 +176,5 @@ def _parse_tool_call(call: object) -> ToolCall | None:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(call, Mapping):
         return None
-    found: list[Any] = [call.get("id"), function.get("name"), function.get("arguments")]
-    return ToolCall(*found) if all(isinstance(value, str) for value in found) else None
+    fields: list[Any] = [call.get("id"), function.get("name"), function.get("arguments")]
+    return ToolCall(*fields) if all(isinstance(value, str) for value in fields) else None

@@ -1,4 +1,4 @@
-"""What is known of a model."""
+"""Facts about a model at a provider: window, supported parameters, reasoning and price."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetadata:
-    """What is known of a model at a provider; ``None`` or empty where nothing is.
+    """Facts about a model at a provider; ``None`` or empty if unknown.
 
     Parameters
     ----------
     context_window, max_output_tokens
-        Tokens it takes in all, and gives at most.
-    refused
-        Parameters it does not take when asked plainly.
-    refused_reasoning
-        Parameters it does not take while it reasons.
-    reasons_by_default, can_stop_reasoning
-        Whether it reasons when nothing is said about it, and whether it can be told not to.
-    efforts
-        What ``reasoning_effort`` may be.
-    modalities
-        What may stand in a prompt: ``text``, ``image``, ``document``, ``audio``, ``video``.
+        Maximum tokens of input and output together, and of output.
+    unsupported_params
+        Request parameters that the model rejects.
+    unsupported_when_reasoning
+        Request parameters that the model rejects while it reasons.
+    reasons_by_default, can_disable_reasoning
+        Whether the model reasons if the request does not say so, and whether reasoning can be switched off.
+    reasoning_efforts
+        Accepted values of ``reasoning_effort``.
+    input_modalities
+        Accepted input: ``text``, ``image``, ``document``, ``audio``, ``video``.
     price_id
-        Its entry in the price table.
+        Entry in the price table.
     """
 
     provider: str

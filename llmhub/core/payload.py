@@ -1,4 +1,4 @@
-"""JSON objects on their way out and in: read from untrusted bytes, laid one over another."""
+"""JSON objects that are sent to providers and received from them: merging and parsing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _DECODER: Final = msgspec.json.Decoder()
 
 
 def deep_merge(payload: Payload, extra: Mapping[str, object]) -> Payload:
-    """Lay ``extra`` over ``payload``, object by object.
+    """Return ``payload`` updated with ``extra``; objects are merged recursively, all other values are replaced.
 
     Examples
     --------
     >>> deep_merge({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3})
     {'a': {'b': 1, 'c': 2}, 'd': 3}
     """
-    whole = dict(payload)
+    merged = dict(payload)
     for key, value in extra.items():
-        old = whole.get(key)
-        whole[key] = deep_merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return whole
+        old = merged.get(key)
+        merged[key] = deep_merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
 
 
 def parse_json_object(body: bytes) -> Result[Payload, LLMError]:
-    """Read a JSON object from untrusted bytes.
+    """Parse a JSON object from untrusted bytes; anything else is `Malformed`.
 
     Examples
     --------
@@ -39,8 +39,8 @@ def parse_json_object(body: bytes) -> Result[Payload, LLMError]:
     """
     try:
         payload = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
-        return Failure(Malformed(path="$", message=f"the body is not JSON: {bad}"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Failure(Malformed(path="$", message=f"the body is not JSON: {error}"))
     if not isinstance(payload, dict):
         return Failure(Malformed(path="$", message=f"the body is a JSON {type(payload).__name__}, not an object"))
     return Success(payload)

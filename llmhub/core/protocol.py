@@ -1,7 +1,7 @@
-"""The two records everything hangs on, and the three functions around a wire.
+"""Turn requests into HTTP requests, and HTTP replies into responses, for any provider.
 
-A `Wire` is how a format is written and read; a `Provider` is who speaks it, where, signed how. Nobody
-subclasses: a provider is a row of functions.
+`prepare`, `interpret` and `interpret_stream` are the only functions that combine a provider's wire format with its
+dialect, authorization and limits. They are pure and return on arbitrary bytes; time is an argument.
 """
 
 from __future__ import annotations
@@ -23,83 +23,80 @@ from llmhub.core.stream import Delta, PartKey, fold, label_forced_tool_deltas
 from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
 from llmhub.core.validation import drop_unsupported, validate_request
 
+JSON_ENCODING_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""Raised by msgspec for a value that has no JSON form."""
+FORCED_TOOL_PATHS: Final = ("$.tools", "$.tool_choice")
+"""Paths of errors about the tool that replaces a response schema, which the caller did not write."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
 def prepare(
     provider: Provider, endpoint: Endpoint, request: CompletionRequest, now: float, *, stream: bool = False
 ) -> Result[HttpRequest, LLMError]:
-    """Turn a request into the HTTP request that asks it. Pure: ``now`` (epoch seconds) is an argument.
+    """Encode a request as the provider's HTTP request.
 
     Parameters
     ----------
     provider, endpoint
-        Who is asked, and where.
+        Recipient of the request.
     request
-        What is asked; ``model`` is the provider's own name.
+        Request whose ``model`` is the provider's own model name.
     now
-        Time of signing.
+        Time of signing, in epoch seconds.
     stream
-        Ask for a stream.
+        Request a stream.
 
     Returns
     -------
     Result[HttpRequest, LLMError]
-        ``InvalidRequest`` or ``Unsupported`` with a path; with ``unsupported="drop"`` the parameters left
-        out are in ``dropped``.
+        ``InvalidRequest`` or ``Unsupported`` with a path. With ``unsupported="drop"`` the parameters that were omitted
+        are listed in ``dropped``.
     """
-    wrong = validate_request(request)
-    if wrong is not None:
-        return Failure(with_context(wrong, provider=provider.name))
+    error = validate_request(request)
+    if error is not None:
+        return Failure(with_context(error, provider=provider.name))
     dropped: dict[str, None] = {}
-    while True:
-        encoded = _encode_request(provider, endpoint, request)
-        if is_successful(encoded):
-            break
-        fewer = drop_unsupported(request, encoded.failure())
-        if fewer is None:
+    while not is_successful(encoded := _encode_request(provider, endpoint, request)):
+        reduced = drop_unsupported(request, encoded.failure())
+        if reduced is None:
             return Failure(with_context(encoded.failure(), provider=provider.name))
-        name, request = fewer
+        name, request = reduced
         dropped |= {name: None} if name else {}
-    payload = provider.adapt(deep_merge(encoded.unwrap(), provider.wire.stream_fields) if stream else encoded.unwrap())
+    payload = encoded.unwrap()
+    if stream:
+        payload = deep_merge(payload, provider.wire.stream_fields)
+    payload = provider.adapt(payload)
     if request.extra:
         payload = deep_merge(payload, request.extra)
     try:
         body = _ENCODER.encode(payload)
-    except JSON_ENCODING_ERRORS as bad:
+    except JSON_ENCODING_ERRORS as encoding_error:
         path = "$.messages" if _is_json_encodable(request.extra) else "$.extra"
-        return Failure(InvalidRequest(path=path, provider=provider.name, message=f"not representable as JSON: {bad}"))
-    bare = HttpRequest(
+        message = f"not representable as JSON: {encoding_error}"
+        return Failure(InvalidRequest(path=path, provider=provider.name, message=message))
+    unauthorized = HttpRequest(
         method="POST",
         url=provider.locate(endpoint, request, stream),
         headers={"content-type": "application/json"},
         body=body,
         dropped=tuple(dropped),
     )
-    return Success(provider.authorize(endpoint, bare, now))
+    return Success(provider.authorize(endpoint, unauthorized, now))
 
 
 def _encode_request(provider: Provider, endpoint: Endpoint, request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write a request as this provider takes it; an answer's schema as a tool where there is no other way."""
-    refused = provider.unsupported(endpoint, request)
-    if refused is not None:
-        return Failure(refused)
-    wanted = request.response_schema
-    if wanted is None or (wanted.via or provider.structured_output_mode(request)) == "native":
+    """Encode a request in the provider's dialect, its response schema as a forced tool if there is no native mode."""
+    error = provider.unsupported(endpoint, request)
+    if error is not None:
+        return Failure(error)
+    schema = request.response_schema
+    if schema is None or (schema.via or provider.structured_output_mode(request)) == "native":
         return provider.wire.encode(provider.relax_schema(request))
     encoded = provider.wire.encode(provider.relax_schema(with_forced_tool(request)))
     if is_successful(encoded) or encoded.failure().path not in FORCED_TOOL_PATHS or request.tools:
         return encoded
-    said = f"an answer cannot be held to a schema here: {encoded.failure().message}"
-    return Failure(Unsupported(path="$.response_schema", message=said))
-
-
-FORCED_TOOL_PATHS: Final = ("$.tools", "$.tool_choice")
-"""Paths of what is wrong with a request that nobody wrote so."""
-
-
-JSON_ENCODING_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What is raised for a value that has no JSON form."""
+    message = f"structured output is not supported: {encoded.failure().message}"
+    return Failure(Unsupported(path="$.response_schema", message=message))
 
 
 def _is_json_encodable(value: object) -> bool:
@@ -111,47 +108,47 @@ def _is_json_encodable(value: object) -> bool:
 
 
 def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
-    """Read a whole reply, be it an answer or an error. Returns on arbitrary bytes."""
+    """Decode a complete reply to the response, or to the error that its status reports. Returns on arbitrary bytes."""
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
         return Failure(_error_from_reply(provider, reply))
     response = provider.wire.decode_fast(reply.body)
     if response is None:
-        read = parse_json_object(reply.body).bind(provider.wire.decode)
-        if not is_successful(read):
-            return Failure(_with_reply_context(provider, reply, read.failure()))
-        response = read.unwrap()
-    served = reply.header(provider.request_id_header)
-    return Success(replace(response, request_id=served) if served else response)
+        decoded = parse_json_object(reply.body).bind(provider.wire.decode)
+        if not is_successful(decoded):
+            return Failure(_with_reply_context(provider, reply, decoded.failure()))
+        response = decoded.unwrap()
+    request_id = reply.header(provider.request_id_header)
+    return Success(replace(response, request_id=request_id) if request_id else response)
 
 
 def interpret_stream(
     provider: Provider, reply: HttpReply, chunks: Iterable[bytes]
 ) -> Result[CompletionResponse, LLMError]:
-    """Read a streamed reply through the shared fold. Returns on arbitrary bytes.
+    """Decode a streamed reply. Law: the response equals that of the same reply without streaming.
 
     Parameters
     ----------
     reply
-        Status and headers; its ``body`` is what came before ``chunks``.
+        Status and headers; its ``body`` precedes ``chunks``.
     chunks
-        The body as it came, split anywhere.
+        The body, split anywhere. Arbitrary bytes return an error.
     """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
         return Failure(_error_from_reply(provider, replace(reply, body=reply.body + b"".join(chunks))))
-    stream = StreamDecoder(provider, reply)
+    decoder = StreamDecoder(provider, reply)
     deltas: list[Delta] = []
     for chunk in chunks:
-        fed = stream.feed(chunk)
-        if not is_successful(fed):
-            return Failure(fed.failure())
-        deltas.extend(fed.unwrap())
-    return stream.close(deltas)
+        decoded = decoder.feed(chunk)
+        if not is_successful(decoded):
+            return Failure(decoded.failure())
+        deltas.extend(decoded.unwrap())
+    return decoder.close(deltas)
 
 
 class StreamDecoder:
-    """Bytes of one streamed reply to deltas: what is left over between chunks, and nothing else."""
+    """Incremental decoder of one streamed reply. Its state is the bytes of an incomplete frame."""
 
-    __slots__ = ("_forced_calls", "_feed", "_provider", "_reply", "_rest", "_is_json_body")
+    __slots__ = ("_feed", "_forced_calls", "_is_json_body", "_provider", "_reply", "_rest")
 
     def __init__(self, provider: Provider, reply: HttpReply) -> None:
         self._provider = provider
@@ -159,41 +156,39 @@ class StreamDecoder:
         self._feed = FEEDS[provider.wire.framing]
         self._rest = reply.body
         self._forced_calls: set[PartKey] = set()
-        # Some servers answer a request for a stream with one JSON document.
+        # Some servers ignore the request for a stream and reply with one JSON document.
         self._is_json_body = reply.header("content-type").partition(";")[0].strip() == "application/json"
 
     def feed(self, chunk: bytes) -> Result[tuple[Delta, ...], LLMError]:
-        """Take in some bytes and give the deltas that are now whole."""
+        """Return the deltas of the frames that ``chunk`` completes."""
         if self._is_json_body:
             self._rest += chunk
             return Success(())
         return self._decode_frames(self._feed(self._rest, chunk))
 
     def close(self, deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
-        """Take the end of the connection into account and fold ``deltas``, which came before it."""
+        """Decode what is left at the end of the body, and fold all ``deltas`` into the response."""
         if self._is_json_body and not self._rest.lstrip().startswith(b"["):
             return interpret(self._provider, replace(self._reply, body=self._rest))
-        last = (
-            self._read_array()
-            if self._is_json_body
-            else self._decode_frames(flush(self._provider.wire.framing, self._rest))
-        )
+        if self._is_json_body:
+            last = self._decode_array()
+        else:
+            last = self._decode_frames(flush(self._provider.wire.framing, self._rest))
         if not is_successful(last):
             return Failure(last.failure())
         folded = fold((*deltas, *last.unwrap()))
         if not is_successful(folded):
             return Failure(_with_reply_context(self._provider, self._reply, folded.failure()))
-        served = self._reply.header(self._provider.request_id_header)
-        return Success(replace(folded.unwrap(), request_id=served)) if served else folded
+        request_id = self._reply.header(self._provider.request_id_header)
+        return Success(replace(folded.unwrap(), request_id=request_id)) if request_id else folded
 
-    def _read_array(self) -> Result[tuple[Delta, ...], LLMError]:
-        """Read a stream that came as one JSON array of its events."""
+    def _decode_array(self) -> Result[tuple[Delta, ...], LLMError]:
+        """Decode a stream that arrived as one JSON array of its events."""
         try:
             events = msgspec.json.decode(self._rest, type=list[msgspec.Raw])
-        except (msgspec.DecodeError, RecursionError) as bad:
-            return Failure(
-                _with_reply_context(self._provider, self._reply, Malformed(path="$", message=f"not JSON: {bad}"))
-            )
+        except (msgspec.DecodeError, RecursionError) as error:
+            malformed = Malformed(path="$", message=f"not JSON: {error}")
+            return Failure(_with_reply_context(self._provider, self._reply, malformed))
         return self._decode_frames(Success((tuple(Frame("", bytes(event)) for event in events), b"")))
 
     def _decode_frames(
@@ -204,28 +199,29 @@ class StreamDecoder:
         frames, self._rest = fed.unwrap()
         deltas: list[Delta] = []
         for frame in frames:
-            read = self._provider.wire.decode_frame(frame)
-            if not is_successful(read):
-                return Failure(_with_reply_context(self._provider, self._reply, read.failure()))
-            deltas.extend(label_forced_tool_deltas(read.unwrap(), self._forced_calls))
+            decoded = self._provider.wire.decode_frame(frame)
+            if not is_successful(decoded):
+                return Failure(_with_reply_context(self._provider, self._reply, decoded.failure()))
+            deltas.extend(label_forced_tool_deltas(decoded.unwrap(), self._forced_calls))
         return Success(tuple(deltas))
 
 
 def _error_from_reply(provider: Provider, reply: HttpReply) -> LLMError:
-    """Read an error reply, and refuse to take a redirect for one."""
+    """Decode a reply with an error status; redirects are errors, because they are not followed."""
     if 300 <= reply.status < 400:  # noqa: PLR2004 - HTTP redirection
+        location = reply.header("location")
         return ServerError(
             provider=provider.name,
             status=reply.status,
             should_retry=False,
-            message=f"redirected to {reply.header('location') or 'nowhere'}, which was not followed; "
-            "set the base URL to the final address",
+            message=f"redirected{f' to {location}' if location else ''}, which was not followed; "
+            "set base_url to the final address",
         )
     return _with_reply_context(provider, reply, provider.wire.decode_error(reply))
 
 
 def _with_reply_context(provider: Provider, reply: HttpReply, error: LLMError) -> LLMError:
-    """Add to an error what the reply's headers and the provider know."""
+    """Return ``error`` with the provider's name, and the request id and retry advice of the reply's headers."""
     limits = provider.limits(reply)
     return with_context(
         error,

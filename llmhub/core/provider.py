@@ -1,9 +1,7 @@
-"""The two records everything hangs on, and the three functions around a wire.
+"""Records that describe providers: `Wire` is a wire format, `Provider` is a service that speaks one.
 
-A `Wire` is how a format is written and read; a `Provider` is who speaks it, where, signed how. Nobody
-subclasses: a provider is a row of functions.
-
-What a provider says of its limits, beside its answers and refusals.
+Both hold pure functions as fields; a provider is a row of functions, and nothing is subclassed. `llmhub.core.protocol`
+has the functions that turn a request into an `HttpRequest` and an `HttpReply` into a response.
 """
 
 from __future__ import annotations
@@ -23,18 +21,18 @@ from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, P
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Endpoint:
-    """Where a provider is reached and as whom. Nothing secret shows in its ``repr``.
+    """Address and credentials of a provider. Its ``repr`` shows no credential.
 
     Parameters
     ----------
     base_url
-        Up to and excluding the wire's own path; empty means the provider's public address.
+        Address up to, but excluding, the wire's own path; empty for the provider's public address.
     api_key
         Key or token.
     api_version
-        Version of the provider's API where it has several (Azure's ``api-version``, ``anthropic-version``).
+        Version of the provider's API, for APIs that have several (Azure's ``api-version``, ``anthropic-version``).
     region, project
-        Cloud region, and the cloud project that pays.
+        Cloud region, and the cloud project that is billed.
     access_key_id, secret_access_key, session_token
         AWS credentials.
     headers
@@ -57,19 +55,22 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Take a trailing slash off, so that it makes no difference."""
+        """Remove trailing slashes, so that they make no difference to the cache key."""
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
 
     def __repr__(self) -> str:
-        """Say where, never as whom: not even by a password in the address."""
+        """Return the address without credentials, those within the URL included."""
         scheme, slashes, rest = self.base_url.partition("://")
-        shown = scheme + slashes + rest.rpartition("@")[2]
-        return f"Endpoint(base_url={shown!r}, api_version={self.api_version!r}, region={self.region!r})"
+        base_url = scheme + slashes + rest.rpartition("@")[2]
+        return f"Endpoint(base_url={base_url!r}, api_version={self.api_version!r}, region={self.region!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request ready to be sent; its headers do not show in its ``repr``, since they may hold a key."""
+    """A request that is ready to be sent. Its ``repr`` omits the headers, because they may hold a credential.
+
+    ``dropped`` names the parameters that were omitted because the provider does not support them.
+    """
 
     method: str
     url: str
@@ -80,7 +81,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """What came back. ``received_at`` (epoch seconds, 0 when unknown) is what absolute times are read against."""
+    """A received reply. ``received_at`` (epoch seconds, 0 if unknown) is the reference for absolute times in headers."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class HttpReply:
     received_at: float = 0.0
 
     def header(self, name: str) -> str:
-        """Give a header by name without regard to case; empty when absent, and a question mark for what is no text.
+        """Return a header by its case-insensitive name; ``""`` if it is absent, ``?`` for characters that are not text.
 
         Examples
         --------
@@ -97,17 +98,36 @@ class HttpReply:
         """
         value = self.headers.get(name)
         if value is None:
-            wanted = name.lower()
-            value = next((value for key, value in self.headers.items() if key.lower() == wanted), "")
+            lower_name = name.lower()
+            value = next((value for key, value in self.headers.items() if key.lower() == lower_name), "")
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitInfo:
+    """Rate limits as a reply reports them; ``None`` for what it does not report.
+
+    Resets are seconds from the reply. ``tokens`` counts input and output together, as some providers do.
+    """
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests_s: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens_s: float | None = None
+    limit_input_tokens: int | None = None
+    remaining_input_tokens: int | None = None
+    reset_input_tokens_s: float | None = None
+    limit_output_tokens: int | None = None
+    remaining_output_tokens: int | None = None
+    reset_output_tokens_s: float | None = None
+    retry_after_s: float | None = None
+    should_retry: bool | None = None
+
+
 Encode: TypeAlias = Callable[[CompletionRequest], Result[Payload, LLMError]]
-
-
 Decode: TypeAlias = Callable[[Payload], Result[CompletionResponse, LLMError]]
-
-
 DecodeFrame: TypeAlias = Callable[[Frame], Result[tuple[Delta, ...], LLMError]]
 
 
@@ -121,26 +141,28 @@ def _no_fast_path(_body: bytes) -> CompletionResponse | None:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a format is written and read. Every function is total: arbitrary input returns.
+    """A wire format: how requests are encoded and replies decoded. Every function returns on arbitrary input.
 
     Parameters
     ----------
+    name
+        Name of the format; part of every cache key.
     encode
-        Request to payload; what the wire cannot say is `Unsupported` with the parameter's path.
+        Request to payload, or `Unsupported` with the path of a parameter that the format cannot express.
     decode
         Payload to response.
     decode_frame
-        One frame of a stream to deltas; keeps no state.
+        One frame of a stream to deltas; stateless.
     decode_error
-        A reply that is an error to its kind.
+        Reply with an error status to the error.
     framing
-        How a stream is cut.
-    streaming
-        What is merged into the payload to ask for a stream.
-    decode_plain
-        A body to the response where that can be done quickly, else ``None``. Law: what it gives, `decode` gives.
-    usage
-        What a payload says was counted, be the rest of it as it may: an answer that cannot be read is paid for too.
+        How a stream is split into frames.
+    stream_fields
+        Merged into the payload to request a stream.
+    decode_fast
+        Body to response for the common case, ``None`` for all others. Law: its responses equal those of ``decode``.
+    decode_usage
+        Token counts of a payload that ``decode`` rejects, because the provider bills it nevertheless.
     """
 
     name: str
@@ -176,32 +198,38 @@ def _native_mode(_request: CompletionRequest) -> StructuredOutputMode:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who speaks a wire, where, signed how.
+    """A service that speaks a wire format: its addresses, authorization and deviations from the format.
 
     Parameters
     ----------
+    name
+        First part of ``provider/model``.
+    wire
+        Wire format.
+    base_url
+        Public address; empty if there is none.
     locate
-        The URL for a request; the last argument says whether it streams.
+        URL of a request; the last argument tells whether it streams.
     authorize
-        Adds credentials; the time is an argument, so that signing stays pure.
+        Request with credentials added; the time (epoch seconds) is an argument, so that signing is pure.
     limits
-        What a reply said about limits.
+        Rate limits that a reply reports.
     adapt
-        This provider's dialect of the wire.
-    refuse
-        What this endpoint or model is known not to take, before anything is sent.
-    structure
-        How an answer is held to a schema: by a mode of the model's, or by a tool that it must call.
-    ease
-        The request in terms of constraints on an answer that this provider holds to.
-    needs
-        Environment variables, any one group of which lets it be used; empty when it needs no key.
-    request_id
-        Header that carries the provider's id of a call.
-    signs
-        Whether what ``authorize`` adds depends on the body or the time; if not, it is asked once for many requests.
-    check
-        An address whose answer to a GET says whether a key is taken, at no cost; ``None`` where there is none.
+        Payload in this provider's dialect of the format.
+    unsupported
+        Error for a request that this endpoint or model is known to reject, before anything is sent.
+    structured_output_mode
+        How a response is constrained to a schema: by the provider, or by a forced tool call.
+    relax_schema
+        Request with schemas reduced to the constraints that this provider enforces.
+    required_env
+        Groups of environment variables, any one group of which configures the provider; empty if it needs none.
+    request_id_header
+        Header with the provider's id of a call.
+    signature_covers_body
+        Whether ``authorize`` depends on the body or the time; otherwise its result is reused for many requests.
+    health_url
+        Address that answers a GET with whether the key is valid, free of charge; ``None`` if there is none.
     """
 
     name: str
@@ -218,26 +246,3 @@ class Provider:
     request_id_header: str = "x-request-id"
     signature_covers_body: bool = True
     health_url: Callable[[Endpoint], str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimitInfo:
-    """What a reply said about limits; ``None`` where it was silent. Resets are seconds from the reply.
-
-    ``tokens`` are input and output together, where a provider counts them so.
-    """
-
-    limit_requests: int | None = None
-    remaining_requests: int | None = None
-    reset_requests_s: float | None = None
-    limit_tokens: int | None = None
-    remaining_tokens: int | None = None
-    reset_tokens_s: float | None = None
-    limit_input_tokens: int | None = None
-    remaining_input_tokens: int | None = None
-    reset_input_tokens_s: float | None = None
-    limit_output_tokens: int | None = None
-    remaining_output_tokens: int | None = None
-    reset_output_tokens_s: float | None = None
-    retry_after_s: float | None = None
-    should_retry: bool | None = None

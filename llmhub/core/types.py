@@ -1,7 +1,7 @@
-"""The values that every room speaks: one request, one response, their parts and their token counts.
+"""Requests, responses, their parts and token counts: the values that all packages of llmhub exchange.
 
-All of them are frozen dataclasses and compare by value. A field that is ``None`` was not set by the
-caller and does not reach a provider's wire; ``0`` is a value like any other.
+All of them are frozen dataclasses and compare by value. A field that is ``None`` was not set by the caller and is not
+sent to the provider; ``0`` is a value like any other. Class and field names are part of every cache key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 Payload: TypeAlias = dict[str, object]
-"""A JSON object on its way to or from a provider; what comes back is untrusted."""
+"""A JSON object that is sent to a provider or was received from one; received ones are untrusted."""
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
@@ -31,7 +31,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture, by ``url`` (``https:`` or ``data:``) or as base64 ``data`` with its ``image_media_type``."""
+    """An image, given by ``url`` (``https:`` or ``data:``) or as base64 ``data`` with its ``media_type``."""
 
     url: str = ""
     data: str = ""
@@ -41,7 +41,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file such as a PDF, by ``url`` or as base64 ``data`` with its ``image_media_type``."""
+    """A file such as a PDF, given by ``url`` or as base64 ``data`` with its ``media_type``."""
 
     url: str = ""
     data: str = ""
@@ -51,7 +51,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish to call a tool; ``arguments`` is JSON text, ``signature`` a token to send back as it came."""
+    """A model's request to call a tool; ``arguments`` is JSON text, ``signature`` an opaque token to send back."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered; ``id`` is that of the call, ``name`` the tool's (some wires need it)."""
+    """The output of a tool; ``id`` is the id of the call, ``name`` the name of the tool (some wires need it)."""
 
     id: str
     content: str | tuple[Text | Image, ...] = ""
@@ -71,7 +71,7 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A model's reasoning; ``signature`` and ``redacted`` are opaque and go back verbatim."""
+    """A model's reasoning; ``signature`` and ``redacted`` are opaque and are sent back verbatim."""
 
     text: str = ""
     signature: str = ""
@@ -80,21 +80,21 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The model declined; what it said about it."""
+    """The model declined to answer; ``text`` is its explanation."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CacheMark:
-    """The prompt up to here is worth keeping in the provider's cache; ``ttl`` (``5m``, ``1h``) is how long."""
+    """End of a prefix for the provider to cache; ``ttl`` (``5m``, ``1h``) is how long."""
 
     ttl: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token of an answer, the logarithm of its probability, and the likeliest tokens in its place with theirs."""
+    """A token, its log probability, and the most likely alternatives as pairs of token and log probability."""
 
     token: str
     logprob: float
@@ -103,7 +103,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """How likely each token of an answer was: ``data`` is rows ``[token, logprob, [[token, logprob], ...]],`` as JSON.
+    """Log probabilities of a response's tokens.
+
+    ``data`` is JSON, one ``[token, logprob, [[token, logprob], ...]],`` per token, so that fragments of a stream can be
+    concatenated.
 
     Examples
     --------
@@ -118,13 +121,14 @@ class Logprobs:
         """The tokens in order."""
         rows = json.loads(f"[{self.data.removesuffix(',')}]")
         return tuple(
-            TokenLogprob(token, logprob, tuple((other, its) for other, its in top)) for token, logprob, top in rows
+            TokenLogprob(token, logprob, tuple((other, other_logprob) for other, other_logprob in top))
+            for token, logprob, top in rows
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A part that llmhub does not read (a server tool's block, a citation): its JSON text, kept whole."""
+    """A part that llmhub does not interpret (a server tool's block, a citation), kept as its JSON text."""
 
     kind: str
     data: str
@@ -135,14 +139,14 @@ Part: TypeAlias = Text | Image | Document | ToolCall | ToolResult | Reasoning | 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
+    """One message of a conversation.
 
     Parameters
     ----------
     role
         ``system``, ``user``, ``assistant`` or ``tool``.
     parts
-        The content; a plain string is taken as one `Text`.
+        The content; a plain string becomes one `Text`.
 
     Examples
     --------
@@ -154,21 +158,21 @@ class Message:
     parts: tuple[Part, ...]
 
     def __init__(self, role: Role, parts: str | Part | Sequence[Part]) -> None:
-        whole = (
-            (Text(parts),) if isinstance(parts, str) else tuple(parts) if isinstance(parts, (list, tuple)) else (parts,)
-        )
         object.__setattr__(self, "role", role)
-        object.__setattr__(self, "parts", whole)
+        if isinstance(parts, str):
+            object.__setattr__(self, "parts", (Text(parts),))
+        else:
+            object.__setattr__(self, "parts", tuple(parts) if isinstance(parts, (list, tuple)) else (parts,))
 
     @property
     def text(self) -> str:
-        """The visible text of the turn."""
+        """The visible text of the message."""
         return join_text(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; ``parameters`` is a JSON schema."""
+    """A function the model may call; ``parameters`` is the JSON schema of its arguments."""
 
     name: str
     description: str = ""
@@ -178,10 +182,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The JSON schema an answer must satisfy.
+    """The JSON schema that a response must match.
 
-    ``via`` says how it is asked for: ``native``, by the provider's mode for it; ``tool``, by a tool that must be
-    called; empty, by whichever the model is known to take.
+    ``via`` selects how it is enforced: ``native`` by the provider's structured output, ``tool`` by forcing a tool call
+    whose arguments are the response, empty by whichever the model is known to support.
     """
 
     schema: Mapping[str, JSON]
@@ -198,34 +202,36 @@ OnUnsupported: TypeAlias = Literal["error", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """What to ask, in terms that no provider owns.
+    """A request for a completion, independent of the provider.
 
     Parameters
     ----------
     model
-        At the door ``provider/model`` (``openai/gpt-4o-mini``); below it the provider's own name of the model.
+        ``provider/model`` (``openai/gpt-4o-mini``) in the public API; the provider's own model name inside llmhub.
     messages
-        The conversation, oldest turn first; ``system`` turns may stand anywhere a provider permits.
+        The conversation, oldest message first; ``system`` messages may stand wherever the provider permits them.
     temperature, top_p, top_k, seed, presence_penalty, frequency_penalty
-        Sampling; ``None`` leaves the provider's default. Ranges are the provider's and are checked before sending.
+        Sampling parameters; ``None`` is the provider's default. They are checked against the provider's ranges before
+        the request is sent.
     max_tokens
-        Upper bound of the answer in tokens, reasoning included.
+        Maximum tokens of the response, reasoning included.
     stop
-        Strings that end the answer.
+        Strings that end the response.
     tools, tool_choice, response_schema, reasoning_effort, reasoning_budget
         Tools, structured output and reasoning; the budget is in tokens.
     parallel_tool_calls
-        Whether several tools may be called at once.
+        Whether the model may call several tools at once.
     n
-        Answers wanted.
+        Number of responses.
     logprobs
-        Asks how likely each token of the answer was, and of so many others in its place; 0 for its own alone.
+        Request log probabilities, with this many alternatives per token.
     user
-        Your end user's pseudonymous id, where a provider takes one.
+        Your end user's pseudonymous id, for providers that accept one.
     extra
-        Provider extras: merged into the payload last, so they win.
+        Fields of the provider's own API, merged into the payload last, so that they take precedence.
     unsupported
-        ``error``: a parameter the provider cannot take fails the call. ``drop``: it is left out and said so.
+        ``error``: a parameter that the provider does not support fails the call. ``drop``: it is omitted and listed in
+        ``dropped_params``.
 
     Examples
     --------
@@ -256,7 +262,7 @@ class CompletionRequest:
     unsupported: OnUnsupported = "error"
 
     def __post_init__(self) -> None:
-        """Bring equal values to one form, so that equal requests have equal keys."""
+        """Normalize number and sequence types, so that equal requests have equal cache keys."""
         for name in FLOAT_FIELDS:
             value = getattr(self, name)
             if value is not None and (type(value) is not float or value == 0.0) and _is_number(value):
@@ -280,15 +286,15 @@ SEQUENCE_FIELDS: Final = ("messages", "stop", "tools")
 
 
 def _is_number(value: object) -> bool:
-    """Say whether a value is a number of any library's; what is not stays as it is, and is refused in time."""
+    """Return whether ``value`` is a number of any library (``numpy.float64``); validation rejects all others later."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts with one meaning everywhere: input includes what was cached, output includes reasoning.
+    """Token counts with the same meaning for every provider; ``None`` if the provider did not report one.
 
-    ``None`` means that the provider did not say.
+    ``input_tokens`` includes cached ones, read and written; ``output_tokens`` includes reasoning.
     """
 
     input_tokens: int | None = None
@@ -303,38 +309,37 @@ NO_USAGE: Final = Usage()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One further answer to a request with ``n > 1``."""
+    """A further response to a request with ``n > 1``."""
 
     parts: tuple[Part, ...]
     finish_reason: FinishReason = "stop"
 
     @property
     def text(self) -> str:
-        """The visible answer."""
+        """The visible text."""
         return join_text(self.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionResponse:
-    """What a model answered.
+    """A model's response.
 
     Parameters
     ----------
     parts
-        The answer, in the order the model gave it.
+        The content, in the model's order.
     finish_reason
         ``stop``, ``length``, ``tool_calls``, ``content_filter``, ``refusal`` or ``other``.
     usage
         Token counts, normalised.
     served_model
-        The model the provider says it used.
+        Model that the provider reports to have used.
     request_id
         The provider's id of the call.
     others
-        The second to n-th answer of a request with ``n > 1``.
+        The second to n-th response to a request with ``n > 1``.
     forced_tool
-        Whether the answer came as the arguments of a tool that had to be called, as this model has no other way to
-        hold it to a schema.
+        Whether the text came as the arguments of a forced tool call (see `Schema`).
 
     Examples
     --------
@@ -352,32 +357,32 @@ class CompletionResponse:
 
     @property
     def text(self) -> str:
-        """The visible answer."""
+        """The visible text."""
         return join_text(self.parts)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tools the model wants called."""
+        """The tool calls that the model requests."""
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
     @property
     def reasoning(self) -> str:
-        """The reasoning the provider showed."""
+        """The reasoning text, as far as the provider shows it."""
         return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
 
     @property
     def logprobs(self) -> tuple[TokenLogprob, ...]:
-        """How likely each token was, where that was asked for and is told."""
+        """Log probabilities per token; empty unless the request asked for them and the provider supports them."""
         return tuple(token for part in self.parts if isinstance(part, Logprobs) for token in part.tokens)
 
     @property
     def refusal(self) -> str:
-        """What the model said in declining."""
+        """The text of a refusal; empty if the model did not refuse."""
         return "".join(part.text for part in self.parts if isinstance(part, Refusal))
 
     def __repr__(self) -> str:
-        """Show it in a line, in which nothing that the model wrote can act."""
-        from llmhub.core.response_display import response_repr  # noqa: PLC0415 - which knows these types
+        """Return one line, with control characters of the model's text made visible."""
+        from llmhub.core.response_display import response_repr  # noqa: PLC0415 - it imports these types
 
         return response_repr(self)
 
@@ -389,10 +394,10 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
-    """What arrived since the last chunk; the closing one carries the whole ``response``.
+    """What arrived since the previous chunk of a stream.
 
-    That one also says what the answer cost now (0 from the cache, ``None`` where the price or the counts are unknown),
-    and what it is worth without the cache.
+    The last chunk has no content but the complete ``response``, the ``cost_usd`` of this call (0 from the cache,
+    ``None`` if the price or the token counts are unknown) and its ``list_cost_usd`` without llmhub's cache.
     """
 
     text: str = ""
@@ -404,12 +409,12 @@ class StreamChunk:
 
     @property
     def usage(self) -> Usage:
-        """The tokens of the whole answer, in the closing chunk; nothing is known of them before."""
+        """Token counts of the whole response in the last chunk; unknown in all others."""
         return NO_USAGE if self.response is None else self.response.usage
 
 
 def join_text(parts: Sequence[Part]) -> str:
-    """Join the visible text of ``parts``.
+    """Return the visible text of ``parts``, joined.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What a caller lets go of with ``unsupported="drop"``: parameters, and what stands in the turns beside their content.
+"""Validate requests independently of the provider, and omit what a provider does not support.
 
-Content is never left out: a picture that a provider cannot see is an error, not a shorter question.
-
-What must be right in a request whoever is asked.
+`validate_request` checks types and values before a request is encoded; ranges that differ between providers are checked
+by their wires. `drop_unsupported` implements ``unsupported="drop"``: it omits parameters and annotations of messages,
+but never content, so that an image which a model cannot see is an error.
 """
 
 from __future__ import annotations
@@ -30,98 +30,38 @@ from llmhub.core.types import (
     ToolResult,
 )
 
+FIELD_TYPES: Final[Mapping[str, tuple[type, str]]] = {
+    "model": (str, "a string"),
+    **dict.fromkeys(FLOAT_FIELDS, (float, "a number")),
+    **dict.fromkeys(INT_FIELDS, (int, "an integer")),
+    **dict.fromkeys(("tool_choice", "reasoning_effort", "user"), (str, "a string")),
+    "parallel_tool_calls": (bool, "True or False"),
+    "response_schema": (Schema, "a Schema"),
+    "extra": (Mapping, "a mapping"),
+}
+"""Type of each field that is set, and its name in messages."""
+SEQUENCE_ITEM_TYPES: Final[Mapping[str, tuple[type, str]]] = {
+    "messages": (Message, "Messages"),
+    "stop": (str, "strings"),
+    "tools": (Tool, "Tools"),
+}
+"""Type of the items of each sequence field, and its name in messages."""
+PART_TYPES: Final[tuple[Any, ...]] = get_args(Part)
+
 _EMPTY_REQUEST: Final = CompletionRequest(model="", messages=())
-
-
 OPTIONAL_DEFAULTS: Final[dict[str, Any]] = {
     name: getattr(_EMPTY_REQUEST, name)
     for name in CompletionRequest.__dataclass_fields__
     if name not in {"model", "messages"}
 }
-"""What each optional field of a request is when it was not set."""
-
-
+"""Value of each optional field that was not set."""
 PART_PATH: Final = re.compile(r"\$\.messages\[(\d+)\]\.parts\[(\d+)\](\.is_error)?")
-
-
 DROPPABLE_PARTS: Final[dict[type[Part], str]] = {Reasoning: "messages.reasoning", CacheMark: "messages.cache_mark"}
-"""Parts of a turn that may go, and how they are listed."""
-
-
-def drop_unsupported(request: CompletionRequest, error: LLMError) -> tuple[str, CompletionRequest] | None:
-    """Leave out what a provider cannot be told, if the caller lets go of it.
-
-    Returns
-    -------
-    tuple[str, CompletionRequest] | None
-        The name under which it is listed in ``dropped``, and the request without it; the name is empty for what only
-        answers hold. ``None`` where nothing may go.
-
-    Examples
-    --------
-    >>> ask = CompletionRequest(model="m", messages=(Message("user", "hi"),), top_k=3, unsupported="drop")
-    >>> drop_unsupported(ask, Unsupported(path="$.top_k"))[0]
-    'top_k'
-    """
-    if not isinstance(error, Unsupported):
-        return None
-    name = error.path.removeprefix("$.")
-    if name in OPTIONAL_DEFAULTS:
-        return (name, replace(request, **{name: OPTIONAL_DEFAULTS[name]})) if request.unsupported == "drop" else None
-    place = PART_PATH.fullmatch(error.path)
-    return None if place is None else _drop_from_message(request, place)
-
-
-def _drop_from_message(request: CompletionRequest, place: re.Match[str]) -> tuple[str, CompletionRequest] | None:
-    """Leave out what stands in a turn beside its content."""
-    turn, index = int(place[1]), int(place[2])
-    part = request.messages[turn].parts[index]
-    if type(part) is Logprobs:
-        return "", _replace_part(request, turn, index, ())
-    if request.unsupported != "drop":
-        return None
-    if isinstance(part, ToolResult) and place[3]:
-        return "messages.is_error", _replace_part(request, turn, index, (replace(part, is_error=False),))
-    return (
-        (DROPPABLE_PARTS[type(part)], _replace_part(request, turn, index, ()))
-        if type(part) in DROPPABLE_PARTS
-        else None
-    )
-
-
-def _replace_part(request: CompletionRequest, turn: int, index: int, parts: tuple[Part, ...]) -> CompletionRequest:
-    """Put parts in the place of one; a turn that has none left goes with it."""
-    old = request.messages[turn]
-    whole = (*old.parts[:index], *parts, *old.parts[index + 1 :])
-    turns = (Message(old.role, whole),) if whole else ()
-    return replace(request, messages=(*request.messages[:turn], *turns, *request.messages[turn + 1 :]))
-
-
-FIELD_TYPES: Final[Mapping[str, tuple[type, str]]] = {
-    "model": (str, "a text"),
-    **dict.fromkeys(FLOAT_FIELDS, (float, "a number")),
-    **dict.fromkeys(INT_FIELDS, (int, "a whole number")),
-    **dict.fromkeys(("tool_choice", "reasoning_effort", "user"), (str, "a text")),
-    "parallel_tool_calls": (bool, "true or false"),
-    "response_schema": (Schema, "a Schema"),
-    "extra": (Mapping, "a mapping"),
-}
-"""What a field holds where it is set, and how that is called."""
-
-
-SEQUENCE_ITEM_TYPES: Final[Mapping[str, tuple[type, str]]] = {
-    "messages": (Message, "Messages"),
-    "stop": (str, "texts"),
-    "tools": (Tool, "Tools"),
-}
-"""What a field holds any number of."""
-
-
-PART_TYPES: Final[tuple[Any, ...]] = get_args(Part)
+"""Parts of a message that may be omitted, and their names in ``dropped_params``."""
 
 
 def validate_request(request: CompletionRequest) -> LLMError | None:
-    """Check what is wrong whoever is asked; ``None`` when nothing is.
+    """Return the first error of a request that no provider would accept, or ``None`` if there is none.
 
     Examples
     --------
@@ -134,49 +74,97 @@ def validate_request(request: CompletionRequest) -> LLMError | None:
 
 
 def _type_error(request: CompletionRequest) -> LLMError | None:
-    """Find a field that holds what it cannot."""
-    for name, (kind, said) in FIELD_TYPES.items():
+    for name, (type_, type_name) in FIELD_TYPES.items():
         value = getattr(request, name)
-        if value is not None and (isinstance(value, bool) is not (kind is bool) or not isinstance(value, kind)):
-            return InvalidRequest(path=f"$.{name}", message=f"{name}={value!r:.80} is not {said}")
-    for name, (kind, said) in SEQUENCE_ITEM_TYPES.items():
+        # bool is a subclass of int, but True is not a number of tokens.
+        if value is not None and (isinstance(value, bool) is not (type_ is bool) or not isinstance(value, type_)):
+            return InvalidRequest(path=f"$.{name}", message=f"{name}={value!r:.80} is not {type_name}")
+    for name, (type_, type_name) in SEQUENCE_ITEM_TYPES.items():
         value = getattr(request, name)
-        if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
-            return InvalidRequest(path=f"$.{name}", message=f"{name}={value!r:.80} is not a sequence of {said}")
+        if not isinstance(value, tuple) or not all(isinstance(item, type_) for item in value):
+            return InvalidRequest(path=f"$.{name}", message=f"{name}={value!r:.80} is not a sequence of {type_name}")
     if request.unsupported not in get_args(OnUnsupported):
-        said = f"unsupported={request.unsupported!r} is not 'error' or 'drop'"
-        return InvalidRequest(path="$.unsupported", message=said)
+        message = f"unsupported={request.unsupported!r} is not 'error' or 'drop'"
+        return InvalidRequest(path="$.unsupported", message=message)
     return None
 
 
 def _value_error(request: CompletionRequest) -> LLMError | None:
-    """Find what is of the right type and makes no sense."""
     if not request.model.strip():
-        return InvalidRequest(path="$.model", message="the model is empty; name one, such as 'openai/gpt-4o-mini'")
+        return InvalidRequest(path="$.model", message="the model is empty; pass one such as 'openai/gpt-4o-mini'")
     if not request.messages:
         return InvalidRequest(path="$.messages", message="there are no messages; add at least one user message")
-    for at, message in enumerate(request.messages):
-        wrong = _message_error(message, f"$.messages[{at}]")
-        if wrong is not None:
-            return wrong
+    for index, message in enumerate(request.messages):
+        error = _message_error(message, f"$.messages[{index}]")
+        if error is not None:
+            return error
     if any(tool.name == FORCED_TOOL_NAME for tool in request.tools):
-        said = f"a tool named {FORCED_TOOL_NAME!r} would be taken for the answer to a schema; name it otherwise"
-        return InvalidRequest(path="$.tools", message=said)
+        text = f"the tool name {FORCED_TOOL_NAME!r} is reserved for structured output; use another name"
+        return InvalidRequest(path="$.tools", message=text)
     if request.n < 1:
-        return InvalidRequest(path="$.n", message=f"n={request.n}; ask for at least one answer")
+        return InvalidRequest(path="$.n", message=f"n={request.n} is not positive; request at least one response")
     return None
 
 
 def _message_error(message: Message, path: str) -> LLMError | None:
     if message.role not in ROLES:
-        return InvalidRequest(
-            path=f"{path}.role", message=f"unknown role {message.role!r}; use one of {', '.join(ROLES)}"
-        )
+        text = f"unknown role {message.role!r}; use one of {', '.join(ROLES)}"
+        return InvalidRequest(path=f"{path}.role", message=text)
     for index, part in enumerate(message.parts):
         if not isinstance(part, PART_TYPES):
-            said = f"{type(part).__name__} is no part of a message; give a text"
-            return InvalidRequest(path=f"{path}.parts[{index}]", message=said)
+            text = f"{type(part).__name__} is not a part of a message; pass a string or one of llmhub's parts"
+            return InvalidRequest(path=f"{path}.parts[{index}]", message=text)
         if isinstance(part, ToolResult) and not part.id:
-            said = "a tool result without an id; give it the id of the tool call it answers"
-            return InvalidRequest(path=f"{path}.parts[{index}].id", message=said)
+            text = "a tool result without an id; set it to the id of the tool call"
+            return InvalidRequest(path=f"{path}.parts[{index}].id", message=text)
     return None
+
+
+def drop_unsupported(request: CompletionRequest, error: LLMError) -> tuple[str, CompletionRequest] | None:
+    """Omit what a provider does not support, if ``request.unsupported`` permits it.
+
+    Returns
+    -------
+    tuple[str, CompletionRequest] | None
+        The name to list in ``dropped_params`` and the request without it, or ``None`` if it must not be omitted. The
+        name is empty for parts that only responses have.
+
+    Examples
+    --------
+    >>> request = CompletionRequest(model="m", messages=(Message("user", "hi"),), top_k=3, unsupported="drop")
+    >>> drop_unsupported(request, Unsupported(path="$.top_k"))[0]
+    'top_k'
+    """
+    if not isinstance(error, Unsupported):
+        return None
+    name = error.path.removeprefix("$.")
+    if name in OPTIONAL_DEFAULTS:
+        return (name, replace(request, **{name: OPTIONAL_DEFAULTS[name]})) if request.unsupported == "drop" else None
+    match = PART_PATH.fullmatch(error.path)
+    return None if match is None else _drop_from_message(request, match)
+
+
+def _drop_from_message(request: CompletionRequest, match: re.Match[str]) -> tuple[str, CompletionRequest] | None:
+    message_index, part_index = int(match[1]), int(match[2])
+    part = request.messages[message_index].parts[part_index]
+    if type(part) is Logprobs:
+        return "", _replace_part(request, message_index, part_index, ())
+    if request.unsupported != "drop":
+        return None
+    if isinstance(part, ToolResult) and match[3]:
+        without_flag = replace(part, is_error=False)
+        return "messages.is_error", _replace_part(request, message_index, part_index, (without_flag,))
+    name = DROPPABLE_PARTS.get(type(part))
+    return None if name is None else (name, _replace_part(request, message_index, part_index, ()))
+
+
+def _replace_part(
+    request: CompletionRequest, message_index: int, part_index: int, replacement: tuple[Part, ...]
+) -> CompletionRequest:
+    """Replace one part by any number of parts; a message without parts is removed."""
+    old = request.messages[message_index]
+    parts = (*old.parts[:part_index], *replacement, *old.parts[part_index + 1 :])
+    messages = (Message(old.role, parts),) if parts else ()
+    return replace(
+        request, messages=(*request.messages[:message_index], *messages, *request.messages[message_index + 1 :])
+    )

@@ -15,6 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from returns.pipeline import is_successful
+
 from llmhub.core.errors import BadRequestError, InvalidRequest
 from llmhub.core.messages import parse_message
 from llmhub.core.types import Image, Message
@@ -76,7 +78,7 @@ class Row(Mapping[str, Any]):
     (1, 'a', None, True, ['x', 'y'])
     """
 
-    __slots__ = ("_index", "_columns")
+    __slots__ = ("_columns", "_index")
 
     def __init__(self, columns: FrameColumns, at: int) -> None:
         self._columns = columns
@@ -292,14 +294,16 @@ def parse_conversation(value: Any) -> tuple[Message, ...] | InvalidRequest:
     >>> [turn.role for turn in parse_conversation('[{"role": "system", "content": "Be brief."}, "Hi"]')]
     ['system', 'user']
     >>> parse_conversation([{"role": "user"}]).message
-    "turn 0: a turn of 'user' without content; give a string, a Message, or a mapping ..."
+    "message 0: a message with role 'user' has no content; pass a string, a Message, or a mapping ..."
     """
     if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} and '"role"' in value:
         with suppress(ValueError, RecursionError):  # a text that looks like a log is still a text
             value = json.loads(value)
     alone = isinstance(value, (str, Message, Mapping)) or not hasattr(value, "__iter__")
-    turns = [parse_message(turn) for turn in ([value] if alone else value)]
-    wrong = next((f"turn {at}: {turn}" for at, turn in enumerate(turns) if isinstance(turn, str)), "")
-    if wrong or not turns:
-        return InvalidRequest(path="messages", message=wrong or "a conversation without turns")
-    return tuple(turn for turn in turns if isinstance(turn, Message))
+    messages = []
+    for index, item in enumerate([value] if alone else value):
+        parsed = parse_message(item)
+        if not is_successful(parsed):
+            return InvalidRequest(path="messages", message=f"message {index}: {parsed.failure().message}")
+        messages.append(parsed.unwrap())
+    return tuple(messages) if messages else InvalidRequest(path="messages", message="a conversation has no messages")

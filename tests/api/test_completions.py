@@ -185,7 +185,7 @@ def test_without_a_hub_the_environment_makes_one(
         ("hi", {"model": MODEL, "temperature": 3}, r"temperature=3.0 is outside 0..2 at \$\.temperature"),
         ("hi", {"model": MODELS[1], "temperature": 1.5}, r"temperature=1.5 is outside 0..1"),
         ([], {"model": MODEL}, r"no messages.* at \$\.messages"),
-        ([7], {"model": MODEL}, r"int is no message.* at \$\.messages\[0\]"),
+        ([7], {"model": MODEL}, r"int is not a message.* at \$\.messages\[0\]"),
         (
             [Message("user", (ToolResult("", "x"),))],
             {"model": MODEL},

@@ -100,7 +100,7 @@ def test_models_come_in_any_sequence(hub: llmhub.Hub) -> None:
 
 @pytest.mark.parametrize("prompt", [7, None, b"hi", [b"hi"], {"content": "hi"}, object()])
 def test_what_is_no_prompt_is_named(hub: llmhub.Hub, prompt: Any) -> None:
-    with pytest.raises(BadRequestError, match=r"is no message|messages"):
+    with pytest.raises(BadRequestError, match=r"is not a message|messages"):
         llmhub.complete(prompt, model=MODEL, hub=hub)
 
 

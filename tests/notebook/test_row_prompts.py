@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from returns.result import Result, Success
 
 import llmhub
 from llmhub.api import tables
@@ -112,7 +113,7 @@ def test_what_a_function_does_wrong_is_said_before_anything_is_sent(
     with pytest.raises(ZeroDivisionError) as caught:
         run(frame, hub, lambda row: str(1 / 0) if row.text == "b" else "fine")
     assert caught.value.__notes__ == ["prompt: raised for row 1"]
-    with pytest.raises(BadRequestError, match=r"^prompt: the function gave, for row 0, .* int is no message"):
+    with pytest.raises(BadRequestError, match=r"^prompt: the function gave, for row 0, .* int is not a message"):
         run(frame, hub, lambda _: 7)
     with pytest.raises(BadRequestError, match=r"^system: the function gave, for row 0, .* list is no text"):
         run(frame, hub, "{text}", system=lambda _: ["x"])
@@ -206,7 +207,7 @@ TURNS = [
 
 @pytest.mark.parametrize(("turn", "message"), TURNS)
 def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
-    assert parse_message(turn) == message
+    assert parse_message(turn) == Success(message)
     assert parse_conversation([turn]) == (message,)
     assert parse_conversation(np.array([turn], dtype=object)) == (message,)
 
@@ -214,20 +215,20 @@ def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
 @pytest.mark.parametrize(
     ("turn", "why"),
     [
-        (7, "int is no message"),
-        ({"content": "x"}, "dict is no message"),
-        ({"role": "user"}, "without content"),
-        ({"role": "user", "content": 7}, "int is no content"),
-        ({"role": "user", "content": [{"type": "video"}]}, "a block of kind 'video' cannot be read"),
-        ({"role": "user", "content": [{"type": "text"}]}, "a block of kind 'text' cannot be read"),
-        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "cannot be read"),
-        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "a tool call without"),
+        (7, "int is not a message"),
+        ({"content": "x"}, "dict is not a message"),
+        ({"role": "user"}, "has no content"),
+        ({"role": "user", "content": 7}, "int is not the content"),
+        ({"role": "user", "content": [{"type": "video"}]}, "cannot parse a block of type 'video'"),
+        ({"role": "user", "content": [{"type": "text"}]}, "cannot parse a block of type 'text'"),
+        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "cannot parse a block"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "a tool call needs an 'id'"),
+        ({"role": "", "tool_calls": True}, "tool_calls must be a list"),
+        ({"role": "assistant", "tool_calls": "f"}, "tool_calls must be a list"),
     ],
 )
 def test_what_is_no_turn_says_why(turn: Any, why: str) -> None:
-    found = parse_message(turn)
-    assert isinstance(found, str)
-    assert why in found
+    assert why in parse_message(turn).failure().message
 
 
 KEYS = ["role", "content", "type", "text", "source", "image_url", "tool_calls", "tool_call_id"]
@@ -241,7 +242,7 @@ LOGS = st.recursive(
 
 @given(LOGS)
 def test_anything_at_all_is_a_turn_or_says_why(turn: Any) -> None:
-    assert isinstance(parse_message(turn), (Message, str))
+    assert isinstance(parse_message(turn), Result)
 
 
 def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any) -> None:
@@ -250,7 +251,7 @@ def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any)
     answers = run(frame, hub, messages="chat")
     assert answers["status"].tolist() == ["ok", "ok", "skipped", "ok", "error", "error"]
     assert answers["cache_hit"].tolist() == [False, True, False, False, False, False]
-    assert answers["error"].iloc[4].startswith("messages: row 4: turn 0: a turn of 'user' without content")
+    assert answers["error"].iloc[4].startswith("messages: row 4: message 0: a message with role 'user' has no content")
     assert answers["request_key"].isna().tolist() == [False, False, True, False, True, True]
     more = said(frame.iloc[[3]], "And {t}?", messages="chat", system="Be {t}.")
     assert [(turn.role, turn.text) for turn in more[0].messages] == [
