@@ -1,7 +1,8 @@
-"""Values as bytes: canonical requests and their keys, and responses as a store keeps them.
+"""Cache keys: the SHA-256 of everything that determines a response.
 
-A key is the SHA-256 of everything that decides an answer: the mapping's version, the provider, the address,
-the api version, the headers that are no credential, which sample it is, and the canonical request.
+That is the version of the mapping, the provider, its wire, address and API version, the headers that are not
+credentials, the sample number, and the canonical JSON of the request. Equal requests have equal keys; any field that
+reaches the wire changes the key; the order of fields and of mapping entries does not.
 """
 
 from __future__ import annotations
@@ -13,88 +14,48 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from llmhub.core.types import (
-    CompletionRequest,
-    Text,
-)
+from llmhub.core.types import CompletionRequest, Text
 
 if TYPE_CHECKING:
     from llmhub.core.provider import Endpoint, Provider
 
-
 MAPPING_VERSION: Final = 2
-"""Raised when a wire's reading or writing changes meaning, so that old answers are not served for new questions."""
-
-
-_CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
-
-
+"""Incremented when a wire encodes or decodes with another meaning, so that older responses are not returned."""
 CREDENTIALS: Final = frozenset(
     {"authorization", "api-key", "x-api-key", "x-goog-api-key", "x-amz-security-token", "proxy-authorization", "cookie"}
 )
-"""Header names that say who asks, not what: they stay out of keys, logs and stores."""
-
-
-def json_string(text: str) -> bytes:
-    """Give the canonical JSON of a text, as it stands in canonical requests and in payloads."""
-    try:
-        return _CANONICAL.encode(text)
-    except UnicodeEncodeError:
-        # Half of a surrogate pair is no text and cannot be sent, but what asks it must still have a key.
-        return json.dumps(text).encode()
-
-
-def json_strings(texts: Sequence[str]) -> list[bytes]:
-    """Give `json_string` of each text, at half the cost."""
-    try:
-        return list(map(_CANONICAL.encode, texts))
-    except UnicodeEncodeError:
-        return list(map(json_string, texts))
-
-
-def canonical_json(request: CompletionRequest) -> bytes:
-    """Give the one byte form of a request: fields in their declared order, mappings sorted by key.
-
-    Law: equal requests have equal bytes, and any field that differs changes them.
-
-    Examples
-    --------
-    >>> from llmhub.core.types import Message
-    >>> ask = CompletionRequest(model="m", messages=(Message("user", "hi"),), extra={"b": 1, "a": 2})
-    >>> canonical_json(ask)[-45:]
-    b'"extra":{"a":2,"b":1},"unsupported":"error"}}'
-    """
-    try:
-        return _CANONICAL.encode(_with_part_kinds(request))
-    except UnicodeEncodeError:
-        return repr(request).encode("utf-8", "surrogatepass")
-
-
-def _with_part_kinds(request: CompletionRequest) -> object:
-    """Mark each part with its kind, since two kinds may have the same fields."""
-    messages = request.messages
-    if all(len(message.parts) == 1 and type(message.parts[0]) is Text for message in messages):
-        return {"request": request}
-    kinds = [[type(part).__name__ for part in message.parts] for message in messages]
-    return {"kinds": kinds, "request": request}
-
+"""Headers that identify the caller, in lower case: they are not part of keys, logs and stores."""
+_CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 
 RequestKeyer: TypeAlias = Callable[[CompletionRequest, int], bytes]
+"""Request and sample number to cache key."""
+
+
+def request_key(provider: Provider, endpoint: Endpoint, request: CompletionRequest, sample: int = 0) -> bytes:
+    """Return the cache key of a request, 32 bytes.
+
+    Parameters
+    ----------
+    provider, endpoint
+        Recipient of the request; credentials do not change the key.
+    request
+        Request whose ``model`` is the provider's own model name.
+    sample
+        Number of the response, if the same request is sent several times.
+    """
+    return request_keyer(provider, endpoint)(request, sample)
 
 
 def request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer:
-    """Make the function that keys requests to one address: ``request_keyer(p, e)(request, sample)``.
-
-    What does not change from request to request is hashed once.
-    """
-    head = key_prefix(provider, endpoint)
-    located: dict[str, bytes] = {}
+    """Return `request_key` for one endpoint; what all its keys share is hashed once."""
+    prefix = key_prefix(provider, endpoint)
+    url_by_model: dict[str, bytes] = {}
 
     def key(request: CompletionRequest, sample: int = 0) -> bytes:
-        url = located.get(request.model)
+        url = url_by_model.get(request.model)
         if url is None:
-            url = located[request.model] = json_string(provider.locate(endpoint, request, False))
-        digest = head.copy()
+            url = url_by_model[request.model] = json_string(provider.locate(endpoint, request, False))
+        digest = prefix.copy()
         digest.update(b"%b%d" % (url, sample))
         digest.update(canonical_json(request))
         return digest.digest()
@@ -102,28 +63,8 @@ def request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer:
     return key
 
 
-def request_key(provider: Provider, endpoint: Endpoint, request: CompletionRequest, sample: int = 0) -> bytes:
-    """Give the 32 bytes under which the answer to ``request`` is filed.
-
-    Parameters
-    ----------
-    provider, endpoint
-        Who is asked, and where; credentials do not count.
-    request
-        What is asked, with the provider's own name of the model.
-    sample
-        Which of several answers to the same question.
-
-    Notes
-    -----
-    Laws: equal requests have equal keys; any field that reaches the wire changes the key; the order of
-    fields and of mapping entries does not.
-    """
-    return request_keyer(provider, endpoint)(request, sample)
-
-
 def key_prefix(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
-    """Hash what all requests to one address share: the beginning of every key."""
+    """Return the digest state that all keys of an endpoint begin with."""
     return hashlib.sha256(
         _CANONICAL.encode(
             [
@@ -137,3 +78,47 @@ def key_prefix(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
             ]
         )
     )
+
+
+def canonical_json(request: CompletionRequest) -> bytes:
+    """Encode a request with fields in declaration order and mappings sorted by key.
+
+    Law: two requests have the same bytes if and only if they are equal.
+
+    Examples
+    --------
+    >>> from llmhub.core.types import Message
+    >>> request = CompletionRequest(model="m", messages=(Message("user", "hi"),), extra={"b": 1, "a": 2})
+    >>> canonical_json(request)[-45:]
+    b'"extra":{"a":2,"b":1},"unsupported":"error"}}'
+    """
+    try:
+        return _CANONICAL.encode(_with_part_kinds(request))
+    except UnicodeEncodeError:
+        return repr(request).encode("utf-8", "surrogatepass")
+
+
+def _with_part_kinds(request: CompletionRequest) -> object:
+    """Add the type of each part, because two types may have the same fields."""
+    messages = request.messages
+    if all(len(message.parts) == 1 and type(message.parts[0]) is Text for message in messages):
+        return {"request": request}
+    kinds = [[type(part).__name__ for part in message.parts] for message in messages]
+    return {"kinds": kinds, "request": request}
+
+
+def json_string(text: str) -> bytes:
+    """Encode a string as in canonical requests and in payloads."""
+    try:
+        return _CANONICAL.encode(text)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair cannot be sent, but a request with one needs a key nevertheless.
+        return json.dumps(text).encode()
+
+
+def json_strings(texts: Sequence[str]) -> list[bytes]:
+    """Encode many strings; equals `json_string` of each, at half the cost."""
+    try:
+        return list(map(_CANONICAL.encode, texts))
+    except UnicodeEncodeError:
+        return list(map(json_string, texts))

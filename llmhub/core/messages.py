@@ -131,6 +131,8 @@ def _invalid(path: str, message: str) -> Result[Any, LLMError]:
 
 
 def _parse_block(block: object) -> Part | None:
+    if isinstance(block, str):
+        return Text(block)
     if not isinstance(block, Mapping):
         return None
     parser = BLOCK_PARSERS.get(str(block.get("type")))

@@ -1,9 +1,8 @@
-"""Copies of frozen values with a few fields changed, where each call makes one.
+"""Keys and HTTP requests for many prompts that differ in one text, such as the rows of a frame.
 
-One question, many texts: keys and HTTP requests made by putting a text into what is the same for all.
-
-A million rows of one template differ in one text. What surrounds it is worked out once, with a mark in its place;
-law: the results equal those of `request_key` and `prepare` for the request with the text in it.
+What surrounds the text is computed once, with a placeholder in its place; each prompt then costs one hash update or one
+concatenation. Laws: the results equal `request_key` and `prepare` of the request with the text in it. A prompt whose
+text would occur twice, or nowhere, in the encoded request falls back to those.
 """
 
 from __future__ import annotations
@@ -22,11 +21,196 @@ from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.core.types import CompletionRequest, Message, Text
 
+PromptToRequest: TypeAlias = Callable[[str], CompletionRequest]
+"""Prompt to request."""
+PromptKeyer: TypeAlias = Callable[[str, int], bytes]
+"""Prompt and sample number to cache key."""
+BatchPromptKeyer: TypeAlias = Callable[[Sequence[str], int], list[bytes]]
+"""Prompts and sample number to cache keys."""
+PromptPreparer: TypeAlias = Callable[[str, float], Result[HttpRequest, LLMError]]
+"""Prompt and time (epoch seconds) to HTTP request."""
+
+PLACEHOLDER: Final = "\x00llmhub\x00"
+"""Stands for the prompt while the rest is encoded; prompts do not contain NUL."""
+PIECES_AROUND_PLACEHOLDER: Final = 2
+"""Pieces into which one placeholder splits the encoded request."""
+_REQUEST_SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
+
+
+def request_template(request: CompletionRequest) -> PromptToRequest:
+    """Return a function that appends a prompt to ``request`` as a user message.
+
+    Law: ``request_template(r)(t) == replace(r, messages=(*r.messages, Message("user", t)))``.
+
+    Examples
+    --------
+    >>> request_template(CompletionRequest(model="m", messages=()))("hi").messages[0].text
+    'hi'
+    """
+    messages = request.messages
+    setters = [(slot.__set__, slot.__get__(request)) for slot in _REQUEST_SLOTS if slot.__name__ != "messages"]
+    set_messages = next(slot.__set__ for slot in _REQUEST_SLOTS if slot.__name__ == "messages")
+
+    def to_request(prompt: str) -> CompletionRequest:
+        # Set field by field, because `replace` would normalize all fields once more per prompt.
+        copy = object.__new__(CompletionRequest)
+        for set_field, value in setters:
+            set_field(copy, value)
+        set_messages(copy, (*messages, Message("user", (Text(prompt),))))
+        return copy
+
+    return to_request
+
+
+def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
+    """Return the request for another model. Law: ``with_model(r, m) == replace(r, model=m)``.
+
+    Examples
+    --------
+    >>> with_model(CompletionRequest(model="m", messages=()), "n").model
+    'n'
+    """
+    return request if request.model == model else replace(request, model=model)
+
+
+def prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> PromptKeyer:
+    """Return a function that computes the cache key of a prompt.
+
+    Law: ``prompt_keyer(p, e, to_request)(text, sample) == request_key(p, e, to_request(text), sample)``.
+    """
+    split = _split_key(provider, endpoint, to_request)
+    if split is None:
+        keyer = request_keyer(provider, endpoint)
+        return lambda prompt, sample: keyer(to_request(prompt), sample)
+    start_digest, suffix = split
+
+    def key(prompt: str, sample: int) -> bytes:
+        digest = start_digest(sample).copy()
+        digest.update(json_string(prompt) + suffix)
+        return digest.digest()
+
+    return key
+
+
+def batch_prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> BatchPromptKeyer:
+    """Return a function that computes the cache keys of many prompts.
+
+    Law: ``batch_prompt_keyer(p, e, to_request)([text], sample) == [request_key(p, e, to_request(text), sample)]``.
+    """
+    split = _split_key(provider, endpoint, to_request)
+    if split is None:
+        keyer = request_keyer(provider, endpoint)
+        return lambda prompts, sample: [keyer(to_request(prompt), sample) for prompt in prompts]
+    start_digest, suffix = split
+
+    def keys(prompts: Sequence[str], sample: int) -> list[bytes]:
+        copy = start_digest(sample).copy
+        digests = []
+        for prompt in json_strings(prompts):
+            digest = copy()
+            digest.update(prompt + suffix)
+            digests.append(digest.digest())
+        return digests
+
+    return keys
+
+
+def _split_key(
+    provider: Provider, endpoint: Endpoint, to_request: PromptToRequest
+) -> tuple[Callable[[int], hashlib._Hash], bytes] | None:
+    """Return the digest of a key up to the prompt, by sample, and the bytes after it.
+
+    ``None`` if the prompt does not occur exactly once in the request.
+    """
+    probe = to_request(PLACEHOLDER)
+    pieces = canonical_json(probe).split(json_string(PLACEHOLDER))
+    if len(pieces) != PIECES_AROUND_PLACEHOLDER:
+        return None
+    before, after = pieces
+    prefix = key_prefix(provider, endpoint)
+    url = json_string(provider.locate(endpoint, probe, False))
+    digest_by_sample: dict[int, hashlib._Hash] = {}
+
+    def start_digest(sample: int) -> hashlib._Hash:
+        digest = digest_by_sample.get(sample)
+        if digest is None:
+            digest = digest_by_sample[sample] = prefix.copy()
+            digest.update(b"%b%d" % (url, sample) + before)
+        return digest
+
+    return start_digest, after
+
+
+def prompt_preparer(
+    provider: Provider, endpoint: Endpoint, to_request: PromptToRequest, *, stream: bool
+) -> PromptPreparer:
+    """Return a function that prepares the HTTP request of a prompt.
+
+    Law: ``prompt_preparer(p, e, to_request, stream=s)(text, now) == prepare(p, e, to_request(text), now, stream=s)``.
+    """
+
+    def prepare_whole(prompt: str, now: float) -> Result[HttpRequest, LLMError]:
+        return prepare(provider, endpoint, to_request(prompt), now, stream=stream)
+
+    # A signature that covers the body is computed per request; any other credential is added once.
+    is_signed = provider.signature_covers_body
+    unsigned_provider = replace(provider, authorize=_no_authorization) if is_signed else provider
+    probe = prepare(unsigned_provider, endpoint, to_request(PLACEHOLDER), 0.0, stream=stream)
+    if not is_successful(probe):
+        return prepare_whole
+    template = probe.unwrap()
+    pieces = template.body.split(json_string(PLACEHOLDER))
+    if len(pieces) != PIECES_AROUND_PLACEHOLDER:
+        return prepare_whole
+    before, after = pieces
+    method, url, headers, dropped = template.method, template.url, template.headers, template.dropped
+    authorize = provider.authorize
+
+    def prepare_prompt_only(prompt: str, now: float) -> Result[HttpRequest, LLMError]:
+        if not prompt or (not prompt.isascii() and not _is_encodable(prompt)):
+            return prepare_whole(prompt, now)  # wires encode an empty text differently; lone surrogates are an error
+        request = HttpRequest(method, url, headers, before + json_string(prompt) + after, dropped)
+        return Success(authorize(endpoint, request, now) if is_signed else request)
+
+    return prepare_prompt_only
+
+
+class PreparedPrompt(NamedTuple):
+    """Cache keys and HTTP requests of the prompts of one request at one endpoint."""
+
+    key: PromptKeyer
+    prepare: PromptPreparer
+
+
+def prepare_prompt(
+    provider: Provider, endpoint: Endpoint, request: CompletionRequest, *, stream: bool
+) -> PreparedPrompt:
+    """Return keys and HTTP requests for prompts appended to ``request`` (see `request_template`)."""
+    to_request = request_template(request)
+    return PreparedPrompt(
+        prompt_keyer(provider, endpoint, to_request),
+        prompt_preparer(provider, endpoint, to_request, stream=stream),
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text can be encoded; half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_authorization(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
+    return request
+
+
 T = TypeVar("T")
 
 
 def field_replacer(kind: type[T], *names: str) -> Callable[..., T]:
-    """Make the function that copies a value of a frozen dataclass with slots, and changes the fields ``names``.
+    """Return a function that copies a frozen dataclass with slots and changes the fields ``names``.
 
     Law: ``field_replacer(kind, "a")(value, 1) == dataclasses.replace(value, a=1)``, at less than half the cost, and without
     checking again what was checked when ``value`` was made.
@@ -47,200 +231,3 @@ def field_replacer(kind: type[T], *names: str) -> Callable[..., T]:
     exec(code, known)  # noqa: S102 - made of the names of a class of ours
     change: Callable[..., T] = known["change"]
     return change
-
-
-PromptToRequest: TypeAlias = Callable[[str], CompletionRequest]
-"""A text to the request that asks it."""
-
-
-PromptKeyer: TypeAlias = Callable[[str, int], bytes]
-"""A text and a sample's number to the key."""
-
-
-BatchPromptKeyer: TypeAlias = Callable[[Sequence[str], int], list[bytes]]
-"""Texts and a sample's number to their keys."""
-
-
-PromptPreparer: TypeAlias = Callable[[str, float], Result[HttpRequest, LLMError]]
-"""A text and the time to the HTTP request, or to why there is none."""
-
-
-PLACEHOLDER: Final = "\x00llmhub\x00"
-"""Stands for the text that differs: no prompt holds it."""
-
-
-PIECES_AROUND_PLACEHOLDER: Final = 2
-"""What surrounds one mark: something before and something after."""
-
-
-_REQUEST_SLOTS: Final[tuple[Any, ...]] = tuple(getattr(CompletionRequest, name) for name in CompletionRequest.__slots__)
-
-
-_replace_model: Final = field_replacer(CompletionRequest, "model")
-
-
-def request_template(request: CompletionRequest) -> PromptToRequest:
-    """Make the function that puts a text as the user's turn behind what ``request`` says.
-
-    Law: ``request_template(r)(t) == replace(r, messages=(*r.messages, Message("user", t)))``.
-
-    Examples
-    --------
-    >>> request_template(CompletionRequest(model="m", messages=()))("hi").messages[0].text
-    'hi'
-    """
-    before = request.messages
-    kept = [(slot.__set__, slot.__get__(request)) for slot in _REQUEST_SLOTS if slot.__name__ != "messages"]
-    put_messages = next(slot.__set__ for slot in _REQUEST_SLOTS if slot.__name__ == "messages")
-
-    def ask(text: str) -> CompletionRequest:
-        # Field by field, since `replace` would check again what was checked once.
-        made = object.__new__(CompletionRequest)
-        for put, value in kept:
-            put(made, value)
-        put_messages(made, (*before, Message("user", (Text(text),))))
-        return made
-
-    return ask
-
-
-def batch_prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> BatchPromptKeyer:
-    """Make the function that keys requests differing in one text, many at a time.
-
-    Law: ``batch_prompt_keyer(p, e, ask)([text], sample) == [request_key(p, e, ask(text), sample)]``.
-    """
-    begun = _split_key(provider, endpoint, to_request)
-    if begun is None:
-        whole = request_keyer(provider, endpoint)
-        return lambda texts, sample: [whole(to_request(text), sample) for text in texts]
-    start, after = begun
-
-    def keys(texts: Sequence[str], sample: int) -> list[bytes]:
-        copy = start(sample).copy
-        made = []
-        for text in json_strings(texts):
-            digest = copy()
-            digest.update(text + after)
-            made.append(digest.digest())
-        return made
-
-    return keys
-
-
-def _split_key(
-    provider: Provider, endpoint: Endpoint, ask: PromptToRequest
-) -> tuple[Callable[[int], hashlib._Hash], bytes] | None:
-    """Give what keys of a sample begin with, and what follows the text; nothing where a text is in there twice."""
-    probe = ask(PLACEHOLDER)
-    pieces = canonical_json(probe).split(json_string(PLACEHOLDER))
-    if len(pieces) != PIECES_AROUND_PLACEHOLDER:
-        return None
-    before, after = pieces
-    head = key_prefix(provider, endpoint)
-    url = json_string(provider.locate(endpoint, probe, False))
-    known: dict[int, hashlib._Hash] = {}
-
-    def start(sample: int) -> hashlib._Hash:
-        found = known.get(sample)
-        if found is None:
-            found = known[sample] = head.copy()
-            found.update(b"%b%d" % (url, sample) + before)
-        return found
-
-    return start, after
-
-
-def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
-    """Put the same question to another model. Law: ``with_model(r, m) == replace(r, model=m)``.
-
-    Examples
-    --------
-    >>> with_model(CompletionRequest(model="m", messages=()), "n").model
-    'n'
-    """
-    if request.model == model:
-        return request
-    return _replace_model(request, model)
-
-
-def prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> PromptKeyer:
-    """Make the function that keys requests differing in one text.
-
-    Law: ``prompt_keyer(p, e, ask)(text, sample) == request_key(p, e, ask(text), sample)``.
-    """
-    begun = _split_key(provider, endpoint, to_request)
-    if begun is None:
-        whole = request_keyer(provider, endpoint)
-        return lambda text, sample: whole(to_request(text), sample)
-    start, after = begun
-
-    def key(text: str, sample: int) -> bytes:
-        digest = start(sample).copy()
-        digest.update(json_string(text) + after)
-        return digest.digest()
-
-    return key
-
-
-def prompt_preparer(
-    provider: Provider, endpoint: Endpoint, to_request: PromptToRequest, *, stream: bool
-) -> PromptPreparer:
-    """Make the function that prepares requests differing in one text.
-
-    Law: ``prompt_preparer(p, e, ask, stream=s)(text, now) == prepare(p, e, ask(text), now, stream=s)``.
-    """
-
-    def whole(text: str, now: float) -> Result[HttpRequest, LLMError]:
-        return prepare(provider, endpoint, to_request(text), now, stream=stream)
-
-    # A signature covers the body, so it is added to each request; a key is added once.
-    signs = provider.signature_covers_body
-    once = replace(provider, authorize=_no_authorization) if signs else provider
-    probe = prepare(once, endpoint, to_request(PLACEHOLDER), 0.0, stream=stream)
-    if not is_successful(probe):
-        return whole
-    bare = probe.unwrap()
-    pieces = bare.body.split(json_string(PLACEHOLDER))
-    if len(pieces) != PIECES_AROUND_PLACEHOLDER:
-        return whole
-    before, after = pieces
-    method, url, headers, dropped = bare.method, bare.url, bare.headers, bare.dropped
-    authorize = provider.authorize
-
-    def prepared(text: str, now: float) -> Result[HttpRequest, LLMError]:
-        if not text or (not text.isascii() and not _encodable(text)):
-            return whole(text, now)  # a wire may say an empty text otherwise, or not at all; and some is no text
-        request = HttpRequest(method, url, headers, before + json_string(text) + after, dropped)
-        return Success(authorize(endpoint, request, now) if signs else request)
-
-    return prepared
-
-
-class PreparedPrompt(NamedTuple):
-    """How one question about many texts is put at one address: the keys, and the HTTP requests."""
-
-    key: PromptKeyer
-    prepare: PromptPreparer
-
-
-def prepare_prompt(
-    provider: Provider, endpoint: Endpoint, request: CompletionRequest, *, stream: bool
-) -> PreparedPrompt:
-    """Make the way of what `request_template` makes of ``request``."""
-    ask = request_template(request)
-    return PreparedPrompt(
-        prompt_keyer(provider, endpoint, ask), prompt_preparer(provider, endpoint, ask, stream=stream)
-    )
-
-
-def _encodable(text: str) -> bool:
-    """Say whether a text has bytes; half of a surrogate pair has none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _no_authorization(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
-    return request

@@ -81,7 +81,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpReply:
-    """A received reply. ``received_at`` (epoch seconds, 0 if unknown) is the reference for absolute times in headers."""
+    """A received reply. Absolute times in headers are relative to ``received_at`` (epoch seconds, 0 if unknown)."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""Streaming as one fold: deltas of any wire, in order, become the response the wire gives unstreamed.
+"""Fold the deltas of a stream, of any wire format, into the response that the provider would send unstreamed.
 
-A content delta is a part-shaped `Fragment` and the index of the part it belongs to. ``fold`` is
-``finish`` after a ``reduce`` of `step`, in one pass that costs a delta the same however many came before;
-`merge` joins two halves of a stream and is associative.
+A content delta is a `Fragment`: a part with some of its content, and the index of the part it belongs to. `fold` equals
+`finish` after a ``reduce`` with `step`, but joins the fragments of a part once, in linear time. `merge` joins two halves
+of a stream and is associative.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from llmhub.core.types import (
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A piece of the part at ``index`` of answer ``choice``.
+    """Some content of the part at ``index`` of response ``choice``.
 
-    Where a wire gives no index to tell parts apart by, ``key`` does; they stand in order of first sight.
+    Wires without an index identify parts by ``key``; such parts are in order of first appearance.
     """
 
     index: int
@@ -50,7 +50,7 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class StreamStarted:
-    """What the provider says of the whole answer as it begins."""
+    """Metadata at the beginning of a stream."""
 
     served_model: str = ""
     request_id: str = ""
@@ -58,14 +58,14 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class UsageDelta:
-    """Token counts so far. They are cumulative on every wire, so the largest of a class is its latest."""
+    """Token counts so far. They are cumulative on every wire, so the largest count of a class is its latest."""
 
     usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFinished:
-    """Answer ``choice`` is complete."""
+    """Response ``choice`` is complete."""
 
     reason: FinishReason
     choice: int = 0
@@ -73,12 +73,12 @@ class ChoiceFinished:
 
 Delta: TypeAlias = Fragment | StreamStarted | UsageDelta | ChoiceFinished
 PartKey: TypeAlias = tuple[int, int, str, type[Part]]
-"""Where a part stands: its answer, its index, its key, and its kind (a wire may put two kinds at one index)."""
+"""Identity of a part: choice, index, key and type (some wires send parts of two types at one index)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialResponse:
-    """A response so far: parts by where they stand, in order of first sight."""
+    """The response so far; parts are in order of first appearance."""
 
     parts: Mapping[PartKey, Part] = field(default_factory=dict)
     finish_reasons: Mapping[int, FinishReason] = field(default_factory=dict)
@@ -89,14 +89,14 @@ class PartialResponse:
 
 EMPTY: Final = PartialResponse()
 ARGUMENTS_PLACEHOLDER: Final = "\0"
-"""Where the rest of an `Opaque` part's JSON goes that streams in after it, as the arguments of a nameless call.
+"""Stands in an `Opaque` part's JSON for what the stream delivers later, as the arguments of a call without a name.
 
-A wire that keeps no state cannot tell whose arguments a fragment holds; by its index, `finish` can.
+A stateless wire cannot know which part such arguments belong to; `finish` knows by their index.
 """
 
 
 def step(partial: PartialResponse, delta: Delta) -> PartialResponse:
-    """Take in one delta. Total: a fragment of another kind than its part's so far begins a part of its own.
+    """Return ``partial`` with one more delta. A fragment of a new type at a known index begins a new part.
 
     Examples
     --------
@@ -119,14 +119,13 @@ def step(partial: PartialResponse, delta: Delta) -> PartialResponse:
 
 
 def merge(left: PartialResponse, right: PartialResponse) -> PartialResponse:
-    """Join what came first with what came after.
+    """Join two consecutive halves of a stream.
 
-    Law: ``merge(a, merge(b, c)) == merge(merge(a, b), c)``, and folding a split stream in two and merging
-    equals folding it whole.
+    Laws: ``merge(a, merge(b, c)) == merge(merge(a, b), c)``; merging the folds of two halves equals folding the whole.
     """
     parts = dict(left.parts)
-    for at, part in right.parts.items():
-        _merge_part(parts, at, part)
+    for part_key, part in right.parts.items():
+        _merge_part(parts, part_key, part)
     return PartialResponse(
         parts=parts,
         finish_reasons=_merge_reasons(left.finish_reasons, right.finish_reasons),
@@ -137,9 +136,9 @@ def merge(left: PartialResponse, right: PartialResponse) -> PartialResponse:
 
 
 def finish(partial: PartialResponse) -> Result[CompletionResponse, LLMError]:
-    """Close the stream; one that never said why it ended was cut off."""
+    """Return the response; a stream without any finish reason was cut off, which is `Disconnected`."""
     if not partial.finish_reasons:
-        return Failure(Disconnected(message="the stream ended before the answer was complete"))
+        return Failure(Disconnected(message="the stream ended before the response was complete"))
     choices: dict[int, list[Part]] = {0: []}
     for (choice, *_), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
         _append_part(choices.setdefault(choice, []), part)
@@ -154,39 +153,39 @@ def finish(partial: PartialResponse) -> Result[CompletionResponse, LLMError]:
 
 
 def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
-    """Turn a whole stream of deltas into the response.
+    """Return the response of a complete stream.
 
-    Law: ``fold(deltas) == finish(reduce(step, deltas, EMPTY))``. The pieces of a part are joined once, at the end.
+    Law: ``fold(deltas) == finish(reduce(step, deltas, EMPTY))``.
 
     Examples
     --------
     >>> fold([Fragment(0, Text("H")), Fragment(0, Text("i")), ChoiceFinished("stop")]).unwrap().text
     'Hi'
     """
-    pieces: dict[PartKey, list[Part]] = {}
+    fragments: dict[PartKey, list[Part]] = {}
     reasons: dict[int, FinishReason] = {}
-    usage, served, request = NO_USAGE, "", ""
+    usage, first_served_model, first_request_id = NO_USAGE, "", ""
     for delta in deltas:
         match delta:
             case Fragment(index, part, choice, key):
-                at = (choice, index, key, type(part))
-                if at in pieces:
-                    pieces[at].append(part)
+                part_key = (choice, index, key, type(part))
+                if part_key in fragments:
+                    fragments[part_key].append(part)
                 else:
-                    pieces[at] = [part]
+                    fragments[part_key] = [part]
             case StreamStarted(served_model, request_id):
-                served, request = served or served_model, request or request_id
+                first_served_model, first_request_id = first_served_model or served_model, first_request_id or request_id
             case UsageDelta(counts):
                 usage = _max_usage(usage, counts)
             case ChoiceFinished(reason, choice):
                 if reason != "other" or choice not in reasons:
                     reasons[choice] = reason
-    parts = {at: grown[0] if len(grown) == 1 else _join_all(grown) for at, grown in pieces.items()}
-    return finish(PartialResponse(parts, reasons, usage, served, request))
+    parts = {part_key: joined[0] if len(joined) == 1 else _join_all(joined) for part_key, joined in fragments.items()}
+    return finish(PartialResponse(parts, reasons, usage, first_served_model, first_request_id))
 
 
 def usage_so_far(deltas: Iterable[Delta]) -> Usage:
-    """Give the tokens that were counted so far, of a stream that may have been cut off.
+    """Return the token counts of a stream that may have been cut off.
 
     Examples
     --------
@@ -207,11 +206,16 @@ def assemble_response(
     served_model: str = "",
     request_id: str = "",
 ) -> CompletionResponse:
-    """Make a response out of its answers: the one place where a response is put together, streamed or not.
+    """Assemble a response in its normal form, whether it was streamed or not.
 
-    Empty texts vanish, a call's arguments lose their white space (a wire that sends an object has none) and
-    are ``{}`` where there are none, no class of tokens exceeds what it is a part of, and a provider that says
-    ``stop`` although it calls tools or refuses is read by what it did. A call that is the answer becomes its text.
+    Empty texts are removed. Arguments of tool calls are compact JSON, ``{}`` if there are none. No class of tokens
+    exceeds the count that includes it. A finish reason ``stop`` becomes ``tool_calls`` or ``refusal`` if the response
+    has such parts. A forced tool call becomes text.
+
+    Parameters
+    ----------
+    answers
+        Parts and finish reason of each choice.
 
     Examples
     --------
@@ -232,18 +236,18 @@ def assemble_response(
 
 
 def to_stream_chunk(deltas: Iterable[Delta]) -> StreamChunk | None:
-    """Give what a person watching a stream wants to see of ``deltas``, or ``None`` if nothing."""
-    seen = [delta.part for delta in deltas if isinstance(delta, Fragment) and delta.choice == 0]
+    """Return the content of ``deltas`` as a chunk for the caller, or ``None`` if there is none."""
+    parts = [delta.part for delta in deltas if isinstance(delta, Fragment) and delta.choice == 0]
     chunk = StreamChunk(
-        text=visible_text(seen),
-        reasoning="".join(part.text for part in seen if isinstance(part, Reasoning)),
-        tool_calls=tuple(part for part in seen if isinstance(part, ToolCall) and not is_forced_call(part)),
+        text=visible_text(parts),
+        reasoning="".join(part.text for part in parts if isinstance(part, Reasoning)),
+        tool_calls=tuple(part for part in parts if isinstance(part, ToolCall) and not is_forced_call(part)),
     )
     return chunk if chunk.text or chunk.reasoning or chunk.tool_calls else None
 
 
 def label_forced_tool_deltas(deltas: tuple[Delta, ...], calls: set[PartKey]) -> tuple[Delta, ...]:
-    """Name every fragment of a call that is the answer, as its first one is; ``calls`` remembers which they are."""
+    """Name every fragment of a forced tool call, as only its first one is; ``calls`` is updated with their keys."""
     for delta in deltas:
         if type(delta) is Fragment and type(delta.part) is ToolCall:
             return tuple([_label_fragment(each, calls) if type(each) is Fragment else each for each in deltas])
@@ -254,16 +258,16 @@ def _label_fragment(fragment: Fragment, calls: set[PartKey]) -> Fragment:
     part = fragment.part
     if type(part) is not ToolCall:
         return fragment
-    at = (fragment.choice, fragment.index, fragment.key, ToolCall)
+    part_key = (fragment.choice, fragment.index, fragment.key, ToolCall)
     if part.name == FORCED_TOOL_NAME:
-        calls.add(at)
-    elif at in calls:
+        calls.add(part_key)
+    elif part_key in calls:
         return replace(fragment, part=replace(part, name=FORCED_TOOL_NAME))
     return fragment
 
 
 def _append_part(parts: list[Part], part: Part) -> None:
-    """Add a finished part; arguments without a call fill the hole in the part before them."""
+    """Append a finished part; arguments of a call without a name fill the placeholder in the part before them."""
     match parts[-1:], part:
         case [Opaque(kind, data)], ToolCall("", "", arguments) if ARGUMENTS_PLACEHOLDER in data:
             parts[-1] = Opaque(kind, _fill_placeholder(data, arguments))
@@ -272,7 +276,7 @@ def _append_part(parts: list[Part], part: Part) -> None:
 
 
 def _fill_placeholder(data: str, rest: str) -> str:
-    """Put what streamed in where it goes: items of a list with a comma after each, or one value."""
+    """Replace the placeholder by what was streamed: list items with a comma after each, or one value."""
     items = rest.strip().removesuffix(",")
     return _compact_json(
         data.replace(f"[{ARGUMENTS_PLACEHOLDER}]", f"[{items}]").replace(ARGUMENTS_PLACEHOLDER, items or "{}")
@@ -280,21 +284,21 @@ def _fill_placeholder(data: str, rest: str) -> str:
 
 
 def _compact_json(text: str) -> str:
-    """Take the white space out of JSON; what is none stays as it is."""
+    """Return JSON without white space; text that is not JSON is returned unchanged."""
     try:
         return msgspec.json.format(text, indent=-1)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return text
 
 
-def _merge_part(parts: dict[PartKey, Part], at: PartKey, part: Part) -> dict[PartKey, Part]:
-    """Grow the part that stands there, or begin it."""
-    parts[at] = _join_two(parts[at], part) if at in parts else part
+def _merge_part(parts: dict[PartKey, Part], part_key: PartKey, part: Part) -> dict[PartKey, Part]:
+    """Extend the part with this key, or add it."""
+    parts[part_key] = _join_two(parts[part_key], part) if part_key in parts else part
     return parts
 
 
 def _join_two(old: Part, new: Part) -> Part:
-    """Join two fragments of one part; of a kind that comes whole, the later one stands."""
+    """Join two fragments of one part; types that are not sent in fragments are replaced."""
     match old, new:
         case (Text(before), Text(after)) | (Refusal(before), Refusal(after)):
             return Text(before + after) if isinstance(old, Text) else Refusal(before + after)
@@ -314,43 +318,43 @@ def _join_two(old: Part, new: Part) -> Part:
             return new
 
 
-def _join_all(pieces: Sequence[Part]) -> Part:
-    """Join all fragments of one part, which are of one kind; law: as `_join_two` does, two by two."""
-    match pieces[0]:
+def _join_all(fragments: Sequence[Part]) -> Part:
+    """Join all fragments of one part. Law: equals repeated `_join_two`."""
+    match fragments[0]:
         case Text() | Refusal():
-            return (Text if isinstance(pieces[0], Text) else Refusal)(_concatenate(pieces, "text"))
+            return (Text if isinstance(fragments[0], Text) else Refusal)(_concatenate(fragments, "text"))
         case Reasoning():
             return Reasoning(
-                _concatenate(pieces, "text"), _concatenate(pieces, "signature"), _concatenate(pieces, "redacted")
+                _concatenate(fragments, "text"), _concatenate(fragments, "signature"), _concatenate(fragments, "redacted")
             )
         case ToolCall():
-            arguments, signature = _concatenate(pieces, "arguments"), _concatenate(pieces, "signature")
-            return ToolCall(_first_nonempty(pieces, "id"), _first_nonempty(pieces, "name"), arguments, signature)
+            arguments, signature = _concatenate(fragments, "arguments"), _concatenate(fragments, "signature")
+            return ToolCall(_first_nonempty(fragments, "id"), _first_nonempty(fragments, "name"), arguments, signature)
         case Logprobs():
-            return Logprobs(_concatenate(pieces, "data"))
+            return Logprobs(_concatenate(fragments, "data"))
         case Image():
-            url, data = _first_nonempty(pieces, "url"), _concatenate(pieces, "data")
-            return Image(url, data, _first_nonempty(pieces, "media_type"), _first_nonempty(pieces, "detail"))
+            url, data = _first_nonempty(fragments, "url"), _concatenate(fragments, "data")
+            return Image(url, data, _first_nonempty(fragments, "media_type"), _first_nonempty(fragments, "detail"))
         case _:
-            return pieces[-1]
+            return fragments[-1]
 
 
-def _concatenate(pieces: Sequence[Part], name: str) -> str:
-    return "".join(map(attrgetter(name), pieces))
+def _concatenate(fragments: Sequence[Part], name: str) -> str:
+    return "".join(map(attrgetter(name), fragments))
 
 
-def _first_nonempty(pieces: Sequence[Part], name: str) -> str:
-    """Give the first that is not empty."""
-    return next(filter(None, map(attrgetter(name), pieces)), "")
+def _first_nonempty(fragments: Sequence[Part], name: str) -> str:
+    """Return the first value that is not empty."""
+    return next(filter(None, map(attrgetter(name), fragments)), "")
 
 
 def _merge_reasons(left: Mapping[int, FinishReason], right: Mapping[int, FinishReason]) -> dict[int, FinishReason]:
-    """Take the later reason of each answer; ``other``, which says only that it ended, takes no reason's place."""
+    """Return the later reason of each choice; ``other`` does not replace a specific reason."""
     return {**left, **{choice: reason for choice, reason in right.items() if reason != "other" or choice not in left}}
 
 
 def _max_usage(left: Usage, right: Usage) -> Usage:
-    """Take the larger count of each class; an absent one never wins."""
+    """Return the larger count of each class; ``None`` counts as absent."""
     return Usage(
         input_tokens=_max_count(left.input_tokens, right.input_tokens),
         output_tokens=_max_count(left.output_tokens, right.output_tokens),
@@ -361,10 +365,10 @@ def _max_usage(left: Usage, right: Usage) -> Usage:
 
 
 def _bounded_usage(usage: Usage) -> Usage:
-    """Bound each class of tokens by what it is a part of, where a provider miscounts."""
+    """Limit each class of tokens to the count that includes it, for providers that miscount."""
     inputs, outputs = usage.input_tokens, usage.output_tokens
-    cached, stored, thought = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
-    if outputs is not None and thought is not None and thought > outputs:
+    cached, stored, reasoning = usage.cached_input_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    if outputs is not None and reasoning is not None and reasoning > outputs:
         usage = replace(usage, reasoning_tokens=outputs)
     if inputs is None or (cached or 0) + (stored or 0) <= inputs:
         return usage
@@ -378,10 +382,10 @@ def _max_count(left: int | None, right: int | None) -> int | None:
 
 
 def _normalize_answer(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:
-    """Give an answer its one form."""
+    """Return the normal form of one choice (see `assemble_response`)."""
     if len(parts) == 1 and type(parts[0]) is Text and parts[0].text:
         return tuple(parts), reason
-    kept: list[Part] = []
+    normal: list[Part] = []
     calls = refused = False
     for part in parts:
         match part:
@@ -391,17 +395,17 @@ def _normalize_answer(parts: Sequence[Part], reason: FinishReason) -> tuple[tupl
                 continue
             case ToolCall(call, name, arguments, signature):
                 calls = True
-                kept.append(ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature))
+                normal.append(ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature))
             case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:
-                kept.append(Opaque(kind, _fill_placeholder(data, "")))
+                normal.append(Opaque(kind, _fill_placeholder(data, "")))
             case Refusal():
                 refused = True
-                kept.append(part)
+                normal.append(part)
             case _:
-                kept.append(part)
+                normal.append(part)
     if calls:
-        kept, reason = unwrap_forced_call(kept, reason)
-        calls = any(isinstance(part, ToolCall) for part in kept)
+        normal, reason = unwrap_forced_call(normal, reason)
+        calls = any(isinstance(part, ToolCall) for part in normal)
     if reason == "stop":
         reason = "tool_calls" if calls else "refusal" if refused else reason
-    return tuple(kept), reason
+    return tuple(normal), reason
