@@ -1,7 +1,7 @@
-"""A budget as a value: what may be spent, what is spent, and what is set aside for calls under way.
+"""A budget as an immutable value: its limit, what was spent, and what is reserved for calls in flight.
 
-Amounts are whole billionths of a dollar, so sums are exact. Law: when no call costs more than was set aside for it,
-``spent`` never exceeds ``limit``, whatever the order in which calls end.
+Amounts are whole billionths of a dollar, so sums are exact. Law: if no call costs more than was reserved for it,
+``spent`` never exceeds ``limit``, in whatever order calls end.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 from enum import Enum
 from typing import Final
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.pricing import NANO_DIGITS
 
 NANO_PER_USD: Final = Decimal(1).scaleb(NANO_DIGITS)
 
 
 class BudgetDecision(Enum):
-    """Whether a call may go now, has to wait until others are reckoned up, or never fits."""
+    """Whether a call may be sent now, has to wait until others are settled, or can never be afforded."""
 
     ALLOW = "go"
     WAIT = "wait"
@@ -27,16 +27,16 @@ class BudgetDecision(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent and what became of it, in billionths of a dollar.
+    """State of a budget, in billionths of a dollar.
 
     Parameters
     ----------
     limit
-        What may be spent in all.
+        Maximum of ``spent``.
     spent
-        What calls that ended cost; a call that may have been charged without saying so counts whole.
+        Cost of the calls that have ended; a call whose cost is unknown counts with all that was reserved for it.
     reserved
-        What calls under way may still cost.
+        Maximum cost of the calls in flight.
 
     Examples
     --------
@@ -50,27 +50,27 @@ class Budget:
 
     @property
     def limit_usd(self) -> Decimal:
-        """What may be spent in all, in USD."""
+        """The limit in USD."""
         return nano_to_usd(self.limit)
 
     @property
     def spent_usd(self) -> Decimal:
-        """What is spent, in USD."""
+        """Amount spent, in USD."""
         return nano_to_usd(self.spent)
 
     @property
     def reserved_usd(self) -> Decimal:
-        """What is set aside for calls under way, in USD."""
+        """Amount reserved for calls in flight, in USD."""
         return nano_to_usd(self.reserved)
 
     @property
     def remaining_usd(self) -> Decimal:
-        """What is neither spent nor set aside, in USD."""
+        """Amount neither spent nor reserved, in USD."""
         return nano_to_usd(self.limit - self.spent - self.reserved)
 
 
 def nano_to_usd(nanos: int) -> Decimal:
-    """Give billionths of a dollar as dollars.
+    """Convert billionths of a dollar to dollars.
 
     Examples
     --------
@@ -81,12 +81,12 @@ def nano_to_usd(nanos: int) -> Decimal:
 
 
 def parse_budget(amount: object, path: str = "budget_usd") -> Budget:
-    """Read what may be spent, in USD: a number of any kind, at its face value.
+    """Return a budget of ``amount`` USD; a float counts with the digits it is printed with.
 
     Raises
     ------
-    InvalidRequestError
-        It is no amount of money.
+    BadRequestError
+        If ``amount`` is not a finite number from 0.
 
     Examples
     --------
@@ -94,28 +94,27 @@ def parse_budget(amount: object, path: str = "budget_usd") -> Budget:
     100000000
     """
     try:
-        wanted = Decimal(str(amount)) if not isinstance(amount, bool) else Decimal("NaN")
+        usd = Decimal("NaN") if isinstance(amount, bool) else Decimal(str(amount))
     except InvalidOperation:
-        wanted = Decimal("NaN")
-    if not wanted.is_finite() or wanted < 0:
-        raise BadRequestError(
-            InvalidRequest(path=path, message=f"{amount!r:.40} is no amount; give US dollars from 0 up, such as 5.0")
-        )
-    return Budget(limit=int((wanted * NANO_PER_USD).to_integral_value(ROUND_FLOOR)))
+        usd = Decimal("NaN")
+    if not usd.is_finite() or usd < 0:
+        raise invalid(path, f"{amount!r:.40} is not an amount of money; pass US dollars from 0, such as 5.0")
+    return Budget(limit=int((usd * NANO_PER_USD).to_integral_value(ROUND_FLOOR)))
 
 
 def check_budget(budget: Budget, max_cost: int) -> BudgetDecision:
-    """Say whether a call that costs at most ``max_cost`` may go.
+    """Decide whether a call that costs at most ``max_cost`` may be sent.
 
-    Law: what is refused would not fit if nothing were under way; what waits would.
+    Law: a rejected call would not fit if no other call were in flight; a waiting one would.
     """
     if budget.spent + max_cost > budget.limit:
         return BudgetDecision.REJECT
-    return BudgetDecision.ALLOW if budget.spent + budget.reserved + max_cost <= budget.limit else BudgetDecision.WAIT
+    fits = budget.spent + budget.reserved + max_cost <= budget.limit
+    return BudgetDecision.ALLOW if fits else BudgetDecision.WAIT
 
 
 def reserve(budget: Budget, max_cost: int) -> Budget:
-    """Set aside what a call costs at most.
+    """Return the budget with the maximum cost of a call reserved.
 
     Examples
     --------
@@ -126,7 +125,7 @@ def reserve(budget: Budget, max_cost: int) -> Budget:
 
 
 def reconcile(budget: Budget, max_cost: int, cost: int) -> Budget:
-    """Give back what was set aside, and count what was paid.
+    """Return the budget after a call: its reservation is released and its cost is spent.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Values as bytes: canonical requests and their keys, and responses as a store keeps them.
+"""Responses as bytes: the values that a cache stores under a key.
 
-A key is the SHA-256 of everything that decides an answer: the mapping's version, the provider, the address,
-the api version, the headers that are no credential, which sample it is, and the canonical request.
+Layout: a version byte, a CRC-32, and the response, either in the fixed layout `TEXT_LAYOUT` if it is a single text (so
+that a whole column of values can be decoded at once) or else in MessagePack. Values of earlier versions can be read; a
+damaged value is an error and never a wrong response.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import Any, Final, cast, get_args
 from zlib import crc32
 
 import msgspec
@@ -36,25 +37,21 @@ from llmhub.core.types import (
     Usage,
 )
 
-if TYPE_CHECKING:
-    pass
-
-
 VALUE_VERSION: Final = 2
-"""Version of a stored response's layout: the first byte of `encode_response`. `unpack` reads earlier ones too."""
+"""Version of the layout, the first byte of a value."""
 
 
 class StoredPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A part as a store keeps it: the number of its kind and its fields."""
+    """A part in stored form: its index in `KINDS` and its fields."""
 
     kind: int
     fields: tuple[object, ...]
 
 
 class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A response as a store keeps it, with what it took to get it.
+    """A response in stored form, with the latency and the time of its call.
 
-    ``parts`` is the text itself where an answer is one text; ``usage`` counts in the order of `Usage`'s fields.
+    ``parts`` is the text if the response is a single text; ``usage`` has the counts in the order of `Usage`'s fields.
     """
 
     parts: str | list[StoredPart]
@@ -71,47 +68,33 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque, CacheMark, Logprobs)
+"""Part types by number. Values store the number: append, never reorder."""
+FINISH_REASONS: Final[tuple[FinishReason, ...]] = get_args(FinishReason)
+"""Finish reasons by number. Values store the number: append, never reorder."""
+CHECKSUM_SIZE: Final = 4
+"""Bytes of the CRC-32."""
+HEADER_SIZE: Final = 1 + CHECKSUM_SIZE
+"""Bytes of version and checksum, which the checksum does not cover."""
+TEXT_LAYOUT: Final = struct.Struct("<BIBB5q3dIHHH")
+"""Beginning of the value of a single text, little-endian.
 
+Version, checksum, `IS_TEXT`, finish reason, five token counts, latency, time to first token and start time in seconds,
+and the lengths in UTF-8 bytes of what follows: text, served model, request id, and dropped parameters joined by
+`SEPARATOR`.
+"""
+IS_TEXT: Final = 1
+"""First byte of the body of a single text; 0 marks MessagePack."""
+UNKNOWN_COUNT: Final = -(2**63)
+"""Stored for a count that is ``None``; NaN is stored for a time that is ``None``."""
+SEPARATOR: Final = "\x1f"
+CORRUPT: Final = "corrupt"
+"""Error code of a damaged value."""
 
 _KIND_NUMBERS: Final = {kind: number for number, kind in enumerate(KINDS)}
-
-
-_ENCODER: Final = msgspec.msgpack.Encoder()
-
-
-_DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
-
-
-CHECKSUM_SIZE: Final = 4
-"""Bytes of a stored response's checksum."""
-
-
-HEADER_SIZE: Final = 1 + CHECKSUM_SIZE
-"""Bytes before what the checksum covers."""
-
-
-FINISH_REASONS: Final[tuple[FinishReason, ...]] = get_args(FinishReason)
-"""A stored response holds its place in this order: append, never reorder."""
-
-
-TEXT_LAYOUT: Final = struct.Struct("<BIBB5q3dIHHH")
-"""What a value begins with that is one text: version, checksum, `IS_TEXT`, finish reason, five token counts, latency,
-time to the first token and when it was asked in seconds, and how many bytes of UTF-8 follow of the text, the serving
-model, the request's id and the dropped parameters (with `SEPARATOR` between two). All of them little-endian."""
-
-
-IS_TEXT: Final = 1
-
-
-UNKNOWN_COUNT: Final = -(2**63)
-"""Stands for a count that is not known, as not-a-number does for a time."""
-
-
-SEPARATOR: Final = "\x1f"
-
-
 _TEXT_BODY: Final = struct.Struct(f"<{TEXT_LAYOUT.format[len('<BI') :]}")
-"""`TEXT_LAYOUT` without what the checksum does not cover."""
+"""`TEXT_LAYOUT` without version and checksum."""
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(StoredResponse)
 
 
 def to_stored_response(
@@ -122,7 +105,7 @@ def to_stored_response(
     started_at: float = 0.0,
     dropped: tuple[str, ...] = (),
 ) -> StoredResponse:
-    """Bring a response, and what it took to get it, to the form in which it is kept."""
+    """Return a response, with the latency and the time of its call, in stored form."""
     parts = response.parts
     usage = response.usage
     return StoredResponse(
@@ -149,7 +132,7 @@ def to_stored_response(
 
 
 def from_stored_response(stored: StoredResponse) -> CompletionResponse:
-    """Make the response again. Law: ``from_stored_response(to_stored_response(r)) == r``."""
+    """Return the response of a stored form. Law: ``from_stored_response(to_stored_response(r)) == r``."""
     return CompletionResponse(
         parts=(Text(stored.parts),) if isinstance(stored.parts, str) else from_stored_parts(stored.parts),
         finish_reason=stored.finish_reason,
@@ -162,49 +145,48 @@ def from_stored_response(stored: StoredResponse) -> CompletionResponse:
 
 
 def checksum_seed(key: bytes) -> int:
-    """Give what a value's checksum starts from, so that a value under another key is damage too."""
+    """Return the start value of the checksum, which makes a value under a wrong key a damaged one."""
     return int.from_bytes(key[:4], "little")
 
 
 def pack(response: StoredResponse, key: bytes = b"") -> bytes:
-    """Give the bytes of a kept response, to be filed under ``key``.
+    """Encode a stored response to the value for ``key``.
 
-    They begin with a version byte and a CRC-32 of all that follows. An answer that is one text, as most are, follows in
-    the layout `TEXT_LAYOUT`, which a whole column of them can be read by; any other in MessagePack.
+    The module docstring describes the layout.
     """
     body = _pack_text(response) or b"\0" + _ENCODER.encode(response)
     return b"%c%b%b" % (VALUE_VERSION, crc32(body, checksum_seed(key)).to_bytes(CHECKSUM_SIZE, "little"), body)
 
 
-def _pack_text(kept: StoredResponse) -> bytes | None:
-    """Write an answer that is one text; ``None`` for what does not fit."""
-    parts, usage, dropped = kept.parts, kept.usage, kept.dropped
-    if not isinstance(parts, str) or kept.others or kept.forced_tool or UNKNOWN_COUNT in usage:
+def _pack_text(response: StoredResponse) -> bytes | None:
+    """Encode a single text in `TEXT_LAYOUT`, without version and checksum; ``None`` if it does not fit."""
+    parts, usage, dropped = response.parts, response.usage, response.dropped
+    if not isinstance(parts, str) or response.others or response.forced_tool or UNKNOWN_COUNT in usage:
         return None
     if dropped and any(SEPARATOR in name or not name for name in dropped):
         return None
     try:
-        text, served, asked = parts.encode(), kept.served_model.encode(), kept.request_id.encode()
-        left_out = SEPARATOR.join(dropped).encode()
+        text, served_model, request_id = parts.encode(), response.served_model.encode(), response.request_id.encode()
+        dropped_names = SEPARATOR.join(dropped).encode()
         fixed = _TEXT_BODY.pack(
             IS_TEXT,
-            FINISH_REASONS.index(kept.finish_reason),
+            FINISH_REASONS.index(response.finish_reason),
             *(usage if None not in usage else [UNKNOWN_COUNT if count is None else count for count in usage]),
-            math.nan if kept.latency_s is None else kept.latency_s,
-            math.nan if kept.ttft_s is None else kept.ttft_s,
-            kept.started_at,
+            math.nan if response.latency_s is None else response.latency_s,
+            math.nan if response.ttft_s is None else response.ttft_s,
+            response.started_at,
             len(text),
-            len(served),
-            len(asked),
-            len(left_out),
+            len(served_model),
+            len(request_id),
+            len(dropped_names),
         )
-    except (struct.error, ValueError):  # a count or a length beyond its room, or a text that has no bytes
+    except (struct.error, ValueError):  # a count or length out of range, or a lone surrogate
         return None
-    return b"".join((fixed, text, served, asked, left_out))
+    return b"".join((fixed, text, served_model, request_id, dropped_names))
 
 
 def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
-    """Read what `pack` wrote; another version or a damaged value is `Malformed`, never wrong."""
+    """Decode the value of `pack`; a later version or a damaged value is `Malformed`."""
     version, body = value[:1], memoryview(value)[HEADER_SIZE:]
     if version == bytes([VALUE_VERSION]):
         intact = crc32(body, checksum_seed(key)) == int.from_bytes(value[1:HEADER_SIZE], "little")
@@ -213,35 +195,36 @@ def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
     elif version > bytes([VALUE_VERSION]):
         return Failure(Malformed(message=f"stored response of version {value[0]}, later than {VALUE_VERSION}"))
     else:
-        return Failure(Malformed(message=f"{CORRUPT}: no version"))
+        return _corrupt("no version")
     if not intact:
-        return Failure(Malformed(message=f"{CORRUPT}: checksum mismatch"))
+        return _corrupt("checksum mismatch")
     try:
         if version != b"\x01" and value[HEADER_SIZE] == IS_TEXT:
             return Success(_unpack_text(value))
-        kept = _DECODER.decode(body if version == b"\x01" else body[1:])
-        if not isinstance(kept.parts, str):
-            from_stored_response(kept)
+        response = _DECODER.decode(body if version == b"\x01" else body[1:])
+        if not isinstance(response.parts, str):
+            from_stored_response(response)
     except (msgspec.DecodeError, TypeError, ValueError, IndexError, RecursionError, struct.error) as error:
-        return Failure(Malformed(message=f"{CORRUPT}: {error}"))
-    return Success(kept)
-
-
-CORRUPT: Final = "damaged stored response"
+        return _corrupt(str(error))
+    return Success(response)
 
 
 def is_corrupt(error: LLMError) -> bool:
-    """Say whether `unpack` failed on a value that is damaged, not merely of a version that it does not know."""
-    return isinstance(error, Malformed) and error.message.startswith(CORRUPT)
+    """Return whether `unpack` failed because the value is damaged, not because its version is unknown."""
+    return isinstance(error, Malformed) and error.code == CORRUPT
+
+
+def _corrupt(reason: str) -> Result[StoredResponse, LLMError]:
+    return Failure(Malformed(code=CORRUPT, message=f"damaged stored response: {reason}"))
 
 
 def _unpack_text(value: bytes) -> StoredResponse:
-    """Read an answer that is one text."""
+    """Decode a value in `TEXT_LAYOUT`."""
     _, _, _, finish, *numbers = TEXT_LAYOUT.unpack_from(value)
     counts, times, lengths = numbers[:5], numbers[5:8], numbers[8:]
     ends = list(accumulate(lengths, initial=TEXT_LAYOUT.size))
     if ends[-1] != len(value):
-        raise ValueError("its lengths do not add up")
+        raise ValueError("its lengths do not add up to its size")
     text, served, request, dropped = (value[low:high].decode() for low, high in pairwise(ends))
     latency_s, ttft_s = (None if math.isnan(time) else time for time in times[:2])
     usage = cast(
@@ -263,18 +246,18 @@ def _unpack_text(value: bytes) -> StoredResponse:
 
 
 def encode_response(response: CompletionResponse, key: bytes = b"") -> bytes:
-    """Give the bytes of a response. Law: ``decode_response(encode_response(r))`` gives ``r`` back."""
+    """Encode a response. Law: ``decode_response(encode_response(r)) == Success(r)``."""
     return pack(to_stored_response(response), key)
 
 
 def decode_response(value: bytes, key: bytes = b"") -> Result[CompletionResponse, LLMError]:
-    """Read what `encode_response` wrote; arbitrary bytes are `Malformed`."""
+    """Decode the bytes of `encode_response`; arbitrary bytes are `Malformed`."""
     return unpack(value, key).map(from_stored_response)
 
 
 @lru_cache(maxsize=4096)
 def _to_usage(counts: tuple[int | None, int | None, int | None, int | None, int | None]) -> Usage:
-    """Make a `Usage`; the same few counts recur by the thousand."""
+    """Return the `Usage` of stored counts; cached, because a few combinations are frequent."""
     return Usage(
         input_tokens=counts[0],
         output_tokens=counts[1],
@@ -285,7 +268,7 @@ def _to_usage(counts: tuple[int | None, int | None, int | None, int | None, int 
 
 
 def _to_stored_part(part: Part) -> StoredPart:
-    """Write a part as the number of its kind and its fields."""
+    """Return a part in stored form."""
     fields = tuple(getattr(part, name) for name in part.__dataclass_fields__)
     if isinstance(part, ToolResult) and not isinstance(part.content, str):
         pieces = [(piece.kind, piece.fields) for piece in map(_to_stored_part, part.content)]
@@ -293,28 +276,28 @@ def _to_stored_part(part: Part) -> StoredPart:
     return StoredPart(_KIND_NUMBERS[type(part)], fields)
 
 
-def from_stored_parts(kept: Iterable[StoredPart]) -> tuple[Part, ...]:
-    """Make parts again."""
-    return tuple(_from_stored_part(part.kind, part.fields) for part in kept)
+def from_stored_parts(parts: Iterable[StoredPart]) -> tuple[Part, ...]:
+    """Return the parts of their stored forms."""
+    return tuple(_from_stored_part(part.kind, part.fields) for part in parts)
 
 
 def _from_stored_part(number: int, fields: Sequence[Any]) -> Part:
-    """Make one part again; what cannot be one raises ``ValueError`` or ``TypeError``."""
+    """Return the part with this number in `KINDS`; raise ``ValueError`` or ``TypeError`` if the fields do not fit."""
     kind = KINDS[number] if number >= 0 else None
     if kind is ToolResult:
         call, content, name, is_error = fields
         if not (isinstance(call, str) and isinstance(name, str) and isinstance(is_error, bool)):
-            raise ValueError("a field of a tool result is of another type")
+            raise ValueError("a field of a tool result has a wrong type")
         return ToolResult(call, content if isinstance(content, str) else _tool_result_content(content), name, is_error)
     if kind is None or not all(isinstance(value, str) for value in fields):
-        raise ValueError("a field of a part is no text")
+        raise ValueError("a field of a part is not a string")
     return kind(*fields)
 
 
 def _tool_result_content(content: Iterable[tuple[int, Sequence[Any]]]) -> tuple[Text | Image, ...]:
-    """Make a tool result's content again."""
+    """Return the content of a tool result."""
     parts = [_from_stored_part(number, fields) for number, fields in content]
     pieces = tuple(part for part in parts if isinstance(part, (Text, Image)))
     if len(pieces) < len(parts):
-        raise ValueError("a tool result of other parts than text and images")
+        raise ValueError("a tool result has parts other than text and images")
     return pieces

@@ -174,7 +174,10 @@ def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
                 else:
                     fragments[part_key] = [part]
             case StreamStarted(served_model, request_id):
-                first_served_model, first_request_id = first_served_model or served_model, first_request_id or request_id
+                first_served_model, first_request_id = (
+                    first_served_model or served_model,
+                    first_request_id or request_id,
+                )
             case UsageDelta(counts):
                 usage = _max_usage(usage, counts)
             case ChoiceFinished(reason, choice):
@@ -325,7 +328,9 @@ def _join_all(fragments: Sequence[Part]) -> Part:
             return (Text if isinstance(fragments[0], Text) else Refusal)(_concatenate(fragments, "text"))
         case Reasoning():
             return Reasoning(
-                _concatenate(fragments, "text"), _concatenate(fragments, "signature"), _concatenate(fragments, "redacted")
+                _concatenate(fragments, "text"),
+                _concatenate(fragments, "signature"),
+                _concatenate(fragments, "redacted"),
             )
         case ToolCall():
             arguments, signature = _concatenate(fragments, "arguments"), _concatenate(fragments, "signature")

@@ -84,7 +84,7 @@ def test_an_amount_is_taken_at_its_face_value(amount: Decimal) -> None:
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "much", True, None, [1], "1,50"])
 def test_what_is_no_amount_is_refused_by_name(wrong: object) -> None:
-    with pytest.raises(BadRequestError, match=r"budget_usd: .* is no amount"):
+    with pytest.raises(BadRequestError, match=r"budget_usd: .* is not an amount"):
         parse_budget(wrong)
 
 

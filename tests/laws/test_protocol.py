@@ -255,7 +255,7 @@ def test_a_redirect_is_an_error_that_says_where_to(provider: Provider) -> None:
 def test_an_empty_answer_is_malformed_or_cut_off(provider: Provider) -> None:
     assert isinstance(interpret(provider, HttpReply(200)).failure(), Malformed)
     assert interpret_stream(provider, HttpReply(200), []).failure().message == (
-        "the stream ended before the answer was complete"
+        "the stream ended before the response was complete"
     )
 
 
