@@ -1,7 +1,7 @@
-"""Bytes as they come off a socket, cut into frames: server-sent events, the AWS event stream, lines of JSON.
+"""Split the bytes of a stream into frames: server-sent events, AWS event streams, lines of JSON.
 
-``feed(rest, chunk)`` is a pure function of what was left over and what just came. Any split of the same
-bytes gives the same frames. Arbitrary bytes never raise.
+``feed(rest, chunk)`` is a pure function of the bytes left over and the bytes received. Law: any split of the same bytes
+yields the same frames. Arbitrary bytes never raise.
 
 Sources: https://html.spec.whatwg.org/multipage/server-sent-events.html and
 https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html (read 2026-11-22).
@@ -32,36 +32,36 @@ class Frame:
 
 
 FeedResult: TypeAlias = Result[tuple[tuple[Frame, ...], bytes], LLMError]
-"""The frames that are whole, and the bytes left over for next time."""
+"""Complete frames, and the bytes left over for the next call."""
 
 FeedFunction: TypeAlias = Callable[[bytes, bytes], FeedResult]
 
 MAX_EVENT_BYTES: Final = 32 << 20
-"""An event larger than this is not one."""
+"""Larger events are an error, so that memory is bounded."""
 
 
 def feed_sse(rest: bytes, chunk: bytes) -> FeedResult:
-    r"""Cut server-sent events; comments and fields other than ``event`` and ``data`` are passed over.
+    r"""Split server-sent events; comments and fields other than ``event`` and ``data`` are ignored.
 
     Examples
     --------
     >>> feed_sse(b"", b": hi\r\ndata: 1\r\n\r\ndata: 2").unwrap()
     ((Frame(event='', data=b'1', kind='event'),), b'data: 2')
     """
-    whole = rest + chunk
+    buffer = rest + chunk
     # A line may end in CR LF, LF or CR, so a CR at the very end may yet turn out to be half of a CR LF.
-    held = b"\r" if whole.endswith(b"\r") else b""
-    body = whole[: len(whole) - len(held)]
+    pending_cr = b"\r" if buffer.endswith(b"\r") else b""
+    body = buffer[: len(buffer) - len(pending_cr)]
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     *events, last = blocks = body.split(b"\n\n")
     if len(body) > MAX_EVENT_BYTES and max(map(len, blocks)) > MAX_EVENT_BYTES:
         return Failure(Malformed(message=f"a server-sent event is larger than {MAX_EVENT_BYTES} bytes"))
-    return Success((tuple(frame for event in events if (frame := _parse_event(event)) is not None), last + held))
+    return Success((tuple(frame for event in events if (frame := _parse_event(event)) is not None), last + pending_cr))
 
 
 def _parse_event(block: bytes) -> Frame | None:
-    """Read the lines of one event; ``None`` where it has no data."""
+    """Parse the lines of one event; ``None`` if it has no data."""
     name = ""
     data: list[bytes] = []
     for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
@@ -83,38 +83,42 @@ FIXED_VALUE_SIZES: Final[Mapping[int, int]] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 
 
 
 def feed_aws(rest: bytes, chunk: bytes) -> FeedResult:
-    """Cut AWS event-stream messages, checking the prelude's CRC and the message's.
+    """Split AWS event-stream messages; the checksums of prelude and message are verified.
 
     Examples
     --------
     >>> feed_aws(b"", bytes(12)).failure().message
     'AWS event stream: impossible message length 0'
     """
-    whole = rest + chunk
+    buffer = rest + chunk
     frames: list[Frame] = []
-    known: dict[bytes, dict[str, str] | None] = {}  # the headers of most messages are the same
+    headers_by_block: dict[bytes, dict[str, str] | None] = {}  # most messages have the same headers
     start = 0
-    while len(whole) - start >= PRELUDE.size:
-        total, header_length, prelude_crc = PRELUDE.unpack_from(whole, start)
-        wrong = _prelude_error(whole[start : start + 8], total, header_length, prelude_crc)
-        if wrong:
-            return Failure(Malformed(message=f"AWS event stream: {wrong}"))
-        if len(whole) - start < total:
+    while len(buffer) - start >= PRELUDE.size:
+        total, header_length, prelude_crc = PRELUDE.unpack_from(buffer, start)
+        error = _prelude_error(buffer[start : start + 8], total, header_length, prelude_crc)
+        if error:
+            return Failure(Malformed(message=f"AWS event stream: {error}"))
+        if len(buffer) - start < total:
             break
-        message = whole[start : start + total]
+        message = buffer[start : start + total]
         if crc32(message[:-4]) != int.from_bytes(message[-4:], "big"):
             return Failure(Malformed(message="AWS event stream: message checksum mismatch"))
         block = message[PRELUDE.size : PRELUDE.size + header_length]
-        headers = known[block] if block in known else known.setdefault(block, _parse_headers(block))
+        headers = (
+            headers_by_block[block]
+            if block in headers_by_block
+            else headers_by_block.setdefault(block, _parse_headers(block))
+        )
         if headers is None:
             return Failure(Malformed(message="AWS event stream: unreadable headers"))
         frames.append(_message_frame(headers, message[PRELUDE.size + header_length : -4]))
         start += total
-    return Success((tuple(frames), whole[start:]))
+    return Success((tuple(frames), buffer[start:]))
 
 
 def _prelude_error(prelude: bytes, total: int, header_length: int, checksum: int) -> str:
-    """Say what is wrong with a prelude, or nothing."""
+    """Return what is wrong with a prelude, or an empty string."""
     if not MESSAGE_OVERHEAD <= total <= MAX_MESSAGE_BYTES:
         return f"impossible message length {total}"
     if header_length > min(MAX_HEADER_BYTES, total - MESSAGE_OVERHEAD):
@@ -123,7 +127,7 @@ def _prelude_error(prelude: bytes, total: int, header_length: int, checksum: int
 
 
 def _message_frame(headers: Mapping[str, str], payload: bytes) -> Frame:
-    """Name a message by its event, exception or error."""
+    """Return a message as a frame named by its event, exception or error."""
     kind = headers.get(":message-type", "event")
     if kind == "error":
         return Frame(headers.get(":error-code", ""), headers.get(":error-message", "").encode(), kind)
@@ -131,40 +135,40 @@ def _message_frame(headers: Mapping[str, str], payload: bytes) -> Frame:
 
 
 def _parse_headers(block: bytes) -> dict[str, str] | None:
-    """Read typed headers, keeping the text ones; ``None`` where they run past their end."""
+    """Parse typed headers, keeping strings; ``None`` if they exceed their block."""
     headers: dict[str, str] = {}
-    at = 0
-    while at < len(block):
-        name_end = at + 1 + block[at]
+    position = 0
+    while position < len(block):
+        name_end = position + 1 + block[position]
         if name_end >= len(block):
             return None
-        name = block[at + 1 : name_end].decode("utf-8", "replace")
-        type_, at = block[name_end], name_end + 1
+        name = block[position + 1 : name_end].decode("utf-8", "replace")
+        type_, position = block[name_end], name_end + 1
         if type_ in {6, 7}:
-            size = int.from_bytes(block[at : at + 2], "big")
-            at += 2
+            size = int.from_bytes(block[position : position + 2], "big")
+            position += 2
         elif type_ in FIXED_VALUE_SIZES:
             size = FIXED_VALUE_SIZES[type_]
         else:
             return None
-        if at + size > len(block):
+        if position + size > len(block):
             return None
         if type_ == 7:  # noqa: PLR2004 - the type code of a string
-            headers[name] = block[at : at + size].decode("utf-8", "replace")
-        at += size
+            headers[name] = block[position : position + size].decode("utf-8", "replace")
+        position += size
     return headers
 
 
 def feed_lines(rest: bytes, chunk: bytes) -> FeedResult:
-    r"""Cut lines, passing over blank ones.
+    r"""Split lines of JSON; blank lines are ignored.
 
     Examples
     --------
     >>> feed_lines(b'{"a"', b':1}\r\n\n{').unwrap()
     ((Frame(event='', data=b'{"a":1}', kind='event'),), b'{')
     """
-    *lines, last = whole = (rest + chunk).split(b"\n")
-    if max(map(len, whole)) > MAX_EVENT_BYTES:
+    *lines, last = parts = (rest + chunk).split(b"\n")
+    if max(map(len, parts)) > MAX_EVENT_BYTES:
         return Failure(Malformed(message=f"a line of JSON is larger than {MAX_EVENT_BYTES} bytes"))
     return Success((tuple(Frame("", line.strip()) for line in lines if line.strip()), last))
 
@@ -173,11 +177,11 @@ FEEDS: Final[Mapping[Framing, FeedFunction]] = {"sse": feed_sse, "aws_eventstrea
 
 
 TERMINATORS: Final[Mapping[Framing, bytes]] = {"sse": b"\n\n", "json_lines": b"\n"}
-"""What ends an event, where the end of the connection may do so too."""
+"""Terminators that may be missing at the end of a stream."""
 
 
 def flush(framing: Framing, rest: bytes) -> FeedResult:
-    r"""Read what is left when the connection closed: an event that lacks only its blank line still counts.
+    r"""Parse the bytes left over at the end of a stream; an event that lacks only its terminator is complete.
 
     Examples
     --------
@@ -187,5 +191,5 @@ def flush(framing: Framing, rest: bytes) -> FeedResult:
     if framing in TERMINATORS:
         return FEEDS[framing](rest, TERMINATORS[framing]) if rest.strip() else Success(((), b""))
     if rest:
-        return Failure(Malformed(message="AWS event stream: it ended inside a message"))
+        return Failure(Malformed(message="AWS event stream: it ended within a message"))
     return Success(((), b""))

@@ -1,4 +1,4 @@
-"""A response as a person is shown it: HTML for a notebook, a line for a terminal. Pure."""
+"""Responses for display: HTML in a notebook, one line in a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -19,33 +19,38 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.formatting import html
-from llmhub.formatting import text as text_module
-from llmhub.formatting.html import Html
+from llmhub.formatting.html import (
+    DIM_STYLE,
+    Html,
+    blockquote,
+    code_block,
+    collapsible,
+    container,
+    facts_line,
+    inline_text,
+    text_block,
+)
+from llmhub.formatting.text import MAX_LINE_LENGTH, single_line
 
 DISPLAYED_IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-
-
 BASE64_IMAGE: Final = re.compile(r"[A-Za-z0-9+/]{1,8000000}={0,2}")
-"""Bytes of a picture that is small enough to be shown."""
-
-
+"""Image data small enough to be embedded."""
 IMAGE_STYLE: Final = "max-width:32em;max-height:32em;margin:4px 0"
 
 
 def response_html(response: CompletionResponse) -> Html:
-    """Show a response: what was said, what was thought and called, and below it the facts."""
+    """Return the parts of a response and, below them, its model, tokens and id."""
     parts = [_part_html(part) for part in response.parts]
     others = [
-        html.collapsible(f"answer {at + 2}", Html("".join(_part_html(part) for part in choice.parts)))
-        for at, choice in enumerate(response.others)
+        collapsible(f"response {number}", Html("".join(map(_part_html, choice.parts))))
+        for number, choice in enumerate(response.others, start=2)
     ]
-    empty = Html(f'<div style="{html.DIM_STYLE}">no text</div>')
-    return html.container(html.blockquote(*(parts or [empty])), *others, html.facts_line(response_facts(response)))
+    no_text = Html(f'<div style="{DIM_STYLE}">no text</div>')
+    return container(blockquote(*(parts or [no_text])), *others, facts_line(response_facts(response)))
 
 
 def response_repr(response: CompletionResponse) -> str:
-    r"""Show a response as one line of a terminal.
+    r"""Return a response as one line, control characters replaced.
 
     Examples
     --------
@@ -53,36 +58,37 @@ def response_repr(response: CompletionResponse) -> str:
     "CompletionResponse('Hi⏎there', 3 tokens in, 1 out)"
     """
     text = response.text
-    calls = [f"calls {text_module.single_line(call.name, 60)}" for call in response.tool_calls]
-    refusal = [f"refused: {text_module.single_line(response.refusal)!r}"] if response.refusal else []
-    size = [f"{len(text):,} characters"] if len(text) > text_module.MAX_LINE_LENGTH else []
-    facts = [text_module.single_line(fact, 80) for fact in response_facts(response)]
-    shown = "'" + text_module.single_line(text).replace("'", "\\'") + "'"
-    return f"CompletionResponse({', '.join([shown, *size, *refusal, *calls, *facts])})"
+    quoted = "'" + single_line(text).replace("'", "\\'") + "'"
+    length = [f"{len(text):,} characters"] if len(text) > MAX_LINE_LENGTH else []
+    refusal = [f"refused: {single_line(response.refusal)!r}"] if response.refusal else []
+    calls = [f"calls {single_line(call.name, 60)}" for call in response.tool_calls]
+    facts = [single_line(fact, 80) for fact in response_facts(response)]
+    return f"CompletionResponse({', '.join([quoted, *length, *refusal, *calls, *facts])})"
 
 
 def response_facts(response: CompletionResponse) -> list[str]:
-    """Say what is known of a response besides its text."""
-    ended = "" if response.finish_reason == "stop" else f"ended: {response.finish_reason}"
-    return [fact for fact in (response.served_model, ended, *_usage_facts(response.usage), response.request_id) if fact]
+    """Return model, finish reason unless it is ``stop``, token counts and request id, as far as they are known."""
+    finish = "" if response.finish_reason == "stop" else f"finish reason: {response.finish_reason}"
+    facts = (response.served_model, finish, *_usage_facts(response.usage), response.request_id)
+    return [fact for fact in facts if fact]
 
 
 def _usage_facts(usage: Usage) -> list[str]:
-    """Say what was read and written.
+    """Return the token counts.
 
     Examples
     --------
     >>> _usage_facts(Usage(input_tokens=1200, cached_input_tokens=1024, output_tokens=34))
     ['1,200 tokens in (1,024 cached)', '34 out']
     """
-    said = []
+    facts = []
     if usage.input_tokens is not None:
         cached = f" ({usage.cached_input_tokens:,} cached)" if usage.cached_input_tokens else ""
-        said.append(f"{usage.input_tokens:,} tokens in{cached}")
+        facts.append(f"{usage.input_tokens:,} tokens in{cached}")
     if usage.output_tokens is not None:
-        reasoned = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
-        said.append(f"{usage.output_tokens:,} out{reasoned}")
-    return said
+        reasoning = f" ({usage.reasoning_tokens:,} reasoning)" if usage.reasoning_tokens else ""
+        facts.append(f"{usage.output_tokens:,} out{reasoning}")
+    return facts
 
 
 def _part_html(part: Part) -> Html:
@@ -90,42 +96,42 @@ def _part_html(part: Part) -> Html:
 
 
 def _image_html(part: Image) -> Html:
-    """Draw a picture that is here; one elsewhere is not fetched, only named."""
+    """Embed image data; an image given by URL is named, but not fetched."""
     if part.data and part.media_type in DISPLAYED_IMAGE_TYPES and BASE64_IMAGE.fullmatch(part.data):
         return Html(f'<img alt="" style="{IMAGE_STYLE}" src="data:{part.media_type};base64,{part.data}">')
-    return _labelled("picture", part.url or part.media_type)
+    return _labelled("image", part.url or part.media_type)
 
 
 def _labelled(kind: str, name: str) -> Html:
-    return Html(f'<div style="{html.DIM_STYLE}">{kind} {html.inline_text(name)}</div>')
+    return Html(f'<div style="{DIM_STYLE}">{kind} {inline_text(name)}</div>')
 
 
 def _reasoning_html(part: Reasoning) -> Html:
     text = part.text or "(not shown by the provider)"
-    return html.collapsible(f"reasoning, {len(part.text):,} characters", html.text_block(text))
+    return collapsible(f"reasoning, {len(part.text):,} characters", text_block(text))
 
 
 def _refusal_html(part: Refusal) -> Html:
-    return Html(f"<div><b>refused</b> {html.text_block(part.text)}</div>")
+    return Html(f"<div><b>refused</b> {text_block(part.text)}</div>")
 
 
 def _tool_call_html(part: ToolCall) -> Html:
-    return Html(f"<div>{html.code_block(f'{part.name}({part.arguments})')}</div>")
+    return Html(f"<div>{code_block(f'{part.name}({part.arguments})')}</div>")
 
 
 def _tool_result_html(part: ToolResult) -> Html:
     text = part.content if isinstance(part.content, str) else f"{len(part.content)} parts"
-    return html.collapsible(f"result of {part.name or part.id}", html.code_block(text))
+    return collapsible(f"result of {part.name or part.id}", code_block(text))
 
 
 PART_RENDERERS: Final[Mapping[type, Callable[[Any], Html]]] = {
-    Text: lambda part: html.text_block(part.text),
+    Text: lambda part: text_block(part.text),
     Image: _image_html,
     Document: lambda part: _labelled("document", part.name or part.url or part.media_type),
     ToolCall: _tool_call_html,
     ToolResult: _tool_result_html,
     Reasoning: _reasoning_html,
     Refusal: _refusal_html,
-    Opaque: lambda part: html.collapsible(part.kind, html.code_block(part.data)),
+    Opaque: lambda part: collapsible(part.kind, code_block(part.data)),
 }
-"""How each kind of part is shown."""
+"""HTML of each type of part."""

@@ -1,8 +1,8 @@
 """Fold the deltas of a stream, of any wire format, into the response that the provider would send unstreamed.
 
 A content delta is a `Fragment`: a part with some of its content, and the index of the part it belongs to. `fold` equals
-`finish` after a ``reduce`` with `step`, but joins the fragments of a part once, in linear time. `merge` joins two halves
-of a stream and is associative.
+`finish` after a ``reduce`` with `step`, but joins the fragments of a part once, in linear time. `merge` joins two
+halves of a stream and is associative.
 """
 
 from __future__ import annotations

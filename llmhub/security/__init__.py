@@ -1,1 +1,1 @@
-"""Keeping secrets secret."""
+"""Protection of credentials: redaction of text that people, logs and tables get."""

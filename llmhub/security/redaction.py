@@ -1,4 +1,4 @@
-"""Keys out of text: known secrets by value, others by the shape that providers give them. Pure."""
+"""Remove credentials from text: known ones by value, others by the shapes that providers give them. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 REPLACEMENT: Final = "[redacted]"
-
-
 MIN_SECRET_LENGTH: Final = 6
-"""A shorter value is no secret worth hiding: hiding it would mangle ordinary text."""
-
+"""Shorter values are not redacted, because that would garble ordinary text."""
 
 SECRET_PATTERNS: Final = re.compile(
     r"sk-[A-Za-z0-9_*\-]{8,}"  # OpenAI, Anthropic, OpenRouter, DeepSeek
@@ -21,19 +18,19 @@ SECRET_PATTERNS: Final = re.compile(
     r"|\bya29\.[0-9A-Za-z_\-]{20,}"  # Google OAuth
     r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{5,}"  # JSON web tokens
     r"|(?i:\bbearer\s+)[A-Za-z0-9._~+/\-]{8,}=*"
-    r"|(?<=://)[^/@\s]+(?=@)"  # user and password in an address
+    r"|(?<=://)[^/@\s]+(?=@)"  # user and password in a URL
 )
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Take every secret out of ``text``.
+    """Return ``text`` with every credential replaced.
 
     Parameters
     ----------
     text
-        Anything on its way to a person, a log or a table.
+        Text for a person, a log or a table.
     secrets
-        Values known to be secret.
+        Known credentials.
 
     Examples
     --------
@@ -44,6 +41,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     >>> redact("no such user: hunter22", ["hunter22"])
     'no such user: [redacted]'
     """
-    for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH), key=len, reverse=True):
+    known = (secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
+    for secret in sorted(known, key=len, reverse=True):  # a secret may contain another
         text = text.replace(secret, REPLACEMENT)
     return SECRET_PATTERNS.sub(REPLACEMENT, text)

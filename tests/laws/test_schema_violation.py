@@ -1,4 +1,4 @@
-"""Whether a value fits a schema, as the schema's own library sees it."""
+"""Schema violations are found where the jsonschema library finds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from llmhub.core.json_schema import schema_violation
+from llmhub.core.json_schema import SchemaViolation, schema_violation
 
 VALUES = st.one_of(
     st.integers(-20, 20),
@@ -39,22 +39,24 @@ BOUNDS = st.fixed_dictionaries(
 
 
 @given(VALUES, BOUNDS)
-def test_a_value_fits_when_the_schemas_library_says_so(value: Any, schema: dict[str, Any]) -> None:
-    for held, wanted in ((value, schema), ({"a": [value]}, {"properties": {"a": {"items": schema}}})):
-        said = schema_violation(held, wanted, wanted)
-        assert bool(said) is not Draft202012Validator(wanted).is_valid(held), said
+def test_violations_agree_with_jsonschema(value: Any, schema: dict[str, Any]) -> None:
+    nested = {"properties": {"a": {"items": schema}}}
+    for instance, root in ((value, schema), ({"a": [value]}, nested)):
+        violation = schema_violation(instance, root, root)
+        assert (violation is None) is Draft202012Validator(root).is_valid(instance), violation
 
 
 @pytest.mark.parametrize(
-    ("value", "schema", "said"),
+    ("value", "schema", "message"),
     [
-        (0.3, {"multipleOf": 0.1}, ""),
-        (12, {"exclusiveMaximum": 12}, "$: 12 is not below 12"),
-        ("abc", {"pattern": "^[0-9]+$"}, "$: 'abc' does not match ^[0-9]+$"),
-        ("abc", {"pattern": "("}, ""),
-        (5, {"minimum": "6", "exclusiveMinimum": True, "multipleOf": 0}, ""),
-        ([1, 1], {"uniqueItems": True}, "$: [1, 1] has equal items, but uniqueItems is True"),
+        (0.3, {"multipleOf": 0.1}, None),
+        (12, {"exclusiveMaximum": 12}, "12 is not below 12"),
+        ("abc", {"pattern": "^[0-9]+$"}, "'abc' does not match ^[0-9]+$"),
+        ("abc", {"pattern": "("}, None),
+        (5, {"minimum": "6", "exclusiveMinimum": True, "multipleOf": 0}, None),
+        ([1, 1], {"uniqueItems": True}, "[1, 1] has equal items, but uniqueItems is True"),
     ],
 )
-def test_at_the_edges(value: Any, schema: dict[str, Any], said: str) -> None:
-    assert schema_violation(value, schema, schema) == said
+def test_edge_cases(value: Any, schema: dict[str, Any], message: str | None) -> None:
+    expected = None if message is None else SchemaViolation("$", message)
+    assert schema_violation(value, schema, schema) == expected

@@ -155,7 +155,7 @@ def test_what_a_response_says_can_be_read() -> None:
         "refused",
         "Hello(Hello)",
         "1,200 tokens in (1,000 cached)",
-        "answer 2",
+        "response 2",
     ):
         assert fact in said
     assert "no text" in CompletionResponse()._repr_html_()
