@@ -325,7 +325,7 @@ def build_table_run(
     hub = hub or current_hub()
     extras = row_prompts.RowExtras(*(options.pop(name, None) for name in ("system", "messages", "images")))
     source = frames.pandas_or_arrow(frame)
-    system = row_prompts.constant_system_prompt(extras.system, frames.pandas_or_arrow_names(source))
+    system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))
     if system is not None:
         options["system"], extras = system, replace(extras, system=None)
     output = _structured_output(options)

@@ -61,7 +61,7 @@ def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> i
     held = given.on_error == "raise" and bool(failed or cancelled or counts["budget"])
     if not held:
         try:
-            files.write_table(files.join_table(source, results, given.prefix), given.output, "OUTPUT")
+            files.write_table(frames.join_results(source, results, given.prefix), given.output, "OUTPUT")
         except OSError as error:
             print_message("run", f"OUTPUT: {str(given.output)!r}: {error.strerror or error}; {_kept(given)}")
             return 1
@@ -93,7 +93,7 @@ def _streamed(given: argparse.Namespace) -> int:
         if not given.columns:
             block = block.select([])
         frames.require_no_name_clash(block.column_names, RESULTS.names, given.prefix)
-        return files.join_table(block, results, given.prefix)
+        return frames.join_results(block, results, given.prefix)
 
     with build_hub(given) as hub, announce_interrupt("run"):
         written = complete_to_sink(

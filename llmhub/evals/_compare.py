@@ -150,7 +150,7 @@ def _of_ready(
     source: Any, models: Sequence[str], scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan
 ) -> Comparison:
     """Score, if asked to, and compare what is there."""
-    if "model" in frames.pandas_or_arrow_names(source):
+    if "model" in frames.column_names(source):
         table = to_arrow(source)
         if models:
             table = table.filter(pc.is_in(_named(table), pa.array(models)))
@@ -278,7 +278,7 @@ def check_columns(source: Any, scorers: Sequence[ScorerOrJudge], plan: ScoringPl
     for one in scorers:
         if isinstance(one, Scorer):
             wanted = [name for name in one.columns if name != TARGET or plan.target is None]
-            if TARGET in wanted and TARGET not in frames.pandas_or_arrow_names(source):
+            if TARGET in wanted and TARGET not in frames.column_names(source):
                 said = f"{one.name!r} holds answers against a column {TARGET!r}, which is not there; give target='...'"
                 raise BadRequestError(InvalidRequest(path="target", message=said))
             frames.require_columns(wanted, source, f"scorers[{one.name!r}]")
@@ -288,7 +288,7 @@ def check_judges(source: Any, scorers: Sequence[ScorerOrJudge], hub: Hub | None)
     """Refuse a judge that could not be asked, before anything is paid for, by putting no question to it."""
     for one in scorers:
         if isinstance(one, Judge):
-            names = dict.fromkeys((*frames.pandas_or_arrow_names(source), TARGET, *JUDGE_FIELDS))
+            names = dict.fromkeys((*frames.column_names(source), TARGET, *JUDGE_FIELDS))
             _ask(one, pa.table({name: pa.array([], pa.string()) for name in names}), hub)
 
 
@@ -311,7 +311,7 @@ def complete_in_random_order(
 
 def input_rows(source: Any, plan: ScoringPlan) -> list[dict[str, Any]]:
     """Give a frame's rows as scorers see them."""
-    columns = {name: frames.column_values(source, name) for name in dict.fromkeys(frames.pandas_or_arrow_names(source))}
+    columns = {name: frames.column_values(source, name) for name in dict.fromkeys(frames.column_names(source))}
     return make_input_rows(columns, plan.target) if columns else [{}] * len(source)
 
 

@@ -1,1 +1,1 @@
-"""Frames in, one Arrow table out."""
+"""Tables: frames in, prompts, results, costs, plans and files."""

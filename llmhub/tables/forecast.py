@@ -1,9 +1,7 @@
-"""What is not known yet, as intervals: sums of what is to come, judged by what came. All of it pure.
+"""Forecasts of tokens, cost and time as 95 % prediction intervals. Pure functions.
 
-An interval holds 19 of 20 times. A sum of ``many`` further values is judged by a sample: their mean times ``many``, and
-to either side Student's t times the standard error of predicting such a sum, ``s * sqrt(many + many**2 / n)``.
-
-Plans in a terminal: columns that line up, and intervals as people write them.
+The sum of ``count`` further values is forecast from a sample of ``n``: ``count`` times the sample mean, plus and minus
+Student's t times the standard error of predicting such a sum, ``s * sqrt(count + count**2 / n)``.
 """
 
 from __future__ import annotations
@@ -16,25 +14,22 @@ from statistics import fmean, quantiles, stdev
 from typing import Final, NamedTuple
 
 from llmhub.core.pricing import Price, Rates
+from llmhub.formatting.numbers import format_range, format_usd
 
 T_975: Final = (
     12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
     2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
 )  # fmt: skip
-"""Student's t at 97.5 % for 1 to 30 degrees of freedom."""
-
-
+"""The 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom."""
 MIN_RELATIVE_STD: Final = 0.03
-"""A sample that happens to be all alike still leaves so much of its mean open."""
-
-
+"""Lower bound of the standard deviation relative to the mean, for samples whose values happen to be equal."""
 MIN_RELATIVE_ERROR: Final = 0.025
-"""And a line through points that happen to lie on it, so much of the sum it forecasts."""
+"""Lower bound of the half width relative to the forecast, for regressions whose points happen to be on a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionInterval:
-    """What is expected, and the bounds it stays within 19 of 20 times.
+    """An expected value and the bounds of its 95 % prediction interval.
 
     Examples
     --------
@@ -47,15 +42,15 @@ class PredictionInterval:
     high: float
 
     def __contains__(self, value: float) -> bool:
-        """Say whether a value lies within."""
+        """Return whether a value is within the bounds."""
         return self.low <= value <= self.high
 
     def __add__(self, other: PredictionInterval) -> PredictionInterval:
-        """Give the interval of a sum: as wide as both together."""
+        """Return the interval of the sum; conservative, since both widths are added."""
         return PredictionInterval(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
     def scale(self, factor: float) -> PredictionInterval:
-        """Give the interval of a multiple."""
+        """Return the interval of a multiple."""
         return PredictionInterval(self.low * factor, self.expected * factor, self.high * factor)
 
 
@@ -64,7 +59,7 @@ ZERO_INTERVAL: Final = PredictionInterval(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class CostInterval:
-    """The same for US dollars, exact.
+    """A prediction interval in US dollars, exact.
 
     Examples
     --------
@@ -77,34 +72,64 @@ class CostInterval:
     high: Decimal
 
     def __contains__(self, value: Decimal) -> bool:
-        """Say whether an amount lies within."""
+        """Return whether an amount is within the bounds."""
         return self.low <= value <= self.high
 
     def __add__(self, other: CostInterval) -> CostInterval:
-        """Give the interval of a sum."""
+        """Return the interval of the sum; conservative, since both widths are added."""
         return CostInterval(self.low + other.low, self.expected + other.expected, self.high + other.high)
 
 
-class Observation(NamedTuple):
-    """One answer that came: the tokens counted for its question here, and what its provider said."""
+def format_count_interval(interval: PredictionInterval) -> str:
+    """Format the bounds of a count.
 
-    counted: int
+    Examples
+    --------
+    >>> format_count_interval(PredictionInterval(90, 100, 1100)), format_count_interval(PredictionInterval(5, 5, 5))
+    ('90..1,100', '5')
+    """
+    return format_range(f"{round(interval.low):,}", f"{round(interval.high):,}")
+
+
+def format_usd_interval(interval: CostInterval | None) -> str:
+    """Format the bounds of a cost in US dollars, without a symbol.
+
+    Examples
+    --------
+    >>> format_usd_interval(CostInterval(Decimal("0.00012"), Decimal("0.0002"), Decimal("0.0004")))
+    '0.000120..0.000400'
+    >>> format_usd_interval(None)
+    'unknown'
+    """
+    if interval is None:
+        return "unknown"
+    return format_range(format_usd(interval.low, symbol=""), format_usd(interval.high, symbol=""))
+
+
+# Sums of further values
+
+
+class Observation(NamedTuple):
+    """One response: the tokens counted here for its prompt, and what the provider reported."""
+
+    counted_tokens: int
     input_tokens: int | None
     output_tokens: int | None
     latency_s: float | None
 
 
 def mean_std_t(values: Sequence[float]) -> tuple[float, float, float]:
-    """Give mean, standard deviation and Student's t of a sample; of a single value, a deviation as large as itself."""
+    """Return mean, standard deviation and Student's t of a sample; for a single value, the deviation is the mean."""
     mean = fmean(values)
     deviation = stdev(values) if len(values) > 1 else mean
     return mean, max(deviation, MIN_RELATIVE_STD * mean), _student_t(len(values) - 1)
 
 
 def forecast_sum(values: Sequence[float], count: int) -> PredictionInterval:
-    """Forecast the sum of ``count`` further values like these.
+    """Forecast the sum of ``count`` further values from a sample.
 
-    Law: it holds the sum of ``count`` further draws about 19 of 20 times, for any not too skewed distribution.
+    Law: the interval contains the sum of ``count`` further draws about 19 of 20 times, unless the distribution is very
+    skewed.
 
     Examples
     --------
@@ -115,14 +140,14 @@ def forecast_sum(values: Sequence[float], count: int) -> PredictionInterval:
     if not count:
         return ZERO_INTERVAL
     mean, deviation, t = mean_std_t(values)
-    half = t * deviation * math.sqrt(count + count**2 / len(values))
-    return PredictionInterval(max(count * mean - half, 0.0), count * mean, count * mean + half)
+    half_width = t * deviation * math.sqrt(count + count**2 / len(values))
+    return PredictionInterval(max(count * mean - half_width, 0.0), count * mean, count * mean + half_width)
 
 
 def forecast_by_regression(pairs: Sequence[tuple[float, float]], total_size: float, count: int) -> PredictionInterval:
-    """Forecast the sum of ``count`` further values that go with a known ``total_size`` as these pairs of size and value do.
+    """Forecast the sum of ``count`` further values whose sizes add up to ``total_size``.
 
-    A straight line is laid through the pairs: so much for each, and so much in proportion.
+    A line is fitted to pairs of size and value, so that values have a constant and a proportional part.
 
     Examples
     --------
@@ -132,59 +157,73 @@ def forecast_by_regression(pairs: Sequence[tuple[float, float]], total_size: flo
     if not count:
         return ZERO_INTERVAL
     n = len(pairs)
-    mean, over = fmean(known for known, _ in pairs), fmean(value for _, value in pairs)
-    width = sum((known - mean) ** 2 for known, _ in pairs)
-    if n < 3 or width < n * 1e-6:  # noqa: PLR2004 - two points bear out any line
-        slope, width, free = over / max(mean, 1e-9), float("inf"), n - 1
+    mean_size, mean_value = fmean(size for size, _ in pairs), fmean(value for _, value in pairs)
+    variation = sum((size - mean_size) ** 2 for size, _ in pairs)
+    if n < 3 or variation < n * 1e-6:  # noqa: PLR2004 - two points fit any line; assume proportionality instead
+        slope, variation, freedom = mean_value / max(mean_size, 1e-9), float("inf"), n - 1
     else:
-        slope, free = sum((known - mean) * (value - over) for known, value in pairs) / width, n - 2
-    expected = max(0.0, count * over + slope * (total_size - count * mean))
-    rests = sum((value - over - slope * (known - mean)) ** 2 for known, value in pairs)
-    deviation = math.sqrt(rests / free) if free else over
-    reach = count + count**2 / n + (total_size - count * mean) ** 2 / width
-    half = max(_student_t(free) * deviation * math.sqrt(reach), MIN_RELATIVE_ERROR * expected)
-    return PredictionInterval(max(expected - half, 0.0), expected, expected + half)
+        covariation = sum((size - mean_size) * (value - mean_value) for size, value in pairs)
+        slope, freedom = covariation / variation, n - 2
+    expected = max(0.0, count * mean_value + slope * (total_size - count * mean_size))
+    squared_residuals = sum((value - mean_value - slope * (size - mean_size)) ** 2 for size, value in pairs)
+    deviation = math.sqrt(squared_residuals / freedom) if freedom else mean_value
+    spread = count + count**2 / n + (total_size - count * mean_size) ** 2 / variation
+    half_width = max(_student_t(freedom) * deviation * math.sqrt(spread), MIN_RELATIVE_ERROR * expected)
+    return PredictionInterval(max(expected - half_width, 0.0), expected, expected + half_width)
 
 
-def _student_t(free: int) -> float:
-    """Give Student's t for so many degrees of freedom; for none at all, no more than two deviations are claimed."""
-    return T_975[min(free, len(T_975)) - 1] if free else 2.0
+def _student_t(freedom: int) -> float:
+    """Return Student's t for these degrees of freedom; 2 for none, where the table has no value."""
+    return T_975[min(freedom, len(T_975)) - 1] if freedom else 2.0
 
 
 def forecast_from_other_prompts(values: Sequence[float], count: int) -> PredictionInterval:
-    """Forecast a sum by answers to other questions: between what the small and the large among them would give."""
-    if len(values) < 2:  # noqa: PLR2004 - of one value nothing is the smaller part
+    """Forecast a sum from responses to other prompts: from all values like the lowest decile to all like the highest.
+
+    The mean of other prompts may be biased, so the interval does not narrow with ``count``.
+    """
+    if len(values) < 2:  # noqa: PLR2004 - no deciles
         return PredictionInterval(count * values[0] / 4, count * values[0], count * values[0] * 4)
-    cuts = quantiles(values, n=10, method="inclusive")
+    deciles = quantiles(values, n=10, method="inclusive")
     mean = fmean(values)
-    return PredictionInterval(count * min(cuts[0], mean), count * mean, count * max(cuts[-1], mean))
+    return PredictionInterval(count * min(deciles[0], mean), count * mean, count * max(deciles[-1], mean))
 
 
-def clip(interval: PredictionInterval, bound: float | None) -> PredictionInterval:
-    """Keep an interval below what cannot be exceeded."""
-    if bound is None:
+def clip(interval: PredictionInterval, upper: float | None) -> PredictionInterval:
+    """Return the interval with its values limited to ``upper``, if given."""
+    if upper is None:
         return interval
-    return PredictionInterval(*(min(value, bound) for value in (interval.low, interval.expected, interval.high)))
+    return PredictionInterval(*(min(value, upper) for value in (interval.low, interval.expected, interval.high)))
+
+
+# Cost
 
 
 def forecast_cost(
     price: Price, calls: int, input_tokens: PredictionInterval, output_tokens: PredictionInterval, *, cached: bool
 ) -> CostInterval:
-    """Price tokens: the least they may cost, what they are expected to, and the most.
+    """Forecast the cost of calls.
 
     Parameters
     ----------
+    price
+        Price of the model; its tier is that of the expected input of one call.
+    calls
+        Number of calls.
+    input_tokens, output_tokens
+        Of all calls together.
     cached
-        Whether the provider may have read the questions from its cache.
+        Whether the prompts may be read from or written to the provider's cache, at its rates.
     """
     rates = _rates_for(price, input_tokens.expected / calls if calls else 0.0)
-    least_in = min(rates.by_class[:3]) if cached else rates.input
-    most_in, most_out = max(rates.by_class[:3]) if cached else rates.input, max(rates.by_class[3:])
+    min_input_rate = min(rates.by_class[:3]) if cached else rates.input
+    max_input_rate = max(rates.by_class[:3]) if cached else rates.input
+    min_output_rate, max_output_rate = min(rates.by_class[3:]), max(rates.by_class[3:])
     fee = price.request_usd * calls
     return CostInterval(
-        fee + _token_cost(input_tokens.low, least_in) + _token_cost(output_tokens.low, min(rates.by_class[3:])),
+        fee + _token_cost(input_tokens.low, min_input_rate) + _token_cost(output_tokens.low, min_output_rate),
         fee + _token_cost(input_tokens.expected, rates.input) + _token_cost(output_tokens.expected, rates.output),
-        fee + _token_cost(input_tokens.high, most_in) + _token_cost(output_tokens.high, most_out),
+        fee + _token_cost(input_tokens.high, max_input_rate) + _token_cost(output_tokens.high, max_output_rate),
     )
 
 
@@ -193,13 +232,20 @@ def _token_cost(tokens: float, rate: Decimal) -> Decimal:
 
 
 def _rates_for(price: Price, input_tokens: float) -> Rates:
-    """Give the rates of a request with so many input tokens."""
+    """Return the rates of a request with this many input tokens."""
     reached = [tier for tier in price.tiers if input_tokens > tier.above]
     return max(reached, key=lambda tier: tier.above).rates if reached else price.rates
 
 
+# Time
+
+
 class RateDemand(NamedTuple):
-    """What a rate limit permits: an amount a minute, and how much of it may go at once (a share)."""
+    """A rate limit, and how much of it a run needs.
+
+    ``per_minute`` is the limit; ``burst`` the share of it that may be used at once; ``demand`` the total needed, in the
+    unit of the limit.
+    """
 
     name: str
     per_minute: float
@@ -208,135 +254,51 @@ class RateDemand(NamedTuple):
 
 
 MIN_LIMIT_UTILIZATION: Final = 0.95
-"""Share of a limit that is used at the least."""
-
-
+"""Share of a rate limit that a run uses at least."""
 STARTUP_S: Final = 3.0
-"""Seconds that beginning and ending may take."""
-
-
+"""Allowance for the start and the end of a run."""
 OVERHEAD_FACTOR: Final = 1.4
-"""How much longer than its sums a run may take: connections are made, stragglers waited for."""
-
-
-BY_CONCURRENCY: Final = "concurrency"
+"""Allowance for opening connections and waiting for stragglers, as a factor."""
 
 
 def forecast_minutes(
     work_s: PredictionInterval, longest_s: float, concurrency: int, demands: Iterable[RateDemand]
 ) -> tuple[PredictionInterval, str]:
-    """Forecast how long a run takes, and name what it waits for longest.
+    """Forecast how long a run takes, and name its bottleneck: the concurrency or a rate limit.
 
     Parameters
     ----------
     work_s
-        The sum of all latencies.
+        Sum of the latencies of all calls.
     longest_s
-        The longest of a single one.
+        Longest latency of a single call.
     concurrency
-        Calls under way at once.
+        Number of concurrent calls.
     demands
-        Rate limits, with how much of each is needed.
+        Rate limits with the demand for each.
 
     Examples
     --------
-    >>> paced = RateDemand("openai: 60 requests a minute", 60, 0.01, PredictionInterval(600, 600, 600))
-    >>> forecast, binds = forecast_minutes(PredictionInterval(50, 60, 70), 1.0, 64, [paced])
-    >>> round(forecast.expected), binds
+    >>> demand = RateDemand("openai: 60 requests a minute", 60, 0.01, PredictionInterval(600, 600, 600))
+    >>> forecast, bottleneck = forecast_minutes(PredictionInterval(50, 60, 70), 1.0, 64, [demand])
+    >>> round(forecast.expected), bottleneck
     (10, 'openai: 60 requests a minute')
     """
-    bounds: dict[str, PredictionInterval] = {f"{BY_CONCURRENCY} ({concurrency})": work_s.scale(1 / concurrency)}
-    for pace in demands:
-        bounds[pace.name] = PredictionInterval(
-            _rate_limited_s(pace.demand.low, pace),
-            _rate_limited_s(pace.demand.expected, pace),
-            _rate_limited_s(pace.demand.high, pace),
-        )
     if work_s.expected <= 0:
         return ZERO_INTERVAL, ""
-    name = max(bounds, key=lambda one: bounds[one].expected)
-    low = max(one.low for one in bounds.values())
-    high = max(one.high for one in bounds.values()) / MIN_LIMIT_UTILIZATION * OVERHEAD_FACTOR + longest_s + STARTUP_S
-    expected = max(bounds[name].expected, longest_s / 2)
-    return PredictionInterval(min(low, expected) / 60, expected / 60, max(high, expected) / 60), name
+    durations_s = {f"concurrency ({concurrency})": work_s.scale(1 / concurrency)}
+    for demand in demands:
+        amounts = (demand.demand.low, demand.demand.expected, demand.demand.high)
+        durations_s[demand.name] = PredictionInterval(*(_rate_limited_s(amount, demand) for amount in amounts))
+    bottleneck = max(durations_s, key=lambda name: durations_s[name].expected)
+    low = max(duration.low for duration in durations_s.values())
+    high = max(duration.high for duration in durations_s.values())
+    high = high / MIN_LIMIT_UTILIZATION * OVERHEAD_FACTOR + longest_s + STARTUP_S
+    expected = max(durations_s[bottleneck].expected, longest_s / 2)
+    return PredictionInterval(min(low, expected) / 60, expected / 60, max(high, expected) / 60), bottleneck
 
 
-def _rate_limited_s(amount: float, pace: RateDemand) -> float:
-    """Give the seconds until an amount was let through."""
-    at_once = max(1.0, pace.per_minute * pace.burst)
-    return max(0.0, amount - at_once) / pace.per_minute * 60
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Line columns up: the first to the left, the others to the right; one that is empty but for its head is left out.
-
-    Examples
-    --------
-    >>> print(text_table([("model", "calls", ""), ("m", "1,000", "")]))
-    model  calls
-    m      1,000
-    """
-    shown = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
-    widths = {at: max(len(row[at]) for row in rows) for at in shown}
-    return "\n".join(
-        "  ".join(row[at].ljust(widths[at]) if at == 0 else row[at].rjust(widths[at]) for at in shown).rstrip()
-        for row in rows
-    )
-
-
-def format_count_interval(interval: PredictionInterval) -> str:
-    """Write counts.
-
-    Examples
-    --------
-    >>> format_count_interval(PredictionInterval(90, 100, 110)), format_count_interval(PredictionInterval(5, 5, 5))
-    ('90..110', '5')
-    """
-    low, high = round(interval.low), round(interval.high)
-    return f"{low:,}" if low == high else f"{low:,}..{high:,}"
-
-
-def format_usd_interval(interval: CostInterval | None) -> str:
-    """Write dollars.
-
-    Examples
-    --------
-    >>> format_usd_interval(CostInterval(Decimal("0.00012"), Decimal("0.0002"), Decimal("0.0004"))), format_usd_interval(None)
-    ('0.000120..0.000400', 'unknown')
-    """
-    if interval is None:
-        return "unknown"
-    low, high = format_usd(interval.low), format_usd(interval.high)
-    return low if low == high else f"{low}..{high}"
-
-
-def format_usd(usd: Decimal) -> str:
-    """Write an amount of dollars with as many places as it needs.
-
-    Examples
-    --------
-    >>> format_usd(Decimal("12.345678")), format_usd(Decimal("0.0000123")), format_usd(Decimal(0))
-    ('12.35', '0.000012', '0')
-    """
-    if not usd:
-        return "0"
-    return f"{usd:.2f}" if usd >= 1 else f"{usd:.4f}" if usd >= Decimal("0.01") else f"{usd:.6f}"
-
-
-def format_minutes_interval(minutes: PredictionInterval) -> str:
-    """Write a time.
-
-    Examples
-    --------
-    >>> format_minutes_interval(PredictionInterval(0.1, 0.2, 0.5)), format_minutes_interval(PredictionInterval(5, 10, 20)), format_minutes_interval(PredictionInterval(0.5, 10, 300))
-    ('6 to 30 seconds', '5 to 20 minutes', '30 seconds to 5.0 hours')
-    """
-    low, high = _minutes_with_unit(minutes.low), _minutes_with_unit(minutes.high)
-    return f"{low[0]}{'' if low[1] == high[1] else f' {low[1]}'} to {high[0]} {high[1]}"
-
-
-def _minutes_with_unit(minutes: float) -> tuple[str, str]:
-    for below, factor, unit, places in ((2, 60, "seconds", 0), (120, 1, "minutes", 0)):
-        if minutes < below:
-            return f"{minutes * factor:.{places}f}", unit
-    return f"{minutes / 60:.1f}", "hours"
+def _rate_limited_s(amount: float, demand: RateDemand) -> float:
+    """Return the seconds until a limit has admitted an amount."""
+    at_once = max(1.0, demand.per_minute * demand.burst)
+    return max(0.0, amount - at_once) / demand.per_minute * 60

@@ -1,4 +1,4 @@
-"""The ledger as a table: every request that went out, what became of it, and what was paid."""
+"""The request ledger as a table: every request sent, its state, and its cost at the prices of that day."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from llmhub.cache.store import EndedRequest
 from llmhub.core.pricing import NANO_DIGITS, Price, compute_cost_nano_usd
 from llmhub.core.types import Usage
 from llmhub.providers.prices import find_served_price
+from llmhub.tables.schema import MICROSECONDS_PER_S
 
-MICRO: Final = 1_000_000
 DAY_S: Final = 86_400
 _TIME: Final = pa.timestamp("us", tz="UTC")
 LEDGER: Final[pa.Schema] = pa.schema(
@@ -32,53 +32,54 @@ LEDGER: Final[pa.Schema] = pa.schema(
         pa.field("request_key", pa.binary(32)),
     ]
 )
-"""One row for each request, retries and all; ``state`` is done, error, ambiguous, sent or reserved."""
+"""One row per request, retries included; ``state`` is done, error, ambiguous, sent or reserved."""
 
 
 def ledger_table(requests: Iterable[EndedRequest]) -> pa.Table:
-    """Make a table of requests, at the prices of the day on which they were sent.
+    """Return the requests as a table with the schema `LEDGER`.
 
     Examples
     --------
     >>> ledger_table([]).num_rows
     0
     """
-    every = list(requests)
+    rows = list(requests)
     return pa.table(
         {
-            "run_id": [one.run.hex() or None for one in every],
-            "model": [one.model or None for one in every],
-            "served_model": [one.served_model or None for one in every],
-            "state": [one.state for one in every],
-            "error_type": [one.error_type or None for one in every],
-            "sent_at": [int(one.sent_at * MICRO) or None for one in every],
-            "ended_at": [int(one.ended_at * MICRO) or None for one in every],
-            "input_tokens": [one.input_tokens for one in every],
-            "output_tokens": [one.output_tokens for one in every],
-            "cost_usd": _request_costs(every),
-            "request_key": [one.key for one in every],
+            "run_id": [row.run.hex() or None for row in rows],
+            "model": [row.model or None for row in rows],
+            "served_model": [row.served_model or None for row in rows],
+            "state": [row.state for row in rows],
+            "error_type": [row.error_type or None for row in rows],
+            "sent_at": [int(row.sent_at * MICROSECONDS_PER_S) or None for row in rows],
+            "ended_at": [int(row.ended_at * MICROSECONDS_PER_S) or None for row in rows],
+            "input_tokens": [row.input_tokens for row in rows],
+            "output_tokens": [row.output_tokens for row in rows],
+            "cost_usd": _request_costs(rows),
+            "request_key": [row.key for row in rows],
         },
         schema=LEDGER,
     )
 
 
-def _request_costs(every: Sequence[EndedRequest]) -> list[Decimal | None]:
-    """Say what each cost, where the provider counted and the price is known."""
+def _request_costs(requests: Sequence[EndedRequest]) -> list[Decimal | None]:
+    """Return the cost of each request; ``None`` where the token counts or the price are unknown."""
     prices: dict[tuple[str, str, int], Price | None] = {}
     costs: list[Decimal | None] = []
-    for one in every:
+    for request in requests:
         usage = Usage(
-            input_tokens=one.input_tokens,
-            output_tokens=one.output_tokens,
-            cached_input_tokens=one.cached_input_tokens,
-            cache_write_tokens=one.cache_write_tokens,
-            reasoning_tokens=one.reasoning_tokens,
+            input_tokens=request.input_tokens,
+            output_tokens=request.output_tokens,
+            cached_input_tokens=request.cached_input_tokens,
+            cache_write_tokens=request.cache_write_tokens,
+            reasoning_tokens=request.reasoning_tokens,
         )
-        key = (one.model, one.served_model, int(one.sent_at // DAY_S))
-        if key not in prices and one.input_tokens is not None:
-            provider, _, name = one.model.partition("/")
-            prices[key] = find_served_price(provider, name, one.served_model, datetime.fromtimestamp(one.sent_at, UTC))
-        found = prices.get(key)
-        nanos = compute_cost_nano_usd(usage, found) if found is not None else None
+        key = (request.model, request.served_model, int(request.sent_at // DAY_S))
+        if key not in prices and request.input_tokens is not None:
+            provider, _, name = request.model.partition("/")
+            sent_at = datetime.fromtimestamp(request.sent_at, UTC)
+            prices[key] = find_served_price(provider, name, request.served_model, sent_at)
+        price = prices.get(key)
+        nanos = compute_cost_nano_usd(usage, price) if price is not None else None
         costs.append(None if nanos is None else Decimal(nanos).scaleb(-NANO_DIGITS))
     return costs

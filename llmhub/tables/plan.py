@@ -1,31 +1,38 @@
-"""What a run would do before it does it: calls, cache hits, tokens, money and minutes.
+"""Plans: what a table run would send and cost, and a comparison of the plan with the run.
 
-A forecast against what a run did: model by model, whether each number came to lie where it was expected.
+Nothing is sent here. Prompts are counted with the model's tokenizer; output tokens, latency and the provider's own
+input counts are forecast from the best basis available (`BASIS_LABELS`): a pilot, cached responses to prompts of this
+run, cached responses of the model to other prompts, or fixed defaults.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from returns.pipeline import is_successful
 
 from llmhub.cache.store import Store
+from llmhub.core.pricing import compute_cost
 from llmhub.core.serialization import StoredResponse, unpack
-from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import PlannedItem
 from llmhub.engine.limits import Limit
 from llmhub.engine.row_outcome import to_stored
-from llmhub.formatting import html, text
-from llmhub.providers.registry import model_metadata
+from llmhub.formatting.html import container, facts_line, html_table
+from llmhub.formatting.numbers import format_duration_range, format_usd
+from llmhub.formatting.text import single_line
+from llmhub.formatting.text_tables import drop_empty_columns, text_table
 from llmhub.providers.prices import find_price
+from llmhub.providers.registry import model_metadata
 from llmhub.tables.forecast import (
     ZERO_INTERVAL,
     CostInterval,
@@ -39,79 +46,58 @@ from llmhub.tables.forecast import (
     forecast_minutes,
     forecast_sum,
     format_count_interval,
-    format_minutes_interval,
-    format_usd,
     format_usd_interval,
-    text_table,
 )
 from llmhub.tables.prompt_batch import PromptBatch, TargetPrompt, prompt_text
+from llmhub.tables.schema import MICROSECONDS_PER_S
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    pass  # merged
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
-
 DEFAULT_OUTPUT_TOKENS: Final = 256
-"""Tokens expected of an answer when nothing is known of it."""
-
-
+"""Expected output tokens of a call without any basis."""
 DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
-"""Tokens it has at most where nothing bounds it."""
-
-
+"""Upper bound of the output tokens of a call without any basis and without ``max_tokens``."""
 MIN_OBSERVATIONS: Final = 5
-"""Answers to the same kind of question that say more than any number of answers to others."""
-
-
+"""Cached responses to prompts of the run from which on they are preferred to responses to other prompts."""
 MAX_SCANNED_ENTRIES: Final = 20_000
-"""Entries of a store that are gone through for answers of a model, at most."""
-
-
+"""Cache entries that are scanned for responses of a model."""
 MAX_OBSERVATIONS: Final = 500
-"""Answers of a model that are taken for its history."""
-
-
+"""Responses of a model that a forecast uses."""
 MESSAGE_OVERHEAD_TOKENS: Final = 16
-"""Tokens that providers put around a question, at most."""
-
-
+"""Upper bound of the tokens that a provider adds to a prompt."""
 MIN_PROVIDER_CACHE_TOKENS: Final = 1024
-"""Questions from so many tokens may be read from a provider's cache."""
-
-
+"""Prompt length from which on providers may read a prompt from their cache."""
 BASIS_LABELS: Final = {
-    "pilot": "a pilot",
-    "history": "answers in the cache",
-    "model": "other answers of the model",
-    "bound": "a guess",
+    "pilot": "pilot",
+    "history": "cached responses",
+    "model": "other prompts",
+    "bound": "no history",
 }
-"""What a forecast of the answers rests on, in words."""
+"""What forecasts of a model are based on, as shown to users."""
+PLAN_HEADER: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD", "basis")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """What a run would do with one model.
+    """The plan for one model.
 
     Parameters
     ----------
-    rows, skipped, repeated, cache_hits, calls
-        ``calls`` are what would be sent: rows less those skipped, equal to another, or in the cache. Tokens and money
-        are those of the calls alone, pictures not counted.
+    model
+        ``provider/model``.
+    rows, skipped, duplicates, cache_hits, calls
+        ``calls`` would be sent: the rows without those that are skipped, equal to another row, or in the cache.
     input_tokens, output_tokens
-        Intervals that hold 19 of 20 times.
-    basis, seen
-        What the forecast of the answers rests on (`BASIS_LABELS`), and how many of them.
+        95 % prediction intervals for all calls together, without images.
+    basis, observations
+        What the forecasts are based on (a key of `BASIS_LABELS`), and the number of responses.
     estimated
-        Whether another tokenizer than the model's own counted the questions.
-    usd
-        ``None`` where the price is unknown.
+        Whether the prompts were counted with another tokenizer than the model's own.
+    usd, price_id
+        Cost of all calls, ``None`` if the price is unknown, and the price used.
     latency_s
-        The sum of all calls' latencies.
+        Sum of the latencies of all calls.
+    longest_s
+        Longest latency of a single call.
     """
 
     model: str
@@ -133,14 +119,16 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do, model by model.
+    """The plan of a table run.
 
     Parameters
     ----------
-    minutes, binds
-        How long it would take, and what it would wait for longest.
+    models
+        The plan for each model.
+    minutes, bottleneck
+        How long the run would take, and what limits it.
     pilot, pilot_usd
-        Calls that were made to find out, and what they cost; their answers are in the cache.
+        Calls made by the pilot, and their cost; their responses are in the cache.
     """
 
     models: tuple[ModelPlan, ...]
@@ -151,83 +139,82 @@ class Plan:
 
     @property
     def calls(self) -> int:
-        """Requests that would be sent."""
+        """Number of calls that would be sent."""
         return sum(model.calls for model in self.models)
 
     @property
     def usd(self) -> CostInterval | None:
-        """What it would cost, if all prices are known."""
+        """Cost of all calls; ``None`` if a price is unknown."""
         known = [model.usd for model in self.models if model.usd is not None]
         return sum(known, CostInterval(*[Decimal(0)] * 3)) if len(known) == len(self.models) else None
 
-    def compare(self, table: pa.Table) -> PlanComparison:
-        """Hold the forecast against what a run of it did: its results table, or a frame with those columns."""
-        pass  # merged  # noqa: PLC0415 - it knows of plans
-
+    def compare(self, table: Any) -> PlanComparison:
+        """Compare the plan with the results of its run, as an Arrow table or a frame with the same columns."""
         return compare_plan(self, table)
 
     def __repr__(self) -> str:
-        """Say it where it is shown."""
+        """Return the plan as a table."""
         return str(self)
 
     def __str__(self) -> str:
-        """Write it as a table for a terminal."""
-        return "\n".join([text_table((PLAN_HEADER, *map(_plan_row, self.models))), *self._notes()])
+        """Return the plan as a table for a terminal, followed by notes."""
+        table = text_table(*drop_empty_columns(PLAN_HEADER, [_plan_row(model) for model in self.models]))
+        return "\n".join([table, *self._notes()])
 
     def _repr_html_(self) -> str:
         total = f"{self.calls:,} calls for {format_usd_interval(self.usd)} USD"
-        cells = html.html_table(PLAN_HEADER, list(map(_plan_row, self.models)), range(1, len(PLAN_HEADER) - 1))
-        return html.container(cells, html.facts_line([total, *self._notes()]))
+        table = html_table(PLAN_HEADER, [_plan_row(model) for model in self.models], range(1, len(PLAN_HEADER) - 1))
+        return container(table, facts_line([total, *self._notes()]))
 
     def _notes(self) -> list[str]:
-        """Say what is true of the whole."""
-        said = []
+        notes = []
         if self.calls:
-            wait = f", waiting for {self.bottleneck}" if self.bottleneck else ""
-            said.append(f"It would take {format_minutes_interval(self.minutes)}{wait}.")
-        if any(m.basis in {"bound", "model"} and m.calls for m in self.models):
-            said.append("A pilot would narrow this: pilot=20 asks twenty rows, which count towards the run.")
+            limit = f", limited by {self.bottleneck}" if self.bottleneck else ""
+            duration = format_duration_range(self.minutes.low * 60, self.minutes.high * 60)
+            notes.append(f"Estimated time: {duration}{limit}.")
+        if any(model.basis in {"bound", "model"} and model.calls for model in self.models):
+            notes.append("For narrower intervals pass pilot=20: twenty rows are sent now and count towards the run.")
         if self.pilot:
-            paid = "" if self.pilot_usd is None else f" for ${format_usd(self.pilot_usd)}"
-            said.append(f"The pilot made {self.pilot:,} calls{paid}; their answers are in the cache.")
-        return said
-
-
-PLAN_HEADER: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD", "going by")
+            cost = "" if self.pilot_usd is None else f" for {format_usd(self.pilot_usd)}"
+            notes.append(f"The pilot made {self.pilot:,} calls{cost}; their responses are in the cache.")
+        return notes
 
 
 def _plan_row(model: ModelPlan) -> tuple[str, ...]:
-    seen = f" ({model.observations})" if model.observations else ""
+    observations = f" ({model.observations})" if model.observations else ""
     return (
-        text.single_line(model.model),
+        single_line(model.model),
         f"{model.rows:,}",
         f"{model.cache_hits:,}",
         f"{model.calls:,}",
         format_count_interval(model.input_tokens),
         format_count_interval(model.output_tokens),
         format_usd_interval(model.usd),
-        BASIS_LABELS[model.basis] + seen if model.calls else "",
+        BASIS_LABELS[model.basis] + observations if model.calls else "",
     )
+
+
+# Prompts by model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
-    """What a plan goes by besides the questions.
+    """What a plan depends on besides the prompts.
 
     Parameters
     ----------
     store
-        What was answered before.
+        The cache, if any.
     tokenizer_folder
-        Where vocabularies are.
-    at
-        Time for which prices are taken (epoch seconds).
+        tiktoken's cache folder; its default if ``None``.
+    priced_at
+        Time for which prices are looked up (epoch seconds).
     concurrency, limits
-        What holds a run back.
-    answering
-        Who may answer for each model asked, where that is somebody else.
+        Concurrent calls, and rate limits by provider or model.
+    candidates
+        By requested model: the targets that may answer instead.
     pilot
-        What a pilot was answered, by key.
+        Results of a pilot, by cache key.
     """
 
     store: Store | None
@@ -241,7 +228,17 @@ class PlanInputs:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrompts:
-    """What would be asked of one model: an item for each question, by key."""
+    """The distinct prompts of one model.
+
+    Parameters
+    ----------
+    target_prompt
+        The target.
+    items
+        One item per distinct prompt, by cache key.
+    rows, skipped
+        Number of rows times samples, and how many of them have no valid prompt.
+    """
 
     target_prompt: TargetPrompt
     items: dict[bytes, PlannedItem]
@@ -250,231 +247,268 @@ class ModelPrompts:
 
 
 def unique_prompts(batch: PromptBatch) -> list[ModelPrompts]:
-    """Go through all questions, each once."""
+    """Return the distinct prompts of each target of a batch; consumes its chunks."""
     items: list[dict[bytes, PlannedItem]] = [{} for _ in batch.target_prompts]
     for chunk in batch.iter_chunks():
         for item in chunk:
             items[_target_of(batch, item[0])].setdefault(item[1], item)
-    if batch.target_of_row is None:
-        rows: list[Sequence[int]] = [range(batch.n_rows)] * len(batch.target_prompts)
-    else:
-        own = batch.target_of_row
-        rows = [[row for row in range(batch.n_rows) if own[row] == which] for which in range(len(batch.target_prompts))]
-    missing = [sum(1 for row in some if batch.skipped[row] or row in batch.invalid_rows) for some in rows]
-    n = batch.n_samples
     return [
-        ModelPrompts(ask, found, len(some) * n, skipped * n)
-        for ask, found, some, skipped in zip(batch.target_prompts, items, rows, missing, strict=True)
+        ModelPrompts(target_prompt, items[index], *_count_rows(batch, index))
+        for index, target_prompt in enumerate(batch.target_prompts)
     ]
 
 
-def _target_of(questions: PromptBatch, position: int) -> int:
-    row, place = divmod(position, questions.positions_per_row)
-    return place // questions.n_samples if questions.target_of_row is None else questions.target_of_row[row]
+def _count_rows(batch: PromptBatch, target: int) -> tuple[int, int]:
+    """Return the number of positions of a target, and of those without a valid prompt."""
+    rows: Sequence[int] = range(batch.n_rows)
+    if batch.target_of_row is not None:
+        rows = [row for row, own_target in enumerate(batch.target_of_row) if own_target == target]
+    skipped = sum(1 for row in rows if batch.skipped[row] or row in batch.invalid_rows)
+    return len(rows) * batch.n_samples, skipped * batch.n_samples
 
 
-def cached_values(one: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
-    """Look up what of it was answered before."""
-    return store.get_many(list(one.items)) if store is not None and one.items else {}
+def _target_of(batch: PromptBatch, position: int) -> int:
+    row, rest = divmod(position, batch.positions_per_row)
+    return rest // batch.n_samples if batch.target_of_row is None else batch.target_of_row[row]
+
+
+def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
+    """Look up a model's prompts in the cache; return the stored values by key."""
+    return store.get_many(list(prompts.items)) if store is not None and prompts.items else {}
+
+
+# Planning
 
 
 def build_plan(batch: PromptBatch, inputs: PlanInputs) -> Plan:
-    """Plan a run: what of it is in the store, and what the rest would take."""
+    """Return the plan of a run of these prompts."""
     vocabularies = VocabularySource(folder=inputs.tokenizer_folder)
-    models = tuple(_plan_model(one, inputs, vocabularies) for one in unique_prompts(batch))
-    work = sum((model.latency_s for model in models), ZERO_INTERVAL)
+    models = tuple(_plan_model(prompts, inputs, vocabularies) for prompts in unique_prompts(batch))
+    work_s = sum((model.latency_s for model in models), ZERO_INTERVAL)
     longest_s = max((model.longest_s for model in models), default=0.0)
-    asked = sum(model.calls for model in models)
-    forecast, binds = forecast_minutes(
-        work, longest_s, min(inputs.concurrency, max(asked, 1)), _rate_demands(models, inputs.limits)
-    )
-    return Plan(models=models, minutes=forecast, bottleneck=binds)
+    calls = sum(model.calls for model in models)
+    concurrency = min(inputs.concurrency, max(calls, 1))
+    minutes, bottleneck = forecast_minutes(work_s, longest_s, concurrency, _rate_demands(models, inputs.limits))
+    return Plan(models=models, minutes=minutes, bottleneck=bottleneck)
 
 
-def _plan_model(one: ModelPrompts, ground: PlanInputs, vocabularies: VocabularySource) -> ModelPlan:
-    ask = one.target_prompt
-    held = cached_values(one, ground.store)
-    done = {key for key in one.items if key in held or key in ground.pilot}
-    sent = [key for key in one.items if key not in done]
-    some = list(islice((key for key in one.items if key in done), MAX_OBSERVATIONS))
-    counted, estimated = _count_input(ask, [prompt_text(one.items[key][3]) for key in (*sent, *some)], vocabularies)
-    seen = _observations(dict(zip(some, counted[len(sent) :], strict=True)), held, ground.pilot)
-    basis, answers = _choose_basis(seen, ask, ground)
-    calls = len(sent)
-    taken = _forecast_input(
-        counted[:calls], [one for one in answers if basis in {"pilot", "history"}], estimated=estimated
-    )
-    made = _forecast_output(ask, answers, basis, calls)
-    targets = ground.candidates.get(ask.target.name) or (ask.target,)
-    priced, price_id = _forecast_usd(targets, calls, taken, made, ground.priced_at)
-    latency_s, longest_s = _forecast_latency(answers, basis, calls, made)
+def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: VocabularySource) -> ModelPlan:
+    target_prompt = prompts.target_prompt
+    target = target_prompt.target
+    cached = cached_values(prompts, inputs.store)
+    answered = {key for key in prompts.items if key in cached or key in inputs.pilot}
+    to_send = [key for key in prompts.items if key not in answered]
+    sampled = list(islice((key for key in prompts.items if key in answered), MAX_OBSERVATIONS))
+    texts = [prompt_text(prompts.items[key][3]) for key in (*to_send, *sampled)]
+    counts, estimated = _count_input(target_prompt, texts, vocabularies)
+    calls = len(to_send)
+    own = _observations(dict(zip(sampled, counts[calls:], strict=True)), cached, inputs.pilot)
+    basis, observations = _choose_basis(own, target.name, inputs)
+    same_prompts = observations if basis in {"pilot", "history"} else []
+    input_tokens = _forecast_input(counts[:calls], same_prompts, estimated=estimated)
+    output_tokens = _forecast_output(target_prompt, observations, basis, calls)
+    candidates = inputs.candidates.get(target.name) or (target,)
+    usd, price_id = _forecast_usd(candidates, calls, input_tokens, output_tokens, inputs.priced_at)
+    latency_s, longest_s = _forecast_latency(observations, basis, calls, output_tokens)
     return ModelPlan(
-        model=ask.target.name,
-        rows=one.rows,
-        skipped=one.skipped,
-        duplicates=one.rows - one.skipped - len(one.items),
-        cache_hits=len(held),
+        model=target.name,
+        rows=prompts.rows,
+        skipped=prompts.skipped,
+        duplicates=prompts.rows - prompts.skipped - len(prompts.items),
+        cache_hits=len(cached),
         calls=calls,
-        input_tokens=taken,
-        output_tokens=made,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
         basis=basis,
-        observations=len(answers),
+        observations=len(observations),
         estimated=estimated,
-        usd=priced,
+        usd=usd,
         price_id=price_id,
         latency_s=latency_s,
         longest_s=longest_s,
     )
 
 
-def _count_input(ask: TargetPrompt, texts: list[str], vocabularies: VocabularySource) -> tuple[list[int], bool]:
-    """Count each question with what every call repeats before it."""
-    preamble = [message.text for message in ask.request.messages]
+def _count_input(
+    target_prompt: TargetPrompt, texts: list[str], vocabularies: VocabularySource
+) -> tuple[list[int], bool]:
+    """Return the input tokens of each prompt, constant messages included, and whether they are estimates."""
+    constant = [message.text for message in target_prompt.request.messages]
     with warnings.catch_warnings():
-        # The plan says itself which counts are estimates.
+        # The plan itself marks estimated counts.
         warnings.simplefilter("ignore", EstimateWarning)
-        counted = count_tokens([*texts, *preamble], ask.target.model, vocabularies)
-    before = sum(counted.counts[len(texts) :])
-    return [tokens + before for tokens in counted.counts[: len(texts)]], counted.estimated
+        counted = count_tokens([*texts, *constant], target_prompt.target.model, vocabularies)
+    constant_tokens = sum(counted.counts[len(texts) :])
+    return [tokens + constant_tokens for tokens in counted.counts[: len(texts)]], counted.estimated
 
 
 def _observations(
-    counted: Mapping[bytes, int], held: Mapping[bytes, bytes], pilot: Mapping[bytes, Answer]
+    counted: Mapping[bytes, int], cached: Mapping[bytes, bytes], pilot: Mapping[bytes, Answer]
 ) -> list[Observation]:
-    """Read the answers there are to questions of this run."""
-    found = []
+    """Return the known responses to prompts of this run."""
+    observations = []
     for key, tokens in counted.items():
+        response: StoredResponse | None
         if key in pilot:
             answer = pilot[key]
-            kept = to_stored(answer) if is_successful(answer.outcome) else None
+            response = to_stored(answer) if is_successful(answer.outcome) else None
         else:
-            read = unpack(held[key], key)
-            kept = read.unwrap() if is_successful(read) else None
-        if kept is not None:
-            found.append(_observation(tokens, kept))
-    return found
+            response = unpack(cached[key], key).value_or(None)
+        if response is not None:
+            observations.append(_observation(tokens, response))
+    return observations
 
 
-def _observation(counted: int, kept: StoredResponse) -> Observation:
-    return Observation(counted, kept.usage[0], kept.usage[1], kept.latency_s)
+def _observation(counted_tokens: int, response: StoredResponse) -> Observation:
+    return Observation(counted_tokens, response.usage[0], response.usage[1], response.latency_s)
 
 
-def _choose_basis(seen: list[Observation], ask: TargetPrompt, ground: PlanInputs) -> tuple[str, list[Observation]]:
-    """Choose what the answers are judged by: those to the same kind of question, or else the model's others."""
-    if len(seen) >= MIN_OBSERVATIONS or (seen and ground.pilot):
-        return ("pilot" if ground.pilot else "history"), seen
-    others = [*seen, *_model_history(ask.target.name, ground.store)]
-    return ("model", others) if others else ("bound", [])
+def _choose_basis(own: list[Observation], model: str, inputs: PlanInputs) -> tuple[str, list[Observation]]:
+    """Choose what to forecast from: responses to prompts of this run if there are enough, else all of the model."""
+    if len(own) >= MIN_OBSERVATIONS or (own and inputs.pilot):
+        return ("pilot" if inputs.pilot else "history"), own
+    observations = [*own, *_model_history(model, inputs.store)]
+    return ("model", observations) if observations else ("bound", [])
 
 
 def _model_history(model: str, store: Store | None) -> list[Observation]:
-    """Read what the model answered to other questions."""
-    found: list[Observation] = []
+    """Return cached responses of the model to any prompt."""
+    observations: list[Observation] = []
     for entry in islice(store.scan(), MAX_SCANNED_ENTRIES) if store is not None else ():
-        kept = unpack(entry.value, entry.key) if entry.model == model else None
-        if kept is not None and is_successful(kept):
-            found.append(_observation(0, kept.unwrap()))
-            if len(found) == MAX_OBSERVATIONS:
+        response = unpack(entry.value, entry.key).value_or(None) if entry.model == model else None
+        if response is not None:
+            observations.append(_observation(0, response))
+            if len(observations) == MAX_OBSERVATIONS:
                 break
-    return found
+    return observations
 
 
-def _forecast_input(counted: list[int], answers: list[Observation], *, estimated: bool) -> PredictionInterval:
-    """Forecast the input: as the provider counted the questions that it was asked, in proportion."""
-    size, calls = sum(counted), len(counted)
-    pairs = [(float(one.counted), float(one.input_tokens)) for one in answers if one.input_tokens is not None]
+def _forecast_input(counts: list[int], observations: list[Observation], *, estimated: bool) -> PredictionInterval:
+    """Forecast input tokens as the provider counts them, by regression on the counts made here."""
+    total, calls = sum(counts), len(counts)
+    pairs = [
+        (float(each.counted_tokens), float(each.input_tokens)) for each in observations if each.input_tokens is not None
+    ]
     if not calls:
         return ZERO_INTERVAL
     if pairs:
-        return forecast_by_regression(pairs, size, calls)
+        return forecast_by_regression(pairs, total, calls)
     low, high = (0.6, 1.5) if estimated else (1.0, 1.0)
-    return PredictionInterval(size * low, size, size * high + MESSAGE_OVERHEAD_TOKENS * calls)
+    return PredictionInterval(total * low, total, total * high + MESSAGE_OVERHEAD_TOKENS * calls)
 
 
-def _forecast_output(ask: TargetPrompt, answers: list[Observation], basis: str, calls: int) -> PredictionInterval:
-    """Forecast the output, as far as anything says how long the answers are."""
-    known = model_metadata(ask.target.provider.name, ask.target.model).max_output_tokens
-    bound = ask.request.max_tokens
-    values = [float(one.output_tokens) for one in answers if one.output_tokens is not None]
+def _forecast_output(
+    target_prompt: TargetPrompt, observations: list[Observation], basis: str, calls: int
+) -> PredictionInterval:
+    """Forecast output tokens, bounded by ``max_tokens``."""
+    target, max_tokens = target_prompt.target, target_prompt.request.max_tokens
+    values = [float(each.output_tokens) for each in observations if each.output_tokens is not None]
     if not values:
-        longest = bound or min(known or DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_MAX_OUTPUT_TOKENS)
-        return PredictionInterval(float(calls), calls * min(longest, DEFAULT_OUTPUT_TOKENS), calls * longest)
-    if bound is not None:
-        values = [min(value, bound) for value in values]
-    made = forecast_from_other_prompts(values, calls) if basis == "model" else forecast_sum(values, calls)
-    return clip(made, None if bound is None else calls * bound)
+        model_limit = model_metadata(target.provider.name, target.model).max_output_tokens
+        upper = max_tokens or min(model_limit or DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_MAX_OUTPUT_TOKENS)
+        return PredictionInterval(float(calls), calls * min(upper, DEFAULT_OUTPUT_TOKENS), calls * upper)
+    if max_tokens is not None:
+        values = [min(value, max_tokens) for value in values]
+    return clip(_forecast_total(values, basis, calls), None if max_tokens is None else calls * max_tokens)
 
 
 def _forecast_latency(
-    answers: list[Observation], basis: str, calls: int, made: PredictionInterval
+    observations: list[Observation], basis: str, calls: int, output_tokens: PredictionInterval
 ) -> tuple[PredictionInterval, float]:
     """Forecast the sum of all latencies, and the longest."""
-    values = [one.latency_s for one in answers if one.latency_s is not None]
+    values = [each.latency_s for each in observations if each.latency_s is not None]
     if not calls:
         return ZERO_INTERVAL, 0.0
     if values:
-        return (forecast_from_other_prompts(values, calls) if basis == "model" else forecast_sum(values, calls)), max(
-            values
-        )
-    # A second to the first token and sixty tokens a second are usual; a fifth of the one and of the other happens.
-    usual = PredictionInterval(0.2 * calls + made.low / 300, calls + made.expected / 60, 5.0 * calls + made.high / 12)
-    return usual, usual.high / calls
+        return _forecast_total(values, basis, calls), max(values)
+    # Typical: 1 s to the first token and 60 tokens/s. Bounds: five times as fast and as slow.
+    typical = PredictionInterval(
+        0.2 * calls + output_tokens.low / 300,
+        calls + output_tokens.expected / 60,
+        5.0 * calls + output_tokens.high / 12,
+    )
+    return typical, typical.high / calls
+
+
+def _forecast_total(values: Sequence[float], basis: str, calls: int) -> PredictionInterval:
+    forecast = forecast_from_other_prompts if basis == "model" else forecast_sum
+    return forecast(values, calls)
 
 
 def _forecast_usd(
-    targets: Sequence[Target], calls: int, taken: PredictionInterval, made: PredictionInterval, at: float
+    candidates: Sequence[Target],
+    calls: int,
+    input_tokens: PredictionInterval,
+    output_tokens: PredictionInterval,
+    priced_at: float,
 ) -> tuple[CostInterval | None, str]:
-    """Price the tokens at whoever may answer: between the cheapest and the dearest of them."""
-    found = [find_price(target.provider.name, target.model, datetime.fromtimestamp(at, UTC)) for target in targets]
-    known = [one for one in found if one is not None]
-    if len(known) < len(found):
+    """Forecast the cost, from that of the cheapest candidate to that of the most expensive, and return a price id."""
+    date = datetime.fromtimestamp(priced_at, UTC)
+    prices = [find_price(target.provider.name, target.model, date) for target in candidates]
+    known = [price for price in prices if price is not None]
+    if len(known) < len(prices):
         return None, ""
-    cached = calls > 0 and taken.high / calls >= MIN_PROVIDER_CACHE_TOKENS
-    sums = [forecast_cost(one, calls, taken, made, cached=cached) for one in known]
-    low, high = min(one.low for one in sums), max(one.high for one in sums)
-    return replace(sums[0], low=low, high=high), known[0].price_id
+    cached = calls > 0 and input_tokens.high / calls >= MIN_PROVIDER_CACHE_TOKENS
+    costs = [forecast_cost(price, calls, input_tokens, output_tokens, cached=cached) for price in known]
+    low, high = min(cost.low for cost in costs), max(cost.high for cost in costs)
+    return replace(costs[0], low=low, high=high), known[0].price_id
 
 
-RATE_LIMITS: Final = (
+RATE_LIMITS: Final[tuple[tuple[str, str, Callable[[ModelPlan], PredictionInterval]], ...]] = (
     ("rpm", "requests a minute", lambda model: PredictionInterval(model.calls, model.calls, model.calls)),
     ("tpm", "tokens a minute", lambda model: model.input_tokens + model.output_tokens),
     ("input_tpm", "input tokens a minute", lambda model: model.input_tokens),
     ("output_tpm", "output tokens a minute", lambda model: model.output_tokens),
 )
-"""What a limit bounds, how that is called, and how much of it a model needs."""
+"""Fields of `llmhub.Limit`, their units, and a model's demand in that unit."""
 
 
 def _rate_demands(models: Sequence[ModelPlan], limits: Mapping[str, Limit]) -> list[RateDemand]:
-    """Say what each declared limit lets through, and how much of it is needed."""
-    found = []
+    """Return the declared rate limits that apply to the models, each with their total demand."""
+    demands = []
     for name, limit in limits.items():
-        bound = [model for model in models if model.model == name or model.model.partition("/")[0] == name]
-        for rate, called, need in RATE_LIMITS:
-            permitted = getattr(limit, rate, None)
-            if permitted is not None and bound:
-                needed = sum((need(model) for model in bound), ZERO_INTERVAL)
-                found.append(RateDemand(f"{name}: {permitted:,.0f} {called}", permitted, limit.burst, needed))
-    return found
+        limited = [model for model in models if model.model == name or model.model.partition("/")[0] == name]
+        for rate, unit, demand_of in RATE_LIMITS:
+            per_minute = getattr(limit, rate, None)
+            if per_minute is not None and limited:
+                demand = sum((demand_of(model) for model in limited), ZERO_INTERVAL)
+                demands.append(RateDemand(f"{name}: {per_minute:,.0f} {unit}", per_minute, limit.burst, demand))
+    return demands
 
 
 def pilot_cost_usd(answers: Mapping[bytes, Answer], target: Target, priced_at: float) -> Decimal | None:
-    """Give what a pilot cost at one target; ``None`` where that is not known."""
-    from llmhub.core.pricing import compute_cost  # noqa: PLC0415 - of this one function
-
-    found = find_price(target.provider.name, target.model, datetime.fromtimestamp(priced_at, UTC))
-    if found is None:
+    """Return the cost of a pilot's calls to one target; ``None`` if a price or a count is unknown."""
+    price = find_price(target.provider.name, target.model, datetime.fromtimestamp(priced_at, UTC))
+    if price is None:
         return None
-    usages: list[Usage] = [a.outcome.unwrap().usage for a in answers.values() if is_successful(a.outcome)]
-    costs = [compute_cost(usage, found) for usage in usages]
-    return None if None in costs else sum((one for one in costs if one is not None), Decimal(0))
+    total = Decimal(0)
+    for answer in answers.values():
+        if is_successful(answer.outcome):
+            cost = compute_cost(answer.outcome.unwrap().usage, price)
+            if cost is None:
+                return None
+            total += cost
+    return total
 
 
-MICRO: Final = 1e6
+# Comparison with the run
+
+INTERVAL_LABELS: Final = {True: "within", False: "OUTSIDE", None: "unknown"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCheck:
-    """One number: what was expected of it, and what came of it."""
+    """One forecast and its actual value.
+
+    Parameters
+    ----------
+    model
+        ``provider/model``; empty for the run as a whole.
+    quantity
+        ``calls``, ``input tokens``, ``output tokens``, ``USD`` or ``seconds``.
+    forecast, actual
+        ``None`` where unknown.
+    """
 
     model: str
     quantity: str
@@ -483,7 +517,7 @@ class PlanCheck:
 
     @property
     def within_interval(self) -> bool | None:
-        """Whether it lies within; ``None`` where the forecast or the number is not known."""
+        """Whether the actual value is within the interval; ``None`` if one of them is unknown."""
         if self.forecast is None or self.actual is None:
             return None
         value: Any = self.actual
@@ -492,90 +526,76 @@ class PlanCheck:
 
 @dataclass(frozen=True, slots=True)
 class PlanComparison:
-    """What a run did beside what was forecast of it."""
+    """Forecasts of a plan and the actual values of its run."""
 
     checks: tuple[PlanCheck, ...]
 
     @property
     def within_intervals(self) -> bool:
-        """Whether everything that is known lies where it was expected."""
-        return all(number.within_interval is not False for number in self.checks)
+        """Whether all known values are within their intervals."""
+        return all(check.within_interval is not False for check in self.checks)
 
     def __repr__(self) -> str:
-        """Say it where it is shown."""
+        """Return the comparison as a table."""
         return str(self)
 
     def __str__(self) -> str:
-        """Write it as a table for a terminal."""
+        """Return the comparison as a table for a terminal."""
         rows = [
             (
-                one.model,
-                one.quantity,
-                _format_forecast(one.forecast),
-                _format_actual(one.actual),
-                VERDICTS[one.within_interval],
+                check.model,
+                check.quantity,
+                _format_forecast(check.forecast),
+                _format_actual(check.actual),
+                INTERVAL_LABELS[check.within_interval],
             )
-            for one in self.checks
+            for check in self.checks
         ]
-        return text_table((("model", "of", "forecast", "actual", ""), *rows))
-
-
-VERDICTS: Final = {True: "as expected", False: "OUTSIDE", None: "unknown"}
+        return text_table(("model", "quantity", "forecast", "actual", "interval"), rows)
 
 
 def _format_forecast(value: PredictionInterval | CostInterval | None) -> str:
-    return (
-        format_usd_interval(value) if isinstance(value, CostInterval) or value is None else format_count_interval(value)
-    )
+    return format_count_interval(value) if isinstance(value, PredictionInterval) else format_usd_interval(value)
 
 
 def _format_actual(value: float | Decimal | None) -> str:
-    return "" if value is None else format_usd(value) if isinstance(value, Decimal) else f"{value:,.0f}"
+    if value is None:
+        return ""
+    return format_usd(value, symbol="") if isinstance(value, Decimal) else f"{value:,.0f}"
 
 
 def compare_plan(plan: Plan, table: Any) -> PlanComparison:
-    """Hold a plan against the results of its run."""
+    """Compare a plan with the results of its run."""
     results = table if isinstance(table, pa.Table) else pa.table(table)
     names = pc.binary_join_element_wise(_string_column(results, "provider"), _string_column(results, "model"), "/")
-    numbers: list[PlanCheck] = []
+    checks: list[PlanCheck] = []
     for model in plan.models:
-        numbers += _model_checks(model, results.filter(pc.equal(names, model.model)))
-    numbers.append(
+        checks += _model_checks(model, results.filter(pc.equal(names, model.model)))
+    checks.append(
         PlanCheck(model="", quantity="seconds", forecast=plan.minutes.scale(60), actual=_wall_time_s(results))
     )
-    return PlanComparison(tuple(numbers))
+    return PlanComparison(tuple(checks))
 
 
 def _string_column(results: pa.Table, name: str) -> Any:
     return results.column(name).cast(pa.string())
 
 
-def _model_checks(model: ModelPlan, rows: pa.Table) -> Sequence[PlanCheck]:
-    """Count what was sent and came back, paid by calls of this run."""
+def _model_checks(model: ModelPlan, rows: pa.Table) -> list[PlanCheck]:
+    """Compare a model's forecasts with its calls in this run; cache hits are not calls."""
     sent = rows.filter(pc.and_(pc.invert(rows.column("cache_hit")), pc.greater(rows.column("attempts"), 0)))
     costs = sent.filter(pc.equal(_string_column(sent, "status"), "ok")).column("cost_usd")
-    usd: Any = None if costs.null_count else pc.sum(costs).as_py() or Decimal(0)
+    usd = None if costs.null_count else pc.sum(costs).as_py() or Decimal(0)
     calls = float(model.calls)
+    numbers: tuple[tuple[str, PredictionInterval | CostInterval | None, float | Decimal | None], ...] = (
+        ("calls", PredictionInterval(calls, calls, calls), float(len(sent))),
+        ("input tokens", model.input_tokens, _column_sum(sent, "input_tokens")),
+        ("output tokens", model.output_tokens, _column_sum(sent, "output_tokens")),
+        ("USD", model.usd, usd),
+    )
     return [
-        PlanCheck(
-            model=model.model,
-            quantity="calls",
-            forecast=PredictionInterval(calls, calls, calls),
-            actual=float(len(sent)),
-        ),
-        PlanCheck(
-            model=model.model,
-            quantity="input tokens",
-            forecast=model.input_tokens,
-            actual=_column_sum(sent, "input_tokens"),
-        ),
-        PlanCheck(
-            model=model.model,
-            quantity="output tokens",
-            forecast=model.output_tokens,
-            actual=_column_sum(sent, "output_tokens"),
-        ),
-        PlanCheck(model=model.model, quantity="USD", forecast=model.usd, actual=usd),
+        PlanCheck(model=model.model, quantity=quantity, forecast=forecast, actual=actual)
+        for quantity, forecast, actual in numbers
     ]
 
 
@@ -584,11 +604,11 @@ def _column_sum(rows: pa.Table, name: str) -> float:
 
 
 def _wall_time_s(results: pa.Table) -> float | None:
-    """Give the seconds between the first call's beginning and the last one's end."""
+    """Return the seconds from the start of the first call to the end of the last; ``None`` without calls."""
     sent = results.filter(pc.greater(results.column("attempts"), 0))
-    begun = sent.column("started_at").cast(pa.int64())
-    if not len(sent) or begun.null_count == len(sent):
+    started = sent.column("started_at").cast(pa.int64())
+    if not len(sent) or started.null_count == len(sent):
         return None
-    took = pc.multiply(pc.fill_null(sent.column("total_s"), 0.0), MICRO)
-    ended = pc.add(begun.cast(pa.float64()), took)
-    return float((pc.max(ended).as_py() - pc.min(begun).as_py()) / MICRO)
+    durations = pc.multiply(pc.fill_null(sent.column("total_s"), 0.0), float(MICROSECONDS_PER_S))
+    ended = pc.add(started.cast(pa.float64()), durations)
+    return float((pc.max(ended).as_py() - pc.min(started).as_py()) / MICROSECONDS_PER_S)

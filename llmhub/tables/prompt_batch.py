@@ -1,4 +1,9 @@
-"""Columns and a template to questions: rendered lazily, keyed without being made, made only when needed."""
+"""The prompts of a table run: rows x targets x samples, rendered and keyed lazily.
+
+Every combination of row, target and sample has a position, counted from 0 in that order; results refer to positions.
+Rows of plain text are rendered and keyed a block at a time, and a request is built only for a prompt that is not in the
+cache. Other rows are rendered one by one, in chunks bounded by the size of their images.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +39,35 @@ from llmhub.tables.rows import is_conversation
 from llmhub.tables.templates import SERIES_FIELD, Template, parse_series_template
 
 NO_KEY: Final = b""
-
-
 MAX_IMAGE_CHARS: Final = 16 << 20
-"""Characters of pictures that are held at a time."""
+"""Characters of base64 images and URLs in one chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetPrompt:
-    """How one target is asked a text: the request around it, how it is keyed, made and prepared."""
+    """Everything about the requests to one target that is the same for all rows.
+
+    Parameters
+    ----------
+    target
+        Model and endpoint.
+    request
+        Parameters and system message of every request.
+    text_keys
+        Function of texts and a sample number that returns their cache keys.
+    build_request
+        Function of a text that returns the request.
+    prepare_text
+        Function of a text and a time that returns the HTTP request.
+    key_request
+        Function of a request and a sample number that returns its cache key.
+    for_other_target
+        Function of a fallback target that returns the same preparation for it.
+    stream
+        Whether responses are streamed.
+    budgets
+        Budgets that the calls are charged to.
+    """
 
     target: Target
     request: CompletionRequest
@@ -55,13 +80,18 @@ class TargetPrompt:
     budgets: Budgets | None = None
 
     def text_call(self, text: str, key: bytes | None = None, sample: int = 0) -> Call:
-        """Make the call that asks ``text``, keyed ``key``."""
+        """Return the call for a text with this cache key."""
         request, target = self.build_request(text), self.target
-        quick = PreparedText(request, self.prepare_text, text, self.for_other_target)
-        return Call(target, request, None, self.stream, quick, key, self.budgets, None, sample, target)
+        prepared = PreparedText(request, self.prepare_text, text, self.for_other_target)
+        return Call(target, request, None, self.stream, prepared, key, self.budgets, None, sample, target)
+
+    def prompt_call(self, prompt: RowPrompt, key: bytes | None = None, sample: int = 0) -> Call:
+        """Return the call for any prompt with this cache key."""
+        target, request = self.target, self.request_for(prompt)
+        return Call(target, request, None, self.stream, None, key, self.budgets, None, sample, target)
 
     def request_for(self, prompt: RowPrompt) -> CompletionRequest:
-        """Make the request that asks this."""
+        """Return the request for any prompt."""
         if isinstance(prompt, str):
             return self.build_request(prompt)
         if isinstance(prompt, CompletionRequest):
@@ -69,31 +99,25 @@ class TargetPrompt:
         return replace(self.request, messages=(*self.request.messages, *prompt))
 
     def prompt_key(self, prompt: RowPrompt, sample: int) -> bytes:
-        """Key a question that may be more than a text. Law: of a text it is what ``keys`` gives."""
+        """Return the cache key for any prompt. Law: for a text it equals that of ``text_keys``."""
         return self.key_request(self.request_for(prompt), sample)
-
-    def prompt_call(self, prompt: RowPrompt, key: bytes | None = None, sample: int = 0) -> Call:
-        """Make the call of a question that is more than a text."""
-        return Call(
-            self.target, self.request_for(prompt), None, self.stream, None, key, self.budgets, None, sample, self.target
-        )
 
 
 def prepare_target_prompt(
     target: Target, request: CompletionRequest, *, stream: bool = False, budgets: Budgets | None = None
 ) -> TargetPrompt:
-    """Prepare to ask ``target`` many texts; ``request`` holds the parameters and any system turn."""
-    own = replace(request, model=target.model)
-    make = request_template(own)
+    """Precompute what all requests to ``target`` share; ``request`` has the parameters and any system message."""
+    own_request = replace(request, model=target.model)
+    build_request = request_template(own_request)
     provider, endpoint = target.provider, target.endpoint
     return TargetPrompt(
         target=target,
-        request=own,
-        text_keys=batch_prompt_keyer(provider, endpoint, make),
-        build_request=make,
-        prepare_text=prompt_preparer(provider, endpoint, make, stream=stream),
+        request=own_request,
+        text_keys=batch_prompt_keyer(provider, endpoint, build_request),
+        build_request=build_request,
+        prepare_text=prompt_preparer(provider, endpoint, build_request, stream=stream),
         key_request=request_keyer(provider, endpoint),
-        for_other_target=preparer_by_target(own, stream=stream),
+        for_other_target=preparer_by_target(own_request, stream=stream),
         stream=stream,
         budgets=budgets,
     )
@@ -101,29 +125,37 @@ def prepare_target_prompt(
 
 @dataclass(frozen=True, slots=True)
 class PromptBatch:
-    """Rows x targets x samples, in that order, each a position from 0.
+    """Prompts by position: rows x targets x samples, in that order.
 
     Parameters
     ----------
-    rows
-        Values of the template's columns, one list a column.
-    size
+    columns
+        Values of the template's columns, one list per column.
+    n_rows
         Number of rows.
     template
-        How a row becomes what is asked.
-    asks
-        Whom to ask.
-    samples
-        How often each.
-    plain
-        Whether every row asks a text and no more.
-    own
-        Which of the targets each row asks, where it is not all of them.
+        Function of a row's values that returns its prompt.
+    target_prompts
+        The targets.
+    n_samples
+        Responses per row and target.
+    is_plain_text
+        Whether every prompt is a string.
+    target_of_row
+        Index of each row's single target, if a row is not sent to all targets.
+
+    Attributes
+    ----------
+    keys
+        Cache keys by position, 32 bytes each.
+    skipped, not_reached
+        By row: 1 where a value is missing, and where the run was stopped before the row was rendered.
+    invalid_rows
+        By row: why it has no valid prompt.
 
     Notes
     -----
-    ``keys``, ``skipped``, ``wrong`` (rows that cannot be asked, and why) and ``unread`` (rows whose turn never came)
-    fill as `chunks` is drawn from.
+    The attributes are filled while `iter_chunks` is consumed.
     """
 
     columns: Sequence[Sequence[Any]]
@@ -139,192 +171,196 @@ class PromptBatch:
     invalid_rows: dict[int, InvalidRequest] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make room for what is learned while drawing."""
+        """Allocate the attributes that `iter_chunks` fills."""
         object.__setattr__(self, "keys", bytearray(KEY_BYTES * len(self)))
         object.__setattr__(self, "skipped", bytearray(self.n_rows))
         object.__setattr__(self, "not_reached", bytearray(self.n_rows))
         object.__setattr__(self, "invalid_rows", {})
 
     def __len__(self) -> int:
-        """Count the positions."""
+        """Return the number of positions."""
         return self.n_rows * self.positions_per_row
 
     @property
     def positions_per_row(self) -> int:
-        """Positions of one row."""
+        """Number of targets of a row times the number of samples."""
         return self.n_samples * (len(self.target_prompts) if self.target_of_row is None else 1)
 
-    def iter_chunks(self, halted: Callable[[], bool] = lambda: False) -> Iterator[PlannedBlock | list[PlannedItem]]:
-        """Draw the items, lazily; a row with a missing value has none.
+    def iter_chunks(self, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[PlannedBlock | list[PlannedItem]]:
+        """Yield the items lazily; a row with a missing value has none.
 
-        Once the run is ``halted``, nothing more is read for rows that will not be asked: they have no key of their own.
+        Once ``is_stopped()`` is true, images and conversations are no longer read: the remaining rows have no key.
         """
-        return self._iter_text_chunks() if self.is_plain_text else self._iter_prompt_chunks(halted)
+        return self._iter_text_chunks() if self.is_plain_text else self._iter_prompt_chunks(is_stopped)
 
     def _iter_text_chunks(self) -> Iterator[PlannedBlock]:
-        """Draw rows that ask a text, many at a time."""
-        low, items = 0, FIRST_CHUNK_SIZE
-        while low < self.n_rows:
-            high = min(low + max(1, items // max(1, self.positions_per_row)), self.n_rows)
-            bulk = self._text_chunk(low, high)
-            if len(bulk):
-                yield bulk
-            low, items = high, CHUNK_SIZE
+        """Yield blocks of plain-text rows, the first one small so that calls start early."""
+        start, size = 0, FIRST_CHUNK_SIZE
+        while start < self.n_rows:
+            stop = min(start + max(1, size // max(1, self.positions_per_row)), self.n_rows)
+            block = self._text_chunk(start, stop)
+            if len(block):
+                yield block
+            start, size = stop, CHUNK_SIZE
 
-    def _text_chunk(self, low: int, high: int) -> PlannedBlock:
-        """Render and key the rows from ``low`` up to ``high``."""
-        columns = [column[low:high] for column in self.columns]
-        gaps = {at for column in columns for at, value in enumerate(column) if value is None}
-        rows = np.arange(low, high)
-        if gaps:
-            kept = [at for at in range(high - low) if at not in gaps]
-            rows = rows[kept]
-            columns = [[column[at] for at in kept] for column in columns]
-            for at in gaps:
-                self.skipped[low + at] = 1
+    def _text_chunk(self, start: int, stop: int) -> PlannedBlock:
+        """Render and key the rows from ``start`` up to ``stop``."""
+        columns = [column[start:stop] for column in self.columns]
+        missing = {index for column in columns for index, value in enumerate(column) if value is None}
+        rows = np.arange(start, stop)
+        if missing:
+            complete = [index for index in range(stop - start) if index not in missing]
+            rows = rows[complete]
+            columns = [[column[index] for index in complete] for column in columns]
+            for index in missing:
+                self.skipped[start + index] = 1
         values = zip(*columns, strict=True) if columns else ((),) * len(rows)
         texts = list(map(self.template.render, values))
-        apart = [one.text_keys(texts, sample) for one in self.target_prompts for sample in range(self.n_samples)]
-        keys = b"".join(apart[0] if len(apart) == 1 else chain.from_iterable(zip(*apart, strict=True)))
+        key_lists = [
+            target_prompt.text_keys(texts, sample)
+            for target_prompt in self.target_prompts
+            for sample in range(self.n_samples)
+        ]
+        keys = b"".join(key_lists[0] if len(key_lists) == 1 else chain.from_iterable(zip(*key_lists, strict=True)))
         positions = (rows[:, None] * self.positions_per_row + np.arange(self.positions_per_row)).ravel()
         np.frombuffer(self.keys, f"V{KEY_BYTES}")[positions] = np.frombuffer(keys, f"V{KEY_BYTES}")
         return PlannedBlock(positions, keys, partial(_build_item, self, positions, keys, texts))
 
-    def _iter_prompt_chunks(self, halted: Callable[[], bool]) -> Iterator[list[PlannedItem]]:
-        """Draw rows that ask more than a text, as many at a time as their pictures permit."""
+    def _iter_prompt_chunks(self, is_stopped: Callable[[], bool]) -> Iterator[list[PlannedItem]]:
+        """Yield chunks of rows that are rendered one by one, bounded by `CHUNK_SIZE` and `MAX_IMAGE_CHARS`."""
         chunk: list[PlannedItem] = []
-        weight = 0
+        image_chars = 0
         for row, values in enumerate(self._iter_values()):
-            if not _has_missing(values) and halted():
+            is_missing = _has_missing(values)
+            if not is_missing and is_stopped():
                 self.not_reached[row] = 1
-                yield [
-                    (at, NO_KEY, _unsent_call, None)
-                    for at in range(row * self.positions_per_row, (row + 1) * self.positions_per_row)
-                ]
+                first = row * self.positions_per_row
+                yield [(first + index, NO_KEY, _unsent_call, None) for index in range(self.positions_per_row)]
                 continue
-            spoken = None if _has_missing(values) else self.template.render(values)
-            if spoken is None:
+            prompt = None if is_missing else self.template.render(values)
+            if prompt is None:
                 self.skipped[row] = 1
-            elif isinstance(spoken, InvalidRequest):
-                self.invalid_rows[row] = replace(spoken, message=f"row {row}: {spoken.message}")
+            elif isinstance(prompt, InvalidRequest):
+                self.invalid_rows[row] = replace(prompt, message=f"row {row}: {prompt.message}")
             else:
-                chunk += self._row_items(row, spoken)
-                weight += _image_chars(spoken)
-            if len(chunk) >= CHUNK_SIZE or weight >= MAX_IMAGE_CHARS:
+                chunk += self._row_items(row, prompt)
+                image_chars += _image_chars(prompt)
+            if len(chunk) >= CHUNK_SIZE or image_chars >= MAX_IMAGE_CHARS:
                 yield chunk
-                chunk, weight = [], 0
+                chunk, image_chars = [], 0
         if chunk:
             yield chunk
 
-    def _row_items(self, row: int, spoken: RowPrompt) -> Iterator[PlannedItem]:
-        """Key what a row asks of each target, as often as it does."""
-        asks = self.target_prompts if self.target_of_row is None else (self.target_prompts[self.target_of_row[row]],)
+    def _row_items(self, row: int, prompt: RowPrompt) -> Iterator[PlannedItem]:
+        """Key a row's prompt and yield its items, one for each of its targets and samples."""
+        targets = self.target_prompts
+        if self.target_of_row is not None:
+            targets = (targets[self.target_of_row[row]],)
         position = row * self.positions_per_row
-        for one in asks:
+        for target_prompt in targets:
+            make_call = target_prompt.prompt_call
             for sample in range(self.n_samples):
-                key = one.prompt_key(spoken, sample)
+                key = target_prompt.prompt_key(prompt, sample)
                 self.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)] = key
-                yield position, key, partial(one.prompt_call, sample=sample) if sample else one.prompt_call, spoken
+                yield position, key, partial(make_call, sample=sample) if sample else make_call, prompt
                 position += 1
 
     def _iter_values(self) -> Iterator[tuple[Any, ...]]:
         return zip(*self.columns, strict=True) if self.columns else iter(((),) * self.n_rows)
 
     def iter_prompts(self) -> Iterator[RowPrompt | InvalidRequest]:
-        """Render every row that has all its values."""
+        """Render every row without missing values."""
         return (self.template.render(values) for values in self._iter_values() if not _has_missing(values))
 
 
-def _build_item(
-    questions: PromptBatch, positions: Int64Array, keys: bytes, texts: list[str], place: int
-) -> PlannedItem:
-    """Make one item of a bulk."""
-    position = int(positions[place])
-    ask = questions.target_prompts[position // questions.n_samples % len(questions.target_prompts)]
-    key = keys[KEY_BYTES * place : KEY_BYTES * (place + 1)]
-    sample = position % questions.n_samples
-    return (
-        position,
-        key,
-        partial(ask.text_call, sample=sample) if sample else ask.text_call,
-        texts[place // questions.positions_per_row],
-    )
+def _build_item(batch: PromptBatch, positions: Int64Array, keys: bytes, texts: list[str], index: int) -> PlannedItem:
+    """Return one item of a block of plain-text rows."""
+    position = int(positions[index])
+    target_prompt = batch.target_prompts[position // batch.n_samples % len(batch.target_prompts)]
+    key = keys[KEY_BYTES * index : KEY_BYTES * (index + 1)]
+    sample = position % batch.n_samples
+    make_call = partial(target_prompt.text_call, sample=sample) if sample else target_prompt.text_call
+    return position, key, make_call, texts[index // batch.positions_per_row]
 
 
-def _unsent_call(_spoken: object, _key: bytes) -> Call:
-    """Stand for a call that nobody makes."""
-    raise AssertionError("a row was asked after the run had ended")
+def _unsent_call(_prompt: object, _key: bytes) -> Call:
+    """Stand in for the call of a row that was not rendered because the run was stopped."""
+    raise AssertionError("a row was sent after the run was stopped")
 
 
 def _has_missing(values: tuple[Any, ...]) -> bool:
-    """Say whether a value is missing; an array, say, has no truth value when it is compared."""
+    """Return whether a value is missing. ``None in values`` would fail for arrays, which compare element by element."""
     return any([value is None for value in values])  # noqa: C419 - a list takes half the time of a generator
 
 
-def _image_chars(spoken: RowPrompt) -> int:
-    """Count the characters of the pictures in it."""
-    turns = () if isinstance(spoken, str) else spoken.messages if isinstance(spoken, CompletionRequest) else spoken
-    return sum(len(part.data) + len(part.url) for turn in turns for part in turn.parts if isinstance(part, Image))
+def _image_chars(prompt: RowPrompt) -> int:
+    """Return the number of characters of a prompt's base64 images and image URLs."""
+    messages = () if isinstance(prompt, str) else prompt.messages if isinstance(prompt, CompletionRequest) else prompt
+    parts = (part for message in messages for part in message.parts)
+    return sum(len(part.data) + len(part.url) for part in parts if isinstance(part, Image))
 
 
-def prompt_text(spoken: RowPrompt | InvalidRequest) -> str:
-    """Give the text of what is asked, for counting."""
-    if isinstance(spoken, InvalidRequest):
+def prompt_text(prompt: RowPrompt | InvalidRequest) -> str:
+    """Return the text of a prompt, for token counts; empty for an invalid one."""
+    if isinstance(prompt, InvalidRequest):
         return ""
-    if isinstance(spoken, str):
-        return spoken
-    turns = spoken.messages if isinstance(spoken, CompletionRequest) else spoken
-    return "\n".join(turn.text for turn in turns)
+    if isinstance(prompt, str):
+        return prompt
+    messages = prompt.messages if isinstance(prompt, CompletionRequest) else prompt
+    return "\n".join(message.text for message in messages)
 
 
 def batch_from_frame(
     frame: Any, prompt: Any, target_prompts: Sequence[TargetPrompt], n_samples: int, extras: RowExtras = NO_EXTRAS
 ) -> PromptBatch:
-    """Ask every row of a frame.
+    """Return the prompts of a frame's rows.
 
     Raises
     ------
-    InvalidRequestError
-        A field of the template is no column, or a value cannot be formatted as the template says.
+    BadRequestError
+        A placeholder names no column, or a value cannot be formatted as its format specification says.
     """
-    size, saying = compile_row_template(frame, prompt, extras)
-    return _validate_formats(
-        PromptBatch(
-            saying.columns, size, saying.template, tuple(target_prompts), n_samples, is_plain_text=saying.is_plain_text
-        )
+    n_rows, compiled = compile_row_template(frame, prompt, extras)
+    batch = PromptBatch(
+        compiled.columns,
+        n_rows,
+        compiled.template,
+        tuple(target_prompts),
+        n_samples,
+        is_plain_text=compiled.is_plain_text,
     )
+    return _validate_formats(batch)
 
 
 def batch_from_series(values: Any, prompt: str, target_prompts: Sequence[TargetPrompt]) -> PromptBatch:
-    """Ask every value of a series: in the place of ``{}``, or after the prompt and an empty line.
+    """Return the prompts of a series' values: in the place of ``{}``, or after the prompt and an empty line.
 
-    Without a prompt, a value that is a conversation is asked as it is.
+    Without a prompt, values that are conversations are sent as they are.
 
     Raises
     ------
-    InvalidRequestError
-        The prompt has a place for something else, or a value cannot be formatted as it says.
+    BadRequestError
+        The prompt has a placeholder other than ``{}``, or a value cannot be formatted as it says.
     """
-    there = frames.series_values(values)
-    if not prompt and any(map(is_conversation, there)):
-        return PromptBatch(
-            [there], len(there), Template((SERIES_FIELD,), prompt_from_cell), tuple(target_prompts), is_plain_text=False
-        )
-    return _validate_formats(PromptBatch([there], len(there), parse_series_template(prompt), tuple(target_prompts)))
+    column = frames.series_values(values)
+    if not prompt and any(map(is_conversation, column)):
+        template: Template[Any] = Template((SERIES_FIELD,), prompt_from_cell)
+        return PromptBatch([column], len(column), template, tuple(target_prompts), is_plain_text=False)
+    return _validate_formats(PromptBatch([column], len(column), parse_series_template(prompt), tuple(target_prompts)))
 
 
 def batch_from_requests(
     requests: Sequence[CompletionRequest | None], target_prompts: Sequence[TargetPrompt], target_of_row: Sequence[int]
 ) -> PromptBatch:
-    """Ask, for each row, a request of its own of one target; nothing where there is ``None``."""
+    """Return a batch with one complete request per row, each to one target; rows with ``None`` are skipped."""
     template: Template[Any] = Template((), lambda values: values[0])
     return PromptBatch(
         [requests], len(requests), template, tuple(target_prompts), is_plain_text=False, target_of_row=target_of_row
     )
 
 
-def _validate_formats(questions: PromptBatch) -> PromptBatch:
-    """Try all formats before anything is sent."""
-    if questions.template.has_format_specs:
-        deque(questions.iter_prompts(), maxlen=0)
-    return questions
+def _validate_formats(batch: PromptBatch) -> PromptBatch:
+    """Render every row if that may raise, so that format errors are raised before anything is sent."""
+    if batch.template.has_format_specs:
+        deque(batch.iter_prompts(), maxlen=0)
+    return batch

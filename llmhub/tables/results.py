@@ -1,4 +1,9 @@
-"""Answers to rows, and rows to the one Arrow table. One outcome, one row; order kept; schema exact."""
+"""Outcomes of a run to the results table (`llmhub.tables.schema.RESULTS`): one row per position, in input order.
+
+Responses that the cache returned as a block of bytes are read column by column, without an object for each; all others
+are converted one by one. Prices are those at the time of the run, of the model that answered rather than the requested
+one. A row that was not sent (skipped, invalid or stopped early) has no key.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +26,13 @@ from llmhub.core.serialization import StoredResponse, from_stored_parts
 from llmhub.core.types import ToolCall, join_text
 from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
-from llmhub.engine.fan_out_types import FanOutResult
-from llmhub.engine.fan_out_types import ResultEvent as Landing
+from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome, to_stored
 from llmhub.providers.prices import find_served_price
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
 from llmhub.tables.prompt_batch import PromptBatch
-from llmhub.tables.schema import RESULTS, schema_for_run
+from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS, schema_for_run
 from llmhub.tables.stored_columns import (
-    MICRO,
     ArrowColumns,
     block_columns,
     concat_columns,
@@ -39,15 +42,186 @@ from llmhub.tables.stored_columns import (
 )
 
 NO_CALL: Final = Answer(Failure(Cancelled()))
-"""Stands for the timings of a row that made no call: all absent."""
+"""Stands in for the call of a row without one, so that all its timings are null."""
+NO_COUNTS: Final = (None, None, None, None, None)
+STATUS_BY_ERROR: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
+"""Statuses of failures that are not errors of the call; all others are ``error``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRows:
+    """Outcomes of some positions.
+
+    Parameters
+    ----------
+    positions
+        Positions in the batch.
+    outcomes
+        Their outcomes, ``None`` for a skipped row.
+    queue_s
+        Seconds each waited for a concurrency slot.
+    """
+
+    positions: Sequence[int]
+    outcomes: Sequence[RowOutcome | None]
+    queue_s: Sequence[float]
+
+
+CompletedPart: TypeAlias = StoredBlock | CompletedRows
+
+
+def results_table(batch: PromptBatch, result: FanOutResult, run_id: str, priced_at: float) -> pa.Table:
+    """Return the results table of a run.
+
+    Parameters
+    ----------
+    batch
+        The prompts of the run.
+    result
+        Their outcomes. Its blocks, if a list, are emptied to free memory while the table is built.
+    run_id
+        Written into the schema metadata.
+    priced_at
+        Time for which prices are looked up (epoch seconds).
+    """
+    outcomes = outcomes_by_position(batch, result)
+    positions = np.arange(len(batch))
+    columns = _outcome_columns(replace(result, outcomes=outcomes))
+    return _build_table(batch, positions, columns, outcomes, schema_for_run(run_id), priced_at)
+
+
+def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema, priced_at: float) -> pa.Table:
+    """Return the results of some positions, in their order in ``completed`` (see `results_table`)."""
+    if isinstance(completed, StoredBlock):
+        columns = concat_columns([block_columns(completed)])
+        return _build_table(batch, completed.positions, columns, (), schema, priced_at)
+    columns = concat_columns([_columns_from_outcomes(completed.outcomes, completed.queue_s)])
+    positions = np.asarray(completed.positions, np.int64)
+    return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
+
+
+def completed_results(batch: PromptBatch, events: Iterable[ResultEvent], run_id: str, priced_at: float) -> pa.Table:
+    """Return the results of the positions completed so far, in input order (see `results_table`)."""
+    schema = schema_for_run(run_id)
+    rows: list[tuple[int, RowOutcome, float]] = []
+    parts: list[CompletedPart] = []
+    for event in events:
+        if isinstance(event, tuple):
+            rows.append(event)
+        else:
+            parts.append(event)
+    if rows:
+        parts.append(CompletedRows(*zip(*rows, strict=True)))
+    if not parts:
+        return schema.empty_table()
+    table = pa.concat_tables([results_part(batch, part, schema, priced_at) for part in parts]).unify_dictionaries()
+    return table.take(np.argsort(np.concatenate([np.asarray(part.positions, np.int64) for part in parts])))
+
+
+def outcomes_by_position(batch: PromptBatch, result: FanOutResult) -> list[RowOutcome | None]:
+    """Return the outcomes by position, including the errors of rows without a valid prompt."""
+    if not batch.invalid_rows:
+        return result.outcomes
+    outcomes = list(result.outcomes)
+    for row, error in batch.invalid_rows.items():
+        for position in range(row * batch.positions_per_row, (row + 1) * batch.positions_per_row):
+            outcomes[position] = Answer(Failure(error))
+    return outcomes
+
+
+def _build_table(
+    batch: PromptBatch,
+    positions: Any,
+    outcome_columns: dict[str, pa.ChunkedArray],
+    outcomes: Sequence[RowOutcome | None],
+    schema: pa.Schema,
+    priced_at: float,
+) -> pa.Table:
+    """Return the table of some positions, given the columns that depend on the outcome alone."""
+    target_index = _target_index(batch, positions)
+    columns = {
+        **_request_columns(batch, positions, target_index),
+        **outcome_columns,
+        "request_key": _request_keys(batch, positions),
+    }
+    columns["parsed"] = _parsed_column(batch, target_index, columns["response"])
+    fallbacks = {
+        index: outcome.target
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, Answer) and outcome.target is not None
+    }
+    targets = [target_prompt.target for target_prompt in batch.target_prompts]
+    columns |= _cost_columns(targets, target_index, columns, fallbacks, priced_at)
+    columns["served_model"] = _mark_fallbacks(columns["served_model"], fallbacks)
+    columns["cost_usd"] = _add_failed_attempts(columns["cost_usd"], outcomes, priced_at)
+    return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+
+# Columns of the request
+
+
+def _target_index(batch: PromptBatch, positions: Any) -> Any:
+    """Return the index of the requested target by position."""
+    if batch.target_of_row is not None:
+        return np.asarray(batch.target_of_row, np.int32)[positions // batch.n_samples]
+    return (positions // batch.n_samples % max(1, len(batch.target_prompts))).astype(np.int32)
+
+
+def _request_columns(batch: PromptBatch, positions: Any, target_index: Any) -> dict[str, pa.Array]:
+    targets = [target_prompt.target for target_prompt in batch.target_prompts]
+    return {
+        "row": pa.array(positions // max(1, batch.positions_per_row), pa.int64()),
+        "sample": pa.array((positions % batch.n_samples).astype(np.int32)),
+        "provider": _dictionary_column(target_index, [target.provider.name for target in targets]),
+        "model": _dictionary_column(target_index, [target.model for target in targets]),
+    }
+
+
+def _dictionary_column(target_index: Any, names: list[str]) -> pa.Array:
+    """Return the names of the targets as a dictionary column without duplicate entries."""
+    distinct = list(dict.fromkeys(names))
+    codes = np.array([distinct.index(name) for name in names], dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(
+        codes[target_index] if names else target_index, pa.array(distinct, pa.string())
+    )
+
+
+def _request_keys(batch: PromptBatch, positions: Any) -> pa.Array:
+    """Return the cache keys; null for rows that have none."""
+    has_key = ~(np.frombuffer(batch.skipped, np.bool_) | np.frombuffer(batch.not_reached, np.bool_))
+    has_key[list(batch.invalid_rows)] = False
+    valid = has_key[positions // max(1, batch.positions_per_row)]
+    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    keys = np.frombuffer(batch.keys, f"V{KEY_BYTES}")[positions]
+    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(positions), [bitmap, pa.py_buffer(keys.tobytes())])
+
+
+# Columns of the outcome
+
+
+def _outcome_columns(result: FanOutResult) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of all positions, segment by segment; see `iter_segments`."""
+    segments = list(iter_segments(result.blocks, len(result.outcomes)))[::-1] or [(0, 0, None)]
+    if isinstance(result.blocks, list):
+        result.blocks.clear()  # each block can be freed as soon as it has been read
+    return concat_columns(_segment_columns(result, *segments.pop()) for _ in range(len(segments)))
+
+
+def _segment_columns(result: FanOutResult, start: int, stop: int, block: StoredBlock | None) -> dict[str, pa.Array]:
+    if block is None:
+        return _columns_from_outcomes(result.outcomes[start:stop], result.queue_s[start:stop])
+    if len(block.positions) == stop - start:
+        return block_columns(block)
+    others = missing_positions(start, stop, block).tolist()
+    outcomes, queue_s = [result.outcomes[index] for index in others], [result.queue_s[index] for index in others]
+    return interleave(start, stop, block, _columns_from_outcomes(outcomes, queue_s))
 
 
 @dataclass(frozen=True, slots=True)
 class _OutcomeLists:
-    """What answered each row, in three lists side by side.
+    """Outcomes in three lists of equal length: the response, the error, and the call of this run.
 
-    ``kept`` holds what models said, ``failed`` what went wrong, ``calls`` the calls of this run; each ``None`` where
-    there is none.
+    Responses and errors are ``None``, and calls `NO_CALL`, where a row has none.
     """
 
     responses: list[StoredResponse | None]
@@ -55,261 +229,91 @@ class _OutcomeLists:
     calls: list[Answer]
 
 
-def results_table(batch: PromptBatch, outcome: FanOutResult, run_id: str, priced_at: float) -> pa.Table:
-    """Make the results table of a run.
-
-    Parameters
-    ----------
-    batch
-        What was asked.
-    outcome
-        What became of it.
-    run_id
-        Goes into the schema's metadata.
-    priced_at
-        Time of the run (epoch seconds), for prices.
-    """
-    answers = outcomes_by_position(batch, outcome)
-    positions = np.arange(len(batch))
-    return _build_table(
-        batch,
-        positions,
-        _outcome_columns(replace(outcome, outcomes=answers)),
-        answers,
-        (schema_for_run(run_id), priced_at),
-    )
-
-
-def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema, priced_at: float) -> pa.Table:
-    """Make the rows of some positions, in the order in which they are given (see `results_table`)."""
-    if isinstance(completed, StoredBlock):
-        said = concat_columns([block_columns(completed)])
-        return _build_table(batch, completed.positions, said, (), (schema, priced_at))
-    said = concat_columns([_columns_from_outcomes(completed.answers, completed.queued_s)])
-    return _build_table(batch, np.asarray(completed.positions, np.int64), said, completed.answers, (schema, priced_at))
-
-
-def completed_results(batch: PromptBatch, completed: Iterable[Landing], run_id: str, priced_at: float) -> pa.Table:
-    """Make the rows of whatever has landed so far, in input order (see `results_table`)."""
-    schema = schema_for_run(run_id)
-    ones: list[tuple[int, RowOutcome, float]] = []
-    blocks: list[CompletedPart] = []
-    for one in completed:
-        if isinstance(one, tuple):
-            ones.append(one)
-        else:
-            blocks.append(one)
-    if ones:
-        blocks.append(CompletedRows(*zip(*ones, strict=True)))
-    if not blocks:
-        return schema.empty_table()
-    whole = pa.concat_tables([results_part(batch, some, schema, priced_at) for some in blocks]).unify_dictionaries()
-    return whole.take(np.argsort(np.concatenate([np.asarray(some.positions, np.int64) for some in blocks])))
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedRows:
-    """Positions that have their answer, the answers (``None`` for what was skipped), and what each waited for."""
-
-    positions: Sequence[int]
-    answers: Sequence[RowOutcome | None]
-    queued_s: Sequence[float]
-
-
-CompletedPart: TypeAlias = StoredBlock | CompletedRows
-
-
-def _build_table(
-    questions: PromptBatch,
-    positions: Any,
-    said: dict[str, pa.ChunkedArray],
-    answers: Sequence[RowOutcome | None],
-    head: tuple[pa.Schema, float],
-) -> pa.Table:
-    """Make rows of what is known of their positions; ``head`` is the schema, and the time for prices."""
-    schema, at = head
-    which = _target_index(questions, positions)
-    columns = {
-        **_request_columns(questions, positions, which),
-        **said,
-        "request_key": _request_keys(questions, positions),
-    }
-    columns["parsed"] = _parsed_column(questions, which, columns["response"])
-    elsewhere = {
-        place: one.target for place, one in enumerate(answers) if isinstance(one, Answer) and one.target is not None
-    }
-    columns |= _cost_columns([one.target for one in questions.target_prompts], which, columns, elsewhere, at)
-    columns["served_model"] = _mark_fallbacks(columns["served_model"], elsewhere)
-    columns["cost_usd"] = _add_failed_attempts(columns["cost_usd"], answers, at)
-    return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
-
-
-def outcomes_by_position(batch: PromptBatch, outcome: FanOutResult) -> list[RowOutcome | None]:
-    """Give the answers by position, with those of the rows that could not be asked."""
-    if not batch.invalid_rows:
-        return outcome.outcomes
-    answers = list(outcome.outcomes)
-    for row, error in batch.invalid_rows.items():
-        for position in range(row * batch.positions_per_row, (row + 1) * batch.positions_per_row):
-            answers[position] = Answer(Failure(error))
-    return answers
-
-
-def _target_index(questions: PromptBatch, positions: Any) -> Any:
-    """Say of each position which of the targets it asks."""
-    if questions.target_of_row is not None:
-        return np.asarray(questions.target_of_row, np.int32)[positions // questions.n_samples]
-    return (positions // questions.n_samples % max(1, len(questions.target_prompts))).astype(np.int32)
-
-
-def _outcome_columns(ran: FanOutResult) -> dict[str, pa.ChunkedArray]:
-    """Say of each position what came of it: stretch by stretch, blocks from a store as they are."""
-    stretches = list(iter_segments(ran.blocks, len(ran.outcomes)))[::-1] or [(0, 0, None)]
-    if isinstance(ran.blocks, list):
-        ran.blocks.clear()  # so that each can go when it has been read
-    return concat_columns(_segment_columns(ran, *stretches.pop()) for _ in range(len(stretches)))
-
-
-def _segment_columns(ran: FanOutResult, low: int, high: int, block: StoredBlock | None) -> dict[str, pa.Array]:
-    if block is None:
-        return _columns_from_outcomes(ran.outcomes[low:high], ran.queue_s[low:high])
-    if len(block.positions) == high - low:
-        return block_columns(block)
-    rest = missing_positions(low, high, block).tolist()
-    return interleave(
-        low, high, block, _columns_from_outcomes([ran.outcomes[at] for at in rest], [ran.queue_s[at] for at in rest])
-    )
-
-
-def _columns_from_outcomes(answers: Sequence[RowOutcome | None], queued_s: Sequence[float]) -> dict[str, pa.Array]:
-    """Say what came of each of these, one by one."""
-    rows = _split_outcomes(answers)
+def _columns_from_outcomes(outcomes: Sequence[RowOutcome | None], queue_s: Sequence[float]) -> dict[str, pa.Array]:
+    """Convert outcomes one by one; the columns are those of `block_columns`."""
+    lists = _split_outcomes(outcomes)
     return {
-        **_response_columns(rows.responses),
-        **_timing_columns(rows, answers, queued_s),
-        **_status_columns(rows.errors, answers),
+        **_response_columns(lists.responses),
+        **_timing_columns(lists, outcomes, queue_s),
+        **_status_columns(lists.errors, outcomes),
     }
 
 
-def _request_keys(questions: PromptBatch, positions: Any) -> pa.Array:
-    """Give the keys; a row that was not asked has none."""
-    asked = ~(np.frombuffer(questions.skipped, np.bool_) | np.frombuffer(questions.not_reached, np.bool_))
-    asked[list(questions.invalid_rows)] = False
-    there = asked[positions // max(1, questions.positions_per_row)]
-    bits = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
-    keys = np.frombuffer(questions.keys, f"V{KEY_BYTES}")[positions]
-    return pa.Array.from_buffers(pa.binary(KEY_BYTES), len(positions), [bits, pa.py_buffer(keys.tobytes())])
-
-
-def _split_outcomes(answers: Sequence[RowOutcome | None]) -> _OutcomeLists:
-    """Put every answer into its list."""
-    kept: list[StoredResponse | None] = []
-    failed: list[LLMError | None] = []
+def _split_outcomes(outcomes: Sequence[RowOutcome | None]) -> _OutcomeLists:
+    responses: list[StoredResponse | None] = []
+    errors: list[LLMError | None] = []
     calls: list[Answer] = []
-    for answer in answers:
-        if isinstance(answer, Answer):
-            good = is_successful(answer.outcome)
-            kept.append(to_stored(answer) if good else None)
-            failed.append(None if good else answer.outcome.failure())
-            calls.append(answer)
+    for outcome in outcomes:
+        if isinstance(outcome, Answer):
+            is_ok = is_successful(outcome.outcome)
+            responses.append(to_stored(outcome) if is_ok else None)
+            errors.append(None if is_ok else outcome.outcome.failure())
+            calls.append(outcome)
         else:
-            kept.append(answer)
-            failed.append(None)
+            responses.append(outcome)
+            errors.append(None)
             calls.append(NO_CALL)
-    return _OutcomeLists(kept, failed, calls)
+    return _OutcomeLists(responses, errors, calls)
 
 
-def _request_columns(questions: PromptBatch, positions: Any, which: Any) -> dict[str, pa.Array]:
-    """Say of each position which row, sample, provider and model it is."""
-    targets = [one.target for one in questions.target_prompts]
+def _response_columns(responses: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
+    counts: Any = [()] * len(NO_COUNTS)
+    if responses:
+        counts = zip(*(NO_COUNTS if response is None else response.usage for response in responses), strict=True)
+    usage = {name: pa.array(values, pa.int64()) for name, values in zip(TokenColumns.__slots__, counts, strict=True)}
     return {
-        "row": pa.array(positions // max(1, questions.positions_per_row), pa.int64()),
-        "sample": pa.array((positions % questions.n_samples).astype(np.int32)),
-        "provider": _dictionary_column(which, [target.provider.name for target in targets]),
-        "model": _dictionary_column(which, [target.model for target in targets]),
+        "response": pa.array([None if each is None else _response_text(each) for each in responses], pa.string()),
+        "served_model": pa.array([each.served_model or None if each else None for each in responses], pa.string()),
+        "request_id": pa.array([each.request_id or None if each else None for each in responses], pa.string()),
+        "finish_reason": pa.array([each.finish_reason if each else None for each in responses], pa.string()),
+        "tool_calls": pa.array([_tool_calls(each) for each in responses], RESULTS.field("tool_calls").type),
+        **usage,
     }
 
 
-def _dictionary_column(which: Any, words: list[str]) -> pa.Array:
-    """Make a dictionary column in which equal words are one entry."""
-    distinct = list(dict.fromkeys(words))
-    places = np.array([distinct.index(word) for word in words], dtype=np.int32)
-    return pa.DictionaryArray.from_arrays(places[which] if words else which, pa.array(distinct, pa.string()))
+def _response_text(response: StoredResponse) -> str:
+    return response.parts if isinstance(response.parts, str) else join_text(from_stored_parts(response.parts))
+
+
+def _tool_calls(response: StoredResponse | None) -> list[dict[str, str]] | None:
+    if response is None:
+        return None
+    if isinstance(response.parts, str):
+        return []
+    calls = (part for part in from_stored_parts(response.parts) if isinstance(part, ToolCall))
+    return [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
 
 
 def _timing_columns(
-    rows: _OutcomeLists, answers: Sequence[RowOutcome | None], queued_s: Sequence[float]
+    lists: _OutcomeLists, outcomes: Sequence[RowOutcome | None], queue_s: Sequence[float]
 ) -> dict[str, pa.Array]:
-    """Say how long everything took; a hit keeps the provider's time of the original call, and waited for nothing."""
-    hits = [isinstance(answer, StoredResponse) or (answer is not None and answer.cache_hit) for answer in answers]
-    sources = [kept if kept is not None else call for kept, call in zip(rows.responses, rows.calls, strict=True)]
-    started = [int(source.started_at * MICRO) if source.started_at else None for source in sources]
+    """Return the timings; a cache hit has the latency of the original call and no waiting times."""
+    responses, calls = lists.responses, lists.calls
+    hits = [isinstance(each, StoredResponse) or (each is not None and each.cache_hit) for each in outcomes]
+    sources = [call if response is None else response for response, call in zip(responses, calls, strict=True)]
+    started = [int(source.started_at * MICROSECONDS_PER_S) if source.started_at else None for source in sources]
     floats = {
         "latency_s": [source.latency_s for source in sources],
         "ttft_s": [source.ttft_s for source in sources],
-        "queue_s": [waited if call.attempts else None for waited, call in zip(queued_s, rows.calls, strict=True)],
-        "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in rows.calls],
+        "queue_s": [waited if call.attempts else None for waited, call in zip(queue_s, calls, strict=True)],
+        "rate_wait_s": [0.0 if call.rate_wait_s is None and call.attempts else call.rate_wait_s for call in calls],
         "total_s": [
-            None if call.total_s is None else call.total_s + waited
-            for waited, call in zip(queued_s, rows.calls, strict=True)
+            None if call.total_s is None else call.total_s + waited for waited, call in zip(queue_s, calls, strict=True)
         ],
     }
     return {
         **{name: pa.array(values, pa.float64()) for name, values in floats.items()},
-        "attempts": pa.array([call.attempts for call in rows.calls], pa.int16()),
+        "attempts": pa.array([call.attempts for call in calls], pa.int16()),
         "cache_hit": pa.array(hits, pa.bool_()),
         "dropped_params": pa.array([source.dropped for source in sources], pa.list_(pa.string())),
         "started_at": pa.array(started, pa.int64()).cast(pa.timestamp("us", tz="UTC")),
     }
 
 
-def _response_columns(kept: Sequence[StoredResponse | None]) -> dict[str, pa.Array]:
-    """Say what the models answered."""
-    counts = zip(*(NO_COUNTS if one is None else one.usage for one in kept), strict=True) if kept else [()] * 5
-    usage = {name: pa.array(values, pa.int64()) for name, values in zip(TokenColumns.__slots__, counts, strict=True)}
-    return {
-        "response": pa.array([None if one is None else _response_text(one) for one in kept], pa.string()),
-        "served_model": pa.array([one.served_model or None if one else None for one in kept], pa.string()),
-        "request_id": pa.array([one.request_id or None if one else None for one in kept], pa.string()),
-        "finish_reason": pa.array([one.finish_reason if one else None for one in kept], pa.string()),
-        "tool_calls": pa.array([_tool_calls(one) for one in kept], RESULTS.field("tool_calls").type),
-        **usage,
-    }
-
-
-def _parsed_column(questions: PromptBatch, which: Any, responses: pa.ChunkedArray) -> pa.Array:
-    """Give each answer that a schema was asked of as JSON text; null where it is none, or nothing was asked of it."""
-    wanted = [one.request.response_schema is not None for one in questions.target_prompts]
-    if not any(wanted):
-        return pa.nulls(len(responses), pa.string())
-    texts = [
-        extract_json(text) if text is not None and wanted[target] else None
-        for target, text in zip(which.tolist(), responses.to_pylist(), strict=True)
-    ]
-    return pa.array(texts, pa.string())
-
-
-NO_COUNTS: Final = (None, None, None, None, None)
-
-
-def _response_text(kept: StoredResponse) -> str:
-    return kept.parts if isinstance(kept.parts, str) else join_text(from_stored_parts(kept.parts))
-
-
-def _tool_calls(kept: StoredResponse | None) -> list[dict[str, str]] | None:
-    if kept is None:
-        return None
-    if isinstance(kept.parts, str):
-        return []
-    calls = (part for part in from_stored_parts(kept.parts) if isinstance(part, ToolCall))
-    return [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls]
-
-
-def _status_columns(errors: Sequence[LLMError | None], answers: Sequence[RowOutcome | None]) -> dict[str, pa.Array]:
-    """Say what became of each row, and why."""
+def _status_columns(errors: Sequence[LLMError | None], outcomes: Sequence[RowOutcome | None]) -> dict[str, pa.Array]:
     status = [
-        "skipped" if answer is None else "ok" if error is None else _error_status(error)
-        for error, answer in zip(errors, answers, strict=True)
+        "skipped" if outcome is None else "ok" if error is None else STATUS_BY_ERROR.get(type(error), "error")
+        for error, outcome in zip(errors, outcomes, strict=True)
     ]
     return {
         "status": pa.array(status, pa.string()),
@@ -318,98 +322,113 @@ def _status_columns(errors: Sequence[LLMError | None], answers: Sequence[RowOutc
     }
 
 
-STATUS_BY_ERROR: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
-"""Failures that are no fault of anybody's; every other is an ``error``."""
+def _parsed_column(batch: PromptBatch, target_index: Any, responses: pa.ChunkedArray) -> pa.Array:
+    """Return the JSON text of responses to requests with a schema; null for others and for responses without JSON."""
+    has_schema = [target_prompt.request.response_schema is not None for target_prompt in batch.target_prompts]
+    if not any(has_schema):
+        return pa.nulls(len(responses), pa.string())
+    texts = [
+        extract_json(text) if text is not None and has_schema[target] else None
+        for target, text in zip(target_index.tolist(), responses.to_pylist(), strict=True)
+    ]
+    return pa.array(texts, pa.string())
 
 
-def _error_status(error: LLMError) -> str:
-    return STATUS_BY_ERROR.get(type(error), "error")
-
-
-def _mark_fallbacks(served: pa.ChunkedArray, elsewhere: Mapping[int, Target]) -> pa.ChunkedArray:
-    """Have rows that another answered than was asked say who: ``provider/model``."""
-    if not elsewhere:
-        return served
-    names = served.to_pylist()
-    for position, target in elsewhere.items():
-        names[position] = f"{target.provider.name}/{names[position] or target.model}"
+def _mark_fallbacks(served_model: pa.ChunkedArray, fallbacks: Mapping[int, Target]) -> pa.ChunkedArray:
+    """Write the served model of rows answered by a fallback as ``provider/model``."""
+    if not fallbacks:
+        return served_model
+    names = served_model.to_pylist()
+    for index, target in fallbacks.items():
+        names[index] = f"{target.provider.name}/{names[index] or target.model}"
     return pa.chunked_array([pa.array(names, pa.string())])
 
 
+# Costs
+
+
 def _cost_columns(
-    targets: Sequence[Target], asked: Any, columns: ArrowColumns, elsewhere: Mapping[int, Target], at: float
+    targets: Sequence[Target],
+    target_index: Any,
+    columns: ArrowColumns,
+    fallbacks: Mapping[int, Target],
+    priced_at: float,
 ) -> dict[str, pa.Array]:
-    """Say what each answer is worth, and what was paid for it now: at the price of who answered."""
-    served, which = _served_models(len(targets), asked, columns)
-    prices = [_price_of(targets[target], name, at) for target, name in served]
-    if elsewhere:
-        places = which.to_pylist()
-        whose: dict[tuple[str, str], int] = {}
-        for position, target in elsewhere.items():
-            if places[position] is not None:
-                pair = (target.name, served[places[position]][1])
-                if pair not in whose:
-                    whose[pair] = len(prices)
-                    prices.append(_price_of(target, pair[1], at))
-                places[position] = whose[pair]
-        which = pa.array(places, pa.int64())
-    named = pa.array([price.price_id if price else None for price in prices], pa.string())
-    worth = cost_column_by_price(
-        TokenColumns(**{name: columns[name] for name in TokenColumns.__slots__}), prices, which
-    )
-    nothing = from_nanos(np.zeros(len(which), np.int64))
+    """Return list price, cost and price id by position; a cache hit costs nothing."""
+    served, price_index = _served_models(len(targets), target_index, columns)
+    prices = [_price_of(targets[target], model, priced_at) for target, model in served]
+    if fallbacks:
+        price_index = _price_fallbacks(fallbacks, served, price_index, prices, priced_at)
+    price_ids = pa.array([price.price_id if price else None for price in prices], pa.string())
+    tokens = TokenColumns(**{name: columns[name] for name in TokenColumns.__slots__})
+    list_cost = cost_column_by_price(tokens, prices, price_index)
+    zero = from_nanos(np.zeros(len(price_index), np.int64))
     return {
-        "list_cost_usd": worth,
-        "cost_usd": pc.if_else(columns["cache_hit"].combine_chunks(), nothing, worth),
-        "price_id": named.take(which),
+        "list_cost_usd": list_cost,
+        "cost_usd": pc.if_else(columns["cache_hit"].combine_chunks(), zero, list_cost),
+        "price_id": price_ids.take(price_index),
     }
 
 
-def _add_failed_attempts(costs: pa.Array, answers: Sequence[RowOutcome | None], at: float) -> pa.Array:
-    """Add what failed attempts cost, at the price of whoever was asked; a row that only failed cost just that."""
-    spent = [(position, one) for position, one in enumerate(answers) if isinstance(one, Answer) and one.billed_failures]
-    if not spent:
-        return costs
-    nanos = to_nanos(costs)
-    known = costs.is_valid().to_numpy(zero_copy_only=False).copy()
-    for position, call in spent:
-        paid = [
-            compute_cost_nano_usd(one.usage, found) if (found := _price_of(one.target, "", at)) else None
-            for one in call.billed_failures
-        ]
-        known[position] |= not is_successful(call.outcome)
-        known[position] &= None not in paid
-        nanos[position] += sum(filter(None, paid))
-    return from_nanos(nanos, known)
-
-
-def _served_models(lanes: int, asked: Any, columns: ArrowColumns) -> tuple[list[tuple[int, str]], pa.Array]:
-    """Name the pairs of a target and the model that served it, and say which of them each position is, if any."""
+def _served_models(n_targets: int, target_index: Any, columns: ArrowColumns) -> tuple[list[tuple[int, str]], pa.Array]:
+    """Return the distinct pairs of target and served model, and by position the index of its pair; null unless ok."""
     models = columns["served_model"].combine_chunks().dictionary_encode()
     names = [*models.dictionary.to_pylist(), ""]
-    name = np.asarray(models.indices.fill_null(len(names) - 1), np.int64)
-    many = max(1, lanes)
-    pair = asked.astype(np.int64) * len(names) + name
-    there = np.asarray(pc.equal(columns["status"].combine_chunks(), "ok"))
-    taken = np.flatnonzero(np.bincount(pair[there], minlength=many * len(names)))
-    place = np.zeros(many * len(names), np.int64)
-    place[taken] = np.arange(len(taken))
-    served = [(one // len(names), names[one % len(names)]) for one in taken.tolist()]
-    return served, pa.array(place[pair], mask=~there)
+    model_index = np.asarray(models.indices.fill_null(len(names) - 1), np.int64)
+    pair = target_index.astype(np.int64) * len(names) + model_index
+    is_ok = np.asarray(pc.equal(columns["status"].combine_chunks(), "ok"))
+    n_pairs = max(1, n_targets) * len(names)
+    used = np.flatnonzero(np.bincount(pair[is_ok], minlength=n_pairs))
+    index_of_pair = np.zeros(n_pairs, np.int64)
+    index_of_pair[used] = np.arange(len(used))
+    pairs = [(code // len(names), names[code % len(names)]) for code in used.tolist()]
+    return pairs, pa.array(index_of_pair[pair], mask=~is_ok)
 
 
-def _price_of(target: Target, served: str, at: float) -> Price | None:
-    return find_served_price(target.provider.name, target.model, served, datetime.fromtimestamp(at, UTC))
+def _price_fallbacks(
+    fallbacks: Mapping[int, Target],
+    served: Sequence[tuple[int, str]],
+    price_index: pa.Array,
+    prices: list[Price | None],
+    priced_at: float,
+) -> pa.Array:
+    """Append the prices of fallback targets to ``prices``, and return the index with their rows redirected to them."""
+    indices = price_index.to_pylist()
+    known: dict[tuple[str, str], int] = {}
+    for position, target in fallbacks.items():
+        if indices[position] is not None:
+            pair = (target.name, served[indices[position]][1])
+            if pair not in known:
+                known[pair] = len(prices)
+                prices.append(_price_of(target, pair[1], priced_at))
+            indices[position] = known[pair]
+    return pa.array(indices, pa.int64())
 
 
-def total_usd(column: pa.ChunkedArray) -> str:
-    """Sum a money column exactly, as text; what is unknown is left out.
+def _add_failed_attempts(costs: pa.Array, outcomes: Sequence[RowOutcome | None], priced_at: float) -> pa.Array:
+    """Add the cost of billed attempts that failed, at the price of the target that billed them.
 
-    Examples
-    --------
-    >>> from decimal import Decimal
-    >>> total_usd(pa.chunked_array([pa.array([Decimal("0.1"), None], pa.decimal128(18, 9))]))
-    '0.100000000'
+    A row that failed has that cost alone; it is null where one of the prices is unknown.
     """
-    nanos = sum(to_nanos(column).tolist())
-    return f"{nanos // 10**9}.{nanos % 10**9:09d}"
+    billed = [
+        (index, outcome)
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, Answer) and outcome.billed_failures
+    ]
+    if not billed:
+        return costs
+    nanos = to_nanos(costs)
+    is_known = costs.is_valid().to_numpy(zero_copy_only=False).copy()
+    for index, call in billed:
+        attempt_costs = [
+            compute_cost_nano_usd(attempt.usage, price) if (price := _price_of(attempt.target, "", priced_at)) else None
+            for attempt in call.billed_failures
+        ]
+        is_known[index] |= not is_successful(call.outcome)
+        is_known[index] &= None not in attempt_costs
+        nanos[index] += sum(filter(None, attempt_costs))
+    return from_nanos(nanos, is_known)
+
+
+def _price_of(target: Target, served_model: str, priced_at: float) -> Price | None:
+    return find_served_price(target.provider.name, target.model, served_model, datetime.fromtimestamp(priced_at, UTC))

@@ -1,6 +1,7 @@
-"""The one Arrow schema of results: the same for every run, however and wherever it ran.
+"""The Arrow schema of results, the same for every run.
 
-Units stand in the field metadata; the schema metadata holds the schema's version and the run's id.
+Units and descriptions are in the field metadata; the schema metadata holds the schema version and the run id.
+Both are written into users' files: a change of any of them, descriptions included, requires a new `SCHEMA_VERSION`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Final
 import pyarrow as pa
 
 SCHEMA_VERSION: Final = "1"
+MICROSECONDS_PER_S: Final = 1_000_000
+"""Ticks per second of the timestamp columns."""
 
 _DICTIONARY: Final = pa.dictionary(pa.int32(), pa.string())
 _TOOL_CALLS: Final = pa.list_(
@@ -18,9 +21,9 @@ _TOOL_CALLS: Final = pa.list_(
 _USD: Final = pa.decimal128(18, 9)
 
 
-def _field(name: str, kind: pa.DataType, about: str, unit: str = "") -> pa.Field:
-    metadata = {"description": about, **({"unit": unit} if unit else {})}
-    return pa.field(name, kind, metadata=metadata)
+def _field(name: str, data_type: pa.DataType, description: str, unit: str = "") -> pa.Field:
+    metadata = {"description": description, **({"unit": unit} if unit else {})}
+    return pa.field(name, data_type, metadata=metadata)
 
 
 RESULTS: Final[pa.Schema] = pa.schema(
@@ -59,11 +62,11 @@ RESULTS: Final[pa.Schema] = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )
-"""Long form: rows x models x samples, in input order."""
+"""Long form: one row per input row, model and sample, in input order."""
 
 
 def schema_for_run(run_id: str) -> pa.Schema:
-    """Give the schema of one run: `RESULTS` with its id.
+    """Return `RESULTS` with the run id in the schema metadata.
 
     Examples
     --------

@@ -1,4 +1,8 @@
-"""Stored answers to columns: whole blocks of bytes read at once, without an object for each."""
+"""Blocks of stored responses to Arrow columns, without a Python object for each response.
+
+A block is the concatenated bytes of many stored values, each a fixed-size header followed by its texts
+(`llmhub.engine.block_lookup`). Numbers are read with numpy, texts as slices of one buffer.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +16,29 @@ import pyarrow.compute as pc
 from llmhub.core.serialization import FINISH_REASONS, SEPARATOR, TEXT_LAYOUT, UNKNOWN_COUNT
 from llmhub.engine.block_lookup import TEXT_FIELDS, Int64Array, StoredBlock
 from llmhub.tables.cost_columns import TokenColumns
-from llmhub.tables.schema import RESULTS
+from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS
 
 ArrowColumns: TypeAlias = Mapping[str, "pa.Array | pa.ChunkedArray"]
 """Columns of equal length by name."""
 
-
-MICRO: Final = 1_000_000
-
-
 MAX_CHUNK_BYTES: Final = 1 << 29
-"""Most bytes in one chunk of a column, well below what an offset of 32 bits reaches."""
+"""Bytes in one chunk of a column, well below the limit of 32-bit offsets."""
 
 
 def block_columns(block: StoredBlock) -> dict[str, pa.Array]:
-    """Read a block: the columns that an answer fills, one row for each of its answers."""
+    """Return the result columns of a block that depend on the response, one row per response."""
     fixed = block.fixed
     rows = len(fixed)
-    text, served, request, dropped = _text_columns(block)
+    text, served_model, request_id, dropped = _text_columns(block)
     return {
         "response": text,
-        "served_model": _empty_to_null(served),
-        "request_id": _empty_to_null(request),
+        "served_model": _empty_to_null(served_model),
+        "request_id": _empty_to_null(request_id),
         "finish_reason": _take_words(FINISH_REASONS, fixed["finish_reason"]),
         "tool_calls": _empty_lists(rows, RESULTS.field("tool_calls").type),
         **{
-            name: _masked_array(fixed["usage"][:, at], fixed["usage"][:, at] == UNKNOWN_COUNT, pa.int64())
-            for at, name in enumerate(TokenColumns.__slots__)
+            name: _masked_array(fixed["usage"][:, index], fixed["usage"][:, index] == UNKNOWN_COUNT, pa.int64())
+            for index, name in enumerate(TokenColumns.__slots__)
         },
         "latency_s": _masked_array(fixed["latency_s"], np.isnan(fixed["latency_s"]), pa.float64()),
         "ttft_s": _masked_array(fixed["ttft_s"], np.isnan(fixed["ttft_s"]), pa.float64()),
@@ -55,83 +55,105 @@ def block_columns(block: StoredBlock) -> dict[str, pa.Array]:
     }
 
 
+# Segments
+
+
 def iter_segments(blocks: Sequence[StoredBlock], size: int) -> Iterator[tuple[int, int, StoredBlock | None]]:
-    """Cut the positions 0 up to ``size`` into stretches, each with the block that answers some of it, if any."""
-    at = 0
+    """Split the positions 0 to ``size`` into segments ``(start, stop, block)``.
+
+    A block's segment spans from its first to its last position and may contain positions that are not in the block;
+    the segments between blocks have ``None``.
+    """
+    start = 0
     for block in blocks:
-        low, high = int(block.positions[0]), int(block.positions[-1]) + 1
-        if at < low:
-            yield at, low, None
-        yield low, high, block
-        at = high
-    if at < size:
-        yield at, size, None
+        first, stop = int(block.positions[0]), int(block.positions[-1]) + 1
+        if start < first:
+            yield start, first, None
+        yield first, stop, block
+        start = stop
+    if start < size:
+        yield start, size, None
 
 
-def missing_positions(low: int, high: int, block: StoredBlock) -> Int64Array:
-    """Name the positions of a stretch that its block leaves open."""
-    open_ = np.ones(high - low, np.bool_)
-    open_[block.positions - low] = False
-    return np.flatnonzero(open_) + low
+def missing_positions(start: int, stop: int, block: StoredBlock) -> Int64Array:
+    """Return the positions from ``start`` to ``stop`` that are not in the block, in ascending order."""
+    is_missing = np.ones(stop - start, np.bool_)
+    is_missing[block.positions - start] = False
+    return np.flatnonzero(is_missing) + start
 
 
-def interleave(low: int, high: int, block: StoredBlock, rest: ArrowColumns) -> dict[str, pa.Array]:
-    """Put a block's rows and those of its `missing_positions` in the order of their positions."""
-    order = np.empty(high - low, np.int64)
-    order[block.positions - low] = np.arange(len(block.positions))
-    order[missing_positions(low, high, block) - low] = np.arange(len(block.positions), high - low)
-    places = pa.array(order)
-    return {name: pa.concat_arrays([column, rest[name]]).take(places) for name, column in block_columns(block).items()}
+def interleave(start: int, stop: int, block: StoredBlock, others: ArrowColumns) -> dict[str, pa.Array]:
+    """Return the columns of a segment: the block's rows and those of its `missing_positions`, by position."""
+    order = np.empty(stop - start, np.int64)
+    order[block.positions - start] = np.arange(len(block.positions))
+    order[missing_positions(start, stop, block) - start] = np.arange(len(block.positions), stop - start)
+    indices = pa.array(order)
+    return {
+        name: pa.concat_arrays([column, others[name]]).take(indices) for name, column in block_columns(block).items()
+    }
 
 
-def concat_columns(parts: Iterable[dict[str, pa.Array]]) -> dict[str, pa.ChunkedArray]:
-    """Put stretches one after another, in as few chunks as can be; their columns are let go of one by one."""
+def concat_columns(segments: Iterable[dict[str, pa.Array]]) -> dict[str, pa.ChunkedArray]:
+    """Concatenate segments into as few chunks as possible, each of at most `MAX_CHUNK_BYTES`.
+
+    The segments are emptied column by column, so that peak memory is that of one extra column.
+    """
     groups: list[list[dict[str, pa.Array]]] = [[]]
-    size = 0
-    for part in parts:
-        longest = max(column.nbytes for column in part.values())
-        if groups[-1] and size + longest > MAX_CHUNK_BYTES:
+    group_bytes = 0
+    for segment in segments:
+        largest = max(column.nbytes for column in segment.values())
+        if groups[-1] and group_bytes + largest > MAX_CHUNK_BYTES:
             groups.append([])
-            size = 0
-        groups[-1].append(part)
-        size += longest
+            group_bytes = 0
+        groups[-1].append(segment)
+        group_bytes += largest
     names = tuple(groups[0][0]) if groups[0] else ()
     return {
-        name: pa.chunked_array([pa.concat_arrays([part.pop(name) for part in group]) for group in groups])
+        name: pa.chunked_array([pa.concat_arrays([segment.pop(name) for segment in group]) for group in groups])
         for name in names
     }
 
 
+# Texts
+
+
 def _text_columns(block: StoredBlock) -> list[pa.Array]:
-    """Cut the texts out of the bytes."""
+    """Return the columns of `TEXT_FIELDS`."""
     if (np.diff(block.starts) > 0).all():
         return _slice_texts(block.values, block.starts, block.fixed)
-    # In another order than they lie, or one of them twice.
-    starts, first, places = np.unique(block.starts, return_index=True, return_inverse=True)
-    return [texts.take(pa.array(places)) for texts in _slice_texts(block.values, starts, block.fixed[first])]
+    # Values out of order, or one value used by several positions: slice each once, then reorder.
+    starts, first, indices = np.unique(block.starts, return_index=True, return_inverse=True)
+    return [texts.take(pa.array(indices)) for texts in _slice_texts(block.values, starts, block.fixed[first])]
 
 
 def _slice_texts(values: bytes, starts: Int64Array, fixed: np.ndarray[Any, Any]) -> list[pa.Array]:
-    """Cut texts as they lie: as every (n + 1)th of a row of texts without gaps, to be taken at once."""
-    rows, many = len(fixed), len(TEXT_FIELDS) + 1
-    ends = np.empty((rows, many), np.int64)
+    """Slice the texts of values in ascending order.
+
+    All bytes form one string array without gaps: per value the header with the bytes before it, then its texts. Each
+    column is every n-th element of it.
+    """
+    rows, per_value = len(fixed), len(TEXT_FIELDS) + 1
+    ends = np.empty((rows, per_value), np.int64)
     ends[:, 0] = starts + TEXT_LAYOUT.size
-    for at, name in enumerate(TEXT_FIELDS):
-        ends[:, at + 1] = ends[:, at] + fixed[name]
-    whole = _binary_array(values, ends.ravel())
-    return [_decode_utf8(whole.take(pa.array(np.arange(at, many * rows, many)))) for at in range(1, many)]
+    for index, name in enumerate(TEXT_FIELDS):
+        ends[:, index + 1] = ends[:, index] + fixed[name]
+    slices = _binary_array(values, ends.ravel())
+    return [
+        _decode_utf8(slices.take(pa.array(np.arange(index, per_value * rows, per_value))))
+        for index in range(1, per_value)
+    ]
 
 
 def _binary_array(values: bytes, ends: Int64Array) -> pa.Array:
-    """Give the stretches of bytes that end there, one after another."""
-    short = len(values) < 2**31
-    offsets = np.concatenate(([0], ends)).astype(np.int32 if short else np.int64)
-    kind = pa.binary() if short else pa.large_binary()
-    return pa.Array.from_buffers(kind, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(values)])
+    """Return consecutive slices of a buffer, given their ends, without copying."""
+    fits_int32 = len(values) < 2**31
+    offsets = np.concatenate(([0], ends)).astype(np.int32 if fits_int32 else np.int64)
+    data_type = pa.binary() if fits_int32 else pa.large_binary()
+    return pa.Array.from_buffers(data_type, len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(values)])
 
 
 def _decode_utf8(texts: pa.Array) -> pa.Array:
-    """Read bytes as UTF-8, which they are unless somebody made a value by hand."""
+    """Decode bytes as UTF-8; invalid ones, which only a corrupt or hand-made value has, are replaced."""
     try:
         return texts.cast(pa.string())
     except pa.ArrowInvalid:
@@ -139,33 +161,34 @@ def _decode_utf8(texts: pa.Array) -> pa.Array:
 
 
 def _empty_to_null(texts: pa.Array) -> pa.Array:
-    """Take an empty name as none."""
-    absent = pc.equal(pc.binary_length(texts), 0)
-    return pc.if_else(absent, None, texts) if pc.any(absent).as_py() else texts
+    is_empty = pc.equal(pc.binary_length(texts), 0)
+    return pc.if_else(is_empty, None, texts) if pc.any(is_empty).as_py() else texts
 
 
-def _take_words(words: Sequence[str], places: np.ndarray[Any, Any]) -> pa.Array:
-    return pa.array(words, pa.string()).take(pa.array(places.astype(np.int32)))
+def _take_words(words: Sequence[str], indices: np.ndarray[Any, Any]) -> pa.Array:
+    return pa.array(words, pa.string()).take(pa.array(indices.astype(np.int32)))
 
 
 def _split_names(dropped: pa.Array) -> pa.Array:
-    """Take joined names apart: the same few recur in every row."""
+    """Split joined parameter names into lists; dictionary encoded first, since few combinations occur."""
     encoded = dropped.dictionary_encode()
     lists = [names.split(SEPARATOR) if names else [] for names in encoded.dictionary.to_pylist()]
     return pa.array(lists, RESULTS.field("dropped_params").type).take(encoded.indices)
 
 
-def _empty_lists(rows: int, kind: pa.DataType) -> pa.Array:
-    """Give lists of nothing."""
-    return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), pa.array([], kind.value_type))
+# Other types
 
 
-def _masked_array(values: np.ndarray[Any, Any], absent: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(np.ascontiguousarray(values), kind, mask=absent)
+def _empty_lists(rows: int, list_type: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), pa.array([], list_type.value_type))
+
+
+def _masked_array(values: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], data_type: pa.DataType) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values), data_type, mask=mask)
 
 
 def _timestamps(seconds: np.ndarray[Any, Any]) -> pa.Array:
-    """Give times since the epoch; 0 stands for none."""
-    absent = (seconds == 0) | ~np.isfinite(seconds)
-    micros = (np.where(absent, 0, seconds) * MICRO).astype(np.int64)
-    return _masked_array(micros, absent, pa.int64()).cast(RESULTS.field("started_at").type)
+    """Return epoch seconds as timestamps; 0 is null."""
+    is_null = (seconds == 0) | ~np.isfinite(seconds)
+    microseconds = (np.where(is_null, 0, seconds) * MICROSECONDS_PER_S).astype(np.int64)
+    return _masked_array(microseconds, is_null, pa.int64()).cast(RESULTS.field("started_at").type)

@@ -1,4 +1,8 @@
-"""Templates: a prompt with places for columns, read once and rendered row by row."""
+"""Prompt templates with ``{column}`` placeholders, parsed once and rendered row by row.
+
+Templates without format specifications are compiled to a ``%`` format, which renders faster than `str.format`.
+Braces in values are never interpreted, and attribute or index access (``{row.text}``, ``{0}``) is not supported.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,27 @@ from functools import partial
 from string import Formatter
 from typing import Any, Final, Generic, TypeVar
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 
 S_co = TypeVar("S_co", covariant=True)
 
 CONVERSIONS: Final[Mapping[str, Callable[[Any], str]]] = {"s": str, "r": repr, "a": ascii}
 SERIES_FIELD: Final = "value"
-"""Names the one column that a series is."""
+"""Name of the single column of a series."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template(Generic[S_co]):
-    """What a row says, with places for columns.
+    """A function of some columns' values.
 
     Parameters
     ----------
     fields
-        Columns it names, each once.
+        Names of the columns it uses, each once.
     render
-        Values of those columns, in that order, to what is said.
-    formats
-        Whether it formats values, which not every value may take.
+        Function of a tuple of their values, in that order.
+    has_format_specs
+        Whether rendering may raise for values that a format specification does not accept.
     """
 
     fields: tuple[str, ...]
@@ -37,12 +41,12 @@ class Template(Generic[S_co]):
 
 
 def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
-    """Read ``"Summarise: {text}"``; ``{{`` and ``}}`` are braces, ``{x:.2f}`` and ``{x!r}`` format.
+    """Parse a template such as ``"Summarise: {text}"``; ``{{`` and ``}}`` are braces, ``{x:.2f}`` and ``{x!r}`` format.
 
     Raises
     ------
-    InvalidRequestError
-        Broken braces, or a field that is more than a column's name; names the ``argument``.
+    BadRequestError
+        Unbalanced braces, or a placeholder that is not a column name; the message names the ``argument``.
 
     Examples
     --------
@@ -50,28 +54,27 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
     '1 and x in {}'
     """
     if not isinstance(template, str):
-        raise _invalid_template(
-            argument, f"{type(template).__name__} is no template; give a string such as 'Summarise: {{text}}'"
-        )
+        message = f"{type(template).__name__} is not a template; pass a string such as 'Summarise: {{text}}'"
+        raise invalid(argument, message)
     try:
         pieces = list(Formatter().parse(template))
-    except ValueError as bad:
-        raise _invalid_template(argument, f"{template!r}: {bad}; write {{{{ and }}}} for braces") from bad
+    except ValueError as error:
+        raise invalid(argument, f"{template!r}: {error}; write {{{{ and }}}} for braces") from error
     fields = tuple(dict.fromkeys(name for _, name, _, _ in pieces if name is not None))
     for name in fields:
         if not name or name.isdigit():
-            raise _invalid_template(argument, f"{template!r}: {{{name}}} names no column; write {{column}}")
+            raise invalid(argument, f"{template!r}: {{{name}}} is not a column name; write {{column}}")
     for _, field_name, _, conversion in pieces:
         if conversion and conversion not in CONVERSIONS:
-            said = f"{template!r}: {{{field_name}!{conversion}}} has no such conversion; there are !s, !r and !a"
-            raise _invalid_template(argument, said)
+            message = f"{template!r}: {{{field_name}!{conversion}}} has an unknown conversion; use !s, !r or !a"
+            raise invalid(argument, message)
     if any(spec or conversion for _, _, spec, conversion in pieces):
         return Template(fields, partial(_render_formatted, tuple(pieces), fields, argument), has_format_specs=True)
-    places = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
+    percent_format = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
     order = [fields.index(name) for _, name, _, _ in pieces if name is not None]
     if order == list(range(len(fields))):
-        return Template(fields, places.__mod__)
-    return Template(fields, lambda values: places % tuple(values[at] for at in order))
+        return Template(fields, percent_format.__mod__)
+    return Template(fields, lambda values: percent_format % tuple(values[index] for index in order))
 
 
 def _render_formatted(
@@ -80,27 +83,29 @@ def _render_formatted(
     argument: str,
     values: tuple[Any, ...],
 ) -> str:
-    """Render with format specifications."""
-    said: list[str] = []
+    """Render a template with format specifications."""
+    rendered: list[str] = []
     for text, name, spec, conversion in pieces:
-        said.append(text)
+        rendered.append(text)
         if name is not None:
             value = values[fields.index(name)]
             try:
-                said.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
-            except (ValueError, TypeError) as bad:
-                wrong = f"{{{name}:{spec}}} cannot format {value!r}, which is {type(value).__name__}: {bad}"
-                raise _invalid_template(argument, wrong) from bad
-    return "".join(said)
+                rendered.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
+            except (ValueError, TypeError) as error:
+                message = f"{{{name}:{spec}}} cannot format {value!r} of type {type(value).__name__}: {error}"
+                raise invalid(argument, message) from error
+    return "".join(rendered)
 
 
 def parse_series_template(prompt: Any) -> Template[str]:
-    r"""Read a series' prompt: the value in the place of ``{}``, or after the text, whose braces then are braces.
+    r"""Parse the prompt of a series: values replace ``{}``, or follow the prompt if it has no ``{}``.
+
+    Without ``{}``, all other braces are literal text.
 
     Raises
     ------
-    InvalidRequestError
-        The prompt has a place for something else.
+    BadRequestError
+        The prompt has a placeholder other than ``{}``.
 
     Examples
     --------
@@ -112,27 +117,23 @@ def parse_series_template(prompt: Any) -> Template[str]:
     except (ValueError, TypeError):
         pieces = []
     if not isinstance(prompt, str) or (not pieces and "{}" in prompt):
-        return parse_template(prompt)  # says what is wrong with it
+        return parse_template(prompt)  # raises with the reason
     if not any(name == "" for _, name, _, _ in pieces):
         return Template((SERIES_FIELD,), partial(_append_value, prompt))
     template = parse_template("".join(_unparse(*piece) for piece in pieces))
     if template.fields != (SERIES_FIELD,):
-        said = f"{prompt!r}: a Series has one value to say; write {{}} for it, and {{{{ and }}}} for braces"
-        raise _invalid_template("prompt", said)
+        message = f"{prompt!r}: a Series has one value per row; write {{}} for it, and {{{{ and }}}} for braces"
+        raise invalid("prompt", message)
     return template
 
 
 def _unparse(text: str, name: str | None, spec: str | None, conversion: str | None) -> str:
-    """Write a piece of a template again, the nameless place under the value's name."""
-    plain = text.replace("{", "{{").replace("}", "}}")
+    """Return the source of a parsed piece, with the nameless placeholder named `SERIES_FIELD`."""
+    literal = text.replace("{", "{{").replace("}", "}}")
     if name is None:
-        return plain
-    return f"{plain}{{{name or SERIES_FIELD}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+        return literal
+    return f"{literal}{{{name or SERIES_FIELD}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
 
 
 def _append_value(prompt: str, values: tuple[Any, ...]) -> str:
     return f"{prompt}\n\n{values[0]}" if prompt else str(values[0])
-
-
-def _invalid_template(argument: str, said: str) -> BadRequestError:
-    return BadRequestError(InvalidRequest(path=argument, message=said))

@@ -1,74 +1,63 @@
-"""Token counts of a column of texts: from the model's vocabulary where it can be had, else estimated and said so.
+"""Token counts: with the model's tiktoken vocabulary if it is available, else estimated and marked as such.
 
-tiktoken fetches a vocabulary at first use, without a bound on the wait and under a lock that all threads share.
-So llmhub brings the vocabulary itself: from tiktoken's cache folder, or with a bounded wait over the network,
-checked against the digest that tiktoken knows, and left in that folder for the next process to find.
-
-Vocabulary files of tokenizers: found in tiktoken's cache folder, or fetched with a bounded wait.
-
-A file's name there is the SHA-1 of its URL, and its content must have the SHA-256 that tiktoken knows
+tiktoken downloads a vocabulary on first use, without a timeout and under a lock shared by all threads. llmhub therefore
+supplies the vocabulary itself: from tiktoken's cache folder, or downloaded with a timeout. A file's name in that folder
+is the SHA-1 of its URL, and its content must have the SHA-256 that tiktoken declares
 (https://github.com/openai/tiktoken/blob/main/tiktoken/load.py, read 2026-11-22).
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from itertools import chain
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.request import urlopen
 from warnings import warn
 
 from llmhub.core.token_estimate import estimate_tokens
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
-import hashlib
-import os
-import tempfile
-from contextlib import suppress
-from http.client import HTTPException
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from time import monotonic
-from urllib.request import urlopen
 
 ESTIMATOR: Final = "estimate"
-"""The name under which `llmhub.core.token_estimate.estimate_tokens` goes."""
-
-
+"""Name of `llmhub.core.token_estimate.estimate_tokens` as a tokenizer."""
 DEFAULT_ENCODING: Final = "o200k_base"
-"""The vocabulary taken for a model whose own is not public or not known."""
-
-
+"""Encoding used for models whose own is unknown or not public."""
 ENCODING_ALIASES: Final[Mapping[str, str]] = {
     "o200k_harmony": "o200k_base",
     "p50k_edit": "p50k_base",
     "gpt2": "r50k_base",
 }
-"""Tokenizers that differ in control tokens alone, which no user's text becomes."""
-
-
+"""Encodings that differ from another one only in special tokens, which user text never produces."""
 MAX_PIECE_CHARS: Final = 400_000
-"""Characters that tiktoken is given at once: on a million blanks in a row its pattern's stack overflows."""
-
-
+"""Characters passed to tiktoken at once; its regular expression overflows the stack on a million spaces in a row."""
 PARALLEL_FROM_CHARS: Final = 20_000_000
-"""Characters from which on starting threads is worth its while (a second's work for one)."""
-
-
+"""Characters from which on threads are started (about a second of work for one thread)."""
 MAX_THREADS: Final = 4
-"""Threads of a large count: more of them wait for each other."""
-
+"""Threads of a parallel count; more only wait for each other."""
+MAX_VOCABULARY_BYTES: Final = 64 * 2**20
+"""Larger downloads are aborted."""
+DOWNLOAD_DEADLINE_S: Final = 120.0
+"""Seconds that a download may continue in the background after its caller timed out, for the next process to use."""
 
 TokenRanks: TypeAlias = dict[bytes, int]
 
 
 class EstimateWarning(UserWarning):
-    """Token counts are estimates, because a vocabulary could not be had."""
+    """Token counts are estimates because a vocabulary is not available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +66,12 @@ class TokenCounts:
 
     Parameters
     ----------
-    tokens
-        One count for each text, in their order.
+    counts
+        One count per text.
     estimated
-        Whether the counts are those of another tokenizer than the model's own.
+        Whether another tokenizer than the model's own was used.
     tokenizer
-        What counted: a tiktoken encoding, or ``estimate``.
+        Name of the tiktoken encoding, or ``estimate``.
     """
 
     counts: list[int]
@@ -90,22 +79,51 @@ class TokenCounts:
     tokenizer: str
 
 
+@dataclass(frozen=True, slots=True)
+class VocabularySource:
+    """Where vocabularies are read from.
+
+    Parameters
+    ----------
+    folder
+        tiktoken's cache folder (``TIKTOKEN_CACHE_DIR``); its default if ``None``.
+    download
+        Whether a missing vocabulary may be downloaded.
+    wait_s
+        Seconds that a count waits for a download.
+    """
+
+    folder: Path | None = None
+    download: bool = True
+    wait_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class MissingVocabulary:
+    """The reason why a vocabulary is not available."""
+
+    reason: str
+
+
+# Counting
+
+
 def count_tokens(texts: Sequence[str], model: str, vocabularies: VocabularySource | None = None) -> TokenCounts:
-    """Count the tokens of each text as ``model`` would, waiting for a vocabulary no longer than permitted.
+    """Count the tokens of each text with the tokenizer of ``model``, or estimate them if it is not available in time.
 
     Parameters
     ----------
     texts
-        What to count; markup that looks like a control token counts as the text it is.
+        Texts; markup that looks like a special token is counted as text.
     model
-        ``provider/model``, or a model's name alone.
+        ``provider/model``, or a model name alone.
     vocabularies
-        Where vocabularies are, and whether one may be fetched.
+        Where the vocabulary is read from; by default tiktoken's folder and the network.
 
     Warns
     -----
     EstimateWarning
-        Once a process and tokenizer, where its vocabulary cannot be had.
+        Once per process and tokenizer, if its vocabulary is not available.
 
     Examples
     --------
@@ -116,16 +134,48 @@ def count_tokens(texts: Sequence[str], model: str, vocabularies: VocabularySourc
     ...     count_tokens(["Say hi."], "openai/gpt-4o", VocabularySource(Path("/nowhere"), download=False))
     TokenCounts(counts=[2], estimated=True, tokenizer='estimate')
     """
-    name, own = encoding_name_of(model)
-    found = load_encoding(name, vocabularies or VocabularySource())
-    if isinstance(found, MissingVocabulary):
-        _warn_estimated(name, found.reason)
+    name, is_own = encoding_name_of(model)
+    encoding = load_encoding(name, vocabularies or VocabularySource())
+    if isinstance(encoding, MissingVocabulary):
+        _warn_estimated(name, encoding.reason)
         return TokenCounts([estimate_tokens(text) for text in texts], estimated=True, tokenizer=ESTIMATOR)
-    return TokenCounts(_count_parallel(found, texts), estimated=not own, tokenizer=name)
+    return TokenCounts(_count_parallel(encoding, texts), estimated=not is_own, tokenizer=name)
+
+
+def _count_parallel(encoding: Encoding, texts: Sequence[str]) -> list[int]:
+    """Count in threads if there is much text; tiktoken releases the interpreter lock while it encodes."""
+    if sum(map(len, texts)) < PARALLEL_FROM_CHARS:
+        return _count(encoding, texts)
+    from joblib import Parallel, cpu_count, delayed  # noqa: PLC0415 - takes a third of a second to import
+
+    jobs = min(cpu_count(), MAX_THREADS)
+    step = -(-len(texts) // (4 * jobs))
+    parts = (texts[start : start + step] for start in range(0, len(texts), step))
+    counts = Parallel(jobs, prefer="threads")(delayed(_count)(encoding, part) for part in parts)
+    return list(chain.from_iterable(counts))
+
+
+def _count(encoding: Encoding, texts: Sequence[str]) -> list[int]:
+    """Count in this thread; a very long text is counted in pieces, which may add a token at each cut."""
+    encode = encoding.encode_ordinary
+    return [
+        len(encode(text))
+        if len(text) <= MAX_PIECE_CHARS
+        else sum(len(encode(text[start : start + MAX_PIECE_CHARS])) for start in range(0, len(text), MAX_PIECE_CHARS))
+        for text in texts
+    ]
+
+
+@cache
+def _warn_estimated(name: str, reason: str) -> None:
+    warn(f"token counts are estimates: {name} could not be loaded: {reason}", EstimateWarning, stacklevel=3)
+
+
+# Encodings
 
 
 def encoding_name_of(model: str) -> tuple[str, bool]:
-    """Name the tokenizer to count with, and say whether it is known to be the model's own.
+    """Return the name of the encoding to count with, and whether it is known to be the model's own.
 
     Examples
     --------
@@ -134,7 +184,7 @@ def encoding_name_of(model: str) -> tuple[str, bool]:
     >>> encoding_name_of("anthropic/claude-sonnet-4-5")
     ('o200k_base', False)
     """
-    from tiktoken.model import encoding_name_for_model  # noqa: PLC0415 - loaded by those who count
+    from tiktoken.model import encoding_name_for_model  # noqa: PLC0415 - loaded only to count
 
     try:
         name = encoding_name_for_model(model.rpartition("/")[2])
@@ -145,8 +195,8 @@ def encoding_name_of(model: str) -> tuple[str, bool]:
 
 @cache
 def load_encoding(name: str, vocabularies: VocabularySource) -> Encoding | MissingVocabulary:
-    """Build a tokenizer from a vocabulary that is at hand or can be had in time; what came of it stands for good."""
-    from tiktoken import Encoding  # noqa: PLC0415 - loaded by those who count
+    """Return an encoding, or why its vocabulary is not available; the result is kept for the life of the process."""
+    from tiktoken import Encoding  # noqa: PLC0415 - loaded only to count
     from tiktoken_ext.openai_public import (  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
         ENCODING_CONSTRUCTORS,
     )
@@ -162,13 +212,13 @@ def load_encoding(name: str, vocabularies: VocabularySource) -> Encoding | Missi
 
     constructor = _with_loader(ENCODING_CONSTRUCTORS.get(name), load)
     if constructor is None:
-        return MissingVocabulary(f"this version of tiktoken has no {name} of the form known here")
-    pieces = constructor()
-    return missing[0] if missing else Encoding(**pieces)
+        return MissingVocabulary(f"the installed tiktoken does not define {name} in the expected way")
+    arguments = constructor()
+    return missing[0] if missing else Encoding(**arguments)
 
 
 def parse_ranks(content: bytes) -> TokenRanks:
-    r"""Read a vocabulary file: on each line a token in base64 and its rank.
+    r"""Parse a vocabulary file: on each line a token in base64 and its rank.
 
     Examples
     --------
@@ -180,78 +230,18 @@ def parse_ranks(content: bytes) -> TokenRanks:
 
 
 def _with_loader(constructor: object, load: Callable[[str, str], TokenRanks]) -> Callable[[], Mapping[str, Any]] | None:
-    """Give tiktoken's recipe for an encoding with our loader in the place of its own, which may wait for ever."""
+    """Return tiktoken's constructor of an encoding with its loader, which has no timeout, replaced by ``load``."""
     loader = "load_tiktoken_bpe"
     if not isinstance(constructor, FunctionType) or loader not in constructor.__code__.co_names:
         return None
     return FunctionType(constructor.__code__, {**constructor.__globals__, loader: load})
 
 
-def _count_parallel(tokenizer: Encoding, texts: Sequence[str]) -> list[int]:
-    """Count; tiktoken lets go of the interpreter's lock while it encodes, so threads help a large column."""
-    if sum(map(len, texts)) < PARALLEL_FROM_CHARS:
-        return _count(tokenizer, texts)
-    from joblib import Parallel, cpu_count, delayed  # noqa: PLC0415 - a third of a second, for large columns alone
-
-    jobs = min(cpu_count(), MAX_THREADS)
-    step = -(-len(texts) // (4 * jobs))
-    parts = (texts[at : at + step] for at in range(0, len(texts), step))
-    counted = Parallel(jobs, prefer="threads")(delayed(_count)(tokenizer, part) for part in parts)
-    return list(chain.from_iterable(counted))
-
-
-def _count(tokenizer: Encoding, texts: Sequence[str]) -> list[int]:
-    """Count in this thread; a text that is too long for tiktoken in pieces, which may add a token at each cut."""
-    encode = tokenizer.encode_ordinary
-    return [
-        len(encode(text))
-        if len(text) <= MAX_PIECE_CHARS
-        else sum(len(encode(text[at : at + MAX_PIECE_CHARS])) for at in range(0, len(text), MAX_PIECE_CHARS))
-        for text in texts
-    ]
-
-
-@cache
-def _warn_estimated(name: str, reason: str) -> None:
-    warn(f"token counts are estimates: {name} could not be loaded: {reason}", EstimateWarning, stacklevel=3)
-
-
-MAX_VOCABULARY_BYTES: Final = 64 * 2**20
-"""Bytes beyond which a download is no vocabulary."""
-
-
-DOWNLOAD_DEADLINE_S: Final = 120.0
-"""Seconds that a download nobody waits for any more may go on, for the next process to profit from."""
-
-
-@dataclass(frozen=True, slots=True)
-class VocabularySource:
-    """Where vocabularies are looked for.
-
-    Parameters
-    ----------
-    folder
-        tiktoken's cache folder (``TIKTOKEN_CACHE_DIR``); its default one where none is given.
-    download
-        Whether a vocabulary that is not there may be fetched.
-    wait_s
-        How long a count waits for that, in all.
-    """
-
-    folder: Path | None = None
-    download: bool = True
-    wait_s: float = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class MissingVocabulary:
-    """A vocabulary that could not be had, and why."""
-
-    reason: str
+# Vocabulary files
 
 
 def vocabulary_path(url: str, folder: Path | None) -> Path:
-    """Say where tiktoken keeps the file of ``url``.
+    """Return the path at which tiktoken caches the file of ``url``.
 
     Examples
     --------
@@ -263,61 +253,62 @@ def vocabulary_path(url: str, folder: Path | None) -> Path:
 
 
 def read_vocabulary(url: str, sha256: str, vocabularies: VocabularySource) -> bytes | MissingVocabulary:
-    """Give a vocabulary's bytes, or say why it cannot be had. Returns within ``wait_s`` seconds."""
+    """Return a vocabulary's bytes, or why they are not available, within ``wait_s`` seconds."""
     path = vocabulary_path(url, vocabularies.folder)
-    found: bytes | None = None
+    content: bytes | None = None
     with suppress(OSError):
-        found = path.read_bytes()
-    if found is not None and hashlib.sha256(found).hexdigest() == sha256:
-        return found
+        content = path.read_bytes()
+    if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+        return content
     if vocabularies.download:
         return _fetch(url, sha256, path, vocabularies.wait_s)
-    return MissingVocabulary(f"{path} is not there" if found is None else f"{path} is damaged: its digest is another")
+    reason = "does not exist" if content is None else "is corrupt: its SHA-256 differs from the expected one"
+    return MissingVocabulary(f"{path} {reason}")
 
 
 def _fetch(url: str, sha256: str, path: Path, wait_s: float) -> bytes | MissingVocabulary:
-    """Download in a thread of its own, since neither names nor slow servers keep to a socket's timeout."""
-    arrived: SimpleQueue[bytes | MissingVocabulary] = SimpleQueue()
+    """Download in a thread, since name resolution and slow servers are not bound by the socket's timeout."""
+    result: SimpleQueue[bytes | MissingVocabulary] = SimpleQueue()
 
     def run() -> None:
         content = _download(url, sha256, wait_s)
         if isinstance(content, bytes):
             _store_file(path, content)
-        arrived.put(content)
+        result.put(content)
 
     Thread(target=run, name="llmhub-vocabulary", daemon=True).start()
     try:
-        return arrived.get(timeout=wait_s)
+        return result.get(timeout=wait_s)
     except Empty:
-        return MissingVocabulary(f"{url} did not come within {wait_s:g} s")
+        return MissingVocabulary(f"{url} did not respond completely within {wait_s:g} s")
 
 
-def _download(url: str, sha256: str, wait_s: float) -> bytes | MissingVocabulary:
-    """Read the file, and check that it is the one."""
-    until = monotonic() + DOWNLOAD_DEADLINE_S
+def _download(url: str, sha256: str, timeout_s: float) -> bytes | MissingVocabulary:
+    """Download the file and verify its digest."""
+    deadline = monotonic() + DOWNLOAD_DEADLINE_S
     content = bytearray()
     try:
-        with urlopen(url, timeout=wait_s) as reply:  # noqa: S310 - the URL is tiktoken's own
-            while piece := reply.read(2**16):
-                content += piece
-                if len(content) > MAX_VOCABULARY_BYTES or monotonic() > until:
+        with urlopen(url, timeout=timeout_s) as reply:  # noqa: S310 - the URL is tiktoken's own
+            while chunk := reply.read(2**16):
+                content += chunk
+                if len(content) > MAX_VOCABULARY_BYTES or monotonic() > deadline:
                     return MissingVocabulary(f"{url} is too large or too slow")
     except (OSError, HTTPException, ValueError) as error:
         return MissingVocabulary(f"{url}: {error}")
     if hashlib.sha256(content).hexdigest() != sha256:
-        return MissingVocabulary(f"{url} gave a file whose digest is another")
+        return MissingVocabulary(f"{url} returned a file with an unexpected SHA-256")
     return bytes(content)
 
 
 def _store_file(path: Path, content: bytes) -> None:
-    """Put the file into its place whole, or not at all; a folder that cannot be written only costs a download."""
+    """Write the file atomically; if the folder is not writable, the next process downloads it again."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            Path(draft).replace(path)
+            Path(temporary).replace(path)
         except OSError:
-            Path(draft).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise

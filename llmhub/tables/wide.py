@@ -1,4 +1,8 @@
-"""Long form to wide: one row for each input row, and columns for each model."""
+"""Results in long form to wide form: one row per input row, and columns for each model.
+
+Input columns are not marked as such in a joined frame, so a column counts as input if it has the same value in all
+result rows of an input row.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +14,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.tables.frames import FrameBackend, backend_of, column_names, native_frame, require_no_name_clash
 from llmhub.tables.schema import RESULTS
 
 KEY_COLUMNS: Final = ("row", "sample", "provider", "model")
-"""Result columns that say which row and model a long row is of."""
+"""Result columns that identify a row of the long form."""
 NO_ROW: Final = -1
 
 
 def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
-    """Put the answers to each input row side by side.
+    """Return results with the models side by side.
 
     Parameters
     ----------
     frame
-        Results in long form, beside the rows they answer or alone.
+        Results in long form, alone or joined to the rows they answer.
     values
-        Result columns, or further ones, that each model gets.
+        Names of the columns, result columns or others, that each model gets.
     prefix
-        What stands before the names of the result columns.
+        Prefix of the result columns' names.
 
     Returns
     -------
     frame of the same kind
-        The columns that are the same whichever model answered, and for each model one named ``provider/model``
-        (with several values
-        ``value provider/model``; with several samples ``provider/model #0``). Rows in the order in which they first
-        appear, index and all; null where a model was not asked.
+        The input columns, and for each model a column named ``provider/model`` (with several values
+        ``value provider/model``, with several samples ``provider/model #0``). Rows are in order of first appearance,
+        index included; null where a model has no result.
 
     Raises
     ------
-    InvalidRequestError
-        A column is not there, or two rows answer for the same row, model and sample.
+    BadRequestError
+        A column is missing, or there are two results for the same row, model and sample.
 
     Examples
     --------
@@ -52,25 +55,37 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     {'t': ['a'], 'x/m': ['A'], 'y/m': ['B']}
     """
     frame = native_frame(frame)
-    kind, names = backend_of(frame), column_names(frame)
-    wanted = [prefix + value if prefix + value in names else value for value in values]
-    _require_columns([prefix + name for name in KEY_COLUMNS] + wanted, names, prefix)
-    layout = _compute_layout(*(kind.arrow_column(frame, names.index(prefix + name)) for name in KEY_COLUMNS))
-    results = {prefix + name for name in RESULTS.names}
-    others = (at for at, name in enumerate(names) if name not in results and name not in wanted)
-    kept = [at for at in others if _is_constant_per_row(kind, frame, at, layout)]
+    backend, names = backend_of(frame), column_names(frame)
+    value_columns = [prefix + value if prefix + value in names else value for value in values]
+    _require_columns([prefix + name for name in KEY_COLUMNS] + value_columns, names, prefix)
+    layout = _compute_layout(*(backend.arrow_column(frame, names.index(prefix + name)) for name in KEY_COLUMNS))
+    result_columns = {prefix + name for name in RESULTS.names}
+    others = (index for index, name in enumerate(names) if name not in result_columns and name not in value_columns)
+    inputs = [index for index in others if _is_constant_per_row(backend, frame, index, layout)]
     columns = {
-        (label if len(wanted) == 1 else f"{value} {label}"): _take_rows(kind, frame, names.index(value), places)
-        for value in wanted
-        for label, places in layout.label_rows.items()
+        (label if len(value_columns) == 1 else f"{value} {label}"): _take_rows(backend, frame, names.index(value), rows)
+        for value in value_columns
+        for label, rows in layout.label_rows.items()
     }
-    require_no_name_clash([names[at] for at in kept], list(columns), "")
-    return kind.append_columns(kind.take_rows(kind.select_columns(frame, kept), layout.first_rows), pa.table(columns))
+    require_no_name_clash([names[index] for index in inputs], list(columns), "")
+    return backend.append_columns(
+        backend.take_rows(backend.select_columns(frame, inputs), layout.first_rows), pa.table(columns)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _WideLayout:
-    """Where things are: the first long row of each input row, each label's long row for each, and the first of each."""
+    """Row indices of the long form by row of the wide form.
+
+    Parameters
+    ----------
+    first_rows
+        By wide row: its first long row.
+    label_rows
+        By model label, then by wide row: its long row, or `NO_ROW`.
+    group_starts
+        By long row: the first long row with the same input row.
+    """
 
     first_rows: Any
     label_rows: dict[str, Any]
@@ -78,59 +93,61 @@ class _WideLayout:
 
 
 def _compute_layout(row: Any, sample: Any, provider: Any, model: Any) -> _WideLayout:
-    """Find which long row goes where."""
     rows, samples = (np.asarray(column.to_numpy()).astype(np.int64) for column in (row, sample))
-    found, first, which = np.unique(rows, return_index=True, return_inverse=True)
+    distinct, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    at = np.empty(len(found), np.int64)
-    at[order] = np.arange(len(found))
-    target = at[which]
-    who, what = (_dictionary_codes(column) for column in (provider, model))
-    several = bool(len(samples)) and samples.max() > 0
-    span = int(samples.max()) + 1 if len(samples) else 1
-    codes = (who.codes * max(len(what.words), 1) + what.codes) * span + samples
-    labels, begun = np.unique(codes, return_index=True)
-    places: dict[str, Any] = {}
-    for code in labels[np.argsort(begun)]:
-        its = np.flatnonzero(codes == code)
-        place = np.full(len(found), NO_ROW, np.int64)
-        place[target[its]] = its
-        pair, answer = divmod(int(code), span)
-        name = "/".join((who.words[pair // len(what.words)], what.words[pair % len(what.words)]))
-        if np.count_nonzero(place != NO_ROW) < len(its):
-            said = f"row {rows[its[0]]} has more than one answer of {name}, sample {answer}; keep one run at a time"
-            raise BadRequestError(InvalidRequest(path="frame", message=said))
-        places[f"{name} #{answer}" if several else name] = place
-    return _WideLayout(first[order], places, first[which])
+    wide_index = np.empty(len(distinct), np.int64)
+    wide_index[order] = np.arange(len(distinct))
+    wide_row = wide_index[inverse]
+    providers, models = (_dictionary_codes(column) for column in (provider, model))
+    has_samples = bool(len(samples)) and samples.max() > 0
+    n_samples = int(samples.max()) + 1 if len(samples) else 1
+    codes = (providers.codes * max(len(models.words), 1) + models.codes) * n_samples + samples
+    labels, label_first = np.unique(codes, return_index=True)
+    label_rows: dict[str, Any] = {}
+    for code in labels[np.argsort(label_first)]:
+        long_rows = np.flatnonzero(codes == code)
+        by_wide_row = np.full(len(distinct), NO_ROW, np.int64)
+        by_wide_row[wide_row[long_rows]] = long_rows
+        pair, sample_number = divmod(int(code), n_samples)
+        name = f"{providers.words[pair // len(models.words)]}/{models.words[pair % len(models.words)]}"
+        if np.count_nonzero(by_wide_row != NO_ROW) < len(long_rows):
+            raise invalid(
+                "frame",
+                f"row {rows[long_rows[0]]} has more than one result of {name}, sample {sample_number}; "
+                "pass the results of one run",
+            )
+        label_rows[f"{name} #{sample_number}" if has_samples else name] = by_wide_row
+    return _WideLayout(first[order], label_rows, first[inverse])
 
 
 @dataclass(frozen=True, slots=True)
 class _DictionaryCodes:
-    """A column of few words: the words, and which each row has."""
+    """A string column as integer codes and the strings they stand for."""
 
     codes: Any
     words: list[str]
 
 
 def _dictionary_codes(column: pa.ChunkedArray) -> _DictionaryCodes:
-    plain = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
-    plain = plain.unify_dictionaries().combine_chunks() if isinstance(plain, pa.ChunkedArray) else plain
-    return _DictionaryCodes(
-        plain.indices.to_numpy().astype(np.int64), [str(word) for word in plain.dictionary.to_pylist()]
-    )
+    encoded = column.cast(pa.string()).combine_chunks().dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    words = [str(word) for word in encoded.dictionary.to_pylist()]
+    return _DictionaryCodes(encoded.indices.to_numpy().astype(np.int64), words)
 
 
-def _take_rows(kind: FrameBackend, frame: Any, at: int, places: Any) -> Any:
-    """Take a column's values in another order, null where there is none."""
-    return kind.arrow_column(frame, at).take(pa.array(places, mask=places == NO_ROW))
+def _take_rows(backend: FrameBackend, frame: Any, index: int, rows: Any) -> Any:
+    """Return a column's values at these rows, null for `NO_ROW`."""
+    return backend.arrow_column(frame, index).take(pa.array(rows, mask=rows == NO_ROW))
 
 
-def _is_constant_per_row(kind: FrameBackend, frame: Any, at: int, layout: _WideLayout) -> bool:
-    """Say whether a column says the same in all long rows of an input row: a column of the input does."""
+def _is_constant_per_row(backend: FrameBackend, frame: Any, index: int, layout: _WideLayout) -> bool:
+    """Return whether a column has the same value in all long rows of an input row."""
     try:
-        column = kind.arrow_column(frame, at)
+        column = backend.arrow_column(frame, index)
     except (pa.ArrowException, OverflowError):
-        return True  # objects of no one type are no answers
+        return True  # an object column of mixed types is not a result column
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return bool(column.equals(column.take(pa.array(layout.group_starts))))
@@ -139,6 +156,6 @@ def _is_constant_per_row(kind: FrameBackend, frame: Any, at: int, layout: _WideL
 def _require_columns(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
     missing = next((name for name in wanted if name not in names), None)
     if missing is not None:
-        hint = f"its names begin with {prefix!r}" if prefix else "with a prefix on its result columns, give prefix="
-        said = f"{missing!r} is no column; wide() takes results in long form ({hint})"
-        raise BadRequestError(InvalidRequest(path="frame", message=said))
+        hint = f"whose names begin with {prefix!r}" if prefix else "if their names have a prefix, pass prefix="
+        message = f"{missing!r} is not a column; wide() takes results in long form ({hint})"
+        raise invalid("frame", message)

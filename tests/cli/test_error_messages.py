@@ -51,7 +51,7 @@ def refused(shell: Shell, simulator: SimulatorThread, rows: Path, tmp_path: Path
 
 def test_a_field_that_is_no_column(refused: Refused) -> None:
     said = refused(prompt="{txet}")
-    assert said.startswith("--prompt: 'txet' is no column")
+    assert said.startswith("--prompt: 'txet' is not a column")
     assert "Did you mean 'text'?" in said
     assert "'id', 'zip', 'text'" in said
 
@@ -128,18 +128,18 @@ def test_a_file_that_is_not_there(refused: Refused) -> None:
 def test_a_folder_in_place_of_a_file(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     assert refused(source="folder.csv") == "INPUT: 'folder.csv': cannot be read: Is a directory"
-    assert refused(target="folder.csv") == "OUTPUT: 'folder.csv': is a folder; give a file"
+    assert refused(target="folder.csv") == "OUTPUT: 'folder.csv': is a folder; pass a file"
 
 
 def test_extensions_that_are_not_known(refused: Refused) -> None:
     assert refused(source="rows.xlsx").startswith(
-        "INPUT: 'rows.xlsx': its extension '.xlsx' is not known; there are .parquet"
+        "INPUT: 'rows.xlsx': its extension '.xlsx' is not known; use one of .parquet"
     )
-    assert refused(target="out").startswith("OUTPUT: 'out': it has no extension; there are .parquet")
+    assert refused(target="out").startswith("OUTPUT: 'out': it has no extension; use one of .parquet")
 
 
 def test_an_output_folder_that_is_not_there(refused: Refused) -> None:
-    assert refused(target="no/out.csv") == "OUTPUT: 'no/out.csv': the folder 'no' is not there; make it first"
+    assert refused(target="no/out.csv") == "OUTPUT: 'no/out.csv': the folder 'no' does not exist; create it first"
 
 
 def test_the_input_is_not_written_over_by_whatever_name(refused: Refused, rows: Path, tmp_path: Path) -> None:
@@ -191,25 +191,25 @@ CONTENTS = {
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("bad.csv", "parquet", "its extension says CSV, but it holds Parquet"),
-        ("bad.csv", "lines", "its extension says CSV, but it holds JSON lines"),
-        ("bad.csv", "utf-16", "its extension says CSV, but it holds UTF-16 text"),
-        ("bad.csv", "latin-1", "its extension says CSV, but it holds text that is not UTF-8"),
-        ("bad.csv", "gzip", "its extension says CSV, but it holds gzip"),
-        ("bad.csv", "binary", "its extension says CSV, but it holds binary data"),
-        ("bad.csv", "nothing", "is no readable CSV (it is empty"),
-        ("bad.csv", "ragged", "is no readable CSV (CSV parse error: Expected 2 columns, got 1"),
+        ("bad.csv", "parquet", "its extension is that of CSV, but it contains Parquet"),
+        ("bad.csv", "lines", "its extension is that of CSV, but it contains JSON lines"),
+        ("bad.csv", "utf-16", "its extension is that of CSV, but it contains UTF-16 text"),
+        ("bad.csv", "latin-1", "its extension is that of CSV, but it contains text that is not UTF-8"),
+        ("bad.csv", "gzip", "its extension is that of CSV, but it contains gzip"),
+        ("bad.csv", "binary", "its extension is that of CSV, but it contains binary data"),
+        ("bad.csv", "nothing", "is not valid CSV (it is empty"),
+        ("bad.csv", "ragged", "is not valid CSV (CSV parse error: Expected 2 columns, got 1"),
         ("bad.csv", "twice", "has 2 columns named 'text'; rename one"),
-        ("bad.jsonl", "csv", "its extension says JSON lines, but it holds text"),
-        ("bad.jsonl", "array", "its extension says JSON lines, but it holds one JSON array"),
-        ("bad.jsonl", "parquet", "its extension says JSON lines, but it holds Parquet"),
-        ("bad.ndjson", "pretty", "is no readable JSON lines (line 1 is no JSON object"),
-        ("bad.parquet", "csv", "its extension says Parquet, but it holds text"),
-        ("bad.parquet", "cut", "is no readable Parquet"),
-        ("bad.parquet", "nothing", "is no readable Parquet"),
-        ("bad.arrow", "parquet", "its extension says Arrow, but it holds Parquet"),
-        ("bad.feather", "lines", "its extension says Arrow, but it holds JSON lines"),
-        ("bad.ipc", "nothing", "is no readable Arrow"),
+        ("bad.jsonl", "csv", "its extension is that of JSON lines, but it contains text"),
+        ("bad.jsonl", "array", "its extension is that of JSON lines, but it contains one JSON array"),
+        ("bad.jsonl", "parquet", "its extension is that of JSON lines, but it contains Parquet"),
+        ("bad.ndjson", "pretty", "is not valid JSON lines (line 1 is not a JSON object"),
+        ("bad.parquet", "csv", "its extension is that of Parquet, but it contains text"),
+        ("bad.parquet", "cut", "is not valid Parquet"),
+        ("bad.parquet", "nothing", "is not valid Parquet"),
+        ("bad.arrow", "parquet", "its extension is that of Arrow, but it contains Parquet"),
+        ("bad.feather", "lines", "its extension is that of Arrow, but it contains JSON lines"),
+        ("bad.ipc", "nothing", "is not valid Arrow"),
     ],
 )
 def test_a_file_that_is_not_what_its_extension_says(

@@ -235,7 +235,7 @@ def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: Simula
     clash = shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:])
     assert clash.code == 2
     assert "--prefix: " in clash.err
-    assert "give --prefix llm_" in clash.err
+    assert "pass --prefix llm_" in clash.err
     assert (
         shell("run", "bare.parquet", "again.parquet", "--prompt", "{response}", *arguments[2:], "--prefix", "llm_").code
         == 0

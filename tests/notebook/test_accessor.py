@@ -166,7 +166,7 @@ def test_the_accessor_is_made_anew_and_holds_nothing_but_the_frame() -> None:
 
 
 def test_what_is_no_frame_is_refused() -> None:
-    with pytest.raises(BadRequestError, match=r"frame: list is no frame; give a pandas DataFrame"):
+    with pytest.raises(BadRequestError, match=r"frame: list is not a frame; pass a pandas DataFrame"):
         llmhub.llm([1, 2])
 
 

@@ -124,7 +124,7 @@ def test_what_is_no_frame_says_what_is() -> None:
     with pytest.raises(BadRequestError, match=r"^frame: a LazyFrame has no rows yet; call .collect\(\)"):
         llmhub.llm(pl.LazyFrame({"t": ["a"]}))
     for wrong in (7, "text", [1], None):
-        with pytest.raises(BadRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame or polars"):
+        with pytest.raises(BadRequestError, match=r"^frame: .* is not a frame; pass a pandas DataFrame or polars"):
             llmhub.llm(wrong)
 
 
@@ -217,12 +217,12 @@ def test_wide_of_several_values_and_samples_and_a_prefix(hub: llmhub.Hub) -> Non
 
 def test_wide_refuses_what_is_no_long_form(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one"]})
-    with pytest.raises(BadRequestError, match=r"^frame: 'row' is no column; wide\(\) takes results in long form"):
+    with pytest.raises(BadRequestError, match=r"^frame: 'row' is not a column; wide\(\) takes results in long form"):
         llmhub.llm(frame).wide()
     long = llmhub.llm(frame).complete("{t}", model=MODEL, hub=hub, progress=False)
-    with pytest.raises(BadRequestError, match="'respnse' is no column"):
+    with pytest.raises(BadRequestError, match="'respnse' is not a column"):
         llmhub.llm(long).wide("respnse")
-    with pytest.raises(BadRequestError, match="row 0 has more than one answer of openai/gpt-4o-mini, sample 0"):
+    with pytest.raises(BadRequestError, match="row 0 has more than one result of openai/gpt-4o-mini, sample 0"):
         llmhub.llm(pd.concat([long, long])).wide()
 
 

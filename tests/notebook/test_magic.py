@@ -121,7 +121,7 @@ def test_a_line_that_is_wrong_says_how(
 def test_what_is_wrong_with_a_question_is_an_error_like_any_other(shell: InteractiveShell) -> None:
     with pytest.raises(BadRequestError, match=r"^model: 'nobody' names no provider"):
         cell(shell, "nobody", "Say hi")
-    with pytest.raises(BadRequestError, match=r"^prompt: 'x' is no column"):
+    with pytest.raises(BadRequestError, match=r"^prompt: 'x' is not a column"):
         cell(shell, f"--df frame {MODEL}", "Say {x}")
 
 

@@ -108,14 +108,14 @@ def test_what_a_function_does_wrong_is_said_before_anything_is_sent(
     hub: llmhub.Hub, simulator: SimulatorThread
 ) -> None:
     frame = pd.DataFrame({"text": ["a", "b"]})
-    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is no column of the frame. Did you mean 'text'\?"):
+    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is not a column of the frame. Did you mean 'text'\?"):
         run(frame, hub, lambda row: row["txt"])
     with pytest.raises(ZeroDivisionError) as caught:
         run(frame, hub, lambda row: str(1 / 0) if row.text == "b" else "fine")
     assert caught.value.__notes__ == ["prompt: raised for row 1"]
-    with pytest.raises(BadRequestError, match=r"^prompt: the function gave, for row 0, .* int is not a message"):
+    with pytest.raises(BadRequestError, match=r"^prompt: .* an invalid value for row 0: .* int is not a message"):
         run(frame, hub, lambda _: 7)
-    with pytest.raises(BadRequestError, match=r"^system: the function gave, for row 0, .* list is no text"):
+    with pytest.raises(BadRequestError, match=r"^system: .* an invalid value for row 0: list is not a string"):
         run(frame, hub, "{text}", system=lambda _: ["x"])
     assert simulator.counts()["requests"] == 0
 
@@ -148,11 +148,11 @@ def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub,
     answers = run(frame, hub, "{t}", system="Answer as {{}}.")
     same = llmhub.complete("a", model=MODEL, hub=hub, system="Answer as {}.").text
     assert answers["response"].iloc[0] == same
-    with pytest.raises(BadRequestError, match=r"^system: 'language' is no column"):
+    with pytest.raises(BadRequestError, match=r"^system: 'language' is not a column"):
         run(frame, hub, "{t}", system="In {language}.")
     with pytest.raises(BadRequestError, match=r"^system: .*write \{\{ and \}\} for braces"):
         run(frame, hub, "{t}", system='As {"a": 1')
-    with pytest.raises(BadRequestError, match=r"^system: Series is no template; write '\{column\}'"):
+    with pytest.raises(BadRequestError, match=r"^system: Series is not a template; write '\{column\}'"):
         run(frame, hub, "{t}", system=frame["lang"])
     assert simulator.counts()["requests"] == 4
 
@@ -309,15 +309,15 @@ def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (b"%PDF-1.7", "no picture that models take"),
-        (b"", "no picture"),
+        (b"%PDF-1.7", "not an image of a supported format"),
+        (b"", "not an image"),
         ("nowhere.png", "cannot be read"),
         ("\0", "cannot be read"),
-        (7, "int is no picture"),
-        (np.zeros((2, 2)), "ndarray is no picture"),
-        ({"bytes": None}, "without bytes or path"),
-        ([PNG, 7], "int is no picture"),
-        (math.pi, "float is no picture"),
+        (7, "int is not an image"),
+        (np.zeros((2, 2)), "ndarray is not an image"),
+        ({"bytes": None}, "without bytes, path or url"),
+        ([PNG, 7], "int is not an image"),
+        (math.pi, "float is not an image"),
     ],
     ids=str,
 )
@@ -351,13 +351,13 @@ def test_pictures_are_read_a_few_at_a_time(hub: llmhub.Hub) -> None:
 
 def test_nothing_to_ask_is_refused(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["a"]})
-    with pytest.raises(BadRequestError, match=r"^prompt: nothing is asked"):
+    with pytest.raises(BadRequestError, match=r"^prompt: there is no prompt"):
         run(frame, hub)
-    with pytest.raises(BadRequestError, match=r"^messages: Series is no column's name; give messages='column'"):
+    with pytest.raises(BadRequestError, match=r"^messages: Series is not a column name; pass messages='column'"):
         run(frame, hub, messages=frame["t"])
-    with pytest.raises(BadRequestError, match=r"^images: 'img' is no column"):
+    with pytest.raises(BadRequestError, match=r"^images: 'img' is not a column"):
         run(frame, hub, "{t}", images="img")
-    with pytest.raises(BadRequestError, match=r"^prompt: Series is no template; write '\{column\}'"):
+    with pytest.raises(BadRequestError, match=r"^prompt: Series is not a template; write '\{column\}'"):
         run(frame, hub, frame["t"])
 
 

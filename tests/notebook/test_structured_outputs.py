@@ -246,7 +246,7 @@ def test_labels_are_given_as_they_were_meant(hub: llmhub.Hub) -> None:
         rows = llmhub.llm(frame).classify("|{said}", labels=labels, model=BOTH, hub=hub, progress=False)
         assert rows["label"].to_list()[::2] == ["positive", "negative", None, None, "negative"]
         assert rows["status"].to_list()[::2] == ["ok", "ok", "error", "skipped", "ok"]
-        assert rows["error"][4] == "the answer 'not positive' is none of the labels 'positive', 'negative' at $"
+        assert rows["error"][4] == "the response 'not positive' is not one of the labels 'positive', 'negative' at $"
     numbers = llmhub.llm({"said": ["2", "3"]}).classify("|{said}", labels=[1, 2], model=MODEL, hub=hub, column="n")
     assert numbers.column("n").to_pylist() == [2, None]
 
@@ -305,7 +305,7 @@ def test_a_plain_function_gives_values_under_the_same_index(hub: llmhub.Hub) -> 
     pd.testing.assert_series_equal(lengths, pd.Series([3.0, None, 5.0], index=frame.index))
     assert llmhub.llm(pl.from_pandas(frame)).map(lambda row: row.t.upper(), hub=hub).to_list() == ["ONE", None, "THREE"]
     assert llmhub.llm(pa.table({"t": ["a"]})).map(lambda row: [row.t], hub=hub).to_pylist() == [["a"]]
-    with pytest.raises(BadRequestError, match=r"^function: the values have no Arrow type"):
+    with pytest.raises(BadRequestError, match=r"^function: its return values have no common Arrow type"):
         llmhub.llm(pa.table({"t": ["a"]})).map(lambda _: object(), hub=hub)
 
 
@@ -373,7 +373,7 @@ def test_a_mistake_in_the_function_ends_it_and_names_the_row(hub: llmhub.Hub) ->
         llmhub.llm(frame).map(wrong, hub=hub, concurrency=1)
     assert caught.value.__notes__ == ["function: raised for row 3"]
     assert begun == [0, 1, 2, 3]
-    with pytest.raises(BadRequestError, match=r"^function: 'u' is no column"):
+    with pytest.raises(BadRequestError, match=r"^function: 'u' is not a column"):
         llmhub.llm(frame).map(lambda row: row["u"], hub=hub)
     with pytest.raises(BadRequestError, match=r"^concurrency: "):
         llmhub.llm(frame).map(wrong, hub=hub, concurrency=0)

@@ -1,4 +1,4 @@
-"""Tables in files: what is written is what is read, text is what the file says, and nothing is left half written."""
+"""Tables in files: round trips, text preserved as written in the file, and atomic writes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import ipc
 
 from llmhub.core.errors import BadRequestError
-from llmhub.tables.files import FILE_FORMATS, join_table, read_table, require_writable, write_table
-from llmhub.tables.frames import join_schemas
+from llmhub.tables.files import FILE_FORMATS, read_table, require_writable, write_table
+from llmhub.tables.frames import join_results, join_schemas
 from llmhub.tables.schema import RESULTS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -42,7 +42,7 @@ COLUMNS = {
 
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
-    """Draw a table of every kind of column."""
+    """Generate tables with columns of every type."""
     size = draw(st.integers(0, 6))
     columns = {
         name: pa.array(draw(st.lists(st.none() | values, min_size=size, max_size=size)), kind)
@@ -57,7 +57,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _written(table: pa.Table, folder: Path, suffix: str) -> pa.Table:
+def _round_trip(table: pa.Table, folder: Path, suffix: str) -> pa.Table:
     path = folder / f"table{suffix}"
     write_table(table, path, "OUTPUT")
     return read_table(path, "INPUT")
@@ -65,37 +65,37 @@ def _written(table: pa.Table, folder: Path, suffix: str) -> pa.Table:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".ipc"])
 @given(table=tables())
-def test_binary_formats_give_back_what_they_were_given(folder: Path, suffix: str, table: pa.Table) -> None:
-    found = _written(table, folder, suffix)
+def test_binary_formats_round_trip(folder: Path, suffix: str, table: pa.Table) -> None:
+    found = _round_trip(table, folder, suffix)
     assert found.schema.equals(table.schema)
     assert found.equals(table)
 
 
 @given(table=tables())
-def test_json_lines_hold_plain_values_and_nulls(folder: Path, table: pa.Table) -> None:
+def test_json_lines_contain_json_values_and_nulls(folder: Path, table: pa.Table) -> None:
     write_table(table, folder / "table.jsonl", "OUTPUT")
     found = [json.loads(line) for line in (folder / "table.jsonl").read_bytes().splitlines()]
-    assert found == [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+    assert found == [{name: _to_json(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 @given(table=tables())
-def test_csv_holds_every_value_as_text(folder: Path, table: pa.Table) -> None:
+def test_csv_contains_every_value_as_text(folder: Path, table: pa.Table) -> None:
     write_table(table, folder / "table.csv", "OUTPUT")
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert len(found) == len(table)
-    for was, row in zip(table.to_pylist(), found, strict=True):
-        assert row["text"] == (was["text"] or "")
-        assert row["number"] == ("" if was["number"] is None else str(was["number"]))
-        assert row["share"] == "" if was["share"] is None else float(row["share"]) == was["share"]
-        assert row["key"] == ("" if was["key"] is None else was["key"].hex())
-        assert row["money"] == "" if was["money"] is None else Decimal(row["money"]) == was["money"]
-        assert row["tags"] == "" if was["tags"] is None else json.loads(row["tags"]) == was["tags"]
-        assert row["pair"] == "" if was["pair"] is None else json.loads(row["pair"]) == was["pair"]
-        assert row["day"] == ("" if was["day"] is None else was["day"].isoformat())
+    for expected, row in zip(table.to_pylist(), found, strict=True):
+        assert row["text"] == (expected["text"] or "")
+        assert row["number"] == ("" if expected["number"] is None else str(expected["number"]))
+        assert row["share"] == "" if expected["share"] is None else float(row["share"]) == expected["share"]
+        assert row["key"] == ("" if expected["key"] is None else expected["key"].hex())
+        assert row["money"] == "" if expected["money"] is None else Decimal(row["money"]) == expected["money"]
+        assert row["tags"] == "" if expected["tags"] is None else json.loads(row["tags"]) == expected["tags"]
+        assert row["pair"] == "" if expected["pair"] is None else json.loads(row["pair"]) == expected["pair"]
+        assert row["day"] == ("" if expected["day"] is None else expected["day"].isoformat())
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     match value:
         case bytes():
             return value.hex()
@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:
 @example(cells=["1.5", "2.25"])
 @example(cells=["9223372036854775808"])
 @example(cells=["inf"])
-def test_a_csv_cell_makes_the_prompt_that_the_file_says(folder: Path, cells: list[str | None]) -> None:
+def test_the_text_of_a_csv_cell_is_preserved(folder: Path, cells: list[str | None]) -> None:
     write_table(
         pa.table({"id": ["x"] * len(cells), "cell": pa.array(cells, pa.string())}), folder / "cells.csv", "OUTPUT"
     )
@@ -124,19 +124,19 @@ def test_a_csv_cell_makes_the_prompt_that_the_file_says(folder: Path, cells: lis
     assert [None if cell is None else str(cell) for cell in found] == cells
 
 
-def test_csv_columns_of_numbers_are_numbers(folder: Path) -> None:
+def test_csv_columns_of_numbers_have_number_types(folder: Path) -> None:
     (folder / "n.csv").write_text("id,price,zip,day\n1,1.5,00501,2026-11-22\n2,,10001,\n", encoding="utf-8")
     found = read_table(folder / "n.csv", "INPUT")
     assert found.schema.types == [pa.int64(), pa.float64(), pa.string(), pa.string()]
     assert found.column("price").to_pylist() == [1.5, None]
 
 
-def test_csv_may_begin_with_a_mark_and_blank_lines_and_end_its_lines_as_windows_does(folder: Path) -> None:
+def test_csv_may_have_a_byte_order_mark_and_crlf_line_endings(folder: Path) -> None:
     (folder / "w.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,"x\r\ny"\r\n')
     assert read_table(folder / "w.csv", "INPUT").to_pydict() == {"a": [1], "b": ["x\r\ny"]}
 
 
-def test_json_lines_may_miss_fields_and_mix_kinds(folder: Path) -> None:
+def test_json_lines_may_lack_fields_and_mix_types(folder: Path) -> None:
     (folder / "m.jsonl").write_bytes(
         b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": "two", "b": [1]}\n{"a": {"c": null}, "b": null}\n'
     )
@@ -146,7 +146,7 @@ def test_json_lines_may_miss_fields_and_mix_kinds(folder: Path) -> None:
     }
 
 
-def test_json_lines_keep_times_and_large_numbers_as_they_are_written(folder: Path) -> None:
+def test_json_lines_keep_the_text_of_times_and_large_integers(folder: Path) -> None:
     (folder / "t.jsonl").write_text('{"at": "2026-11-22T10:00:00", "n": 123456789012345678901}\n', encoding="utf-8")
     assert read_table(folder / "t.jsonl", "INPUT").to_pydict() == {
         "at": ["2026-11-22T10:00:00"],
@@ -154,20 +154,20 @@ def test_json_lines_keep_times_and_large_numbers_as_they_are_written(folder: Pat
     }
 
 
-def test_an_arrow_stream_is_read_too(folder: Path) -> None:
+def test_an_arrow_stream_is_readable_as_arrow(folder: Path) -> None:
     table = pa.table({"a": [1, 2]})
     with ipc.new_stream(folder / "s.arrow", table.schema) as stream:
         stream.write_table(table)
     assert read_table(folder / "s.arrow", "INPUT").equals(table)
 
 
-def test_dictionaries_that_differ_from_chunk_to_chunk_fit_an_arrow_file(folder: Path) -> None:
+def test_chunks_with_different_dictionaries_are_written_to_an_arrow_file(folder: Path) -> None:
     chunks = [pa.array(words).dictionary_encode() for words in (["a", "b"], ["c"])]
     table = pa.table({"word": pa.chunked_array(chunks)})
-    assert _written(table, folder, ".arrow").column("word").to_pylist() == ["a", "b", "c"]
+    assert _round_trip(table, folder, ".arrow").column("word").to_pylist() == ["a", "b", "c"]
 
 
-def test_values_that_no_text_format_knows_become_text(folder: Path) -> None:
+def test_values_without_a_json_type_become_text(folder: Path) -> None:
     table = pa.table(
         {"span": pa.array([timedelta(days=1, seconds=2), None]), "half": pa.array([1.5, None], pa.float16())}
     )
@@ -178,26 +178,26 @@ def test_values_that_no_text_format_knows_become_text(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FILE_FORMATS)
-def test_what_stood_there_still_does_when_writing_fails(
+def test_a_failed_write_leaves_the_existing_file_unchanged(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"table{suffix}"
-    path.write_text("as it was", encoding="utf-8")
+    path.write_text("unchanged", encoding="utf-8")
 
     class FullError(OSError):
-        """No room is left."""
+        """The disk is full."""
 
-    def full(*_: object) -> None:
+    def raise_full(*_: object) -> None:
         raise FullError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", full)
+    monkeypatch.setattr("pathlib.Path.replace", raise_full)
     with pytest.raises(FullError):
         write_table(pa.table({"a": [1]}), path, "OUTPUT")
-    assert path.read_text(encoding="utf-8") == "as it was"
+    assert path.read_text(encoding="utf-8") == "unchanged"
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_writing_through_a_symlink_keeps_the_symlink(tmp_path: Path) -> None:
     (tmp_path / "real.csv").write_text("old", encoding="utf-8")
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     write_table(pa.table({"a": [1]}), tmp_path / "link.csv", "OUTPUT")
@@ -206,12 +206,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FILE_FORMATS)
-def test_the_results_fit_every_format_and_trying_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+def test_results_fit_every_format_and_the_check_leaves_no_file(tmp_path: Path, suffix: str) -> None:
     require_writable(join_schemas(pa.schema([("id", pa.int64())]), RESULTS, ""), tmp_path / f"out{suffix}", "OUTPUT")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_column_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_a_column_that_a_format_cannot_hold_is_rejected(tmp_path: Path) -> None:
     schema = pa.schema([("odd", pa.struct([]))])
     with pytest.raises(BadRequestError, match="Parquet cannot hold a column of the input"):
         require_writable(schema, tmp_path / "out.parquet", "OUTPUT")
@@ -219,9 +219,9 @@ def test_a_column_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_stand_beside_their_rows_with_the_metadata_of_both() -> None:
+def test_joined_results_have_the_metadata_of_both_tables() -> None:
     source = pa.table({"q": ["a", "b"]}).replace_schema_metadata({"mine": "1", "pandas": "{}", "run_id": "old"})
     results = pa.table({"row": pa.array([0, 0, 1]), "x": [1, 2, 3]}).replace_schema_metadata({"run_id": "r1"})
-    joined = join_table(source, results, "")
+    joined = join_results(source, results, "")
     assert joined.to_pydict() == {"q": ["a", "a", "b"], "row": [0, 0, 1], "x": [1, 2, 3]}
     assert joined.schema.metadata == {b"mine": b"1", b"run_id": b"r1"}

@@ -1,4 +1,4 @@
-"""Columns out of any frame: the values as a person would write them, and what is missing is missing."""
+"""Columns of any frame as Python values: text as pandas shows it, missing values as ``None``, and joined results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from llmhub.tables.prompt_batch import batch_from_frame, batch_from_series
 
 
 def texts(frame: Any, prompt: str = "{t}") -> list[str | None]:
-    """Give what each row would say; ``None`` for a row that is not asked."""
-    questions = batch_from_frame(frame, prompt, (), 1)
-    rows = zip(*questions.columns, strict=True) if questions.columns else ((),) * questions.n_rows
-    said = [None if any(value is None for value in row) else questions.template.render(row) for row in rows]
-    assert list(questions.iter_chunks()) == []
-    assert [bool(skipped) for skipped in questions.skipped] == [text is None for text in said]
-    return said
+    """Return the prompt of each row; ``None`` for a skipped row."""
+    batch = batch_from_frame(frame, prompt, (), 1)
+    rows = zip(*batch.columns, strict=True) if batch.columns else ((),) * batch.n_rows
+    rendered = [None if any(value is None for value in row) else batch.template.render(row) for row in rows]
+    assert list(batch.iter_chunks()) == []
+    assert [bool(skipped) for skipped in batch.skipped] == [text is None for text in rendered]
+    return rendered
 
 
 def of_objects(*values: Any) -> pd.DataFrame:
     return pd.DataFrame({"t": pd.Series(list(values), dtype=object)})
 
 
-# Values are written as Python writes them, whatever stands beside them
+# Object columns: each value as `str` shows it, whatever else the column contains
 
 
 class Named:
@@ -45,15 +45,15 @@ class Named:
         return self.name
 
     def __eq__(self, other: object) -> Any:
-        return np.array([True, False])  # like an array: it has no truth value
+        return np.array([True, False])  # like an array, without a truth value
 
     __hash__ = None  # type: ignore[assignment]
 
 
 MIXED: dict[str, list[Any]] = {
-    "whole and broken numbers": [1, 2.5, 10**20],
-    "truth and numbers": [True, 1, 0.5],
-    "money": [Decimal("1.5"), Decimal("1.25"), Decimal(2)],
+    "integers and floats": [1, 2.5, 10**20],
+    "booleans and numbers": [True, 1, 0.5],
+    "decimals": [Decimal("1.5"), Decimal("1.25"), Decimal(2)],
     "mappings": [{"role": "user"}, {"content": "hi", "n": [1, 2]}, {}],
     "lists": [[1, "a"], [], [None, 1.5]],
     "dates and times": [dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC), dt.time(5, 6)],
@@ -64,17 +64,17 @@ MIXED: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(MIXED))
-def test_an_object_is_written_as_it_is(kind: str) -> None:
+def test_an_object_is_rendered_by_str(kind: str) -> None:
     assert texts(of_objects(*MIXED[kind])) == [str(value) for value in MIXED[kind]]
 
 
-def test_an_array_in_a_cell_is_a_value_like_any_other() -> None:
-    one, other = np.array([1, 2]), np.array([1.5, 2.5])
-    assert texts(of_objects(one, "text", None, other)) == ["[1 2]", "text", None, "[1.5 2.5]"]
+def test_an_array_in_a_cell_is_a_value() -> None:
+    integers, floats = np.array([1, 2]), np.array([1.5, 2.5])
+    assert texts(of_objects(integers, "text", None, floats)) == ["[1 2]", "text", None, "[1.5 2.5]"]
 
 
 @given(st.lists(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()))
-def test_any_mixture_of_values_is_written_value_by_value(values: list[Any]) -> None:
+def test_mixed_values_are_rendered_one_by_one(values: list[Any]) -> None:
     assert texts(of_objects(*values)) == [None if value is None else str(value) for value in values]
 
 
@@ -82,28 +82,28 @@ TYPED: dict[str, tuple[Any, list[str]]] = {
     "periods": (pd.period_range("2024-01", periods=2, freq="M"), ["2024-01", "2024-02"]),
     "intervals": (pd.interval_range(0, 2), ["(0, 1]", "(1, 2]"]),
     "categories": (pd.Categorical(["b", "a"]), ["b", "a"]),
-    "categories of numbers": (pd.Categorical([2, 1]), ["2", "1"]),
-    "whole numbers that may miss": (pd.array([1, 2], dtype="Int64"), ["1", "2"]),
-    "small whole numbers": (np.array([1, 255], dtype=np.uint8), ["1", "255"]),
-    "truth": (pd.array([True, False]), ["True", "False"]),
-    "short broken numbers": (np.array([0.5, 1.5], dtype=np.float32), ["0.5", "1.5"]),
-    "half broken numbers": (np.array([0.5, 1.5], dtype=np.float16), ["0.5", "1.5"]),
+    "numeric categories": (pd.Categorical([2, 1]), ["2", "1"]),
+    "nullable integers": (pd.array([1, 2], dtype="Int64"), ["1", "2"]),
+    "small integers": (np.array([1, 255], dtype=np.uint8), ["1", "255"]),
+    "booleans": (pd.array([True, False]), ["True", "False"]),
+    "float32": (np.array([0.5, 1.5], dtype=np.float32), ["0.5", "1.5"]),
+    "float16": (np.array([0.5, 1.5], dtype=np.float16), ["0.5", "1.5"]),
     "text": (pd.array(["a", "b"], dtype="string"), ["a", "b"]),
-    "arrow text": (pd.array(["a", "b"], dtype=pd.ArrowDtype(pa.large_string())), ["a", "b"]),
+    "Arrow strings": (pd.array(["a", "b"], dtype=pd.ArrowDtype(pa.large_string())), ["a", "b"]),
     "sparse": (pd.arrays.SparseArray([0, 1]), ["0", "1"]),
     "dates": (pd.to_datetime(["2026-01-01", "2026-01-02"]), ["2026-01-01 00:00:00", "2026-01-02 00:00:00"]),
-    "dates with a zone": (pd.to_datetime(["2026-01-01T12:00Z"]), ["2026-01-01 12:00:00+00:00"]),
+    "dates with a time zone": (pd.to_datetime(["2026-01-01T12:00Z"]), ["2026-01-01 12:00:00+00:00"]),
 }
 
 
 @pytest.mark.parametrize("kind", sorted(TYPED))
-def test_a_typed_column_is_written_as_pandas_shows_it(kind: str) -> None:
+def test_a_typed_column_is_rendered_as_pandas_shows_it(kind: str) -> None:
     values, written = TYPED[kind]
     assert texts(pd.DataFrame({"t": values})) == written
 
 
 MISSING: dict[str, pd.Series] = {
-    "broken numbers": pd.Series([1.5, np.nan]),
+    "floats": pd.Series([1.5, np.nan]),
     "objects, None": pd.Series(["a", None], dtype=object),
     "objects, nan": pd.Series(["a", float("nan")], dtype=object),
     "objects, NA": pd.Series(["a", pd.NA], dtype=object),
@@ -111,32 +111,32 @@ MISSING: dict[str, pd.Series] = {
     "objects, Decimal nan": pd.Series([Decimal(1), Decimal("nan")], dtype=object),
     "text": pd.Series(["a", None], dtype="str"),
     "dates": pd.Series(pd.to_datetime(["2026-01-01", None])),
-    "whole numbers": pd.Series([1, None], dtype="Int64"),
-    "masked broken numbers": pd.Series([1.5, None], dtype="Float64"),
+    "integers": pd.Series([1, None], dtype="Int64"),
+    "masked floats": pd.Series([1.5, None], dtype="Float64"),
     "categories": pd.Series(["a", None], dtype="category"),
     "periods": pd.Series(pd.PeriodIndex(["2024-01", None], freq="M")),
-    "arrow numbers": pd.Series([1.5, None], dtype=pd.ArrowDtype(pa.float64())),
-    "arrow nan": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan")]))),
+    "Arrow floats": pd.Series([1.5, None], dtype=pd.ArrowDtype(pa.float64())),
+    "Arrow NaN": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1.5, float("nan")]))),
 }
 
 
 @pytest.mark.parametrize("kind", sorted(MISSING))
-def test_a_missing_value_is_missing_and_never_a_text(kind: str) -> None:
-    said = texts(MISSING[kind].to_frame("t"))
-    assert said[1] is None
-    assert said[0] is not None
+def test_a_missing_value_is_none(kind: str) -> None:
+    first, second = texts(MISSING[kind].to_frame("t"))
+    assert first is not None
+    assert second is None
     assert [text is None for text in texts_of_series(MISSING[kind], "")] == [False, True]
 
 
-def test_a_text_that_looks_missing_is_a_text() -> None:
+def test_a_string_that_looks_missing_is_a_string() -> None:
     assert texts(of_objects("nan", "None", "NaT", "<NA>", "")) == ["nan", "None", "NaT", "<NA>", ""]
 
 
-# Arrow and others
+# Arrow and other frames
 
 
 class Exporting:
-    """A frame of no library: it only knows how to export itself."""
+    """A frame of an unknown library, with nothing but ``__arrow_c_stream__``."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -159,7 +159,7 @@ class Exporting:
         (pa.array([Decimal("1.50")], pa.decimal128(5, 2)), ["1.50"]),
     ],
 )
-def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]) -> None:
+def test_an_arrow_column_is_rendered(column: Any, written: list[str | None]) -> None:
     table = pa.table({"t": column})
     assert texts(table) == texts(Exporting(table)) == texts({"t": column}) == written
 
@@ -168,50 +168,50 @@ def test_an_arrow_column_is_read_as_it_is(column: Any, written: list[str | None]
     "frame",
     [{"t": ["a", "b"], "u": ["c"]}, {"t": "a text alone"}, {"t": 7}, {"t": [object()]}, {1: ["a"]}, {"t": [1, "a"]}],
 )
-def test_a_mapping_that_is_no_frame_is_refused_by_name(frame: Any) -> None:
+def test_an_invalid_mapping_is_rejected(frame: Any) -> None:
     with pytest.raises(BadRequestError, match=r"^frame: "):
         batch_from_frame(frame, "{t}", (), 1)
 
 
 @pytest.mark.parametrize("frame", [7, "text", ["a"], None, pd.Series(["a"])])
-def test_what_is_no_frame_says_what_one_is(frame: Any) -> None:
-    with pytest.raises(BadRequestError, match=r"^frame: .* is no frame; give a pandas DataFrame"):
+def test_a_value_that_is_not_a_frame_is_rejected(frame: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"^frame: .* is not a frame; pass a pandas DataFrame"):
         batch_from_frame(frame, "{t}", (), 1)
 
 
-# Names
+# Column names
 
 
-def test_a_name_that_is_no_column_is_named_with_the_nearest() -> None:
-    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is no column.* Did you mean 'text'\?.*'text', 'n'"):
+def test_an_unknown_column_is_reported_with_the_closest_name() -> None:
+    with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is not a column.* Did you mean 'text'\?.*'text', 'n'"):
         batch_from_frame({"text": ["a"], "n": [1]}, "{txt}", (), 1)
-    with pytest.raises(BadRequestError, match=r"The columns are none"):
+    with pytest.raises(BadRequestError, match=r"Its columns are none"):
         batch_from_frame(pa.table({}), "{t}", (), 1)
 
 
 @pytest.mark.parametrize("name", ["two words", "a.b", "a[0]", "%", "%s", "ünï", "a-b", "class"])
-def test_a_column_may_have_any_name_that_a_template_can_say(name: str) -> None:
+def test_a_placeholder_may_be_any_column_name(name: str) -> None:
     assert texts(pd.DataFrame({name: ["x"]}), f"{{{name}}}%") == ["x%"]
 
 
-def test_two_columns_of_one_name_cannot_be_asked_but_may_stand_there() -> None:
+def test_duplicate_columns_are_rejected_only_if_used() -> None:
     frame = pd.DataFrame([["a", "b", "c"]], columns=["t", "t", "u"])
     with pytest.raises(BadRequestError, match=r"^prompt: 2 columns are named 't'"):
         batch_from_frame(frame, "{t}", (), 1)
     assert texts(frame, "{u}") == ["c"]
 
 
-def test_a_template_without_a_column_asks_every_row_the_same() -> None:
+def test_a_template_without_placeholders_is_the_same_for_every_row() -> None:
     assert texts({"t": ["a", None]}, "Say hi.") == ["Say hi."] * 2
 
 
 @pytest.mark.parametrize("prompt", ["{t:.2f}", "{t:>4}", "{t!r:>8}", "{t:,}", "{t!s:.2}"])
-def test_formats_are_pythons(prompt: str) -> None:
+def test_format_specifications_are_those_of_python(prompt: str) -> None:
     assert texts({"t": [1234.5]}, prompt) == [prompt.format(t=1234.5)]
 
 
-def test_a_value_that_cannot_be_formatted_is_said_before_anything_is_sent() -> None:
-    with pytest.raises(BadRequestError, match=r"^prompt: \{t:\.2f\} cannot format 'n/a', which is str"):
+def test_a_value_that_cannot_be_formatted_is_rejected_before_sending() -> None:
+    with pytest.raises(BadRequestError, match=r"^prompt: \{t:\.2f\} cannot format 'n/a' of type str"):
         batch_from_frame(of_objects(1.5, None, "n/a"), "{t:.2f}", (), 1)
 
 
@@ -219,8 +219,8 @@ def test_a_value_that_cannot_be_formatted_is_said_before_anything_is_sent() -> N
 
 
 def texts_of_series(values: pd.Series, prompt: str) -> list[str | None]:
-    questions = batch_from_series(values, prompt, ())
-    return [None if value is None else questions.template.render((value,)) for value in questions.columns[0]]
+    batch = batch_from_series(values, prompt, ())
+    return [None if value is None else batch.template.render((value,)) for value in batch.columns[0]]
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def texts_of_series(values: pd.Series, prompt: str) -> list[str | None]:
         ("{!r}", "'one'"),
     ],
 )
-def test_a_value_takes_the_place_of_braces_or_follows(prompt: str, text: str) -> None:
+def test_a_value_replaces_the_braces_or_follows_the_prompt(prompt: str, text: str) -> None:
     assert texts_of_series(pd.Series(["one", None]), prompt) == [text, None]
 
 
 @pytest.mark.parametrize("prompt", ["{", "{} and {other}", "{} and {"])
-def test_a_series_has_one_value_to_say(prompt: str) -> None:
+def test_a_series_prompt_has_only_nameless_placeholders(prompt: str) -> None:
     if prompt == "{":
         assert texts_of_series(pd.Series(["one"]), prompt) == ["{\n\none"]
         return
@@ -251,23 +251,23 @@ def test_a_series_has_one_value_to_say(prompt: str) -> None:
         batch_from_series(pd.Series(["one"]), prompt, ())
 
 
-# Results beside rows
+# Joined results
 
 
 def results(rows: Sequence[int]) -> pa.Table:
-    return pa.table({"row": pa.array(rows, pa.int64()), "response": [f"said {row}" for row in rows]})
+    return pa.table({"row": pa.array(rows, pa.int64()), "response": [f"response {row}" for row in rows]})
 
 
 @given(st.lists(st.integers(0, 4), max_size=12).map(sorted), st.permutations(["x", "x", "y", None, 3]))
-def test_results_stand_beside_the_rows_they_answer(rows: list[int], labels: list[Any]) -> None:
+def test_results_are_joined_to_their_rows(rows: list[int], labels: list[Any]) -> None:
     frame = pd.DataFrame({"t": list("abcde")}, index=pd.Index(labels, dtype=object, name="key"))
-    whole = join_results(frame, results(rows), "")
-    assert whole["t"].tolist() == [frame["t"].iloc[row] for row in rows]
-    assert whole["response"].tolist() == [f"said {row}" for row in rows]
-    pd.testing.assert_index_equal(whole.index, frame.index[rows])
+    joined = join_results(frame, results(rows), "")
+    assert joined["t"].tolist() == [frame["t"].iloc[row] for row in rows]
+    assert joined["response"].tolist() == [f"response {row}" for row in rows]
+    pd.testing.assert_index_equal(joined.index, frame.index[rows])
 
 
-def test_a_clash_offers_a_prefix_that_is_free() -> None:
+def test_a_name_clash_is_reported_with_a_free_prefix() -> None:
     frame = pd.DataFrame({"row": [1], "llm_row": [2]})
     with pytest.raises(BadRequestError, match=r"^prefix: .*'row'.*prefix='result_'"):
         join_results(frame, results([0]), "")
@@ -276,7 +276,7 @@ def test_a_clash_offers_a_prefix_that_is_free() -> None:
         join_results(frame, results([0]), "llm_")
 
 
-def test_columns_that_are_no_texts_stay_as_they_are() -> None:
+def test_column_labels_that_are_not_strings_are_kept() -> None:
     frame = pd.DataFrame([[1, 2]], columns=[0, ("a", "b")])
     assert list(join_results(frame, results([0]), "").columns) == [0, ("a", "b"), "row", "response"]
 

@@ -1,4 +1,4 @@
-"""Plans against the simulator: nothing is sent, nothing is asked twice, and what comes is what was said."""
+"""Plans against the simulator: nothing is sent, a pilot is not repeated by the run, and forecasts hold."""
 
 from __future__ import annotations
 
@@ -17,49 +17,50 @@ from llmhub.tables.forecast import PredictionInterval
 from llmhub.tables.plan import Plan
 
 MINI, HAIKU, FLASH = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"
+QUANTITIES = ("calls", "input tokens", "output tokens", "USD")
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Let no vocabulary be had: counts are estimates, wherever this runs."""
+    """Make vocabularies unavailable, so that counts are estimates on every machine."""
 
-    def nowhere(*_: object, **__: object) -> object:
-        raise OSError("no network here")
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError("no network")
 
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "nowhere"))
-    monkeypatch.setattr("llmhub.tables.tokenizers.urlopen", nowhere)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "missing"))
+    monkeypatch.setattr("llmhub.tables.tokenizers.urlopen", refuse)
 
 
-def hub(simulator: SimulatorThread, **more: Any) -> llmhub.Hub:
+def make_hub(simulator: SimulatorThread, **options: Any) -> llmhub.Hub:
     retry = llmhub.Retry(base_s=0.001, cap_s=0.01)
-    given = {"retry": retry, "cache": llmhub.MemoryCache(), **more}
-    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **given)
+    defaults = {"retry": retry, "cache": llmhub.MemoryCache()}
+    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **{**defaults, **options})
 
 
 def frame(rows: int, seed: int = 0) -> dict[str, list[str]]:
-    about = ["harbour", "lighthouse at the end of the long pier", "sea", "fishing fleet that left before dawn"]
-    return {"t": [f"Describe the {about[(row + seed) % 4]} of town {seed}-{row}." for row in range(rows)]}
+    subjects = ["harbour", "lighthouse at the end of the long pier", "sea", "fishing fleet that left before dawn"]
+    return {"t": [f"Describe the {subjects[(row + seed) % 4]} of town {seed}-{row}." for row in range(rows)]}
 
 
-def run(made: llmhub.Hub, rows: Any, model: Any = MINI, **more: Any) -> Any:
-    return llmhub.complete_table(rows, "{t}", model=model, hub=made, progress=False, **more)
+def run(hub: llmhub.Hub, rows: Any, model: Any = MINI, **options: Any) -> Any:
+    return llmhub.complete_table(rows, "{t}", model=model, hub=hub, progress=False, **options)
 
 
-# What is said
+# Without a pilot
 
 
-def test_rows_are_counted_as_a_run_would_treat_them(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
-        run(made, {"t": ["a", "b"]})
-        plan = made.plan({"t": ["a", "b", "c", "c", None, "d"]}, "{t}", model=[MINI, HAIKU], n=2)
+def test_rows_are_counted_as_the_run_treats_them(simulator: SimulatorThread) -> None:
+    with make_hub(simulator) as hub:
+        run(hub, {"t": ["a", "b"]})
+        plan = hub.plan({"t": ["a", "b", "c", "c", None, "d"]}, "{t}", model=[MINI, HAIKU], n=2)
         counts = [(m.rows, m.skipped, m.duplicates, m.cache_hits, m.calls) for m in plan.models]
-    # Of two samples of a question the first is the one that was answered before.
+    # Only the first of two samples is in the cache.
     assert counts == [(12, 2, 2, 2, 6), (12, 2, 2, 0, 8)]
     assert plan.calls == 14
     assert simulator.counts()["requests"] == 2
 
 
-def test_nothing_is_sent_and_no_key_is_needed(simulator: SimulatorThread) -> None:
+def test_a_plan_sends_nothing_and_needs_no_key(simulator: SimulatorThread) -> None:
     with llmhub.Hub(settings=Settings()) as bare:
         plan = bare.plan(frame(10), "{t}", model=[MINI, HAIKU, "bedrock/us.amazon.nova-lite-v1:0", "compatible/m"])
         assert plan.calls == 40
@@ -72,130 +73,131 @@ def test_nothing_is_sent_and_no_key_is_needed(simulator: SimulatorThread) -> Non
     assert simulator.counts()["requests"] == 0
 
 
-def test_without_any_answer_the_guess_is_bounded_and_says_so(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
-        plan = made.plan(frame(10), "{t}", model=MINI, max_tokens=50)
+def test_without_any_response_the_forecast_is_bounded_by_max_tokens(simulator: SimulatorThread) -> None:
+    with make_hub(simulator) as hub:
+        plan = hub.plan(frame(10), "{t}", model=MINI, max_tokens=50)
     (model,) = plan.models
     assert (model.basis, model.observations) == ("bound", 0)
     assert model.output_tokens == PredictionInterval(10, 500, 500)
     assert model.usd is not None
     assert model.usd.low < model.usd.high
-    assert "a guess" in str(plan)
+    assert "no history" in str(plan)
     assert "pilot=20" in str(plan)
 
 
-def test_the_limit_that_binds_is_named(simulator: SimulatorThread) -> None:
+def test_the_bottleneck_is_named(simulator: SimulatorThread) -> None:
     limits = {"openai": llmhub.Limit(rpm=5, tpm=10_000_000), HAIKU: llmhub.Limit(tpm=1000)}
-    with hub(simulator, limits=limits) as made:
-        by_requests = made.plan(frame(100), "{t}", model=MINI)
+    with make_hub(simulator, limits=limits) as hub:
+        by_requests = hub.plan(frame(100), "{t}", model=MINI)
         assert by_requests.bottleneck == "openai: 5 requests a minute"
         assert 15 < by_requests.minutes.low <= 20 <= by_requests.minutes.high < 40
-        by_tokens = made.plan(frame(100), "{t}", model=[FLASH, HAIKU], max_tokens=100)
+        by_tokens = hub.plan(frame(100), "{t}", model=[FLASH, HAIKU], max_tokens=100)
         assert by_tokens.bottleneck == f"{HAIKU}: 1,000 tokens a minute"
-        assert made.plan(frame(100), "{t}", model=FLASH, concurrency=3).bottleneck == "concurrency (3)"
-        assert f"waiting for {by_requests.bottleneck}" in str(by_requests)
+        assert hub.plan(frame(100), "{t}", model=FLASH, concurrency=3).bottleneck == "concurrency (3)"
+        assert f"limited by {by_requests.bottleneck}" in str(by_requests)
 
 
-# What comes
+# Forecasts and actual values
 
 
-def test_a_pilot_counts_towards_the_run_and_its_forecasts_hold_19_of_20_times() -> None:
-    held: list[bool] = []
+def test_a_pilot_counts_towards_the_run_and_its_intervals_hold_19_of_20_times() -> None:
+    within: list[bool] = []
     for seed in range(12):
         options: Any = {"max_tokens": 40} if seed % 2 else {"system": "Be brief and exact."}
-        with serving(Simulator(seed=seed)) as simulator, hub(simulator) as made:
+        with serving(Simulator(seed=seed)) as simulator, make_hub(simulator) as hub:
             rows, models = frame(200, seed), [MINI, HAIKU]
-            plan = llmhub.plan(rows, "{t}", model=models, hub=made, pilot=20, **options)
+            plan = llmhub.plan(rows, "{t}", model=models, hub=hub, pilot=20, **options)
             assert simulator.counts()["requests"] == plan.pilot == 40
             assert [(model.basis, model.observations, model.cache_hits) for model in plan.models] == [
                 ("pilot", 20, 20)
             ] * 2
-            results = run(made, rows, models, **options)
+            results = run(hub, rows, models, **options)
             assert simulator.counts()["requests"] == 400
             for model in plan.models:
-                came = results.filter(_fresh(results, model.model))
-                assert len(came) == model.calls == 180
+                sent = results.filter(_sent_rows(results, model.model))
+                assert len(sent) == model.calls == 180
                 assert model.usd is not None
-                held.append(sum(came.column("input_tokens").to_pylist()) in model.input_tokens)
-                held.append(sum(came.column("output_tokens").to_pylist()) in model.output_tokens)
-                held.append(sum(came.column("cost_usd").to_pylist()) in model.usd)
-                # And it is worth something: half as much again as what is expected at most.
+                within.append(sum(sent.column("input_tokens").to_pylist()) in model.input_tokens)
+                within.append(sum(sent.column("output_tokens").to_pylist()) in model.output_tokens)
+                within.append(sum(sent.column("cost_usd").to_pylist()) in model.usd)
+                # The interval is narrow: at most 50 % above the expected cost.
                 assert model.usd.high < model.usd.expected * Decimal("1.5")
-    assert sum(held) >= 0.95 * len(held)
+    assert sum(within) >= 0.95 * len(within)
 
 
-def _fresh(table: Any, name: str) -> Any:
-    """Choose the rows of one model that took a call of their own."""
+def _sent_rows(table: Any, name: str) -> Any:
+    """Return a mask of one model's rows that are not cache hits."""
     own = pc.equal(table.column("model").cast("string"), name.partition("/")[2])
     return pc.and_(own, pc.invert(table.column("cache_hit")))
 
 
-def test_answers_of_an_earlier_run_are_history(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
-        run(made, frame(40))
-        plan = made.plan(frame(200), "{t}", model=MINI)
+def test_cached_responses_are_the_basis_of_a_forecast(simulator: SimulatorThread) -> None:
+    with make_hub(simulator) as hub:
+        run(hub, frame(40))
+        plan = hub.plan(frame(200), "{t}", model=MINI)
         (model,) = plan.models
         assert (model.basis, model.observations, model.cache_hits, model.calls) == ("history", 40, 40, 160)
-        table = run(made, frame(200))
-        came = table.filter(_fresh(table, MINI))
-        assert sum(came.column("output_tokens").to_pylist()) in model.output_tokens
-        # Of another kind of question it is only the model's.
-        other = made.plan({"t": ["Something else entirely?"]}, "{t}", model=MINI).models[0]
+        table = run(hub, frame(200))
+        sent = table.filter(_sent_rows(table, MINI))
+        assert sum(sent.column("output_tokens").to_pylist()) in model.output_tokens
+        # For another prompt they are only responses of the same model.
+        other = hub.plan({"t": ["Something else entirely?"]}, "{t}", model=MINI).models[0]
         assert (other.basis, other.observations) == ("model", 200)
         assert other.output_tokens.low < other.output_tokens.high
-        assert made.plan(frame(3, 9), "{t}", model=HAIKU).models[0].basis == "bound"
+        assert hub.plan(frame(3, 9), "{t}", model=HAIKU).models[0].basis == "bound"
 
 
-def test_everything_in_the_cache_costs_nothing_and_takes_no_time(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
-        run(made, frame(10))
-        plan = made.plan(frame(10), "{t}", model=MINI)
+def test_a_fully_cached_run_costs_nothing(simulator: SimulatorThread) -> None:
+    with make_hub(simulator) as hub:
+        run(hub, frame(10))
+        plan = hub.plan(frame(10), "{t}", model=MINI)
         assert plan.calls == 0
         assert plan.usd is not None
         assert plan.usd.high == 0
         assert plan.minutes == PredictionInterval(0, 0, 0)
-        again = made.plan(frame(10), "{t}", model=MINI, pilot=5)
+        again = hub.plan(frame(10), "{t}", model=MINI, pilot=5)
         assert (again.pilot, again.pilot_usd) == (0, 0)
         assert simulator.counts()["requests"] == 10
 
 
-def test_a_pilot_without_a_cache_is_refused_before_anything_is_sent(simulator: SimulatorThread) -> None:
-    for more in ({"cache": None}, {"cache_mode": "read-only"}):
+def test_a_pilot_without_a_writable_cache_is_rejected_before_sending(simulator: SimulatorThread) -> None:
+    for options in ({"cache": None}, {"cache_mode": "read-only"}):
         with (
-            hub(simulator, **more) as made,
+            make_hub(simulator, **options) as hub,
             pytest.raises(BadRequestError, match="pilot: a pilot of 5 rows needs a cache"),
         ):
-            made.plan(frame(10), "{t}", model=MINI, pilot=5)
-    for wrong in (-1, 1.5, True, "all"):
-        with hub(simulator) as made, pytest.raises(BadRequestError, match=r"pilot: must be an integer of 0 or more"):
-            made.plan(frame(10), "{t}", model=MINI, pilot=wrong)
+            hub.plan(frame(10), "{t}", model=MINI, pilot=5)
+    for pilot in (-1, 1.5, True, "all"):
+        with (
+            make_hub(simulator) as hub,
+            pytest.raises(BadRequestError, match=r"pilot: must be an integer of 0 or more"),
+        ):
+            hub.plan(frame(10), "{t}", model=MINI, pilot=pilot)
     assert simulator.counts()["requests"] == 0
 
 
-def test_a_pilot_that_fails_in_part_goes_by_the_rest_and_one_that_fails_whole_says_why(
-    simulator: SimulatorThread,
-) -> None:
-    with hub(simulator, retry=llmhub.Retry(attempts=1)) as made:
+def test_a_pilot_may_fail_partly_but_not_completely(simulator: SimulatorThread) -> None:
+    with make_hub(simulator, retry=llmhub.Retry(attempts=1)) as hub:
         rows = {"t": [f"{text} [[sim:500]]" if at % 20 == 0 else text for at, text in enumerate(frame(100)["t"])]}
-        plan = made.plan(rows, "{t}", model=MINI, pilot=20)
+        plan = hub.plan(rows, "{t}", model=MINI, pilot=20)
         assert 10 <= plan.pilot < 20
         simulator.set_faults(Faults(quota=1.0))
         with pytest.raises(ConnectorError, match="openai"):
-            made.plan(frame(100, 5), "{t}", model=MINI, pilot=20)
+            hub.plan(frame(100, 5), "{t}", model=MINI, pilot=20)
 
 
-def test_a_pilot_keeps_to_the_budget(simulator: SimulatorThread) -> None:
-    with hub(simulator, budget_usd="0.0002") as made:
-        plan = made.plan(frame(100), "{t}", model=MINI, max_tokens=50, pilot=20)
-        spent = made.spending()
+def test_a_pilot_respects_the_budget(simulator: SimulatorThread) -> None:
+    with make_hub(simulator, budget_usd="0.0002") as hub:
+        plan = hub.plan(frame(100), "{t}", model=MINI, max_tokens=50, pilot=20)
+        spent = hub.spending()
     assert spent is not None
     assert 0 < plan.pilot < 20
     assert spent.spent_usd == plan.pilot_usd <= Decimal("0.0002")
 
 
-def test_a_route_is_priced_between_its_candidates(simulator: SimulatorThread) -> None:
-    with hub(simulator, route={"fast": llmhub.Failover(MINI, HAIKU)}) as made:
-        plan = made.plan(frame(50), "{t}", model=["fast", MINI, HAIKU], max_tokens=40)
+def test_the_cost_of_a_route_spans_its_candidates(simulator: SimulatorThread) -> None:
+    with make_hub(simulator, route={"fast": llmhub.Failover(MINI, HAIKU)}) as hub:
+        plan = hub.plan(frame(50), "{t}", model=["fast", MINI, HAIKU], max_tokens=40)
     fast, mini, haiku = (model.usd for model in plan.models)
     assert fast is not None
     assert mini is not None
@@ -203,27 +205,25 @@ def test_a_route_is_priced_between_its_candidates(simulator: SimulatorThread) ->
     assert (fast.low, fast.high) == (min(mini.low, haiku.low), max(mini.high, haiku.high))
 
 
-# Afterwards
+# Comparison with the run
 
 
-def test_the_forecast_is_held_against_what_came(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
+def test_a_plan_is_compared_with_its_run(simulator: SimulatorThread) -> None:
+    with make_hub(simulator) as hub:
         frames = pd.DataFrame(frame(100))
-        plan: Plan = frames.llm.plan("{t}", model=MINI, hub=made, max_tokens=40, pilot=20)
-        results = frames.llm.complete("{t}", model=MINI, hub=made, max_tokens=40, progress=False)
-        for table in (results, run(made, frame(100), max_tokens=40)):
-            actual = plan.compare(table)
-            whats = [(one.model, one.quantity) for one in actual.checks]
-            assert whats == [(MINI, what) for what in ("calls", "input tokens", "output tokens", "USD")] + [
-                ("", "seconds")
-            ]
-    actual = plan.compare(results)
-    numbers = {one.quantity: one for one in actual.checks}
-    assert [numbers[what].within_interval for what in ("calls", "input tokens", "output tokens", "USD")] == [True] * 4
-    assert numbers["calls"].actual == 80
-    assert "as expected" in str(actual)
-    # Another run is not what was forecast.
-    with hub(simulator) as made:
-        wrong = plan.compare(run(made, frame(300, 3), HAIKU))
-        assert not wrong.within_intervals
-        assert "OUTSIDE" in str(wrong)
+        plan: Plan = frames.llm.plan("{t}", model=MINI, hub=hub, max_tokens=40, pilot=20)
+        results = frames.llm.complete("{t}", model=MINI, hub=hub, max_tokens=40, progress=False)
+        for table in (results, run(hub, frame(100), max_tokens=40)):
+            comparison = plan.compare(table)
+            quantities = [(check.model, check.quantity) for check in comparison.checks]
+            assert quantities == [*((MINI, name) for name in QUANTITIES), ("", "seconds")]
+    comparison = plan.compare(results)
+    checks = {check.quantity: check for check in comparison.checks}
+    assert [checks[name].within_interval for name in QUANTITIES] == [True] * 4
+    assert checks["calls"].actual == 80
+    assert "within" in str(comparison)
+    # The results of another run do not match.
+    with make_hub(simulator) as hub:
+        other = plan.compare(run(hub, frame(300, 3), HAIKU))
+    assert not other.within_intervals
+    assert "OUTSIDE" in str(other)

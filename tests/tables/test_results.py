@@ -1,4 +1,4 @@
-"""One outcome, one row; order kept; the schema exact."""
+"""The results table: one row per outcome, in input order, with the exact schema."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
     retry = llmhub.Retry(attempts=2, base_s=0.001)
     with llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache(), retry=retry
-    ) as made:
-        yield made
+    ) as hub:
+        yield hub
 
 
 def ask(frame: Any, hub: llmhub.Hub, prompt: str = "Say {t}", **options: Any) -> pa.Table:
     return llmhub.complete_table(frame, prompt, model=options.pop("model", MODEL), hub=hub, progress=False, **options)
 
 
-def test_the_schema_is_exact_and_names_the_run(hub: llmhub.Hub) -> None:
+def test_the_schema_is_exact_and_has_the_run_id(hub: llmhub.Hub) -> None:
     first, second = ask({"t": ["one"]}, hub), ask({"t": ["one"]}, hub)
     assert first.schema.equals(RESULTS, check_metadata=False)
     for field in RESULTS:
@@ -44,17 +44,17 @@ def test_the_schema_is_exact_and_names_the_run(hub: llmhub.Hub) -> None:
     first.validate(full=True)
 
 
-def test_rows_models_and_samples_come_in_order(hub: llmhub.Hub) -> None:
+def test_rows_are_ordered_by_input_row_model_and_sample(hub: llmhub.Hub) -> None:
     table = ask({"t": [f"word {i}" for i in range(50)]}, hub, model=BOTH, n=2, concurrency=7)
     assert table.column("row").to_pylist() == [row for row in range(50) for _ in range(4)]
     assert table.column("sample").to_pylist() == [0, 1, 0, 1] * 50
     assert table.column("provider").to_pylist() == ["openai", "openai", "anthropic", "anthropic"] * 50
     for row in range(0, 50, 7):
-        alone = llmhub.complete(f"Say word {row}", model=MODEL, hub=hub).text
-        assert table.column("response")[row * 4].as_py() == alone
+        single = llmhub.complete(f"Say word {row}", model=MODEL, hub=hub).text
+        assert table.column("response")[row * 4].as_py() == single
 
 
-def test_one_bad_row_takes_no_other_with_it(hub: llmhub.Hub) -> None:
+def test_a_failed_row_does_not_affect_others(hub: llmhub.Hub) -> None:
     table = ask({"t": ["fine", "[[sim:500 always]]", None, "also fine"]}, hub)
     assert table.column("status").to_pylist() == ["ok", "error", "skipped", "ok"]
     assert table.column("error_type").to_pylist() == [None, "ServerError", None, None]
@@ -63,14 +63,14 @@ def test_one_bad_row_takes_no_other_with_it(hub: llmhub.Hub) -> None:
     assert table.column("request_key").null_count == 1
 
 
-def test_raising_keeps_the_table(hub: llmhub.Hub) -> None:
+def test_the_exception_of_a_run_carries_its_table(hub: llmhub.Hub) -> None:
     with pytest.raises(InternalServerError) as caught:
         ask({"t": ["fine", "[[sim:500 always]]"]}, hub, on_error="raise")
     assert isinstance(caught.value.table, pa.Table)
     assert caught.value.table.column("status").to_pylist() == ["ok", "error"]
 
 
-def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+def test_a_repeated_run_is_answered_from_the_cache(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = {"t": ["one", "two"]}
     first = ask(frame, hub, model=BOTH)
     sent = simulator.counts()["requests"]
@@ -84,26 +84,26 @@ def test_a_second_run_sends_nothing_and_costs_nothing(hub: llmhub.Hub, simulator
 
 
 def test_equal_rows_are_sent_once_without_a_cache(simulator: SimulatorThread) -> None:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
-        table = ask({"t": ["one", "two", "one", "one"]}, bare)
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as uncached:
+        table = ask({"t": ["one", "two", "one", "one"]}, uncached)
     assert simulator.counts()["requests"] == 2
     assert table.column("cache_hit").to_pylist() == [False, False, True, True]
-    said = table.column("response").to_pylist()
-    assert said[0] == said[2] == said[3] != said[1]
+    responses = table.column("response").to_pylist()
+    assert responses[0] == responses[2] == responses[3] != responses[1]
     assert [cost == 0 for cost in table.column("cost_usd").to_pylist()] == [False, False, True, True]
 
 
-def test_money_is_exact_and_says_its_price(hub: llmhub.Hub) -> None:
+def test_costs_are_exact_and_name_their_price(hub: llmhub.Hub) -> None:
     table = ask({"t": ["one"]}, hub)
-    (cost, price, taken, made) = (
+    (cost, price, input_tokens, output_tokens) = (
         table.column(name)[0].as_py() for name in ("cost_usd", "price_id", "input_tokens", "output_tokens")
     )
-    # https://openai.com/api/pricing (read 2026-11-22): 0.15 and 0.60 USD a million.
-    assert cost == (Decimal("0.15") * taken + Decimal("0.60") * made).scaleb(-6)
+    # https://openai.com/api/pricing (read 2026-11-22): 0.15 and 0.60 USD per million tokens.
+    assert cost == (Decimal("0.15") * input_tokens + Decimal("0.60") * output_tokens).scaleb(-6)
     assert "openai/gpt-4o-mini@" in price
 
 
-def test_an_unknown_price_is_null_and_never_zero(hub: llmhub.Hub) -> None:
+def test_costs_at_an_unknown_price_are_null(hub: llmhub.Hub) -> None:
     table = ask({"t": ["one"]}, hub, model="openai/my-own-model")
     assert [table.column(name)[0].as_py() for name in ("cost_usd", "list_cost_usd", "price_id")] == [None] * 3
     again = ask({"t": ["one"]}, hub, model="openai/my-own-model")
@@ -111,16 +111,19 @@ def test_an_unknown_price_is_null_and_never_zero(hub: llmhub.Hub) -> None:
     assert again.column("list_cost_usd")[0].as_py() is None
 
 
-def test_a_stream_is_measured_to_its_first_word_and_answers_alike(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as bare:
-        streamed, whole = ask({"t": ["one"]}, bare, model=BOTH, stream=True), ask({"t": ["one"]}, bare, model=BOTH)
-    assert streamed.column("response").to_pylist() == whole.column("response").to_pylist()
-    assert streamed.column("output_tokens").to_pylist() == whole.column("output_tokens").to_pylist()
+def test_a_streamed_response_equals_an_unstreamed_one_and_has_a_ttft(
+    hub: llmhub.Hub, simulator: SimulatorThread
+) -> None:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as uncached:
+        streamed = ask({"t": ["one"]}, uncached, model=BOTH, stream=True)
+        unstreamed = ask({"t": ["one"]}, uncached, model=BOTH)
+    assert streamed.column("response").to_pylist() == unstreamed.column("response").to_pylist()
+    assert streamed.column("output_tokens").to_pylist() == unstreamed.column("output_tokens").to_pylist()
     assert streamed.column("ttft_s").null_count == 0
-    assert whole.column("ttft_s").null_count == 2
+    assert unstreamed.column("ttft_s").null_count == 2
 
 
-def test_what_was_left_out_is_listed(hub: llmhub.Hub) -> None:
+def test_dropped_parameters_are_listed(hub: llmhub.Hub) -> None:
     with pytest.raises(UnsupportedParameterError, match="seed"):
         ask({"t": ["one"]}, hub, model=BOTH, seed=7)
     table = ask({"t": ["one"]}, hub, model=BOTH, seed=7, unsupported="drop")
@@ -128,7 +131,7 @@ def test_what_was_left_out_is_listed(hub: llmhub.Hub) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mapping", "table", "batch", "reader", "pandas"])
-def test_any_frame_gives_the_same_table(hub: llmhub.Hub, kind: str) -> None:
+def test_every_kind_of_frame_is_accepted(hub: llmhub.Hub, kind: str) -> None:
     columns = {"t": ["one", None, "three"]}
     table = pa.table(columns)
     frames: dict[str, Any] = {
@@ -138,27 +141,27 @@ def test_any_frame_gives_the_same_table(hub: llmhub.Hub, kind: str) -> None:
         "reader": table.to_reader(),
         "pandas": pd.DataFrame(columns),
     }
-    asked = ask(frames[kind], hub)
-    assert asked.column("status").to_pylist() == ["ok", "skipped", "ok"]
+    results = ask(frames[kind], hub)
+    assert results.column("status").to_pylist() == ["ok", "skipped", "ok"]
 
 
-def test_what_is_no_frame_is_refused(hub: llmhub.Hub) -> None:
-    with pytest.raises(BadRequestError, match=r"frame: int is no frame"):
+def test_a_value_that_is_not_a_frame_is_rejected(hub: llmhub.Hub) -> None:
+    with pytest.raises(BadRequestError, match=r"frame: int is not a frame"):
         ask(7, hub)
 
 
-def test_an_empty_frame_gives_an_empty_table(hub: llmhub.Hub) -> None:
+def test_an_empty_frame_has_empty_results(hub: llmhub.Hub) -> None:
     table = ask({"t": pa.array([], pa.string())}, hub, model=BOTH, n=2)
     assert (table.num_rows, table.schema.equals(RESULTS)) == (0, True)
 
 
-def test_a_text_that_is_none_fails_alone(hub: llmhub.Hub) -> None:
-    """Half of a surrogate pair cannot be written; a pandas column of objects can hold it."""
+def test_a_lone_surrogate_fails_in_its_own_row(hub: llmhub.Hub) -> None:
+    """A lone surrogate cannot be encoded as UTF-8, but an object column of pandas can contain it."""
     frame = pd.DataFrame({"t": pd.Series(["fine", "half \ud800", "fine too"], dtype=object)})
     assert ask(frame, hub).column("status").to_pylist() == ["ok", "error", "ok"]
 
 
-def test_sums_of_money_stay_exact(hub: llmhub.Hub) -> None:
+def test_sums_of_costs_are_exact_in_pandas(hub: llmhub.Hub) -> None:
     table = ask({"t": [f"word {i}" for i in range(200)]}, hub)
     with decimal.localcontext(prec=50):
         total = sum(table.column("cost_usd").to_pylist(), Decimal(0))

@@ -1,4 +1,4 @@
-"""Whole columns of stored answers say what the answers one by one say."""
+"""Stored responses read as columns equal the same responses converted one by one."""
 
 from __future__ import annotations
 
@@ -41,17 +41,13 @@ from llmhub.tables import prompt_batch, results
 
 MODELS = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
 
-
 HUB = llmhub.Hub(
     settings=Settings(), endpoints={name: llmhub.Endpoint(api_key="k") for name in ("openai", "anthropic")}
 )
 
-
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
-
 COUNTS = st.none() | st.integers(0, 10**7)
-
 
 USAGES = st.builds(
     Usage,
@@ -62,13 +58,11 @@ USAGES = st.builds(
     reasoning_tokens=st.none() | st.integers(0, 9),
 )
 
-
 PARTS = TEXTS.map(lambda text: (Text(text),)) | st.sampled_from(
     [(), (Text("a"), Text("b")), (Reasoning("so"), Text("yes")), (Text(""), ToolCall("1", "f", '{"a": 1}'))]
 )
 
-
-KEPT = st.builds(
+RESPONSES = st.builds(
     to_stored_response,
     st.builds(
         CompletionResponse,
@@ -84,49 +78,48 @@ KEPT = st.builds(
     dropped=st.sampled_from([(), ("seed",), ("seed", "top_k"), ("a\x1fb",), ("",)]),
 )
 
+FORMS = ("current", "version 1", "corrupt", "other key", "newer version", "absent")
 
-FORMS = ("now", "first", "damaged", "elsewhere", "later", "absent")
 
-
-def valued(kept: StoredResponse, key: bytes, form: str) -> bytes | None:
-    """Write an answer in the form of today, or of long ago, or in one that must not be taken for an answer."""
+def pack_as(form: str, response: StoredResponse, key: bytes) -> bytes | None:
+    """Return the stored value of a response: valid (current or version 1), invalid, or ``None`` for none at all."""
     match form:
-        case "now":
-            return pack(kept, key)
-        case "first":
-            body = msgspec.msgpack.encode(kept)
+        case "current":
+            return pack(response, key)
+        case "version 1":
+            body = msgspec.msgpack.encode(response)
             return b"\x01" + crc32(body).to_bytes(4, "big") + body
-        case "damaged":
-            value = bytearray(pack(kept, key))
+        case "corrupt":
+            value = bytearray(pack(response, key))
             value[len(value) // 2] ^= 0x55
             return bytes(value)
-        case "elsewhere":
-            return pack(kept, bytes(reversed(key)))
-        case "later":
-            return b"\x03" + pack(kept, key)[1:]
+        case "other key":
+            return pack(response, bytes(reversed(key)))
+        case "newer version":
+            return b"\x03" + pack(response, key)[1:]
         case _:
             return None
 
 
-def found_in(values: Mapping[bytes, bytes], keys: bytes, seed: int) -> BlockValues:
-    """Look a block up in a store that gives its values in whatever order."""
-    apart = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
-    order = list(dict.fromkeys(key for key in apart if key in values))
+def look_up(values: Mapping[bytes, bytes], keys: bytes, seed: int) -> BlockValues:
+    """Return the values of a block of keys in random order, as a store does."""
+    split_keys = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+    order = list(dict.fromkeys(key for key in split_keys if key in values))
     random.Random(seed).shuffle(order)
-    begins: dict[bytes, int] = {}
+    starts: dict[bytes, int] = {}
     joined = b"junk between "
     for key in order:
-        begins[key] = len(joined)
+        starts[key] = len(joined)
         joined += values[key] + b"."
     return BlockValues(
         joined,
-        array("q", [begins.get(key, 0) for key in apart]),
-        array("q", [len(values[key]) if key in values else ABSENT for key in apart]),
+        array("q", [starts.get(key, 0) for key in split_keys]),
+        array("q", [len(values[key]) if key in values else ABSENT for key in split_keys]),
     )
 
 
 @contextmanager
-def chunks_of(items: int) -> Iterator[None]:
+def chunk_size(items: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_batch, "FIRST_CHUNK_SIZE", items)
         patch.setattr(prompt_batch, "CHUNK_SIZE", 2 * items)
@@ -134,47 +127,47 @@ def chunks_of(items: int) -> Iterator[None]:
 
 
 @given(st.data(), st.integers(1, 9), st.integers(0, 99))
-def test_a_table_of_blocks_is_the_table_of_answers_one_by_one(data: st.DataObject, items: int, seed: int) -> None:
+def test_the_table_of_blocks_equals_the_table_of_single_responses(data: st.DataObject, items: int, seed: int) -> None:
     rows = data.draw(st.lists(st.none() | st.sampled_from("abcdefgh"), max_size=12))
     models = data.draw(st.sampled_from([MODELS, MODELS[:1]]))
     options = {"n": data.draw(st.integers(1, 2)), "progress": False}
     frame = pa.table({"t": pa.array(rows, pa.string())})
-    with chunks_of(items):
-        asked = build_table_run(frame, "Say {t}", models, HUB, options)
-        questions = asked.batch
-        chunks = [chunk for chunk in questions.iter_chunks() if isinstance(chunk, PlannedBlock)]
+    with chunk_size(items):
+        batch = build_table_run(frame, "Say {t}", models, HUB, options).batch
+        chunks = [chunk for chunk in batch.iter_chunks() if isinstance(chunk, PlannedBlock)]
     values: dict[bytes, bytes] = {}
     for key in dict.fromkeys(item[1] for chunk in chunks for item in chunk):
-        value = valued(data.draw(KEPT), key, data.draw(st.sampled_from([*FORMS, "now", "now", "now"])))
+        form = data.draw(st.sampled_from([*FORMS, "current", "current", "current"]))
+        value = pack_as(form, data.draw(RESPONSES), key)
         if value is not None:
             values[key] = value
     failed = Answer(Failure(ServerError(message="no")), attempts=1, total_s=1.0)
-    one_by_one: list[RowOutcome | None] = [None] * len(questions)
-    answers: list[RowOutcome | None] = [None] * len(questions)
+    one_by_one: list[RowOutcome | None] = [None] * len(batch)
+    with_blocks: list[RowOutcome | None] = [None] * len(batch)
     blocks = []
     for chunk in chunks:
         for position, key, *_ in chunk:
-            kept = unpack(values[key], key) if key in values else None
-            one_by_one[position] = kept.unwrap() if kept is not None and is_successful(kept) else failed
-        sifted = check_block(chunk, found_in(values, chunk.keys, seed))
-        if len(sifted.block.positions):
-            blocks.append(sifted.block)
-        for place, other in sifted.unpacked:
-            answers[chunk.positions[place]] = other
-        for place in sifted.missing:
-            answers[chunk.positions[place]] = failed
-    queued_s = array("d", range(len(questions)))
-    both = [
-        results.results_table(questions, ran, "run", 1.75e9)
-        for ran in (FanOutResult(one_by_one, queued_s), FanOutResult(answers, queued_s, blocks=blocks))
+            unpacked = unpack(values[key], key) if key in values else None
+            is_ok = unpacked is not None and is_successful(unpacked)
+            one_by_one[position] = unpacked.unwrap() if is_ok else failed
+        checked = check_block(chunk, look_up(values, chunk.keys, seed))
+        if len(checked.block.positions):
+            blocks.append(checked.block)
+        for index, other in checked.unpacked:
+            with_blocks[chunk.positions[index]] = other
+        for index in checked.missing:
+            with_blocks[chunk.positions[index]] = failed
+    queue_s = array("d", range(len(batch)))
+    single_table, block_table = [
+        results.results_table(batch, result, "run", 1.75e9)
+        for result in (FanOutResult(one_by_one, queue_s), FanOutResult(with_blocks, queue_s, blocks=blocks))
     ]
-    both[1].validate(full=True)
-    assert both[1].to_pylist() == both[0].to_pylist()
-    assert both[1].schema == both[0].schema
+    block_table.validate(full=True)
+    assert block_table.to_pylist() == single_table.to_pylist()
+    assert block_table.schema == single_table.schema
 
 
-def test_what_is_equal_missing_and_damaged_is_right_from_end_to_end(tmp_path: Any, simulator: SimulatorThread) -> None:
-    """A run over a store that has some of it, damaged some of it, and nothing of the rest."""
+def test_a_run_over_a_cache_with_some_values_corrupt_or_missing(tmp_path: Any, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     words = [None if n % 17 == 0 else f"word {n % 150}" for n in range(400)]
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
@@ -190,7 +183,7 @@ def test_what_is_equal_missing_and_damaged_is_right_from_end_to_end(tmp_path: An
         entries = sorted(store.scan())
         store.put_many([entry._replace(value=entry.value[:-1]) for entry in entries[:10]])
         store.delete([entry.key for entry in entries[10:15]])
-        with chunks_of(32), pytest.warns(RuntimeWarning, match=r"^10 answers in the cache"):
+        with chunk_size(32), pytest.warns(RuntimeWarning, match=r"^10 cached responses"):
             table = ask(words)
         unique = 2 * len({word for word in words if word is not None})
         assert simulator.counts()["requests"] == sent + 15 + unique - len(entries)
@@ -206,26 +199,26 @@ def test_what_is_equal_missing_and_damaged_is_right_from_end_to_end(tmp_path: An
     assert again.column("cache_hit").to_pylist() == [word is not None for word in words for _ in MODELS]
 
 
-def test_progress_counts_what_comes_in_blocks(tmp_path: Any, simulator: SimulatorThread) -> None:
-    told: list[Any] = []
+def test_progress_counts_blocks(tmp_path: Any, simulator: SimulatorThread) -> None:
+    reports: list[Any] = []
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as hub:
         frame = {"t": [f"{n % 40}" for n in range(100)]}
         for _ in range(2):
-            llmhub.complete_table(frame, "{t}", model=MODELS, hub=hub, n=2, progress=told.append)
-    last = told[-1]
+            llmhub.complete_table(frame, "{t}", model=MODELS, hub=hub, n=2, progress=reports.append)
+    last = reports[-1]
     assert (last.total, last.done, last.cached, last.failed) == (400, 400, 400, 0)
     assert [model.cached for model in last.models] == [200, 200]
 
 
-def test_bytes_that_are_no_text_are_shown_as_well_as_can_be() -> None:
-    """Nobody but a hand makes them: the checksum is right, the text is not."""
-    questions = build_table_run({"t": ["x"]}, "{t}", MODELS[0], HUB, {"progress": False}).batch
-    (chunk,) = questions.iter_chunks()
+def test_invalid_utf8_is_replaced() -> None:
+    """A value with a valid checksum and invalid text is never written by llmhub."""
+    batch = build_table_run({"t": ["x"]}, "{t}", MODELS[0], HUB, {"progress": False}).batch
+    (chunk,) = batch.iter_chunks()
     assert isinstance(chunk, PlannedBlock)
-    good = pack(to_stored_response(CompletionResponse(parts=(Text("abc"),))), chunk.keys)
-    body = good[1 + CHECKSUM_SIZE :].replace(b"abc", b"a\xffc")
-    value = good[:1] + crc32(body, checksum_seed(chunk.keys)).to_bytes(4, "little") + body
+    packed = pack(to_stored_response(CompletionResponse(parts=(Text("abc"),))), chunk.keys)
+    body = packed[1 + CHECKSUM_SIZE :].replace(b"abc", b"a\xffc")
+    value = packed[:1] + crc32(body, checksum_seed(chunk.keys)).to_bytes(4, "little") + body
     assert len(value) == TEXT_LAYOUT.size + 3
-    sifted = check_block(chunk, found_in({chunk.keys: value}, chunk.keys, 0))
-    table = results.results_table(questions, FanOutResult([None], array("d", [0.0]), blocks=[sifted.block]), "run", 0.0)
+    checked = check_block(chunk, look_up({chunk.keys: value}, chunk.keys, 0))
+    table = results.results_table(batch, FanOutResult([None], array("d", [0.0]), blocks=[checked.block]), "run", 0.0)
     assert table.column("response").to_pylist() == ["a\ufffdc"]

@@ -1,4 +1,4 @@
-"""Templates over columns: what they mean, and what is said of those that mean nothing."""
+"""Templates: rendering equals `str.format` for columns, and invalid templates are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from llmhub.tables.templates import parse_template
 
 NAMES = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
 
-
 PLAIN = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs"]), max_size=20)
 
 
@@ -19,8 +18,8 @@ PLAIN = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs"]
 def test_a_template_renders_as_str_format_does(pieces: list[tuple[str, str]], end: str, data: st.DataObject) -> None:
     template = "".join(f"{text}{{{name}}}" for text, name in pieces) + end
     values = {name: data.draw(st.text(max_size=5) | st.integers() | st.floats(allow_nan=False)) for _, name in pieces}
-    made = parse_template(template)
-    assert made.render(tuple(values[name] for name in made.fields)) == template.format(**values)
+    parsed = parse_template(template)
+    assert parsed.render(tuple(values[name] for name in parsed.fields)) == template.format(**values)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +35,14 @@ def test_a_template_renders_as_str_format_does(pieces: list[tuple[str, str]], en
         ("{two words}", ("two words",), ("x",), "x"),
     ],
 )
-def test_what_a_template_means(template: str, fields: tuple[str, ...], values: tuple[object, ...], text: str) -> None:
-    made = parse_template(template)
-    assert (made.fields, made.render(values)) == (fields, text)
+def test_placeholders_braces_and_formats(
+    template: str, fields: tuple[str, ...], values: tuple[object, ...], text: str
+) -> None:
+    parsed = parse_template(template)
+    assert (parsed.fields, parsed.render(values)) == (fields, text)
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{a", "{}", "{0}", "{a!x}", "{a}}", 7, None, ["{a}"]])
-def test_what_is_no_template_says_so(template: object) -> None:
+def test_an_invalid_template_is_rejected(template: object) -> None:
     with pytest.raises(BadRequestError, match=r"^prompt: "):
         parse_template(template)
