@@ -1,4 +1,4 @@
-"""Stores to try."""
+"""Fixtures: a cache, and an open store, of each kind."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ KINDS = ("memory", "disk", "redis", "tier")
 
 
 @pytest.fixture
-def cache_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
-    """Make a cache of a kind, by its name."""
+def make_cache(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that makes a cache by the name of its kind."""
 
     def make(kind: str, **more: Any) -> Any:
         match kind:
@@ -33,14 +33,14 @@ def cache_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., An
 
 
 @pytest.fixture(params=KINDS)
-def cache(request: pytest.FixtureRequest, cache_of: Callable[..., Any]) -> Any:
-    """Give a cache of each kind in turn."""
-    return cache_of(request.param)
+def cache(request: pytest.FixtureRequest, make_cache: Callable[..., Any]) -> Any:
+    """Return a cache of each kind in turn."""
+    return make_cache(request.param)
 
 
 @pytest.fixture
 def store(cache: Any) -> Iterator[Store]:
-    """Give an open store of each kind in turn."""
+    """Open a store of each kind in turn."""
     opened = cache.open()
     yield opened
     opened.close()

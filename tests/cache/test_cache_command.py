@@ -1,4 +1,4 @@
-"""``llmhub cache`` on every kind of store that outlives a process."""
+"""``llmhub cache`` on every kind of persistent store."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from llmhub.core.serialization import encode_response
 from llmhub.core.types import CompletionResponse, Text, Usage
 
 NOW = time.time()
-
-
 DAY_S = 86_400.0
 
 
@@ -39,35 +37,35 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(params=["sqlite", "path", "redis"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the address of a store of ten answers, one a day, of two models in turn."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a store of ten responses, one a day, from two models in turn."""
     match request.param:
         case "sqlite":
-            said = f"sqlite:///{tmp_path}/runs.db"
+            location = f"sqlite:///{tmp_path}/runs.db"
         case "path":
-            said = str(tmp_path / "runs.db")
+            location = str(tmp_path / "runs.db")
         case _:
-            said = request.getfixturevalue("redis_server").url
-    store = cache_from_url(said).open()
+            location = request.getfixturevalue("redis_server").url
+    store = cache_from_url(location).open()
     store.put_many(ENTRIES)
     store.close()
-    return said
+    return location
 
 
 @pytest.fixture
-def command(address: str, capsys: pytest.CaptureFixture[str], environ: pytest.MonkeyPatch) -> Command:
+def command(url: str, capsys: pytest.CaptureFixture[str], environ: pytest.MonkeyPatch) -> Command:
     def run(*arguments: str) -> tuple[int, str, str]:
         try:
-            code = main(["cache", *arguments, "--cache", address])
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
-        said = capsys.readouterr()
-        return code, said.out, said.err
+            code = main(["cache", *arguments, "--cache", url])
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
 
-def test_stats_say_what_there_is_of_each_model(command: Command) -> None:
+def test_stats_by_model(command: Command) -> None:
     code, out, err = command("stats")
     assert (code, err) == (0, "")
     assert "10 answers" in out
@@ -76,14 +74,14 @@ def test_stats_say_what_there_is_of_each_model(command: Command) -> None:
     assert "3 answers" in command("stats", "--older-than", "6.5d")[1]
 
 
-def test_ls_shows_the_newest_first(command: Command) -> None:
+def test_ls_lists_the_newest_first(command: Command) -> None:
     code, out, _ = command("ls", "--limit", "3")
     assert code == 0
     assert [line.split()[-4:-2] for line in out.splitlines()] == [["answer", str(n)] for n in range(3)]
     assert len(command("ls", "--model", "openai/gpt-4o-mini")[1].splitlines()) == 5
 
 
-def test_an_export_is_rows(command: Command, tmp_path: Path) -> None:
+def test_export_writes_rows(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("export", "--model", "openai/*")
     rows = [json.loads(line) for line in out.splitlines()]
     assert (code, len(rows)) == (0, 5)
@@ -93,7 +91,7 @@ def test_an_export_is_rows(command: Command, tmp_path: Path) -> None:
     assert sorted(table.column("input_tokens").to_pylist()) == list(range(10))
 
 
-def test_purge_takes_out_what_is_meant_and_only_on_request(command: Command) -> None:
+def test_purge_deletes_selected_entries_after_confirmation(command: Command) -> None:
     assert command("purge", "--yes")[0] == 2
     code, _, err = command("purge", "--older-than", "6.5d", "--model", "openai/*")
     assert code == 2
@@ -105,11 +103,11 @@ def test_purge_takes_out_what_is_meant_and_only_on_request(command: Command) -> 
     assert "took out 8 answers" in command("clear", "--yes")[1]
 
 
-def test_verify_names_what_is_damaged(command: Command, address: str) -> None:
+def test_verify_names_damaged_entries(command: Command, url: str) -> None:
     code, out, err = command("verify")
     assert (code, err) == (0, "")
     assert "10 answers are whole, 0 damaged" in out
-    store = cache_from_url(address).open()
+    store = cache_from_url(url).open()
     store.put_many(
         [
             ENTRIES[3]._replace(value=ENTRIES[3].value[:-1]),
@@ -129,20 +127,20 @@ def test_verify_names_what_is_damaged(command: Command, address: str) -> None:
 
 
 @pytest.mark.parametrize("age", ["", "30", "d", "-1d", "3y", "infd"])
-def test_what_is_no_age_is_refused(command: Command, age: str) -> None:
+def test_invalid_ages_are_rejected(command: Command, age: str) -> None:
     code, _, err = command("stats", f"--older-than={age}")
     assert code == 2
     assert "--older-than" in err
 
 
-def test_a_server_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str], environ: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_reported(capsys: pytest.CaptureFixture[str], environ: pytest.MonkeyPatch) -> None:
     assert main(["cache", "stats", "--cache", "redis://me:s3cret@127.0.0.1:1/0"]) == 2
-    said = capsys.readouterr()
-    assert "redis://127.0.0.1:1/0" in said.err
-    assert "s3cret" not in said.err + said.out
+    captured = capsys.readouterr()
+    assert "redis://127.0.0.1:1/0" in captured.err
+    assert "s3cret" not in captured.err + captured.out
 
 
-def test_a_damaged_page_is_said(
+def test_damaged_page_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], environ: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"

@@ -1,4 +1,4 @@
-"""Files that break under a run, its ledger with them: it goes on or stops, and loses nothing that it paid for."""
+"""Cache files that fail or are damaged: the run continues, or stops if strict, and loses no billed response."""
 
 from __future__ import annotations
 
@@ -25,37 +25,31 @@ from llmhub.core.errors import BadRequestError
 from llmhub.sim import SimulatorThread
 
 MODEL = "openai/gpt-4o-mini"
-
-
 FIRST = [f"word {n}" for n in range(40)]
-
-
 ROWS = [f"word {n}" for n in range(120)]
-
-
 STRICT = CacheMode(strict=True)
 
 
-def hub_at(simulator: SimulatorThread, cache: Any, **more: Any) -> llmhub.Hub:
-    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=cache, **more)
+def hub_at(simulator: SimulatorThread, cache: Any, **options: Any) -> llmhub.Hub:
+    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=cache, **options)
 
 
-def ask(hub: llmhub.Hub, rows: list[str] = ROWS, **more: Any) -> tuple[pa.Table, str]:
-    """Give the table, and what was said about it."""
+def ask(hub: llmhub.Hub, rows: list[str] = ROWS, **options: Any) -> tuple[pa.Table, str]:
+    """Return the results table, and the text of all warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        table = llmhub.complete_table({"t": rows}, "{t}", model=MODEL, hub=hub, progress=False, **more)
-    return table, " ".join(str(one.message) for one in caught)
+        table = llmhub.complete_table({"t": rows}, "{t}", model=MODEL, hub=hub, progress=False, **options)
+    return table, " ".join(str(warning.message) for warning in caught)
 
 
-def counted(table: pa.Table) -> dict[str, int]:
-    said = table.column("status").to_pylist()
-    return {status: said.count(status) for status in set(said)}
+def status_counts(table: pa.Table) -> dict[str, int]:
+    messages = table.column("status").to_pylist()
+    return {status: messages.count(status) for status in set(messages)}
 
 
 @dataclass(frozen=True)
-class Failing:
-    """A cache file in which, after so many commits, only the ledger cannot be written."""
+class FailingLedgerCache:
+    """A disk cache whose ledger fails after a number of commits; responses can still be stored."""
 
     path: Path
     after: int
@@ -65,33 +59,35 @@ class Failing:
         assert store.ledger is not None
         left = self.after
 
-        def failing(act: Callable[..., Any]) -> Callable[..., Any]:
-            def counting(*said: Any) -> Any:
+        def fail_after_limit(act: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*messages: Any) -> Any:
                 nonlocal left
                 left -= 1
                 if left < 0:
                     raise StoreError("the ledger's disk is full")
-                return act(*said)
+                return act(*messages)
 
-            return counting
+            return counted
 
         ledger: Ledger = store.ledger
         return replace(
             store,
-            ledger=replace(ledger, commit=failing(ledger.commit), try_commit=failing(ledger.try_commit)),
+            ledger=replace(
+                ledger, commit=fail_after_limit(ledger.commit), try_commit=fail_after_limit(ledger.try_commit)
+            ),
         )
 
 
 @pytest.mark.parametrize("concurrency", [4, 64])
 @pytest.mark.parametrize("after", [0, 3])
-def test_a_run_goes_on_without_its_ledger_and_says_so(
+def test_run_continues_and_warns_when_the_ledger_fails(
     tmp_path: Path, simulator: SimulatorThread, concurrency: int, after: int
 ) -> None:
-    with hub_at(simulator, Failing(tmp_path / "runs.db", after)) as hub:
-        table, said = ask(hub, concurrency=concurrency)
-        assert counted(table) == {"ok": 120}
-        assert "ledger failed" in said
-        assert "disk is full" in said
+    with hub_at(simulator, FailingLedgerCache(tmp_path / "runs.db", after)) as hub:
+        table, messages = ask(hub, concurrency=concurrency)
+        assert status_counts(table) == {"ok": 120}
+        assert "ledger failed" in messages
+        assert "disk is full" in messages
     with hub_at(simulator, llmhub.DiskCache(tmp_path / "runs.db")) as hub:
         assert ask(hub)[0].column("cache_hit").to_pylist() == [True] * 120
     assert simulator.counts()["requests"] == 120
@@ -99,36 +95,36 @@ def test_a_run_goes_on_without_its_ledger_and_says_so(
 
 @pytest.mark.parametrize("concurrency", [4, 64])
 @pytest.mark.parametrize("after", [0, 3])
-def test_where_it_must_not_fail_nothing_goes_out_that_is_not_in_the_ledger(
+def test_strict_run_sends_nothing_the_ledger_did_not_record(
     tmp_path: Path, simulator: SimulatorThread, concurrency: int, after: int
 ) -> None:
     path = tmp_path / "runs.db"
     with (
-        hub_at(simulator, Failing(path, after)) as hub,
+        hub_at(simulator, FailingLedgerCache(path, after)) as hub,
         pytest.raises(llmhub.CacheError, match="ledger's disk is full") as caught,
     ):
         ask(hub, cache=STRICT, concurrency=concurrency)
-    found, sent = counted(caught.value.table), simulator.counts()["requests"]
-    assert found.pop("ok", 0) == sent
-    assert found == {"cancelled": 120 - sent}
+    counts, sent = status_counts(caught.value.table), simulator.counts()["requests"]
+    assert counts.pop("ok", 0) == sent
+    assert counts == {"cancelled": 120 - sent}
     assert (sent == 0) == (after == 0)
     with hub_at(simulator, llmhub.DiskCache(path)) as hub:
-        # What was paid for is filed, and asked no more.
+        # Every billed response was stored.
         assert sum(ask(hub)[0].column("cache_hit").to_pylist()) == sent
-        assert {one["state"] for one in llmhub.ledger(hub=hub).to_pylist()} <= {"done", "ambiguous"}
+        assert {warning["state"] for warning in llmhub.ledger(hub=hub).to_pylist()} <= {"done", "ambiguous"}
     assert simulator.counts()["requests"] == 120
 
 
 @contextmanager
-def file_size(path: Path, room: int) -> Iterator[Callable[[], None]]:
-    """Give what lets no file grow by more than so much beyond what a file's log has now, as on a full disk."""
+def limited_file_size(path: Path, extra_bytes: int) -> Iterator[Callable[[], None]]:
+    """Yield a function that limits file sizes to the current write-ahead log and ``room`` bytes, like a full disk."""
     import resource  # noqa: PLC0415 - not on every system
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit() -> None:
-        most = Path(f"{path}-wal").stat().st_size + room
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        max_bytes = Path(f"{path}-wal").stat().st_size + extra_bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
 
     try:
         yield limit
@@ -136,60 +132,58 @@ def file_size(path: Path, room: int) -> Iterator[Callable[[], None]]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def acting(at: int, act: Callable[[], None]) -> Any:
-    """Make a middleware that does something when the n-th call comes."""
-    came = 0
+def at_call(at: int, act: Callable[[], None]) -> Any:
+    """Return a middleware that calls ``act`` at the n-th call."""
+    calls = 0
 
     def wrap(send: Any) -> Any:
-        async def sending(call: Any) -> Any:
-            nonlocal came
-            came += 1
-            if came == at:
+        async def send_and_act(call: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at:
                 await asyncio.to_thread(act)
             return await send(call)
 
-        return sending
+        return send_and_act
 
     return wrap
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
 @pytest.mark.parametrize("concurrency", [4, 64])
-def test_a_disk_that_is_full_in_the_midst_of_a_run_costs_no_answer(
+def test_full_disk_during_a_run_loses_no_response(
     tmp_path: Path, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
     path = tmp_path / "runs.db"
-    with file_size(path, 40_000) as limit, hub_at(simulator, path, middleware=(acting(30, limit),)) as hub:
-        table, said = ask(hub, concurrency=concurrency)
-    assert counted(table) == {"ok": 120}
-    assert said
+    with limited_file_size(path, 40_000) as limit, hub_at(simulator, path, middleware=(at_call(30, limit),)) as hub:
+        table, messages = ask(hub, concurrency=concurrency)
+    assert status_counts(table) == {"ok": 120}
+    assert messages
     assert simulator.counts()["requests"] == 120
-    # Who left could not write that down; its lease is over some time.
+    # The owner could not record its end; its lease expires.
     later = time.time() + LEASE_S + 1
     monkeypatch.setattr("llmhub.cache.sqlite_ledger.time.time", lambda: later)
     with hub_at(simulator, path) as hub:
-        assert counted(ask(hub)[0]) == {"ok": 120}
+        assert status_counts(ask(hub)[0]) == {"ok": 120}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_disk_that_is_full_stops_a_run_that_must_not_go_on_without(
-    tmp_path: Path, simulator: SimulatorThread
-) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
+def test_full_disk_stops_a_strict_run(tmp_path: Path, simulator: SimulatorThread) -> None:
     path, rows = tmp_path / "runs.db", [f"word {n}" for n in range(2_000)]
     with (
-        file_size(path, 40_000) as limit,
-        hub_at(simulator, path, middleware=(acting(30, limit),)) as hub,
+        limited_file_size(path, 40_000) as limit,
+        hub_at(simulator, path, middleware=(at_call(30, limit),)) as hub,
         pytest.raises(llmhub.CacheError) as caught,
     ):
         ask(hub, rows, cache=STRICT, concurrency=64)
-    found = counted(caught.value.table)
-    assert set(found) == {"ok", "cancelled"}
-    assert found["ok"] == simulator.counts()["requests"] < 2_000
+    counts = status_counts(caught.value.table)
+    assert set(counts) == {"ok", "cancelled"}
+    assert counts["ok"] == simulator.counts()["requests"] < 2_000
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_folder_that_cannot_be_written_is_refused_by_name(simulator: SimulatorThread, strict: bool) -> None:
+def test_unwritable_folder_is_rejected_by_name(simulator: SimulatorThread, strict: bool) -> None:
     with (
         hub_at(simulator, llmhub.DiskCache("/proc/self/llmhub/runs.db"), cache_mode=CacheMode(strict=strict)) as hub,
         pytest.raises(BadRequestError, match=r"/proc/self/llmhub/runs.db.*pass another path"),
@@ -198,39 +192,39 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(simulator: Simulator
     assert simulator.counts()["requests"] == 0
 
 
-def filled(simulator: SimulatorThread, path: Path) -> None:
+def fill_cache(simulator: SimulatorThread, path: Path) -> None:
     with hub_at(simulator, llmhub.DiskCache(path)) as hub:
         ask(hub, FIRST)
 
 
-def going_on_or_refused(simulator: SimulatorThread, path: Path, **more: Any) -> None:
-    """Ask all; either every row is answered, or it is said that the file cannot be used, and nothing was sent."""
+def assert_completed_or_refused(simulator: SimulatorThread, path: Path, **options: Any) -> None:
+    """Run all rows: all are answered with a warning, or the file is rejected before anything is sent."""
     before = simulator.counts()["requests"]
     with hub_at(simulator, llmhub.DiskCache(path)) as hub:
         try:
-            table, said = ask(hub, **more)
+            table, messages = ask(hub, **options)
         except BadRequestError as error:
-            assert str(path) in str(error)  # noqa: PT017 - only if it is refused
+            assert str(path) in str(error)  # noqa: PT017 - only if rejected
             assert simulator.counts()["requests"] == before
         except llmhub.CacheError as error:
-            assert more
-            found = counted(error.table)
-            assert set(found) <= {"ok", "cancelled"}
-            assert sum(found.values()) == 120
+            assert options
+            counts = status_counts(error.table)
+            assert set(counts) <= {"ok", "cancelled"}
+            assert sum(counts.values()) == 120
         else:
-            assert counted(table) == {"ok": 120}
+            assert status_counts(table) == {"ok": 120}
             hits = sum(table.column("cache_hit").to_pylist())
-            assert hits == 40 or said
+            assert hits == 40 or messages
             assert simulator.counts()["requests"] - before == 120 - hits
 
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("table", ["answers", "owners", "claims", "calls"])
-def test_a_page_that_is_damaged_never_costs_an_answer(
+def test_damaged_page_never_loses_a_response(
     tmp_path: Path, simulator: SimulatorThread, table: str, strict: bool
 ) -> None:
     path = tmp_path / "runs.db"
-    filled(simulator, path)
+    fill_cache(simulator, path)
     with closing(sqlite3.connect(path)) as connection:
         (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -238,35 +232,35 @@ def test_a_page_that_is_damaged_never_costs_an_answer(
     with path.open("r+b") as file:
         file.seek((root - 1) * size)
         file.write(b"\xa5" * size)
-    going_on_or_refused(simulator, path, **({"cache": STRICT} if strict else {}))
+    assert_completed_or_refused(simulator, path, **({"cache": STRICT} if strict else {}))
 
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95])
-def test_a_file_that_is_cut_short_never_costs_an_answer(
+def test_truncated_file_never_loses_a_response(
     tmp_path: Path, simulator: SimulatorThread, share: float, strict: bool
 ) -> None:
     path = tmp_path / "runs.db"
-    filled(simulator, path)
+    fill_cache(simulator, path)
     os.truncate(path, int(path.stat().st_size * share))
     if share == 0.0:
-        # An empty file is a new one: everything is asked again, and nothing is to be said.
+        # An empty file is a new cache.
         with hub_at(simulator, llmhub.DiskCache(path)) as hub:
-            assert counted(ask(hub)[0]) == {"ok": 120}
+            assert status_counts(ask(hub)[0]) == {"ok": 120}
         return
-    going_on_or_refused(simulator, path, **({"cache": STRICT} if strict else {}))
+    assert_completed_or_refused(simulator, path, **({"cache": STRICT} if strict else {}))
 
 
-def test_a_ledger_s_pack_that_is_damaged_is_done_without(tmp_path: Path, simulator: SimulatorThread) -> None:
+def test_run_continues_with_a_damaged_ledger(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
-    filled(simulator, path)
+    fill_cache(simulator, path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES ('gone', 1, '1', 0)")
         connection.execute("INSERT INTO claims (owner, kind, pack) SELECT max(id), 1, x'c1ff' FROM owners")
     with hub_at(simulator, llmhub.DiskCache(path)) as hub:
-        table, said = ask(hub)
-        assert counted(table) == {"ok": 120}
-        assert "damaged" in said
+        table, messages = ask(hub)
+        assert status_counts(table) == {"ok": 120}
+        assert "damaged" in messages
         with pytest.raises(StoreError, match="damaged"):
             llmhub.ledger(hub=hub)
     assert simulator.counts()["requests"] == 120

@@ -1,4 +1,4 @@
-"""A cache that is a file: processes at once, disks that fail, and files that must not be touched."""
+"""The SQLite store: contents, concurrent processes, and files that cannot be used."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def key(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def filled(path: Path, many: int = 200) -> None:
+def fill_cache(path: Path, count: int = 200) -> None:
     store = llmhub.DiskCache(path).open()
-    store.put_many([Entry(key(number), b"value" * 100, "m", 1.0) for number in range(many)])
+    store.put_many([Entry(key(number), b"value" * 100, "m", 1.0) for number in range(count)])
     store.close()
 
 
-def checkpointed(path: Path) -> None:
-    """Bring all that is in the log into the file itself."""
+def checkpoint(path: Path) -> None:
+    """Move the write-ahead log into the file."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
 
 
-def python(program: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+def start_python(program: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-# What is in the file
+# Contents
 
 
-def test_a_file_says_whose_it_is_and_what_it_holds(tmp_path: Path) -> None:
+def test_application_id_layout_and_rows(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     before = time.time()
     store = llmhub.DiskCache(path).open()
@@ -66,7 +66,7 @@ def test_a_file_says_whose_it_is_and_what_it_holds(tmp_path: Path) -> None:
     assert before <= rows["openai/y"] <= time.time()
 
 
-def test_a_path_may_be_written_in_any_way(tmp_path: Path, environ: pytest.MonkeyPatch) -> None:
+def test_paths_are_expanded_and_created(tmp_path: Path, environ: pytest.MonkeyPatch) -> None:
     environ.setenv("HOME", str(tmp_path))
     for path in ("runs.db", tmp_path / "deep" / "runs.db", "~/home.db", "ünï 100%.db", "a?b#c.db"):
         store = llmhub.DiskCache(path).open()
@@ -78,24 +78,24 @@ def test_a_path_may_be_written_in_any_way(tmp_path: Path, environ: pytest.Monkey
     assert (tmp_path / "home.db").is_file()
 
 
-def test_a_batch_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_batch_is_atomic(tmp_path: Path) -> None:
     store = llmhub.DiskCache(tmp_path / "runs.db").open()
     store.put_many([Entry(b"before", b"1")])
 
-    def broken() -> Any:
+    def failing_entries() -> Any:
         yield Entry(b"half", b"2")
         raise ValueError("the source ran dry")
 
     with pytest.raises(ValueError, match="ran dry"):
-        store.put_many(broken())
+        store.put_many(failing_entries())
     assert store.get_many([b"before", b"half"]) == {b"before": b"1"}
     store.put_many([Entry(b"after", b"3")])
     assert store.stats().entries == 2
     store.close()
 
 
-def test_a_store_that_was_closed_by_another_thread_says_so_in_its_own_words(tmp_path: Path) -> None:
-    """Closing a hub while a run goes on costs that run its cache and no answer."""
+def test_closing_during_a_query_raises_store_error(tmp_path: Path) -> None:
+    """A run whose hub is closed loses its cache but no response."""
     store = llmhub.DiskCache(tmp_path / "runs.db").open()
     store.put_many([Entry(key(number), b"v" * 1000) for number in range(5000)])
     ready, errors = threading.Event(), []
@@ -122,10 +122,10 @@ def test_a_store_that_was_closed_by_another_thread_says_so_in_its_own_words(tmp_
         store.get_many([key(0)])
 
 
-# Processes at once
+# Concurrent processes
 
 
-def test_many_processes_make_one_file_at_the_same_moment(tmp_path: Path) -> None:
+def test_processes_create_one_file_concurrently(tmp_path: Path) -> None:
     program = """
         import sys, llmhub
         from llmhub.cache.store import Entry
@@ -137,7 +137,7 @@ def test_many_processes_make_one_file_at_the_same_moment(tmp_path: Path) -> None
         store.close()
     """
     path = tmp_path / "runs.db"
-    started = [python(program, str(path), str(number), stdin=subprocess.PIPE) for number in range(6)]
+    started = [start_python(program, str(path), str(number), stdin=subprocess.PIPE) for number in range(6)]
     for process in started:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -149,7 +149,7 @@ def test_many_processes_make_one_file_at_the_same_moment(tmp_path: Path) -> None
     store.close()
 
 
-def test_what_one_process_wrote_another_reads_while_both_are_open(tmp_path: Path) -> None:
+def test_open_stores_see_each_others_writes(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = llmhub.DiskCache(path).open()
     store.put_many([Entry(b"mine", b"1")])
@@ -163,7 +163,7 @@ def test_what_one_process_wrote_another_reads_while_both_are_open(tmp_path: Path
         sys.stdin.readline()
         store.close()
     """
-    process = python(program, str(path), stdin=subprocess.PIPE)
+    process = start_python(program, str(path), stdin=subprocess.PIPE)
     assert process.stdout is not None
     assert [process.stdout.readline(), process.stdout.readline()] == ["1\n", "written\n"]
     assert store.get_many([b"mine", b"yours"]) == {b"mine": b"1", b"yours": b"2"}
@@ -171,7 +171,7 @@ def test_what_one_process_wrote_another_reads_while_both_are_open(tmp_path: Path
     store.close()
 
 
-def test_a_process_that_is_killed_leaves_a_file_that_can_be_used(tmp_path: Path) -> None:
+def test_file_is_usable_after_its_writer_was_killed(tmp_path: Path) -> None:
     program = """
         import sys, llmhub
         from llmhub.cache.store import Entry
@@ -183,7 +183,7 @@ def test_a_process_that_is_killed_leaves_a_file_that_can_be_used(tmp_path: Path)
             print(number, flush=True)
     """
     path = tmp_path / "runs.db"
-    process = python(program, str(path))
+    process = start_python(program, str(path))
     assert process.stdout is not None
     last = 0
     while last < 50:
@@ -195,17 +195,17 @@ def test_a_process_that_is_killed_leaves_a_file_that_can_be_used(tmp_path: Path)
     store.close()
 
 
-# Files that must not be touched, and disks that fail
+# Unusable files
 
 
 @pytest.mark.parametrize(
     "kind", ["a folder", "an image", "a short text", "a header alone", "a file cut short", "damage at the start"]
 )
-def test_what_cannot_be_a_cache_is_named_and_kept(tmp_path: Path, kind: str) -> None:
+def test_unusable_files_are_named_and_left_unchanged(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mine.db"
-    filled(tmp_path / "good.db")
-    checkpointed(tmp_path / "good.db")
-    good = (tmp_path / "good.db").read_bytes()
+    fill_cache(tmp_path / "good.db")
+    checkpoint(tmp_path / "good.db")
+    valid = (tmp_path / "good.db").read_bytes()
     match kind:
         case "a folder":
             path.mkdir()
@@ -214,11 +214,11 @@ def test_what_cannot_be_a_cache_is_named_and_kept(tmp_path: Path, kind: str) -> 
         case "a short text":
             path.write_text("mine")
         case "a header alone":
-            path.write_bytes(good[:100])
+            path.write_bytes(valid[:100])
         case "a file cut short":
-            path.write_bytes(good[: len(good) // 2])
+            path.write_bytes(valid[: len(valid) // 2])
         case "damage at the start":
-            path.write_bytes(good[:100] + b"\xff" * 400 + good[500:])
+            path.write_bytes(valid[:100] + b"\xff" * 400 + valid[500:])
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(BadRequestError, match=r"^cache: cannot use .*mine\.db.*left as it"):
         llmhub.DiskCache(path).open()
@@ -229,21 +229,21 @@ def test_an_empty_file_becomes_a_cache(tmp_path: Path) -> None:
     """As `tempfile` makes them."""
     path = tmp_path / "runs.db"
     path.touch()
-    filled(path)
+    fill_cache(path)
     store = llmhub.DiskCache(path).open()
     assert store.stats().entries == 200
     store.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_may_not_be_written_is_named(tmp_path: Path, what: str) -> None:
-    """Run as somebody without rights, since root may write anything."""
+def test_read_only_files_and_folders_are_named(tmp_path: Path, what: str) -> None:
+    """Runs as an unprivileged user, since root may write anything."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     path = folder / "runs.db"
-    filled(path)
-    checkpointed(path)
+    fill_cache(path)
+    checkpoint(path)
     before = path.read_bytes()
     path.chmod(0o444)
     folder.chmod(0o555 if what == "folder" else 0o777)
@@ -261,9 +261,9 @@ def test_what_may_not_be_written_is_named(tmp_path: Path, what: str) -> None:
         except ValueError as error:
             print(error)
     """
-    open_ = os.pathsep.join(str(parent) for parent in tmp_path.parents if "pytest" in parent.name)
-    opened = os.pathsep.join([open_, str(tmp_path)])
-    process = python(program, str(target), env={**os.environ, "OPEN": opened})
+    parents = os.pathsep.join(str(parent) for parent in tmp_path.parents if "pytest" in parent.name)
+    traversable = os.pathsep.join([parents, str(tmp_path)])
+    process = start_python(program, str(target), env={**os.environ, "OPEN": traversable})
     out, err = process.communicate(timeout=30)
     folder.chmod(0o777)
     assert err == ""
@@ -271,10 +271,10 @@ def test_what_may_not_be_written_is_named(tmp_path: Path, what: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_page_that_is_damaged_in_the_midst_costs_no_answer(tmp_path: Path, simulator: SimulatorThread) -> None:
+def test_damage_while_open_loses_no_response(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
-    filled(path)
-    checkpointed(path)
+    fill_cache(path)
+    checkpoint(path)
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert hub.runtime.store is not None
         with path.open("r+b") as file:
@@ -288,7 +288,7 @@ def test_a_page_that_is_damaged_in_the_midst_costs_no_answer(tmp_path: Path, sim
     assert simulator.counts()["requests"] == 50
 
 
-def test_a_plan_does_without_a_cache_that_fails(tmp_path: Path, simulator: SimulatorThread) -> None:
+def test_plan_ignores_a_failing_cache(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert hub.runtime.store is not None

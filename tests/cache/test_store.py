@@ -1,4 +1,4 @@
-"""Stores: one suite for all, and what a file can be that is no cache."""
+"""Stores: one suite for every kind, and the bounds of the memory cache."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from llmhub.sim import SimulatorThread
 MODEL = "openai/gpt-4o-mini"
 
 
-def keys(many: int) -> list[bytes]:
-    return [n.to_bytes(32, "big") for n in range(many)]
+def make_keys(count: int) -> list[bytes]:
+    return [n.to_bytes(32, "big") for n in range(count)]
 
 
-def test_what_is_put_is_got_in_bulk(store: Store) -> None:
-    some = keys(2_500)
-    store.put_many([Entry(key, key[::-1], "m", 1.0) for key in some])
-    assert store.get_many([*some, b"absent"]) == {key: key[::-1] for key in some}
+def test_put_many_and_get_many(store: Store) -> None:
+    all_keys = make_keys(2_500)
+    store.put_many([Entry(key, key[::-1], "m", 1.0) for key in all_keys])
+    assert store.get_many([*all_keys, b"absent"]) == {key: key[::-1] for key in all_keys}
     assert store.get_many([]) == {}
     stats = store.stats()
     assert (stats.entries, stats.hits, stats.misses) == (2_500, 2_500, 1)
     assert stats.size_bytes >= 2_500 * 32
 
 
-def test_the_later_entry_of_a_key_stands(store: Store) -> None:
+def test_the_last_entry_of_a_key_wins(store: Store) -> None:
     store.put_many([Entry(b"k", b"old")])
     store.put_many([Entry(b"k", b"new"), Entry(b"k", b"newest")])
     assert store.get_many([b"k", b"k"]) == {b"k": b"newest"}
     assert store.stats().entries == 1
 
 
-def test_deleting_and_clearing(store: Store) -> None:
-    store.put_many([Entry(key, b"v") for key in keys(3)])
-    store.delete([keys(3)[0], b"absent"])
-    assert set(store.get_many(keys(3))) == set(keys(3)[1:])
+def test_delete_and_clear(store: Store) -> None:
+    store.put_many([Entry(key, b"v") for key in make_keys(3)])
+    store.delete([make_keys(3)[0], b"absent"])
+    assert set(store.get_many(make_keys(3))) == set(make_keys(3)[1:])
     store.clear()
     assert store.stats().entries == 0
 
 
-def test_many_threads_at_once(store: Store) -> None:
+def test_concurrent_threads(store: Store) -> None:
     def work(thread: int) -> None:
         for n in range(20):
             store.put_many([Entry(b"%d.%d" % (thread, n), b"%d" % n)])
@@ -71,67 +71,67 @@ def test_many_threads_at_once(store: Store) -> None:
     assert store.stats().entries == 160
 
 
-def test_a_block_is_what_single_keys_are(store: Store) -> None:
-    values = {key: bytes([n % 256]) * (n % 7) for n, key in enumerate(keys(3_000)) if n % 3}
+def test_get_block_equals_get_many(store: Store) -> None:
+    values = {key: bytes([n % 256]) * (n % 7) for n, key in enumerate(make_keys(3_000)) if n % 3}
     store.put_many([Entry(key, value) for key, value in values.items()])
-    asked = [*keys(3_000), *keys(10)]
-    found = lookup_block(store, b"".join(asked))
-    assert taken(found) == [values.get(key) for key in asked]
-    assert taken(lookup_block(store, b"")) == []
+    wanted = [*make_keys(3_000), *make_keys(10)]
+    block = lookup_block(store, b"".join(wanted))
+    assert values_of(block) == [values.get(key) for key in wanted]
+    assert values_of(lookup_block(store, b"")) == []
 
 
-def taken(found: BlockValues) -> list[bytes | None]:
-    """Take the values apart."""
-    apart = zip(list(found.starts), list(found.sizes), strict=True)
-    return [None if size == ABSENT else found.values[start : start + size] for start, size in apart]
+def values_of(block: BlockValues) -> list[bytes | None]:
+    """Return the value of each key of a block, or ``None``."""
+    spans = zip(list(block.starts), list(block.sizes), strict=True)
+    return [None if size == ABSENT else block.values[start : start + size] for start, size in spans]
 
 
 @given(st.data())
-def test_a_block_is_what_single_keys_are_in_whatever_order_they_were_filed(data: st.DataObject) -> None:
-    """Files are read by stretches: what lies elsewhere, twice, later, is gone or too old must be found all the same."""
-    filed = data.draw(st.permutations(range(400)) | st.just(list(range(400))))
-    gone = data.draw(st.sets(st.sampled_from(range(400)), max_size=40))
-    again = data.draw(st.lists(st.sampled_from(range(400)), max_size=40))
+def test_get_block_equals_get_many_in_any_order(data: st.DataObject) -> None:
+    """Range reads must also handle keys stored elsewhere, replaced, deleted or too old."""
+    stored = data.draw(st.permutations(range(400)) | st.just(list(range(400))))
+    deleted = data.draw(st.sets(st.sampled_from(range(400)), max_size=40))
+    replaced = data.draw(st.lists(st.sampled_from(range(400)), max_size=40))
     low, high = data.draw(st.integers(0, 200)), data.draw(st.integers(200, 420))
-    asked = [*range(low, high), *data.draw(st.lists(st.sampled_from(range(420)), max_size=20))]
+    wanted = [*range(low, high), *data.draw(st.lists(st.sampled_from(range(420)), max_size=20))]
     with TemporaryDirectory() as folder:
         store = llmhub.DiskCache(f"{folder}/runs.db").open()
         store.put_many([Entry(b"another length", b"x" * 50)])
-        store.put_many([Entry(hashed(n), b"%d" % n * (n % 5), "", 100.0) for n in filed])
-        store.put_many([Entry(hashed(n), b"again %d" % n, "", 50.0) for n in again])
-        store.delete([hashed(n) for n in gone])
-        every = [hashed(n) for n in asked]
+        store.put_many([Entry(hashed_key(n), b"%d" % n * (n % 5), "", 100.0) for n in stored])
+        store.put_many([Entry(hashed_key(n), b"again %d" % n, "", 50.0) for n in replaced])
+        store.delete([hashed_key(n) for n in deleted])
+        wanted_keys = [hashed_key(n) for n in wanted]
         for since in (0.0, 75.0):
-            there = store.get_many(every, since)
+            present = store.get_many(wanted_keys, since)
             assert store.get_block is not None
-            assert taken(store.get_block(b"".join(every), since)) == [there.get(key) for key in every]
+            assert values_of(store.get_block(b"".join(wanted_keys), since)) == [present.get(key) for key in wanted_keys]
         store.close()
 
 
-def hashed(number: int) -> bytes:
+def hashed_key(number: int) -> bytes:
     return sha256(b"%d" % number).digest()
 
 
-def test_blocks_longer_than_a_value_may_be_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_beyond_the_size_limit_of_a_value_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = llmhub.DiskCache(tmp_path / "runs.db").open()
-    values = {hashed(n): b"%d" % n * 3_000 for n in range(200)}
+    values = {hashed_key(n): b"%d" % n * 3_000 for n in range(200)}
     store.put_many([Entry(key, value) for key, value in values.items()])
     store.close()
     connect = sqlite3.connect
 
-    def narrow(*given: Any, **named: Any) -> sqlite3.Connection:
-        connection = connect(*given, **named)
+    def connect_with_limit(*arguments: Any, **keywords: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **keywords)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
         return connection
 
-    monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", narrow)
+    monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", connect_with_limit)
     store = llmhub.DiskCache(tmp_path / "runs.db").open()
-    assert taken(lookup_block(store, b"".join(values))) == list(values.values())
+    assert values_of(lookup_block(store, b"".join(values))) == list(values.values())
     store.close()
 
 
-def test_what_is_older_is_a_miss_where_it_is_asked_so(store: Store) -> None:
-    old, new = keys(2)
+def test_entries_before_since_are_misses(store: Store) -> None:
+    old, new = make_keys(2)
     store.put_many([Entry(old, b"old", "m", 100.0), Entry(new, b"new", "m", 200.0)])
     for _ in range(2):
         assert store.get_many([old, new], 150.0) == {new: b"new"}
@@ -141,54 +141,54 @@ def test_what_is_older_is_a_miss_where_it_is_asked_so(store: Store) -> None:
         assert list(store.get_block(old + new, 150.0).sizes) == [ABSENT, 3]
 
 
-def test_entries_come_back_whole_and_all_can_be_seen(store: Store) -> None:
-    entries = [Entry(key, b"v%d" % n, f"p/m{n % 2}", float(n + 1)) for n, key in enumerate(keys(1_200))]
+def test_scan_and_get_entries_return_whole_entries(store: Store) -> None:
+    entries = [Entry(key, b"v%d" % n, f"p/m{n % 2}", float(n + 1)) for n, key in enumerate(make_keys(1_200))]
     store.put_many(entries)
     assert sorted(store.scan()) == entries
-    assert sorted(store.get_entries(keys(1_300))) == entries
+    assert sorted(store.get_entries(make_keys(1_300))) == entries
     before = time.time()
     store.put_many([Entry(b"k", b"v")])
     (entry,) = store.get_entries([b"k"])
     assert before <= entry.created_at <= time.time()
 
 
-def test_a_store_can_be_changed_while_it_is_looked_through(store: Store) -> None:
-    store.put_many([Entry(key, b"v") for key in keys(1_500)])
+def test_deleting_during_a_scan(store: Store) -> None:
+    store.put_many([Entry(key, b"v") for key in make_keys(1_500)])
     for entry in store.scan():
         store.delete([entry.key])
     assert store.stats().entries == 0
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk", "redis", "tier"])
-def test_an_answer_counts_as_long_as_its_cache_says(kind: str, cache_of: Callable[..., Any]) -> None:
-    store = cache_of(kind, ttl_s=3600.0).open()
+def test_entries_older_than_the_ttl_are_misses(kind: str, make_cache: Callable[..., Any]) -> None:
+    store = make_cache(kind, ttl_s=3600.0).open()
     now = time.time()
     store.put_many([Entry(b"o" * 32, b"1", "", now - 4000), Entry(b"n" * 32, b"2", "", now - 3000)])
     assert store.get_many([b"o" * 32, b"n" * 32]) == {b"n" * 32: b"2"}
-    assert taken(lookup_block(store, b"o" * 32 + b"n" * 32)) == [None, b"2"]
+    assert values_of(lookup_block(store, b"o" * 32 + b"n" * 32)) == [None, b"2"]
     store.close()
 
 
 @pytest.mark.parametrize("ttl_s", [0, -1, "1", True])
-def test_a_time_that_is_none_is_refused(ttl_s: Any) -> None:
+def test_invalid_times_are_rejected(ttl_s: Any) -> None:
     for make in (llmhub.MemoryCache, partial(llmhub.DiskCache, "x"), llmhub.RedisCache):
         with pytest.raises(BadRequestError, match=r"^ttl_s: "):
             make(ttl_s=ttl_s)
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=2), st.binary(max_size=9)), max_size=30), st.integers(1, 9))
-def test_memory_never_holds_more_than_its_bounds(puts: list[tuple[bytes, bytes]], most: int) -> None:
-    store = llmhub.MemoryCache(max_entries=most, max_bytes=20).open()
+def test_memory_cache_stays_within_its_bounds(puts: list[tuple[bytes, bytes]], max_entries: int) -> None:
+    store = llmhub.MemoryCache(max_entries=max_entries, max_bytes=20).open()
     for key, value in puts:
         store.put_many([Entry(key, value)])
         stats = store.stats()
-        assert stats.entries <= most
+        assert stats.entries <= max_entries
         assert stats.size_bytes <= 20
     if puts and len(puts[-1][1]) <= 20:
         assert store.get_many([puts[-1][0]]) == {puts[-1][0]: puts[-1][1]}
 
 
-def test_what_was_used_last_stays() -> None:
+def test_memory_cache_evicts_the_least_recently_used() -> None:
     store = llmhub.MemoryCache(max_entries=2).open()
     store.put_many([Entry(b"a", b"1"), Entry(b"b", b"2")])
     store.get_many([b"a"])
@@ -197,45 +197,49 @@ def test_what_was_used_last_stays() -> None:
     assert store.stats().evictions == 1
 
 
-def test_a_file_that_another_process_sets_up_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, refused = tmp_path / "runs.db", []
+def test_waits_for_another_process_that_sets_up_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, attempts = tmp_path / "runs.db", []
     connect = sqlite3.connect
     with closing(connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
 
-        class Watched(sqlite3.Connection):
+        class CountingConnection(sqlite3.Connection):
             def executescript(self, script: str) -> sqlite3.Cursor:
                 try:
                     return super().executescript(script)
                 except sqlite3.OperationalError:
-                    refused.append(script)
+                    attempts.append(script)
                     other.execute("ROLLBACK")
                     raise
 
-        monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Watched))
+        monkeypatch.setattr(
+            "llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=CountingConnection)
+        )
         store = llmhub.DiskCache(path).open()
         store.put_many([Entry(b"k", b"v")])
-        assert len(refused) == 1
+        assert len(attempts) == 1
         store.close()
 
 
-def test_a_connection_that_cannot_be_set_up_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_is_closed_when_a_pragma_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
-    made: list[sqlite3.Connection] = []
+    opened: list[sqlite3.Connection] = []
 
-    class Broken(sqlite3.Connection):
+    class FailingConnection(sqlite3.Connection):
         def execute(self, *_: object) -> sqlite3.Cursor:
-            made.append(self)
+            opened.append(self)
             raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Broken))
+    monkeypatch.setattr(
+        "llmhub.cache.sqlite.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=FailingConnection)
+    )
     with pytest.raises(BadRequestError, match="disk I/O error"):
         llmhub.DiskCache(tmp_path / "runs.db").open()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        made[0].cursor()
+        opened[0].cursor()
 
 
-def test_a_file_is_there_for_the_next_process_and_two_at_once(tmp_path: Path) -> None:
+def test_two_processes_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = (
         "import sys, llmhub\nfrom llmhub.cache.store import Entry\n"
@@ -249,7 +253,7 @@ def test_a_file_is_there_for_the_next_process_and_two_at_once(tmp_path: Path) ->
     store.close()
 
 
-def foreign(path: Path, kind: str) -> None:
+def write_foreign_file(path: Path, kind: str) -> None:
     if kind == "no database":
         path.write_bytes(b"these are my notes, not a database" * 50)
         return
@@ -262,33 +266,31 @@ def foreign(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["no database", "another program's", "a later layout"])
-def test_a_file_that_is_no_cache_is_named_and_left_as_it_is(tmp_path: Path, kind: str) -> None:
+def test_foreign_files_are_named_and_left_unchanged(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mine.db"
-    foreign(path, kind)
+    write_foreign_file(path, kind)
     before = path.read_bytes()
     with pytest.raises(BadRequestError, match=r"^cache: cannot use .*mine\.db.*left as it is"):
         llmhub.DiskCache(path).open()
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadRequestError, match=r"^cache: cannot use .*file"):
         llmhub.DiskCache(tmp_path / "file" / "runs.db").open()
 
 
-def test_a_cache_that_cannot_be_used_is_said_before_anything_is_sent(
-    tmp_path: Path, simulator: SimulatorThread
-) -> None:
+def test_unusable_cache_is_rejected_before_anything_is_sent(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "mine.db"
-    foreign(path, "no database")
+    write_foreign_file(path, "no database")
     hub = llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path))
     with pytest.raises(BadRequestError, match="cache"):
         llmhub.complete_table({"t": ["one"]}, "{t}", model=MODEL, hub=hub, progress=False)
     assert simulator.counts()["requests"] == 0
 
 
-def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulator: SimulatorThread) -> None:
+def test_failing_cache_loses_no_response(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
         assert llmhub.complete("first", model=MODEL, hub=hub).text
@@ -300,14 +302,14 @@ def test_a_file_that_breaks_in_the_midst_costs_no_answer(tmp_path: Path, simulat
     assert table.column("status").to_pylist() == ["ok", "ok"]
 
 
-def test_a_damaged_value_is_a_miss(tmp_path: Path, simulator: SimulatorThread) -> None:
+def test_damaged_value_is_a_miss(tmp_path: Path, simulator: SimulatorThread) -> None:
     path = tmp_path / "runs.db"
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.DiskCache(path)) as hub:
-        said = llmhub.complete("first", model=MODEL, hub=hub).text
+        text = llmhub.complete("first", model=MODEL, hub=hub).text
         for damage in (b"", b"\x01", b"\x01\x9a", b"\x02" * 40):
             with closing(sqlite3.connect(path)) as connection, connection:
                 connection.execute("UPDATE answers SET value = ?", (damage,))
             connection.close()
             with pytest.warns(RuntimeWarning, match=r"^1 cached response could not be decoded"):
-                assert llmhub.complete("first", model=MODEL, hub=hub).text == said
+                assert llmhub.complete("first", model=MODEL, hub=hub).text == text
     assert simulator.counts()["requests"] == 5

@@ -1,4 +1,4 @@
-"""Addresses of caches: what each opens, what is refused, and what is never shown."""
+"""Cache URLs: parsing, errors, and passwords that must not show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmhub.core.errors import BadRequestError
 
 
 @pytest.mark.parametrize(
-    ("address", "cache"),
+    ("url", "cache"),
     [
         ("memory://", llmhub.MemoryCache()),
         ("memory://?max_entries=5&ttl_s=1.5", llmhub.MemoryCache(max_entries=5, ttl_s=1.5)),
@@ -34,12 +34,12 @@ from llmhub.core.errors import BadRequestError
         ("memory://,sqlite:///a,b.db", llmhub.TieredCache(llmhub.MemoryCache(), llmhub.DiskCache("a,b.db"))),
     ],
 )
-def test_what_an_address_opens(address: Any, cache: Any) -> None:
-    assert cache_from_url(address) == cache
+def test_cache_of_each_url(url: Any, cache: Any) -> None:
+    assert cache_from_url(url) == cache
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("url", "text"),
     [
         ("mongo://x", "memory://, sqlite:///runs.db"),
         ("sqlite://runs.db", "sqlite:///runs.db"),
@@ -50,31 +50,31 @@ def test_what_an_address_opens(address: Any, cache: Any) -> None:
         ("redis://h?max_entries=5", "namespace"),
     ],
 )
-def test_what_is_no_address_is_refused(address: str, said: str) -> None:
-    with pytest.raises(BadRequestError, match=f"^cache: .*{said}"):
-        cache_from_url(address)
+def test_invalid_urls_are_rejected(url: str, text: str) -> None:
+    with pytest.raises(BadRequestError, match=f"^cache: .*{text}"):
+        cache_from_url(url)
 
 
 PASSWORDS = st.text("abcXYZ019@:/#?%[] !", min_size=6, max_size=12).map(lambda text: f"s3cr{text}3t")
 
 
 @given(PASSWORDS)
-def test_a_password_is_never_shown(password: str) -> None:
+def test_passwords_are_never_shown(password: str) -> None:
     url = f"redis://me:{password}@localhost:6379/0"
     hub = llmhub.Hub(cache=llmhub.RedisCache(url), settings=parse_settings({}))
-    said = [redact_url(url), repr(hub.cache), repr(hub)]
-    said.append(repr(parse_settings({"LLMHUB_CACHE": url})))
+    text = [redact_url(url), repr(hub.cache), repr(hub)]
+    text.append(repr(parse_settings({"LLMHUB_CACHE": url})))
     try:
         llmhub.RedisCache(url).open()
     except BadRequestError as error:
-        said.append(str(error))
-    pieces = {password, *(piece for piece in (password[:6], password[-4:]))}
-    assert not [one for one in said for piece in pieces if piece in one]
+        text.append(str(error))
+    fragments = {password, *(fragment for fragment in (password[:6], password[-4:]))}
+    assert not [shown for shown in text for fragment in fragments if fragment in shown]
 
 
-def test_the_environment_may_name_an_address(environ: pytest.MonkeyPatch) -> None:
+def test_llmhub_cache_may_be_a_url(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("LLMHUB_CACHE", "redis://localhost:1/0")
-    found = parse_settings({"LLMHUB_CACHE": "redis://localhost:1/0"})
-    assert (found.cache_path, found.cache_url) == (None, "redis://localhost:1/0")
+    settings = parse_settings({"LLMHUB_CACHE": "redis://localhost:1/0"})
+    assert (settings.cache_path, settings.cache_url) == (None, "redis://localhost:1/0")
     assert llmhub.hub.hub_from_environment().cache == llmhub.RedisCache("redis://localhost:1/0")
     assert parse_settings({"LLMHUB_CACHE": "runs.db"}).cache_url == ""

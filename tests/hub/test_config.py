@@ -1,4 +1,4 @@
-"""The environment and llmhub.toml as one value: who wins, what is refused, and no key in sight."""
+"""Settings from the environment and llmhub.toml: precedence, errors, and keys that must not show."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_each_variable_sets_its_field(name: str, field: str, variable: str) -> N
     enough = {needed: "x" for group in PROVIDERS[name].required_env for needed in group if needed != variable}
     others = {other for other_field, other in ENVIRONMENT_VARIABLES[name] if other_field == field}
     environ = {needed: value for needed, value in enough.items() if needed not in others} | {variable: f" {KEY}\n"}
-    found = parse_settings({**enough, **environ} if name == "azure" else environ | enough_for(name, field))
-    assert getattr(found.endpoints[name], field) == KEY
+    settings = parse_settings({**enough, **environ} if name == "azure" else environ | required_fields(name, field))
+    assert getattr(settings.endpoints[name], field) == KEY
 
 
-def enough_for(name: str, field: str) -> dict[str, str]:
-    """Give what makes a provider usable without setting ``field``."""
+def required_fields(name: str, field: str) -> dict[str, str]:
+    """Return variables that configure a provider without setting ``field``."""
     for group in PROVIDERS[name].required_env:
         fields = {variable: set_ for set_, variable in ENVIRONMENT_VARIABLES[name]}
         if all(fields.get(variable) != field for variable in group):
@@ -55,12 +55,12 @@ def enough_for(name: str, field: str) -> dict[str, str]:
         ({"GEMINI_API_KEY": "a", "GOOGLE_API_KEY": ""}, "a"),
     ],
 )
-def test_the_first_variable_that_is_set_wins(environ: dict[str, str], key: str) -> None:
+def test_the_first_set_variable_wins(environ: dict[str, str], key: str) -> None:
     assert parse_settings(environ).endpoints["google"].api_key == key
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_a_provider_is_usable_when_one_group_of_its_variables_is_set(name: str) -> None:
+def test_one_group_of_required_variables_is_enough(name: str) -> None:
     needs = PROVIDERS[name].required_env
     for group in needs:
         assert name in parse_settings(dict.fromkeys(group, "x")).endpoints
@@ -71,16 +71,16 @@ def test_a_provider_is_usable_when_one_group_of_its_variables_is_set(name: str) 
     assert (name in parse_settings({}).endpoints) is not bool(needs)
 
 
-def test_the_environment_wins_over_the_file_field_by_field() -> None:
+def test_variables_override_the_file_field_by_field() -> None:
     file = {"endpoints": {"openai": {"api_key": "file", "base_url": "http://file/v1", "headers": {"x-team": "a"}}}}
-    found = parse_settings({"OPENAI_API_KEY": "environment"}, file)
-    endpoint = found.endpoints["openai"]
+    settings = parse_settings({"OPENAI_API_KEY": "environment"}, file)
+    endpoint = settings.endpoints["openai"]
     assert (endpoint.api_key, endpoint.base_url, endpoint.headers) == ("environment", "http://file/v1", {"x-team": "a"})
-    assert found.sources["openai"] == ("OPENAI_API_KEY",)
+    assert settings.sources["openai"] == ("OPENAI_API_KEY",)
     assert parse_settings({}, file).sources["openai"] == ("llmhub.toml",)
 
 
-def test_what_a_provider_needs_may_be_said_partly_here_and_partly_there() -> None:
+def test_required_fields_may_come_from_both_sources() -> None:
     file = {"endpoints": {"azure": {"base_url": "https://mine.openai.azure.com"}}}
     assert "azure" not in parse_settings({}, file).endpoints
     assert "azure" in parse_settings({"AZURE_OPENAI_API_KEY": "k"}, file).endpoints
@@ -89,13 +89,13 @@ def test_what_a_provider_needs_may_be_said_partly_here_and_partly_there() -> Non
 
 
 @pytest.mark.parametrize("name", [name for name, row in PROVIDERS.items() if row.required_env])
-def test_every_variable_that_a_provider_needs_sets_a_field(name: str) -> None:
+def test_every_required_variable_sets_a_field(name: str) -> None:
     known = {variable for _, variable in endpoint_variables(name)}
     assert {variable for group in PROVIDERS[name].required_env for variable in group} <= known
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "message"),
     [
         ({"endpoints": {"opnai": {}}}, r"llmhub\.toml: endpoints\.opnai: unknown provider"),
         ({"endpoints": {"openai": {"key": "x"}}}, r"llmhub\.toml: endpoints\.openai\.key: unknown field.*api_key"),
@@ -107,13 +107,13 @@ def test_every_variable_that_a_provider_needs_sets_a_field(name: str) -> None:
         ({"endpoint": {"openai": {}}}, r"llmhub\.toml: endpoint"),
     ],
 )
-def test_what_a_file_cannot_say_is_named_by_its_place(file: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequestError, match=f"^{said}") as caught:
+def test_invalid_entries_of_the_file_are_named(file: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequestError, match=f"^{message}") as caught:
         parse_settings({}, file)
     assert "sk-a-key" not in str(caught.value)
 
 
-def test_the_file_is_read_from_the_folder(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_file_is_read_from_the_folder(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "openai" not in load_settings().endpoints
     (tmp_path / "llmhub.toml").write_text('[endpoints.openai]\napi_key = "file"\n', encoding="utf-8")
     assert load_settings().endpoints["openai"].api_key == "file"
@@ -121,7 +121,7 @@ def test_the_file_is_read_from_the_folder(environ: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"[endpoints", b"\xff\xfe", b"a = 1\na = 2"])
-def test_a_file_that_cannot_be_read_is_named(environ: pytest.MonkeyPatch, tmp_path: Path, content: bytes) -> None:
+def test_unreadable_file_is_named(environ: pytest.MonkeyPatch, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "llmhub.toml").write_bytes(content)
     with pytest.raises(BadRequestError, match=r"llmhub\.toml: cannot be read"):
         load_settings()
@@ -138,52 +138,54 @@ def test_a_file_that_cannot_be_read_is_named(environ: pytest.MonkeyPatch, tmp_pa
         ("linux", {"LLMHUB_CACHE": "~/mine.db", "XDG_CACHE_HOME": "/caches"}, "~/mine.db"),
     ],
 )
-def test_the_cache_is_where_the_platform_keeps_caches(
+def test_default_cache_is_in_the_platform_folder(
     monkeypatch: pytest.MonkeyPatch, platform: str, environ: dict[str, str], path: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
     assert parse_settings(environ).cache_path == Path(path).expanduser()
 
 
-def test_without_a_home_there_is_no_default_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container whose user has no entry of its own."""
+def test_no_default_cache_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is not in the password database."""
 
-    def homeless() -> Path:
+    def raise_no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(config.Path, "home", homeless)
+    monkeypatch.setattr(config.Path, "home", raise_no_home)
     assert parse_settings({}).cache_path is None
     assert parse_settings({"XDG_CACHE_HOME": "/caches"}).cache_path == Path("/caches/llmhub/answers.db")
 
 
 @pytest.mark.parametrize("name", PROXY_VARIABLES)
-def test_proxies_are_used_when_they_are_set(name: str) -> None:
+def test_proxy_variables_are_detected(name: str) -> None:
     assert parse_settings({name: "http://proxy"}).use_proxy_settings
     assert not parse_settings({name: ""}).use_proxy_settings
 
 
-def test_an_endpoint_that_is_given_takes_nothing_over_from_the_environment() -> None:
-    """A key of one address must not travel to another."""
-    found = parse_settings({"OPENAI_API_KEY": KEY})
+def test_explicit_endpoint_inherits_no_key_from_the_environment() -> None:
+    """A key must not be sent to another base URL."""
+    settings = parse_settings({"OPENAI_API_KEY": KEY})
     local = Endpoint(base_url="http://localhost:8000/v1")
-    hub = llmhub.Hub(settings=found, endpoints={"openai": local})
+    hub = llmhub.Hub(settings=settings, endpoints={"openai": local})
     assert hub.target("openai/x").endpoint.api_key == ""
-    assert hub_with_endpoints(llmhub.Hub(settings=found), {"openai": local}).target("openai/x").endpoint.api_key == ""
+    assert (
+        hub_with_endpoints(llmhub.Hub(settings=settings), {"openai": local}).target("openai/x").endpoint.api_key == ""
+    )
 
 
 def test_settings_and_hubs_show_no_key() -> None:
     environ = {
         variable: KEY for rows in ENVIRONMENT_VARIABLES.values() for field, variable in rows if field in SECRET_FIELDS
     }
-    found = parse_settings(environ)
-    hub = llmhub.Hub(settings=found, endpoints={"groq": Endpoint(api_key=KEY, headers={"x-key": KEY})})
+    settings = parse_settings(environ)
+    hub = llmhub.Hub(settings=settings, endpoints={"groq": Endpoint(api_key=KEY, headers={"x-key": KEY})})
     targets = [hub.target(f"{name}/m") for name in ("openai", "anthropic", "google", "bedrock", "groq")]
     assert KEY not in repr(hub)
     assert KEY not in repr(targets)
-    assert KEY not in repr(found)
+    assert KEY not in repr(settings)
 
 
-def test_the_default_hub_keeps_its_answers(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_hub_has_a_cache(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
     environ.setenv("LLMHUB_CACHE", str(tmp_path / "mine.db"))
     hub = hub_from_environment()
     assert hub.cache == llmhub.DiskCache(tmp_path / "mine.db")
@@ -201,31 +203,31 @@ def test_the_default_hub_keeps_its_answers(environ: pytest.MonkeyPatch, tmp_path
         ("openrouter/meta-llama/llama-3", "openrouter", "meta-llama/llama-3"),
     ],
 )
-def test_a_name_is_a_provider_and_its_own_name_of_the_model(model: str, provider: str, rest: str) -> None:
+def test_model_name_is_split_at_the_first_slash(model: str, provider: str, rest: str) -> None:
     target = llmhub.Hub(settings=Settings(), endpoints={provider: Endpoint(api_key="k")}).target(model)
     assert (target.provider.name, target.model, target.name) == (provider, rest, model)
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "/gpt-4o", "openai/", "", "/"])
-def test_a_name_without_a_provider_says_how_to_write_it(model: str) -> None:
+def test_model_without_a_provider_is_rejected(model: str) -> None:
     with pytest.raises(BadRequestError, match=r"^model: .*write 'provider/model', such as 'openai/"):
         llmhub.Hub(settings=Settings()).target(model)
 
 
-def test_a_provider_without_an_address_says_how_to_give_one() -> None:
+def test_provider_without_a_base_url_is_rejected() -> None:
     with pytest.raises(BadRequestError, match=r"'compatible' has no public address; pass Hub\(endpoints="):
         llmhub.Hub(settings=Settings()).target("compatible/x")
 
 
 @pytest.mark.parametrize("name", [name for name, row in PROVIDERS.items() if row.required_env])
-def test_a_missing_key_names_every_variable_that_would_do(name: str) -> None:
+def test_missing_credentials_name_all_variables(name: str) -> None:
     with pytest.raises(AuthenticationError) as caught:
         llmhub.Hub(settings=Settings()).target(f"{name}/x")
     assert all(variable in str(caught.value) for group in PROVIDERS[name].required_env for variable in group)
 
 
-def test_a_row_of_ones_own_is_a_provider_like_any() -> None:
-    from dataclasses import replace  # noqa: PLC0415 - of this one test
+def test_additional_provider() -> None:
+    from dataclasses import replace  # noqa: PLC0415 - for this test
 
     mine = replace(PROVIDERS["compatible"], name="mine", base_url="http://localhost:9/v1", required_env=())
     hub = llmhub.Hub(settings=Settings(), providers={"mine": mine}, limits={"mine": llmhub.Limit(rpm=60)})
