@@ -1,4 +1,4 @@
-"""How far a run is, counted by model: rows, tokens, money, pace, and what holds it back."""
+"""Progress of a run by model: rows, tokens, cost, throughput and remaining time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunS
 from llmhub.providers.prices import find_price
 from llmhub.providers.registry import PROVIDERS
 
-AT = datetime(2026, 11, 22, tzinfo=UTC)
+PRICED_AT = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 MINI = Target(PROVIDERS["openai"], Endpoint(), "gpt-4o-mini", "openai/gpt-4o-mini")
@@ -32,37 +32,43 @@ MINI = Target(PROVIDERS["openai"], Endpoint(), "gpt-4o-mini", "openai/gpt-4o-min
 HAIKU = Target(PROVIDERS["anthropic"], Endpoint(), "claude-haiku-4-5", "anthropic/claude-haiku-4-5")
 
 
-NOBODY = Target(PROVIDERS["compatible"], Endpoint(), "own", "compatible/own")
+UNPRICED = Target(PROVIDERS["compatible"], Endpoint(), "own", "compatible/own")
 
 
-def unheard(progress: Progress) -> None:
+def fail_on_report(progress: Progress) -> None:
     raise AssertionError(progress)
 
 
-def fresh(tokens: int = 1000, answered: int = 100, served: str = "") -> Answer:
-    usage = Usage(input_tokens=tokens, output_tokens=answered)
+def called(input_tokens: int = 1000, output_tokens: int = 100, served_model: str = "") -> Answer:
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
     return Answer(
-        Success(CompletionResponse(parts=(Text("a"),), finish_reason="stop", usage=usage, served_model=served))
+        Success(CompletionResponse(parts=(Text("a"),), finish_reason="stop", usage=usage, served_model=served_model))
     )
 
 
-def kept() -> StoredResponse:
-    return to_stored_response(fresh().outcome.unwrap())
+def stored_response() -> StoredResponse:
+    return to_stored_response(called().outcome.unwrap())
 
 
-FAILED, STOPPED, REFUSED = (Answer(Failure(error)) for error in (ServerError(), Cancelled(), BudgetExceeded()))
+FAILED, CANCELLED, OVER_BUDGET = (Answer(Failure(error)) for error in (ServerError(), Cancelled(), BudgetExceeded()))
 
 
-def priced(tally: ProgressTracker) -> ProgressTracker:
-    tally.set_prices(tally.look_up_prices(tally.unpriced_models()))
-    return tally
+def with_prices(tracker: ProgressTracker) -> ProgressTracker:
+    tracker.set_prices(tracker.look_up_prices(tracker.unpriced_models()))
+    return tracker
 
 
-def tallied(size: int, *targets: Target, samples: int = 1) -> ProgressTracker:
-    return ProgressTracker(size, ProgressSink(unheard, targets, samples), AT.timestamp())
+def tracker_of(size: int, *targets: Target, samples: int = 1) -> ProgressTracker:
+    return ProgressTracker(size, ProgressSink(fail_on_report, targets, samples), PRICED_AT.timestamp())
 
 
-ANSWERS = {"fresh": fresh(), "kept": kept(), "failed": FAILED, "stopped": STOPPED, "refused": REFUSED}
+ANSWERS = {
+    "called": called(),
+    "stored": stored_response(),
+    "failed": FAILED,
+    "cancelled": CANCELLED,
+    "over budget": OVER_BUDGET,
+}
 
 
 @given(
@@ -71,161 +77,172 @@ ANSWERS = {"fresh": fresh(), "kept": kept(), "failed": FAILED, "stopped": STOPPE
     st.lists(st.sampled_from(sorted(ANSWERS)), max_size=40),
     st.lists(st.integers(0, 40), max_size=3),
 )
-def test_every_answer_is_counted_once_at_its_own_model(
-    many: int, samples: int, kinds: list[str], reports: list[int]
+def test_each_outcome_is_counted_once_for_its_model(
+    n_models: int, samples: int, kinds: list[str], reports: list[int]
 ) -> None:
-    """Whenever it is asked for, and in whatever order the answers come."""
-    rows = len(kinds) // (many * samples) + 1
-    tally = tallied(rows * many * samples, *[MINI, HAIKU, NOBODY][:many], samples=samples)
+    """Whenever progress is read, and in whatever order the outcomes come."""
+    rows = len(kinds) // (n_models * samples) + 1
+    tracker = tracker_of(rows * n_models * samples, *[MINI, HAIKU, UNPRICED][:n_models], samples=samples)
     for position, kind in enumerate(kinds):
-        tally.add(position, ANSWERS[kind])
+        tracker.add(position, ANSWERS[kind])
         if position in reports:
-            tally.progress(RunSnapshot(1.0 + position))
-    said = tally.progress(RunSnapshot(100.0))
-    for which, model in enumerate(said.models):
-        own = [kind for position, kind in enumerate(kinds) if position // samples % many == which]
-        assert (model.done, model.cached) == (sum(own.count(k) for k in ("fresh", "kept", "failed")), own.count("kept"))
-        assert (model.failed, model.unanswered) == (own.count("failed"), own.count("stopped") + own.count("refused"))
-        assert (model.input_tokens, model.output_tokens) == (1000 * own.count("fresh"), 100 * own.count("fresh"))
+            tracker.progress(RunSnapshot(1.0 + position))
+    progress = tracker.progress(RunSnapshot(100.0))
+    for index, model in enumerate(progress.models):
+        own = [kind for position, kind in enumerate(kinds) if position // samples % n_models == index]
+        assert (model.done, model.cached) == (
+            sum(own.count(k) for k in ("called", "stored", "failed")),
+            own.count("stored"),
+        )
+        assert (model.failed, model.unanswered) == (
+            own.count("failed"),
+            own.count("cancelled") + own.count("over budget"),
+        )
+        assert (model.input_tokens, model.output_tokens) == (1000 * own.count("called"), 100 * own.count("called"))
         assert model.total == rows * samples
-    assert (said.done, said.total) == (sum(model.done for model in said.models), rows * many * samples)
-    assert said.unanswered == sum(model.unanswered for model in said.models)
+    assert (progress.done, progress.total) == (sum(model.done for model in progress.models), rows * n_models * samples)
+    assert progress.unanswered == sum(model.unanswered for model in progress.models)
 
 
-def test_rows_that_each_ask_one_model_are_counted_there() -> None:
-    tally = ProgressTracker(6, ProgressSink(unheard, (MINI, HAIKU), 2, target_by_row=[1, 0, 1]), AT.timestamp())
-    assert [model.total for model in tally.progress(RunSnapshot(0.0)).models] == [2, 4]
+def test_rows_sent_to_one_model_each_are_counted_for_it() -> None:
+    tracker = ProgressTracker(
+        6, ProgressSink(fail_on_report, (MINI, HAIKU), 2, target_by_row=[1, 0, 1]), PRICED_AT.timestamp()
+    )
+    assert [model.total for model in tracker.progress(RunSnapshot(0.0)).models] == [2, 4]
     for position in range(3):
-        tally.add(position, fresh())
-    tally.add_stored_block(np.array([4, 5]))
-    assert [(model.done, model.cached) for model in tally.progress(RunSnapshot(1.0)).models] == [(1, 0), (4, 2)]
+        tracker.add(position, called())
+    tracker.add_stored_block(np.array([4, 5]))
+    assert [(model.done, model.cached) for model in tracker.progress(RunSnapshot(1.0)).models] == [(1, 0), (4, 2)]
 
 
-def test_what_was_spent_is_exact_and_by_the_model_that_served() -> None:
-    tally = tallied(4, MINI, HAIKU)
+def test_the_cost_is_exact_and_by_served_model() -> None:
+    tracker = tracker_of(4, MINI, HAIKU)
     for position, served in enumerate(["gpt-4o-mini-2024-07-18", "", "gpt-4o-mini", "no-such-model"]):
-        tally.add(position, fresh(10 + position, 5, served))
-    first, second = priced(tally).progress(RunSnapshot(1.0)).models
-    openai, anthropic = find_price("openai", "gpt-4o-mini", AT), find_price("anthropic", "claude-haiku-4-5", AT)
+        tracker.add(position, called(10 + position, 5, served))
+    first, second = with_prices(tracker).progress(RunSnapshot(1.0)).models
+    openai, anthropic = (
+        find_price("openai", "gpt-4o-mini", PRICED_AT),
+        find_price("anthropic", "claude-haiku-4-5", PRICED_AT),
+    )
     assert openai is not None
     assert anthropic is not None
-    each = [compute_cost(Usage(input_tokens=10 + at, output_tokens=5), (openai, anthropic)[at % 2]) for at in range(4)]
-    assert first.spent_usd == (each[0] or 0) + (each[2] or 0)
-    assert second.spent_usd == (each[1] or 0) + (each[3] or 0)
+    costs = [compute_cost(Usage(input_tokens=10 + at, output_tokens=5), (openai, anthropic)[at % 2]) for at in range(4)]
+    assert first.spent_usd == (costs[0] or 0) + (costs[2] or 0)
+    assert second.spent_usd == (costs[1] or 0) + (costs[3] or 0)
 
 
-def test_what_another_answered_costs_what_that_one_takes() -> None:
-    tally = tallied(1, MINI)
-    tally.add(0, replace(fresh(), target=HAIKU))
-    said = priced(tally).progress(RunSnapshot(1.0))
-    assert (said.models[0].model, said.spent_usd) == ("openai/gpt-4o-mini", Decimal("0.0015"))
+def test_a_fallback_costs_the_price_of_the_model_that_answered() -> None:
+    tracker = tracker_of(1, MINI)
+    tracker.add(0, replace(called(), target=HAIKU))
+    progress = with_prices(tracker).progress(RunSnapshot(1.0))
+    assert (progress.models[0].model, progress.spent_usd) == ("openai/gpt-4o-mini", Decimal("0.0015"))
 
 
-def test_money_is_unknown_until_the_price_is_and_for_ever_where_there_is_none() -> None:
-    tally = tallied(4, MINI, NOBODY)
-    assert tally.progress(RunSnapshot(0.0)).spent_usd == 0
-    tally.add(0, fresh())
-    assert tally.progress(RunSnapshot(1.0)).models[0].spent_usd is None
-    priced(tally)
-    assert tally.progress(RunSnapshot(1.0)).models[0].spent_usd == Decimal("0.00021")
-    tally.add(1, fresh())
-    said = priced(tally).progress(RunSnapshot(2.0))
-    assert (said.models[1].spent_usd, said.models[1].forecast_usd, said.spent_usd) == (None, None, None)
-    assert tally.unpriced_models() == []
+def test_the_cost_is_unknown_until_the_price_is_and_stays_unknown_without_one() -> None:
+    tracker = tracker_of(4, MINI, UNPRICED)
+    assert tracker.progress(RunSnapshot(0.0)).spent_usd == 0
+    tracker.add(0, called())
+    assert tracker.progress(RunSnapshot(1.0)).models[0].spent_usd is None
+    with_prices(tracker)
+    assert tracker.progress(RunSnapshot(1.0)).models[0].spent_usd == Decimal("0.00021")
+    tracker.add(1, called())
+    progress = with_prices(tracker).progress(RunSnapshot(2.0))
+    assert (progress.models[1].spent_usd, progress.models[1].forecast_usd, progress.spent_usd) == (None, None, None)
+    assert tracker.unpriced_models() == []
 
 
-def test_what_the_provider_did_not_count_makes_the_sum_unknown_not_zero() -> None:
-    tally = tallied(2, MINI)
-    tally.add(0, Answer(Success(CompletionResponse(parts=(), finish_reason="stop", usage=Usage()))))
-    assert priced(tally).progress(RunSnapshot(1.0)).spent_usd is None
+def test_missing_token_counts_make_the_cost_unknown_not_zero() -> None:
+    tracker = tracker_of(2, MINI)
+    tracker.add(0, Answer(Success(CompletionResponse(parts=(), finish_reason="stop", usage=Usage()))))
+    assert with_prices(tracker).progress(RunSnapshot(1.0)).spent_usd is None
 
 
-def test_what_failed_attempts_used_is_spent_too() -> None:
+def test_billed_failed_attempts_add_to_the_cost() -> None:
     used = (BilledFailure(HAIKU, Usage(input_tokens=1000, output_tokens=0)),)
-    tally = tallied(2, MINI)
-    tally.add(0, replace(fresh(), billed_failures=used))
-    tally.add(1, replace(FAILED, billed_failures=used))
-    said = priced(tally).progress(RunSnapshot(1.0))
-    assert said.spent_usd == Decimal("0.00221")
-    assert (said.input_tokens, said.failed) == (3000, 1)
+    tracker = tracker_of(2, MINI)
+    tracker.add(0, replace(called(), billed_failures=used))
+    tracker.add(1, replace(FAILED, billed_failures=used))
+    progress = with_prices(tracker).progress(RunSnapshot(1.0))
+    assert progress.spent_usd == Decimal("0.00221")
+    assert (progress.input_tokens, progress.failed) == (3000, 1)
 
 
-def test_a_forecast_counts_what_the_store_has_as_free() -> None:
-    """Of the first 100 rows half were in the store; so half of the rest will be."""
-    tally = tallied(1000, MINI)
-    tally.add_misses(range(50))
+def test_a_forecast_counts_stored_responses_as_free() -> None:
+    """Half of the first 100 rows were in the store, so half of the others are expected to be."""
+    tracker = tracker_of(1000, MINI)
+    tracker.add_misses(range(50))
     for position in range(50, 100):
-        tally.add(position, kept())
-    assert tally.progress(RunSnapshot(1.0)).forecast_usd is None
+        tracker.add(position, stored_response())
+    assert tracker.progress(RunSnapshot(1.0)).forecast_usd is None
     for position in range(10):
-        tally.add(position, fresh())
-    said = priced(tally).progress(RunSnapshot(1.0))
-    assert said.spent_usd == Decimal("0.0021")
-    assert said.forecast_usd == Decimal("0.105")
+        tracker.add(position, called())
+    progress = with_prices(tracker).progress(RunSnapshot(1.0))
+    assert progress.spent_usd == Decimal("0.0021")
+    assert progress.forecast_usd == Decimal("0.105")
 
 
 @given(st.lists(st.sampled_from(sorted(ANSWERS)), min_size=1, max_size=30), st.integers(0, 30))
-def test_a_forecast_is_never_below_what_is_spent_and_equals_it_at_the_end(kinds: list[str], more: int) -> None:
-    tally = tallied(len(kinds) + more, MINI)
-    tally.add_misses([at for at, kind in enumerate(kinds) if kind != "kept"])
+def test_a_forecast_is_never_below_the_cost_and_equals_it_at_the_end(kinds: list[str], more: int) -> None:
+    tracker = tracker_of(len(kinds) + more, MINI)
+    tracker.add_misses([at for at, kind in enumerate(kinds) if kind != "stored"])
     for position, kind in enumerate(kinds):
-        tally.add(position, ANSWERS[kind])
-    said = priced(tally).progress(RunSnapshot(1.0))
-    assert said.spent_usd is not None
-    if said.forecast_usd is not None:
-        assert said.forecast_usd >= said.spent_usd
+        tracker.add(position, ANSWERS[kind])
+    progress = with_prices(tracker).progress(RunSnapshot(1.0))
+    assert progress.spent_usd is not None
+    if progress.forecast_usd is not None:
+        assert progress.forecast_usd >= progress.spent_usd
     if not more:
-        assert said.forecast_usd == said.spent_usd
+        assert progress.forecast_usd == progress.spent_usd
 
 
-def test_nothing_paid_is_a_forecast_of_nothing() -> None:
-    tally = tallied(10, MINI)
+def test_the_forecast_without_calls_is_zero() -> None:
+    tracker = tracker_of(10, MINI)
     for position in range(5):
-        tally.add(position, kept())
-    said = tally.progress(RunSnapshot(1.0))
-    assert (said.spent_usd, said.forecast_usd) == (0, 0)
+        tracker.add(position, stored_response())
+    progress = tracker.progress(RunSnapshot(1.0))
+    assert (progress.spent_usd, progress.forecast_usd) == (0, 0)
 
 
-# Pace
+# Throughput
 
 
-def paced(tally: ProgressTracker, times: list[tuple[float, int]]) -> Progress:
-    """Report at each time after so many rows more."""
-    position, said = 0, tally.progress(RunSnapshot(0.0))
+def report_at(tracker: ProgressTracker, times: list[tuple[float, int]]) -> Progress:
+    """Add so many rows before each time, and return the progress at the last one."""
+    position, progress = 0, tracker.progress(RunSnapshot(0.0))
     for at, rows in times:
         for _ in range(rows):
-            tally.add(position, fresh())
+            tracker.add(position, called())
             position += 1
-        said = tally.progress(RunSnapshot(at))
-    return said
+        progress = tracker.progress(RunSnapshot(at))
+    return progress
 
 
-def test_the_pace_is_that_of_late_and_in_the_end_that_of_all() -> None:
-    tally = tallied(1000, MINI)
-    tally.add_misses(range(1000))
-    said = paced(tally, [(float(at), 10) for at in range(1, 11)] + [(float(at), 1) for at in range(11, 31)])
-    assert said.rows_per_s == pytest.approx(1.0, rel=0.05)
-    assert said.remaining_s == pytest.approx(880, rel=0.05)
-    assert tally.progress(RunSnapshot(60.0, finished=True)).rows_per_s == pytest.approx(2.0)
-    assert tally.progress(RunSnapshot(60.0, finished=True)).remaining_s is None
+def test_the_throughput_is_recent_and_at_the_end_that_of_the_whole_run() -> None:
+    tracker = tracker_of(1000, MINI)
+    tracker.add_misses(range(1000))
+    progress = report_at(tracker, [(float(at), 10) for at in range(1, 11)] + [(float(at), 1) for at in range(11, 31)])
+    assert progress.rows_per_s == pytest.approx(1.0, rel=0.05)
+    assert progress.remaining_s == pytest.approx(880, rel=0.05)
+    assert tracker.progress(RunSnapshot(60.0, finished=True)).rows_per_s == pytest.approx(2.0)
+    assert tracker.progress(RunSnapshot(60.0, finished=True)).remaining_s is None
 
 
-def test_the_time_left_is_that_of_the_calls_to_come_not_of_rows_from_the_store() -> None:
-    """900 rows came at once from the store; the 100 others take a second each."""
-    tally = tallied(1000, MINI)
-    tally.add_misses(range(100))
+def test_the_remaining_time_is_estimated_from_calls_not_from_stored_rows() -> None:
+    """900 rows were in the store; the 100 others take a second each."""
+    tracker = tracker_of(1000, MINI)
+    tracker.add_misses(range(100))
     for position in range(100, 1000):
-        tally.add(position, kept())
-    said = paced(tally, [(float(at), 1) for at in range(1, 11)])
-    assert said.remaining_s == pytest.approx(90, rel=0.05)
+        tracker.add(position, stored_response())
+    progress = report_at(tracker, [(float(at), 1) for at in range(1, 11)])
+    assert progress.remaining_s == pytest.approx(90, rel=0.05)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 5)), max_size=20))
-def test_a_pace_can_always_be_said(steps: list[tuple[float, int]]) -> None:
+def test_the_throughput_is_always_defined(steps: list[tuple[float, int]]) -> None:
     at, times = Fraction(0), []
-    for took_s, rows in steps:
-        at += Fraction(took_s)
+    for duration_s, rows in steps:
+        at += Fraction(duration_s)
         times.append((float(at), rows))
-    said = paced(tallied(200, MINI), times)
-    assert said.rows_per_s >= 0
-    assert said.remaining_s is None or said.remaining_s >= 0
+    progress = report_at(tracker_of(200, MINI), times)
+    assert progress.rows_per_s >= 0
+    assert progress.remaining_s is None or progress.remaining_s >= 0
