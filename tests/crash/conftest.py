@@ -1,4 +1,4 @@
-"""Processes that ask and are killed: forked from one that has everything imported, so that each starts at once."""
+"""A fork server: child processes that run a job and can be killed, forked from one that has everything imported."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
 
-class Zygote:
-    """A process that forks children which ask."""
+class ForkServer:
+    """The client of ``fork_server.py``, which forks one child per job."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "zygote.py")],
+            [sys.executable, str(HERE / "fork_server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
-        assert self._said() == {"ready": True}
+        assert self._read() == {"ready": True}
 
     def start(self, **job: Any) -> int:
-        """Fork a child that does a job; give its number."""
-        pid: int = self._ask({"start": job})["pid"]
+        """Fork a child that runs a job. Return its process id."""
+        pid: int = self._request({"start": job})["pid"]
         return pid
 
-    def warm(self, job: dict[str, Any]) -> None:
-        """Have the zygote import what a child needs for such a job, so that no further one has to."""
-        self._ask({"warm": self.wait(self.start(**job))["modules"]})
+    def preload(self, job: dict[str, Any]) -> None:
+        """Run a job once and import in the server what it imported, so that later children start at once."""
+        self._request({"import": self.wait(self.start(**job))["modules"]})
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
     def wait(self, pid: int) -> dict[str, Any]:
-        """Wait for a child to end; give what it said last, and how it ended."""
-        return self._ask({"wait": pid})
+        """Wait for a child to end. Return its result, its exit code and whether it was killed."""
+        return self._request({"wait": pid})
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -55,24 +55,25 @@ class Zygote:
         self._process.wait(60)
         self._process.stdout.close()
 
-    def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
+        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
         self._process.stdin.flush()
-        return self._said()
+        return self._read()
 
-    def _said(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the zygote has died"
-        said: dict[str, Any] = msgspec.json.decode(line)
-        return said
+        assert line, "the fork server has died"
+        reply: dict[str, Any] = msgspec.json.decode(line)
+        return reply
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
     with serving(Simulator()) as served, tempfile.TemporaryDirectory() as folder:
-        started.warm({"url": served.base_url("openai"), "store": f"{folder}/runs.db", "questions": ["a"], "warm": True})
-    yield started
-    started.close()
+        job = {"url": served.base_url("openai"), "store": f"{folder}/runs.db", "prompts": ["a"], "list_modules": True}
+        server.preload(job)
+    yield server
+    server.close()

@@ -1,4 +1,4 @@
-"""Processes that share a Redis server ask each question once, and take over from one that is killed."""
+"""Processes that share a Redis server send each prompt once, and take over from one that is killed."""
 
 from __future__ import annotations
 
@@ -17,119 +17,125 @@ KEYS = [n.to_bytes(32, "big") for n in range(1200)]
 RUN = b"r" * 16
 LEASE_S = 1.0
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX fork and signals")
 
 
-def asking(url: str, store: str, asked: list[str], **more: Any) -> dict[str, Any]:
-    return {"url": url, "store": store, "questions": asked, **more}
+def job_for(url: str, store: str, prompts: list[str], **options: Any) -> dict[str, Any]:
+    return {"url": url, "store": store, "prompts": prompts, **options}
 
 
-def held(store: Any, *keys: bytes) -> frozenset[bytes]:
-    found: frozenset[bytes] = store.claims.claim([ClaimRequest(key, RUN) for key in keys], True, False).held_elsewhere
-    return found
+def claim(store: Any, *keys: bytes) -> frozenset[bytes]:
+    """Claim keys. Return those held elsewhere."""
+    held_elsewhere: frozenset[bytes] = store.claims.claim(
+        [ClaimRequest(key, RUN) for key in keys], True, False
+    ).held_elsewhere
+    return held_elsewhere
 
 
 @pytest.fixture
-def two(redis_server: Any) -> Any:
-    """Two holders of claims on one server."""
+def two_stores(redis_server: Any) -> Any:
+    """Two stores on one server, each with claims of its own."""
     stores = [RedisCache(redis_server.url, lease_s=LEASE_S).open() for _ in range(2)]
     yield stores
     for store in stores:
         store.close()
 
 
-def test_a_key_is_one_holder_s_until_it_is_given_back(two: Any) -> None:
-    one, other = two
-    assert not held(one, *KEYS)
-    assert not held(one, *KEYS)
-    assert held(other, *KEYS) == set(KEYS)
-    one.claims.release(KEYS[:3])
-    assert held(other, *KEYS) == set(KEYS[3:])
-    # Nobody gives back or extends what is another's.
-    one.claims.release(KEYS)
-    one.claims.heartbeat()
-    assert held(one, KEYS[0]) == {KEYS[0]}
-    one.close()
-    assert not held(other, *KEYS)
+def test_a_key_is_claimed_until_it_is_released(two_stores: Any) -> None:
+    first, second = two_stores
+    assert not claim(first, *KEYS)
+    assert not claim(first, *KEYS)
+    assert claim(second, *KEYS) == set(KEYS)
+    first.claims.release(KEYS[:3])
+    assert claim(second, *KEYS) == set(KEYS[3:])
+    # A store neither releases nor extends claims of another one.
+    first.claims.release(KEYS)
+    first.claims.heartbeat()
+    assert claim(first, KEYS[0]) == {KEYS[0]}
+    first.close()
+    assert not claim(second, *KEYS)
 
 
-def test_a_lease_that_is_extended_lives_and_one_that_is_not_runs_out(two: Any) -> None:
-    one, other = two
-    held(one, *KEYS[:2])
+def test_a_lease_expires_unless_it_is_extended(two_stores: Any) -> None:
+    first, second = two_stores
+    claim(first, *KEYS[:2])
     began = time.monotonic()
     while time.monotonic() - began < 1.5 * LEASE_S:
-        one.claims.heartbeat()
-        assert held(other, KEYS[0]) == {KEYS[0]}
+        first.claims.heartbeat()
+        assert claim(second, KEYS[0]) == {KEYS[0]}
         time.sleep(LEASE_S / 20)
     until = time.monotonic() + 20 * LEASE_S
-    while held(other, KEYS[0]):
+    while claim(second, KEYS[0]):
         assert time.monotonic() < until
         time.sleep(LEASE_S / 20)
-    # Who lost it does not take it from its new holder by a late sign of life.
-    one.claims.heartbeat()
-    assert held(one, KEYS[0]) == {KEYS[0]}
+    # A late heartbeat of the previous holder does not take the key back.
+    first.claims.heartbeat()
+    assert claim(first, KEYS[0]) == {KEYS[0]}
 
 
 @posix
 @pytest.mark.parametrize("mode", ["refresh", "write-only"])
-def test_processes_that_ask_anew_on_one_server_never_ask_the_same_at_once(
-    zygote: Any, redis_server: Any, mode: str
+def test_processes_that_bypass_the_cache_never_send_the_same_at_once(
+    fork_server: Any, redis_server: Any, mode: str
 ) -> None:
-    """Not even where their routes cross."""
-    asked, one, two = [f"anew {n}" for n in range(20)], "openai/gpt-4o-mini", "openai/gpt-4o"
+    """Even if their routes cross."""
+    prompts, mini, large = [f"anew {n}" for n in range(20)], "openai/gpt-4o-mini", "openai/gpt-4o"
     with serving(Simulator(latency=Latency(0.02))) as served:
         url = served.base_url("openai")
-        jobs = [asking(url, redis_server.url, asked, cache=mode, route=way) for way in ([one, two], [two, one], [])]
-        done = [zygote.wait(pid) for pid in [zygote.start(**job) for job in jobs]]
-        assert [job["statuses"] for job in done] == [["ok"] * len(asked)] * len(jobs)
+        jobs = [
+            job_for(url, redis_server.url, prompts, cache=mode, route=route)
+            for route in ([mini, large], [large, mini], [])
+        ]
+        results = [fork_server.wait(pid) for pid in [fork_server.start(**job) for job in jobs]]
+        assert [result["statuses"] for result in results] == [["ok"] * len(prompts)] * len(jobs)
         assert served.counts()["max_alike"] == 1
 
 
-def test_claims_are_no_answers(two: Any) -> None:
-    one, _ = two
-    held(one, *KEYS)
-    assert one.stats().entries == 0
-    assert list(one.scan()) == []
-    one.clear()
-    assert held(two[1], KEYS[0]) == {KEYS[0]}
+def test_claims_are_not_entries(two_stores: Any) -> None:
+    first, _ = two_stores
+    claim(first, *KEYS)
+    assert first.stats().entries == 0
+    assert list(first.scan()) == []
+    first.clear()
+    assert claim(two_stores[1], KEYS[0]) == {KEYS[0]}
 
 
-def test_a_server_that_is_away_says_so(own_redis: Any) -> None:
+def test_an_unreachable_server_is_a_store_error(own_redis: Any) -> None:
     store = RedisCache(own_redis.url).open()
     own_redis.stop()
     with pytest.raises(StoreError):
-        held(store, KEYS[0])
+        claim(store, KEYS[0])
     store.close()
 
 
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 8])
-def test_processes_on_one_server_send_each_question_once(zygote: Any, redis_server: Any, processes: int) -> None:
-    asked = [f"same {number}" for number in range(300)]
+def test_processes_on_one_server_send_each_prompt_once(fork_server: Any, redis_server: Any, processes: int) -> None:
+    prompts = [f"same {number}" for number in range(300)]
     with serving(Simulator(latency=Latency(0.005))) as served:
         url = served.base_url("openai")
-        shuffled = [random.Random(number).sample(asked, len(asked)) for number in range(processes)]
-        pids = [zygote.start(**asking(url, redis_server.url, some)) for some in shuffled]
-        done = [zygote.wait(pid) for pid in pids]
-        assert [one["code"] for one in done] == [0] * processes
-        assert all(one["statuses"] == ["ok"] * len(asked) for one in done)
-        assert served.counts()["requests"] == len(asked)
-    assert sum(one["hits"].count(False) for one in done) == len(asked)
+        shuffled = [random.Random(number).sample(prompts, len(prompts)) for number in range(processes)]
+        pids = [fork_server.start(**job_for(url, redis_server.url, order)) for order in shuffled]
+        results = [fork_server.wait(pid) for pid in pids]
+        assert [result["code"] for result in results] == [0] * processes
+        assert all(result["statuses"] == ["ok"] * len(prompts) for result in results)
+        assert served.counts()["requests"] == len(prompts)
+    assert sum(result["hits"].count(False) for result in results) == len(prompts)
 
 
 @posix
 @pytest.mark.slow
-def test_what_a_killed_process_held_is_asked_by_another_when_its_lease_is_over(zygote: Any, redis_server: Any) -> None:
-    store, asked = f"{redis_server.url}?lease_s={LEASE_S}", [f"over {number}" for number in range(20)]
+def test_claims_of_a_killed_process_are_taken_over_when_they_expire(fork_server: Any, redis_server: Any) -> None:
+    store, prompts = f"{redis_server.url}?lease_s={LEASE_S}", [f"over {number}" for number in range(20)]
     with serving(Simulator(latency=Latency(3600.0))) as hanging:
-        first = zygote.start(**asking(hanging.base_url("openai"), store, asked, concurrency=4))
+        first = fork_server.start(**job_for(hanging.base_url("openai"), store, prompts, concurrency=4))
         while hanging.counts()["requests"] < 4:
             time.sleep(0.005)
         port = int(hanging.url.rpartition(":")[2])
-        zygote.kill(first)
-        assert zygote.wait(first)["killed"]
+        fork_server.kill(first)
+        assert fork_server.wait(first)["killed"]
     with serving(Simulator(port=port)) as served:
-        done = zygote.wait(zygote.start(**asking(served.base_url("openai"), store, asked)))
-        assert done["statuses"] == ["ok"] * len(asked)
-        assert served.counts()["requests"] == len(asked)
+        result = fork_server.wait(fork_server.start(**job_for(served.base_url("openai"), store, prompts)))
+        assert result["statuses"] == ["ok"] * len(prompts)
+        assert served.counts()["requests"] == len(prompts)

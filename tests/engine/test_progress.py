@@ -24,14 +24,8 @@ from llmhub.providers.prices import find_price
 from llmhub.providers.registry import PROVIDERS
 
 PRICED_AT = datetime(2026, 11, 22, tzinfo=UTC)
-
-
 MINI = Target(PROVIDERS["openai"], Endpoint(), "gpt-4o-mini", "openai/gpt-4o-mini")
-
-
 HAIKU = Target(PROVIDERS["anthropic"], Endpoint(), "claude-haiku-4-5", "anthropic/claude-haiku-4-5")
-
-
 UNPRICED = Target(PROVIDERS["compatible"], Endpoint(), "own", "compatible/own")
 
 
@@ -90,14 +84,10 @@ def test_each_outcome_is_counted_once_for_its_model(
     progress = tracker.progress(RunSnapshot(100.0))
     for index, model in enumerate(progress.models):
         own = [kind for position, kind in enumerate(kinds) if position // samples % n_models == index]
-        assert (model.done, model.cached) == (
-            sum(own.count(k) for k in ("called", "stored", "failed")),
-            own.count("stored"),
-        )
-        assert (model.failed, model.unanswered) == (
-            own.count("failed"),
-            own.count("cancelled") + own.count("over budget"),
-        )
+        done = sum(own.count(kind) for kind in ("called", "stored", "failed"))
+        unanswered = own.count("cancelled") + own.count("over budget")
+        assert (model.done, model.cached) == (done, own.count("stored"))
+        assert (model.failed, model.unanswered) == (own.count("failed"), unanswered)
         assert (model.input_tokens, model.output_tokens) == (1000 * own.count("called"), 100 * own.count("called"))
         assert model.total == rows * samples
     assert (progress.done, progress.total) == (sum(model.done for model in progress.models), rows * n_models * samples)
@@ -105,9 +95,8 @@ def test_each_outcome_is_counted_once_for_its_model(
 
 
 def test_rows_sent_to_one_model_each_are_counted_for_it() -> None:
-    tracker = ProgressTracker(
-        6, ProgressSink(fail_on_report, (MINI, HAIKU), 2, target_by_row=[1, 0, 1]), PRICED_AT.timestamp()
-    )
+    sink = ProgressSink(fail_on_report, (MINI, HAIKU), 2, target_by_row=[1, 0, 1])
+    tracker = ProgressTracker(6, sink, PRICED_AT.timestamp())
     assert [model.total for model in tracker.progress(RunSnapshot(0.0)).models] == [2, 4]
     for position in range(3):
         tracker.add(position, called())
@@ -120,10 +109,8 @@ def test_the_cost_is_exact_and_by_served_model() -> None:
     for position, served in enumerate(["gpt-4o-mini-2024-07-18", "", "gpt-4o-mini", "no-such-model"]):
         tracker.add(position, called(10 + position, 5, served))
     first, second = with_prices(tracker).progress(RunSnapshot(1.0)).models
-    openai, anthropic = (
-        find_price("openai", "gpt-4o-mini", PRICED_AT),
-        find_price("anthropic", "claude-haiku-4-5", PRICED_AT),
-    )
+    openai = find_price("openai", "gpt-4o-mini", PRICED_AT)
+    anthropic = find_price("anthropic", "claude-haiku-4-5", PRICED_AT)
     assert openai is not None
     assert anthropic is not None
     costs = [compute_cost(Usage(input_tokens=10 + at, output_tokens=5), (openai, anthropic)[at % 2]) for at in range(4)]

@@ -1,4 +1,4 @@
-"""What lives as long as a hub: opened at first use, its own, let go whole, and not shared with a forked child."""
+"""The runtime of a hub: opened at first use, closed as a whole, and not shared with other hubs or forked children."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from llmhub.sim import Simulator, SimulatorThread, serving
 MODEL = "openai/gpt-4o-mini"
 
 
-def hub(url: str, **more: Any) -> llmhub.Hub:
+def hub_at(url: str, **options: Any) -> llmhub.Hub:
     endpoints = {"compatible": llmhub.Endpoint(base_url=url)}
-    return llmhub.Hub(endpoints=endpoints, settings=Settings(), **{"retry": llmhub.Retry(attempts=1), **more})
+    return llmhub.Hub(endpoints=endpoints, settings=Settings(), **{"retry": llmhub.Retry(attempts=1), **options})
 
 
-def ask(made: llmhub.Hub, text: str = "hi", model: str = "compatible/m") -> str:
-    return llmhub.complete(text, model=model, hub=made).text
+def complete(hub: llmhub.Hub, text: str = "hi", model: str = "compatible/m") -> str:
+    return llmhub.complete(text, model=model, hub=hub).text
 
 
 # Opening and closing
@@ -41,29 +41,29 @@ def ask(made: llmhub.Hub, text: str = "hi", model: str = "compatible/m") -> str:
 
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
-    with hub(server.url, cache=llmhub.DiskCache(tmp_path / "runs.db")) as made:
-        made.target("compatible/m")
+    with hub_at(server.url, cache=llmhub.DiskCache(tmp_path / "runs.db")) as hub:
+        hub.target("compatible/m")
         assert (server.connections, (tmp_path / "runs.db").exists()) == (0, False)
-        ask(made)
+        complete(hub)
         assert (server.connections, (tmp_path / "runs.db").exists()) == (1, True)
 
 
-def test_closing_lets_go_and_the_next_call_opens_again(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), Stores()
-    made = hub(server.url, cache=stores)
-    made.close()
-    for many in (1, 2):
-        ask(made, str(many))
-        assert (server.connections, len(stores.opened), stores.closed) == (many, many, many - 1)
-        made.close()
+def test_closing_releases_everything_and_the_next_call_opens_it_again(scripted: Any, speech: Any) -> None:
+    server, stores = scripted([speech.answer()]), CountingCache()
+    hub = hub_at(server.url, cache=stores)
+    hub.close()
+    for count in (1, 2):
+        complete(hub, str(count))
+        assert (server.connections, len(stores.opened), stores.closed) == (count, count, count - 1)
+        hub.close()
         assert server.gone.wait(10)
-        assert stores.closed == many
-        made.close()
-        assert stores.closed == many
+        assert stores.closed == count
+        hub.close()
+        assert stores.closed == count
 
 
-class Stores:
-    """A cache that remembers what was opened and closed."""
+class CountingCache:
+    """A cache that counts the stores it opened and closed."""
 
     def __init__(self) -> None:
         self.opened: list[Store] = []
@@ -77,32 +77,32 @@ class Stores:
         return self.opened[-1]
 
 
-def test_a_hub_that_is_forgotten_lets_go_by_itself(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), Stores()
-    made = hub(server.url, cache=stores)
-    ask(made)
-    del made
+def test_a_garbage_collected_hub_is_closed(scripted: Any, speech: Any) -> None:
+    server, stores = scripted([speech.answer()]), CountingCache()
+    hub = hub_at(server.url, cache=stores)
+    complete(hub)
+    del hub
     gc.collect()
     assert server.gone.wait(10)
     assert stores.closed == 1
 
 
-async def test_a_hub_can_be_closed_from_inside_the_loop(scripted: Any, speech: Any) -> None:
+async def test_a_hub_can_be_closed_on_the_background_loop(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
-    made = hub(server.url)
-    await llmhub.acomplete("hi", model="compatible/m", hub=made)
+    hub = hub_at(server.url)
+    await llmhub.acomplete("hi", model="compatible/m", hub=hub)
 
     async def close() -> None:
-        made.close()
+        hub.close()
 
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(close(), background_loop()))
     assert await asyncio.get_running_loop().run_in_executor(None, server.gone.wait, 10)
 
 
-def test_many_threads_open_one_store(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), Stores()
-    with hub(server.url, cache=stores) as made:
-        threads = [threading.Thread(target=ask, args=(made, str(number))) for number in range(8)]
+def test_threads_share_one_store(scripted: Any, speech: Any) -> None:
+    server, stores = scripted([speech.answer()]), CountingCache()
+    with hub_at(server.url, cache=stores) as hub:
+        threads = [threading.Thread(target=complete, args=(hub, str(number))) for number in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -110,105 +110,108 @@ def test_many_threads_open_one_store(scripted: Any, speech: Any) -> None:
     assert (len(stores.opened), stores.closed) == (1, 1)
 
 
-# Hubs share nothing
+# Isolation between hubs
 
 
-def test_two_hubs_share_neither_connections_nor_answers_nor_addresses(scripted: Any, speech: Any) -> None:
-    one, other = scripted([speech.answer("one")]), scripted([speech.answer("other")])
-    with hub(one.url, cache=llmhub.MemoryCache()) as first, hub(other.url, cache=llmhub.MemoryCache()) as second:
-        assert [ask(first), ask(second), ask(first), ask(second)] == ["one", "other"] * 2
+def test_hubs_share_no_connections_responses_or_endpoints(scripted: Any, speech: Any) -> None:
+    first_server, second_server = scripted([speech.answer("one")]), scripted([speech.answer("other")])
+    with (
+        hub_at(first_server.url, cache=llmhub.MemoryCache()) as first,
+        hub_at(second_server.url, cache=llmhub.MemoryCache()) as second,
+    ):
+        assert [complete(first), complete(second), complete(first), complete(second)] == ["one", "other"] * 2
         first.close()
-        assert ask(second, "again") == "other"
-    assert (len(one.requests), len(other.requests)) == (1, 2)
+        assert complete(second, "again") == "other"
+    assert (len(first_server.requests), len(second_server.requests)) == (1, 2)
 
 
-def test_two_hubs_may_share_a_cache_that_is_a_file(tmp_path: Path, scripted: Any, speech: Any) -> None:
+def test_hubs_may_share_a_cache_file(tmp_path: Path, scripted: Any, speech: Any) -> None:
     server, cache = scripted([speech.answer()]), llmhub.DiskCache(tmp_path / "runs.db")
-    with hub(server.url, cache=cache) as first, hub(server.url, cache=cache) as second:
-        assert ask(first) == ask(second)
+    with hub_at(server.url, cache=cache) as first, hub_at(server.url, cache=cache) as second:
+        assert complete(first) == complete(second)
     assert len(server.requests) == 1
 
 
-def test_limits_of_one_hub_do_not_bind_another(scripted: Any, speech: Any) -> None:
+def test_rate_limits_are_per_hub(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     limit = {"compatible": llmhub.Limit(rpm=0.001)}
-    with hub(server.url, limits=limit) as bound, hub(server.url, limits=limit) as other:
-        assert ask(bound, "1") == ask(other, "2") == "Hi"
+    with hub_at(server.url, limits=limit) as first, hub_at(server.url, limits=limit) as second:
+        assert complete(first, "1") == complete(second, "2") == "Hi"
 
 
-# The order of what stands around a call
+# The order of the middleware
 
 
-def noted(name: str, notes: list[str]) -> Callable[[Send], Send]:
+def recording(name: str, seen: list[str]) -> Callable[[Send], Send]:
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
-            notes.append(name)
+        async def send_recorded(call: Call) -> Answer:
+            seen.append(name)
             return await send(call)
 
-        return sending
+        return send_recorded
 
     return wrap
 
 
-def test_middleware_sees_a_call_once_however_often_it_is_tried(scripted: Any, speech: Any) -> None:
+def test_middleware_sees_a_call_once_for_all_attempts(scripted: Any, speech: Any) -> None:
     failing = speech.reply(b"{}", status=500)
-    server, notes = scripted([failing], [failing], [speech.answer()]), []
-    middleware = (noted("outer", notes), noted("inner", notes))
-    with hub(server.url, middleware=middleware, retry=llmhub.Retry(attempts=3, base_s=0.001)) as made:
-        assert ask(made) == "Hi"
-    assert notes == ["outer", "inner"]
+    server, seen = scripted([failing], [failing], [speech.answer()]), []
+    middleware = (recording("outer", seen), recording("inner", seen))
+    with hub_at(server.url, middleware=middleware, retry=llmhub.Retry(attempts=3, base_s=0.001)) as hub:
+        assert complete(hub) == "Hi"
+    assert seen == ["outer", "inner"]
     assert len(server.requests) == 3
 
 
-def test_middleware_may_answer_itself_or_ask_something_else(scripted: Any, speech: Any) -> None:
+def test_middleware_may_replace_the_request(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
 
-    def louder(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+    def upper_case(send: Send) -> Send:
+        async def send_upper_case(call: Call) -> Answer:
             message = replace(call.request.messages[0], role="user")
             text = llmhub.Message("user", message.text.upper())
             return await send(replace(call, request=replace(call.request, messages=(text,))))
 
-        return sending
+        return send_upper_case
 
-    with hub(server.url, middleware=(louder,)) as made:
-        llmhub.complete_table({"t": ["quiet"]}, "{t}", model="compatible/m", hub=made, progress=False)
+    with hub_at(server.url, middleware=(upper_case,)) as hub:
+        llmhub.complete_table({"t": ["quiet"]}, "{t}", model="compatible/m", hub=hub, progress=False)
     assert b"QUIET" in server.bodies[0]
 
 
 @pytest.mark.parametrize("limited", [["openai"], [MODEL], ["openai", MODEL]])
-def test_the_limits_of_a_provider_and_of_a_model_both_hold(limited: list[str]) -> None:
-    """A limit of one request a minute lets one through; the second waits for longer than this test."""
+def test_limits_of_a_provider_and_of_a_model_apply_together(limited: list[str]) -> None:
+    """One request per minute admits one request; the second one would wait longer than this test."""
     with serving(Simulator()) as simulator:
         limits = {name: llmhub.Limit(rpm=1) for name in limited}
-        with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), limits=limits) as made:
-            table = run_until(made, simulator, {"t": ["a", "b", "c"]}, answered=1)
+        with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), limits=limits) as hub:
+            table = run_until(hub, simulator, {"t": ["a", "b", "c"]}, answered=1)
             assert table.column("status").to_pylist() == ["ok", "cancelled", "cancelled"]
             assert table.column("rate_wait_s").to_pylist()[0] == 0.0
         assert simulator.counts()["requests"] == 1
 
 
-def test_a_limit_binds_only_its_own_model() -> None:
+def test_a_limit_applies_to_its_own_model_only() -> None:
     with serving(Simulator()) as simulator:
         limits = {MODEL: llmhub.Limit(rpm=1)}
-        with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), limits=limits) as made:
-            assert all(ask(made, str(number), "openai/gpt-4o") for number in range(3))
-            assert ask(made, "1", MODEL)
+        with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), limits=limits) as hub:
+            assert all(complete(hub, str(number), "openai/gpt-4o") for number in range(3))
+            assert complete(hub, "1", MODEL)
 
 
-def run_until(made: llmhub.Hub, simulator: SimulatorThread, frame: Any, *, answered: int) -> Any:
-    """Run a table and stop it as soon as so many were answered."""
-    from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
+def run_until(hub: llmhub.Hub, simulator: SimulatorThread, frame: Any, *, answered: int) -> Any:
+    """Run a table and stop it as soon as so many rows are answered."""
+    from llmhub.api import tables  # noqa: PLC0415 - stopping a run is not public
     from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
 
     stop = StopSignal()
 
-    def watch(progress: Any) -> None:
+    def stop_when_answered(progress: Any) -> None:
         if progress.done >= answered and not progress.finished:
             stop.request()
 
-    asked = tables.build_table_run(frame, "{t}", MODEL, made, {"progress": watch})
-    return submit(tables.run_table(asked, asked.start_display(), stop)).result(30)
+    run = tables.build_table_run(frame, "{t}", MODEL, hub, {"progress": stop_when_answered})
+    return submit(tables.run_table(run, run.start_display(), stop)).result(30)
 
 
 # Processes
@@ -220,8 +223,8 @@ def python(program: str, *, timeout: float = 60) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("end", ["", "hub.close()", "del hub", "import sys; sys.exit(0)"])
-def test_a_program_ends_without_a_word(simulator: SimulatorThread, tmp_path: Path, end: str) -> None:
-    """Connections, stores and threads are let go at the end, whoever forgot them."""
+def test_a_program_exits_cleanly(simulator: SimulatorThread, tmp_path: Path, end: str) -> None:
+    """Connections, stores and threads are closed at exit even if the hub is not."""
     done = python(
         f"""
         import llmhub
@@ -237,10 +240,10 @@ def test_a_program_ends_without_a_word(simulator: SimulatorThread, tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-def test_a_forked_child_asks_on_connections_of_its_own_and_harms_none_of_its_parents(
+def test_a_forked_child_uses_its_own_connections_and_leaves_those_of_its_parent_intact(
     scripted: Any, speech: Any, tmp_path: Path
 ) -> None:
-    """The child inherits the sockets: it must neither use nor unhook them."""
+    """The child inherits the sockets: it must neither use them nor unregister them."""
     waited = threading.Event()
     server = scripted([speech.answer("first")], [speech.answer("child")], [waited, speech.answer("parent")])
     program = f"""
@@ -269,36 +272,36 @@ def test_a_forked_child_asks_on_connections_of_its_own_and_harms_none_of_its_par
     assert (server.connections, len(server.requests)) == (2, 3)
 
 
-def test_a_hub_goes_to_another_process_without_what_is_open(simulator: SimulatorThread) -> None:
+def test_a_pickled_hub_opens_its_own_connections(simulator: SimulatorThread) -> None:
     import pickle  # noqa: PLC0415 - of this one test
 
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as made:
-        said = ask(made, model=MODEL)
-        with pickle.loads(pickle.dumps(made)) as again:
-            assert again.endpoints == made.endpoints
-            assert ask(again, model=MODEL) == said
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        text = complete(hub, model=MODEL)
+        with pickle.loads(pickle.dumps(hub)) as again:
+            assert again.endpoints == hub.endpoints
+            assert complete(again, model=MODEL) == text
     assert simulator.counts()["requests"] == 2
 
 
-def test_calls_under_way_fail_or_end_when_their_hub_is_closed(scripted: Any) -> None:
+def test_a_call_in_flight_fails_when_its_hub_is_closed(scripted: Any) -> None:
     server = scripted(["hang"])
-    made = hub(server.url)
+    hub = hub_at(server.url)
     outcomes: list[Any] = []
-    caller = threading.Thread(target=lambda: outcomes.append(llmhub.try_complete("hi", model="compatible/m", hub=made)))
+    caller = threading.Thread(target=lambda: outcomes.append(llmhub.try_complete("hi", model="compatible/m", hub=hub)))
     caller.start()
     assert server.asked.wait(10)
-    made.close()
+    hub.close()
     caller.join(10)
     assert isinstance(outcomes[0].failure(), Disconnected)
 
 
-def test_the_store_of_a_runtime_can_be_looked_into(scripted: Any, speech: Any) -> None:
-    with hub(scripted([speech.answer()]).url, cache=llmhub.MemoryCache()) as made:
-        ask(made)
-        store = made.runtime.store
+def test_the_open_store_is_accessible(scripted: Any, speech: Any) -> None:
+    with hub_at(scripted([speech.answer()]).url, cache=llmhub.MemoryCache()) as hub:
+        complete(hub)
+        store = hub.runtime.store
         assert store is not None
         assert store.stats().entries == 1
         store.put_many([Entry(b"k", b"v")])
-        assert made.runtime.store is store
-    with hub("http://localhost") as bare:
-        assert bare.runtime.store is None
+        assert hub.runtime.store is store
+    with hub_at("http://localhost") as uncached:
+        assert uncached.runtime.store is None

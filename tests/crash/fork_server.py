@@ -1,4 +1,4 @@
-"""Imports everything once, then forks a child for each job it is told of. Speaks JSON lines."""
+"""A process that imports everything once and forks a child for each job. It speaks JSON lines on stdin and stdout."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ import pyarrow as pa
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.engine import fan_out, runtime, transport  # noqa: F401 - imported so that no child has to
+from llmhub.engine import fan_out, runtime, transport  # noqa: F401 - imported before the fork, once for all children
 from llmhub.providers import prices
-from llmhub.tables import prompt_batch, results  # noqa: F401
-from llmhub.wire import openai_chat  # noqa: F401
+from llmhub.tables import prompt_batch, results  # noqa: F401 - as above
+from llmhub.wire import openai_chat  # noqa: F401 - as above
 
 MODEL = "openai/gpt-4o-mini"
 prices.find_price("openai", "gpt-4o-mini", datetime.now(UTC))
 
 
-def work(job: dict[str, Any]) -> dict[str, Any]:
-    """Ask a simulator questions, and say what came of it."""
+def run_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Send the prompts of a job to a simulator. Return the columns of the results."""
     endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
     models = job.get("route", ())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with llmhub.Hub(
-            # One that is down, beside the simulator.
+            # The second endpoint is down.
             endpoints={"openai": endpoint, "compatible": llmhub.Endpoint(base_url="http://127.0.0.1:1/v1")},
             route=llmhub.Failover(*models) if models else None,
             cache=job["store"],
@@ -43,7 +43,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             ambiguous=job.get("ambiguous", "resend"),
         ) as hub:
             table = llmhub.complete_table(
-                pa.table({"q": job["questions"]}),
+                pa.table({"q": job["prompts"]}),
                 "{q}",
                 model=models[0] if models else MODEL,
                 hub=hub,
@@ -56,57 +56,57 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "responses": table.column("response").to_pylist(),
         "hits": table.column("cache_hit").to_pylist(),
         "errors": table.column("error").to_pylist(),
-        "warnings": [str(one.message) for one in caught],
-        "modules": list(sys.modules) if job.get("warm") else [],
+        "warnings": [str(warning.message) for warning in caught],
+        "modules": list(sys.modules) if job.get("list_modules") else [],
     }
 
 
-def begin(job: dict[str, Any], said: Path) -> int:
-    """Fork a child that writes what came of its job to a file."""
+def fork_job(job: dict[str, Any], result_path: Path) -> int:
+    """Fork a child that runs a job and writes its result to a file. Return the child's process id."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        done = work(job)
-        draft = said.with_suffix(".tmp")
-        draft.write_bytes(msgspec.json.encode(done))
-        draft.replace(said)
+        result = run_job(job)
+        draft = result_path.with_suffix(".tmp")
+        draft.write_bytes(msgspec.json.encode(result))
+        draft.replace(result_path)
         code = 0
-    except BaseException:  # noqa: BLE001 - a child ends here, whatever happens
+    except BaseException:  # noqa: BLE001 - the child ends here in any case
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def main() -> None:
-    """Do what is asked, line by line."""
+    """Serve requests until the end of stdin."""
     gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
-        files: dict[int, Path] = {}
-        answer({"ready": True})
+        result_paths: dict[int, Path] = {}
+        reply({"ready": True})
         for number, line in enumerate(sys.stdin.buffer):
             match msgspec.json.decode(line):
                 case {"start": job}:
-                    said = Path(folder) / str(number)
-                    pid = begin(job, said)
-                    files[pid] = said
-                    answer({"pid": pid})
-                case {"warm": modules}:
+                    path = Path(folder) / str(number)
+                    pid = fork_job(job, path)
+                    result_paths[pid] = path
+                    reply({"pid": pid})
+                case {"import": modules}:
                     for name in modules:
                         with contextlib.suppress(ImportError):
                             importlib.import_module(name)
                     gc.freeze()
-                    answer({})
+                    reply({})
                 case {"wait": pid}:
                     _, status = os.waitpid(pid, 0)
-                    said = files.pop(pid)
-                    done = msgspec.json.decode(said.read_bytes()) if said.exists() else {}
-                    answer({**done, "killed": os.WIFSIGNALED(status), "code": status >> 8})
+                    path = result_paths.pop(pid)
+                    result = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+                    reply({**result, "killed": os.WIFSIGNALED(status), "code": status >> 8})
 
 
-def answer(what: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(what) + b"\n")
+def reply(message: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
     sys.stdout.buffer.flush()
 
 
