@@ -1,15 +1,19 @@
-"""What goes through the engine: a call, and what became of it."""
+"""Define the values that pass through the engine: a `Call` goes in and an `Answer` comes out.
+
+Every layer of the engine is a `Middleware`, a function from one `Send` to another, so layers compose with `chain` and
+can be tested alone. Calls and answers are immutable; the ``with_...`` methods return changed copies.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from returns.result import Result
 
 from llmhub.core.errors import LLMError
-from llmhub.core.prepared import PreparedPrompt, PromptPreparer, field_replacer, prepare_prompt, with_model
+from llmhub.core.prepared import PreparedPrompt, PromptPreparer, prepare_prompt, with_model
 from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
@@ -21,7 +25,19 @@ Outcome: TypeAlias = Result[CompletionResponse, LLMError]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who is asked: the provider, where it is, its own name of the model, and the name a user typed."""
+    """A model at a provider.
+
+    Parameters
+    ----------
+    provider
+        The API it is called through.
+    endpoint
+        The address and credentials.
+    model
+        The model's name at the provider.
+    name
+        The name as the user typed it, ``provider/model``.
+    """
 
     provider: Provider
     endpoint: Endpoint
@@ -30,9 +46,18 @@ class Target:
 
 
 class PreparedText(NamedTuple):
-    """A quick way to prepare one request, and the request it stands for: it does not count for any other.
+    """A shortcut that builds the HTTP request of one particular `CompletionRequest` from its text.
 
-    ``preparer_by_target`` gives the way of the same question to somebody else.
+    Parameters
+    ----------
+    request
+        The request it is valid for.
+    prepare
+        Builds the HTTP request from ``text`` and the current time.
+    text
+        The text of the request.
+    for_target
+        Returns the key and HTTP request builders of the same prompt at another target.
     """
 
     request: CompletionRequest
@@ -42,17 +67,18 @@ class PreparedText(NamedTuple):
 
 
 def preparer_by_target(request: CompletionRequest, *, stream: bool) -> Callable[[Target], PreparedPrompt]:
-    """Make the function that gives the way to a target of what is asked by putting texts behind ``request``."""
-    known: dict[str, PreparedPrompt] = {}
+    """Return a memoized function from a target to the builders of ``request``, followed by any text, at that target."""
+    prepared: dict[str, PreparedPrompt] = {}
 
-    def to(target: Target) -> PreparedPrompt:
-        found = known.get(target.name)
+    def for_target(target: Target) -> PreparedPrompt:
+        found = prepared.get(target.name)
         if found is None:
-            asked = with_model(request, target.model)
-            found = known[target.name] = prepare_prompt(target.provider, target.endpoint, asked, stream=stream)
+            request_there = with_model(request, target.model)
+            found = prepare_prompt(target.provider, target.endpoint, request_there, stream=stream)
+            prepared[target.name] = found
         return found
 
-    return to
+    return for_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +87,27 @@ class Call:
 
     Parameters
     ----------
+    target
+        The target it is sent to.
+    request
+        The request, with the target's model.
     on_chunk
-        Asks for a stream, and is told what comes.
+        Called with each chunk of the response, which is then streamed.
     stream
-        Asks for a stream, to measure the time to the first token.
-    spliced
-        How to prepare ``request`` quickly; of no account once a middleware has put another request in its place.
+        Whether to stream the response even without ``on_chunk``, to measure the time to the first token.
+    prepared
+        A shortcut for building the HTTP request; ignored once a middleware has replaced ``request``.
     key
-        Key of the question as it was asked (`llmhub.core.cache_key.request_key`), where it is known; whoever puts another
-        target or request in the call's place sets it anew.
-    purse
-        The budgets it must fit into; those of the hub where it has none.
+        Cache key of the request (`llmhub.core.cache_key.request_key`), if computed. Code that replaces the target or
+        the request must replace the key too.
+    budgets
+        The budgets the call must fit into; ``None`` for those of the hub.
     on_sent
-        Told when it goes out.
+        Called when the request is sent.
     sample
-        Which of several answers to the same question it is to be.
-    asked
-        Whom the caller asked, where it is known; ``target`` is another once somebody sent the call elsewhere.
+        Which of several responses to the same request is wanted, from 0.
+    requested_target
+        The target the caller named, if known; it differs from ``target`` once the call was routed elsewhere.
     """
 
     target: Target
@@ -91,37 +121,40 @@ class Call:
     sample: int = 0
     requested_target: Target | None = None
 
-    def with_target(self, target: Target) -> Call:
-        """Give the same question to another target."""
-        if target.name == self.target.name:
-            return self
-        request, quick = with_model(self.request, target.model), self.valid_prepared
-        if quick is not None:
-            quick = PreparedText(request, quick.for_target(target).prepare, quick.text, quick.for_target)
-        return _to(self, target, request, quick, None, self.requested_target or self.target)
-
     @property
     def valid_prepared(self) -> PreparedText | None:
-        """The quick way, where it stands for the request that is asked."""
-        quick = self.prepared
-        return quick if quick is not None and quick.request is self.request else None
+        """``prepared``, if it was made for the present request."""
+        prepared = self.prepared
+        return prepared if prepared is not None and prepared.request is self.request else None
+
+    def with_target(self, target: Target) -> Call:
+        """Return the same call to another target, without a key."""
+        if target.name == self.target.name:
+            return self
+        request, prepared = with_model(self.request, target.model), self.valid_prepared
+        if prepared is not None:
+            there = prepared.for_target(target)
+            prepared = PreparedText(request, there.prepare, prepared.text, prepared.for_target)
+        return replace(
+            self,
+            target=target,
+            request=request,
+            prepared=prepared,
+            key=None,
+            requested_target=self.requested_target or self.target,
+        )
 
     def with_key(self, key: bytes) -> Call:
-        """Say the key of the question."""
-        return _keyed(self, key)
+        """Return the call with its cache key."""
+        return replace(self, key=key)
 
     def with_on_sent(self, on_sent: Callable[[], None]) -> Call:
-        """Have somebody else told when it goes out."""
-        return _telling(self, on_sent)
-
-
-_to: Final = field_replacer(Call, "target", "request", "prepared", "key", "requested_target")
-_keyed: Final = field_replacer(Call, "key")
-_telling: Final = field_replacer(Call, "on_sent")
+        """Return the call with another ``on_sent`` callback."""
+        return replace(self, on_sent=on_sent)
 
 
 class BilledFailure(NamedTuple):
-    """What an attempt used that failed after it was answered: the provider charged it to ``target``."""
+    """Tokens the provider charged to ``target`` for an attempt that failed after it was answered."""
 
     target: Target
     usage: Usage
@@ -129,13 +162,32 @@ class BilledFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a call, and how long it took.
+    """The outcome of a call, with its timing.
 
-    ``latency_s`` and ``ttft_s`` are the provider's time in the last attempt; ``rate_wait_s`` and ``total_s``
-    cover all attempts; ``started_at`` (epoch seconds) is when the first was sent, 0 when none was. ``limits`` is what
-    the last reply said about limits, be it an answer or a refusal; ``spent`` what attempts used that failed.
-    ``target`` is who answered, or failed last, when that is not who was asked, and ``key`` that of the question as
-    it was put to them.
+    Parameters
+    ----------
+    outcome
+        The response or the error.
+    latency_s, ttft_s
+        The provider's time in the last attempt: in all, and to the first token; ``None`` where not measured.
+    rate_wait_s, total_s
+        Time spent waiting for rate limits, and in all; over all attempts.
+    attempts
+        HTTP requests sent.
+    started_at
+        When the first was sent (epoch seconds); 0 if none was.
+    cache_hit
+        Whether the response came from a store or from an equal call.
+    dropped
+        Parameters the provider does not support and that were left out.
+    limits
+        Rate limit information in the last reply, successful or not.
+    billed_failures
+        Tokens charged for attempts that failed.
+    target
+        The target that answered, or failed last, if it is not the requested one.
+    key
+        The cache key of the request as sent to ``target``.
     """
 
     outcome: Outcome
@@ -153,30 +205,28 @@ class Answer:
     key: bytes | None = None
 
     def attributed_to(self, target: Target | None, key: bytes | None) -> Answer:
-        """Have it say who gave it, and to which question; nobody: whoever was asked."""
-        return _of(self, target, key)
+        """Return the answer as given by ``target`` to the request with ``key``; ``None`` for the requested target."""
+        return replace(self, target=target, key=key)
 
-
-_of: Final = field_replacer(Answer, "target", "key")
 
 Send: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Middleware: TypeAlias = Callable[[Send], Send]
 
 
 def chain(send: Send, *middleware: Middleware) -> Send:
-    """Wrap ``send``: the first middleware is the outermost, and sees a call first and its answer last.
+    """Wrap ``send`` in middleware, the first outermost: it sees a call first and its answer last.
 
     Examples
     --------
-    >>> seen = []
-    >>> def noted(name):
+    >>> wrapped = []
+    >>> def named(name):
     ...     def wrap(send):
-    ...         seen.append(name)
+    ...         wrapped.append(name)
     ...         return send
     ...     return wrap
     >>> async def send(call): ...
-    >>> _ = chain(send, noted("outer"), noted("inner"))
-    >>> seen
+    >>> _ = chain(send, named("outer"), named("inner"))
+    >>> wrapped
     ['inner', 'outer']
     """
     for wrap in reversed(middleware):

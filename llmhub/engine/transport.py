@@ -1,7 +1,7 @@
-"""The only place that opens a connection: an HTTP request goes out, a reply or its bytes come back.
+"""Send HTTP requests and turn network exceptions into error values. The only module that opens client connections.
 
-One pool of connections a provider, kept alive; certificates are checked; redirects are not followed, so
-credentials never reach another origin; a reply has a bound. Network exceptions become errors as values here.
+Each provider has one pool of keep-alive connections. Certificates are verified. Redirects are not followed, so that
+credentials never reach another origin, and replies are bounded in size. Nothing is retried here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 from yarl import URL
 
-from llmhub.core.errors import (
-    NOT_CONNECTED,
-    BadRequestError,
-    Disconnected,
-    InvalidRequest,
-    LLMError,
-    Malformed,
-    TimedOut,
-)
+from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
 from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, prepare
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo
@@ -39,21 +31,45 @@ from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.security.redaction import redact
 
+KEEP_ALIVE_S: Final = 30.0
+MAX_CACHED_URLS: Final = 4096
+MAX_INLINE_BODY_BYTES: Final = 1 << 20
+"""Larger bodies are passed as a file, sent in pieces: aiohttp warns about larger ones in one piece."""
+DEADLINE_CHECK_S: Final = 1.0
+"""How often deadlines are checked, at most."""
+DEADLINE_CHECK_SHARE: Final = 0.1
+"""How often deadlines are checked, as a share of the timeout, where that is more often."""
+NO_AUTO_HEADERS: Final = ("User-Agent", "Content-Type", "Accept", "Accept-Encoding")
+DEFAULT_HEADERS: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, deflate"}
+HTTP_OK: Final = 200
+HTTP_ERRORS: Final = 400
+"""The first status code that is an error."""
+URL_USERINFO: Final = re.compile(r"//[^/?#]*@")
+RATE_LIMIT_HEADER: Final = re.compile("rate-?limit|retry", re.IGNORECASE)
+"""Matches the name of every header with rate limit information."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
-    """How long to wait for a provider, in seconds: for a connection, and for a whole answer."""
+    """Time limits of a request.
+
+    Parameters
+    ----------
+    connect_s
+        Seconds until the connection is established.
+    total_s
+        Seconds until the whole response has arrived.
+    """
 
     connect_s: float = 10.0
     total_s: float = 600.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no time."""
+        """Raise if a time limit is not a positive number."""
         for name in ("connect_s", "total_s"):
             value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-                said = f"{value!r} is no time; give seconds > 0"
-                raise BadRequestError(InvalidRequest(path=f"timeout.{name}", message=said))
+                raise invalid(f"timeout.{name}", f"must be a number of seconds above 0, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +79,13 @@ class TransportConfig:
     Parameters
     ----------
     timeout
-        Bounds in time.
+        Time limits of each request.
     pool_size
-        Connections a provider at most.
+        Maximum number of connections to each provider.
     max_reply_bytes
-        A longer reply is refused.
+        Longer replies are an error.
     use_proxy_settings
-        Honour the proxy variables of the environment.
+        Whether to use the proxy variables of the environment (``HTTPS_PROXY``, ...).
     """
 
     timeout: Timeout = field(default_factory=Timeout)
@@ -78,125 +94,115 @@ class TransportConfig:
     use_proxy_settings: bool = False
 
 
-KEEP_ALIVE_S: Final = 30.0
-URL_USERINFO: Final = re.compile(r"//[^/?#]*@")
-MAX_CACHED_URLS: Final = 4096
-MAX_INLINE_BODY_BYTES: Final = 1 << 20
-"""Bytes that aiohttp will not take in one piece without a warning."""
-DEADLINE_CHECK_S: Final = 1.0
-DEADLINE_CHECK_SHARE: Final = 0.1
-"""How often deadlines are looked at: each second, or ten times within a short time-out."""
-NO_AUTO_HEADERS: Final = ("User-Agent", "Content-Type", "Accept", "Accept-Encoding")
-DEFAULT_HEADERS: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, deflate"}
-
-
 class Transport:
-    """Open connections, and which calls are in flight. Lives on one event loop."""
+    """The open connections and the requests in flight. Use it on one event loop only."""
 
     def __init__(self, config: TransportConfig) -> None:
-        self._wiring = config
+        self._config = config
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._urls: dict[str, URL] = {}
-        self._reached: set[str] = set()
-        self._overdue: set[asyncio.Task[object]] = set()
-        self._watching = False
+        self._connected_before: set[str] = set()
+        self._timed_out: set[asyncio.Task[object]] = set()
+        self._is_checking_deadlines = False
         self.in_flight = InFlightTasks()
 
     async def send(self, call: Call) -> Answer:
-        """Send one request, once. Never raises but for cancellation."""
-        target = call.target
-        now = time.time()
+        """Send the request of a call once. Every failure but cancellation is an outcome, not an exception."""
+        target, now = call.target, time.time()
         streaming = call.stream or call.on_chunk is not None
         prepared = _prepare_call(call, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
         start = time.perf_counter()
-        viewer = _StreamObserver(call.on_chunk, start)
+        observer = _ResponseObserver(call.on_chunk, start)
         task = self._begin(start)
         if call.on_sent is not None:
             call.on_sent()
-        outcome: Outcome
         try:
-            reply = await self._post(target.provider.name, request)
-            if streaming and reply.status == 200:  # noqa: PLR2004 - HTTP OK
-                viewer.reply = HttpReply(200, reply.headers, b"", now)
-                outcome = await self._streamed(call, reply, viewer)
-            else:
-                viewer.reply = HttpReply(reply.status, reply.headers, await self._body(reply), time.time())
-                outcome = interpret(target.provider, viewer.reply)
+            outcome = await self._exchange(call, request, observer, streaming=streaming)
         except asyncio.CancelledError:
-            if task not in self._overdue or task.uncancel() > 0:
+            if task not in self._timed_out or task.uncancel() > 0:
                 raise
             outcome = Failure(self._network_error(TimeoutError(), target.provider.name, request.url))
         except NETWORK_ERRORS as error:
             outcome = Failure(self._network_error(error, target.provider.name, request.url))
         finally:
             self.in_flight.end(task)
-            self._overdue.discard(task)
-        took = time.perf_counter() - start
-        spent: tuple[BilledFailure, ...] = ()
+            self._timed_out.discard(task)
+        latency_s = time.perf_counter() - start
+        billed_failures: tuple[BilledFailure, ...] = ()
         if not is_successful(outcome):
-            outcome = Failure(
-                _not_retryable_once_shown(
-                    redact_error(outcome.failure(), call.target.endpoint),
-                    seen=call.on_chunk is not None and viewer.ttft_s is not None,
-                )
-            )
-            spent = _billed_failures(target, viewer)
+            error = redact_error(outcome.failure(), target.endpoint)
+            if call.on_chunk is not None and observer.ttft_s is not None:
+                # A stream of which chunks were delivered must not start again.
+                error = replace(error, should_retry=False)
+            outcome = Failure(error)
+            billed_failures = _billed_failures(target, observer)
         return Answer(
             outcome=outcome,
-            latency_s=took,
-            ttft_s=viewer.ttft_s,
-            total_s=took,
+            latency_s=latency_s,
+            ttft_s=observer.ttft_s,
+            total_s=latency_s,
             attempts=1,
             started_at=now,
             dropped=request.dropped,
-            limits=_rate_limit_info(target, viewer.reply),
-            billed_failures=spent,
+            limits=_rate_limit_info(target, observer.reply),
+            billed_failures=billed_failures,
         )
 
+    async def _exchange(
+        self, call: Call, request: HttpRequest, observer: _ResponseObserver, *, streaming: bool
+    ) -> Outcome:
+        """Send the HTTP request and decode the reply."""
+        provider = call.target.provider
+        reply = await self._request(provider.name, request)
+        if streaming and reply.status == HTTP_OK:
+            observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
+            return await self._read_stream(call, reply, observer)
+        observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
+        return interpret(provider, observer.reply)
+
     def _begin(self, start: float) -> asyncio.Task[object]:
-        """Count the current task among those in flight until its deadline."""
+        """Register the current task as in flight until its deadline."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self.in_flight.begin(task, start + self._wiring.timeout.total_s)
-        if not self._watching:
-            self._watching = True
-            self._watch()
+        self.in_flight.begin(task, start + self._config.timeout.total_s)
+        if not self._is_checking_deadlines:
+            self._check_deadlines()
         return task
 
-    def _watch(self) -> None:
-        """Cut off what is overdue. One timer for all calls costs less than one for each."""
+    def _check_deadlines(self) -> None:
+        """Cancel the tasks past their deadline. One timer for all costs less than one for each request."""
         now = time.perf_counter()
         for task, deadline in self.in_flight.deadlines.items():
-            if now >= deadline and task not in self._overdue:
-                self._overdue.add(task)
+            if now >= deadline and task not in self._timed_out:
+                self._timed_out.add(task)
                 task.cancel()
-        self._watching = bool(self.in_flight)
-        if self._watching:
-            every = min(DEADLINE_CHECK_S, self._wiring.timeout.total_s * DEADLINE_CHECK_SHARE)
-            asyncio.get_running_loop().call_later(every, self._watch)
+        self._is_checking_deadlines = bool(self.in_flight)
+        if self._is_checking_deadlines:
+            interval_s = min(DEADLINE_CHECK_S, self._config.timeout.total_s * DEADLINE_CHECK_SHARE)
+            asyncio.get_running_loop().call_later(interval_s, self._check_deadlines)
 
     async def probe(self, name: str, url: str) -> Result[int, LLMError]:
-        """Ask an address for nothing in particular, without credentials; give the status it answers with."""
+        """Send a GET request without credentials to ``url``; return the status code of the reply."""
         try:
-            async with asyncio.timeout(self._wiring.timeout.total_s):
-                reply = await self._post(name, HttpRequest("GET", url, {}))
+            async with asyncio.timeout(self._config.timeout.total_s):
+                reply = await self._request(name, HttpRequest("GET", url, {}))
             reply.close()
         except NETWORK_ERRORS as error:
             return Failure(self._network_error(error, name, url))
         return Success(reply.status)
 
     async def fetch(self, name: str, request: HttpRequest, endpoint: Endpoint) -> Result[HttpReply, LLMError]:
-        """Send what is no completion and read the whole reply; what a key would show in is blotted out."""
+        """Send a request that is not a completion; return the reply, with credentials redacted from error bodies."""
         try:
-            async with asyncio.timeout(self._wiring.timeout.total_s):
-                reply = await self._post(name, request)
-                body = await self._body(reply)
+            async with asyncio.timeout(self._config.timeout.total_s):
+                reply = await self._request(name, request)
+                body = await self._read_body(reply)
         except NETWORK_ERRORS as error:
             return Failure(self._network_error(error, name, request.url))
-        if reply.status >= 400:  # noqa: PLR2004 - HTTP errors
+        if reply.status >= HTTP_ERRORS:
             body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
         return Success(HttpReply(reply.status, reply.headers, body, time.time()))
 
@@ -206,207 +212,166 @@ class Transport:
         for session in sessions:
             await session.close()
 
-    async def _post(self, pool: str, request: HttpRequest) -> aiohttp.ClientResponse:
+    async def _request(self, pool: str, request: HttpRequest) -> aiohttp.ClientResponse:
+        """Send a request on a connection of ``pool``; return the reply once its headers have arrived."""
         url = self._urls.get(request.url)
         if url is None:
             if len(self._urls) >= MAX_CACHED_URLS:
                 self._urls.clear()
-            url = self._urls[request.url] = _address(request.url)
+            url = self._urls[request.url] = _parse_url(request.url)
         session = self._sessions.get(pool) or self._open(pool)
-        # What is large is handed over as a file, which is sent in pieces.
         body = request.body if len(request.body) <= MAX_INLINE_BODY_BYTES else io.BytesIO(request.body)
         reply = await session.request(request.method, url, data=body, headers=request.headers, allow_redirects=False)
-        self._reached.add(pool)
+        self._connected_before.add(pool)
         return reply
 
     def _open(self, pool: str) -> aiohttp.ClientSession:
         session = self._sessions[pool] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._wiring.pool_size, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._wiring.timeout.connect_s),
+            connector=aiohttp.TCPConnector(limit=self._config.pool_size, keepalive_timeout=KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.timeout.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=NO_AUTO_HEADERS,
             headers=DEFAULT_HEADERS,
-            trust_env=self._wiring.use_proxy_settings,
+            trust_env=self._config.use_proxy_settings,
             max_line_size=16 << 10,
             max_field_size=32 << 10,
         )
         return session
 
-    async def _body(self, reply: aiohttp.ClientResponse) -> bytes:
-        """Read a body of bounded size."""
+    async def _read_body(self, reply: aiohttp.ClientResponse) -> bytes:
+        """Return the body; raise `ReplyTooLargeError` beyond the size limit."""
         chunks: list[bytes] = []
         size = 0
         async with reply:
             while chunk := await reply.content.readany():
                 size += len(chunk)
-                if size > self._wiring.max_reply_bytes:
+                if size > self._config.max_reply_bytes:
                     reply.close()
-                    raise ReplyTooLargeError(f"the reply is longer than {self._wiring.max_reply_bytes} bytes")
+                    raise ReplyTooLargeError(f"the reply is longer than {self._config.max_reply_bytes} bytes")
                 chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _streamed(self, call: Call, reply: aiohttp.ClientResponse, viewer: _StreamObserver) -> Outcome:
-        """Read a stream as it comes; leaving early closes the connection."""
+    async def _read_stream(self, call: Call, reply: aiohttp.ClientResponse, observer: _ResponseObserver) -> Outcome:
+        """Decode a stream as it arrives; an early exit closes the connection."""
         decoder = StreamDecoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
-        deltas = viewer.deltas
+        deltas = observer.deltas
         size = 0
         try:
             while chunk := await reply.content.readany():
                 size += len(chunk)
-                if size > self._wiring.max_reply_bytes:
-                    raise ReplyTooLargeError(f"the stream is longer than {self._wiring.max_reply_bytes} bytes")
-                fed = decoder.feed(chunk)
-                if not is_successful(fed):
-                    return Failure(fed.failure())
-                deltas.extend(fed.unwrap())
-                viewer.on_deltas(fed.unwrap())
+                if size > self._config.max_reply_bytes:
+                    raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
+                decoded = decoder.feed(chunk)
+                if not is_successful(decoded):
+                    return Failure(decoded.failure())
+                deltas.extend(decoded.unwrap())
+                observer.on_deltas(decoded.unwrap())
             reply.release()
         finally:
             if not reply.closed:
                 reply.close()
-        closed = decoder.close(deltas)
-        if is_successful(closed):
-            viewer.on_end(closed.unwrap())
-        return closed
+        outcome = decoder.close(deltas)
+        if is_successful(outcome):
+            observer.on_end(outcome.unwrap())
+        return outcome
 
     def _network_error(self, error: Exception, provider: str, url: str) -> LLMError:
-        """Read an exception of the network. An address never reached is not tried again: it is probably wrong."""
-        # A name and a password may stand in an address.
-        shown = URL_USERINFO.sub("//", url, count=1)
-        origin = "/".join(shown.split("/", 3)[:3])
-        said = str(error) or type(error).__name__
-        bound = self._wiring.timeout
-        first: type[LLMError] = InvalidRequest
-        again: bool | None = None
-        code = NOT_CONNECTED if isinstance(error, CONNECT_ERRORS) else ""
+        """Return the error value of a network exception.
+
+        A host that was never reached is not retried: its address is probably wrong.
+        """
+        # A URL may contain a user name and password.
+        safe_url = URL_USERINFO.sub("//", url, count=1)
+        origin = "/".join(safe_url.split("/", 3)[:3])
+        message = str(error) or type(error).__name__
+        timeout = self._config.timeout
+        kind: type[LLMError] = InvalidRequest
+        should_retry: bool | None = None
         match error:
             case aiohttp.ServerTimeoutError() | TimeoutError():
-                said = f"no answer from {origin} within {bound.total_s:g} s (connecting: {bound.connect_s:g} s)"
-                first = TimedOut
+                kind = TimedOut
+                message = (
+                    f"no response from {origin} within {timeout.total_s:g} s (connecting: {timeout.connect_s:g} s)"
+                )
             case InvalidURLError() | aiohttp.InvalidURL():
-                first, said = InvalidRequest, f"base_url: {shown!r} is no HTTP address"
+                message = f"base_url: {safe_url!r} is not an HTTP URL"
             case ReplyTooLargeError():
-                first = Malformed
+                kind = Malformed
             case aiohttp.ClientSSLError():
-                first, said, again = Disconnected, f"cannot trust {origin}: {said}", False
+                kind, should_retry = Disconnected, False
+                message = f"cannot verify the certificate of {origin}: {message}"
             case aiohttp.ClientConnectorError():
-                why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or said
-                said = f"cannot connect to {origin} ({why}); check its base URL"
-                first, again = Disconnected, None if provider in self._reached else False
+                kind, should_retry = Disconnected, None if provider in self._connected_before else False
+                reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or message
+                message = f"cannot connect to {origin} ({reason}); check its base URL"
             case aiohttp.ClientError() | OSError():
-                first, said = Disconnected, f"the connection to {origin} broke: {said}"
+                kind, message = Disconnected, f"the connection to {origin} was lost: {message}"
             case _:
-                # What aiohttp refuses to send: a line break in a header, say.
-                said = f"endpoint: a header or the address cannot be sent: {said}"
-        return first(provider=provider, message=said, code=code, should_retry=again)
+                # aiohttp refuses to send a line break in a header, for example.
+                message = f"endpoint: a header or the URL cannot be sent: {message}"
+        code = NOT_CONNECTED if isinstance(error, CONNECT_ERRORS) else ""
+        return kind(provider=provider, message=message, code=code, should_retry=should_retry)
 
 
-class _StreamObserver:
-    """Tells whoever watches a stream what comes, and remembers what came: the reply, its deltas, when the first did."""
+class _ResponseObserver:
+    """Passes the chunks of a response to the caller, and records its reply, deltas and time to the first token."""
 
-    __slots__ = ("_on_chunk", "_reasoning", "_start", "_text", "deltas", "reply", "ttft_s")
+    __slots__ = ("_on_chunk", "_reasoning_length", "_start", "_text_length", "deltas", "reply", "ttft_s")
 
     def __init__(self, on_chunk: Callable[[StreamChunk], None] | None, start: float) -> None:
         self._on_chunk = on_chunk
         self._start = start
-        self._text = self._reasoning = 0
+        self._text_length = self._reasoning_length = 0
         self.ttft_s: float | None = None
         self.reply: HttpReply | None = None
         self.deltas: list[Delta] = []
 
     def on_deltas(self, deltas: tuple[Delta, ...]) -> None:
-        """Take in what just came; what says nothing is not a first word."""
+        """Pass on the content of new deltas, if they have any."""
         chunk = to_stream_chunk(deltas) if self._on_chunk is not None or self.ttft_s is None else None
         if chunk is None:
             return
         if self.ttft_s is None:
             self.ttft_s = time.perf_counter() - self._start
-        self._text += len(chunk.text)
-        self._reasoning += len(chunk.reasoning)
+        self._text_length += len(chunk.text)
+        self._reasoning_length += len(chunk.reasoning)
         if self._on_chunk is not None:
             self._on_chunk(chunk)
 
     def on_end(self, response: CompletionResponse) -> None:
-        """Give what only the end of the connection brought, and the whole."""
+        """Pass on the content that was only complete at the end of the stream."""
         if self._on_chunk is None:
             return
-        rest = StreamChunk(text=response.text[self._text :], reasoning=response.reasoning[self._reasoning :])
+        rest = StreamChunk(
+            text=response.text[self._text_length :], reasoning=response.reasoning[self._reasoning_length :]
+        )
         if rest.text or rest.reasoning:
             self._on_chunk(rest)
-        self._on_chunk(StreamChunk(response=response))
-
-
-def _address(url: str) -> URL:
-    """Read an address that is encoded already: re-quoting would change what was signed."""
-    try:
-        read = URL(url, encoded=True)
-        host, _ = read.host, read.explicit_port
-    except ValueError as wrong:
-        raise InvalidURLError(url) from wrong
-    if read.scheme not in {"http", "https"} or not host or not host.isprintable() or " " in host:
-        raise InvalidURLError(url)
-    return read
 
 
 class InvalidURLError(ValueError):
-    """An address is none."""
+    """A URL is not an HTTP URL."""
 
 
 class ReplyTooLargeError(ValueError):
-    """A reply went beyond its bound."""
+    """A reply exceeds the size limit."""
 
 
 NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
-"""What goes wrong in sending and reading; everything else is a defect."""
+"""Exceptions of sending and reading that become error values; any other is a defect."""
 CONNECT_ERRORS: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
     InvalidURLError,
 )
-"""What goes wrong before there is a connection."""
-
-
-def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
-    """Prepare a call, quickly where that stands for the request it holds."""
-    quick = call.valid_prepared
-    if quick is not None and stream == call.stream:
-        return quick.prepare(quick.text, now)
-    return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
-
-
-RATE_LIMIT_HEADER: Final = re.compile("rate-?limit|retry", re.IGNORECASE)
-"""In the name of every header that says something about limits."""
-
-
-def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
-    """Read what a reply says about limits, where it says anything: most successes do not."""
-    if reply is None or (reply.status < 400 and not any(map(RATE_LIMIT_HEADER.search, reply.headers))):  # noqa: PLR2004 - HTTP errors
-        return None
-    return target.provider.limits(reply)
-
-
-def _billed_failures(target: Target, viewer: _StreamObserver) -> tuple[BilledFailure, ...]:
-    """Say what was counted for an answer that then failed: it is charged all the same."""
-    reply = viewer.reply
-    if reply is None or reply.status != 200:  # noqa: PLR2004 - HTTP OK
-        return ()
-    usage = usage_so_far(viewer.deltas)
-    if not viewer.deltas:
-        payload = parse_json_object(reply.body)
-        usage = target.provider.wire.decode_usage(payload.unwrap()) if is_successful(payload) else NO_USAGE
-    return (BilledFailure(target, usage),) if usage != NO_USAGE else ()
-
-
-def _not_retryable_once_shown(error: LLMError, *, seen: bool) -> LLMError:
-    """Keep a stream that somebody has begun to see from being begun again."""
-    return replace(error, should_retry=False) if seen else error
+"""Exceptions raised before a connection exists, so that nothing was sent."""
 
 
 def redact_error(error: LLMError, endpoint: Endpoint) -> LLMError:
-    """Take keys out of what a provider said."""
-    clean = redact(error.message, _secrets(endpoint))
-    return error if clean == error.message else replace(error, message=clean)
+    """Replace the endpoint's credentials in an error message."""
+    message = redact(error.message, _secrets(endpoint))
+    return error if message == error.message else replace(error, message=message)
 
 
 def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
@@ -417,3 +382,42 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
         endpoint.session_token,
         *endpoint.headers.values(),
     )
+
+
+def _parse_url(url: str) -> URL:
+    """Parse a URL that is already percent-encoded: encoding it again would change what was signed."""
+    try:
+        parsed = URL(url, encoded=True)
+        host, _ = parsed.host, parsed.explicit_port
+    except ValueError as error:
+        raise InvalidURLError(url) from error
+    if parsed.scheme not in {"http", "https"} or not host or not host.isprintable() or " " in host:
+        raise InvalidURLError(url)
+    return parsed
+
+
+def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
+    """Build the HTTP request, by the shortcut where the call has a valid one."""
+    prepared = call.valid_prepared
+    if prepared is not None and stream == call.stream:
+        return prepared.prepare(prepared.text, now)
+    return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
+
+
+def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
+    """Parse the rate limits of a reply, if it has any: most successful ones do not."""
+    if reply is None or (reply.status < HTTP_ERRORS and not any(map(RATE_LIMIT_HEADER.search, reply.headers))):
+        return None
+    return target.provider.limits(reply)
+
+
+def _billed_failures(target: Target, observer: _ResponseObserver) -> tuple[BilledFailure, ...]:
+    """Return the usage of a response that then failed: it is charged all the same."""
+    reply = observer.reply
+    if reply is None or reply.status != HTTP_OK:
+        return ()
+    usage = usage_so_far(observer.deltas)
+    if not observer.deltas:
+        payload = parse_json_object(reply.body)
+        usage = target.provider.wire.decode_usage(payload.unwrap()) if is_successful(payload) else NO_USAGE
+    return (BilledFailure(target, usage),) if usage != NO_USAGE else ()

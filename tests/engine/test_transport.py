@@ -284,7 +284,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
     server = scripted([speech.answer()], tls=certificate)
     error = failed(await transport().send(call(server.url)))
     assert isinstance(error, Disconnected)
-    assert "cannot trust" in error.message
+    assert "cannot verify the certificate" in error.message
     assert server.url in error.message
     assert not is_transient(error)
     assert server.requests == []
@@ -432,8 +432,7 @@ async def test_a_stream_is_told_as_it_comes_and_measured_to_its_first_word(
     answer = await transport().send(call(server.url, on_chunk=watch))
     response = answer.outcome.unwrap()
     assert response.text == "Hello"
-    assert [chunk.text for chunk in seen] == ["Hel", "lo", ""]
-    assert [chunk.response for chunk in seen] == [None, None, response]
+    assert [chunk.text for chunk in seen] == ["Hel", "lo"]
     assert answer.ttft_s is not None
     assert answer.latency_s is not None
     assert 0 < answer.ttft_s < answer.latency_s
@@ -449,7 +448,7 @@ async def test_the_first_word_is_not_an_empty_one(transport: Open, scripted: Any
     answer = await transport().send(call(server.url, on_chunk=seen.append))
     assert answer.ttft_s is not None
     assert answer.ttft_s >= 0.15
-    assert [chunk.text for chunk in seen] == ["Hi", ""]
+    assert [chunk.text for chunk in seen] == ["Hi"]
 
 
 async def test_a_stream_without_any_word_has_no_first_one(transport: Open, scripted: Any, speech: Any) -> None:
@@ -487,7 +486,6 @@ async def test_whoever_watches_sees_the_whole_text_however_it_came(
     seen: list[StreamChunk] = []
     answer = await transport().send(call(scripted(acts[act]).url, on_chunk=seen.append))
     assert "".join(chunk.text for chunk in seen) == answer.outcome.unwrap().text == "Hello"
-    assert seen[-1].response is not None
 
 
 async def test_leaving_a_stream_early_closes_its_connection(transport: Open, scripted: Any, speech: Any) -> None:
