@@ -1,7 +1,8 @@
-"""Answers that were given before, looked up on the way: for questions that more than one may answer.
+"""Answer a routed call from the cache with the stored response of any candidate of its route.
 
-A run looks up by the thousand what it is about to ask (`llmhub.engine.fan_out`), by everybody who may answer it. What is
-looked up here is what a middleware made of that, or put to somebody else, and what was answered since.
+A run looks up its rows in blocks, for every candidate, before it sends anything (`llmhub.engine.fan_out`). This
+middleware covers what changes afterwards: calls that a user's middleware has replaced or redirected, and responses that
+have been stored since.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, from_stored, to_stored
 
 CandidateKeys: TypeAlias = Callable[[Call], Sequence[tuple[Target, bytes]]]
-"""Who may answer a call, and the key of the question as it would be put to each."""
+"""Returns the targets that may answer a call, each with the key of the request as sent to it."""
 
 
 class CacheLookups:
-    """Looks keys up in a store beside the loop: those that are wanted in one turn of it, together.
+    """Batched look-ups in a store: keys requested in the same iteration of the event loop are fetched together.
 
     Parameters
     ----------
     store
-        Where.
+        The store.
     recent
-        Gives what was answered just now, and may not be filed yet.
-    looked
-        Keys of questions that the run has looked up already, by everybody who may answer them.
+        Returns an outcome that may not have been written to the store yet.
+    already_checked
+        Keys of requests that the run has looked up at every candidate; they are not looked up again.
     """
 
     def __init__(
@@ -46,61 +47,59 @@ class CacheLookups:
         self._store = store
         self.recent = recent
         self.already_checked = already_checked
-        self._wanted: dict[bytes, None] = {}
-        self._next: asyncio.Task[Mapping[bytes, bytes]] | None = None
+        self._requested: dict[bytes, None] = {}
+        self._fetching: asyncio.Task[Mapping[bytes, bytes]] | None = None
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
-        """Give what is there; nothing where the store fails, since it can be done without."""
-        self._wanted.update(dict.fromkeys(keys))
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._fetch())
-        return await asyncio.shield(self._next)
+        """Return the stored values of ``keys``; empty if the store fails, since the call can be sent instead."""
+        self._requested.update(dict.fromkeys(keys))
+        if self._fetching is None:
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+        return await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> Mapping[bytes, bytes]:
         await asyncio.sleep(0)
-        wanted, self._wanted, self._next = self._wanted, {}, None
+        keys, self._requested, self._fetching = self._requested, {}, None
         try:
-            return await run_in_thread(self._store.get_many, list(wanted))
+            return await run_in_thread(self._store.get_many, list(keys))
         except StoreError:
             return {}
 
 
 CACHE_LOOKUPS: Final[ContextVar[CacheLookups | None]] = ContextVar("llmhub_lookups", default=None)
-"""Where the run looks up that a call belongs to, if it may."""
+"""The look-ups of the call or run that the current task works for; ``None`` where its cache mode does not read."""
+
+
+def cache_middleware(candidate_keys: CandidateKeys) -> Middleware:
+    """Return the middleware that answers with the first stored response, in the order of ``candidate_keys``."""
+
+    def wrap(send: Send) -> Send:
+        def send_or_look_up(call: Call) -> Awaitable[Answer]:
+            lookups = CACHE_LOOKUPS.get()
+            return send(call) if lookups is None else look_up(call, lookups)
+
+        async def look_up(call: Call, lookups: CacheLookups) -> Answer:
+            try:
+                pairs = [(target, key) for target, key in candidate_keys(call) if key != call.key]
+            except JSON_ENCODING_ERRORS:
+                pairs = []  # the call fails further on, with a message that names the field
+            checked = call.key is not None and call.key in lookups.already_checked
+            values = await lookups.get([key for _, key in pairs]) if pairs and not checked else {}
+            for target, key in pairs:
+                found = lookups.recent(key) or _decode_stored(values.get(key), key)
+                if found is not None:
+                    stored = to_stored(found) if isinstance(found, Answer) else found
+                    requested = call.requested_target
+                    is_requested = requested is not None and requested.name == target.name
+                    return from_stored(stored, None if is_requested else target, key)
+            return await send(call)
+
+        return send_or_look_up
+
+    return wrap
 
 
 def _decode_stored(value: bytes | None, key: bytes) -> StoredResponse | None:
-    """Read a value, if there is one and it is whole."""
-    kept = unpack(value, key) if value is not None else None
-    return kept.unwrap() if kept is not None and is_successful(kept) else None
-
-
-def cache_middleware(candidates: CandidateKeys) -> Middleware:
-    """Make the middleware that answers with what any candidate answered before, in the order of `candidates`."""
-
-    def wrap(send: Send) -> Send:
-        def sending(call: Call) -> Awaitable[Answer]:
-            lookups = CACHE_LOOKUPS.get()
-            return send(call) if lookups is None else asking(call, lookups)
-
-        async def asking(call: Call, lookups: CacheLookups) -> Answer:
-            try:
-                pairs = [(target, key) for target, key in candidates(call) if key != call.key]
-            except JSON_ENCODING_ERRORS:
-                pairs = []  # what cannot be keyed is refused further on, by name
-            looked = call.key is not None and call.key in lookups.already_checked
-            found = await lookups.get([key for _, key in pairs]) if pairs and not looked else {}
-            for target, key in pairs:
-                kept = lookups.recent(key) or _decode_stored(found.get(key), key)
-                if kept is not None:
-                    who = (
-                        None
-                        if call.requested_target is not None and call.requested_target.name == target.name
-                        else target
-                    )
-                    return from_stored(to_stored(kept) if isinstance(kept, Answer) else kept, who, key)
-            return await send(call)
-
-        return sending
-
-    return wrap
+    """Return the stored response, or ``None`` if there is none or it is damaged."""
+    stored = unpack(value, key) if value is not None else None
+    return stored.unwrap() if stored is not None and is_successful(stored) else None

@@ -1,9 +1,12 @@
-"""Whether a provider is worth asking: a pure machine of its health, and the circuit that opens when it is not.
+"""Stop sending requests to a provider that keeps failing, until a probe is answered (the circuit breaker pattern).
 
-A provider is healthy until several requests in a row fail by its own fault, then degraded: still asked, but watched.
-More of them in a row make it unhealthy: nobody is sent there for a while. Then one goes
-as a probe; if it is answered the provider is degraded, and healthy after more answers; if not, it is left alone for
-twice as long. A refusal of the question, of the key or for a limit is an answer: whoever refuses is there.
+A provider is healthy until several requests in a row fail by its own fault, then degraded: requests are still sent.
+After more failures in a row it is unhealthy: the circuit opens and requests fail at once. When the cooldown is over,
+one request is let through as a probe. If it is answered the provider is degraded again, and healthy after more answers;
+if not, the cooldown doubles. A reply that refuses the request, the key or the rate counts as an answer: the provider is
+up.
+
+The state machine (`CircuitState`, `admit`, ``on_...``) is pure; `Circuit` holds its state for one address.
 """
 
 from __future__ import annotations
@@ -18,28 +21,18 @@ from typing import Any, Final, NamedTuple
 from returns.pipeline import is_successful
 from returns.result import Failure
 
-from llmhub.core.errors import (
-    BadRequestError,
-    Disconnected,
-    InvalidRequest,
-    LLMError,
-    Overloaded,
-    ServerError,
-    TimedOut,
-)
+from llmhub.core.errors import Disconnected, LLMError, Overloaded, ServerError, TimedOut, invalid
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.decision_log import RecordDecision
 
 PROVIDER_FAILURES: Final[frozenset[type[LLMError]]] = frozenset({Disconnected, TimedOut, ServerError, Overloaded})
-"""Failures that are the provider's own."""
-
-
+"""Errors that are the provider's fault."""
 CIRCUIT_OPEN: Final = "circuit_open"
-"""The code of a failure of what was not sent because the circuit is open."""
+"""The error code of a call that was not sent because the circuit is open."""
 
 
 class CircuitHealth(Enum):
-    """How a provider is."""
+    """The health of a provider."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -48,16 +41,16 @@ class CircuitHealth(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """When a provider is left alone.
+    """When a circuit opens and closes.
 
     Parameters
     ----------
     degraded, failures
-        Faults in a row that make it degraded, and unhealthy.
+        Consecutive failures after which a provider is degraded, and unhealthy.
     recovery
-        Answers in a row that make it healthy again.
+        Consecutive answers after which a degraded provider is healthy.
     cooldown_s, longest_s
-        For how long it is left alone before a probe: doubled with each probe that fails, up to the longest.
+        Seconds before the first probe, doubled with each failed probe up to ``longest_s``.
 
     Examples
     --------
@@ -72,8 +65,8 @@ class Breaker:
     longest_s: float = 30.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a policy."""
-        for name, kind, low, high in (
+        """Raise if a field is out of bounds."""
+        for name, number_type, low, high in (
             ("failures", Integral, 1, inf),
             ("degraded", Integral, 1, self.failures),
             ("recovery", Integral, 1, inf),
@@ -81,16 +74,28 @@ class Breaker:
             ("cooldown_s", Real, 0, self.longest_s),
         ):
             value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
-                said = f"{value!r} is no {'whole ' * (kind is Integral)}number in {low:g}..{high:g}"
-                raise BadRequestError(InvalidRequest(path=f"breaker.{name}", message=said))
+            if isinstance(value, bool) or not isinstance(value, number_type) or not low <= float(value) <= high:
+                noun, to_high = "an integer" if number_type is Integral else "a number", f" to {high:g}" * (high < inf)
+                raise invalid(f"breaker.{name}", f"must be {noun} from {low:g}{to_high}, not {value!r}")
 
 
 class CircuitState(NamedTuple):
-    """How a provider stands: faults and answers in a row, until when nobody is sent, and whether a probe is out.
+    """The state of a circuit.
 
-    ``opened`` counts how often the circuit opened without an answer in between; ``since`` is when it last changed:
-    what went before says nothing of how the provider is now.
+    Parameters
+    ----------
+    health
+        The provider's health.
+    failures, successes
+        Consecutive failures and answers.
+    open_count
+        How often the circuit has opened without an answer in between.
+    open_until
+        When the next probe may be sent.
+    changed_at
+        When the health last changed; requests sent earlier carry no information about it.
+    probing
+        Whether a probe is in flight.
     """
 
     health: CircuitHealth = CircuitHealth.HEALTHY
@@ -106,9 +111,9 @@ INITIAL_STATE: Final = CircuitState()
 
 
 def admit(policy: Breaker, state: CircuitState, now: float) -> tuple[CircuitState, float]:
-    """Ask to be sent; give the seconds after which it makes sense to ask again, 0 for now.
+    """Return the new state and 0 if a request may be sent now, else the seconds after which to try again.
 
-    Law: while the provider is unhealthy, at most one request is under way: the probe.
+    Law: while the provider is unhealthy, at most one request is in flight: the probe.
 
     Examples
     --------
@@ -125,7 +130,7 @@ def admit(policy: Breaker, state: CircuitState, now: float) -> tuple[CircuitStat
 
 
 def on_success(policy: Breaker, state: CircuitState, sent_at: float, now: float) -> CircuitState:
-    """Take in that the provider was there. Law: from unhealthy the way back leads through degraded."""
+    """Return the state after an answer. Law: an unhealthy provider becomes degraded before it becomes healthy."""
     if state.health is CircuitHealth.HEALTHY:
         return state if not state.failures else state._replace(failures=0)
     if sent_at < state.changed_at:
@@ -138,54 +143,54 @@ def on_success(policy: Breaker, state: CircuitState, sent_at: float, now: float)
 
 
 def on_failure(policy: Breaker, state: CircuitState, sent_at: float, now: float) -> CircuitState:
-    """Take in that the provider failed. Law: what went before the circuit opened opens it no further."""
+    """Return the state after a failure. Law: requests sent before the circuit opened do not open it further."""
     if state.health is CircuitHealth.UNHEALTHY and (not state.probing or sent_at < state.changed_at):
         return state
-    faults = state.failures + 1
-    # Who was just back is not trusted as far as who was always there.
-    if state.probing or faults >= policy.failures or (state.open_count and faults >= policy.degraded):
-        pause_s = min(policy.cooldown_s * 2.0 ** min(state.open_count, 30), policy.longest_s)
+    failures = state.failures + 1
+    # A provider that has only just recovered is given fewer failures.
+    if state.probing or failures >= policy.failures or (state.open_count and failures >= policy.degraded):
+        cooldown_s = min(policy.cooldown_s * 2.0 ** min(state.open_count, 30), policy.longest_s)
         return CircuitState(
-            CircuitHealth.UNHEALTHY, open_count=state.open_count + 1, open_until=now + pause_s, changed_at=now
+            CircuitHealth.UNHEALTHY, open_count=state.open_count + 1, open_until=now + cooldown_s, changed_at=now
         )
-    health = CircuitHealth.DEGRADED if faults >= policy.degraded else state.health
-    return state._replace(health=health, failures=faults, successes=0)
+    health = CircuitHealth.DEGRADED if failures >= policy.degraded else state.health
+    return state._replace(health=health, failures=failures, successes=0)
 
 
 def on_abandoned(state: CircuitState, sent_at: float) -> CircuitState:
-    """Take in that nobody will hear of a request: another probe may go in its place."""
+    """Return the state after a request without an outcome, so that another probe may be sent in its place."""
     return state._replace(probing=False) if state.probing and sent_at >= state.changed_at else state
 
 
 class Circuit:
-    """How one address stands, for all who ask there. Lives on one event loop."""
+    """The state of one address, shared by all calls to it. Use it on one event loop only."""
 
-    def __init__(self, policy: Breaker, name: str, note: RecordDecision) -> None:
+    def __init__(self, policy: Breaker, name: str, record_decision: RecordDecision) -> None:
         self.policy = policy
         self.name = name
         self.state = INITIAL_STATE
-        self._note = note
+        self._record_decision = record_decision
 
     def set_state(self, state: CircuitState, reason: str = "") -> None:
-        """Stand otherwise, and note it where the health changed."""
+        """Set the state; log a decision if the health changed."""
         before, self.state = self.state, state
         if before.health is not state.health:
             wait_s = state.open_until - state.changed_at if state.health is CircuitHealth.UNHEALTHY else None
-            said = f"{before.health.value} -> {state.health.value}{reason and ': ' + reason}"
-            self._note("circuit", self.name, said, wait_s=wait_s)
+            detail = f"{before.health.value} -> {state.health.value}{reason and ': ' + reason}"
+            self._record_decision("circuit", self.name, detail, wait_s=wait_s)
 
 
 def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> Middleware:
-    """Make the middleware that sends nothing to a provider that is down, and says so at once."""
+    """Return the middleware that fails calls at once while ``circuit`` is open."""
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        async def send_if_closed(call: Call) -> Answer:
             now = clock()
             if circuit.state.health is CircuitHealth.UNHEALTHY:
-                standing, wait_s = admit(circuit.policy, circuit.state, now)
+                state, wait_s = admit(circuit.policy, circuit.state, now)
                 if wait_s:
                     return Answer(Failure(_circuit_open_error(call, wait_s)))
-                circuit.set_state(standing)
+                circuit.set_state(state)
             try:
                 answer = await send(call)
             except BaseException:
@@ -194,24 +199,23 @@ def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> 
             _record_answer(circuit, answer, now, clock)
             return answer
 
-        return sending
+        return send_if_closed
 
     return wrap
 
 
 def _record_answer(circuit: Circuit, answer: Answer, sent_at: float, clock: Callable[[], float]) -> None:
-    """Take in what came."""
-    policy, standing = circuit.policy, circuit.state
+    """Update the circuit after an answer."""
+    policy, state = circuit.policy, circuit.state
     error = None if is_successful(answer.outcome) else answer.outcome.failure()
     if error is not None and type(error) in PROVIDER_FAILURES:
-        circuit.set_state(on_failure(policy, standing, sent_at, clock()), str(error))
+        circuit.set_state(on_failure(policy, state, sent_at, clock()), str(error))
     elif not answer.attempts:
-        circuit.set_state(on_abandoned(standing, sent_at))
-    elif standing is not INITIAL_STATE:
-        circuit.set_state(on_success(policy, standing, sent_at, clock()))
+        circuit.set_state(on_abandoned(state, sent_at))
+    elif state is not INITIAL_STATE:
+        circuit.set_state(on_success(policy, state, sent_at, clock()))
 
 
 def _circuit_open_error(call: Call, wait_s: float) -> Overloaded:
-    provider = call.target.provider.name
-    said = f"it keeps failing and is left alone for another {wait_s:.1f} s"
-    return Overloaded(provider=provider, code=CIRCUIT_OPEN, message=said, retry_after_s=wait_s)
+    message = f"not sent: the provider kept failing, and the next request is tried in {wait_s:.1f} s"
+    return Overloaded(provider=call.target.provider.name, code=CIRCUIT_OPEN, message=message, retry_after_s=wait_s)

@@ -1,7 +1,8 @@
-"""One background thread owns one event loop per process; blocking calls wait for it interruptibly.
+"""Run coroutines on the one background event loop of the process, and wait for them interruptibly.
 
-Notebook cells, scripts and threads all hand their work to this loop, so none of them needs a loop of its own
-and connections outlive a call. A forked child makes its own.
+Notebook cells, scripts and threads all submit to this loop, so they need no loop of their own and connections outlive a
+call. A forked child makes its own loop. The first Ctrl-C asks the work to drain, the second to stop at once, the third
+raises ``KeyboardInterrupt``.
 """
 
 from __future__ import annotations
@@ -20,25 +21,18 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-
 MAX_INTERRUPTS: Final = 2
-"""Interrupts that are wishes: to drain, and to cut off. One more is meant."""
-
-
+"""Interrupts that become stop requests; the next one raises."""
 SHUTDOWN_TIMEOUT_S: Final = 1.0
-"""How long the end of the process waits for the loop to stop."""
-
-
+"""Longest wait for the loop's thread when the process exits."""
 WAKE_INTERVAL_S: Final = 0.1
-"""Longest sleep of a loop that awaits us."""
-
-
+"""Longest sleep of a caller's loop while it awaits the background loop."""
 WAIT_SLICE_S: Final = 0.5
-"""Longest uninterruptible wait on platforms where a lock cannot be interrupted."""
+"""Longest wait on a lock at a time, since on some platforms it cannot be interrupted."""
 
 
 class StopSignal:
-    """A wish to stop, from any thread: the first `ask` drains, the second cuts off.
+    """A thread-safe request to stop: after the first, work in flight is drained; after the second, it is cancelled.
 
     Examples
     --------
@@ -55,20 +49,20 @@ class StopSignal:
         self._listeners: list[Callable[[], object]] = []
 
     def request(self) -> None:
-        """Ask, or ask again."""
+        """Request a stop; a second request makes it immediate."""
         self.immediate = self.requested
         self.requested = True
         for listener in tuple(self._listeners):
             listener()
 
     def add_listener(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """Have ``listener`` called, in the asker's thread, at each `ask`; what it gives takes that back."""
+        """Call ``listener`` at each request, in the requesting thread; return a function that removes it."""
         self._listeners.append(listener)
         return partial(self._listeners.remove, listener)
 
 
 class _BackgroundLoop:
-    """The process's loop and the lock around making it."""
+    """The process's loop, and the lock for creating it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -76,7 +70,7 @@ class _BackgroundLoop:
         self.finalizer: weakref.finalize[[asyncio.AbstractEventLoop, threading.Thread], _BackgroundLoop] | None = None
 
     def reset_after_fork(self) -> None:
-        """Begin anew in a forked child, whose copy of the loop has no thread."""
+        """Drop the parent's loop, which has no thread in the child."""
         self.lock = threading.Lock()
         self.loop = None
         if self.finalizer is not None:
@@ -84,64 +78,63 @@ class _BackgroundLoop:
 
 
 _BACKGROUND: Final = _BackgroundLoop()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_BACKGROUND.reset_after_fork)
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """Give the process's loop, starting its thread at first use."""
+    """Return the process's background loop, starting its thread on first use."""
     with _BACKGROUND.lock:
         if _BACKGROUND.loop is None or _BACKGROUND.loop.is_closed():
             loop = _new_loop()
-            thread = threading.Thread(target=_serve, args=(loop,), name="llmhub-loop", daemon=True)
+            thread = threading.Thread(target=_run_loop, args=(loop,), name="llmhub-loop", daemon=True)
             thread.start()
             _BACKGROUND.loop = loop
-            # Whatever a hub has to finish on the loop is registered later, and so comes before.
-            _BACKGROUND.finalizer = weakref.finalize(_BACKGROUND, _end, loop, thread)
+            # Finalizers run in reverse order of creation: those of hubs, made later, still find the loop running.
+            _BACKGROUND.finalizer = weakref.finalize(_BACKGROUND, _stop_loop, loop, thread)
         return _BACKGROUND.loop
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Make a uvloop where it is installed."""
+    """Return a uvloop if it is installed, else an asyncio loop."""
     try:
         import uvloop  # noqa: PLC0415 - an extra
     except ImportError:
         return asyncio.new_event_loop()
-    made: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return made
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then cancel its tasks and close it."""
     asyncio.set_event_loop(loop)
     loop.run_forever()
-    left = asyncio.all_tasks(loop)
-    for task in left:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
         task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.wait(left, timeout=SHUTDOWN_TIMEOUT_S / 2))
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=SHUTDOWN_TIMEOUT_S / 2))
     loop.close()
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """Stop the loop before Python ends: a timer of uvloop's that were due after that would bring the process down."""
+def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Stop the loop before the interpreter exits: a timer of uvloop that fires afterwards crashes the process."""
     if thread.is_alive():
-        with suppress(RuntimeError):  # it was closed just now
+        with suppress(RuntimeError):  # closed in the meantime
             loop.call_soon_threadsafe(loop.stop)
         thread.join(SHUTDOWN_TIMEOUT_S)
 
 
 def submit(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Hand work to the background loop."""
+    """Schedule a coroutine on the background loop."""
     return asyncio.run_coroutine_threadsafe(work, background_loop())
 
 
 def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
-    """Run ``work(stop)`` on the background loop and wait for it, interruptibly.
+    """Run ``work(stop)`` on the background loop and wait for its result, interruptibly.
 
-    The first ``KeyboardInterrupt`` asks ``stop`` and goes on waiting, so that ``work`` can drain what is in
-    flight and give back what landed; the second asks again, the third gives up waiting.
+    The first ``KeyboardInterrupt`` requests ``stop`` and keeps waiting, so that ``work`` can drain what is in flight
+    and return what has finished; the second requests it again; the third is raised.
 
     Examples
     --------
@@ -155,110 +148,114 @@ def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
 
 
 def wait_interruptibly(
-    begin: Callable[[], concurrent.futures.Future[T]], stop: StopSignal, timeout_s: float | None = None
+    start: Callable[[], concurrent.futures.Future[T]], stop: StopSignal, timeout_s: float | None = None
 ) -> T:
-    """Begin work that listens to ``stop``, or take up work that has begun, and wait for it as `run_sync` does.
+    """Wait for the future that ``start`` returns, turning interrupts into requests of ``stop`` as `run_sync` does.
 
     Raises
     ------
     TimeoutError
-        It is not done within ``timeout_s``, and goes on.
+        The work has not finished within ``timeout_s``; it continues.
+    RuntimeError
+        Called on the background loop, which would wait for itself.
     """
-    if _inside(background_loop()):
-        raise RuntimeError("a blocking call inside llmhub's own event loop would wait for itself; await the async form")
-    until = None if timeout_s is None else time.monotonic() + timeout_s
+    if _is_running(background_loop()):
+        raise RuntimeError(
+            "a blocking call was made on llmhub's own event loop, which would wait for itself; await the async form"
+        )
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     interrupts = 0
-    with _heard(stop) as counted:
-        future = begin()
+    with _interrupts_request(stop) as handled:
+        future = start()
         while True:
             try:
-                return _wait(future, until)
+                return _wait(future, deadline)
             except KeyboardInterrupt:
                 interrupts += 1
                 if future.done():
                     raise
-                if counted or interrupts > MAX_INTERRUPTS:
+                if handled or interrupts > MAX_INTERRUPTS:
                     future.cancel()
                     raise
                 stop.request()
 
 
 @contextmanager
-def _heard(stop: StopSignal) -> Iterator[bool]:
-    """Take Ctrl-C as a wish to stop, where Python's own handler is in force; say whether it is.
+def _interrupts_request(stop: StopSignal) -> Iterator[bool]:
+    """Turn Ctrl-C into requests of ``stop``, if Python's default handler is installed; yield whether it was.
 
-    Two in quick succession are two wishes; an exception could be raised in the midst of handling the first. So where
-    the wishes are counted here, an exception is one too many.
+    A signal handler, unlike ``except KeyboardInterrupt``, does not lose a second Ctrl-C that follows at once: its
+    exception could be raised while the first is being handled. So any ``KeyboardInterrupt`` under this handler is one
+    beyond `MAX_INTERRUPTS`.
     """
-    own = threading.current_thread() is threading.main_thread()
-    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield False
         return
-    pressed = 0
+    interrupts = 0
 
-    def press(_number: int, _frame: object) -> None:
-        nonlocal pressed
-        pressed += 1
-        if pressed > MAX_INTERRUPTS:
+    def on_interrupt(_number: int, _frame: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > MAX_INTERRUPTS:
             raise KeyboardInterrupt
         stop.request()
 
-    signal.signal(signal.SIGINT, press)
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield True
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _wait(future: concurrent.futures.Future[T], until: float | None) -> T:
-    """Wait in short stretches, since on some platforms a lock cannot be interrupted."""
+def _wait(future: concurrent.futures.Future[T], deadline: float | None) -> T:
+    """Wait for a future in slices of `WAIT_SLICE_S`."""
     while True:
-        left = WAIT_SLICE_S if until is None else until - time.monotonic()
+        remaining_s = WAIT_SLICE_S if deadline is None else deadline - time.monotonic()
         try:
-            return future.result(timeout=max(0.0, min(WAIT_SLICE_S, left)))
+            return future.result(timeout=max(0.0, min(WAIT_SLICE_S, remaining_s)))
         except concurrent.futures.TimeoutError:
             if future.done():
                 raise
-            if left <= 0:
-                raise TimeoutError("it is not done yet, and goes on") from None
+            if remaining_s <= 0:
+                raise TimeoutError("not finished within the timeout; it continues in the background") from None
 
 
 async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
-    """Await work that runs on the background loop from whatever loop the caller has; cancellation reaches it.
+    """Run ``work`` on the background loop and await it from any loop; cancellation is passed on.
 
-    Notes
-    -----
-    Meanwhile the caller's loop is woken now and then: a notebook's kernel takes an interrupt of an awaiting cell with
-    a signal handler that wakes nobody, so a loop that sleeps would hear of it only at the end.
+    Notes ----- Meanwhile the caller's loop is woken every `WAKE_INTERVAL_S`: the interrupt handler of a notebook kernel
+    does not wake the loop of a cell that awaits, so a sleeping loop would notice an interrupt only at the end.
     """
-    if _inside(background_loop()):
+    if _is_running(background_loop()):
         return await work
-    with _wakeful(asyncio.get_running_loop()):
+    with _kept_awake(asyncio.get_running_loop()):
         return await asyncio.wrap_future(submit(work))
 
 
 async def await_shielded(future: concurrent.futures.Future[T]) -> T:
-    """Await what goes on whether or not somebody awaits it."""
-    with _wakeful(asyncio.get_running_loop()):
+    """Await a future without cancelling its work when the caller is cancelled."""
+    with _kept_awake(asyncio.get_running_loop()):
         return await asyncio.shield(asyncio.wrap_future(future))
 
 
 @contextmanager
-def _wakeful(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let a loop sleep in short stretches only."""
-    due: list[asyncio.TimerHandle] = []
+def _kept_awake(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Wake ``loop`` every `WAKE_INTERVAL_S`."""
+    timers: list[asyncio.TimerHandle] = []
 
     def wake() -> None:
-        due[:] = [loop.call_later(WAKE_INTERVAL_S, wake)]
+        timers[:] = [loop.call_later(WAKE_INTERVAL_S, wake)]
 
     wake()
     try:
         yield
     finally:
-        due[0].cancel()
+        timers[0].cancel()
 
 
-def _inside(loop: asyncio.AbstractEventLoop) -> bool:
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the caller runs on ``loop``."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
@@ -266,6 +263,6 @@ def _inside(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run something that blocks beside the loop."""
-    awaitable: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
-    return await awaitable
+    """Run a blocking function in a thread and await its result."""
+    result: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
+    return await result

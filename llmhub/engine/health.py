@@ -1,4 +1,8 @@
-"""Whether a provider answers and takes the key: one small request that costs nothing, bounded in time."""
+"""Check whether a provider is reachable and accepts the credentials, with one request that costs nothing.
+
+Providers with a list of models or the like (`Provider.health_url`) are asked for it; for the others only the address is
+checked, without credentials.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +21,25 @@ from llmhub.engine.transport import Timeout, Transport, TransportConfig, redact_
 from llmhub.providers.endpoint_validation import validate_endpoint
 
 DEFAULT_TIMEOUT: Final = Timeout(connect_s=5.0, total_s=5.0)
-"""How long a provider has to answer."""
+"""Time limits of a health check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How a provider is.
+    """The result of a health check.
 
     Parameters
     ----------
+    provider
+        The provider's name.
     reachable
-        Whether anything answered.
+        Whether there was a reply.
     key_accepted
-        Whether the credentials were taken; ``None`` where nothing says so.
+        Whether the credentials were accepted; ``None`` if the reply does not tell.
     status
-        The HTTP status of the answer.
+        The HTTP status of the reply.
     latency_s
-        How long it took.
+        How long the reply took.
     error
         What is wrong, if anything.
     """
@@ -47,61 +53,67 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether it can be asked, as far as is known."""
+        """Whether nothing is known to prevent calls."""
         return self.reachable and self.error is None
 
 
 async def health_checks(
     endpoints: Mapping[str, tuple[Provider, Endpoint]], config: TransportConfig
 ) -> dict[str, Health]:
-    """Check several providers side by side (see `health_check`): one that hangs holds up no other."""
-    found = await asyncio.gather(
+    """Check several providers concurrently (see `health_check`)."""
+    results = await asyncio.gather(
         *(health_check(provider, endpoint, config) for provider, endpoint in endpoints.values())
     )
-    return dict(zip(endpoints, found, strict=True))
+    return dict(zip(endpoints, results, strict=True))
 
 
 async def health_check(provider: Provider, endpoint: Endpoint, config: TransportConfig) -> Health:
-    """Ask for what a key opens and nobody pays for; where there is no such thing, whether the address answers at all.
-
-    The bound in time is that of ``config``. Nothing is sent when the endpoint lacks something.
-    """
-    wrong = validate_endpoint(provider, endpoint)
-    if wrong is not None:
-        return Health(provider=provider.name, error=wrong)
+    """Check one provider within the time limits of ``config``. An incomplete endpoint is an error without a request."""
+    error = validate_endpoint(provider, endpoint)
+    if error is not None:
+        return Health(provider=provider.name, error=error)
     transport = Transport(config)
-    start = time.perf_counter()
     try:
         if provider.health_url is None:
-            url = provider.locate(endpoint, CompletionRequest(model="any", messages=()), False)
-            reached = await transport.probe(provider.name, endpoint.base_url or provider.base_url or url)
-            took_s = time.perf_counter() - start
-            if is_successful(reached):
-                return Health(provider=provider.name, reachable=True, status=reached.unwrap(), latency_s=took_s)
-            return Health(provider=provider.name, latency_s=took_s, error=reached.failure())
-        bare = HttpRequest("GET", provider.health_url(endpoint), {"accept": "application/json"})
-        asked = await transport.fetch(provider.name, provider.authorize(endpoint, bare, time.time()), endpoint)
-        took_s = time.perf_counter() - start
+            return await _probe_address(provider, endpoint, transport)
+        return await _fetch_health_url(provider, endpoint, provider.health_url(endpoint), transport)
     finally:
         await transport.close()
-    if not is_successful(asked):
-        return Health(provider=provider.name, latency_s=took_s, error=asked.failure())
-    found = _health_from_reply(provider, asked.unwrap(), took_s)
-    return found if found.error is None else replace(found, error=redact_error(found.error, endpoint))
 
 
-def _health_from_reply(provider: Provider, reply: HttpReply, took_s: float) -> Health:
-    """Read the answer: a list, a refusal of the key, or something else that says nothing of the key."""
-    taken = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP success
-    error = None if taken else with_context(provider.wire.decode_error(reply), provider=provider.name)
-    known = True if taken else False if isinstance(error, AuthFailed) else None
-    # Where there is no such list, its absence says nothing of the key.
-    unlisted = reply.status in {404, 405} and known is None
+async def _probe_address(provider: Provider, endpoint: Endpoint, transport: Transport) -> Health:
+    start = time.perf_counter()
+    url = provider.locate(endpoint, CompletionRequest(model="any", messages=()), False)
+    status = await transport.probe(provider.name, endpoint.base_url or provider.base_url or url)
+    latency_s = time.perf_counter() - start
+    if not is_successful(status):
+        return Health(provider=provider.name, latency_s=latency_s, error=status.failure())
+    return Health(provider=provider.name, reachable=True, status=status.unwrap(), latency_s=latency_s)
+
+
+async def _fetch_health_url(provider: Provider, endpoint: Endpoint, url: str, transport: Transport) -> Health:
+    start = time.perf_counter()
+    unsigned = HttpRequest("GET", url, {"accept": "application/json"})
+    reply = await transport.fetch(provider.name, provider.authorize(endpoint, unsigned, time.time()), endpoint)
+    latency_s = time.perf_counter() - start
+    if not is_successful(reply):
+        return Health(provider=provider.name, latency_s=latency_s, error=reply.failure())
+    health = _health_from_reply(provider, reply.unwrap(), latency_s)
+    return health if health.error is None else replace(health, error=redact_error(health.error, endpoint))
+
+
+def _health_from_reply(provider: Provider, reply: HttpReply, latency_s: float) -> Health:
+    """Return the health that a reply shows: a success, rejected credentials, or an error that tells nothing of them."""
+    is_success = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP success
+    error = None if is_success else with_context(provider.wire.decode_error(reply), provider=provider.name)
+    key_accepted = True if is_success else False if isinstance(error, AuthFailed) else None
+    # A server without such a list may work all the same.
+    has_no_list = reply.status in {404, 405} and key_accepted is None
     return Health(
         provider=provider.name,
         reachable=True,
-        key_accepted=known,
+        key_accepted=key_accepted,
         status=reply.status,
-        latency_s=took_s,
-        error=None if unlisted else error,
+        latency_s=latency_s,
+        error=None if has_no_list else error,
     )

@@ -1,4 +1,4 @@
-"""Two calls for one answer: the second begins when the first takes long, and the slower one is cut off."""
+"""Send a second, hedged request when the first takes long, and track which tasks have a request on the wire."""
 
 from __future__ import annotations
 
@@ -14,91 +14,91 @@ from llmhub.engine.call import Answer
 from llmhub.engine.write_ahead import SEND_CONTEXT
 
 OWNER_TASK: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("llmhub_owner", default=None)
-"""The task on whose behalf another one sends: a run looks for that one when it asks who is on the wire."""
+"""The task on whose behalf the current task sends: a stopped run looks up its own tasks among those in flight."""
 
 GRACE_S: Final = 0.02
-"""How long a task still counts as on the wire after another was for it: it has yet to hear what came."""
+"""How long an owner still counts as in flight after another task's request for it ended, so that it sees the end."""
 
 SendRequest: TypeAlias = Callable[[], Awaitable[Answer]]
 
 
 class InFlightTasks(Collection[asyncio.Task[Any]]):
-    """Which tasks are on the wire, themselves or by others that they sent, and until when they may be."""
+    """The tasks with a request on the wire, their own or one sent for them, and the deadlines of those requests."""
 
     def __init__(self) -> None:
         self.deadlines: dict[asyncio.Task[Any], float] = {}
-        self._owners: Counter[asyncio.Task[Any]] = Counter()
+        self._requests_by_owner: Counter[asyncio.Task[Any]] = Counter()
 
     def __contains__(self, task: object) -> bool:
-        """Say whether a task is on the wire, or one that it waits for."""
-        return task in self.deadlines or task in self._owners
+        """Return whether a task, or another on its behalf, has a request on the wire."""
+        return task in self.deadlines or task in self._requests_by_owner
 
     def __iter__(self) -> Iterator[asyncio.Task[Any]]:
-        """Go through those that send themselves."""
+        """Iterate over the tasks that send themselves."""
         return iter(self.deadlines)
 
     def __len__(self) -> int:
-        """Count the requests on the wire."""
+        """Return the number of requests on the wire."""
         return len(self.deadlines)
 
     def begin(self, task: asyncio.Task[Any], deadline: float) -> None:
-        """Note that a task sends."""
+        """Register a request of the current task."""
         self.deadlines[task] = deadline
-        flight = SEND_CONTEXT.get()
-        if flight is not None:
-            flight.requests_sent += 1
+        context = SEND_CONTEXT.get()
+        if context is not None:
+            context.requests_sent += 1
         owner = OWNER_TASK.get()
         if owner is not None and owner is not task:
-            self._owners[owner] += 1
+            self._requests_by_owner[owner] += 1
 
     def end(self, task: asyncio.Task[Any]) -> None:
-        """Note that it has done so."""
+        """Unregister the request of the current task."""
         owner = OWNER_TASK.get()
         if self.deadlines.pop(task, None) is not None and owner is not None and owner is not task:
             asyncio.get_running_loop().call_later(GRACE_S, self._release_owner, owner)
 
     def _release_owner(self, owner: asyncio.Task[Any]) -> None:
-        self._owners[owner] -= 1
-        if not self._owners[owner]:
-            del self._owners[owner]
+        self._requests_by_owner[owner] -= 1
+        if not self._requests_by_owner[owner]:
+            del self._requests_by_owner[owner]
 
 
 async def race(first: SendRequest, second: SendRequest, delay_s: float, on_second: Callable[[], None]) -> list[Answer]:
-    """Ask ``first``, and ``second`` too after ``delay_s``; the good answer that comes first ends it.
+    """Send ``first``, and ``second`` too if there is no answer after ``delay_s``; cancel the loser.
 
     Returns
     -------
     list[Answer]
-        What came, in the order of coming: the last is good, or none is and all have failed.
+        The answers in order of arrival: either the last one is successful, or all failed.
     """
-    tasks = [_own(first)]
-    came: list[Answer] = []
+    tasks = [_send_for_owner(first)]
+    answers: list[Answer] = []
     try:
         done, _ = await asyncio.wait(tasks, timeout=delay_s)
         if not done:
             on_second()
-            tasks.append(_own(second))
-        waiting = set(tasks)
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            tasks.append(_send_for_owner(second))
+        pending = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=tasks.index):
-                came.append(task.result())
-                if is_successful(came[-1].outcome):
-                    return came
-        return came
+                answers.append(task.result())
+                if is_successful(answers[-1].outcome):
+                    return answers
+        return answers
     finally:
         for task in tasks:
             task.cancel()
-        # Cut off for good before anybody goes on: what they had set aside is reckoned up.
+        # Wait for the cancelled call, which settles what it had reserved of a budget.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _own(ask: SendRequest) -> asyncio.Task[Answer]:
-    """Ask in a task of its own that answers for the current one."""
+def _send_for_owner(send: SendRequest) -> asyncio.Task[Answer]:
+    """Send in a new task on behalf of the current one, or of its owner."""
     context = copy_context()
     context.run(OWNER_TASK.set, OWNER_TASK.get() or asyncio.current_task())
 
-    async def asking() -> Answer:
-        return await ask()
+    async def answer() -> Answer:
+        return await send()
 
-    return asyncio.get_running_loop().create_task(asking(), context=context)
+    return asyncio.get_running_loop().create_task(answer(), context=context)

@@ -1,7 +1,7 @@
-"""The hook form of a middleware: what to do with a call before it goes, and with its answer or failure after.
+"""Compile hooks to middleware: objects with functions called before a call, after its answer, or after its failure.
 
-A hook is any object with one or more of three functions; `hook_middleware` compiles it to a `Middleware`. In a chain of
-several, ``on_request`` is therefore asked in order, and ``on_response`` and ``on_error`` in reverse.
+A hook is any object with at least one of ``on_request``, ``on_response`` and ``on_error``. In a chain of several hooks,
+``on_request`` is called in order, ``on_response`` and ``on_error`` in reverse order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -18,13 +18,15 @@ from returns.result import Failure
 from llmhub.core.errors import ConnectorError, InvalidRequest, LLMError
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 
-T = TypeVar("T")
 MAX_RESENDS: Final = 3
-"""How often one hook may have a call sent again, whatever it wishes: the number of times is bounded by somebody."""
+"""How often one hook may have a call sent again."""
+HOOK_NAMES: Final = ("on_request", "on_response", "on_error")
+
+ResolveTarget: TypeAlias = Callable[[str], Target]
 
 
 class ErrorAction:
-    """What ``on_error`` may want: one of the three, or ``None`` for `Propagate`.
+    """What ``on_error`` can return; ``None`` stands for `Propagate`.
 
     Examples
     --------
@@ -34,29 +36,29 @@ class ErrorAction:
 
     @dataclass(frozen=True, slots=True)
     class Retry:
-        """Send the call again, after ``after_s`` seconds."""
+        """Send the call again after ``after_s`` seconds."""
 
         after_s: float = 0.0
 
     @dataclass(frozen=True, slots=True)
     class Fallback:
-        """Ask ``provider/model`` instead, or the same model of another ``provider``."""
+        """Send the call to another ``provider/model``, or to the same model of another ``provider``."""
 
         model: str
 
     @dataclass(frozen=True, slots=True)
     class Propagate:
-        """Let the failure be."""
+        """Return the failure unchanged."""
 
 
 Action: TypeAlias = ErrorAction.Retry | ErrorAction.Fallback | ErrorAction.Propagate
 
 
 class Hook(Protocol):
-    """What a hook may have, each plain or ``async``; one that is missing changes nothing.
+    """The functions of a hook, each optional and plain or ``async``.
 
-    ``on_request(call)`` gives the call to send in its place, or ``None`` to leave it; ``on_response(call, answer)``
-    the same for an answer; ``on_error(call, error)`` says what to do about a failure.
+    ``on_request(call)`` returns the call to send instead, or ``None`` to leave it unchanged; ``on_response(call,
+    answer)`` does the same for a successful answer; ``on_error(call, error)`` returns an `ErrorAction` or ``None``.
     """
 
     on_request: Callable[[Call], Call | Awaitable[Call | None] | None]
@@ -64,12 +66,8 @@ class Hook(Protocol):
     on_error: Callable[[Call, LLMError], Action | Awaitable[Action | None] | None]
 
 
-HOOK_NAMES: Final = ("on_request", "on_response", "on_error")
-ResolveTarget: TypeAlias = Callable[[str], Target]
-
-
 def is_hook(value: object) -> bool:
-    """Say whether something is in the hook form.
+    """Return whether ``value`` has at least one function of a hook.
 
     Examples
     --------
@@ -79,15 +77,21 @@ def is_hook(value: object) -> bool:
     return any(callable(getattr(value, name, None)) for name in HOOK_NAMES)
 
 
-def hook_middleware(hook: object, resolve: ResolveTarget) -> Middleware:
-    """Compile a hook to a middleware; ``resolve`` finds the target that a `ErrorAction.Fallback` names.
+def to_middleware(middleware: object, resolve: ResolveTarget) -> Middleware:
+    """Return a hook or middleware function as a middleware function; ``resolve`` as in `hook_middleware`."""
+    return hook_middleware(middleware, resolve) if is_hook(middleware) else cast("Middleware", middleware)
 
-    After a fallback or a retry the hook is asked again about what comes of it, at most `MAX_RESENDS` times.
+
+def hook_middleware(hook: object, resolve: ResolveTarget) -> Middleware:
+    """Return the middleware that calls the functions of ``hook``.
+
+    ``resolve`` finds the target that an `ErrorAction.Fallback` names. After a fallback or a retry, ``on_error`` is
+    called again if that fails too, for at most `MAX_RESENDS` resends.
     """
     on_request, on_response, on_error = (getattr(hook, name, None) for name in HOOK_NAMES)
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        async def send_with_hook(call: Call) -> Answer:
             if on_request is not None:
                 call = await _maybe_await(on_request(call)) or call
             answer = await send(call)
@@ -97,7 +101,7 @@ def hook_middleware(hook: object, resolve: ResolveTarget) -> Middleware:
                 answer = await _maybe_await(on_response(call, answer)) or answer
             return answer
 
-        return sending
+        return send_with_hook
 
     return wrap
 
@@ -105,7 +109,7 @@ def hook_middleware(hook: object, resolve: ResolveTarget) -> Middleware:
 async def _handle_error(
     call: Call, answer: Answer, send: Send, on_error: Callable[[Call, LLMError], object], resolve: ResolveTarget
 ) -> tuple[Call, Answer]:
-    """Do what a hook wants done about a failure, and again about what comes of that."""
+    """Carry out the actions of ``on_error`` until the call succeeds or its failure is propagated."""
     for _ in range(MAX_RESENDS):
         if is_successful(answer.outcome):
             break
@@ -117,54 +121,49 @@ async def _handle_error(
             case ErrorAction.Propagate() | None:
                 break
             case other:
-                said = f"on_error gave {other!r:.80}; give an ErrorAction or None"
-                return call, replace(answer, outcome=Failure(InvalidRequest(path="middleware", message=said)))
+                message = f"on_error returned {other!r:.80}; return an ErrorAction or None"
+                return call, replace(answer, outcome=Failure(InvalidRequest(path="middleware", message=message)))
         answer = add_attempts(answer, await send(call))
     return call, answer
 
 
-def add_attempts(before: Answer, last: Answer) -> Answer:
-    """Give an answer that came after another was of no use: what both took counts."""
+def add_attempts(earlier: Answer, last: Answer) -> Answer:
+    """Return ``last`` with the attempts, times and charges of ``earlier`` added."""
     return replace(
         last,
-        attempts=before.attempts + last.attempts,
-        rate_wait_s=_sum(before.rate_wait_s, last.rate_wait_s),
-        total_s=_sum(before.total_s, last.total_s),
-        started_at=before.started_at or last.started_at,
-        billed_failures=before.billed_failures + last.billed_failures,
+        attempts=earlier.attempts + last.attempts,
+        rate_wait_s=_sum_if_known(earlier.rate_wait_s, last.rate_wait_s),
+        total_s=_sum_if_known(earlier.total_s, last.total_s),
+        started_at=earlier.started_at or last.started_at,
+        billed_failures=earlier.billed_failures + last.billed_failures,
     )
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one if other is None else one + other
+def _sum_if_known(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first if second is None else first + second
 
 
 async def _maybe_await(value: Any) -> Any:
-    """Wait for what an ``async`` function gave; take a plain function's as it is."""
+    """Await the result of an ``async`` function; return that of a plain one."""
     return await value if inspect.isawaitable(value) else value
 
 
 def exception_guard(send: Send) -> Send:
-    """Keep what a user's middleware raises from ending a run: the row says so, and the others go on."""
+    """Turn exceptions and wrong results of a user's middleware into a failed answer, so that a run continues."""
 
-    async def sending(call: Call) -> Answer:
+    async def send_guarded(call: Call) -> Answer:
         try:
             answer: object = await send(call)
-        except ConnectorError as wrong:
-            return Answer(Failure(wrong.error))
-        except Exception as wrong:  # noqa: BLE001 - a user's function may raise anything
-            return Answer(Failure(_middleware_error(f"{type(wrong).__name__}: {wrong}")))
+        except ConnectorError as error:
+            return Answer(Failure(error.error))
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            return Answer(Failure(_middleware_error(f"{type(error).__name__}: {error}")))
         if not isinstance(answer, Answer):
-            return Answer(Failure(_middleware_error(f"it gave a {type(answer).__name__}, not an Answer")))
+            return Answer(Failure(_middleware_error(f"it returned a {type(answer).__name__}, not an Answer")))
         return answer
 
-    return sending
+    return send_guarded
 
 
-def _middleware_error(said: str) -> InvalidRequest:
-    return InvalidRequest(path="middleware", message=f"a middleware failed: {said}")
-
-
-def to_middleware(middleware: object, resolve: ResolveTarget) -> Middleware:
-    """Give a middleware of either form as a function."""
-    return hook_middleware(middleware, resolve) if is_hook(middleware) else cast("Middleware", middleware)
+def _middleware_error(detail: str) -> InvalidRequest:
+    return InvalidRequest(path="middleware", message=f"a middleware failed: {detail}")

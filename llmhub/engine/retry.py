@@ -1,4 +1,8 @@
-"""Trying again: a policy that is a value, pure delays, and the one middleware that owns retries."""
+"""Retry failed calls with exponential backoff and jitter. The only middleware that retries.
+
+Which errors are transient is decided by `llmhub.core.errors.is_transient`; how long to wait, by `retry_delay_s`, which
+is pure. A call that waits gives up its concurrency slot (`llmhub.engine.scheduling`).
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,38 @@ from typing import Any, Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, error_type_name, is_transient, retry_after_s
+from llmhub.core.errors import LLMError, error_type_name, invalid, is_transient, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.scheduling import sleep_without_slot
 
+RETRY_BOUNDS: Final = (
+    ("attempts", 1, inf),
+    ("base_s", 0, inf),
+    ("cap_s", 0, inf),
+    ("deadline_s", 0, inf),
+    ("longest_s", 0, inf),
+    ("jitter", 0, 1),
+)
+"""Name, minimum and maximum of each field of `Retry`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When and how often to try again.
+    """When and how often a failed call is retried.
 
     Parameters
     ----------
     attempts
-        Requests sent for one call at most, the first included.
+        Maximum number of requests for one call, including the first.
     base_s, cap_s
-        The delay before the n-th retry is ``base_s * 2**(n-1)``, at most ``cap_s``, less a random share of it.
+        The delay before the n-th retry is ``base_s * 2**(n-1)`` seconds, at most ``cap_s``, minus jitter.
     deadline_s
-        No retry is begun that could not start within this many seconds of the first attempt.
+        No retry starts later than this many seconds after the first attempt.
     longest_s
-        Where a provider asks to be left alone for longer, nobody waits for it: the failure is the answer.
+        If the provider asks for a longer delay (``Retry-After``), the call fails instead of waiting.
     jitter
-        The largest share of a delay that is left to chance (0..1).
+        The largest share of a delay that is random (0..1).
 
     Examples
     --------
@@ -48,41 +62,29 @@ class Retry:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a policy."""
+        """Raise if a field is out of bounds."""
         for name, low, high in RETRY_BOUNDS:
             value: Any = getattr(self, name)
-            kind = Integral if name == "attempts" else Real
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
-                said = f"{value!r} is no {'whole ' * (kind is Integral)}number in {low:g}..{high:g}"
-                raise BadRequestError(InvalidRequest(path=f"retry.{name}", message=said))
-
-
-RETRY_BOUNDS: Final = (
-    ("attempts", 1, inf),
-    ("base_s", 0, inf),
-    ("cap_s", 0, inf),
-    ("deadline_s", 0, inf),
-    ("longest_s", 0, inf),
-    ("jitter", 0, 1),
-)
+            number_type = Integral if name == "attempts" else Real
+            if isinstance(value, bool) or not isinstance(value, number_type) or not low <= float(value) <= high:
+                noun, to_high = "an integer" if number_type is Integral else "a number", f" to {high:g}" * (high < inf)
+                raise invalid(f"retry.{name}", f"must be {noun} from {low:g}{to_high}, not {value!r}")
 
 
 NO_RETRY: Final = Retry(attempts=1)
 
 
 def retry_delay_s(policy: Retry, attempt: int, error: LLMError, draw: float) -> float | None:
-    """Give the seconds to wait after the ``attempt``-th failure (from 1), or ``None`` to give up.
+    """Return the seconds to wait after the ``attempt``-th failure (from 1), or ``None`` to give up.
 
     Parameters
     ----------
     draw
-        A random number from 0 to 1; an argument, so that this stays pure.
+        A random number from 0 to 1; an argument, so that the function stays pure.
 
-    Notes
-    -----
-    Whether a kind is worth another try is said by the table `llmhub.core.errors.TRANSIENT`, unless the provider says
-    it itself. Law: the delay is at most ``cap_s``; where the provider asked for one (``retry_after_s``), it is at
-    least that, and at most ``base_s`` more; one beyond ``longest_s`` is not waited for.
+    Notes ----- Errors are retried if they are transient by kind (`llmhub.core.errors.TRANSIENT`), unless the provider
+    states otherwise. Law: the delay is at most ``cap_s``; if the provider asked for one (``retry_after_s``), it is at
+    least that and at most ``base_s`` longer, and a call is not retried if that exceeds ``longest_s``.
 
     Examples
     --------
@@ -94,67 +96,74 @@ def retry_delay_s(policy: Retry, attempt: int, error: LLMError, draw: float) -> 
     """
     if attempt >= policy.attempts or not is_transient(error):
         return None
-    # The exponent is bounded, since a float is.
-    backoff = min(policy.cap_s, policy.base_s * 2.0 ** min(attempt - 1, 64))
-    backoff *= 1.0 - policy.jitter * draw
-    asked = retry_after_s(error)
-    if asked is None:
-        return backoff
-    if asked > policy.longest_s:
+    # The exponent is capped to avoid an overflow.
+    backoff_s = min(policy.cap_s, policy.base_s * 2.0 ** min(attempt - 1, 64))
+    backoff_s *= 1.0 - policy.jitter * draw
+    requested_s = retry_after_s(error)
+    if requested_s is None:
+        return backoff_s
+    if requested_s > policy.longest_s:
         return None
-    # A little later than asked, and not all at once.
-    return asked + policy.jitter * draw * min(policy.base_s, asked)
+    # Jitter is added here, so that calls neither come too early nor all at the same time.
+    return requested_s + policy.jitter * draw * min(policy.base_s, requested_s)
 
 
-def _no_note(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
-    """Keep nothing."""
+def _ignore_decision(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
+    """Discard a decision."""
 
 
 def retry_middleware(
     policy: Retry,
     clock: Callable[[], float],
     draw: Callable[[], float] = random.random,
-    note: RecordDecision = _no_note,
+    note: RecordDecision = _ignore_decision,
 ) -> Middleware:
-    """Make the middleware that tries again as ``policy`` says; no other part of the engine does.
+    """Return the middleware that retries failed calls according to ``policy``.
 
-    Who waits does so beside the others (`llmhub.engine.scheduling`), and takes nobody's place.
+    Parameters
+    ----------
+    clock
+        Returns monotonic seconds.
+    draw
+        Returns a random number from 0 to 1.
+    note
+        Records each retry, and each call given up.
     """
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        async def send_with_retries(call: Call) -> Answer:
             answer = await send(call)
             if is_successful(answer.outcome):
                 return answer
-            start, waited, sent = clock() - (answer.total_s or 0.0), answer.rate_wait_s or 0.0, answer.attempts
-            first, spent = answer, answer.billed_failures
+            first, start = answer, clock() - (answer.total_s or 0.0)
+            rate_wait_s, requests, billed = answer.rate_wait_s or 0.0, answer.attempts, answer.billed_failures
             for attempt in range(1, policy.attempts):
-                # Where several are asked in turn, each request counts.
                 error = answer.outcome.failure()
-                wait_s = retry_delay_s(policy, attempt, error, draw()) if sent < policy.attempts else None
+                # A routed attempt may send several requests; each counts.
+                wait_s = retry_delay_s(policy, attempt, error, draw()) if requests < policy.attempts else None
                 if wait_s is None or clock() + wait_s - start > policy.deadline_s:
                     break
                 note("retry", call.target.name, error_type_name(error), wait_s=wait_s)
                 await sleep_without_slot(wait_s)
                 answer = await send(call)
-                waited += answer.rate_wait_s or 0.0
-                sent += answer.attempts
-                spent += answer.billed_failures
+                rate_wait_s += answer.rate_wait_s or 0.0
+                requests += answer.attempts
+                billed += answer.billed_failures
                 if is_successful(answer.outcome):
                     break
             if not is_successful(answer.outcome) and is_transient(error := answer.outcome.failure()):
-                note("give_up", call.target.name, f"{error_type_name(error)} after {sent} requests")
+                note("give_up", call.target.name, f"{error_type_name(error)} after {requests} requests")
             if answer is first:
                 return answer
             return replace(
                 answer,
-                attempts=sent,
-                rate_wait_s=waited,
+                attempts=requests,
+                rate_wait_s=rate_wait_s,
                 started_at=first.started_at or answer.started_at,
                 total_s=clock() - start,
-                billed_failures=spent,
+                billed_failures=billed,
             )
 
-        return sending
+        return send_with_retries
 
     return wrap

@@ -1,6 +1,7 @@
-"""Calls along a route: who is measured, who is asked, and who next when that fails.
+"""Route calls to the candidates of a route: collect their statistics, send to the best, fall back to the next.
 
-The choosing is pure (`llmhub.engine.routing_policy`); here it is given what was measured, and carried out.
+The policies are pure (`llmhub.engine.routing_policy`); this module measures the candidates and carries the decisions
+out.
 """
 
 from __future__ import annotations
@@ -38,12 +39,22 @@ from llmhub.engine.routing_policy import (
 from llmhub.engine.spending import TargetPrices
 
 MAX_LATENCY_SAMPLES: Final = 128
-"""Latencies kept of each candidate, for quantiles."""
+"""Recent latencies kept of each candidate, for quantiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRoute:
-    """A route under its name, with its candidates found; whoever was asked by name stands first."""
+    """A route with its candidates resolved to targets.
+
+    Parameters
+    ----------
+    name
+        The name by which it is called.
+    route
+        The route.
+    targets
+        The candidates' targets by ``provider/model``; a candidate that the caller named comes first.
+    """
 
     name: str
     route: Route
@@ -51,40 +62,42 @@ class ResolvedRoute:
     candidates: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name the candidates."""
+        """Store the candidates' names."""
         object.__setattr__(self, "candidates", tuple(self.targets))
 
 
 class CandidateMetrics:
-    """What was measured of every candidate of a hub. Lives on one loop.
+    """The statistics of every candidate of a hub. Use it on one event loop only.
 
     Parameters
     ----------
     clock
-        Seconds, running forward.
+        Returns monotonic seconds.
     draw
-        Random numbers from 0 up to 1.
+        Returns a random number from 0 up to 1.
+    prices
+        Looks up prices, for rankings by cost.
     """
 
     def __init__(self, clock: Callable[[], float], draw: Callable[[], float], prices: TargetPrices) -> None:
         self.clock = clock
         self._draw = draw
         self._prices = prices
-        self._measured: dict[str, CandidateStats] = {}
+        self._stats: dict[str, CandidateStats] = {}
         self._latencies: dict[str, deque[float]] = {}
         self._turns: Counter[str] = Counter()
-        self._usd: dict[str, tuple[Price, float, float]] = {}
+        self._token_prices: dict[str, tuple[Price, float, float]] = {}
 
-    def stats(self, path: ResolvedRoute, call: Call) -> RoutingStats:
-        """Give a ranking what it may go by."""
-        turn = self._turns[path.name]
-        self._turns[path.name] += 1
+    def stats(self, route: ResolvedRoute, call: Call) -> RoutingStats:
+        """Return the statistics for ranking the candidates of one call."""
+        turn = self._turns[route.name]
+        self._turns[route.name] += 1
         now, draw = self.clock(), self._draw()
-        if not path.route.needs_prices:
-            known = self._measured
-            return RoutingStats({name: known.get(name, NO_STATS) for name in path.candidates}, now, turn, draw)
+        if not route.route.needs_prices:
+            stats = self._stats
+            return RoutingStats({name: stats.get(name, NO_STATS) for name in route.candidates}, now, turn, draw)
         return RoutingStats(
-            candidates={name: self._priced(target) for name, target in path.targets.items()},
+            candidates={name: self._with_prices(target) for name, target in route.targets.items()},
             now=now,
             turn=turn,
             draw=draw,
@@ -93,164 +106,177 @@ class CandidateMetrics:
         )
 
     def recent_latencies_s(self, name: str) -> Sequence[float]:
-        """Give a candidate's last latencies."""
+        """Return the latest latencies of a candidate, oldest first."""
         return self._latencies.get(name, ())
 
     def middleware(self, target: Target) -> Middleware:
-        """Make the middleware that measures one candidate."""
+        """Return the middleware that measures one candidate."""
         name = target.name
         latencies = self._latencies.setdefault(name, deque(maxlen=MAX_LATENCY_SAMPLES))
 
         def wrap(send: Send) -> Send:
-            async def sending(call: Call) -> Answer:
+            async def send_measured(call: Call) -> Answer:
                 start = self.clock()
-                self._measured[name] = on_start(self._measured.get(name, NO_STATS))
+                self._stats[name] = on_start(self._stats.get(name, NO_STATS))
                 try:
                     answer = await send(call)
                 except BaseException:
                     now = self.clock()
-                    self._measured[name] = on_abandoned(self._measured[name], now - start, now)
+                    self._stats[name] = on_abandoned(self._stats[name], now - start, now)
                     raise
-                now, before = self.clock(), self._measured[name]
+                now, before = self.clock(), self._stats[name]
                 if is_successful(answer.outcome):
                     usage = answer.outcome.unwrap().usage
-                    self._measured[name] = on_success(before, answer.latency_s, usage.output_tokens, now)
+                    self._stats[name] = on_success(before, answer.latency_s, usage.output_tokens, now)
                     if answer.latency_s is not None:
                         latencies.append(answer.latency_s)
                 else:
-                    self._measured[name] = on_failure(before, answer.outcome.failure(), now)
+                    self._stats[name] = on_failure(before, answer.outcome.failure(), now)
                 return answer
 
-            return sending
+            return send_measured
 
         return wrap
 
-    def _priced(self, target: Target) -> CandidateStats:
-        measured = self._measured.get(target.name, NO_STATS)
+    def _with_prices(self, target: Target) -> CandidateStats:
+        """Return a candidate's statistics with its prices per token, converted once per price."""
+        stats = self._stats.get(target.name, NO_STATS)
         price = self._prices.lookup(target)
         if price is None:
-            return measured
-        known = self._usd.get(target.name)
+            return stats
+        known = self._token_prices.get(target.name)
         if known is None or known[0] is not price:
-            known = self._usd[target.name] = (price, float(price.rates.input), float(price.rates.output))
-        return CandidateStats(*measured[:-2], *known[1:])
+            known = (price, float(price.rates.input), float(price.rates.output))
+            self._token_prices[target.name] = known
+        return CandidateStats(*stats[:-2], *known[1:])
 
 
 def routing_middleware(
-    find: Callable[[str], ResolvedRoute | None], metrics: CandidateMetrics, note: RecordDecision
+    resolve: Callable[[str], ResolvedRoute | None], metrics: CandidateMetrics, record_decision: RecordDecision
 ) -> Middleware:
-    """Make the middleware that chooses whom to ask; ``find`` gives the path of a name, if it is one's."""
+    """Return the middleware that sends a call to the candidates of its route.
+
+    ``resolve`` returns the route that a target's name belongs to, or ``None``; such calls are sent unchanged.
+    """
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
-            path = find(call.target.name)
-            if path is None:
+        async def send_routed(call: Call) -> Answer:
+            route = resolve(call.target.name)
+            if route is None:
                 return await send(call)
-            ranked = _rank_candidates(path, metrics.stats(path, call))
+            ranked = _rank_candidates(route, metrics.stats(route, call))
             if isinstance(ranked, InvalidRequest):
                 return Answer(Failure(ranked))
-            if path.route.hedge is None and call.on_chunk is None:
-                # What mostly happens: the first is asked, and answers.
-                answer = await send(call.with_target(path.targets[ranked[0]]))
-                if is_successful(answer.outcome):
-                    return answer
-                return await _FallbackLoop(path, metrics, note, send).go(call, ranked, answer)
-            return await _FallbackLoop(path, metrics, note, send).go(call, ranked)
+            first: Answer | None = None
+            if route.route.hedge is None and call.on_chunk is None:
+                # The common case: the first candidate answers.
+                first = await send(call.with_target(route.targets[ranked[0]]))
+                if is_successful(first.outcome):
+                    return first
+            return await _FallbackLoop(route, metrics, record_decision, send).run(call, ranked, first)
 
-        return sending
+        return send_routed
 
     return wrap
 
 
-def _rank_candidates(path: ResolvedRoute, stats: RoutingStats) -> Sequence[str] | InvalidRequest:
-    """Have the route rank its candidates; what a user's function gives is looked at."""
-    candidates = path.candidates
-    if path.route.is_builtin:
-        return path.route.rank(candidates, stats)
+def _rank_candidates(route: ResolvedRoute, stats: RoutingStats) -> Sequence[str] | InvalidRequest:
+    """Return the candidates as the route ranks them; validate what a user's ranking function returns."""
+    candidates = route.candidates
+    if route.route.is_builtin:
+        return route.route.rank(candidates, stats)
     try:
-        ranked = list(path.route.rank(candidates, stats))
-    except Exception as wrong:  # noqa: BLE001 - a user's function may raise anything
-        return InvalidRequest(path="route.rank", message=f"it failed: {type(wrong).__name__}: {wrong}")
-    foreign = [name for name in ranked if name not in path.targets]
-    if foreign or not ranked:
-        what = f"{foreign[0]!r:.80}, which is no candidate" if foreign else "nobody"
-        return InvalidRequest(path="route.rank", message=f"it gave {what}; give some of {', '.join(candidates)}")
+        ranked = list(route.route.rank(candidates, stats))
+    except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+        return InvalidRequest(path="route.rank", message=f"the function failed: {type(error).__name__}: {error}")
+    unknown = [name for name in ranked if name not in route.targets]
+    if unknown or not ranked:
+        problem = f"{unknown[0]!r:.80}, which is not a candidate" if unknown else "no candidate"
+        message = f"the function returned {problem}; return one or more of {', '.join(candidates)}"
+        return InvalidRequest(path="route.rank", message=message)
     return list(dict.fromkeys(ranked))
 
 
 class _FallbackLoop:
-    """One call's way along its candidates."""
+    """The attempts of one call at its candidates, one after another."""
 
-    __slots__ = ("_board", "_note", "_path", "_send", "_shown")
+    __slots__ = ("_chunk_delivered", "_metrics", "_record_decision", "_route", "_send")
 
-    def __init__(self, path: ResolvedRoute, board: CandidateMetrics, note: RecordDecision, send: Send) -> None:
-        self._path = path
-        self._board = board
-        self._note = note
+    def __init__(
+        self, route: ResolvedRoute, metrics: CandidateMetrics, record_decision: RecordDecision, send: Send
+    ) -> None:
+        self._route = route
+        self._metrics = metrics
+        self._record_decision = record_decision
         self._send = send
-        self._shown = False
+        self._chunk_delivered = False
 
-    async def go(self, call: Call, ranked: Sequence[str], first: Answer | None = None) -> Answer:
-        """Ask one after the other, until one answers or nothing is left that may; ``first`` is what the first said."""
-        left = list(ranked[: 1 + self._path.route.fallbacks])
-        came: list[Answer] = []
-        while left:
-            name = left.pop(0)
-            came += [first] if first is not None and not came else await self._ask(call, name, left)
-            if is_successful(came[-1].outcome):
-                break
-            error = came[-1].outcome.failure()
-            if self._shown or not REACTIONS[type(error)].falls_back:
-                break
-            if left:
-                self._note("fallback", name, f"{error_type_name(error)}: on to {left[0]}")
-        return merge_answers(came)
+    async def run(self, call: Call, ranked: Sequence[str], first: Answer | None = None) -> Answer:
+        """Send the call to one candidate after another until one answers or no fallback is left.
 
-    async def _ask(self, call: Call, name: str, left: list[str]) -> list[Answer]:
-        """Ask one candidate, and the next as well when it takes long; give what came, a good answer last.
-
-        What somebody watches coming is asked of one alone: two streams cannot be shown.
+        ``first`` is the answer of the first candidate, if it has been sent already.
         """
-        hedge = self._path.route.hedge
-        watched = call.on_chunk is not None
-        delay_s = None if hedge is None or watched else hedge_delay_s(hedge, self._board.recent_latencies_s(name))
+        remaining = list(ranked[: 1 + self._route.route.fallbacks])
+        answers: list[Answer] = []
+        while remaining:
+            name = remaining.pop(0)
+            already_sent = first is not None and not answers
+            answers += [first] if first is not None and already_sent else await self._attempt(call, name, remaining)
+            if is_successful(answers[-1].outcome):
+                break
+            error = answers[-1].outcome.failure()
+            if self._chunk_delivered or not REACTIONS[type(error)].falls_back:
+                break
+            if remaining:
+                self._record_decision("fallback", name, f"{error_type_name(error)}: on to {remaining[0]}")
+        return merge_answers(answers)
+
+    async def _attempt(self, call: Call, name: str, remaining: list[str]) -> list[Answer]:
+        """Send to one candidate, hedged by the next where the route says so; return the answers, a good one last.
+
+        A call whose chunks are delivered is not hedged: two streams cannot be delivered.
+        """
+        hedge = self._route.route.hedge
+        is_hedged = hedge is not None and call.on_chunk is None
+        delay_s = hedge_delay_s(hedge, self._metrics.recent_latencies_s(name)) if hedge and is_hedged else None
         if delay_s is None:
-            return [await self._send(self._to(call, name))]
-        other = left[0] if left else name
+            return [await self._send(self._to_candidate(call, name))]
+        other = remaining[0] if remaining else name
 
-        def second() -> None:
-            if left:
-                left.remove(other)
-            self._note("hedge", name, f"no answer in {delay_s:.3g} s: {other} is asked too", wait_s=delay_s)
+        def on_second() -> None:
+            if remaining:
+                remaining.remove(other)
+            detail = f"no answer in {delay_s:.3g} s: {other} is asked too"
+            self._record_decision("hedge", name, detail, wait_s=delay_s)
 
-        first, next_ = (partial(self._send, self._to(call, who)) for who in (name, other))
-        return await race(first, next_, delay_s, second)
+        first, second = (partial(self._send, self._to_candidate(call, candidate)) for candidate in (name, other))
+        return await race(first, second, delay_s, on_second)
 
-    def _to(self, call: Call, name: str) -> Call:
-        """Give the question to a candidate, and watch whether anything of an answer is shown."""
-        there = call.with_target(self._path.targets[name])
-        show = call.on_chunk
-        if show is None:
-            return there
+    def _to_candidate(self, call: Call, name: str) -> Call:
+        """Return the call to a candidate, noting whether any chunk is delivered."""
+        routed = call.with_target(self._route.targets[name])
+        on_chunk = call.on_chunk
+        if on_chunk is None:
+            return routed
 
-        def shown(chunk: StreamChunk) -> None:
-            self._shown = True
-            show(chunk)
+        def deliver(chunk: StreamChunk) -> None:
+            self._chunk_delivered = True
+            on_chunk(chunk)
 
-        return replace(there, on_chunk=shown)
+        return replace(routed, on_chunk=deliver)
 
 
-def merge_answers(came: Sequence[Answer]) -> Answer:
-    """Make one answer of several: the good one, or the failure that is worth another try; all attempts count.
+def merge_answers(answers: Sequence[Answer]) -> Answer:
+    """Return one answer for several attempts: the successful one, or the most retryable failure, with all attempts.
 
-    Whoever asks again goes by it, so that retries and fallbacks are counted together and neither feeds the other.
+    The retry middleware counts those attempts, so that retries and fallbacks do not multiply.
     """
-    if len(came) == 1:
-        return came[0]
-    total = came[0]
-    for answer in came[1:]:
+    if len(answers) == 1:
+        return answers[0]
+    total = answers[0]
+    for answer in answers[1:]:
         total = add_attempts(total, answer)
     if is_successful(total.outcome):
         return total
-    one = came[most_retryable([answer.outcome.failure() for answer in came])]
-    return replace(total, outcome=one.outcome, target=one.target, key=one.key, limits=one.limits)
+    chosen = answers[most_retryable([answer.outcome.failure() for answer in answers])]
+    return replace(total, outcome=chosen.outcome, target=chosen.target, key=chosen.key, limits=chosen.limits)

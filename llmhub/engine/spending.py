@@ -1,7 +1,8 @@
-"""Spending no more than was permitted: the worst case is set aside before a call goes, and reckoned up when it ends.
+"""Keep calls within budgets: each call's maximum cost is reserved before it is sent and settled afterwards.
 
-The sums are pure (`llmhub.core.budget`, `llmhub.core.pricing`); here calls wait for them. A call waits only while what
-is set aside for others stands in its way; one that would not fit if nothing were under way is refused at once.
+The arithmetic is pure (`llmhub.core.budget`, `llmhub.core.pricing`); here calls wait for each other. A call waits only
+while reservations of calls in flight are in its way; one that would not fit even without them is refused at once.
+Amounts are integers in billionths of a US dollar (``nano_usd``).
 """
 
 from __future__ import annotations
@@ -25,80 +26,97 @@ from llmhub.providers.registry import model_metadata
 from llmhub.providers.prices import find_price, find_served_price
 
 HOUR_S: Final = 3600.0
-
-
 POSSIBLY_BILLED: Final[frozenset[type[LLMError]]] = frozenset({TimedOut, Disconnected, Malformed, Cancelled})
-"""Failures after which the provider may have charged for what never came: counted at what it cost at most."""
+"""Errors after which the provider may charge for a response that never arrived: they count at the maximum cost."""
+UNPRICED_MESSAGE: Final = "the price is unknown, so no budget can cover it; allow_unpriced=True sends it uncounted"
 
 
 class TargetPrices:
-    """Prices by target, each looked up once an hour: some change with the time of day."""
+    """Prices by target, each looked up once an hour, since some change with the time of day.
+
+    Parameters
+    ----------
+    clock
+        Returns epoch seconds.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._hour = 0.0
-        self._found: dict[tuple[str, str, str], Price | None] = {}
+        self._prices: dict[tuple[str, str, str], Price | None] = {}
 
-    def lookup(self, target: Target, served: str = "") -> Price | None:
-        """Give the price of what ``target`` served, or of what it is asked for; ``None`` where it is not known."""
+    def lookup(self, target: Target, served_model: str = "") -> Price | None:
+        """Return the price of ``served_model`` or, if that is empty, of the target's model; ``None`` if unknown."""
         now = self._clock()
         if now // HOUR_S != self._hour:
             self._hour = now // HOUR_S
-            self._found.clear()
-        sought = (target.provider.name, target.model, served)
-        if sought not in self._found:
-            at = datetime.fromtimestamp(now, UTC)
-            found = find_served_price(*sought, at) if served else find_price(*sought[:2], at)
-            self._found[sought] = found
-        return self._found[sought]
+            self._prices.clear()
+        provider, model = target.provider.name, target.model
+        key = (provider, model, served_model)
+        if key not in self._prices:
+            moment = datetime.fromtimestamp(now, UTC)
+            self._prices[key] = (
+                find_served_price(provider, model, served_model, moment)
+                if served_model
+                else find_price(provider, model, moment)
+            )
+        return self._prices[key]
 
 
 class SharedBudget:
-    """A budget that calls under way share, and those who wait for it, in the order of asking. Lives on one loop."""
+    """A budget shared by calls in flight, with a first-in first-out queue of waiting calls. Use it on one loop only."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
 
-    async def reserve(self, worst: int) -> bool:
-        """Set aside ``worst`` billionths of a dollar as soon as that fits; say no when it never will."""
-        verdict = check_budget(self.budget, worst)
-        if verdict is BudgetDecision.REJECT:
+    async def reserve(self, max_cost: int) -> bool:
+        """Reserve ``max_cost`` nano USD as soon as it fits; return whether it ever does."""
+        decision = check_budget(self.budget, max_cost)
+        if decision is BudgetDecision.REJECT:
             return False
-        if verdict is BudgetDecision.ALLOW and not self._waiting:
-            self.budget = reserve(self.budget, worst)
+        if decision is BudgetDecision.ALLOW and not self._waiting:
+            self.budget = reserve(self.budget, max_cost)
             return True
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((worst, told))
+        reserved: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((max_cost, reserved))
         try:
-            return await told
+            return await reserved
         except asyncio.CancelledError:
-            if told.done() and not told.cancelled() and told.result():
-                self.reconcile(worst, 0)
+            if reserved.done() and not reserved.cancelled() and reserved.result():
+                self.reconcile(max_cost, 0)
             self._wake()
             raise
 
-    def reconcile(self, worst: int, paid: int) -> None:
-        """Give back what was set aside, count what was paid, and let go whoever fits now."""
-        self.budget = reconcile(self.budget, worst, paid)
+    def reconcile(self, max_cost: int, cost: int) -> None:
+        """Release a reservation of ``max_cost``, book the actual ``cost``, and admit the waiting calls that now fit."""
+        self.budget = reconcile(self.budget, max_cost, cost)
         self._wake()
 
     def _wake(self) -> None:
         while self._waiting:
-            worst, told = self._waiting[0]
-            if not told.done():
-                verdict = check_budget(self.budget, worst)
-                if verdict is BudgetDecision.WAIT:
+            max_cost, reserved = self._waiting[0]
+            if not reserved.done():
+                decision = check_budget(self.budget, max_cost)
+                if decision is BudgetDecision.WAIT:
                     return
-                if verdict is BudgetDecision.ALLOW:
-                    self.budget = reserve(self.budget, worst)
-                told.set_result(verdict is BudgetDecision.ALLOW)
+                if decision is BudgetDecision.ALLOW:
+                    self.budget = reserve(self.budget, max_cost)
+                reserved.set_result(decision is BudgetDecision.ALLOW)
             self._waiting.popleft()
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """The budgets that a call must fit into, all of them; ``allow_unpriced`` lets pass what has no known price."""
+    """The budgets a call must fit into.
+
+    Parameters
+    ----------
+    shared
+        The budgets; the call must fit into each.
+    allow_unpriced
+        Whether a call without a known price is sent uncounted instead of refused.
+    """
 
     shared: tuple[SharedBudget, ...] = ()
     allow_unpriced: bool = False
@@ -107,90 +125,90 @@ class Budgets:
 NO_BUDGETS: Final = Budgets()
 
 
-def max_cost_nano_usd(target: Target, request: CompletionRequest, at_price: Price) -> int:
-    """Give what a call costs at most, in billionths of a dollar."""
-    known = model_metadata(target.provider.name, target.model)
-    taken = input_token_bound(request, known.context_window)
-    return cost_bound_nano_usd(at_price, taken, output_token_bound(request, known.max_output_tokens))
+def max_cost_nano_usd(target: Target, request: CompletionRequest, price: Price) -> int:
+    """Return the maximum cost of a call in nano USD."""
+    model = model_metadata(target.provider.name, target.model)
+    input_tokens = input_token_bound(request, model.context_window)
+    return cost_bound_nano_usd(price, input_tokens, output_token_bound(request, model.max_output_tokens))
 
 
 def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middleware) -> Middleware:
-    """Make the middleware that sets the worst case aside for each attempt; ``budgets`` is for calls without their own.
+    """Return the middleware that reserves the maximum cost of each attempt; ``budgets`` is for calls without their own.
 
-    It is set aside once the ``rate_limit`` lets the call go: what waits there would keep it from those who may go. What does
-    not fit, whatever becomes of those under way, is refused without waiting.
+    The reservation is made once ``rate_limit`` has admitted the call: a reservation of a call that waits there would
+    block calls that may be sent. A call that can never fit is refused without waiting.
     """
 
     def wrap(send: Send) -> Send:
-        there = rate_limit(send)
+        send_unbudgeted = rate_limit(send)
 
-        async def sending(call: Call) -> Answer:
-            held = call.budgets or budgets
-            if not held.shared:
-                return await there(call)
-            at_price = prices.lookup(call.target)
-            if at_price is None and not held.allow_unpriced:
+        async def send_within_budget(call: Call) -> Answer:
+            own = call.budgets or budgets
+            if not own.shared:
+                return await send_unbudgeted(call)
+            price = prices.lookup(call.target)
+            if price is None and not own.allow_unpriced:
                 return Answer(Failure(BudgetExceeded(provider=call.target.provider.name, message=UNPRICED_MESSAGE)))
-            worst = max_cost_nano_usd(call.target, call.request, at_price) if at_price is not None else 0
-            short = next((one for one in held.shared if check_budget(one.budget, worst) is BudgetDecision.REJECT), None)
-            if short is not None:
-                return Answer(Failure(_budget_error(short.budget, worst, call)))
-            return await rate_limit(_reserve_and_send(held.shared, worst, prices, send))(call)
+            max_cost = max_cost_nano_usd(call.target, call.request, price) if price is not None else 0
+            for shared in own.shared:
+                if check_budget(shared.budget, max_cost) is BudgetDecision.REJECT:
+                    return Answer(Failure(_budget_error(shared.budget, max_cost, call)))
+            return await rate_limit(_reserve_and_send(own.shared, max_cost, prices, send))(call)
 
-        return sending
+        return send_within_budget
 
     return wrap
 
 
-UNPRICED_MESSAGE: Final = "no price is known, so no budget can hold it; allow_unpriced=True lets it pass uncounted"
+def _reserve_and_send(budgets: tuple[SharedBudget, ...], max_cost: int, prices: TargetPrices, send: Send) -> Send:
+    """Return a `Send` that holds a reservation in every budget while the call is in flight."""
 
-
-def _reserve_and_send(wallets: tuple[SharedBudget, ...], worst: int, prices: TargetPrices, send: Send) -> Send:
-    """Send a call with ``worst`` set aside in every wallet, and count what it cost."""
-
-    async def sending(call: Call) -> Answer:
-        taken: list[SharedBudget] = []
+    async def send_reserved(call: Call) -> Answer:
+        reserved: list[SharedBudget] = []
         sent: list[bool] = []
-        paid = 0
+        cost = 0
         try:
-            for wallet in wallets:
-                if not await wallet.reserve(worst):
-                    return Answer(Failure(_budget_error(wallet.budget, worst, call)))
-                taken.append(wallet)
+            for budget in budgets:
+                if not await budget.reserve(max_cost):
+                    return Answer(Failure(_budget_error(budget.budget, max_cost, call)))
+                reserved.append(budget)
             try:
                 answer = await send(call.with_on_sent(lambda: sent.append(True)))
             except BaseException:
-                # Cut off on the wire: it may be charged in full.
-                paid = worst if sent else 0
+                # Cancelled on the wire: the provider may charge in full.
+                cost = max_cost if sent else 0
                 raise
-            paid = _billed_nano_usd(answer, worst, call.target, prices)
+            cost = _billed_nano_usd(answer, max_cost, call.target, prices)
             return answer
         finally:
-            for wallet in taken:
-                wallet.reconcile(worst, paid)
+            for budget in reserved:
+                budget.reconcile(max_cost, cost)
 
-    return sending
+    return send_reserved
 
 
-def _billed_nano_usd(answer: Answer, worst: int, target: Target, prices: TargetPrices) -> int:
-    """Give what an attempt cost, by what the provider counted; at most, where it did not say."""
+def _billed_nano_usd(answer: Answer, max_cost: int, target: Target, prices: TargetPrices) -> int:
+    """Return the cost of an attempt from the provider's token counts, or its maximum if they are missing."""
     if answer.cache_hit:
         return 0
     if is_successful(answer.outcome):
         response = answer.outcome.unwrap()
-        found = prices.lookup(target, response.served_model)
-        counted = compute_cost_nano_usd(response.usage, found) if found is not None else 0
-        return worst if counted is None else counted
+        price = prices.lookup(target, response.served_model)
+        cost = compute_cost_nano_usd(response.usage, price) if price is not None else 0
+        return max_cost if cost is None else cost
     error = answer.outcome.failure()
-    begun = answer.ttft_s is not None or type(error) in POSSIBLY_BILLED
-    if begun and answer.attempts and error.code != NOT_CONNECTED:
-        return worst
-    priced = ((prices.lookup(spent.target), spent.usage) for spent in answer.billed_failures)
-    return sum(compute_cost_nano_usd(usage, found) or 0 for found, usage in priced if found is not None)
+    may_be_billed = answer.ttft_s is not None or type(error) in POSSIBLY_BILLED
+    if may_be_billed and answer.attempts and error.code != NOT_CONNECTED:
+        return max_cost
+    priced = ((prices.lookup(failure.target), failure.usage) for failure in answer.billed_failures)
+    return sum(compute_cost_nano_usd(usage, price) or 0 for price, usage in priced if price is not None)
 
 
-def _budget_error(budget: Budget, worst: int, call: Call) -> BudgetExceeded:
-    left = max(budget.limit - budget.spent, 0)
-    said = f"the call may cost ${nano_to_usd(worst):f}, and of the budget of ${budget.limit_usd:f} only ${nano_to_usd(left):f} is left"
-    bound = "" if call.request.max_tokens is not None else "; max_tokens would bound it"
-    return BudgetExceeded(provider=call.target.provider.name, message=said + bound)
+def _budget_error(budget: Budget, max_cost: int, call: Call) -> BudgetExceeded:
+    remaining = nano_to_usd(max(budget.limit - budget.spent, 0))
+    message = (
+        f"the call may cost ${nano_to_usd(max_cost):f}, but only ${remaining:f} "
+        f"of the budget of ${budget.limit_usd:f} is left"
+    )
+    hint = "" if call.request.max_tokens is not None else "; max_tokens limits what it can cost"
+    return BudgetExceeded(provider=call.target.provider.name, message=message + hint)

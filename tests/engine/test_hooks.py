@@ -181,7 +181,7 @@ def test_a_hook_that_never_gives_up_is_bounded(virtual: Any) -> None:
 def test_what_is_no_action_is_said(virtual: Any) -> None:
     error = run(virtual, Mending(["again"]), answering(ServerError())).outcome.failure()
     assert isinstance(error, InvalidRequest)
-    assert "on_error gave 'again'" in error.message
+    assert "on_error returned 'again'" in error.message
 
 
 # At the door
@@ -253,7 +253,7 @@ def test_what_a_middleware_raises_costs_its_own_row_only(simulator: SimulatorThr
     assert table.column("status").to_pylist() == ["ok", "error", "error"]
     errors = table.column("error").to_pylist()
     assert errors[1] == "middleware: a middleware failed: ZeroDivisionError: by nought"
-    assert "it gave a NoneType, not an Answer" in errors[2]
+    assert "it returned a NoneType, not an Answer" in errors[2]
 
 
 def test_a_stream_goes_through_the_same_chain(simulator: SimulatorThread) -> None:

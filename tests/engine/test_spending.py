@@ -82,7 +82,7 @@ def test_rows_that_were_not_asked_say_so_and_cost_nothing(simulator: SimulatorTh
     assert simulator.counts()["requests"] == 0
     assert table.column("attempts").to_pylist() == [0] * 20
     assert set(table.column("error_type").to_pylist()) == {"BudgetExceeded"}
-    assert "of the budget of $0 only $0 is left" in table.column("error").to_pylist()[0]
+    assert "but only $0 of the budget of $0 is left" in table.column("error").to_pylist()[0]
 
 
 def test_rows_from_the_cache_cost_nothing(simulator: SimulatorThread) -> None:
