@@ -1,12 +1,9 @@
-"""What is known of those who can be asked: how quick, how busy, how dear they are, and whether they need a rest.
+"""Routing policies: rank the candidate models for a call by their statistics.
 
-Pure: a call that begins or ends gives a new `CandidateStats`. A candidate that just failed rests: for a while that doubles
-with every failed try, and is then tried by one call at a time.
-
-Whom to ask first, and whom then: policies that are values, and pure rankings by what was measured.
-
-A route names candidates and ranks them for each call. The first is asked; when it fails in a way that another may not
-(`llmhub.engine.routing_policy.REACTIONS`), the next is, and so on, at most ``fallbacks`` times. Who rests stands last.
+A `Route` is a value: candidates, a ranking function, and how many fallbacks are allowed. The call is sent to the first
+candidate in rank; if that fails in a way that another candidate might not (`REACTIONS`), to the next, at most
+``fallbacks`` times. A candidate that fails cools down, twice as long with each consecutive failure: until then it ranks
+last, and then a single call tries it. Everything here is pure: `RoutingStats` carries the time and the random number.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.core.errors import (
     AuthFailed,
-    BadRequestError,
     BudgetExceeded,
     Cancelled,
     ContentFiltered,
@@ -38,20 +34,55 @@ from llmhub.core.errors import (
     ServerError,
     TimedOut,
     Unsupported,
+    invalid,
     is_transient,
     retry_after_s,
 )
 
+COOLDOWN_S: Final = 0.5
+MAX_COOLDOWN_S: Final = 30.0
+"""A cooldown lasts ``COOLDOWN_S * 2**n`` after the n-th consecutive failure, at most this long, or as long as the
+provider asked for."""
+EWMA_WEIGHT: Final = 0.3
+"""Weight of the latest measurement in a moving average."""
+LATENCY_HALF_LIFE_S: Final = 10.0
+"""Age after which a latency counts half, so that a slow candidate is tried again in time."""
+EXPECTED_OUTPUT_TOKENS: Final = 256.0
+"""Expected length of a response before the first was measured."""
+MIN_LATENCY_SAMPLES: Final = 20
+"""Latencies needed to estimate a quantile."""
+
+COOLDOWN_S: Final = 0.5
+MAX_COOLDOWN_S: Final = 30.0
+"""A cooldown lasts ``COOLDOWN_S * 2**n`` after the n-th consecutive failure, at most this long, or as long as the
+provider asked for."""
+EWMA_WEIGHT: Final = 0.3
+"""Weight of the latest measurement in a moving average."""
+LATENCY_HALF_LIFE_S: Final = 10.0
+"""Age after which a latency counts half, so that a slow candidate is tried again in time."""
+EXPECTED_OUTPUT_TOKENS: Final = 256.0
+"""Expected length of a response before the first was measured."""
+MIN_LATENCY_SAMPLES: Final = 20
+"""Latencies needed to estimate a quantile."""
+
 
 class Reaction(NamedTuple):
-    """What a failure means: whether another candidate is worth asking, and whether this one needs a rest."""
+    """What follows from an error.
+
+    Parameters
+    ----------
+    falls_back
+        Whether the call is sent to the next candidate.
+    cools_down
+        Whether the candidate that failed cools down.
+    """
 
     falls_back: bool
     cools_down: bool
 
 
 REACTIONS: Final[Mapping[type[LLMError], Reaction]] = {
-    # What another may well answer, and this one will not for a while.
+    # The provider is unavailable, for this account at least.
     RateLimited: Reaction(falls_back=True, cools_down=True),
     QuotaExhausted: Reaction(falls_back=True, cools_down=True),
     Overloaded: Reaction(falls_back=True, cools_down=True),
@@ -61,11 +92,11 @@ REACTIONS: Final[Mapping[type[LLMError], Reaction]] = {
     AuthFailed: Reaction(falls_back=True, cools_down=True),
     PermissionDenied: Reaction(falls_back=True, cools_down=True),
     NotFound: Reaction(falls_back=True, cools_down=True),
-    # What lies in this question and this candidate.
+    # This request does not suit this model.
     Malformed: Reaction(falls_back=True, cools_down=False),
     ContextTooLong: Reaction(falls_back=True, cools_down=False),
     Unsupported: Reaction(falls_back=True, cools_down=False),
-    # What is the caller's: another answer would hide it.
+    # The caller must know: a fallback would hide it.
     InvalidRequest: Reaction(falls_back=False, cools_down=False),
     ContentFiltered: Reaction(falls_back=False, cools_down=False),
     BudgetExceeded: Reaction(falls_back=False, cools_down=False),
@@ -73,48 +104,29 @@ REACTIONS: Final[Mapping[type[LLMError], Reaction]] = {
 }
 
 
-COOLDOWN_S: Final = 0.5
-
-
-MAX_COOLDOWN_S: Final = 30.0
-"""A rest lasts ``COOLDOWN_S * 2**n`` after the n-th failed try in a row, at most this long, or as long as was asked for."""
-
-
-EWMA_WEIGHT: Final = 0.3
-"""Weight of the last measurement in a moving average."""
-
-
-LATENCY_HALF_LIFE_S: Final = 10.0
-"""A latency measured so long ago counts half: what was slow is tried again in time."""
-
-
-EXPECTED_OUTPUT_TOKENS: Final = 256.0
-"""Tokens an answer is thought to have before any was seen."""
-
-
 class CandidateStats(NamedTuple):
-    """What was measured of a candidate.
+    """The statistics of one candidate.
 
     Parameters
     ----------
     latency_s
-        Exponentially weighted moving average of its answers' latencies; ``None`` before the first.
+        Exponentially weighted moving average of response latencies; ``None`` before the first.
     measured_at
-        When it last changed, on the clock of `RoutingStats.now`.
+        When ``latency_s`` last changed, on the clock of `RoutingStats.now`.
     in_flight
-        Calls under way.
-    answered, failed
-        Calls that ended so.
-    failures
-        Failed tries in a row: those made while it rests count as one.
-    rests_until
-        When it may be tried again.
-    asked_until
-        When it asked to be tried again (``Retry-After``); an answer in between does not shorten that.
+        Calls in flight.
+    success_count, failure_count
+        Calls that succeeded and failed.
+    consecutive_failures
+        Failures since the last success; those during a cooldown count as one.
+    cooldown_until
+        When the candidate may be tried again.
+    retry_after_until
+        When the provider asked to be tried again (``Retry-After``); a success in between does not shorten it.
     output_tokens
-        Moving average of its answers' lengths.
+        Moving average of the responses' lengths.
     input_usd, output_usd
-        What a token costs; ``None`` where that is not known.
+        Price per token; ``None`` where unknown.
     """
 
     latency_s: float | None = None
@@ -133,81 +145,73 @@ class CandidateStats(NamedTuple):
 NO_STATS: Final = CandidateStats()
 
 
-def on_start(measured: CandidateStats) -> CandidateStats:
-    """Count a call that begins."""
-    latency_s, at, in_flight, good, bad, failures, rests_until, asked_until, tokens, input_usd, output_usd = measured
-    return CandidateStats(
-        latency_s, at, in_flight + 1, good, bad, failures, rests_until, asked_until, tokens, input_usd, output_usd
+def on_start(stats: CandidateStats) -> CandidateStats:
+    """Return the statistics after a call has started."""
+    return stats._replace(in_flight=stats.in_flight + 1)
+
+
+def on_success(stats: CandidateStats, latency_s: float | None, output_tokens: int | None, now: float) -> CandidateStats:
+    """Return the statistics after a successful call, which ends a cooldown."""
+    return stats._replace(
+        latency_s=_moving_average(stats.latency_s, latency_s),
+        measured_at=now,
+        in_flight=stats.in_flight - 1,
+        success_count=stats.success_count + 1,
+        consecutive_failures=0,
+        cooldown_until=-inf,
+        output_tokens=_moving_average(stats.output_tokens, output_tokens),
     )
 
 
-def on_success(
-    measured: CandidateStats, latency_s: float | None, output_tokens: int | None, now: float
-) -> CandidateStats:
-    """Count a call that was answered: whatever was wrong is over."""
-    average_s, _, in_flight, good, bad, _, _, asked_until, tokens, input_usd, output_usd = measured
-    return CandidateStats(
-        _moving_average(average_s, latency_s),
-        now,
-        in_flight - 1,
-        good + 1,
-        bad,
-        0,
-        -inf,
-        asked_until,
-        _moving_average(tokens, output_tokens),
-        input_usd,
-        output_usd,
-    )
-
-
-def on_failure(measured: CandidateStats, error: LLMError, now: float) -> CandidateStats:
-    """Count a call that failed. Law: a rest lasts at least as long as the provider asked for."""
-    ended = measured._replace(in_flight=measured.in_flight - 1, failure_count=measured.failure_count + 1)
+def on_failure(stats: CandidateStats, error: LLMError, now: float) -> CandidateStats:
+    """Return the statistics after a failed call. Law: a cooldown lasts at least as long as the provider asked for."""
+    ended = stats._replace(in_flight=stats.in_flight - 1, failure_count=stats.failure_count + 1)
     if not REACTIONS[type(error)].cools_down:
         return ended
-    asked = max(measured.retry_after_until, now + (retry_after_s(error) or 0.0))
-    if now < measured.cooldown_until:
-        return ended._replace(retry_after_until=asked)
-    rest = min(MAX_COOLDOWN_S, COOLDOWN_S * 2.0 ** min(measured.consecutive_failures, 30))
+    retry_after_until = max(stats.retry_after_until, now + (retry_after_s(error) or 0.0))
+    if now < stats.cooldown_until:
+        return ended._replace(retry_after_until=retry_after_until)
+    cooldown_s = min(MAX_COOLDOWN_S, COOLDOWN_S * 2.0 ** min(stats.consecutive_failures, 30))
     return ended._replace(
-        consecutive_failures=measured.consecutive_failures + 1, cooldown_until=now + rest, retry_after_until=asked
+        consecutive_failures=stats.consecutive_failures + 1,
+        cooldown_until=now + cooldown_s,
+        retry_after_until=retry_after_until,
     )
 
 
-def on_abandoned(measured: CandidateStats, after_s: float, now: float) -> CandidateStats:
-    """Count a call that nobody waited for any longer: it would have taken at least ``after_s``."""
-    slower = measured.latency_s is not None and after_s > measured.latency_s
-    average = _moving_average(measured.latency_s, after_s) if slower else measured.latency_s
-    return measured._replace(latency_s=average, measured_at=now, in_flight=measured.in_flight - 1)
+def on_abandoned(stats: CandidateStats, elapsed_s: float, now: float) -> CandidateStats:
+    """Return the statistics after a cancelled call, which would have taken at least ``elapsed_s``."""
+    is_slower = stats.latency_s is not None and elapsed_s > stats.latency_s
+    latency_s = _moving_average(stats.latency_s, elapsed_s) if is_slower else stats.latency_s
+    return stats._replace(latency_s=latency_s, measured_at=now, in_flight=stats.in_flight - 1)
 
 
-def _moving_average(before: float | None, last: float | None) -> float | None:
-    if last is None:
-        return before
-    return float(last) if before is None else before + EWMA_WEIGHT * (last - before)
+def _moving_average(average: float | None, latest: float | None) -> float | None:
+    if latest is None:
+        return average
+    return float(latest) if average is None else average + EWMA_WEIGHT * (latest - average)
 
 
 @dataclass(slots=True)
 class RoutingStats:
-    """What a ranking may go by: ``stats["openai/gpt-4o"]`` is what was `CandidateStats` of it.
+    """The input of a ranking: ``stats["openai/gpt-4o"]`` is the `CandidateStats` of that candidate.
 
-    Nobody changes one; it is not frozen because one is made for each call, and that would take three times as long.
+    Treat it as immutable; it is not frozen because one is made for each call and freezing triples the cost.
 
     Parameters
     ----------
-    of
-        What was measured, by candidate.
+    candidates
+        Statistics by candidate.
     now
-        Seconds, on a clock that only runs forward.
+        Monotonic seconds.
     turn
-        How many calls this route has ranked before.
+        Number of calls this route has ranked before.
     draw
-        A random number from 0 up to 1: rankings draw none themselves.
+        A random number from 0 up to 1, the only randomness of a ranking.
     input_tokens
-        About how many tokens the question has.
+        Estimated tokens of the request.
     max_tokens
-        How long its answer may be, where it says so.
+        The request's limit on output tokens, if it has one.
     """
 
     candidates: Mapping[str, CandidateStats] = field(default_factory=dict)
@@ -218,122 +222,111 @@ class RoutingStats:
     max_tokens: int | None = None
 
     def __getitem__(self, name: str) -> CandidateStats:
-        """Give what was measured of a candidate; nothing, as long as it was not asked."""
+        """Return a candidate's statistics; empty ones before its first call."""
         return self.candidates.get(name, NO_STATS)
 
     def is_cooling_down(self, name: str) -> bool:
-        """Say whether a candidate should be left alone for now: it failed, or one call is trying it already."""
-        measured = self.candidates.get(name, NO_STATS)
+        """Return whether to avoid a candidate now: it failed recently, or one call is already trying it."""
+        stats = self.candidates.get(name, NO_STATS)
         now = self.now
-        resting = now < measured.cooldown_until or now < measured.retry_after_until
-        return resting or (measured.consecutive_failures > 0 and measured.in_flight > 0)
+        is_waiting = now < stats.cooldown_until or now < stats.retry_after_until
+        return is_waiting or (stats.consecutive_failures > 0 and stats.in_flight > 0)
 
     def latency_s(self, name: str) -> float:
-        """Give a candidate's latency, faded with its age; 0 where it is not known, so that it becomes known."""
-        measured = self.candidates.get(name, NO_STATS)
-        average_s, age_s = measured.latency_s, self.now - measured.measured_at
-        if not average_s or age_s <= 0.0:
-            return average_s or 0.0
-        return average_s * math.pow(0.5, min(age_s / LATENCY_HALF_LIFE_S, 1000.0))
+        """Return a candidate's latency, decayed with its age; 0 where unknown, so that it gets measured."""
+        stats = self.candidates.get(name, NO_STATS)
+        latency_s, age_s = stats.latency_s, self.now - stats.measured_at
+        if not latency_s or age_s <= 0.0:
+            return latency_s or 0.0
+        return latency_s * math.pow(0.5, min(age_s / LATENCY_HALF_LIFE_S, 1000.0))
 
     def expected_cost_usd(self, name: str) -> float | None:
-        """Give what the call is expected to cost at a candidate; ``None`` where its price is not known."""
-        measured = self[name]
-        if measured.input_usd is None or measured.output_usd is None:
+        """Return the expected cost of the call at a candidate; ``None`` where its price is unknown."""
+        stats = self[name]
+        if stats.input_usd is None or stats.output_usd is None:
             return None
-        expected = EXPECTED_OUTPUT_TOKENS if measured.output_tokens is None else measured.output_tokens
-        bounded = expected if self.max_tokens is None else min(expected, float(self.max_tokens))
-        return self.input_tokens * measured.input_usd + bounded * measured.output_usd
-
-
-__all__ = [
-    "CandidateStats",
-    "CostOptimized",
-    "Failover",
-    "Hedge",
-    "LowLatency",
-    "RoundRobin",
-    "Route",
-    "RoutingStats",
-    "Weighted",
-    "hedge_delay_s",
-    "most_retryable",
-]
+        output_tokens = EXPECTED_OUTPUT_TOKENS if stats.output_tokens is None else stats.output_tokens
+        if self.max_tokens is not None:
+            output_tokens = min(output_tokens, float(self.max_tokens))
+        return self.input_tokens * stats.input_usd + output_tokens * stats.output_usd
 
 
 RankFunction: TypeAlias = Callable[[Sequence[str], RoutingStats], Sequence[str]]
+"""Candidates and their statistics to the candidates in the order in which to try them; it may leave some out."""
 
 
 def in_order(candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
-    """Keep the order given; who rests stands last.
+    """Keep the given order, with candidates that cool down last.
 
     Examples
     --------
-    >>> tired = CandidateStats(cooldown_until=10.0)
-    >>> in_order(["a", "b"], RoutingStats({"a": tired}, now=5.0))
+    >>> failed = CandidateStats(cooldown_until=10.0)
+    >>> in_order(["a", "b"], RoutingStats({"a": failed}, now=5.0))
     ['b', 'a']
     """
     return sorted(candidates, key=stats.is_cooling_down)
 
 
 def by_rotation(candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
-    """Let those who do not rest take turns.
+    """Rotate through the candidates that do not cool down (round robin).
 
     Examples
     --------
     >>> [by_rotation(["a", "b"], RoutingStats(turn=turn))[0] for turn in range(4)]
     ['a', 'b', 'a', 'b']
     """
-    well, resting = _split_by_cooldown(candidates, stats)
-    at = stats.turn % len(well) if well else 0
-    return [*well[at:], *well[:at], *resting]
+    available, cooling = _split_by_cooldown(candidates, stats)
+    first = stats.turn % len(available) if available else 0
+    return [*available[first:], *available[:first], *cooling]
 
 
 def by_latency(candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
-    """Draw two of those who do not rest, and put the quicker and less busy one first.
+    """Draw two candidates and rank the faster and less busy one first (power of two choices).
 
-    Latencies count squared, so that who is slow gets next to nothing, and calls under way in proportion, so that nobody
-    is overrun who is merely quick.
+    The load of a candidate is its latency squared times the calls in flight: a slow one gets next to no calls, and a
+    fast one is not overrun.
     """
-    well, resting = _split_by_cooldown(candidates, stats)
-    if len(well) <= 1:
-        return [*well, *resting]
-    loads = {name: _load(name, stats) for name in well}
-    first, second = _draw_pair(len(well), stats.draw)
-    best = min(well[first], well[second], key=loads.__getitem__)
+    available, cooling = _split_by_cooldown(candidates, stats)
+    if len(available) <= 1:
+        return [*available, *cooling]
+    loads = {name: _load(name, stats) for name in available}
+    first, second = _draw_pair(len(available), stats.draw)
+    best = min(available[first], available[second], key=loads.__getitem__)
     del loads[best]
-    return [best, *sorted(loads, key=loads.__getitem__), *resting]
+    return [best, *sorted(loads, key=loads.__getitem__), *cooling]
 
 
 def _load(name: str, stats: RoutingStats) -> tuple[float, int]:
-    busy, latency_s = stats[name].in_flight, stats.latency_s(name)
-    return latency_s * latency_s * (busy + 1), busy
+    in_flight, latency_s = stats[name].in_flight, stats.latency_s(name)
+    return latency_s * latency_s * (in_flight + 1), in_flight
 
 
-def _draw_pair(many: int, draw: float) -> tuple[int, int]:
-    """Choose two different places, each pair as likely as any other."""
-    first, second = divmod(min(int(draw * many * (many - 1)), many * (many - 1) - 1), many - 1)
+def _draw_pair(count: int, draw: float) -> tuple[int, int]:
+    """Return two different indices below ``count``; every ordered pair is equally likely."""
+    pairs = count * (count - 1)
+    first, second = divmod(min(int(draw * pairs), pairs - 1), count - 1)
     return first, second + (second >= first)
 
 
 def by_cost(candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
-    """Put those first at whom the call is expected to cost least; whose price is not known, last.
+    """Rank by the expected cost of the call, cheapest first; candidates without a known price come last.
 
     Examples
     --------
-    >>> dear, cheap = CandidateStats(input_usd=3e-6, output_usd=15e-6), CandidateStats(input_usd=1e-6, output_usd=2e-6)
-    >>> by_cost(["dear", "unknown", "cheap"], RoutingStats({"dear": dear, "cheap": cheap}, input_tokens=100))
-    ['cheap', 'dear', 'unknown']
+    >>> large = CandidateStats(input_usd=3e-6, output_usd=15e-6)
+    >>> small = CandidateStats(input_usd=1e-6, output_usd=2e-6)
+    >>> by_cost(["large", "unknown", "small"], RoutingStats({"large": large, "small": small}, input_tokens=100))
+    ['small', 'large', 'unknown']
     """
-    worth: dict[str, tuple[bool, float]] = {}
+    order: dict[str, tuple[bool, float]] = {}
     for name in candidates:
-        usd = stats.expected_cost_usd(name)
-        worth[name] = (stats.is_cooling_down(name), inf if usd is None else usd)
-    return sorted(candidates, key=worth.__getitem__)
+        cost_usd = stats.expected_cost_usd(name)
+        order[name] = (stats.is_cooling_down(name), inf if cost_usd is None else cost_usd)
+    return sorted(candidates, key=order.__getitem__)
 
 
 def by_weight(weights: Mapping[str, float], candidates: Sequence[str], stats: RoutingStats) -> Sequence[str]:
-    """Draw the first by weight from those who do not rest; the others follow, the heaviest first.
+    """Draw the first candidate by weight from those that do not cool down; the others follow, heaviest first.
 
     Examples
     --------
@@ -341,56 +334,58 @@ def by_weight(weights: Mapping[str, float], candidates: Sequence[str], stats: Ro
     >>> [by_weight(weights, ["a", "b"], RoutingStats(draw=draw))[0] for draw in (0.0, 0.5, 0.74, 0.75)]
     ['a', 'a', 'a', 'b']
     """
-    well, resting = _split_by_cooldown(candidates, stats)
-    at = stats.draw * sum(weights.get(name, 0.0) for name in well)
-    ordered = sorted(well, key=lambda name: -weights.get(name, 0.0))
-    for name in well:
-        at -= weights.get(name, 0.0)
-        if at < 0:
+    available, cooling = _split_by_cooldown(candidates, stats)
+    remaining = stats.draw * sum(weights.get(name, 0.0) for name in available)
+    ordered = sorted(available, key=lambda name: -weights.get(name, 0.0))
+    for name in available:
+        remaining -= weights.get(name, 0.0)
+        if remaining < 0:
             ordered.remove(name)
-            return [name, *ordered, *resting]
-    return [*ordered, *resting]
+            return [name, *ordered, *cooling]
+    return [*ordered, *cooling]
 
 
 def _split_by_cooldown(candidates: Sequence[str], stats: RoutingStats) -> tuple[list[str], list[str]]:
-    well: list[str] = []
-    resting: list[str] = []
+    """Return the candidates that are available, and those that cool down."""
+    available: list[str] = []
+    cooling: list[str] = []
     for name in candidates:
-        (resting if stats.is_cooling_down(name) else well).append(name)
-    return well, resting
+        (cooling if stats.is_cooling_down(name) else available).append(name)
+    return available, cooling
+
+
+PRICE_FREE_RANKINGS: Final = (in_order, by_rotation, by_latency, by_weight)
+"""Rankings that use no prices, so that the tokens of a request need not be estimated for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """Ask the next candidate too when the first has not answered in time; the first good answer is taken.
+    """Send the call to the next candidate too when the first has not answered in time, and use the first success.
 
-    The other call is cut off. Both are set aside for in a budget, and a call that was cut off counts there at what it
-    may have cost at most.
+    The other request is cancelled. A budget reserves both, and counts a cancelled request at its maximum cost.
 
     Parameters
     ----------
     after_s
-        When to ask the next, in seconds.
+        Seconds until the hedged request is sent.
     quantile
-        Without ``after_s``: when so large a share of the last answers had come; never before `MIN_LATENCY_SAMPLES` were measured.
+        Without ``after_s``: the quantile of recent latencies to wait for; nothing is hedged before
+        `MIN_LATENCY_SAMPLES` were measured.
     """
 
     after_s: float | None = None
     quantile: float = 0.95
 
     def __post_init__(self) -> None:
-        """Refuse what is no time and no share."""
-        for name, value, high in (("after_s", self.after_s, inf), ("quantile", self.quantile, 1.0)):
-            if value is not None and not (_is_number(value) and 0 <= value <= high):
-                raise _invalid_route(f"hedge.{name}", f"{value!r} is outside 0..{high:g}")
-
-
-MIN_LATENCY_SAMPLES: Final = 20
-"""Latencies needed to speak of a quantile."""
+        """Raise if a field is out of bounds."""
+        if self.after_s is not None and not (_is_number(self.after_s) and self.after_s >= 0):
+            raise invalid("hedge.after_s", f"must be a number of seconds from 0, not {self.after_s!r}")
+        if not (_is_number(self.quantile) and 0 <= self.quantile <= 1):
+            raise invalid("hedge.quantile", f"must be a number from 0 to 1, not {self.quantile!r}")
 
 
 def hedge_delay_s(hedge: Hedge, latencies_s: Sequence[float]) -> float | None:
-    """Say when to ask another, in seconds; ``None`` for never.
+    """Return the seconds until a hedged request is sent, or ``None`` for never.
 
     Examples
     --------
@@ -408,24 +403,24 @@ def hedge_delay_s(hedge: Hedge, latencies_s: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Candidates, and how to choose among them for each call.
+    """Candidates for a call, and how to choose among them.
 
     Parameters
     ----------
     candidates
-        ``provider/model``, each once.
+        ``provider/model`` names, each once.
     rank
-        Candidates and `RoutingStats` to the candidates in the order in which to ask; it may leave some out.
+        Ranks the candidates by their `RoutingStats`, best first; it may leave some out.
     fallbacks
-        How many others are asked at most when the first fails.
+        Maximum number of further candidates tried when the first fails.
     hedge
-        Whether another is asked too when the first takes long.
+        Whether and when a slow call is also sent to the next candidate.
 
     Examples
     --------
-    >>> def quickest(candidates, stats):
+    >>> def fastest(candidates, stats):
     ...     return sorted(candidates, key=lambda name: stats[name].latency_s or 0.0)
-    >>> Route(("openai/gpt-4o", "azure/gpt-4o"), rank=quickest).fallbacks
+    >>> Route(("openai/gpt-4o", "azure/gpt-4o"), rank=fastest).fallbacks
     3
     """
 
@@ -437,29 +432,25 @@ class Route:
     is_builtin: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what is no route; see whether its ranking may go by tokens and prices, and is one of these here."""
+        """Validate the fields; determine whether the ranking is one of this module and whether it may use prices."""
         names: Any = self.candidates
         if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
-            raise _invalid_route("route", f"{names!r:.80} names nobody; give 'provider/model', one or more")
+            raise invalid("route", f"needs one or more 'provider/model' names, not {names!r:.80}")
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _invalid_route("route", f"{twice!r} is given twice; give each candidate once, or Weighted")
-        bound: Any = self.fallbacks
-        if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
-            raise _invalid_route("route.fallbacks", f"{bound!r} is not a whole number from 0")
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise invalid("route", f"{repeated!r} is repeated; list each candidate once, or use Weighted")
+        fallbacks: Any = self.fallbacks
+        if isinstance(fallbacks, bool) or not isinstance(fallbacks, int) or fallbacks < 0:
+            raise invalid("route.fallbacks", f"must be an integer from 0, not {fallbacks!r}")
         if not callable(self.rank):
-            raise _invalid_route("route.rank", f"{self.rank!r:.80} is no function of candidates and stats")
+            raise invalid("route.rank", f"must be a function of candidates and stats, not {self.rank!r:.80}")
         rank = getattr(self.rank, "func", self.rank)
         object.__setattr__(self, "needs_prices", rank not in PRICE_FREE_RANKINGS)
         object.__setattr__(self, "is_builtin", rank in (*PRICE_FREE_RANKINGS, by_cost))
 
 
-PRICE_FREE_RANKINGS: Final = (in_order, by_rotation, by_latency, by_weight)
-"""Rankings that go by no price: what is in the question need not be counted for them."""
-
-
 def Failover(*candidates: str, fallbacks: int = 3, hedge: Hedge | None = None) -> Route:  # noqa: N802 - it makes a value
-    """Ask the first; the others in their order when it fails, and while it rests.
+    """Return a route that tries the candidates in order, skipping those that cool down.
 
     Examples
     --------
@@ -470,22 +461,22 @@ def Failover(*candidates: str, fallbacks: int = 3, hedge: Hedge | None = None) -
 
 
 def RoundRobin(*candidates: str, fallbacks: int = 3, hedge: Hedge | None = None) -> Route:  # noqa: N802 - it makes a value
-    """Let the candidates take turns."""
+    """Return a route that rotates through the candidates."""
     return Route(candidates, by_rotation, fallbacks, hedge)
 
 
 def LowLatency(*candidates: str, fallbacks: int = 3, hedge: Hedge | None = None) -> Route:  # noqa: N802 - it makes a value
-    """Ask the quicker of two drawn candidates, by measured latency and calls under way."""
+    """Return a route that draws two candidates and tries the one with the lower latency and load first."""
     return Route(candidates, by_latency, fallbacks, hedge)
 
 
 def CostOptimized(*candidates: str, fallbacks: int = 3, hedge: Hedge | None = None) -> Route:  # noqa: N802 - it makes a value
-    """Ask whoever is expected to cost least for this question: its tokens and those of the answer."""
+    """Return a route that tries the candidate with the lowest expected cost for the call first."""
     return Route(candidates, by_cost, fallbacks, hedge)
 
 
 def Weighted(weights: Mapping[str, float], *, fallbacks: int = 3, hedge: Hedge | None = None) -> Route:  # noqa: N802 - it makes a value
-    """Share calls out by weight.
+    """Return a route that distributes calls in proportion to weights.
 
     Examples
     --------
@@ -493,15 +484,15 @@ def Weighted(weights: Mapping[str, float], *, fallbacks: int = 3, hedge: Hedge |
     ('openai/gpt-4o-mini', 'azure/gpt-4o-mini')
     """
     if not isinstance(weights, Mapping):
-        raise _invalid_route("route", f"{weights!r:.80} is no mapping of 'provider/model' to a weight")
+        raise invalid("route", f"needs a mapping of 'provider/model' to weight, not {weights!r:.80}")
     for name, weight in weights.items():
         if not _is_number(weight) or not 0 < weight < inf:
-            raise _invalid_route(f"route[{name!r}]", f"{weight!r} is no weight; give a number above 0")
+            raise invalid(f"route[{name!r}]", f"must be a number above 0, not {weight!r}")
     return Route(tuple(weights), partial(by_weight, dict(weights)), fallbacks, hedge)
 
 
 def most_retryable(errors: Sequence[LLMError]) -> int:
-    """Choose which of several failures stands for all: one worth another try if any is, the soonest; else the first.
+    """Return the index of the error to report: the transient one that can be retried soonest, else the first.
 
     Examples
     --------
@@ -509,13 +500,9 @@ def most_retryable(errors: Sequence[LLMError]) -> int:
     >>> most_retryable([AuthFailed(), RateLimited(retry_after_s=9.0), RateLimited(retry_after_s=1.0)])
     2
     """
-    again = [at for at, error in enumerate(errors) if is_transient(error)]
-    return min(again, key=lambda at: retry_after_s(errors[at]) or 0.0) if again else 0
+    transient = [index for index, error in enumerate(errors) if is_transient(error)]
+    return min(transient, key=lambda index: retry_after_s(errors[index]) or 0.0) if transient else 0
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _invalid_route(path: str, said: str) -> BadRequestError:
-    return BadRequestError(InvalidRequest(path=path, message=said))

@@ -197,8 +197,8 @@ def test_who_failed_rests_and_is_then_tried_by_one(virtual: Any) -> None:
     ("rank", "what"),
     [
         (lambda candidates, stats: 1 / 0, "ZeroDivisionError"),
-        (lambda candidates, stats: ["p/z"], "'p/z', which is no candidate; give some of p/a, p/b"),
-        (lambda candidates, stats: [], "it gave nobody"),
+        (lambda candidates, stats: ["p/z"], "'p/z', which is not a candidate; return one or more of p/a, p/b"),
+        (lambda candidates, stats: [], "the function returned no candidate"),
         (lambda candidates, stats: None, "TypeError"),
     ],
 )
