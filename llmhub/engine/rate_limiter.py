@@ -1,8 +1,9 @@
-"""The one gate before the wire: declared limits, limits learned from replies, and what was found by trying.
+"""Admit calls within declared limits, limits learned from replies, and adaptive limits.
 
-Whoever comes gets a place in the order of coming, and is woken once, when they may go: by a timer that is set to that
-moment, or by whatever lets them go earlier. Limits of a provider are shared by the lines of its models; nobody
-overtakes another who waits for the same limit.
+Calls wait in the order in which they came. Each is woken once, when it may be sent: by a timer set to that moment, or
+by an event that admits it earlier. A provider's limits are shared by the limiters of its models; a call never overtakes
+another that waits for the same limit. A call that waits gives up its concurrency slot and is admitted when it has one
+again.
 """
 
 from __future__ import annotations
@@ -54,50 +55,59 @@ from llmhub.engine.limits import (
 from llmhub.engine.scheduling import ConcurrencySlots, Slot, current_slot
 
 MIN_WAIT_S: Final = 1e-6
-
-
+"""Shorter waits are rounding errors."""
 RAMP_POLL_S: Final = 0.002
-"""How soon to look again while slow start grows by itself."""
-
-
+"""How often to check again while the adaptive limit grows by itself."""
 MAX_WAIT_S: Final = 3600.0
-"""Who would have to wait for longer, until a day's allowance comes back, hears so at once."""
-
-
+"""A call that would wait longer, for the allowance of a day for example, fails at once."""
 MAX_LEARNED_WAIT_S: Final = 300.0
-"""What a reply taught keeps nobody for longer: the provider may say for itself that it is tomorrow's."""
-
-
+"""Limits learned from replies delay no call longer: a daily limit is left to the provider to enforce."""
 LEARN_INTERVAL_S: Final = 0.005
-"""Replies that come closer together teach nothing new, unless they are refusals."""
-
-
+"""Of replies closer together, only rate-limit errors are learned from."""
 FULL_RESET_SHARE: Final = 0.8
-
-
+"""A ``Retry-After`` of at least this share of a reset means that the limit is restored all at once."""
 OUTPUT_EWMA_WEIGHT: Final = 0.1
-"""Weight of an answer in the estimate of how long answers are."""
+"""Weight of the latest response in the moving average of output tokens."""
 
 
 class LimitState:
-    """One limit and where it stands; the lines of several models may share it.
+    """One limit and its state, possibly shared by the limiters of several models.
 
-    ``what`` it counts is a position in `DIMENSIONS`; ``longest_s`` is for how long it may hold anybody; ``since`` is when the
-    request went whose reply taught it.
+    Parameters
+    ----------
+    dimension
+        What it counts: an index of `DIMENSIONS`.
+    state
+        The window's state.
+    source
+        Who set it, for messages.
+    max_wait_s
+        The longest it may delay a call.
     """
 
     __slots__ = ("dimension", "learned_at", "max_wait_s", "reason", "state")
 
-    def __init__(self, dimension: int, state: WindowState, reason: str, max_wait_s: float = inf) -> None:
+    def __init__(self, dimension: int, state: WindowState, source: str, max_wait_s: float = inf) -> None:
         self.dimension = dimension
         self.state = state
-        self.reason = f"{DIMENSIONS[dimension]}, {reason}"
+        self.reason = f"limit on {DIMENSIONS[dimension]}, {source}"
         self.max_wait_s = max_wait_s
         self.learned_at = -inf
+        """When the request was sent whose reply taught it; never for a declared limit."""
 
 
 class Wait(NamedTuple):
-    """What is in the way: for how long (for ever: until somebody comes back), why, and the limit, if it is one."""
+    """Why a call cannot be sent yet.
+
+    Parameters
+    ----------
+    wait_s
+        For how long; infinite where only the end of another call can admit it.
+    reason
+        What it waits for, for messages.
+    limit
+        The limit it waits for, if it is one.
+    """
 
     wait_s: float
     reason: str
@@ -105,14 +115,24 @@ class Wait(NamedTuple):
 
 
 class Permit(NamedTuple):
-    """What was booked when a call was let go, and when; ``before`` is all that had been booked with it."""
+    """Permission to send a call.
+
+    Parameters
+    ----------
+    granted_at
+        When it was granted.
+    cost
+        What was booked for it.
+    booked_total
+        All that had been booked at the target then, including it.
+    """
 
     granted_at: float
     cost: RateCost
     booked_total: RateCost
 
 
-NO_SLOT: Final = Wait(inf, "calls under way at once, of its run")
+NO_SLOT: Final = Wait(inf, "concurrency of the run")
 
 
 class _Waiter(NamedTuple):
@@ -123,66 +143,67 @@ class _Waiter(NamedTuple):
 
 
 class TargetLimiter:
-    """Those who want to go to one target, and what holds for it."""
+    """The limits of one target and the calls waiting for them.
+
+    Parameters
+    ----------
+    name
+        The target's name.
+    limits
+        Declared limits; learned ones are added.
+    adaptive
+        The adaptive limit, if any.
+    """
 
     __slots__ = (
-        "adaptive",
-        "booked",
-        "counts_tokens",
-        "in_flight",
-        "learned_at",
-        "learned_limits",
-        "learned_states",
-        "limits",
-        "name",
-        "paused_until",
-        "typical_output_tokens",
-        "wait_reason",
-        "waiters",
+        "adaptive", "booked", "counts_tokens", "in_flight", "learned_at", "learned_limits", "learned_states", "limits",
+        "name", "paused_until", "typical_output_tokens", "wait_reason", "waiters",
     )  # fmt: skip
 
-    def __init__(self, name: str, cells: list[LimitState], search: AdaptiveState | None) -> None:
+    def __init__(self, name: str, limits: list[LimitState], adaptive: AdaptiveState | None) -> None:
         self.name = name
-        self.limits = cells
-        self.adaptive = search
+        self.limits = limits
+        self.adaptive = adaptive
         self.learned_limits: list[LearnedLimit | None] = [None] * len(DIMENSIONS)
         self.learned_states: dict[int, LimitState] = {}
         self.in_flight = 0
         self.paused_until = self.learned_at = -inf
         self.booked = NO_COST
         self.typical_output_tokens = float(TYPICAL_OUTPUT_TOKENS)
-        self.counts_tokens = any(cell.dimension for cell in cells)
+        self.counts_tokens = any(limit.dimension for limit in limits)
         self.waiters: deque[_Waiter] = deque()
         self.wait_reason = ""
 
 
 class RateLimiter:
-    """Lets calls go when they may. Lives on one event loop.
+    """Admits calls to all targets of a hub. Use it on one event loop only.
 
     Parameters
     ----------
     limits
-        Declared limits by provider, or by ``provider/model``.
+        Declared limits by provider or ``provider/model``.
     clock
-        Seconds of a clock that does not go back: the loop's.
-    note
-        Where it is noted what was learned and decided.
+        Returns monotonic seconds of the loop's clock.
+    record_decision
+        Logs waits, and limits that were learned or adapted.
     adaptive
-        Whether to search for a limit where none is declared.
+        Whether to find the limits of targets without a declared one by trial.
     """
 
     def __init__(
-        self, limits: Mapping[str, Limit], clock: Callable[[], float], note: RecordDecision, *, adaptive: bool = True
+        self,
+        limits: Mapping[str, Limit],
+        clock: Callable[[], float],
+        record_decision: RecordDecision,
+        *,
+        adaptive: bool = True,
     ) -> None:
         self._clock = clock
-        self._note = note
+        self._record_decision = record_decision
         self._adaptive = adaptive
         self._declared = {
-            name: [
-                LimitState(what, state, f"{DIMENSIONS[what]}, as declared for {name}")
-                for what, state in initial_states(limit, clock())
-            ]
-            for name, limit in limits.items()
+            name: [LimitState(dimension, state, f"declared for {name}") for dimension, state in states]
+            for name, states in ((name, initial_states(limit, clock())) for name, limit in limits.items())
         }
         self._limiters: dict[str, TargetLimiter] = {}
         self._waiting: set[TargetLimiter] = set()
@@ -190,262 +211,284 @@ class RateLimiter:
         self._timer: asyncio.TimerHandle | None = None
 
     def for_target(self, target: Target) -> TargetLimiter:
-        """Give the line of a target."""
-        line = self._limiters.get(target.name)
-        if line is None:
+        """Return the limiter of a target."""
+        limiter = self._limiters.get(target.name)
+        if limiter is None:
             names = (target.provider.name, target.name)
-            cells = [cell for name in names for cell in self._declared.get(name, ())]
-            search = (start_unbounded if cells else slow_start)(self._clock()) if self._adaptive else None
-            line = self._limiters[target.name] = TargetLimiter(target.name, cells, search)
-        return line
+            limits = [limit for name in names for limit in self._declared.get(name, ())]
+            adaptive = (start_unbounded if limits else slow_start)(self._clock()) if self._adaptive else None
+            limiter = self._limiters[target.name] = TargetLimiter(target.name, limits, adaptive)
+        return limiter
 
     def wait_reason(self, target: str) -> str:
-        """Say what makes a target's line wait; empty where nobody does."""
-        line = self._limiters.get(target)
-        return line.wait_reason if line is not None and line.waiters else ""
+        """Return what the calls to a target wait for; empty if none waits."""
+        limiter = self._limiters.get(target)
+        return limiter.wait_reason if limiter is not None and limiter.waiters else ""
 
     async def acquire(self, limiter: TargetLimiter, cost: RateCost, now: float) -> Permit | Wait:
-        """Wait until a call may go; give what was booked for it, or what keeps it longer than anybody would wait.
+        """Wait until a call may be sent; return its permit, or a `Wait` that is too long.
 
-        Who was let go says so by `leave`, or by `took` when there is an answer. A call that waits lends its place in
-        its run, and is let go when it has one: what it books is not kept until it gets one, and sent with others then.
+        Every permit must be given back with `record`, or with `release` if there is no answer.
         """
-        mine = current_slot()
-        if not self._waiting and (mine is None or not mine.released):
-            gone = self._try(limiter, cost, now)
-            if isinstance(gone, Permit):
-                return gone
-        waiter = _Waiter(next(self._tickets), cost, asyncio.get_running_loop().create_future(), mine)
+        slot = current_slot()
+        if not self._waiting and (slot is None or not slot.released):
+            permit = self._try_acquire(limiter, cost, now)
+            if isinstance(permit, Permit):
+                return permit
+        waiter = _Waiter(next(self._tickets), cost, asyncio.get_running_loop().create_future(), slot)
         limiter.waiters.append(waiter)
         self._waiting.add(limiter)
-        self._pump()
-        if mine is not None and not waiter.granted.done():
-            mine.release_while_rate_limited()
+        self._admit_waiters()
+        if slot is not None and not waiter.granted.done():
+            slot.release_while_rate_limited()
         try:
             return await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled() and isinstance(waiter.granted.result(), Permit):
                 self.release(limiter)
-            self._pump()
+            self._admit_waiters()
             raise
 
     def release(self, limiter: TargetLimiter) -> None:
-        """Take in that a call that was let go is over without an answer: what it took stays counted."""
+        """Give back the permit of a call without an answer; what was booked stays booked."""
         limiter.in_flight -= 1
         if self._waiting:
-            self._pump()
+            self._admit_waiters()
 
     def record(self, limiter: TargetLimiter, permit: Permit, answer: Answer) -> None:
-        """Take in what became of a call that was let go."""
+        """Give back a permit and learn from the answer."""
         limiter.in_flight -= 1
         now = self._clock()
         error = None if is_successful(answer.outcome) else answer.outcome.failure()
-        limited = isinstance(error, RateLimited)
+        rate_limited = isinstance(error, RateLimited)
         if error is None and limiter.counts_tokens:
             self._settle(limiter, permit, answer)
-        if answer.limits is not None and (limited or now - limiter.learned_at >= LEARN_INTERVAL_S):
+        if answer.limits is not None and (rate_limited or now - limiter.learned_at >= LEARN_INTERVAL_S):
             self._learn(limiter, answer.limits, permit, now)
-        if error is not None and limited:
+        if error is not None and rate_limited:
             self._on_rate_limited(limiter, permit, now, answer.limits, error.retry_after_s)
         elif limiter.adaptive is not None and answer.attempts:
             limiter.adaptive = on_success(limiter.adaptive, permit.granted_at, limiter.in_flight)
         if self._waiting:
-            self._pump()
+            self._admit_waiters()
 
-    # Going
+    # Admission
 
-    def _try(self, line: TargetLimiter, cost: RateCost, now: float, seat: Slot | None = None) -> Permit | Wait:
-        """Let a call go if nothing is in the way, and it has its place."""
-        if line.paused_until > now:
-            return Wait(line.paused_until - now, "a pause after refusals")
-        search = line.adaptive
-        if search is not None and (line.in_flight >= search.window or search.pace is not None):
-            held = _adaptive_wait(line, search, now)
-            if held is not None:
-                return held
+    def _try_acquire(
+        self, limiter: TargetLimiter, cost: RateCost, now: float, slot: Slot | None = None
+    ) -> Permit | Wait:
+        """Return a permit if no limit is in the way and the call has its slot."""
+        if limiter.paused_until > now:
+            return Wait(limiter.paused_until - now, "pause after rate-limit errors")
+        adaptive = limiter.adaptive
+        if adaptive is not None and (limiter.in_flight >= adaptive.window or adaptive.pace is not None):
+            wait = _adaptive_wait(limiter, adaptive, now)
+            if wait is not None:
+                return wait
         booked: list[tuple[LimitState, WindowState]] = []
-        for cell in line.limits:
-            new, wait = take(cell.state, now, cost[cell.dimension])
-            if MIN_WAIT_S < wait < cell.max_wait_s:
-                return Wait(wait, cell.reason, cell)
-            booked.append((cell, new))
-        if seat is not None and not seat.try_reacquire(self._pump):
+        for limit in limiter.limits:
+            state, wait_s = take(limit.state, now, cost[limit.dimension])
+            if MIN_WAIT_S < wait_s < limit.max_wait_s:
+                return Wait(wait_s, limit.reason, limit)
+            booked.append((limit, state))
+        if slot is not None and not slot.try_reacquire(self._admit_waiters):
             return NO_SLOT
-        for cell, new in booked:
-            cell.state = new
-        if search is not None and search.pace is not None:
-            line.adaptive = on_paced_request(search, search.pace, now)
-        line.in_flight += 1
-        line.booked = add_costs(line.booked, cost)
-        return Permit(now, cost, line.booked)
+        for limit, state in booked:
+            limit.state = state
+        if adaptive is not None and adaptive.pace is not None:
+            limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now)
+        limiter.in_flight += 1
+        limiter.booked = add_costs(limiter.booked, cost)
+        return Permit(now, cost, limiter.booked)
 
-    def _pump(self) -> None:
-        """Let go whoever may, first come first served, and set the timer for whoever may next."""
+    def _admit_waiters(self) -> None:
+        """Admit the calls that may be sent, first come first served, and set the timer for the next."""
         now = self._clock()
-        due = inf
-        stuck: set[LimitState] = set()
+        next_wait_s = inf
+        blocked: set[LimitState] = set()
         full: set[ConcurrencySlots] = set()
-        lines = {line for line in self._waiting if line.waiters}
-        while lines:
-            line = min(lines, key=lambda line: line.waiters[0].ticket)
-            waiter = _first_admissible(line, full)
+        limiters = {limiter for limiter in self._waiting if limiter.waiters}
+        while limiters:
+            limiter = min(limiters, key=lambda limiter: limiter.waiters[0].ticket)
+            waiter = _first_admissible(limiter, full)
             if waiter is None:
-                lines.discard(line)
+                limiters.discard(limiter)
                 continue
             if waiter.granted.done():
-                line.waiters.remove(waiter)
+                limiter.waiters.remove(waiter)
             else:
-                gone = self._blocked(line, stuck) or self._try(line, waiter.cost, now, waiter.slot)
-                if gone is NO_SLOT and waiter.slot is not None:
+                result = self._blocked(limiter, blocked) or self._try_acquire(limiter, waiter.cost, now, waiter.slot)
+                if result is NO_SLOT and waiter.slot is not None:
                     full.add(waiter.slot.slots)
                     continue
-                if isinstance(gone, Wait) and not MAX_WAIT_S < gone.wait_s < inf:
-                    self._hold(line, gone)
-                    due = min(due, gone.wait_s)
-                    stuck.update((gone.limit,) if gone.limit is not None else ())
-                    lines.discard(line)
+                if isinstance(result, Wait) and not MAX_WAIT_S < result.wait_s < inf:
+                    self._set_wait_reason(limiter, result)
+                    next_wait_s = min(next_wait_s, result.wait_s)
+                    blocked.update((result.limit,) if result.limit is not None else ())
+                    limiters.discard(limiter)
                     continue
-                line.waiters.remove(waiter)
-                waiter.granted.set_result(gone)
-            if not line.waiters:
-                lines.discard(line)
-        self._waiting = {line for line in self._waiting if line.waiters}
-        self._wake_in(due)
+                limiter.waiters.remove(waiter)
+                waiter.granted.set_result(result)
+            if not limiter.waiters:
+                limiters.discard(limiter)
+        self._waiting = {limiter for limiter in self._waiting if limiter.waiters}
+        self._set_timer(next_wait_s)
 
-    def _blocked(self, line: TargetLimiter, stuck: set[LimitState]) -> Wait | None:
-        """Keep a line from overtaking one that came before it and waits for the same limit."""
-        cell = next((cell for cell in line.limits if cell in stuck), None) if stuck else None
-        return Wait(inf, cell.reason, cell) if cell is not None else None
+    def _blocked(self, limiter: TargetLimiter, blocked: set[LimitState]) -> Wait | None:
+        """Return a wait if an earlier call to another target waits for one of the same limits."""
+        limit = next((limit for limit in limiter.limits if limit in blocked), None) if blocked else None
+        return Wait(inf, limit.reason, limit) if limit is not None else None
 
-    def _hold(self, line: TargetLimiter, held: Wait) -> None:
-        """Remember what is in the way, and note it when that is something else than before."""
-        if line.wait_reason != held.reason:
-            line.wait_reason = held.reason
-            self._note("wait", line.name, held.reason, wait_s=held.wait_s if held.wait_s < inf else None)
+    def _set_wait_reason(self, limiter: TargetLimiter, wait: Wait) -> None:
+        """Store what a limiter's calls wait for; log a decision if it changed."""
+        if limiter.wait_reason != wait.reason:
+            limiter.wait_reason = wait.reason
+            wait_s = wait.wait_s if wait.wait_s < inf else None
+            self._record_decision("wait", limiter.name, wait.reason, wait_s=wait_s)
 
-    def _wake_in(self, seconds: float) -> None:
+    def _set_timer(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if seconds < inf:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._pump)
+        if delay_s < inf:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._admit_waiters)
 
-    # What came of it
+    # Learning from answers
 
-    def _settle(self, line: TargetLimiter, gone: Permit, answer: Answer) -> None:
-        """Correct what a call was thought to take to what it took."""
+    def _settle(self, limiter: TargetLimiter, permit: Permit, answer: Answer) -> None:
+        """Correct the booked tokens to those that were used."""
         usage = answer.outcome.unwrap().usage
-        taken, made = usage.input_tokens, usage.output_tokens
-        if taken is None or made is None:
+        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+        if input_tokens is None or output_tokens is None:
             return
-        line.typical_output_tokens += OUTPUT_EWMA_WEIGHT * (made - line.typical_output_tokens)
-        if not gone.cost.tokens:
+        limiter.typical_output_tokens += OUTPUT_EWMA_WEIGHT * (output_tokens - limiter.typical_output_tokens)
+        booked = permit.cost
+        if not booked.tokens:
             return
-        booked = gone.cost
-        beyond = (0.0, booked.tokens - taken - made, booked.input_tokens - taken, booked.output_tokens - made)
-        for cell in line.limits:
-            # What a reply taught counts every request that went before its own.
-            if cell.dimension and cell.learned_at < gone.granted_at:
-                cell.state = refund(cell.state, beyond[cell.dimension], gone.granted_at)
+        unused = (
+            0.0,
+            booked.tokens - input_tokens - output_tokens,
+            booked.input_tokens - input_tokens,
+            booked.output_tokens - output_tokens,
+        )
+        for limit in limiter.limits:
+            # A learned state includes every request sent before the one whose reply taught it.
+            if limit.dimension and limit.learned_at < permit.granted_at:
+                limit.state = refund(limit.state, unused[limit.dimension], permit.granted_at)
 
-    def _learn(self, line: TargetLimiter, info: RateLimitInfo, gone: Permit, now: float) -> None:
-        """Learn from what a reply said of limits."""
-        line.learned_at = now
-        for what, said in enumerate(reported_limits(info)):
-            if said[1] is None:
+    def _learn(self, limiter: TargetLimiter, info: RateLimitInfo, permit: Permit, now: float) -> None:
+        """Update the learned limits from a reply."""
+        limiter.learned_at = now
+        for dimension, reported in enumerate(reported_limits(info)):
+            if reported[1] is None:
                 continue
-            before = line.learned_limits[what]
-            known = learn_limit(before, said, now, gone.granted_at, line.booked[what] - gone.booked_total[what])
-            if known is None or known is before:
+            before = limiter.learned_limits[dimension]
+            booked_since = limiter.booked[dimension] - permit.booked_total[dimension]
+            learned = learn_limit(before, reported, now, permit.granted_at, booked_since)
+            if learned is None or learned is before:
                 continue
-            cell = line.learned_states.get(what)
-            if cell is None:
-                cell = line.learned_states[what] = LimitState(
-                    what, known.window, "as the provider says", MAX_LEARNED_WAIT_S
-                )
-                line.limits = [*line.limits, cell]
-                line.counts_tokens = line.counts_tokens or bool(what)
-            cell.state, cell.learned_at, line.learned_limits[what] = known.window, gone.granted_at, known
-            if before is None or before.limit != known.limit:
-                self._note("learn", line.name, f"{known.limit:g} {DIMENSIONS[what]} in {known.period_s:g} s")
+            limit = limiter.learned_states.get(dimension)
+            if limit is None:
+                limit = LimitState(dimension, learned.window, "reported by the provider", MAX_LEARNED_WAIT_S)
+                limiter.learned_states[dimension] = limit
+                limiter.limits = [*limiter.limits, limit]
+                limiter.counts_tokens = limiter.counts_tokens or bool(dimension)
+            limit.state, limit.learned_at, limiter.learned_limits[dimension] = (
+                learned.window, permit.granted_at, learned,
+            )  # fmt: skip
+            if before is None or before.limit != learned.limit:
+                detail = f"{learned.limit:g} {DIMENSIONS[dimension]} in {learned.period_s:g} s"
+                self._record_decision("learn", limiter.name, detail)
 
     def _on_rate_limited(
-        self, line: TargetLimiter, gone: Permit, now: float, info: RateLimitInfo | None, asked_s: float | None
+        self,
+        limiter: TargetLimiter,
+        permit: Permit,
+        now: float,
+        info: RateLimitInfo | None,
+        retry_after_s: float | None,
     ) -> None:
-        """React to a refusal for a limit."""
+        """React to a rate-limit error."""
         pause_s: float | None = None
-        if asked_s and info is not None and _resets_in_full(info, asked_s):
-            # It says what ran out and that it comes back all at once: there is nothing to find out.
-            pause_s = asked_s
-        elif line.adaptive is not None:
-            before = line.adaptive
+        if retry_after_s and info is not None and _resets_in_full(info, retry_after_s):
+            # The reply says which limit is exhausted and when it is restored: there is nothing to adapt.
+            pause_s = retry_after_s
+        elif limiter.adaptive is not None:
+            before = limiter.adaptive
             refusal = Refusal(
-                gone.granted_at, gone.booked_total.requests, line.booked.requests, line.in_flight, asked_s
+                permit.granted_at,
+                permit.booked_total.requests,
+                limiter.booked.requests,
+                limiter.in_flight,
+                retry_after_s,
             )
-            line.adaptive, pause_s = on_rate_limited(before, now, refusal)
-            if line.adaptive.episode_start != before.episode_start:
-                pace = f", {line.adaptive.pace.rate_per_s:.3g} a second" if line.adaptive.pace is not None else ""
-                self._note("shrink", line.name, f"to {line.adaptive.window:g} calls at once{pace}")
-        if pause_s and pause_s <= MAX_LEARNED_WAIT_S and now + pause_s > line.paused_until:
-            line.paused_until = now + pause_s
-            self._note("pause", line.name, "refusals", wait_s=pause_s)
+            limiter.adaptive, pause_s = on_rate_limited(before, now, refusal)
+            if limiter.adaptive.episode_start != before.episode_start:
+                pace = limiter.adaptive.pace
+                rate = f", {pace.rate_per_s:.3g} per second" if pace is not None else ""
+                self._record_decision("shrink", limiter.name, f"to {limiter.adaptive.window:g} calls in flight{rate}")
+        if pause_s and pause_s <= MAX_LEARNED_WAIT_S and now + pause_s > limiter.paused_until:
+            limiter.paused_until = now + pause_s
+            self._record_decision("pause", limiter.name, "rate-limit errors", wait_s=pause_s)
 
 
-def _first_admissible(line: TargetLimiter, full: Collection[ConcurrencySlots]) -> _Waiter | None:
-    """Give who came first of those that have a place, or whose run may have one."""
+def _first_admissible(limiter: TargetLimiter, full: Collection[ConcurrencySlots]) -> _Waiter | None:
+    """Return the first waiter that has a slot, or whose run may have a free one."""
     if not full:
-        return line.waiters[0]
-    seats = ((one, one.slot) for one in line.waiters)
-    return next((one for one, seat in seats if seat is None or not seat.released or seat.slots not in full), None)
+        return limiter.waiters[0]
+    slots = ((waiter, waiter.slot) for waiter in limiter.waiters)
+    return next((waiter for waiter, slot in slots if slot is None or not slot.released or slot.slots not in full), None)
 
 
-def _adaptive_wait(line: TargetLimiter, search: AdaptiveState, now: float) -> Wait | None:
-    """Say what the search for a limit has in the way."""
-    if line.in_flight >= max_in_flight(search, now):
-        return Wait(inf if search.ramp_from is None else RAMP_POLL_S, "calls at once, found by trying")
-    if search.pace is None or (wait := take(search.pace, now, 1.0)[1]) <= MIN_WAIT_S:
+def _adaptive_wait(limiter: TargetLimiter, adaptive: AdaptiveState, now: float) -> Wait | None:
+    """Return the wait that the adaptive limit imposes, if any."""
+    if limiter.in_flight >= max_in_flight(adaptive, now):
+        return Wait(inf if adaptive.ramp_from is None else RAMP_POLL_S, "adaptive concurrency limit")
+    if adaptive.pace is None or (wait_s := take(adaptive.pace, now, 1.0)[1]) <= MIN_WAIT_S:
         return None
-    line.adaptive = on_pace_wait(search)
-    return Wait(wait, "requests a second, found by trying")
+    limiter.adaptive = on_pace_wait(adaptive)
+    return Wait(wait_s, "adaptive request rate")
 
 
-def _resets_in_full(info: RateLimitInfo, asked_s: float) -> bool:
-    """Say whether what ran out is back when the provider said to come again, not just some of it."""
-    resets = [reset_s for _, remaining, reset_s in reported_limits(info) if remaining == 0 and reset_s is not None]
-    return any(asked_s > RESET_PRECISION_S and asked_s >= FULL_RESET_SHARE * reset_s for reset_s in resets)
+def _resets_in_full(info: RateLimitInfo, retry_after_s: float) -> bool:
+    """Return whether the exhausted limit is fully restored after ``Retry-After``, not only a part of it."""
+    resets_s = [reset_s for _, remaining, reset_s in reported_limits(info) if remaining == 0 and reset_s is not None]
+    return any(
+        retry_after_s > RESET_PRECISION_S and retry_after_s >= FULL_RESET_SHARE * reset_s for reset_s in resets_s
+    )
 
 
 def rate_limit_middleware(
     limiter: RateLimiter, target_limiter: TargetLimiter, clock: Callable[[], float]
 ) -> Middleware:
-    """Make the middleware that waits for the gate before each attempt, and tells it what came of it."""
+    """Return the middleware that acquires a permit for each attempt and gives it back with the answer."""
 
     def wrap(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
-            cost = (
-                estimate_cost(call.request, target_limiter.typical_output_tokens)
-                if target_limiter.counts_tokens
-                else ONE_REQUEST
-            )
+        async def send_admitted(call: Call) -> Answer:
+            cost = ONE_REQUEST
+            if target_limiter.counts_tokens:
+                cost = estimate_cost(call.request, target_limiter.typical_output_tokens)
             start = clock()
-            gone = await limiter.acquire(target_limiter, cost, start)
-            if isinstance(gone, Wait):
-                return Answer(Failure(_wait_too_long_error(call, gone)))
+            permit = await limiter.acquire(target_limiter, cost, start)
+            if isinstance(permit, Wait):
+                return Answer(Failure(_wait_too_long_error(call, permit)))
             try:
                 answer = await send(call)
             except BaseException:
                 limiter.release(target_limiter)
                 raise
-            limiter.record(target_limiter, gone, answer)
-            waited = gone.granted_at - start
-            return replace(answer, rate_wait_s=waited, total_s=(answer.total_s or 0.0) + waited) if waited else answer
+            limiter.record(target_limiter, permit, answer)
+            waited_s = permit.granted_at - start
+            if not waited_s:
+                return answer
+            return replace(answer, rate_wait_s=waited_s, total_s=(answer.total_s or 0.0) + waited_s)
 
-        return sending
+        return send_admitted
 
     return wrap
 
 
-def _wait_too_long_error(call: Call, held: Wait) -> RateLimited:
-    said = f"the limit of {held.reason} lets nobody through for another {held.wait_s:.0f} s"
+def _wait_too_long_error(call: Call, wait: Wait) -> RateLimited:
+    message = f"not sent: the {wait.reason}, admits no call for another {wait.wait_s:.0f} s"
     provider = call.target.provider.name
-    return RateLimited(provider=provider, message=said, retry_after_s=held.wait_s, should_retry=False)
+    return RateLimited(provider=provider, message=message, retry_after_s=wait.wait_s, should_retry=False)
