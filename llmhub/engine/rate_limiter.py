@@ -90,7 +90,7 @@ class LimitState:
     def __init__(self, dimension: int, state: WindowState, source: str, max_wait_s: float = inf) -> None:
         self.dimension = dimension
         self.state = state
-        self.reason = f"limit on {DIMENSIONS[dimension]}, {source}"
+        self.reason = f"{DIMENSIONS[dimension]}, {source}"
         self.max_wait_s = max_wait_s
         self.learned_at = -inf
         """When the request was sent whose reply taught it; never for a declared limit."""
@@ -443,7 +443,7 @@ def _first_admissible(limiter: TargetLimiter, full: Collection[ConcurrencySlots]
 def _adaptive_wait(limiter: TargetLimiter, adaptive: AdaptiveState, now: float) -> Wait | None:
     """Return the wait that the adaptive limit imposes, if any."""
     if limiter.in_flight >= max_in_flight(adaptive, now):
-        return Wait(inf if adaptive.ramp_from is None else RAMP_POLL_S, "adaptive concurrency limit")
+        return Wait(inf if adaptive.ramp_from is None else RAMP_POLL_S, "adaptive concurrency")
     if adaptive.pace is None or (wait_s := take(adaptive.pace, now, 1.0)[1]) <= MIN_WAIT_S:
         return None
     limiter.adaptive = on_pace_wait(adaptive)
@@ -453,8 +453,8 @@ def _adaptive_wait(limiter: TargetLimiter, adaptive: AdaptiveState, now: float) 
 def _resets_in_full(info: RateLimitInfo, retry_after_s: float) -> bool:
     """Return whether the exhausted limit is fully restored after ``Retry-After``, not only a part of it."""
     resets_s = [reset_s for _, remaining, reset_s in reported_limits(info) if remaining == 0 and reset_s is not None]
-    return any(
-        retry_after_s > RESET_PRECISION_S and retry_after_s >= FULL_RESET_SHARE * reset_s for reset_s in resets_s
+    return retry_after_s > RESET_PRECISION_S and any(
+        retry_after_s >= FULL_RESET_SHARE * reset_s for reset_s in resets_s
     )
 
 
@@ -489,6 +489,6 @@ def rate_limit_middleware(
 
 
 def _wait_too_long_error(call: Call, wait: Wait) -> RateLimited:
-    message = f"not sent: the {wait.reason}, admits no call for another {wait.wait_s:.0f} s"
+    message = f"not sent: the rate limit ({wait.reason}) admits no call for another {wait.wait_s:.0f} s"
     provider = call.target.provider.name
     return RateLimited(provider=provider, message=message, retry_after_s=wait.wait_s, should_retry=False)

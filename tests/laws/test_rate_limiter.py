@@ -347,4 +347,4 @@ def test_who_would_wait_for_tomorrow_hears_so(virtual: Any) -> None:
     error = answers[1].outcome.failure()
     assert isinstance(error, RateLimited)
     assert (error.should_retry, answers[1].attempts) == (False, 0)
-    assert "limit on requests, declared for openai" in error.message
+    assert "the rate limit (requests, declared for openai)" in error.message
