@@ -1,6 +1,7 @@
 # The public names of llmhub, once: `lazy_loader` reads this stub at run time, type checkers read it in place of
 # `__init__.py`. `X as X` marks a name as exported.
 
+from . import bench as bench
 from . import datasets as datasets
 from . import errors as errors
 from . import evals as evals
@@ -34,7 +35,6 @@ from .api.info import ledger as ledger
 from .api.sink import Written as Written
 from .bench._run import Bench as Bench
 from .bench._run import Measure as Measure
-from .bench._run import bench as bench
 from .bench.load import Load as Load
 from .bench.load import concurrent as concurrent
 from .bench.load import constant_rate as constant_rate

@@ -1,4 +1,8 @@
-"""Providers as machines: how fast they answer under a load, how steadily, and what that costs."""
+"""`run`: load-test models, bypassing the cache and retries.
+
+Calls are prepared before the first one is sent, so that preparation is not measured. Responses are streamed, so that
+times to the first token are known. Warm-up calls open the connections and are discarded.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from llmhub.api.options import CompletionOptions, Models
 from llmhub.api.tables import build_table_run
 from llmhub.bench.load import Load, LoadRun, one_at_a_time, run_load
 from llmhub.bench.summary import SUMMARY, Targets, summarise_run
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.engine.call import Call
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.engine.fan_out_types import FanOutResult
@@ -30,29 +34,22 @@ if TYPE_CHECKING:
 
     from llmhub.tables.prompt_batch import PromptBatch
 
-
-DEFAULT_PROMPT: Final = (
-    "Number {at}. In about a hundred words, explain {subject} to somebody who has never heard of it."
-)
-
-
+DEFAULT_PROMPT: Final = "Number {number}. In about a hundred words, explain {subject} to a reader new to the subject."
 SUBJECTS: Final = ("tides", "yeast", "glaciers", "printing", "compasses", "vaccines", "lighthouses", "bridges")
-
-
 DEFAULT_MAX_TOKENS: Final = 256
-"""Tokens of an answer at most, unless told otherwise: long enough to time tokens, short enough to pay for."""
+"""Output token limit: enough to measure the time per token, at a low cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What was measured.
+    """Result of a load test.
 
     Parameters
     ----------
     summary
-        `llmhub.bench.summary.SUMMARY`: one row for each model and load.
+        `llmhub.bench.summary.SUMMARY`: one row per model and load.
     runs
-        Each model and load, and its calls in the schema of results.
+        Model, load, and calls in the results schema.
     """
 
     summary: pa.Table
@@ -60,50 +57,50 @@ class Bench:
 
     @property
     def results(self) -> pa.Table:
-        """Every call, in the schema of results; runs stand in the order of the summary."""
+        """Every call, in the results schema; runs are in the order of the summary."""
         return pa.concat_tables([table for *_, table in self.runs]).unify_dictionaries()
 
     def to_markdown(self) -> str:
-        """Give the summary as a Markdown table."""
-        from llmhub.bench.report import summary_markdown  # noqa: PLC0415 - loaded where it is shown
+        """Return the summary as a Markdown table."""
+        from llmhub.bench.report import summary_markdown  # noqa: PLC0415 - loaded on display
 
         return summary_markdown(self.summary)
 
     def _repr_html_(self) -> str:
-        """Show itself in a notebook."""
-        from llmhub.bench.report import summary_html  # noqa: PLC0415 - loaded where it is shown
+        """Return the HTML shown by notebooks."""
+        from llmhub.bench.report import summary_html  # noqa: PLC0415 - loaded on display
 
         return summary_html(self.summary)
 
     def __repr__(self) -> str:
-        """Say it where it is shown."""
+        """Return the summary as text."""
         return str(self)
 
     def __str__(self) -> str:
-        """Write the summary for a terminal."""
-        from llmhub.bench.report import summary_text  # noqa: PLC0415 - loaded where it is shown
+        """Return the summary as a table for a terminal."""
+        from llmhub.bench.report import summary_text  # noqa: PLC0415 - loaded on display
 
         return summary_text(self.summary)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw each model's latency over what it answered a second, load by load."""
-        from llmhub.bench.load_plot import load_plot  # noqa: PLC0415 - matplotlib is loaded by those who plot
+        """Draw each model's latency against its answered calls per second."""
+        from llmhub.bench.load_plot import load_plot  # noqa: PLC0415 - matplotlib is loaded on plotting
 
         return load_plot(self.summary, ax)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How a bench measures.
+    """Extent of a load test.
 
     Parameters
     ----------
     requests
-        Measured calls of each model and load.
+        Measured calls per model and load.
     warmup
-        Calls before them, one at a time, which open connections and are left out.
+        Calls before them, one at a time, that are discarded.
     targets
-        What a good answer keeps to.
+        Service-level targets for the goodput.
     """
 
     requests: int = 100
@@ -111,14 +108,14 @@ class Measure:
     targets: Targets = field(default_factory=Targets)
 
     def __post_init__(self) -> None:
-        """Refuse what measures nothing."""
-        for name, least in (("requests", 1), ("warmup", 0)):
+        """Validate the counts."""
+        for name, minimum in (("requests", 1), ("warmup", 0)):
             value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise BadRequestError(InvalidRequest(path=name, message=f"{value!r} is no count from {least}"))
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise invalid(name, f"{value!r} is not an integer >= {minimum}")
 
 
-def bench(
+def run(
     model: Models,
     *,
     load: Load | Sequence[Load] = (),
@@ -127,10 +124,10 @@ def bench(
     hub: Hub | None = None,
     **options: Unpack[CompletionOptions],
 ) -> Bench:
-    """Measure models as machines: time to the first token and between tokens, throughput, goodput, errors, cost.
+    """Measure latency, throughput, goodput, errors and cost of models under load.
 
-    Each model and load is measured on its own, one after another, past the cache and without retries: a refusal is a
-    measurement. Answers are streamed.
+    Each model and load is measured separately, one after another. The cache is bypassed and calls are not retried, so
+    that rejected calls are measured too. Responses are streamed.
 
     Parameters
     ----------
@@ -139,13 +136,13 @@ def bench(
     load
         `one_at_a_time`, `concurrent`, `constant_rate`, `poisson`, or several of them (`sweep`).
     prompts
-        What is asked, in turn; short explanations, each with a number of its own, unless given.
+        Prompts, used in turn; by default requests for short explanations, each of them different.
     measure
-        How many calls, how many to warm up, and what a good answer keeps to.
+        Number of calls and of warm-up calls, and service-level targets.
     hub
-        Who can be asked; the default hub unless given.
+        Hub that models are called through; the default hub if ``None``.
     **options
-        Parameters of the answers; ``max_tokens`` is 256 unless given.
+        Request parameters; ``max_tokens`` is 256 by default.
 
     Returns
     -------
@@ -154,64 +151,61 @@ def bench(
 
     Raises
     ------
-    InvalidRequestError
-        Before anything is sent: a model without a provider, a load that is none, a parameter out of range.
+    BadRequestError
+        A model has no provider, or a parameter is out of range; raised before anything is sent.
 
     Notes
     -----
-    Time between tokens is the time from the first token to the end, divided by the tokens that the provider counted
-    less one: pieces of a stream are no tokens. A call's ``queue_s`` is how long after it was due it was sent.
+    The time per output token is the time from the first token to the end of the response, divided by the number of
+    tokens that the provider counted less one, because the chunks of a stream are not tokens. ``queue_s`` of a call is
+    its schedule delay: the time from its being due to its being sent.
     """
     names = [model] if isinstance(model, str) else list(model)
     loads = [load] if isinstance(load, Load) else list(load) or [one_at_a_time()]
     measure = measure or Measure()
     hub = replace(hub or current_hub(), cache=None, retry=NO_RETRY)
-    whole: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **options, "stream": True, "progress": False}
-    asked = [_asked(name, prompts, measure, hub, whole) for name in names]
+    merged: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **options, "stream": True, "progress": False}
+    batches = [_build_batches(name, prompts, measure, hub, merged) for name in names]
     runs: list[tuple[str, Load, pa.Table]] = []
     rows: list[Mapping[str, Any]] = []
     with hub:
-        for name, (before, questions) in zip(names, asked, strict=True):
-            for one in loads:
-                driven, table = run_sync(partial(_measured, hub, before, questions, one))
-                runs.append((name, one, table))
-                rows.append(summarise_run(name, one, table, driven.duration_s, measure.targets))
+        for name, (warmup, measured) in zip(names, batches, strict=True):
+            for shape in loads:
+                load_run, table = run_sync(partial(_measure_load, hub, warmup, measured, shape))
+                runs.append((name, shape, table))
+                rows.append(summarise_run(name, shape, table, load_run.duration_s, measure.targets))
     return Bench(summary=pa.Table.from_pylist(rows, schema=SUMMARY), runs=tuple(runs))
 
 
-def _asked(
-    name: str, prompts: Sequence[str], measure: Measure, hub: Hub, options: Mapping[str, Any]
+def _build_batches(
+    model: str, prompts: Sequence[str], measure: Measure, hub: Hub, options: Mapping[str, Any]
 ) -> tuple[PromptBatch, PromptBatch]:
-    """Check everything before anything is sent; give what warms up, and what is measured."""
-    texts = [_text(prompts, at) for at in range(measure.warmup + measure.requests)]
-    parts = (texts[: measure.warmup], texts[measure.warmup :])
-    before, after = (
-        build_table_run(pa.table({"text": pa.array(part, pa.string())}), "{text}", name, hub, {**options})
-        for part in parts
+    """Validate all requests; return those of the warm-up and those to measure."""
+    texts = [_prompt_text(prompts, index) for index in range(measure.warmup + measure.requests)]
+    warmup, measured = (
+        build_table_run(pa.table({"text": pa.array(part, pa.string())}), "{text}", model, hub, {**options})
+        for part in (texts[: measure.warmup], texts[measure.warmup :])
     )
-    return before.batch, after.batch
+    return warmup.batch, measured.batch
 
 
-def _text(prompts: Sequence[str], at: int) -> str:
-    return (
-        prompts[at % len(prompts)]
-        if prompts
-        else DEFAULT_PROMPT.format(at=at + 1, subject=SUBJECTS[at % len(SUBJECTS)])
-    )
+def _prompt_text(prompts: Sequence[str], index: int) -> str:
+    if prompts:
+        return prompts[index % len(prompts)]
+    return DEFAULT_PROMPT.format(number=index + 1, subject=SUBJECTS[index % len(SUBJECTS)])
 
 
-async def _measured(
-    hub: Hub, before: PromptBatch, questions: PromptBatch, load: Load, stop: StopSignal
+async def _measure_load(
+    hub: Hub, warmup: PromptBatch, measured: PromptBatch, load: Load, stop: StopSignal
 ) -> tuple[LoadRun, pa.Table]:
-    """Warm up, measure, and make the table."""
-    loop = asyncio.get_running_loop()
-    send = partial(run_load, send=hub.runtime.send_uncached, stop=stop, max_in_flight=hub.pool_size, clock=loop.time)
-    await send(_calls(before), one_at_a_time())
-    driven = await send(_calls(questions), load)
-    ran = FanOutResult(list(driven.answers), driven.schedule_delay_s)
-    return driven, results.results_table(questions, ran, uuid.uuid4().hex, time.time())
+    """Send the warm-up calls and then the load; return the run and its results table."""
+    clock = asyncio.get_running_loop().time
+    send_load = partial(run_load, send=hub.runtime.send_uncached, stop=stop, max_in_flight=hub.pool_size, clock=clock)
+    await send_load(_build_calls(warmup), one_at_a_time())
+    load_run = await send_load(_build_calls(measured), load)
+    fan_out = FanOutResult(list(load_run.answers), load_run.schedule_delay_s)
+    return load_run, results.results_table(measured, fan_out, uuid.uuid4().hex, time.time())
 
 
-def _calls(questions: PromptBatch) -> list[Call]:
-    """Make all calls beforehand, so that making them is not measured."""
-    return [make(text, key) for chunk in questions.iter_chunks() for _, key, make, text in chunk]
+def _build_calls(batch: PromptBatch) -> list[Call]:
+    return [build(text, key) for chunk in batch.iter_chunks() for _, key, build, text in chunk]

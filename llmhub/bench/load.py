@@ -1,7 +1,7 @@
-"""Load on purpose: calls sent in a given shape, to see what a provider makes of it.
+"""Shapes of load, and the generator that sends calls in a given shape.
 
-In a closed shape so many calls are under way, and the next waits for one of them; in an open one calls come when they
-come, however slow the answers are, and what had to wait for a connection says so in its lag.
+A closed load keeps a fixed number of calls in flight: each call waits for an earlier one to finish. An open load sends
+calls at given times, however slow the responses are; a call that cannot be sent on time is late by its schedule delay.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
 from returns.result import Failure
 
-from llmhub.core.errors import BadRequestError, Cancelled, InvalidRequest
+from llmhub.core.errors import Cancelled, invalid
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import StopSignal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The shape of a load: closed with ``workers``, or open with ``per_s``.
+    """Shape of a load: closed with ``workers``, or open with ``per_s``.
 
     Parameters
     ----------
     workers
-        Calls under way at any time.
+        Number of calls in flight.
     per_s
-        Calls a second, evenly apart, or, where ``random``, with the gaps of a Poisson process.
+        Calls per second: evenly spaced, or a Poisson process with ``random=True``.
     random
-        Whether the gaps are drawn.
+        Whether the gaps between calls are random.
     seed
-        Decides them.
+        Seed of the random gaps.
 
     Examples
     --------
@@ -48,53 +48,53 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no load."""
+        """Validate the shape."""
         if (self.workers is None) == (self.per_s is None):
-            raise BadRequestError(InvalidRequest(path="load", message="give either workers= or per_s="))
-        many: Any = self.workers
-        if many is not None and (isinstance(many, bool) or not isinstance(many, int) or many < 1):
-            raise BadRequestError(InvalidRequest(path="load.workers", message=f"{many!r} is no count from 1"))
+            raise invalid("load", "pass either workers= or per_s=")
+        workers: Any = self.workers
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise invalid("load.workers", f"{workers!r} is not a positive integer")
         if self.per_s is not None and not 0 < self.per_s < math.inf:
-            raise BadRequestError(InvalidRequest(path="load.per_s", message=f"{self.per_s!r} is no rate; give > 0"))
+            raise invalid("load.per_s", f"{self.per_s!r} is not a rate; pass a number > 0")
 
     def __str__(self) -> str:
-        """Name it."""
+        """Return the name of the shape."""
         if self.workers is not None:
             return f"{self.workers} at a time"
         return f"{'Poisson ' if self.random else ''}{self.per_s:g}/s"
 
 
 def one_at_a_time() -> Load:
-    """Send a call when the one before is answered."""
+    """Return a closed load of one call in flight."""
     return Load(workers=1)
 
 
 def concurrent(workers: int) -> Load:
-    """Keep so many calls under way."""
+    """Return a closed load of ``workers`` calls in flight."""
     return Load(workers=workers)
 
 
 def constant_rate(per_s: float) -> Load:
-    """Send so many calls a second, evenly apart."""
+    """Return an open load of evenly spaced calls, ``per_s`` per second."""
     return Load(per_s=per_s)
 
 
 def poisson(per_s: float, *, seed: int = 0) -> Load:
-    """Send so many calls a second on average, at random: as independent people would."""
+    """Return an open load of random arrivals as of independent users, ``per_s`` per second on average."""
     return Load(per_s=per_s, random=True, seed=seed)
 
 
 def sweep(workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]:
-    """Give closed loads, one after another."""
-    return tuple(concurrent(many) for many in workers)
+    """Return a closed load for each number of workers."""
+    return tuple(concurrent(count) for count in workers)
 
 
 def arrivals(load: Load, count: int) -> list[float] | None:
-    """Say when each call of an open load is due, in seconds from the first; ``None`` for a closed one.
+    """Return the time at which each call of an open load is due, in seconds from the first; ``None`` if it is closed.
 
     Notes
     -----
-    Laws: times do not fall; their mean gap is ``1 / per_s``, exactly where they are even.
+    Laws: times do not decrease; the mean gap is ``1 / per_s``, exactly so for evenly spaced calls.
 
     Examples
     --------
@@ -104,24 +104,24 @@ def arrivals(load: Load, count: int) -> list[float] | None:
     if load.per_s is None:
         return None
     if not load.random:
-        return [at / load.per_s for at in range(count)]
-    draw = random.Random(load.seed)  # noqa: S311 - gaps of a rehearsal
-    gaps = (draw.expovariate(load.per_s) for _ in range(count - 1))
+        return [index / load.per_s for index in range(count)]
+    generator = random.Random(load.seed)  # noqa: S311 - not for security
+    gaps = (generator.expovariate(load.per_s) for _ in range(count - 1))
     return list(accumulate(gaps, initial=0.0))[:count]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What came of a load.
+    """Answers to the calls of a load, and their timing.
 
     Parameters
     ----------
     answers
         In the order of the calls.
-    lag_s
-        How long after it was due each call was sent.
-    span_s
-        From the first call's being due to the last answer.
+    schedule_delay_s
+        Seconds between each call's being due and being sent.
+    duration_s
+        Seconds from the first call's being due to the last answer.
     """
 
     answers: Sequence[Answer]
@@ -129,72 +129,78 @@ class LoadRun:
     duration_s: float
 
 
-NOT_SENT: Final = Answer(Failure(Cancelled(message="stopped before it was sent")))
+NOT_SENT: Final = Answer(Failure(Cancelled(message="the run was stopped before this call was sent")))
 
 
 async def run_load(
-    calls: Sequence[Call], load: Load, send: Send, stop: StopSignal, *, max_in_flight: int, clock: Callable[[], float]
+    calls: Sequence[Call],
+    load: Load,
+    send: Send,
+    stop: StopSignal,
+    *,
+    max_in_flight: int,
+    clock: Callable[[], float],
 ) -> LoadRun:
-    """Send the calls in the shape of the load.
+    """Send calls in the shape of a load.
 
     Parameters
     ----------
     max_in_flight
-        Calls of an open load that are under way at once, at most: more wait, and that is their lag.
+        Limit on the calls in flight of an open load. Further calls wait, which adds to their schedule delay.
     clock
-        Seconds, of the loop that this runs on.
+        Clock of the running event loop, in seconds.
 
     Notes
     -----
-    When ``stop`` is asked, nothing more is sent, and what is under way is awaited.
+    Once ``stop`` is requested no more calls are sent; those in flight are awaited.
     """
     answers: list[Answer] = [NOT_SENT] * len(calls)
-    lag_s = [0.0] * len(calls)
-    start = clock()
+    delays_s = [0.0] * len(calls)
+    start_s = clock()
 
-    async def one(at: int, due: float) -> None:
-        lag_s[at] = max(0.0, clock() - due)
-        answers[at] = await send(calls[at])
+    async def send_call(index: int, due_s: float) -> None:
+        delays_s[index] = max(0.0, clock() - due_s)
+        answers[index] = await send(calls[index])
 
     times = arrivals(load, len(calls))
-    if times is None:
-        left = iter(range(len(calls)))
+    if times is not None:
+        await _run_open_loop([start_s + time_s for time_s in times], send_call, stop, max_in_flight, clock)
+        return LoadRun(answers, delays_s, clock() - start_s)
 
-        async def work() -> None:
-            for at in left:
-                if stop.requested:
-                    return
-                await one(at, clock())
+    remaining = iter(range(len(calls)))
 
-        await asyncio.gather(*(work() for _ in range(min(load.workers or 1, len(calls)))))
-    else:
-        await _run_open_loop(times, start, one, stop, max_in_flight, clock)
-    return LoadRun(answers, lag_s, clock() - start)
+    async def work() -> None:
+        for index in remaining:
+            if stop.requested:
+                return
+            await send_call(index, clock())
+
+    await asyncio.gather(*(work() for _ in range(min(load.workers or 1, len(calls)))))
+    return LoadRun(answers, delays_s, clock() - start_s)
 
 
 async def _run_open_loop(
-    times: Sequence[float],
-    start: float,
-    one: Callable[[int, float], Any],
+    due_s: Sequence[float],
+    send_call: Callable[[int, float], Awaitable[None]],
     stop: StopSignal,
-    most: int,
+    max_in_flight: int,
     clock: Callable[[], float],
 ) -> None:
-    """Send each call when it is due, without waiting for answers but for want of room."""
-    room = asyncio.Semaphore(most)
+    """Send each call when it is due, without waiting for answers unless ``max_in_flight`` is reached."""
+    slots = asyncio.Semaphore(max_in_flight)
 
-    async def taken(at: int) -> None:
+    async def send_and_release(index: int) -> None:
         try:
-            await one(at, start + times[at])
+            await send_call(index, due_s[index])
         finally:
-            room.release()
+            slots.release()
 
     async with asyncio.TaskGroup() as group:
-        for at, time_s in enumerate(times):
-            wait = start + time_s - clock()
-            if wait > 0:
-                await asyncio.sleep(wait)
+        for index, time_s in enumerate(due_s):
+            wait_s = time_s - clock()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
             if stop.requested:
                 return
-            await room.acquire()
-            group.create_task(taken(at))
+            await slots.acquire()
+            group.create_task(send_and_release(index))

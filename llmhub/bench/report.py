@@ -1,86 +1,77 @@
-"""A load's figures for people: Markdown, a terminal, a notebook."""
+"""The summary of load tests as Markdown, as text for a terminal, and as HTML for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.formatting.html import container, html_table
-from llmhub.formatting.numbers import format_duration, format_usd
+from llmhub.formatting.numbers import format_duration, format_percent, format_rate, format_usd
+from llmhub.formatting.text_tables import drop_empty_columns, markdown_table, text_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
 SummaryRow = Mapping[str, Any]
+NO_VALUE: Final = "-"
 
 
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - three digits
+def _or_dash(value: float | None, format_value: Callable[[float], str]) -> str:
+    return NO_VALUE if value is None else format_value(value)
 
 
-def _times(row: SummaryRow, name: str, *marks: str) -> str:
-    found = [row[f"{name}_{mark}"] for mark in marks]
-    return "-" if None in found else " / ".join(map(format_duration, found))
+def _format_times(row: SummaryRow, metric: str, *quantiles: str) -> str:
+    values = [row[f"{metric}_{quantile}"] for quantile in quantiles]
+    return NO_VALUE if None in values else " / ".join(map(format_duration, values))
 
 
-def _money(value: float | None) -> str:
-    return "-" if value is None else format_usd(value)
-
-
-def _answered(row: SummaryRow) -> str:
-    errors = ", ".join(f"{kind} {count:,}" for kind, count in row["errors"] or ())
+def _format_answered(row: SummaryRow) -> str:
+    errors = ", ".join(f"{error_type} {count:,}" for error_type, count in row["errors"] or ())
     return f"{row['ok']:,}/{row['requests']:,}" + (f" ({errors})" if errors else "")
+
+
+def _format_goodput(row: SummaryRow) -> str:
+    share = row["goodput_share"]
+    return "" if share is None else f"{format_percent(share)}, {_or_dash(row['goodput_per_s'], format_rate)}/s"
 
 
 COLUMNS: Final[tuple[tuple[str, Callable[[SummaryRow], str]], ...]] = (
     ("model", lambda row: str(row["model"])),
     ("load", lambda row: str(row["load"])),
-    ("answered", _answered),
-    ("answers/s", lambda row: _rate(row["requests_per_s"])),
-    ("tokens/s", lambda row: _rate(row["output_tokens_per_s"])),
-    ("first token p50 / p95", lambda row: _times(row, "ttft_s", "p50", "p95")),
-    ("per token p50", lambda row: _times(row, "tpot_s", "p50")),
-    ("whole answer p50 / p95 / p99", lambda row: _times(row, "latency_s", "p50", "p95", "p99")),
-    ("good", lambda row: "" if row["good"] is None else f"{row['good'] * 100:.1f} %, {_rate(row['goodput_per_s'])}/s"),
-    ("1,000 answers", lambda row: _money(row["usd_per_1k_requests"])),
-    ("M output tokens", lambda row: _money(row["usd_per_million_output_tokens"])),
+    ("answered", _format_answered),
+    ("answers/s", lambda row: _or_dash(row["requests_per_s"], format_rate)),
+    ("tokens/s", lambda row: _or_dash(row["output_tokens_per_s"], format_rate)),
+    ("first token p50 / p95", lambda row: _format_times(row, "ttft_s", "p50", "p95")),
+    ("per token p50", lambda row: _format_times(row, "tpot_s", "p50")),
+    ("latency p50 / p95 / p99", lambda row: _format_times(row, "latency_s", "p50", "p95", "p99")),
+    ("goodput", _format_goodput),
+    ("1,000 answers", lambda row: _or_dash(row["usd_per_1k_requests"], format_usd)),
+    ("M output tokens", lambda row: _or_dash(row["usd_per_million_output_tokens"], format_usd)),
 )
-"""Headings, and what stands below them."""
-
-
-LEFT: Final = 3
-"""Columns of words, which stand on the left."""
+"""Headings, and functions that format a row's cell."""
+TEXT_COLUMNS: Final = 3
+"""Number of leading columns with text, which are left-aligned."""
 
 
 def table_cells(summary: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """Give the headings and rows that are shown: a column without anything to say is left out."""
-    rows = summary.to_pylist()
-    body = [[write(row) for _, write in COLUMNS] for row in rows]
-    kept = [at for at in range(len(COLUMNS)) if any(row[at] for row in body)]
-    return [COLUMNS[at][0] for at in kept], [[row[at] for at in kept] for row in body]
+    """Return headings and cells, without empty columns."""
+    rows = [[format_cell(row) for _, format_cell in COLUMNS] for row in summary.to_pylist()]
+    return drop_empty_columns([heading for heading, _ in COLUMNS], rows, keep=TEXT_COLUMNS)
 
 
 def summary_markdown(summary: pa.Table) -> str:
-    """Give the summary as a Markdown table."""
-    head, body = table_cells(summary)
-    rule = ["---" if at < LEFT else "---:" for at in range(len(head))]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (head, rule, *body))
+    """Return the summary as a Markdown table."""
+    header, rows = table_cells(summary)
+    return markdown_table(header, rows, left_columns=TEXT_COLUMNS)
 
 
 def summary_text(summary: pa.Table) -> str:
-    """Give the summary for a terminal."""
-    head, body = table_cells(summary)
-    widths = [max(len(row[at]) for row in (head, *body)) for at in range(len(head))]
-    return "\n".join("  ".join(_placed(row, widths)).rstrip() for row in (head, *body))
-
-
-def _placed(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    pairs = enumerate(zip(row, widths, strict=True))
-    return [cell.ljust(wide) if at < LEFT else cell.rjust(wide) for at, (cell, wide) in pairs]
+    """Return the summary as a table for a terminal."""
+    header, rows = table_cells(summary)
+    return text_table(header, rows, left_columns=TEXT_COLUMNS)
 
 
 def summary_html(summary: pa.Table) -> str:
-    """Give the summary for a notebook."""
-    head, body = table_cells(summary)
-    return container(html_table(head, body, range(LEFT, len(head))))
+    """Return the summary as HTML for notebooks."""
+    header, rows = table_cells(summary)
+    return container(html_table(header, rows, range(TEXT_COLUMNS, len(header))))

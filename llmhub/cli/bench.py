@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
-from llmhub.bench._run import Bench, Measure, bench
+from llmhub.bench._run import Bench, Measure, run
 from llmhub.bench.load import Load, concurrent, constant_rate, poisson
 from llmhub.bench.summary import Targets
 from llmhub.cli.console import print_result
@@ -28,7 +28,7 @@ def act(given: argparse.Namespace) -> int:
     if given.out is not None:
         files.file_format(given.out, "--out")
     with build_hub(given) as hub:
-        found = bench(given.model, load=_loads(given), prompts=given.prompt or (), measure=measure, hub=hub, **options)
+        found = run(given.model, load=_loads(given), prompts=given.prompt or (), measure=measure, hub=hub, **options)
     print_result(str(found))
     _written(given, found)
     return 0 if all(row["ok"] == row["requests"] for row in found.summary.to_pylist()) else FAILED

@@ -1,4 +1,7 @@
-"""Freezing: results become a folder that a colleague can check, read with other tools, and run again."""
+"""`freeze`: write results as a dataset that can be verified, opened by other tools, and replayed.
+
+A folder is written beside its destination and then moved there, so that an interrupted run leaves no partial dataset.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.api.default_hub import current_hub
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.datasets import croissant, dataset
 from llmhub.datasets.croissant import About
-from llmhub.datasets.dataset import DATA_FILES, LAYOUT_VERSION, LOCK_FILE, ROWS_FILE, DatasetLayout, Frozen
+from llmhub.datasets.dataset import (
+    DATA_FILES,
+    LAYOUT_VERSION,
+    LOCK_FILE,
+    ROWS_FILE,
+    CanonicalRows,
+    DatasetLayout,
+    Frozen,
+    to_table,
+)
 from llmhub.datasets.provenance import (
     Recipe,
     endpoint_settings,
@@ -27,7 +39,6 @@ from llmhub.datasets.provenance import (
     request_period,
     served_models,
 )
-from llmhub.datasets.splits import to_table
 from llmhub.evals._evaluate import Evaluation
 from llmhub.evals._scorer import identity
 from llmhub.evals.comparison import Comparison
@@ -35,27 +46,25 @@ from llmhub.hub import Hub
 from llmhub.tables.schema import RESULTS
 
 CARD_FILE: Final = "README.md"
-
-
 CROISSANT_FILE: Final = "croissant.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetParts:
-    """What is frozen: input rows, results over them, scores of each result, and how it was asked.
+    """Parts of a dataset before they are joined.
 
     Parameters
     ----------
     inputs
-        One row for each question.
+        Input rows.
     results
-        With the result schema; ``row`` is the position in ``inputs``.
+        Results, whose ``row`` is the position in ``inputs``.
     scores
-        By scorer's name, a value for each row of ``results``.
+        Scores of each result, by the scorer's name.
     recipe
-        How it was asked.
+        How the results were requested.
     judgements
-        What judges answered, as results; ``None`` without judges.
+        Calls of judges as a results table; ``None`` without judges.
     """
 
     inputs: pa.Table
@@ -75,75 +84,76 @@ def freeze(
     layout: DatasetLayout = "parquet",
     hub: Hub | None = None,
 ) -> Frozen:
-    """Write results as a dataset that can be checked, read by other tools, and run again.
+    """Write results as a dataset that can be verified, opened by other tools, and replayed.
 
     Parameters
     ----------
     result
-        An evaluation, a comparison, or a frame of results: what ``df.llm.complete`` gave, whose other columns are the
-        inputs, or a results table with ``data``.
+        An evaluation; a comparison, with ``data``; a frame returned by ``df.llm.complete``, whose other columns are the
+        inputs; or a results table, with ``data``.
     path
-        The folder to write; made, or replaced where it holds a frozen dataset already.
+        Folder to write. It is created, or replaced if it holds a frozen dataset.
     data
-        The frame that was asked, for a results table without its inputs.
+        Input frame of a comparison or results table.
     recipe
-        How a frame of results was asked, so that it can be run again; evaluations know it.
+        How a frame of results was requested, needed to replay it; evaluations have their own.
     about
-        What it says of itself to others.
+        Description of the dataset for other tools.
     layout
-        ``"parquet"`` or ``"jsonl"``: how the rows are kept.
+        File format of the rows: ``"parquet"`` or ``"jsonl"``.
     hub
-        The hub that was asked: its addresses count in the keys of requests. The default hub unless given.
+        Hub the requests were sent through; its endpoints are part of the cache keys. The default hub if ``None``.
 
     Returns
     -------
     Frozen
-        What was written: ``data.parquet``, ``rows.lock`` (64 bytes a row), ``lock.json``, ``croissant.json`` and a card
-        that ``datasets.load_dataset`` reads.
+        The dataset. The folder holds ``data.parquet``, ``rows.lock`` (64 bytes per row), ``lock.json``,
+        ``croissant.json`` and a card that ``datasets.load_dataset`` reads.
 
     Raises
     ------
-    InvalidRequestError
-        No results, columns that clash, or a folder that holds something else.
+    BadRequestError
+        There are no results, columns clash, or the folder holds something else.
 
     Notes
     -----
-    Laws: the hash of the content depends on what the rows say alone, not on their order, on when they were frozen, or
-    on whether answers came from a cache; with the same versions of packages the files are the same to the byte.
+    Laws: the content hash depends on the content of the rows only, not on their order, the time of freezing, or
+    whether responses were cached; with equal package versions the files are equal byte for byte.
     """
     if layout not in get_args(DatasetLayout):
-        raise BadRequestError(InvalidRequest(path="layout", message=f"{layout!r} is not 'parquet' or 'jsonl'"))
+        raise invalid("layout", f"{layout!r} is not a layout; use 'parquet' or 'jsonl'")
     parts = to_parts(result, data)
     parts = replace(parts, recipe=recipe) if recipe is not None else parts
     folder = Path(path)
-    canon = dataset.canonicalise(parts.inputs, parts.results, parts.scores)
-    with _replaced(folder) as made:
-        dataset.write_rows(made, canon.table, layout)
-        (made / ROWS_FILE).write_bytes(canon.rows_lock)
-        written = [DATA_FILES[layout], ROWS_FILE, *dataset.write_judgements(made, parts.judgements)]
-        lock: dict[str, JSON] = {
-            "format": "llmhub frozen dataset",
-            "version": LAYOUT_VERSION,
-            "content_sha256": canon.content_sha256,
-            "rows": canon.table.num_rows,
-            "inputs": pc.count_distinct(canon.table.column(dataset.ROW_ID)).as_py(),
-            "data": DATA_FILES[layout],
-            "files": {name: dataset.file_sha256(made / name) for name in written},
-            "columns": [{"name": one.name, "role": one.role, "type": one.type} for one in canon.columns],
-            **_told(parts, hub),
-        }
-        (made / LOCK_FILE).write_bytes(dataset.encode_json(lock))
-        about = about or About()
-        about = about if about.name else replace(about, name=folder.resolve().name)
-        (made / CROISSANT_FILE).write_bytes(dataset.encode_json(croissant.metadata(about, lock)))
-        (made / CARD_FILE).write_text(croissant.card(about, lock), encoding="utf-8")
-    return Frozen(canon.table, lock, canon.columns)
+    rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores)
+    about = about or About()
+    about = about if about.name else replace(about, name=folder.resolve().name)
+    with _atomic_folder(folder) as partial:
+        dataset.write_rows(partial, rows.table, layout)
+        (partial / ROWS_FILE).write_bytes(rows.rows_lock)
+        written = [DATA_FILES[layout], ROWS_FILE, *dataset.write_judgements(partial, parts.judgements)]
+        hashes: dict[str, JSON] = {name: dataset.file_sha256(partial / name) for name in written}
+        lock = _lock(rows, parts, layout, hashes, hub)
+        (partial / LOCK_FILE).write_bytes(dataset.encode_json(lock))
+        (partial / CROISSANT_FILE).write_bytes(dataset.encode_json(croissant.metadata(about, lock)))
+        (partial / CARD_FILE).write_text(croissant.card(about, lock), encoding="utf-8")
+    return Frozen(rows.table, lock, rows.columns)
 
 
-def _told(parts: DatasetParts, hub: Hub | None) -> dict[str, JSON]:
-    """Say how it was made."""
+def _lock(
+    rows: CanonicalRows, parts: DatasetParts, layout: DatasetLayout, hashes: dict[str, JSON], hub: Hub | None
+) -> dict[str, JSON]:
+    """Return the content of ``lock.json``."""
     recipe = parts.recipe
     return {
+        "format": "llmhub frozen dataset",
+        "version": LAYOUT_VERSION,
+        "content_sha256": rows.content_sha256,
+        "rows": rows.table.num_rows,
+        "inputs": pc.count_distinct(rows.table.column(dataset.ROW_ID)).as_py(),
+        "data": DATA_FILES[layout],
+        "files": hashes,
+        "columns": [{"name": column.name, "role": column.role, "type": column.type} for column in rows.columns],
         "recipe": recipe_to_json(recipe),
         "models": served_models(parts.results),
         "asked_between": [*request_period(parts.results)],
@@ -153,47 +163,47 @@ def _told(parts: DatasetParts, hub: Hub | None) -> dict[str, JSON]:
 
 
 def to_parts(result: Any, data: Any) -> DatasetParts:
-    """Take a result apart."""
+    """Return the parts of an evaluation, a comparison or a frame of results."""
     if isinstance(result, Evaluation):
-        return replace(_of_comparison(result.comparison, result.dataset), recipe=_recipe(result))
+        return replace(_comparison_parts(result.comparison, result.dataset), recipe=_evaluation_recipe(result))
     if isinstance(result, Comparison):
         if data is None:
-            said = "a comparison does not hold the rows that were asked; give them as data="
-            raise BadRequestError(InvalidRequest(path="data", message=said))
-        return _of_comparison(result, to_table(data))
-    table = to_table(result)
+            raise invalid("data", "a comparison does not contain its input rows; pass them as data=")
+        return _comparison_parts(result, to_table(data))
+    return _frame_parts(to_table(result), data)
+
+
+def _frame_parts(table: pa.Table, data: Any) -> DatasetParts:
     missing = next((name for name in RESULTS.names if name not in table.column_names), None)
     if missing is not None:
-        said = f"it has no column {missing!r}; give what df.llm.complete, complete_table or evaluate gave"
-        raise BadRequestError(InvalidRequest(path="result", message=said))
+        message = f"there is no column {missing!r}; pass the result of df.llm.complete, complete_table or evaluate"
+        raise invalid("result", message)
     results = table.select(RESULTS.names)
-    own = [name for name in table.column_names if name not in RESULTS.names]
     if data is not None:
         return DatasetParts(inputs=to_table(data), results=results)
-    if not own:
-        said = "a table of results does not hold the rows that were asked; give them as data="
-        raise BadRequestError(InvalidRequest(path="data", message=said))
-    at = pa.array(range(table.num_rows), pa.int64())
-    return DatasetParts(inputs=table.select(own), results=results.set_column(0, RESULTS.field("row"), at))
+    input_names = [name for name in table.column_names if name not in RESULTS.names]
+    if not input_names:
+        raise invalid("data", "a results table does not contain its input rows; pass them as data=")
+    row = pa.array(range(table.num_rows), pa.int64())
+    return DatasetParts(inputs=table.select(input_names), results=results.set_column(0, RESULTS.field("row"), row))
 
 
-def _of_comparison(found: Comparison, inputs: pa.Table) -> DatasetParts:
-    """Take a comparison apart: its scores stand one scorer after another, each in the order of the results."""
-    size = found.results.num_rows
-    column = found.scores.column("score")
-    scores = {name: column.slice(at * size, size).combine_chunks() for at, name in enumerate(found.scorers)}
-    calls = list(found.judgements.values())
+def _comparison_parts(comparison: Comparison, inputs: pa.Table) -> DatasetParts:
+    """Split a comparison; its scores are in the order of the scorers, and for each in the order of the results."""
+    size = comparison.results.num_rows
+    column = comparison.scores.column("score")
+    scores = {name: column.slice(index * size, size).combine_chunks() for index, name in enumerate(comparison.scorers)}
+    calls = list(comparison.judgements.values())
     return DatasetParts(
         inputs=inputs,
-        results=found.results.select(RESULTS.names),
+        results=comparison.results.select(RESULTS.names),
         scores=scores,
         judgements=pa.concat_tables(calls).unify_dictionaries() if calls else None,
     )
 
 
-def _recipe(found: Evaluation) -> Recipe:
-    """Say how an evaluation was made."""
-    task, design = found.task, found.comparison.design
+def _evaluation_recipe(evaluation: Evaluation) -> Recipe:
+    task, design = evaluation.task, evaluation.comparison.design
     settings = design.settings
     return Recipe(
         name=task.name,
@@ -204,7 +214,7 @@ def _recipe(found: Evaluation) -> Recipe:
         models=design.models,
         samples=design.n,
         target=task.target or "",
-        scorers=tuple(identity(one) for one in task.scorer_list),
+        scorers=tuple(identity(scorer) for scorer in task.scorer_list),
         design={
             "failures": design.failures,
             "level": settings.level,
@@ -218,21 +228,20 @@ def _recipe(found: Evaluation) -> Recipe:
 
 
 @contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """Write a folder beside its place and put it there once it is whole."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces ``folder`` once it is complete."""
     if folder.exists() and not (folder.is_dir() and ((folder / LOCK_FILE).exists() or not any(folder.iterdir()))):
-        said = f"{str(folder)!r} is there and no frozen dataset; give another folder, or take it away"
-        raise BadRequestError(InvalidRequest(path="path", message=said))
+        raise invalid("path", f"{str(folder)!r} exists and is not a frozen dataset; choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    made.mkdir()
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir()
     try:
-        yield made
-        old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        yield partial
+        replaced = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         if folder.exists():
-            folder.replace(old)
-        made.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+            folder.replace(replaced)
+        partial.replace(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         with suppress(OSError):
-            shutil.rmtree(made)
+            shutil.rmtree(partial)

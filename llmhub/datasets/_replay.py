@@ -1,7 +1,7 @@
-"""A frozen evaluation run again from its own answers: prompts rendered, answers found, scores given, and no network.
+"""`replay`: run a frozen evaluation again from its own responses, without network access.
 
-Whatever a run measured of the world (times, ids, prices) is carried over; whatever follows from the rows, the recipe
-and the answers is worked out anew, and has to come to the same bytes.
+Prompts are rendered, responses looked up by request key, and scores computed; the data must be equal byte for byte.
+Measurements (times, ids, prices) cannot be recomputed and are copied from the dataset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from returns.result import Failure, Success
 from llmhub.api import complete_table
 from llmhub.config import Settings
 from llmhub.core import errors
-from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, NotFound
+from llmhub.core.errors import InvalidRequest, LLMError, NotFound, invalid
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionResponse, Part, Text, ToolCall, Usage
 from llmhub.datasets import dataset
@@ -36,29 +36,27 @@ from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
 
 PLACEHOLDER_CREDENTIAL: Final = "replay"
-"""Stands for credentials that nobody will see."""
-
-
-NOT_FROZEN: Final = Answer(Failure(NotFound(message="no such request was frozen: its prompt or parameters differ")))
-
-
-USAGE: Final = tuple(Usage.__dataclass_fields__)
+"""Value of credentials that an endpoint must have but that are never sent."""
+NOT_FROZEN: Final = Answer(
+    Failure(NotFound(message="the dataset has no such request; its prompt or parameters are different"))
+)
+USAGE_FIELDS: Final = tuple(Usage.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of running a frozen evaluation again.
+    """Result of running a frozen evaluation again; true if the data are equal byte for byte.
 
     Parameters
     ----------
     same
-        Whether the data came out the same to the byte.
+        Whether the data are equal byte for byte.
     difference
-        What moved, if anything did.
+        Differences, row by row.
     frozen
-        What came out.
+        Dataset of the new run.
     evaluation
-        The evaluation, with its figures and intervals; ``None`` where the answers were not scored.
+        Evaluation with its metrics and intervals; ``None`` if the responses were not scored.
     """
 
     same: bool
@@ -67,69 +65,68 @@ class Replay:
     evaluation: Evaluation | None = None
 
     def __bool__(self) -> bool:
-        """Be true where all came out the same."""
+        """Return whether the data are equal byte for byte."""
         return self.same
 
     def __repr__(self) -> str:
-        """Say it where it is shown."""
+        """Return the report."""
         return str(self)
 
     def __str__(self) -> str:
-        """Say how it went."""
-        return "the same to the byte" if self.same else f"not the same to the byte\n{self.difference}"
+        """Return a report of one or several lines."""
+        return "byte-identical" if self.same else f"not byte-identical\n{self.difference}"
 
 
 def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = ()) -> Replay:
-    """Run a frozen evaluation again from its own answers, without a network.
+    """Run a frozen evaluation again from its own responses, without network access.
 
     Parameters
     ----------
     path
-        The folder that `llmhub.freeze` wrote.
+        Folder written by `llmhub.freeze`.
     scorers
-        Scorers of your own that it was scored with; llmhub's own, and judges, are found by name, version and
-        parameters.
+        Your own scorers that were used; built-in scorers and judges are rebuilt from their recorded identity.
 
     Raises
     ------
-    InvalidRequestError
-        The folder holds no frozen dataset, it does not say how it was asked, or a scorer is not known.
+    BadRequestError
+        The folder holds no frozen dataset, its recipe is unknown, or a scorer is unknown.
     """
     folder = Path(path)
     kept = dataset.read(folder)
     recipe = recipe_from_lock(kept.lock["recipe"])
     if not recipe.is_replayable:
-        said = f"{str(folder)!r} does not say how it was asked; freeze an evaluation, or give freeze(recipe=...)"
-        raise BadRequestError(InvalidRequest(path="path", message=said))
-    scored_by = [scorer_from_identity(said, scorers) for said in recipe.scorers]
+        message = f"{str(folder)!r} has no recipe; freeze an evaluation, or pass freeze(..., recipe=...)"
+        raise invalid("path", message)
+    scorer_list = [scorer_from_identity(recorded, scorers) for recorded in recipe.scorers]
     judgements = dataset.read_judgements(folder, kept.lock)
-    answers = _answers(kept.table) | (_answers(judgements) if judgements is not None else {})
-    endpoints = {name: _endpoint(said) for name, said in kept.lock["endpoints"].items()}
-    with Hub(endpoints=endpoints, middleware=(replay_middleware(answers),), retry=NO_RETRY, settings=Settings()) as hub:
-        parts, evaluation = _again(_inputs(kept, recipe), recipe, scored_by, hub)
-    canon = dataset.canonicalise(parts.inputs, _carried(parts.results, kept.table), parts.scores)
-    again = Frozen(canon.table, kept.lock, canon.columns)
-    with tempfile.TemporaryDirectory() as made:
-        dataset.write_rows(Path(made), canon.table, dataset.dataset_layout(kept.lock))
-        same = (Path(made) / kept.lock["data"]).read_bytes() == (folder / kept.lock["data"]).read_bytes()
+    answers = _answers_by_key(kept.table) | (_answers_by_key(judgements) if judgements is not None else {})
+    endpoints = {name: _replay_endpoint(recorded) for name, recorded in kept.lock["endpoints"].items()}
+    middleware = (replay_middleware(answers),)
+    with Hub(endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings()) as hub:
+        parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, hub)
+    rows = dataset.canonicalise(parts.inputs, _copy_measurements(parts.results, kept.table), parts.scores)
+    again = Frozen(rows.table, kept.lock, rows.columns)
+    with tempfile.TemporaryDirectory() as written:
+        dataset.write_rows(Path(written), rows.table, dataset.dataset_layout(kept.lock))
+        same = (Path(written) / kept.lock["data"]).read_bytes() == (folder / kept.lock["data"]).read_bytes()
     return Replay(same, diff(kept, again), again, evaluation)
 
 
-def _inputs(kept: Frozen, recipe: Recipe) -> pa.Table:
-    """Give the input rows as often as they were asked."""
+def _input_rows(kept: Frozen, recipe: Recipe) -> pa.Table:
+    """Return the input rows, duplicates included: those of the first model's first sample."""
     provider, _, model = recipe.models[0].partition("/")
     columns = kept.table
-    asked = pc.and_(pc.equal(columns.column("provider"), provider), pc.equal(columns.column("model"), model))
-    first = pc.and_(asked, pc.equal(columns.column("sample"), 0))
-    return columns.filter(first).select(kept.names("input"))
+    of_model = pc.and_(pc.equal(columns.column("provider"), provider), pc.equal(columns.column("model"), model))
+    return columns.filter(pc.and_(of_model, pc.equal(columns.column("sample"), 0))).select(kept.names("input"))
 
 
-def _again(
-    inputs: pa.Table, recipe: Recipe, scored_by: Sequence[ScorerOrJudge], hub: Hub
+def _run_again(
+    inputs: pa.Table, recipe: Recipe, scorers: Sequence[ScorerOrJudge], hub: Hub
 ) -> tuple[DatasetParts, Evaluation | None]:
-    """Ask what was asked, and score it as it was scored."""
+    """Send the same requests and, with scorers, evaluate the responses."""
     options: dict[str, Any] = {**recipe.parameters, "n": recipe.samples, "progress": False}
-    if not scored_by:
+    if not scorers:
         options |= {"system": recipe.system} if recipe.system else {}
         results = complete_table(inputs, recipe.prompt, model=list(recipe.models), hub=hub, **options)
         return DatasetParts(inputs=inputs, results=results), None
@@ -139,68 +136,64 @@ def _again(
         template=recipe.prompt,
         system=recipe.system or None,
         target=recipe.target or None,
-        scorers=scored_by,
+        scorers=scorers,
     )
-    found = evaluate(inputs, task, recipe.models, hub=hub, **{**options, **recipe.design})
-    return to_parts(found, None), found
+    evaluation = evaluate(inputs, task, recipe.models, hub=hub, **{**options, **recipe.design})
+    return to_parts(evaluation, None), evaluation
 
 
 def replay_middleware(answers: Mapping[bytes, Answer]) -> Middleware:
-    """Make the middleware that gives the answers that are there, and never sends anything."""
+    """Return middleware that answers calls by their request key and never sends one."""
 
     def wrap(_send: Send) -> Send:
-        async def give(call: Call) -> Answer:
+        async def look_up(call: Call) -> Answer:
             return answers.get(call.key or b"", NOT_FROZEN)
 
-        return give
+        return look_up
 
     return wrap
 
 
-def _answers(table: pa.Table) -> dict[bytes, Answer]:
-    """Make answers of rows again, by the key of their request."""
-    names = ["request_key", "response", "tool_calls", "finish_reason", *USAGE, "served_model", "error_type", "error"]
-    names += ["request_id", "dropped_params"]
+def _answers_by_key(table: pa.Table) -> dict[bytes, Answer]:
+    """Return the answers in a results table by request key."""
+    names = ["request_key", "response", "tool_calls", "finish_reason", *USAGE_FIELDS, "served_model", "error_type"]
+    names += ["error", "request_id", "dropped_params"]
     rows = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-    return {row[0]: _answer(dict(zip(names, row, strict=True))) for row in rows if row[0] is not None}
+    return {row[0]: _to_answer(dict(zip(names, row, strict=True))) for row in rows if row[0] is not None}
 
 
-def _answer(row: Mapping[str, Any]) -> Answer:
+def _to_answer(row: Mapping[str, Any]) -> Answer:
     if row["error_type"] is not None:
-        kind: type[LLMError] = getattr(errors, row["error_type"], InvalidRequest)
-        return Answer(Failure(kind(message=row["error"] or "")))
+        error: type[LLMError] = getattr(errors, row["error_type"], InvalidRequest)
+        return Answer(Failure(error(message=row["error"] or "")))
     parts: list[Part] = [Text(row["response"])] if row["response"] else []
     parts += [ToolCall(call["id"], call["name"], call["arguments"]) for call in row["tool_calls"] or ()]
     response = CompletionResponse(
         parts=tuple(parts) or (Text(""),),
         finish_reason=row["finish_reason"],
-        usage=Usage(**{name: row[name] for name in USAGE}),
+        usage=Usage(**{name: row[name] for name in USAGE_FIELDS}),
         served_model=row["served_model"] or "",
         request_id=row["request_id"] or "",
     )
     return Answer(Success(response), dropped=tuple(row["dropped_params"] or ()), attempts=1)
 
 
-def _endpoint(said: Mapping[str, Any]) -> Endpoint:
-    return Endpoint(
-        **said,
-        api_key=PLACEHOLDER_CREDENTIAL,
-        access_key_id=PLACEHOLDER_CREDENTIAL,
-        secret_access_key=PLACEHOLDER_CREDENTIAL,
-    )
+def _replay_endpoint(recorded: Mapping[str, Any]) -> Endpoint:
+    placeholder = PLACEHOLDER_CREDENTIAL
+    return Endpoint(**recorded, api_key=placeholder, access_key_id=placeholder, secret_access_key=placeholder)
 
 
-def _carried(results: pa.Table, kept: pa.Table) -> pa.Table:
-    """Take over what was measured, request by request."""
-    places: dict[bytes, int] = {}
-    for at, key in enumerate(kept.column("request_key").to_pylist()):
+def _copy_measurements(results: pa.Table, kept: pa.Table) -> pa.Table:
+    """Return the results with the recorded measurements of the same request keys."""
+    position_of: dict[bytes, int] = {}
+    for position, key in enumerate(kept.column("request_key").to_pylist()):
         if key is not None:
-            places.setdefault(key, at)
+            position_of.setdefault(key, position)
     keys = results.column("request_key").to_pylist()
-    at = pa.array([None if key is None else places.get(key) for key in keys], pa.int64())
+    positions = pa.array([None if key is None else position_of.get(key) for key in keys], pa.int64())
     for name in MEASUREMENT_COLUMNS:
         if name != "request_key":
             field = results.schema.field(name)
-            values = kept.column(name).combine_chunks().take(at)
-            results = results.set_column(results.schema.get_field_index(name), field, values.cast(field.type))
+            values = kept.column(name).combine_chunks().take(positions).cast(field.type)
+            results = results.set_column(results.schema.get_field_index(name), field, values)
     return results

@@ -1,4 +1,8 @@
-"""Whether a frozen dataset is what it was when it was frozen, and if not, which rows are not."""
+"""`verify`: check whether a frozen dataset is unchanged and, if not, which rows changed.
+
+Files are compared by their hashes and rows by their fingerprints in ``rows.lock``, which distinguishes a rewritten file
+with the same content from changed rows.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +21,29 @@ from llmhub.datasets.dataset import REQUEST_COLUMNS, ROW_ID, ROW_RECORD_SIZE, RO
 from llmhub.datasets.fingerprint import FINGERPRINT_SIZE, Fingerprints
 
 ChangeKind: TypeAlias = Literal["answer", "input", "added", "missing"]
-
-
 MAX_CHANGES: Final = 1000
-"""Changes that are listed one by one; all are counted."""
-
-
+"""Changes listed in a `Verification`; all are counted."""
 CHANGES_SHOWN: Final = 10
-
-
 CHANGE_TEXTS: Final[Mapping[ChangeKind, str]] = {
-    "answer": "its answer, or what was made of it, changed",
-    "input": "its input changed",
-    "added": "it was not there",
-    "missing": "it is gone",
+    "answer": "the response or a score changed",
+    "input": "the input changed",
+    "added": "the row was added",
+    "missing": "the row is missing",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A row that is not as it was frozen.
+    """Row that differs from the frozen one.
 
     Parameters
     ----------
     position
-        Of the row in the data, or, where it is missing, in ``rows.lock``.
-    what
+        Position of the row in the data; for a missing row, in ``rows.lock``.
+    kind
         ``answer``, ``input``, ``added`` or ``missing``.
     row_id, provider, model, sample
-        Which row that is now; empty where it is missing.
+        Identity of the row; empty for a missing row.
     """
 
     position: int
@@ -56,25 +54,27 @@ class RowChange:
     sample: int | None = None
 
     def __str__(self) -> str:
-        """Say it in a line."""
-        who = f" ({self.provider}/{self.model}, sample {self.sample}, {self.row_id})" if self.row_id else ""
-        return f"row {self.position:,}{who}: {CHANGE_TEXTS[self.kind]}"
+        """Return the change in one line."""
+        row = f" ({self.provider}/{self.model}, sample {self.sample}, {self.row_id})" if self.row_id else ""
+        return f"row {self.position:,}{row}: {CHANGE_TEXTS[self.kind]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `llmhub.verify` found.
+    """Result of `llmhub.verify`; true if the dataset is unchanged.
 
     Parameters
     ----------
     content_sha256
-        As the lock has it.
+        Content hash in the lock.
     rows
-        Rows looked at.
+        Number of rows in the data.
+    changed
+        Number of rows that changed.
     changes
-        Rows that changed, the first thousand; ``changed`` counts them all.
+        The first thousand of them.
     problems
-        Whatever else is wrong: a file that is missing, unreadable, or not the one that was written.
+        Files that are missing, unreadable, or have another hash.
     """
 
     content_sha256: str
@@ -89,15 +89,15 @@ class Verification:
         return not self.changed and not self.problems
 
     def __bool__(self) -> bool:
-        """Be true where nothing changed."""
+        """Return whether nothing changed."""
         return self.ok
 
     def __repr__(self) -> str:
-        """Say it where it is shown."""
+        """Return the report."""
         return str(self)
 
     def __str__(self) -> str:
-        """Say what was found, line by line."""
+        """Return a report of several lines."""
         if self.ok:
             return f"intact: {self.rows:,} rows, content sha256 {self.content_sha256}"
         rows = f"changed: {self.changed:,} of {self.rows:,} rows" if self.changed else "changed"
@@ -106,84 +106,88 @@ class Verification:
 
 
 def verify(path: str | Path) -> Verification:
-    """Say whether a frozen dataset is what it was, down to the row.
+    """Check whether a frozen dataset is unchanged, row by row.
 
     Parameters
     ----------
     path
-        The folder that `llmhub.freeze` wrote.
+        Folder written by `llmhub.freeze`.
 
     Returns
     -------
     Verification
-        True where nothing changed; ``changes`` names the rows that did.
+        True if nothing changed; ``changes`` lists the rows that did.
 
     Raises
     ------
-    InvalidRequestError
+    BadRequestError
         The folder holds no frozen dataset.
     """
     folder = Path(path)
     lock = dataset.read_lock(folder)
-    content = str(lock["content_sha256"])
-    problems = _files(folder, lock)
+    expected = str(lock["content_sha256"])
+    problems = _file_problems(folder, lock)
     try:
-        records = np.frombuffer((folder / ROWS_FILE).read_bytes(), np.uint8).reshape(-1, ROW_RECORD_SIZE)
+        recorded = _to_records((folder / ROWS_FILE).read_bytes())
         data = dataset.read(folder)
     except OSError as error:
-        return Verification(content, 0, problems=(*problems, f"{ROWS_FILE}: {error.strerror or error}"))
+        return Verification(expected, 0, problems=(*problems, f"{ROWS_FILE}: {error.strerror or error}"))
     except (BadRequestError, ValueError) as error:
-        return Verification(content, 0, problems=(*problems, str(error)))
-    canon = dataset.recompute_fingerprints(data)
-    now = canon.content_sha256
-    changes = _changes(records, np.frombuffer(canon.rows_lock, np.uint8).reshape(-1, ROW_RECORD_SIZE), data)
-    if now == content and not problems and not changes:
-        return Verification(content, data.table.num_rows)
-    if now != content and not changes:
-        problems = (*problems, f"the content's sha256 is {now}, not {content}")
-    return Verification(content, data.table.num_rows, len(changes), tuple(changes[:MAX_CHANGES]), problems)
+        return Verification(expected, 0, problems=(*problems, str(error)))
+    rows = dataset.recompute_fingerprints(data)
+    found = rows.content_sha256
+    changes = _row_changes(recorded, _to_records(rows.rows_lock), data)
+    if found == expected and not problems and not changes:
+        return Verification(expected, data.table.num_rows)
+    if found != expected and not changes:
+        problems = (*problems, f"the content's sha256 is {found}, not {expected}")
+    return Verification(expected, data.table.num_rows, len(changes), tuple(changes[:MAX_CHANGES]), problems)
 
 
-def _files(folder: Path, lock: Mapping[str, Any]) -> tuple[str, ...]:
-    """Hold the files against their hashes."""
-    wrong = []
-    for name, sha256 in lock["files"].items():
+def _to_records(rows_lock: bytes) -> Fingerprints:
+    return np.frombuffer(rows_lock, np.uint8).reshape(-1, ROW_RECORD_SIZE)
+
+
+def _file_problems(folder: Path, lock: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the files that are missing or differ from their hash in the lock."""
+    problems = []
+    for name, expected in lock["files"].items():
         try:
             found = dataset.file_sha256(folder / name)
         except OSError as error:
-            wrong.append(f"{name}: {error.strerror or error}")
+            problems.append(f"{name}: {error.strerror or error}")
             continue
-        if found != sha256:
-            wrong.append(f"{name}: its sha256 is {found}, not {sha256}")
-    return tuple(wrong)
+        if found != expected:
+            problems.append(f"{name}: its sha256 is {found}, not {expected}")
+    return tuple(problems)
 
 
-def _changes(kept: Fingerprints, found: Fingerprints, data: Frozen) -> list[RowChange]:
-    """Say which rows are not as the lock has them."""
-    if kept.shape == found.shape:
-        moved = np.flatnonzero((kept != found).any(axis=1))
-        inputs = (kept[moved, :FINGERPRINT_SIZE] != found[moved, :FINGERPRINT_SIZE]).any(axis=1)
-        whats: list[ChangeKind] = ["input" if one else "answer" for one in inputs]
-        return _named(data.table, moved.tolist(), whats)
-    before, now = ([one.tobytes() for one in side] for side in (kept, found))
-    added = _beyond(now, before)
-    gone = _beyond(before, now)
-    return [*_named(data.table, added, ["added"] * len(added)), *(RowChange(at, "missing") for at in gone)]
+def _row_changes(recorded: Fingerprints, found: Fingerprints, data: Frozen) -> list[RowChange]:
+    """Return the rows whose fingerprints differ from the recorded ones."""
+    if recorded.shape == found.shape:
+        positions = np.flatnonzero((recorded != found).any(axis=1))
+        of_input = slice(None, FINGERPRINT_SIZE)
+        input_changed = (recorded[positions, of_input] != found[positions, of_input]).any(axis=1)
+        kinds: list[ChangeKind] = ["input" if changed else "answer" for changed in input_changed]
+        return _identify(data.table, positions.tolist(), kinds)
+    before, after = ([record.tobytes() for record in records] for records in (recorded, found))
+    added, missing = _surplus(after, before), _surplus(before, after)
+    identified = _identify(data.table, added, ["added"] * len(added))
+    return [*identified, *(RowChange(position, "missing") for position in missing)]
 
 
-def _beyond(these: Sequence[bytes], those: Sequence[bytes]) -> list[int]:
-    """Give the positions of what is here more often than there."""
-    left = Counter(those)
-    found = []
-    for at, one in enumerate(these):
-        if left[one]:
-            left[one] -= 1
+def _surplus(records: Sequence[bytes], others: Sequence[bytes]) -> list[int]:
+    """Return the positions of records that occur more often in ``records`` than in ``others``."""
+    remaining = Counter(others)
+    positions = []
+    for position, record in enumerate(records):
+        if remaining[record]:
+            remaining[record] -= 1
         else:
-            found.append(at)
-    return found
+            positions.append(position)
+    return positions
 
 
-def _named(table: pa.Table, positions: Sequence[int], whats: Sequence[ChangeKind]) -> list[RowChange]:
-    """Say which rows these are."""
+def _identify(table: pa.Table, positions: Sequence[int], kinds: Sequence[ChangeKind]) -> list[RowChange]:
     rows = table.select([ROW_ID, *REQUEST_COLUMNS]).take(pa.array(positions, pa.int64())).to_pylist()
-    return [RowChange(at, what, **row) for at, what, row in zip(positions, whats, rows, strict=True)]
+    return [RowChange(position, kind, **row) for position, kind, row in zip(positions, kinds, rows, strict=True)]

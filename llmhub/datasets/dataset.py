@@ -1,14 +1,14 @@
-"""A frozen dataset: rows in one order that only what they say decides, a lock that knows each of them, on disk.
+"""Frozen datasets: rows in a canonical order, a fingerprint for each row, and a lock file; and their layout on disk.
 
-``data.parquet`` (or ``data.jsonl``) holds the rows, ``rows.lock`` 64 bytes for each: what was asked and what it came
-to, as fingerprints; ``lock.json`` how all of it was made. Which columns say what is content, and what a run measured,
-is a table here.
+``data.parquet`` (or ``data.jsonl``) holds the rows; ``rows.lock`` 64 bytes per row, the fingerprints of its input and
+its content; ``lock.json`` how the rows were produced. Requests, responses and scores are content; measurements of a run
+(`MEASUREMENT_COLUMNS`) are stored but not part of the content hash, because they differ between equal runs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.types import JSON
 from llmhub.datasets.fingerprint import (
     FINGERPRINT_SIZE,
@@ -29,65 +29,42 @@ from llmhub.datasets.fingerprint import (
     fingerprints,
     sort_order,
 )
-from llmhub.tables import files
+from llmhub.tables import files, frames
 from llmhub.tables.schema import RESULTS
 
 ColumnRole: TypeAlias = Literal["input", "asked", "answer", "score", "measure"]
-
-
 DatasetLayout: TypeAlias = Literal["parquet", "jsonl"]
 
-
 LAYOUT_VERSION: Final = 1
-"""Version of the layout; a later one is refused."""
-
-
+"""Version of the layout on disk; datasets of a later version are rejected."""
 LOCK_FILE: Final = "lock.json"
-
-
 ROWS_FILE: Final = "rows.lock"
-
-
 DATA_FILES: Final[Mapping[DatasetLayout, str]] = {"parquet": "data.parquet", "jsonl": "data.jsonl"}
-
-
 JUDGEMENTS_FILE: Final = "judgements.parquet"
-
-
 ROW_RECORD_SIZE: Final = 2 * FINGERPRINT_SIZE
-"""Bytes a row in ``rows.lock``: the fingerprint of its input, and that of its content."""
-
-
+"""Bytes per row in ``rows.lock``: fingerprint of the input, fingerprint of the content."""
 ROW_ID: Final = "row_id"
-"""The column that names an input row by what it says: 32 hexadecimal digits."""
-
-
+"""Column with the id of the input row: 32 hexadecimal digits of its fingerprint."""
 SCORE_PREFIX: Final = "score_"
-"""What stands before a scorer's name in the name of its column."""
-
-
+"""Prefix of the column of a scorer's scores."""
 ROW_GROUP: Final = 131_072
-
+"""Rows per Parquet row group."""
 
 REQUEST_COLUMNS: Final = ("provider", "model", "sample")
-
-
 RESPONSE_COLUMNS: Final = (
     "served_model", "status", "response", "parsed", "tool_calls", "finish_reason", "error_type", "input_tokens",
     "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens", "dropped_params",
 )  # fmt: skip
-"""What an answer says: content, by which two runs are compared."""
-
-
+"""Content of a response, by which two runs are compared."""
 MEASUREMENT_COLUMNS: Final = (
     "error", "list_cost_usd", "price_id", "latency_s", "ttft_s", "request_id", "started_at", "request_key",
 )  # fmt: skip
-"""What a run found besides: kept, and no content, since another run of the same answers finds other values."""
+"""Stored, but not content: another run of the same requests measures other values."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetColumn:
-    """A column of a frozen dataset and what it is there for."""
+    """Column of a frozen dataset: name, role and Arrow type."""
 
     name: str
     role: ColumnRole
@@ -96,16 +73,16 @@ class DatasetColumn:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A frozen dataset: its rows in their canonical order, and its lock.
+    """Frozen dataset: rows in canonical order, and the lock.
 
     Parameters
     ----------
     table
-        Inputs, answers, scores and measurements; one row for each input row, model and sample.
+        Inputs, responses, scores and measurements; one row per input row, model and sample.
     lock
-        How it was made: see `llmhub.freeze`.
+        How the dataset was produced; see `llmhub.freeze`.
     columns
-        What each column is there for.
+        Role and type of each column.
     """
 
     table: pa.Table
@@ -113,36 +90,35 @@ class Frozen:
     columns: tuple[DatasetColumn, ...]
 
     def __repr__(self) -> str:
-        """Say what it holds: the table is read by asking for it."""
+        """Return the number of rows and scores."""
         return f"Frozen({self.table.num_rows:,} rows, {len(self.names('score'))} scores)"
 
     def names(self, *roles: ColumnRole) -> list[str]:
-        """Name the columns that have one of these roles."""
+        """Return the names of the columns with one of these roles."""
         return [column.name for column in self.columns if column.role in roles]
 
     def inputs(self) -> pa.Table:
-        """Give the input rows, each once, in the order of their ids."""
-        ids = self.table.column(ROW_ID).combine_chunks()
-        encoded = ids.dictionary_encode()
-        first = np.unique(encoded.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
+        """Return the distinct input rows, in the order of their ids."""
+        ids = self.table.column(ROW_ID).combine_chunks().dictionary_encode()
+        first = np.unique(ids.indices.to_numpy(zero_copy_only=False), return_index=True)[1]
         return self.table.select(self.names("input")).take(pa.array(np.sort(first)))
 
     @property
     def content_sha256(self) -> str:
-        """The hash of what all rows say, whatever their order."""
+        """SHA-256 of the content of all rows, whatever their order."""
         return str(self.lock["content_sha256"])
 
 
 @dataclass(frozen=True, slots=True)
 class CanonicalRows:
-    """Rows in canonical order, and what ``rows.lock`` says of them.
+    """Rows in canonical order, with their fingerprints.
 
     Parameters
     ----------
     table, columns
-        The rows, and what each column is there for.
-    inputs, contents
-        Fingerprints of what was asked, and of that and what it came to.
+        The rows, and role and type of each column.
+    input_fingerprints, content_fingerprints
+        Fingerprint of each row's input, and of its input and content.
     """
 
     table: pa.Table
@@ -152,67 +128,123 @@ class CanonicalRows:
 
     @property
     def rows_lock(self) -> bytes:
-        """What ``rows.lock`` holds."""
+        """Content of ``rows.lock``."""
         return np.concatenate([self.input_fingerprints, self.content_fingerprints], axis=1).tobytes()
 
     @property
     def content_sha256(self) -> str:
-        """The hash of all that the rows say, whatever their order."""
+        """SHA-256 of the content of all rows, whatever their order."""
         return content_hash(self.content_fingerprints)
 
 
+def to_table(frame: Any) -> pa.Table:
+    """Return any frame as an Arrow table, without a pandas index."""
+    source = frames.pandas_or_arrow(frame)
+    return pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
+
+
 def canonicalise(inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Array]) -> CanonicalRows:
-    """Bring inputs, results and scores to one table in canonical order.
+    """Join inputs, results and scores to one table in canonical order.
 
     Parameters
     ----------
     inputs
-        The input rows.
+        Input rows.
     results
-        Results with ``row`` as position in ``inputs``.
+        Results, whose ``row`` is the position in ``inputs``.
     scores
-        By scorer's name, a value for each result.
+        Scores of each result, by the scorer's name.
 
     Notes
     -----
-    Law: the rows and their order depend on what they say alone, not on the order of the inputs.
+    Law: the rows and their order depend on their content only, not on the order of the inputs.
     """
-    _expect_free(inputs.column_names, scores)
-    rows = pa.table({name: _plain(inputs.column(name)) for name in inputs.column_names})
-    ids, at = fingerprints(rows), results.column("row").to_numpy()
-    said = {name: _plain(results.column(name)) for name in (*REQUEST_COLUMNS, *RESPONSE_COLUMNS)}
-    said |= {SCORE_PREFIX + name: _plain(pa.chunked_array([values])) for name, values in scores.items()}
-    answers = pa.table(said)
-    contents = fingerprints(answers, prefix=ids[at])
-    order = _order(dense_ranks(ids)[at], answers, contents)
-    digits = ids.tobytes().hex()
-    hexes = pa.array(
-        [digits[at : at + FINGERPRINT_SIZE] for at in range(0, len(digits), 2 * FINGERPRINT_SIZE)], pa.string()
-    )
-    asked, place = pa.array(at[order]), pa.array(order)
-    measured = pa.table({name: _plain(results.column(name)) for name in MEASUREMENT_COLUMNS})
+    _require_no_clash(inputs.column_names, scores)
+    rows = pa.table({name: _widened(inputs.column(name)) for name in inputs.column_names})
+    row_fingerprints, row = fingerprints(rows), results.column("row").to_numpy()
+    content = {name: _widened(results.column(name)) for name in (*REQUEST_COLUMNS, *RESPONSE_COLUMNS)}
+    content |= {SCORE_PREFIX + name: _widened(pa.chunked_array([values])) for name, values in scores.items()}
+    responses = pa.table(content)
+    content_fingerprints = fingerprints(responses, prefix=row_fingerprints[row])
+    order = _canonical_order(dense_ranks(row_fingerprints)[row], responses, content_fingerprints)
+    row_of, position = pa.array(row[order]), pa.array(order)
+    measurements = pa.table({name: _widened(results.column(name)) for name in MEASUREMENT_COLUMNS})
     parts: list[tuple[ColumnRole, pa.Table]] = [
-        ("asked", pa.table({ROW_ID: hexes}).take(asked)),
-        ("input", rows.take(asked)),
-        ("asked", answers.select(list(REQUEST_COLUMNS)).take(place)),
-        ("answer", answers.select(list(RESPONSE_COLUMNS)).take(place)),
-        ("score", answers.select([SCORE_PREFIX + name for name in scores]).take(place)),
-        ("measure", measured.take(place)),
+        ("asked", pa.table({ROW_ID: _row_ids(row_fingerprints)}).take(row_of)),
+        ("input", rows.take(row_of)),
+        ("asked", responses.select(list(REQUEST_COLUMNS)).take(position)),
+        ("answer", responses.select(list(RESPONSE_COLUMNS)).take(position)),
+        ("score", responses.select([SCORE_PREFIX + name for name in scores]).take(position)),
+        ("measure", measurements.take(position)),
     ]
     columns = tuple(DatasetColumn(field.name, role, str(field.type)) for role, part in parts for field in part.schema)
-    whole = {name: part.column(name) for _, part in parts for name in part.column_names}
-    return CanonicalRows(pa.table(whole), columns, ids[at[order]], contents[order])
+    table = pa.table({name: part.column(name) for _, part in parts for name in part.column_names})
+    return CanonicalRows(table, columns, row_fingerprints[row[order]], content_fingerprints[order])
 
 
 def recompute_fingerprints(data: Frozen) -> CanonicalRows:
-    """Work out anew what ``rows.lock`` has to say of the rows as they are."""
+    """Return the rows of a dataset with fingerprints computed from their present values."""
     inputs = fingerprints(data.table, data.names("input"))
-    said = [name for name in data.names("asked", "answer", "score") if name != ROW_ID]
-    return CanonicalRows(data.table, data.columns, inputs, fingerprints(data.table, said, prefix=inputs))
+    content = [name for name in data.names("asked", "answer", "score") if name != ROW_ID]
+    return CanonicalRows(data.table, data.columns, inputs, fingerprints(data.table, content, prefix=inputs))
+
+
+def _require_no_clash(names: Sequence[str], scores: Mapping[str, pa.Array]) -> None:
+    reserved = {ROW_ID, *REQUEST_COLUMNS, *RESPONSE_COLUMNS, *MEASUREMENT_COLUMNS}
+    reserved |= {SCORE_PREFIX + name for name in scores}
+    clash = next((name for name in names if name in reserved), None)
+    if clash is not None:
+        raise invalid("result", f"the input column {clash!r} has the name of a result column; rename it")
+
+
+def _row_ids(row_fingerprints: Fingerprints) -> pa.Array:
+    """Return the first half of each fingerprint as hexadecimal digits."""
+    digits = row_fingerprints.tobytes().hex()
+    starts = range(0, len(digits), 2 * FINGERPRINT_SIZE)
+    return pa.array([digits[start : start + FINGERPRINT_SIZE] for start in starts], pa.string())
+
+
+def _canonical_order(row_ranks: Any, responses: pa.Table, contents: Fingerprints) -> Any:
+    """Return the order of rows by input, provider, model, sample, and then content."""
+    ranks = np.asarray(row_ranks, np.int64)
+    for name in REQUEST_COLUMNS:
+        dense = pc.rank(responses.column(name), tiebreaker="dense").to_numpy().astype(np.int64)
+        ranks = ranks * (dense.max(initial=0) + 1) + dense
+    return sort_order(contents, ranks)
+
+
+WIDEST_TYPES: Final[tuple[tuple[Callable[[pa.DataType], Any], pa.DataType], ...]] = (
+    (lambda kind: str(kind) in {"large_string", "string_view"}, pa.string()),
+    (lambda kind: str(kind) in {"large_binary", "binary_view"}, pa.binary()),
+    (pa.types.is_signed_integer, pa.int64()),
+    (pa.types.is_unsigned_integer, pa.uint64()),
+    (pa.types.is_floating, pa.float64()),
+)
+"""Families of Arrow types, and the type that columns of the family are stored with."""
+STORED_TYPES: Final[Mapping[str, pa.DataType]] = {str(field.type): field.type for field in RESULTS} | {
+    str(kind): kind
+    for kind in (
+        pa.string(), pa.binary(), pa.int64(), pa.uint64(), pa.float64(), pa.bool_(), pa.null(), pa.date32(),
+        pa.list_(pa.string()), pa.list_(pa.int64()), pa.list_(pa.float64()),
+    )
+}  # fmt: skip
+"""Arrow types by the name they have in the lock."""
+
+
+def _widened(column: pa.ChunkedArray) -> Any:
+    """Cast a column to the stored type of its family; dictionaries are decoded."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    stored = next((widest for is_member, widest in WIDEST_TYPES if is_member(kind)), kind)
+    return column.cast(stored).combine_chunks()
+
+
+# Files
 
 
 def write_rows(folder: Path, table: pa.Table, layout: DatasetLayout) -> None:
-    """Write the rows as a file whose bytes depend on the rows alone."""
+    """Write the rows to a file whose bytes depend on the rows only."""
     if layout == "jsonl":
         files.write_table(table, folder / DATA_FILES["jsonl"], "path")
         return
@@ -222,7 +254,7 @@ def write_rows(folder: Path, table: pa.Table, layout: DatasetLayout) -> None:
 
 
 def write_judgements(folder: Path, judgements: pa.Table | None) -> list[str]:
-    """Write what judges answered, where there were any; name the file."""
+    """Write the calls of judges, if there are any; return the name of the file in a list."""
     if judgements is None:
         return []
     parquet.write_table(judgements.replace_schema_metadata(None), folder / JUDGEMENTS_FILE, compression="zstd")
@@ -230,22 +262,22 @@ def write_judgements(folder: Path, judgements: pa.Table | None) -> list[str]:
 
 
 def read_judgements(folder: Path, lock: Mapping[str, Any]) -> pa.Table | None:
-    """Read what judges answered."""
+    """Return the calls of judges; ``None`` if there were none."""
     return files.read_table(folder / JUDGEMENTS_FILE, "path") if JUDGEMENTS_FILE in lock["files"] else None
 
 
 def dataset_layout(lock: Mapping[str, Any]) -> DatasetLayout:
-    """Say how a dataset keeps its rows."""
+    """Return the layout of a dataset's rows."""
     return next(layout for layout, name in DATA_FILES.items() if name == lock["data"])
 
 
 def read(path: str | Path) -> Frozen:
-    """Read a frozen dataset; `llmhub.verify` says whether it is as it was frozen.
+    """Read a frozen dataset. `llmhub.verify` checks whether it is unchanged.
 
     Raises
     ------
-    InvalidRequestError
-        The folder is none, or of a later version.
+    BadRequestError
+        The folder holds no frozen dataset, or one of a later version.
     """
     folder = Path(path)
     lock = read_lock(folder)
@@ -254,32 +286,44 @@ def read(path: str | Path) -> Frozen:
     table = files.read_table(file, "path")
     missing = next((column.name for column in columns if column.name not in table.column_names), None)
     if missing is not None:
-        raise _no_set(folder, f"{file.name} has no column {missing!r}")
+        raise _not_frozen(folder, f"{file.name} has no column {missing!r}")
     try:
-        restored = {column.name: _restored(table.column(column.name), column.type) for column in columns}
+        restored = {column.name: _restore_type(table.column(column.name), column.type) for column in columns}
     except (pa.ArrowException, ValueError) as error:
-        raise _no_set(folder, f"{file.name} holds other kinds of values than {LOCK_FILE} says: {error}") from error
+        raise _not_frozen(folder, f"the column types of {file.name} differ from {LOCK_FILE}: {error}") from error
     return Frozen(pa.table(restored), lock, columns)
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
-    """Read the lock of a frozen dataset."""
+    """Return the content of ``lock.json``.
+
+    Raises
+    ------
+    BadRequestError
+        The folder holds no frozen dataset, or one of a later version.
+    """
     try:
         lock = msgspec.json.decode((folder / LOCK_FILE).read_bytes())
     except OSError as error:
-        raise _no_set(folder, f"it has no {LOCK_FILE} ({error.strerror or error})") from error
+        raise _not_frozen(folder, f"{LOCK_FILE} cannot be read ({error.strerror or error})") from error
     except msgspec.DecodeError as error:
-        raise _no_set(folder, f"{LOCK_FILE} is no JSON: {error}") from error
+        raise _not_frozen(folder, f"{LOCK_FILE} is not valid JSON: {error}") from error
     if not isinstance(lock, dict) or not isinstance(lock.get("version"), int) or "columns" not in lock:
-        raise _no_set(folder, f"{LOCK_FILE} is not one of llmhub's")
+        raise _not_frozen(folder, f"{LOCK_FILE} was not written by llmhub.freeze")
     if lock["version"] > LAYOUT_VERSION:
-        raise _no_set(folder, f"it is of layout {lock['version']}, later than this version's {LAYOUT_VERSION}")
+        message = f"layout version {lock['version']} is later than {LAYOUT_VERSION}, the latest this llmhub reads"
+        raise _not_frozen(folder, message)
     return lock
 
 
-def _restored(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Give a column its type again, where the file could not hold it: text lines know no bytes, decimals or times."""
-    kind = TYPES.get(name)
+def _not_frozen(folder: Path, reason: str) -> BadRequestError:
+    message = f"{str(folder)!r} is not a frozen dataset: {reason}; pass a folder written by llmhub.freeze"
+    return invalid("path", message)
+
+
+def _restore_type(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Cast a column read from JSON lines, which have no bytes, decimals or times, to its type in the lock."""
+    kind = STORED_TYPES.get(name)
     if kind is None or kind == column.type:
         return column
     if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
@@ -288,68 +332,11 @@ def _restored(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode_json(value: JSON | Mapping[str, Any]) -> bytes:
-    """Write JSON for people and for hashing: keys in order, indented."""
+    """Encode a value as indented JSON with sorted keys, so that equal values have equal bytes."""
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
-
-
-def _order(inputs: Any, answers: pa.Table, contents: Fingerprints) -> Any:
-    """Order rows by input, then provider, model and sample, then by what they say."""
-    ranks = np.asarray(inputs, np.int64)
-    for name in REQUEST_COLUMNS:
-        dense = pc.rank(answers.column(name), tiebreaker="dense").to_numpy().astype(np.int64)
-        ranks = ranks * (dense.max(initial=0) + 1) + dense
-    return sort_order(contents, ranks)
-
-
-def _plain(column: pa.ChunkedArray) -> Any:
-    """Give a column in the one type that its kind of values is kept in."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    wanted = next((wide for holds, wide in WIDEST if holds(kind)), kind)
-    return column.cast(wanted).combine_chunks()
-
-
-WIDEST: Final = (
-    (lambda kind: str(kind) in {"large_string", "string_view"}, pa.string()),
-    (lambda kind: str(kind) in {"large_binary", "binary_view"}, pa.binary()),
-    (pa.types.is_signed_integer, pa.int64()),
-    (pa.types.is_unsigned_integer, pa.uint64()),
-    (pa.types.is_floating, pa.float64()),
-)
-"""Kinds of types, and the one that stands for all of a kind."""
-
-
-TYPES: Final[Mapping[str, pa.DataType]] = {str(field.type): field.type for field in RESULTS} | {
-    str(kind): kind
-    for kind in (
-        pa.string(), pa.binary(), pa.int64(), pa.uint64(), pa.float64(), pa.bool_(), pa.null(), pa.date32(),
-        pa.list_(pa.string()), pa.list_(pa.int64()), pa.list_(pa.float64()),
-    )
-}  # fmt: skip
-
-
-def _expect_free(names: Sequence[str], scores: Mapping[str, pa.Array]) -> None:
-    taken = {
-        ROW_ID,
-        *REQUEST_COLUMNS,
-        *RESPONSE_COLUMNS,
-        *MEASUREMENT_COLUMNS,
-        *(SCORE_PREFIX + name for name in scores),
-    }
-    clash = next((name for name in names if name in taken), None)
-    if clash is not None:
-        said = f"a column of the rows is named {clash!r}, as one of the results is; rename it"
-        raise BadRequestError(InvalidRequest(path="result", message=said))
-
-
-def _no_set(folder: Path, why: str) -> BadRequestError:
-    return BadRequestError(
-        InvalidRequest(path="path", message=f"{str(folder)!r} is no frozen dataset: {why}; llmhub.freeze writes one")
-    )

@@ -1,7 +1,8 @@
-"""What a row says, as 32 bytes: the same for the same values, in whatever kind of column they stand.
+"""Fingerprints of rows: 32 bytes that are equal for equal values, whatever the column types they are stored in.
 
-A row's fingerprint is the SHA-256 of its values in the order of the columns' names. The width of a number, the kind of
-a string column, chunks and dictionaries do not count; a missing value differs from an empty one, and -0.0 is 0.0.
+A fingerprint is the SHA-256 of the row's values in the order of the column names. The width of a number, the kind of a
+string column, chunks and dictionaries do not matter; a missing value differs from an empty one, and -0.0 equals 0.0.
+Fingerprints are stored in datasets: any change of the encoding needs a new layout version.
 """
 
 from __future__ import annotations
@@ -15,38 +16,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
+from llmhub.evals.statistics import IntArray
 
 Fingerprints: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.uint8]]"
-"""Fingerprints: one row of 32 bytes each."""
-
-
-IntArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
-
+"""Array of shape ``(rows, 32)``."""
 
 FINGERPRINT_SIZE: Final = 32
-
-
 ROWS_PER_BATCH: Final = 65_536
-"""Rows that are written out at a time."""
-
-
+"""Rows that are encoded at a time."""
+LARGE_BINARY: Final = pa.large_binary()
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def fingerprints(
     table: pa.Table, names: Sequence[str] | None = None, *, prefix: Fingerprints | None = None
 ) -> Fingerprints:
-    """Give the fingerprint of each row.
+    """Return the fingerprint of each row.
 
     Parameters
     ----------
     table
-        Any columns that Arrow has.
+        Columns of any Arrow type.
     names
-        The columns that count; all of them where it is left out. Their order does not matter.
+        Columns to include, in any order; all by default.
     prefix
-        Fingerprints of other columns of these rows, which count, too.
+        Fingerprints of other columns of the same rows, to be included.
 
     Returns
     -------
@@ -55,13 +50,13 @@ def fingerprints(
 
     Raises
     ------
-    InvalidRequestError
-        A column is not there.
+    BadRequestError
+        A column is missing.
 
     Notes
     -----
-    Laws: rows of equal values have equal fingerprints, whatever the order of rows and columns, the chunks, and the
-    widths of their types; any value, name or kind (number, text, truth value, ...) that differs changes it.
+    Laws: rows with equal values have equal fingerprints, whatever the order of rows and columns, the chunks, and the
+    widths of their types; a different value, name or kind (number, text, truth value, ...) changes the fingerprint.
 
     Examples
     --------
@@ -70,29 +65,27 @@ def fingerprints(
     >>> fingerprints(a)[0].tobytes() == fingerprints(b)[1].tobytes()
     True
     """
-    chosen = sorted(table.column_names if names is None else names)
-    missing = next((name for name in chosen if name not in table.column_names), None)
+    selected = sorted(table.column_names if names is None else names)
+    missing = next((name for name in selected if name not in table.column_names), None)
     if missing is not None:
-        said = f"there is no column {missing!r}; there are {', '.join(table.column_names)}"
-        raise BadRequestError(InvalidRequest(path="columns", message=said))
-    head = _JSON.encode([(name, _kind(table.schema.field(name).type)) for name in chosen])
-    before = (
-        None
-        if prefix is None
-        else pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(FINGERPRINT_SIZE), len(prefix), [None, pa.py_buffer(np.ascontiguousarray(prefix))]
-        )
-    )
-    found: list[bytes] = []
+        raise invalid("columns", f"there is no column {missing!r}; the columns are {', '.join(table.column_names)}")
+    header = _JSON.encode([(name, _kind_name(table.schema.field(name).type)) for name in selected])
+    prefix_array = None if prefix is None else _to_binary_array(prefix)
+    digests: list[bytes] = []
     for start in range(0, table.num_rows, ROWS_PER_BATCH):
-        some = table.select(chosen).slice(start, ROWS_PER_BATCH)
-        written = _written(head, some, None if before is None else before.slice(start, ROWS_PER_BATCH))
-        found += [hashlib.sha256(row).digest() for row in written]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, FINGERPRINT_SIZE)
+        batch = table.select(selected).slice(start, ROWS_PER_BATCH)
+        batch_prefix = None if prefix_array is None else prefix_array.slice(start, ROWS_PER_BATCH)
+        digests += [hashlib.sha256(row).digest() for row in _encode_rows(header, batch, batch_prefix)]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, FINGERPRINT_SIZE)
+
+
+def _to_binary_array(prints: Fingerprints) -> pa.Array:
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(prints))]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(FINGERPRINT_SIZE), len(prints), buffers)
 
 
 def content_hash(prints: Fingerprints) -> str:
-    """Give one hash of many fingerprints, in hexadecimal; their order does not matter, how often each comes does.
+    """Return one hexadecimal SHA-256 of a multiset of fingerprints; their order does not matter.
 
     Examples
     --------
@@ -103,50 +96,48 @@ def content_hash(prints: Fingerprints) -> str:
 
 
 def sort_order(prints: Fingerprints, ranks: IntArray | None = None) -> IntArray:
-    """Give the order in which rows stand: by ``ranks`` first, then by their fingerprints."""
-    words = _words(prints)
-    keys = [words[:, at] for at in reversed(range(words.shape[1]))]
+    """Return the indices that sort rows by ``ranks``, if given, and then by fingerprint."""
+    words = _leading_words(prints)
+    keys = [words[:, word] for word in reversed(range(words.shape[1]))]
     return np.lexsort(keys if ranks is None else [*keys, ranks])
 
 
 def dense_ranks(prints: Fingerprints) -> IntArray:
-    """Give each row its place among the different fingerprints, from 0."""
+    """Return the rank of each row among the distinct fingerprints, from 0."""
     order = sort_order(prints)
-    words = _words(prints)[order]
-    new = np.ones(len(order), np.int64)
-    new[1:] = (words[1:] != words[:-1]).any(axis=1)
+    words = _leading_words(prints)[order]
+    is_new = np.ones(len(order), np.int64)
+    is_new[1:] = (words[1:] != words[:-1]).any(axis=1)
     ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.cumsum(new) - 1
+    ranks[order] = np.cumsum(is_new) - 1
     return ranks
 
 
-def _words(prints: Fingerprints) -> Any:
-    """Read the first half of each fingerprint as two numbers: the second half decides nothing that this leaves open."""
+def _leading_words(prints: Fingerprints) -> Any:
+    """Return the first 16 bytes of each fingerprint as two integers; they are distinct for distinct rows."""
     return np.ascontiguousarray(prints).view(">u8")[:, :2].astype(np.uint64)
 
 
-def _written(head: bytes, some: pa.Table, before: pa.Array | None) -> list[bytes]:
-    """Write rows out: each value after its length, a missing one as a dash, so that none runs into another."""
-    if not some.num_columns:
-        return [head] * some.num_rows
-    values = [_measured(_bytes(_whole(column))) for column in some.columns]
-    if before is not None:
-        values = [before.cast(pa.binary()).cast(LARGE_BINARY), *values]
-    first, end = pa.scalar(head, LARGE_BINARY), pa.scalar(b";", LARGE_BINARY)
-    joined = pc.binary_join_element_wise(first, *values, end, null_handling="replace", null_replacement=b"-")
+def _encode_rows(header: bytes, batch: pa.Table, prefix: pa.Array | None) -> list[bytes]:
+    """Encode rows: each value after its length, a missing value as a dash, so that the encoding is unambiguous."""
+    if not batch.num_columns:
+        return [header] * batch.num_rows
+    values = [_length_prefixed(_encode_values(_combined(column))) for column in batch.columns]
+    if prefix is not None:
+        values = [prefix.cast(pa.binary()).cast(LARGE_BINARY), *values]
+    first, separator = pa.scalar(header, LARGE_BINARY), pa.scalar(b";", LARGE_BINARY)
+    joined = pc.binary_join_element_wise(first, *values, separator, null_handling="replace", null_replacement=b"-")
     rows: list[bytes] = joined.to_pylist()
     return rows
 
 
-LARGE_BINARY: Final = pa.large_binary()
-
-
-def _measured(values: pa.Array) -> pa.Array:
+def _length_prefixed(values: pa.Array) -> pa.Array:
     lengths = pc.binary_length(values).cast(pa.large_string()).cast(LARGE_BINARY)
     return pc.binary_join_element_wise(lengths, values, pa.scalar(b":", LARGE_BINARY))
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, without extension type and dictionary."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
@@ -155,43 +146,47 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _kind(kind: pa.DataType) -> str:
-    """Name what a type holds, whatever its width."""
+def _kind_name(kind: pa.DataType) -> str:
+    """Return the name of the kind of values a type holds, whatever its width."""
     if isinstance(kind, pa.ExtensionType):
-        return _kind(kind.storage_type)
+        return _kind_name(kind.storage_type)
     if pa.types.is_dictionary(kind):
-        return _kind(kind.value_type)
-    return next((name for name, holds, _ in VALUE_KINDS if holds(kind)), "json")
+        return _kind_name(kind.value_type)
+    return next((name for name, is_member, _ in VALUE_KINDS if is_member(kind)), "json")
 
 
-def _bytes(array: pa.Array) -> pa.Array:
-    """Write each value as bytes."""
-    write = next((write for _, holds, write in VALUE_KINDS if holds(array.type)), _nested)
-    return write(array).cast(LARGE_BINARY)
+def _encode_values(array: pa.Array) -> pa.Array:
+    """Encode each value as bytes."""
+    encode = next((encode for _, is_member, encode in VALUE_KINDS if is_member(array.type)), _encode_nested)
+    return encode(array).cast(LARGE_BINARY)
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def _encode_text(array: pa.Array) -> pa.Array:
     return array.cast(pa.large_string())
 
 
-def _bits(array: pa.Array) -> pa.Array:
-    """Write a float by its bits, which is exact; there is one zero and one not-a-number, and that is missing."""
+def _encode_floats(array: pa.Array) -> pa.Array:
+    """Encode floats by their bits, which is exact; -0.0 becomes 0.0, and NaN a missing value."""
     values = np.array(array.cast(pa.float64()).to_numpy(zero_copy_only=False)) + 0.0
-    absent = np.isnan(values)
-    return pa.array(values.view(np.int64), mask=absent).cast(pa.large_string())
+    return pa.array(values.view(np.int64), mask=np.isnan(values)).cast(pa.large_string())
 
 
-def _moments(array: pa.Array) -> pa.Array:
-    """Write a time in microseconds since the epoch."""
+def _encode_timestamps(array: pa.Array) -> pa.Array:
+    """Encode timestamps in microseconds since the epoch."""
     return array.cast(pa.timestamp("us", tz=array.type.tz)).cast(pa.int64()).cast(pa.large_string())
 
 
-def _blobs(array: pa.Array) -> pa.Array:
+def _encode_dates(array: pa.Array) -> pa.Array:
+    """Encode dates in days since the epoch."""
+    return array.cast(pa.date32()).cast(pa.int32()).cast(pa.large_string())
+
+
+def _encode_binary(array: pa.Array) -> pa.Array:
     return array.cast(pa.binary()) if pa.types.is_fixed_size_binary(array.type) else array
 
 
-def _nested(array: pa.Array) -> pa.Array:
-    """Write what has parts as JSON, its keys sorted."""
+def _encode_nested(array: pa.Array) -> pa.Array:
+    """Encode lists and structs as JSON with sorted keys."""
     if pa.types.is_list(array.type) and not len(array.flatten()):
         return pc.if_else(array.is_valid(), pa.scalar(b"[]", LARGE_BINARY), pa.scalar(None, LARGE_BINARY))
     values = [None if value is None else _JSON.encode(value) for value in array.to_pylist()]
@@ -207,14 +202,14 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 VALUE_KINDS: Final[tuple[tuple[str, Callable[[pa.DataType], Any], Callable[[pa.Array], pa.Array]], ...]] = (
-    ("text", _is_text, _plain),
-    ("whole", pa.types.is_integer, _plain),
-    ("float", pa.types.is_floating, _bits),
-    ("truth", pa.types.is_boolean, _plain),
-    ("decimal", pa.types.is_decimal, _plain),
-    ("moment", pa.types.is_timestamp, _moments),
-    ("day", pa.types.is_date, lambda array: array.cast(pa.date32()).cast(pa.int32()).cast(pa.large_string())),
-    ("bytes", _is_binary, _blobs),
+    ("text", _is_text, _encode_text),
+    ("whole", pa.types.is_integer, _encode_text),
+    ("float", pa.types.is_floating, _encode_floats),
+    ("truth", pa.types.is_boolean, _encode_text),
+    ("decimal", pa.types.is_decimal, _encode_text),
+    ("moment", pa.types.is_timestamp, _encode_timestamps),
+    ("day", pa.types.is_date, _encode_dates),
+    ("bytes", _is_binary, _encode_binary),
     ("null", pa.types.is_null, lambda array: pa.nulls(len(array), pa.large_string())),
 )
-"""What columns hold: a name for it, how its types are known, and how its values are written."""
+"""Kinds of values: name (part of the hash, so it must not change), predicate of the Arrow types, and encoder."""

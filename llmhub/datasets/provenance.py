@@ -1,4 +1,7 @@
-"""How answers came about, as a value that a lock holds: prompt, parameters, models, scorers, addresses and versions."""
+"""Provenance of a frozen dataset: prompt, parameters, models, scorers, endpoints and package versions.
+
+Everything here is stored in ``lock.json``; it never includes credentials.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,31 @@ from llmhub.hub import Hub
 from llmhub.tables.tokenizers import encoding_name_of
 
 PACKAGES: Final = ("llmhub", "aiohttp", "genai-prices", "msgspec", "numpy", "pandas", "pyarrow", "scipy", "tiktoken")
-"""Packages whose versions may show in what is frozen."""
+"""Packages whose versions can affect a frozen dataset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a run was asked.
+    """How results were requested and scored.
 
     Parameters
     ----------
     name, version
-        Of the task.
+        Name and version of the task.
     prompt, system
-        The templates.
+        Prompt template and system message.
     parameters
-        Parameters of the answers, as in `llmhub.complete`: ``temperature``, ``seed``, ...
+        Request parameters, as in `llmhub.complete`: ``temperature``, ``seed``, ...
     models
-        Models as asked, ``provider/model``.
+        Requested models, as ``provider/model``.
     samples
-        Answers a row and model.
+        Samples per row and model.
     target
-        The column that answers are held against.
+        Column with the reference answer.
     scorers
-        What each scorer is known by: name, version, parameters.
+        Name, version and parameters of each scorer.
     design
-        How scores were compared, as `llmhub.evaluate` takes it: ``failures``, ``level``, ...
+        Options of `llmhub.evaluate` for the comparison: ``failures``, ``level``, ...
     """
 
     name: str = "asked"
@@ -58,75 +61,75 @@ class Recipe:
 
     @property
     def is_replayable(self) -> bool:
-        """Whether it says how to ask again."""
+        """Whether prompt and models are known, so that the requests can be rebuilt."""
         return bool(self.prompt and self.models)
 
 
-def recipe_from_lock(said: Mapping[str, Any]) -> Recipe:
-    """Read a recipe from a lock."""
-    return Recipe(**{**said, "models": tuple(said["models"]), "scorers": tuple(said["scorers"])})
+def recipe_from_lock(recorded: Mapping[str, Any]) -> Recipe:
+    """Return the recipe recorded in a lock."""
+    return Recipe(**{**recorded, "models": tuple(recorded["models"]), "scorers": tuple(recorded["scorers"])})
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, JSON]:
-    """Give a recipe as JSON."""
-    found: dict[str, JSON] = msgspec.to_builtins(recipe)
-    return found
+    """Return a recipe as it is recorded in a lock."""
+    recorded: dict[str, JSON] = msgspec.to_builtins(recipe)
+    return recorded
 
 
 def served_models(results: pa.Table) -> list[JSON]:
-    """Say for each model as asked which served it, where its prices stand and which tokenizer is its own."""
+    """Return, for each requested model, the models that served it, its price ids and its tokenizer."""
+    columns = ["provider", "model", "served_model", "price_id"]
+    distinct = results.select(columns).group_by(columns).aggregate([])
     found: dict[str, tuple[set[str], set[str]]] = {}
-    columns = ("provider", "model", "served_model", "price_id")
-    pairs = results.select(list(columns)).group_by(list(columns)).aggregate([])
-    for provider, model, who, price in zip(*(pairs.column(name).to_pylist() for name in columns), strict=True):
-        name = f"{provider}/{model}"
-        names, prices = found.setdefault(name, (set(), set()))
-        names.update({who} - {None})
-        prices.update({price} - {None})
+    rows = zip(*(distinct.column(name).to_pylist() for name in columns), strict=True)
+    for provider, model, served_model, price_id in rows:
+        served, price_ids = found.setdefault(f"{provider}/{model}", (set(), set()))
+        served.update({served_model} - {None})
+        price_ids.update({price_id} - {None})
     return [
         {
             "asked": name,
-            "served": sorted(names),
-            "price_ids": sorted(prices),
+            "served": sorted(served),
+            "price_ids": sorted(price_ids),
             "tokenizer": encoding_name_of(name.partition("/")[2])[0],
         }
-        for name, (names, prices) in sorted(found.items())
+        for name, (served, price_ids) in sorted(found.items())
     ]
 
 
 def request_period(results: pa.Table) -> list[str | None]:
-    """Say when the first and the last call was sent."""
+    """Return when the first and the last call started, in ISO 8601; ``None`` if no call was made."""
     bounds = pc.min_max(results.column("started_at")).as_py()
     return [bounds[end].isoformat() if bounds[end] else None for end in ("min", "max")]
 
 
 def endpoint_settings(hub: Hub, models: Sequence[str]) -> dict[str, JSON]:
-    """Say where each provider was reached: what counts in a request's key, and never a credential."""
-    found: dict[str, JSON] = {}
-    for name in sorted({model.partition("/")[0] for model in models}):
-        endpoint = hub.target(next(model for model in models if model.startswith(f"{name}/"))).endpoint
-        found[name] = {
-            "base_url": _public(endpoint.base_url),
+    """Return the settings of each provider's endpoint that are part of cache keys, without credentials."""
+    settings: dict[str, JSON] = {}
+    for provider in sorted({model.partition("/")[0] for model in models}):
+        endpoint = hub.target(next(model for model in models if model.startswith(f"{provider}/"))).endpoint
+        settings[provider] = {
+            "base_url": _without_userinfo(endpoint.base_url),
             "project": endpoint.project,
             "api_version": endpoint.api_version,
             "region": endpoint.region,
-            "headers": {key: value for key, value in endpoint.headers.items() if key.lower() not in CREDENTIALS},
+            "headers": {name: value for name, value in endpoint.headers.items() if name.lower() not in CREDENTIALS},
         }
-    return found
+    return settings
 
 
-def _public(address: str) -> str:
-    """Leave out who asks, should the address say it."""
-    scheme, slashes, rest = address.partition("://")
-    return scheme + slashes + rest.rpartition("@")[2]
+def _without_userinfo(url: str) -> str:
+    """Remove user name and password from a URL."""
+    scheme, separator, rest = url.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
 
 
 def package_versions() -> dict[str, JSON]:
-    """Give the versions of whatever may show in what is frozen."""
-    found: dict[str, JSON] = {"python": platform.python_version(), "mapping": MAPPING_VERSION}
+    """Return the versions of Python, the cache key format and the installed `PACKAGES`."""
+    versions: dict[str, JSON] = {"python": platform.python_version(), "mapping": MAPPING_VERSION}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

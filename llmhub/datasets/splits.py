@@ -1,7 +1,7 @@
-"""Parts and samples of a dataset by what rows say: the same whatever their order, and whatever else is there.
+"""Deterministic splits and samples of a dataset by the content of its rows.
 
-Each row gets a number from 0 to 1 from its fingerprint and a seed. That number alone decides, so a row that is moved,
-or joined by others, stays where it was.
+Each row is assigned a number from 0 (inclusive) to 1 (exclusive), derived from its fingerprint and a seed. The number
+alone decides, so a row stays in its part when rows are reordered or added.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
+from llmhub.datasets.dataset import to_table
 from llmhub.datasets.fingerprint import Fingerprints, fingerprints
 from llmhub.tables import frames
 
@@ -29,36 +30,36 @@ def split_by_hash(
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
 ) -> dict[str, pa.Table]:
-    """Part a dataset by what its rows say.
+    """Split a dataset by the content of its rows.
 
     Parameters
     ----------
     frame
-        A pandas DataFrame, an Arrow table, a mapping of columns, or anything with ``__arrow_c_stream__``.
+        A pandas DataFrame, an Arrow table, a mapping of columns, or any object with ``__arrow_c_stream__``.
     shares
-        The parts by name and their shares, which add up to 1: ``{"train": 0.8, "test": 0.2}``.
+        Share of each part by its name; they sum to 1: ``{"train": 0.8, "test": 0.2}``.
     seed
-        Another seed is another partition.
+        A different seed gives a different split.
     columns
-        The columns that say which rows are one and the same, such as an id or the question; all where it is left out.
+        Columns that identify a row, such as an id or the question; all by default.
     stratify
-        A column whose values are each parted on their own.
+        Column whose values are split independently.
 
     Returns
     -------
     dict
-        The parts, by name, each with its rows in the order they had.
+        Parts by name, each with its rows in their original order.
 
     Raises
     ------
-    InvalidRequestError
-        Shares that are no shares, or a column that is not there.
+    BadRequestError
+        The shares are invalid, or a column is missing.
 
     Notes
     -----
-    Laws: the parts are disjoint and hold every row; equal rows are in one part; a row's part depends on that row, the
-    seed and the shares alone, so neither order nor further rows move it. Shares hold on average, as they do where each
-    row is drawn by itself. In ``stratify`` they do so for each value by itself.
+    Laws: the parts are disjoint and hold every row; equal rows are in the same part; the part of a row depends on that
+    row, the seed and the shares only, so neither order nor further rows move it. Shares hold on average, as with
+    independent random draws; with ``stratify`` they do so for each value.
 
     Examples
     --------
@@ -66,13 +67,13 @@ def split_by_hash(
     >>> {name: part.num_rows for name, part in parts.items()}
     {'train': 790, 'test': 210}
     """
-    _expect_shares(shares)
+    _check_shares(shares)
     table = to_table(frame)
     draws = row_draws(table, seed, columns, stratify)
     bounds = np.concatenate([[0.0], np.cumsum(list(shares.values()))])
     bounds[-1] = 1.0
-    which = np.searchsorted(bounds, draws, side="right") - 1
-    return {name: table.filter(pa.array(which == at)) for at, name in enumerate(shares)}
+    part = np.searchsorted(bounds, draws, side="right") - 1
+    return {name: table.filter(pa.array(part == index)) for index, name in enumerate(shares)}
 
 
 def sample_by_hash(
@@ -84,31 +85,31 @@ def sample_by_hash(
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
 ) -> pa.Table:
-    """Take some rows of a dataset by what they say.
+    """Sample rows of a dataset by their content.
 
     Parameters
     ----------
     rows
-        How many; of each value of ``stratify`` where that is given. Those with the lowest numbers are taken.
+        Number of rows; with ``stratify``, of rows of each value. The rows with the lowest numbers are taken.
     share
-        Or which share of them.
+        Share of the rows; an alternative to ``rows``.
     frame, seed, columns, stratify
         See `split_by_hash`.
 
     Returns
     -------
     pyarrow.Table
-        The rows in the order they had; fewer than ``rows`` where there are not so many.
+        Rows in their original order; fewer than ``rows`` if the dataset has fewer.
 
     Raises
     ------
-    InvalidRequestError
-        Both or neither of ``rows`` and ``share``, one out of range, or a column that is not there.
+    BadRequestError
+        Both or neither of ``rows`` and ``share`` are given, one is out of range, or a column is missing.
 
     Notes
     -----
-    Laws: the order of rows does not matter; with ``share``, further rows take none away; with ``rows``, a further row
-    takes the place of at most one; a smaller sample is part of a larger one of the same seed.
+    Laws: the order of the rows does not matter; with ``share``, further rows remove none from the sample; with
+    ``rows``, a further row replaces at most one; a smaller sample is a subset of a larger one with the same seed.
 
     Examples
     --------
@@ -116,48 +117,42 @@ def sample_by_hash(
     [17, 40, 72]
     """
     if (rows is None) == (share is None):
-        raise BadRequestError(InvalidRequest(path="rows", message="give either rows= or share="))
+        raise invalid("rows", "pass either rows= or share=")
     if rows is not None and (isinstance(rows, bool) or rows < 0):
-        raise BadRequestError(InvalidRequest(path="rows", message=f"{rows!r} is no number of rows; give >= 0"))
+        raise invalid("rows", f"{rows!r} is not a number of rows; pass an integer >= 0")
     if share is not None and not 0 <= share <= 1:
-        raise BadRequestError(InvalidRequest(path="share", message=f"{share!r} is outside 0..1"))
+        raise invalid("share", f"{share!r} is not between 0 and 1")
     table = to_table(frame)
     draws = row_draws(table, seed, columns, stratify)
     if share is not None:
         return table.filter(pa.array(draws < share))
     strata = _strata(table, stratify)
     order = np.lexsort((draws, strata))
-    ranks = np.empty(len(order), np.int64)
-    begins = np.searchsorted(strata[order], strata[order], side="left")
-    ranks[order] = np.arange(len(order)) - begins
-    return table.filter(pa.array(ranks < np.int64(rows or 0)))
+    first_of_stratum = np.searchsorted(strata[order], strata[order], side="left")
+    rank_in_stratum = np.empty(len(order), np.int64)
+    rank_in_stratum[order] = np.arange(len(order)) - first_of_stratum
+    return table.filter(pa.array(rank_in_stratum < np.int64(rows or 0)))
 
 
 def row_draws(table: pa.Table, seed: int, columns: Sequence[str] | None, stratify: str | None = None) -> Any:
-    """Give each row its number from 0 (included) to 1 (excluded)."""
+    """Return the number of each row, from 0 (inclusive) to 1 (exclusive)."""
     if stratify is not None:
         frames.require_columns([stratify], table, "stratify")
     prints = fingerprints(table, columns)
     if stratify is not None:
         prints = np.concatenate([prints, fingerprints(table, [stratify])], axis=1)
-    return _numbers(prints, seed)
+    return _to_unit_interval(prints, seed)
 
 
-def to_table(frame: Any) -> pa.Table:
-    """Give any frame as an Arrow table; pandas' index is left behind."""
-    source = frames.pandas_or_arrow(frame)
-    return pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
-
-
-def _numbers(prints: Fingerprints, seed: int) -> Any:
-    """Turn fingerprints and a seed into numbers of 53 bits."""
-    head = hashlib.sha256(f"llmhub split {seed}".encode())
-    found = np.empty(len(prints), np.float64)
-    for at, one in enumerate(prints):
-        digest = head.copy()
-        digest.update(one.tobytes())
-        found[at] = (int.from_bytes(digest.digest()[:8], "big") >> 11) * 2.0**-53
-    return found
+def _to_unit_interval(prints: Fingerprints, seed: int) -> Any:
+    """Hash fingerprints with a seed to floats of 53 random bits."""
+    seeded = hashlib.sha256(f"llmhub split {seed}".encode())
+    draws = np.empty(len(prints), np.float64)
+    for index, row in enumerate(prints):
+        digest = seeded.copy()
+        digest.update(row.tobytes())
+        draws[index] = (int.from_bytes(digest.digest()[:8], "big") >> 11) * 2.0**-53
+    return draws
 
 
 def _strata(table: pa.Table, stratify: str | None) -> Any:
@@ -168,10 +163,11 @@ def _strata(table: pa.Table, stratify: str | None) -> Any:
     return codes.indices.to_numpy(zero_copy_only=False)
 
 
-def _expect_shares(shares: Mapping[str, float]) -> None:
+def _check_shares(shares: Mapping[str, float]) -> None:
     bad = next((name for name, share in shares.items() if not 0 <= share <= 1), None)
     if bad is not None:
-        raise BadRequestError(InvalidRequest(path=f"shares[{bad!r}]", message=f"{shares[bad]!r} is outside 0..1"))
+        raise invalid(f"shares[{bad!r}]", f"{shares[bad]!r} is not between 0 and 1")
     if not shares or abs(sum(shares.values()) - 1) > TOLERANCE:
-        said = f"they add up to {sum(shares.values()):g}, not 1; give such as {{'train': 0.8, 'test': 0.2}}"
-        raise BadRequestError(InvalidRequest(path="shares", message=said))
+        raise invalid(
+            "shares", f"they sum to {sum(shares.values()):g}, not 1; pass {{'train': 0.8, 'test': 0.2}} or similar"
+        )

@@ -1,1 +1,11 @@
-"""What answers are worth: scorers, comparisons of models that can be believed, evaluations as one call."""
+"""Evaluation of models: scorers and judges, comparisons with confidence intervals and paired tests, and tasks.
+
+The public names are listed in `__init__.pyi` and loaded at first use. A module whose function is public under the same
+name is private (`_compare`, `_evaluate`, `_scorer`), so that importing it never hides the function.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

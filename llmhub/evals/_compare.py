@@ -1,6 +1,7 @@
-"""The same rows through every model, and what can be said of the difference.
+"""`compare`: send the same rows to several models, or read a finished table, then score and analyse the responses.
 
-What goes into a comparison: a frame asked in a drawn order, or a table that is ready; rows as scorers see them.
+All arguments, judges included, are validated before the first request. Rows are sent in a random order, each to all
+models in turn, so that the time of day favours no model; results keep the order of the frame.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from llmhub.api import current_hub
 from llmhub.api.options import TableOptions
 from llmhub.api.tables import complete_table
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals._scorer import TARGET, Scorer, identity
 from llmhub.evals.analysis import ScoredTable, build_comparison
@@ -43,7 +44,7 @@ NameOrNames: TypeAlias = str | Sequence[str]
 
 
 class CompareOptions(TableOptions, total=False):
-    """What a comparison takes besides: see `compare`."""
+    """Options of `compare` besides those of `complete_table`."""
 
     scores: NameOrNames
     group: str
@@ -56,6 +57,17 @@ class CompareOptions(TableOptions, total=False):
     test: PairedTest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringPlan:
+    """Options of `compare` that shape scoring and analysis; see `ComparisonDesign`."""
+
+    scores: tuple[str, ...] = ()
+    group: str | None = None
+    target: str | None = None
+    failures: FailurePolicy = "wrong"
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+
+
 def compare(
     frame: Any,
     prompt: str | None = None,
@@ -65,58 +77,59 @@ def compare(
     hub: Hub | None = None,
     **options: Unpack[CompareOptions],
 ) -> Comparison:
-    """Put the same rows to every model, score the answers, and say what can be said of the difference.
+    """Send the same rows to every model, score the responses, and estimate the differences between models.
 
-    Rows are sent in an order drawn by ``random_state``, each to all models in turn, so that the time of day favours
-    none; results come in the order of the frame. Answers from a cache stay out of the times.
+    Rows are sent in a random order given by ``random_state``, each to all models in turn, so that the time of day
+    favours no model; results keep the order of the frame. Cached responses are excluded from latencies.
 
     Parameters
     ----------
     frame
-        Input rows, as for `complete_table`. Without a prompt: a results table that is ready, with the columns ``row``
-        and ``model``; or a table of scores with a column for each of ``models``.
+        Input rows, as for `complete_table`. Without a prompt: a finished results table with the columns ``row`` and
+        ``model``; or a table of scores with one column for each of ``models``.
     prompt
-        A template over its columns.
+        Prompt template over the columns.
     models
-        Whom to ask, as ``provider/model``.
+        Names of the models, as ``provider/model``.
     scorers
-        `Scorer` and `Judge` values; the first is the one that models are ranked by.
+        `Scorer` and `Judge` values; models are ranked by the first.
     hub
-        Who can be asked; the default hub unless given. Judges are asked through it too.
+        Hub that models and judges are called through; the default hub if ``None``.
     **options
-        Those of `complete_table` (``n``, ``stream=True`` for times to the first token, ``temperature``, ...), and:
-        ``scores``, columns of a ready table that hold scores; ``group``, a column whose equal values are one cluster;
-        ``target``, the column that answers are held against; ``failures``, ``"wrong"`` to count a failed row as the
-        worst score or ``"left_out"``; ``level`` of the intervals and tests (0.95); ``power`` (0.8); ``resamples``
-        (10,000); ``random_state`` (0); ``test``, ``"permutation"`` or ``"wilcoxon"``, for what is not plain right or
-        wrong.
+        Those of `complete_table` (``n``, ``stream=True`` for times to first token, ``temperature``, ...), and:
+        ``scores``, columns of a finished table that hold scores; ``group``, a column whose equal values form one
+        cluster; ``target``, the column with the reference answer; ``failures``, ``"wrong"`` to count a failed row as
+        the worst score or ``"left_out"``; ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples``
+        (10,000); ``random_state`` (0); ``test``, ``"permutation"`` or ``"wilcoxon"``, for scores that are graded or
+        clustered.
 
     Returns
     -------
     Comparison
-        Each model's figures and each pair's difference, as Arrow tables.
+        Metrics of each model and the difference of each pair, as Arrow tables.
 
     Raises
     ------
-    InvalidRequestError
-        Before anything is sent: what is absent, given twice or out of range, by its name.
+    BadRequestError
+        An argument is missing, duplicated or out of range; raised before anything is sent.
 
     Examples
     --------
-    >>> found = compare({"small": [1, 0, 1, 1], "large": [1, 1, 1, 1]}, models=["small", "large"])
-    >>> found.pairs.column("difference").to_pylist(), found.pairs.column("tied").to_pylist()
-    ([-0.25], [True])
+    >>> comparison = compare({"small": [1, 0, 1, 1], "large": [1, 1, 1, 1]}, models=["small", "large"])
+    >>> comparison.pairs.column("difference").to_pylist(), comparison.pairs.column("significant").to_pylist()
+    ([-0.25], [False])
     """
-    whole = dict(options)
-    plan = pop_scoring_plan(whole)
-    given = (scorers,) if isinstance(scorers, (Scorer, Judge)) else tuple(scorers)
+    remaining = dict(options)
+    plan = pop_scoring_plan(remaining)
+    scorer_list = (scorers,) if isinstance(scorers, (Scorer, Judge)) else tuple(scorers)
     names = (models,) if isinstance(models, str) else tuple(models)
-    hub = hub or (current_hub() if prompt is not None or any(isinstance(each, Judge) for each in given) else None)
-    check_scorers(given, hub)
+    needs_hub = prompt is not None or any(isinstance(scorer, Judge) for scorer in scorer_list)
+    hub = hub or (current_hub() if needs_hub else None)
+    check_scorers(scorer_list, hub)
     if prompt is None:
-        reject_unused_options(whole)
-        return _of_ready(frames.pandas_or_arrow(frame), names, given, hub, plan)
-    return run_comparison(frame, prompt, names, given, (hub or current_hub()), plan, whole)
+        reject_unused_options(remaining)
+        return _compare_finished(frames.pandas_or_arrow(frame), names, scorer_list, hub, plan)
+    return run_comparison(frame, prompt, names, scorer_list, (hub or current_hub()), plan, remaining)
 
 
 def run_comparison(
@@ -128,58 +141,58 @@ def run_comparison(
     plan: ScoringPlan,
     options: dict[str, Any],
 ) -> Comparison:
-    """Ask, score and compare."""
+    """Send the rows, score the responses and compare the models."""
     source = frames.pandas_or_arrow(frame)
     check_columns(source, scorers, plan)
     if plan.scores:
-        said = f"{plan.scores[0]!r}: answers are not there yet; give scorers= to score them"
-        raise BadRequestError(InvalidRequest(path="scores", message=said))
+        message = f"{plan.scores[0]!r} cannot be given with a prompt; pass scorers= to score the responses"
+        raise invalid("scores", message)
     check_judges(source, scorers, hub)
     rows = input_rows(source, plan)
     clusters = cluster_codes(rows, plan.group)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
-    where = read_layout(table, models)
-    scored, said_by = score_all(table, where, rows, scorers, plan, hub)
-    design = _design(where, scored, scorers, plan, prompt if isinstance(prompt, str) else repr(prompt))
-    return build_comparison(
-        ScoredTable(table, where, scored, said_by, clusters), replace(design, n=int(options.get("n", 1)))
-    )
+    layout = read_layout(table, models)
+    results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
+    design = _design(layout, results, scorers, plan, prompt if isinstance(prompt, str) else repr(prompt))
+    scored = ScoredTable(table, layout, results, outcomes, clusters)
+    return build_comparison(scored, replace(design, n=int(options.get("n", 1))))
 
 
-def _of_ready(
+def _compare_finished(
     source: Any, models: Sequence[str], scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan
 ) -> Comparison:
-    """Score, if asked to, and compare what is there."""
+    """Score a finished table, if scorers are given, and compare its models."""
     if "model" in frames.column_names(source):
         table = to_arrow(source)
         if models:
-            table = table.filter(pc.is_in(_named(table), pa.array(models)))
+            table = table.filter(pc.is_in(_full_model_names(table), pa.array(models)))
     else:
         table, plan = wide_to_long(source, models, plan)
+    _check_finished(table, scorers, hub, plan)
+    layout = read_layout(table, models)
+    first = first_response_per_row(table, layout)
+    rows = input_rows(first, plan) if scorers else []
+    clusters = group_clusters(first, plan.group)
+    results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
+    design = _design(layout, results, scorers, plan, None)
+    samples = np.bincount(layout.row_index * len(layout.models) + layout.model_index)
+    scored = ScoredTable(table, layout, results, outcomes, clusters)
+    return build_comparison(scored, replace(design, n=int(samples.max(initial=1))))
+
+
+def _check_finished(table: pa.Table, scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan) -> None:
     check_columns(table, scorers, plan)
     frames.require_columns(plan.scores, table, "scores")
     if scorers:
         frames.require_columns(("response",), table, "frame")
         check_judges(table, scorers, hub)
     if not (scorers or plan.scores):
-        said = "nothing is scored; give scores= for columns that hold scores, or scorers= to score the answers"
-        raise BadRequestError(InvalidRequest(path="scores", message=said))
-    where = read_layout(table, models)
-    first = first_response_per_row(table, where)
-    rows = input_rows(first, plan) if scorers else []
-    clusters = None
-    if plan.group is not None:
-        clusters = cluster_codes([{plan.group: each} for each in frames.column_values(first, plan.group)], plan.group)
-    scored, said_by = score_all(table, where, rows, scorers, plan, hub)
-    design = _design(where, scored, scorers, plan, None)
-    each = np.bincount(where.row_index * len(where.models) + where.model_index)
-    return build_comparison(
-        ScoredTable(table, where, scored, said_by, clusters), replace(design, n=int(each.max(initial=1)))
-    )
+        message = "no scores given; pass scores= for columns with scores, or scorers= to score the responses"
+        raise invalid("scores", message)
 
 
-def _named(table: pa.Table) -> pa.Array:
-    """Name each answer's model as a user types it."""
+def _full_model_names(table: pa.Table) -> pa.Array:
+    """Return ``provider/model`` of each response."""
     model = table.column("model").cast(pa.string())
     if "provider" not in table.column_names:
         return model
@@ -187,18 +200,17 @@ def _named(table: pa.Table) -> pa.Array:
 
 
 def _design(
-    where: ResponseLayout,
-    scored: Sequence[ScorerResult],
+    layout: ResponseLayout,
+    results: Sequence[ScorerResult],
     scorers: Sequence[ScorerOrJudge],
     plan: ScoringPlan,
     prompt: str | None,
 ) -> ComparisonDesign:
-    """Say how it was made."""
-    known = {one.name: identity(one) for one in scorers}
-    plain: dict[str, JSON] = {"version": "", "parameters": {}}
+    identities = {scorer.name: identity(scorer) for scorer in scorers}
+    of_column: dict[str, JSON] = {"version": "", "parameters": {}}
     return ComparisonDesign(
-        models=where.model_names,
-        scorers=tuple(known.get(one.name, {"name": one.name, **plain}) for one in scored),
+        models=layout.model_names,
+        scorers=tuple(identities.get(result.name, {"name": result.name, **of_column}) for result in results),
         prompt=prompt,
         group=plan.group,
         target=plan.target,
@@ -207,202 +219,196 @@ def _design(
     )
 
 
+# Validation, before anything is sent
+
+
 def pop_scoring_plan(options: dict[str, Any]) -> ScoringPlan:
-    """Take out of options what shapes the comparison.
+    """Remove the options of scoring and analysis from ``options`` and return them as a plan.
 
     Raises
     ------
-    InvalidRequestError
+    BadRequestError
         A value is out of range, or scipy is not installed.
     """
-    import_scipy("stats")  # said here where it is absent, not when answers are paid for
+    import_scipy("stats")  # a missing library must be reported before responses are paid for
     scores = options.pop("scores", ())
     given = {name: options.pop(name) for name in ("group", "target", "failures") if name in options}
-    named = {"level": "level", "power": "power", "resamples": "resamples", "random_state": "seed", "test": "test"}
-    settings = AnalysisSettings(**{own: options.pop(name) for name, own in named.items() if name in options})
+    fields = {"level": "level", "power": "power", "resamples": "resamples", "random_state": "seed", "test": "test"}
+    settings = AnalysisSettings(**{own: options.pop(name) for name, own in fields.items() if name in options})
     plan = ScoringPlan(scores=(scores,) if isinstance(scores, str) else tuple(scores), settings=settings, **given)
+    on_error = options.get("on_error", "row")
     checks = (
         ("level", settings.level, 0 < settings.level < 1, "a share such as 0.95"),
         ("power", settings.power, 0 < settings.power < 1, "a share such as 0.8"),
-        ("resamples", settings.resamples, settings.resamples >= 100, "a whole number from 100"),  # noqa: PLR2004
-        ("random_state", settings.seed, settings.seed >= 0, "a whole number from 0"),
+        ("resamples", settings.resamples, settings.resamples >= 100, "an integer >= 100"),  # noqa: PLR2004
+        ("random_state", settings.seed, settings.seed >= 0, "an integer >= 0"),
         ("test", settings.test, settings.test in {"permutation", "wilcoxon"}, "'permutation' or 'wilcoxon'"),
         ("failures", plan.failures, plan.failures in {"wrong", "left_out"}, "'wrong' or 'left_out'"),
-        ("on_error", options.get("on_error"), options.get("on_error", "row") == "row", "'row': failures are counted"),
+        ("on_error", on_error, on_error == "row", "'row', since failures are part of the comparison"),
     )
-    for path, value, good, remedy in checks:
-        if not good:
-            raise BadRequestError(InvalidRequest(path=path, message=f"{value!r} cannot be used; give {remedy}"))
+    for path, value, is_valid, remedy in checks:
+        if not is_valid:
+            raise invalid(path, f"{value!r} is not valid; pass {remedy}")
     return plan
 
 
 def check_scorers(scorers: Sequence[ScorerOrJudge], hub: Hub | None) -> None:
-    """Refuse what is no scorer, two of one name, and a judge that cannot be asked."""
-    known: set[str] = set()
-    for one in scorers:
-        given: object = one
-        if not isinstance(given, (Scorer, Judge)):
-            said = f"{one!r:.80} is no scorer; give one of llmhub.scorers, or make one with @llmhub.scorer(name)"
-            raise BadRequestError(InvalidRequest(path="scorers", message=said))
-        if one.name in known:
-            said = f"two scorers are named {one.name!r}; give one another name"
-            raise BadRequestError(InvalidRequest(path="scorers", message=said))
-        known.add(one.name)
-        if isinstance(one, Judge) and hub is not None:
-            hub.target(one.model)
+    """Raise if a value is not a scorer, if two have the same name, or if a judge's model is unknown to the hub."""
+    names: set[str] = set()
+    for scorer in scorers:
+        value: object = scorer
+        if not isinstance(value, (Scorer, Judge)):
+            message = f"{scorer!r:.80} is not a scorer; pass one of llmhub.scorers, or use @llmhub.scorer(name)"
+            raise invalid("scorers", message)
+        if scorer.name in names:
+            raise invalid("scorers", f"two scorers are named {scorer.name!r}; rename one of them")
+        names.add(scorer.name)
+        if isinstance(scorer, Judge) and hub is not None:
+            hub.target(scorer.model)
 
 
 def reject_unused_options(options: Mapping[str, Any]) -> None:
-    """Refuse options of asking where nothing is asked."""
+    """Raise if options of requests are given for a finished table."""
     if options:
-        said = "a table that is ready is not asked again; give a prompt, or leave this out"
-        raise BadRequestError(InvalidRequest(path=next(iter(options)), message=said))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoringPlan:
-    """How answers are scored and compared, apart from how they are had: see `ComparisonDesign` and `compare`."""
-
-    scores: tuple[str, ...] = ()
-    group: str | None = None
-    target: str | None = None
-    failures: FailurePolicy = "wrong"
-    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+        raise invalid(next(iter(options)), "has no effect on a finished table; pass a prompt or remove this option")
 
 
 def check_columns(source: Any, scorers: Sequence[ScorerOrJudge], plan: ScoringPlan) -> None:
-    """Refuse what names a column that is not there, before anything is sent."""
+    """Raise if a column that is named by an argument or read by a scorer is missing."""
     for argument, name in (("group", plan.group), ("target", plan.target)):
         if name is not None:
             frames.require_columns((name,), source, argument)
-    for one in scorers:
-        if isinstance(one, Scorer):
-            wanted = [name for name in one.columns if name != TARGET or plan.target is None]
-            if TARGET in wanted and TARGET not in frames.column_names(source):
-                said = f"{one.name!r} holds answers against a column {TARGET!r}, which is not there; give target='...'"
-                raise BadRequestError(InvalidRequest(path="target", message=said))
-            frames.require_columns(wanted, source, f"scorers[{one.name!r}]")
+    for scorer in scorers:
+        if isinstance(scorer, Scorer):
+            columns = [name for name in scorer.columns if name != TARGET or plan.target is None]
+            if TARGET in columns and TARGET not in frames.column_names(source):
+                message = f"scorer {scorer.name!r} reads the column {TARGET!r}, which is missing; pass target='...'"
+                raise invalid("target", message)
+            frames.require_columns(columns, source, f"scorers[{scorer.name!r}]")
 
 
 def check_judges(source: Any, scorers: Sequence[ScorerOrJudge], hub: Hub | None) -> None:
-    """Refuse a judge that could not be asked, before anything is paid for, by putting no question to it."""
-    for one in scorers:
-        if isinstance(one, Judge):
+    """Raise if a judge's prompt or options are invalid, found by completing an empty table with it."""
+    for scorer in scorers:
+        if isinstance(scorer, Judge):
             names = dict.fromkeys((*frames.column_names(source), TARGET, *JUDGE_FIELDS))
-            _ask(one, pa.table({name: pa.array([], pa.string()) for name in names}), hub)
+            _call_judge(scorer, pa.table({name: pa.array([], pa.string()) for name in names}), hub)
+
+
+# Rows and responses
 
 
 def complete_in_random_order(
     frame: Any, prompt: Any, models: Sequence[str], hub: Hub, seed: int, options: Mapping[str, Any]
 ) -> pa.Table:
-    """Ask rows in an order that a seed draws, and give the results in the order of the frame."""
+    """Complete the rows in a random order and return the results in the order of the frame."""
     source = frames.pandas_or_arrow(frame)
     size = len(source)
     order = np.random.default_rng(seed).permutation(size)
-    drawn = source.iloc[order] if frames.is_pandas(source) else source.take(pa.array(order))
-    asked = complete_table(drawn, prompt, model=list(models), hub=hub, **options)
-    each = len(asked) // size if size else 0
-    places = (np.argsort(order)[:, None] * each + np.arange(each)).ravel()
-    found = asked.take(pa.array(places))
-    row = pa.array(np.repeat(np.arange(size, dtype=np.int64), each))
-    at = found.column_names.index("row")
-    return found.set_column(at, found.schema.field("row"), row).replace_schema_metadata(asked.schema.metadata)
+    shuffled = source.iloc[order] if frames.is_pandas(source) else source.take(pa.array(order))
+    results = complete_table(shuffled, prompt, model=list(models), hub=hub, **options)
+    per_row = len(results) // size if size else 0
+    positions = (np.argsort(order)[:, None] * per_row + np.arange(per_row)).ravel()
+    ordered = results.take(pa.array(positions))
+    row = pa.array(np.repeat(np.arange(size, dtype=np.int64), per_row))
+    index = ordered.column_names.index("row")
+    ordered = ordered.set_column(index, ordered.schema.field("row"), row)
+    return ordered.replace_schema_metadata(results.schema.metadata)
 
 
 def input_rows(source: Any, plan: ScoringPlan) -> list[dict[str, Any]]:
-    """Give a frame's rows as scorers see them."""
+    """Return the rows of a frame as scorers read them."""
     columns = {name: frames.column_values(source, name) for name in dict.fromkeys(frames.column_names(source))}
     return make_input_rows(columns, plan.target) if columns else [{}] * len(source)
 
 
+def group_clusters(source: Any, group: str | None) -> IntArray | None:
+    """Return the cluster of each row of a frame, by the values of its column ``group``."""
+    if group is None:
+        return None
+    return cluster_codes([{group: value} for value in frames.column_values(source, group)], group)
+
+
 def cluster_codes(rows: Sequence[Mapping[str, Any]], group: str | None) -> IntArray | None:
-    """Give each row's cluster.
+    """Return the cluster of each row as an integer from 0; ``None`` without ``group``.
 
     Raises
     ------
-    InvalidRequestError
-        A row is of no group.
+    BadRequestError
+        A row has no group.
     """
     if group is None:
         return None
     values = [row[group] for row in rows]
     if None in values:
-        said = f"{group!r} is missing in row {values.index(None)}; each row needs a group of its own or another's"
-        raise BadRequestError(InvalidRequest(path="group", message=said))
+        raise invalid("group", f"{group!r} is missing in row {values.index(None)}; give every row a group")
     return encode_categories([value if value.__hash__ else repr(value) for value in values])
 
 
 def wide_to_long(source: Any, models: Sequence[str], plan: ScoringPlan) -> tuple[pa.Table, ScoringPlan]:
-    """Bring a table with a column of scores for each model to one row for each score.
+    """Reshape a table with one column of scores per model to one row per score.
 
     Raises
     ------
-    InvalidRequestError
-        A model is no column, or none is given.
+    BadRequestError
+        ``models`` is empty or names a missing column.
     """
     if not models:
-        said = "without a prompt, give a results table with a column 'model', or models= for columns that hold scores"
-        raise BadRequestError(InvalidRequest(path="models", message=said))
+        message = "without a prompt, pass a results table with a column 'model', or models= for columns with scores"
+        raise invalid("models", message)
     frames.require_columns(models, source, "models")
     if plan.scores:
-        said = f"{plan.scores[0]!r}: the columns of models= hold the scores; leave scores= out"
-        raise BadRequestError(InvalidRequest(path="scores", message=said))
-    kept = _table(source)
-    size, many = len(kept), len(models)
-    row = np.repeat(np.arange(size), many)
-    which = pa.DictionaryArray.from_arrays(np.tile(np.arange(many, dtype=np.int32), size), list(models))
-    scores = pa.array(np.concatenate([numeric_column(kept, name) for name in models]), from_pandas=True)
-    columns = {"row": pa.array(row), "model": which, "score": scores.take(pa.array(_across(size, many)))}
+        raise invalid("scores", f"{plan.scores[0]!r}: the columns of models= hold the scores; remove scores=")
+    table = to_arrow(source)
+    n_rows, n_models = len(table), len(models)
+    row = np.repeat(np.arange(n_rows), n_models)
+    model = pa.DictionaryArray.from_arrays(np.tile(np.arange(n_models, dtype=np.int32), n_rows), list(models))
+    scores = np.stack([numeric_column(table, name) for name in models], axis=1).ravel()
+    columns = {"row": pa.array(row), "model": model, "score": pa.array(scores, from_pandas=True)}
     if plan.group is not None:
-        columns[plan.group] = kept.column(plan.group).take(pa.array(row))
+        columns[plan.group] = table.column(plan.group).take(pa.array(row))
     return pa.table(columns), replace(plan, scores=("score",))
 
 
-def _across(size: int, many: int) -> IntArray:
-    """Say where, in columns laid end to end, each value of a table read row by row is."""
-    return np.arange(size * many).reshape(many, size).T.ravel()
-
-
 def to_arrow(source: Any) -> pa.Table:
-    """Give a results table as an Arrow table."""
-    return _table(source)
-
-
-def _table(source: Any) -> pa.Table:
+    """Return a pandas or Arrow frame as an Arrow table, without a pandas index."""
     return pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
 
 
-def first_response_per_row(table: pa.Table, where: ResponseLayout) -> pa.Table:
-    """Give the first answer's line of each row: what a ready table says of the row itself."""
-    _, first = np.unique(where.row_index, return_index=True)
+def first_response_per_row(table: pa.Table, layout: ResponseLayout) -> pa.Table:
+    """Return the first result of each row, from which the row's own columns are read."""
+    _, first = np.unique(layout.row_index, return_index=True)
     return table.take(pa.array(first))
+
+
+# Scoring
 
 
 def score_all(
     table: pa.Table,
-    where: ResponseLayout,
+    layout: ResponseLayout,
     rows: Sequence[Mapping[str, Any]],
     scorers: Sequence[ScorerOrJudge],
     plan: ScoringPlan,
     hub: Hub | None,
 ) -> tuple[list[ScorerResult], list[tuple[Judge, JudgeOutcome]]]:
-    """Have every scorer score every answer; judges are asked through the hub."""
-    found = [apply_failure_policy(scores_from_column(table, name), table, plan.failures) for name in plan.scores]
-    said: list[tuple[Judge, JudgeOutcome]] = []
+    """Score every response with every scorer; judges are called through the hub."""
+    results = [apply_failure_policy(scores_from_column(table, name), table, plan.failures) for name in plan.scores]
+    outcomes: list[tuple[Judge, JudgeOutcome]] = []
     responses = table.column("response").to_pylist() if scorers else []
-    answers = ScoringInput(responses, where, rows, frozenset({TARGET, *([plan.target] if plan.target else ())}))
-    for one in scorers:
-        if isinstance(one, Judge):
-            verdict = run_judge(one, answers, lambda each, asked: _ask(each, asked, hub))
-            said.append((one, verdict))
-            scored = verdict.scores
+    hidden = frozenset({TARGET, *([plan.target] if plan.target else ())})
+    scoring = ScoringInput(responses, layout, rows, hidden)
+    for scorer in scorers:
+        if isinstance(scorer, Judge):
+            outcome = run_judge(scorer, scoring, lambda judge, prompts: _call_judge(judge, prompts, hub))
+            outcomes.append((scorer, outcome))
+            result = outcome.scores
         else:
-            scored = score_responses(one, answers)
-        found.append(apply_failure_policy(scored, table, plan.failures, one.worst))
-    return found, said
+            result = score_responses(scorer, scoring)
+        results.append(apply_failure_policy(result, table, plan.failures, scorer.worst))
+    return results, outcomes
 
 
-def _ask(one: Judge, questions: pa.Table, hub: Hub | None) -> pa.Table:
-    return complete_table(
-        questions, one.prompt, model=one.model, hub=hub, **{"progress": False, **one.options, "n": one.n}
-    )
+def _call_judge(judge: Judge, prompts: pa.Table, hub: Hub | None) -> pa.Table:
+    options: dict[str, Any] = {"progress": False, **judge.options, "n": judge.n}
+    return complete_table(prompts, judge.prompt, model=judge.model, hub=hub, **options)

@@ -1,4 +1,7 @@
-"""An evaluation as one call: a dataset, a task, some models."""
+"""`evaluate`: run a task on a dataset with several models, score and compare.
+
+With several samples per row it also estimates pass@k and the score of the majority answer.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,22 @@ import numpy as np
 import pyarrow as pa
 
 from llmhub.api import current_hub
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.evals import statistics
 from llmhub.evals._compare import (
     CompareOptions,
     NameOrNames,
     check_scorers,
-    cluster_codes,
+    group_clusters,
     pop_scoring_plan,
     run_comparison,
+    to_arrow,
 )
 from llmhub.evals._scorer import Scorer
 from llmhub.evals.analysis import MetricValues, estimate_means
 from llmhub.evals.comparison import Comparison
-from llmhub.evals.scoring import ResponseLayout, read_layout
-from llmhub.evals.statistics import FloatMatrix, IntArray
+from llmhub.evals.scoring import BoolArray, ResponseLayout, read_layout
+from llmhub.evals.statistics import FloatArray, FloatMatrix, IntArray
 from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
 from llmhub.tables import files, frames
@@ -33,42 +37,43 @@ from llmhub.tables import files, frames
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 SAMPLE_METRICS: Final = pa.schema(
     [
         pa.field("scorer", pa.string(), metadata={"description": "name of the scorer"}),
         pa.field("model", pa.string(), metadata={"description": "provider/model"}),
-        pa.field("metric", pa.string(), metadata={"description": "pass@k, or majority"}),
-        pa.field("k", pa.int32(), metadata={"description": "answers that it takes"}),
-        pa.field("value", pa.float64(), metadata={"description": "share of rows; null where no row has k answers"}),
-        pa.field("low", pa.float64(), metadata={"description": "lower end of the interval"}),
-        pa.field("high", pa.float64(), metadata={"description": "upper end of the interval"}),
-        pa.field("rows", pa.int64(), metadata={"description": "rows that it is of"}),
+        pa.field("metric", pa.string(), metadata={"description": "pass@k or majority"}),
+        pa.field("k", pa.int32(), metadata={"description": "number of samples the metric is about"}),
+        pa.field("value", pa.float64(), metadata={"description": "share of rows; null if no row has k samples"}),
+        pa.field("low", pa.float64(), metadata={"description": "lower end of the confidence interval"}),
+        pa.field("high", pa.float64(), metadata={"description": "upper end of the confidence interval"}),
+        pa.field("rows", pa.int64(), metadata={"description": "number of rows"}),
     ]
 )
-"""What several answers a row are worth together: one row for each scorer of right and wrong, model and figure."""
+"""Metrics of several samples per row: one row per binary scorer, model and metric."""
+RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"})
+"""Options that change no response."""
 
 
 class EvaluateOptions(CompareOptions, total=False):
-    """What an evaluation takes besides: see `evaluate`."""
+    """Options of `evaluate` besides those of `compare`."""
 
     k: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What models made of a task.
+    """Result of running a task with several models.
 
     Parameters
     ----------
     task
-        As it was asked, parameters of the call included.
+        The task as it was run, with the parameters of the call.
     dataset
-        The rows.
+        Input rows.
     comparison
-        Every answer and score, each model's figures, each pair's difference.
+        Responses, scores, metrics of each model and differences of each pair.
     samples
-        `SAMPLE_METRICS`: pass@k and majority votes, where rows were answered several times.
+        `SAMPLE_METRICS`: pass@k and majority votes, for several samples per row.
     """
 
     task: Task
@@ -78,7 +83,7 @@ class Evaluation:
 
     @property
     def results(self) -> pa.Table:
-        """Every answer, in the schema of results."""
+        """Every response, in the results schema."""
         return self.comparison.results
 
     @property
@@ -87,32 +92,32 @@ class Evaluation:
         return self.comparison.scores
 
     def to_markdown(self) -> str:
-        """Give the findings as Markdown."""
-        from llmhub.evals.report import samples_markdown  # noqa: PLC0415 - loaded where it is shown
+        """Return the evaluation as Markdown."""
+        from llmhub.evals.report import samples_markdown  # noqa: PLC0415 - loaded on display
 
         return "\n\n".join(part for part in (self.comparison.to_markdown(), samples_markdown(self.samples)) if part)
 
     def _repr_html_(self) -> str:
-        """Show itself in a notebook."""
-        from llmhub.evals.html_report import samples_html  # noqa: PLC0415 - loaded where it is shown
+        """Return the HTML shown by notebooks."""
+        from llmhub.evals.html_report import samples_html  # noqa: PLC0415 - loaded on display
 
         return self.comparison._repr_html_() + samples_html(self.samples, self.comparison)
 
     def __repr__(self) -> str:
-        """Say it in a few lines."""
+        """Return the Markdown report."""
         return self.to_markdown()
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw each model's score and each pair's difference, with their intervals."""
+        """Draw each model's score and each pair's difference, with confidence intervals."""
         return self.comparison.plot(scorer, ax)
 
 
 def evaluate(
     dataset: Any, task: Task, models: NameOrNames, *, hub: Hub | None = None, **options: Unpack[EvaluateOptions]
 ) -> Evaluation:
-    """Put a task to models, score the answers and compare.
+    """Run a task with several models, score the responses and compare the models.
 
-    What was answered before comes from the hub's cache: an evaluation that was stopped goes on where it was.
+    Responses are cached by the hub: an interrupted evaluation continues where it stopped.
 
     Parameters
     ----------
@@ -120,143 +125,134 @@ def evaluate(
         A frame, as for `complete_table`; a dataset of the ``datasets`` library; or the path of a CSV, JSON lines,
         Parquet or Arrow file.
     task
-        What is asked and what is right: `llmhub.tasks` has some.
+        Prompt and scoring; `llmhub.tasks` has common ones.
     models
-        Whom to ask, as ``provider/model``.
+        Names of the models, as ``provider/model``.
     hub
-        Who can be asked; the default hub unless given.
+        Hub that models and judges are called through; the default hub if ``None``.
     **options
-        Those of `compare` but ``target`` and ``scores``, which are the task's; and ``k``, the sizes of pass@k where
-        ``n`` is more than one: powers of two up to ``n`` unless given. Parameters of the answers go before the task's
-        own.
+        Those of `compare` except ``target`` and ``scores``, which belong to the task; and ``k``, the values of pass@k
+        if ``n`` is above 1, by default powers of two up to ``n``. Request parameters override those of the task.
 
     Raises
     ------
-    InvalidRequestError
-        Before anything is sent: what is absent or out of range, by its name.
+    BadRequestError
+        An argument is missing or out of range; raised before anything is sent.
     """
-    whole: dict[str, Any] = {**task.parameters, **({"system": task.system} if task.system else {}), **options}
-    sizes = _sizes(whole.pop("k", None), whole.get("n", 1))
+    merged: dict[str, Any] = {**task.parameters, **({"system": task.system} if task.system else {}), **options}
+    sizes = _pass_at_k_sizes(merged.pop("k", None), merged.get("n", 1))
     for name in ("target", "scores"):
         if name in options:
-            raise BadRequestError(InvalidRequest(path=name, message="is the task's; leave it out"))
-    plan = replace(pop_scoring_plan(whole), target=task.target)
+            raise invalid(name, "is set by the task; remove this option")
+    plan = replace(pop_scoring_plan(merged), target=task.target)
     hub = hub or current_hub()
     check_scorers(task.scorer_list, hub)
-    source = frames.pandas_or_arrow(_opened(dataset))
+    source = frames.pandas_or_arrow(_read_dataset(dataset))
     names = (models,) if isinstance(models, str) else tuple(models)
-    comparison = run_comparison(source, task.template, names, task.scorer_list, hub, plan, whole)
-    table = pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
-    clusters = None
-    if plan.group is not None:
-        clusters = cluster_codes([{plan.group: each} for each in frames.column_values(source, plan.group)], plan.group)
-    kept = {name: value for name, value in whole.items() if name not in RUN_OPTIONS and name != "system"}
+    comparison = run_comparison(source, task.template, names, task.scorer_list, hub, plan, merged)
+    clusters = group_clusters(source, plan.group)
+    parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
     return Evaluation(
-        task=replace(task, parameters=kept, system=whole.get("system")),
-        dataset=table,
+        task=replace(task, parameters=parameters, system=merged.get("system")),
+        dataset=to_arrow(source),
         comparison=comparison,
-        samples=pa.Table.from_pylist(list(_sampled(comparison, task, sizes, clusters)), schema=SAMPLE_METRICS),
+        samples=pa.Table.from_pylist(list(_sample_metrics(comparison, task, sizes, clusters)), schema=SAMPLE_METRICS),
     )
 
 
-RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"})
-"""Options of a run, which change no answer."""
-
-
-def _opened(dataset: Any) -> Any:
-    """Read a file, and a dataset of the ``datasets`` library, which has its rows in Arrow."""
+def _read_dataset(dataset: Any) -> Any:
+    """Read a file or a dataset of the ``datasets`` library; return a frame as it is."""
     if isinstance(dataset, (str, Path)):
         return files.read_table(Path(dataset), "dataset")
     return dataset.with_format("arrow")[:] if hasattr(dataset, "with_format") else dataset
 
 
-def _sizes(k: Any, n: int) -> tuple[int, ...]:
-    """Give the sizes of pass@k, the smallest first."""
+def _pass_at_k_sizes(k: Any, n: int) -> tuple[int, ...]:
+    """Return the values of k, ascending."""
     if k is None:
-        return tuple(sorted({1 << each for each in range(n.bit_length()) if 1 << each <= n} | {n})) if n > 1 else ()
+        return tuple(sorted({1 << power for power in range(n.bit_length()) if 1 << power <= n} | {n})) if n > 1 else ()
     sizes = tuple(sorted({k} if isinstance(k, int) else set(k)))
-    if any(not 1 <= each <= n for each in sizes):
-        said = f"{k!r} is outside 1..{n}, the answers a row; give n= more"
-        raise BadRequestError(InvalidRequest(path="k", message=said))
+    if any(not 1 <= size <= n for size in sizes):
+        raise invalid("k", f"{k!r} is outside 1..{n}, the samples per row; pass a larger n=")
     return sizes
 
 
-def _sampled(
+def _sample_metrics(
     comparison: Comparison, task: Task, sizes: Sequence[int], clusters: IntArray | None
 ) -> Iterator[Mapping[str, Any]]:
-    """Give what several answers a row are worth together."""
-    if comparison.design.n < 2:  # noqa: PLR2004 - one answer is no vote
+    """Return the rows of `SAMPLE_METRICS`."""
+    n = comparison.design.n
+    if n < 2:  # noqa: PLR2004 - one sample has no majority
         return
-    where = read_layout(comparison.results)
+    layout = read_layout(comparison.results)
     size = len(comparison.results)
     responses = comparison.results.column("response").to_pylist()
-    for at, one in enumerate(task.scorer_list):
-        part = comparison.scores.slice(at * size, size)
-        if not (isinstance(one, Scorer) and size and part.column("right")[0].as_py()):
+    for index, scorer in enumerate(task.scorer_list):
+        part = comparison.scores.slice(index * size, size)
+        if not (isinstance(scorer, Scorer) and size and part.column("right")[0].as_py()):
             continue
         counted = np.asarray(part.column("counted").to_numpy(), np.bool_)
         scores = np.nan_to_num(np.asarray(part.column("score").to_numpy(), np.float64))
-        means, _ = where.cell_means(scores, counted)
-        cells = np.bincount(
-            where.row_index[counted] * len(where.models) + where.model_index[counted], minlength=means.size
-        )
-        many = cells.reshape(means.shape).astype(np.float64)
-        right = np.nan_to_num(means) * many
+        means, _ = layout.cell_means(scores, counted)
+        cells = layout.row_index[counted] * len(layout.models) + layout.model_index[counted]
+        tries = np.bincount(cells, minlength=means.size).reshape(means.shape).astype(np.float64)
+        right = (np.nan_to_num(means) * tries).round()
         for k in sizes:
-            passed = statistics.pass_at_k(right.ravel().round(), many.ravel(), k).reshape(means.shape)
-            yield from _figures(passed, f"pass@{k}", k, one.name, where, comparison, clusters)
-        votes = _majority(one.read, responses, scores, counted, where)
-        yield from _figures(votes, "majority", comparison.design.n, one.name, where, comparison, clusters)
+            passed = statistics.pass_at_k(right.ravel(), tries.ravel(), k).reshape(means.shape)
+            yield from _metric_rows(passed, f"pass@{k}", k, scorer.name, layout, comparison, clusters)
+        majority = _majority_scores(scorer.read, responses, scores, counted, layout)
+        yield from _metric_rows(majority, "majority", n, scorer.name, layout, comparison, clusters)
 
 
-def _figures(
+def _metric_rows(
     values: FloatMatrix,
     metric: str,
     k: int,
     scorer: str,
-    where: ResponseLayout,
+    layout: ResponseLayout,
     comparison: Comparison,
     clusters: IntArray | None,
 ) -> Iterator[Mapping[str, Any]]:
-    """Give each model's mean of a figure that each row has."""
-    answers = np.full(len(where.models), comparison.design.n * len(where.row_ids))
-    quantity = MetricValues(values, answers, clusters, is_binary=True, one_response_per_cell=False)
-    means, _ = estimate_means(quantity, comparison.design.settings, pairs=False)
-    for name, mean in zip(where.model_names, means, strict=True):
-        known = mean.rows > 0
+    """Return each model's mean of a metric given as rows x models."""
+    response_counts = np.full(len(layout.models), comparison.design.n * len(layout.row_ids))
+    metric_values = MetricValues(values, response_counts, clusters, is_binary=True, one_response_per_cell=False)
+    means, _ = estimate_means(metric_values, comparison.design.settings, pairs=False)
+    for model, mean in zip(layout.model_names, means, strict=True):
+        has_rows = mean.rows > 0
         yield {
             "scorer": scorer,
-            "model": name,
+            "model": model,
             "metric": metric,
             "k": k,
-            "value": mean.value if known else None,
-            "low": mean.interval.low if known else None,
-            "high": mean.interval.high if known else None,
+            "value": mean.value if has_rows else None,
+            "low": mean.interval.low if has_rows else None,
+            "high": mean.interval.high if has_rows else None,
             "rows": mean.rows,
         }
 
 
-def _majority(
+def _majority_scores(
     read: Callable[[str], Hashable | None],
     responses: Sequence[str | None],
-    scores: Any,
-    counted: Any,
-    where: ResponseLayout,
+    scores: FloatArray,
+    counted: BoolArray,
+    layout: ResponseLayout,
 ) -> FloatMatrix:
-    """Give the score of each row's most frequent answer; where several are as frequent, their mean.
+    """Return the score of the most frequent answer to each row, as rows x models; ties get their mean score.
 
-    An answer that says nothing readable, or failed, has no vote; a row without any vote is wrong if it counts at all.
+    A failed response, or one without a readable answer, has no vote. A counted row without votes scores 0.
     """
     votes: dict[tuple[int, int], dict[Hashable, list[float]]] = {}
-    for at in np.flatnonzero(counted).tolist():
-        ballot = votes.setdefault((int(where.row_index[at]), int(where.model_index[at])), {})
-        response = responses[at]
-        said = None if response is None else read(response)
-        if said is not None:
-            ballot.setdefault(said, []).append(float(scores[at]))
-    found = np.full((len(where.row_ids), len(where.models)), np.nan)
+    for position in np.flatnonzero(counted).tolist():
+        cell = (int(layout.row_index[position]), int(layout.model_index[position]))
+        ballot = votes.setdefault(cell, {})
+        response = responses[position]
+        answer = None if response is None else read(response)
+        if answer is not None:
+            ballot.setdefault(answer, []).append(float(scores[position]))
+    majority = np.full((len(layout.row_ids), len(layout.models)), np.nan)
     for cell, ballot in votes.items():
-        most = max(map(len, ballot.values()), default=0)
-        first = [worth[0] for worth in ballot.values() if len(worth) == most]
-        found[cell] = sum(first) / len(first) if first else 0.0
-    return found
+        most_votes = max(map(len, ballot.values()), default=0)
+        winners = [answer_scores[0] for answer_scores in ballot.values() if len(answer_scores) == most_votes]
+        majority[cell] = sum(winners) / len(winners) if winners else 0.0
+    return majority

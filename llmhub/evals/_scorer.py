@@ -1,4 +1,8 @@
-"""What a scorer is: a plain function of a row and an answer, with a name and a version; and the table of scores."""
+"""Scorers: a function of an input row and a response, with a name and a version; and the schema of score tables.
+
+A scorer is a value; nothing is registered globally. A scorer that raises never loses a paid response: the response is
+left unscored, and the exception's text becomes its note.
+"""
 
 from __future__ import annotations
 
@@ -8,49 +12,48 @@ from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 
 InputRow: TypeAlias = Mapping[str, Any]
-"""An input row: its columns by name, and ``target``, what the answer is held against."""
-
+"""An input row: its columns by name, and the reference answer under ``target``."""
 
 TARGET: Final = "target"
-"""The column that scorers read unless told otherwise."""
+"""Column that scorers compare with by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an answer is worth: ``value``, ``None`` where that cannot be said, and a note on why."""
+    """Score of one response: ``value``, ``None`` if it cannot be scored, and an explanatory note."""
 
     value: float | None
     note: str = ""
 
 
 ScoreLike: TypeAlias = Score | bool | float | None
-"""What a function may give: right or wrong, a number, nothing, or any of them with a note."""
+"""Return type of a scoring function: correct or not, a number, ``None``, or any of them in a `Score` with a note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """How answers are scored, as a value. It is called like the function it is made of.
+    """Named and versioned scoring function. Calling a scorer calls its function.
 
     Parameters
     ----------
     name, version
-        What scores are known by; a change of the function that changes scores is a new version.
+        Identity of the scores. Change the version whenever the function's scores change.
     score
-        From the row and the answer's text to what it is worth. It is not asked about failed rows.
+        Function of the row and the response text. It is not called for failed rows.
     right
-        Whether it says right or wrong (1 or 0) rather than how much; ``None`` to go by what it gives.
+        Whether scores are binary (1 correct, 0 incorrect) rather than graded; inferred from the values if ``None``.
     columns
-        Columns of the row that it reads; looked for before anything is sent.
+        Columns of the row that the function reads; checked before anything is sent.
     parameters
-        What it was made with, for whoever wants to know or to hash it.
+        Arguments the scorer was built with, part of its identity.
     read
-        What an answer says: answers that read alike are one vote.
+        Function that extracts the answer from a response. Responses with equal answers count as one in a majority vote.
     worst
-        What a failed row is worth where failures count.
+        Score of a failed row when failures are counted.
 
     Examples
     --------
@@ -69,24 +72,23 @@ class Scorer:
     worst: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what could not be told apart later."""
+        """Validate name, version and function."""
         check_name_and_version(self.name, self.version)
         score: object = self.score
         if not callable(score):
-            said = f"{score!r:.80} is no function; give one of (row, response)"
-            raise BadRequestError(InvalidRequest(path="scorer", message=said))
+            raise invalid("scorer", f"{score!r:.80} is not callable; pass a function of (row, response)")
 
     def __call__(self, row: InputRow, response: str) -> ScoreLike:
-        """Score one answer."""
+        """Score one response."""
         return self.score(row, response)
 
 
 def check_name_and_version(name: object, version: object) -> None:
-    """Refuse a scorer without a name or version."""
+    """Raise if a scorer's or task's name or version is not a non-empty string."""
     for path, value in (("name", name), ("version", version)):
         if not isinstance(value, str) or not value.strip():
-            said = f"{value!r:.80} is no {path} of a scorer; give a text such as {'exact' if path == 'name' else '1'!r}"
-            raise BadRequestError(InvalidRequest(path=path, message=said))
+            example = "exact" if path == "name" else "1"
+            raise invalid(path, f"{value!r:.80} is not a non-empty string; pass a {path} such as {example!r}")
 
 
 def scorer(
@@ -98,9 +100,9 @@ def scorer(
     read: Callable[[str], Hashable | None] = str.strip,
     worst: float = 0.0,
 ) -> Callable[[Callable[[InputRow, str], ScoreLike]], Scorer]:
-    """Make a scorer of a function of (row, response); nothing is registered anywhere: the value is the scorer.
+    """Return a decorator that turns a function of (row, response) into a `Scorer`.
 
-    Parameters are those of `Scorer`.
+    The parameters are those of `Scorer`.
 
     Examples
     --------
@@ -111,84 +113,84 @@ def scorer(
     ('2', True)
     """
 
-    def made(function: Callable[[InputRow, str], ScoreLike]) -> Scorer:
+    def decorate(function: Callable[[InputRow, str], ScoreLike]) -> Scorer:
         return Scorer(
             name=name, version=version, score=function, right=right, columns=tuple(columns), read=read, worst=worst
         )
 
-    return made
+    return decorate
 
 
-def identity(one: Any) -> dict[str, JSON]:
-    """Give what a scorer or judge is known by: equal identities are taken to score alike.
+def identity(scorer_or_judge: Any) -> dict[str, JSON]:
+    """Return name, version and parameters of a scorer or judge. Equal identities are assumed to score alike.
 
     Examples
     --------
     >>> identity(Scorer(name="short", version="1", score=lambda row, response: True))
     {'name': 'short', 'version': '1', 'parameters': {}}
     """
-    return {"name": one.name, "version": one.version, "parameters": dict(one.parameters)}
+    return {
+        "name": scorer_or_judge.name,
+        "version": scorer_or_judge.version,
+        "parameters": dict(scorer_or_judge.parameters),
+    }
 
 
-def to_score(verdict: ScoreLike) -> Score:
-    """Bring what a function gave to one form.
+def to_score(value: ScoreLike) -> Score:
+    """Convert a scoring function's return value to a `Score`; NaN becomes ``None``.
 
     Examples
     --------
     >>> to_score(True).value, to_score(None).value, to_score(float("nan")).value
     (1.0, None, None)
     """
-    if isinstance(verdict, Score):
-        value, note = verdict.value, verdict.note
-    else:
-        value, note = verdict, ""
-    if value is None:
-        return Score(None, note)
-    number = float(value)
-    return Score(number if number == number else None, note)  # noqa: PLR0124 - not a number
+    score = value if isinstance(value, Score) else Score(value)
+    if score.value is None:
+        return score
+    number = float(score.value)
+    return Score(number if number == number else None, score.note)  # noqa: PLR0124 - NaN
 
 
-def try_score(one: Scorer, row: InputRow, response: str) -> tuple[Score, bool]:
-    """Score one answer, whatever the function does, and say whether it gave right or wrong."""
+def try_score(scorer: Scorer, row: InputRow, response: str) -> tuple[Score, bool]:
+    """Score one response. Return the score and whether the function returned a truth value (or nothing)."""
     try:
-        verdict = one.score(row, response)
-        score = to_score(verdict)
-    except Exception as wrong:  # noqa: BLE001 - a user's function may raise anything; what is paid for stays
-        return Score(None, f"{type(wrong).__name__}: {wrong}"), True
-    value = verdict.value if isinstance(verdict, Score) else verdict
-    return score, value is None or isinstance(value, bool) or type(value).__name__ == "bool"
+        value = scorer.score(row, response)
+        score = to_score(value)
+    except Exception as error:  # noqa: BLE001 - user code may raise anything; the paid response must be kept
+        return Score(None, f"{type(error).__name__}: {error}"), True
+    plain = value.value if isinstance(value, Score) else value
+    return score, plain is None or isinstance(plain, bool) or type(plain).__name__ == "bool"
 
 
 MULTI_VALUE_TYPES: Final = (list, tuple, set, frozenset)
 
 
 def target_texts(value: Any) -> list[str]:
-    """Give a target as texts: one, or several of which one is enough.
+    """Return a target as the list of accepted texts.
 
     Examples
     --------
     >>> target_texts(7), target_texts(["a", "b"])
     (['7'], ['a', 'b'])
     """
-    several = value if isinstance(value, MULTI_VALUE_TYPES) or type(value).__name__ == "ndarray" else (value,)
-    return [str(each) for each in several]
+    is_multiple = isinstance(value, MULTI_VALUE_TYPES) or type(value).__name__ == "ndarray"
+    return [str(accepted) for accepted in (value if is_multiple else (value,))]
 
 
-_WORDS: Final = pa.dictionary(pa.int32(), pa.string())
-
+_CATEGORY: Final = pa.dictionary(pa.int32(), pa.string())
 
 SCORES: Final[pa.Schema] = pa.schema(
     [
         pa.field("row", pa.int64(), metadata={"description": "position of the input row"}),
-        pa.field("sample", pa.int32(), metadata={"description": "which of n answers, from 0"}),
-        pa.field("provider", _WORDS, metadata={"description": "provider asked"}),
-        pa.field("model", _WORDS, metadata={"description": "model asked"}),
-        pa.field("scorer", _WORDS, metadata={"description": "name of the scorer"}),
-        pa.field("version", _WORDS, metadata={"description": "version of the scorer"}),
-        pa.field("score", pa.float64(), metadata={"description": "what the answer is worth; null: cannot be said"}),
-        pa.field("right", pa.bool_(), metadata={"description": "whether the scorer says right (1) or wrong (0)"}),
+        pa.field("sample", pa.int32(), metadata={"description": "sample number, from 0 to n - 1"}),
+        pa.field("provider", _CATEGORY, metadata={"description": "requested provider"}),
+        pa.field("model", _CATEGORY, metadata={"description": "requested model"}),
+        pa.field("scorer", _CATEGORY, metadata={"description": "name of the scorer"}),
+        pa.field("version", _CATEGORY, metadata={"description": "version of the scorer"}),
+        pa.field("score", pa.float64(), metadata={"description": "score of the response; null if it has none"}),
+        pa.field("right", pa.bool_(), metadata={"description": "whether scores are binary: 1 correct, 0 incorrect"}),
         pa.field("counted", pa.bool_(), metadata={"description": "whether the score enters the statistics"}),
-        pa.field("note", pa.string(), metadata={"description": "why a score is what it is, where there is a reason"}),
+        pa.field("note", pa.string(), metadata={"description": "explanation of the score, if there is one"}),
     ]
 )
-"""Long form: for each scorer in turn, every row of the results, in their order."""
+"""Long form: for each scorer in turn, one row per result, in the order of the results."""

@@ -1,10 +1,8 @@
-"""One quantity of several models over the same rows: each model's mean, and each pair's difference, row by row.
+"""Statistical analysis of scored responses: metrics of each model with intervals, and paired differences with tests.
 
-Rows of one cluster are drawn together, so that what they share is not taken for knowledge.
-
-From scored answers to a comparison: every figure into its table.
-
-What a table of answers says of each model besides scores: failures, cost, tokens, times, each with its interval.
+Rows of one cluster are resampled together, so dependence within a cluster does not narrow the intervals.
+`estimate_means` works on any metric given as rows x models; `model_metrics` returns error rate, cost, tokens and
+latency; `build_comparison` collects everything into a `Comparison`.
 """
 
 from __future__ import annotations
@@ -20,29 +18,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.evals import statistics
-from llmhub.evals.comparison import COUNTS, JUDGES, MODELS, PAIRS, AnalysisSettings, Comparison, ComparisonDesign
+from llmhub.evals.comparison import (
+    COUNTS,
+    JUDGES,
+    MODELS,
+    PAIRS,
+    AnalysisSettings,
+    Comparison,
+    ComparisonDesign,
+)
 from llmhub.evals.judge import Judge, JudgeOutcome
 from llmhub.evals.scoring import ERROR, OK, BoolArray, ResponseLayout, ScorerResult, numeric_column, scores_table
-from llmhub.evals.statistics import ConfidenceInterval, FloatArray, FloatMatrix, IntArray, bootstrap_sums
+from llmhub.evals.statistics import UNBOUNDED, ConfidenceInterval, FloatArray, FloatMatrix, IntArray, bootstrap_sums
 from llmhub.tables.cost_columns import to_nanos
+
+# Means and paired differences
 
 
 @dataclass(frozen=True, slots=True)
 class MetricValues:
-    """What is compared.
+    """Values of one metric, as rows x models.
 
     Parameters
     ----------
     values
-        Rows x models: each row's mean over its answers; ``nan`` where a row has none.
-    answers
-        How many answers each model's values are of.
+        Mean of each row's responses; NaN for a row without one.
+    response_counts
+        Number of responses of each model.
     clusters
-        Which cluster each row is of, counted from 0; ``None`` where each row is its own.
-    right
-        Whether answers are right or wrong.
-    single
-        Whether each value is of one answer.
+        Cluster of each row, counted from 0; ``None`` if rows are independent.
+    is_binary
+        Whether responses are correct or incorrect.
+    one_response_per_cell
+        Whether each value is of a single response.
     """
 
     values: FloatMatrix
@@ -53,13 +61,13 @@ class MetricValues:
 
     @property
     def is_independent_binary(self) -> bool:
-        """Say whether rows are single answers, right or wrong, that know nothing of each other."""
+        """Whether the values are independent Bernoulli trials: single binary responses, not clustered."""
         return self.is_binary and self.one_response_per_cell and self.clusters is None
 
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """A model's mean, its interval and how that was found; ``nan`` where there is nothing to tell."""
+    """Estimate of one model's metric, its interval and the interval's method; NaN without data."""
 
     value: float
     interval: ConfidenceInterval
@@ -70,9 +78,10 @@ class MeanEstimate:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """What ``left`` has over ``right``, over the rows that both have.
+    """Difference of two models (``left`` minus ``right``, as model indices) over the rows that both have.
 
-    ``error`` is its standard error; ``only_left`` and ``only_right`` count rows on which one did better.
+    ``standard_error`` is that of the difference; ``discordant_left`` and ``discordant_right`` count the rows on which
+    one model scored higher.
     """
 
     left: int
@@ -89,8 +98,39 @@ class PairedDifference:
     discordant_right: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Resampled:
+    """Sums and counts of each column by cluster, and in each bootstrap resample."""
+
+    sums: FloatMatrix
+    counts: FloatMatrix
+    resampled_sums: FloatMatrix
+    resampled_counts: FloatMatrix
+
+    def resampled_means(self, column: int) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means: FloatArray = self.resampled_sums[:, column] / self.resampled_counts[:, column]
+        return means
+
+
+def estimate_means(
+    metric: MetricValues, settings: AnalysisSettings, *, pairs: bool = True
+) -> tuple[list[MeanEstimate], list[PairedDifference]]:
+    """Estimate each model's mean and, with ``pairs``, the difference of each pair of models."""
+    n_models = metric.values.shape[1]
+    resampled = _resample(*cluster_sums(metric.values, metric.clusters), settings)
+    means = [_estimate_mean(metric, resampled, model, settings) for model in range(n_models)]
+    couples = list(combinations(range(n_models), 2)) if pairs else []
+    if not couples or not len(metric.values):
+        return means, []
+    left, right = (np.array(side) for side in zip(*couples, strict=True))
+    differences = metric.values[:, left] - metric.values[:, right]
+    resampled_pairs = _resample_pairs(metric, resampled, differences, (left, right), settings)
+    return means, _estimate_differences(metric, differences, resampled_pairs, couples, settings)
+
+
 def cluster_sums(values: FloatMatrix, clusters: IntArray | None) -> tuple[FloatMatrix, FloatMatrix]:
-    """Give the sums and the counts of what is there, by cluster.
+    """Return sums and counts of the known values, by cluster.
 
     Examples
     --------
@@ -98,334 +138,146 @@ def cluster_sums(values: FloatMatrix, clusters: IntArray | None) -> tuple[FloatM
     >>> sums.ravel().tolist(), counts.ravel().tolist()
     ([1.0, 2.0], [1.0, 1.0])
     """
-    there = ~np.isnan(values)
-    sums, counts = np.where(there, values, 0.0), there.astype(np.float64)
+    known = ~np.isnan(values)
+    sums, counts = np.where(known, values, 0.0), known.astype(np.float64)
     if clusters is None:
         return sums, counts
-    many = int(clusters.max()) + 1 if len(clusters) else 0
-    grouped = np.zeros((2, many, values.shape[1]))
-    for at in range(values.shape[1]):
-        grouped[0, :, at] = np.bincount(clusters, sums[:, at], many)
-        grouped[1, :, at] = np.bincount(clusters, counts[:, at], many)
+    n_clusters = int(clusters.max()) + 1 if len(clusters) else 0
+    grouped = np.zeros((2, n_clusters, values.shape[1]))
+    for column in range(values.shape[1]):
+        grouped[0, :, column] = np.bincount(clusters, sums[:, column], n_clusters)
+        grouped[1, :, column] = np.bincount(clusters, counts[:, column], n_clusters)
     return grouped[0], grouped[1]
 
 
-@dataclass(frozen=True, slots=True)
-class _Resampled:
-    """A quantity by cluster, and its sums and counts in each resample."""
-
-    sums: FloatMatrix
-    counts: FloatMatrix
-    drawn: FloatMatrix
-    drawn_counts: FloatMatrix
-
-
-def estimate_means(
-    quantity: MetricValues, settings: AnalysisSettings, *, pairs: bool = True
-) -> tuple[list[MeanEstimate], list[PairedDifference]]:
-    """Give each model's mean and, if wanted, each pair's difference."""
-    models = quantity.values.shape[1]
-    own = _draw(*cluster_sums(quantity.values, quantity.clusters), settings)
-    means = [_mean(quantity, own, at, settings) for at in range(models)]
-    couples = list(combinations(range(models), 2)) if pairs else []
-    if not couples or not len(quantity.values):
-        return means, []
-    left, right = (np.array(side) for side in zip(*couples, strict=True))
-    between = quantity.values[:, left] - quantity.values[:, right]
-    both = _of_pairs(quantity, own, between, (left, right), settings)
-    return means, _differences(quantity, between, both, couples, settings)
-
-
-def _draw(sums: FloatMatrix, counts: FloatMatrix, settings: AnalysisSettings) -> _Resampled:
-    """Resample sums and counts together; counts that are all alike are drawn once."""
-    same = bool((counts == counts[:, :1]).all())
-    kept = counts[:, :1] if same else counts
+def _resample(sums: FloatMatrix, counts: FloatMatrix, settings: AnalysisSettings) -> _Resampled:
+    """Resample sums and counts together. Counts that are equal in all columns are resampled once."""
+    all_equal = bool((counts == counts[:, :1]).all())
     if not sums.size:
-        nothing = np.zeros((settings.resamples, sums.shape[1]))
-        return _Resampled(sums, counts, nothing, nothing)
-    drawn = bootstrap_sums(np.hstack((sums, kept)), settings.resamples, settings.seed)
-    many = sums.shape[1]
-    return _Resampled(sums, counts, drawn[:, :many], np.broadcast_to(drawn[:, many:], drawn[:, :many].shape))
+        empty = np.zeros((settings.resamples, sums.shape[1]))
+        return _Resampled(sums, counts, empty, empty)
+    stacked = np.hstack((sums, counts[:, :1] if all_equal else counts))
+    resampled = bootstrap_sums(stacked, settings.resamples, settings.seed)
+    n = sums.shape[1]
+    return _Resampled(sums, counts, resampled[:, :n], np.broadcast_to(resampled[:, n:], resampled[:, :n].shape))
 
 
-def _of_pairs(
-    quantity: MetricValues,
-    own: _Resampled,
-    between: FloatMatrix,
+def _resample_pairs(
+    metric: MetricValues,
+    models: _Resampled,
+    differences: FloatMatrix,
     sides: tuple[IntArray, IntArray],
     settings: AnalysisSettings,
 ) -> _Resampled:
-    """Give the pairs' columns: those of the models where no row is missing, and drawn anew where some are."""
-    sums, counts = cluster_sums(between, quantity.clusters)
-    if bool((own.counts == own.counts[:, :1]).all()) and not np.isnan(between).any():
+    """Return the resampled differences: computed from those of the models unless values are missing."""
+    sums, counts = cluster_sums(differences, metric.clusters)
+    if bool((models.counts == models.counts[:, :1]).all()) and not np.isnan(differences).any():
         left, right = sides
-        return _Resampled(sums, counts, own.drawn[:, left] - own.drawn[:, right], own.drawn_counts[:, left])
-    return _draw(sums, counts, settings)
+        resampled_sums = models.resampled_sums[:, left] - models.resampled_sums[:, right]
+        return _Resampled(sums, counts, resampled_sums, models.resampled_counts[:, left])
+    return _resample(sums, counts, settings)
 
 
-def _mean(quantity: MetricValues, own: _Resampled, at: int, settings: AnalysisSettings) -> MeanEstimate:
-    """Tell of one model."""
-    sums, counts = own.sums[:, at], own.counts[:, at]
+def _estimate_mean(metric: MetricValues, resampled: _Resampled, model: int, settings: AnalysisSettings) -> MeanEstimate:
+    """Estimate one model's mean: Wilson intervals for binary values, bootstrap intervals otherwise."""
+    sums, counts = resampled.sums[:, model], resampled.counts[:, model]
     rows, clusters = int(counts.sum()), int((counts > 0).sum())
     if not rows:
-        return MeanEstimate(math.nan, ConfidenceInterval(math.nan, math.nan), 0, 0, "none")
+        return MeanEstimate(math.nan, UNBOUNDED, 0, 0, "none")
     value = float(sums.sum() / rows)
-    if quantity.is_binary:
-        trials = float(rows)
-        if not quantity.is_independent_binary:
-            error, answers = statistics.clustered_standard_error(sums, counts), int(quantity.response_counts[at])
-            trials = statistics.effective_sample_size(value, error, clusters, answers, settings.level)
-        method = "wilson" if quantity.is_independent_binary else "wilson, clustered"
-        return MeanEstimate(value, statistics.wilson_interval(value, trials, settings.level), rows, clusters, method)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = own.drawn[:, at] / own.drawn_counts[:, at]
-    method = "bootstrap" if quantity.clusters is None else "bootstrap, clustered"
-    return MeanEstimate(value, statistics.percentile_interval(draws, clusters, settings.level), rows, clusters, method)
+    if metric.is_independent_binary:
+        interval = statistics.wilson_interval(value, float(rows), settings.level)
+        return MeanEstimate(value, interval, rows, clusters, "wilson")
+    if metric.is_binary:
+        error, responses = statistics.clustered_standard_error(sums, counts), int(metric.response_counts[model])
+        trials = statistics.effective_sample_size(value, error, clusters, responses, settings.level)
+        interval = statistics.wilson_interval(value, trials, settings.level)
+        return MeanEstimate(value, interval, rows, clusters, "wilson, clustered")
+    interval = statistics.percentile_interval(resampled.resampled_means(model), clusters, settings.level)
+    method = "bootstrap" if metric.clusters is None else "bootstrap, clustered"
+    return MeanEstimate(value, interval, rows, clusters, method)
 
 
-def _differences(
-    quantity: MetricValues,
-    between: FloatMatrix,
-    both: _Resampled,
+def _estimate_differences(
+    metric: MetricValues,
+    differences: FloatMatrix,
+    resampled: _Resampled,
     couples: Sequence[tuple[int, int]],
     settings: AnalysisSettings,
 ) -> list[PairedDifference]:
-    """Tell of all pairs."""
-    p_values = _tested(quantity, between, both, settings)
-    test = "mcnemar" if quantity.is_independent_binary else settings.test
-    found = []
-    for at, (left, right) in enumerate(couples):
-        sums, counts, one = both.sums[:, at], both.counts[:, at], between[:, at]
+    """Estimate and test the difference of each pair of models."""
+    p_values = _paired_p_values(metric, differences, resampled, settings)
+    estimates = []
+    for pair, (left, right) in enumerate(couples):
+        sums, counts, difference = resampled.sums[:, pair], resampled.counts[:, pair], differences[:, pair]
         rows, clusters = int(counts.sum()), int((counts > 0).sum())
-        shared = ~np.isnan(one)
-        sides = quantity.values[shared][:, [left, right]].mean(axis=0) if rows else (math.nan, math.nan)
-        found.append(
+        common = ~np.isnan(difference)
+        means = metric.values[common][:, [left, right]].mean(axis=0) if rows else (math.nan, math.nan)
+        estimates.append(
             PairedDifference(
                 left=left,
                 right=right,
-                means=(float(sides[0]), float(sides[1])),
+                means=(float(means[0]), float(means[1])),
                 value=float(sums.sum() / rows) if rows else math.nan,
-                interval=_between(both, at, rows, clusters, quantity, settings),
-                test=test,
-                p=p_values[at] if rows else math.nan,
+                interval=_difference_interval(resampled, pair, metric, settings),
+                test="mcnemar" if metric.is_independent_binary else settings.test,
+                p=p_values[pair] if rows else math.nan,
                 standard_error=statistics.clustered_standard_error(sums, counts) if rows else math.nan,
                 rows=rows,
                 clusters=clusters,
-                discordant_left=int((one > 0).sum()),
-                discordant_right=int((one < 0).sum()),
+                discordant_left=int((difference > 0).sum()),
+                discordant_right=int((difference < 0).sum()),
             )
         )
-    return found
+    return estimates
 
 
-def _between(
-    both: _Resampled, at: int, rows: int, clusters: int, quantity: MetricValues, settings: AnalysisSettings
+def _difference_interval(
+    resampled: _Resampled, pair: int, metric: MetricValues, settings: AnalysisSettings
 ) -> ConfidenceInterval:
-    """Give the interval of a difference."""
-    if not rows:
-        return ConfidenceInterval(math.nan, math.nan)
-    if quantity.is_binary and not both.sums[:, at].any():
-        # Nothing but agreement was seen, of which resamples can only say the same: the rule of three says more.
-        most = statistics.wilson_interval(0.0, clusters, settings.level).high
-        return ConfidenceInterval(-most, most)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = both.drawn[:, at] / both.drawn_counts[:, at]
-    return statistics.percentile_interval(draws, clusters, settings.level)
+    clusters = int((resampled.counts[:, pair] > 0).sum())
+    if not clusters:
+        return UNBOUNDED
+    if metric.is_binary and not resampled.sums[:, pair].any():
+        # Resamples of equal scores are equal: the interval of a share of zero discordant clusters is used instead.
+        bound = statistics.wilson_interval(0.0, clusters, settings.level).high
+        return ConfidenceInterval(-bound, bound)
+    return statistics.percentile_interval(resampled.resampled_means(pair), clusters, settings.level)
 
 
-def _tested(quantity: MetricValues, between: FloatMatrix, both: _Resampled, settings: AnalysisSettings) -> list[float]:
-    """Give each pair's p-value."""
-    if quantity.is_independent_binary:
+def _paired_p_values(
+    metric: MetricValues, differences: FloatMatrix, resampled: _Resampled, settings: AnalysisSettings
+) -> list[float]:
+    """Return the p-value of each pair."""
+    if metric.is_independent_binary:
         with np.errstate(invalid="ignore"):
-            return [statistics.mcnemar_test(int((one > 0).sum()), int((one < 0).sum())) for one in between.T]
+            return [
+                statistics.mcnemar_test(int((column > 0).sum()), int((column < 0).sum())) for column in differences.T
+            ]
     if settings.test == "permutation":
-        return statistics.permutation_test(both.sums, settings.resamples, settings.seed)
+        return statistics.permutation_test(resampled.sums, settings.resamples, settings.seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = both.sums / both.counts
-    return [statistics.wilcoxon_test(one[~np.isnan(one)]) for one in means.T]
+        means = resampled.sums / resampled.counts
+    return [statistics.wilcoxon_test(column[~np.isnan(column)]) for column in means.T]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredTable:
-    """Answers with their scores.
-
-    Parameters
-    ----------
-    table
-        The answers.
-    layout
-        Where they stand.
-    scored
-        What each scorer said.
-    judged
-        What each judge said besides.
-    clusters
-        Which group each row is of, if rows are grouped.
-    """
-
-    table: pa.Table
-    layout: ResponseLayout
-    scorer_results: Sequence[ScorerResult]
-    judge_outcomes: Sequence[tuple[Judge, JudgeOutcome]] = ()
-    clusters: IntArray | None = None
-
-
-def build_comparison(graded: ScoredTable, design: ComparisonDesign) -> Comparison:
-    """Give every figure that scored answers allow."""
-    setting = MetricContext(graded.layout, graded.clusters, design.settings)
-    names = graded.layout.model_names
-    figures: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for one in graded.scorer_results:
-        values, answers = graded.layout.cell_means(one.scores, one.counted)
-        quantity = MetricValues(
-            values,
-            answers,
-            graded.clusters,
-            is_binary=one.is_binary,
-            one_response_per_cell=graded.layout.one_response_per_cell,
-        )
-        means, differences = estimate_means(quantity, design.settings)
-        unit = "share" if one.is_binary else "score"
-        figures += [_figure(names[at], "score", one.name, unit, mean) for at, mean in enumerate(means)]
-        pairs += _pairs(one.name, names, differences, design)
-    figures += [
-        _figure(names[each.model_index], "measure", each.metric, each.unit, each.estimate)
-        for each in model_metrics(graded.table, setting)
-    ]
-    return Comparison(
-        results=graded.table,
-        scores=scores_table(graded.table, graded.scorer_results),
-        models=pa.Table.from_pylist(figures, schema=MODELS),
-        pairs=pa.Table.from_pylist(pairs, schema=PAIRS),
-        counts=_counts(graded),
-        judges=pa.Table.from_pylist([_judge(one, said, design) for one, said in graded.judge_outcomes], schema=JUDGES),
-        judgements={one.name: said.calls for one, said in graded.judge_outcomes},
-        design=design,
-    )
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _figure(model: str, kind: str, metric: str, unit: str, mean: MeanEstimate) -> dict[str, Any]:
-    return {
-        "model": model,
-        "kind": kind,
-        "metric": metric,
-        "unit": unit,
-        "value": _known(mean.value),
-        "low": _known(mean.interval.low),
-        "high": _known(mean.interval.high),
-        "rows": mean.rows,
-        "clusters": mean.clusters,
-        "method": mean.method,
-    }
-
-
-def _pairs(
-    scorer: str, names: Sequence[str], differences: Sequence[PairedDifference], design: ComparisonDesign
-) -> list[dict[str, Any]]:
-    """Put each pair into a row, its p-value corrected for the others."""
-    corrected = iter(statistics.holm_correction([each.p for each in differences if not math.isnan(each.p)]))
-    settings = design.settings
-    found = []
-    for each in differences:
-        p_holm = None if math.isnan(each.p) else next(corrected)
-        found.append(
-            {
-                "scorer": scorer,
-                "left": names[each.left],
-                "right": names[each.right],
-                "left_score": _known(each.means[0]),
-                "right_score": _known(each.means[1]),
-                "difference": _known(each.value),
-                "low": _known(each.interval.low),
-                "high": _known(each.interval.high),
-                "test": each.test,
-                "p": _known(each.p),
-                "p_holm": p_holm,
-                "tied": None if p_holm is None else p_holm >= 1 - settings.level,
-                "only_left": each.discordant_left,
-                "only_right": each.discordant_right,
-                "rows": each.rows,
-                "clusters": each.clusters,
-                "error": _known(each.standard_error),
-                "detectable": _known(
-                    statistics.minimum_detectable_effect(each.standard_error, each.clusters, settings.power_target)
-                ),
-            }
-        )
-    return found
-
-
-def _counts(graded: ScoredTable) -> pa.Table:
-    """Say what became of each model's rows."""
-    table, which, models = graded.table, graded.layout.model_index, len(graded.layout.models)
-    there = table.column_names
-    plain = np.full(len(table), OK, object)
-    status = table.column("status").cast(pa.string()).to_numpy() if "status" in there else plain
-    cached = pc.fill_null(table.column("cache_hit"), False).to_numpy() if "cache_hit" in there else plain == ""
-    unscored = np.zeros(len(table), np.bool_)
-    for one in graded.scorer_results:
-        unscored |= np.isnan(one.scores)
-    kinds = {
-        "asked": status == status,  # noqa: PLR0124 - all
-        "ok": status == OK,
-        "error": status == ERROR,
-        "skipped": status == "skipped",
-        "stopped": np.isin(status.astype(str), ("cancelled", "budget")),
-        "cached": np.asarray(cached, np.bool_),
-        "unscored": unscored & (status == OK),
-    }
-    columns = {name: np.bincount(which[np.asarray(flags, np.bool_)], minlength=models) for name, flags in kinds.items()}
-    return pa.table({"model": list(graded.layout.model_names), **columns}, schema=COUNTS)
-
-
-def _judge(one: Judge, said: JudgeOutcome, design: ComparisonDesign) -> Mapping[str, Any]:
-    """Say what a judge cost, and how often it was not at one with itself."""
-    calls, level = said.calls, design.settings.level
-    share = said.disagreed / said.compared if said.compared else math.nan
-    bounds = statistics.wilson_interval(share, said.compared, level) if said.compared else (None, None)
-    return {
-        "judge": one.name,
-        "model": one.model,
-        "calls": len(calls),
-        "failed": sum(status != OK for status in calls.column("status").to_pylist()),
-        "unreadable": said.unreadable,
-        "cost_usd": _sum(calls, "cost_usd"),
-        "list_cost_usd": _sum(calls, "list_cost_usd"),
-        "compared": said.compared,
-        "disagreed": said.disagreed,
-        "disagreement": _known(share),
-        "low": bounds[0],
-        "high": bounds[1],
-    }
-
-
-def _sum(calls: pa.Table, name: str) -> Any:
-    return pc.sum(calls.column(name).combine_chunks()).as_py()
+# Metrics of a results table besides scores
 
 
 USD_PER_NANO: Final = 1e-9
-
-
 MEAN_METRICS: Final = (
     ("cost_usd", "list_cost_usd", "USD"),
     ("input_tokens", "input_tokens", "tokens"),
     ("output_tokens", "output_tokens", "tokens"),
 )
-"""Means over answers, by the column they are of. Cost is what an answer is worth, whether or not a cache had it."""
-
-
+"""Means over responses: metric, column, unit. The cost is the list price, whether or not the response was cached."""
 QUANTILE_METRICS: Final = (("latency", "latency_s", (0.50, 0.95, 0.99)), ("ttft", "ttft_s", (0.50, 0.95, 0.99)))
-"""Quantiles over calls that were made; answers from a cache say nothing of today."""
+"""Quantiles over calls: prefix of the metric, column, quantiles. Cached responses are excluded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMetric:
-    """One figure of one model: ``model`` is its place."""
+    """One metric of one model, given by its index."""
 
     model_index: int
     metric: str
@@ -435,7 +287,7 @@ class ModelMetric:
 
 @dataclass(frozen=True, slots=True)
 class MetricContext:
-    """Where answers stand, which rows go together, and how sure to be."""
+    """Layout and clusters of the responses, and the analysis settings."""
 
     layout: ResponseLayout
     clusters: IntArray | None
@@ -443,109 +295,275 @@ class MetricContext:
 
     @property
     def responses_independent(self) -> bool:
-        """Say whether answers know nothing of each other."""
+        """Whether responses are independent: one per row and model, not clustered."""
         return self.clusters is None and self.layout.one_response_per_cell
 
 
-def model_metrics(table: pa.Table, setting: MetricContext) -> list[ModelMetric]:
-    """Give every figure that the table's columns allow."""
-    there = set(table.column_names)
-    found: list[ModelMetric] = []
+def model_metrics(table: pa.Table, context: MetricContext) -> list[ModelMetric]:
+    """Return the error rate, costs, tokens and latencies of each model, as far as the table has their columns."""
+    columns = set(table.column_names)
+    metrics: list[ModelMetric] = []
     answered = np.ones(len(table), np.bool_)
-    if "status" in there:
+    if "status" in columns:
         status = np.asarray(table.column("status").cast(pa.string()).to_numpy(zero_copy_only=False))
         answered = status == OK
-        found += _errors(status, setting)
-    found += _averages(table, answered, setting)
-    if "cost_usd" in there:
-        found += _paid(table, setting)
-    made = answered & ~_flags(table, "cache_hit") if "cache_hit" in there else answered
-    for name, column, shares in QUANTILE_METRICS:
-        if column in there:
-            found += _times(name, shares, numeric_column(table, column), made, setting)
-    return found
+        metrics += _error_rates(status, context)
+    metrics += _response_means(table, answered, context)
+    if "cost_usd" in columns:
+        metrics += _billed_totals(table, context)
+    called = answered & ~_boolean_column(table, "cache_hit") if "cache_hit" in columns else answered
+    for prefix, column, shares in QUANTILE_METRICS:
+        if column in columns:
+            metrics += _call_quantiles(prefix, shares, numeric_column(table, column), called, context)
+    return metrics
 
 
-def _flags(table: pa.Table, name: str) -> BoolArray:
-    found: BoolArray = np.asarray(pc.fill_null(table.column(name), False).to_numpy(), np.bool_)
-    return found
+def _boolean_column(table: pa.Table, name: str) -> BoolArray:
+    values: BoolArray = np.asarray(pc.fill_null(table.column(name), False).to_numpy(), np.bool_)
+    return values
 
 
-def _errors(status: np.ndarray[tuple[int], np.dtype[np.object_]], setting: MetricContext) -> Iterator[ModelMetric]:
-    """Give the share of failures among what was asked and came to an end."""
-    asked: BoolArray = np.isin(status.astype(str), (OK, ERROR))
-    values, answers = setting.layout.cell_means((status == ERROR).astype(np.float64), asked)
-    quantity = MetricValues(
-        values, answers, setting.clusters, is_binary=True, one_response_per_cell=setting.layout.one_response_per_cell
+def _error_rates(status: np.ndarray[tuple[int], np.dtype[np.object_]], context: MetricContext) -> Iterator[ModelMetric]:
+    """Return the share of failed calls among completed ones."""
+    completed: BoolArray = np.isin(status.astype(str), (OK, ERROR))
+    values, counts = context.layout.cell_means((status == ERROR).astype(np.float64), completed)
+    metric = MetricValues(
+        values,
+        counts,
+        context.clusters,
+        is_binary=True,
+        one_response_per_cell=context.layout.one_response_per_cell,
     )
-    means, _ = estimate_means(quantity, setting.settings, pairs=False)
-    return (ModelMetric(at, "error_rate", "share", mean) for at, mean in enumerate(means))
+    means, _ = estimate_means(metric, context.settings, pairs=False)
+    return (ModelMetric(model, "error_rate", "share", mean) for model, mean in enumerate(means))
 
 
-def _averages(table: pa.Table, answered: BoolArray, setting: MetricContext) -> Iterator[ModelMetric]:
-    """Give means over answers, all from the same resamples."""
-    wanted = [(name, column, unit) for name, column, unit in MEAN_METRICS if column in table.column_names]
-    spread = []
-    for _, column, _ in wanted:
-        values = (
-            to_nanos(table.column(column)) * USD_PER_NANO if column.endswith("_usd") else numeric_column(table, column)
-        )
+def _response_means(table: pa.Table, answered: BoolArray, context: MetricContext) -> Iterator[ModelMetric]:
+    """Return the means over responses, all from the same resamples."""
+    present = [(name, column, unit) for name, column, unit in MEAN_METRICS if column in table.column_names]
+    cells = []
+    for _, column, _ in present:
+        is_cost = column.endswith("_usd")
+        values = to_nanos(table.column(column)) * USD_PER_NANO if is_cost else numeric_column(table, column)
         known = np.asarray(table.column(column).is_valid().to_numpy(), np.bool_) & answered
-        spread.append(setting.layout.cell_means(np.asarray(values, np.float64), known))
-    if not spread:
+        cells.append(context.layout.cell_means(np.asarray(values, np.float64), known))
+    if not cells:
         return
-    values, answers = np.hstack([one for one, _ in spread]), np.concatenate([many for _, many in spread])
-    means, _ = estimate_means(
-        MetricValues(values, answers, setting.clusters, one_response_per_cell=False), setting.settings, pairs=False
-    )
-    models = len(setting.layout.models)
-    for at, mean in enumerate(means):
-        name, _, unit = wanted[at // models]
-        yield ModelMetric(at % models, name, unit, mean)
+    matrix, counts = np.hstack([means for means, _ in cells]), np.concatenate([count for _, count in cells])
+    metric = MetricValues(matrix, counts, context.clusters, one_response_per_cell=False)
+    estimates, _ = estimate_means(metric, context.settings, pairs=False)
+    n_models = len(context.layout.models)
+    for column_index, estimate in enumerate(estimates):
+        name, _, unit = present[column_index // n_models]
+        yield ModelMetric(column_index % n_models, name, unit, estimate)
 
 
-def _paid(table: pa.Table, setting: MetricContext) -> Iterator[ModelMetric]:
-    """Give what was paid in all, which is known and has no interval."""
-    nanos = to_nanos(table.column("cost_usd"))
-    models = len(setting.layout.models)
-    totals = np.bincount(setting.layout.model_index, nanos, models)
-    rows = np.bincount(setting.layout.model_index, minlength=models)
-    for at in range(models):
-        yield ModelMetric(at, "paid_usd", "USD", _exact(float(totals[at]) * USD_PER_NANO, int(rows[at])))
+def _billed_totals(table: pa.Table, context: MetricContext) -> Iterator[ModelMetric]:
+    """Return the total billed cost of each model; it is exact and has no interval."""
+    n_models = len(context.layout.models)
+    totals = np.bincount(context.layout.model_index, to_nanos(table.column("cost_usd")), n_models)
+    rows = np.bincount(context.layout.model_index, minlength=n_models)
+    for model in range(n_models):
+        total = MeanEstimate(float(totals[model]) * USD_PER_NANO, UNBOUNDED, int(rows[model]), int(rows[model]), "sum")
+        yield ModelMetric(model, "billed_usd", "USD", total)
 
 
-def _exact(value: float, rows: int) -> MeanEstimate:
-    return MeanEstimate(value, ConfidenceInterval(math.nan, math.nan), rows, rows, "sum")
-
-
-def _times(
-    name: str, shares: tuple[float, ...], values: FloatArray, made: BoolArray, setting: MetricContext
+def _call_quantiles(
+    prefix: str, shares: tuple[float, ...], values: FloatArray, called: BoolArray, context: MetricContext
 ) -> Iterator[ModelMetric]:
-    """Give quantiles of a time over the calls that were made."""
-    known = made & ~np.isnan(values)
-    for at in range(len(setting.layout.models)):
-        mine = known & (setting.layout.model_index == at)
+    """Return quantiles over the calls that were made."""
+    known = called & ~np.isnan(values)
+    for model in range(len(context.layout.models)):
+        of_model = known & (context.layout.model_index == model)
         for share in shares:
-            metric = f"{name}_p{share * 100:.0f}_s"
-            yield ModelMetric(at, metric, "s", _quantile(values[mine], share, setting.layout.row_index[mine], setting))
+            estimate = _estimate_quantile(values[of_model], share, context.layout.row_index[of_model], context)
+            yield ModelMetric(model, f"{prefix}_p{share * 100:.0f}_s", "s", estimate)
 
 
-def _quantile(values: FloatArray, share: float, rows: IntArray, setting: MetricContext) -> MeanEstimate:
-    """Give a quantile; where answers come in clusters, their number counts for as much as it tells."""
-    level = setting.settings.level
+def _estimate_quantile(values: FloatArray, share: float, rows: IntArray, context: MetricContext) -> MeanEstimate:
+    """Estimate a quantile; for clustered calls the interval uses the effective sample size."""
+    level = context.settings.level
     if not len(values):
-        return MeanEstimate(math.nan, ConfidenceInterval(math.nan, math.nan), 0, 0, "none")
+        return MeanEstimate(math.nan, UNBOUNDED, 0, 0, "none")
     value = float(np.quantile(values, share, method="inverted_cdf"))
-    if setting.responses_independent:
-        bounds = statistics.quantile_interval(values, share, level)
-        return MeanEstimate(value, bounds, len(values), len(values), "order statistics")
-    cluster = rows if setting.clusters is None else setting.clusters[rows]
+    if context.responses_independent:
+        interval = statistics.quantile_interval(values, share, level)
+        return MeanEstimate(value, interval, len(values), len(values), "order statistics")
+    cluster = rows if context.clusters is None else context.clusters[rows]
     counts: FloatArray = np.bincount(cluster, np.ones(len(cluster))).astype(np.float64)
     below: FloatArray = np.bincount(cluster, (values <= value).astype(np.float64)).astype(np.float64)
-    kept = counts > 0
-    many = int(kept.sum())
-    reached = float(below.sum() / counts.sum())
-    error = statistics.clustered_standard_error(below[kept], counts[kept])
-    trials = statistics.effective_sample_size(reached, error, many, len(values), level)
-    bounds = statistics.quantile_interval(values, share, level, trials)
-    return MeanEstimate(value, bounds, len(values), many, "order statistics, clustered")
+    nonempty = counts > 0
+    clusters = int(nonempty.sum())
+    share_below = float(below.sum() / counts.sum())
+    error = statistics.clustered_standard_error(below[nonempty], counts[nonempty])
+    trials = statistics.effective_sample_size(share_below, error, clusters, len(values), level)
+    interval = statistics.quantile_interval(values, share, level, trials)
+    return MeanEstimate(value, interval, len(values), clusters, "order statistics, clustered")
+
+
+# The tables of a comparison
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTable:
+    """Responses with their scores.
+
+    Parameters
+    ----------
+    table
+        Results table.
+    layout
+        Row and model of each response.
+    scorer_results
+        Result of each scorer.
+    judge_outcomes
+        Judges and what they returned besides scores.
+    clusters
+        Cluster of each row, if rows are clustered.
+    """
+
+    table: pa.Table
+    layout: ResponseLayout
+    scorer_results: Sequence[ScorerResult]
+    judge_outcomes: Sequence[tuple[Judge, JudgeOutcome]] = ()
+    clusters: IntArray | None = None
+
+
+def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Comparison:
+    """Analyse scored responses and return the comparison."""
+    layout, settings = scored.layout, design.settings
+    names = layout.model_names
+    model_rows: list[dict[str, Any]] = []
+    pair_rows: list[dict[str, Any]] = []
+    for result in scored.scorer_results:
+        values, counts = layout.cell_means(result.scores, result.counted)
+        metric = MetricValues(
+            values,
+            counts,
+            scored.clusters,
+            is_binary=result.is_binary,
+            one_response_per_cell=layout.one_response_per_cell,
+        )
+        means, differences = estimate_means(metric, settings)
+        unit = "share" if result.is_binary else "score"
+        model_rows += [_model_row(names[model], "score", result.name, unit, mean) for model, mean in enumerate(means)]
+        pair_rows += _pair_rows(result.name, names, differences, settings)
+    context = MetricContext(layout, scored.clusters, settings)
+    model_rows += [
+        _model_row(names[metric.model_index], "measure", metric.metric, metric.unit, metric.estimate)
+        for metric in model_metrics(scored.table, context)
+    ]
+    judge_rows = [_judge_row(judge, outcome, settings.level) for judge, outcome in scored.judge_outcomes]
+    return Comparison(
+        results=scored.table,
+        scores=scores_table(scored.table, scored.scorer_results),
+        models=pa.Table.from_pylist(model_rows, schema=MODELS),
+        pairs=pa.Table.from_pylist(pair_rows, schema=PAIRS),
+        counts=_status_counts(scored),
+        judges=pa.Table.from_pylist(judge_rows, schema=JUDGES),
+        judgements={judge.name: outcome.calls for judge, outcome in scored.judge_outcomes},
+        design=design,
+    )
+
+
+def _nan_to_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _model_row(model: str, kind: str, metric: str, unit: str, estimate: MeanEstimate) -> dict[str, Any]:
+    return {
+        "model": model,
+        "kind": kind,
+        "metric": metric,
+        "unit": unit,
+        "value": _nan_to_none(estimate.value),
+        "low": _nan_to_none(estimate.interval.low),
+        "high": _nan_to_none(estimate.interval.high),
+        "rows": estimate.rows,
+        "clusters": estimate.clusters,
+        "method": estimate.method,
+    }
+
+
+def _pair_rows(
+    scorer: str, names: Sequence[str], differences: Sequence[PairedDifference], settings: AnalysisSettings
+) -> list[dict[str, Any]]:
+    """Return the rows of `PAIRS` for one scorer, with p-values corrected for the number of pairs."""
+    corrected = iter(statistics.holm_correction([pair.p for pair in differences if not math.isnan(pair.p)]))
+    rows = []
+    for pair in differences:
+        p_holm = None if math.isnan(pair.p) else next(corrected)
+        effect = statistics.minimum_detectable_effect(pair.standard_error, pair.clusters, settings.power_target)
+        rows.append(
+            {
+                "scorer": scorer,
+                "left": names[pair.left],
+                "right": names[pair.right],
+                "left_score": _nan_to_none(pair.means[0]),
+                "right_score": _nan_to_none(pair.means[1]),
+                "difference": _nan_to_none(pair.value),
+                "low": _nan_to_none(pair.interval.low),
+                "high": _nan_to_none(pair.interval.high),
+                "test": pair.test,
+                "p": _nan_to_none(pair.p),
+                "p_holm": p_holm,
+                "significant": None if p_holm is None else p_holm < 1 - settings.level,
+                "discordant_left": pair.discordant_left,
+                "discordant_right": pair.discordant_right,
+                "rows": pair.rows,
+                "clusters": pair.clusters,
+                "standard_error": _nan_to_none(pair.standard_error),
+                "minimum_detectable_effect": _nan_to_none(effect),
+            }
+        )
+    return rows
+
+
+def _status_counts(scored: ScoredTable) -> pa.Table:
+    """Count the rows of each model by status."""
+    table, layout = scored.table, scored.layout
+    size, columns = len(table), table.column_names
+    all_ok = np.full(size, OK, object)
+    status = table.column("status").cast(pa.string()).to_numpy() if "status" in columns else all_ok
+    unscored = np.zeros(size, np.bool_)
+    for result in scored.scorer_results:
+        unscored |= np.isnan(result.scores)
+    masks = {
+        "total": np.ones(size, np.bool_),
+        "ok": status == OK,
+        "error": status == ERROR,
+        "skipped": status == "skipped",
+        "stopped": np.isin(status.astype(str), ("cancelled", "budget")),
+        "cached": _boolean_column(table, "cache_hit") if "cache_hit" in columns else np.zeros(size, np.bool_),
+        "unscored": unscored & (status == OK),
+    }
+    counts = {
+        name: np.bincount(layout.model_index[np.asarray(mask, np.bool_)], minlength=len(layout.models))
+        for name, mask in masks.items()
+    }
+    return pa.table({"model": list(layout.model_names), **counts}, schema=COUNTS)
+
+
+def _judge_row(judge: Judge, outcome: JudgeOutcome, level: float) -> Mapping[str, Any]:
+    """Return the row of `JUDGES` of one judge."""
+    calls = outcome.calls
+    share = outcome.disagreed / outcome.compared if outcome.compared else math.nan
+    interval = statistics.wilson_interval(share, outcome.compared, level)
+    return {
+        "judge": judge.name,
+        "model": judge.model,
+        "calls": len(calls),
+        "failed": sum(status != OK for status in calls.column("status").to_pylist()),
+        "unreadable": outcome.unreadable,
+        "cost_usd": _column_sum(calls, "cost_usd"),
+        "list_cost_usd": _column_sum(calls, "list_cost_usd"),
+        "compared": outcome.compared,
+        "disagreed": outcome.disagreed,
+        "disagreement": _nan_to_none(share),
+        "low": _nan_to_none(interval.low),
+        "high": _nan_to_none(interval.high),
+    }
+
+
+def _column_sum(table: pa.Table, name: str) -> Any:
+    return pc.sum(table.column(name).combine_chunks()).as_py()

@@ -1,4 +1,7 @@
-"""What an answer says: its last number, its letter, its label, its JSON. Pure, and total over texts."""
+"""Extraction of the final answer from a response: its last number, choice letter, label or JSON value.
+
+All functions are pure and total: they accept any text.
+"""
 
 from __future__ import annotations
 
@@ -16,53 +19,37 @@ from llmhub.core.types import JSON
 
 NUMBER: Final = re.compile(
     r"(?:(?<![\w.,)])(?P<sign>[-\u2212+]))?[$€£¥]?"
-    r"(?:(?P<digits>\d{1,3}(?:[,\u00a0\u202f']\d{3})+(?!\d)|\d+)(?P<rest>\.\d+)?|(?P<part>\.\d+))"
-    r"(?P<power>[eE][-+]?\d{1,3}(?!\d))?"
+    r"(?:(?P<digits>\d{1,3}(?:[,\u00a0\u202f']\d{3})+(?!\d)|\d+)(?P<fraction>\.\d+)?|(?P<fraction_only>\.\d+))"
+    r"(?P<exponent>[eE][-+]?\d{1,3}(?!\d))?"
 )
-"""A number with an optional sign, currency, thousands separators, decimals and power of ten."""
-
-
+"""A number with optional sign, currency symbol, thousands separators, decimals and exponent."""
 ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
-
-
 EMPHASIS_MARKS: Final = str.maketrans("", "", "*_`")
-
-
 CODE_FENCE: Final = re.compile(r"```[A-Za-z0-9]*\s*\n?(.*?)```", re.DOTALL)
-
-
 ANSWER_STATEMENT: Final = re.compile(
     r"\b(?:answer|choice|option)\b(?:\s+(?:is|was|would\s+be))?\s*[:=]?\s*(?:option\s+)?(?:\(([A-Za-z])\)|([A-Z])\b(?!['\u2019]))",
     re.IGNORECASE,
 )
-
-
 BOXED_LETTER: Final = re.compile(r"\\boxed\{\s*(?:\\text\{)?\(?([A-Za-z])\)?\}?\s*\}")
-
-
 LEADING_LETTER: Final = re.compile(r"^\s*\(?([A-Za-z])(?:[).:]|\s*$)")
-
-
 BRACKETED_LETTER: Final = re.compile(r"\(([A-Z])\)")
-
-
 STANDALONE_LETTER: Final = re.compile(r"(?<![\w'\u2019])([B-HJ-Z])(?![\w'\u2019])")
-"""A letter by itself; A and I are words too."""
+"""A capital letter on its own, except A and I, which are English words."""
 
 
 def extract_numbers(text: str) -> list[Decimal]:
-    """Give the numbers of a text in order: thousands separators, currencies and units are seen through.
+    """Return the numbers in a text, in order. Thousands separators, currency symbols and units are ignored.
 
     Examples
     --------
     >>> [str(number) for number in extract_numbers("From $1,234.50 down -3 km to .5, 2e3 in all.")]
     ['1234.50', '-3', '0.5', '2E+3']
     """
-    return [_number(match) for match in NUMBER.finditer(text)]
+    return [_to_decimal(match) for match in NUMBER.finditer(text)]
 
 
 def extract_last_number(text: str) -> Decimal | None:
-    """Give the last number of a text, which is where an answer ends up.
+    """Return the last number in a text, by convention the final answer; ``None`` without a number.
 
     Examples
     --------
@@ -70,35 +57,35 @@ def extract_last_number(text: str) -> Decimal | None:
     Decimal('14')
     """
     last = deque(NUMBER.finditer(text), maxlen=1)
-    return _number(last[0]) if last else None
+    return _to_decimal(last[0]) if last else None
 
 
-def _number(match: re.Match[str]) -> Decimal:
-    whole = re.sub(r"\D", "", match["digits"] or "0")
+def _to_decimal(match: re.Match[str]) -> Decimal:
+    integer = re.sub(r"\D", "", match["digits"] or "0")
     sign = "-" if match["sign"] in {"-", "\u2212"} else ""
-    return Decimal(f"{sign}{whole}{match['rest'] or match['part'] or ''}{match['power'] or ''}")
+    return Decimal(f"{sign}{integer}{match['fraction'] or match['fraction_only'] or ''}{match['exponent'] or ''}")
 
 
 def normalise_text(text: str) -> str:
-    """Take away what does not change what is said: case, punctuation, articles, spacing, forms of letters.
+    """Return a text in NFKC form without case, punctuation, articles and extra whitespace.
 
     Examples
     --------
     >>> normalise_text("  The Eiffel-Tower! ")
     'eiffel tower'
     """
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(
-        " " if each in string.punctuation or unicodedata.category(each)[0] == "P" else each for each in plain
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = "".join(
+        " " if char in string.punctuation or unicodedata.category(char)[0] == "P" else char for char in folded
     )
-    return " ".join(ARTICLES.sub(" ", kept).split())
+    return " ".join(ARTICLES.sub(" ", words).split())
 
 
 def extract_choice(text: str, letters: str = "ABCDE") -> str | None:
-    """Give the letter of a multiple choice that an answer settles on, ``None`` where it names none.
+    """Return the letter a response to a multiple-choice question settles on, or ``None``.
 
-    Looked for in turn: the last "answer is X", a boxed letter, a text that begins with "X)" or is nothing else, the
-    last "(X)", and a letter by itself.
+    Tried in order: the last "answer is X", a boxed letter, a leading "X)" or a text that is only a letter, the last
+    "(X)", a letter on its own.
 
     Examples
     --------
@@ -107,48 +94,56 @@ def extract_choice(text: str, letters: str = "ABCDE") -> str | None:
     """
     plain = text.translate(EMPHASIS_MARKS)
     for pattern in (ANSWER_STATEMENT, BOXED_LETTER, LEADING_LETTER, BRACKETED_LETTER, STANDALONE_LETTER):
-        found: list[str] = [next(filter(None, match.groups())) for match in pattern.finditer(plain)]
-        # Without brackets, a small letter after "answer is" is a word: "the answer is a lot".
-        known = [each.upper() for each in found if each.upper() in letters and not _is_word(pattern, each, plain)]
-        if known:
-            return known[-1]
+        matched: list[str] = [next(filter(None, match.groups())) for match in pattern.finditer(plain)]
+        # An unbracketed lower-case letter after "answer is" is a word: "the answer is a lot".
+        valid = [
+            letter.upper() for letter in matched if letter.upper() in letters and not _is_word(pattern, letter, plain)
+        ]
+        if valid:
+            return valid[-1]
     return None
 
 
-def _is_word(pattern: re.Pattern[str], each: str, text: str) -> bool:
-    return pattern is ANSWER_STATEMENT and each.islower() and f"({each})" not in text
+def _is_word(pattern: re.Pattern[str], letter: str, text: str) -> bool:
+    return pattern is ANSWER_STATEMENT and letter.islower() and f"({letter})" not in text
 
 
 def extract_label(text: str, labels: Sequence[str]) -> str | None:
-    """Give the label an answer settles on: the one it is, else the only one it names, ``None`` otherwise.
+    """Return the label that equals the text, else the only label it contains; ``None`` otherwise.
 
     Examples
     --------
-    >>> extract_label("Positive.", ["positive", "negative"]), extract_label("positive or negative", ["positive", "negative"])
-    ('positive', None)
+    >>> extract_label("Positive.", ["positive", "negative"])
+    'positive'
+    >>> extract_label("positive or negative", ["positive", "negative"]) is None
+    True
     """
-    said = normalise_text(text)
-    forms = {each: normalise_text(each) for each in labels}
-    same = [each for each, form in forms.items() if form == said]
-    if same:
-        return same[0]
-    named = [each for each, form in forms.items() if form and re.search(rf"(?<!\w){re.escape(form)}(?!\w)", said)]
-    # Of "very good" and "good", an answer that names the first names the second too.
-    longest = [each for each in named if not any(each != other and forms[each] in forms[other] for other in named)]
+    normalised = normalise_text(text)
+    forms = {label: normalise_text(label) for label in labels}
+    equal = [label for label, form in forms.items() if form == normalised]
+    if equal:
+        return equal[0]
+    contained = [
+        label for label, form in forms.items() if form and re.search(rf"(?<!\w){re.escape(form)}(?!\w)", normalised)
+    ]
+    # A text that contains "very good" contains "good" as well; only the longer label counts.
+    longest = [
+        label for label in contained if not any(label != other and forms[label] in forms[other] for other in contained)
+    ]
     return longest[0] if len(longest) == 1 else None
 
 
-class InvalidJSONError(Exception):  # noqa: N818 - says what the text is
-    """A text that holds no JSON."""
+class InvalidJSONError(Exception):
+    """Raised when a text holds no valid JSON."""
 
 
 def parse_json(text: str) -> JSON:
-    r"""Read the JSON that an answer is, or that stands in its last fence.
+    r"""Parse a text that is JSON or whose last code fence is JSON.
 
     Raises
     ------
-    NotJSON
-        Says where it goes wrong.
+    InvalidJSONError
+        The text is not valid JSON; the message has the position.
 
     Examples
     --------
@@ -157,14 +152,14 @@ def parse_json(text: str) -> JSON:
     """
     fenced = CODE_FENCE.findall(text)
     try:
-        found: JSON = msgspec.json.decode(fenced[-1] if fenced else text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as bad:
-        raise InvalidJSONError(str(bad)) from bad
-    return found
+        value: JSON = msgspec.json.decode(fenced[-1] if fenced else text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidJSONError(str(error)) from error
+    return value
 
 
 def json_values_equal(left: JSON, right: JSON) -> bool:
-    """Say whether two JSON values are equal: 1 is 1.0 but not true, and the order of names does not count.
+    """Return whether two JSON values are equal. 1 equals 1.0 but not ``true``; key order is ignored.
 
     Examples
     --------
@@ -174,7 +169,7 @@ def json_values_equal(left: JSON, right: JSON) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(json_values_equal(left[name], right[name]) for name in left)
+        return left.keys() == right.keys() and all(json_values_equal(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(json_values_equal, left, right))
     return left == right

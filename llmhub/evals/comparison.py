@@ -1,4 +1,7 @@
-"""What a comparison found, as Arrow tables and the design that led to them."""
+"""The result of a comparison: Arrow tables of metrics, pairwise differences and row counts, and its design.
+
+Every table has a fixed schema (`MODELS`, `PAIRS`, `COUNTS`, `JUDGES`); columns carry their description as metadata.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals.scoring import FailurePolicy
-from llmhub.evals.statistics import (
-    PowerTarget,
-    required_sample_size,
-)
+from llmhub.evals.statistics import PowerTarget, required_sample_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 PairedTest: TypeAlias = Literal["permutation", "wilcoxon"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnalysisSettings:
-    """How sure, how often drawn, and by which test.
-
-    Parameters
-    ----------
-    level
-        Of the intervals; a test finds a difference below ``1 - level``.
-    power
-        Chance to see a difference that is there, for questions of size.
-    resamples, seed
-        Of the bootstrap and the permutation test.
-    test
-        For scores that are no plain right or wrong, or come in clusters: ``permutation`` of signs, or ``wilcoxon``.
-    """
-
-    level: float = 0.95
-    power: float = 0.8
-    resamples: int = 10_000
-    seed: int = 0
-    test: PairedTest = "permutation"
-
-    @property
-    def power_target(self) -> PowerTarget:
-        """What questions of size go by."""
-        return PowerTarget(self.level, self.power)
 
 
 def _schema(*fields: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -61,83 +32,106 @@ MODELS: Final = _schema(
     ("kind", pa.string(), "score or measure"),
     ("metric", pa.string(), "name of the scorer or measure"),
     ("unit", pa.string(), "share, score, USD, tokens or s"),
-    ("value", pa.float64(), "estimate; null where there is nothing to tell"),
-    ("low", pa.float64(), "lower end of the interval; null where the rows are too few to bound it"),
-    ("high", pa.float64(), "upper end of the interval; null where the rows are too few to bound it"),
-    ("rows", pa.int64(), "rows, or for quantiles calls, that it is of"),
-    ("clusters", pa.int64(), "independent groups of these"),
-    ("method", pa.string(), "how the interval was found"),
+    ("value", pa.float64(), "estimate; null without data"),
+    ("low", pa.float64(), "lower end of the confidence interval; null if there are too few rows to bound it"),
+    ("high", pa.float64(), "upper end of the confidence interval; null if there are too few rows to bound it"),
+    ("rows", pa.int64(), "number of rows, or for quantiles of calls"),
+    ("clusters", pa.int64(), "number of independent clusters of these"),
+    ("method", pa.string(), "method of the interval"),
 )
-"""One row for each model and figure."""
-
-
+"""One row per model and metric."""
 PAIRS: Final = _schema(
     ("scorer", pa.string(), "name of the scorer"),
     ("left", pa.string(), "provider/model"),
     ("right", pa.string(), "provider/model"),
-    ("left_score", pa.float64(), "mean over the rows that both have"),
-    ("right_score", pa.float64(), "mean over the rows that both have"),
-    ("difference", pa.float64(), "left less right"),
+    ("left_score", pa.float64(), "mean over the rows scored for both models"),
+    ("right_score", pa.float64(), "mean over the rows scored for both models"),
+    ("difference", pa.float64(), "left minus right"),
     ("low", pa.float64(), "lower end of the difference's bootstrap interval"),
     ("high", pa.float64(), "upper end of the difference's bootstrap interval"),
     ("test", pa.string(), "mcnemar, permutation or wilcoxon"),
-    ("p", pa.float64(), "chance of as much where there is no difference"),
-    ("p_holm", pa.float64(), "the same, corrected for the number of pairs of this scorer"),
-    ("tied", pa.bool_(), "whether these rows cannot tell the two apart"),
-    ("only_left", pa.int64(), "rows on which left did better"),
-    ("only_right", pa.int64(), "rows on which right did better"),
-    ("rows", pa.int64(), "rows that both have"),
-    ("clusters", pa.int64(), "independent groups of these"),
-    ("error", pa.float64(), "standard error of the difference"),
-    ("detectable", pa.float64(), "smallest true difference that these rows would likely have shown"),
+    ("p", pa.float64(), "p-value of the paired test"),
+    ("p_holm", pa.float64(), "p-value corrected for the number of pairs of this scorer"),
+    ("significant", pa.bool_(), "whether the corrected p-value is below 1 - level; null without common rows"),
+    ("discordant_left", pa.int64(), "rows on which left scored higher"),
+    ("discordant_right", pa.int64(), "rows on which right scored higher"),
+    ("rows", pa.int64(), "rows scored for both models"),
+    ("clusters", pa.int64(), "number of independent clusters of these"),
+    ("standard_error", pa.float64(), "standard error of the difference"),
+    ("minimum_detectable_effect", pa.float64(), "smallest true difference detected with the design's power"),
 )
-"""One row for each scorer and pair of models."""
-
-
+"""One row per scorer and pair of models."""
 COUNTS: Final = _schema(
     ("model", pa.string(), "provider/model"),
-    ("asked", pa.int64(), "rows x samples"),
-    ("ok", pa.int64(), "answered"),
+    ("total", pa.int64(), "rows x samples"),
+    ("ok", pa.int64(), "with a response"),
     ("error", pa.int64(), "failed"),
-    ("skipped", pa.int64(), "not asked: a value of the prompt is missing"),
-    ("stopped", pa.int64(), "not asked: cancelled, or out of budget"),
-    ("cached", pa.int64(), "answered without a call of their own; not in the times"),
-    ("unscored", pa.int64(), "answers that some scorer could say nothing of"),
+    ("skipped", pa.int64(), "not sent: a value of the prompt is missing"),
+    ("stopped", pa.int64(), "not sent: cancelled, or over budget"),
+    ("cached", pa.int64(), "answered without a call of its own; excluded from latencies"),
+    ("unscored", pa.int64(), "responses without a score from some scorer"),
 )
-"""One row for each model: what became of its rows. Nothing is left out unsaid."""
-
-
+"""One row per model: the status of its rows."""
 JUDGES: Final = _schema(
-    ("judge", pa.string(), "its name"),
+    ("judge", pa.string(), "name of the judge"),
     ("model", pa.string(), "provider/model"),
-    ("calls", pa.int64(), "questions put to it"),
-    ("failed", pa.int64(), "calls without an answer"),
-    ("unreadable", pa.int64(), "answers, or none, in which no verdict could be read"),
-    ("cost_usd", pa.decimal128(18, 9), "paid for it now"),
-    ("list_cost_usd", pa.decimal128(18, 9), "worth of its calls without the cache"),
-    ("compared", pa.int64(), "times it was asked the same twice: both ways round, or again"),
-    ("disagreed", pa.int64(), "of these, how often it did not say the same"),
-    ("disagreement", pa.float64(), "the share of these"),
+    ("calls", pa.int64(), "number of calls"),
+    ("failed", pa.int64(), "calls without a response"),
+    ("unreadable", pa.int64(), "calls without a readable score or verdict"),
+    ("cost_usd", pa.decimal128(18, 9), "billed for this run"),
+    ("list_cost_usd", pa.decimal128(18, 9), "list price of all calls, cached ones included"),
+    ("compared", pa.int64(), "repeated judgements: both orders of a pair, or several samples"),
+    ("disagreed", pa.int64(), "repeated judgements that differ"),
+    ("disagreement", pa.float64(), "share of repeated judgements that differ"),
     ("low", pa.float64(), "lower end of the share's interval"),
     ("high", pa.float64(), "upper end of the share's interval"),
 )
-"""One row for each judge: its own cost, and how far it can be believed."""
+"""One row per judge: its cost and its consistency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisSettings:
+    """Settings of the statistical analysis.
+
+    Parameters
+    ----------
+    level
+        Confidence level of the intervals. A difference is significant if its corrected p-value is below ``1 - level``.
+    power
+        Probability of detecting a true difference, used for sample sizes.
+    resamples, seed
+        Of the bootstrap and the permutation test.
+    test
+        Paired test of graded or clustered scores: ``permutation`` of signs, or ``wilcoxon``. Independent binary scores
+        are compared by McNemar's test.
+    """
+
+    level: float = 0.95
+    power: float = 0.8
+    resamples: int = 10_000
+    seed: int = 0
+    test: PairedTest = "permutation"
+
+    @property
+    def power_target(self) -> PowerTarget:
+        """Level and power of sample-size calculations."""
+        return PowerTarget(self.level, self.power)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonDesign:
-    """How a comparison was made: with the same data and design, the same figures come out.
+    """Design of a comparison. The same data and design give the same figures.
 
     Parameters
     ----------
     models, scorers
-        Who was compared, and by what: each scorer's name, version and parameters.
+        Names of the models; name, version and parameters of each scorer.
     prompt
-        The template, if there was one.
+        Prompt template, if prompts were sent.
     n
-        Answers a row and model.
+        Samples per row and model.
     group, target
-        Columns of the clusters and of what is right.
+        Columns of the clusters and of the reference answers.
     failures
         Whether a failed row counts as the ``worst`` score (``wrong``) or is ``left_out``.
     settings
@@ -156,26 +150,26 @@ class ComparisonDesign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Models over the same rows.
+    """Comparison of models on the same rows.
 
     Parameters
     ----------
     results
-        Every answer, in the schema of results (or the table that was given).
+        Every response, in the results schema (or the table that was passed).
     scores
         Every score: `llmhub.evals._scorer.SCORES`.
     models
-        `MODELS`: each model's figures with their intervals.
+        `MODELS`: metrics of each model, with confidence intervals.
     pairs
-        `PAIRS`: each pair's paired difference, test, and what these rows could have shown.
+        `PAIRS`: paired difference and test of each pair of models, and its minimum detectable effect.
     counts
-        `COUNTS`: what became of each model's rows.
+        `COUNTS`: status of each model's rows.
     judges
-        `JUDGES`: what each judge cost, and how often it disagreed with itself.
+        `JUDGES`: cost and consistency of each judge.
     judgements
-        Each judge's own answers, by its name.
+        Results table of each judge's own calls, by its name.
     design
-        How it was made.
+        Design of the comparison.
     """
 
     results: pa.Table
@@ -190,55 +184,58 @@ class Comparison:
     @property
     def scorers(self) -> tuple[str, ...]:
         """Names of the scorers, in order."""
-        return tuple(str(each["name"]) for each in self.design.scorers)
+        return tuple(str(scorer["name"]) for scorer in self.design.scorers)
 
     def ranked(self, scorer: str | None = None) -> list[dict[str, Any]]:
-        """Give the models' rows of `models` for one scorer (the first, unless named), the best first."""
-        name = self._scorer(scorer)
+        """Return the rows of `models` for one scorer (by default the first), best model first."""
+        name = self._scorer_name(scorer)
         rows = self.models.filter((pc.field("kind") == "score") & (pc.field("metric") == name)).to_pylist()
         return sorted(rows, key=lambda row: -float("inf") if row["value"] is None else row["value"], reverse=True)
 
     def leaders(self, scorer: str | None = None) -> tuple[str, ...]:
-        """Name the best model and those that these rows cannot tell from it, the best first."""
+        """Return the best model and those that do not differ significantly from it, best first."""
         names = [row["model"] for row in self.ranked(scorer) if row["value"] is not None]
-        tied = {frozenset((row["left"], row["right"])) for row in self.pairs_of(scorer) if row["tied"]}
-        return tuple(name for name in names if name == names[0] or frozenset((name, names[0])) in tied)
+        ties = {
+            frozenset((pair["left"], pair["right"])) for pair in self.pairs_of(scorer) if pair["significant"] is False
+        }
+        return tuple(name for name in names if name == names[0] or frozenset((name, names[0])) in ties)
 
     def pairs_of(self, scorer: str | None = None) -> list[dict[str, Any]]:
-        """Give the rows of `pairs` for one scorer (the first, unless named)."""
-        found: list[dict[str, Any]] = self.pairs.filter(pc.field("scorer") == self._scorer(scorer)).to_pylist()
-        return found
+        """Return the rows of `pairs` for one scorer (by default the first)."""
+        rows: list[dict[str, Any]] = self.pairs.filter(pc.field("scorer") == self._scorer_name(scorer)).to_pylist()
+        return rows
 
     def rows_needed(self, difference: float, *, power: float | None = None, scorer: str | None = None) -> pa.Table:
-        """Say how many rows like these would likely show a true difference of ``difference``.
+        """Return how many rows like these would detect a true difference of ``difference``.
 
         Parameters
         ----------
         difference
-            Of the scores, such as 0.02 for two points in a hundred.
+            Difference of the scores, such as 0.02 for two percentage points.
         power
-            Chance to see it; the design's unless given.
+            Probability of detecting it; by default the design's.
         scorer
-            Which; the first unless named.
+            Name of the scorer; by default the first.
 
         Returns
         -------
         pyarrow.Table
-            ``left right difference rows`` for each pair; null where these rows say nothing of the spread.
+            Columns ``left right difference rows``, one row per pair; null if the spread is unknown.
 
         Raises
         ------
-        InvalidRequestError
-            ``difference`` is no number but zero, or the power is outside 0..1.
+        BadRequestError
+            ``difference`` is zero or not finite, or ``power`` is not between 0 and 1.
         """
-        wish = self.design.settings.power_target
-        wish = wish if power is None else replace(wish, power=power)
-        if not 0 < abs(difference) < float("inf") or not 0 < wish.power < 1:
-            path, value = ("power", power) if 0 < abs(difference) < float("inf") else ("difference", difference)
-            raise BadRequestError(InvalidRequest(path=path, message=f"{value!r} is none; give one such as 0.1"))
+        target = self.design.settings.power_target
+        target = target if power is None else replace(target, power=power)
+        if not 0 < abs(difference) < float("inf"):
+            raise invalid("difference", f"{difference!r} is not a nonzero number; pass one such as 0.02")
+        if not 0 < target.power < 1:
+            raise invalid("power", f"{power!r} is not between 0 and 1; pass one such as 0.8")
         pairs = self.pairs_of(scorer)
-        many = [
-            required_sample_size(pair["error"] or 0.0, pair["clusters"], difference, wish)
+        needed = [
+            required_sample_size(pair["standard_error"] or 0.0, pair["clusters"], difference, target)
             * pair["rows"]
             / max(1, pair["clusters"])
             for pair in pairs
@@ -248,36 +245,36 @@ class Comparison:
                 "left": pa.array([pair["left"] for pair in pairs], pa.string()),
                 "right": pa.array([pair["right"] for pair in pairs], pa.string()),
                 "difference": pa.array([float(difference)] * len(pairs), pa.float64()),
-                "rows": pa.array([None if each != each else round(each) for each in many], pa.int64()),  # noqa: PLR0124
+                "rows": pa.array([None if rows != rows else round(rows) for rows in needed], pa.int64()),  # noqa: PLR0124
             }
         )
 
     def to_markdown(self) -> str:
-        """Give the findings as Markdown: a line of what can be said, the models, the pairs."""
-        from llmhub.evals.report import comparison_markdown  # noqa: PLC0415 - loaded where it is shown
+        """Return the comparison as Markdown: a headline, the models, the pairs and notes."""
+        from llmhub.evals.report import comparison_markdown  # noqa: PLC0415 - loaded on display
 
         return comparison_markdown(self)
 
     def _repr_html_(self) -> str:
-        """Show itself in a notebook."""
-        from llmhub.evals.html_report import comparison_html  # noqa: PLC0415 - loaded where it is shown
+        """Return the HTML shown by notebooks."""
+        from llmhub.evals.html_report import comparison_html  # noqa: PLC0415 - loaded on display
 
         return comparison_html(self)
 
     def __repr__(self) -> str:
-        """Say it in a few lines."""
+        """Return the Markdown report."""
         return self.to_markdown()
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw each model's score and each pair's difference, with their intervals."""
-        from llmhub.evals.forest_plot import forest_plot  # noqa: PLC0415 - matplotlib is loaded by those who plot
+        """Draw each model's score and each pair's difference, with confidence intervals."""
+        from llmhub.evals.forest_plot import forest_plot  # noqa: PLC0415 - matplotlib is loaded on plotting
 
-        return forest_plot(self, self._scorer(scorer), ax)
+        return forest_plot(self, self._scorer_name(scorer), ax)
 
-    def _scorer(self, name: str | None) -> str:
+    def _scorer_name(self, name: str | None) -> str:
         if name is None and self.scorers:
             return self.scorers[0]
         if name not in self.scorers or name is None:
-            said = f"{name!r} is no scorer of this comparison; there are {', '.join(self.scorers) or 'none'}"
-            raise BadRequestError(InvalidRequest(path="scorer", message=said))
+            known = ", ".join(self.scorers) or "none"
+            raise invalid("scorer", f"{name!r} is not a scorer of this comparison; its scorers: {known}")
         return name

@@ -1,4 +1,8 @@
-"""A model as judge: one answer at a time by a rubric, or two side by side, each pair shown both ways round."""
+"""Models as judges: grade single responses by a rubric, or compare responses pairwise.
+
+Each pair is shown in both orders, because judges tend to prefer one position; a verdict that changes with the order
+counts as a tie and as a disagreement. The target column is never shown to a judge.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals._scorer import Scorer, check_name_and_version
 from llmhub.evals.scoring import ResponseLayout, ScorerResult, ScoringInput
@@ -28,8 +32,6 @@ What to grade by:
 {rubric}
 
 Think briefly. Then end with a line "Score: N", where N is a number from {low} to {high}."""
-
-
 PAIRWISE_PROMPT: Final = """You compare two answers to the same task.
 
 Task:
@@ -45,45 +47,38 @@ What to compare by:
 {rubric}
 
 Think briefly. Then end with a line "Verdict: A", "Verdict: B" or "Verdict: tie"."""
-
-
 SCORE_LINE: Final = re.compile(r"score\W{0,12}?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
-
-
 VERDICT_LINE: Final = re.compile(r"verdict\W{0,12}(A|B|tie)\b", re.IGNORECASE)
-
-
 JUDGE_FIELDS: Final = ("input", "response", "first", "second", "rubric", "low", "high")
-"""Places of a judge's prompt that are not columns of the row."""
-
+"""Fields of a judge's prompt template that are not columns of the row."""
 
 CallJudge = Callable[["Judge", pa.Table], pa.Table]
-"""Asks the judge every row of a table, and gives its answers: ``n`` rows for each, in order."""
+"""Function that sends one prompt per row of a table to the judge and returns ``n`` result rows for each, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """A model that scores answers. It is asked through the hub, so that cache, limits and budget hold for it too.
+    """Model that scores responses. It is called through the hub, so the cache, limits and budget apply.
 
     Parameters
     ----------
     name, version
-        What scores are known by.
+        Identity of the scores.
     model
-        ``provider/model``.
+        The judging model, as ``provider/model``.
     rubric
-        What to go by.
+        Grading criteria, in words.
     pairwise
-        Whether it compares two answers, shown both ways round, rather than grading each.
+        Whether to compare two responses (in both orders) instead of grading each one.
     prompt
-        Its template: ``{input}`` is the row, a line for each column but the target; ``{response}``, or ``{first}`` and
-        ``{second}``; ``{rubric}``, ``{low}``, ``{high}``; and columns of the row by name.
+        Prompt template. Fields: ``{input}``, the row with one line per column except the target; ``{response}``, or
+        ``{first}`` and ``{second}``; ``{rubric}``, ``{low}``, ``{high}``; and the columns of the row by name.
     low, high
-        Ends of the scale; a score beyond them is not taken.
+        Ends of the scale. A score outside is discarded.
     n
-        How often each question is put; scores are averaged, and where they differ counts as disagreement.
+        Samples per prompt. Scores are averaged; samples that differ count as a disagreement.
     options
-        Of the judge's calls: ``temperature``, ``max_tokens``, ``system``, ...
+        Options of the judge's calls: ``temperature``, ``max_tokens``, ``system``, ...
     """
 
     name: str
@@ -98,33 +93,35 @@ class Judge:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what could not be asked."""
+        """Validate name, version and scale."""
         check_name_and_version(self.name, self.version)
         if not self.low < self.high:
-            said = f"{self.low!r} to {self.high!r} is no scale; give (low, high)"
-            raise BadRequestError(InvalidRequest(path="scale", message=said))
+            raise invalid("scale", f"({self.low!r}, {self.high!r}) is not a scale; pass (low, high) with low < high")
 
     @property
     def parameters(self) -> dict[str, JSON]:
-        """What its scores depend on."""
+        """Everything the scores depend on besides name and version."""
         names = ("model", "rubric", "pairwise", "prompt", "low", "high", "n")
         return {**{name: getattr(self, name) for name in names}, "options": {**self.options}}
 
     @property
     def worst(self) -> float:
-        """What a failed row is worth where failures count."""
+        """Score of a failed row when failures are counted."""
         return 0.0 if self.pairwise else self.low
 
 
+ScorerOrJudge = Scorer | Judge
+
+
 def judge(model: str, rubric: str, *, scale: tuple[float, float] = (1, 5), name: str = "judge", **more: Any) -> Judge:
-    """Make a judge that grades each answer by a rubric.
+    """Return a judge that grades each response by a rubric.
 
     Parameters
     ----------
     model
         Any model of the hub, as ``provider/model``.
     rubric
-        What to grade by, in words.
+        Grading criteria, in words.
     scale
         Lowest and highest score.
     **more
@@ -140,20 +137,20 @@ def judge(model: str, rubric: str, *, scale: tuple[float, float] = (1, 5), name:
 
 
 def pairwise(model: str, rubric: str, *, name: str = "preferred", **more: Any) -> Judge:
-    """Make a judge that compares answers two by two, each pair both ways round.
+    """Return a judge that compares responses pairwise, each pair in both orders.
 
-    A model's score on a row is the share of its comparisons there that it won. Where the two ways round disagree,
-    neither won: that counts a half for both, and as a disagreement.
+    The score of a response is the share of its comparisons it won. If the two orders disagree, both responses get half
+    a win, and the pair counts as a disagreement.
 
-    Parameters are those of `judge`.
+    The parameters are those of `judge`, except ``scale``.
     """
-    own = {"version": "1", "prompt": PAIRWISE_PROMPT, **more, "name": name, "model": model, "rubric": rubric}
-    return Judge(**{**own, "pairwise": True, "low": 0.0, "high": 1.0})
+    fields = {"version": "1", "prompt": PAIRWISE_PROMPT, **more, "name": name, "model": model, "rubric": rubric}
+    return Judge(**{**fields, "pairwise": True, "low": 0.0, "high": 1.0})
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeOutcome:
-    """What a judge said: its scores, its answers as results, and how often it was not at one with itself."""
+    """Scores of a judge, its own calls as a results table, and counts of its disagreements and unreadable responses."""
 
     scores: ScorerResult
     calls: pa.Table
@@ -162,114 +159,116 @@ class JudgeOutcome:
     unreadable: int
 
 
-def run_judge(one: Judge, answers: ScoringInput, ask: CallJudge) -> JudgeOutcome:
-    """Have a judge score every answer."""
-    return _paired(one, answers, ask) if one.pairwise else _graded(one, answers, ask)
+def run_judge(judge: Judge, scoring: ScoringInput, call: CallJudge) -> JudgeOutcome:
+    """Score every response with a judge."""
+    return _compare_pairs(judge, scoring, call) if judge.pairwise else _grade_each(judge, scoring, call)
 
 
-def _graded(one: Judge, given: ScoringInput, ask: CallJudge) -> JudgeOutcome:
-    """Grade each answer by itself."""
-    responses = given.responses
-    places = [at for at, response in enumerate(responses) if response is not None]
-    questions = [_question(one, given, at, {"response": responses[at]}) for at in places]
-    calls = ask(one, _table(questions))
-    said = _by_question(calls, len(places))
-    scores, compared, disagreed, unreadable = np.full(len(responses), np.nan), 0, 0, 0
+def _grade_each(judge: Judge, scoring: ScoringInput, call: CallJudge) -> JudgeOutcome:
+    """Grade each response on its own."""
+    responses = scoring.responses
+    positions = [position for position, response in enumerate(responses) if response is not None]
+    prompts = [_prompt_fields(judge, scoring, position, {"response": responses[position]}) for position in positions]
+    calls = call(judge, _prompt_table(prompts))
+    scores = np.full(len(responses), np.nan)
+    compared = disagreed = unreadable = 0
     notes: list[str | None] = [None] * len(responses)
-    for at, answers in zip(places, said, strict=True):
-        read = [value for answer in answers if (value := _score(one, answer)) is not None]
-        unreadable += len(answers) - len(read)
-        if read:
-            scores[at] = sum(read) / len(read)
+    for position, replies in zip(positions, _group_replies(calls, len(positions)), strict=True):
+        values = [value for reply in replies if (value := _parse_score(judge, reply)) is not None]
+        unreadable += len(replies) - len(values)
+        if values:
+            scores[position] = sum(values) / len(values)
         else:
-            notes[at] = "the judge gave no score"
-        if len(read) > 1:
+            notes[position] = "the judge returned no score"
+        if len(values) > 1:
             compared += 1
-            disagreed += len(set(read)) > 1
-    scored = ScorerResult(
-        one.name, one.version, is_binary=False, scores=scores, counted=~np.isnan(scores), notes=tuple(notes)
+            disagreed += len(set(values)) > 1
+    return JudgeOutcome(_to_result(judge, scores, notes), calls, compared, disagreed, unreadable)
+
+
+def _to_result(judge: Judge, scores: Any, notes: Sequence[str | None]) -> ScorerResult:
+    return ScorerResult(
+        judge.name, judge.version, is_binary=False, scores=scores, counted=~np.isnan(scores), notes=tuple(notes)
     )
-    return JudgeOutcome(scored, calls, compared, disagreed, unreadable)
 
 
-def _score(one: Judge, answer: str | None) -> float | None:
-    """Read the last score within the scale."""
-    found = [float(each) for each in SCORE_LINE.findall(answer or "")]
-    return found[-1] if found and one.low <= found[-1] <= one.high else None
+def _parse_score(judge: Judge, reply: str | None) -> float | None:
+    """Return the last score in a reply; ``None`` without one, or if it is outside the scale."""
+    values = [float(value) for value in SCORE_LINE.findall(reply or "")]
+    return values[-1] if values and judge.low <= values[-1] <= judge.high else None
 
 
-def _paired(one: Judge, given: ScoringInput, ask: CallJudge) -> JudgeOutcome:
-    """Compare the answers of each row two by two, both ways round."""
-    responses = given.responses
-    couples = _couples(given.layout, responses)
-    questions = [
-        _question(one, given, left, {"first": responses[first], "second": responses[second]})
-        for left, right in couples
+def _compare_pairs(judge: Judge, scoring: ScoringInput, call: CallJudge) -> JudgeOutcome:
+    """Compare the responses to each row pairwise, in both orders."""
+    responses = scoring.responses
+    pairs = _response_pairs(scoring.layout, responses)
+    prompts = [
+        _prompt_fields(judge, scoring, left, {"first": responses[first], "second": responses[second]})
+        for left, right in pairs
         for first, second in ((left, right), (right, left))
     ]
-    calls = ask(one, _table(questions))
-    said = _by_question(calls, len(questions))
-    won, held = np.zeros(len(responses)), np.zeros(len(responses))
+    calls = call(judge, _prompt_table(prompts))
+    replies = _group_replies(calls, len(prompts))
+    wins, comparisons = np.zeros(len(responses)), np.zeros(len(responses))
     compared = disagreed = unreadable = 0
-    for (left, right), there, back in zip(couples, said[::2], said[1::2], strict=True):
-        for one_way, other_way in zip(there, back, strict=True):
-            ahead, behind = _verdict(one_way), _verdict(other_way)
-            unreadable += (ahead is None) + (behind is None)
-            if ahead is None or behind is None:
+    for (left, right), in_order, swapped in zip(pairs, replies[::2], replies[1::2], strict=True):
+        for reply, swapped_reply in zip(in_order, swapped, strict=True):
+            verdict, swapped_verdict = _parse_verdict(reply), _parse_verdict(swapped_reply)
+            unreadable += (verdict is None) + (swapped_verdict is None)
+            if verdict is None or swapped_verdict is None:
                 continue
+            consistent = verdict == -swapped_verdict
             compared += 1
-            disagreed += ahead != -behind
-            share = 0.5 if ahead != -behind else (1 + ahead) / 2
-            won[[left, right]] += (share, 1 - share)
-            held[[left, right]] += 1
+            disagreed += not consistent
+            left_share = (1 + verdict) / 2 if consistent else 0.5
+            wins[[left, right]] += (left_share, 1 - left_share)
+            comparisons[[left, right]] += 1
     with np.errstate(invalid="ignore"):
-        scores = won / held
-    answered = [response is not None for response in responses]
-    notes = tuple(
-        "not compared" if there and nothing else None for there, nothing in zip(answered, np.isnan(scores), strict=True)
-    )
-    scored = ScorerResult(one.name, one.version, is_binary=False, scores=scores, counted=~np.isnan(scores), notes=notes)
-    return JudgeOutcome(scored, calls, compared, disagreed, unreadable)
+        scores = wins / comparisons
+    notes = [
+        "not compared" if response is not None and missing else None
+        for response, missing in zip(responses, np.isnan(scores), strict=True)
+    ]
+    return JudgeOutcome(_to_result(judge, scores, notes), calls, compared, disagreed, unreadable)
 
 
-def _couples(layout: ResponseLayout, responses: Sequence[str | None]) -> list[tuple[int, int]]:
-    """Pair the answers of different models to the same row, sample by sample."""
-    seen: dict[tuple[int, int], int] = {}
-    together: dict[tuple[int, int], list[int]] = {}
-    for at, response in enumerate(responses):
-        cell = (int(layout.row_index[at]), int(layout.model_index[at]))
-        sample = seen[cell] = seen.get(cell, -1) + 1
+def _response_pairs(layout: ResponseLayout, responses: Sequence[str | None]) -> list[tuple[int, int]]:
+    """Pair the responses of different models to the same row and sample."""
+    last_sample: dict[tuple[int, int], int] = {}
+    positions_of: dict[tuple[int, int], list[int]] = {}
+    for position, response in enumerate(responses):
+        cell = (int(layout.row_index[position]), int(layout.model_index[position]))
+        sample = last_sample[cell] = last_sample.get(cell, -1) + 1
         if response is not None:
-            together.setdefault((cell[0], sample), []).append(at)
-    return [couple for places in together.values() for couple in combinations(places, 2)]
+            positions_of.setdefault((cell[0], sample), []).append(position)
+    return [pair for positions in positions_of.values() for pair in combinations(positions, 2)]
 
 
-def _verdict(answer: str | None) -> int | None:
-    """Read the last verdict: 1 for the first shown, -1 for the second, 0 for a tie."""
-    found = VERDICT_LINE.findall(answer or "")
-    return {"a": 1, "b": -1, "tie": 0}[found[-1].lower()] if found else None
+def _parse_verdict(reply: str | None) -> int | None:
+    """Return the last verdict in a reply: 1 for the first response, -1 for the second, 0 for a tie."""
+    verdicts = VERDICT_LINE.findall(reply or "")
+    return {"a": 1, "b": -1, "tie": 0}[verdicts[-1].lower()] if verdicts else None
 
 
-def _question(one: Judge, given: ScoringInput, at: int, shown: Mapping[str, str | None]) -> dict[str, Any]:
-    """Put together what the judge's template may name; the target stays out of the row that it is shown."""
-    row = given.row(at)
-    told = "\n".join(f"{name}: {row[name]}" for name in row if name not in given.hidden and row[name] is not None)
-    scale = {"low": f"{one.low:g}", "high": f"{one.high:g}"}
-    return {**row, "input": told, "rubric": one.rubric, **scale, **shown}
+def _prompt_fields(
+    judge: Judge, scoring: ScoringInput, position: int, responses: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return the values of the judge's template fields, without hidden columns in ``{input}``."""
+    row = scoring.row(position)
+    lines = [f"{name}: {row[name]}" for name in row if name not in scoring.hidden and row[name] is not None]
+    scale = {"low": f"{judge.low:g}", "high": f"{judge.high:g}"}
+    return {**row, "input": "\n".join(lines), "rubric": judge.rubric, **scale, **responses}
 
 
-def _table(questions: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Make a table of texts, which is all that a prompt needs."""
-    names = list(questions[0]) if questions else list(JUDGE_FIELDS)
-    columns = {name: [None if each[name] is None else str(each[name]) for each in questions] for name in names}
+def _prompt_table(prompts: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return the template fields as a table of strings."""
+    names = list(prompts[0]) if prompts else list(JUDGE_FIELDS)
+    columns = {name: [None if fields[name] is None else str(fields[name]) for fields in prompts] for name in names}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 
-def _by_question(calls: pa.Table, questions: int) -> list[list[str | None]]:
-    """Give the answers to each question."""
+def _group_replies(calls: pa.Table, n_prompts: int) -> list[list[str | None]]:
+    """Group the judge's replies by prompt."""
     texts = calls.column("response").to_pylist()
-    each = len(texts) // questions if questions else 0
-    return [texts[at * each : (at + 1) * each] for at in range(questions)]
-
-
-ScorerOrJudge = Scorer | Judge
+    n = len(texts) // n_prompts if n_prompts else 0
+    return [texts[index * n : (index + 1) * n] for index in range(n_prompts)]

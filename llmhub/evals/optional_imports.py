@@ -1,31 +1,31 @@
-"""Libraries that not everybody needs, and what is said where one is absent."""
+"""Import of libraries that come with an optional extra."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 
 
 def import_optional(module: str, extra: str) -> Any:
-    """Import a library of an extra.
+    """Import and return a module that comes with an extra.
 
     Raises
     ------
-    InvalidRequestError
-        It is not installed; names the extra.
+    BadRequestError
+        The library is not installed; the message names the extra to install.
 
     Examples
     --------
-    >>> import_optional("nothing_like_it", "evals")
+    >>> import_optional("no_such_library", "evals")
     Traceback (most recent call last):
         ...
     llmhub.core.errors.BadRequestError: ...
     """
     try:
         return importlib.import_module(module)
-    except ImportError as absent:
-        root = module.partition(".")[0]
-        said = f"{root} is not installed; it comes with the extra {extra!r}: pip install 'llmhub[{extra}]'"
-        raise BadRequestError(InvalidRequest(path=root, message=said)) from absent
+    except ImportError as error:
+        library = module.partition(".")[0]
+        message = f"{library} is not installed; install the extra {extra!r}: pip install 'llmhub[{extra}]'"
+        raise invalid(library, message) from error

@@ -1,12 +1,13 @@
-"""What a comparison found, in words and in Markdown."""
+"""Comparisons and evaluations as Markdown; headline, notes and formatted cells are shared with the HTML report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.formatting.numbers import format_count, format_duration, format_usd
+from llmhub.formatting.numbers import format_count, format_duration, format_percent, format_usd
+from llmhub.formatting.text_tables import markdown_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,34 +15,24 @@ if TYPE_CHECKING:
     from llmhub.evals.comparison import Comparison
 
 MAX_PAIRS_SHOWN: Final = 30
-"""Pairs that are shown; the table has them all."""
+"""Pairs in a report; the table `Comparison.pairs` has all of them."""
 FEW_CLUSTERS: Final = 20
-"""Clusters below which intervals know little of themselves."""
+"""Number of clusters below which a note warns that intervals and tests are unreliable."""
+MINUS: Final = "\u2212"
 MetricRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ReportColumn:
-    """A figure as it is shown: its heading, its metric, and how a value is written."""
+    """Column of a report: its heading, its metric, and the function that formats a value."""
 
     heading: str
     metric: str
     format_value: Callable[[float], str]
 
 
-def format_percent(share: float) -> str:
-    """Write a share as percent.
-
-    Examples
-    --------
-    >>> format_percent(0.8123), format_percent(1.0)
-    ('81.2 %', '100.0 %')
-    """
-    return f"{share * 100:.1f} %"
-
-
 def format_score(score: float) -> str:
-    """Write a score.
+    """Format a graded score with three decimal places.
 
     Examples
     --------
@@ -51,150 +42,83 @@ def format_score(score: float) -> str:
     return f"{score:.3f}"
 
 
-def _of_thousand(cost_usd: float) -> str:
+def _format_cost_of_thousand(cost_usd: float) -> str:
     return format_usd(cost_usd * 1000)
 
 
-def _tokens(count: float) -> str:
-    return f"{count:.1f}" if count < 100 else format_count(count)  # noqa: PLR2004 - three digits
+def _format_mean_tokens(tokens: float) -> str:
+    return f"{tokens:.1f}" if tokens < 100 else format_count(tokens)  # noqa: PLR2004 - three digits
 
 
 METRIC_COLUMNS: Final = (
     ReportColumn("failed", "error_rate", format_percent),
-    ReportColumn("cost of 1,000", "cost_usd", _of_thousand),
+    ReportColumn("cost of 1,000", "cost_usd", _format_cost_of_thousand),
     ReportColumn("latency p50", "latency_p50_s", format_duration),
     ReportColumn("p95", "latency_p95_s", format_duration),
     ReportColumn("p99", "latency_p99_s", format_duration),
     ReportColumn("first token p50", "ttft_p50_s", format_duration),
     ReportColumn("p95", "ttft_p95_s", format_duration),
-    ReportColumn("tokens in", "input_tokens", _tokens),
-    ReportColumn("tokens out", "output_tokens", _tokens),
+    ReportColumn("tokens in", "input_tokens", _format_mean_tokens),
+    ReportColumn("tokens out", "output_tokens", _format_mean_tokens),
 )
-"""What is shown beside scores; the table of models has more."""
+"""Metrics reported beside the scores; the table `Comparison.models` has more."""
 
 
 def score_formatter(unit: str) -> Callable[[float], str]:
-    """Give how scores of a unit are written."""
+    """Return the function that formats scores of a unit."""
     return format_percent if unit == "share" else format_score
 
 
 def metrics_by_model(comparison: Comparison) -> dict[tuple[str, str], MetricRow]:
-    """Give each model's figures by model and metric; a score goes before a measure of the same name."""
+    """Return the rows of `Comparison.models` by model and metric; a score takes precedence over a measure."""
     rows = comparison.models.to_pylist()
     return {(row["model"], row["metric"]): row for row in sorted(rows, key=lambda row: str(row["kind"] == "score"))}
 
 
 def report_columns(comparison: Comparison) -> list[ReportColumn]:
-    """Give the columns to show: all scores, and the measures of which something is known."""
-    found = metrics_by_model(comparison)
-    units = {row["metric"]: row["unit"] for row in found.values() if row["kind"] == "score"}
-    known = {row["metric"] for row in found.values() if row["value"] is not None}
+    """Return the columns of the models table: all scores, and the metrics with at least one value."""
+    metrics = metrics_by_model(comparison)
+    units = {row["metric"]: row["unit"] for row in metrics.values() if row["kind"] == "score"}
+    known = {row["metric"] for row in metrics.values() if row["value"] is not None}
     scores = [ReportColumn(name, name, score_formatter(units.get(name, "score"))) for name in comparison.scorers]
     return scores + [column for column in METRIC_COLUMNS if column.metric in known and column.metric not in units]
 
 
-def format_interval(row: MetricRow, write: Callable[[float], str]) -> str:
-    """Write an interval; an end that the rows cannot bound stays open.
+def report_order(comparison: Comparison) -> list[str]:
+    """Return the models, best first; in the order of the design without scores."""
+    return [row["model"] for row in comparison.ranked()] if comparison.scorers else list(comparison.design.models)
+
+
+def format_interval(row: MetricRow, format_value: Callable[[float], str]) -> str:
+    """Format an interval; an unbounded end is written as an ellipsis.
 
     Examples
     --------
-    >>> format_interval({"low": 0.1, "high": None}, format_percent), format_interval({"low": 0.1, "high": 0.2}, format_percent)
-    ('10.0 % to …', '10.0 to 20.0 %')
+    >>> format_interval({"low": 0.1, "high": None}, format_percent)
+    '10.0 % to …'
+    >>> format_interval({"low": 0.1, "high": 0.2}, format_percent)
+    '10.0 to 20.0 %'
     """
     if row["low"] is None and row["high"] is None:
         return ""
-    low, high = ("…" if end is None else write(end) for end in (row["low"], row["high"]))
+    low, high = ("…" if end is None else format_value(end) for end in (row["low"], row["high"]))
     number, space, unit = low.partition(" ")
     return f"{number if high.endswith(space + unit) else low} to {high}"
 
 
-def headline(comparison: Comparison) -> str:
-    """Say who is ahead, and of whom that cannot be said."""
-    if not comparison.scorers:
-        return ""
-    scorer = comparison.scorers[0]
-    ranked = [row for row in comparison.ranked() if row["value"] is not None]
-    if not ranked:
-        return f"No answer has a score by {scorer}."
-    first = ranked[0]
-    said = f"{first['model']} has {score_formatter(first['unit'])(first['value'])} by {scorer}"
-    if len(ranked) == 1:
-        return f"{said}."
-    others = comparison.leaders()[1:]
-    if not others:
-        return f"{said}, ahead of every other model."
-    return f"{said}; these rows cannot tell it from {' and '.join(others)}."
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """Say how figures are meant, and what was left out of them."""
-    design, settings = comparison.design, comparison.design.settings
-    rows = max((row["rows"] for row in comparison.ranked()), default=0)
-    clusters = max((row["clusters"] for row in comparison.ranked()), default=0)
-    each = f" of {design.n} answers" if design.n > 1 else ""
-    by = f" in {clusters:,} groups of {design.group}" if design.group else ""
-    paired = "; pairs are compared row by row, with Holm's correction for their number" if len(comparison.pairs) else ""
-    said = [f"{rows:,} rows{each}{by}; intervals of {settings.level:.0%}{paired}.", *_lost(comparison)]
-    if rows and clusters < FEW_CLUSTERS:
-        said.append(
-            f"With {clusters} {'groups' if design.group else 'rows'}, intervals and tests know little; {FEW_CLUSTERS} are few."
-        )
-    seen = [pair["detectable"] for pair in comparison.pairs_of() if pair["detectable"] is not None] if rows else []
-    if seen:
-        write = score_formatter(comparison.ranked()[0]["unit"])
-        least = write(min(seen)) if min(seen) == max(seen) else f"{write(min(seen))} to {write(max(seen))}"
-        said.append(
-            f"Smallest true difference that these rows would have shown {settings.power:.0%} of the time: {least}."
-        )
-    return said + [_judge(row) for row in comparison.judges.to_pylist()]
-
-
-def _lost(comparison: Comparison) -> list[str]:
-    """Say what became of rows without an answer or a score."""
-    totals = {name: sum(comparison.counts.column(name).to_pylist()) for name in comparison.counts.column_names[1:]}
-    failed = "count as the worst score" if comparison.design.failures == "wrong" else "are left out of the scores"
-    told = {
-        "error": f"failed and {failed}",
-        "skipped": "were not asked, since a value is missing, and are left out",
-        "stopped": "were not asked, stopped or out of budget, and are left out",
-        "unscored": "could not be scored and are left out",
-        "cached": "came without a call of their own and are left out of the times",
-    }
-    return [f"{totals[name]:,} of {totals['asked']:,} {what}." for name, what in told.items() if totals[name]]
-
-
-def _judge(row: MetricRow) -> str:
-    cost = "unknown" if row["list_cost_usd"] is None else format_usd(float(row["list_cost_usd"]))
-    said = f"Judge {row['judge']} ({row['model']}): {row['calls']:,} calls, worth {cost}"
-    if row["failed"] or row["unreadable"]:
-        said += f"; {row['failed']:,} failed, {row['unreadable']:,} gave nothing that could be read"
-    if row["disagreement"] is not None:
-        said += f"; disagreed with itself {format_percent(row['disagreement'])} of {row['compared']:,} times"
-    return said + "."
-
-
-def pair_conclusion(pair: MetricRow) -> str:
-    """Say in a word what a pair's test found."""
-    if pair["tied"] is None:
-        return "no rows in common"
-    if pair["tied"]:
-        return "tied"
-    return f"{pair['left'] if pair['difference'] > 0 else pair['right']} is better"
-
-
-def signed_formatter(write: Callable[[float], str]) -> Callable[[float], str]:
-    """Write a difference with its sign.
+def signed_formatter(format_value: Callable[[float], str]) -> Callable[[float], str]:
+    """Return a function that formats a difference with its sign.
 
     Examples
     --------
     >>> signed_formatter(format_percent)(0.02), signed_formatter(format_percent)(-0.02)
     ('+2.0 %', '−2.0 %')
     """  # noqa: RUF002 - a minus
-    return lambda value: ("+" if value > 0 else "\u2212" if value < 0 else "") + write(abs(value))
+    return lambda value: ("+" if value > 0 else MINUS if value < 0 else "") + format_value(abs(value))
 
 
 def format_p_value(p: float | None) -> str:
-    """Write a p-value.
+    """Format a p-value with three decimal places.
 
     Examples
     --------
@@ -207,75 +131,147 @@ def format_p_value(p: float | None) -> str:
 
 
 def score_unit(comparison: Comparison, scorer: str) -> str:
-    """Give the unit of a scorer's scores."""
+    """Return the unit of a scorer's scores: ``share`` if they are binary, else ``score``."""
     return next((str(row["unit"]) for row in comparison.ranked(scorer)), "score")
 
 
+def pair_conclusion(pair: MetricRow) -> str:
+    """Return the result of a pair's test in words."""
+    if pair["significant"] is None:
+        return "no common rows"
+    if not pair["significant"]:
+        return "not significant"
+    return f"{pair['left'] if pair['difference'] > 0 else pair['right']} is better"
+
+
+def headline(comparison: Comparison) -> str:
+    """Return a sentence on the best model and on those that do not differ significantly from it."""
+    if not comparison.scorers:
+        return ""
+    scorer = comparison.scorers[0]
+    ranked = [row for row in comparison.ranked() if row["value"] is not None]
+    if not ranked:
+        return f"No response has a {scorer} score."
+    best = ranked[0]
+    result = f"{best['model']} scores {score_formatter(best['unit'])(best['value'])} on {scorer}"
+    if len(ranked) == 1:
+        return f"{result}."
+    ties = comparison.leaders()[1:]
+    if not ties:
+        return f"{result}, significantly better than every other model."
+    return f"{result}; the difference to {' and '.join(ties)} is not significant."
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return notes on the design of the comparison, excluded rows, power and judges."""
+    design, settings = comparison.design, comparison.design.settings
+    ranked = comparison.ranked()
+    rows = max((row["rows"] for row in ranked), default=0)
+    clusters = max((row["clusters"] for row in ranked), default=0)
+    samples = f" of {design.n} samples" if design.n > 1 else ""
+    groups = f" in {clusters:,} groups of {design.group}" if design.group else ""
+    tests = "; paired tests with Holm's correction for the number of pairs" if len(comparison.pairs) else ""
+    lines = [f"{rows:,} rows{samples}{groups}; {settings.level:.0%} confidence intervals{tests}."]
+    lines += _status_notes(comparison)
+    if rows and clusters < FEW_CLUSTERS:
+        noun = "groups" if design.group else "rows"
+        lines.append(f"With only {clusters} {noun}, intervals and tests are unreliable; use at least {FEW_CLUSTERS}.")
+    effects = [pair["minimum_detectable_effect"] for pair in comparison.pairs_of()] if rows else []
+    effects = [effect for effect in effects if effect is not None]
+    if effects:
+        format_value = score_formatter(ranked[0]["unit"])
+        low, high = format_value(min(effects)), format_value(max(effects))
+        span = low if min(effects) == max(effects) else f"{low} to {high}"
+        lines.append(f"Minimum detectable difference with {settings.power:.0%} power: {span}.")
+    return lines + [_judge_note(row) for row in comparison.judges.to_pylist()]
+
+
+def _status_notes(comparison: Comparison) -> list[str]:
+    """Return a note for each status other than success that occurs."""
+    totals = {name: sum(comparison.counts.column(name).to_pylist()) for name in comparison.counts.column_names[1:]}
+    is_wrong = comparison.design.failures == "wrong"
+    treatments = {
+        "error": f"failed and {'count as the worst score' if is_wrong else 'are left out of the scores'}",
+        "skipped": "were not sent, because a value is missing, and are left out",
+        "stopped": "were not sent, because the run was cancelled or over budget, and are left out",
+        "unscored": "could not be scored and are left out",
+        "cached": "were answered without a call of their own and are left out of the latencies",
+    }
+    return [
+        f"{totals[status]:,} of {totals['total']:,} {treatment}."
+        for status, treatment in treatments.items()
+        if totals[status]
+    ]
+
+
+def _judge_note(row: MetricRow) -> str:
+    cost = "unknown" if row["list_cost_usd"] is None else format_usd(float(row["list_cost_usd"]))
+    note = f"Judge {row['judge']} ({row['model']}): {row['calls']:,} calls, list price {cost}"
+    if row["failed"] or row["unreadable"]:
+        note += f"; {row['failed']:,} failed, {row['unreadable']:,} without a readable verdict"
+    if row["disagreement"] is not None:
+        note += f"; {format_percent(row['disagreement'])} of {row['compared']:,} repeated judgements disagree"
+    return note + "."
+
+
 def comparison_markdown(comparison: Comparison) -> str:
-    """Write a comparison as Markdown."""
+    """Return a comparison as Markdown."""
     parts = [f"**{headline(comparison)}**"] if comparison.scorers else []
-    parts += [_models(comparison)]
-    parts += [table for scorer in comparison.scorers if (table := _pairs(comparison, scorer))]
-    return "\n\n".join([*parts, "\n".join(f"- {each}" for each in notes(comparison))])
+    parts += [_models_table(comparison)]
+    parts += [table for scorer in comparison.scorers if (table := _pairs_table(comparison, scorer))]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(comparison))])
 
 
-def _models(comparison: Comparison) -> str:
-    found, shown = metrics_by_model(comparison), report_columns(comparison)
-    order = [row["model"] for row in comparison.ranked()] if comparison.scorers else list(comparison.design.models)
-    lines = []
-    for model in order:
-        cells = []
-        for column in shown:
-            row = found.get((model, column.metric))
-            known = row is not None and row["value"] is not None
-            bounds = format_interval(row, column.format_value) if row is not None and known else ""
-            value = column.format_value(row["value"]) if row is not None and known else ""
-            cells.append(f"{value} ({bounds})" if bounds else value)
-        lines.append([model, *cells])
-    return _table(["model", *(column.heading for column in shown)], lines)
+def _models_table(comparison: Comparison) -> str:
+    metrics, columns = metrics_by_model(comparison), report_columns(comparison)
+    rows = [
+        [model, *(_value_cell(metrics.get((model, column.metric)), column.format_value) for column in columns)]
+        for model in report_order(comparison)
+    ]
+    return markdown_table(["model", *(column.heading for column in columns)], rows)
 
 
-def _pairs(comparison: Comparison, scorer: str) -> str:
-    write = score_formatter(score_unit(comparison, scorer))
+def _value_cell(row: MetricRow | None, format_value: Callable[[float], str]) -> str:
+    """Format a value with its interval in parentheses."""
+    if row is None or row["value"] is None:
+        return ""
+    interval = format_interval(row, format_value)
+    return f"{format_value(row['value'])} ({interval})" if interval else format_value(row["value"])
+
+
+def _pairs_table(comparison: Comparison, scorer: str) -> str:
     pairs = comparison.pairs_of(scorer)
-    lines = [
+    if not pairs:
+        return ""
+    format_value = score_formatter(score_unit(comparison, scorer))
+    format_difference = signed_formatter(format_value)
+    rows = [
         [
-            f"{pair['left']} \u2212 {pair['right']}",
-            "" if pair["difference"] is None else signed_formatter(write)(pair["difference"]),
-            format_interval(pair, signed_formatter(write)),
+            f"{pair['left']} {MINUS} {pair['right']}",
+            "" if pair["difference"] is None else format_difference(pair["difference"]),
+            format_interval(pair, format_difference),
             f"{format_p_value(pair['p_holm'])} ({pair['test']})",
             pair_conclusion(pair),
-            "" if pair["detectable"] is None else write(pair["detectable"]),
+            "" if (effect := pair["minimum_detectable_effect"]) is None else format_value(effect),
         ]
         for pair in pairs[:MAX_PAIRS_SHOWN]
     ]
-    if not lines:
-        return ""
-    heads = [f"{scorer}: pair", "difference", "interval", "p, corrected", "", "could have shown"]
-    more = (
-        f"\n\n{len(pairs) - MAX_PAIRS_SHOWN:,} further pairs are in `.pairs`." if len(pairs) > MAX_PAIRS_SHOWN else ""
-    )
-    return _table(heads, lines) + more
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in heads[1:])]
-    rows = [heads, rule, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    header = [f"{scorer}: pair", "difference", "interval", "p, corrected", "", "minimum detectable"]
+    hidden = len(pairs) - MAX_PAIRS_SHOWN
+    more = f"\n\n{hidden:,} more pairs are in `.pairs`." if hidden > 0 else ""
+    return markdown_table(header, rows) + more
 
 
 def samples_markdown(samples: pa.Table) -> str:
-    """Write what several answers a row are worth together; nothing where rows have one."""
+    """Return pass@k and majority votes as Markdown, one table per scorer; empty without several samples per row."""
     rows = samples.to_pylist()
-    heads = list(dict.fromkeys(row["metric"] for row in rows))
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
     tables = []
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
-        found = {(row["model"], row["metric"]): row for row in rows if row["scorer"] == scorer}
-        models = list(dict.fromkeys(model for model, _ in found))
-        lines = [[model, *(_cell(found[model, head]) for head in heads)] for model in models]
-        tables.append(_table([scorer, *heads], lines))
+        cells = {(row["model"], row["metric"]): row for row in rows if row["scorer"] == scorer}
+        models = dict.fromkeys(model for model, _ in cells)
+        lines = [
+            [model, *(_value_cell(cells[model, metric], format_percent) for metric in metrics)] for model in models
+        ]
+        tables.append(markdown_table([scorer, *metrics], lines))
     return "\n\n".join(tables)
-
-
-def _cell(row: MetricRow) -> str:
-    return "" if row["value"] is None else f"{format_percent(row['value'])} ({format_interval(row, format_percent)})"

@@ -1,8 +1,7 @@
-"""Ready scorers. Each function gives a `Scorer`; ``target`` names the column that the answer is held against.
+"""Built-in scorers. Each function returns a `Scorer` or `Judge`; ``target`` names the column with the reference answer.
 
-A target that is a list holds several right answers: one is enough.
-
-Scorers again from what they are known by: llmhub's own, by name and version; judges, by what they were made with.
+If a row's target is a list, a response that matches any of its values is correct. `scorer_from_identity` rebuilds a
+scorer from the name, version and parameters recorded with its scores.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
-from llmhub.evals import answer_extraction, scorers, text_overlap
+from llmhub.core.errors import invalid
+from llmhub.evals import answer_extraction
 from llmhub.evals._scorer import TARGET, InputRow, Score, ScoreLike, Scorer, target_texts
 from llmhub.evals.judge import Judge, ScorerOrJudge, judge, pairwise
 from llmhub.evals.optional_imports import import_optional
-from llmhub.evals.text_overlap import bleu, edit_similarity, rouge
+from llmhub.evals.text_overlap import ROUGE_TYPES, bleu, edit_similarity, rouge
 
 __all__ = [
     "bleu",
@@ -39,49 +38,73 @@ __all__ = [
 
 
 def exact(target: str = TARGET) -> Scorer:
-    """Right when the answer is the target, but for space around it.
+    """Return a scorer of exact matches; surrounding whitespace is ignored.
 
     Examples
     --------
     >>> exact()({"target": "Paris"}, " Paris "), exact()({"target": "Paris"}, "paris")
     (True, False)
     """
-    return _right("exact", str.strip, target)
+    return _match_scorer("exact", str.strip, target)
 
 
 def normalised(target: str = TARGET) -> Scorer:
-    """Right when answer and target say the same but for case, punctuation, articles and spacing.
+    """Return a scorer of matches that ignore case, punctuation, articles and whitespace.
 
     Examples
     --------
     >>> normalised()({"target": "the Eiffel Tower"}, "Eiffel tower.")
     True
     """
-    return _right("normalised", answer_extraction.normalise_text, target)
+    return _match_scorer("normalised", answer_extraction.normalise_text, target)
+
+
+def _match_scorer(name: str, read: Callable[[str], str], target: str) -> Scorer:
+    """Return a scorer that compares response and target after applying ``read`` to both."""
+    return Scorer(
+        name=name,
+        version="1",
+        score=partial(_reads_equal, read, target),
+        right=True,
+        columns=(target,),
+        parameters={"target": target},
+        read=read,
+    )
+
+
+def _reads_equal(read: Callable[[str], str], target: str, row: InputRow, response: str) -> ScoreLike:
+    answer = read(response)
+    return any(answer == read(text) for text in target_texts(row[target]))
 
 
 def contains(target: str = TARGET, *, case: bool = False) -> Scorer:
-    """Right when the target stands in the answer; ``case`` to tell capitals apart.
+    """Return a scorer of whether the response contains the target; case-sensitive with ``case=True``.
 
     Examples
     --------
     >>> contains()({"target": "Paris"}, "It is paris, I think.")
     True
     """
-    score = partial(_contains, target, case)
     return Scorer(
-        name="contains", version="1", score=score, right=True, columns=(target,),
+        name="contains",
+        version="1",
+        score=partial(_contains, target, case),
+        right=True,
+        columns=(target,),
         parameters={"target": target, "case": case},
-    )  # fmt: skip
+    )
 
 
 def _contains(target: str, case: bool, row: InputRow, response: str) -> ScoreLike:
-    said = response if case else response.casefold()
-    return any((each if case else each.casefold()) in said for each in target_texts(row[target]))
+    texts = target_texts(row[target])
+    if case:
+        return any(text in response for text in texts)
+    folded = response.casefold()
+    return any(text.casefold() in folded for text in texts)
 
 
 def regex(pattern: str, target: str | None = None) -> Scorer:
-    r"""Right when the pattern is found in the answer; with a target, when its last match's first group is the target.
+    r"""Return a scorer of whether a pattern is found; with a target, of whether the last match's group 1 equals it.
 
     Examples
     --------
@@ -90,16 +113,16 @@ def regex(pattern: str, target: str | None = None) -> Scorer:
     """
     try:
         compiled = re.compile(pattern)
-    except (re.error, TypeError) as bad:
-        raise BadRequestError(InvalidRequest(path="pattern", message=f"{pattern!r:.80}: {bad}")) from bad
+    except (re.error, TypeError) as error:
+        raise invalid("pattern", f"{pattern!r:.80} is not a valid regular expression: {error}") from error
     if target is not None and not compiled.groups:
-        said = f"{pattern!r} has no group; put what is held against {target!r} in brackets"
-        raise BadRequestError(InvalidRequest(path="pattern", message=said))
-    read = partial(_found, compiled)
+        message = f"{pattern!r} has no group; put the part to compare with {target!r} in parentheses"
+        raise invalid("pattern", message)
+    read = partial(_last_match, compiled)
     return Scorer(
         name="regex",
         version="1",
-        score=partial(_finds, read, target),
+        score=partial(_matches, read, target),
         right=True,
         columns=() if target is None else (target,),
         parameters={"pattern": pattern, "target": target},
@@ -107,25 +130,25 @@ def regex(pattern: str, target: str | None = None) -> Scorer:
     )
 
 
-def _found(pattern: re.Pattern[str], text: str) -> str | None:
-    found = [match.group(1 if pattern.groups else 0) for match in pattern.finditer(text)]
-    return found[-1] if found else None
+def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
+    matches = [match.group(1 if pattern.groups else 0) for match in pattern.finditer(text)]
+    return matches[-1] if matches else None
 
 
-def _finds(read: Callable[[str], str | None], target: str | None, row: InputRow, response: str) -> ScoreLike:
-    found = read(response)
-    return found is not None if target is None else found in target_texts(row[target])
+def _matches(read: Callable[[str], str | None], target: str | None, row: InputRow, response: str) -> ScoreLike:
+    match = read(response)
+    return match is not None if target is None else match in target_texts(row[target])
 
 
 def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1e-9) -> Scorer:
-    """Right when the last number of the answer is the last number of the target, to a tolerance.
+    """Return a scorer of whether the last numbers of response and target are equal within a tolerance.
 
     Parameters
     ----------
     tolerance
-        Absolute: how far apart they may be.
+        Absolute tolerance.
     relative
-        As a share of the target; the larger of the two counts.
+        Tolerance relative to the target. The larger of the two applies.
 
     Examples
     --------
@@ -134,35 +157,35 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
     """
     for path, value in (("tolerance", tolerance), ("relative", relative)):
         if not value >= 0:
-            raise BadRequestError(InvalidRequest(path=path, message=f"{value!r} is not a number from 0"))
+            raise invalid(path, f"{value!r} is not a number >= 0")
     return Scorer(
         name="numeric",
         version="1",
-        score=partial(_near, target, Decimal(str(tolerance)), Decimal(str(relative))),
+        score=partial(_numbers_close, target, Decimal(str(tolerance)), Decimal(str(relative))),
         right=True,
         columns=(target,),
         parameters={"target": target, "tolerance": tolerance, "relative": relative},
-        read=_number,
+        read=_hashable_number,
     )
 
 
-def _number(text: str) -> Hashable | None:
+def _hashable_number(text: str) -> Hashable | None:
     return answer_extraction.extract_last_number(text)
 
 
-def _near(target: str, tolerance: Decimal, relative: Decimal, row: InputRow, response: str) -> ScoreLike:
-    said = answer_extraction.extract_last_number(response)
-    if said is None:
-        return Score(0.0, "no number in the answer")
-    wanted_ones = [answer_extraction.extract_last_number(each) for each in target_texts(row[target])]
-    known = [each for each in wanted_ones if each is not None]
-    if not known:
+def _numbers_close(target: str, tolerance: Decimal, relative: Decimal, row: InputRow, response: str) -> ScoreLike:
+    number = answer_extraction.extract_last_number(response)
+    if number is None:
+        return Score(0.0, "no number in the response")
+    extracted = [answer_extraction.extract_last_number(text) for text in target_texts(row[target])]
+    expected = [value for value in extracted if value is not None]
+    if not expected:
         return Score(None, f"no number in the target {row[target]!r:.40}")
-    return any(abs(said - each) <= max(tolerance, relative * abs(each)) for each in known)
+    return any(abs(number - value) <= max(tolerance, relative * abs(value)) for value in expected)
 
 
 def choice(target: str = TARGET, *, letters: str = "ABCDE") -> Scorer:
-    """Right when the answer settles on the target's letter of a multiple choice; a target 0, 1, ... is a position.
+    """Return a scorer of multiple-choice responses. The target is a letter, or an integer position from 0.
 
     Examples
     --------
@@ -172,7 +195,7 @@ def choice(target: str = TARGET, *, letters: str = "ABCDE") -> Scorer:
     return Scorer(
         name="choice",
         version="1",
-        score=partial(_chosen, target, letters),
+        score=partial(_choice_equal, target, letters),
         right=True,
         columns=(target,),
         parameters={"target": target, "letters": letters},
@@ -180,22 +203,20 @@ def choice(target: str = TARGET, *, letters: str = "ABCDE") -> Scorer:
     )
 
 
-def _chosen(target: str, letters: str, row: InputRow, response: str) -> ScoreLike:
+def _choice_equal(target: str, letters: str, row: InputRow, response: str) -> ScoreLike:
     value = row[target]
-    place = value if isinstance(value, int) and not isinstance(value, bool) else None
-    right = (
-        letters[place]
-        if place is not None and 0 <= place < len(letters)
-        else answer_extraction.extract_choice(str(value), letters)
-    )
-    if right is None:
-        return Score(None, f"the target {value!r:.40} is no letter of {letters}")
-    said = answer_extraction.extract_choice(response, letters)
-    return said == right if said else Score(0.0, "no letter in the answer")
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(letters):
+        expected: str | None = letters[value]
+    else:
+        expected = answer_extraction.extract_choice(str(value), letters)
+    if expected is None:
+        return Score(None, f"the target {value!r:.40} is not one of the letters {letters}")
+    letter = answer_extraction.extract_choice(response, letters)
+    return letter == expected if letter else Score(0.0, "no choice letter in the response")
 
 
 def label(labels: Sequence[str], target: str = TARGET) -> Scorer:
-    """Right when the answer settles on the target among a few labels.
+    """Return a scorer of single-label classification: the response names the target label and no other.
 
     Examples
     --------
@@ -207,7 +228,7 @@ def label(labels: Sequence[str], target: str = TARGET) -> Scorer:
     return Scorer(
         name="label",
         version="1",
-        score=partial(_labelled, read, target),
+        score=partial(_label_equal, read, target),
         right=True,
         columns=(target,),
         parameters={"target": target, "labels": list(known)},
@@ -215,56 +236,54 @@ def label(labels: Sequence[str], target: str = TARGET) -> Scorer:
     )
 
 
-def _labelled(read: Callable[[str], str | None], target: str, row: InputRow, response: str) -> ScoreLike:
-    said = read(response)
-    if said is None:
-        return Score(0.0, "no one label in the answer")
-    return any(
-        answer_extraction.normalise_text(said) == answer_extraction.normalise_text(each)
-        for each in target_texts(row[target])
-    )
+def _label_equal(read: Callable[[str], str | None], target: str, row: InputRow, response: str) -> ScoreLike:
+    extracted = read(response)
+    if extracted is None:
+        return Score(0.0, "no single label in the response")
+    normalise = answer_extraction.normalise_text
+    return any(normalise(extracted) == normalise(text) for text in target_texts(row[target]))
 
 
 def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
-    """Right when the answer is JSON, and keeps to a JSON schema if one is given; a fence around it is seen through.
+    """Return a scorer of whether the response is JSON and, if given, conforms to a JSON schema.
 
-    Needs the ``evals`` extra where a schema is given.
+    A code fence around the JSON is ignored. A schema needs the ``evals`` extra.
 
     Examples
     --------
     >>> json_valid()({}, '{"a": 1}'), json_valid()({}, "no").value
     (True, 0.0)
     """
-    check = None
+    validator = None
     if schema is not None:
         jsonschema = import_optional("jsonschema", "evals")
-        kind = jsonschema.validators.validator_for(dict(schema))
+        validator_class = jsonschema.validators.validator_for(dict(schema))
         try:
-            kind.check_schema(dict(schema))
-        except jsonschema.SchemaError as bad:
-            raise BadRequestError(InvalidRequest(path="schema", message=bad.message)) from bad
-        check = kind(dict(schema))
+            validator_class.check_schema(dict(schema))
+        except jsonschema.SchemaError as error:
+            raise invalid("schema", error.message) from error
+        validator = validator_class(dict(schema))
     return Scorer(
         name="json_valid",
         version="1",
-        score=partial(_valid, check),
+        score=partial(_is_valid_json, validator),
         right=True,
         parameters={"schema": None if schema is None else dict(schema)},
-        read=_canonical,
+        read=_canonical_json,
     )
 
 
-def _valid(check: Any, _: InputRow, response: str) -> ScoreLike:
+def _is_valid_json(validator: Any, _: InputRow, response: str) -> ScoreLike:
     try:
         value = answer_extraction.parse_json(response)
-    except answer_extraction.InvalidJSONError as bad:
-        return Score(0.0, f"no JSON: {bad}")
-    wrong = None if check is None else next(check.iter_errors(value), None)
-    return True if wrong is None else Score(0.0, f"{wrong.json_path}: {wrong.message:.200}")
+    except answer_extraction.InvalidJSONError as error:
+        return Score(0.0, f"not JSON: {error}")
+    violation = None if validator is None else next(validator.iter_errors(value), None)
+    return True if violation is None else Score(0.0, f"{violation.json_path}: {violation.message:.200}")
 
 
 def json_equal(target: str = TARGET) -> Scorer:
-    """Right when the answer is the target's JSON, whatever the order of names and the spacing.
+    """Return a scorer of whether response and target are equal as JSON; key order and whitespace are ignored.
 
     Examples
     --------
@@ -274,29 +293,29 @@ def json_equal(target: str = TARGET) -> Scorer:
     return Scorer(
         name="json_equal",
         version="1",
-        score=partial(_same_json, target),
+        score=partial(_json_equal, target),
         right=True,
         columns=(target,),
         parameters={"target": target},
-        read=_canonical,
+        read=_canonical_json,
     )
 
 
-def _same_json(target: str, row: InputRow, response: str) -> ScoreLike:
+def _json_equal(target: str, row: InputRow, response: str) -> ScoreLike:
     value = row[target]
     try:
-        right = answer_extraction.parse_json(value) if isinstance(value, str) else value
-    except answer_extraction.InvalidJSONError as bad:
-        return Score(None, f"the target is no JSON: {bad}")
+        expected = answer_extraction.parse_json(value) if isinstance(value, str) else value
+    except answer_extraction.InvalidJSONError as error:
+        return Score(None, f"the target is not JSON: {error}")
     try:
-        return answer_extraction.json_values_equal(answer_extraction.parse_json(response), right)
-    except answer_extraction.InvalidJSONError as bad:
-        return Score(0.0, f"no JSON: {bad}")
+        return answer_extraction.json_values_equal(answer_extraction.parse_json(response), expected)
+    except answer_extraction.InvalidJSONError as error:
+        return Score(0.0, f"not JSON: {error}")
 
 
-def _canonical(text: str) -> Hashable | None:
-    """Give JSON in one form, whatever the order of names."""
-    import msgspec  # noqa: PLC0415 - beside its use
+def _canonical_json(text: str) -> Hashable | None:
+    """Return the response's JSON with sorted keys; ``None`` if it is not JSON."""
+    import msgspec  # noqa: PLC0415 - loaded on first use
 
     try:
         return msgspec.json.encode(answer_extraction.parse_json(text), order="sorted")
@@ -304,77 +323,56 @@ def _canonical(text: str) -> Hashable | None:
         return None
 
 
-def _right(name: str, read: Callable[[str], str], target: str) -> Scorer:
-    """Make a scorer by which an answer is right when it reads as the target does."""
-    return Scorer(
-        name=name,
-        version="1",
-        score=partial(_reads, read, target),
-        right=True,
-        columns=(target,),
-        parameters={"target": target},
-        read=read,
-    )
-
-
-def _reads(read: Callable[[str], str], target: str, row: InputRow, response: str) -> ScoreLike:
-    said = read(response)
-    return any(said == read(each) for each in target_texts(row[target]))
-
-
 BUILT_IN_SCORERS: Final[Mapping[str, Callable[..., Scorer]]] = {
-    "exact": scorers.exact,
-    "normalised": scorers.normalised,
-    "contains": scorers.contains,
-    "regex": scorers.regex,
-    "numeric": scorers.numeric,
-    "choice": scorers.choice,
-    "label": scorers.label,
-    "json_valid": scorers.json_valid,
-    "json_equal": scorers.json_equal,
-    "bleu": text_overlap.bleu,
-    "edit_similarity": text_overlap.edit_similarity,
-    **dict.fromkeys(text_overlap.ROUGE_TYPES, text_overlap.rouge),
+    "exact": exact,
+    "normalised": normalised,
+    "contains": contains,
+    "regex": regex,
+    "numeric": numeric,
+    "choice": choice,
+    "label": label,
+    "json_valid": json_valid,
+    "json_equal": json_equal,
+    "bleu": bleu,
+    "edit_similarity": edit_similarity,
+    **dict.fromkeys(ROUGE_TYPES, rouge),
 }
-"""What makes each of llmhub's own scorers of its parameters."""
-
+"""Factory of each built-in scorer, by the name of the scorer it returns."""
 
 JUDGE_PARAMETER: Final = "rubric"
-"""A parameter that judges alone have."""
+"""Parameter by which the identity of a judge is recognized."""
 
 
-def scorer_from_identity(said: Mapping[str, Any], own: Sequence[ScorerOrJudge] = ()) -> ScorerOrJudge:
-    """Give the scorer that is known by a name, a version and parameters.
+def scorer_from_identity(recorded: Mapping[str, Any], custom: Sequence[ScorerOrJudge] = ()) -> ScorerOrJudge:
+    """Return the scorer with a recorded identity.
 
     Parameters
     ----------
-    said
-        As `llmhub.evals._scorer.identity` gives it.
-    own
-        Scorers that llmhub does not bring.
+    recorded
+        Name, version and parameters, as returned by `llmhub.evals._scorer.identity`.
+    custom
+        The user's own scorers, looked up by name first.
 
     Raises
     ------
-    InvalidRequestError
-        There is none by that name, or it is of another version or other parameters.
+    BadRequestError
+        The scorer is unknown, or its version is not the recorded one.
 
     Examples
     --------
     >>> from llmhub.evals._scorer import identity
-    >>> scorer_from_identity(identity(scorers.numeric(tolerance=0.5))).parameters["tolerance"]
+    >>> scorer_from_identity(identity(numeric(tolerance=0.5))).parameters["tolerance"]
     0.5
     """
-    name, parameters = str(said["name"]), dict(said["parameters"])
-    mine = next((one for one in own if one.name == name), None)
-    made: ScorerOrJudge | None = mine
-    if made is None and JUDGE_PARAMETER in parameters:
-        made = Judge(name=name, version=str(said["version"]), **parameters)
-    elif made is None and name in BUILT_IN_SCORERS:
-        made = BUILT_IN_SCORERS[name](**parameters)
-    if made is None:
-        told = f"{name!r} is none of llmhub's scorers; give yours as scorers=[...]"
-        raise BadRequestError(InvalidRequest(path="scorers", message=told))
-    if made.version != said["version"]:
-        told = f"{name!r} is of version {made.version!r} now, and was {said['version']!r}: it may score otherwise"
-        raise BadRequestError(InvalidRequest(path="scorers", message=told))
-    return made
+    name, version, parameters = str(recorded["name"]), str(recorded["version"]), dict(recorded["parameters"])
+    found: ScorerOrJudge | None = next((scorer for scorer in custom if scorer.name == name), None)
+    if found is None and JUDGE_PARAMETER in parameters:
+        found = Judge(name=name, version=version, **parameters)
+    elif found is None and name in BUILT_IN_SCORERS:
+        found = BUILT_IN_SCORERS[name](**parameters)
+    if found is None:
+        raise invalid("scorers", f"{name!r} is not a built-in scorer; pass yours as scorers=[...]")
+    if found.version != recorded["version"]:
+        message = f"{name!r} has version {found.version!r}, but scores were recorded with version {version!r}"
+        raise invalid("scorers", f"{message}; pass the scorer of that version")
+    return found

@@ -1,4 +1,7 @@
-"""Tasks: what is asked of a dataset's rows, how, and what is right, as one frozen value; and a few that are ready."""
+"""Evaluation tasks: prompt template, parameters and scorers as one frozen value; and constructors of common tasks.
+
+The instructions at the end of a template are part of the cache key of every request: changing them changes the keys.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
-from llmhub.evals import scorers as ready
+from llmhub.evals import scorers as built_in
 from llmhub.evals._scorer import Scorer, check_name_and_version, identity
 from llmhub.evals.judge import Judge, ScorerOrJudge
 
-NUMBER_LAST: Final = 'Work it out step by step. End with a line "Answer: N", where N is the number alone.'
-LETTER_LAST: Final = 'End with a line "Answer: X", where X is the letter of the right choice.'
+NUMBER_INSTRUCTION: Final = 'Work it out step by step. End with a line "Answer: N", where N is the number alone.'
+LETTER_INSTRUCTION: Final = 'End with a line "Answer: X", where X is the letter of the right choice.'
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 __all__ = ["Task", "choice", "classification", "numeric"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is asked of each row, and what is right.
+    """Prompt template and scoring of an evaluation.
 
     Parameters
     ----------
     name, version
-        What results are known by.
+        Identity of the results.
     template
-        The prompt, over the dataset's columns.
+        Prompt template over the dataset's columns.
     scorers
-        How answers are scored; models are ranked by the first.
+        One scorer or judge, or several; models are ranked by the first.
     target
-        The column that holds what is right; scorers see it as ``target``.
+        Column with the reference answer; scorers see it as ``target``.
     system
-        The turn before the prompt.
+        System message.
     parameters
-        Of the answers: ``temperature``, ``max_tokens``, ...
+        Request parameters: ``temperature``, ``max_tokens``, ...
 
     Examples
     --------
-    >>> Task(name="sums", template="{a} + {b} = ", scorers=ready.numeric(), target="c").identity["name"]
+    >>> Task(name="sums", template="{a} + {b} = ", scorers=built_in.numeric(), target="c").identity["name"]
     'sums'
     """
 
@@ -52,22 +56,20 @@ class Task:
     version: str = "1"
 
     def __post_init__(self) -> None:
-        """Bring one scorer and several to the same form."""
+        """Validate the task and store the scorers as a tuple."""
         check_name_and_version(self.name, self.version)
-        given = (self.scorers,) if isinstance(self.scorers, (Scorer, Judge)) else tuple(self.scorers)
-        if not given:
-            said = "a task needs at least one; give one of llmhub.scorers"
-            raise BadRequestError(InvalidRequest(path="scorers", message=said))
-        object.__setattr__(self, "scorers", given)
+        if not self.scorer_list:
+            raise invalid("scorers", "a task needs at least one scorer; pass one of llmhub.scorers")
+        object.__setattr__(self, "scorers", self.scorer_list)
 
     @property
     def scorer_list(self) -> tuple[ScorerOrJudge, ...]:
-        """The scorers, however they were given."""
+        """The scorers as a tuple."""
         return (self.scorers,) if isinstance(self.scorers, (Scorer, Judge)) else tuple(self.scorers)
 
     @property
     def identity(self) -> dict[str, JSON]:
-        """What it is known by: equal identities ask and score alike."""
+        """Everything the results depend on; tasks with equal identities send and score alike."""
         return {
             "name": self.name,
             "version": self.version,
@@ -75,21 +77,21 @@ class Task:
             "system": self.system,
             "target": self.target,
             "parameters": {**self.parameters},
-            "scorers": [identity(one) for one in self.scorer_list],
+            "scorers": [identity(scorer) for scorer in self.scorer_list],
         }
 
 
 def numeric(question: str = "question", target: str = "answer", *, tolerance: float = 0.0, **parameters: Any) -> Task:
-    r"""Give a task whose answers end in a number, as those of GSM8K.
+    r"""Return a task with numeric answers, such as GSM8K.
 
     Parameters
     ----------
     question, target
-        Columns. Of the target's text the last number counts, such as that after ``####``.
+        Columns. The last number of the target counts, such as the one after ``####``.
     tolerance
-        How far off is still right.
+        Absolute tolerance of a correct answer.
     **parameters
-        Of the answers: ``temperature``, ``max_tokens``, ...
+        Request parameters: ``temperature``, ``max_tokens``, ...
 
     Examples
     --------
@@ -98,8 +100,8 @@ def numeric(question: str = "question", target: str = "answer", *, tolerance: fl
     """
     return Task(
         name="numeric",
-        template=f"{{{question}}}\n\n{NUMBER_LAST}",
-        scorers=(ready.numeric(tolerance=tolerance),),
+        template=f"{{{question}}}\n\n{NUMBER_INSTRUCTION}",
+        scorers=(built_in.numeric(tolerance=tolerance),),
         target=target,
         parameters=parameters,
     )
@@ -111,7 +113,7 @@ def choice(
     target: str = "answer",
     **parameters: Any,
 ) -> Task:
-    """Give a task of multiple choice: ``options`` are the columns that hold what can be chosen, one for each letter.
+    """Return a multiple-choice task. ``options`` are the columns with the choices, one per letter.
 
     The target is a letter, or a position from 0.
 
@@ -125,22 +127,21 @@ def choice(
     <BLANKLINE>
     End with a line "Answer: X", where X is the letter of the right choice.
     """
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
-    if not 2 <= len(options) <= 26:  # noqa: PLR2004 - letters
-        said = f"{len(options)} cannot be told by letters; give 2 to 26 columns"
-        raise BadRequestError(InvalidRequest(path="options", message=said))
-    listed = "\n".join(f"{letter}) {{{column}}}" for letter, column in zip(letters, options, strict=True))
+    if not 2 <= len(options) <= len(LETTERS):  # noqa: PLR2004 - a choice needs an alternative
+        raise invalid("options", f"{len(options)} columns cannot be lettered; pass 2 to {len(LETTERS)} columns")
+    letters = LETTERS[: len(options)]
+    lines = "\n".join(f"{letter}) {{{column}}}" for letter, column in zip(letters, options, strict=True))
     return Task(
         name="choice",
-        template=f"{{{question}}}\n\n{listed}\n\n{LETTER_LAST}",
-        scorers=(ready.choice(letters=letters),),
+        template=f"{{{question}}}\n\n{lines}\n\n{LETTER_INSTRUCTION}",
+        scorers=(built_in.choice(letters=letters),),
         target=target,
         parameters=parameters,
     )
 
 
 def classification(labels: Sequence[str], text: str = "text", target: str = "label", **parameters: Any) -> Task:
-    r"""Give a task that puts each text under one of a few labels.
+    r"""Return a task that assigns one of several labels to each text.
 
     Examples
     --------
@@ -148,14 +149,13 @@ def classification(labels: Sequence[str], text: str = "text", target: str = "lab
     '{text}\n\nWhich of these is it: spam, ham? Answer with that word alone.'
     """
     known = tuple(labels)
-    if len(set(known)) < 2 or len(set(known)) < len(known):  # noqa: PLR2004 - one says nothing
-        said = f"{known!r:.80} are no labels; give at least two, each once"
-        raise BadRequestError(InvalidRequest(path="labels", message=said))
+    if len(set(known)) < 2 or len(set(known)) < len(known):  # noqa: PLR2004 - one label classifies nothing
+        raise invalid("labels", f"{known!r:.80} are not valid labels; pass at least two distinct labels")
     listed = ", ".join(known).replace("{", "{{").replace("}", "}}")
     return Task(
         name="classification",
         template=f"{{{text}}}\n\nWhich of these is it: {listed}? Answer with that word alone.",
-        scorers=(ready.label(known),),
+        scorers=(built_in.label(known),),
         target=target,
         parameters=parameters,
     )

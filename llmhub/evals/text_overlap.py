@@ -1,6 +1,7 @@
-"""Scorers by how much an answer and its target share, through the libraries that others report with.
+"""Scorers of the textual overlap between response and target: ROUGE, BLEU and edit similarity.
 
-Each gives a number from 0 to 1, and needs the ``overlap`` extra. Of several targets the nearest counts.
+Values are computed by the reference libraries (the ``overlap`` extra) and lie between 0 and 1. With several targets the
+best match counts.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any, Final, Literal
 
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals._scorer import TARGET, InputRow, ScoreLike, Scorer, target_texts
 from llmhub.evals.optional_imports import import_optional
@@ -18,7 +19,7 @@ ROUGE_TYPES: Final = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge(kind: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] = "rougeL", target: str = TARGET) -> Scorer:
-    """Give the F measure of ROUGE, by rouge-score.
+    """Return a scorer of the ROUGE F-measure, computed by rouge-score.
 
     Examples
     --------
@@ -26,23 +27,23 @@ def rouge(kind: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] = "rougeL", t
     0.8
     """
     if kind not in ROUGE_TYPES:
-        raise BadRequestError(InvalidRequest(path="kind", message=f"{kind!r} is none of {', '.join(ROUGE_TYPES)}"))
+        raise invalid("kind", f"{kind!r} is not a ROUGE type; use one of {', '.join(ROUGE_TYPES)}")
     import_optional("rouge_score", "overlap")
     return _similarity_scorer(kind, partial(_rouge, kind, target), target, {"kind": kind})
 
 
 @cache
-def _rouger(kind: str) -> Any:
+def _rouge_scorer(kind: str) -> Any:
     return import_optional("rouge_score.rouge_scorer", "overlap").RougeScorer([kind])
 
 
 def _rouge(kind: str, target: str, row: InputRow, response: str) -> ScoreLike:
-    measured: float = _rouger(kind).score_multi(target_texts(row[target]), response)[kind].fmeasure
-    return round(measured, 15)
+    f_measure: float = _rouge_scorer(kind).score_multi(target_texts(row[target]), response)[kind].fmeasure
+    return round(f_measure, 15)
 
 
 def bleu(target: str = TARGET) -> Scorer:
-    """Give the sentence's BLEU as a share, by sacrebleu with its exponential smoothing.
+    """Return a scorer of sentence BLEU between 0 and 1, computed by sacrebleu with exponential smoothing.
 
     Examples
     --------
@@ -54,12 +55,14 @@ def bleu(target: str = TARGET) -> Scorer:
 
 
 def _bleu(target: str, row: InputRow, response: str) -> ScoreLike:
-    measured: float = import_optional("sacrebleu", "overlap").sentence_bleu(response, target_texts(row[target])).score
-    return round(measured / 100, 15)
+    percent: float = import_optional("sacrebleu", "overlap").sentence_bleu(response, target_texts(row[target])).score
+    return round(percent / 100, 15)
 
 
 def edit_similarity(target: str = TARGET) -> Scorer:
-    """Give 1 less the Levenshtein distance as a share of the longer text, by rapidfuzz.
+    """Return a scorer of the normalized Levenshtein similarity, computed by rapidfuzz.
+
+    The similarity is 1 minus the edit distance divided by the length of the longer text.
 
     Examples
     --------
@@ -67,12 +70,12 @@ def edit_similarity(target: str = TARGET) -> Scorer:
     0.8333333333333334
     """
     import_optional("rapidfuzz", "overlap")
-    return _similarity_scorer("edit_similarity", partial(_similar, target), target, {})
+    return _similarity_scorer("edit_similarity", partial(_edit_similarity, target), target, {})
 
 
-def _similar(target: str, row: InputRow, response: str) -> ScoreLike:
-    measure = import_optional("rapidfuzz.distance.Levenshtein", "overlap").normalized_similarity
-    return max(float(measure(response, each)) for each in target_texts(row[target]))
+def _edit_similarity(target: str, row: InputRow, response: str) -> ScoreLike:
+    similarity = import_optional("rapidfuzz.distance.Levenshtein", "overlap").normalized_similarity
+    return max(float(similarity(response, text)) for text in target_texts(row[target]))
 
 
 def _similarity_scorer(name: str, score: Any, target: str, parameters: Mapping[str, JSON]) -> Scorer:

@@ -15,7 +15,7 @@ import pytest
 from pyarrow import parquet
 
 import llmhub
-from llmhub.bench._run import Measure, bench
+from llmhub.bench._run import Measure, run
 from llmhub.bench.load import concurrent, constant_rate, one_at_a_time, poisson
 from llmhub.bench.summary import SUMMARY, Targets, quantile, summarise_run
 from llmhub.cli import main
@@ -79,12 +79,12 @@ class TestSummary:
         assert found["tokens_per_s"] == pytest.approx(10 / 4.5)
         assert found["usd_per_1k_requests"] == pytest.approx(1.0)
         assert found["usd_per_million_output_tokens"] == pytest.approx(0.01 / 110 * 1e6)
-        assert (found["good"], found["goodput_per_s"]) == (None, None)
+        assert (found["goodput_share"], found["goodput_per_s"]) == (None, None)
 
     def test_good_is_what_keeps_to_every_target(self) -> None:
         rows = [{"latency_s": 1.0}, {"latency_s": 3.0}, {"ttft_s": 0.9}, {"ttft_s": None}, FAILED]
         found = summarise_run(MODEL, one_at_a_time(), calls(rows), 10.0, Targets(latency_s=2, ttft_s=0.6))
-        assert (found["good"], found["goodput_per_s"]) == (pytest.approx(1 / 5), pytest.approx(0.1))
+        assert (found["goodput_share"], found["goodput_per_s"]) == (pytest.approx(1 / 5), pytest.approx(0.1))
 
     def test_what_is_not_known_is_null(self) -> None:
         rows = [{"output_tokens": 1, "list_cost_usd": None}, {"ttft_s": None, "list_cost_usd": None}]
@@ -103,13 +103,13 @@ class TestSummary:
 
     @pytest.mark.parametrize("name", ["latency_s", "ttft_s", "tpot_s"])
     def test_a_target_is_a_time(self, name: str) -> None:
-        with pytest.raises(BadRequestError, match=rf"targets.{name}: 0 is no time"):
+        with pytest.raises(BadRequestError, match=rf"targets.{name}: 0 is not a duration"):
             Targets(**{name: 0})
 
 
 class TestBench:
     def test_warm_up_is_sent_and_left_out(self, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
-        found = bench(
+        found = run(
             [MODEL, "anthropic/claude-haiku-4-5"], load=[concurrent(2), constant_rate(500)], hub=hub, measure=FEW
         )
         assert simulator.counts()["requests"] == 2 * 2 * (6 + 1)
@@ -123,7 +123,7 @@ class TestBench:
 
     def test_the_cache_neither_answers_nor_learns(self, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
         for _ in range(2):
-            bench(MODEL, prompts=["The same."], hub=hub, measure=FEW)
+            run(MODEL, prompts=["The same."], hub=hub, measure=FEW)
         assert simulator.counts()["requests"] == 14
         store = hub.runtime.store
         assert store is not None
@@ -134,14 +134,14 @@ class TestBench:
             serving(Simulator(seed=3, faults=Faults(rate_500=1.0))) as served,
             llmhub.Hub(endpoints=served.endpoints()) as hub,
         ):
-            found = bench(MODEL, load=poisson(500), hub=hub, measure=FEW)
+            found = run(MODEL, load=poisson(500), hub=hub, measure=FEW)
             assert served.counts()["requests"] == 7
         (row,) = found.summary.to_pylist()
         assert (row["ok"], row["errors"]) == (0, [("ServerError", 6)])
         assert "0/6 (ServerError 6)" in str(found)
 
     def test_people_can_read_it(self, hub: llmhub.Hub) -> None:
-        found = bench(MODEL, hub=hub, measure=Measure(requests=4, warmup=0, targets=Targets(latency_s=60)))
+        found = run(MODEL, hub=hub, measure=Measure(requests=4, warmup=0, targets=Targets(latency_s=60)))
         assert found.to_markdown().splitlines()[2].startswith(f"| {MODEL} | 1 at a time | 4/4 |")
         assert "100.0 %" in str(found)
         assert f">{MODEL}</bdi></td>" in found._repr_html_()
@@ -161,12 +161,12 @@ class TestBench:
         self, hub: llmhub.Hub, simulator: SimulatorThread, options: dict[str, Any], said: str
     ) -> None:
         with pytest.raises(BadRequestError, match=said):
-            bench(options.pop("model", MODEL), hub=hub, **options)
+            run(options.pop("model", MODEL), hub=hub, **options)
         assert simulator.counts()["requests"] == 0
 
     @pytest.mark.parametrize(("name", "value", "least"), [("requests", 0, 1), ("warmup", -1, 0), ("requests", 1.5, 1)])
     def test_what_measures_nothing_is_refused(self, name: str, value: Any, least: int) -> None:
-        with pytest.raises(BadRequestError, match=f"{name}: {value} is no count from {least}"):
+        with pytest.raises(BadRequestError, match=f"{name}: {value} is not an integer >= {least}"):
             Measure(**{name: value})
 
     def test_the_command_line_measures_and_writes(
@@ -205,7 +205,7 @@ def test_times_are_those_that_the_provider_took(timed: str) -> None:
     """Against what the server itself noted, so that a busy machine is not taken for a bias."""
     endpoint = llmhub.Endpoint(base_url=f"{timed}/v1", api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings()) as hub:
-        found = bench(MODEL, load=poisson(8), hub=hub, measure=Measure(requests=32, warmup=2))
+        found = run(MODEL, load=poisson(8), hub=hub, measure=Measure(requests=32, warmup=2))
     with urllib.request.urlopen(f"{timed}/diary") as reply:
         diary = json.loads(reply.read())[2:]
     (row,) = found.summary.to_pylist()
@@ -214,4 +214,4 @@ def test_times_are_those_that_the_provider_took(timed: str) -> None:
     assert row["ttft_s_p50"] == pytest.approx(first, abs=max(0.001, first * 0.01))
     assert row["latency_s_p50"] == pytest.approx(whole, abs=max(0.001, whole * 0.01))
     assert row["tpot_s_p50"] == pytest.approx((whole - first) / (TOKENS - 1), abs=0.001)
-    assert row["output_tokens_per_s"] == pytest.approx(32 * TOKENS / row["span_s"])
+    assert row["output_tokens_per_s"] == pytest.approx(32 * TOKENS / row["duration_s"])

@@ -135,11 +135,11 @@ def test_a_sweep_is_several_closed_loads() -> None:
     [
         ({}, "either workers= or per_s="),
         ({"workers": 1, "per_s": 1}, "either workers= or per_s="),
-        ({"workers": 0}, "load.workers: 0 is no count from 1"),
-        ({"workers": True}, "load.workers: True is no count"),
-        ({"workers": 1.5}, "load.workers: 1.5 is no count"),
-        ({"per_s": 0}, "load.per_s: 0 is no rate"),
-        ({"per_s": math.inf}, "load.per_s: inf is no rate"),
+        ({"workers": 0}, "load.workers: 0 is not a positive integer"),
+        ({"workers": True}, "load.workers: True is not a positive integer"),
+        ({"workers": 1.5}, "load.workers: 1.5 is not a positive integer"),
+        ({"per_s": 0}, "load.per_s: 0 is not a rate"),
+        ({"per_s": math.inf}, "load.per_s: inf is not a rate"),
     ],
 )
 def test_what_is_no_load_is_refused(options: Any, said: str) -> None:

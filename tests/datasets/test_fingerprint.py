@@ -118,5 +118,5 @@ def test_order_and_ranks_agree_with_bytes() -> None:
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
-    with pytest.raises(BadRequestError, match="no column 'y'; there are x"):
+    with pytest.raises(BadRequestError, match="no column 'y'; the columns are x"):
         fingerprints(pa.table({"x": [1]}), ["y"])

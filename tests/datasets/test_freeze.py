@@ -101,7 +101,7 @@ class TestFreeze:
         table = llmhub.complete_table(FRAME, PROMPT, model=MODELS, hub=hub, n=2, progress=False)
         freeze(table, tmp_path / "other" / "set", data=FRAME, recipe=RECIPE, hub=hub)
         assert files(tmp_path / "other" / "set") == files(folder)
-        with pytest.raises(BadRequestError, match="data: a table of results does not hold the rows"):
+        with pytest.raises(BadRequestError, match="data: a results table does not contain its input rows"):
             freeze(table, tmp_path / "bad")
 
     def test_lines_hold_the_same_content(self, hub: llmhub.Hub, folder: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ class TestFreeze:
     def test_what_is_there_is_not_overwritten(self, hub: llmhub.Hub, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "thesis.tex").write_text("...")
-        with pytest.raises(BadRequestError, match="is there and no frozen dataset"):
+        with pytest.raises(BadRequestError, match="exists and is not a frozen dataset"):
             freeze(asked(FRAME, hub), tmp_path / "mine")
         assert (tmp_path / "mine" / "thesis.tex").read_text() == "..."
 
@@ -142,7 +142,10 @@ class TestFreeze:
         ("change", "said"),
         [
             (lambda out: out.drop(columns="served_model"), "no column 'served_model'"),
-            (lambda out: out.rename(columns={"label": "row_id"}), "named 'row_id', as one of the results is"),
+            (
+                lambda out: out.rename(columns={"label": "row_id"}),
+                "the input column 'row_id' has the name of a result column",
+            ),
         ],
     )
     def test_what_cannot_be_frozen_is_refused(self, hub: llmhub.Hub, tmp_path: Path, change: Any, said: str) -> None:
@@ -196,11 +199,11 @@ class TestVerify:
         assert f"{name}: No such file or directory" in verify(folder).problems
 
     def test_a_folder_that_is_none_is_refused(self, tmp_path: Path, folder: Path) -> None:
-        with pytest.raises(BadRequestError, match=r"no frozen dataset: it has no lock.json"):
+        with pytest.raises(BadRequestError, match=r"not a frozen dataset: lock.json cannot be read"):
             verify(tmp_path)
         lock = json.loads((folder / "lock.json").read_text())
         (folder / "lock.json").write_text(json.dumps(lock | {"version": 99}))
-        with pytest.raises(BadRequestError, match="layout 99, later than"):
+        with pytest.raises(BadRequestError, match="layout version 99 is later than 1"):
             verify(folder)
 
 
@@ -208,7 +211,7 @@ class TestDiff:
     def test_a_run_equals_itself_in_any_order(self, hub: llmhub.Hub, folder: Path) -> None:
         found = diff(folder, asked(FRAME.iloc[::-1], hub))
         assert found.same
-        assert str(found) == "the same: 20 rows"
+        assert str(found) == "no differences in 20 rows"
 
     def test_what_moved_is_shown_row_by_row(self, hub: llmhub.Hub, folder: Path) -> None:
         other = asked(FRAME, hub)
@@ -220,7 +223,7 @@ class TestDiff:
         moved = {row["column"]: row for row in found.changes.to_pylist()}
         assert moved["served_model"]["after"] == "gpt-next"
         assert moved["response"]["after"] == "Something else."
-        assert "response: 1 rows moved" in str(found)
+        assert "response: 1 row changed" in str(found)
 
     def test_rows_that_only_one_has_are_named(self, hub: llmhub.Hub, folder: Path) -> None:
         found = diff(folder, asked(FRAME.iloc[[0, 1, 2, 3]], hub))
@@ -232,7 +235,7 @@ class TestDiff:
 
     def test_further_columns_do_not_part_rows(self, hub: llmhub.Hub) -> None:
         assert diff(asked(FRAME, hub), asked(FRAME.assign(note="later"), hub)).same
-        with pytest.raises(BadRequestError, match="no input column in both"):
+        with pytest.raises(BadRequestError, match="no input column in common"):
             diff(asked(FRAME, hub), asked(FRAME.rename(columns={"label": "l"}), hub).drop(columns="q"))
 
 

@@ -78,7 +78,7 @@ def test_an_evaluation_runs_again_with_the_network_shut(
     closed()
     again = replay(tmp_path / "set")
     assert again
-    assert str(again) == "the same to the byte"
+    assert str(again) == "byte-identical"
     assert again.evaluation is not None
     assert again.evaluation.comparison.pairs.equals(found.comparison.pairs)
     scores = [row for row in found.comparison.models.to_pylist() if row["kind"] == "score"]
@@ -152,14 +152,14 @@ def test_a_scorer_of_ones_own_is_given(hub: llmhub.Hub, tmp_path: Path) -> None:
     task = tasks.Task(name="t", template="What is {a} + {b}?", scorers=short)
     freeze(evaluated(hub, task), tmp_path / "set", hub=hub)
     assert replay(tmp_path / "set", scorers=[short])
-    with pytest.raises(BadRequestError, match="'short' is none of llmhub's scorers; give yours"):
+    with pytest.raises(BadRequestError, match="'short' is not a built-in scorer; pass yours"):
         replay(tmp_path / "set")
 
     @scorer("short", "4")
     def shorter(_row: Any, response: str) -> bool:
         return len(response) < 16
 
-    with pytest.raises(BadRequestError, match="'short' is of version '4' now, and was '3'"):
+    with pytest.raises(BadRequestError, match="'short' has version '4', but scores were recorded with version '3'"):
         replay(tmp_path / "set", scorers=[shorter])
 
 
@@ -167,7 +167,7 @@ def test_what_does_not_say_how_it_was_asked_is_refused(simulator: SimulatorThrea
     with llmhub.Hub(endpoints=simulator.endpoints()) as hub:
         out = SUMS.llm.complete("{a}", model=MODELS[0], hub=hub, progress=False)
         freeze(out, tmp_path / "set", hub=hub)
-    with pytest.raises(BadRequestError, match="does not say how it was asked"):
+    with pytest.raises(BadRequestError, match="has no recipe"):
         replay(tmp_path / "set")
 
 

@@ -78,15 +78,15 @@ def test_a_share_of_each_stratum_or_so_many_of_each() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: split_by_hash({"x": [1]}, {"a": 0.5}), "shares: they add up to 0.5, not 1"),
-        (lambda: split_by_hash({"x": [1]}, {}), "shares: they add up to 0, not 1"),
-        (lambda: split_by_hash({"x": [1]}, {"a": 1.5, "b": -0.5}), r"shares\['a'\]: 1.5 is outside 0..1"),
+        (lambda: split_by_hash({"x": [1]}, {"a": 0.5}), "shares: they sum to 0.5, not 1"),
+        (lambda: split_by_hash({"x": [1]}, {}), "shares: they sum to 0, not 1"),
+        (lambda: split_by_hash({"x": [1]}, {"a": 1.5, "b": -0.5}), r"shares\['a'\]: 1.5 is not between 0 and 1"),
         (lambda: split_by_hash({"x": [1]}, {"a": 1.0}, stratify="y"), "'y'"),
         (lambda: split_by_hash({"x": [1]}, {"a": 1.0}, columns=["y"]), "no column 'y'"),
-        (lambda: sample_by_hash({"x": [1]}), "give either rows= or share="),
-        (lambda: sample_by_hash({"x": [1]}, rows=1, share=0.5), "give either rows= or share="),
-        (lambda: sample_by_hash({"x": [1]}, rows=-1), "rows: -1 is no number of rows"),
-        (lambda: sample_by_hash({"x": [1]}, share=2), "share: 2 is outside 0..1"),
+        (lambda: sample_by_hash({"x": [1]}), "pass either rows= or share="),
+        (lambda: sample_by_hash({"x": [1]}, rows=1, share=0.5), "pass either rows= or share="),
+        (lambda: sample_by_hash({"x": [1]}, rows=-1), "rows: -1 is not a number of rows"),
+        (lambda: sample_by_hash({"x": [1]}, share=2), "share: 2 is not between 0 and 1"),
     ],
 )
 def test_odd_input_is_refused_by_name(call: Any, said: str) -> None:

@@ -53,7 +53,7 @@ def test_a_comparison_says_all_it_should(hub: llmhub.Hub, questions: Any) -> Non
     assert (found.models.schema, found.pairs.schema) == (MODELS, PAIRS)
     assert (found.counts.schema, found.judges.schema, found.scores.schema) == (COUNTS, JUDGES, SCORES)
     assert found.results.column("row").to_pylist() == [row for row in range(120) for _ in range(2)]
-    metrics = {"numeric", "error_rate", "cost_usd", "input_tokens", "output_tokens", "paid_usd"}
+    metrics = {"numeric", "error_rate", "cost_usd", "input_tokens", "output_tokens", "billed_usd"}
     metrics |= {f"{name}_p{share}_s" for name in ("latency", "ttft") for share in (50, 95, 99)}
     for model in (LEFT, RIGHT):
         for metric in metrics:
@@ -99,7 +99,7 @@ def test_answers_from_a_cache_are_kept_out_of_times_but_not_of_cost(hub: llmhub.
     assert figure(first, LEFT, "latency_p50_s")["rows"] == 30
     assert figure(again, LEFT, "latency_p50_s")["value"] is None
     assert figure(again, LEFT, "cost_usd") == figure(first, LEFT, "cost_usd")
-    assert figure(again, LEFT, "paid_usd")["value"] == 0
+    assert figure(again, LEFT, "billed_usd")["value"] == 0
     assert again.counts.column("cached").to_pylist() == [30]
     assert again.models.filter(pa.compute.field("kind") == "score").equals(
         first.models.filter(pa.compute.field("kind") == "score")
@@ -119,10 +119,10 @@ def test_failed_rows_count_as_is_said(failures: str, value: float, rows: int) ->
     assert (figure(found, LEFT, "exact")["value"], figure(found, LEFT, "exact")["rows"]) == (value, rows)
     assert figure(found, LEFT, "error_rate")["value"] == 0.5
     (count, _) = found.counts.to_pylist()
-    assert (count["asked"], count["ok"], count["error"], count["skipped"]) == (22, 10, 10, 2)
+    assert (count["total"], count["ok"], count["error"], count["skipped"]) == (22, 10, 10, 2)
     text = found.to_markdown()
     assert "20 of 44 failed and" in text
-    assert "4 of 44 were not asked" in text
+    assert "4 of 44 were not sent" in text
     notes = [row["note"] for row in found.scores.to_pylist() if not row["counted"]]
     assert len(notes) == 4 + (20 if failures == "left_out" else 0)
     assert all("left out" in note for note in notes)
@@ -134,7 +134,7 @@ def test_rows_of_a_group_and_samples_of_a_row_go_together(hub: llmhub.Hub, quest
     grouped = llmhub.compare(frame, "{question}", group="topic", n=3, **options)
     (pair,) = grouped.pairs.to_pylist()
     assert (pair["rows"], pair["clusters"], pair["test"]) == (60, 10, "permutation")
-    assert "60 rows of 3 answers in 10 groups of topic" in grouped.to_markdown()
+    assert "60 rows of 3 samples in 10 groups of topic" in grouped.to_markdown()
     assert figure(grouped, LEFT, "latency_p50_s")["method"] == "order statistics, clustered"
     plain = llmhub.compare(frame, "{question}", n=3, **options)
     assert plain.pairs.to_pylist()[0]["clusters"] == 60
@@ -186,7 +186,7 @@ def test_a_judge_of_pairs_sees_both_ways_round_and_owns_up_to_its_leaning() -> N
     (cost,) = found.judges.to_pylist()
     assert (cost["calls"], cost["compared"], cost["disagreed"], cost["disagreement"]) == (4, 2, 1, 0.5)
     assert cost["low"] < 0.5 < cost["high"]
-    assert "disagreed with itself 50.0 % of 2 times" in found.to_markdown()
+    assert "50.0 % of 2 repeated judgements disagree" in found.to_markdown()
 
 
 def test_a_judge_asked_again_shows_how_far_it_agrees() -> None:
@@ -269,7 +269,7 @@ def test_the_leaders_are_the_best_and_who_cannot_be_told_from_it(four: Compariso
     leaders = four.leaders()
     assert set(leaders) == {"p/<b>best</b>", "p/good"}
     assert leaders[0] == four.ranked()[0]["model"]
-    tied = [pair for pair in four.pairs.to_pylist() if pair["tied"]]
+    tied = [pair for pair in four.pairs.to_pylist() if not pair["significant"]]
     assert [{pair["left"], pair["right"]} for pair in tied] == [set(leaders)]
     for pair in four.pairs.to_pylist():
         assert pair["p"] <= pair["p_holm"]
@@ -284,7 +284,7 @@ def test_rows_needed_grow_as_differences_shrink(four: Comparison) -> None:
     assert all(many > few for few, many in zip(one, surer, strict=True))
     # What these rows could have shown takes these rows.
     for pair, many in zip(four.pairs.to_pylist(), one, strict=True):
-        assert many == pytest.approx(500 * (pair["detectable"] / 0.04) ** 2, rel=0.02)
+        assert many == pytest.approx(500 * (pair["minimum_detectable_effect"] / 0.04) ** 2, rel=0.02)
 
 
 def test_it_is_shown_whole_and_escaped(four: Comparison) -> None:

@@ -1,0 +1,10 @@
+from ._run import Bench as Bench
+from ._run import Measure as Measure
+from ._run import run as run
+from .load import Load as Load
+from .load import concurrent as concurrent
+from .load import constant_rate as constant_rate
+from .load import one_at_a_time as one_at_a_time
+from .load import poisson as poisson
+from .load import sweep as sweep
+from .summary import Targets as Targets

@@ -1,0 +1,13 @@
+from ._diff import Difference as Difference
+from ._diff import diff as diff
+from ._freeze import freeze as freeze
+from ._replay import Replay as Replay
+from ._replay import replay as replay
+from ._verify import Verification as Verification
+from ._verify import verify as verify
+from .croissant import About as About
+from .dataset import Frozen as Frozen
+from .dataset import read as read
+from .provenance import Recipe as Recipe
+from .splits import sample_by_hash as sample_by_hash
+from .splits import split_by_hash as split_by_hash

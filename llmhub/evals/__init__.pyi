@@ -1,0 +1,13 @@
+from . import scorers as scorers
+from . import tasks as tasks
+from ._compare import compare as compare
+from ._evaluate import Evaluation as Evaluation
+from ._evaluate import evaluate as evaluate
+from ._scorer import Score as Score
+from ._scorer import Scorer as Scorer
+from ._scorer import scorer as scorer
+from .comparison import AnalysisSettings as AnalysisSettings
+from .comparison import Comparison as Comparison
+from .comparison import ComparisonDesign as ComparisonDesign
+from .judge import Judge as Judge
+from .tasks import Task as Task
