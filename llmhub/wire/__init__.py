@@ -1,1 +1,1 @@
-"""Wire formats, one a file, none importing another; each reads top to bottom in the same order."""
+"""Wires: how each provider API is encoded and decoded, one file an API, pure functions only."""

@@ -92,7 +92,7 @@ from llmhub.wire.writers import (
     inline_data,
     is_citation,
     media_type_error,
-    merge_adjacent_turns,
+    merge_adjacent_messages,
 )
 
 FINISH: Final[Mapping[str, FinishReason]] = {
@@ -171,7 +171,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
     payload: Payload = {
         "model": request.model,
         "max_tokens": MAX_TOKENS + (request.reasoning_budget or 0),
-        "messages": [{"role": role, "content": _plain(blocks)} for role, blocks in merge_adjacent_turns(turns)],
+        "messages": [{"role": role, "content": _plain(blocks)} for role, blocks in merge_adjacent_messages(turns)],
         **({"system": _plain(system)} if system else {}),
         **said,
         **({} if user is None else {"metadata": {"user_id": user}}),

@@ -82,7 +82,7 @@ from llmhub.wire.writers import (
     inline_data,
     is_citation,
     media_type_error,
-    merge_adjacent_turns,
+    merge_adjacent_messages,
 )
 
 FINISH: Final[Mapping[str, FinishReason]] = {
@@ -180,7 +180,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
             system.extend(turn.unwrap())
         else:
             turns.append(("assistant" if message.role == "assistant" else "user", turn.unwrap()))
-    talk = [{"role": role, "content": blocks} for role, blocks in merge_adjacent_turns(turns)]
+    talk = [{"role": role, "content": blocks} for role, blocks in merge_adjacent_messages(turns)]
     return Success({"messages": talk, **({"system": system} if system else {}), **payload})
 
 

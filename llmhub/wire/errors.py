@@ -1,8 +1,7 @@
-"""Error replies read by table: the provider's own code first, then words it is known to use, then the status.
+"""Error replies classified by table: the provider's own code first, then phrases of its messages, then the status.
 
-How OpenAI, Azure and compatible servers name what went wrong, whichever of OpenAI's two wires they speak.
-
-Source: https://platform.openai.com/docs/guides/error-codes and recorded exchanges (read 2026-11-22).
+Source of the table that OpenAI, Azure and compatible servers share on both of OpenAI's wires:
+https://platform.openai.com/docs/guides/error-codes and recorded exchanges (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from llmhub.core.errors import (
 
 ErrorFactory: TypeAlias = Callable[..., LLMError]
 
-
 STATUS_ERRORS: Final[Mapping[int, ErrorFactory]] = {
     400: InvalidRequest,
     401: AuthFailed,
@@ -43,39 +41,40 @@ STATUS_ERRORS: Final[Mapping[int, ErrorFactory]] = {
     504: TimedOut,
     529: Overloaded,
 }
-"""Meaning of a status where no code says more."""
-
+"""Error of a status that no code or phrase specifies further."""
 
 MAX_MESSAGE_LENGTH: Final = 2000
-"""A longer message (an HTML page, say) is cut."""
+"""Longer messages, such as HTML pages, are truncated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
-    """How one wire names its failures: by code, and by words in the message (lower case) for want of a code."""
+    """Errors of one wire by code, and by a phrase in the message (lower case) where no code is known."""
 
     codes: Mapping[str, ErrorFactory] = field(default_factory=dict)
     phrases: Sequence[tuple[str, ErrorFactory]] = ()
 
 
 def classify_error(table: ErrorTable, *, status: int | None, codes: Sequence[str], message: str) -> LLMError:
-    """Make the error that ``codes`` (most telling first), ``message`` and ``status`` speak of.
+    """Return the error for ``codes`` (most specific first), ``message`` and ``status``.
 
     Examples
     --------
-    >>> known = ErrorTable(codes={"insufficient_quota": QuotaExhausted})
-    >>> classify_error(known, status=429, codes=["insufficient_quota"], message="")
+    >>> table = ErrorTable(codes={"insufficient_quota": QuotaExhausted})
+    >>> classify_error(table, status=429, codes=["insufficient_quota"], message="")
     QuotaExhausted(message='HTTP 429', provider='', status=429, code='insufficient_quota', ...)
     """
-    named = next((table.codes[code] for code in codes if code in table.codes), None)
     lowered = message.lower()
-    kind = named or next((kind for words, kind in table.phrases if words in lowered), None) or error_for_status(status)
-    said = message.strip() or (f"HTTP {status}" if status is not None else next(iter(codes), "unnamed error"))
-    return kind(message=said[:MAX_MESSAGE_LENGTH], status=status, code=next(iter(codes), ""))
+    by_code = next((table.codes[code] for code in codes if code in table.codes), None)
+    by_phrase = next((error for phrase, error in table.phrases if phrase in lowered), None)
+    factory = by_code or by_phrase or error_for_status(status)
+    first_code = next(iter(codes), "")
+    text = message.strip() or (first_code or "unnamed error" if status is None else f"HTTP {status}")
+    return factory(message=text[:MAX_MESSAGE_LENGTH], status=status, code=first_code)
 
 
 def error_for_status(status: int | None) -> ErrorFactory:
-    """Read a bare status; any other 4xx is the request's fault, all else the server's.
+    """Return the error of a bare status; a 4xx not in the table is the request's fault, any other the server's.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The plainest answers and chunks, one text and nothing else, read straight from their bytes.
+"""Fast path for responses and chunks that hold one text and nothing else, decoded straight from their bytes.
 
-Most answers are of this kind, and reading them through dictionaries costs several times as much. Whatever is not
-plain (a call, a refusal, reasoning, an error, several choices, a wrong type) is not read here at all.
+Most responses are of this kind, and decoding them through dictionaries costs several times as much. Anything else (a tool
+call, a refusal, reasoning, an error, several choices, a wrong type) fails to decode here and takes the general path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 
 class PlainChatMessage(msgspec.Struct, gc=False):
-    """A message that is one text; each field that would make it more must be null or absent."""
+    """A message that is one text; fields that would make it more must be null or absent."""
 
     content: str
     refusal: None = None
@@ -23,7 +23,7 @@ class PlainChatMessage(msgspec.Struct, gc=False):
 
 
 class PlainChatChoice(msgspec.Struct, gc=False):
-    """The answer and why it ended."""
+    """The only choice of a response."""
 
     message: PlainChatMessage
     finish_reason: str
@@ -31,7 +31,7 @@ class PlainChatChoice(msgspec.Struct, gc=False):
 
 
 class PlainChatResponse(msgspec.Struct):
-    """What a plain body holds."""
+    """The body of a Chat Completions response."""
 
     choices: list[PlainChatChoice]
     usage: dict[str, Any]
@@ -41,7 +41,7 @@ class PlainChatResponse(msgspec.Struct):
 
 
 class PlainChatDelta(msgspec.Struct, gc=False):
-    """A delta that is one piece of text; each field that would make it more must be null or absent."""
+    """A delta that is one text; fields that would make it more must be null or absent."""
 
     content: str
     refusal: None = None
@@ -53,7 +53,7 @@ class PlainChatDelta(msgspec.Struct, gc=False):
 
 
 class PlainChatChunkChoice(msgspec.Struct, gc=False):
-    """The piece and whose it is."""
+    """The only choice of a chunk."""
 
     delta: PlainChatDelta
     index: int = 0
@@ -63,7 +63,7 @@ class PlainChatChunkChoice(msgspec.Struct, gc=False):
 
 
 class PlainChatChunk(msgspec.Struct):
-    """What a plain chunk of a stream holds."""
+    """One chunk of a Chat Completions stream."""
 
     choices: tuple[PlainChatChunkChoice]
     model: str = ""
@@ -74,31 +74,31 @@ class PlainChatChunk(msgspec.Struct):
 
 
 class PlainGeminiPart(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A part that is text alone: neither a thought nor signed."""
+    """A part that is a text, neither a thought nor signed."""
 
     text: str
 
 
 class PlainGeminiContent(msgspec.Struct, gc=False):
-    """What is new in a chunk of Gemini's."""
+    """The new content of a candidate."""
 
     parts: tuple[PlainGeminiPart]
 
 
 class PlainGeminiCandidate(msgspec.Struct, gc=False):
-    """What is new and whose it is, in Gemini's names."""
+    """The only candidate of a chunk."""
 
     content: PlainGeminiContent
     index: int = 0
-    finishReason: None = None  # noqa: N815 - as it is written there
+    finishReason: None = None  # noqa: N815 - Gemini's spelling
     logprobsResult: None = None  # noqa: N815
 
 
 class PlainGeminiChunk(msgspec.Struct):
-    """What a plain chunk of Gemini's holds."""
+    """One chunk of a Gemini stream."""
 
     candidates: tuple[PlainGeminiCandidate]
-    usageMetadata: dict[str, Any] = {}  # noqa: N815 - msgspec copies it
+    usageMetadata: dict[str, Any] = {}  # noqa: N815 - msgspec copies the default
     modelVersion: str = ""  # noqa: N815
     responseId: str = ""  # noqa: N815
     error: None = None
@@ -110,12 +110,12 @@ class PlainGeminiChunk(msgspec.Struct):
 
     @property
     def index(self) -> int:
-        """Which answer's it is."""
+        """Index of the answer that the text belongs to."""
         return self.candidates[0].index
 
 
 class PlainOllamaMessage(msgspec.Struct, gc=False):
-    """What is new in a line of Ollama's."""
+    """The new text of a line."""
 
     content: str
     thinking: None = None
@@ -123,7 +123,7 @@ class PlainOllamaMessage(msgspec.Struct, gc=False):
 
 
 class PlainOllamaLine(msgspec.Struct):
-    """What a plain line of Ollama's holds: all lines but the last."""
+    """One line of an Ollama stream, except the last."""
 
     message: PlainOllamaMessage
     done: bool
@@ -133,41 +133,34 @@ class PlainOllamaLine(msgspec.Struct):
 
 
 _CHAT_DECODER: Final = msgspec.json.Decoder(PlainChatResponse)
-
-
 _CHAT_CHUNK_DECODER: Final = msgspec.json.Decoder(PlainChatChunk)
-
-
 _GEMINI_DECODER: Final = msgspec.json.Decoder(PlainGeminiChunk)
-
-
 _OLLAMA_DECODER: Final = msgspec.json.Decoder(PlainOllamaLine)
-
-
+_NOT_PLAIN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_INDEX: Final = (1 << 63) - 1
-"""The largest index there is."""
 
 
 def parse_plain_chat(body: bytes) -> PlainChatResponse | None:
-    """Read ``body`` if it is plain; ``None`` for anything else, malformed bytes included.
+    """Parse the body of a Chat Completions response; ``None`` if it is not plain or not JSON.
 
     Examples
     --------
-    >>> found = parse_plain_chat(b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"total_tokens":2}}')
-    >>> found.choices[0].message.content
+    >>> body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"total_tokens":2}}'
+    >>> parse_plain_chat(body).choices[0].message.content
     'Hi'
     >>> parse_plain_chat(b'{"choices":[]}') is None
     True
     """
     try:
-        found = _CHAT_DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        response = _CHAT_DECODER.decode(body)
+    except _NOT_PLAIN:
         return None
-    return found if len(found.choices) == 1 and found.choices[0].message.content and found.usage else None
+    is_plain = len(response.choices) == 1 and response.choices[0].message.content and response.usage
+    return response if is_plain else None
 
 
 def parse_plain_chat_chunk(data: bytes) -> PlainChatChunk | None:
-    """Read a chunk of a stream if it is plain; ``None`` for anything else.
+    """Parse a chunk of a Chat Completions stream; ``None`` if it is not plain or not JSON.
 
     Examples
     --------
@@ -177,14 +170,14 @@ def parse_plain_chat_chunk(data: bytes) -> PlainChatChunk | None:
     True
     """
     try:
-        found = _CHAT_CHUNK_DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chunk = _CHAT_CHUNK_DECODER.decode(data)
+    except _NOT_PLAIN:
         return None
-    return found if 0 <= found.choices[0].index <= MAX_INDEX else None
+    return chunk if 0 <= chunk.choices[0].index <= MAX_INDEX else None
 
 
 def parse_plain_gemini_chunk(data: bytes) -> PlainGeminiChunk | None:
-    """Read a chunk of Gemini's if it is plain; ``None`` for anything else.
+    """Parse a chunk of a Gemini stream; ``None`` if it is not plain or not JSON.
 
     Examples
     --------
@@ -192,14 +185,14 @@ def parse_plain_gemini_chunk(data: bytes) -> PlainGeminiChunk | None:
     'Hi'
     """
     try:
-        found = _GEMINI_DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chunk = _GEMINI_DECODER.decode(data)
+    except _NOT_PLAIN:
         return None
-    return found if 0 <= found.index <= MAX_INDEX and found.text else None
+    return chunk if 0 <= chunk.index <= MAX_INDEX and chunk.text else None
 
 
 def parse_plain_ollama_line(data: bytes) -> PlainOllamaLine | None:
-    """Read a line of Ollama's if it is plain; ``None`` for anything else.
+    """Parse a line of an Ollama stream; ``None`` if it is not plain, the last, or not JSON.
 
     Examples
     --------
@@ -207,7 +200,7 @@ def parse_plain_ollama_line(data: bytes) -> PlainOllamaLine | None:
     'Hi'
     """
     try:
-        found = _OLLAMA_DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        line = _OLLAMA_DECODER.decode(data)
+    except _NOT_PLAIN:
         return None
-    return None if found.done else found
+    return None if line.done else line

@@ -1,4 +1,4 @@
-"""How likely each token was, as the wires tell it: rows of one form, which a stream only adds to.
+"""Log probabilities of tokens as the wires send them, converted to rows of one form that streams append to.
 
 Sources: https://platform.openai.com/docs/api-reference/chat/object, https://ai.google.dev/api/generate-content
 (``LogprobsResult``) and https://github.com/ollama/ollama/blob/main/docs/api.md (read 2026-11-27).
@@ -14,11 +14,14 @@ from llmhub.core.types import Logprobs
 from llmhub.wire.readers import as_list, as_mapping, as_text, encode_compact, iter_objects
 
 LOGPROBS_INDEX: Final = 1 << 80
-"""Index of the part among those of a streamed answer: behind all others."""
+"""Index of the part among those of a streamed answer: after all others."""
+
+MAX_LOGPROB: Final = 1e300
+"""A greater number is not a logarithm of a probability."""
 
 
 def decode_logprobs(tokens: object) -> list[Logprobs]:
-    """Read a list of tokens, each with the likeliest in its place; no part where there are none.
+    """Decode a list of tokens, each with its most likely alternatives; no part for an empty list.
 
     Examples
     --------
@@ -30,22 +33,23 @@ def decode_logprobs(tokens: object) -> list[Logprobs]:
     return _part(_row(token, token.get("top_logprobs"), "logprob") for token in iter_objects(tokens))
 
 
-def decode_gemini_logprobs(told: Mapping[str, object]) -> list[Logprobs]:
-    """Read what Gemini tells of a candidate: the chosen tokens, and the likeliest at each place beside them.
+def decode_gemini_logprobs(result: Mapping[str, object]) -> list[Logprobs]:
+    """Decode Gemini's ``logprobsResult``: the chosen tokens, and beside them the alternatives at each position.
 
     Examples
     --------
     >>> decode_gemini_logprobs({"chosenCandidates": [{"token": "Hi", "logProbability": -0.5}]})
     [Logprobs(data='["Hi",-0.5,[]],')]
     """
-    tops = [as_mapping(place).get("candidates") for place in as_list(told.get("topCandidates"))]
-    chosen = list(iter_objects(told.get("chosenCandidates")))
-    return _part(_row(token, top, "logProbability") for token, top in zip_longest(chosen, tops[: len(chosen)]))
+    alternatives = [as_mapping(position).get("candidates") for position in as_list(result.get("topCandidates"))]
+    chosen = list(iter_objects(result.get("chosenCandidates")))
+    pairs = zip_longest(chosen, alternatives[: len(chosen)])
+    return _part(_row(token, top, "logProbability") for token, top in pairs)
 
 
-def _row(token: Mapping[str, object], top: object, name: str) -> str:
-    others = [[as_text(other.get("token")), _number(other.get(name))] for other in iter_objects(top)]
-    return f"{encode_compact([as_text(token.get('token')), _number(token.get(name)), others])},"
+def _row(token: Mapping[str, object], top: object, field: str) -> str:
+    alternatives = [[as_text(other.get("token")), _logprob(other.get(field))] for other in iter_objects(top)]
+    return f"{encode_compact([as_text(token.get('token')), _logprob(token.get(field)), alternatives])},"
 
 
 def _part(rows: Iterable[str]) -> list[Logprobs]:
@@ -53,9 +57,5 @@ def _part(rows: Iterable[str]) -> list[Logprobs]:
     return [Logprobs(data)] if data else []
 
 
-def _number(value: object) -> float:
+def _logprob(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) and abs(value) < MAX_LOGPROB else 0.0
-
-
-MAX_LOGPROB: Final = 1e300
-"""Beyond this a number is no logarithm of anything."""

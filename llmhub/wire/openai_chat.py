@@ -1,12 +1,14 @@
-"""OpenAI Chat Completions, and what its many compatible servers make of it.
+"""OpenAI Chat Completions, and the variations of its many compatible servers.
 
-What differs here: system turns are messages; counts include what was cached and what was reasoned; a
-stream tells its usage only when asked, in a closing chunk without choices; compatible servers send
-content as a list, reasoning under another name, tool calls without an index or an id, and errors inside
-a 200. Reasoning goes back where a server takes it; its row leaves it out where not. A call without an id
-gets one made of its answer's id, name and arguments. Some servers leave
-reasoning out of the completion's tokens, and only the total tells. ``[DONE]`` completes an answer whose
-server never said why it ended.
+What differs here:
+
+- System messages are messages like others. Token counts include cached and reasoning tokens; some servers leave reasoning
+  out of the completion's tokens, and only the total shows it.
+- A stream sends its usage only on request, in a last chunk without choices. ``[DONE]`` completes an answer whose server
+  never sent a finish reason.
+- Compatible servers send content as a list, reasoning under another name, tool calls without an index or an id, and errors
+  inside a 200. A call without an id gets one generated from its response's id, name and arguments.
+- Earlier reasoning is sent back; a provider that rejects it refuses it before the request is encoded.
 
 Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).
 """
@@ -20,7 +22,7 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import LLMError, Malformed, Unsupported
+from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
@@ -54,6 +56,8 @@ from llmhub.wire.readers import (
     as_text,
     capped_count,
     encode_compact,
+    error_body,
+    error_message,
     generate_call_id,
     iter_objects,
     require_list,
@@ -65,7 +69,9 @@ from llmhub.wire.writers import (
     check_no_error_flag,
     decode_opaque,
     encode_parameters,
+    foreign_part_error,
     inline_data,
+    unsupported_parameter,
 )
 
 FINISH: Final[Mapping[str, FinishReason]] = {
@@ -91,135 +97,146 @@ PARAMS: Final = (
     Param("user", "user"),
 )
 
-MID_STREAM: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
-"""Statuses that an error's type stands for where it came inside a 200, without a status of its own."""
+TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
+"""Fields in which compatible servers send the text of reasoning; the first is the one it is sent back in."""
 
-REASONING: Final = ("reasoning_content", "reasoning")
-"""Names under which compatible servers put the reasoning's text."""
-CHOICES: Final = frozenset({"auto", "none", "required"})
+IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
+"""Status for the type of an error that came inside a 200, without a status of its own."""
+
+PART_INDEX: Final = {Reasoning: 0, Text: 1, Refusal: 2}
+"""Index of a part among those of a streamed answer, in the order of a response that is not streamed."""
+
+FIRST_CALL_INDEX: Final = 3
+"""Index of the first tool call among the parts of a streamed answer."""
 
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write a request as a Chat Completions body."""
-    sampling = encode_parameters(request, PARAMS)
-    if not is_successful(sampling):
-        return sampling
+    """Encode a request as a Chat Completions body."""
+    parameters = encode_parameters(request, PARAMS)
+    if not is_successful(parameters):
+        return parameters
     if request.reasoning_budget is not None:
-        return Failure(Unsupported(path="$.reasoning_budget", message="this wire takes reasoning_effort, not a budget"))
-    turns: list[Payload] = []
-    for at, message in enumerate(request.messages):
-        turn = _turn(message, at)
-        if not is_successful(turn):
-            return Failure(turn.failure())
-        turns.extend(turn.unwrap())
-    return Success({"model": request.model, "messages": turns, **sampling.unwrap(), **_abilities(request)})
+        return Failure(unsupported_parameter("reasoning_budget", "this API takes reasoning_effort, not a budget"))
+    messages: list[Payload] = []
+    for index, message in enumerate(request.messages):
+        encoded = _turn(message, index)
+        if not is_successful(encoded):
+            return Failure(encoded.failure())
+        messages.extend(encoded.unwrap())
+    return Success({"model": request.model, "messages": messages, **parameters.unwrap(), **_features(request)})
 
 
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
-    """Read a Chat Completions body."""
+    """Decode a Chat Completions body."""
     if payload.get("error"):
-        return Failure(_failure(payload, None))
+        return Failure(_error(payload, None))
     choices = require_list(payload, "choices")
     if not is_successful(choices):
         return Failure(choices.failure())
-    origin = as_text(payload.get("id"))
+    response_id = as_text(payload.get("id"))
     answers = []
-    for at, choice in enumerate(choices.unwrap()):
-        # A filtered answer may have a reason and no message.
+    for index, choice in enumerate(choices.unwrap()):
+        # A filtered answer may have a finish reason and no message.
         if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
-            return Failure(Malformed(path=f"$.choices[{at}].message", message="expected an object"))
-        parts = [*_parts(as_mapping(choice.get("message")), origin), *_scores(choice)]
-        answers.append((parts, _finish(choice.get("finish_reason"))))
+            return Failure(Malformed(path=f"$.choices[{index}].message", message="expected an object"))
+        parts = [*_parts(as_mapping(choice.get("message")), response_id), *_logprobs(choice)]
+        answers.append((parts, _finish_reason(choice.get("finish_reason"))))
     if not answers:
-        return Failure(Malformed(path="$.choices", message="there is no answer in it"))
+        return Failure(Malformed(path="$.choices", message="expected at least one choice"))
     return Success(
         assemble_response(
             answers,
-            usage=_usage(_counts(payload)),
+            usage=_usage(_usage_counts(payload)),
             served_model=as_text(payload.get("model")),
-            request_id=origin,
+            request_id=response_id,
         )
     )
 
 
 def decode_fast(body: bytes) -> CompletionResponse | None:
-    """Read the plainest of bodies quickly. Law: it gives nothing, or what `decode` gives."""
-    found = parse_plain_chat(body)
-    if found is None:
+    """Decode a body that holds one text, else return ``None``. Law: a result equals that of `decode`."""
+    response = parse_plain_chat(body)
+    if response is None:
         return None
-    only = found.choices[0]
-    answer = ((Text(only.message.content),), _finish(only.finish_reason))
-    return assemble_response([answer], usage=_usage(found.usage), served_model=found.model, request_id=found.id)
+    choice = response.choices[0]
+    answer = ((Text(choice.message.content),), _finish_reason(choice.finish_reason))
+    return assemble_response(
+        [answer], usage=_usage(response.usage), served_model=response.model, request_id=response.id
+    )
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Read one chunk of a stream; the plainest quickly."""
-    found = parse_plain_chat_chunk(frame.data)
-    if found is not None:
-        piece = found.choices[0]
-        return Success((StreamStarted(found.model, found.id), Fragment(1, Text(piece.delta.content), piece.index)))
+    """Decode one chunk of a stream."""
+    chunk = parse_plain_chat_chunk(frame.data)
+    if chunk is not None:
+        choice = chunk.choices[0]
+        text = Fragment(PART_INDEX[Text], Text(choice.delta.content), choice.index)
+        return Success((StreamStarted(chunk.model, chunk.id), text))
     if frame.data.strip() == b"[DONE]":
         return Success((ChoiceFinished("other"),))
     return parse_json_object(frame.data).bind(_chunk)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
-    """Read an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
-    body = parse_json_object(reply.body)
-    said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
-    return _failure(said, reply.status)
+    """Decode an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
+    return _error(error_body(reply.body), reply.status)
+
+
+# Streams
 
 
 def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
-    """Read a chunk's choices, and its usage wherever it stands."""
+    """Decode a chunk's choices, and its usage in whichever place it is."""
     if payload.get("error"):
-        return Failure(_failure(payload, None))
-    deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")), as_text(payload.get("id")))]
+        return Failure(_error(payload, None))
+    response_id = as_text(payload.get("id"))
+    deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")), response_id)]
     for choice in iter_objects(payload.get("choices")):
-        deltas.extend(_deltas(choice, as_text(payload.get("id"))))
-    usage = _counts(payload)
-    if usage:
-        deltas.append(UsageDelta(_usage(usage)))
+        deltas.extend(_deltas(choice, response_id))
+    counts = _usage_counts(payload)
+    if counts:
+        deltas.append(UsageDelta(_usage(counts)))
     return Success(tuple(deltas))
 
 
-def _deltas(choice: Mapping[str, object], origin: str) -> list[Delta]:
-    """Read one choice of a chunk. Reasoning stands before text, text before calls, as in a whole message."""
-    which = as_count(choice.get("index")) or 0
+def _deltas(choice: Mapping[str, object], response_id: str) -> list[Delta]:
+    """Decode one choice of a chunk."""
+    answer = as_count(choice.get("index")) or 0
     delta = as_mapping(choice.get("delta")) or as_mapping(choice.get("message"))
-    kinds = {Reasoning: 0, Text: 1, Refusal: 2}
-    whole: list[Part] = []
-    found: list[Delta] = [
-        Fragment(kinds[type(part)], part, which) for part in _parts(delta, origin) if type(part) in kinds
+    deltas: list[Delta] = [
+        Fragment(PART_INDEX[type(part)], part, answer)
+        for part in _parts(delta, response_id)
+        if type(part) in PART_INDEX
     ]
+    complete_calls: list[Part] = []
     for call in iter_objects(delta.get("tool_calls")):
         index = as_count(call.get("index"))
         if index is None:
-            # Without an index a call comes whole, and its id tells it from the others.
-            part = _identified(_call(call), origin, whole)
-            whole.append(part)
-            found.append(Fragment(FIRST_CALL, part, which, part.id))
+            # Without an index a call is complete, and its id distinguishes it from the others.
+            part = _with_id(_tool_call(call), response_id, complete_calls)
+            complete_calls.append(part)
+            deltas.append(Fragment(FIRST_CALL_INDEX, part, answer, part.id))
         else:
-            found.append(Fragment(FIRST_CALL + index, _call(call), which))
-    legacy = as_mapping(delta.get("function_call"))
-    if legacy:
-        found.append(Fragment(FIRST_CALL, _call({"function": legacy}), which))
-    found += [Fragment(LOGPROBS_INDEX, part, which) for part in _scores(choice)]
+            deltas.append(Fragment(FIRST_CALL_INDEX + index, _tool_call(call), answer))
+    legacy_call = as_mapping(delta.get("function_call"))
+    if legacy_call:
+        deltas.append(Fragment(FIRST_CALL_INDEX, _tool_call({"function": legacy_call}), answer))
+    deltas += [Fragment(LOGPROBS_INDEX, part, answer) for part in _logprobs(choice)]
     if choice.get("finish_reason"):
-        found.append(ChoiceFinished(_finish(choice.get("finish_reason")), which))
-    return found
+        deltas.append(ChoiceFinished(_finish_reason(choice.get("finish_reason")), answer))
+    return deltas
 
 
-FIRST_CALL: Final = 3
-"""Index of the first tool call among the parts of a streamed answer."""
+# Responses
 
 
-def _parts(message: Mapping[str, object], origin: str) -> list[Part]:
-    """Read a message's reasoning, content, refusal and calls."""
+def _parts(message: Mapping[str, object], response_id: str) -> list[Part]:
+    """Decode a message's reasoning, content, refusal and tool calls."""
     parts: list[Part] = []
-    thought = next((said for name in REASONING if (said := as_text(message.get(name)))), "")
-    if thought:
-        parts.append(Reasoning(thought))
+    reasoning = next((text for name in REASONING_FIELDS if (text := as_text(message.get(name)))), "")
+    if reasoning:
+        parts.append(Reasoning(reasoning))
     content = message.get("content")
     if isinstance(content, str):
         parts.append(Text(content))
@@ -230,19 +247,15 @@ def _parts(message: Mapping[str, object], origin: str) -> list[Part]:
     if as_text(message.get("refusal")):
         parts.append(Refusal(as_text(message.get("refusal"))))
     for call in iter_objects(message.get("tool_calls")):
-        parts.append(_identified(_call(call), origin, parts))
-    legacy = as_mapping(message.get("function_call"))
-    if legacy:
-        parts.append(_call({"function": legacy}))
+        parts.append(_with_id(_tool_call(call), response_id, parts))
+    legacy_call = as_mapping(message.get("function_call"))
+    if legacy_call:
+        parts.append(_tool_call({"function": legacy_call}))
     return parts
 
 
-def _scores(choice: Mapping[str, object]) -> list[Logprobs]:
-    return decode_logprobs(as_mapping(choice.get("logprobs")).get("content"))
-
-
 def _block(block: Mapping[str, object]) -> list[Part]:
-    """Read one part of a content list."""
+    """Decode one block of a content list."""
     match block.get("type"):
         case "text" | "output_text":
             return [Text(as_text(block.get("text")))]
@@ -250,147 +263,140 @@ def _block(block: Mapping[str, object]) -> list[Part]:
             return [Refusal(as_text(block.get("refusal")))]
         case "thinking" | "reasoning":
             inner = block.get("thinking") or block.get("summary")
-            said = (
-                inner
-                if isinstance(inner, str)
-                else "".join(as_text(piece.get("text")) for piece in iter_objects(inner))
-            )
-            return [Reasoning(said, as_text(block.get("signature")))]
+            pieces = [as_text(piece.get("text")) for piece in iter_objects(inner)]
+            return [Reasoning(inner if isinstance(inner, str) else "".join(pieces), as_text(block.get("signature")))]
         case _:
             return []
 
 
-def _call(call: Mapping[str, object]) -> ToolCall:
-    """Read a tool call, or a fragment of one; arguments that came as an object are written as JSON."""
+def _tool_call(call: Mapping[str, object]) -> ToolCall:
+    """Decode a tool call, or a fragment of one; arguments that came as an object are encoded as JSON."""
     function = as_mapping(call.get("function")) or as_mapping(call.get("custom"))
     arguments = function.get("arguments", function.get("input"))
-    said = arguments if isinstance(arguments, str) else "" if arguments is None else encode_compact(arguments)
-    return ToolCall(as_text(call.get("id")), as_text(function.get("name")), said)
+    if not isinstance(arguments, str):
+        arguments = "" if arguments is None else encode_compact(arguments)
+    return ToolCall(as_text(call.get("id")), as_text(function.get("name")), arguments)
 
 
-def _identified(call: ToolCall, origin: str, before: list[Part]) -> ToolCall:
-    """Give a whole call an id where it came without."""
-    return call if call.id else replace(call, id=generate_call_id(origin, call.name, call.arguments, before))
+def _with_id(call: ToolCall, response_id: str, earlier: list[Part]) -> ToolCall:
+    """Generate an id for a complete call that has none."""
+    return call if call.id else replace(call, id=generate_call_id(response_id, call.name, call.arguments, earlier))
 
 
-def _counts(payload: Mapping[str, object]) -> Mapping[str, object]:
-    """Find the usage: at the top, in a choice, or under Groq's extension."""
-    for place in (payload, as_mapping(payload.get("x_groq")), *iter_objects(payload.get("choices"))):
-        usage = as_mapping(place.get("usage"))
-        if usage:
-            return usage
+def _logprobs(choice: Mapping[str, object]) -> list[Logprobs]:
+    return decode_logprobs(as_mapping(choice.get("logprobs")).get("content"))
+
+
+def _usage_counts(payload: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the usage object: at the top, under Groq's extension, or in a choice."""
+    for parent in (payload, as_mapping(payload.get("x_groq")), *iter_objects(payload.get("choices"))):
+        counts = as_mapping(parent.get("usage"))
+        if counts:
+            return counts
     return {}
 
 
-def _usage(usage: Mapping[str, object]) -> Usage:
-    """Read token counts; what the total holds beyond the prompt is output, and no class exceeds its whole."""
-    prompt, completion = as_count(usage.get("prompt_tokens")), as_count(usage.get("completion_tokens"))
-    inputs = as_mapping(usage.get("prompt_tokens_details"))
-    outputs = as_mapping(usage.get("completion_tokens_details"))
-    whole = as_count(usage.get("total_tokens"))
-    if prompt is not None and completion is not None and whole is not None:
-        completion = max(completion, whole - prompt)
+def _usage(counts: Mapping[str, object]) -> Usage:
+    """Decode token counts; what the total holds beyond the prompt is output, and no part exceeds its total."""
+    prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
+    input_details = as_mapping(counts.get("prompt_tokens_details"))
+    output_details = as_mapping(counts.get("completion_tokens_details"))
+    total = as_count(counts.get("total_tokens"))
+    if prompt is not None and completion is not None and total is not None:
+        completion = max(completion, total - prompt)
+    cached = capped_count(prompt, input_details.get("cached_tokens"), counts.get("prompt_cache_hit_tokens"))
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=capped_count(prompt, inputs.get("cached_tokens"), usage.get("prompt_cache_hit_tokens")),
-        cache_write_tokens=capped_count(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=capped_count(completion, outputs.get("reasoning_tokens"), usage.get("reasoning_tokens")),
+        cached_input_tokens=cached,
+        cache_write_tokens=capped_count(prompt, input_details.get("cache_write_tokens")),
+        reasoning_tokens=capped_count(
+            completion, output_details.get("reasoning_tokens"), counts.get("reasoning_tokens")
+        ),
     )
 
 
-def _finish(reason: object) -> FinishReason:
+def _finish_reason(reason: object) -> FinishReason:
     return FINISH.get(as_text(reason), "other")
 
 
-def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
-    """Read the error in a body, wherever this server puts it."""
-    error = payload.get("error")
-    said = as_mapping(error) or payload
-    code = said.get("code")
+def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
+    """Decode the error in a body, in whichever field the server puts it."""
+    field = payload.get("error")
+    error = as_mapping(field) or payload
+    code = error.get("code")
     codes = [
-        str(name) for name in (code, said.get("type"), said.get("status")) if isinstance(name, (str, int)) and name
+        str(name) for name in (code, error.get("type"), error.get("status")) if isinstance(name, (str, int)) and name
     ]
-    message = said.get("message") or said.get("detail") or error
     if status is None:
-        status = as_count(code) or MID_STREAM.get(as_text(said.get("type"))) or MID_STREAM.get(as_text(code))
-    return classify_error(
-        OPENAI_ERRORS,
-        status=status,
-        codes=codes,
-        message=message if isinstance(message, str) else encode_compact(message or dict(said)),
-    )
+        in_band = IN_BAND_STATUS.get(as_text(error.get("type"))) or IN_BAND_STATUS.get(as_text(code))
+        status = as_count(code) or in_band
+    message = error_message(error.get("message") or error.get("detail") or field, error)
+    return classify_error(OPENAI_ERRORS, status=status, codes=codes, message=message)
 
 
-def _turn(message: Message, at: int) -> Result[list[Payload], LLMError]:
-    """Write one turn; each tool result becomes a message of its own."""
+# Requests
+
+
+def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMError]:
+    """Encode one message; each tool result becomes a message of its own."""
     content: list[Payload] = []
     calls: list[Payload] = []
     results: list[Payload] = []
-    thoughts: list[str] = []
-    for index, part in enumerate(message.parts):
-        path = f"$.messages[{at}].parts[{index}]"
-        wrong: LLMError | None = None
+    reasoning: list[str] = []
+    for part_index, part in enumerate(message.parts):
+        path = f"$.messages[{message_index}].parts[{part_index}]"
+        error: LLMError | None = None
         match part:
-            case ToolCall(call, name, arguments):
+            case ToolCall(call_id, name, arguments):
                 function = {"name": name, "arguments": arguments}
-                calls.append({"id": call, "type": "function", "function": function})
-            case ToolResult(call, said) if isinstance(said, str) or all(isinstance(piece, Text) for piece in said):
-                wrong = check_no_error_flag(part, path)
-                told = said if isinstance(said, str) else join_text(said)
-                results.append({"role": "tool", "tool_call_id": call, "content": told})
+                calls.append({"id": call_id, "type": "function", "function": function})
+            case ToolResult(call_id, result) if isinstance(result, str) or all(isinstance(it, Text) for it in result):
+                error = check_no_error_flag(part, path)
+                text = result if isinstance(result, str) else join_text(result)
+                results.append({"role": "tool", "tool_call_id": call_id, "content": text})
             case CacheMark():
-                wrong = attach_cache_mark(
-                    content, {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}, path
-                )
-            case Reasoning(said, redacted=""):
-                thoughts.append(said)
+                breakpoint_field = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}
+                error = attach_cache_mark(content, breakpoint_field, path)
+            case Reasoning(text, redacted=""):
+                reasoning.append(text)
             case _ if (block := _part(part)) is not None:
                 content.append(block)
             case _:
-                wrong = Unsupported(path=path, message=f"{type(part).__name__} cannot be said on this wire")
-        if wrong is not None:
-            return Failure(wrong)
-    plain = len(content) == 1 and content[0].keys() == {"type", "text"}
-    turn: Payload = {"role": message.role, "content": content[0]["text"] if plain else content or None}
+                error = foreign_part_error(part, path)
+        if error is not None:
+            return Failure(error)
+    is_text = len(content) == 1 and content[0].keys() == {"type", "text"}
+    turn: Payload = {"role": message.role, "content": content[0]["text"] if is_text else content or None}
     if calls:
         turn["tool_calls"] = calls
-    if any(thoughts):
-        turn[REASONING[0]] = "".join(thoughts)
-    return Success(results + [turn] * bool(content or calls or not results))
+    if any(reasoning):
+        turn[REASONING_FIELDS[0]] = "".join(reasoning)
+    return Success([*results, turn] if content or calls or not results else results)
 
 
 def _part(part: Part) -> Payload | None:
-    """Write a part of a turn's content; of those kept whole, only this wire's own."""
+    """Encode a part of a message's content; an opaque part only if it came from this wire."""
     match part:
-        case Text(said):
-            return {"type": "text", "text": said}
+        case Text(text):
+            return {"type": "text", "text": text}
         case Image():
-            return _image(part)
-        case Document() if (held := inline_data(part)) is not None and all(held):
-            return _file(part.name, *held)
-        case Refusal(said):
-            return {"type": "refusal", "refusal": said}
-        case Opaque(kind) if (whole := decode_opaque(part)).get("type") == kind:
-            return whole
+            url: Payload = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
+            return {"type": "image_url", "image_url": {**url, **({"detail": part.detail} if part.detail else {})}}
+        case Document() if (inline := inline_data(part)) is not None and all(inline):
+            media_type, data = inline
+            filename = part.name or f"file.{media_type.rpartition('/')[2]}"
+            return {"type": "file", "file": {"filename": filename, "file_data": f"data:{media_type};base64,{data}"}}
+        case Refusal(text):
+            return {"type": "refusal", "refusal": text}
+        case Opaque(kind) if (block := decode_opaque(part)).get("type") == kind:
+            return block
         case _:
             return None
 
 
-def _image(image: Image) -> Payload:
-    url: Payload = {"url": image.url or f"data:{image.media_type};base64,{image.data}"}
-    if image.detail:
-        url["detail"] = image.detail
-    return {"type": "image_url", "image_url": url}
-
-
-def _file(name: str, kind: str, data: str) -> Payload:
-    file = {"filename": name or f"file.{kind.rpartition('/')[2]}", "file_data": f"data:{kind};base64,{data}"}
-    return {"type": "file", "file": file}
-
-
-def _abilities(request: CompletionRequest) -> Payload:
-    """Write tools, structured output and reasoning."""
+def _features(request: CompletionRequest) -> Payload:
+    """Encode tools, structured output, log probabilities and reasoning."""
     payload: Payload = {}
     if request.tools:
         payload["tools"] = [
@@ -406,12 +412,12 @@ def _abilities(request: CompletionRequest) -> Payload:
             for tool in request.tools
         ]
     if request.tool_choice is not None:
-        named = {"type": "function", "function": {"name": request.tool_choice}}
-        payload["tool_choice"] = request.tool_choice if request.tool_choice in CHOICES else named
+        function = {"type": "function", "function": {"name": request.tool_choice}}
+        payload["tool_choice"] = request.tool_choice if request.tool_choice in TOOL_CHOICES else function
     if request.response_schema is not None:
-        wanted = request.response_schema
-        schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
-        payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        schema = request.response_schema
+        json_schema = {"name": schema.name, "schema": schema.schema, "strict": schema.strict}
+        payload["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     if request.logprobs is not None:
         payload["logprobs"] = True
     if request.reasoning_effort is not None:
@@ -426,6 +432,6 @@ WIRE: Final = Wire(
     decode_frame=decode_frame,
     decode_error=decode_error,
     decode_fast=decode_fast,
-    decode_usage=lambda payload: _usage(_counts(payload)),
+    decode_usage=lambda payload: _usage(_usage_counts(payload)),
     stream_fields={"stream": True, "stream_options": {"include_usage": True}},
 )

@@ -1,8 +1,6 @@
-"""Ids for tool calls that came without one, so that a result can name the call it answers.
+"""Total readers of untrusted JSON: each returns a value of its type, whatever it is given.
 
-Total readers of untrusted JSON: whatever comes, each gives a value of its type.
-
-Where a wrong type must be an error rather than an absence, `require_list` says at which ``$.path``.
+Where a wrong type must be an error rather than an absence, `require_list` reports its ``$.path``.
 """
 
 from __future__ import annotations
@@ -13,40 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
+from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
+from llmhub.core.payload import parse_json_object
 from llmhub.core.types import Part, ToolCall
 
 GENERATED_ID_PREFIX: Final = "call_made_"
-"""How an id begins that was made here."""
-
-
-def generate_call_id(origin: str, name: str, arguments: str, before: Iterable[Part]) -> str:
-    """Make an id of the answer's id, what is called, and how often the same was called ``before``.
-
-    The same answer gives the same ids, however it came; two answers give different ones.
-
-    Examples
-    --------
-    >>> generate_call_id("r1", "f", "{}", [])
-    'call_made_4b7873...'
-    >>> generate_call_id("r1", "f", "{}", [ToolCall("", "f", "{}")]) == generate_call_id("r1", "f", "{}", [])
-    False
-    """
-    times = sum(isinstance(part, ToolCall) and (part.name, part.arguments) == (name, arguments) for part in before)
-    content = "\n".join((origin, name, arguments, str(times))).encode("utf-8", "surrogatepass")
-    return GENERATED_ID_PREFIX + hashlib.sha256(content).hexdigest()[:16]
-
+"""Prefix of a tool call's id that was generated because the provider sent none."""
 
 _EMPTY: Final[Mapping[str, object]] = {}
-
-
 _COMPACT: Final = msgspec.json.Encoder()
 
 
 def as_mapping(value: object) -> Mapping[str, object]:
-    """Give an object, or an empty one.
+    """Return ``value`` if it is an object, else an empty one.
 
     Examples
     --------
@@ -57,22 +37,22 @@ def as_mapping(value: object) -> Mapping[str, object]:
 
 
 def as_list(value: object) -> list[object]:
-    """Give a list, or an empty one."""
+    """Return ``value`` if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
 def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
-    """Give the objects of a list, passing over what is none."""
+    """Iterate over the objects in a list, skipping other items."""
     return (item for item in as_list(value) if isinstance(item, dict))
 
 
 def as_text(value: object) -> str:
-    """Give a string, or an empty one."""
+    """Return ``value`` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def as_count(value: object) -> int | None:
-    """Give a count: a whole number from 0 that an int64 holds, or ``None``.
+    """Return ``value`` if it is a whole number in 0..2**63-1, else ``None``.
 
     Examples
     --------
@@ -89,7 +69,7 @@ def as_count(value: object) -> int | None:
 
 
 def sum_counts(*counts: int | None) -> int | None:
-    """Add counts, an absent one being nothing; ``None`` when all are absent.
+    """Return the sum of the counts that are known, ``None`` if none is.
 
     Examples
     --------
@@ -100,20 +80,20 @@ def sum_counts(*counts: int | None) -> int | None:
     return sum(known) if known else None
 
 
-def capped_count(whole: int | None, *names: object) -> int | None:
-    """Take the first count that was said, and of it no more than its whole.
+def capped_count(total: int | None, *values: object) -> int | None:
+    """Return the first of ``values`` that is a count, but at most ``total``.
 
     Examples
     --------
     >>> capped_count(3, None, 5), capped_count(None, 5), capped_count(3)
     (3, 5, None)
     """
-    part = next((found for name in names if (found := as_count(name)) is not None), None)
-    return part if part is None or whole is None else min(part, whole)
+    part = next((count for value in values if (count := as_count(value)) is not None), None)
+    return part if part is None or total is None else min(part, total)
 
 
 def encode_compact(value: object) -> str:
-    """Write JSON without white space: how a tool call's arguments are held.
+    """Return ``value`` as JSON without white space, the form of a tool call's arguments.
 
     Examples
     --------
@@ -122,14 +102,49 @@ def encode_compact(value: object) -> str:
     """
     try:
         return _COMPACT.encode(value).decode()
-    except RecursionError:  # what was read at the edge of the stack may be one level too deep to write
+    except RecursionError:  # JSON that was just shallow enough to decode may be too deep to encode
         return '"nested too deeply"'
 
 
 def require_list(payload: Mapping[str, object], name: str) -> Result[list[object], LLMError]:
-    """Give the list under ``name``, or say that it is none."""
+    """Return the list under ``name``, or `Malformed` with its path."""
     value = payload.get(name)
     if isinstance(value, list):
         return Success(value)
     found = "nothing" if value is None else f"a {type(value).__name__}"
     return Failure(Malformed(path=f"$.{name}", message=f"expected a list, found {found}"))
+
+
+def error_body(body: bytes, field: str = "message") -> Mapping[str, object]:
+    """Return the object of an error reply; any other text under ``field``.
+
+    Examples
+    --------
+    >>> error_body(b"<html>")
+    {'message': '<html>'}
+    """
+    parsed = parse_json_object(body)
+    return parsed.unwrap() if is_successful(parsed) else {field: body.decode("utf-8", "replace")}
+
+
+def error_message(message: object, error: Mapping[str, object]) -> str:
+    """Return ``message`` if it is text, else it, or without it the whole ``error``, as JSON."""
+    return message if isinstance(message, str) else encode_compact(message or dict(error))
+
+
+def generate_call_id(response_id: str, name: str, arguments: str, earlier: Iterable[Part]) -> str:
+    """Return an id for a tool call that came without one, so that a result can name the call it answers.
+
+    It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same response
+    gives the same ids, streamed or not, and two responses give different ones.
+
+    Examples
+    --------
+    >>> generate_call_id("r1", "f", "{}", [])
+    'call_made_4b7873...'
+    >>> generate_call_id("r1", "f", "{}", [ToolCall("", "f", "{}")]) == generate_call_id("r1", "f", "{}", [])
+    False
+    """
+    equal = sum(isinstance(part, ToolCall) and (part.name, part.arguments) == (name, arguments) for part in earlier)
+    content = "\n".join((response_id, name, arguments, str(equal))).encode("utf-8", "surrogatepass")
+    return GENERATED_ID_PREFIX + hashlib.sha256(content).hexdigest()[:16]
