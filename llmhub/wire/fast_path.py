@@ -1,7 +1,8 @@
 """Fast path for responses and chunks that hold one text and nothing else, decoded straight from their bytes.
 
-Most responses are of this kind, and decoding them through dictionaries costs several times as much. Anything else (a tool
-call, a refusal, reasoning, an error, several choices, a wrong type) fails to decode here and takes the general path.
+Most responses are of this kind, and decoding them through dictionaries costs several times as much. Anything else (a
+tool call, a refusal, reasoning, an error, several choices, a wrong type) fails to decode here and takes the general
+path.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Ollama's own chat, which has what its compatible endpoint lacks: how to think, and every option of the model.
+"""Ollama's own chat API, which has what its OpenAI-compatible endpoint lacks: how to think, and every model option.
 
-What differs here: a stream is lines of JSON, and what is asked comes as one unless told otherwise; options are an
-object; arguments are objects; pictures stand beside the text as bare base64; results name their function, taken from
-the call with that id where the caller did not say. ``stop`` is said even when tools are called. Effort is ``think``:
-off, on, or a level. A choice of tools, several answers, addresses and documents cannot be said; a schema's name and
-strictness have no place. A call without an id gets one made of its place and content.
+What differs here:
+
+- A stream is lines of JSON, and the API streams unless told otherwise. Sampling parameters are an ``options`` object.
+- Arguments are objects, images are bare base64 beside the text, and a result names its function, taken from the call
+  with that id where the caller did not name it. ``stop`` is the reason even when tools are called.
+- Effort is ``think``: off, on, or a level. A tool choice, several answers, URLs and documents are not supported; a
+  schema's name and strictness have no field. A call without an id gets one generated from its index and content.
 
 Source: https://github.com/ollama/ollama/blob/main/docs/api.md and recorded exchanges (read 2026-11-22).
 """
@@ -17,7 +19,7 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import ContextTooLong, LLMError, Malformed, Unsupported
+from llmhub.core.errors import ContextTooLong, LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
@@ -41,14 +43,25 @@ from llmhub.core.types import (
 from llmhub.wire.errors import ErrorTable, classify_error
 from llmhub.wire.fast_path import parse_plain_ollama_line
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
-from llmhub.wire.readers import as_count, as_mapping, as_text, encode_compact, generate_call_id, iter_objects
+from llmhub.wire.readers import (
+    as_count,
+    as_mapping,
+    as_text,
+    encode_compact,
+    error_body,
+    error_message,
+    generate_call_id,
+    iter_objects,
+)
 from llmhub.wire.writers import (
     Param,
     check_no_error_flag,
     check_part_allowed,
     decode_arguments,
     encode_parameters,
+    foreign_part_error,
     inline_data,
+    unsupported_parameter,
 )
 
 FINISH: Final[Mapping[str, FinishReason]] = {"stop": "stop", "length": "length"}
@@ -66,166 +79,169 @@ PARAMS: Final = (
 )
 
 ERRORS: Final = ErrorTable(phrases=(("context length", ContextTooLong),))
+
 THINK: Final[Mapping[str, bool | str]] = {"none": False, "low": "low", "medium": "medium", "high": "high"}
-FIRST_CALL: Final = 2
-"""Index of the first tool call among the parts of a streamed answer; reasoning and text stand before it."""
+"""Value of ``think`` for each effort."""
+
+FIRST_CALL_INDEX: Final = 2
+"""Index of the first tool call among the parts of a streamed answer, after reasoning and text."""
 
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write a request as the body of a chat."""
-    sampling = encode_parameters(request, PARAMS)
-    if not is_successful(sampling):
-        return sampling
-    abilities = _abilities(request)
-    if not is_successful(abilities):
-        return abilities
-    turns: list[Payload] = []
-    names: dict[str, str] = {}
-    for at, message in enumerate(request.messages):
-        turn = _turn(message, at, names)
+    """Encode a request as the body of a chat."""
+    parameters = encode_parameters(request, PARAMS)
+    if not is_successful(parameters):
+        return parameters
+    features = _features(request)
+    if not is_successful(features):
+        return features
+    messages: list[Payload] = []
+    call_names: dict[str, str] = {}
+    for index, message in enumerate(request.messages):
+        turn = _turn(message, index, call_names)
         if not is_successful(turn):
             return Failure(turn.failure())
-        turns.extend(turn.unwrap())
-    said = {name: value for name, value in sampling.unwrap().items() if name != "top_logprobs"}
-    options = {"options": said} if said else {}
-    return Success({"model": request.model, "messages": turns, "stream": False, **options, **abilities.unwrap()})
+        messages.extend(turn.unwrap())
+    fields = {name: value for name, value in parameters.unwrap().items() if name != "top_logprobs"}
+    options = {"options": fields} if fields else {}
+    return Success({"model": request.model, "messages": messages, "stream": False, **options, **features.unwrap()})
 
 
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
-    """Read a whole answer."""
+    """Decode the body of a chat's answer."""
     if payload.get("error"):
-        return Failure(_failure(payload, None))
+        return Failure(_error(payload, None))
     if not isinstance(payload.get("message"), dict):
         return Failure(Malformed(path="$.message", message="expected an object"))
-    parts = [part for _, part in _parts(payload)]
-    return Success(
-        assemble_response(
-            [(parts, _finish(payload))], usage=_usage(payload), served_model=as_text(payload.get("model"))
-        )
-    )
+    answer = ([part for _, part in _parts(payload)], _finish_reason(payload))
+    return Success(assemble_response([answer], usage=_usage(payload), served_model=as_text(payload.get("model"))))
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Read one line of a stream: what is new; the last tells the counts. The plainest quickly."""
-    found = parse_plain_ollama_line(frame.data)
-    if found is not None:
-        return Success((StreamStarted(found.model), Fragment(1, Text(found.message.content))))
+    """Decode one line of a stream; the last has the token counts."""
+    line = parse_plain_ollama_line(frame.data)
+    if line is not None:
+        return Success((StreamStarted(line.model), Fragment(1, Text(line.message.content))))
     return parse_json_object(frame.data).bind(_deltas)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
-    """Read an error reply: ``error`` is a text."""
-    body = parse_json_object(reply.body)
-    said = body.unwrap() if is_successful(body) else {"error": reply.body.decode("utf-8", "replace")}
-    return _failure(said, reply.status)
+    """Decode an error reply, whose ``error`` is a text."""
+    return _error(error_body(reply.body, "error"), reply.status)
+
+
+# Streams
 
 
 def _deltas(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
-    """Read a line; a call comes whole in one, whose time tells it from an equal call of another."""
+    """Decode a line; a call comes complete in one line, whose time distinguishes it from an equal call of another."""
     if payload.get("error"):
-        return Failure(_failure(payload, None))
-    found: list[Delta] = [StreamStarted(as_text(payload.get("model")))]
+        return Failure(_error(payload, None))
+    deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")))]
     for index, part in _parts(payload):
         key = f"{payload.get('created_at')} {part.id}" if isinstance(part, ToolCall) else ""
-        found.append(Fragment(index, part, 0, key))
+        deltas.append(Fragment(index, part, 0, key))
     if payload.get("done") is True:
-        found += [UsageDelta(_usage(payload)), ChoiceFinished(_finish(payload))]
-    return Success(tuple(found))
+        deltas += [UsageDelta(_usage(payload)), ChoiceFinished(_finish_reason(payload))]
+    return Success(tuple(deltas))
+
+
+# Responses
 
 
 def _parts(payload: Payload) -> list[tuple[int, Part]]:
-    """Read a message's reasoning, text and calls, each with its place."""
+    """Decode a message's reasoning, text and tool calls, each with its index."""
     message = as_mapping(payload.get("message"))
-    thought, said = as_text(message.get("thinking")), as_text(message.get("content"))
-    found: list[tuple[int, Part]] = [*[(0, Reasoning(thought))] * bool(thought), (1, Text(said))]
-    for place, call in enumerate(iter_objects(message.get("tool_calls"))):
+    thinking, content = as_text(message.get("thinking")), as_text(message.get("content"))
+    parts: list[tuple[int, Part]] = [*([(0, Reasoning(thinking))] if thinking else []), (1, Text(content))]
+    for position, call in enumerate(iter_objects(message.get("tool_calls"))):
         function = as_mapping(call.get("function"))
-        index = as_count(function.get("index"))
+        given_index = as_count(function.get("index"))
+        index = position if given_index is None else given_index
         name, arguments = as_text(function.get("name")), encode_compact(function.get("arguments") or {})
-        at = place if index is None else index
-        found.append(
-            (
-                FIRST_CALL + at,
-                ToolCall(as_text(call.get("id")) or generate_call_id(str(at), name, arguments, ()), name, arguments),
-            )
-        )
-    return found + [(LOGPROBS_INDEX, part) for part in decode_logprobs(payload.get("logprobs"))]
+        call_id = as_text(call.get("id")) or generate_call_id(str(index), name, arguments, ())
+        parts.append((FIRST_CALL_INDEX + index, ToolCall(call_id, name, arguments)))
+    return parts + [(LOGPROBS_INDEX, part) for part in decode_logprobs(payload.get("logprobs"))]
 
 
 def _usage(payload: Payload) -> Usage:
-    """Read token counts; a prompt that was kept whole from before is not counted at all."""
+    """Decode token counts; a prompt that is cached whole is not counted at all."""
     return Usage(
         input_tokens=as_count(payload.get("prompt_eval_count")), output_tokens=as_count(payload.get("eval_count"))
     )
 
 
-def _finish(payload: Payload) -> FinishReason:
+def _finish_reason(payload: Payload) -> FinishReason:
     return FINISH.get(as_text(payload.get("done_reason")), "other")
 
 
-def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
-    """Read the text of an error."""
-    said = payload.get("error") or payload.get("message")
-    words = said if isinstance(said, str) else encode_compact(said or dict(payload))
-    return classify_error(ERRORS, status=status, codes=[], message=words)
+def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
+    """Decode the text of an error."""
+    message = error_message(payload.get("error") or payload.get("message"), payload)
+    return classify_error(ERRORS, status=status, codes=[], message=message)
 
 
-def _turn(message: Message, at: int, names: dict[str, str]) -> Result[list[Payload], LLMError]:
-    """Write one turn, its results before the rest of it; ``names`` gathers which function each call is of."""
+# Requests
+
+
+def _turn(message: Message, message_index: int, call_names: dict[str, str]) -> Result[list[Payload], LLMError]:
+    """Encode one message, its tool results before the rest; ``call_names`` collects the function of each call id."""
     results: list[Payload] = []
     images: list[str] = []
     calls: list[Payload] = []
-    for index, part in enumerate(message.parts):
-        path = f"$.messages[{at}].parts[{index}]"
-        wrong = check_part_allowed(part, message.role, path) or (
-            check_no_error_flag(part, path) if isinstance(part, ToolResult) else None
-        )
-        if wrong:
-            return Failure(wrong)
+    for part_index, part in enumerate(message.parts):
+        path = f"$.messages[{message_index}].parts[{part_index}]"
+        error = check_part_allowed(part, message.role, path)
+        if error is None and isinstance(part, ToolResult):
+            error = check_no_error_flag(part, path)
+        if error:
+            return Failure(error)
         match part:
             case Text() | Refusal() | Reasoning(redacted=""):
                 continue
-            case Image() if held := inline_data(part):
-                images.append(held[1])
-            case ToolCall(call, name):
+            case Image() if inline := inline_data(part):
+                images.append(inline[1])
+            case ToolCall(call_id, name):
                 arguments = decode_arguments(part, path)
                 if not is_successful(arguments):
                     return Failure(arguments.failure())
-                names[call] = name
-                calls.append({"id": call, "function": {"name": name, "arguments": arguments.unwrap()}})
-            case ToolResult(call, said, name) if isinstance(said, str) or all(isinstance(one, Text) for one in said):
-                told = said if isinstance(said, str) else join_text(said)
-                named = name or names.get(call, "")
-                results.append({"role": "tool", "content": told, "tool_call_id": call, "tool_name": named})
+                call_names[call_id] = name
+                calls.append({"id": call_id, "function": {"name": name, "arguments": arguments.unwrap()}})
+            case ToolResult(call_id, result, name) if isinstance(result, str) or all(
+                isinstance(it, Text) for it in result
+            ):
+                text = result if isinstance(result, str) else join_text(result)
+                tool_name = name or call_names.get(call_id, "")
+                results.append({"role": "tool", "content": text, "tool_call_id": call_id, "tool_name": tool_name})
             case _:
-                return Failure(Unsupported(path=path, message=f"{type(part).__name__} cannot be said on this wire"))
-    words = [part for part in message.parts if isinstance(part, (Text, Refusal))]
-    thought = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
-    beside = {"thinking": thought, "images": images, "tool_calls": calls}
-    role = "user" if message.role == "tool" else message.role
-    rest: Payload = {
-        "role": role,
-        "content": "".join(part.text for part in words),
-        **{k: v for k, v in beside.items() if v},
+                return Failure(foreign_part_error(part, path))
+    texts = [part for part in message.parts if isinstance(part, (Text, Refusal))]
+    thinking = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
+    optional = {"thinking": thinking, "images": images, "tool_calls": calls}
+    turn: Payload = {
+        "role": "user" if message.role == "tool" else message.role,
+        "content": "".join(part.text for part in texts),
+        **{name: value for name, value in optional.items() if value},
     }
-    return Success(results + [rest] * bool(words or images or calls or thought or not results))
+    return Success([*results, turn] if texts or images or calls or thinking or not results else results)
 
 
-def _abilities(request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write tools, structured output and how to think."""
+def _features(request: CompletionRequest) -> Result[Payload, LLMError]:
+    """Encode tools, structured output, log probabilities and how to think."""
     payload: Payload = {}
     if request.reasoning_budget is not None:
-        return Failure(Unsupported(path="$.reasoning_budget", message="this wire takes reasoning_effort, not a budget"))
+        return Failure(unsupported_parameter("reasoning_budget", "this API takes reasoning_effort, not a budget"))
     if request.reasoning_effort is not None:
         if request.reasoning_effort not in THINK:
-            said = f"{request.reasoning_effort!r} is none of this wire's efforts, {', '.join(THINK)}"
-            return Failure(Unsupported(path="$.reasoning_effort", message=said))
+            message = f"{request.reasoning_effort!r} is not one of this API's efforts: {', '.join(THINK)}"
+            return Failure(unsupported_parameter("reasoning_effort", message))
         payload["think"] = THINK[request.reasoning_effort]
     if request.tool_choice not in {None, "auto"}:
-        return Failure(Unsupported(path="$.tool_choice", message="on this wire the model alone chooses a tool"))
+        return Failure(unsupported_parameter("tool_choice", "this API leaves the choice of a tool to the model"))
     if request.tools:
         functions = [
-            {"name": it.name, "description": it.description, "parameters": it.parameters} for it in request.tools
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in request.tools
         ]
         payload["tools"] = [{"type": "function", "function": function} for function in functions]
     if request.logprobs is not None:

@@ -2,12 +2,12 @@
 
 What differs here:
 
-- System messages are messages like others. Token counts include cached and reasoning tokens; some servers leave reasoning
-  out of the completion's tokens, and only the total shows it.
+- System messages are messages like others. Token counts include cached and reasoning tokens; some servers leave
+  reasoning out of the completion's tokens, and only the total shows it.
 - A stream sends its usage only on request, in a last chunk without choices. ``[DONE]`` completes an answer whose server
   never sent a finish reason.
-- Compatible servers send content as a list, reasoning under another name, tool calls without an index or an id, and errors
-  inside a 200. A call without an id gets one generated from its response's id, name and arguments.
+- Compatible servers send content as a list, reasoning under another name, tool calls without an index or an id, and
+  errors inside a 200. A call without an id gets one generated from its response's id, name and arguments.
 - Earlier reasoning is sent back; a provider that rejects it refuses it before the request is encoded.
 
 Source: https://platform.openai.com/docs/api-reference/chat and the types of openai 3.54.0 (read 2026-11-22).

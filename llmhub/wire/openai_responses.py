@@ -1,19 +1,23 @@
-"""OpenAI Responses, and what Azure and compatible servers make of it.
+"""OpenAI Responses, and the variations of Azure and compatible servers.
 
-What differs here: a conversation is a list of items, and calls, results and reasoning are items beside messages. A
-result names its call's ``call_id``, not the item's ``id``. System turns stay items where they stand: ``instructions``
-would tear leading ones from later ones. No reason to finish, only a status and what was left incomplete. Stop
-strings, seeds, penalties, a reasoning budget and several answers have no place. Tools are strict unless told
-otherwise; one that says nothing is told so, as it means on every other wire.
-Nothing is stored (``store`` is false, where the API would keep each answer for a month): a request is whole in
-itself, may be asked anywhere, and its answer is filed under all that was asked. So reasoning must travel with the
-conversation: it comes encrypted, is kept as its item in a `Reasoning` part's signature, and goes back verbatim but
-for its status, which only an answer may have. A citation follows its text; a message's phase, where not the final
-one, follows the message. Streamed, text and arguments grow, and what is opaque comes as its item is done.
+What differs here:
+
+- A conversation is a list of items: calls, results and reasoning are items beside messages. A result names its call's
+  ``call_id``, not the item's ``id``. System messages stay items at their position, since ``instructions`` would
+  separate leading ones from later ones. There is no finish reason, only a status and the reason an answer is
+  incomplete.
+- Stop strings, seeds, penalties, a reasoning budget and several answers are not supported. Tools are strict by default
+  here, so one that does not say is sent ``strict: false``, as it means on every other wire.
+- Nothing is stored (``store`` is false, where the API would keep each answer for a month): a request is complete in
+  itself, so it can be sent anywhere and cached under its content. Reasoning must therefore travel with the
+  conversation: it comes encrypted, is kept as its item in a `Reasoning` part's signature, and is sent back verbatim
+  except for its status, which only an answer may have.
+- A citation follows its text; a message's phase, unless it is the final one, follows the message. Streamed, text and
+  arguments grow, and opaque items come when they are done.
 
 Sources: https://platform.openai.com/docs/api-reference/responses, the types of openai 3.54.0; for the status
-https://github.com/BerriAI/litellm/issues/13420, for the least bound https://github.com/earendil-works/pi/issues/6265
-(read 2026-11-22).
+https://github.com/BerriAI/litellm/issues/13420, for the minimum of max_output_tokens
+https://github.com/earendil-works/pi/issues/6265 (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import LLMError, Malformed, Unsupported
+from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
@@ -56,6 +60,8 @@ from llmhub.wire.readers import (
     as_text,
     capped_count,
     encode_compact,
+    error_body,
+    error_message,
     iter_objects,
     require_list,
 )
@@ -66,12 +72,15 @@ from llmhub.wire.writers import (
     cache_control,
     check_no_error_flag,
     check_part_allowed,
+    citation_error,
     decode_opaque,
     encode_parameters,
     encode_result_parts,
+    foreign_part_error,
     inline_data,
     is_citation,
     media_type_error,
+    unsupported_parameter,
 )
 
 FINISH: Final[Mapping[str, FinishReason]] = {
@@ -89,67 +98,84 @@ PARAMS: Final = (
     Param("user", "safety_identifier"),
 )
 
-AT_FAULT: Final = ("invalid_", "image_", "unsupported_", "empty_image_file", "failed_to_download_image")
-"""How codes begin that blame the request, where they came inside a 200, without a status of their own."""
+TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
+REQUEST_ERROR_PREFIXES: Final = (
+    "invalid_",
+    "image_",
+    "unsupported_",
+    "empty_image_file",
+    "failed_to_download_image",
+)
+"""Prefixes of codes that blame the request, for errors that came inside a 200, without a status of their own."""
+
 FAILED: Final = frozenset({"failed", "cancelled"})
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 OUTPUT_TEXT_LOGPROBS: Final = "message.output_text.logprobs"
-CHOICES: Final = frozenset({"auto", "none", "required"})
-MORE: Final = ("annotations", "prompt_cache_breakpoint")
-"""What a text may have beside itself, so that it does not stand alone."""
+TEXT_ATTACHMENTS: Final = ("annotations", "prompt_cache_breakpoint")
+"""Fields that a text block may have, which then cannot be sent as a bare string."""
+
 NO_PARAMETERS: Final[Payload] = {"type": "object", "properties": {}}
 CALL_ARGUMENTS_FIELDS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
-"""Items that are calls, and where each has its arguments; the item of a result is named after that of its call."""
-BESIDE: Final = ("namespace", "caller")
-"""What a call may say beside its arguments and must be told again: kept, with its type, as its signature."""
-OWN: Final = ("_call", "_output", "_tools", "_request", "_response")
-"""How the types of this wire's other items end; those go back as they came."""
+"""Field of the arguments in each type of call; the type of a result is that of its call with ``_output``."""
+
+SIGNED_CALL_FIELDS: Final = ("namespace", "caller")
+"""Fields of a call that must be sent back; they are kept, with its type, as its signature."""
+
+NOT_SIGNED: Final = (None, {"type": "direct"})
+"""Values of a signed field that need not be sent back."""
+
+OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response")
+"""Suffixes of the types of this wire's other items, which are sent back as they came."""
+
 PHASE: Final = "message"
 """Kind of the `Opaque` part that holds the phase of the message before it."""
-PIECES: Final = {"summary_text": ("summary_index", 0), "reasoning_text": ("content_index", 1)}
-"""Pieces of reasoning: what counts them, and where in their item they are gathered."""
+
+REASONING_SLOTS: Final = {"summary_text": ("summary_index", 0), "reasoning_text": ("content_index", 1)}
+"""For each type of reasoning text, the field that counts its paragraphs and the slot of its item that collects them."""
+
 STRIDE: Final = 1 << 64
-"""Places for the contents of one item: an even one for each, the odd one behind it for its citations."""
+"""Number of slots for the parts of one item: an even one for each content, the odd one after it for its citations."""
 
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
-    """Write a request as a Responses body."""
-    sampling = encode_parameters(request, PARAMS)
-    if not is_successful(sampling):
-        return sampling
+    """Encode a request as a Responses body."""
+    parameters = encode_parameters(request, PARAMS)
+    if not is_successful(parameters):
+        return parameters
     if request.reasoning_budget is not None:
-        return Failure(Unsupported(path="$.reasoning_budget", message="this wire takes reasoning_effort, not a budget"))
-    turns: list[Payload] = []
-    kinds: dict[str, str] = {}
-    for at, message in enumerate(request.messages):
-        turn = _turn(message, at, kinds)
+        return Failure(unsupported_parameter("reasoning_budget", "this API takes reasoning_effort, not a budget"))
+    items: list[Payload] = []
+    call_types: dict[str, str] = {}
+    for index, message in enumerate(request.messages):
+        turn = _turn(message, index, call_types)
         if not is_successful(turn):
             return Failure(turn.failure())
-        turns.extend(turn.unwrap())
-    wanted = [ENCRYPTED_REASONING] if request.logprobs is None else [ENCRYPTED_REASONING, OUTPUT_TEXT_LOGPROBS]
-    payload: Payload = {"model": request.model, "input": turns, "store": False, "include": wanted}
-    return Success({**payload, **sampling.unwrap(), **_abilities(request)})
+        items.extend(turn.unwrap())
+    include = [ENCRYPTED_REASONING] if request.logprobs is None else [ENCRYPTED_REASONING, OUTPUT_TEXT_LOGPROBS]
+    payload: Payload = {"model": request.model, "input": items, "store": False, "include": include}
+    return Success({**payload, **parameters.unwrap(), **_features(request)})
 
 
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
-    """Read a Responses body."""
+    """Decode a Responses body."""
     status = as_text(payload.get("status"))
     if payload.get("error") or status in FAILED:
-        return Failure(_failure(payload, None))
+        return Failure(_error(payload, None))
     if status in UNFINISHED:
-        return Failure(Malformed(path="$.status", message=f"the answer is still {status}; ask without background"))
+        message = f"the answer is still {status}; send the request without background"
+        return Failure(Malformed(path="$.status", message=message))
     output = require_list(payload, "output")
     if not is_successful(output):
         return Failure(output.failure())
     parts: list[Part] = []
-    for at, item in enumerate(output.unwrap()):
+    for index, item in enumerate(output.unwrap()):
         if not isinstance(item, dict):
-            return Failure(Malformed(path=f"$.output[{at}]", message="expected an object"))
+            return Failure(Malformed(path=f"$.output[{index}]", message="expected an object"))
         parts.extend(part for _, part in _parts(item))
     return Success(
         assemble_response(
-            [(parts, _finish(payload))],
+            [(parts, _finish_reason(payload))],
             usage=_usage(as_mapping(payload.get("usage"))),
             served_model=as_text(payload.get("model")),
             request_id=as_text(payload.get("id")),
@@ -158,291 +184,305 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Read one event of a stream; some compatible servers close with ``[DONE]``, which says nothing here."""
+    """Decode one event of a stream; some compatible servers end with ``[DONE]``, which adds nothing here."""
     if frame.data.strip() == b"[DONE]":
         return Success(())
     return parse_json_object(frame.data).bind(_event)
 
 
 def decode_error(reply: HttpReply) -> LLMError:
-    """Read an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
-    body = parse_json_object(reply.body)
-    said = body.unwrap() if is_successful(body) else {"message": reply.body.decode("utf-8", "replace")}
-    return _failure(said, reply.status)
+    """Decode an error reply: an ``error`` object or string, or a bare ``message`` or ``detail``."""
+    return _error(error_body(reply.body), reply.status)
+
+
+# Streams
 
 
 def _event(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
-    """Read an event by its type; one that is not in the table says nothing new."""
+    """Decode an event by its type; one that is not in `EVENTS` adds nothing to the answer."""
     kind = as_text(payload.get("type"))
     response = as_mapping(payload.get("response"))
     if kind == "error" or payload.get("error"):
-        return Failure(_failure(payload, None))
+        return Failure(_error(payload, None))
     if kind == "response.failed" or response.get("error") or as_text(response.get("status")) in FAILED:
-        return Failure(_failure(response, None))
-    reader = EVENTS.get(kind)
-    return Success(tuple(reader(payload)) if reader else ())
+        return Failure(_error(response, None))
+    decode_event = EVENTS.get(kind)
+    return Success(tuple(decode_event(payload)) if decode_event else ())
 
 
-def _started(payload: Payload) -> list[Delta]:
+def _response_created(payload: Payload) -> list[Delta]:
     response = as_mapping(payload.get("response"))
     return [StreamStarted(as_text(response.get("model")), as_text(response.get("id")))]
 
 
-def _opening(payload: Payload) -> list[Delta]:
-    """Read how an item begins; of a call, whose it is and of what."""
-    called = [part for _, part in _parts(as_mapping(payload.get("item"))) if isinstance(part, ToolCall)]
-    return [_at(payload, 0, ToolCall(part.id, part.name, "")) for part in called]
+def _item_added(payload: Payload) -> list[Delta]:
+    """Decode the start of an item; of a call, its id and name."""
+    calls = [part for _, part in _parts(as_mapping(payload.get("item"))) if isinstance(part, ToolCall)]
+    return [_fragment(payload, 0, ToolCall(call.id, call.name, "")) for call in calls]
 
 
-def _piece(payload: Payload) -> list[Delta]:
-    """Read that a piece of content begins: of reasoning a paragraph, unless it is the first."""
-    name, slot = PIECES.get(as_text(as_mapping(payload.get("part")).get("type")), ("", 0))
-    return [_at(payload, slot, Reasoning("\n\n"))] if as_count(payload.get(name)) else []
+def _content_added(payload: Payload) -> list[Delta]:
+    """Decode the start of a content: of reasoning, a new paragraph unless it is the first."""
+    kind = as_text(as_mapping(payload.get("part")).get("type"))
+    counter, slot = REASONING_SLOTS.get(kind, ("", 0))
+    return [_fragment(payload, slot, Reasoning("\n\n"))] if as_count(payload.get(counter)) else []
 
 
-def _closing(payload: Payload) -> list[Delta]:
-    """Read an item that is done: of what has not grown until now, all."""
-    found: list[Delta] = []
-    for place, (slot, part) in enumerate(_parts(as_mapping(payload.get("item")))):
+def _item_done(payload: Payload) -> list[Delta]:
+    """Decode the end of an item: whatever was not streamed before it."""
+    deltas: list[Delta] = []
+    for position, (slot, part) in enumerate(_parts(as_mapping(payload.get("item")))):
         match part:
             case Reasoning(_, signature):
-                found.append(_at(payload, slot, Reasoning("", signature)))
-            case ToolCall(call, name, _, signature):
-                found.append(_at(payload, slot, ToolCall(call, name, "", signature)))
+                deltas.append(_fragment(payload, slot, Reasoning("", signature)))
+            case ToolCall(call_id, name, _, signature):
+                deltas.append(_fragment(payload, slot, ToolCall(call_id, name, "", signature)))
             case Opaque():
-                found.append(_at(payload, slot, part, str(place)))
+                deltas.append(_fragment(payload, slot, part, str(position)))
             case _:
                 continue
-    return found
+    return deltas
 
 
-def _ending(payload: Payload) -> list[Delta]:
-    """Read how the answer ends: who gave it, what it cost, and why it ended."""
+def _response_done(payload: Payload) -> list[Delta]:
+    """Decode the end of the response: its model, token counts and finish reason."""
     response = as_mapping(payload.get("response"))
-    return [
-        *_started(payload),
-        UsageDelta(_usage(as_mapping(response.get("usage")))),
-        ChoiceFinished(_finish(response)),
-    ]
+    counts = as_mapping(response.get("usage"))
+    return [*_response_created(payload), UsageDelta(_usage(counts)), ChoiceFinished(_finish_reason(response))]
 
 
-def _deltas(part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[Delta]]:
-    """Make the reader of what an item grows by; its content's index is behind ``slot``."""
+def _deltas(to_part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[Delta]]:
+    """Return the decoder of what is appended to a content; slot 1 is reasoning, which has no contents of its own."""
 
-    def read(payload: Payload) -> list[Delta]:
+    def decode_delta(payload: Payload) -> list[Delta]:
         shift = 0 if slot == 1 else 2 * (as_count(payload.get("content_index")) or 0)
-        told = [_at(payload, STRIDE - 2, found) for found in decode_logprobs(payload.get("logprobs"))]
-        return [_at(payload, slot + shift, part(as_text(payload.get("delta")))), *told]
+        logprobs = [_fragment(payload, STRIDE - 2, part) for part in decode_logprobs(payload.get("logprobs"))]
+        return [_fragment(payload, slot + shift, to_part(as_text(payload.get("delta")))), *logprobs]
 
-    return read
+    return decode_delta
 
 
-def _at(payload: Payload, slot: int, part: Part, key: str = "") -> Fragment:
+def _fragment(payload: Payload, slot: int, part: Part, key: str = "") -> Fragment:
+    """Place a part at a slot of the item that an event belongs to."""
     return Fragment((as_count(payload.get("output_index")) or 0) * STRIDE + slot, part, 0, key)
 
 
 EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
-    "response.created": _started,
-    "response.output_item.added": _opening,
-    "response.content_part.added": _piece,
-    "response.reasoning_summary_part.added": _piece,
+    "response.created": _response_created,
+    "response.output_item.added": _item_added,
+    "response.content_part.added": _content_added,
+    "response.reasoning_summary_part.added": _content_added,
     "response.output_text.delta": _deltas(Text, 0),
     "response.refusal.delta": _deltas(Refusal, 0),
     "response.reasoning_summary_text.delta": _deltas(Reasoning, 0),
     "response.reasoning_text.delta": _deltas(Reasoning, 1),
-    "response.function_call_arguments.delta": _deltas(lambda said: ToolCall("", "", said), 0),
-    "response.custom_tool_call_input.delta": _deltas(lambda said: ToolCall("", "", said), 0),
-    "response.output_item.done": _closing,
-    "response.completed": _ending,
-    "response.incomplete": _ending,
+    "response.function_call_arguments.delta": _deltas(lambda text: ToolCall("", "", text), 0),
+    "response.custom_tool_call_input.delta": _deltas(lambda text: ToolCall("", "", text), 0),
+    "response.output_item.done": _item_done,
+    "response.completed": _response_done,
+    "response.incomplete": _response_done,
 }
+
+# Responses
 
 
 def _parts(item: Mapping[str, object]) -> list[tuple[int, Part]]:
-    """Read an item's parts, each with its place in the item."""
+    """Decode an item's parts, each with its slot."""
     match item.get("type"):
         case "message":
             return _blocks(item)
         case "reasoning":
-            pieces = [iter_objects(item.get("summary")), iter_objects(item.get("content"))]
-            said, raw = ("\n\n".join([as_text(piece.get("text")) for piece in some]) for some in pieces)
-            whole = encode_compact(
-                {name: value for name, value in item.items() if name != "status" and value is not None}
+            summary, content = (
+                "\n\n".join([as_text(piece.get("text")) for piece in iter_objects(item.get(field))])
+                for field in ("summary", "content")
             )
-            signed = ("", whole) if raw and not said else (whole, "")
-            return [(0, Reasoning(said, signed[0])), (1, Reasoning(raw, signed[1]))]
+            kept = encode_compact({k: value for k, value in item.items() if k != "status" and value is not None})
+            # The item is kept once, as the signature of the text that is not empty.
+            signatures = ("", kept) if content and not summary else (kept, "")
+            return [(0, Reasoning(summary, signatures[0])), (1, Reasoning(content, signatures[1]))]
         case "function_call" | "custom_tool_call" as kind:
             arguments = item.get(CALL_ARGUMENTS_FIELDS[kind])
-            written = (
-                arguments if isinstance(arguments, str) else "" if arguments is None else encode_compact(arguments)
-            )
-            beside = {name: item[name] for name in BESIDE if item.get(name) not in (None, {"type": "direct"})}
-            signature = encode_compact({"type": kind, **beside}) if beside or kind != "function_call" else ""
-            return [(0, ToolCall(as_text(item.get("call_id")), as_text(item.get("name")), written, signature))]
+            if not isinstance(arguments, str):
+                arguments = "" if arguments is None else encode_compact(arguments)
+            signed = {name: item[name] for name in SIGNED_CALL_FIELDS if item.get(name) not in NOT_SIGNED}
+            signature = encode_compact({"type": kind, **signed}) if signed or kind != "function_call" else ""
+            return [(0, ToolCall(as_text(item.get("call_id")), as_text(item.get("name")), arguments, signature))]
         case kind:
             return [(0, Opaque(as_text(kind), encode_compact(item)))]
 
 
 def _blocks(item: Mapping[str, object]) -> list[tuple[int, Part]]:
-    """Read a message's contents, the citations of each behind it, its phase behind all."""
-    found: list[tuple[int, Part]] = []
-    for at, block in enumerate(iter_objects(item.get("content"))):
-        refused = block.get("type") == "refusal"
-        found.append((2 * at, Refusal(as_text(block.get("refusal"))) if refused else Text(as_text(block.get("text")))))
-        found += [
-            (2 * at + 1, Opaque(CITATION, encode_compact(note))) for note in iter_objects(block.get("annotations"))
-        ]
-    told = [token for block in iter_objects(item.get("content")) for token in as_list(block.get("logprobs"))]
-    found += [(STRIDE - 2, part) for part in decode_logprobs(told)]
+    """Decode a message's contents, the citations of each after it, log probabilities and its phase last."""
+    parts: list[tuple[int, Part]] = []
+    tokens: list[object] = []
+    for index, block in enumerate(iter_objects(item.get("content"))):
+        is_refusal = block.get("type") == "refusal"
+        text = as_text(block.get("refusal" if is_refusal else "text"))
+        parts.append((2 * index, Refusal(text) if is_refusal else Text(text)))
+        annotations = iter_objects(block.get("annotations"))
+        parts += [(2 * index + 1, Opaque(CITATION, encode_compact(annotation))) for annotation in annotations]
+        tokens += as_list(block.get("logprobs"))
+    parts += [(STRIDE - 2, part) for part in decode_logprobs(tokens)]
     phase = item.get("phase")
-    last = phase in (None, "final_answer")
-    return found if last else [*found, (STRIDE - 1, Opaque(PHASE, encode_compact({"phase": phase})))]
+    is_final = phase in (None, "final_answer")
+    return parts if is_final else [*parts, (STRIDE - 1, Opaque(PHASE, encode_compact({"phase": phase})))]
 
 
-def _usage(usage: Mapping[str, object]) -> Usage:
-    """Read token counts; no class exceeds its whole."""
-    prompt, completion = as_count(usage.get("input_tokens")), as_count(usage.get("output_tokens"))
-    inputs, outputs = as_mapping(usage.get("input_tokens_details")), as_mapping(usage.get("output_tokens_details"))
+def _usage(counts: Mapping[str, object]) -> Usage:
+    """Decode token counts; no part exceeds its total."""
+    prompt, completion = as_count(counts.get("input_tokens")), as_count(counts.get("output_tokens"))
+    input_details = as_mapping(counts.get("input_tokens_details"))
+    output_details = as_mapping(counts.get("output_tokens_details"))
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=capped_count(prompt, inputs.get("cached_tokens")),
-        cache_write_tokens=capped_count(prompt, inputs.get("cache_write_tokens")),
-        reasoning_tokens=capped_count(completion, outputs.get("reasoning_tokens")),
+        cached_input_tokens=capped_count(prompt, input_details.get("cached_tokens")),
+        cache_write_tokens=capped_count(prompt, input_details.get("cache_write_tokens")),
+        reasoning_tokens=capped_count(completion, output_details.get("reasoning_tokens")),
     )
 
 
-def _finish(response: Mapping[str, object]) -> FinishReason:
-    """Say why an answer ended: what cut it short, or else its status."""
-    cut = as_mapping(response.get("incomplete_details")).get("reason")
-    return FINISH.get(as_text(cut or response.get("status")), "other")
+def _finish_reason(response: Mapping[str, object]) -> FinishReason:
+    """Return why an answer ended: what made it incomplete, else its status."""
+    incomplete_reason = as_mapping(response.get("incomplete_details")).get("reason")
+    return FINISH.get(as_text(incomplete_reason or response.get("status")), "other")
 
 
-def _failure(payload: Mapping[str, object], status: int | None) -> LLMError:
-    """Read the error in a body or an event, wherever it stands."""
-    error = payload.get("error")
-    said = as_mapping(error) or payload
-    codes = [str(name) for name in map(said.get, ("code", "type")) if isinstance(name, (str, int)) and name]
-    message = said.get("message") or said.get("detail") or error or payload.get("status")
+def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
+    """Decode the error in a body or an event."""
+    field = payload.get("error")
+    error = as_mapping(field) or payload
+    codes = [str(name) for name in map(error.get, ("code", "type")) if isinstance(name, (str, int)) and name]
     if status is None:
-        status = as_count(said.get("code")) or (400 if any(code.startswith(AT_FAULT) for code in codes) else None)
-    words = message if isinstance(message, str) else encode_compact(message or dict(said))
-    return classify_error(OPENAI_ERRORS, status=status, codes=codes, message=words)
+        blames_request = any(code.startswith(REQUEST_ERROR_PREFIXES) for code in codes)
+        status = as_count(error.get("code")) or (400 if blames_request else None)
+    message = error.get("message") or error.get("detail") or field or payload.get("status")
+    return classify_error(OPENAI_ERRORS, status=status, codes=codes, message=error_message(message, error))
 
 
-def _turn(message: Message, at: int, kinds: dict[str, str]) -> Result[list[Payload], LLMError]:
-    """Write one turn's items, neighbouring contents as one message; ``kinds`` gathers the type of each call."""
+# Requests
+
+
+def _turn(message: Message, message_index: int, call_types: dict[str, str]) -> Result[list[Payload], LLMError]:
+    """Encode one message's items, neighbouring contents as one; ``call_types`` collects the type of each call id."""
     role = "user" if message.role == "tool" else message.role
-    turn: list[Payload] = []
+    items: list[Payload] = []
     content: list[Payload] = []
-    for index, part in enumerate(message.parts):
-        path = f"$.messages[{at}].parts[{index}]"
-        wrong = check_part_allowed(part, message.role, path)
+    for part_index, part in enumerate(message.parts):
+        path = f"$.messages[{message_index}].parts[{part_index}]"
+        error = check_part_allowed(part, message.role, path)
         if isinstance(part, CacheMark):
-            said: Payload = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}
-            wrong = attach_cache_mark([] if role == "assistant" else content, said, path)
-        elif isinstance(part, Reasoning) and not wrong:
-            wrong = _strange(part, message, path)
-        written = Failure(wrong) if wrong else _part(part, message.role, path, kinds)
-        if not is_successful(written):
-            return Failure(written.failure())
-        block = written.unwrap()
+            fields: Payload = {"prompt_cache_breakpoint": cache_control(part, mode="explicit")}
+            error = attach_cache_mark([] if role == "assistant" else content, fields, path)
+        elif isinstance(part, Reasoning) and not error:
+            error = _check_reasoning(part, message, path)
+        encoded = Failure(error) if error else _part(part, message.role, path, call_types)
+        if not is_successful(encoded):
+            return Failure(encoded.failure())
+        block = encoded.unwrap()
         if isinstance(part, (Text, Refusal, Image, Document)):
             content.append(block)
         elif is_citation(part):
             if not content or content[-1]["type"] != "output_text":
-                return Failure(Unsupported(path=path, message="a citation without text before it cannot be said"))
+                return Failure(citation_error(path))
             content[-1]["annotations"] = [*as_list(content[-1]["annotations"]), block]
         elif isinstance(part, Opaque) and part.kind == PHASE:
-            turn += _message(role, content, block)
+            items += _message(role, content, block)
             content = []
         elif block:
-            turn += [*_message(role, content, {}), block]
+            items += [*_message(role, content, {}), block]
             content = []
-    return Success(turn + _message(role, content, {}))
+    return Success(items + _message(role, content, {}))
 
 
-def _strange(part: Reasoning, message: Message, path: str) -> LLMError | None:
-    """Refuse reasoning that is no item of this wire's, nor part of one: what an item holds it says itself."""
-    whole = [said for said in message.parts if isinstance(said, Reasoning) and _item(said)]
-    if _item(part) or (whole and not (part.signature or part.redacted)):
+def _check_reasoning(part: Reasoning, message: Message, path: str) -> LLMError | None:
+    """Refuse reasoning that is neither an item of this wire nor text of one, which the item itself contains."""
+    has_item = any(isinstance(other, Reasoning) and _reasoning_item(other) for other in message.parts)
+    if _reasoning_item(part) or (has_item and not (part.signature or part.redacted)):
         return None
-    return Unsupported(path=path, message="reasoning of another wire cannot be said on this one")
+    return foreign_part_error(part, path)
 
 
-def _item(part: Reasoning) -> Payload:
-    whole = decode_opaque(Opaque("", part.signature)) if part.signature else {}
-    return whole if whole.get("type") == "reasoning" else {}
+def _reasoning_item(part: Reasoning) -> Payload:
+    """Return the item that a part keeps as its signature, an empty one if it came from another wire."""
+    item = decode_opaque(Opaque("", part.signature)) if part.signature else {}
+    return item if item.get("type") == "reasoning" else {}
 
 
-def _message(role: str, content: list[Payload], beside: Payload) -> list[Payload]:
-    """Write the message of these contents, a lone text as itself; none where there are none."""
-    plain = len(content) == 1 and "text" in content[0] and not any(content[0].get(name) for name in MORE)
-    return [{"role": role, "content": content[0]["text"] if plain else content, **beside}] if content else []
+def _message(role: str, content: list[Payload], fields: Payload) -> list[Payload]:
+    """Return the message item of these contents, a single bare text as a string; none without contents."""
+    if not content:
+        return []
+    first = content[0]
+    is_text = len(content) == 1 and "text" in first and not any(first.get(name) for name in TEXT_ATTACHMENTS)
+    return [{"role": role, "content": first["text"] if is_text else content, **fields}]
 
 
-def _part(part: Part, role: str, path: str, kinds: dict[str, str]) -> Result[Payload, LLMError]:
-    """Write a part as a content or an item; of reasoning, this wire's own."""
+def _part(part: Part, role: str, path: str, call_types: dict[str, str]) -> Result[Payload, LLMError]:
+    """Encode a part as a content or an item; reasoning and opaque parts only if they came from this wire."""
     match part:
-        case Text(said) if role == "assistant":
-            block: Payload = {"type": "output_text", "text": said, "annotations": []}
-        case Refusal(said) if role == "assistant":
-            block = {"type": "refusal", "refusal": said}
-        case Text(said) | Refusal(said):
-            block = {"type": "input_text", "text": said}
+        case Text(text) if role == "assistant":
+            block: Payload = {"type": "output_text", "text": text, "annotations": []}
+        case Refusal(text) if role == "assistant":
+            block = {"type": "refusal", "refusal": text}
+        case Text(text) | Refusal(text):
+            block = {"type": "input_text", "text": text}
         case Image() | Document():
             return _media(part, path)
         case Reasoning():
-            block = _item(part)
-        case ToolCall(call, name, arguments, signature):
-            told = decode_opaque(Opaque("", signature))
-            own = told if as_text(told.get("type")) in CALL_ARGUMENTS_FIELDS else {"type": "function_call"}
-            kind = kinds[call] = as_text(own["type"])
-            block = {**own, "call_id": call, "name": name, CALL_ARGUMENTS_FIELDS[kind]: arguments}
-        case ToolResult(call):
-            wrong = check_no_error_flag(part, path)
-            return (
-                Failure(wrong)
-                if wrong
-                else _result(part, path).map(
-                    lambda said: {"type": f"{kinds.get(call, 'function_call')}_output", "call_id": call, "output": said}
-                )
-            )
+            block = _reasoning_item(part)
+        case ToolCall(call_id, name, arguments, signature):
+            signed = decode_opaque(Opaque("", signature))
+            head = signed if as_text(signed.get("type")) in CALL_ARGUMENTS_FIELDS else {"type": "function_call"}
+            kind = call_types[call_id] = as_text(head["type"])
+            block = {**head, "call_id": call_id, "name": name, CALL_ARGUMENTS_FIELDS[kind]: arguments}
+        case ToolResult(call_id):
+            head = {"type": f"{call_types.get(call_id, 'function_call')}_output", "call_id": call_id}
+            return _tool_result(part, path).map(lambda output: {**head, "output": output})
+        case Opaque(kind):
+            block = decode_opaque(part)
+            is_item = block.get("type") == kind and kind.endswith(OPAQUE_SUFFIXES)
+            if kind not in {"", CITATION, PHASE} and not is_item:
+                return Failure(foreign_part_error(part, path))
         case _:
-            block = decode_opaque(part) if isinstance(part, Opaque) else {}
-            kind = part.kind if isinstance(part, Opaque) else ""
-            if kind not in {"", CITATION, PHASE} and not (block.get("type") == kind and kind.endswith(OWN)):
-                return Failure(Unsupported(path=path, message=f"{kind!r} of another wire cannot be said on this one"))
+            block = {}
     return Success(block)
 
 
-def _result(result: ToolResult, path: str) -> Result[object, LLMError]:
-    """Write what a tool answered: its text, or contents where there are pictures."""
-    wrong = check_no_error_flag(result, path)
-    if wrong is not None or isinstance(result.content, str):
-        return Success(result.content) if wrong is None else Failure(wrong)
-    return encode_result_parts(result, path, lambda piece, place: _part(piece, "tool", place, {})).map(_plain)
+def _tool_result(result: ToolResult, path: str) -> Result[object, LLMError]:
+    """Encode a tool's result: its text, or contents if there are images."""
+    error = check_no_error_flag(result, path)
+    if error is not None:
+        return Failure(error)
+    if isinstance(result.content, str):
+        return Success(result.content)
+    return encode_result_parts(result, path, lambda part, part_path: _part(part, "tool", part_path, {})).map(
+        _text_or_blocks
+    )
 
 
-def _plain(blocks: list[Payload]) -> object:
-    """Write texts alone as one."""
-    return "".join(as_text(block["text"]) for block in blocks) if all("text" in block for block in blocks) else blocks
+def _text_or_blocks(blocks: list[Payload]) -> object:
+    """Return texts joined as one string, or the blocks if there is anything else."""
+    is_text = all("text" in block for block in blocks)
+    return "".join(as_text(block["text"]) for block in blocks) if is_text else blocks
 
 
 def _media(part: Image | Document, path: str) -> Result[Payload, LLMError]:
-    """Write a picture or a file by its address, or inline."""
-    held = inline_data(part)
-    if held is not None and not held[0]:
+    """Encode an image or a document by its URL, or inline."""
+    inline = inline_data(part)
+    if inline is not None and not inline[0]:
         return Failure(media_type_error("", path))
-    data = "" if held is None else f"data:{held[0]};base64,{held[1]}"
+    data = "" if inline is None else f"data:{inline[0]};base64,{inline[1]}"
     if isinstance(part, Image):
         return Success({"type": "input_image", "image_url": data or part.url, "detail": part.detail or "auto"})
-    named = {"filename": part.name or f"file.{held[0].rpartition('/')[2]}", "file_data": data} if held else {}
-    return Success({"type": "input_file", **(named or {"file_url": part.url})})
+    if inline is None:
+        return Success({"type": "input_file", "file_url": part.url})
+    filename = part.name or f"file.{inline[0].rpartition('/')[2]}"
+    return Success({"type": "input_file", "filename": filename, "file_data": data})
 
 
-def _abilities(request: CompletionRequest) -> Payload:
-    """Write tools, structured output and reasoning."""
+def _features(request: CompletionRequest) -> Payload:
+    """Encode tools, structured output and reasoning."""
     payload: Payload = {}
     if request.tools:
         payload["tools"] = [
@@ -456,12 +496,12 @@ def _abilities(request: CompletionRequest) -> Payload:
             for tool in request.tools
         ]
     if request.tool_choice is not None:
-        named = {"type": "function", "name": request.tool_choice}
-        payload["tool_choice"] = request.tool_choice if request.tool_choice in CHOICES else named
+        function = {"type": "function", "name": request.tool_choice}
+        payload["tool_choice"] = request.tool_choice if request.tool_choice in TOOL_CHOICES else function
     if request.response_schema is not None:
-        wanted = request.response_schema
-        form = {"type": "json_schema", "name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
-        payload["text"] = {"format": form}
+        schema = request.response_schema
+        text_format = {"type": "json_schema", "name": schema.name, "schema": schema.schema, "strict": schema.strict}
+        payload["text"] = {"format": text_format}
     if request.reasoning_effort is not None:
         payload["reasoning"] = {"effort": request.reasoning_effort}
     return payload

@@ -135,8 +135,8 @@ def error_message(message: object, error: Mapping[str, object]) -> str:
 def generate_call_id(response_id: str, name: str, arguments: str, earlier: Iterable[Part]) -> str:
     """Return an id for a tool call that came without one, so that a result can name the call it answers.
 
-    It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same response
-    gives the same ids, streamed or not, and two responses give different ones.
+    It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same
+    response gives the same ids, streamed or not, and two responses give different ones.
 
     Examples
     --------

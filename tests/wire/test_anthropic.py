@@ -53,7 +53,7 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.anthropic import EVENTS, MAX_TOKENS, WIRE, decode, decode_frame, encode
+from llmhub.wire.anthropic import EVENTS, DEFAULT_MAX_TOKENS, WIRE, decode, decode_frame, encode
 
 CASES = ("text", "tools", "thinking", "server_tool", "citations", "refusal")
 WEATHER = Tool("weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -83,7 +83,7 @@ def provider(speaks: Any) -> Any:
 def test_the_plainest_request_says_the_least() -> None:
     assert said() == {
         "model": "claude-haiku-4-5",
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": DEFAULT_MAX_TOKENS,
         "messages": [{"role": "user", "content": "Hi"}],
     }
 
@@ -309,7 +309,7 @@ def test_how_much_to_think(more: dict[str, Any], thinking: Any, effort: str | No
 
 
 def test_a_budget_leaves_the_answer_its_room() -> None:
-    assert said(reasoning_budget=8000)["max_tokens"] == 8000 + MAX_TOKENS
+    assert said(reasoning_budget=8000)["max_tokens"] == 8000 + DEFAULT_MAX_TOKENS
     assert said(reasoning_budget=8000, max_tokens=9000)["max_tokens"] == 9000
 
 
