@@ -405,7 +405,7 @@ def _part(part: Part, path: str) -> Result[Payload, LLMError]:
             block = opaque
         case ToolCall(call_id, name, _, signature):
             signed = decode_opaque(Opaque("", signature))
-            fields = {key: signed[key] for key in SIGNED_CALL_FIELDS if key in signed}
+            fields: Payload = {key: signed[key] for key in SIGNED_CALL_FIELDS if key in signed}
             head: Payload = {"type": "tool_use", "id": call_id, "name": name, **fields}
             return decode_arguments(part, path).map(lambda arguments: {**head, "input": arguments})
         case CacheMark():

@@ -186,7 +186,7 @@ def cache_control(mark: CacheMark, **fields: str) -> Payload:
     return {**fields, **({"ttl": mark.ttl} if mark.ttl else {})}
 
 
-def attach_cache_mark(blocks: list[Payload], fields: Payload, path: str) -> LLMError | None:
+def attach_cache_mark(blocks: list[Payload], fields: Mapping[str, object], path: str) -> LLMError | None:
     """Add ``fields`` to the last of ``blocks``, up to which the prompt may be cached; return an error if there is none.
 
     Examples
