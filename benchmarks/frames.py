@@ -1,6 +1,6 @@
-"""What frames cost in a notebook: the accessor over `complete_table`, Series of a hundred rows, and showing a million.
+"""Overhead of frames in a notebook: the accessor, short Series, and display of a million rows.
 
-``python benchmarks/frames.py`` prints every figure; ``--only series`` chooses; ``--rows`` makes it smaller.
+``python benchmarks/frames.py`` prints all figures; ``--only series`` selects one benchmark, ``--rows`` its size.
 """
 
 from __future__ import annotations
@@ -31,55 +31,55 @@ ROWS = 1_000_000
 SHORT = 100
 
 
-def timed(work: Callable[[], Any]) -> float:
+def timed(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - start
 
 
 def fill(hub: llmhub.Hub, frame: pd.DataFrame) -> None:
-    """File an answer for every row, as runs do, without asking anybody."""
-    answer = CompletionResponse(
+    """Store a response for every row in the cache, without calls."""
+    response = CompletionResponse(
         parts=(Text("Some word or other, and a few more."),),
         usage=Usage(input_tokens=20, output_tokens=8),
         served_model="gpt-4o-mini-2024-07-18",
         request_id="req_0123456789abcdef",
     )
-    kept = to_stored_response(answer, latency_s=0.2, started_at=time.time())
+    stored = to_stored_response(response, latency_s=0.2, started_at=time.time())
     request = CompletionRequest(model="", messages=())
-    questions = batch_from_frame(frame, PROMPT, [prepare_target_prompt(hub.target(MODEL), request)], 1)
+    batch = batch_from_frame(frame, PROMPT, [prepare_target_prompt(hub.target(MODEL), request)], 1)
     store = hub.runtime.store
     assert store is not None
-    for chunk in questions.iter_chunks():
-        store.put_many([Entry(key, pack(kept, key), MODEL, 0.0) for _, key, _, _ in chunk])
+    for chunk in batch.iter_chunks():
+        store.put_many([Entry(key, pack(stored, key), MODEL, 0.0) for _, key, _, _ in chunk])
 
 
 def bench_accessor(rows: int, runs: int) -> dict[str, float]:
-    """Rows all in the SQLite cache: ``df.llm.complete`` over ``complete_table`` of the same frame."""
+    """Compare ``df.llm.complete`` with ``complete_table``; all rows are in an SQLite cache."""
     with (
         static_server() as url,
         tempfile.TemporaryDirectory() as folder,
         hub_at(url, cache=llmhub.DiskCache(Path(folder) / "runs.db")) as hub,
     ):
         frame = texts(rows).to_pandas()
-        asked: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False}
+        options: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False}
         fill(hub, frame)
-        results = llmhub.complete_table(frame, PROMPT, **asked)
-        table = partial(timed, lambda: llmhub.complete_table(frame, PROMPT, **asked))
-        accessor = partial(timed, lambda: llmhub.llm(frame).complete(PROMPT, **asked))
-        joining = partial(timed, lambda: join_results(frame, results, ""))
-        tables, accessors, joins = interleaved(runs, table, accessor, joining)
-    ratio = statistics.median(ours / bare for ours, bare in zip(accessors, tables, strict=True))
+        results = llmhub.complete_table(frame, PROMPT, **options)
+        table = partial(timed, lambda: llmhub.complete_table(frame, PROMPT, **options))
+        accessor = partial(timed, lambda: llmhub.llm(frame).complete(PROMPT, **options))
+        join = partial(timed, lambda: join_results(frame, results, ""))
+        tables, accessors, joins = interleaved(runs, table, accessor, join)
+    ratio = statistics.median(with_accessor / without for with_accessor, without in zip(accessors, tables, strict=True))
     return {
         "complete_table from the cache, s": statistics.median(tables),
         "df.llm.complete from the cache, s": statistics.median(accessors),
         "df.llm.complete / complete_table": ratio,
-        "putting results beside the rows, s": statistics.median(joins),
+        "joining results to the rows, s": statistics.median(joins),
     }
 
 
 def bench_series(rows: int, runs: int) -> dict[str, float]:
-    """Series in, Series out on 100 rows that a provider answers in 200 ms, all at once: what comes on top of that."""
+    """Measure the overhead of a Series of 100 rows over the 200 ms that the provider takes for all of them."""
     latency_s = 0.2
     short = min(SHORT, rows)
     with static_server(latency_s) as url, hub_at(url) as hub:
@@ -87,41 +87,41 @@ def bench_series(rows: int, runs: int) -> dict[str, float]:
 
         def series() -> float:
             values = pd.Series([f"word {next(fresh)} of the dictionary" for _ in range(short)])
-            asked: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False, "concurrency": short}
-            return timed(lambda: llmhub.llm(values).complete("Answer in a word.", **asked)) - latency_s
+            options: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False, "concurrency": short}
+            return timed(lambda: llmhub.llm(values).complete("Answer in a word.", **options)) - latency_s
 
         series()
-        over, bare = interleaved(max(runs, 7), series, lambda: short / bare_loop(url, short, short) - latency_s)
+        overhead, bare = interleaved(max(runs, 7), series, lambda: short / bare_loop(url, short, short) - latency_s)
     return {
-        "Series of 100 rows over the provider's time, ms": 1_000 * statistics.median(over),
-        "the best of them, ms": 1_000 * min(over),
-        "a bare aiohttp loop over the same, ms": 1_000 * statistics.median(bare),
+        "Series of 100 rows, overhead over the provider, ms": 1_000 * statistics.median(overhead),
+        "the same, fastest run, ms": 1_000 * min(overhead),
+        "plain aiohttp loop, overhead over the provider, ms": 1_000 * statistics.median(bare),
     }
 
 
 def results(rows: int) -> pa.Table:
-    """Make a results table of two models, as a run would."""
+    """Return a results table of two models."""
     rng = np.random.default_rng(1)
-    words = pa.array(["gpt-4o-mini", "claude-haiku-4-5"])
-    which = pa.array(np.arange(rows, dtype=np.int32) % 2)
-    made: dict[str, Any] = {
+    models = pa.array(["gpt-4o-mini", "claude-haiku-4-5"])
+    model_index = pa.array(np.arange(rows, dtype=np.int32) % 2)
+    values: dict[str, Any] = {
         "row": pa.array(np.arange(rows) // 2),
         "sample": pa.array(np.zeros(rows, np.int32)),
-        "provider": pa.DictionaryArray.from_arrays(which, pa.array(["openai", "anthropic"])),
-        "model": pa.DictionaryArray.from_arrays(which, words),
+        "provider": pa.DictionaryArray.from_arrays(model_index, pa.array(["openai", "anthropic"])),
+        "model": pa.DictionaryArray.from_arrays(model_index, models),
         "status": pa.array(["ok"] * rows).dictionary_encode(),
-        "response": pa.array([f"The answer to question {at} is a short sentence." for at in range(rows)]),
+        "response": pa.array([f"The answer to question {index} is a short sentence." for index in range(rows)]),
         "input_tokens": pa.array(rng.integers(10, 100, rows)),
         "output_tokens": pa.array(rng.integers(10, 100, rows)),
         "latency_s": pa.array(rng.gamma(2, 0.2, rows)),
         "cache_hit": pa.array(rng.random(rows) < 0.3),
     }
-    columns = [made.get(field.name, pa.nulls(rows, field.type)) for field in RESULTS]
+    columns = [values.get(field.name, pa.nulls(rows, field.type)) for field in RESULTS]
     return pa.table([column.cast(field.type) for column, field in zip(columns, RESULTS, strict=True)], schema=RESULTS)
 
 
 def bench_show(rows: int, runs: int) -> dict[str, float]:
-    """Show a results table as HTML, and put its models side by side."""
+    """Measure the HTML display of a results table, and ``.llm.wide()``."""
     table = results(rows)
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     arrow, pandas, plain, wide = interleaved(

@@ -113,7 +113,8 @@ def _plan_inputs(run: TableRun, store: Store | None) -> PlanInputs:
 
 def _run_pilot(run: TableRun, store: Store | None, rows: int) -> Mapping[bytes, Answer]:
     """Send some rows to each model, and return the successful answers by request key."""
-    from llmhub.tables.plan import cached_values, unique_prompts  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.plan import cached_values  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     mode = resolve_mode(run.options.cache, run.hub.runtime.cache_mode)
     if store is None or not mode.writes:
@@ -150,7 +151,8 @@ async def _send_pilot(run: TableRun, chosen: list[PlannedItem], stop: StopSignal
 
 def _pilot_cost(run: TableRun, answers: Mapping[bytes, Answer]) -> Decimal | None:
     """Return the cost of a pilot in US dollars, or ``None`` if a price is unknown."""
-    from llmhub.tables.plan import pilot_cost_usd, unique_prompts  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.plan import pilot_cost_usd  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     costs = []
     for prompts in unique_prompts(run.batch):

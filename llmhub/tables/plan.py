@@ -24,7 +24,6 @@ from llmhub.cache.store import Store
 from llmhub.core.pricing import compute_cost
 from llmhub.core.serialization import StoredResponse, unpack
 from llmhub.engine.call import Answer, Target
-from llmhub.engine.fan_out_types import PlannedItem
 from llmhub.engine.limits import Limit
 from llmhub.engine.row_outcome import to_stored
 from llmhub.formatting.html import container, facts_line, html_table
@@ -48,7 +47,7 @@ from llmhub.tables.forecast import (
     format_count_interval,
     format_usd_interval,
 )
-from llmhub.tables.prompt_batch import PromptBatch, TargetPrompt, prompt_text
+from llmhub.tables.prompt_batch import ModelPrompts, PromptBatch, TargetPrompt, prompt_text, unique_prompts
 from llmhub.tables.schema import MICROSECONDS_PER_S
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
@@ -194,7 +193,7 @@ def _plan_row(model: ModelPlan) -> tuple[str, ...]:
     )
 
 
-# Prompts by model
+# Planning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,58 +225,9 @@ class PlanInputs:
     pilot: Mapping[bytes, Answer] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPrompts:
-    """The distinct prompts of one model.
-
-    Parameters
-    ----------
-    target_prompt
-        The target.
-    items
-        One item per distinct prompt, by cache key.
-    rows, skipped
-        Number of rows times samples, and how many of them have no valid prompt.
-    """
-
-    target_prompt: TargetPrompt
-    items: dict[bytes, PlannedItem]
-    rows: int
-    skipped: int
-
-
-def unique_prompts(batch: PromptBatch) -> list[ModelPrompts]:
-    """Return the distinct prompts of each target of a batch; consumes its chunks."""
-    items: list[dict[bytes, PlannedItem]] = [{} for _ in batch.target_prompts]
-    for chunk in batch.iter_chunks():
-        for item in chunk:
-            items[_target_of(batch, item[0])].setdefault(item[1], item)
-    return [
-        ModelPrompts(target_prompt, items[index], *_count_rows(batch, index))
-        for index, target_prompt in enumerate(batch.target_prompts)
-    ]
-
-
-def _count_rows(batch: PromptBatch, target: int) -> tuple[int, int]:
-    """Return the number of positions of a target, and of those without a valid prompt."""
-    rows: Sequence[int] = range(batch.n_rows)
-    if batch.target_of_row is not None:
-        rows = [row for row, own_target in enumerate(batch.target_of_row) if own_target == target]
-    skipped = sum(1 for row in rows if batch.skipped[row] or row in batch.invalid_rows)
-    return len(rows) * batch.n_samples, skipped * batch.n_samples
-
-
-def _target_of(batch: PromptBatch, position: int) -> int:
-    row, rest = divmod(position, batch.positions_per_row)
-    return rest // batch.n_samples if batch.target_of_row is None else batch.target_of_row[row]
-
-
 def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
     """Look up a model's prompts in the cache; return the stored values by key."""
     return store.get_many(list(prompts.items)) if store is not None and prompts.items else {}
-
-
-# Planning
 
 
 def build_plan(batch: PromptBatch, inputs: PlanInputs) -> Plan:

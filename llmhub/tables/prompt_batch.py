@@ -364,3 +364,52 @@ def _validate_formats(batch: PromptBatch) -> PromptBatch:
     if batch.template.has_format_specs:
         deque(batch.iter_prompts(), maxlen=0)
     return batch
+
+
+# Distinct prompts
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrompts:
+    """The distinct prompts of one model.
+
+    Parameters
+    ----------
+    target_prompt
+        The target.
+    items
+        One item per distinct prompt, by cache key.
+    rows, skipped
+        Number of rows times samples, and how many of them have no valid prompt.
+    """
+
+    target_prompt: TargetPrompt
+    items: dict[bytes, PlannedItem]
+    rows: int
+    skipped: int
+
+
+def unique_prompts(batch: PromptBatch) -> list[ModelPrompts]:
+    """Return the distinct prompts of each target of a batch; consumes its chunks."""
+    items: list[dict[bytes, PlannedItem]] = [{} for _ in batch.target_prompts]
+    for chunk in batch.iter_chunks():
+        for item in chunk:
+            items[_target_of(batch, item[0])].setdefault(item[1], item)
+    return [
+        ModelPrompts(target_prompt, items[index], *_count_rows(batch, index))
+        for index, target_prompt in enumerate(batch.target_prompts)
+    ]
+
+
+def _count_rows(batch: PromptBatch, target: int) -> tuple[int, int]:
+    """Return the number of positions of a target, and of those without a valid prompt."""
+    rows: Sequence[int] = range(batch.n_rows)
+    if batch.target_of_row is not None:
+        rows = [row for row, own_target in enumerate(batch.target_of_row) if own_target == target]
+    skipped = sum(1 for row in rows if batch.skipped[row] or row in batch.invalid_rows)
+    return len(rows) * batch.n_samples, skipped * batch.n_samples
+
+
+def _target_of(batch: PromptBatch, position: int) -> int:
+    row, rest = divmod(position, batch.positions_per_row)
+    return rest // batch.n_samples if batch.target_of_row is None else batch.target_of_row[row]
