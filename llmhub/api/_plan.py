@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -29,6 +29,7 @@ from llmhub.hub import Hub
 
 if TYPE_CHECKING:
     from llmhub.tables.plan import Plan, PlanInputs
+    from llmhub.tables.prompt_batch import ModelPrompts
 
 
 def plan(
@@ -67,21 +68,22 @@ def plan(
         Every call of the pilot failed; this is the first error.
     """
     from llmhub.tables.plan import build_plan  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     pilot_rows = _pilot_rows(pilot)
     hub = hub or current_hub()
     run = build_table_run(frame, prompt, model, hub, {**options, "progress": False}, dry_run=not pilot_rows)
-    store = _run_store(run)
+    store, prompts = _run_store(run), unique_prompts(run.batch)
     try:
-        estimate = build_plan(run.batch, _plan_inputs(run, store))
+        estimate = build_plan(prompts, _plan_inputs(run, store))
         if not pilot_rows:
             return estimate
-        answers = _run_pilot(run, store, pilot_rows)
-        estimate = build_plan(run.batch, replace(_plan_inputs(run, _run_store(run)), pilot=answers))
+        answers = _run_pilot(run, prompts, store, pilot_rows)
+        estimate = build_plan(prompts, replace(_plan_inputs(run, _run_store(run)), pilot=answers))
     except StoreError as error:
         warn_cache_unavailable(str(error))
-        return build_plan(run.batch, _plan_inputs(run, None))
-    return replace(estimate, pilot=len(answers), pilot_usd=_pilot_cost(run, answers))
+        return build_plan(prompts, _plan_inputs(run, None))
+    return replace(estimate, pilot=len(answers), pilot_usd=_pilot_cost(prompts, answers))
 
 
 def _pilot_rows(pilot: Any) -> int:
@@ -111,18 +113,19 @@ def _plan_inputs(run: TableRun, store: Store | None) -> PlanInputs:
     )
 
 
-def _run_pilot(run: TableRun, store: Store | None, rows: int) -> Mapping[bytes, Answer]:
+def _run_pilot(
+    run: TableRun, prompts: Sequence[ModelPrompts], store: Store | None, rows: int
+) -> Mapping[bytes, Answer]:
     """Send some rows to each model, and return the successful answers by request key."""
     from llmhub.tables.plan import cached_values  # noqa: PLC0415 - imports Arrow
-    from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     mode = resolve_mode(run.options.cache, run.hub.runtime.cache_mode)
     if store is None or not mode.writes:
         raise invalid("pilot", f"a pilot of {rows} rows needs a cache to keep its responses; pass Hub(cache=...)")
     chosen: list[PlannedItem] = []
-    for prompts in unique_prompts(run.batch):
-        cached = cached_values(prompts, store)
-        uncached = (item for key, item in prompts.items.items() if key not in cached)
+    for own in prompts:
+        cached = cached_values(own, store)
+        uncached = (item for key, item in own.items.items() if key not in cached)
         # Ordered by hash and not taken at equal distances, because neighbouring or periodic rows may be alike.
         chosen += nsmallest(rows, uncached, key=_prompt_hash)
     if not chosen:
@@ -149,14 +152,13 @@ async def _send_pilot(run: TableRun, chosen: list[PlannedItem], stop: StopSignal
     return {key: as_answer(outcome) for key, outcome in outcomes if outcome is not None}
 
 
-def _pilot_cost(run: TableRun, answers: Mapping[bytes, Answer]) -> Decimal | None:
+def _pilot_cost(prompts: Sequence[ModelPrompts], answers: Mapping[bytes, Answer]) -> Decimal | None:
     """Return the cost of a pilot in US dollars, or ``None`` if a price is unknown."""
     from llmhub.tables.plan import pilot_cost_usd  # noqa: PLC0415 - imports Arrow
-    from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
     costs = []
-    for prompts in unique_prompts(run.batch):
-        sent = {key: answers[key] for key in prompts.items if key in answers and not answers[key].cache_hit}
-        costs.append(pilot_cost_usd(sent, prompts.target_prompt.target, time.time()))
+    for own in prompts:
+        sent = {key: answers[key] for key in own.items if key in answers and not answers[key].cache_hit}
+        costs.append(pilot_cost_usd(sent, own.target_prompt.target, time.time()))
     known = [cost for cost in costs if cost is not None]
     return sum(known, Decimal(0)) if len(known) == len(costs) else None

@@ -47,7 +47,7 @@ from llmhub.tables.forecast import (
     format_count_interval,
     format_usd_interval,
 )
-from llmhub.tables.prompt_batch import ModelPrompts, PromptBatch, TargetPrompt, prompt_text, unique_prompts
+from llmhub.tables.prompt_batch import ModelPrompts, TargetPrompt, prompt_text
 from llmhub.tables.schema import MICROSECONDS_PER_S
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
@@ -230,10 +230,10 @@ def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, 
     return store.get_many(list(prompts.items)) if store is not None and prompts.items else {}
 
 
-def build_plan(batch: PromptBatch, inputs: PlanInputs) -> Plan:
-    """Return the plan of a run of these prompts."""
+def build_plan(prompts: Sequence[ModelPrompts], inputs: PlanInputs) -> Plan:
+    """Return the plan of a run of these prompts, one item per model."""
     vocabularies = VocabularySource(folder=inputs.tokenizer_folder)
-    models = tuple(_plan_model(prompts, inputs, vocabularies) for prompts in unique_prompts(batch))
+    models = tuple(_plan_model(own, inputs, vocabularies) for own in prompts)
     work_s = sum((model.latency_s for model in models), ZERO_INTERVAL)
     longest_s = max((model.longest_s for model in models), default=0.0)
     calls = sum(model.calls for model in models)
