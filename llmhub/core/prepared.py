@@ -176,20 +176,34 @@ def prompt_preparer(
 
 
 class PreparedPrompt(NamedTuple):
-    """Cache keys and HTTP requests of the prompts of one request at one endpoint."""
+    """Functions of a prompt appended to one request at one endpoint, sharing what is the same for all prompts.
 
+    Parameters
+    ----------
+    request
+        Returns the complete request.
+    key, keys
+        Return the cache key of one prompt and of many.
+    http
+        Returns the HTTP request, or why there is none.
+    """
+
+    request: PromptToRequest
     key: PromptKeyer
-    prepare: PromptPreparer
+    keys: BatchPromptKeyer
+    http: PromptPreparer
 
 
 def prepare_prompt(
     provider: Provider, endpoint: Endpoint, request: CompletionRequest, *, stream: bool
 ) -> PreparedPrompt:
-    """Return keys and HTTP requests for prompts appended to ``request`` (see `request_template`)."""
+    """Return requests, keys and HTTP requests for prompts appended to ``request`` (see `request_template`)."""
     to_request = request_template(request)
     return PreparedPrompt(
-        prompt_keyer(provider, endpoint, to_request),
-        prompt_preparer(provider, endpoint, to_request, stream=stream),
+        request=to_request,
+        key=prompt_keyer(provider, endpoint, to_request),
+        keys=batch_prompt_keyer(provider, endpoint, to_request),
+        http=prompt_preparer(provider, endpoint, to_request, stream=stream),
     )
 
 

@@ -134,7 +134,7 @@ class Call:
         request, prepared = with_model(self.request, target.model), self.valid_prepared
         if prepared is not None:
             there = prepared.for_target(target)
-            prepared = PreparedText(request, there.prepare, prepared.text, prepared.for_target)
+            prepared = PreparedText(request, there.http, prepared.text, prepared.for_target)
         return replace(
             self,
             target=target,

@@ -19,15 +19,7 @@ import numpy as np
 from llmhub.cache.store import KEY_BYTES
 from llmhub.core.cache_key import RequestKeyer, request_keyer
 from llmhub.core.errors import InvalidRequest
-from llmhub.core.prepared import (
-    BatchPromptKeyer,
-    PreparedPrompt,
-    PromptPreparer,
-    PromptToRequest,
-    batch_prompt_keyer,
-    prompt_preparer,
-    request_template,
-)
+from llmhub.core.prepared import PreparedPrompt
 from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.block_lookup import Int64Array, PlannedBlock
 from llmhub.engine.call import Call, PreparedText, Target, preparer_by_target
@@ -53,16 +45,12 @@ class TargetPrompt:
         Model and endpoint.
     request
         Parameters and system message of every request.
-    text_keys
-        Function of texts and a sample number that returns their cache keys.
-    build_request
-        Function of a text that returns the request.
-    prepare_text
-        Function of a text and a time that returns the HTTP request.
+    prepared
+        Requests, cache keys and HTTP requests of plain-text prompts.
     key_request
-        Function of a request and a sample number that returns its cache key.
-    for_other_target
-        Function of a fallback target that returns the same preparation for it.
+        Returns the cache key of a complete request and a sample number.
+    for_target
+        Returns ``prepared`` for another target, for fallbacks.
     stream
         Whether responses are streamed.
     budgets
@@ -71,18 +59,16 @@ class TargetPrompt:
 
     target: Target
     request: CompletionRequest
-    text_keys: BatchPromptKeyer
-    build_request: PromptToRequest
-    prepare_text: PromptPreparer
+    prepared: PreparedPrompt
     key_request: RequestKeyer
-    for_other_target: Callable[[Target], PreparedPrompt]
+    for_target: Callable[[Target], PreparedPrompt]
     stream: bool = False
     budgets: Budgets | None = None
 
     def text_call(self, text: str, key: bytes | None = None, sample: int = 0) -> Call:
         """Return the call for a text with this cache key."""
-        request, target = self.build_request(text), self.target
-        prepared = PreparedText(request, self.prepare_text, text, self.for_other_target)
+        request, target = self.prepared.request(text), self.target
+        prepared = PreparedText(request, self.prepared.http, text, self.for_target)
         return Call(target, request, None, self.stream, prepared, key, self.budgets, None, sample, target)
 
     def prompt_call(self, prompt: RowPrompt, key: bytes | None = None, sample: int = 0) -> Call:
@@ -93,13 +79,13 @@ class TargetPrompt:
     def request_for(self, prompt: RowPrompt) -> CompletionRequest:
         """Return the request for any prompt."""
         if isinstance(prompt, str):
-            return self.build_request(prompt)
+            return self.prepared.request(prompt)
         if isinstance(prompt, CompletionRequest):
             return replace(prompt, model=self.target.model)
         return replace(self.request, messages=(*self.request.messages, *prompt))
 
     def prompt_key(self, prompt: RowPrompt, sample: int) -> bytes:
-        """Return the cache key for any prompt. Law: for a text it equals that of ``text_keys``."""
+        """Return the cache key for any prompt. Law: for a text it equals ``prepared.key``."""
         return self.key_request(self.request_for(prompt), sample)
 
 
@@ -108,16 +94,13 @@ def prepare_target_prompt(
 ) -> TargetPrompt:
     """Precompute what all requests to ``target`` share; ``request`` has the parameters and any system message."""
     own_request = replace(request, model=target.model)
-    build_request = request_template(own_request)
-    provider, endpoint = target.provider, target.endpoint
+    for_target = preparer_by_target(own_request, stream=stream)
     return TargetPrompt(
         target=target,
         request=own_request,
-        text_keys=batch_prompt_keyer(provider, endpoint, build_request),
-        build_request=build_request,
-        prepare_text=prompt_preparer(provider, endpoint, build_request, stream=stream),
-        key_request=request_keyer(provider, endpoint),
-        for_other_target=preparer_by_target(own_request, stream=stream),
+        prepared=for_target(target),
+        key_request=request_keyer(target.provider, target.endpoint),
+        for_target=for_target,
         stream=stream,
         budgets=budgets,
     )
@@ -217,7 +200,7 @@ class PromptBatch:
         values = zip(*columns, strict=True) if columns else ((),) * len(rows)
         texts = list(map(self.template.render, values))
         key_lists = [
-            target_prompt.text_keys(texts, sample)
+            target_prompt.prepared.keys(texts, sample)
             for target_prompt in self.target_prompts
             for sample in range(self.n_samples)
         ]
