@@ -1,6 +1,7 @@
-"""What llmhub costs, as ratios to bare loops measured in the same run on the same loopback server.
+"""Measure the overhead of llmhub as ratios to bare loops, in the same run on the same loopback server.
 
-``python benchmarks/bench.py`` prints every figure; ``--only rows --only cache`` chooses; ``--json CONFIG_FILE`` keeps them.
+``python benchmarks/bench.py`` prints all figures; ``--only rows --only cache`` selects benchmarks; ``--json FILE`` also
+writes the figures to a file.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ PROMPT = "Answer in a word: {text}"
 
 @contextmanager
 def static_server(latency_s: float = 0.0) -> Iterator[str]:
+    """Run `static_server.py` in a process of its own and yield its URL."""
     command = [sys.executable, str(HERE / "static_server.py"), "--latency", str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -53,44 +55,45 @@ def texts(rows: int) -> pa.Table:
 
 
 def bare_loop(url: str, rows: int, concurrency: int) -> float:
-    """Rows per second of the plainest good loop: one session, a semaphore, gather, ``json=`` and ``.json()``."""
+    """Return the rows per second of the simplest good loop: a session, a semaphore, gather, ``json=``, ``.json()``."""
     prompts = [f"Answer in a word: {text}" for text in texts(rows).column("text").to_pylist()]
 
-    async def one(session: aiohttp.ClientSession, gate: asyncio.Semaphore, prompt: str) -> Any:
+    async def complete(session: aiohttp.ClientSession, semaphore: asyncio.Semaphore, prompt: str) -> Any:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
-        async with gate, session.post(f"{url}/v1/chat/completions", json=body) as reply:
+        async with semaphore, session.post(f"{url}/v1/chat/completions", json=body) as reply:
             return (await reply.json())["choices"][0]["message"]["content"]
 
     async def main() -> float:
-        gate = asyncio.Semaphore(concurrency)
+        semaphore = asyncio.Semaphore(concurrency)
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=concurrency), headers={"authorization": "Bearer benchmark"}
         ) as session:
-            await one(session, gate, "warm up")
+            await complete(session, semaphore, "warm up")
             start = time.perf_counter()
-            await asyncio.gather(*(one(session, gate, prompt) for prompt in prompts))
+            await asyncio.gather(*(complete(session, semaphore, prompt) for prompt in prompts))
             return rows / (time.perf_counter() - start)
 
     return asyncio.run(main())
 
 
-def our_table(hub: llmhub.Hub, rows: int, concurrency: int) -> float:
+def measure_table(hub: llmhub.Hub, rows: int, concurrency: int) -> float:
+    """Return the rows per second of ``complete_table``."""
     table = texts(rows)
     start = time.perf_counter()
-    out = llmhub.complete_table(table, PROMPT, model=MODEL, hub=hub, concurrency=concurrency, progress=False)
-    took = time.perf_counter() - start
-    assert out.num_rows == rows
-    assert set(out.column("status").to_pylist()) == {"ok"}
-    return rows / took
+    results = llmhub.complete_table(table, PROMPT, model=MODEL, hub=hub, concurrency=concurrency, progress=False)
+    duration_s = time.perf_counter() - start
+    assert results.num_rows == rows
+    assert set(results.column("status").to_pylist()) == {"ok"}
+    return rows / duration_s
 
 
 def interleaved(runs: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Measure in turns, so that a busy moment of the machine touches all alike."""
-    found: list[list[float]] = [[] for _ in measures]
+    """Return the results of each measure, taken in turns so that a busy moment of the machine affects all alike."""
+    results: list[list[float]] = [[] for _ in measures]
     for _ in range(runs):
-        for measure, into in zip(measures, found, strict=True):
-            into.append(measure())
-    return found
+        for measure, own in zip(measures, results, strict=True):
+            own.append(measure())
+    return results
 
 
 def median_ratio(ours: list[float], bare: list[float]) -> float:
@@ -98,47 +101,47 @@ def median_ratio(ours: list[float], bare: list[float]) -> float:
 
 
 def bench_rows(runs: int) -> dict[str, float]:
-    """5,000 uncached rows, concurrency 64, results table included."""
+    """5,000 uncached rows at concurrency 64, including the table of results."""
     with static_server() as url, tempfile.TemporaryDirectory() as folder, hub_at(url) as hub:
         llmhub.complete("warm up", model=MODEL, hub=hub)
-        our_table(hub, 100, 64)
-        fresh = iter(range(1_000))
+        measure_table(hub, 100, 64)
+        numbers = iter(range(1_000))
 
-        def filed() -> float:
-            with hub_at(url, cache=llmhub.DiskCache(f"{folder}/{next(fresh)}.db")) as caching:
-                llmhub.complete("warm up", model=MODEL, hub=caching)
-                return our_table(caching, ROWS, 64)
+        def with_cache() -> float:
+            with hub_at(url, cache=llmhub.DiskCache(f"{folder}/{next(numbers)}.db")) as caching_hub:
+                llmhub.complete("warm up", model=MODEL, hub=caching_hub)
+                return measure_table(caching_hub, ROWS, 64)
 
-        bare, ours, ours_filed = interleaved(
-            runs, lambda: bare_loop(url, ROWS, 64), lambda: our_table(hub, ROWS, 64), filed
+        bare, ours, cached = interleaved(
+            runs, lambda: bare_loop(url, ROWS, 64), lambda: measure_table(hub, ROWS, 64), with_cache
         )
     return {
         "bare aiohttp loop, rows/s": statistics.median(bare),
         "complete_table, rows/s": statistics.median(ours),
         "complete_table / bare": median_ratio(ours, bare),
-        "complete_table writing its cache, rows/s": statistics.median(ours_filed),
-        "complete_table writing its cache / bare": median_ratio(ours_filed, bare),
+        "complete_table writing its cache, rows/s": statistics.median(cached),
+        "complete_table writing its cache / bare": median_ratio(cached, bare),
     }
 
 
 def bench_cache(runs: int) -> dict[str, float]:
-    """100,000 rows all in the SQLite cache, end to end, beside a bare loop of the same reads."""
+    """100,000 rows from the SQLite cache, end to end, compared to a bare loop of the same reads."""
     with static_server() as url, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         with hub_at(url, cache=llmhub.DiskCache(path)) as hub:
-            filling = our_table(hub, CACHED_ROWS, 64)
+            filling = measure_table(hub, CACHED_ROWS, 64)
 
             def bare() -> float:
                 with closing(sqlite3.connect(path)) as connection:
                     keys = [key for (key,) in connection.execute("SELECT key FROM answers ORDER BY created_at")]
                     start = time.perf_counter()
-                    for at in range(0, len(keys), 500):
-                        some = keys[at : at + 500]
-                        marks = ",".join("?" * len(some))
-                        dict(connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", some))
+                    for first in range(0, len(keys), 500):
+                        batch = keys[first : first + 500]
+                        marks = ",".join("?" * len(batch))
+                        dict(connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", batch))
                     return len(keys) / (time.perf_counter() - start)
 
-            reads, ours = interleaved(runs, bare, lambda: our_table(hub, CACHED_ROWS, 64))
+            reads, ours = interleaved(runs, bare, lambda: measure_table(hub, CACHED_ROWS, 64))
     return {
         "filling the cache, rows/s": filling,
         "bare SQLite reads, rows/s": statistics.median(reads),
@@ -148,15 +151,15 @@ def bench_cache(runs: int) -> dict[str, float]:
 
 
 def bench_latency(runs: int) -> dict[str, float]:
-    """2,000 rows at 200 ms, concurrency 200: wall over the ideal."""
+    """2,000 rows at 200 ms and concurrency 200: wall time over the ideal."""
     with static_server(0.2) as url, hub_at(url) as hub:
         llmhub.complete("warm up", model=MODEL, hub=hub)
-        (rates,) = interleaved(runs, lambda: our_table(hub, 2_000, 200))
+        (rates,) = interleaved(runs, lambda: measure_table(hub, 2_000, 200))
     return {"wall / ideal at 200 ms": statistics.median(1_000 / rate for rate in rates)}
 
 
 def bench_limit(_runs: int) -> dict[str, float]:
-    """Ask a server that permits 1,200 requests a minute (a second's worth at once) by a client that is told so."""
+    """1,000 rows to a server that admits 1,200 requests per minute, with that limit declared to the client."""
     command = [sys.executable, "-m", "llmhub.sim", "--port", "0", "--rpm", "1200", "--burst", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -165,32 +168,33 @@ def bench_limit(_runs: int) -> dict[str, float]:
             endpoint = llmhub.Endpoint(base_url=f"{url}/openai/v1", api_key="benchmark")
             limits = {"openai": llmhub.Limit(rpm=1_200)}
             with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), limits=limits) as hub:
-                out = llmhub.complete_table(texts(1_000), PROMPT, model=MODEL, hub=hub, progress=False)
+                results = llmhub.complete_table(texts(1_000), PROMPT, model=MODEL, hub=hub, progress=False)
         finally:
             process.kill()
-    started = sorted(moment.timestamp() for moment in out.column("started_at").to_pylist())
+    started = sorted(started_at.timestamp() for started_at in results.column("started_at").to_pylist())
     steady = started[100:]
     rate = (len(steady) - 1) / (steady[-1] - steady[0]) * 60
     return {
-        "requests answered 429": float(sum(out.column("attempts").to_pylist()) - out.num_rows),
-        "rows answered": float(out.column("status").to_pylist().count("ok")),
+        "requests answered 429": float(sum(results.column("attempts").to_pylist()) - results.num_rows),
+        "rows answered": float(results.column("status").to_pylist().count("ok")),
         "share of the permitted rate": rate / 1_200,
     }
 
 
 def bench_import(runs: int) -> dict[str, float]:
-    """``import llmhub`` in a new process, less the interpreter's own start."""
+    """``import llmhub`` in a new process, minus the start of the interpreter."""
 
-    def started(code: str) -> float:
+    def duration_s(code: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", code], check=True)
         return time.perf_counter() - start
 
-    def pandas_before() -> float:
+    def importing() -> float:
+        # Fails if the import loads pandas.
         code = "import sys, llmhub; sys.exit('pandas' in sys.modules)"
-        return started(code)
+        return duration_s(code)
 
-    plain, ours = interleaved(max(runs, 5), lambda: started("pass"), pandas_before)
+    plain, ours = interleaved(max(runs, 5), lambda: duration_s("pass"), importing)
     return {"import llmhub, ms": 1_000 * (statistics.median(ours) - statistics.median(plain))}
 
 
@@ -204,22 +208,22 @@ BENCHES: dict[str, Bench] = {
 }
 
 
-def main(benches: Mapping[str, Bench], about: str, arguments: Sequence[str] | None = None) -> None:
-    """Run those of the benchmarks that the command line names, and print every figure."""
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=sorted(benches), help="a benchmark to run (repeatable)")
-    parser.add_argument("--runs", type=int, default=5, help="interleaved runs; medians are reported")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args(arguments)
+def main(benches: Mapping[str, Bench], description: str, arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmarks that the command line names, and print their figures."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=sorted(benches), help="benchmark to run (repeatable)")
+    parser.add_argument("--runs", type=int, default=5, help="number of interleaved runs; medians are reported")
+    parser.add_argument("--json", type=Path, help="file to write the figures to, too")
+    options = parser.parse_args(arguments)
     figures: dict[str, dict[str, float]] = {}
-    for name in asked.only or benches:
+    for name in options.only or benches:
         bench = benches[name]
         print(f"\n{name}: {getattr(bench, 'func', bench).__doc__}")
-        figures[name] = bench(asked.runs)
-        for what, value in figures[name].items():
-            print(f"  {what:<48} {value:>12,.3f}" if value < 100 else f"  {what:<48} {value:>12,.0f}")
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        figures[name] = bench(options.runs)
+        for label, value in figures[name].items():
+            print(f"  {label:<48} {value:>12,.3f}" if value < 100 else f"  {label:<48} {value:>12,.0f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What it costs to show a live run: rows a second with the panel (in a real kernel) or the line, over those without.
+"""Measure the cost of showing progress: as a widget in a real kernel, and as a line in a terminal.
 
-``python benchmarks/progress.py`` measures in turns, with and without, and prints by how much a run takes longer: the
-median over pairs of runs by the clock, the processor's time that goes into the reports themselves as a share of the
-run's, and the quickest run of each by the processor's time. Only the second holds on a machine that is busy.
+``python benchmarks/progress.py`` runs with and without progress in turns, and prints by how much a run takes longer:
+``clock`` is the median ratio of wall times over pairs of runs, ``reports`` the processor time of the reports as a share
+of the run's, ``processor`` the ratio of the shortest processor times. Only ``reports`` is reliable on a busy machine.
 """
 
 from __future__ import annotations
@@ -27,97 +27,103 @@ from llmhub.progress.display import text_display
 
 ROWS: Final = 5_000
 CACHED_ROWS: Final = 100_000
-CELL: Final = "import sys; sys.path.insert(0, {here!r}); import progress; print('took', progress.took({url!r}, {runs}))"
+MARK: Final = "figures "
+CELL: Final = (
+    "import sys; sys.path.insert(0, {here!r}); import progress; print({mark!r}, progress.widget_costs({url!r}, {runs}))"
+)
 
 
 class Terminal(io.StringIO):
-    """A terminal that is written to and read by nobody."""
+    """A terminal whose output is discarded."""
 
     def isatty(self) -> bool:
         return True
 
 
-def once(hub: llmhub.Hub, rows: int, progress: Any) -> tuple[float, float]:
-    """Seconds of wall and of processor time."""
+def run_once(hub: llmhub.Hub, rows: int, progress: Any) -> tuple[float, float]:
+    """Return the wall time and the processor time of one run, in seconds."""
     table = texts(rows)
     wall, cpu = time.perf_counter(), time.process_time()
-    out = llmhub.complete_table(table, PROMPT, model=MODEL, hub=hub, concurrency=64, progress=progress)
-    took = time.perf_counter() - wall, time.process_time() - cpu
-    assert out.num_rows == rows
-    return took
+    results = llmhub.complete_table(table, PROMPT, model=MODEL, hub=hub, concurrency=64, progress=progress)
+    times = time.perf_counter() - wall, time.process_time() - cpu
+    assert results.num_rows == rows
+    return times
 
 
-def cost(hub: llmhub.Hub, rows: int, runs: int, on: Callable[[], Any]) -> dict[str, float]:
-    """Share by which it takes longer when it is shown."""
-    once(hub, rows, on())
-    reported: list[float] = []
-    tell = ProgressReporter.report
+def progress_cost(hub: llmhub.Hub, rows: int, runs: int, on: Callable[[], Any]) -> dict[str, float]:
+    """Return the shares by which a run takes longer with progress ``on()``."""
+    run_once(hub, rows, on())
+    report_times_s: list[float] = []
+    report = ProgressReporter.report
 
-    def timed(reports: ProgressReporter) -> None:
+    def timed_report(reporter: ProgressReporter) -> None:
         start = time.thread_time()
-        tell(reports)
-        reported.append(time.thread_time() - start)
+        report(reporter)
+        report_times_s.append(time.thread_time() - start)
 
-    setattr(ProgressReporter, "report", timed)  # noqa: B010 - for the time of the measurement
+    setattr(ProgressReporter, "report", timed_report)  # noqa: B010 - during the measurement
     pairs = []
     for _ in range(runs):
-        first = random.random() < 0.5
-        one = once(hub, rows, on() if first else False)
-        other = once(hub, rows, False if first else on())
-        pairs.append((one, other) if first else (other, one))
-    setattr(ProgressReporter, "report", tell)  # noqa: B010 - as it was
-    shown, hidden = ([pair[which] for pair in pairs] for which in (0, 1))
+        shown_first = random.random() < 0.5
+        first = run_once(hub, rows, on() if shown_first else False)
+        second = run_once(hub, rows, False if shown_first else on())
+        pairs.append((first, second) if shown_first else (second, first))
+    setattr(ProgressReporter, "report", report)  # noqa: B010 - as before
+    shown, hidden = zip(*pairs, strict=True)
     return {
-        "clock": statistics.median(one[0] / other[0] for one, other in pairs) - 1,
-        "reports": sum(reported) / sum(one[1] for one in shown),
-        "processor": min(one[1] for one in shown) / min(other[1] for other in hidden) - 1,
+        "clock": statistics.median(with_s / without_s for (with_s, _), (without_s, _) in pairs) - 1,
+        "reports": sum(report_times_s) / sum(cpu_s for _, cpu_s in shown),
+        "processor": min(cpu_s for _, cpu_s in shown) / min(cpu_s for _, cpu_s in hidden) - 1,
     }
 
 
-def took(url: str, runs: int) -> str:
-    """Measure fresh and cached rows where this runs: in a kernel, with its panel."""
-    with tempfile.TemporaryDirectory() as folder, hub_at(url) as fresh:
-        found = {"panel, fresh rows": cost(fresh, ROWS, runs, lambda: True)}
-        with hub_at(url, cache=llmhub.DiskCache(f"{folder}/runs.db")) as kept:
-            once(kept, CACHED_ROWS, False)
-            found["panel, cached rows"] = cost(kept, CACHED_ROWS, runs, lambda: True)
-    return json.dumps(found)
+def widget_costs(url: str, runs: int) -> str:
+    """Measure fresh and cached rows in this process, a kernel. Return the figures as JSON."""
+    with tempfile.TemporaryDirectory() as folder, hub_at(url) as uncached:
+        costs = {"widget, fresh rows": progress_cost(uncached, ROWS, runs, lambda: True)}
+        with hub_at(url, cache=llmhub.DiskCache(f"{folder}/runs.db")) as caching:
+            run_once(caching, CACHED_ROWS, False)
+            costs["widget, cached rows"] = progress_cost(caching, CACHED_ROWS, runs, lambda: True)
+    return json.dumps(costs)
 
 
-def in_kernel(url: str, runs: int) -> dict[str, dict[str, float]]:
-    """Run `took` in a kernel of its own."""
+def run_in_kernel(url: str, runs: int) -> dict[str, dict[str, float]]:
+    """Run `widget_costs` in a kernel of its own."""
     manager, client = start_new_kernel(kernel_name="python3")
-    said: list[str] = []
+    output: list[str] = []
     try:
-        cell = CELL.format(here=str(HERE), url=url, runs=runs)
-        reply = client.execute_interactive(cell, timeout=1800, output_hook=lambda message: said.append(_text(message)))
+        cell = CELL.format(here=str(HERE), mark=MARK, url=url, runs=runs)
+        reply = client.execute_interactive(
+            cell, timeout=1800, output_hook=lambda message: output.append(_stream_text(message))
+        )
         assert reply["content"]["status"] == "ok", reply["content"]
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    found: dict[str, dict[str, float]] = json.loads("".join(said).partition("took ")[2])
-    return found
+    costs: dict[str, dict[str, float]] = json.loads("".join(output).partition(MARK)[2])
+    return costs
 
 
-def _text(message: dict[str, Any]) -> str:
+def _stream_text(message: dict[str, Any]) -> str:
     return str(message["content"]["text"]) if message["msg_type"] == "stream" else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--runs", type=int, default=15, help="pairs of runs, with and without")
-    asked = parser.parse_args()
+    parser.add_argument("--runs", type=int, default=15, help="pairs of runs, with and without progress")
+    options = parser.parse_args()
     with static_server() as url:
-        found = in_kernel(url, asked.runs)
-        standard = sys.stderr
+        costs = run_in_kernel(url, options.runs)
+        stderr = sys.stderr
         sys.stderr = Terminal()
         try:
             with hub_at(url) as hub:
-                found["line, fresh rows"] = cost(hub, ROWS, asked.runs, lambda: text_display(explicit=True).report)
+                show = lambda: text_display(explicit=True).report  # noqa: E731
+                costs["line, fresh rows"] = progress_cost(hub, ROWS, options.runs, show)
         finally:
-            sys.stderr = standard
-    for what, shares in found.items():
-        print(f"{what:<20}" + "".join(f"  {kind} {share:+.1%}" for kind, share in shares.items()))
+            sys.stderr = stderr
+    for label, shares in costs.items():
+        print(f"{label:<20}" + "".join(f"  {kind} {share:+.1%}" for kind, share in shares.items()))
 
 
 if __name__ == "__main__":

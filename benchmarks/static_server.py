@@ -1,7 +1,7 @@
-"""A loopback server that gives every request the same chat completion: as fast as asyncio can, or after a latency.
+"""A loopback server that answers every request with the same chat completion, at once or after a latency.
 
-It measures clients, so it does next to nothing itself: an asyncio protocol that counts requests by their length.
-``python static_server.py --latency 0.2`` prints its URL in a line and serves until it is stopped.
+It serves to measure clients, so it does as little as possible: an asyncio protocol that finds the end of each request
+by its content length. ``python static_server.py --latency 0.2`` prints its URL and serves until it is stopped.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ REPLY = json.dumps(
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(REPLY)
 
 
-class Static(asyncio.Protocol):
-    """Answers each whole request on a connection."""
+class StaticProtocol(asyncio.Protocol):
+    """Answers each complete request on a connection."""
 
     def __init__(self, latency_s: float) -> None:
         self.latency_s = latency_s
-        self.rest = b""
+        self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.rest += data
-        while (end := self.rest.find(b"\r\n\r\n")) >= 0:
-            head = self.rest[:end].lower()
-            at = head.find(b"content-length:")
-            size = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(self.rest) < end + 4 + size:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            start = head.find(b"content-length:")
+            size = int(head[start + 15 :].split(b"\r\n", 1)[0]) if start >= 0 else 0
+            if len(self.buffer) < end + 4 + size:
                 return
-            self.rest = self.rest[end + 4 + size :]
+            self.buffer = self.buffer[end + 4 + size :]
             if self.latency_s:
-                asyncio.get_running_loop().call_later(self.latency_s, self.answer)
+                asyncio.get_running_loop().call_later(self.latency_s, self.reply)
             else:
-                self.answer()
+                self.reply()
 
-    def answer(self) -> None:
+    def reply(self) -> None:
         if not self.transport.is_closing():
             self.transport.write(HEAD + REPLY)  # type: ignore[attr-defined]
 
@@ -63,9 +63,9 @@ class Static(asyncio.Protocol):
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Static(asked.latency), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: StaticProtocol(options.latency), "127.0.0.1", 0, backlog=1024)
     sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()
