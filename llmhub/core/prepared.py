@@ -148,6 +148,22 @@ def prompt_preparer(
 
     Law: ``prompt_preparer(p, e, to_request, stream=s)(text, now) == prepare(p, e, to_request(text), now, stream=s)``.
     """
+    preparer: PromptPreparer | None = None
+
+    def prepare_prompt(prompt: str, now: float) -> Result[HttpRequest, LLMError]:
+        nonlocal preparer
+        if preparer is None:
+            # With the first prompt, since a run may find all its responses in the cache and prepare none.
+            preparer = _split_preparer(provider, endpoint, to_request, stream=stream)
+        return preparer(prompt, now)
+
+    return prepare_prompt
+
+
+def _split_preparer(
+    provider: Provider, endpoint: Endpoint, to_request: PromptToRequest, *, stream: bool
+) -> PromptPreparer:
+    """Return a function that puts a prompt into the prepared request around it."""
 
     def prepare_whole(prompt: str, now: float) -> Result[HttpRequest, LLMError]:
         return prepare(provider, endpoint, to_request(prompt), now, stream=stream)
