@@ -90,7 +90,7 @@ IDLE_REQUESTS: Final = 100
 # Evidence
 
 
-class Refusal(NamedTuple):
+class RefusedRequest(NamedTuple):
     """A request that failed with a rate-limit error.
 
     Parameters
@@ -142,15 +142,15 @@ class Streak(NamedTuple):
 NO_STREAK: Final = Streak()
 
 
-def extend_streak(streak: Streak, refusal: Refusal, mark: Mark, now: float, share: float, total: int) -> Streak:
+def extend_streak(streak: Streak, refusal: RefusedRequest, mark: Mark, now: float, share: float, total: int) -> Streak:
     """Return the streak with a refusal, the last of ``total``; a new one if they fell below a ``share`` of requests.
 
     Examples
     --------
-    >>> one = extend_streak(NO_STREAK, Refusal(1.0, 7, 9, 2), Mark(1.0, 6), 1.1, 0.5, 1)
-    >>> one.first, extend_streak(one, Refusal(1.0, 8, 9, 2), Mark(1.0, 6), 1.1, 0.5, 2).last
+    >>> one = extend_streak(NO_STREAK, RefusedRequest(1.0, 7, 9, 2), Mark(1.0, 6), 1.1, 0.5, 1)
+    >>> one.first, extend_streak(one, RefusedRequest(1.0, 8, 9, 2), Mark(1.0, 6), 1.1, 0.5, 2).last
     (7, 8)
-    >>> extend_streak(one, Refusal(2.0, 90, 90, 2), Mark(2.0, 88), 2.1, 0.5, 2).first
+    >>> extend_streak(one, RefusedRequest(2.0, 90, 90, 2), Mark(2.0, 88), 2.1, 0.5, 2).first
     90
     """
     number = refusal.number
@@ -169,12 +169,12 @@ def excess_refusals(streak: Streak, share: float, total: int) -> float:
     return total - streak.refusals_before - share * (streak.last - streak.first + 1)
 
 
-def min_rate_between(anchor: Mark, mark: Mark, refusal: Refusal, now: float) -> float:
+def min_rate_between(anchor: Mark, mark: Mark, refusal: RefusedRequest, now: float) -> float:
     """Return a lower bound of the limit's rate per second, from what was accepted between two refusals.
 
     Examples
     --------
-    >>> min_rate_between(Mark(0.0, 0), Mark(10.0, 101), Refusal(10.0, 105, 105, 3), 10.0)
+    >>> min_rate_between(Mark(0.0, 0), Mark(10.0, 101), RefusedRequest(10.0, 105, 105, 3), 10.0)
     10.0
     """
     accepted = mark.accepted - anchor.accepted - 1 - (refusal.sent - refusal.number)
@@ -348,7 +348,7 @@ def _grow_window(state: AdaptiveState) -> AdaptiveState:
 # Refusals
 
 
-def on_rate_limited(state: AdaptiveState, now: float, refusal: Refusal) -> tuple[AdaptiveState, float | None]:
+def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -> tuple[AdaptiveState, float | None]:
     """Return the state after a refusal, and the seconds for which no request may be sent, or ``None``.
 
     Law: however many requests of one episode are refused, the limit shrinks once.
@@ -383,7 +383,7 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: Refusal) -> tuple
 
 
 def _on_unpaced_refusal(
-    state: AdaptiveState, now: float, refusal: Refusal, mark: Mark
+    state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark
 ) -> tuple[AdaptiveState, float | None]:
     """React while there is no pace: end a probe, or start pacing after a crowd or a streak."""
     if state.window > state.ceiling and refusal.in_flight >= state.ceiling:
@@ -424,7 +424,7 @@ def _on_unpaced_refusal(
 def _on_unexpected_refusal(
     state: AdaptiveState,
     now: float,
-    refusal: Refusal,
+    refusal: RefusedRequest,
     marks: tuple[Mark, Mark],
     rate_per_s: float,
     *,
@@ -456,7 +456,7 @@ def _on_unexpected_refusal(
 
 
 def _assume_noise(
-    state: AdaptiveState, now: float, refusal: Refusal, refused_share: float, rate_per_s: float
+    state: AdaptiveState, now: float, refusal: RefusedRequest, refused_share: float, rate_per_s: float
 ) -> AdaptiveState:
     """Take a share of refusals for noise and let the pace grow again."""
     return state._replace(
@@ -471,7 +471,7 @@ def _assume_noise(
     )
 
 
-def _extend_streaks(state: AdaptiveState, now: float, refusal: Refusal, mark: Mark, share: float) -> AdaptiveState:
+def _extend_streaks(state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark, share: float) -> AdaptiveState:
     """Add a refusal to those that are not explained yet."""
     crowd = extend_streak(state.crowd, refusal, mark, now, _crowd_share(state), state.refusals)
     return state._replace(crowd=crowd, streak=extend_streak(state.streak, refusal, mark, now, share, state.refusals))
@@ -485,7 +485,7 @@ def _crowd_share(state: AdaptiveState) -> float:
     return CROWD_SHARE + state.noise / 2
 
 
-def _note_height(state: AdaptiveState, refusal: Refusal) -> AdaptiveState:
+def _note_height(state: AdaptiveState, refusal: RefusedRequest) -> AdaptiveState:
     """Store how many calls were in flight, and whether it was as many as last time."""
     height = refusal.in_flight
     is_same = height >= 1 and abs(height - state.last_height) <= height / 20
@@ -493,7 +493,7 @@ def _note_height(state: AdaptiveState, refusal: Refusal) -> AdaptiveState:
     return state._replace(last_height=height, same_height=same_height, successes_above=0)
 
 
-def _pause(state: AdaptiveState, now: float, refusal: Refusal, rate_per_s: float) -> tuple[AdaptiveState, float]:
+def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s: float) -> tuple[AdaptiveState, float]:
     """Pause, since nothing is accepted, and set the pace at which to continue; return the pause in seconds."""
     pause_s = _pause_s(state, now, refusal)
     retry_after_s = refusal.retry_after_s or 0.0
@@ -520,7 +520,7 @@ def _pause(state: AdaptiveState, now: float, refusal: Refusal, rate_per_s: float
     return state._replace(episode_start=now, pauses=state.pauses + 1, reopened=reopened), pause_s
 
 
-def _pause_s(state: AdaptiveState, now: float, refusal: Refusal) -> float:
+def _pause_s(state: AdaptiveState, now: float, refusal: RefusedRequest) -> float:
     """Return how long to pause: doubling, until the assumed window ends, or as long as the provider asks for."""
     latency_s, retry_after_s = now - refusal.sent_at, refusal.retry_after_s or 0.0
     pause_s = min(max(MIN_PAUSE_S, latency_s) * 2.0 ** min(state.pauses, 10), MAX_PAUSE_S)
@@ -543,7 +543,7 @@ def _start_search(state: AdaptiveState, start: float, highest_rate_per_s: float,
 
 
 def _measure_rate(
-    state: AdaptiveState, now: float, refusal: Refusal, marks: tuple[Mark, Mark], high_per_s: float
+    state: AdaptiveState, now: float, refusal: RefusedRequest, marks: tuple[Mark, Mark], high_per_s: float
 ) -> AdaptiveState:
     """Set the pace to what was accepted, since it was exceeded; or set a concurrency limit if that was refused."""
     mark, before = marks
@@ -607,7 +607,7 @@ def _without_pace(state: AdaptiveState, now: float) -> AdaptiveState:
 
 
 def _gain(rate_per_s: float, spacing: float) -> float:
-    """Return the gain with which a pace grows from `PACE_MARGIN` below a rate to as much above in ``spacing`` requests."""
+    """Return the gain of a pace that grows from `PACE_MARGIN` below a rate to as much above, in ``spacing`` requests."""
     return rate_per_s * rate_per_s * 4 * PACE_MARGIN / spacing
 
 

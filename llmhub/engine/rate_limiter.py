@@ -23,7 +23,7 @@ from llmhub.core.errors import RateLimited
 from llmhub.core.provider import RateLimitInfo
 from llmhub.engine.adaptive_limit import (
     AdaptiveState,
-    Refusal,
+    RefusedRequest,
     max_in_flight,
     on_pace_wait,
     on_paced_request,
@@ -415,7 +415,7 @@ class RateLimiter:
             pause_s = retry_after_s
         elif limiter.adaptive is not None:
             before = limiter.adaptive
-            refusal = Refusal(
+            refusal = RefusedRequest(
                 permit.granted_at,
                 permit.booked_total.requests,
                 limiter.booked.requests,

@@ -246,7 +246,7 @@ class _FallbackLoop:
         def on_second() -> None:
             if remaining:
                 remaining.remove(other)
-            detail = f"no answer in {delay_s:.3g} s: {other} is asked too"
+            detail = f"no answer in {delay_s:.3g} s: also sent to {other}"
             self._record_decision("hedge", name, detail, wait_s=delay_s)
 
         first, second = (partial(self._send, self._to_candidate(call, candidate)) for candidate in (name, other))

@@ -21,7 +21,7 @@ from llmhub.engine.adaptive_limit import (
     MIN_IN_FLIGHT,
     AdaptiveState,
     Mark,
-    Refusal,
+    RefusedRequest,
     max_in_flight,
     min_rate_between,
     on_paced_request,
@@ -57,7 +57,7 @@ def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveSta
         if good:
             state = on_success(state, now, under_way)
         else:
-            state, pause_s = on_rate_limited(state, now, Refusal(now, float(sent), float(sent), under_way))
+            state, pause_s = on_rate_limited(state, now, RefusedRequest(now, float(sent), float(sent), under_way))
             now += pause_s or 0.0
         steps.append((now, state))
     return steps
@@ -75,14 +75,14 @@ def test_an_episode_shrinks_once_however_many_are_refused(many: int, passed: int
     """All that was sent before it was known that nothing is let through, in whatever order the news come."""
     state, episodes = slow_start(0.0), []
     for place, number in enumerate([*order, *range(8, many)]):
-        refusal = Refusal(0.5 + number / 1000, float(passed + number + 1), float(passed + many), many - place)
+        refusal = RefusedRequest(0.5 + number / 1000, float(passed + number + 1), float(passed + many), many - place)
         before = state
         state, _ = on_rate_limited(before, 1.0, refusal)
         episodes += [state.episode_start] * (state.episode_start != before.episode_start or state.pace != before.pace)
     paces = state.pace
     assert paces is not None
     assert episodes == [1.0]
-    late = [on_rate_limited(state, 1.1, Refusal(0.5, float(passed + n), float(passed + many), n)) for n in range(1, 20)]
+    late = [on_rate_limited(state, 1.1, RefusedRequest(0.5, float(passed + n), float(passed + many), n)) for n in range(1, 20)]
     assert all(after.pace == paces and pause_s is None for after, pause_s in late)
 
 
@@ -101,7 +101,7 @@ def test_a_rate_is_never_thought_larger_than_what_was_let_through(
     rate_s: float, span_s: float, under_way: int, took_s: float
 ) -> None:
     passed = float(int(rate_s * span_s))
-    refusal = Refusal(span_s, passed + 10, passed + 10 + under_way, under_way)
+    refusal = RefusedRequest(span_s, passed + 10, passed + 10 + under_way, under_way)
     found = min_rate_between(Mark(0.0, 0.0), Mark(span_s, passed), refusal, span_s + took_s)
     assert found <= max(rate_s, 0.5 / span_s)
     if not under_way and not took_s and passed > 1:
