@@ -37,13 +37,13 @@ def column(table: pa.Table, name: str) -> Any:
     return table.column(name)[0].as_py()
 
 
-def test_an_answer_that_cannot_be_read_costs_what_was_counted(scripted: Any, speech: Any) -> None:
+def test_undecodable_reply_costs_its_reported_usage(scripted: Any, speech: Any) -> None:
     table = ask(scripted([speech.reply(EMPTY)]).url)
     assert (column(table, "error_type"), column(table, "attempts")) == ("Malformed", 1)
     assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (WORTH, None)
 
 
-def test_a_stream_cut_off_after_it_was_counted_adds_to_what_its_row_cost(scripted: Any, speech: Any) -> None:
+def test_interrupted_stream_adds_its_reported_usage_to_the_row(scripted: Any, speech: Any) -> None:
     cut = [speech.stream() + speech.event("Hi") + COUNTED, "close"]
     whole = [speech.stream() + speech.event("Hi", "stop") + COUNTED, "close"]
     table = ask(scripted(cut, cut, whole).url, stream=True)
@@ -51,12 +51,12 @@ def test_a_stream_cut_off_after_it_was_counted_adds_to_what_its_row_cost(scripte
     assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (3 * WORTH, WORTH)
 
 
-def test_a_failure_that_was_not_counted_costs_nothing_known(scripted: Any, speech: Any) -> None:
+def test_failure_without_reported_usage_costs_nothing(scripted: Any, speech: Any) -> None:
     table = ask(scripted([speech.reply(b"{}", status=500)]).url)
     assert (column(table, "cost_usd"), column(table, "attempts")) == (None, 3)
 
 
-def test_every_wire_reads_what_was_counted_in_a_payload_it_cannot_read() -> None:
+def test_every_wire_decodes_usage_of_an_undecodable_payload() -> None:
     said: dict[str, Any] = {
         "anthropic": {"usage": {"input_tokens": 7, "output_tokens": 2}},
         "google": {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 2}},
@@ -71,7 +71,7 @@ def test_every_wire_reads_what_was_counted_in_a_payload_it_cannot_read() -> None
         assert PROVIDERS[name].wire.decode_usage({}) == Usage(), name
 
 
-def test_the_log_keeps_the_latest_and_is_read_in_order() -> None:
+def test_decision_log_keeps_the_latest_in_order() -> None:
     log = DecisionLog(iter(range(5)).__next__, maxlen=3)
     for number in range(5):
         log.record("retry", "p/m", str(number))

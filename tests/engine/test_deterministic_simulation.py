@@ -250,7 +250,7 @@ def laws(lived: Lived) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_world_breaks_a_law(virtual: Any) -> None:
+def test_no_scenario_breaks_a_law(virtual: Any) -> None:
     alone = os.environ.get("LLMHUB_SEED")
     seen: Counter[str] = Counter()
     for seed in [int(alone)] if alone else range(SEEDS):
@@ -265,7 +265,7 @@ def test_no_world_breaks_a_law(virtual: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_world_is_the_same_each_time_it_is_lived(seed: int, virtual: Any) -> None:
+def test_a_scenario_is_deterministic(seed: int, virtual: Any) -> None:
     first, second = (virtual.run(lambda clock: live(made(seed), clock)) for _ in range(2))
     assert [replace(one, timestamp=0.0) for one in first.decisions] == [
         replace(one, timestamp=0.0) for one in second.decisions

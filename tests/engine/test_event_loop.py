@@ -23,7 +23,7 @@ async def where() -> tuple[asyncio.AbstractEventLoop, str]:
     return asyncio.get_running_loop(), threading.current_thread().name
 
 
-def test_work_runs_on_the_one_loop_whatever_thread_asks() -> None:
+def test_all_threads_share_one_loop() -> None:
     found: list[Any] = [run_sync(lambda _: where()) for _ in range(2)]
     threads = [threading.Thread(target=lambda: found.append(run_sync(lambda _: where()))) for _ in range(4)]
     for thread in threads:
@@ -34,14 +34,14 @@ def test_work_runs_on_the_one_loop_whatever_thread_asks() -> None:
     assert set(found) == {(background_loop(), "llmhub-loop")}
 
 
-async def test_a_blocking_call_works_inside_another_running_loop() -> None:
+async def test_blocking_call_works_inside_another_loop() -> None:
     loop, _ = run_sync(lambda _: where())
     assert loop is background_loop()
     assert loop is not asyncio.get_running_loop()
     assert await run_in_background(where()) == (loop, "llmhub-loop")
 
 
-def test_a_blocking_call_inside_the_loop_says_what_to_do() -> None:
+def test_blocking_call_on_the_background_loop_raises() -> None:
     async def nested(stop: StopSignal) -> None:
         run_sync(lambda _: where())
 
@@ -49,7 +49,7 @@ def test_a_blocking_call_inside_the_loop_says_what_to_do() -> None:
         run_sync(nested)
 
 
-def test_work_that_awaits_from_inside_the_loop_stays_there() -> None:
+def test_run_in_background_on_the_background_loop_awaits_directly() -> None:
     async def nested(stop: StopSignal) -> Any:
         return await run_in_background(where())
 
@@ -61,7 +61,7 @@ class DefectError(Exception):
 
 
 @pytest.mark.parametrize("error", [DefectError("x"), TimeoutError("of the work itself"), KeyError("k")])
-def test_what_goes_wrong_comes_out_as_it_is(error: Exception) -> None:
+def test_exceptions_propagate_unchanged(error: Exception) -> None:
     async def fail(stop: StopSignal) -> None:
         raise error
 
@@ -70,7 +70,7 @@ def test_what_goes_wrong_comes_out_as_it_is(error: Exception) -> None:
     assert (type(caught.value), caught.value.args) == (type(error), error.args)
 
 
-async def test_cancelling_whoever_awaits_cancels_the_work() -> None:
+async def test_cancelling_the_caller_cancels_the_work() -> None:
     begun, ended = threading.Event(), threading.Event()
 
     async def work() -> None:
@@ -88,7 +88,7 @@ async def test_cancelling_whoever_awaits_cancels_the_work() -> None:
     assert await asyncio.get_running_loop().run_in_executor(None, ended.wait, 10)
 
 
-async def test_a_loop_that_sleeps_hears_of_a_cancellation_that_wakes_nobody() -> None:
+async def test_sleeping_caller_loop_notices_a_cancellation() -> None:
     """A notebook's kernel cancels an awaiting cell from a signal handler in just this way."""
     begun, ended = threading.Event(), threading.Event()
 
@@ -112,14 +112,14 @@ async def test_a_loop_that_sleeps_hears_of_a_cancellation_that_wakes_nobody() ->
     thread.join()
 
 
-async def test_what_blocks_runs_beside_the_loop() -> None:
+async def test_run_in_thread_does_not_block_the_loop() -> None:
     ident = threading.get_ident()
     other, args = await run_in_thread(lambda *given: (threading.get_ident(), given), 1, 2)
     assert other != ident
     assert args == (1, 2)
 
 
-def test_a_loop_that_was_closed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_loop_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = asyncio.new_event_loop()
     closed.close()
     monkeypatch.setattr(module._BACKGROUND, "loop", closed)
@@ -136,7 +136,7 @@ def test_a_loop_that_was_closed_is_made_anew(monkeypatch: pytest.MonkeyPatch) ->
 # Wishes to stop
 
 
-def test_a_stop_is_asked_once_and_then_for_now() -> None:
+def test_second_stop_request_is_immediate() -> None:
     stop, told = StopSignal(), []
     stop.add_listener(lambda: told.append((stop.requested, stop.immediate)))
     assert (stop.requested, stop.immediate) == (False, False)
@@ -194,25 +194,25 @@ PROGRAM = """
 """
 
 
-def test_the_first_interrupt_asks_to_drain_and_what_landed_is_returned() -> None:
+def test_first_interrupt_drains_and_returns_results() -> None:
     code, said, errors = interrupted(PROGRAM.format(when="requested"), 1)
     assert (code, said, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
 
 
-def test_the_second_interrupt_asks_for_now() -> None:
+def test_second_interrupt_is_immediate() -> None:
     code, said, errors = interrupted(PROGRAM.format(when="immediate"), 2)
     assert (code, errors) == (0, "")
     assert said == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
 
 
-def test_the_third_interrupt_gives_up_waiting() -> None:
+def test_third_interrupt_raises() -> None:
     program = PROGRAM.format(when="immediate and False")
     code, said, errors = interrupted(program, 3)
     assert (code, errors) == (0, "")
     assert "interrupted" in said
 
 
-def test_an_interrupt_after_a_call_is_pythons_own() -> None:
+def test_interrupt_after_a_call_raises_as_usual() -> None:
     program = """
         import signal
         from llmhub.engine.event_loop import run_sync
@@ -231,7 +231,7 @@ def test_an_interrupt_after_a_call_is_pythons_own() -> None:
     assert interrupted(program, 1)[1] == "ready\ninterrupted\n"
 
 
-def test_a_handler_of_ones_own_is_left_in_force() -> None:
+def test_custom_signal_handler_is_kept() -> None:
     program = """
         import signal, threading, asyncio
         from llmhub.engine.event_loop import run_sync
@@ -261,7 +261,7 @@ def ended(program: str) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only the C library of Linux has on_exit")
-def test_a_timer_that_is_due_when_python_has_ended_brings_nothing_down() -> None:
+def test_pending_timer_does_not_crash_at_exit() -> None:
     program = """
         import ctypes, sys, threading
         from llmhub.engine.event_loop import background_loop
@@ -279,7 +279,7 @@ def test_a_timer_that_is_due_when_python_has_ended_brings_nothing_down() -> None
     assert ended(program) == (1, "")
 
 
-def test_what_still_runs_at_the_end_is_cancelled_and_nothing_is_said() -> None:
+def test_running_tasks_are_cancelled_silently_at_exit() -> None:
     program = """
         import asyncio, threading
         from llmhub.engine.event_loop import submit
@@ -299,7 +299,7 @@ def test_what_still_runs_at_the_end_is_cancelled_and_nothing_is_said() -> None:
     assert ended(program) == (0, "let go\n")
 
 
-def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
+def test_exit_does_not_wait_for_a_blocked_loop() -> None:
     program = """
         import threading
         from llmhub.engine.event_loop import background_loop
@@ -311,7 +311,7 @@ def test_the_end_does_not_wait_long_for_a_loop_that_is_blocked() -> None:
     assert ended(program)[0] == 0
 
 
-def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
+def test_finalizers_of_hubs_find_the_loop_running() -> None:
     program = """
         import weakref
         from llmhub.engine.event_loop import background_loop, submit
@@ -334,7 +334,7 @@ def test_what_a_hub_finishes_at_the_end_finds_the_loop_running() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.parametrize("used_before", [True, False])
-def test_a_forked_child_has_a_loop_of_its_own_and_the_parents_goes_on(used_before: bool) -> None:
+def test_forked_child_has_its_own_loop(used_before: bool) -> None:
     program = f"""
         import os, threading
         from llmhub.engine.event_loop import background_loop, run_sync

@@ -26,7 +26,7 @@ def simulator() -> Iterator[SimulatorThread]:
 
 
 @pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
-async def test_a_key_that_is_taken(name: str, simulator: SimulatorThread) -> None:
+async def test_accepted_key(name: str, simulator: SimulatorThread) -> None:
     found = await health_check(PROVIDERS[name], simulator.endpoints()[name], PLAIN)
     assert (found.provider, found.ok, found.reachable, found.key_accepted) == (name, True, True, True)
     assert (found.status, found.error) == (200, None)
@@ -34,7 +34,7 @@ async def test_a_key_that_is_taken(name: str, simulator: SimulatorThread) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
-async def test_a_key_that_is_refused(name: str, simulator: SimulatorThread) -> None:
+async def test_rejected_key(name: str, simulator: SimulatorThread) -> None:
     right = simulator.endpoints()[name]
     wrong = {"secret_access_key": "other"} if right.access_key_id else {"api_key": "other"}
     found = await health_check(PROVIDERS[name], replace(right, **wrong), PLAIN)
@@ -43,14 +43,14 @@ async def test_a_key_that_is_refused(name: str, simulator: SimulatorThread) -> N
     assert found.error.provider == name
 
 
-async def test_no_completion_is_asked_for(simulator: SimulatorThread) -> None:
+async def test_health_check_sends_no_completion(simulator: SimulatorThread) -> None:
     simulator.reset()
     await health_check(PROVIDERS["openai"], simulator.endpoints()["openai"], PLAIN)
     counts = simulator.counts()
     assert (counts["requests"], counts["tokens"]) == (1, {"input": 0, "output": 0})
 
 
-async def test_nothing_is_sent_by_an_endpoint_that_lacks_something(scripted: Script, speech: Any) -> None:
+async def test_incomplete_endpoint_sends_nothing(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(b"{}")])
     found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url), PLAIN)
     assert isinstance(found.error, AuthFailed)
@@ -62,7 +62,7 @@ async def test_nothing_is_sent_by_an_endpoint_that_lacks_something(scripted: Scr
     ("status", "known", "ok"),
     [(200, True, True), (401, False, False), (404, None, True), (405, None, True), (429, None, False)],
 )
-async def test_what_an_answer_says_of_the_key(
+async def test_status_determines_key_accepted(
     status: int, known: bool | None, ok: bool, scripted: Script, speech: Any
 ) -> None:
     server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=status)])
@@ -74,21 +74,21 @@ async def test_what_an_answer_says_of_the_key(
     assert b"bearer k" in request.lower()
 
 
-async def test_where_nothing_tells_of_the_key_it_is_not_sent(scripted: Script, speech: Any) -> None:
+async def test_key_is_not_sent_where_it_cannot_be_checked(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(b"", status=404)])
     found = await health_check(PROVIDERS["perplexity"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
     assert (found.reachable, found.key_accepted, found.ok) == (True, None, True)
     assert KEY.encode() not in b"".join(server.requests)
 
 
-async def test_a_key_that_is_told_back_does_not_show(scripted: Script, speech: Any) -> None:
+async def test_key_echoed_in_an_error_is_redacted(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(f'{{"error":{{"message":"Incorrect API key: {KEY}"}}}}'.encode(), status=401)])
     found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
     assert "Incorrect API key" in str(found.error)
     assert KEY not in str(found)
 
 
-async def test_one_that_does_not_answer(scripted: Script) -> None:
+async def test_unresponsive_provider_times_out(scripted: Script) -> None:
     hangs = await health_check(PROVIDERS["openai"], Endpoint(base_url=scripted(["hang"]).url, api_key="k"), QUICK)
     assert isinstance(hangs.error, TimedOut)
     refuses = await health_check(PROVIDERS["openai"], Endpoint(base_url="http://127.0.0.1:1", api_key="k"), QUICK)
@@ -115,7 +115,7 @@ async def test_one_that_does_not_answer(scripted: Script) -> None:
         ("openrouter", Endpoint(), "https://openrouter.ai/api/v1/key"),
     ],
 )
-def test_where_a_key_is_checked(name: str, endpoint: Endpoint, url: str) -> None:
+def test_health_url_of_each_provider(name: str, endpoint: Endpoint, url: str) -> None:
     check = PROVIDERS[name].health_url
     assert check is not None
     assert check(endpoint) == url

@@ -85,7 +85,7 @@ def answering(*outcomes: Any, asked: list[str] | None = None) -> Send:
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=6), st.booleans())
-def test_requests_are_seen_in_order_and_what_comes_back_in_reverse(virtual: Any, names: list[str], good: bool) -> None:
+def test_on_request_runs_in_order_and_on_response_in_reverse(virtual: Any, names: list[str], good: bool) -> None:
     notes: list[str] = []
 
     async def work(clock: Any) -> Answer:
@@ -97,7 +97,7 @@ def test_requests_are_seen_in_order_and_what_comes_back_in_reverse(virtual: Any,
     assert notes == [f"request {name}" for name in names] + [f"{back} {name}" for name in reversed(names)]
 
 
-def test_both_forms_stand_in_one_chain_in_the_order_given(scripted: Any, speech: Any) -> None:
+def test_hooks_and_functions_mix_in_the_order_given(scripted: Any, speech: Any) -> None:
     notes: list[str] = []
 
     def plain(send: Send) -> Send:
@@ -125,7 +125,7 @@ def hub(server: Any, **more: Any) -> llmhub.Hub:
 # What hooks may change
 
 
-def test_a_hook_may_put_another_call_and_another_answer_in_place(virtual: Any) -> None:
+def test_hook_can_replace_call_and_answer(virtual: Any) -> None:
     class Changing:
         async def on_request(self, call: Call) -> Call:
             return replace(call, request=replace(call.request, temperature=0.5))
@@ -141,7 +141,7 @@ def test_a_hook_may_put_another_call_and_another_answer_in_place(virtual: Any) -
 # What they may do about failures
 
 
-def test_a_retry_is_sent_again_after_its_time_and_all_attempts_count(virtual: Any) -> None:
+def test_retry_action_waits_and_counts_all_attempts(virtual: Any) -> None:
     async def work(clock: Any) -> None:
         hook = Mending([ErrorAction.Retry(after_s=7)])
         answer = await hook_middleware(hook, target)(answering(ServerError(), "hi"))(ASK)
@@ -153,9 +153,7 @@ def test_a_retry_is_sent_again_after_its_time_and_all_attempts_count(virtual: An
 
 
 @pytest.mark.parametrize(("named", "name"), [("b/other", "b/other"), ("b", "b/m")])
-def test_a_fallback_asks_the_model_or_the_same_model_of_the_provider_that_it_names(
-    virtual: Any, named: str, name: str
-) -> None:
+def test_fallback_action_names_a_model_or_a_provider(virtual: Any, named: str, name: str) -> None:
     asked: list[str] = []
     hook = Mending([ErrorAction.Fallback(named)])
     answer = run(virtual, hook, answering(ServerError(), "hi", asked=asked), replace(ASK, key=b"k"))
@@ -164,21 +162,21 @@ def test_a_fallback_asks_the_model_or_the_same_model_of_the_provider_that_it_nam
 
 
 @pytest.mark.parametrize("action", [ErrorAction.Propagate(), None])
-def test_a_failure_that_is_let_be_stays(virtual: Any, action: Any) -> None:
+def test_propagate_keeps_the_failure(virtual: Any, action: Any) -> None:
     asked: list[str] = []
     answer = run(virtual, Mending([action]), answering(ServerError(message="x"), asked=asked))
     assert answer.outcome.failure() == ServerError(message="x")
     assert len(asked) == 1
 
 
-def test_a_hook_that_never_gives_up_is_bounded(virtual: Any) -> None:
+def test_resends_of_a_hook_are_bounded(virtual: Any) -> None:
     hook = Mending([ErrorAction.Retry()] * 100)
     answer = run(virtual, hook, answering(ServerError()))
     assert answer.attempts == 1 + MAX_RESENDS
     assert len(hook.seen) == MAX_RESENDS
 
 
-def test_what_is_no_action_is_said(virtual: Any) -> None:
+def test_invalid_action_is_reported(virtual: Any) -> None:
     error = run(virtual, Mending(["again"]), answering(ServerError())).outcome.failure()
     assert isinstance(error, InvalidRequest)
     assert "on_error returned 'again'" in error.message
@@ -194,7 +192,7 @@ class Away:
         return ErrorAction.Fallback("openai/gpt-4o")
 
 
-def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: SimulatorThread) -> None:
+def test_redirected_conversation_reports_the_served_model(simulator: SimulatorThread) -> None:
     made = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), retry=llmhub.Retry(attempts=1)
     )
@@ -207,7 +205,7 @@ def test_a_conversation_that_a_hook_sent_elsewhere_says_who_answered(simulator: 
     assert table.column("served_model")[0].as_py().startswith("openai/gpt-4o")
 
 
-def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_price(simulator: SimulatorThread) -> None:
+def test_redirected_row_reports_the_served_model_and_its_price(simulator: SimulatorThread) -> None:
     made = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), cache=llmhub.MemoryCache(),
         retry=llmhub.Retry(attempts=1),
@@ -236,7 +234,7 @@ def test_a_row_that_a_hook_sent_elsewhere_says_who_answered_and_costs_their_pric
         assert simulator.counts()["requests"] == before + 1
 
 
-def test_what_a_middleware_raises_costs_its_own_row_only(simulator: SimulatorThread) -> None:
+def test_middleware_exception_fails_its_own_row_only(simulator: SimulatorThread) -> None:
     def failing(send: Send) -> Send:
         async def sending(call: Call) -> Answer:
             if "bad" in call.request.messages[0].text:
@@ -256,7 +254,7 @@ def test_what_a_middleware_raises_costs_its_own_row_only(simulator: SimulatorThr
     assert "it returned a NoneType, not an Answer" in errors[2]
 
 
-def test_a_stream_goes_through_the_same_chain(simulator: SimulatorThread) -> None:
+def test_stream_passes_through_the_middleware(simulator: SimulatorThread) -> None:
     notes: list[str] = []
     hooks = (Noted("a", notes), Noted("b", notes))
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=hooks) as made:
@@ -270,12 +268,12 @@ def test_a_stream_goes_through_the_same_chain(simulator: SimulatorThread) -> Non
 
 
 @pytest.mark.parametrize("wrong", [3, object()])
-def test_what_is_neither_form_is_refused(wrong: Any) -> None:
+def test_object_without_hook_functions_is_refused(wrong: Any) -> None:
     with pytest.raises(BadRequestError, match=r"middleware\[0\]: must be a function send"):
         llmhub.Hub(settings=Settings(), middleware=(wrong,))
 
 
-def test_success_is_no_error(virtual: Any) -> None:
+def test_on_error_is_not_called_on_success(virtual: Any) -> None:
     hook = Mending([ErrorAction.Retry()])
     assert is_successful(run(virtual, hook, answering("hi")).outcome)
     assert hook.seen == []

@@ -141,7 +141,7 @@ A, B, C = "p/a", "p/b", "p/c"
 
 
 @pytest.mark.parametrize("kind", list(REACTIONS))
-def test_the_table_says_which_failures_go_on_to_another(virtual: Any, kind: type[LLMError]) -> None:
+def test_reactions_decide_which_errors_fall_back(virtual: Any, kind: type[LLMError]) -> None:
     there = {A: There(always=kind()), B: There()}
     world, answer = run(virtual, there, Failover(A, B))
     assert said(answer) == (B if REACTIONS[kind].falls_back else kind.__name__)
@@ -153,7 +153,7 @@ def test_the_table_says_which_failures_go_on_to_another(virtual: Any, kind: type
     st.lists(st.sampled_from([None, ServerError(), NotFound(), ContentFiltered()]), min_size=1, max_size=6),
     st.integers(0, 5),
 )
-def test_fallbacks_are_bounded_and_everybody_is_asked_once(virtual: Any, ends: list[Any], fallbacks: int) -> None:
+def test_fallbacks_are_bounded_and_candidates_tried_once(virtual: Any, ends: list[Any], fallbacks: int) -> None:
     there = {f"p/{at}": There(always=end) for at, end in enumerate(ends)}
     _, answer = run(virtual, there, Failover(*there, fallbacks=fallbacks))
     asked = [one.asked for one in there.values()]
@@ -166,7 +166,7 @@ def test_fallbacks_are_bounded_and_everybody_is_asked_once(virtual: Any, ends: l
     assert is_successful(answer.outcome) == (ends[stops] is None)
 
 
-def test_the_failure_worth_another_try_stands_for_all(virtual: Any) -> None:
+def test_most_retryable_failure_is_reported(virtual: Any) -> None:
     there = {
         A: There(always=RateLimited(retry_after_s=2.0)),
         B: There(always=AuthFailed()),
@@ -178,7 +178,7 @@ def test_the_failure_worth_another_try_stands_for_all(virtual: Any) -> None:
     assert answer.total_s == pytest.approx(0.3)
 
 
-def test_who_failed_rests_and_is_then_tried_by_one(virtual: Any) -> None:
+def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
         there = {A: There(errors=[ServerError()], latency_s=0.2), B: There(latency_s=0.01)}
         world = World(clock, there, Failover(A, B))
@@ -202,7 +202,7 @@ def test_who_failed_rests_and_is_then_tried_by_one(virtual: Any) -> None:
         (lambda candidates, stats: None, "TypeError"),
     ],
 )
-def test_a_ranking_that_fails_is_the_rows_failure(virtual: Any, rank: Any, what: str) -> None:
+def test_failing_rank_function_fails_the_row(virtual: Any, rank: Any, what: str) -> None:
     _, answer = run(virtual, {A: There(), B: There()}, Route((A, B), rank=rank))
     error = answer.outcome.failure()
     assert isinstance(error, InvalidRequest)
@@ -210,7 +210,7 @@ def test_a_ranking_that_fails_is_the_rows_failure(virtual: Any, rank: Any, what:
     assert what in error.message
 
 
-def test_a_ranking_of_ones_own_goes_by_what_was_measured(virtual: Any) -> None:
+def test_custom_rank_function_sees_the_statistics(virtual: Any) -> None:
     seen: list[Any] = []
 
     def mine(candidates: Any, stats: Any) -> Any:
@@ -225,7 +225,7 @@ def test_a_ranking_of_ones_own_goes_by_what_was_measured(virtual: Any) -> None:
 # Together with retries
 
 
-def test_retries_and_fallbacks_are_counted_together(virtual: Any) -> None:
+def test_retries_and_fallbacks_share_the_attempts(virtual: Any) -> None:
     there = {A: There(always=ServerError()), B: There(always=ServerError()), C: There(always=ServerError())}
     _, answer = run(virtual, there, Failover(A, B, C), retry=Retry(attempts=5, base_s=1.0))
     sent = sum(one.asked for one in there.values())
@@ -234,7 +234,7 @@ def test_retries_and_fallbacks_are_counted_together(virtual: Any) -> None:
     assert sent == 6
 
 
-def test_a_retry_begins_anew_with_whoever_is_well_then(virtual: Any) -> None:
+def test_retry_ranks_the_candidates_again(virtual: Any) -> None:
     there = {A: There(errors=[ServerError()]), B: There(errors=[ServerError()])}
     _, answer = run(virtual, there, Failover(A, B), retry=Retry(base_s=5.0))
     assert said(answer) == A
@@ -265,7 +265,7 @@ class Case:
     ids=["low latency", "low latency, others", "failover", "round robin"],
 )
 @pytest.mark.parametrize("how", ["refused", "times out"])
-def test_no_row_is_lost_and_the_pace_is_back_in_five_seconds(virtual: Any, case: Case, how: str) -> None:
+def test_outage_loses_no_row_and_throughput_recovers(virtual: Any, case: Case, how: str) -> None:
     """One of three dies in the midst of a run, another takes ten times as long from then on."""
     workers, breaks_at, ends_at = 24, 5.0, 15.0
     gone: LLMError = Disconnected(code=NOT_CONNECTED) if how == "refused" else TimedOut()
@@ -304,7 +304,7 @@ def test_no_row_is_lost_and_the_pace_is_back_in_five_seconds(virtual: Any, case:
 # Hedges
 
 
-def test_a_hedge_takes_the_first_good_answer_and_cuts_the_other_off(virtual: Any) -> None:
+def test_hedge_uses_the_first_success_and_cancels_the_other(virtual: Any) -> None:
     there = {A: There(latency_s=10.0), B: There(latency_s=0.1)}
     world, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
     assert said(answer) == B
@@ -312,34 +312,34 @@ def test_a_hedge_takes_the_first_good_answer_and_cuts_the_other_off(virtual: Any
     assert world.notes == [("hedge", A)]
 
 
-def test_who_answers_in_time_is_asked_alone(virtual: Any) -> None:
+def test_timely_answer_is_not_hedged(virtual: Any) -> None:
     there = {A: There(latency_s=0.9), B: There()}
     world, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
     assert (said(answer), there[B].asked, world.notes) == (A, 0, [])
 
 
-def test_a_hedge_that_fails_leaves_the_first_its_time(virtual: Any) -> None:
+def test_failed_hedge_does_not_end_the_first_request(virtual: Any) -> None:
     there = {A: There(latency_s=3.0), B: There(always=ServerError())}
     _, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
     assert said(answer) == A
     assert answer.attempts == 2
 
 
-def test_when_both_fail_the_next_is_asked(virtual: Any) -> None:
+def test_next_candidate_is_tried_when_both_hedged_requests_fail(virtual: Any) -> None:
     there = {A: There(latency_s=3.0, always=ServerError()), B: There(always=ServerError()), C: There()}
     _, answer = run(virtual, there, Failover(A, B, C, hedge=Hedge(after_s=1.0)))
     assert said(answer) == C
     assert answer.attempts == 3
 
 
-def test_one_candidate_is_hedged_with_itself(virtual: Any) -> None:
+def test_single_candidate_is_hedged_with_itself(virtual: Any) -> None:
     there = {A: There(latency_s=3.0)}
     _, answer = run(virtual, there, Failover(A, hedge=Hedge(after_s=1.0)))
     assert said(answer) == A
     assert (there[A].asked, there[A].cut, there[A].open) == (2, 1, 0)
 
 
-def test_a_quantile_hedges_only_what_is_unusually_slow(virtual: Any) -> None:
+def test_quantile_hedges_only_slow_calls(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
         there = {A: There(), B: There()}
         world = World(clock, there, Failover(A, B, hedge=Hedge(quantile=0.99)))
@@ -355,7 +355,7 @@ def test_a_quantile_hedges_only_what_is_unusually_slow(virtual: Any) -> None:
     virtual.run(work)
 
 
-def test_who_gives_up_cuts_both_off(virtual: Any) -> None:
+def test_cancellation_cancels_both_hedged_requests(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
         there = {A: There(latency_s=50.0), B: There(latency_s=50.0)}
         world = World(clock, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
@@ -369,7 +369,7 @@ def test_who_gives_up_cuts_both_off(virtual: Any) -> None:
     virtual.run(work)
 
 
-async def test_a_task_is_on_the_wire_while_another_sends_for_it() -> None:
+async def test_owner_is_in_flight_while_another_task_sends_for_it() -> None:
     flights = InFlightTasks()
     seen: list[bool] = []
 
@@ -396,7 +396,7 @@ async def test_a_task_is_on_the_wire_while_another_sends_for_it() -> None:
 # Streams
 
 
-def test_a_stream_falls_back_only_before_something_was_shown(virtual: Any) -> None:
+def test_stream_falls_back_only_before_its_first_chunk(virtual: Any) -> None:
     for shows in (False, True):
         shown: list[StreamChunk] = []
 
@@ -420,7 +420,7 @@ def test_a_stream_falls_back_only_before_something_was_shown(virtual: Any) -> No
 # The store
 
 
-def test_lookups_of_one_turn_are_made_together_and_a_store_that_fails_is_done_without() -> None:
+def test_lookups_are_batched_and_store_failures_are_misses() -> None:
     asked: list[int] = []
 
     def counting(store: Store) -> Store:
@@ -464,7 +464,7 @@ def ask(made: llmhub.Hub, texts: list[str], model: Any, **more: Any) -> Any:
 TEXTS = [f"Tell me of town {number}." for number in range(30)]
 
 
-def test_a_route_with_a_name_is_asked_by_it(simulator: SimulatorThread) -> None:
+def test_named_route_is_a_model_name(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
         for name in ("fast", "route/fast"):
             table = ask(made, TEXTS, name)
@@ -485,7 +485,7 @@ def test_a_route_with_a_name_is_asked_by_it(simulator: SimulatorThread) -> None:
             llmhub.complete("hi", model="slow", hub=made)
 
 
-def test_a_route_is_taken_by_calls_for_its_candidates_and_by_no_others(simulator: SimulatorThread) -> None:
+def test_route_applies_only_to_its_candidates(simulator: SimulatorThread) -> None:
     with hub(simulator, route=Failover(MINI, HAIKU)) as made:
         table = ask(made, TEXTS, [MINI, HAIKU, FLASH])
         assert not any("/" in served for served in table.column("served_model").to_pylist())
@@ -496,7 +496,7 @@ def test_a_route_is_taken_by_calls_for_its_candidates_and_by_no_others(simulator
         assert simulator.counts()["by_provider"]["openai"] == 30
 
 
-def test_a_second_run_asks_nobody_whoever_answered_the_first(simulator: SimulatorThread) -> None:
+def test_second_run_hits_the_cache_whichever_candidate_answered(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU, FLASH)}, cache=llmhub.MemoryCache()) as made:
         first = ask(made, TEXTS, "fast", n=2)
         before = simulator.counts()["requests"]
@@ -529,9 +529,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("turns", [False, True])
-def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(
-    simulator: SimulatorThread, turns: bool
-) -> None:
+def test_candidates_are_looked_up_in_batches_before_sending(simulator: SimulatorThread, turns: bool) -> None:
     cache, seen = Counted(), Counter[str]()
 
     def noted(send: Send) -> Send:
@@ -556,9 +554,7 @@ def test_candidates_are_looked_up_by_the_hundred_before_anything_is_sent(
     assert len(cache.asked) <= 4
 
 
-def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(
-    simulator: SimulatorThread, tmp_path: pathlib.Path
-) -> None:
+def test_call_changed_by_a_middleware_is_looked_up(simulator: SimulatorThread, tmp_path: pathlib.Path) -> None:
     def louder(send: Send) -> Send:
         async def sending(call: Call) -> Answer:
             asked = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
@@ -576,7 +572,7 @@ def test_what_a_middleware_made_of_a_call_is_looked_up_on_its_way(
     assert simulator.counts()["requests"] == 1
 
 
-def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: SimulatorThread) -> None:
+def test_samples_of_a_conversation_are_stored_separately(simulator: SimulatorThread) -> None:
     turns = {"turns": [[{"role": "user", "content": text}] for text in TEXTS]}
     route = {"fast": llmhub.Failover("openai/gpt-4o-mini", "openai/gpt-4o")}
     with hub(simulator, route=route, cache=llmhub.MemoryCache()) as made:
@@ -585,7 +581,7 @@ def test_further_answers_to_a_conversation_are_answers_of_their_own(simulator: S
     assert simulator.counts()["requests"] == 3 * len(TEXTS)
 
 
-def test_equal_rows_follow_whoever_answered(simulator: SimulatorThread) -> None:
+def test_duplicate_rows_report_the_served_model(simulator: SimulatorThread) -> None:
     with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
         table = ask(made, ["same"] * 6, "fast")
     assert simulator.counts()["requests"] == 1
@@ -594,7 +590,7 @@ def test_equal_rows_follow_whoever_answered(simulator: SimulatorThread) -> None:
     assert table.column("cache_hit").to_pylist() == [False] + [True] * 5
 
 
-def test_a_provider_that_is_gone_loses_no_row_and_what_happened_can_be_read(simulator: SimulatorThread) -> None:
+def test_unreachable_provider_loses_no_row_and_decisions_are_logged(simulator: SimulatorThread) -> None:
     gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
     with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
         table = ask(made, TEXTS, MINI)
@@ -607,7 +603,7 @@ def test_a_provider_that_is_gone_loses_no_row_and_what_happened_can_be_read(simu
         assert fallbacks[0].detail == f"Disconnected: on to {HAIKU}"
 
 
-def test_a_stream_takes_the_same_way(simulator: SimulatorThread) -> None:
+def test_stream_is_routed_too(simulator: SimulatorThread) -> None:
     gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
     with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
         assert "".join(chunk.text for chunk in llmhub.stream("hi", model=MINI, hub=made))
@@ -616,7 +612,7 @@ def test_a_stream_takes_the_same_way(simulator: SimulatorThread) -> None:
         assert all(ttft > 0 for ttft in table.column("ttft_s").to_pylist())
 
 
-def test_a_budget_holds_along_a_route_with_hedges() -> None:
+def test_budget_holds_for_hedged_routes() -> None:
     with serving(Simulator(seed=5, latency=Latency(0.02, 0.8))) as simulator:
         route = {"fast": LowLatency(MINI, FLASH, hedge=Hedge(after_s=0.02))}
         with hub(simulator, route=route, budget_usd="0.004") as made:
@@ -631,7 +627,7 @@ def test_a_budget_holds_along_a_route_with_hedges() -> None:
         assert 0 < paid <= spent.spent_usd
 
 
-def test_a_hub_with_routes_goes_to_another_process(simulator: SimulatorThread) -> None:
+def test_hub_with_routes_can_be_pickled(simulator: SimulatorThread) -> None:
     import pickle  # noqa: PLC0415 - of this one test
 
     route = {"fast": Weighted({MINI: 3, HAIKU: 1}), "cheap": CostOptimized(MINI, HAIKU), "quick": LowLatency(MINI)}
@@ -640,7 +636,7 @@ def test_a_hub_with_routes_goes_to_another_process(simulator: SimulatorThread) -
         assert llmhub.complete("hi", model="cheap", hub=again).served_model.startswith("openai/")
 
 
-def test_what_a_candidate_lacks_is_said_before_anything_is_sent(simulator: SimulatorThread) -> None:
+def test_candidate_without_credentials_raises_before_sending(simulator: SimulatorThread) -> None:
     bare = {"openai": simulator.endpoints()["openai"]}
     with llmhub.Hub(endpoints=bare, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
         with pytest.raises(AuthenticationError, match="claude-haiku-4-5' needs credentials"):
@@ -658,7 +654,7 @@ def test_what_a_candidate_lacks_is_said_before_anything_is_sent(simulator: Simul
             hub(simulator, route=wrong)
 
 
-def test_a_stopped_run_waits_for_a_hedged_call_that_is_on_the_wire(scripted: Any, speech: Any) -> None:
+def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) -> None:
     """What a task of its own sends counts as its worker's: what is already paid for is not cut off."""
     from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
     from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
@@ -679,7 +675,7 @@ def test_a_stopped_run_waits_for_a_hedged_call_that_is_on_the_wire(scripted: Any
         assert table.column("response").to_pylist() == ["kept"]
 
 
-def test_a_budget_refusal_does_not_try_the_others(virtual: Any) -> None:
+def test_budget_error_does_not_fall_back(virtual: Any) -> None:
     there = {A: There(always=BudgetExceeded()), B: There()}
     _, answer = run(virtual, there, Failover(A, B))
     assert said(answer) == "BudgetExceeded"

@@ -53,7 +53,7 @@ WORST = Decimal("0.0001")
 @pytest.mark.parametrize(
     "faults", [Faults(), Faults(rate_500=0.1, rate_429=0.1, retry_after_s=0.001, reset=0.05, truncate=0.05)]
 )
-def test_no_billionth_more_than_permitted_is_spent_with_64_calls_under_way(where: str, faults: Faults) -> None:
+def test_budget_is_never_exceeded_with_64_calls_in_flight(where: str, faults: Faults) -> None:
     limit = Decimal("0.00345")
     with serving(Simulator(seed=3, latency=Latency(0.06, 0.5), faults=faults)) as simulator:
         with hub(simulator, **({"budget_usd": limit} if where == "hub" else {})) as made:
@@ -75,7 +75,7 @@ def test_no_billionth_more_than_permitted_is_spent_with_64_calls_under_way(where
             assert simulator.counts()["requests"] == counts["ok"]
 
 
-def test_rows_that_were_not_asked_say_so_and_cost_nothing(simulator: SimulatorThread) -> None:
+def test_rows_beyond_the_budget_have_status_budget_and_cost_nothing(simulator: SimulatorThread) -> None:
     with hub(simulator) as made:
         table = ask(made, 20, budget_usd=0)
     assert statuses(table) == {"budget": 20}
@@ -85,13 +85,13 @@ def test_rows_that_were_not_asked_say_so_and_cost_nothing(simulator: SimulatorTh
     assert "but only $0 of the budget of $0 is left" in table.column("error").to_pylist()[0]
 
 
-def test_rows_from_the_cache_cost_nothing(simulator: SimulatorThread) -> None:
+def test_cached_rows_cost_nothing(simulator: SimulatorThread) -> None:
     with hub(simulator, cache=llmhub.MemoryCache()) as made:
         assert statuses(ask(made, 20)) == {"ok": 20}
         assert statuses(ask(made, 25, budget_usd=0)) == {"ok": 20, "budget": 5}
 
 
-def test_a_budget_of_a_hub_is_shared_by_all_its_calls_and_outlives_its_connections(simulator: SimulatorThread) -> None:
+def test_hub_budget_is_shared_by_all_calls_and_survives_close(simulator: SimulatorThread) -> None:
     with hub(simulator, budget_usd="0.0002") as made:
         llmhub.complete("One", model=MODEL, hub=made, max_tokens=100)
         found = made.spending()
@@ -109,7 +109,7 @@ def test_a_budget_of_a_hub_is_shared_by_all_its_calls_and_outlives_its_connectio
         assert spent.spent_usd == billed(simulator)
 
 
-def test_a_model_without_a_price_is_refused_unless_that_is_allowed(scripted: Any, speech: Any) -> None:
+def test_model_without_a_price_is_refused_unless_allowed(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     with llmhub.Hub(endpoints=endpoints, settings=Settings()) as made:
@@ -137,7 +137,7 @@ def test_batches_share_one_budget(simulator: SimulatorThread) -> None:
     assert statuses(table)["budget"] > 0
 
 
-def test_processes_part_a_budget(simulator: SimulatorThread) -> None:
+def test_processes_split_a_budget(simulator: SimulatorThread) -> None:
     import joblib  # noqa: PLC0415 - of this one test
 
     limit = Decimal("0.0009")
@@ -148,7 +148,7 @@ def test_processes_part_a_budget(simulator: SimulatorThread) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, "much", float("nan")])
-def test_what_is_no_budget_is_refused_before_anything_is_sent(simulator: SimulatorThread, wrong: Any) -> None:
+def test_invalid_budget_raises_before_anything_is_sent(simulator: SimulatorThread, wrong: Any) -> None:
     with pytest.raises(BadRequestError, match="budget_usd"):
         hub(simulator, budget_usd=wrong)
     with hub(simulator) as made:

@@ -73,7 +73,7 @@ def failed(answer: Answer) -> LLMError:
 # What is sent, and what is said of an answer
 
 
-async def test_a_call_is_posted_and_its_answer_read(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer("Hello", **{"x-request-id": "r1"})])
     before = time.time()
     answer = await transport().send(call(server.url, temperature=0.5))
@@ -89,36 +89,34 @@ async def test_a_call_is_posted_and_its_answer_read(transport: Open, scripted: A
     assert json.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
 
 
-async def test_what_cannot_be_asked_is_not_sent(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_unsupported_request_is_not_sent(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     answer = await transport().send(call(server.url, reasoning_budget=7))
     assert isinstance(failed(answer), Unsupported)
     assert (answer.attempts, answer.started_at, server.requests) == (0, 0.0, [])
 
 
-async def test_what_was_left_out_is_told(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_dropped_parameters_are_reported(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     answer = await transport().send(call(server.url, reasoning_budget=7, unsupported="drop"))
     assert answer.dropped == ("reasoning_budget",)
 
 
-async def test_connections_are_kept_and_used_again(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_connections_are_kept_alive(transport: Open, scripted: Any, speech: Any) -> None:
     server, one = scripted([speech.answer()]), transport()
     for _ in range(5):
         assert is_successful((await one.send(call(server.url))).outcome)
     assert (server.connections, len(server.requests)) == (1, 5)
 
 
-async def test_no_more_connections_are_opened_than_the_pool_holds(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_pool_size_bounds_connections(transport: Open, scripted: Any, speech: Any) -> None:
     server, one = scripted([speech.answer()]), transport(pool_size=3)
     await asyncio.gather(*(one.send(call(server.url)) for _ in range(20)))
     assert len(server.requests) == 20
     assert server.connections <= 3
 
 
-async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(
-    transport: Open, scripted: Any, speech: Any
-) -> None:
+async def test_connection_closed_while_idle_is_not_reused(transport: Open, scripted: Any, speech: Any) -> None:
     server, one = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
     assert is_successful((await one.send(call(server.url))).outcome)
     await waited(server.gone)
@@ -126,13 +124,13 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(
     assert (await one.send(call(server.url))).outcome.unwrap().text == "again"
 
 
-async def test_an_answer_may_be_compressed(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
     body = gzip.compress(speech.body("Hello"))
     server = scripted([speech.reply(body, headers={"content-encoding": "gzip"})])
     assert (await transport().send(call(server.url))).outcome.unwrap().text == "Hello"
 
 
-async def test_a_proxy_of_the_environment_is_asked_only_when_told(
+async def test_proxy_of_the_environment_is_opt_in(
     transport: Open, scripted: Any, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, proxy = scripted([speech.answer("direct")]), scripted([speech.answer("proxied")])
@@ -145,7 +143,7 @@ async def test_a_proxy_of_the_environment_is_asked_only_when_told(
     assert texts == ["direct", "proxied"]
 
 
-async def test_a_large_prompt_is_sent_without_a_warning(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     assert is_successful((await transport().send(call(server.url, "x" * (2 << 20)))).outcome)
     assert len(server.bodies[0]) > 2 << 20
@@ -160,7 +158,7 @@ def closed_port() -> int:
     return port
 
 
-async def test_a_refused_connection_names_the_address_and_is_not_tried_again(transport: Open) -> None:
+async def test_refused_connection_names_the_address_and_is_not_retried(transport: Open) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     error = failed(await transport().send(call(f"{url}/v1")))
     assert isinstance(error, Disconnected)
@@ -169,7 +167,9 @@ async def test_a_refused_connection_names_the_address_and_is_not_tried_again(tra
     assert not is_transient(error)
 
 
-async def test_an_address_that_answered_before_is_tried_again(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_refused_connection_is_retried_if_the_host_answered_before(
+    transport: Open, scripted: Any, speech: Any
+) -> None:
     server, one = scripted([speech.answer()]), transport()
     assert is_successful((await one.send(call(server.url))).outcome)
     server.stop()
@@ -180,7 +180,7 @@ async def test_an_address_that_answered_before_is_tried_again(transport: Open, s
     assert is_transient(error)
 
 
-async def test_a_host_that_is_not_known_is_named(transport: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_host_is_named(transport: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -207,14 +207,14 @@ async def test_a_host_that_is_not_known_is_named(transport: Open, monkeypatch: p
         "http://\x00/",
     ],
 )
-async def test_what_is_no_address_is_named_as_it_was_written(transport: Open, url: str) -> None:
+async def test_invalid_url_is_named_as_written(transport: Open, url: str) -> None:
     error = failed(await transport().send(call(url)))
     assert isinstance(error, InvalidRequest)
     assert "base_url" in error.message
     assert not is_transient(error)
 
 
-async def test_a_key_that_cannot_stand_in_a_header_is_refused_without_being_shown(
+async def test_key_with_invalid_characters_is_refused_without_being_shown(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
     server = scripted([speech.answer()])
@@ -225,9 +225,7 @@ async def test_a_key_that_cannot_stand_in_a_header_is_refused_without_being_show
     assert server.requests == []
 
 
-async def test_a_redirect_is_not_followed_and_no_key_goes_elsewhere(
-    transport: Open, scripted: Any, speech: Any
-) -> None:
+async def test_redirects_are_not_followed(transport: Open, scripted: Any, speech: Any) -> None:
     elsewhere = scripted([speech.answer()])
     for status in (301, 302, 303, 307, 308):
         moved = scripted([speech.reply(b"", status=status, headers={"location": f"{elsewhere.url}/v1"})])
@@ -238,7 +236,7 @@ async def test_a_redirect_is_not_followed_and_no_key_goes_elsewhere(
     assert elsewhere.connections == 0
 
 
-async def test_cookies_are_not_kept(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_cookies_are_not_stored(transport: Open, scripted: Any, speech: Any) -> None:
     server, one = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
     for _ in range(2):
         await one.send(call(server.url))
@@ -278,7 +276,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return context
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+async def test_untrusted_certificate_is_refused(
     transport: Open, scripted: Any, speech: Any, certificate: ssl.SSLContext
 ) -> None:
     server = scripted([speech.answer()], tls=certificate)
@@ -314,7 +312,7 @@ def broken(speech: Any) -> dict[str, list[Any]]:
     "what", sorted(broken(type("_", (), {"answer": lambda *_: b"", "reply": lambda *_, **__: b""})()))
 )
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_broken_connection_is_worth_another_try(
+async def test_lost_connection_is_transient(
     transport: Open, scripted: Any, speech: Any, what: str, streaming: bool
 ) -> None:
     server, one = scripted(broken(speech)[what], [speech.answer("again")]), transport()
@@ -328,7 +326,7 @@ async def test_a_broken_connection_is_worth_another_try(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b"[]", b'{"choices":', b'{"choices":7}', b"\xff\xfe"])
-async def test_an_answer_that_is_none_is_malformed_and_not_tried_again(
+async def test_undecodable_reply_is_malformed_and_not_retried(
     transport: Open, scripted: Any, speech: Any, body: bytes
 ) -> None:
     error = failed(await transport().send(call(scripted([speech.reply(body)]).url)))
@@ -336,14 +334,14 @@ async def test_an_answer_that_is_none_is_malformed_and_not_tried_again(
     assert not is_transient(error)
 
 
-async def test_a_key_that_comes_back_in_an_error_is_taken_out(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, speech: Any) -> None:
     said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
     error = failed(await transport().send(call(scripted([speech.reply(said, status=401)]).url)))
     assert isinstance(error, AuthFailed)
     assert "[redacted]" in error.message
 
 
-async def test_a_header_that_is_no_text_does_not_spoil_the_answer(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_undecodable_header_does_not_fail_the_call(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer(**{"x-request-id": "r\xff1"})])
     response = (await transport().send(call(server.url))).outcome.unwrap()
     assert response.request_id == "r?1"
@@ -353,7 +351,7 @@ async def test_a_header_that_is_no_text_does_not_spoil_the_answer(transport: Ope
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_an_answer_beyond_its_bound_is_refused_and_its_connection_closed(
+async def test_reply_above_the_size_limit_is_refused_and_its_connection_closed(
     transport: Open, scripted: Any, speech: Any, streaming: bool
 ) -> None:
     endless = [speech.stream(), *[b"data: {}\n\n" * 1000] * 50, "hang"]
@@ -366,9 +364,7 @@ async def test_an_answer_beyond_its_bound_is_refused_and_its_connection_closed(
     await waited(server.gone)
 
 
-async def test_a_small_answer_that_unfolds_beyond_its_bound_is_refused(
-    transport: Open, scripted: Any, speech: Any
-) -> None:
+async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Open, scripted: Any, speech: Any) -> None:
     bomb = gzip.compress(b" " * 10_000_000)
     server = scripted([speech.reply(bomb, headers={"content-encoding": "gzip"})])
     error = failed(await transport(max_reply_bytes=1_000_000).send(call(server.url)))
@@ -377,7 +373,7 @@ async def test_a_small_answer_that_unfolds_beyond_its_bound_is_refused(
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("act", ["silent", "dripping"])
-async def test_a_provider_that_does_not_answer_in_time_is_told_apart(
+async def test_timeouts_name_their_limit(
     transport: Open, scripted: Any, speech: Any, streaming: bool, act: str
 ) -> None:
     said = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
@@ -393,7 +389,7 @@ async def test_a_provider_that_does_not_answer_in_time_is_told_apart(
     await waited(server.gone)
 
 
-async def test_one_that_is_late_takes_no_other_with_it(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any, speech: Any) -> None:
     slow, quick, one = scripted(["hang"]), scripted([speech.answer()]), transport(timeout=Timeout(total_s=0.3))
     late = asyncio.create_task(one.send(call(slow.url)))
     while not late.done():
@@ -401,7 +397,7 @@ async def test_one_that_is_late_takes_no_other_with_it(transport: Open, scripted
     assert isinstance(failed(await late), TimedOut)
 
 
-async def test_a_call_that_is_cancelled_is_cancelled_and_not_late(transport: Open, scripted: Any) -> None:
+async def test_cancellation_is_not_a_timeout(transport: Open, scripted: Any) -> None:
     server, one = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
     task = asyncio.create_task(one.send(call(server.url)))
     await waited(server.asked)
@@ -416,9 +412,7 @@ async def test_a_call_that_is_cancelled_is_cancelled_and_not_late(transport: Ope
 # Streams
 
 
-async def test_a_stream_is_told_as_it_comes_and_measured_to_its_first_word(
-    transport: Open, scripted: Any, speech: Any
-) -> None:
+async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scripted: Any, speech: Any) -> None:
     seen: list[StreamChunk] = []
     first = threading.Event()
 
@@ -439,7 +433,7 @@ async def test_a_stream_is_told_as_it_comes_and_measured_to_its_first_word(
     assert json.loads(server.bodies[0])["stream"] is True
 
 
-async def test_the_first_word_is_not_an_empty_one(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_ttft_ignores_empty_chunks(transport: Open, scripted: Any, speech: Any) -> None:
     """Providers open a stream with an empty text long before the model says anything."""
     seen: list[StreamChunk] = []
     opened = threading.Event()
@@ -451,7 +445,7 @@ async def test_the_first_word_is_not_an_empty_one(transport: Open, scripted: Any
     assert [chunk.text for chunk in seen] == ["Hi"]
 
 
-async def test_a_stream_without_any_word_has_no_first_one(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_empty_stream_has_no_ttft(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.stream(), speech.event("", "stop"), "close"])
     answer = await transport().send(call(server.url, stream=True))
     assert answer.outcome.unwrap().text == ""
@@ -459,16 +453,14 @@ async def test_a_stream_without_any_word_has_no_first_one(transport: Open, scrip
 
 
 @pytest.mark.parametrize("cut_off", ["close", "reset"])
-async def test_a_stream_that_breaks_off_is_no_answer(transport: Open, scripted: Any, speech: Any, cut_off: str) -> None:
+async def test_interrupted_stream_is_an_error(transport: Open, scripted: Any, speech: Any, cut_off: str) -> None:
     server = scripted([speech.stream(), speech.event("Hel"), cut_off])
     error = failed(await transport().send(call(server.url, stream=True)))
     assert isinstance(error, Disconnected)
     assert is_transient(error)
 
 
-async def test_a_stream_that_somebody_has_begun_to_see_is_not_begun_again(
-    transport: Open, scripted: Any, speech: Any
-) -> None:
+async def test_stream_with_delivered_chunks_is_not_retried(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.stream(), speech.event("Hel"), "close"])
     assert not is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
     server = scripted([speech.stream(), "close"])
@@ -476,9 +468,7 @@ async def test_a_stream_that_somebody_has_begun_to_see_is_not_begun_again(
 
 
 @pytest.mark.parametrize("act", ["one document", "an event without its end"])
-async def test_whoever_watches_sees_the_whole_text_however_it_came(
-    transport: Open, scripted: Any, speech: Any, act: str
-) -> None:
+async def test_on_chunk_receives_the_whole_text(transport: Open, scripted: Any, speech: Any, act: str) -> None:
     acts = {
         "one document": [speech.answer("Hello")],
         "an event without its end": [speech.stream(), speech.event("Hello", "stop")[:-2], "close"],
@@ -488,7 +478,7 @@ async def test_whoever_watches_sees_the_whole_text_however_it_came(
     assert "".join(chunk.text for chunk in seen) == answer.outcome.unwrap().text == "Hello"
 
 
-async def test_leaving_a_stream_early_closes_its_connection(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_cancelling_a_stream_closes_its_connection(transport: Open, scripted: Any, speech: Any) -> None:
     seen = asyncio.Event()
     server = scripted([speech.stream(), speech.event("Hel"), "hang"])
     task = asyncio.create_task(transport().send(call(server.url, on_chunk=lambda _: seen.set())))
@@ -499,7 +489,7 @@ async def test_leaving_a_stream_early_closes_its_connection(transport: Open, scr
     await waited(server.gone)
 
 
-async def test_a_stream_that_is_refused_is_read_as_any_refusal(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
     refused = speech.reply(b'{"error":{"message":"slow down"}}', status=429, headers={"retry-after": "7"})
     error = failed(await transport().send(call(scripted([refused]).url, stream=True)))
     assert (type(error).__name__, error.retry_after_s) == ("RateLimited", 7.0)
@@ -508,7 +498,7 @@ async def test_a_stream_that_is_refused_is_read_as_any_refusal(transport: Open, 
 # The end
 
 
-async def test_closing_closes_connections_and_what_comes_after_opens_new_ones(
+async def test_close_closes_connections_and_later_calls_open_new_ones(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
     server, one = scripted([speech.answer()]), transport()
@@ -520,7 +510,7 @@ async def test_closing_closes_connections_and_what_comes_after_opens_new_ones(
     assert server.connections == 2
 
 
-async def test_an_address_can_be_asked_for_nothing_in_particular(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_probe_returns_the_status(transport: Open, scripted: Any, speech: Any) -> None:
     server = scripted([speech.reply(b"not found", status=404)])
     assert (await transport().probe("openai", server.url)).unwrap() == 404
     assert b"authorization" not in server.requests[0].lower()
@@ -534,7 +524,7 @@ async def test_an_address_can_be_asked_for_nothing_in_particular(transport: Open
 
 
 @pytest.mark.parametrize("status", [200, 429])
-async def test_what_a_reply_says_about_limits_comes_with_its_answer(
+async def test_rate_limit_headers_are_returned_with_the_answer(
     status: int, transport: Open, scripted: Any, speech: Any
 ) -> None:
     told = {"x-ratelimit-limit-requests": "60", "X-RateLimit-Remaining-Requests": "7", "retry-after": "3"}
@@ -545,13 +535,13 @@ async def test_what_a_reply_says_about_limits_comes_with_its_answer(
     assert answer.limits.retry_after_s == (None if status == 200 else 3.0)
 
 
-async def test_a_stream_says_in_its_head_what_it_says_about_limits(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_rate_limit_headers_of_a_stream_are_returned(transport: Open, scripted: Any, speech: Any) -> None:
     head = speech.stream().replace(b"\r\n\r\n", b"\r\nx-ratelimit-remaining-tokens: 9\r\n\r\n")
     answer = await transport().send(call(scripted([head, "close"]).url, stream=True))
     assert answer.limits is not None
     assert answer.limits.remaining_tokens == 9
 
 
-async def test_a_reply_that_says_nothing_about_limits_has_none(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_reply_without_rate_limit_headers_has_no_limits(transport: Open, scripted: Any, speech: Any) -> None:
     assert (await transport().send(call(scripted([speech.answer()]).url))).limits is None
     assert (await transport().send(call("http://127.0.0.1:1"))).limits is None

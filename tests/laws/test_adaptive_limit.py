@@ -64,14 +64,14 @@ def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveSta
 
 
 @given(events)
-def test_the_window_stays_within_its_bounds_and_a_pace_is_a_rate(story: list[tuple[float, bool, int]]) -> None:
+def test_window_and_pace_stay_within_bounds(story: list[tuple[float, bool, int]]) -> None:
     for now, state in lived(story):
         assert MIN_IN_FLIGHT <= max_in_flight(state, now) <= MAX_IN_FLIGHT
         assert state.pace is None or 0 < state.pace.rate_per_s < inf
 
 
 @given(st.integers(8, 100), st.integers(0, 90), st.permutations(range(8)))
-def test_an_episode_shrinks_once_however_many_are_refused(many: int, passed: int, order: list[int]) -> None:
+def test_an_episode_shrinks_the_limit_once(many: int, passed: int, order: list[int]) -> None:
     """All that was sent before it was known that nothing is let through, in whatever order the news come."""
     state, episodes = slow_start(0.0), []
     for place, number in enumerate([*order, *range(8, many)]):
@@ -82,12 +82,15 @@ def test_an_episode_shrinks_once_however_many_are_refused(many: int, passed: int
     paces = state.pace
     assert paces is not None
     assert episodes == [1.0]
-    late = [on_rate_limited(state, 1.1, RefusedRequest(0.5, float(passed + n), float(passed + many), n)) for n in range(1, 20)]
+    late = [
+        on_rate_limited(state, 1.1, RefusedRequest(0.5, float(passed + n), float(passed + many), n))
+        for n in range(1, 20)
+    ]
     assert all(after.pace == paces and pause_s is None for after, pause_s in late)
 
 
 @given(st.lists(st.floats(0, 1), max_size=500))
-def test_without_refusals_it_never_shrinks(gaps: list[float]) -> None:
+def test_window_never_shrinks_without_refusals(gaps: list[float]) -> None:
     before, now = slow_start(0.0), 0.0
     for gap in gaps:
         now += gap
@@ -97,7 +100,7 @@ def test_without_refusals_it_never_shrinks(gaps: list[float]) -> None:
 
 
 @given(st.floats(0.5, 500), st.floats(2, 1000), st.integers(0, 20), st.floats(0, 0.5))
-def test_a_rate_is_never_thought_larger_than_what_was_let_through(
+def test_rate_estimate_never_exceeds_what_was_accepted(
     rate_s: float, span_s: float, under_way: int, took_s: float
 ) -> None:
     passed = float(int(rate_s * span_s))
@@ -114,7 +117,7 @@ counts = st.integers(0, 10_000)
 
 
 @given(st.integers(1, 10_000), counts, st.none() | st.floats(0, 100_000), st.floats(0, 100), counts)
-def test_nobody_learns_more_than_there_is(
+def test_learned_limit_never_exceeds_the_true_one(
     limit: int, remaining: int, reset_s: float | None, took_s: float, since: int
 ) -> None:
     known = learn_limit(None, (limit, remaining, reset_s), 100.0 + took_s, 100.0, float(since))
@@ -127,13 +130,13 @@ def test_nobody_learns_more_than_there_is(
 
 
 @given(counts, st.floats(0, 60))
-def test_an_older_reply_changes_nothing(remaining: int, reset_s: float) -> None:
+def test_reply_to_an_older_request_changes_nothing(remaining: int, reset_s: float) -> None:
     known = LearnedLimit(TokenBucket(1.0, 60.0, 7.0, 50.0), 60.0, 60.0, sent_at=50.0)
     assert learn_limit(known, (60, remaining, reset_s), 60.0, 49.9, 0.0) is known
     assert learn_limit(known, (60, None, reset_s), 60.0, 51.0, 0.0) is known
 
 
-def test_worse_news_counts_at_once_and_better_news_by_and_by() -> None:
+def test_lower_levels_are_adopted_at_once_and_higher_ones_gradually() -> None:
     known = LearnedLimit(TokenBucket(1.0, 60.0, 30.0, 50.0), 60.0, 60.0, sent_at=50.0)
     worse, better = (learn_limit(known, (60, left, 60.0 - left), 50.0, 50.0, 0.0) for left in (10, 50))
     assert isinstance(worse.window, TokenBucket) and isinstance(better.window, TokenBucket)  # type: ignore[union-attr] # noqa: PT018
@@ -141,14 +144,14 @@ def test_worse_news_counts_at_once_and_better_news_by_and_by() -> None:
     assert 30 < better.window.level < 40
 
 
-def test_a_days_worth_is_not_taken_for_a_minutes() -> None:
+def test_daily_limit_is_not_taken_for_a_minutes() -> None:
     known = learn_limit(None, (14_400, 14_370, 179.56), 0.0, 0.0, 0.0)
     assert known is not None
     assert isinstance(known.window, TokenBucket)
     assert known.window.rate_per_s == pytest.approx(14_400 / 86_400, rel=0.05)
 
 
-def test_a_window_whose_end_is_put_off_is_none() -> None:
+def test_postponed_reset_is_not_a_fixed_window() -> None:
     known = learn_limit(None, (60, 59, 60.0), 0.0, 0.0, 0.0)
     assert known is not None
     assert isinstance(known.window, FixedWindow)
@@ -232,7 +235,7 @@ def bucket(rate_s: float, capacity: float) -> TokenBucket:
 
 
 @pytest.mark.parametrize("capacity", [20.0, 1200.0])
-def test_a_limit_that_replies_tell_is_kept_and_used(capacity: float, virtual: Any) -> None:
+def test_reported_limit_is_kept_and_fully_used(capacity: float, virtual: Any) -> None:
     provider, took_s, _ = asked(virtual, 3000, bucket=bucket(20.0, capacity), tells=True)
     assert provider.answered >= 0.95 * min(capacity + 20.0 * took_s, 64 / 0.5 * took_s)
     assert provider.refused <= 0.01 * provider.answered
@@ -254,7 +257,7 @@ how much it holds, and that is spread over it."""
 @pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=1.0)], ids=["silent", "in a second"])
 @pytest.mark.parametrize("latency_s", [0.05, 0.2])
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_limit_that_nobody_tells_is_found(name: str, latency_s: float, error: Any, virtual: Any) -> None:
+def test_unreported_limit_is_found(name: str, latency_s: float, error: Any, virtual: Any) -> None:
     """Of what a bucket permits, nine tenths are used, and about one request in a hundred is refused."""
     limit, rate_s, share = SERVERS[name]
     rows = 4000 if "minute" in name else 2000
@@ -268,7 +271,7 @@ def test_a_limit_that_nobody_tells_is_found(name: str, latency_s: float, error: 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rate_s", [10.0, 40.0])
-def test_refusals_that_take_long_to_come_make_no_storm(rate_s: float, seed: int, virtual: Any) -> None:
+def test_slow_refusals_cause_no_storm(rate_s: float, seed: int, virtual: Any) -> None:
     how = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
     provider, took_s, _ = asked(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **how)
     assert provider.answered >= 0.9 * rate_s * took_s
@@ -276,14 +279,14 @@ def test_refusals_that_take_long_to_come_make_no_storm(rate_s: float, seed: int,
 
 
 @pytest.mark.parametrize("at_once", [5, 20])
-def test_how_many_at_once_is_found(at_once: int, virtual: Any) -> None:
+def test_concurrency_limit_is_found(at_once: int, virtual: Any) -> None:
     provider, took_s, _ = asked(virtual, 2000, at_once=at_once, error=RateLimited())
     assert provider.answered >= 0.9 * at_once * took_s / (0.5 * 1.046)
     assert provider.refused <= 0.02 * provider.answered
 
 
 @pytest.mark.parametrize(("then_s", "share"), [(10.0, 0.85), (30.0, 0.9), (80.0, 0.75)])
-def test_a_limit_that_changes_is_found_again(then_s: float, share: float, virtual: Any) -> None:
+def test_changed_limit_is_found_again(then_s: float, share: float, virtual: Any) -> None:
     limit = [bucket(40.0, 80.0), bucket(then_s, 2 * then_s)]
     provider, took_s, _ = asked(
         virtual, 3000, bucket=limit[0], then=(20.0, limit[1]), latency_s=0.2, error=RateLimited()
@@ -293,11 +296,11 @@ def test_a_limit_that_changes_is_found_again(then_s: float, share: float, virtua
 
 
 @pytest.mark.parametrize("error", [RateLimited(retry_after_s=1.0), ServerError()])
-def test_failures_that_have_nothing_to_do_with_us_make_nothing_slow(error: Any, virtual: Any) -> None:
+def test_unrelated_failures_do_not_slow_down(error: Any, virtual: Any) -> None:
     """A share of refusals at random: going slower does not help, so it is not done for long."""
     well, faulty = (asked(virtual, 3000, share=share, error=error)[1] for share in (0.0, 0.05))
     assert faulty <= 1.25 * well
 
 
-def test_nobody_is_slower_for_a_provider_that_is_well(virtual: Any) -> None:
+def test_healthy_provider_is_not_slowed_down(virtual: Any) -> None:
     assert asked(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0

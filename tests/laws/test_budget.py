@@ -55,7 +55,7 @@ prices = st.builds(
 
 
 @given(amounts, st.lists(st.tuples(amounts, st.floats(0, 1), st.booleans()), max_size=40))
-def test_what_is_spent_never_exceeds_the_limit_when_no_call_costs_more_than_was_set_aside(
+def test_spending_never_exceeds_the_limit_if_reservations_are_upper_bounds(
     limit: int, calls: list[tuple[int, float, bool]]
 ) -> None:
     budget, open_calls = Budget(limit=limit), []
@@ -77,13 +77,13 @@ def test_what_is_spent_never_exceeds_the_limit_when_no_call_costs_more_than_was_
 
 
 @given(st.decimals(0, 10**6, places=9))
-def test_an_amount_is_taken_at_its_face_value(amount: Decimal) -> None:
+def test_amounts_are_taken_at_face_value(amount: Decimal) -> None:
     assert parse_budget(amount).limit_usd == amount
     assert nano_to_usd(parse_budget(str(amount)).limit) == amount
 
 
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "much", True, None, [1], "1,50"])
-def test_what_is_no_amount_is_refused_by_name(wrong: object) -> None:
+def test_invalid_amount_names_its_field(wrong: object) -> None:
     with pytest.raises(BadRequestError, match=r"budget_usd: .* is not an amount"):
         parse_budget(wrong)
 
@@ -92,14 +92,14 @@ def test_what_is_no_amount_is_refused_by_name(wrong: object) -> None:
 
 
 @given(st.text(max_size=200), st.text(max_size=50))
-def test_bytes_bound_the_tokens_of_texts(text: str, system: str) -> None:
+def test_bytes_bound_the_tokens_of_text(text: str, system: str) -> None:
     asked = CompletionRequest(model="m", messages=(Message("system", system), Message("user", text)))
     said = (system + text).encode("utf-8", "surrogatepass")
     assert len(said) <= input_token_bound(asked) <= len(said) + 200
     assert input_token_bound(asked, context_window=10) == 10
 
 
-def test_what_is_no_text_is_bounded_too() -> None:
+def test_other_content_is_bounded_too() -> None:
     def bound(*parts: Any, **more: Any) -> int:
         return input_token_bound(CompletionRequest(model="m", messages=(Message("user", parts),), **more))
 
@@ -123,12 +123,12 @@ def test_what_is_no_text_is_bounded_too() -> None:
         ({"max_tokens": 7, "extra": {"n": 4}}, 100, 28),
     ],
 )
-def test_the_longest_answer(more: dict[str, Any], longest: int | None, most: int) -> None:
+def test_output_token_bound(more: dict[str, Any], longest: int | None, most: int) -> None:
     assert output_token_bound(CompletionRequest(model="m", messages=(), **more), longest) == most
 
 
 @given(prices, st.tuples(*[st.integers(0, 3000)] * 5), st.integers(0, 100), st.integers(0, 100))
-def test_the_worst_case_is_never_below_what_is_billed(
+def test_cost_bound_is_never_below_the_bill(
     price: Price, drawn: tuple[int, int, int, int, int], more_in: int, more_out: int
 ) -> None:
     fresh, read, written, visible, thought = drawn
@@ -151,7 +151,7 @@ def test_the_worst_case_is_never_below_what_is_billed(
     st.integers(0, 60),
     st.lists(st.tuples(st.integers(1, 30), st.floats(0, 1), st.floats(0, 3), st.floats(0, 2)), max_size=30),
 )
-def test_calls_wait_for_each_other_in_order_and_only_what_never_fits_is_refused(
+def test_calls_wait_in_order_and_only_impossible_ones_are_refused(
     virtual: Any, limit: int, calls: list[tuple[int, float, float, float]]
 ) -> None:
     async def work(clock: Clock) -> None:
@@ -179,7 +179,7 @@ def test_calls_wait_for_each_other_in_order_and_only_what_never_fits_is_refused(
     virtual.run(work)
 
 
-def test_who_gives_up_waiting_stands_in_nobodys_way(virtual: Any) -> None:
+def test_cancelled_waiter_does_not_block_others(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
         wallet = SharedBudget(Budget(10))
         assert await wallet.reserve(10)
@@ -254,13 +254,13 @@ def failed(error: LLMError, **more: Any) -> Answer:
         (failed(ServerError(), ttft_s=0.1), WORST),
     ],
 )
-def test_each_end_is_counted_at_what_it_cost_or_may_have_cost(virtual: Any, answer: Answer, paid: int) -> None:
+def test_each_outcome_is_booked_at_its_actual_or_maximum_cost(virtual: Any, answer: Answer, paid: int) -> None:
     wallet = SharedBudget(Budget(10**9))
     assert sent(virtual, wallet, answer) is answer
     assert wallet.budget == Budget(10**9, spent=paid)
 
 
-def test_the_last_billionth_counts(virtual: Any) -> None:
+def test_budget_is_exact_to_the_nano_usd(virtual: Any) -> None:
     assert sent(virtual, SharedBudget(Budget(WORST)), ok()).attempts == 1
     refused = sent(virtual, SharedBudget(Budget(WORST - 1)), ok())
     assert refused.attempts == 0
@@ -268,7 +268,7 @@ def test_the_last_billionth_counts(virtual: Any) -> None:
     assert "the call may cost $0.0000723" in refused.outcome.failure().message
 
 
-def test_without_a_price_nothing_goes_unless_that_is_allowed(virtual: Any) -> None:
+def test_unpriced_call_is_refused_unless_allowed(virtual: Any) -> None:
     wallet = SharedBudget(Budget(10**9))
     assert isinstance(sent(virtual, wallet, ok(), target=UNKNOWN).outcome.failure(), BudgetExceeded)
     assert sent(virtual, wallet, ok(), target=UNKNOWN, allow=True).attempts == 1
@@ -276,7 +276,7 @@ def test_without_a_price_nothing_goes_unless_that_is_allowed(virtual: Any) -> No
 
 
 @pytest.mark.parametrize(("went_out", "paid"), [(True, WORST), (False, 0)])
-def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: Any, went_out: bool, paid: int) -> None:
+def test_cancelled_call_is_booked_only_if_it_was_sent(virtual: Any, went_out: bool, paid: int) -> None:
     wallet = SharedBudget(Budget(10**9))
 
     async def send(call: Call) -> Answer:
@@ -298,7 +298,7 @@ def test_a_call_that_is_cut_off_counts_whole_only_when_it_had_gone_out(virtual: 
     assert wallet.budget == Budget(10**9, spent=paid)
 
 
-def test_both_budgets_hold_and_what_one_refuses_the_other_gets_back(virtual: Any) -> None:
+def test_both_budgets_hold_and_refusals_release_the_other(virtual: Any) -> None:
     own, shared = SharedBudget(Budget(10**9)), SharedBudget(Budget(10))
 
     async def send(call: Call) -> Answer:

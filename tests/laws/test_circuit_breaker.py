@@ -73,7 +73,7 @@ def told(policy: Breaker, story: list[tuple[float, What]]) -> list[tuple[Circuit
 
 
 @given(policies, stories)
-def test_the_way_back_leads_through_degraded(policy: Breaker, story: list[tuple[float, What]]) -> None:
+def test_recovery_passes_through_degraded(policy: Breaker, story: list[tuple[float, What]]) -> None:
     for before, after, _, _ in told(policy, story):
         if before.health is CircuitHealth.UNHEALTHY:
             assert after.health is not CircuitHealth.HEALTHY
@@ -82,9 +82,7 @@ def test_the_way_back_leads_through_degraded(policy: Breaker, story: list[tuple[
 
 
 @given(policies, stories)
-def test_nobody_is_sent_while_it_is_left_alone_and_never_for_longer_than_the_longest(
-    policy: Breaker, story: list[tuple[float, What]]
-) -> None:
+def test_nothing_is_sent_during_a_cooldown_of_bounded_length(policy: Breaker, story: list[tuple[float, What]]) -> None:
     for before, after, now, went in told(policy, story):
         if before.health is CircuitHealth.UNHEALTHY:
             assert went == (now >= before.open_until)
@@ -93,7 +91,7 @@ def test_nobody_is_sent_while_it_is_left_alone_and_never_for_longer_than_the_lon
 
 
 @given(policies, stories)
-def test_it_is_unhealthy_only_after_as_many_faults_in_a_row(policy: Breaker, story: list[tuple[float, What]]) -> None:
+def test_unhealthy_only_after_consecutive_failures(policy: Breaker, story: list[tuple[float, What]]) -> None:
     row = 0
     for (before, after, _, went), (_, what) in zip(told(policy, story), story, strict=True):
         row = (row + 1 if what == "fault" else 0) if went else row
@@ -103,7 +101,7 @@ def test_it_is_unhealthy_only_after_as_many_faults_in_a_row(policy: Breaker, sto
 
 
 @given(policies, st.integers(1, 8))
-def test_each_probe_that_fails_doubles_the_time_up_to_the_longest(policy: Breaker, probes: int) -> None:
+def test_each_failed_probe_doubles_the_cooldown(policy: Breaker, probes: int) -> None:
     standing, now = INITIAL_STATE, 0.0
     while standing.health is not CircuitHealth.UNHEALTHY:
         standing = on_failure(policy, standing, now, now)
@@ -117,7 +115,7 @@ def test_each_probe_that_fails_doubles_the_time_up_to_the_longest(policy: Breake
 
 
 @given(policies, st.integers(1, 50))
-def test_what_went_before_it_opened_changes_nothing(policy: Breaker, late: int) -> None:
+def test_requests_sent_before_opening_change_nothing(policy: Breaker, late: int) -> None:
     standing = INITIAL_STATE
     for _ in range(policy.failures):
         standing = on_failure(policy, standing, 1.0, 2.0)
@@ -126,7 +124,7 @@ def test_what_went_before_it_opened_changes_nothing(policy: Breaker, late: int) 
         assert on_failure(policy, standing, 1.0, 3.0) == on_success(policy, standing, 1.0, 3.0) == standing
 
 
-def test_it_is_healthy_again_after_answers_in_a_row() -> None:
+def test_healthy_after_consecutive_answers() -> None:
     policy, standing = Breaker(recovery=2), INITIAL_STATE
     for _ in range(policy.failures):
         standing = on_failure(policy, standing, 0.0, 0.0)
@@ -137,7 +135,7 @@ def test_it_is_healthy_again_after_answers_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"failures": 0}, {"degraded": 99}, {"recovery": 1.5}, {"cooldown_s": -1}])
-def test_what_cannot_be_a_policy_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_invalid_policy_names_its_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError, match=f"breaker.{next(iter(wrong))}"):
         Breaker(**wrong)
 
@@ -166,7 +164,7 @@ class Provider:
 
 
 @pytest.mark.parametrize("error", [ServerError(), Overloaded(), Disconnected(), TimedOut()])
-def test_an_open_circuit_sends_nothing_and_says_so_at_once(error: LLMError, virtual: Any) -> None:
+def test_open_circuit_fails_calls_at_once(error: LLMError, virtual: Any) -> None:
     async def work(clock: Clock) -> None:
         provider, log = Provider(clock), DecisionLog(clock)
         provider.error = error
@@ -190,7 +188,7 @@ def test_an_open_circuit_sends_nothing_and_says_so_at_once(error: LLMError, virt
 
 
 @pytest.mark.parametrize("error", [RateLimited(), AuthFailed()])
-def test_who_refuses_is_there(error: LLMError, virtual: Any) -> None:
+def test_refusals_count_as_answers(error: LLMError, virtual: Any) -> None:
     async def work(clock: Clock) -> int:
         provider = Provider(clock)
         provider.error = error
@@ -202,7 +200,7 @@ def test_who_refuses_is_there(error: LLMError, virtual: Any) -> None:
     assert virtual.run(work) == 20
 
 
-def test_a_probe_that_is_given_up_lets_another_go(virtual: Any) -> None:
+def test_cancelled_probe_is_replaced(virtual: Any) -> None:
     async def work(clock: Clock) -> bool:
         provider = Provider(clock)
         circuit = Circuit(POLICY, "openai", DecisionLog(clock).record)

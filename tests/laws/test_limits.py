@@ -59,9 +59,7 @@ def granted(state: WindowState, asked: list[tuple[float, float]]) -> list[tuple[
 
 
 @given(states, arrivals)
-def test_no_window_sees_more_than_is_permitted_whenever_they_come(
-    state: WindowState, asked: list[tuple[float, float]]
-) -> None:
+def test_no_window_exceeds_its_allowance(state: WindowState, asked: list[tuple[float, float]]) -> None:
     slots = granted(state, [(gap, share * at_once(state)) for gap, share in asked])
     for first, (start, _) in enumerate(slots):
         inside = 0.0
@@ -71,20 +69,18 @@ def test_no_window_sees_more_than_is_permitted_whenever_they_come(
 
 
 @given(states, st.lists(st.tuples(gaps, st.floats(0, 3)), max_size=40))
-def test_slots_are_given_in_the_order_of_asking_whatever_they_cost(
-    state: WindowState, asked: list[tuple[float, float]]
-) -> None:
+def test_bookings_are_in_order_whatever_their_cost(state: WindowState, asked: list[tuple[float, float]]) -> None:
     times = [at for at, _ in granted(state, [(gap, share * at_once(state)) for gap, share in asked])]
     assert all(later >= earlier - 1e-6 for earlier, later in pairwise(times))
 
 
 @given(states, st.floats(0, 1))
-def test_whoever_comes_first_goes_at_once(state: WindowState, share: float) -> None:
+def test_first_booking_does_not_wait(state: WindowState, share: float) -> None:
     assert take(state, 7.0, share * at_once(state))[1] == 0.0
 
 
 @given(states)
-def test_a_cost_beyond_what_is_ever_allowed_goes_alone_and_is_paid_back(state: WindowState) -> None:
+def test_cost_above_the_allowance_is_admitted_alone(state: WindowState) -> None:
     after, wait = take(state, 0.0, 3 * at_once(state))
     assert wait == 0.0
     assert take(after, 0.0, at_once(state))[1] > 0.0
@@ -94,13 +90,13 @@ def test_a_cost_beyond_what_is_ever_allowed_goes_alone_and_is_paid_back(state: W
     ("state", "share"),
     [(TokenBucket(1.0, 10.0, 10.0, 0.0), 1.0), (FixedWindow(60, 60.0, 0.0), 1.0), (SlidingWindow(60, 60.0), 0.98)],
 )
-def test_who_always_asks_gets_what_is_permitted(state: WindowState, share: float) -> None:
+def test_continuous_demand_uses_the_whole_allowance(state: WindowState, share: float) -> None:
     slots = granted(state, [(0.0, 1.0)] * 1200)
     assert 1200 / slots[-1][0] >= share
 
 
 @given(states, st.floats(0, 1), st.floats(0, 1))
-def test_what_is_given_back_can_be_taken_and_no_more(state: WindowState, share: float, unused: float) -> None:
+def test_refund_can_be_taken_again_and_no_more(state: WindowState, share: float, unused: float) -> None:
     cost = share * at_once(state)
     booked, _ = take(state, 0.0, cost)
     returned = refund(booked, unused * cost, 0.0)
@@ -111,18 +107,18 @@ def test_what_is_given_back_can_be_taken_and_no_more(state: WindowState, share: 
 
 
 @pytest.mark.parametrize("state", [FixedWindow(10, 60.0, 0.0), SlidingWindow(10, 60.0)])
-def test_what_was_booked_in_a_window_that_is_over_is_not_given_back_to_another(state: WindowState) -> None:
+def test_refund_of_an_ended_window_changes_nothing(state: WindowState) -> None:
     for at in (0.0, 70.0):
         state, _ = take(state, at, 10.0)
     assert take(refund(state, 10.0, 0.0), 70.0, 1.0)[1] > 0
 
 
 @pytest.mark.parametrize("state", [FixedWindow(10, 60.0, 0.0), SlidingWindow(10, 60.0), TokenBucket(1, 10.0, 10.0, 0)])
-def test_what_was_used_beyond_what_was_booked_is_counted(state: WindowState) -> None:
+def test_negative_refund_books_the_excess(state: WindowState) -> None:
     state, _ = take(state, 0.0, 1.0)
     assert take(refund(state, -9.0, 0.0), 0.0, 1.0)[1] > 0
 
 
-def test_a_clock_that_goes_back_grants_nothing_twice() -> None:
+def test_clock_going_back_grants_nothing_twice() -> None:
     bucket, _ = take(TokenBucket(1.0, 1.0, 1.0, 100.0), 100.0, 1.0)
     assert take(bucket, 50.0, 1.0) == (TokenBucket(1.0, 1.0, -1.0, 100.0), 51.0)

@@ -61,16 +61,16 @@ def requests_in_a_minute(rpm: int, burst: float) -> int:
 
 
 @given(st.integers(1, 400), st.floats(0.001, 0.1))
-def test_no_minute_sees_more_than_the_allowance(rpm: int, burst: float) -> None:
+def test_no_minute_exceeds_the_allowance(rpm: int, burst: float) -> None:
     assert requests_in_a_minute(rpm, burst) <= rpm
 
 
 @pytest.mark.parametrize("rpm", [2, 10, 60, 600, 1200, 10_000])
-def test_the_usual_burst_leaves_nearly_all_of_the_allowance(rpm: int) -> None:
+def test_default_burst_leaves_nearly_all_of_the_allowance(rpm: int) -> None:
     assert token_bucket(rpm, Limit().burst).rate_per_s * 60 >= 0.98 * rpm
 
 
-def test_a_large_burst_is_for_servers_that_permit_it_and_costs_a_tenth_of_the_rate() -> None:
+def test_large_burst_costs_a_tenth_of_the_rate() -> None:
     full = token_bucket(600, 1.0)
     assert (full.capacity, full.rate_per_s) == (600, 9.0)
 
@@ -91,12 +91,12 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_cannot_be_a_limit_is_refused_by_name(wrong: dict[str, Any]) -> None:
+def test_invalid_limit_names_its_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError, match=f"limits.{next(iter(wrong))}"):
         Limit(**wrong)
 
 
-def test_a_call_takes_its_prompt_and_as_much_as_it_may_answer() -> None:
+def test_estimated_cost_is_prompt_plus_max_tokens() -> None:
     assert estimate_cost(call("").request) == RateCost(1, TYPICAL_OUTPUT_TOKENS, 0, TYPICAL_OUTPUT_TOKENS)
     assert estimate_cost(call("", max_tokens=7, n=3).request).output_tokens == 21
     assert estimate_cost(call("").request, typical_output_tokens=9.0).tokens == 9.0
@@ -129,7 +129,7 @@ class Entrance:
         return await asyncio.gather(*(ask(cost) for cost in costs))
 
 
-def test_the_gate_lets_a_burst_through_and_then_keeps_the_rate_exactly(virtual: Any) -> None:
+def test_limiter_admits_a_burst_and_then_the_exact_rate(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
         return await Entrance(Limit(rpm=600, burst=0.1), clock).gone([0] * 100)
 
@@ -138,7 +138,7 @@ def test_the_gate_lets_a_burst_through_and_then_keeps_the_rate_exactly(virtual: 
     assert times[60:] == pytest.approx([(n + 1) / 9 for n in range(40)])
 
 
-def test_whoever_asks_first_goes_first(virtual: Any) -> None:
+def test_calls_are_admitted_in_order(virtual: Any) -> None:
     async def work(clock: Clock) -> list[int]:
         entrance, order = Entrance(Limit(tpm=6000, burst=0.01), clock), []
 
@@ -170,7 +170,7 @@ def test_all_limits_hold(virtual: Any) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 40)), min_size=1, max_size=15))
-def test_the_gate_says_when_it_let_you_go(virtual: Any, asked: list[tuple[float, float]]) -> None:
+def test_permit_has_the_time_it_was_granted(virtual: Any, asked: list[tuple[float, float]]) -> None:
     async def work(clock: Clock) -> list[tuple[float, float]]:
         entrance = Entrance(Limit(rpm=100, tpm=1000), clock)
 
@@ -185,7 +185,7 @@ def test_the_gate_says_when_it_let_you_go(virtual: Any, asked: list[tuple[float,
     assert all(said == pytest.approx(real, abs=1e-6) for said, real in virtual.run(work))
 
 
-def test_models_share_the_limit_of_their_provider_and_nobody_overtakes(virtual: Any) -> None:
+def test_models_share_the_limit_of_their_provider_in_order(virtual: Any) -> None:
     async def work(clock: Clock) -> list[str]:
         entrance, order = Entrance(Limit(rpm=60), clock), []
 
@@ -199,7 +199,7 @@ def test_models_share_the_limit_of_their_provider_and_nobody_overtakes(virtual: 
     assert virtual.run(work) == ["one", "other", "other", "one", "other", "one", "one"]
 
 
-def test_a_line_that_waits_for_its_own_limit_holds_no_other(virtual: Any) -> None:
+def test_waiting_for_a_model_limit_does_not_block_other_models(virtual: Any) -> None:
     async def work(clock: Clock) -> float:
         entrance = Entrance(Limit(rpm=1), clock, name="openai/one")
         slow = asyncio.create_task(entrance.gone([0, 0]))
@@ -212,7 +212,7 @@ def test_a_line_that_waits_for_its_own_limit_holds_no_other(virtual: Any) -> Non
     assert virtual.run(work) == 1.0
 
 
-def test_who_gives_up_waiting_takes_nothing(virtual: Any) -> None:
+def test_cancelled_waiter_books_nothing(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
         entrance = Entrance(Limit(rpm=60), clock)
         await entrance.wait()
@@ -225,7 +225,7 @@ def test_who_gives_up_waiting_takes_nothing(virtual: Any) -> None:
     assert virtual.run(work) == pytest.approx([60 / 59.4])
 
 
-def test_what_was_not_used_is_there_for_whoever_waits_already(virtual: Any) -> None:
+def test_refund_admits_waiting_calls(virtual: Any) -> None:
     """A booking that turns out too large is given back at once, and moves up who waits."""
 
     async def work(clock: Clock) -> float:
@@ -242,9 +242,7 @@ def test_what_was_not_used_is_there_for_whoever_waits_already(virtual: Any) -> N
 
 
 @pytest.mark.parametrize(("window", "after_s"), [(FixedWindow, 60.3), (SlidingWindow, 61.0)])
-def test_a_window_uses_its_allowance_at_once_and_then_waits_for_the_next(
-    window: Any, after_s: float, virtual: Any
-) -> None:
+def test_fixed_window_uses_its_allowance_at_once(window: Any, after_s: float, virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
         return await Entrance(Limit(rpm=5, window=window), clock).gone([0] * 8)
 
@@ -283,7 +281,7 @@ def story(
     return done
 
 
-def test_a_call_says_how_long_it_waited_for_its_limit(virtual: Any) -> None:
+def test_answer_reports_its_rate_wait(virtual: Any) -> None:
     answers, sent_at = story(virtual, Limit(rpm=60), [OK], [call()] * 3)
     step = 60 / 59.4
     assert sent_at == pytest.approx([0.0, step, 2 * step])
@@ -291,20 +289,20 @@ def test_a_call_says_how_long_it_waited_for_its_limit(virtual: Any) -> None:
     assert answers[1].total_s == pytest.approx(0.5 + step)
 
 
-def test_tokens_are_booked_before_and_corrected_after(virtual: Any) -> None:
+def test_booked_tokens_are_corrected_by_usage(virtual: Any) -> None:
     booked = estimate_cost(call(max_tokens=1000).request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [OK], [call(max_tokens=1000)] * 20)
     assert sent_at[-1] < 19 * 10 / booked * 2
 
 
-def test_without_counts_what_was_booked_stays_booked(virtual: Any) -> None:
+def test_booking_stays_without_usage(virtual: Any) -> None:
     silent = Answer(Success(CompletionResponse()))
     booked = estimate_cost(call(max_tokens=1000).request).tokens
     _, sent_at = story(virtual, Limit(tpm=60 * booked, burst=1 / 60), [silent], [call(max_tokens=1000)] * 3)
     assert sent_at[-1] == pytest.approx(2 * 60 / 59)
 
 
-def test_an_answer_is_thought_to_be_as_long_as_those_before(virtual: Any) -> None:
+def test_expected_output_follows_earlier_responses(virtual: Any) -> None:
     _, sent_at = story(virtual, Limit(tpm=6000), [OK], [call()] * 100)
     assert 90 * 10 / 100 * 0.9 <= sent_at[-1] <= 100 * 10 / 100 * 1.1
 
@@ -314,15 +312,13 @@ def refusal(retry_after_s: float | None = None, limits: RateLimitInfo | None = N
 
 
 @pytest.mark.parametrize("limit", [Limit(rpm=60_000), None])
-def test_a_provider_that_refuses_everything_is_left_alone_for_as_long_as_it_asks(
-    limit: Limit | None, virtual: Any
-) -> None:
+def test_retry_after_pauses_all_calls(limit: Limit | None, virtual: Any) -> None:
     sent_at = story(virtual, limit, [refusal(7.0)] * 4 + [OK], [call()] * 6)[1]
     assert sent_at[3] < 0.1
     assert sent_at[4] >= 7.0
 
 
-def test_a_window_that_is_used_up_is_waited_for_at_once(virtual: Any) -> None:
+def test_exhausted_window_is_waited_for_at_once(virtual: Any) -> None:
     """The reply says that nothing is left, and that all of it comes back when it says to come again."""
     info = RateLimitInfo(limit_requests=60, remaining_requests=0, reset_requests_s=9.0)
     assert story(virtual, None, [refusal(9.0, info), OK], [call()] * 2)[1] == [0.0, 9.0]
@@ -331,17 +327,17 @@ def test_a_window_that_is_used_up_is_waited_for_at_once(virtual: Any) -> None:
 @pytest.mark.parametrize(
     "answer", [refusal(), refusal(0.5), Answer(Failure(Overloaded(retry_after_s=7.0)), attempts=1)]
 )
-def test_a_failure_now_and_then_closes_nothing(answer: Answer, virtual: Any) -> None:
+def test_occasional_failure_causes_no_pause(answer: Answer, virtual: Any) -> None:
     assert story(virtual, Limit(rpm=6000), [answer, OK, OK, answer, OK], [call()] * 5)[1] == [0.0] * 5
 
 
-def test_a_wish_to_be_left_alone_for_a_day_does_not_hang_a_run(virtual: Any) -> None:
+def test_retry_after_of_a_day_does_not_hang_a_run(virtual: Any) -> None:
     """Longer than any call would wait, it is a refusal: every call may hear it for itself."""
     sent_at = story(virtual, Limit(rpm=6000), [refusal(86_400.0)], [call()] * 20)[1]
     assert sent_at[-1] <= 600.0
 
 
-def test_who_would_wait_for_tomorrow_hears_so(virtual: Any) -> None:
+def test_wait_beyond_the_maximum_fails_at_once(virtual: Any) -> None:
     answers, sent_at = story(virtual, Limit(rpd=1), [OK], [call()] * 2)
     assert len(sent_at) == 1
     error = answers[1].outcome.failure()

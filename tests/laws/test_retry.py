@@ -45,9 +45,7 @@ draws = st.floats(0, 1)
 
 
 @given(policies, st.integers(1, 10), transient, draws)
-def test_a_delay_is_at_least_what_was_asked_and_bounded(
-    policy: Retry, attempt: int, error: LLMError, draw: float
-) -> None:
+def test_delay_is_at_least_retry_after_and_bounded(policy: Retry, attempt: int, error: LLMError, draw: float) -> None:
     pause = retry_delay_s(policy, attempt, error, draw)
     asked = error.retry_after_s
     if attempt >= policy.attempts or (asked or 0.0) > policy.longest_s:
@@ -61,7 +59,7 @@ def test_a_delay_is_at_least_what_was_asked_and_bounded(
 
 
 @given(policies, st.integers(1, 8), draws)
-def test_without_a_wish_the_delay_doubles_up_to_its_cap(policy: Retry, attempt: int, draw: float) -> None:
+def test_delay_doubles_up_to_the_cap(policy: Retry, attempt: int, draw: float) -> None:
     policy = Retry(attempts=99, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
     first, later = (retry_delay_s(policy, n, ServerError(), draw) for n in (attempt, attempt + 1))
     assert first is not None
@@ -70,7 +68,7 @@ def test_without_a_wish_the_delay_doubles_up_to_its_cap(policy: Retry, attempt: 
 
 
 @given(policies, st.integers(1, 10_000), draws)
-def test_a_delay_is_a_number_however_often_it_failed(policy: Retry, attempt: int, draw: float) -> None:
+def test_delay_does_not_overflow(policy: Retry, attempt: int, draw: float) -> None:
     policy = Retry(attempts=10**6, base_s=policy.base_s, cap_s=policy.cap_s, jitter=policy.jitter)
     pause = retry_delay_s(policy, attempt, Overloaded(), draw)
     assert pause is not None
@@ -78,15 +76,15 @@ def test_a_delay_is_a_number_however_often_it_failed(policy: Retry, attempt: int
 
 
 @pytest.mark.parametrize("error", [AuthFailed(), Malformed(), Cancelled(), ServerError(should_retry=False)])
-def test_what_lasts_is_not_tried_again(error: LLMError) -> None:
+def test_permanent_errors_are_not_retried(error: LLMError) -> None:
     assert retry_delay_s(Retry(), 1, error, 0.5) is None
 
 
-def test_the_providers_word_makes_a_lasting_error_worth_another_try() -> None:
+def test_should_retry_overrides_the_error_kind() -> None:
     assert retry_delay_s(Retry(jitter=0), 1, AuthFailed(should_retry=True), 0.5) == 0.5
 
 
-def test_many_who_were_told_the_same_time_do_not_come_at_once() -> None:
+def test_jitter_spreads_calls_with_the_same_retry_after() -> None:
     pauses = [retry_delay_s(Retry(), 1, RateLimited(retry_after_s=7.0), draw / 10) for draw in range(10)]
     assert len(set(pauses)) == 10
 
@@ -121,12 +119,12 @@ def sent(
     return done
 
 
-def test_a_success_is_handed_through_as_it_is(virtual: Any) -> None:
+def test_success_is_returned_unchanged(virtual: Any) -> None:
     answer, provider = sent(virtual, Retry(), OK)
     assert (answer.attempts, answer.total_s, answer.rate_wait_s, provider.sent_at) == (1, 1.0, None, [0.0])
 
 
-def test_attempts_are_counted_and_time_is_that_of_all_of_them(virtual: Any) -> None:
+def test_attempts_and_time_are_summed(virtual: Any) -> None:
     failed = Failure(ServerError())
     answer, provider = sent(virtual, Retry(base_s=2.0, jitter=0), failed, failed, OK)
     assert provider.sent_at == [0.0, 3.0, 8.0]
@@ -138,7 +136,7 @@ def test_attempts_are_counted_and_time_is_that_of_all_of_them(virtual: Any) -> N
 
 
 @given(policy=policies, draw=draws)
-def test_a_call_that_always_fails_is_sent_as_often_as_the_policy_says(virtual: Any, policy: Retry, draw: float) -> None:
+def test_attempts_bound_the_requests(virtual: Any, policy: Retry, draw: float) -> None:
     answer, provider = sent(virtual, policy, Failure(TimedOut()), took_s=0.0, draw=draw)
     assert len(provider.sent_at) == answer.attempts <= policy.attempts
     assert answer.outcome == Failure(TimedOut())
@@ -152,23 +150,23 @@ def test_no_retry_sends_once(virtual: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [AuthFailed(), Malformed(), ServerError(should_retry=False)])
-def test_a_lasting_error_is_sent_once(virtual: Any, error: LLMError) -> None:
+def test_permanent_error_is_sent_once(virtual: Any, error: LLMError) -> None:
     assert not is_transient(error)
     answer, provider = sent(virtual, Retry(), Failure(error), OK)
     assert (answer.outcome, provider.sent_at) == (Failure(error), [0.0])
 
 
-def test_a_lasting_error_after_a_passing_one_ends_it(virtual: Any) -> None:
+def test_permanent_error_after_a_transient_one_ends_the_retries(virtual: Any) -> None:
     answer, provider = sent(virtual, Retry(jitter=0), Failure(Overloaded()), Failure(AuthFailed()), OK)
     assert answer.outcome == Failure(AuthFailed())
     assert len(provider.sent_at) == answer.attempts == 2
 
 
-def test_what_was_asked_is_waited(virtual: Any) -> None:
+def test_retry_after_is_waited(virtual: Any) -> None:
     assert sent(virtual, Retry(jitter=0), Failure(RateLimited(retry_after_s=7.0)), OK)[1].sent_at == [0.0, 8.0]
 
 
-def test_a_wait_beyond_the_deadline_is_not_begun(virtual: Any) -> None:
+def test_no_retry_starts_after_the_deadline(virtual: Any) -> None:
     policy = Retry(deadline_s=10.0, jitter=0)
     within = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.0)), OK)
     beyond = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.1)), OK)
@@ -178,13 +176,13 @@ def test_a_wait_beyond_the_deadline_is_not_begun(virtual: Any) -> None:
     assert beyond[0].total_s == 1.0
 
 
-def test_a_wait_of_hours_is_not_begun_and_a_permanent_refusal_is_not_tried_again(virtual: Any) -> None:
+def test_retry_after_above_longest_s_fails_at_once(virtual: Any) -> None:
     for error in (RateLimited(retry_after_s=3600.0), QuotaExhausted(status=429)):
         answer, provider = sent(virtual, Retry(deadline_s=1e6), Failure(error), OK)
         assert (answer.outcome, provider.sent_at) == (Failure(error), [0.0])
 
 
-def test_retries_and_giving_up_can_be_read_afterwards(virtual: Any) -> None:
+def test_retries_and_giving_up_are_logged(virtual: Any) -> None:
     async def work(clock: Callable[[], float]) -> list[tuple[str, str, float | None]]:
         log = DecisionLog(clock)
 
@@ -197,7 +195,7 @@ def test_retries_and_giving_up_can_be_read_afterwards(virtual: Any) -> None:
     assert virtual.run(work) == [("retry", "ServerError", 0.5), ("give_up", "ServerError after 2 requests", None)]
 
 
-def test_waiting_for_a_limit_counts_over_all_attempts(virtual: Any) -> None:
+def test_rate_wait_is_summed_over_attempts(virtual: Any) -> None:
     async def work(clock: Callable[[], float]) -> Answer:
         outcomes = [Failure(ServerError()), OK]
 

@@ -98,7 +98,7 @@ RANKS = [in_order, by_rotation, by_latency, by_cost, weighted]
 
 @pytest.mark.parametrize("rank", RANKS)
 @given(candidates, statistics)
-def test_a_ranking_names_everybody_once_and_whoever_rests_last(
+def test_ranking_is_a_permutation_with_cooling_candidates_last(
     rank: Rank, names: list[str], stats: RoutingStats
 ) -> None:
     ranked = list(rank(names, stats))
@@ -109,7 +109,7 @@ def test_a_ranking_names_everybody_once_and_whoever_rests_last(
 
 
 @given(candidates, statistics)
-def test_failover_keeps_the_order_of_those_who_are_well(names: list[str], stats: RoutingStats) -> None:
+def test_failover_keeps_the_order_of_available_candidates(names: list[str], stats: RoutingStats) -> None:
     ranked = list(in_order(names, stats))
     assert [name for name in ranked if not stats.is_cooling_down(name)] == [
         name for name in names if not stats.is_cooling_down(name)
@@ -117,14 +117,14 @@ def test_failover_keeps_the_order_of_those_who_are_well(names: list[str], stats:
 
 
 @given(candidates, statistics)
-def test_turns_are_even(names: list[str], stats: RoutingStats) -> None:
+def test_rotation_is_even(names: list[str], stats: RoutingStats) -> None:
     well = [name for name in names if not stats.is_cooling_down(name)]
     turns = [RoutingStats(stats.candidates, stats.now, stats.turn + more) for more in range(len(well) * 3)]
     assert Counter(by_rotation(names, turn)[0] for turn in turns) == dict.fromkeys(well, 3)
 
 
 @given(candidates, statistics)
-def test_of_two_the_quicker_and_less_busy_is_asked(names: list[str], stats: RoutingStats) -> None:
+def test_by_latency_prefers_the_faster_and_less_busy(names: list[str], stats: RoutingStats) -> None:
     def load(name: str) -> float:
         return stats.latency_s(name) ** 2 * (stats[name].in_flight + 1)
 
@@ -141,14 +141,14 @@ def test_of_two_the_quicker_and_less_busy_is_asked(names: list[str], stats: Rout
 
 
 @given(candidates, statistics)
-def test_cheaper_stands_before_dearer_and_what_has_no_price_last(names: list[str], stats: RoutingStats) -> None:
+def test_by_cost_ranks_cheapest_first_and_unpriced_last(names: list[str], stats: RoutingStats) -> None:
     for part in (True, False):
         ranked = [name for name in by_cost(names, stats) if stats.is_cooling_down(name) is part]
         worth = [inf if stats.expected_cost_usd(name) is None else stats.expected_cost_usd(name) for name in ranked]
         assert worth == sorted(worth, key=float)  # type: ignore[arg-type]
 
 
-def test_the_expected_cost_counts_question_and_answer() -> None:
+def test_expected_cost_counts_input_and_output() -> None:
     one = CandidateStats(input_usd=2.0, output_usd=10.0, output_tokens=7.0)
     assert RoutingStats({"a": one}, input_tokens=5).expected_cost_usd("a") == 5 * 2 + 7 * 10
     assert RoutingStats({"a": one}, input_tokens=5, max_tokens=3).expected_cost_usd("a") == 5 * 2 + 3 * 10
@@ -160,7 +160,7 @@ def test_the_expected_cost_counts_question_and_answer() -> None:
 
 
 @given(candidates)
-def test_weights_share_out_as_they_say(names: list[str]) -> None:
+def test_by_weight_distributes_in_proportion(names: list[str]) -> None:
     draws = 400
     firsts = Counter(weighted(names, RoutingStats(draw=(at + 0.5) / draws))[0] for at in range(draws))
     whole = sum(WEIGHTS[name] for name in names)
@@ -177,7 +177,7 @@ events = st.lists(st.tuples(st.floats(0, 5), st.none() | errors | st.just("left"
 
 
 @given(events)
-def test_whatever_happens_the_counts_add_up_and_a_rest_ends(happened: list[tuple[float, Any, float]]) -> None:
+def test_counts_add_up_and_cooldowns_end(happened: list[tuple[float, Any, float]]) -> None:
     measured, now = NO_STATS, 0.0
     for gap_s, end, latency_s in happened:
         now += gap_s
@@ -209,7 +209,7 @@ def test_whatever_happens_the_counts_add_up_and_a_rest_ends(happened: list[tuple
     assert not RoutingStats({"a": measured}, now=now + max(MAX_COOLDOWN_S, 100.0)).is_cooling_down("a")
 
 
-def test_rests_double_and_failures_during_one_count_once() -> None:
+def test_cooldowns_double_and_failures_during_one_count_once() -> None:
     measured, now, rests = NO_STATS, 0.0, []
     for _ in range(9):
         for _ in range(64):  # all that were under way
@@ -219,21 +219,21 @@ def test_rests_double_and_failures_during_one_count_once() -> None:
     assert rests == [min(MAX_COOLDOWN_S, COOLDOWN_S * 2.0**n) for n in range(9)]
 
 
-def test_one_call_tries_who_failed_while_the_others_go_elsewhere() -> None:
+def test_one_call_probes_a_failed_candidate() -> None:
     measured = on_failure(on_start(NO_STATS), ServerError(), 0.0)
     assert RoutingStats({"a": measured}, now=COOLDOWN_S / 2).is_cooling_down("a")
     assert not RoutingStats({"a": measured}, now=COOLDOWN_S).is_cooling_down("a")
     assert RoutingStats({"a": on_start(measured)}, now=COOLDOWN_S).is_cooling_down("a")
 
 
-def test_who_asked_for_a_pause_gets_it_though_another_call_was_answered() -> None:
+def test_retry_after_outlasts_a_success() -> None:
     measured = on_failure(on_start(on_start(NO_STATS)), RateLimited(retry_after_s=20.0), 0.0)
     measured = on_success(measured, 0.1, 10, 0.05)
     assert RoutingStats({"a": measured}, now=19.9).is_cooling_down("a")
     assert not RoutingStats({"a": measured}, now=20.0).is_cooling_down("a")
 
 
-def test_a_latency_fades_so_that_who_was_slow_is_tried_again() -> None:
+def test_latency_decays_with_age() -> None:
     def first(now: float) -> str:
         of = {"slow": CandidateStats(latency_s=8.0), "quick": CandidateStats(latency_s=1.0, measured_at=now)}
         return by_latency(["slow", "quick"], RoutingStats(of, now))[0]
@@ -241,13 +241,13 @@ def test_a_latency_fades_so_that_who_was_slow_is_tried_again() -> None:
     assert [first(now) for now in (0.0, 20.0, 29.0, 31.0)] == ["quick", "quick", "quick", "slow"]
 
 
-def test_every_kind_of_failure_has_its_reaction() -> None:
+def test_every_error_has_a_reaction() -> None:
     assert set(REACTIONS) == set(get_args(LLMError))
     assert not any(reaction.cools_down and not reaction.falls_back for reaction in REACTIONS.values())
 
 
 @given(st.lists(errors, min_size=1))
-def test_the_failure_that_stands_for_all_is_worth_another_try_if_any_is(came: list[LLMError]) -> None:
+def test_most_retryable_is_transient_if_any_is(came: list[LLMError]) -> None:
     chosen = came[most_retryable(came)]
     assert is_transient(chosen) == any(map(is_transient, came))
     if is_transient(chosen):
@@ -261,7 +261,7 @@ def test_the_failure_that_stands_for_all_is_worth_another_try_if_any_is(came: li
 
 
 @given(st.lists(st.floats(0, 100), max_size=200), st.floats(0, 1))
-def test_the_time_of_a_hedge_is_a_quantile_of_what_was_measured(latencies_s: list[float], quantile: float) -> None:
+def test_hedge_delay_is_a_quantile_of_the_latencies(latencies_s: list[float], quantile: float) -> None:
     delay_s = hedge_delay_s(Hedge(quantile=quantile), latencies_s)
     assert (delay_s is None) == (len(latencies_s) < MIN_LATENCY_SAMPLES)
     if delay_s is not None:
@@ -289,11 +289,11 @@ def test_the_time_of_a_hedge_is_a_quantile_of_what_was_measured(latencies_s: lis
         (lambda: Hedge(quantile=1.5), r"hedge.quantile: must be a number from 0 to 1, not 1.5"),
     ],
 )
-def test_what_is_no_route_is_refused_by_name(make: Callable[[], Any], said: str) -> None:
+def test_invalid_route_names_its_field(make: Callable[[], Any], said: str) -> None:
     with pytest.raises(BadRequestError, match=said):
         make()
 
 
-def test_a_context_too_long_says_nothing_of_how_somebody_is() -> None:
+def test_context_too_long_causes_no_cooldown() -> None:
     assert REACTIONS[ContextTooLong] == (True, False)
     assert REACTIONS[AuthFailed] == (True, True)
