@@ -1,5 +1,5 @@
-"""What all tests share: hypothesis profiles, an environment without keys, a simulator, time that is not waited for,
-a server that plays bytes as it is told, and a real Redis server on a free port."""
+"""Shared fixtures: hypothesis profiles, an environment without keys, a simulator, virtual time, a scripted HTTP server
+and a Redis server on a free port."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VARIABLE_NAMES = {
 
 @pytest.fixture(scope="session", autouse=True)
 def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Take every key and address out of the environment, and put caches where they are thrown away."""
+    """Remove every key and URL from the environment, and put caches into a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLE_NAMES:
             patch.delenv(name, raising=False)
@@ -59,7 +59,7 @@ def bare_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Stand in an empty folder with an environment of one's own to set."""
+    """Change to an empty folder; return a monkeypatch for setting variables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     return monkeypatch
@@ -67,33 +67,33 @@ def environ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
 
 @pytest.fixture
 def simulator() -> Iterator[SimulatorThread]:
-    """Run a simulator that answers at once and always alike."""
+    """Run a simulator that answers immediately and deterministically."""
     with serving(Simulator(seed=7)) as served:
         yield served
 
 
-# Time that is not waited for
+# Virtual time
 
 
-class _Skipping(selectors.DefaultSelector):
-    """Looks at what is ready, and where a wait would follow lets that time have passed."""
+class _SkippingSelector(selectors.DefaultSelector):
+    """A selector that advances a clock instead of waiting."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everything waits for ever")
+            raise RuntimeError("deadlock: nothing is scheduled")
         if not ready and timeout is not None and timeout > 0:
             self.now += timeout
         return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next thing that is due. Not for work in other threads."""
+    """An event loop whose clock jumps to the next scheduled callback. Not for work in other threads."""
 
     def __init__(self) -> None:
-        self._skipping = _Skipping()
+        self._skipping = _SkippingSelector()
         super().__init__(self._skipping)
 
     def time(self) -> float:
@@ -102,7 +102,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @dataclass(frozen=True, slots=True)
 class Virtual:
-    """Runs coroutines in virtual time, each from time 0."""
+    """Runs coroutines in virtual time, each starting at 0."""
 
     def run(self, work: Callable[[Callable[[], float]], Coroutine[Any, Any, T]]) -> T:
         """Run ``work(clock)``."""
@@ -118,7 +118,7 @@ def virtual() -> Virtual:
     return Virtual()
 
 
-# A server that plays bytes
+# Scripted server
 
 LINGER = struct.pack("ii", 1, 0)
 Step = bytes | str | threading.Event
@@ -126,10 +126,10 @@ Step = bytes | str | threading.Event
 
 @dataclass(slots=True)
 class Scripted:
-    """A server on loopback that answers the n-th request with the n-th act, the last one from then on.
+    """A server on loopback that answers the n-th request with the n-th act, and further requests with the last one.
 
     An act is a sequence of steps: bytes to send, an event to wait for, ``close``, ``reset``, or ``hang`` until
-    the client goes. After the last step the connection stays open for the next request.
+    the client disconnects. After the last step the connection stays open for the next request.
     """
 
     acts: Sequence[Sequence[Step]]
@@ -166,23 +166,23 @@ class Scripted:
             self._writers.discard(writer)
 
     async def end(self, server: asyncio.Server) -> None:
-        """Let go of every connection."""
+        """Abort every connection and stop serving."""
         self.over = True
-        while len(asyncio.all_tasks()) > 1:  # connections that are served, or were just taken in
+        while len(asyncio.all_tasks()) > 1:  # connections being served or just accepted
             for writer in tuple(self._writers):
                 writer.transport.abort()
             await asyncio.sleep(0.001)
         server.close()
 
     async def _play(self, step: Step, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Do one step; say whether the connection lives on."""
+        """Perform a step; return whether the connection stays open."""
         match step:
             case bytes():
                 writer.write(step)
                 await writer.drain()
                 return True
             case threading.Event():
-                while not (step.is_set() or self.over):  # noqa: ASYNC110 - it is set in another thread
+                while not (step.is_set() or self.over):  # noqa: ASYNC110 - set in another thread
                     await asyncio.sleep(0.001)
                 return True
             case "hang":
@@ -194,14 +194,14 @@ class Scripted:
 
 
 async def _request(reader: asyncio.StreamReader) -> bytes | None:
-    """Read a request, head and body; ``None`` when the client is gone."""
+    """Read a request, head and body; ``None`` if the client disconnected."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
     lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
-    sizes = [int(value) for name, _, value in lines if name.lower() == b"content-length"]
-    return head + await reader.readexactly(sizes[0] if sizes else 0)
+    lengths = [int(value) for name, _, value in lines if name.lower() == b"content-length"]
+    return head + await reader.readexactly(lengths[0] if lengths else 0)
 
 
 Script = Callable[..., Scripted]
@@ -209,19 +209,19 @@ Script = Callable[..., Scripted]
 
 @pytest.fixture
 def scripted() -> Iterator[Script]:
-    """Start servers that play acts: ``scripted([b"HTTP/1.1 200 OK...", "close"], ...)``."""
+    """Return a function that starts a server: ``scripted([b"HTTP/1.1 200 OK...", "close"], ...)``."""
     with ExitStack() as stack:
 
         def start(*acts: Sequence[Step], tls: Any = None) -> Scripted:
             played = Scripted(acts)
-            stack.enter_context(closing(_Stage(played, tls)))
+            stack.enter_context(closing(_ServerThread(played, tls)))
             return played
 
         yield start
 
 
-class _Stage:
-    """The thread in which a scripted server plays."""
+class _ServerThread:
+    """The thread in which a scripted server runs."""
 
     def __init__(self, played: Scripted, tls: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -247,31 +247,31 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Replies as bytes."""
+    """HTTP replies as bytes."""
 
     def reply(self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
-        """Give a whole HTTP reply."""
-        told = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        """Return a complete HTTP reply."""
+        fields = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode("latin-1") + body
 
     def answer(self, text: str = "Hi", **headers: str) -> bytes:
-        """Give a whole reply in the form of Chat Completions."""
+        """Return a complete reply of Chat Completions."""
         return self.reply(self.body(text), headers=headers)
 
     def body(self, text: str = "Hi") -> bytes:
-        """Give the JSON of an answer."""
+        """Return the JSON body of a chat completion."""
         return (
             b'{"id":"c1","model":"m","choices":[{"message":{"role":"assistant","content":"%b"},"finish_reason":"stop"}],'
             b'"usage":{"prompt_tokens":3,"completion_tokens":1}}'
         ) % text.encode()
 
     def stream(self) -> bytes:
-        """Give the head of a stream that ends with its connection."""
+        """Return the head of a stream that ends when the connection closes."""
         return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 
     def event(self, text: str = "", finish: str = "") -> bytes:
-        """Give one event of a stream."""
+        """Return one event of a stream."""
         ended = f',"finish_reason":"{finish}"' if finish else ""
         return f'data: {{"id":"c1","choices":[{{"index":0,"delta":{{"content":"{text}"}}{ended}}}]}}\n\n'.encode()
 
@@ -286,7 +286,7 @@ REDIS_PATIENCE_S = 20.0
 
 @dataclass
 class RedisServer:
-    """A Redis server of this test run alone; it can be taken away and come back on the same port."""
+    """A Redis server of this test run; it can be stopped and started again on the same port."""
 
     folder: Path
     port: int
@@ -297,13 +297,13 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self, *more: str) -> None:
-        said = ("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
-        command = ["redis-server", "--port", str(self.port), *said, *more]
+        options = ("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
+        command = ["redis-server", "--port", str(self.port), *options, *more]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + REDIS_PATIENCE_S
         while not self.answers():
             assert self.process.poll() is None, "the server did not start"
-            assert time.monotonic() < until, "the server does not answer"
+            assert time.monotonic() < until, "the server does not respond"
             time.sleep(0.01)
 
     def answers(self) -> bool:
@@ -336,7 +336,7 @@ def free_port() -> int:
 def new_server(folder: Path) -> RedisServer:
     if shutil.which("redis-server") is None:
         if os.environ.get("CI"):
-            pytest.fail("redis-server is not installed; the build installs it")
+            pytest.fail("redis-server is not installed; CI installs it")
         pytest.skip("needs redis-server (apt-get install redis-server)")
     return RedisServer(folder, free_port())
 
@@ -351,14 +351,14 @@ def one_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]
 
 @pytest.fixture
 def redis_server(one_redis: RedisServer) -> RedisServer:
-    """Give a running server with nothing in it. Shared: whoever stops it uses ``own_redis``."""
+    """Return a shared, empty, running server. Tests that stop a server use ``own_redis``."""
     one_redis.flush()
     return one_redis
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """Give a running server to stop and start at will."""
+    """Return a running server of this test, which may be stopped and started."""
     server = new_server(tmp_path)
     server.start()
     yield server

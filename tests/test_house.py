@@ -1,4 +1,4 @@
-"""The house in order: what is declared is used, what is listed twice agrees, and the arrows point down."""
+"""Rules of the repository: declared dependencies are used, lists agree, layers hold, and the text is plain English."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORTS = {
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+IMPORT_NAMES = {
     "genai-prices": "genai_prices",
     "google-genai": "google.genai",
     "lazy-loader": "lazy_loader",
@@ -24,7 +27,7 @@ IMPORTS = {
     "rouge-score": "rouge_score",
 }
 """Distributions that are imported under another name."""
-NAMED = {
+CORE_DISTRIBUTIONS = {
     "aiohttp",
     "pandas",
     "pyarrow",
@@ -36,38 +39,42 @@ NAMED = {
     "matplotlib",
     "pytest-asyncio",
 }
-"""What the project is built on."""
-PLUGINS = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
-"""Distributions that are used by being configured."""
-CONDA = {"matplotlib-base": "matplotlib", "redis-py": "redis"}
+"""Distributions that the project must depend on."""
+CONFIGURED = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
+"""Distributions that are used through their configuration."""
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "redis-py": "redis"}
+DEVELOPMENT_EXTRAS = {"test", "dev", "docs", "fuzz"}
+"""Extras for working on llmhub itself; ``all`` holds every other."""
+
+# Dependencies
 
 
-def named(requirement: str) -> tuple[str, str]:
-    """Part a requirement into its name and its bounds."""
+def parse_requirement(requirement: str) -> tuple[str, str]:
+    """Split a requirement into its name and its version bounds."""
     name, bounds = re.fullmatch(r"([A-Za-z0-9_.\-]+)(?:\[[^]]*])?([^;]*)(?:;.*)?", requirement.strip()).groups()  # type: ignore[union-attr]
     return name.lower(), bounds.strip()
 
 
-def environment() -> dict[str, str]:
-    """Read the requirements of environment.yml: its layout is flat, so no parser is needed."""
-    found: dict[str, str] = {}
+def conda_requirements() -> dict[str, str]:
+    """Parse the requirements of environment.yml, whose layout is flat."""
+    requirements: dict[str, str] = {}
     for line in (ROOT / "environment.yml").read_text(encoding="utf-8").split("dependencies:")[1].splitlines():
         entry = re.fullmatch(r"\s+- ([A-Za-z0-9_.\-]+)([^:]*)", line)
         if entry and not entry[1].startswith("-"):
-            found[CONDA.get(entry[1], entry[1])] = entry[2].strip()
-    return found
+            requirements[CONDA_NAMES.get(entry[1], entry[1])] = entry[2].strip()
+    return requirements
 
 
-def test_the_environment_file_agrees_with_the_project() -> None:
-    wanted = dict(map(named, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]))
-    given = environment()
-    assert given.pop("python") == PROJECT["requires-python"]
-    given.pop("pip")
-    assert given == wanted
+def test_environment_file_agrees_with_pyproject() -> None:
+    expected = dict(map(parse_requirement, PROJECT["dependencies"] + EXTRAS["test"]))
+    listed = conda_requirements()
+    assert listed.pop("python") == PROJECT["requires-python"]
+    listed.pop("pip")
+    assert listed == expected
 
 
-def imported() -> set[str]:
-    """Name all modules that the project, its tests, benchmarks and notebooks import."""
+def imported_modules() -> set[str]:
+    """Return all modules that the package, its tests and its notebooks import."""
     names: set[str] = set()
     for path in [*ROOT.glob("llmhub/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("notebooks/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -76,39 +83,42 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module)
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
-            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_optional" and node.args:
-                # How a library of an extra is imported: `llmhub.evals.optional_imports.import_optional`.
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == OPTIONAL_IMPORT and node.args:
                 names.update(arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
     return names
 
 
-def test_what_is_required_is_used() -> None:
-    used = imported()
+OPTIONAL_IMPORT = "import_optional"
+"""Function of `llmhub.evals.optional_imports` that imports a module by name."""
+
+
+def test_every_requirement_is_used() -> None:
+    imported = imported_modules()
     config = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    required = [named(entry)[0] for entry in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+    required = [parse_requirement(entry)[0] for entry in PROJECT["dependencies"] + EXTRAS["test"]]
     unused = [
         name
         for name in required
         if not any(
-            found == IMPORTS.get(name, name) or found.startswith(IMPORTS.get(name, name) + ".") for found in used
+            module == IMPORT_NAMES.get(name, name) or module.startswith(IMPORT_NAMES.get(name, name) + ".")
+            for module in imported
         )
-        and PLUGINS.get(name, "\0") not in config
-        and name not in {"ipykernel", "jupyterlab"}  # in which notebooks run
+        and CONFIGURED.get(name, "\0") not in config
+        and name not in {"ipykernel", "jupyterlab"}  # run the notebooks
     ]
     assert unused == []
-    assert set(required) >= NAMED
+    assert set(required) >= CORE_DISTRIBUTIONS
 
 
-def test_what_is_used_is_required() -> None:
-    """Nothing is imported that only happens to be there."""
+def test_every_import_is_required() -> None:
     declared = {
-        IMPORTS.get(name, name).split(".")[0]
-        for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
-        for name, _ in map(named, group)
+        IMPORT_NAMES.get(name, name).split(".")[0]
+        for group in [PROJECT["dependencies"], *EXTRAS.values()]
+        for name, _ in map(parse_requirement, group)
     }
-    brought = {"IPython", "tiktoken_ext"}  # by ipywidgets and tiktoken
+    transitive = {"IPython", "tiktoken_ext"}  # of ipywidgets and tiktoken
     own = {"llmhub", "__future__", *sys.stdlib_module_names}
-    outside = {
+    imported = {
         name.split(".")[0]
         for path in ROOT.glob("llmhub/**/*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -120,35 +130,125 @@ def test_what_is_used_is_required() -> None:
             else []
         )
     }
-    assert outside - own - declared - brought == set()
+    assert imported - own - declared - transitive == set()
 
 
-def test_the_readme_has_the_two_commands() -> None:
+def test_extra_all_holds_every_optional_feature() -> None:
+    (requirement,) = EXTRAS["all"]
+    listed = re.fullmatch(r"llmhub\[(.*)]", requirement)
+    assert listed is not None
+    assert set(listed[1].split(",")) == set(EXTRAS) - DEVELOPMENT_EXTRAS - {"all"}
+
+
+# Documentation
+
+
+def test_readme_has_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.findall(r"^python3 -m venv .*/llmhub demo$", readme, re.MULTILINE)) == 1
     assert len(re.findall(r"^python3 -m venv .*pytest -q$", readme, re.MULTILINE)) == 1
 
 
-def test_the_project_speaks_of_itself_alone() -> None:
-    """No path of somebody's machine and no registry's host in what is shipped."""
+def test_shipped_files_name_no_local_paths_or_package_mirrors() -> None:
     foreign = re.compile(r"/(?:work|root|home/\w+)/(?!\.)|files\.pythonhosted|pypi\.org/simple")
     shipped = [
         path
         for pattern in ("llmhub/**/*.py", "benchmarks/*.py", "notebooks/*", "*.md", "*.toml", "*.yml")
         for path in ROOT.glob(pattern)
     ]
-    found = [
+    offending = [
         str(path.relative_to(ROOT))
         for path in shipped
         if path.is_file() and foreign.search(path.read_text(encoding="utf-8"))
     ]
-    assert found == []
+    assert offending == []
+
+
+# Text and names of the package
+
+ODD_FIRST_WORDS = {"Give", "Gives", "Say", "Says", "What", "Tell", "Tells", "Have"}
+"""A docstring opens with a verb such as Return, Raise, Send or Parse, or with the noun it describes."""
+RIDDLES = {"whoever", "whom", "nobody", "somebody", "anew", "dear", "seldom"}
+MAX_LINES = 600
+ONE_CONCEPT = re.compile(r"\bone concept\b|\bin one file\b", re.IGNORECASE)
+"""How the docstring of a longer module begins to say why it is not split."""
+MAX_SHARED_STEMS = 18
+"""File names that several packages use: wires and their servers in the simulator, public modules, and a few others."""
+MAX_SHARED_CLASSES = 2
+"""`Refusal` and `Retry` are names of two classes each, both of them public."""
+UNCHECKED = {
+    "bench",
+    "cli",
+    "core",
+    "datasets",
+    "engine",
+    "evals",
+    "notebook",
+    "plots",
+    "providers",
+    "sim",
+    "tables",
+    "wire",
+}
+"""Packages whose text is not checked yet."""
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(ROOT.glob("llmhub/**/*.py")):
+        yield path.relative_to(ROOT / "llmhub"), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield each docstring of the package, with its place."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path, tree in modules():
+        if path.parts[0] in UNCHECKED:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and (text := ast.get_docstring(node)):
+                yield f"{path}:{getattr(node, 'lineno', 1)}", text
+
+
+def test_docstrings_open_with_a_verb_of_the_field() -> None:
+    offending = [place for place, text in docstrings() if re.split(r"\W", text, maxsplit=1)[0] in ODD_FIRST_WORDS]
+    assert offending == []
+
+
+def test_docstrings_hold_no_riddles() -> None:
+    offending = [place for place, text in docstrings() if RIDDLES & set(re.findall(r"[a-z]+", text.lower()))]
+    assert offending == []
+
+
+def test_long_modules_say_why_they_are_not_split() -> None:
+    offending = [
+        str(path)
+        for path, tree in modules()
+        if path.parts[0] not in UNCHECKED
+        and (ROOT / "llmhub" / path).read_text(encoding="utf-8").count("\n") > MAX_LINES
+        and not ONE_CONCEPT.search(ast.get_docstring(tree) or "")
+    ]
+    assert offending == []
+
+
+def test_names_of_files_and_classes_are_specific() -> None:
+    stems: dict[str, list[str]] = defaultdict(list)
+    classes: dict[str, list[str]] = defaultdict(list)
+    for path, tree in modules():
+        if path.stem != "__init__":
+            stems[path.stem].append(str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].append(str(path))
+    shared_stems = {name: places for name, places in stems.items() if len(places) > 1}
+    shared_classes = {name: places for name, places in classes.items() if len(places) > 1}
+    assert len(shared_stems) <= MAX_SHARED_STEMS, shared_stems
+    assert len(shared_classes) <= MAX_SHARED_CLASSES, shared_classes
 
 
 @pytest.mark.slow
-def test_the_arrows_point_down() -> None:
+def test_layers_hold() -> None:
     command = shutil.which("lint-imports", path=str(Path(sys.executable).parent)) or shutil.which("lint-imports")
     if command is None:
-        pytest.skip("import-linter is of the dev extra; the build runs it by itself")
-    done = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+        pytest.skip("needs import-linter (extra dev)")
+    completed = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout
