@@ -1,4 +1,4 @@
-"""What a type checker says of llmhub: mypy is run on small programs."""
+"""Types as mypy sees them in programs that use llmhub."""
 
 from __future__ import annotations
 
@@ -17,21 +17,30 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-def checked(program: str, folder: Path) -> list[str]:
-    """Give what mypy says of a program, a line each, without file names."""
+def run_mypy(program: str, folder: Path) -> list[str]:
+    """Return mypy's messages on a program without the file name, such as ``6: error: ...``."""
     if shutil.which("mypy", path=str(Path(sys.executable).parent)) is None:
-        pytest.skip("mypy is of the dev extra; the build installs it and runs these again")
+        pytest.skip("needs mypy (extra dev)")
     file = folder / "program.py"
     file.write_text(textwrap.dedent(program), encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-error-summary"]
-    done = subprocess.run([*command, str(file)], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [line.partition("program.py:")[2] for line in done.stdout.splitlines() if "program.py:" in line]
+    completed = subprocess.run([*command, str(file)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return [line.partition("program.py:")[2] for line in completed.stdout.splitlines() if "program.py:" in line]
 
 
-def test_a_builder_builds_only_when_it_is_ready(tmp_path: Path) -> None:
-    said = checked(
+def error_lines(messages: list[str]) -> list[int]:
+    return sorted({int(message.partition(":")[0]) for message in messages if " error: " in message})
+
+
+def revealed_types(messages: list[str]) -> list[str]:
+    types = [message.rpartition("Revealed type is ")[2].strip('"') for message in messages if "Revealed" in message]
+    return [name.replace("builtins.", "") for name in types]
+
+
+def test_build_is_an_error_before_the_builder_is_ready(tmp_path: Path) -> None:
+    messages = run_mypy(
         """
-        from llmhub import RequestBuilder, builder
+        from llmhub.types import RequestBuilder, builder
 
         builder().model("openai/x").messages("hi").options(temperature=0).build()
         RequestBuilder().model("openai/x").messages("hi").build()
@@ -41,12 +50,12 @@ def test_a_builder_builds_only_when_it_is_ready(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    assert [line.partition(":")[0] for line in said if " error: " in line] == ["6", "7", "8"]
-    assert all("Invalid self argument" in line for line in said if " error: " in line)
+    assert error_lines(messages) == [6, 7, 8]
+    assert all("Invalid self argument" in message for message in messages if " error: " in message)
 
 
-def test_what_the_public_names_give(tmp_path: Path) -> None:
-    said = checked(
+def test_return_types_and_arguments_of_completions(tmp_path: Path) -> None:
+    messages = run_mypy(
         """
         import llmhub
 
@@ -61,25 +70,25 @@ def test_what_the_public_names_give(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    notes = [line for line in said if "note: Revealed" in line]
-    assert 'CompletionResponse"' in notes[0]
-    assert 'CompletionResponse"' in notes[1]
-    assert "Result[llmhub.core.types.CompletionResponse" in notes[2]
-    assert '"str"' in notes[3] or '"builtins.str"' in notes[3]
-    assert sorted({line.partition(":")[0] for line in said if " error: " in line}) == ["10", "11"]
+    response, awaited, result, text = revealed_types(messages)
+    assert response.endswith("CompletionResponse")
+    assert awaited.endswith("CompletionResponse")
+    assert "Result[llmhub.core.types.CompletionResponse" in result
+    assert text == "str"
+    assert error_lines(messages) == [10, 11]
 
 
-def test_matching_over_the_errors_is_exhaustive(tmp_path: Path) -> None:
-    kinds = [kind.__name__ for kind in get_args(LLMError)]
-    assert len(kinds) == 16
+def test_match_over_error_values_is_exhaustive(tmp_path: Path) -> None:
+    names = [kind.__name__ for kind in get_args(LLMError)]
+    assert len(names) == 16
 
-    def program(named: list[str]) -> str:
-        cases = " | ".join(f"errors.{kind}()" for kind in named)
+    def program(handled: list[str]) -> str:
+        cases = " | ".join(f"errors.{name}()" for name in handled)
         return f"""
-        from returns.result import Result
-        from llmhub.core import errors
-        from llmhub.core.types import CompletionResponse
         from returns.methods import unwrap_or_failure
+        from returns.result import Result
+        from llmhub import errors
+        from llmhub.types import CompletionResponse
 
         def text(outcome: Result[CompletionResponse, errors.LLMError]) -> str:
             match unwrap_or_failure(outcome):
@@ -89,12 +98,12 @@ def test_matching_over_the_errors_is_exhaustive(tmp_path: Path) -> None:
                     return "failed"
         """
 
-    assert [line for line in checked(program(kinds), tmp_path) if " error: " in line] == []
-    assert [line for line in checked(program(kinds[:-1]), tmp_path) if " error: " in line] != []
+    assert error_lines(run_mypy(program(names), tmp_path)) == []
+    assert error_lines(run_mypy(program(names[:-1]), tmp_path)) != []
 
 
-def test_the_accessor_gives_the_kind_of_frame_it_was_given(tmp_path: Path) -> None:
-    said = checked(
+def test_accessor_returns_the_kind_of_frame_it_is_called_on(tmp_path: Path) -> None:
+    messages = run_mypy(
         """
         import llmhub
         import pandas as pd
@@ -112,9 +121,8 @@ def test_the_accessor_gives_the_kind_of_frame_it_was_given(tmp_path: Path) -> No
         """,
         tmp_path,
     )
-    found = [line.rpartition("Revealed type is ")[2].strip('"') for line in said if "note: Revealed" in line]
-    notes = [note.replace("builtins.", "") for note in found]
-    assert [note.rpartition(".")[2] if "[" not in note else note for note in notes] == [
+    types = revealed_types(messages)
+    assert [name.rpartition(".")[2] if "[" not in name else name for name in types] == [
         "DataFrame",
         "DataFrame",
         "DataFrame",
@@ -122,5 +130,5 @@ def test_the_accessor_gives_the_kind_of_frame_it_was_given(tmp_path: Path) -> No
         "Series",
         "int",
     ]
-    assert notes[1].startswith("polars.")
-    assert sorted({line.partition(":")[0] for line in said if " error: " in line}) == ["13", "14"]
+    assert types[1].startswith("polars.")
+    assert error_lines(messages) == [13, 14]
