@@ -174,8 +174,6 @@ def feed_lines(rest: bytes, chunk: bytes) -> FeedResult:
 
 
 FEEDS: Final[Mapping[Framing, FeedFunction]] = {"sse": feed_sse, "aws_eventstream": feed_aws, "json_lines": feed_lines}
-
-
 TERMINATORS: Final[Mapping[Framing, bytes]] = {"sse": b"\n\n", "json_lines": b"\n"}
 """Terminators that may be missing at the end of a stream."""
 

@@ -37,9 +37,11 @@ def parse_messages(
         If a message cannot be parsed; its path has the index.
     """
     if isinstance(messages, (str, Message, Mapping)) or not hasattr(messages, "__iter__"):
-        messages = (messages,)
+        items: Iterable[object] = (messages,)
+    else:
+        items = messages
     parsed = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(items):
         result = parse_message(message, f"$.messages[{index}]")
         if not is_successful(result):
             raise to_exception(result.failure())

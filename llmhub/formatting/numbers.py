@@ -37,7 +37,7 @@ def format_usd(amount: float | Decimal, *, symbol: str = "$", digits: int = 3) -
     >>> format_usd(Decimal("0.0123"), symbol="", digits=2)
     '0.012'
     """
-    size = abs(amount)
+    size = abs(float(amount))
     if size == 0:
         return f"{symbol}0"
     if size >= 100:  # noqa: PLR2004 - cents are noise in sums of this size

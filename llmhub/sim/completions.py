@@ -21,18 +21,10 @@ from llmhub.sim.types import SimChoice, SimRequest, SimResponse, SimToolCall
 
 Respond: TypeAlias = Callable[[str], str]
 """A user's own model: the last user turn to the answer's text."""
-
-
 CHARACTERS_PER_TOKEN: Final = 4
-
-
 MIN_CACHED_TOKENS: Final = 1024
-
-
 CACHED_TOKENS_STEP: Final = 128
 """Prompts from so many tokens may be read from a cache, in steps of so many."""
-
-
 SENTENCE_TEMPLATES: Final = (
     "The {noun} of {echo} {verb} a {adjective} {other}.",
     "A {adjective} {noun} {verb} {echo}.",
@@ -43,16 +35,10 @@ SENTENCE_TEMPLATES: Final = (
     "The {adjective} {noun} comes first; {echo} {verb} the {other}.",
     "One {noun} {verb} {echo} well enough.",
 )
-
-
 NUMBER_PATTERN: Final = re.compile(r"\d+(?:\.\d+)?")
-
-
 ARITHMETIC_PATTERN: Final = re.compile(
     r"\bhow (?:many|much|long|far|old)\b|\btotal\b|\bsum\b|\bcalculate\b", re.IGNORECASE
 )
-
-
 MAX_NUMBER_DIGITS: Final = 12
 """Digits beyond which a number in a prompt is a name and not counted with."""
 

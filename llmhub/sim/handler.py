@@ -21,12 +21,8 @@ from llmhub.sim.settings import Simulator
 from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimRequest, SimResponse, SimRoute
 
 decode_json: Final = msgspec.json.Decoder().decode
-
-
 UNKNOWN_MODEL_MARKER: Final = "does-not-exist"
 """A model with this in its name is refused as unknown; all others answer."""
-
-
 FAULT_ERRORS: Final[Mapping[str, SimErrorKind]] = {
     "429": "rate_limited",
     "500": "server",
@@ -34,8 +30,6 @@ FAULT_ERRORS: Final[Mapping[str, SimErrorKind]] = {
     "quota": "quota",
 }
 """Faults that are plain refusals."""
-
-
 UNSTREAMED_FAULTS: Final = {"cut": "truncate", "stream_error": "500"}
 """What a stream's fault becomes where nothing streams."""
 
@@ -69,12 +63,8 @@ PROVIDERS_BY_PREFIX: Final = tuple(
     (peer.prefix, peer) for peer in sorted(FAKE_PROVIDERS.values(), key=lambda peer: not peer.path_suffix)
 )
 """Peers by their paths, those first that share theirs with others and have their own endings."""
-
-
 TRANSPORT_FAULTS: Final = frozenset({"reset", "truncate", "drip", "hang"})
 """Faults that are in the sending and leave the answer as it is."""
-
-
 MAX_SAMPLES_PER_REQUEST: Final = 1024
 """Answers of one request at most: so many draws are kept apart."""
 

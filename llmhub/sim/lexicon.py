@@ -11,9 +11,5 @@ _WORDS_BY_KIND: Final = {
     "adjective": "careful clear common direct early exact fair familiar first general honest last likely",
     "verb": "changes decides describes explains follows gives holds keeps leaves makes meets needs shows",
 }
-
-
 LEXICON: Final = {kind: tuple(spoken.split()) for kind, spoken in _WORDS_BY_KIND.items()}
-
-
 WORD_PATTERN: Final = re.compile(r"[^\W\d_]{4,}")

@@ -29,17 +29,9 @@ from llmhub.sim.lexicon import LEXICON, WORD_PATTERN
 
 PickFunction: TypeAlias = Callable[[str, int], int]
 """Choose a number below the second argument, for the purpose that the first one names."""
-
-
 CATEGORY_CHARACTERS: Final = {"CATEGORY_DIGIT": "0123456789", "CATEGORY_SPACE": " ", "CATEGORY_NOT_DIGIT": "abcdefgh"}
-
-
 LOWERCASE: Final = "abcdefghijklmnopqrstuvwxyz"
-
-
 PRINTABLE: Final = "".join(map(chr, range(32, 127)))
-
-
 MAX_EXTRA_REPEATS: Final = 3
 """How often more than it must be something is repeated, at most."""
 
@@ -103,8 +95,6 @@ def _allowed_characters(members: Iterable[tuple[Any, Any]]) -> str:
 
 
 SIM_MARKER: Final = re.compile(r"\[\[sim:[^\]]*\]\]")
-
-
 FORMAT_TEMPLATES: Final[Mapping[str, str]] = {
     "date": "2026-{:02}-{:02}",
     "date-time": "2026-{:02}-{:02}T12:00:00Z",
@@ -118,8 +108,6 @@ FORMAT_TEMPLATES: Final[Mapping[str, str]] = {
     "uuid": "5f0c1e2a-00{:02}-4b3d-8a9c-0123456789{:02}",
 }
 """What texts of a format look like, with two numbers from 1 to 12 in them."""
-
-
 KEYWORDS_BY_TYPE: Final = (
     ("object", ("properties", "required", "additionalProperties", "minProperties")),
     ("array", ("items", "prefixItems", "minItems", "maxItems", "uniqueItems")),
@@ -127,23 +115,13 @@ KEYWORDS_BY_TYPE: Final = (
     ("number", ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
 )
 """Keywords that tell what a value is where no type does."""
-
-
 DEFAULT_RANGE: Final = 100
 """How far numbers go from the one bound they have, or from nought."""
-
-
 DEFAULT_ITEMS: Final = 3
 """Items in a list and entries in an open object, where it says nothing; turns a pointer may take in a circle."""
-
-
 NULL_ONE_IN: Final = 8
 """One value of so many that may be null is."""
-
-
 MAX_TRIES: Final = 12
-
-
 MAX_SIZE: Final = 4096
 """Items and characters that are made at most, whatever a schema wants."""
 
@@ -167,8 +145,6 @@ CONSTRAINT_KEYWORDS: Final = (
     "minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|pattern|format|minItems|maxItems|"
     "uniqueItems|minProperties|maxProperties"
 )
-
-
 CONSTRAINT_IN_DESCRIPTION: Final = re.compile(
     rf"[{{ ]({CONSTRAINT_KEYWORDS}): (.*?)(?=, (?:{CONSTRAINT_KEYWORDS}): |\}}$)", re.DOTALL
 )

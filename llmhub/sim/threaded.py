@@ -19,12 +19,8 @@ from llmhub.sim.servers.bedrock_converse import ACCESS_KEY_ID
 from llmhub.sim.settings import Simulator
 
 REGION: Final = "us-east-1"
-
-
 PROJECT_ID: Final = "simulated"
 """The project that pays, where one has to be named."""
-
-
 DEFAULT_API_KEY: Final = "simulated"
 """A key for clients that insist on one."""
 

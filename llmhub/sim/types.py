@@ -10,8 +10,6 @@ from urllib.parse import parse_qsl
 import msgspec
 
 SimFinishReason: TypeAlias = Literal["stop", "length", "stop_sequence", "tool_calls"]
-
-
 SimErrorKind: TypeAlias = Literal[
     "invalid", "auth", "forbidden", "not_found", "rate_limited", "quota", "server", "overloaded", "too_large"
 ]

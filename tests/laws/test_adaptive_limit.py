@@ -36,14 +36,8 @@ from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-
-
 TARGET = Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m")
-
-
 CALL = Call(TARGET, CompletionRequest(model="m", messages=()))
-
-
 events = st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.integers(0, 200)), max_size=300)
 
 

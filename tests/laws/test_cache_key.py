@@ -21,17 +21,9 @@ from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import SimulatorThread
 
 ASK = CompletionRequest(model="m", messages=(Message("user", "hi"),))
-
-
 PLACE = Endpoint(base_url="http://localhost:8000/v1", api_version="2026-01-01", region="eu-west-1", project="p")
-
-
 VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1, allow_nan=False) | st.text(max_size=3)
-
-
 EXTRAS = st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES | st.lists(VALUES, max_size=2), max_size=3)
-
-
 MODEL = "openai/gpt-4o-mini"
 
 

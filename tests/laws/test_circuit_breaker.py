@@ -40,11 +40,7 @@ from llmhub.engine.decision_log import DecisionLog
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-
-
 What = Literal["answer", "fault"]
-
-
 policies = st.builds(
     Breaker,
     degraded=st.integers(1, 3),
@@ -53,8 +49,6 @@ policies = st.builds(
     cooldown_s=st.floats(0.1, 5),
     longest_s=st.floats(5, 30),
 )
-
-
 stories = st.lists(st.tuples(st.floats(0, 10), st.sampled_from(["answer", "fault"])), max_size=60)
 
 
@@ -143,11 +137,7 @@ def test_invalid_policy_names_its_field(wrong: dict[str, Any]) -> None:
 # The circuit, in virtual time
 
 CALL = Call(Target(PROVIDERS["openai"], Endpoint(), "m", "openai/m"), CompletionRequest(model="m", messages=()))
-
-
 OK = Answer(Success(CompletionResponse()), attempts=1)
-
-
 POLICY = Breaker(failures=3, degraded=2, recovery=1)
 
 

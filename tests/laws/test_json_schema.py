@@ -82,8 +82,6 @@ class Checked:
 
 
 TYPES: list[Any] = [Person, Tree, Color, Point, Pair, Pet, Checked, list[Pet], list[int], Literal["a", "b"], int | None]
-
-
 WALKED = ("properties", "$defs")
 
 

@@ -12,23 +12,11 @@ from hypothesis import strategies as st
 from llmhub.engine.limits import FixedWindow, SlidingWindow, TokenBucket, WindowState, refund, take
 
 sizes = st.floats(1, 100)
-
-
 buckets = st.builds(lambda rate_s, capacity: TokenBucket(rate_s, capacity, capacity, 0.0), st.floats(0.01, 100), sizes)
-
-
 fixed = st.builds(lambda allowed, window_s: FixedWindow(allowed, window_s, 0.0), sizes, sizes)
-
-
 sliding = st.builds(SlidingWindow, sizes, sizes, st.just(()), st.just(0.0))
-
-
 states = buckets | fixed | sliding
-
-
 gaps = st.just(0.0) | st.floats(0, 40)
-
-
 arrivals = st.lists(st.tuples(gaps, st.floats(0, 1)), max_size=40)
 
 

@@ -25,8 +25,6 @@ from llmhub.core.types import CompletionResponse, Usage
 from llmhub.providers.registry import PROVIDERS
 
 FOLDER = Path(__file__).parents[1] / "fixtures/conformance"
-
-
 ROWS = {
     "chat_completions": "openai",
     "responses": "openai-responses",
@@ -36,12 +34,8 @@ ROWS = {
     "converse": "bedrock",
     "converse_stream": "bedrock",
 }
-
-
 ODD = (None, True, 0, -1, 7, 9_999, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [None], {"type": "text"}, [{}], [[]])
 """What is put where something else was."""
-
-
 pytestmark = [
     pytest.mark.corpus,
     pytest.mark.skipif(not FOLDER.is_dir(), reason="the recorded exchanges are not here"),

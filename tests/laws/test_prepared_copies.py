@@ -17,17 +17,9 @@ from llmhub.engine.call import Answer, Call, Target
 from llmhub.providers.registry import PROVIDERS
 
 HERE, THERE = (Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in ("m", "n"))
-
-
 ASKED = CompletionRequest(model="m", messages=(Message("user", "hi"),))
-
-
 CALL = Call(HERE, ASKED, print, stream=True, key=b"k", on_sent=print, sample=3)
-
-
 ANSWER = Answer(Success(CompletionResponse()), 0.1, 0.2, 0.3, 0.4, 5, 0.6, cache_hit=True, dropped=("seed",))
-
-
 PAIRS = (
     (ASKED, CompletionRequest(model="n", messages=(), max_tokens=9, seed=7, stop=("x",), extra={"a": 1})),
     (CALL, Call(THERE, ASKED, repr, requested_target=HERE, key=b"other")),

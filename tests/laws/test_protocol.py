@@ -43,40 +43,24 @@ from llmhub.core.validation import OPTIONAL_DEFAULTS, validate_request
 from llmhub.providers.registry import PROVIDERS
 
 rows = st.sampled_from(list(PROVIDERS.values()))
-
-
 ASK = CompletionRequest(model="m", messages=(Message("user", "hi"),))
-
-
 HERE = Endpoint(base_url="http://localhost:8000")
-
-
 NOW = 1_700_000_000.0
 
 
 # Arbitrary requests
 
 wild = st.text(st.characters()) | st.sampled_from(["", " ", "\ud800", "a/b", "..", "https://localhost", "{"])
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | wild,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(wild, inner, max_size=3),
     max_leaves=6,
 )
-
-
 objects = st.dictionaries(wild, json_values, max_size=3)
-
-
 parts = st.from_type(Part) | st.builds(Text, wild)
-
-
 messages = st.builds(
     Message, st.sampled_from(["system", "user", "assistant", "tool", "other"]), st.lists(parts, max_size=3)
 )
-
-
 requests = st.builds(
     CompletionRequest,
     model=wild | st.sampled_from(["gpt-4o", "claude-opus-4-7", "gemini-2.5-pro", "us.amazon.nova-lite-v1:0", "o3"]),
@@ -94,11 +78,7 @@ requests = st.builds(
     extra=objects | st.dictionaries(st.integers(), st.none(), max_size=1),  # type: ignore[arg-type]
     unsupported=st.sampled_from(["error", "drop"]),
 )
-
-
 plain = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=8)
-
-
 endpoints = st.builds(
     Endpoint,
     **dict.fromkeys(("api_key", "api_version", "region", "access_key_id", "secret_access_key", "session_token"), plain),
@@ -162,31 +142,21 @@ names = st.sampled_from(
         *("x-ratelimit-limit-tokens", "x-amzn-errortype", "x-amzn-requestid", "apim-request-id"),
     ]
 )
-
-
 said = st.text(max_size=20) | st.sampled_from(
     ["application/json", "text/event-stream", "1e999", "nan", "-1", "1h", "\udcff"]
 )
-
-
 replies = st.builds(
     HttpReply,
     status=st.sampled_from([200, 201, 204, 302, 400, 401, 404, 429, 500, 503, 529]) | st.integers(0, 999),
     headers=st.dictionaries(names, said, max_size=3),
     received_at=st.floats(0, 1e10),
 )
-
-
 documents = json_values.map(lambda value: json.dumps(value).encode())
-
-
 KEYS = (
     *("choices", "message", "content", "delta", "tool_calls", "index", "function", "error", "usage", "type", "text"),
     *("candidates", "parts", "finishReason", "output", "stopReason", "contentBlockIndex", "code", "status", "details"),
     *("content_block", "promptFeedback", "usageMetadata", "finish_reason", "stop_reason", "id", "model", "reasoning"),
 )
-
-
 near = st.recursive(
     st.none()
     | st.booleans()
@@ -196,8 +166,6 @@ near = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode())
-
-
 bodies = st.binary() | documents | near
 
 

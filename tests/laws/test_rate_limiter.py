@@ -32,8 +32,6 @@ from llmhub.engine.rate_limiter import Permit, RateLimiter, TargetLimiter, Wait,
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-
-
 ONE, OTHER = (Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") for name in ("one", "other"))
 
 

@@ -47,20 +47,10 @@ from llmhub.engine.routing_policy import (
 )
 
 Rank = Callable[[Sequence[str], RoutingStats], Sequence[str]]
-
-
 NAMES = ["a", "b", "c", "d"]
-
-
 WEIGHTS = {"a": 5.0, "b": 3.0, "c": 1.5, "d": 0.5}
-
-
 seconds = st.floats(0, 100)
-
-
 usd = st.none() | st.floats(0, 1e-4)
-
-
 measurements = st.builds(
     CandidateStats,
     latency_s=st.none() | st.floats(0.001, 60),
@@ -73,8 +63,6 @@ measurements = st.builds(
     input_usd=usd,
     output_usd=usd,
 )
-
-
 statistics = st.builds(
     RoutingStats,
     candidates=st.dictionaries(st.sampled_from(NAMES), measurements),
@@ -84,8 +72,6 @@ statistics = st.builds(
     input_tokens=st.integers(0, 10_000),
     max_tokens=st.none() | st.integers(1, 10_000),
 )
-
-
 candidates = st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
 
 
@@ -171,8 +157,6 @@ def test_by_weight_distributes_in_proportion(names: list[str]) -> None:
 # What is measured
 
 errors = st.sampled_from([kind() for kind in get_args(LLMError)]) | st.builds(RateLimited, retry_after_s=seconds)
-
-
 events = st.lists(st.tuples(st.floats(0, 5), st.none() | errors | st.just("left"), st.floats(0, 10)), max_size=30)
 
 

@@ -20,11 +20,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
 )
-
-
 SIZES = st.integers(0, 5)
-
-
 BOUNDS = st.fixed_dictionaries(
     {},
     optional={

@@ -52,20 +52,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-
-
 objects = st.dictionaries(st.text(max_size=5), json_values, max_size=3)
-
-
 parts = st.from_type(Part)
-
-
 messages = st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), st.lists(parts, max_size=3))
-
-
 finite = st.floats(allow_nan=False, allow_infinity=False)
-
-
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model": st.text(max_size=8),
     "messages": st.lists(messages, max_size=3).map(tuple),
@@ -80,17 +70,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "extra": objects,
     "unsupported": st.sampled_from(["error", "drop"]),
 }
-
-
 requests = st.builds(CompletionRequest, **VALUES)
-
-
 HERE = Endpoint()
-
-
 ASK = CompletionRequest(model="m", messages=(Message("user", "hi"),))
-
-
 OPENAI = PROVIDERS["openai"]
 
 
@@ -237,11 +219,7 @@ def test_one_keyer_keys_many_requests_like_each(asked: list[CompletionRequest]) 
 # One template's requests
 
 texts = st.text() | st.sampled_from(["", " ", "\n", PLACEHOLDER, f"a{PLACEHOLDER}b", '"', "\\", "\u2028", "é", "\x00"])
-
-
 unsayable = texts | st.sampled_from(["\ud800", "a\udfff"])
-
-
 plain = st.builds(
     CompletionRequest,
     model=st.sampled_from(["m", "models/a b", "gpt-4o"]),
@@ -299,8 +277,6 @@ def test_a_text_put_to_somebody_else_is_prepared_and_keyed_like_the_request(
 # Stored responses
 
 usages = st.builds(Usage, **dict.fromkeys(Usage.__slots__, st.none() | st.integers(0, 2**63 - 1)))
-
-
 responses = st.builds(
     CompletionResponse,
     parts=st.lists(parts, max_size=3).map(tuple),
@@ -308,8 +284,6 @@ responses = st.builds(
     others=st.just(()),
     forced_tool=st.booleans(),
 )
-
-
 responses = responses | st.from_type(CompletionResponse).map(lambda response: replace(response, usage=Usage()))
 
 

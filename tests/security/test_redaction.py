@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from llmhub.security.redaction import MIN_SECRET_LENGTH, REPLACEMENT, redact
 
 secrets = st.text(st.characters(categories=["L", "N"]), min_size=MIN_SECRET_LENGTH, max_size=30)
-
-
 KEYS = [
     "sk-proj-abcdefgh1234",
     "sk-ant-api03-AbC_dEf-123456789",

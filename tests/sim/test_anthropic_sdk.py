@@ -13,8 +13,6 @@ from anthropic.types import Message
 from llmhub.sim import Faults, SimLimit, SimulatorThread
 
 SAY_HI = [{"role": "user", "content": "Say hi to the harbour."}]
-
-
 ASKED: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 300, "messages": SAY_HI}
 
 

@@ -15,11 +15,7 @@ from botocore.exceptions import ClientError, EventStreamError
 from llmhub.sim import Faults, SimulatorThread
 
 NOVA = "amazon.nova-lite-v1:0"
-
-
 SAY_HI = [{"role": "user", "content": [{"text": "Say hi to the harbour."}]}]
-
-
 Connect = Callable[..., Any]
 
 

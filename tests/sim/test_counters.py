@@ -119,8 +119,6 @@ async def test_models_are_listed_and_answer(
 
 
 BEARERS = ("openai", "compatible", "openai-responses", "vertex", "vertex-anthropic", "ollama-native")
-
-
 KEYS = {
     **dict.fromkeys(BEARERS, ("authorization", "Bearer {}")),
     **dict.fromkeys(("azure", "azure-responses"), ("api-key", "{}")),
@@ -128,11 +126,7 @@ KEYS = {
     "google": ("x-goog-api-key", "{}"),
     "bedrock": ("authorization", "Bearer {}"),
 }
-
-
 REFUSED = {"google": 400, "bedrock": 403}
-
-
 REASONS = {
     **dict.fromkeys(("openai", "openai-responses", "compatible"), ("error", "code", "invalid_api_key")),
     **dict.fromkeys(("azure", "azure-responses"), ("error", "code", "401")),

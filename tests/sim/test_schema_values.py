@@ -15,8 +15,6 @@ from llmhub.sim.tool_calls import choose_tool_calls, offer_tools
 from llmhub.sim.types import SimMessage, SimRequest
 
 NAMES = st.text("abcxyz_", min_size=1, max_size=5)
-
-
 PATTERNS = (
     r"^\d{5}$",
     r"^[A-Z]{2,3}-\d+$",
@@ -50,8 +48,6 @@ TEXTS = st.one_of(
     ),
     st.builds(lambda pattern: {"type": "string", "pattern": pattern}, st.sampled_from(PATTERNS)),
 )
-
-
 LEAVES = st.one_of(
     TEXTS,
     _bounded("integer"),
@@ -61,8 +57,6 @@ LEAVES = st.one_of(
     st.builds(lambda value: {"const": value}, st.none() | st.booleans() | NAMES),
     st.just({"$ref": "#/$defs/node"}),
 )
-
-
 NODE = {
     "type": "object",
     "properties": {
@@ -74,8 +68,6 @@ NODE = {
     "required": ["value", "left", "kids", "sum"],
     "additionalProperties": False,
 }
-
-
 DEFS = {
     "node": NODE,
     "sum": {"type": "object", "properties": {"of": {"$ref": "#/$defs/node"}}, "required": ["of"]},
@@ -124,15 +116,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=9,
 )
-
-
 KEYWORDS = (
     *("type", "properties", "required", "items", "enum", "const", "anyOf", "allOf", "$ref", "nullable", "format"),
     *("minimum", "maximum", "multipleOf", "minItems", "maxItems", "pattern", "minLength", "maxLength", "prefixItems"),
     *("additionalProperties", "minProperties", "maxProperties", "uniqueItems"),
 )
-
-
 ODD = st.dictionaries(st.sampled_from(KEYWORDS), JSON)
 
 

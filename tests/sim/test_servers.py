@@ -23,31 +23,19 @@ from llmhub.sim.servers.openai_errors import format_go_duration
 from llmhub.sim.types import SimError, SimHttpRequest, SimMessage, SimRequest, SimResponse, SimRoute
 
 CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
-
-
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-
-
 NAMES = (
     "model messages contents system systemInstruction max_tokens temperature stop stop_sequences stopSequences n role "
     "content parts text type generationConfig inferenceConfig maxTokens thinkingConfig thinkingBudget tools toolConfig "
     "toolResult tool_result metadata user_id stream stream_options reasoning_effort cache_control citations"
 )
-
-
 FIELDS = st.sampled_from(sorted(NAMES.split()))
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 40), 1 << 40) | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS | st.text(max_size=6), inner, max_size=4),
     max_leaves=12,
 )
-
-
 BODIES = st.dictionaries(FIELDS, JSON, max_size=6)
-
-
 CALLS = st.builds(
     SimRoute,
     model=st.sampled_from(
@@ -221,8 +209,6 @@ SEEN = {
     "mistral-chat_completions": "compatible",
     "vllm-chat_completions": "compatible",
 }
-
-
 BEYOND = {
     "anthropic.messages.0b7e83fad128": "a system turn that only a beta takes",
     "anthropic.messages.20601c746f3d": "sampling at -1, which is refused by now",

@@ -35,8 +35,6 @@ MODELS = {
     "bedrock": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
     "ollama-native": "llama3.2",
 }
-
-
 PLACE = {
     "type": "object",
     "properties": {
@@ -57,17 +55,9 @@ PLACE = {
         }
     },
 }
-
-
 FITS = Draft202012Validator(PLACE)
-
-
 LOOK = Tool("look", "Looks.", PLACE)
-
-
 WAIT = Tool("wait", "Waits.", {"type": "object", "properties": {}})
-
-
 PROMPT = "Describe the harbour of Genoa."
 
 
@@ -178,8 +168,6 @@ def test_labels_and_fields_can_be_rehearsed(hub: llmhub.Hub) -> None:
 # What the providers' own clients read.
 
 CHAT_TOOL = {"type": "function", "function": {"name": "look", "parameters": PLACE}}
-
-
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}]}
 
 

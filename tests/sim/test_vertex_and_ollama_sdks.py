@@ -16,8 +16,6 @@ from google.oauth2.credentials import Credentials
 from llmhub.sim import SimLimit, SimulatorThread
 
 LITE = "gemini-2.5-flash-lite"
-
-
 CLAUDE: dict[str, Any] = {
     "model": "claude-haiku-4-5@20251001",
     "max_tokens": 300,

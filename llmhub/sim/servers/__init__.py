@@ -1,4 +1,4 @@
-"""The other side of each wire, one file a wire, in one table. None of it knows the wires it is there to test."""
+"""Simulated servers by provider, one file per wire format. They share no code with the wires that they test."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from llmhub.sim.servers.openai_responses import AZURE_RESPONSES, RESPONSES
 from llmhub.sim.servers.vertex import VERTEX, VERTEX_CLAUDE
 
 __all__ = ["FAKE_PROVIDERS", "FakeProvider"]
-
-
 FAKE_PROVIDERS: Final[Mapping[str, FakeProvider]] = MappingProxyType(
     {
         peer.name: peer

@@ -1,4 +1,4 @@
-"""AWS event-stream messages as a server writes them: length, headers and two CRCs.
+"""Encode AWS event-stream messages: lengths, headers, payload and two CRCs.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html (read 2026-11-22).
 """
@@ -11,15 +11,13 @@ from typing import Final
 from zlib import crc32
 
 STRING_TYPE: Final = 7
-"""Type of a header whose value is text."""
-
-
+"""Type code of a string header."""
 MESSAGE_OVERHEAD: Final = 16
-"""Bytes of a message beside its headers and payload: two lengths and two CRCs."""
+"""Bytes of a message's two lengths and two CRCs."""
 
 
 def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """Write one message.
+    """Encode one message.
 
     Examples
     --------
@@ -28,8 +26,8 @@ def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
     """
     block = b"".join(_header(name.encode(), value.encode()) for name, value in headers.items())
     prelude = struct.pack(">II", len(block) + len(payload) + MESSAGE_OVERHEAD, len(block))
-    whole = prelude + struct.pack(">I", crc32(prelude)) + block + payload
-    return whole + struct.pack(">I", crc32(whole))
+    unterminated = prelude + struct.pack(">I", crc32(prelude)) + block + payload
+    return unterminated + struct.pack(">I", crc32(unterminated))
 
 
 def _header(name: bytes, value: bytes) -> bytes:

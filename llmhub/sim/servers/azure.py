@@ -1,4 +1,4 @@
-"""The other side of Azure OpenAI: Chat Completions at two kinds of address, with content filters and other errors.
+"""Simulated server of Azure OpenAI: Chat Completions at two kinds of URL, with content filters and Azure's own errors.
 
 Sources: https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle and
 https://learn.microsoft.com/azure/ai-foundry/openai/reference (read 2026-11-22).
@@ -22,27 +22,19 @@ from llmhub.sim.servers.openai_errors import ErrorTemplate, retry_headers, sse_e
 from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimResponse, SimRoute
 
 DEPLOYMENT_PATH: Final = re.compile(r"/openai/deployments/([^/]+)/chat/completions")
-
-
 V1_PATH: Final = {
     ("POST", "/openai/v1/chat/completions"): SimRoute(),
     ("GET", "/openai/v1/models"): SimRoute(action="models"),
 }
-
-
 SAFE_CONTENT_FILTER: Final = {
     name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")
 }
-
-
 SAFE_PROMPT_FILTER: Final = [
     {
         "prompt_index": 0,
         "content_filter_results": {**SAFE_CONTENT_FILTER, "jailbreak": {"detected": False, "filtered": False}},
     }
 ]
-
-
 ERRORS: Final[Mapping[SimErrorKind, ErrorTemplate]] = {
     "auth": ErrorTemplate(
         401,
@@ -61,74 +53,76 @@ ERRORS: Final[Mapping[SimErrorKind, ErrorTemplate]] = {
         "The service is temporarily unable to process your request. Please try again later.",
     ),
 }
-"""What Azure says in its own way; all else is told as OpenAI tells it."""
+"""Errors that differ from OpenAI's."""
 
 
-def match_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find a deployment, with the api version the classic address needs, or the v1 address."""
-    found = V1_PATH.get((incoming.method, incoming.subpath))
-    if found is not None:
-        return found
-    version = incoming.query_parameters.get("api-version", "")
-    deployment = DEPLOYMENT_PATH.fullmatch(incoming.subpath)
+def match_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match a deployment's URL, which requires an ``api-version``, or the v1 URL."""
+    route = V1_PATH.get((http_request.method, http_request.subpath))
+    if route is not None:
+        return route
+    version = http_request.query_parameters.get("api-version", "")
+    deployment = DEPLOYMENT_PATH.fullmatch(http_request.subpath)
     if not version:
         return None
-    if incoming.method == "POST" and deployment:
+    if http_request.method == "POST" and deployment:
         return SimRoute(model=unquote(deployment[1]), version=version)
-    return SimRoute(action="models") if (incoming.method, incoming.subpath) == ("GET", "/openai/models") else None
+    return (
+        SimRoute(action="models") if (http_request.method, http_request.subpath) == ("GET", "/openai/models") else None
+    )
 
 
-def check_credentials(incoming: SimHttpRequest, key: str) -> SimError | None:
+def check_credentials(http_request: SimHttpRequest, key: str) -> SimError | None:
     """Check the ``api-key`` header or the bearer token."""
-    given = incoming.headers.get("api-key") or bearer_token(incoming.headers)
-    return None if given == key else SimError(kind="auth")
+    credential = http_request.headers.get("api-key") or bearer_token(http_request.headers)
+    return None if credential == key else SimError(kind="auth")
 
 
-def encode_reply(answer: SimResponse) -> Payload:
-    """Write an answer with what the content filters found: nothing."""
-    whole = openai_chat.encode_reply(answer)
-    choices = whole["choices"]
+def encode_reply(response: SimResponse) -> Payload:
+    """Encode a response with the results of the content filters, which find nothing."""
+    reply = openai_chat.encode_reply(response)
+    choices = reply["choices"]
     assert isinstance(choices, list)  # noqa: S101 - our own value
     return {
-        **whole,
+        **reply,
         "choices": [{"content_filter_results": SAFE_CONTENT_FILTER, **choice} for choice in choices],
         "prompt_filter_results": SAFE_PROMPT_FILTER,
     }
 
 
-def encode_events(answer: SimResponse) -> Iterator[bytes]:
-    """Write a stream, which begins with the prompt's filter results in a chunk without id, model or choices."""
+def encode_events(response: SimResponse) -> Iterator[bytes]:
+    """Encode a stream; its first chunk has the prompt's filter results, but no id, model or choices."""
     yield sse_event(
         {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": SAFE_PROMPT_FILTER}
     )
-    for chunk in openai_chat.encode_chunks(answer):
+    for chunk in openai_chat.encode_chunks(response):
         choices = chunk["choices"]
         assert isinstance(choices, list)  # noqa: S101 - our own value
         yield sse_event({**chunk, "choices": [{"content_filter_results": {}, **choice} for choice in choices]})
     yield b"data: [DONE]\n\n"
 
 
-def encode_error(problem: SimError, request_id: str) -> HttpReply:
-    """Write a refusal."""
-    if problem.kind not in ERRORS:
-        return openai_errors.error_reply(problem, request_id)
-    said = ERRORS[problem.kind]
+def encode_error(error: SimError, request_id: str) -> HttpReply:
+    """Encode an error."""
+    if error.kind not in ERRORS:
+        return openai_errors.error_reply(error, request_id)
+    detail = ERRORS[error.kind]
     return HttpReply(
-        said.status, {**JSON_HEADERS, **retry_headers(problem)}, encode_json(_error_payload(problem, said))
+        detail.status, {**JSON_HEADERS, **retry_headers(error)}, encode_json(_error_payload(error, detail))
     )
 
 
-def encode_stream_error(problem: SimError, request_id: str) -> bytes:
-    """Write a problem as an event."""
-    if problem.kind not in ERRORS:
-        return openai_errors.stream_error_event(problem, request_id)
-    return sse_event(_error_payload(problem, ERRORS[problem.kind]))
+def encode_stream_error(error: SimError, request_id: str) -> bytes:
+    """Encode an error as an event."""
+    if error.kind not in ERRORS:
+        return openai_errors.stream_error_event(error, request_id)
+    return sse_event(_error_payload(error, ERRORS[error.kind]))
 
 
-def _error_payload(problem: SimError, said: ErrorTemplate) -> Payload:
-    code = problem.code or said.code
-    message = problem.message or said.message or _rate_limit_message(problem)
-    if problem.kind == "not_found" and problem.model:
+def _error_payload(error: SimError, detail: ErrorTemplate) -> Payload:
+    code = error.code or detail.code
+    message = error.message or detail.message or _rate_limit_message(error)
+    if error.kind == "not_found" and error.model:
         code = "DeploymentNotFound"
         message = (
             "The API deployment for this resource does not exist. If you created the deployment within the last "
@@ -137,23 +131,23 @@ def _error_payload(problem: SimError, said: ErrorTemplate) -> Payload:
     return {"error": {"code": code, "message": message}}
 
 
-def _rate_limit_message(problem: SimError) -> str:
-    rate = {"requests": "call rate limit", "tokens": "token rate limit"}[problem.scope]
-    seconds = retry_headers(problem).get("retry-after", "86400")
+def _rate_limit_message(error: SimError) -> str:
+    rate = {"requests": "call rate limit", "tokens": "token rate limit"}[error.scope]
+    seconds = retry_headers(error).get("retry-after", "86400")
     return (
         f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API have exceeded {rate} of your current "
         f"OpenAI S0 pricing tier. Please retry after {seconds} seconds."
     )
 
 
-def limit_headers(standing: LimitStatus, _now: float) -> dict[str, str]:
-    """Tell what is left and how long a period is."""
-    told: dict[str, str] = {}
-    for scope, meter in (("requests", standing.requests), ("tokens", standing.tokens)):
+def limit_headers(status: LimitStatus, _now: float) -> dict[str, str]:
+    """Return rate limit headers: what remains, and the length of the period."""
+    headers: dict[str, str] = {}
+    for scope, meter in (("requests", status.requests), ("tokens", status.tokens)):
         if meter is not None:
-            told[f"x-ratelimit-remaining-{scope}"] = str(meter.remaining)
-            told[f"x-ratelimit-renewalperiod-{scope}"] = "60"
-    return told
+            headers[f"x-ratelimit-remaining-{scope}"] = str(meter.remaining)
+            headers[f"x-ratelimit-renewalperiod-{scope}"] = "60"
+    return headers
 
 
 AZURE: Final = replace(

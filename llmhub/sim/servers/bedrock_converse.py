@@ -1,4 +1,4 @@
-"""The other side of Amazon Bedrock's Converse and ConverseStream.
+"""Simulated server of Amazon Bedrock's Converse and ConverseStream.
 
 Sources: the service model of botocore 1.44.5;
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (read 2026-11-22);
@@ -49,8 +49,6 @@ from llmhub.sim.types import (
 )
 
 CONVERSE_PATH: Final = re.compile(r"/model/([^/]+)/(converse|converse-stream)")
-
-
 FIELDS: Final[Mapping[str, FieldRule]] = {
     "messages": FieldRule((list,), 1, required=True, item_type=dict),
     "system": FieldRule((list,)),
@@ -61,35 +59,23 @@ FIELDS: Final[Mapping[str, FieldRule]] = {
         "promptVariables requestMetadata serviceTier"
     ),
 }
-
-
 INFERENCE_CONFIG_FIELDS: Final[Mapping[str, FieldRule]] = {
     "maxTokens": FieldRule((int,), 1),
     "temperature": FieldRule(NUMBER, 0, 1),
     "topP": FieldRule(NUMBER, 0, 1),
     "stopSequences": FieldRule((list,), 0, 2500, item_type=str),
 }
-
-
 SAMPLING: Final = {"temperature": "temperature", "topP": "top_p"}
-
-
 PROFILE_ONLY_MODELS: Final = re.compile(r"anthropic\.claude-(?!3-(?!7)|v2|instant)")
-"""Models that are reached only through an inference profile, such as ``us.`` before the name."""
-
-
+"""Models that are available only by an inference profile, such as ``us.`` before the name."""
 ALTERNATING_ROLES_MODELS: Final = re.compile(r"anthropic\.|amazon\.nova|meta\.|mistral\.")
-"""Models whose conversations have to alternate between user and assistant."""
-
-
+"""Models that require user and assistant messages to alternate."""
 FINISH_REASONS: Final = {
     "stop": "end_turn",
     "stop_sequence": "stop_sequence",
     "length": "max_tokens",
     "tool_calls": "tool_use",
 }
-
-
 ERRORS: Final[Mapping[SimErrorKind, tuple[int, str, str]]] = {
     "invalid": (400, "ValidationException", "The request is not valid."),
     "auth": (403, "UnrecognizedClientException", "The security token included in the request is invalid."),
@@ -105,88 +91,82 @@ ERRORS: Final[Mapping[SimErrorKind, tuple[int, str, str]]] = {
     ),
     "overloaded": (503, "ServiceUnavailableException", "Bedrock is unable to process your request."),
 }
-"""Status, exception and words of each kind of problem."""
-
-
+"""Status, exception and message of each kind of error."""
 THROTTLING_MESSAGES: Final = {
     "requests": "Too many requests, please wait before trying again.",
     "tokens": "Too many tokens, please wait before trying again.",
 }
-
-
 STREAM_ERROR_TYPES: Final[Mapping[SimErrorKind, str]] = {
     "invalid": "validationException",
     "rate_limited": "throttlingException",
     "overloaded": "serviceUnavailableException",
     "server": "internalServerException",
 }
-"""The exceptions a stream can hold."""
-
-
+"""Exceptions that can occur within a stream."""
 PADDING_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-"""What events are padded with."""
+"""Characters of the padding of events."""
 
 
-def match_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find a model's two methods, and the control plane's list of models."""
-    asked = CONVERSE_PATH.fullmatch(incoming.subpath) if incoming.method == "POST" else None
-    if asked:
-        return SimRoute(model=unquote(asked[1]), stream=asked[2] == "converse-stream")
-    listed = (incoming.method, incoming.subpath) == ("GET", "/foundation-models")
+def match_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match a model's two methods, and the control plane's list of models."""
+    match = CONVERSE_PATH.fullmatch(http_request.subpath) if http_request.method == "POST" else None
+    if match:
+        return SimRoute(model=unquote(match[1]), stream=match[2] == "converse-stream")
+    listed = (http_request.method, http_request.subpath) == ("GET", "/foundation-models")
     return SimRoute(action="models") if listed else None
 
 
-def check_credentials(incoming: SimHttpRequest, key: str) -> SimError | None:
-    """Check a bearer key, or a signature made with ``key`` as the secret of the access key `ACCESS_KEY_ID`."""
-    token = bearer_token(incoming.headers)
+def check_credentials(http_request: SimHttpRequest, key: str) -> SimError | None:
+    """Check a bearer token, or a signature by access key `ACCESS_KEY_ID` with ``key`` as its secret."""
+    token = bearer_token(http_request.headers)
     if token:
-        said = "Authentication failed: Please make sure your API Key is valid."
-        return None if token == key else SimError(kind="forbidden", message=said)
-    signer = sigv4.signing_key_id(incoming)
+        detail = "Authentication failed: Please make sure your API Key is valid."
+        return None if token == key else SimError(kind="forbidden", message=detail)
+    signer = sigv4.signing_key_id(http_request)
     if not signer:
         return SimError(kind="auth", code="MissingAuthenticationTokenException", message="Missing Authentication Token")
     if signer != ACCESS_KEY_ID:
         return SimError(kind="auth")
-    if sigv4.is_signature_valid(incoming, key):
+    if sigv4.is_signature_valid(http_request, key):
         return None
-    said = (
+    detail = (
         "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
         "Key and signing method. Consult the service documentation for details."
     )
-    return SimError(kind="auth", code="InvalidSignatureException", message=said)
+    return SimError(kind="auth", code="InvalidSignatureException", message=detail)
 
 
 ACCESS_KEY_ID: Final = "AKIDSIMULATOR"
 
 
-def parse_request(payload: Payload, call: SimRoute) -> SimRequest | SimError:
-    """Read a Converse body."""
-    if PROFILE_ONLY_MODELS.match(call.model):
+def parse_request(payload: Payload, route: SimRoute) -> SimRequest | SimError:
+    """Parse a Converse body."""
+    if PROFILE_ONLY_MODELS.match(route.model):
         return _invalid_request(
-            f"Invocation of model ID {call.model} with on-demand throughput isn’t supported. Retry your request with "  # noqa: RUF001 - the service's own apostrophe
+            f"Invocation of model ID {route.model} with on-demand throughput isn’t supported. Retry your request with "  # noqa: RUF001 - the service's own apostrophe
             "the ID or ARN of an inference profile that contains this model."
         )
     config = as_mapping(payload.get("inferenceConfig"))
     for body, rules, place in ((payload, FIELDS, ""), (config, INFERENCE_CONFIG_FIELDS, "inferenceConfig")):
-        wrong = find_violation(body, rules)
-        if wrong is not None:
-            return _violation_message(wrong, place)
+        violation = find_violation(body, rules)
+        if violation is not None:
+            return _violation_message(violation, place)
     sampling = rename_set_fields(config, SAMPLING)
-    refused = sampling_error(call.model, sampling)
+    refused = sampling_error(route.model, sampling)
     if refused:
         return _invalid_request(f"The model returned the following errors: {refused}")
-    schema, turns = (
+    schema, messages = (
         _response_schema(payload),
-        _parse_messages(payload, ALTERNATING_ROLES_MODELS.search(call.model) is not None),
+        _parse_messages(payload, ALTERNATING_ROLES_MODELS.search(route.model) is not None),
     )
     if isinstance(schema, SimError):
         return schema
-    if isinstance(turns, SimError):
-        return turns
+    if isinstance(messages, SimError):
+        return messages
     return SimRequest(
-        model=call.model,
-        messages=turns,
-        stream=call.stream,
+        model=route.model,
+        messages=messages,
+        stream=route.stream,
         max_tokens=as_integer(config.get("maxTokens")),
         stop=as_texts(config.get("stopSequences")),
         tools=_parse_tools(as_mapping(payload.get("toolConfig"))),
@@ -197,7 +177,7 @@ def parse_request(payload: Payload, call: SimRoute) -> SimRequest | SimError:
 
 
 def _parse_tools(config: Mapping[str, object]) -> ToolOffer:
-    """Read the tools and the choice among them."""
+    """Parse the tools and the tool choice."""
     specs = [as_mapping(tool.get("toolSpec")) for tool in iter_objects(config.get("tools"))]
     tools = [
         (as_text(spec.get("name")), as_mapping(spec.get("inputSchema")).get("json") or NO_PARAMETERS)
@@ -210,52 +190,52 @@ def _parse_tools(config: Mapping[str, object]) -> ToolOffer:
 
 
 def _response_schema(payload: Mapping[str, object]) -> object:
-    """Read the schema that the answer has to fit, which is written as text."""
+    """Parse the response schema, which is JSON text."""
     form = as_mapping(as_mapping(payload.get("outputConfig")).get("textFormat"))
-    said = as_mapping(as_mapping(form.get("structure")).get("jsonSchema")).get("schema")
+    detail = as_mapping(as_mapping(form.get("structure")).get("jsonSchema")).get("schema")
     try:
-        return None if said is None else msgspec.json.decode(as_text(said))
+        return None if detail is None else msgspec.json.decode(as_text(detail))
     except (msgspec.DecodeError, RecursionError):
         return _invalid_request("The schema in outputConfig.textFormat is not valid JSON.")
 
 
 def _parse_messages(payload: Mapping[str, object], alternate: bool) -> tuple[SimMessage, ...] | SimError:
-    """Read the conversation, which begins with the user and, with most models, alternates."""
-    turns: list[SimMessage] = []
+    """Parse the messages; the first must be a user message, and most models require roles to alternate."""
+    messages: list[SimMessage] = []
     if payload.get("system"):
-        turns.append(
+        messages.append(
             SimMessage("system", "".join(as_text(block.get("text")) for block in iter_objects(payload["system"])))
         )
-    wanted = "user"
-    for at, each in enumerate(iter_objects(payload["messages"])):
-        role, content = as_text(each.get("role")), each.get("content")
+    expected_role = "user"
+    for position, message in enumerate(iter_objects(payload["messages"])):
+        role, content = as_text(message.get("role")), message.get("content")
         if role not in {"user", "assistant"}:
             return _constraint_error(
-                f"messages.{at + 1}.member.role", role, "satisfy enum value set: [user, assistant]"
+                f"messages.{position + 1}.member.role", role, "satisfy enum value set: [user, assistant]"
             )
-        if role != wanted and (alternate or at == 0):
+        if role != expected_role and (alternate or position == 0):
             return _invalid_request(
                 "A conversation must start with a user message. Try again with a conversation that starts with a user "
                 "message."
-                if at == 0
+                if position == 0
                 else "A conversation must alternate between user and assistant roles. Make sure the conversation "
                 "alternates between user and assistant roles and try again."
             )
-        wanted = "assistant" if role == "user" else "user"
+        expected_role = "assistant" if role == "user" else "user"
         for index, block in enumerate(iter_objects(content)):
             if "text" in block and not as_text(block["text"]).strip():
                 return _invalid_request(
-                    f"The text field in the ContentBlock object at messages.{at}.content.{index} is blank. Add text to "
+                    f"The text field in the ContentBlock object at messages.{position}.content.{index} is blank. Add text to "
                     "the text field, and try again."
                 )
         if not isinstance(content, list) or not content:
-            said = f"The content field in the Message object at messages.{at} is empty."
-            return _invalid_request(f"{said} Add a ContentBlock object to the content field and try again.")
+            detail = f"The content field in the Message object at messages.{position} is empty."
+            return _invalid_request(f"{detail} Add a ContentBlock object to the content field and try again.")
         tool = any("toolResult" in block for block in iter_objects(content))
-        turns.append(
+        messages.append(
             SimMessage("tool" if tool else role, "".join(_content_text(block) for block in iter_objects(content)))
         )
-    return tuple(turns)
+    return tuple(messages)
 
 
 def _content_text(block: Mapping[str, object]) -> str:
@@ -264,20 +244,20 @@ def _content_text(block: Mapping[str, object]) -> str:
 
 
 def _uses_cache(payload: Mapping[str, object]) -> bool:
-    """Say whether any part of a body is marked for the cache."""
+    """Return whether any part of a body is marked for caching."""
     places = list(iter_objects(payload.get("system")))
-    for each in iter_objects(payload["messages"]):
-        places.extend(iter_objects(each.get("content")))
+    for message in iter_objects(payload["messages"]):
+        places.extend(iter_objects(message.get("content")))
     return any("cachePoint" in place for place in places)
 
 
-def _violation_message(wrong: RuleViolation, place: str) -> SimError:
-    """Say what is wrong with a body in the service's words."""
-    path = f"{place}.{wrong.name}" if place else wrong.name
-    match wrong.kind:
+def _violation_message(violation: RuleViolation, place: str) -> SimError:
+    """Return the service's message about a violation."""
+    path = f"{place}.{violation.name}" if place else violation.name
+    match violation.kind:
         case "unknown":
             return _invalid_request(
-                f"Malformed input request: #{f'/{place}' if place else ''}: extraneous key [{wrong.name}] is not "
+                f"Malformed input request: #{f'/{place}' if place else ''}: extraneous key [{violation.name}] is not "
                 "permitted, please reformat your input and try again."
             )
         case "missing":
@@ -290,113 +270,119 @@ def _violation_message(wrong: RuleViolation, place: str) -> SimError:
             )
         case "low":
             return _constraint_error(
-                path, wrong.value, f"have {_length_constraint(wrong)} greater than or equal to {wrong.rule.minimum:g}"
+                path,
+                violation.value,
+                f"have {_length_constraint(violation)} greater than or equal to {violation.rule.minimum:g}",
             )
         case "high":
             return _constraint_error(
-                path, wrong.value, f"have {_length_constraint(wrong)} less than or equal to {wrong.rule.maximum:g}"
+                path,
+                violation.value,
+                f"have {_length_constraint(violation)} less than or equal to {violation.rule.maximum:g}",
             )
 
 
-def _length_constraint(wrong: RuleViolation) -> str:
-    return "length" if isinstance(wrong.value, (list, str)) else "value"
+def _length_constraint(violation: RuleViolation) -> str:
+    return "length" if isinstance(violation.value, (list, str)) else "value"
 
 
 def _constraint_error(path: str, value: object, constraint: str) -> SimError:
-    said = f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint"
-    return _invalid_request(f"{said}: Member must {constraint}")
+    detail = f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint"
+    return _invalid_request(f"{detail}: Member must {constraint}")
 
 
-def _invalid_request(said: str) -> SimError:
-    return SimError(kind="invalid", message=said)
+def _invalid_request(detail: str) -> SimError:
+    return SimError(kind="invalid", message=detail)
 
 
-def encode_reply(answer: SimResponse) -> Payload:
-    """Write an answer as a Converse body."""
-    choice = answer.choices[0]
+def encode_reply(response: SimResponse) -> Payload:
+    """Encode a response as a Converse body."""
+    choice = response.choices[0]
     return {
-        "metrics": {"latencyMs": int(answer.duration_s * 1000)},
-        "output": {"message": {"content": _content_blocks(answer), "role": "assistant"}},
+        "metrics": {"latencyMs": int(response.duration_s * 1000)},
+        "output": {"message": {"content": _content_blocks(response), "role": "assistant"}},
         "stopReason": FINISH_REASONS[choice.finish_reason],
-        "usage": _usage_payload(answer),
+        "usage": _usage_payload(response),
     }
 
 
-def _content_blocks(answer: SimResponse) -> list[Payload]:
-    """Write the blocks: the text, or the calls."""
-    choice = answer.choices[0]
+def _content_blocks(response: SimResponse) -> list[Payload]:
+    """Encode the text, or the tool calls."""
+    choice = response.choices[0]
     text: list[Payload] = [{"text": choice.text}] if choice.text else []
     return text + [
         {
             "toolUse": {
-                "toolUseId": f"tooluse_{answer.id_digits[:20]}{at:02}",
+                "toolUseId": f"tooluse_{response.id_digits[:20]}{position:02}",
                 "name": call.name,
                 "input": call.arguments,
             }
         }
-        for at, call in enumerate(choice.tool_calls)
+        for position, call in enumerate(choice.tool_calls)
     ]
 
 
-def encode_events(answer: SimResponse) -> Iterator[bytes]:
-    """Write an answer as an event stream: text blocks have no start, and usage comes after the end."""
-    choice, padding = answer.choices[0], answer.id_digits
+def encode_events(response: SimResponse) -> Iterator[bytes]:
+    """Encode a response as an event stream; text blocks have no start event, and usage is sent after the end."""
+    choice, padding = response.choices[0], response.id_digits
     yield encode_event("messageStart", {"role": "assistant"}, padding)
-    for index, block in enumerate(_content_blocks(answer)):
+    for index, block in enumerate(_content_blocks(response)):
         used = as_mapping(block.get("toolUse"))
         if used:
             start = {"toolUse": {"toolUseId": used["toolUseId"], "name": used["name"]}}
             yield encode_event("contentBlockStart", {"contentBlockIndex": index, "start": start}, padding)
         texts: list[Payload] = [{"text": piece} for piece in split_words(as_text(block.get("text")), 3)]
         inputs = split_characters(encode_json(used["input"]).decode(), 6) if used else []
-        for at, delta in enumerate(texts + [{"toolUse": {"input": piece}} for piece in inputs]):
-            yield encode_event("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}, padding[at % 32 :])
+        for position, delta in enumerate(texts + [{"toolUse": {"input": piece}} for piece in inputs]):
+            yield encode_event(
+                "contentBlockDelta", {"contentBlockIndex": index, "delta": delta}, padding[position % 32 :]
+            )
         yield encode_event("contentBlockStop", {"contentBlockIndex": index}, padding)
     yield encode_event("messageStop", {"stopReason": FINISH_REASONS[choice.finish_reason]}, padding)
-    metrics = {"latencyMs": int(answer.duration_s * 1000)}
-    yield encode_event("metadata", {"metrics": metrics, "usage": _usage_payload(answer)}, padding)
+    metrics = {"latencyMs": int(response.duration_s * 1000)}
+    yield encode_event("metadata", {"metrics": metrics, "usage": _usage_payload(response)}, padding)
 
 
 def encode_event(kind: str, data: Payload, padding: str) -> bytes:
-    """Write one event, padded by as much as the first two digits of ``padding`` say."""
+    """Encode one event; the first two hexadecimal digits of ``padding`` are the length of its padding."""
     padded = {**data, "p": PADDING_ALPHABET[: 1 + int(padding[:2], 16) % len(PADDING_ALPHABET)]}
     headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
     return encode_message(headers, encode_json(padded))
 
 
-def _usage_payload(answer: SimResponse) -> Payload:
-    """Count: what was read from the cache is not part of the input, but of the total."""
+def _usage_payload(response: SimResponse) -> Payload:
+    """Encode token counts; cached tokens are part of the total, but not of the input."""
     return {
-        "inputTokens": answer.input_tokens - answer.cached_tokens,
-        "outputTokens": answer.output_tokens,
-        "totalTokens": answer.input_tokens + answer.output_tokens,
-        "cacheReadInputTokens": answer.cached_tokens,
-        "cacheReadInputTokenCount": answer.cached_tokens,
+        "inputTokens": response.input_tokens - response.cached_tokens,
+        "outputTokens": response.output_tokens,
+        "totalTokens": response.input_tokens + response.output_tokens,
+        "cacheReadInputTokens": response.cached_tokens,
+        "cacheReadInputTokenCount": response.cached_tokens,
         "cacheWriteInputTokens": 0,
         "cacheWriteInputTokenCount": 0,
     }
 
 
-def encode_error(problem: SimError, _request_id: str) -> HttpReply:
-    """Write a refusal: its kind is in a header, and nothing says when to come again."""
-    status, exception, said = ERRORS[problem.kind]
-    if problem.kind == "not_found" and problem.model:
-        status, exception, said = 400, "ValidationException", "The provided model identifier is invalid."
-    kind = f"{problem.code or exception}:http://internal.amazon.com/coral/com.amazon.bedrock/"
-    body = {"message": problem.message or said or THROTTLING_MESSAGES[problem.scope]}
+def encode_error(error: SimError, _request_id: str) -> HttpReply:
+    """Encode an error; its type is in a header, and there is no ``retry-after``."""
+    status, exception, detail = ERRORS[error.kind]
+    if error.kind == "not_found" and error.model:
+        status, exception, detail = 400, "ValidationException", "The provided model identifier is invalid."
+    kind = f"{error.code or exception}:http://internal.amazon.com/coral/com.amazon.bedrock/"
+    body = {"message": error.message or detail or THROTTLING_MESSAGES[error.scope]}
     return HttpReply(status, {**JSON_HEADERS, "x-amzn-errortype": kind}, encode_json(body))
 
 
-def encode_stream_error(problem: SimError, _request_id: str) -> bytes:
-    """Write a problem as an exception in a stream."""
-    kind = STREAM_ERROR_TYPES.get(problem.kind, "modelStreamErrorException")
+def encode_stream_error(error: SimError, _request_id: str) -> bytes:
+    """Encode an error as an exception within a stream."""
+    kind = STREAM_ERROR_TYPES.get(error.kind, "modelStreamErrorException")
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}
-    said = problem.message or ERRORS[problem.kind][2] or THROTTLING_MESSAGES[problem.scope]
-    return encode_message(headers, encode_json({"message": said}))
+    detail = error.message or ERRORS[error.kind][2] or THROTTLING_MESSAGES[error.scope]
+    return encode_message(headers, encode_json({"message": detail}))
 
 
 def encode_model_list(models: Sequence[str]) -> Payload:
-    """List models as the control plane does."""
+    """Encode the control plane's list of models."""
     rows = [
         {
             "modelArn": f"arn:aws:bedrock:us-east-1::foundation-model/{model}",
@@ -413,7 +399,7 @@ def encode_model_list(models: Sequence[str]) -> Payload:
 
 
 def format_request_id(digits: str) -> str:
-    """Write an id."""
+    """Format a request id."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
 
 

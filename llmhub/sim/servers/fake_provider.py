@@ -14,8 +14,6 @@ from llmhub.sim.limits import LimitStatus
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimResponse, SimRoute
 
 JSON_HEADERS: Final = {"content-type": "application/json"}
-
-
 encode_json: Final = msgspec.json.Encoder().encode
 
 
@@ -75,7 +73,7 @@ class FakeProvider:
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:
-    """Give the token of an ``Authorization: Bearer`` header, or nothing.
+    """Return the token of an ``Authorization: Bearer`` header, or an empty string.
 
     Examples
     --------
@@ -87,5 +85,5 @@ def bearer_token(headers: Mapping[str, str]) -> str:
 
 
 def no_limit_headers(_standing: LimitStatus, _now: float) -> Mapping[str, str]:
-    """Tell nothing about limits."""
+    """Return no rate limit headers."""
     return {}

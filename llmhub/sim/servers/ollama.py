@@ -1,7 +1,7 @@
-"""The other side of Ollama's own chat: lines of JSON, durations in nanoseconds.
+"""Simulated server of Ollama's own chat API: lines of JSON, durations in nanoseconds.
 
 Source: https://github.com/ollama/ollama/blob/main/docs/api.md and recorded exchanges (read 2026-11-22). Ollama itself
-has no limits; a refusal for one is told as its cloud tells it.
+has no rate limits; errors about them are those of its cloud.
 """
 
 from __future__ import annotations
@@ -41,32 +41,18 @@ FIELDS: Final[Mapping[str, FieldRule]] = {
     "tools": FieldRule((list,)),
     **unchecked_fields("format keep_alive logprobs think top_logprobs truncate shift"),
 }
-
-
 OPTION_FIELDS: Final[Mapping[str, FieldRule]] = {
     **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), FieldRule(NUMBER)),
     **dict.fromkeys(("top_k", "num_predict", "seed"), FieldRule((int, float))),
 }
-
-
 SAMPLING: Final = {
     name: name for name in ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 }
-
-
 THINKING_MODELS: Final = re.compile(r"gpt-oss|qwen3|deepseek-r1|magistral")
-"""Models that think unless told not to."""
-
-
+"""Models that think by default."""
 THINKING_TOKENS: Final = {"low": 16, "medium": 48, "high": 128}
-
-
 FINISH_REASONS: Final = {"stop": "stop", "stop_sequence": "stop", "length": "length", "tool_calls": "stop"}
-
-
 NANOSECONDS_PER_SECOND: Final = 1_000_000_000
-
-
 ERRORS: Final[Mapping[SimErrorKind, tuple[int, str]]] = {
     "invalid": (400, "invalid request"),
     "auth": (401, "unauthorized"),
@@ -78,12 +64,12 @@ ERRORS: Final[Mapping[SimErrorKind, tuple[int, str]]] = {
     "server": (500, "llama runner process has terminated: exit status 2"),
     "overloaded": (503, "server busy, please try again.  maximum pending requests exceeded"),
 }
-"""Status and words of each kind of problem."""
+"""Status and message of each kind of error."""
 
 
-def match_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find the chat and the list of models."""
-    match incoming.method, incoming.subpath:
+def match_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match the chat and the list of models."""
+    match http_request.method, http_request.subpath:
         case "POST", "/api/chat":
             return SimRoute()
         case "GET", "/api/tags":
@@ -92,29 +78,29 @@ def match_route(incoming: SimHttpRequest) -> SimRoute | None:
             return None
 
 
-def check_credentials(incoming: SimHttpRequest, key: str) -> SimError | None:
-    """Check the bearer token, which only a server behind a gate wants."""
-    return None if bearer_token(incoming.headers) == key else SimError(kind="auth")
+def check_credentials(http_request: SimHttpRequest, key: str) -> SimError | None:
+    """Check the bearer token, which only servers behind a proxy require."""
+    return None if bearer_token(http_request.headers) == key else SimError(kind="auth")
 
 
 def parse_request(payload: Payload, _call: SimRoute) -> SimRequest | SimError:
-    """Read the body of a chat; what it does not know, it passes over. A stream is what comes unless told otherwise."""
-    wrong = find_violation({name: value for name, value in payload.items() if name in FIELDS}, FIELDS)
+    """Parse the body of a chat; unknown fields are ignored, and streaming is the default."""
+    violation = find_violation({name: value for name, value in payload.items() if name in FIELDS}, FIELDS)
     options = as_mapping(payload.get("options"))
-    wrong = wrong or find_violation(
+    violation = violation or find_violation(
         {name: value for name, value in options.items() if name in OPTION_FIELDS}, OPTION_FIELDS
     )
-    if wrong is not None:
-        return SimError(kind="invalid", message=_violation_message(wrong))
-    model, most = as_text(payload["model"]), as_integer(options.get("num_predict"))
+    if violation is not None:
+        return SimError(kind="invalid", message=_violation_message(violation))
+    model, max_tokens = as_text(payload["model"]), as_integer(options.get("num_predict"))
     return SimRequest(
         model=model,
         messages=tuple(
-            SimMessage(as_text(turn.get("role")), as_text(turn.get("content")))
-            for turn in iter_objects(payload["messages"])
+            SimMessage(as_text(parsed.get("role")), as_text(parsed.get("content")))
+            for parsed in iter_objects(payload["messages"])
         ),
         stream=payload.get("stream") is not False,
-        max_tokens=most if most is not None and most > 0 else None,
+        max_tokens=max_tokens if max_tokens is not None and max_tokens > 0 else None,
         stop=as_texts(options.get("stop")),
         tools=offer_tools(declared_tools(payload.get("tools"))),
         schema={"type": "object"} if payload.get("format") == "json" else payload.get("format") or None,
@@ -124,7 +110,7 @@ def parse_request(payload: Payload, _call: SimRoute) -> SimRequest | SimError:
 
 
 def _reasoning_tokens(model: str, think: object) -> int:
-    """Say about how many tokens of thinking a model spends."""
+    """Return the approximate number of thinking tokens."""
     return (
         0
         if think is False or not THINKING_MODELS.search(model)
@@ -132,105 +118,108 @@ def _reasoning_tokens(model: str, think: object) -> int:
     )
 
 
-def _violation_message(wrong: RuleViolation) -> str:
-    """Say what is wrong with a body in the words of Go's decoder."""
-    match wrong.kind:
+def _violation_message(violation: RuleViolation) -> str:
+    """Return the message of Go's JSON decoder about a violation."""
+    match violation.kind:
         case "missing" | "low":
-            return f"{wrong.name} is required"
+            return f"{violation.name} is required"
         case _:
-            return f"json: cannot unmarshal {type(wrong.value).__name__} into Go struct field ChatRequest.{wrong.name}"
+            return f"json: cannot unmarshal {type(violation.value).__name__} into Go struct field ChatRequest.{violation.name}"
 
 
-def encode_reply(answer: SimResponse) -> Payload:
-    """Write an answer whole."""
+def encode_reply(response: SimResponse) -> Payload:
+    """Encode a response that is not streamed."""
     return {
-        **_reply_head(answer),
+        **_reply_head(response),
         "message": {
-            **_message_payload(answer.choices[0].text),
-            **_thinking_payload(answer),
-            **_tool_call_payloads(answer),
+            **_message_payload(response.choices[0].text),
+            **_thinking_payload(response),
+            **_tool_call_payloads(response),
         },
-        **_final_fields(answer),
+        **_final_fields(response),
     }
 
 
-def encode_events(answer: SimResponse) -> Iterator[bytes]:
-    """Write an answer as lines: what is thought first, then the text, and the counts at the end."""
-    head = {**_reply_head(answer), "done": False}
-    for piece in split_words(_thinking_payload(answer).get("thinking", ""), 2):
+def encode_events(response: SimResponse) -> Iterator[bytes]:
+    """Encode a response as lines: thinking, then text, then the counts."""
+    head = {**_reply_head(response), "done": False}
+    for piece in split_words(_thinking_payload(response).get("thinking", ""), 2):
         yield _json_line({**head, "message": {**_message_payload(""), "thinking": piece}})
-    for piece in split_words(answer.choices[0].text, 1):
+    for piece in split_words(response.choices[0].text, 1):
         yield _json_line({**head, "message": _message_payload(piece)})
-    if answer.choices[0].tool_calls:
-        yield _json_line({**head, "message": {**_message_payload(""), **_tool_call_payloads(answer)}})
-    yield _json_line({**_reply_head(answer), "message": _message_payload(""), **_final_fields(answer)})
+    if response.choices[0].tool_calls:
+        yield _json_line({**head, "message": {**_message_payload(""), **_tool_call_payloads(response)}})
+    yield _json_line({**_reply_head(response), "message": _message_payload(""), **_final_fields(response)})
 
 
 def _json_line(data: Payload) -> bytes:
     return b"%b\n" % encode_json(data)
 
 
-def _reply_head(answer: SimResponse) -> Payload:
-    at = datetime.fromtimestamp(answer.created, UTC)
-    return {"model": answer.request.model, "created_at": f"{at:%Y-%m-%dT%H:%M:%S}.{int(answer.id_digits[:5], 16)}Z"}
+def _reply_head(response: SimResponse) -> Payload:
+    position = datetime.fromtimestamp(response.created, UTC)
+    return {
+        "model": response.request.model,
+        "created_at": f"{position:%Y-%m-%dT%H:%M:%S}.{int(response.id_digits[:5], 16)}Z",
+    }
 
 
 def _message_payload(text: str) -> Payload:
     return {"role": "assistant", "content": text}
 
 
-def _tool_call_payloads(answer: SimResponse) -> Payload:
-    """Write the calls, which come whole."""
-    called = [
+def _tool_call_payloads(response: SimResponse) -> Payload:
+    """Encode the tool calls, which are not split."""
+    calls = [
         {
-            "id": f"call_{answer.id_digits[:6]}{at:02}",
-            "function": {"index": at, "name": call.name, "arguments": call.arguments},
+            "id": f"call_{response.id_digits[:6]}{position:02}",
+            "function": {"index": position, "name": call.name, "arguments": call.arguments},
         }
-        for at, call in enumerate(answer.choices[0].tool_calls)
+        for position, call in enumerate(response.choices[0].tool_calls)
     ]
-    return {"tool_calls": called} if called else {}
+    return {"tool_calls": calls} if calls else {}
 
 
-def _thinking_payload(answer: SimResponse) -> dict[str, str]:
-    """Write what was thought: four characters a token, as everything is counted here."""
-    return {"thinking": "Hmm " * answer.reasoning_tokens} if answer.reasoning_tokens else {}
+def _thinking_payload(response: SimResponse) -> dict[str, str]:
+    """Encode thinking, with four characters per token."""
+    return {"thinking": "Hmm " * response.reasoning_tokens} if response.reasoning_tokens else {}
 
 
-def _final_fields(answer: SimResponse) -> Payload:
-    """Count, in tokens and nanoseconds."""
-    took = int(answer.duration_s * NANOSECONDS_PER_SECOND)
+def _final_fields(response: SimResponse) -> Payload:
+    """Return the final counts, in tokens and nanoseconds."""
+    took = int(response.duration_s * NANOSECONDS_PER_SECOND)
     return {
         "done": True,
-        "done_reason": FINISH_REASONS[answer.choices[0].finish_reason],
+        "done_reason": FINISH_REASONS[response.choices[0].finish_reason],
         "total_duration": took,
         "load_duration": took // 20,
-        "prompt_eval_count": answer.input_tokens,
+        "prompt_eval_count": response.input_tokens,
         "prompt_eval_duration": took // 10,
-        "eval_count": answer.output_tokens,
+        "eval_count": response.output_tokens,
         "eval_duration": took - took // 20 - took // 10,
     }
 
 
-def encode_error(problem: SimError, _request_id: str) -> HttpReply:
-    """Write a refusal: one text."""
+def encode_error(error: SimError, _request_id: str) -> HttpReply:
+    """Encode an error, which is a single string."""
     return HttpReply(
-        ERRORS[problem.kind][0], {**JSON_HEADERS, **retry_headers(problem)}, encode_json(_error_payload(problem))
+        ERRORS[error.kind][0], {**JSON_HEADERS, **retry_headers(error)}, encode_json(_error_payload(error))
     )
 
 
-def encode_stream_error(problem: SimError, _request_id: str) -> bytes:
-    """Write a problem as a line."""
-    return _json_line(_error_payload(problem))
+def encode_stream_error(error: SimError, _request_id: str) -> bytes:
+    """Encode an error as a line."""
+    return _json_line(_error_payload(error))
 
 
-def _error_payload(problem: SimError) -> Payload:
-    if problem.kind == "not_found" and problem.model:
-        return {"error": f"model '{problem.model}' not found"}
-    return {"error": problem.message or ERRORS[problem.kind][1]}
+def _error_payload(error: SimError) -> Payload:
+    if error.kind == "not_found" and error.model:
+        return {"error": f"model '{error.model}' not found"}
+    return {"error": error.message or ERRORS[error.kind][1]}
 
 
 def encode_model_list(models: Sequence[str]) -> Payload:
-    """List models."""
+    """Encode the list of models."""
     rows = [{"name": model, "model": model, "modified_at": "2025-01-01T00:00:00Z", "size": 0} for model in models]
     return {"models": rows}
 

@@ -1,4 +1,4 @@
-"""How OpenAI refuses, and how it tells a caller where they stand.
+"""Errors and rate limit headers of OpenAI.
 
 Sources: https://platform.openai.com/docs/guides/error-codes and
 https://platform.openai.com/docs/guides/rate-limits (read 2026-11-22); bodies as callers have reported them.
@@ -20,7 +20,7 @@ from llmhub.sim.types import SimError, SimErrorKind
 
 @dataclass(frozen=True, slots=True)
 class ErrorTemplate:
-    """How a kind of problem is told: status, type, code and words."""
+    """Status, type, code and message of a kind of error."""
 
     status: int
     type: str
@@ -59,71 +59,71 @@ ERRORS: Final[Mapping[SimErrorKind, ErrorTemplate]] = {
 
 
 def sse_event(chunk: Payload) -> bytes:
-    """Write one chunk as a server-sent event."""
+    """Encode one chunk as a server-sent event."""
     return b"data: %b\n\n" % encode_json(chunk)
 
 
-def error_reply(problem: SimError, _request_id: str) -> HttpReply:
-    """Write a refusal; a 429 says in two headers when to come again."""
+def error_reply(error: SimError, _request_id: str) -> HttpReply:
+    """Encode an error; a 429 has two headers with the retry delay."""
     return HttpReply(
-        ERRORS[problem.kind].status, {**JSON_HEADERS, **retry_headers(problem)}, encode_json(error_payload(problem))
+        ERRORS[error.kind].status, {**JSON_HEADERS, **retry_headers(error)}, encode_json(error_payload(error))
     )
 
 
-def stream_error_event(problem: SimError, _request_id: str) -> bytes:
-    """Write a problem as an event."""
-    return sse_event(error_payload(problem))
+def stream_error_event(error: SimError, _request_id: str) -> bytes:
+    """Encode an error as an event."""
+    return sse_event(error_payload(error))
 
 
-def retry_headers(problem: SimError) -> dict[str, str]:
-    """Say when to come again: whole seconds, and milliseconds."""
-    if problem.retry_after_s is None:
+def retry_headers(error: SimError) -> dict[str, str]:
+    """Return the retry delay in whole seconds and in milliseconds."""
+    if error.retry_after_s is None:
         return {}
-    wait_s = problem.retry_after_s
+    wait_s = error.retry_after_s
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
 
 
-def error_payload(problem: SimError) -> Payload:
-    """Write a problem as an object."""
-    said = ERRORS[problem.kind]
-    if problem.kind == "rate_limited":
+def error_payload(error: SimError) -> Payload:
+    """Return the error object."""
+    detail = ERRORS[error.kind]
+    if error.kind == "rate_limited":
         return {
             "error": {
-                "message": problem.message or _rate_limit_message(problem),
-                "type": problem.scope,
+                "message": error.message or _rate_limit_message(error),
+                "type": error.scope,
                 "param": None,
-                "code": said.code,
+                "code": detail.code,
             }
         }
-    if problem.kind == "not_found" and problem.model:
-        gone = f"The model `{problem.model}` does not exist or you do not have access to it."
-        return {"error": {"message": gone, "type": said.type, "param": None, "code": "model_not_found"}}
-    if problem.kind == "not_found":
-        return {"error": {"message": f"Invalid URL ({problem.param})", "type": said.type, "param": None, "code": None}}
+    if error.kind == "not_found" and error.model:
+        message = f"The model `{error.model}` does not exist or you do not have access to it."
+        return {"error": {"message": message, "type": detail.type, "param": None, "code": "model_not_found"}}
+    if error.kind == "not_found":
+        return {"error": {"message": f"Invalid URL ({error.param})", "type": detail.type, "param": None, "code": None}}
     return {
         "error": {
-            "message": problem.message or said.message,
-            "type": said.type,
-            "param": problem.param,
-            "code": (said.code if problem.code is None else problem.code) or None,
+            "message": error.message or detail.message,
+            "type": detail.type,
+            "param": error.param,
+            "code": (detail.code if error.code is None else error.code) or None,
         }
     }
 
 
-def _rate_limit_message(problem: SimError) -> str:
-    """Say whose limit is reached, and when to try again."""
-    scope = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}[problem.scope]
-    whose = f"{problem.model} in organization org-sim on {scope}: Limit {problem.limit}"
+def _rate_limit_message(error: SimError) -> str:
+    """Return the message about an exceeded limit, with the retry delay."""
+    scope = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)"}[error.scope]
+    whose = f"{error.model} in organization org-sim on {scope}: Limit {error.limit}"
     more = "Visit https://platform.openai.com/account/rate-limits to learn more."
-    if problem.retry_after_s is None:
+    if error.retry_after_s is None:
         remedy = "The input or output tokens must be reduced in order to run successfully."
-        return f"Request too large for {whose}, Requested {problem.requested}. {remedy} {more}"
-    again = f"Please try again in {format_go_duration(problem.retry_after_s)}."
-    return f"Rate limit reached for {whose}, Used {problem.limit}, Requested {problem.requested}. {again} {more}"
+        return f"Request too large for {whose}, Requested {error.requested}. {remedy} {more}"
+    again = f"Please try again in {format_go_duration(error.retry_after_s)}."
+    return f"Rate limit reached for {whose}, Used {error.limit}, Requested {error.requested}. {again} {more}"
 
 
 def format_go_duration(seconds: float) -> str:
-    """Write a duration as Go does, to the millisecond.
+    """Format a duration like Go, to the millisecond.
 
     Examples
     --------
@@ -138,11 +138,11 @@ def format_go_duration(seconds: float) -> str:
     return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{rest / 1000:g}s"
 
 
-def limit_headers(standing: LimitStatus, _now: float) -> dict[str, str]:
-    """Tell where a caller stands."""
+def limit_headers(status: LimitStatus, _now: float) -> dict[str, str]:
+    """Return rate limit headers."""
     return {
-        **_meter_headers("requests", standing.requests),
-        **_meter_headers("tokens", standing.tokens),
+        **_meter_headers("requests", status.requests),
+        **_meter_headers("tokens", status.tokens),
     }
 
 

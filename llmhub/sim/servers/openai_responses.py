@@ -1,4 +1,4 @@
-"""The other side of OpenAI Responses, and of Azure's.
+"""Simulated server of OpenAI Responses, and of Azure's.
 
 Sources: the types of openai 3.54.0; https://platform.openai.com/docs/api-reference/responses and
 https://platform.openai.com/docs/api-reference/responses-streaming (read 2026-11-22); error bodies as callers have
@@ -61,42 +61,36 @@ FIELDS: Final[Mapping[str, FieldRule]] = {
         "service_tier stream_options tool_choice truncation user"
     ),
 }
-
-
 SAMPLING: Final = {"temperature": "temperature", "top_p": "top_p", "safety_identifier": "user", "user": "user"}
-
-
 ROLE_BY_ITEM_TYPE: Final = {"function_call": "assistant", "function_call_output": "tool"}
-
-
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 
 
-def match_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find ``responses`` after the base URL."""
-    return SimRoute() if (incoming.method, incoming.subpath) == ("POST", "/responses") else None
+def match_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match ``responses``."""
+    return SimRoute() if (http_request.method, http_request.subpath) == ("POST", "/responses") else None
 
 
-def match_azure_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find ``responses`` of the v1 address, or of a dated version."""
-    version = incoming.query_parameters.get("api-version", "")
-    dated = incoming.subpath == "/openai/responses" and bool(version)
-    found = incoming.method == "POST" and (incoming.subpath == "/openai/v1/responses" or dated)
+def match_azure_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match ``responses`` of the v1 URL, or of a dated version."""
+    version = http_request.query_parameters.get("api-version", "")
+    dated = http_request.subpath == "/openai/responses" and bool(version)
+    found = http_request.method == "POST" and (http_request.subpath == "/openai/v1/responses" or dated)
     return SimRoute(version=version) if found else None
 
 
 def parse_request(payload: Payload, _call: SimRoute) -> SimRequest | SimError:
-    """Read a Responses body as OpenAI does: what it does not know, it refuses."""
-    wrong = find_violation(payload, FIELDS)
-    if wrong is not None:
-        return _violation_message(wrong)
-    given = payload["input"]
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else list(iter_objects(given))
-    turns = [SimMessage("system", as_text(payload["instructions"]))] if payload.get("instructions") else []
-    turns += [SimMessage(_item_role(item), _content_text(item)) for item in items if item.get("type") != "reasoning"]
-    question = SimRequest(
+    """Parse a Responses body; unknown fields are an error, as at OpenAI."""
+    violation = find_violation(payload, FIELDS)
+    if violation is not None:
+        return _violation_message(violation)
+    input_ = payload["input"]
+    items = [{"role": "user", "content": input_}] if isinstance(input_, str) else list(iter_objects(input_))
+    messages = [SimMessage("system", as_text(payload["instructions"]))] if payload.get("instructions") else []
+    messages += [SimMessage(_item_role(item), _content_text(item)) for item in items if item.get("type") != "reasoning"]
+    request = SimRequest(
         model=as_text(payload["model"]),
-        messages=tuple(turns),
+        messages=tuple(messages),
         stream=payload.get("stream") is True,
         max_tokens=as_integer(payload.get("max_output_tokens")),
         tools=parse_tools(payload),
@@ -104,12 +98,12 @@ def parse_request(payload: Payload, _call: SimRoute) -> SimRequest | SimError:
         sampling=rename_set_fields(payload, SAMPLING),
         uses_cache=True,
     )
-    return _check_reasoning_rules(payload, question)
+    return _check_reasoning_rules(payload, request)
 
 
-def _response_schema(wanted: Mapping[str, object]) -> object:
-    """Read what the answer has to fit: a schema, or any object."""
-    return wanted.get("schema") or ({"type": "object"} if wanted.get("type") == "json_object" else None)
+def _response_schema(text_format: Mapping[str, object]) -> object:
+    """Parse the response schema; JSON mode is any object."""
+    return text_format.get("schema") or ({"type": "object"} if text_format.get("type") == "json_object" else None)
 
 
 def _item_role(item: Mapping[str, object]) -> str:
@@ -118,39 +112,39 @@ def _item_role(item: Mapping[str, object]) -> str:
 
 
 def _content_text(item: Mapping[str, object]) -> str:
-    said = item.get("content", item.get("output"))
-    return said if isinstance(said, str) else "".join(as_text(part.get("text")) for part in iter_objects(said))
+    detail = item.get("content", item.get("output"))
+    return detail if isinstance(detail, str) else "".join(as_text(part.get("text")) for part in iter_objects(detail))
 
 
-def _check_reasoning_rules(payload: Payload, question: SimRequest) -> SimRequest | SimError:
-    """Hold a question against the rules of models that reason, and of those that do not."""
-    family = next((each for each in REASONING_FAMILIES if each.pattern.match(question.model)), None)
-    reasons = family is not None and NON_REASONING_MARKER not in question.model
+def _check_reasoning_rules(payload: Payload, request: SimRequest) -> SimRequest | SimError:
+    """Apply the rules of reasoning models, or of all others, to a request."""
+    family = next((family for family in REASONING_FAMILIES if family.pattern.match(request.model)), None)
+    reasons = family is not None and NON_REASONING_MARKER not in request.model
     effort = as_text(as_mapping(payload.get("reasoning")).get("effort"))
     if family is None or not reasons:
         if ENCRYPTED_REASONING in (payload.get("include") or ()):  # type: ignore[operator] # a list of texts
             return _invalid_request("Encrypted content is not supported with this model.", "include")
-        said = "Unsupported parameter: 'reasoning.effort' is not supported with this model."
-        return _invalid_request(said, "reasoning.effort", "unsupported_parameter") if effort else question
+        detail = "Unsupported parameter: 'reasoning.effort' is not supported with this model."
+        return _invalid_request(detail, "reasoning.effort", "unsupported_parameter") if effort else request
     effort = effort or ("medium" if family.by_default else "none")
     if effort not in EFFORT_TOKENS or (effort == "none" and not family.optional):
-        said = f"Unsupported value: '{effort}' is not supported with the '{question.model}' model."
-        return _invalid_request(said, "reasoning.effort", "unsupported_value")
+        detail = f"Unsupported value: '{effort}' is not supported with the '{request.model}' model."
+        return _invalid_request(detail, "reasoning.effort", "unsupported_value")
     steered = next((name for name in ("temperature", "top_p") if payload.get(name) not in {None, 1}), "")
     if steered and effort != "none":
-        said = f"Unsupported parameter: '{steered}' is not supported with this model."
-        return _invalid_request(said, steered, "unsupported_parameter")
-    return replace(question, reasoning_tokens=EFFORT_TOKENS[effort])
+        detail = f"Unsupported parameter: '{steered}' is not supported with this model."
+        return _invalid_request(detail, steered, "unsupported_parameter")
+    return replace(request, reasoning_tokens=EFFORT_TOKENS[effort])
 
 
-def _invalid_request(said: str, name: str, code: str = "") -> SimError:
-    return SimError(kind="invalid", message=said, param=name, code=code)
+def _invalid_request(detail: str, name: str, code: str = "") -> SimError:
+    return SimError(kind="invalid", message=detail, param=name, code=code)
 
 
-def _violation_message(wrong: RuleViolation) -> SimError:
-    """Say what is wrong with a body in OpenAI's words."""
-    name, value, rule = wrong.name, wrong.value, wrong.rule
-    match wrong.kind:
+def _violation_message(violation: RuleViolation) -> SimError:
+    """Return OpenAI's error about a violation."""
+    name, value, rule = violation.name, violation.value, violation.rule
+    match violation.kind:
         case "missing":
             return _invalid_request(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
         case "unknown":
@@ -158,32 +152,32 @@ def _violation_message(wrong: RuleViolation) -> SimError:
         case "kind":
             return _invalid_request(f"Invalid type for '{name}'.", name, "invalid_type")
         case _:
-            low = wrong.kind == "low"
+            low = violation.kind == "low"
             bound = f">= {rule.minimum:g}" if low else f"<= {rule.maximum:g}"
-            said = f"Invalid '{name}': integer {'below minimum' if low else 'above maximum'} value. Expected a value "
+            detail = f"Invalid '{name}': integer {'below minimum' if low else 'above maximum'} value. Expected a value "
             code = f"integer_{'below_min' if low else 'above_max'}_value"
-            return _invalid_request(f"{said}{bound}, but got {value} instead.", name, code)
+            return _invalid_request(f"{detail}{bound}, but got {value} instead.", name, code)
 
 
-def encode_reply(answer: SimResponse) -> Payload:
-    """Write an answer as a ``response``."""
-    return _response_payload(answer, _output_items(answer))
+def encode_reply(response: SimResponse) -> Payload:
+    """Encode a response as a ``response`` object."""
+    return _response_payload(response, _output_items(response))
 
 
-def _response_payload(answer: SimResponse, output: list[Payload], *, ended: bool = True) -> Payload:
-    """Write the response as it is before or after its output."""
-    question, cut = answer.request, answer.choices[0].finish_reason == "length"
+def _response_payload(response: SimResponse, output: list[Payload], *, ended: bool = True) -> Payload:
+    """Return the ``response`` object with the given output."""
+    request, cut = response.request, response.choices[0].finish_reason == "length"
     return {
-        "id": f"resp_{answer.id_digits}",
+        "id": f"resp_{response.id_digits}",
         "object": "response",
-        "created_at": answer.created,
+        "created_at": response.created,
         "status": "in_progress" if not ended else "incomplete" if cut else "completed",
         "background": False,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if ended and cut else None,
         "instructions": None,
-        "max_output_tokens": question.max_tokens,
-        "model": SNAPSHOTS.get(question.model, question.model),
+        "max_output_tokens": request.max_tokens,
+        "model": SNAPSHOTS.get(request.model, request.model),
         "output": output,
         "parallel_tool_calls": True,
         "previous_response_id": None,
@@ -196,44 +190,44 @@ def _response_payload(answer: SimResponse, output: list[Payload], *, ended: bool
         "tools": [],
         "top_p": 1.0,
         "truncation": "disabled",
-        "usage": _usage_payload(answer) if ended else None,
+        "usage": _usage_payload(response) if ended else None,
         "user": None,
         "metadata": {},
     }
 
 
-def _output_items(answer: SimResponse) -> list[Payload]:
-    """Write the items: what was reasoned, unreadable, and the message or the calls."""
-    called: list[Payload] = [
+def _output_items(response: SimResponse) -> list[Payload]:
+    """Encode the output items: encrypted reasoning, and the message or the tool calls."""
+    calls: list[Payload] = [
         {
-            "id": f"fc_{answer.id_digits}{at:02}",
+            "id": f"fc_{response.id_digits}{position:02}",
             "type": "function_call",
             "status": "completed",
-            "call_id": f"call_{answer.id_digits[:22]}{at:02}",
+            "call_id": f"call_{response.id_digits[:22]}{position:02}",
             "name": call.name,
             "arguments": call.arguments_json,
         }
-        for at, call in enumerate(answer.choices[0].tool_calls)
+        for position, call in enumerate(response.choices[0].tool_calls)
     ]
-    if called:
-        return [*_reasoning_items(answer), *called]
-    message = {**_opened_item(answer), "status": "completed", "content": [_text_part(answer.choices[0].text)]}
-    return [*_reasoning_items(answer), message] if answer.choices[0].text else _reasoning_items(answer)
+    if calls:
+        return [*_reasoning_items(response), *calls]
+    message = {**_opened_item(response), "status": "completed", "content": [_text_part(response.choices[0].text)]}
+    return [*_reasoning_items(response), message] if response.choices[0].text else _reasoning_items(response)
 
 
-def _reasoning_items(answer: SimResponse) -> list[Payload]:
+def _reasoning_items(response: SimResponse) -> list[Payload]:
     item: Payload = {
-        "id": f"rs_{answer.id_digits}",
+        "id": f"rs_{response.id_digits}",
         "type": "reasoning",
         "summary": [],
-        "encrypted_content": f"sim:{answer.id_digits}",
+        "encrypted_content": f"sim:{response.id_digits}",
     }
-    return [item] if answer.reasoning_tokens else []
+    return [item] if response.reasoning_tokens else []
 
 
-def _opened_item(answer: SimResponse) -> Payload:
+def _opened_item(response: SimResponse) -> Payload:
     return {
-        "id": f"msg_{answer.id_digits}",
+        "id": f"msg_{response.id_digits}",
         "type": "message",
         "status": "in_progress",
         "role": "assistant",
@@ -241,80 +235,78 @@ def _opened_item(answer: SimResponse) -> Payload:
     }
 
 
-def _text_part(said: str) -> Payload:
-    return {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+def _text_part(detail: str) -> Payload:
+    return {"type": "output_text", "text": detail, "annotations": [], "logprobs": []}
 
 
-def _usage_payload(answer: SimResponse) -> Payload:
-    """Count: what was cached and what was reasoned is included."""
+def _usage_payload(response: SimResponse) -> Payload:
+    """Encode token counts; cached tokens and reasoning are included."""
     return {
-        "input_tokens": answer.input_tokens,
-        "input_tokens_details": {"cached_tokens": answer.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": answer.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
-        "total_tokens": answer.input_tokens + answer.output_tokens,
+        "input_tokens": response.input_tokens,
+        "input_tokens_details": {"cached_tokens": response.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": response.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": response.reasoning_tokens},
+        "total_tokens": response.input_tokens + response.output_tokens,
     }
 
 
-def encode_events(answer: SimResponse) -> Iterator[bytes]:
-    """Write an answer as typed events, numbered as they come."""
+def encode_events(response: SimResponse) -> Iterator[bytes]:
+    """Encode a response as typed, numbered events."""
     numbers = count()
-    for kind, said in _event_payloads(answer):
-        yield encode_event(kind, {**said, "sequence_number": next(numbers)})
+    for kind, detail in _event_payloads(response):
+        yield encode_event(kind, {**detail, "sequence_number": next(numbers)})
 
 
-def _event_payloads(answer: SimResponse) -> Iterator[tuple[str, Payload]]:
-    """Give the kinds of events and what they say."""
-    opening = _response_payload(answer, [], ended=False)
+def _event_payloads(response: SimResponse) -> Iterator[tuple[str, Payload]]:
+    """Yield the types and the data of the events."""
+    opening = _response_payload(response, [], ended=False)
     yield "response.created", {"response": opening}
     yield "response.in_progress", {"response": opening}
-    output = _output_items(answer)
+    output = _output_items(response)
     for index, item in enumerate(output):
         if item["type"] == "reasoning":
             yield "response.output_item.added", {"output_index": index, "item": {**item, "encrypted_content": ""}}
         elif item["type"] == "function_call":
             yield from _tool_call_events(index, item)
         else:
-            yield "response.output_item.added", {"output_index": index, "item": _opened_item(answer)}
+            yield "response.output_item.added", {"output_index": index, "item": _opened_item(response)}
             place = {"output_index": index, "content_index": 0, "item_id": item["id"]}
             yield "response.content_part.added", {**place, "part": _text_part("")}
-            said = answer.choices[0].text
-            for piece in split_words(said, 1):
+            detail = response.choices[0].text
+            for piece in split_words(detail, 1):
                 yield "response.output_text.delta", {**place, "delta": piece, "logprobs": []}
-            yield "response.output_text.done", {**place, "text": said, "logprobs": []}
-            yield "response.content_part.done", {**place, "part": _text_part(said)}
+            yield "response.output_text.done", {**place, "text": detail, "logprobs": []}
+            yield "response.content_part.done", {**place, "part": _text_part(detail)}
         yield "response.output_item.done", {"output_index": index, "item": item}
-    ended = _response_payload(answer, output)
+    ended = _response_payload(response, output)
     yield f"response.{ended['status']}", {"response": ended}
 
 
 def _tool_call_events(index: int, item: Payload) -> Iterator[tuple[str, Payload]]:
-    """Give the pieces of a call: its name first, then its arguments bit by bit."""
-    place, said = {"output_index": index, "item_id": item["id"]}, as_text(item["arguments"])
+    """Yield the events of a tool call: its name, then its arguments in pieces."""
+    place, detail = {"output_index": index, "item_id": item["id"]}, as_text(item["arguments"])
     opening = {**item, "status": "in_progress", "arguments": ""}
     yield "response.output_item.added", {"output_index": index, "item": opening}
-    for piece in split_characters(said, ARGUMENT_PIECE_CHARACTERS):
+    for piece in split_characters(detail, ARGUMENT_PIECE_CHARACTERS):
         yield "response.function_call_arguments.delta", {**place, "delta": piece}
-    yield "response.function_call_arguments.done", {**place, "arguments": said, "name": item["name"]}
+    yield "response.function_call_arguments.done", {**place, "arguments": detail, "name": item["name"]}
 
 
 def encode_event(kind: str, data: Payload) -> bytes:
-    """Write one event, whose data names it again."""
+    """Encode one event; its data repeats the name."""
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode_json({"type": kind, **data}))
 
 
-def encode_stream_error(problem: SimError, _request_id: str) -> bytes:
-    """Write a problem as an event."""
-    said = as_mapping(error_payload(problem)["error"])
-    whole_of_it = {"code": said["code"] or said["type"], "message": said["message"], "param": said["param"]}
+def encode_stream_error(error: SimError, _request_id: str) -> bytes:
+    """Encode an error as an event."""
+    detail = as_mapping(error_payload(error)["error"])
+    whole_of_it = {"code": detail["code"] or detail["type"], "message": detail["message"], "param": detail["param"]}
     return encode_event("error", {**whole_of_it, "sequence_number": 0})
 
 
 MALFORMED_EVENT: Final = (
     b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","output_index":0,"del\n\n'
 )
-
-
 RESPONSES: Final[FakeProvider] = replace(
     OPENAI,
     name="openai-responses",
@@ -326,8 +318,6 @@ RESPONSES: Final[FakeProvider] = replace(
     encode_stream_error=encode_stream_error,
     malformed_event=MALFORMED_EVENT,
 )
-
-
 AZURE_RESPONSES: Final[FakeProvider] = replace(
     azure.AZURE,
     name="azure-responses",

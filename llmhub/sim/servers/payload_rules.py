@@ -1,4 +1,4 @@
-"""The shape of a payload as a table of rules: which fields there are, of what kind, and within which bounds."""
+"""Rules for the fields of a payload: type, bounds, required or not; and helpers to read untrusted JSON."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 INFINITY: Final = float("inf")
-
-
 NUMBER: Final = (int, float)
 
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """What a field may be; bounds are of a number's value or a list's length (a text has a lower one).
+    """Permitted values of a field.
 
-    No kinds: anything. ``items`` is the kind of what a list holds.
+    Bounds apply to the value of a number and the length of a list; a string has only a minimum length. Without types,
+    any value is permitted. ``item_type`` is the type of a list's items.
     """
 
     types: tuple[type, ...] = ()
@@ -31,7 +30,7 @@ ANY_VALUE: Final = FieldRule()
 
 
 def unchecked_fields(spaced: str) -> dict[str, FieldRule]:
-    """Let fields be anything, given their names with spaces between.
+    """Return rules that permit any value, for names separated by spaces.
 
     Examples
     --------
@@ -43,7 +42,7 @@ def unchecked_fields(spaced: str) -> dict[str, FieldRule]:
 
 @dataclass(frozen=True, slots=True)
 class RuleViolation:
-    """The first thing wrong with a payload: which field, in what way, and the rule it breaks."""
+    """The first violation of a payload: the field, the kind of violation, the value and the rule."""
 
     name: str
     kind: Literal["missing", "unknown", "kind", "low", "high"]
@@ -52,7 +51,7 @@ class RuleViolation:
 
 
 def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]) -> RuleViolation | None:
-    """Find the first thing wrong with a payload; a ``null`` is a field left out. Needed fields lead the table.
+    """Return the first violation of a payload, or ``None``; ``null`` counts as absent. Required fields come first in ``rules``.
 
     Examples
     --------
@@ -68,15 +67,17 @@ def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]
         if payload.get(name) is None:
             return RuleViolation(name, "missing", None, rule)
     for name, value in payload.items():
-        known = rules.get(name)
-        wrong = RuleViolation(name, "unknown", value, ANY_VALUE) if known is None else _check_value(name, value, known)
-        if wrong is not None:
-            return wrong
+        rule = rules.get(name)
+        violation = (
+            RuleViolation(name, "unknown", value, ANY_VALUE) if rule is None else _check_value(name, value, rule)
+        )
+        if violation is not None:
+            return violation
     return None
 
 
 def _check_value(name: str, value: object, rule: FieldRule) -> RuleViolation | None:
-    """Hold one value against its rule."""
+    """Check one value."""
     if value is None or not rule.types:
         return None
     if type(value) not in rule.types:
@@ -88,7 +89,7 @@ def _check_value(name: str, value: object, rule: FieldRule) -> RuleViolation | N
         return RuleViolation(name, "high", value, rule)
     if rule.item_type is None or not isinstance(value, list):
         return None
-    odd = next((at for at, item in enumerate(value) if type(item) is not rule.item_type), None)
+    odd = next((position for position, item in enumerate(value) if type(item) is not rule.item_type), None)
     return None if odd is None else RuleViolation(f"{name}[{odd}]", "kind", value[odd], FieldRule((rule.item_type,)))
 
 
@@ -99,32 +100,32 @@ def _size(value: object) -> float:
 
 
 def as_mapping(value: object) -> dict[str, object]:
-    """Give an object, or an empty one."""
+    """Return ``value`` if it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def iter_objects(value: object) -> Iterator[dict[str, object]]:
-    """Give the objects of a list."""
+    """Return the objects of a list, skipping all other items."""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
 def as_text(value: object) -> str:
-    """Give a text, or an empty one."""
+    """Return ``value`` if it is a string, otherwise an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def as_integer(value: object) -> int | None:
-    """Give a whole number, or ``None``."""
+    """Return an integral number as an integer, otherwise ``None``."""
     return value if type(value) is int else int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def as_texts(value: object) -> tuple[str, ...]:
-    """Give one text or a list of them as a tuple."""
+    """Return one string or a list of strings as a tuple."""
     return (value,) if isinstance(value, str) else tuple(map(as_text, value)) if isinstance(value, list) else ()
 
 
 def rename_set_fields(payload: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
-    """Pick the fields that are set, each under llmhub's own name.
+    """Return the fields that are set, renamed by ``names``.
 
     Examples
     --------
@@ -138,7 +139,7 @@ WORD_WITH_SPACE: Final = re.compile(r"\S+\s*|\s+")
 
 
 def split_words(text: str, size: int) -> list[str]:
-    """Cut a text into pieces of ``size`` words, losing nothing.
+    """Split a text after every ``size`` words; white space is kept.
 
     Examples
     --------
@@ -146,22 +147,22 @@ def split_words(text: str, size: int) -> list[str]:
     [' One ', 'two  three.']
     """
     words_of_it = WORD_WITH_SPACE.findall(text)
-    return ["".join(words_of_it[at : at + size]) for at in range(0, len(words_of_it), size)]
+    return ["".join(words_of_it[position : position + size]) for position in range(0, len(words_of_it), size)]
 
 
 def split_characters(text: str, size: int) -> list[str]:
-    """Cut a text into pieces of ``size`` characters.
+    """Split a text after every ``size`` characters.
 
     Examples
     --------
     >>> split_characters('{"a":1}', 3)
     ['{"a', '":1', '}']
     """
-    return [text[at : at + size] for at in range(0, len(text), size)]
+    return [text[position : position + size] for position in range(0, len(text), size)]
 
 
 def declared_tools(tools: object) -> Iterator[tuple[str, object]]:
-    """Give the names and schemas of tools as OpenAI and those who follow it declare them.
+    """Yield the names and schemas of tools in OpenAI's notation.
 
     Examples
     --------
@@ -175,4 +176,4 @@ def declared_tools(tools: object) -> Iterator[tuple[str, object]]:
 
 
 NO_PARAMETERS: Final[dict[str, object]] = {"type": "object", "properties": {}}
-"""The schema of a tool that takes no arguments."""
+"""Schema of a tool without arguments."""

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 as a server checks it: over what came, not over what was meant to be sent.
+"""Verify AWS Signature Version 4 of a received request.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html (read 2026-11-22).
 """
@@ -19,30 +19,30 @@ AUTHORIZATION_PATTERN: Final = re.compile(
 )
 
 
-def signing_key_id(incoming: SimHttpRequest) -> str:
-    """Name the access key a request is signed with, or nothing."""
-    found = AUTHORIZATION_PATTERN.fullmatch(incoming.headers.get("authorization", ""))
-    return found["id"] if found else ""
+def signing_key_id(http_request: SimHttpRequest) -> str:
+    """Return the id of the access key that signed a request, or an empty string."""
+    match = AUTHORIZATION_PATTERN.fullmatch(http_request.headers.get("authorization", ""))
+    return match["id"] if match else ""
 
 
-def is_signature_valid(incoming: SimHttpRequest, secret: str) -> bool:
-    """Say whether a request's signature is that of ``secret``."""
-    found = AUTHORIZATION_PATTERN.fullmatch(incoming.headers.get("authorization", ""))
-    if found is None:
+def is_signature_valid(http_request: SimHttpRequest, secret: str) -> bool:
+    """Return whether a request was signed with ``secret``."""
+    match = AUTHORIZATION_PATTERN.fullmatch(http_request.headers.get("authorization", ""))
+    if match is None:
         return False
-    names = found["names"].split(";")
-    headers = "".join(f"{name}:{' '.join(incoming.headers.get(name, '').split())}\n" for name in names)
+    names = match["names"].split(";")
+    headers = "".join(f"{name}:{' '.join(http_request.headers.get(name, '').split())}\n" for name in names)
     query = "&".join(
         f"{quote(key, safe='-_.~')}={quote(value, safe='-_.~')}"
-        for key, value in sorted(parse_qsl(incoming.query, keep_blank_values=True))
+        for key, value in sorted(parse_qsl(http_request.query, keep_blank_values=True))
     )
-    body = hashlib.sha256(incoming.body).hexdigest()
+    body = hashlib.sha256(http_request.body).hexdigest()
     # The path is encoded once more: what came percent-encoded is signed doubly so.
-    path = quote(incoming.path, safe="/-_.~")
-    canonical = "\n".join((incoming.method, path, query, headers, found["names"], body))
-    stamp = incoming.headers.get("x-amz-date", "")
-    text = "\n".join(("AWS4-HMAC-SHA256", stamp, found["scope"], hashlib.sha256(canonical.encode()).hexdigest()))
+    path = quote(http_request.path, safe="/-_.~")
+    canonical = "\n".join((http_request.method, path, query, headers, match["names"], body))
+    stamp = http_request.headers.get("x-amz-date", "")
+    text = "\n".join(("AWS4-HMAC-SHA256", stamp, match["scope"], hashlib.sha256(canonical.encode()).hexdigest()))
     key = f"AWS4{secret}".encode()
-    for step in found["scope"].split("/"):
+    for step in match["scope"].split("/"):
         key = hmac.digest(key, step.encode(), "sha256")
-    return hmac.compare_digest(hmac.new(key, text.encode(), "sha256").hexdigest(), found["signature"])
+    return hmac.compare_digest(hmac.new(key, text.encode(), "sha256").hexdigest(), match["signature"])

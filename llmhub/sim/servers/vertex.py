@@ -1,6 +1,6 @@
-"""The other side of Vertex AI: Gemini and Claude as their own APIs speak, at Google's addresses.
+"""Simulated server of Vertex AI: the APIs of Gemini and Claude at Google's URLs.
 
-A model, its project and region stand in the address, a Google Cloud token opens it, and Claude's version stands in
+Model, project and region are part of the URL, authorization is a Google Cloud token, and Claude's API version is part of
 the body.
 
 Sources: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference,
@@ -24,59 +24,51 @@ from llmhub.sim.servers.payload_rules import as_text
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 
 LOCATION_PATH: Final = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/"
-
-
 GEMINI_PATH: Final = re.compile(LOCATION_PATH + r"google/models/([^/:]+):(generateContent|streamGenerateContent)")
-
-
 CLAUDE_PATH: Final = re.compile(LOCATION_PATH + r"anthropic/models/([^/:]+):(rawPredict|streamRawPredict)")
-
-
 ANTHROPIC_VERSIONS: Final = {"vertex-2023-10-16": anthropic.CLASSIC, anthropic.CURRENT: anthropic.CURRENT}
-"""Versions as the body names them, and Anthropic's of which they are: the types of anthropic 2.12.0 name the later."""
-
-
+"""Versions in the body, and the corresponding versions of Anthropic's API (the later one is in the types of anthropic 2.12.0)."""
 UNAUTHENTICATED_MESSAGE: Final = (
     "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
     "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
 )
 
 
-def match_gemini_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find a model of Google's and its two methods."""
-    asked = GEMINI_PATH.fullmatch(incoming.subpath) if incoming.method == "POST" else None
-    if asked is None:
-        return _match_model_list(incoming, "google")
-    streams = asked[2] == "streamGenerateContent"
-    return SimRoute(model=unquote(asked[1]), stream=streams, as_array=streams and "alt=sse" not in incoming.query)
+def match_gemini_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match the two methods of a Google model."""
+    match = GEMINI_PATH.fullmatch(http_request.subpath) if http_request.method == "POST" else None
+    if match is None:
+        return _match_model_list(http_request, "google")
+    streams = match[2] == "streamGenerateContent"
+    return SimRoute(model=unquote(match[1]), stream=streams, as_array=streams and "alt=sse" not in http_request.query)
 
 
-def match_claude_route(incoming: SimHttpRequest) -> SimRoute | None:
-    """Find a model of Anthropic's and its two methods."""
-    asked = CLAUDE_PATH.fullmatch(incoming.subpath) if incoming.method == "POST" else None
-    if asked is None:
-        return _match_model_list(incoming, "anthropic")
-    return SimRoute(model=unquote(asked[1]), stream=asked[2] == "streamRawPredict")
+def match_claude_route(http_request: SimHttpRequest) -> SimRoute | None:
+    """Match the two methods of an Anthropic model."""
+    match = CLAUDE_PATH.fullmatch(http_request.subpath) if http_request.method == "POST" else None
+    if match is None:
+        return _match_model_list(http_request, "anthropic")
+    return SimRoute(model=unquote(match[1]), stream=match[2] == "streamRawPredict")
 
 
-def _match_model_list(incoming: SimHttpRequest, publisher: str) -> SimRoute | None:
-    """Find the list of a publisher's models."""
-    found = (incoming.method, incoming.subpath) == ("GET", f"/v1beta1/publishers/{publisher}/models")
-    return SimRoute(action="models") if found else None
+def _match_model_list(http_request: SimHttpRequest, publisher: str) -> SimRoute | None:
+    """Match the list of a publisher's models."""
+    is_match = (http_request.method, http_request.subpath) == ("GET", f"/v1beta1/publishers/{publisher}/models")
+    return SimRoute(action="models") if is_match else None
 
 
 def encode_model_list(publisher: str, models: Sequence[str]) -> Payload:
-    """List models."""
+    """Encode the list of models."""
     return {"publisherModels": [{"name": f"publishers/{publisher}/models/{model}"} for model in models]}
 
 
-def check_credentials(incoming: SimHttpRequest, key: str) -> SimError | None:
+def check_credentials(http_request: SimHttpRequest, key: str) -> SimError | None:
     """Check the bearer token."""
-    return None if bearer_token(incoming.headers) == key else SimError(kind="auth")
+    return None if bearer_token(http_request.headers) == key else SimError(kind="auth")
 
 
-def parse_claude_request(payload: Payload, call: SimRoute) -> SimRequest | SimError:
-    """Read a Messages body without a model, whose version it names; whether it streams, the address says."""
+def parse_claude_request(payload: Payload, route: SimRoute) -> SimRequest | SimError:
+    """Parse a Messages body, which has a version; model and streaming are part of the URL."""
     version = ANTHROPIC_VERSIONS.get(as_text(payload.get("anthropic_version")))
     if version is None:
         return SimError(
@@ -85,27 +77,29 @@ def parse_claude_request(payload: Payload, call: SimRoute) -> SimRequest | SimEr
     if "model" in payload:
         return SimError(kind="invalid", message="model: Extra inputs are not permitted")
     body = {name: value for name, value in payload.items() if name != "anthropic_version"}
-    return anthropic.parse_request({**body, "model": call.model, "stream": call.stream}, replace(call, version=version))
+    return anthropic.parse_request(
+        {**body, "model": route.model, "stream": route.stream}, replace(route, version=version)
+    )
 
 
-def encode_error(peer: FakeProvider, problem: SimError, request_id: str) -> HttpReply:
-    """Write a refusal: Google's for what its door refuses, and else the publisher's."""
-    match problem.kind:
+def encode_error(peer: FakeProvider, error: SimError, request_id: str) -> HttpReply:
+    """Encode an error: Google's for credentials, unknown models and quotas, otherwise the publisher's."""
+    match error.kind:
         case "auth":
             return _google_error(401, "UNAUTHENTICATED", UNAUTHENTICATED_MESSAGE)
         case "not_found":
-            what = problem.model or problem.param
-            gone = f"Publisher Model `{what}` was not found or your project does not have access to it."
-            return _google_error(404, "NOT_FOUND", gone)
+            subject = error.model or error.param
+            message = f"Publisher Model `{subject}` was not found or your project does not have access to it."
+            return _google_error(404, "NOT_FOUND", message)
         case "rate_limited":
-            said = f"Quota exceeded for online_prediction_requests_per_base_model with base model: {problem.model}."
-            return _google_error(429, "RESOURCE_EXHAUSTED", said)
+            detail = f"Quota exceeded for online_prediction_requests_per_base_model with base model: {error.model}."
+            return _google_error(429, "RESOURCE_EXHAUSTED", detail)
         case _:
-            return peer.encode_error(problem, request_id)
+            return peer.encode_error(error, request_id)
 
 
-def _google_error(status: int, name: str, said: str) -> HttpReply:
-    body: Mapping[str, object] = {"error": {"code": status, "message": said, "status": name}}
+def _google_error(status: int, name: str, detail: str) -> HttpReply:
+    body: Mapping[str, object] = {"error": {"code": status, "message": detail, "status": name}}
     return HttpReply(status, gemini.HEADERS, encode_json(body))
 
 
@@ -117,10 +111,8 @@ VERTEX: Final[FakeProvider] = replace(
     encode_model_list=partial(encode_model_list, "google"),
     match_route=match_gemini_route,
     check_credentials=check_credentials,
-    encode_error=lambda problem, request_id: encode_error(gemini.GEMINI, problem, request_id),
+    encode_error=lambda error, request_id: encode_error(gemini.GEMINI, error, request_id),
 )
-
-
 VERTEX_CLAUDE: Final[FakeProvider] = replace(
     anthropic.ANTHROPIC,
     name="vertex-anthropic",
@@ -130,6 +122,6 @@ VERTEX_CLAUDE: Final[FakeProvider] = replace(
     match_route=match_claude_route,
     check_credentials=check_credentials,
     parse_request=parse_claude_request,
-    encode_error=lambda problem, request_id: encode_error(anthropic.ANTHROPIC, problem, request_id),
+    encode_error=lambda error, request_id: encode_error(anthropic.ANTHROPIC, error, request_id),
     limit_headers=no_limit_headers,
 )
