@@ -1,18 +1,18 @@
-"""Simulated providers: a real HTTP server on loopback that speaks every wire, seeded, with limits and faults.
+"""Simulated providers: an HTTP server on loopback that implements every wire format, with rate limits and faults.
 
-Rehearse a job on it before spending money. It answers the same question alike every time, says what it was
-asked, and goes wrong when told to::
+Use it to test a job before spending money. Equal requests get equal responses, requests are counted, and faults are
+injected on demand::
 
     with serving(Simulator(seed=7, limit=Limit(rpm=600), faults=Faults(rate_500=0.01))) as simulator:
         hub = llmhub.Hub(endpoints=simulator.endpoints())
         ...
         simulator.counts()["requests"]
 
-Asked for an answer that fits a schema, it gives one; a tool that must be called is called with arguments that fit,
-and one that may be, when the prompt says ``[[sim:tool name]]``.
+A response schema is matched; a required tool is called with arguments that match its schema, and an optional one if
+the prompt contains ``[[sim:tool name]]``.
 
-One prompt can be made to fail: ``[[sim:500 always]]`` or ``[[sim:429 once]]`` in its text, or a header
-``x-sim-fault: reset``. Faults are listed at `Faults`.
+To make one prompt fail, put ``[[sim:500 always]]`` or ``[[sim:429 once]]`` into its text, or send a header
+``x-sim-fault: reset``. `Faults` lists all faults.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ __all__ = [
     "Graded",
     "Latency",
     "SimLimit",
+    "Simulator",
     "SimulatorServer",
     "SimulatorThread",
-    "Simulator",
+    "aserve",
+    "aserving",
     "base_url",
     "endpoints",
-    "aserving",
     "serve",
     "serving",
-    "aserve",
 ]

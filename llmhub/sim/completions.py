@@ -1,6 +1,6 @@
-"""What a simulated model says: decided by hash, so the same seed, model and conversation get the same answer.
+"""Responses of the simulated models, derived from a hash of seed, model and conversation, and therefore repeatable.
 
-A token is four characters, rounded up: that is the whole rule, for what goes in and what comes out.
+A token is four characters, rounded up, of input and output alike.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from llmhub.sim.tool_calls import choose_tool_calls
 from llmhub.sim.types import SimChoice, SimRequest, SimResponse, SimToolCall
 
 Respond: TypeAlias = Callable[[str], str]
-"""A user's own model: the last user turn to the answer's text."""
+"""A user's own model: text of the last user message to text of the response."""
 CHARACTERS_PER_TOKEN: Final = 4
 MIN_CACHED_TOKENS: Final = 1024
 CACHED_TOKENS_STEP: Final = 128
-"""Prompts from so many tokens may be read from a cache, in steps of so many."""
+"""Minimum prompt tokens that may be cached, and their granularity."""
 SENTENCE_TEMPLATES: Final = (
     "The {noun} of {echo} {verb} a {adjective} {other}.",
     "A {adjective} {noun} {verb} {echo}.",
@@ -40,17 +40,17 @@ ARITHMETIC_PATTERN: Final = re.compile(
     r"\bhow (?:many|much|long|far|old)\b|\btotal\b|\bsum\b|\bcalculate\b", re.IGNORECASE
 )
 MAX_NUMBER_DIGITS: Final = 12
-"""Digits beyond which a number in a prompt is a name and not counted with."""
+"""Numbers with more digits are treated as identifiers, not as operands."""
 
 
-def request_digest(question: SimRequest) -> bytes:
-    """Give the 32 bytes that stand for a model and a conversation."""
-    said = f"{question.model}\x1f{question.text}".encode("utf-8", "surrogatepass")
-    return blake2b(said, digest_size=32).digest()
+def request_digest(request: SimRequest) -> bytes:
+    """Return a digest of model and conversation, 32 bytes."""
+    text = f"{request.model}\x1f{request.text}".encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=32).digest()
 
 
 def draw_uniform(digest: bytes, seed: int, purpose: bytes, index: int = 0) -> float:
-    """Draw a number from 0 up to 1 for one purpose (at most 16 bytes).
+    """Return a uniform number in [0, 1), determined by the arguments; ``purpose`` has at most 16 bytes.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def draw_uniform(digest: bytes, seed: int, purpose: bytes, index: int = 0) -> fl
 
 
 def count_tokens(text: str) -> int:
-    """Count tokens: one for every four characters, rounded up.
+    """Return the number of tokens: one per four characters, rounded up.
 
     Examples
     --------
@@ -80,36 +80,37 @@ def generate_response(
     latency: Latency = Latency(),  # noqa: B008 - a frozen value
     respond: Respond | None = None,
 ) -> SimResponse:
-    """Answer a question.
+    """Generate the response to a request.
 
     Parameters
     ----------
     identity
-        What `request_digest` gave for it.
+        `request_digest` of the request.
     now
-        Epoch seconds that the answer bears.
+        Creation time of the response, in epoch seconds.
     respond
-        Gives the text instead; length and stop sequences are honoured all the same.
+        Generates the text instead; ``max_tokens`` and stop sequences still apply.
     """
     reasoning = (
         int(request.reasoning_tokens * (0.5 + draw_uniform(identity, seed, b"reasoning")))
         if request.reasoning_tokens
         else 0
     )
-    room = request.max_tokens
-    if room is not None:
-        reasoning = min(reasoning, room)
-        room -= reasoning
+    max_tokens = request.max_tokens
+    if max_tokens is not None:
+        reasoning = min(reasoning, max_tokens)
+        max_tokens -= reasoning
     digests = (_digest(identity, seed, b"answer", which) for which in range(request.n))
-    choices = tuple(_generate_choice(request, digest, room, respond) for digest in digests)
-    asked = count_tokens(request.text)
-    reads = request.uses_cache and asked >= MIN_CACHED_TOKENS and draw_uniform(identity, seed, b"cache") >= 0.5  # noqa: PLR2004 - half
+    choices = tuple(_generate_choice(request, digest, max_tokens, respond) for digest in digests)
+    input_tokens = count_tokens(request.text)
+    is_cacheable = request.uses_cache and input_tokens >= MIN_CACHED_TOKENS
+    is_cached = is_cacheable and draw_uniform(identity, seed, b"cache") >= 0.5  # noqa: PLR2004 - half of them
     return SimResponse(
         request=request,
         choices=choices,
-        input_tokens=asked,
+        input_tokens=input_tokens,
         output_tokens=sum(choice_tokens(choice) + reasoning for choice in choices),
-        cached_tokens=asked // 2 // CACHED_TOKENS_STEP * CACHED_TOKENS_STEP if reads else 0,
+        cached_tokens=input_tokens // 2 // CACHED_TOKENS_STEP * CACHED_TOKENS_STEP if is_cached else 0,
         reasoning_tokens=reasoning * request.n,
         id_digits=_digest(identity, seed, b"id", 0, 20).hex(),
         created=int(now),
@@ -118,7 +119,7 @@ def generate_response(
 
 
 def generate_text(prompt: str, digest: bytes) -> str:
-    """Make up one to four plain sentences that echo words of the prompt; a sum asked for ends in a number.
+    """Generate one to four sentences with words of the prompt; responses to arithmetic questions end in a number.
 
     Examples
     --------
@@ -126,37 +127,38 @@ def generate_text(prompt: str, digest: bytes) -> str:
     'The answer of Describe changes a careful answer.'
     """
     echoes = WORD_PATTERN.findall(prompt, 0, 2000) or ["this"]
-    said = []
-    for at in range(1 + digest[0] % 4):
-        shape, echo, *rest = digest[1 + 6 * at : 7 + 6 * at]
+    sentences = []
+    for index in range(1 + digest[0] % 4):
+        shape, echo, *rest = digest[1 + 6 * index : 7 + 6 * index]
         kinds = ("noun", "noun", "adjective", "verb")
         noun, other, adjective, verb = (
             LEXICON[kind][n % len(LEXICON[kind])] for kind, n in zip(kinds, rest, strict=True)
         )
-        said.append(
+        sentences.append(
             SENTENCE_TEMPLATES[shape % len(SENTENCE_TEMPLATES)].format(
                 noun=noun, other=other, adjective=adjective, verb=verb, echo=echoes[echo % len(echoes)]
             )
         )
     numbers = [float(number) for number in NUMBER_PATTERN.findall(prompt) if len(number) <= MAX_NUMBER_DIGITS]
     if len(numbers) > 1 and ARITHMETIC_PATTERN.search(prompt):
-        said.append(f"The answer is {_combine_numbers(numbers, digest[60:])}.")
-    return " ".join(said)
+        sentences.append(f"The answer is {_combine_numbers(numbers, digest[60:])}.")
+    return " ".join(sentences)
 
 
 def _combine_numbers(numbers: list[float], digest: bytes) -> str:
-    """Put two of the numbers together: now and then even the right two."""
+    """Combine two of the numbers, which are sometimes the right ones."""
     left, right = (numbers[byte % len(numbers)] for byte in digest[:2])
     result = (left + right, abs(left - right), left * right)[digest[2] % 3]
     return f"{result:.10g}"
 
 
 def choice_tokens(choice: SimChoice) -> int:
-    """Count the tokens of an answer: its text, and what its calls say.
+    """Return the tokens of a choice: its text, and the names and arguments of its tool calls.
 
     Examples
     --------
-    >>> choice_tokens(SimChoice("four")), choice_tokens(SimChoice("", "tool_calls", tool_calls=(SimToolCall("look", {"a": 1}),)))
+    >>> call = SimToolCall("look", {"a": 1})
+    >>> choice_tokens(SimChoice("four")), choice_tokens(SimChoice("", "tool_calls", tool_calls=(call,)))
     (1, 3)
     """
     return count_tokens(choice.text) + sum(
@@ -164,59 +166,59 @@ def choice_tokens(choice: SimChoice) -> int:
     )
 
 
-def _generate_choice(question: SimRequest, digest: bytes, room: int | None, respond: Respond | None) -> SimChoice:
-    """Give one answer: a call, a text of the form that is asked for, or sentences."""
-    called = choose_tool_calls(question, digest)
-    said = respond(question.prompt) if respond and (question.tools.required or not called) else None
-    if said is not None:
-        called = _override_arguments(called, said)
-    if called:
-        whole = SimChoice("", "tool_calls", tool_calls=called)
-        return whole if room is None or choice_tokens(whole) <= room else SimChoice("", "length")
-    if said is None:
-        wanted, prompt = question.schema, question.prompt
-        said = generate_text(prompt, digest) if wanted is None else generate_json(wanted, digest, prompt)
-    return _truncate_text(said, room, question.stop)
+def _generate_choice(request: SimRequest, digest: bytes, max_tokens: int | None, respond: Respond | None) -> SimChoice:
+    """Generate one choice: tool calls, JSON that matches the schema, or sentences."""
+    tool_calls = choose_tool_calls(request, digest)
+    text = respond(request.prompt) if respond and (request.tools.required or not tool_calls) else None
+    if text is not None:
+        tool_calls = _override_arguments(tool_calls, text)
+    if tool_calls:
+        choice = SimChoice("", "tool_calls", tool_calls=tool_calls)
+        return choice if max_tokens is None or choice_tokens(choice) <= max_tokens else SimChoice("", "length")
+    if text is None:
+        schema, prompt = request.schema, request.prompt
+        text = generate_text(prompt, digest) if schema is None else generate_json(schema, digest, prompt)
+    return _truncate_text(text, max_tokens, request.stop)
 
 
-def _override_arguments(called: tuple[SimToolCall, ...], said: str) -> tuple[SimToolCall, ...]:
-    """Have a call that must be made say what a user's own model says; none where that are no arguments."""
+def _override_arguments(tool_calls: tuple[SimToolCall, ...], text: str) -> tuple[SimToolCall, ...]:
+    """Replace the arguments of a required call by those of the user's own model; no call if they are not an object."""
     try:
-        arguments = msgspec.json.decode(said) if called else None
+        arguments = msgspec.json.decode(text) if tool_calls else None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ()
-    return (SimToolCall(called[0].name, arguments),) if isinstance(arguments, dict) else ()
+    return (SimToolCall(tool_calls[0].name, arguments),) if isinstance(arguments, dict) else ()
 
 
-def generate_json(wanted: object, digest: bytes, prompt: str) -> str:
-    """Write JSON that fits a schema, as models do: with a space behind each comma and colon.
+def generate_json(schema: object, digest: bytes, prompt: str) -> str:
+    """Generate JSON that matches a schema, with a space after each comma and colon, as models write it.
 
     Examples
     --------
     >>> generate_json({"type": "object", "properties": {"a": {"const": 1}, "b": {"const": ""}}}, b"seed", "")
     '{"a": 1, "b": ""}'
     """
-    return json.dumps(generate_value(wanted, digest, prompt), ensure_ascii=False)
+    return json.dumps(generate_value(schema, digest, prompt), ensure_ascii=False)
 
 
-def _truncate_text(text: str, room: int | None, stop: tuple[str, ...]) -> SimChoice:
-    """End a text at the first stop sequence, or where its tokens run out."""
-    longest = len(text) if room is None else room * CHARACTERS_PER_TOKEN
-    reached = [(at, mark) for mark in stop if mark and (at := text.find(mark)) >= 0]
+def _truncate_text(text: str, max_tokens: int | None, stop: tuple[str, ...]) -> SimChoice:
+    """Cut a text at the first stop sequence or at its maximum tokens."""
+    longest = len(text) if max_tokens is None else max_tokens * CHARACTERS_PER_TOKEN
+    reached = [(index, mark) for mark in stop if mark and (index := text.find(mark)) >= 0]
     if reached:
-        at, mark = min(reached)
-        if at <= longest:
-            return SimChoice(text[:at], "stop_sequence", mark)
+        index, mark = min(reached)
+        if index <= longest:
+            return SimChoice(text[:index], "stop_sequence", mark)
     if len(text) > longest:
         return SimChoice(text[:longest], "length")
     return SimChoice(text, "stop")
 
 
-def _digest(identity: bytes, seed: int, purpose: bytes, at: int, size: int = 64) -> bytes:
+def _digest(identity: bytes, seed: int, purpose: bytes, index: int, size: int = 64) -> bytes:
     return blake2b(
         identity,
         digest_size=size,
         key=(seed % (1 << 128)).to_bytes(16, "big"),
         person=purpose,
-        salt=at.to_bytes(8, "big"),
+        salt=index.to_bytes(8, "big"),
     ).digest()

@@ -1,4 +1,4 @@
-"""What a simulator was asked: the proof of what would have been paid."""
+"""Counters of the requests that a simulator received, to verify what would have been billed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class RequestCounters:
     Parameters
     ----------
     requests
-        Requests to providers, whatever became of them.
+        Requests to providers, failed ones included.
     by_provider, by_model, by_status, by_fault
-        The same, split; a model is ``provider/model``, a connection that got no status is ``none``.
+        The same by ``provider``, ``provider/model``, HTTP status (``none`` if none was sent) and fault.
     tokens
-        ``input`` and ``output`` of the answers that were given.
+        ``input`` and ``output`` tokens of the responses.
     attempts
-        How often each question (a model and a conversation) was asked.
+        Requests by provider and digest of model and conversation.
     in_flight, max_in_flight
-        Requests under way, and the most there have been.
+        Requests in flight, and their maximum.
     max_alike
-        The most there have been of one and the same request.
+        Maximum of identical requests in flight.
     """
 
     requests: int = 0
@@ -41,50 +41,53 @@ class RequestCounters:
     identical: Counter[tuple[str, bytes]] = field(default_factory=Counter)
 
     def start_request(self, provider: str) -> None:
-        """Count a request in."""
+        """Count the start of a request."""
         self.requests += 1
         self.by_provider[provider] += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def track_body(self, path: str, body: bytes) -> tuple[str, bytes]:
-        """Count a request that is read, to be told apart from others until it ends."""
-        asked = path, sha256(body).digest()
-        self.identical[asked] += 1
-        self.max_identical = max(self.max_identical, self.identical[asked])
-        return asked
+        """Count identical requests in flight; return the key for `end_request`."""
+        key = path, sha256(body).digest()
+        self.identical[key] += 1
+        self.max_identical = max(self.max_identical, self.identical[key])
+        return key
 
     def count_attempt(self, provider: str, model: str, identity: bytes) -> int:
-        """Count a question, and say how often it was asked before."""
+        """Count an attempt; return the number of earlier ones with the same digest."""
         self.by_model[f"{provider}/{model}"] += 1
         key = (provider, identity)
-        before = self.attempts[key]
-        self.attempts[key] = before + 1
-        return before
+        count = self.attempts[key]
+        self.attempts[key] = count + 1
+        return count
 
     def count_tokens(self, input_tokens: int, output_tokens: int) -> None:
-        """Count the tokens of an answer."""
+        """Count the tokens of a response."""
         self.tokens["input"] += input_tokens
         self.tokens["output"] += output_tokens
 
-    def end_request(self, status: str, asked: tuple[str, bytes] | None = None) -> None:
-        """Count a request out."""
+    def end_request(self, status: str, key: tuple[str, bytes] | None = None) -> None:
+        """Count the end of a request."""
         self.in_flight -= 1
         self.by_status[status] += 1
-        if asked is not None:
-            self.identical[asked] -= 1
-            if not self.identical[asked]:
-                del self.identical[asked]
+        if key is not None:
+            self.identical[key] -= 1
+            if not self.identical[key]:
+                del self.identical[key]
 
     def restarted(self) -> RequestCounters:
-        """Give a tally that begins now; what is under way stays under way."""
-        most = max(self.identical.values(), default=0)
+        """Return new counters, which keep the requests in flight."""
+        max_identical = max(self.identical.values(), default=0)
         return RequestCounters(
-            in_flight=self.in_flight, max_in_flight=self.in_flight, max_identical=most, identical=self.identical
+            in_flight=self.in_flight,
+            max_in_flight=self.in_flight,
+            max_identical=max_identical,
+            identical=self.identical,
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """Give the counts as JSON takes them; ``unique_prompts`` are distinct questions per provider and model."""
+        """Return the counts as a JSON object; ``unique_prompts`` are distinct conversations per provider and model."""
         return {
             "requests": self.requests,
             "by_provider": dict(self.by_provider),

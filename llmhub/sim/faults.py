@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: by rates, decided by hash, or by script, for one prompt or one request."""
+"""Injected faults: at random by rates, or scripted for one prompt or one request."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 NON_RATE_FIELDS: Final = frozenset({"retry_after_s", "drip_s"})
-"""Fields of `Faults` that are no rates."""
+"""Fields of `Faults` that are not rates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """The share of requests that meet each fault, from 0 to 1; together at most 1.
+    """Rates of injected faults, from 0 to 1; their sum is at most 1.
 
     Parameters
     ----------
     rate_429, rate_500, rate_529
-        A refusal for coming too often, an internal error, and overload, each as the provider says it
-        (overload is 529 at Anthropic, 503 elsewhere).
+        Rate limit error, internal error and overload, in the provider's form (overload is 529 at Anthropic, 503
+        elsewhere).
     quota
-        Money or quota is gone: trying again does not help.
+        Quota or credit is exhausted: a retry does not help.
     reset
-        The TCP connection is reset instead of an answer.
+        The TCP connection is reset instead of a response.
     truncate
         The connection closes in the middle of the body or stream.
     cut
-        A stream ends early, but in good form; an answer that is no stream is truncated.
+        A stream ends early, but without a transport error; a response without streaming is truncated.
     drip
-        The answer comes in small pieces, ``drip_s`` apart.
+        The response is sent in small pieces, ``drip_s`` apart.
     malformed
-        A 200 with broken JSON, or a stream with one broken event.
+        A 200 with malformed JSON, or a stream with one malformed event.
     stream_error
-        A stream reports an error after a good beginning; an answer that is no stream fails with 500.
+        A stream reports an error after half of its events; a response without streaming fails with 500.
     hang
-        No answer ever comes.
+        No response is ever sent.
     retry_after_s
-        When a 429 says to come again.
+        Retry delay of a 429.
     drip_s
-        Pause between two pieces.
+        Seconds between two pieces.
 
     Examples
     --------
     >>> Faults(rate_500=0.5, reset=0.75)
     Traceback (most recent call last):
-    ValueError: the rates add up to 1.25; together they are at most 1
+    ValueError: the rates add up to 1.25; their sum must be at most 1
     """
 
     rate_429: float = 0.0
@@ -63,25 +63,25 @@ class Faults:
     drip_s: float = 0.02
 
     def __post_init__(self) -> None:
-        """Refuse what are no rates."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            highest = math.inf if each.name in NON_RATE_FIELDS else 1.0
+        """Reject invalid rates."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            highest = math.inf if field.name in NON_RATE_FIELDS else 1.0
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= highest:
-                raise ValueError(f"{each.name}={value!r} is outside 0..{highest:g}")
-        whole = sum(rate for _, rate in self.rates())
-        if whole > 1 + 1e-9:
-            raise ValueError(f"the rates add up to {whole:g}; together they are at most 1")
+                raise ValueError(f"{field.name}={value!r} is outside 0..{highest:g}")
+        total = sum(rate for _, rate in self.rates())
+        if total > 1 + 1e-9:
+            raise ValueError(f"the rates add up to {total:g}; their sum must be at most 1")
 
     def rates(self) -> list[tuple[str, float]]:
-        """Give each fault by its name with its rate, without those that never happen."""
+        """Return pairs of fault and rate, for rates above 0."""
         return [(fault, rate) for name, fault in FAULT_BY_FIELD.items() if (rate := getattr(self, name))]
 
 
 FAULT_BY_FIELD: Final = {
-    each.name: each.name.removeprefix("rate_") for each in fields(Faults) if each.name not in NON_RATE_FIELDS
+    field.name: field.name.removeprefix("rate_") for field in fields(Faults) if field.name not in NON_RATE_FIELDS
 }
-"""Each rate's field and the name of its fault, as scripts write it."""
+"""Names of faults, as scripts have them, by field."""
 FAULT_NAMES: Final = tuple(FAULT_BY_FIELD.values())
 
 SCRIPT_PATTERN: Final = re.compile(rf"({'|'.join(FAULT_NAMES)})(?:\s+(always|once|twice|\d+))?\s*")
@@ -90,7 +90,7 @@ REPEAT_COUNTS: Final = {"once": 1, "twice": 2}
 
 
 def choose_fault(faults: Faults, quantile: float) -> str:
-    """Name the fault at ``quantile`` (0 to 1), or nothing.
+    """Return the fault at ``quantile`` (0 to 1), or an empty string.
 
     Examples
     --------
@@ -106,9 +106,9 @@ def choose_fault(faults: Faults, quantile: float) -> str:
 
 
 def scripted_fault(header: str, prompt: str, attempt: int) -> str:
-    """Name the fault that a header or a marker in the prompt asks for on this attempt (from 0), or nothing.
+    """Return the fault that a header or a marker in the prompt requests for this attempt (from 0), or an empty string.
 
-    A script is a fault and how often: ``500 always`` (or just ``500``), ``429 once``, ``reset twice``, ``drip 3``.
+    A script is a fault and how often it occurs: ``500 always`` (or ``500``), ``429 once``, ``reset twice``, ``drip 3``.
 
     Examples
     --------
@@ -117,16 +117,16 @@ def scripted_fault(header: str, prompt: str, attempt: int) -> str:
     >>> scripted_fault("reset", "Say hi.", 7)
     'reset'
     """
-    found = (
+    match = (
         SCRIPT_PATTERN.fullmatch(header.strip())
         if header
         else FAULT_MARKER.search(prompt)
         if "[[sim:" in prompt
         else None
     )
-    if found is None:
+    if match is None:
         return ""
-    fault, often = found.groups()
-    if often in {None, "always"}:
+    fault, times = match.groups()
+    if times in {None, "always"}:
         return str(fault)
-    return str(fault) if attempt < (REPEAT_COUNTS.get(often) or int(often)) else ""
+    return str(fault) if attempt < (REPEAT_COUNTS.get(times) or int(times)) else ""

@@ -1,4 +1,4 @@
-"""Answers that are right at a known rate: so that what an evaluation reports can be held against what is true."""
+"""Responses that are correct at a known rate, to compare what an evaluation reports with the truth."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ ANSWER_TEMPLATE: Final = "Let me think. The answer is {}."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graded:
-    """Right answers, and how often each model finds them.
+    """Correct answers, and the accuracy of each model.
 
     Parameters
     ----------
     right
-        The right answer to each question; a question is known by a prompt that is it, or that holds it.
+        Correct answers by question; a prompt has the question of this text, or the first one it contains.
     rates
-        How often a model is right, by ``provider/model`` or by model.
+        Accuracy by ``provider/model`` or model.
     rate
-        How often any other model is.
+        Accuracy of all other models.
     shared
-        Share of a model's luck that hangs on the question, and so is every model's alike: what one finds hard the
-        others do too.
+        Share of the randomness that all models have in common, so that some questions are hard for all of them.
     wrong
-        Gives a wrong answer in the place of a right one.
+        Returns a wrong answer for a correct one.
 
     Notes
     -----
-    Each answer is right with exactly the model's rate, whatever is shared. The same question asked again is answered
-    anew, so that several samples differ.
+    Each response is correct with exactly the model's accuracy, whatever ``shared`` is. Repeated requests get
+    independent responses, so that several samples differ.
     """
 
     right: Mapping[str, str] = field(repr=False)
@@ -45,23 +44,23 @@ class Graded:
     wrong: Callable[[str], str] = field(default_factory=lambda: wrong_answer)
 
     def text(self, model: str, prompt: str, seed: int, attempt: int) -> str | None:
-        """Answer a prompt as ``provider/model`` does the ``attempt``-th time; ``None`` if it is none of the questions."""
-        asked = prompt if prompt in self.right else next((each for each in self.right if each in prompt), None)
-        if asked is None:
+        """Return the response of ``provider/model`` to its ``attempt``-th request; ``None`` for other prompts."""
+        question = prompt if prompt in self.right else next((text for text in self.right if text in prompt), None)
+        if question is None:
             return None
-        own = _digest_text(f"{model}\x1f{asked}")
-        common = draw_uniform(own, seed, b"whose luck", attempt) < self.shared
+        model_digest = _digest_text(f"{model}\x1f{question}")
+        is_shared = draw_uniform(model_digest, seed, b"whose luck", attempt) < self.shared
         luck = (
-            draw_uniform(_digest_text(asked), seed, b"luck")
-            if common
-            else draw_uniform(own, seed, b"own luck", attempt)
+            draw_uniform(_digest_text(question), seed, b"luck")
+            if is_shared
+            else draw_uniform(model_digest, seed, b"own luck", attempt)
         )
         rate = self.rates.get(model, self.rates.get(model.partition("/")[2], self.rate))
-        return ANSWER_TEMPLATE.format(self.right[asked] if luck < rate else self.wrong(self.right[asked]))
+        return ANSWER_TEMPLATE.format(self.right[question] if luck < rate else self.wrong(self.right[question]))
 
 
 def wrong_answer(answer: str) -> str:
-    """Give what is wrong: another number, another letter, or nothing.
+    """Return a wrong answer: another number, another letter, or ``unknown``.
 
     Examples
     --------

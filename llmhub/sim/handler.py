@@ -1,4 +1,4 @@
-"""Where a request is decided: what a simulator would send back, and how, before anything is sent."""
+"""Handle requests of the simulator without I/O: decide the response, the injected fault and the timing."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimRequest,
 
 decode_json: Final = msgspec.json.Decoder().decode
 UNKNOWN_MODEL_MARKER: Final = "does-not-exist"
-"""A model with this in its name is refused as unknown; all others answer."""
+"""Models with this in their name do not exist; all others do."""
 FAULT_ERRORS: Final[Mapping[str, SimErrorKind]] = {
     "429": "rate_limited",
     "500": "server",
     "529": "overloaded",
     "quota": "quota",
 }
-"""Faults that are plain refusals."""
+"""Faults that are error replies."""
 UNSTREAMED_FAULTS: Final = {"cut": "truncate", "stream_error": "500"}
-"""What a stream's fault becomes where nothing streams."""
+"""Faults of streams, and their equivalents without streaming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsePlan:
-    """What to send and how.
+    """A response to send.
 
     Parameters
     ----------
     reply
         Status, headers and, unless it streams, the body.
     events
-        The pieces of a stream.
+        Events of a stream.
     duration_s
-        Time until the body is sent.
+        Seconds until the body is sent.
     due_s
-        When each piece of a stream is due, from the beginning; empty where time plays no part.
+        Seconds from the start until each event is sent; empty without delays.
     fault
-        What the sending itself does wrong: ``reset``, ``truncate``, ``drip``, ``hang``, or nothing.
+        Fault of the transport: ``reset``, ``truncate``, ``drip``, ``hang``, or empty.
     """
 
     reply: HttpReply
@@ -60,31 +60,32 @@ class ResponsePlan:
 
 
 PROVIDERS_BY_PREFIX: Final = tuple(
-    (peer.prefix, peer) for peer in sorted(FAKE_PROVIDERS.values(), key=lambda peer: not peer.path_suffix)
+    (provider.prefix, provider)
+    for provider in sorted(FAKE_PROVIDERS.values(), key=lambda provider: not provider.path_suffix)
 )
-"""Peers by their paths, those first that share theirs with others and have their own endings."""
+"""Providers by prefix; those with a path suffix come first, since they share a prefix with others."""
 TRANSPORT_FAULTS: Final = frozenset({"reset", "truncate", "drip", "hang"})
-"""Faults that are in the sending and leave the answer as it is."""
+"""Faults of the transport, which do not change the content."""
 MAX_SAMPLES_PER_REQUEST: Final = 1024
-"""Answers of one request at most: so many draws are kept apart."""
+"""Upper bound of ``n``: attempts use disjoint ranges of sample numbers of this size."""
 
 
 def find_provider(path: str) -> FakeProvider | None:
-    """Find the provider an address belongs to.
+    """Return the provider of a path, or ``None``.
 
     Examples
     --------
     >>> find_provider("/openai/v1/chat/completions").name, find_provider("/openai/v1/responses").name
     ('openai', 'openai-responses')
     """
-    for prefix, peer in PROVIDERS_BY_PREFIX:
-        if path.startswith(prefix) and path[len(prefix) :][:1] == "/" and path.endswith(peer.path_suffix):
-            return peer
+    for prefix, provider in PROVIDERS_BY_PREFIX:
+        if path.startswith(prefix) and path[len(prefix) :][:1] == "/" and path.endswith(provider.path_suffix):
+            return provider
     return None
 
 
 class SimRequestHandler:
-    """One simulator's memory: its counts, its buckets and the faults that hold now."""
+    """Request handler with the state of a simulator: counters, rate limits and current faults."""
 
     def __init__(self, settings: Simulator) -> None:
         self.settings = settings
@@ -93,202 +94,229 @@ class SimRequestHandler:
         self._buckets: dict[str, SimBuckets] = {}
         self._serial = count()
 
-    def plan_response(self, peer: FakeProvider, incoming: SimHttpRequest, now: float, clock: float) -> ResponsePlan:
-        """Decide what to send.
+    def plan_response(
+        self, provider: FakeProvider, http_request: SimHttpRequest, now: float, clock: float
+    ) -> ResponsePlan:
+        """Return the response to a request.
 
         Parameters
         ----------
         now
-            Epoch seconds, for what is written.
+            Epoch seconds, for timestamps.
         clock
-            Seconds of a clock that does not go back, for the limits.
+            Seconds of a monotonic clock, for rate limits.
         """
-        digits = self._request_digits()
-        call = peer.match_route(incoming)
-        if call is None:
+        id_digits = self._request_digits()
+        route = provider.match_route(http_request)
+        if route is None:
             return self._error_plan(
-                peer, SimError(kind="not_found", param=f"{incoming.method} {incoming.subpath}"), digits
+                provider, SimError(kind="not_found", param=f"{http_request.method} {http_request.subpath}"), id_digits
             )
-        problem = peer.check_credentials(incoming, self.settings.api_key) if self.settings.api_key else None
-        if problem is not None:
-            return self._error_plan(peer, problem, digits)
-        if call.action == "models":
-            return self._body_plan(peer, encode_json(peer.encode_model_list(peer.models)), digits)
-        question = _parse_body(peer, incoming.body, call)
-        if isinstance(question, SimError):
-            return self._error_plan(peer, question, digits)
-        return self._plan_answer(peer, incoming, question, digits, now, clock)
+        error = provider.check_credentials(http_request, self.settings.api_key) if self.settings.api_key else None
+        if error is not None:
+            return self._error_plan(provider, error, id_digits)
+        if route.action == "models":
+            return self._body_plan(provider, encode_json(provider.encode_model_list(provider.models)), id_digits)
+        request = _parse_body(provider, http_request.body, route)
+        if isinstance(request, SimError):
+            return self._error_plan(provider, request, id_digits)
+        return self._plan_answer(provider, http_request, request, id_digits, now, clock)
 
-    def plan_error(self, peer: FakeProvider, problem: SimError) -> ResponsePlan:
-        """Refuse what cannot even be looked at."""
-        return self._error_plan(peer, problem, self._request_digits())
+    def plan_error(self, provider: FakeProvider, error: SimError) -> ResponsePlan:
+        """Return an error reply for a request that cannot be parsed."""
+        return self._error_plan(provider, error, self._request_digits())
 
     def _plan_answer(
-        self, peer: FakeProvider, incoming: SimHttpRequest, question: SimRequest, digits: str, now: float, clock: float
+        self,
+        provider: FakeProvider,
+        http_request: SimHttpRequest,
+        request: SimRequest,
+        id_digits: str,
+        now: float,
+        clock: float,
     ) -> ResponsePlan:
-        """Answer a question, unless a fault or a limit comes before."""
+        """Return the completion, or the fault or the rate limit error that precedes it."""
         settings = self.settings
-        identity = request_digest(question)
-        attempt = self.counters.count_attempt(peer.name, question.model, identity)
-        fault = self._choose_fault(incoming, question, identity, attempt)
+        digest = request_digest(request)
+        attempt = self.counters.count_attempt(provider.name, request.model, digest)
+        fault = self._choose_fault(http_request, request, digest, attempt)
         if fault:
             self.counters.by_fault[fault] += 1
-        if not question.stream:
+        if not request.stream:
             fault = UNSTREAMED_FAULTS.get(fault, fault)
         if fault in FAULT_ERRORS:
-            return self._error_plan(peer, self._fault_error(fault, question), digits)
-        said = self._generate(question, identity, now, self._responder(peer, question, attempt))
-        if isinstance(said, SimError):
-            return self._error_plan(peer, said, digits)
-        limit = self._limit_for(peer, question.model)
+            return self._error_plan(provider, self._fault_error(fault, request), id_digits)
+        response = self._generate(request, digest, now, self._responder(provider, request, attempt))
+        if isinstance(response, SimError):
+            return self._error_plan(provider, response, id_digits)
+        limit = self._limit_for(provider, request.model)
         headers: Mapping[str, str] = {}
         if limit is not None:
-            taken, cost = self._apply_limit(peer, limit, said, clock)
-            headers = peer.limit_headers(taken.status, now)
-            if not taken.granted:
-                return self._error_plan(peer, _limit_error(limit, taken, question.model, cost), digits, headers)
-        self.counters.count_tokens(said.input_tokens, said.output_tokens)
-        if not question.stream:
-            body = encode_json(peer.encode_reply(said))
+            decision, cost = self._apply_limit(provider, limit, response, clock)
+            headers = provider.limit_headers(decision.status, now)
+            if not decision.granted:
+                return self._error_plan(
+                    provider, _limit_error(limit, decision, request.model, cost), id_digits, headers
+                )
+        self.counters.count_tokens(response.input_tokens, response.output_tokens)
+        if not request.stream:
+            body = encode_json(provider.encode_reply(response))
             broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
-            return self._body_plan(peer, broken, digits, headers, said.duration_s, fault)
-        events = self._apply_stream_fault(peer, tuple(peer.encode_events(said)), fault, digits)
-        kind = "application/json; charset=UTF-8" if question.as_array else peer.stream_content_type
+            return self._body_plan(provider, broken, id_digits, headers, response.duration_s, fault)
+        events = self._apply_stream_fault(provider, tuple(provider.encode_events(response)), fault, id_digits)
+        kind = "application/json; charset=UTF-8" if request.as_array else provider.stream_content_type
         due_s = settings.latency.event_due_s
         return ResponsePlan(
-            reply=HttpReply(200, {"content-type": kind, **headers, **_request_id_header(peer, digits)}),
+            reply=HttpReply(200, {"content-type": kind, **headers, **_request_id_header(provider, id_digits)}),
             events=events,
-            due_s=tuple(due_s(said.duration_s, at, len(events)) for at in range(len(events) * bool(said.duration_s))),
+            due_s=tuple(
+                due_s(response.duration_s, at, len(events)) for at in range(len(events) * bool(response.duration_s))
+            ),
             fault=fault if fault in TRANSPORT_FAULTS else "",
         )
 
-    def _responder(self, peer: FakeProvider, question: SimRequest, attempt: int) -> Respond | None:
-        """Give what answers this question: the user's own model, or right and wrong answers if it is one of these."""
+    def _responder(self, provider: FakeProvider, request: SimRequest, attempt: int) -> Respond | None:
+        """Return the user's own model, or graded answers if the prompt has a graded question."""
         settings = self.settings
-        graded, name, times = settings.graded, f"{peer.name}/{question.model}", count(attempt * MAX_SAMPLES_PER_REQUEST)
-        if graded is None or graded.text(name, question.prompt, settings.seed, 0) is None:
+        graded, name, times = (
+            settings.graded,
+            f"{provider.name}/{request.model}",
+            count(attempt * MAX_SAMPLES_PER_REQUEST),
+        )
+        if graded is None or graded.text(name, request.prompt, settings.seed, 0) is None:
             return settings.respond
         return lambda prompt: graded.text(name, prompt, settings.seed, next(times)) or ""
 
     def _generate(
-        self, question: SimRequest, identity: bytes, now: float, respond: Respond | None
+        self, request: SimRequest, digest: bytes, now: float, respond: Respond | None
     ) -> SimResponse | SimError:
-        """Answer; a user's own model that raises is the provider's internal error."""
+        """Generate the response; an exception of the user's own model is an internal error of the provider."""
         settings = self.settings
         try:
             return generate_response(
-                question,
-                identity,
+                request,
+                digest,
                 seed=settings.seed,
                 now=now,
                 latency=settings.latency,
                 respond=respond,
             )
-        except Exception as wrong:  # noqa: BLE001 - whatever a user's function raises
-            return SimError(kind="server", message=f"respond raised {type(wrong).__name__}: {wrong}")
+        except Exception as exception:  # noqa: BLE001 - a user's function may raise anything
+            return SimError(kind="server", message=f"respond raised {type(exception).__name__}: {exception}")
 
-    def _choose_fault(self, incoming: SimHttpRequest, question: SimRequest, identity: bytes, attempt: int) -> str:
-        """Name the fault that this attempt meets: one that is scripted, or one that is drawn."""
-        scripted = scripted_fault(incoming.headers.get("x-sim-fault", ""), question.text, attempt)
+    def _choose_fault(self, http_request: SimHttpRequest, request: SimRequest, digest: bytes, attempt: int) -> str:
+        """Return the scripted or random fault of this attempt, or an empty string."""
+        scripted = scripted_fault(http_request.headers.get("x-sim-fault", ""), request.text, attempt)
         if scripted or not self.faults.rates():
             return scripted
-        return choose_fault(self.faults, draw_uniform(identity, self.settings.seed, b"fault", attempt))
+        return choose_fault(self.faults, draw_uniform(digest, self.settings.seed, b"fault", attempt))
 
-    def _fault_error(self, fault: str, question: SimRequest) -> SimError:
-        """Make the refusal that a fault asks for."""
+    def _fault_error(self, fault: str, request: SimRequest) -> SimError:
+        """Return the error of a fault."""
         kind = FAULT_ERRORS[fault]
         limit = self.settings.limit or SimLimit(rpm=60)
         return SimError(
             kind=kind,
             retry_after_s=self.faults.retry_after_s if kind == "rate_limited" else None,
-            model=question.model,
+            model=request.model,
             limit=int(limit.rpm or 0),
         )
 
-    def _limit_for(self, peer: FakeProvider, model: str) -> SimLimit | None:
+    def _limit_for(self, provider: FakeProvider, model: str) -> SimLimit | None:
         limits = self.settings.limits
-        return limits.get(f"{peer.name}/{model}") or limits.get(peer.name) or self.settings.limit
+        return limits.get(f"{provider.name}/{model}") or limits.get(provider.name) or self.settings.limit
 
     def _apply_limit(
-        self, peer: FakeProvider, limit: SimLimit, said: SimResponse, clock: float
+        self, provider: FakeProvider, limit: SimLimit, response: SimResponse, clock: float
     ) -> tuple[LimitDecision, int]:
-        """Hold an answer against a limit: it costs its input and the most output asked for, or what it will be."""
-        question = said.request
-        key = f"{peer.name}/{question.model}"
-        most = question.max_tokens
-        cost = said.input_tokens + (said.output_tokens if most is None else most * question.n)
-        taken = take_from_buckets(limit, self._buckets.get(key) or full_buckets(limit, clock), clock, cost)
-        self._buckets[key] = taken.buckets
-        return taken, cost
+        """Apply a rate limit; a request costs its input and ``max_tokens``, or its actual output without one."""
+        request = response.request
+        key = f"{provider.name}/{request.model}"
+        max_tokens = request.max_tokens
+        cost = response.input_tokens + (response.output_tokens if max_tokens is None else max_tokens * request.n)
+        decision = take_from_buckets(limit, self._buckets.get(key) or full_buckets(limit, clock), clock, cost)
+        self._buckets[key] = decision.buckets
+        return decision, cost
 
     def _apply_stream_fault(
-        self, peer: FakeProvider, events: tuple[bytes, ...], fault: str, digits: str
+        self, provider: FakeProvider, events: tuple[bytes, ...], fault: str, id_digits: str
     ) -> tuple[bytes, ...]:
-        """Do to a stream what a fault does to its content."""
+        """Return the events of a stream with a fault of its content."""
         half = events[: max(1, len(events) // 2)]
         match fault:
             case "cut":
                 return half
             case "malformed":
-                return (*half, peer.malformed_event, *events[len(half) :])
+                return (*half, provider.malformed_event, *events[len(half) :])
             case "stream_error":
-                return (*half, peer.encode_stream_error(SimError(kind="overloaded"), peer.format_request_id(digits)))
+                return (
+                    *half,
+                    provider.encode_stream_error(SimError(kind="overloaded"), provider.format_request_id(id_digits)),
+                )
             case _:
                 return events
 
     def _error_plan(
-        self, peer: FakeProvider, problem: SimError, digits: str, told: Mapping[str, str] | None = None
+        self, provider: FakeProvider, error: SimError, id_digits: str, limit_headers: Mapping[str, str] | None = None
     ) -> ResponsePlan:
-        reply = peer.encode_error(problem, peer.format_request_id(digits))
+        reply = provider.encode_error(error, provider.format_request_id(id_digits))
         return ResponsePlan(
-            reply=replace(reply, headers={**reply.headers, **(told or {}), **_request_id_header(peer, digits)})
+            reply=replace(
+                reply, headers={**reply.headers, **(limit_headers or {}), **_request_id_header(provider, id_digits)}
+            )
         )
 
     def _body_plan(
         self,
-        peer: FakeProvider,
+        provider: FakeProvider,
         body: bytes,
-        digits: str,
+        id_digits: str,
         headers: Mapping[str, str] | None = None,
         duration_s: float = 0.0,
         fault: str = "",
     ) -> ResponsePlan:
-        told = {"content-type": "application/json", **(headers or {}), **_request_id_header(peer, digits)}
+        limit_headers = {
+            "content-type": "application/json",
+            **(headers or {}),
+            **_request_id_header(provider, id_digits),
+        }
         return ResponsePlan(
-            reply=HttpReply(200, told, body), duration_s=duration_s, fault=fault if fault in TRANSPORT_FAULTS else ""
+            reply=HttpReply(200, limit_headers, body),
+            duration_s=duration_s,
+            fault=fault if fault in TRANSPORT_FAULTS else "",
         )
 
     def _request_digits(self) -> str:
-        """Give this request's number as 32 hexadecimal digits that look like none."""
+        """Return 32 hexadecimal digits, unique to this request."""
         return blake2b(b"%d/%d" % (self.settings.seed, next(self._serial)), digest_size=16).hexdigest()
 
 
-def _limit_error(limit: SimLimit, taken: LimitDecision, model: str, cost: int) -> SimError:
-    """Make the refusal of a request that a limit does not let pass."""
-    requests = taken.scope == "requests"
+def _limit_error(limit: SimLimit, decision: LimitDecision, model: str, cost: int) -> SimError:
+    """Return the error of a request that exceeds a limit."""
+    requests = decision.scope == "requests"
     return SimError(
         kind="rate_limited",
-        scope=taken.scope,
-        retry_after_s=taken.retry_after_s,
+        scope=decision.scope,
+        retry_after_s=decision.retry_after_s,
         model=model,
         limit=int((limit.rpm if requests else limit.tpm) or 0),
         requested=1 if requests else cost,
     )
 
 
-def _parse_body(peer: FakeProvider, body: bytes, call: SimRoute) -> SimRequest | SimError:
-    """Read a body, which has to be a JSON object that asks a model there is."""
+def _parse_body(provider: FakeProvider, body: bytes, route: SimRoute) -> SimRequest | SimError:
+    """Parse a body: a JSON object, and a model that exists."""
     try:
         payload: object = decode_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return SimError(kind="invalid", message="We could not parse the JSON body of your request.")
     if not isinstance(payload, dict):
         return SimError(kind="invalid", message="The JSON body of your request is not an object.")
-    question = peer.parse_request(payload, call)
-    if isinstance(question, SimRequest) and UNKNOWN_MODEL_MARKER in question.model:
-        return SimError(kind="not_found", model=question.model)
-    return question
+    request = provider.parse_request(payload, route)
+    if isinstance(request, SimRequest) and UNKNOWN_MODEL_MARKER in request.model:
+        return SimError(kind="not_found", model=request.model)
+    return request
 
 
-def _request_id_header(peer: FakeProvider, digits: str) -> Mapping[str, str]:
-    return {peer.request_id_header: peer.format_request_id(digits)} if peer.request_id_header else {}
+def _request_id_header(provider: FakeProvider, id_digits: str) -> Mapping[str, str]:
+    return {provider.request_id_header: provider.format_request_id(id_digits)} if provider.request_id_header else {}

@@ -1,4 +1,4 @@
-"""How long a simulated provider takes: lognormal, drawn by hash, the same for the same question."""
+"""Latencies of the simulated providers: lognormal, and the same for the same request."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ STANDARD_NORMAL: Final = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How an answer's duration is distributed.
+    """Distribution of response times.
 
     Parameters
     ----------
     median_s
-        Seconds that half of the answers take at most; 0 answers as fast as it can, without any waiting.
+        Median in seconds; 0 responds without delay.
     sigma
-        Spread of the logarithm: 0 is always the median, 0.5 has its 95th percentile at 2.3 medians.
+        Standard deviation of the logarithm: 0 is always the median, with 0.5 the 95th percentile is 2.3 medians.
     first
-        Share of the time that passes before a stream's first event; the rest is spread over the others.
+        Share of the time before the first event of a stream; the rest is spread evenly over the others.
 
     Examples
     --------
@@ -34,20 +34,20 @@ class Latency:
     first: float = 0.25
 
     def __post_init__(self) -> None:
-        """Refuse what is no distribution."""
+        """Reject invalid parameters."""
         if not (self.median_s >= 0 and self.sigma >= 0 and math.isfinite(self.median_s + self.sigma)):
-            raise ValueError(f"a latency needs a median and a sigma from 0 up, not {self.median_s} and {self.sigma}")
+            raise ValueError(f"median_s={self.median_s} and sigma={self.sigma} must be finite and not negative")
         if not 0 <= self.first <= 1:
-            raise ValueError(f"first={self.first} is no share of the time; give one from 0 to 1")
+            raise ValueError(f"first={self.first} must be between 0 and 1")
 
     def duration_s(self, quantile: float) -> float:
-        """Give the duration at quantile ``quantile`` (0 to 1)."""
+        """Return the duration at ``quantile`` (0 to 1), in seconds."""
         if not self.median_s or not self.sigma:
             return self.median_s
         return self.median_s * math.exp(self.sigma * STANDARD_NORMAL.inv_cdf(min(max(quantile, 1e-9), 1 - 1e-9)))
 
     def event_due_s(self, duration_s: float, index: int, count: int) -> float:
-        """Say when event ``index`` of ``count`` is due, in seconds from the beginning.
+        """Return when event ``index`` of ``count`` is due, in seconds from the start.
 
         Examples
         --------

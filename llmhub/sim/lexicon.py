@@ -1,4 +1,4 @@
-"""The words that simulated models know, and how they tell words in a prompt."""
+"""Vocabulary of the simulated models, and the pattern of words in a prompt."""
 
 from __future__ import annotations
 

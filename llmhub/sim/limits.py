@@ -1,4 +1,4 @@
-"""What a simulated provider allows: token buckets for requests and for tokens, as a pure function.
+"""Rate limits of the simulated providers: token buckets for requests and tokens, as pure functions.
 
 Source: https://platform.openai.com/docs/guides/rate-limits (read 2026-11-22): continuous refill, and a
 "reset" that is the time until the bucket is full again.
@@ -16,18 +16,18 @@ ROUNDING_SLACK: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class SimLimit:
-    """Requests and tokens a minute; ``None`` is without limit.
+    """Rate limits of a simulated model; ``None`` is no limit.
 
     Parameters
     ----------
     rpm, tpm
-        Requests and tokens a minute.
+        Requests and tokens per minute.
     burst_s
-        Seconds' worth of the rate that an idle caller can use at once.
+        Seconds of the rate that an idle caller may use at once.
 
     Notes
     -----
-    Law: from any moment on, at most ``rpm * (burst_s + t) / 60`` requests pass in ``t`` seconds.
+    Law: any ``t`` seconds admit at most ``rpm * (burst_s + t) / 60`` requests.
     """
 
     rpm: float | None = None
@@ -35,16 +35,16 @@ class SimLimit:
     burst_s: float = MINUTE_S
 
     def __post_init__(self) -> None:
-        """Refuse what would never let anything through."""
+        """Reject limits that would admit nothing."""
         for name in ("rpm", "tpm", "burst_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name}={value} lets nothing through; give more than 0, or None for no limit")
+                raise ValueError(f"{name}={value} admits no request; pass a positive number, or None for no limit")
 
 
 @dataclass(frozen=True, slots=True)
 class SimBuckets:
-    """What is left of both, at a time (seconds of any clock that does not go back)."""
+    """Levels of both buckets at a time (seconds of a monotonic clock)."""
 
     requests: float
     tokens: float
@@ -53,7 +53,7 @@ class SimBuckets:
 
 @dataclass(frozen=True, slots=True)
 class LimitMeter:
-    """One limit as headers tell it: a minute's worth, what is left, and seconds until it is whole again."""
+    """One limit as headers report it: the limit per minute, what remains, and the seconds until it is full."""
 
     limit: int
     remaining: int
@@ -62,7 +62,7 @@ class LimitMeter:
 
 @dataclass(frozen=True, slots=True)
 class LimitStatus:
-    """Both meters; ``None`` where there is no limit."""
+    """Both meters; ``None`` without a limit."""
 
     requests: LimitMeter | None = None
     tokens: LimitMeter | None = None
@@ -70,7 +70,7 @@ class LimitStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitDecision:
-    """Whether a request may pass, what is left, and, where not, what ran out and when to come again."""
+    """Whether a request is admitted, the new levels and, if not, the exhausted limit and the retry delay."""
 
     granted: bool
     buckets: SimBuckets
@@ -80,7 +80,7 @@ class LimitDecision:
 
 
 def full_buckets(limit: SimLimit, now: float) -> SimBuckets:
-    """Give full buckets.
+    """Return full buckets.
 
     Examples
     --------
@@ -90,13 +90,13 @@ def full_buckets(limit: SimLimit, now: float) -> SimBuckets:
     return SimBuckets(bucket_capacity(limit.rpm, limit.burst_s), bucket_capacity(limit.tpm, limit.burst_s), now)
 
 
-def bucket_capacity(a_minute: float | None, burst_s: float) -> float:
-    """Say how much a bucket holds: at least one request or token."""
-    return 0.0 if a_minute is None else max(a_minute * burst_s / MINUTE_S, 1.0)
+def bucket_capacity(per_minute: float | None, burst_s: float) -> float:
+    """Return the capacity of a bucket: at least one request or token."""
+    return 0.0 if per_minute is None else max(per_minute * burst_s / MINUTE_S, 1.0)
 
 
 def take_from_buckets(limit: SimLimit, buckets: SimBuckets, now: float, cost: int) -> LimitDecision:
-    """Let one request of ``cost`` tokens pass, or say when to come again. What is refused costs nothing.
+    """Admit a request of ``cost`` tokens, or return the retry delay. A rejected request takes nothing.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def take_from_buckets(limit: SimLimit, buckets: SimBuckets, now: float, cost: in
     requests, no_request_s = _refill(limit.rpm, limit.burst_s, buckets.requests, since, 1)
     tokens, no_token_s = _refill(limit.tpm, limit.burst_s, buckets.tokens, since, cost)
     granted = no_request_s == no_token_s == 0
-    left = SimBuckets(
+    new_buckets = SimBuckets(
         requests - 1 if granted and limit.rpm is not None else requests,
         tokens - cost if granted and limit.tpm is not None else tokens,
         max(now, buckets.updated_at),
@@ -118,9 +118,10 @@ def take_from_buckets(limit: SimLimit, buckets: SimBuckets, now: float, cost: in
     waits = [wait for wait in (no_request_s, no_token_s) if wait]
     return LimitDecision(
         granted=granted,
-        buckets=left,
+        buckets=new_buckets,
         status=LimitStatus(
-            _to_meter(limit.rpm, limit.burst_s, left.requests), _to_meter(limit.tpm, limit.burst_s, left.tokens)
+            _to_meter(limit.rpm, limit.burst_s, new_buckets.requests),
+            _to_meter(limit.tpm, limit.burst_s, new_buckets.tokens),
         ),
         scope="requests" if no_request_s else "tokens",
         retry_after_s=None if granted or never else max(waits),
@@ -128,20 +129,20 @@ def take_from_buckets(limit: SimLimit, buckets: SimBuckets, now: float, cost: in
 
 
 def _refill(
-    a_minute: float | None, burst_s: float, level: float, minutes: float, cost: float
+    per_minute: float | None, burst_s: float, level: float, minutes: float, cost: float
 ) -> tuple[float, float | None]:
-    """Refill one bucket; give its level and the wait for ``cost`` (0: now, None: it never holds so much)."""
-    if a_minute is None:
+    """Return the refilled level of a bucket and the wait for ``cost`` (0: none, None: it exceeds the capacity)."""
+    if per_minute is None:
         return 0.0, 0.0
-    most = bucket_capacity(a_minute, burst_s)
-    level = min(most, level + a_minute * minutes)
-    if cost > most + ROUNDING_SLACK:
+    capacity = bucket_capacity(per_minute, burst_s)
+    level = min(capacity, level + per_minute * minutes)
+    if cost > capacity + ROUNDING_SLACK:
         return level, None
-    return level, 0.0 if level + ROUNDING_SLACK >= cost else (cost - level) / a_minute * MINUTE_S
+    return level, 0.0 if level + ROUNDING_SLACK >= cost else (cost - level) / per_minute * MINUTE_S
 
 
-def _to_meter(a_minute: float | None, burst_s: float, level: float) -> LimitMeter | None:
-    if a_minute is None:
+def _to_meter(per_minute: float | None, burst_s: float, level: float) -> LimitMeter | None:
+    if per_minute is None:
         return None
-    missing = bucket_capacity(a_minute, burst_s) - level
-    return LimitMeter(int(a_minute), max(int(level + ROUNDING_SLACK), 0), max(missing, 0.0) / a_minute * MINUTE_S)
+    missing = bucket_capacity(per_minute, burst_s) - level
+    return LimitMeter(int(per_minute), max(int(level + ROUNDING_SLACK), 0), max(missing, 0.0) / per_minute * MINUTE_S)

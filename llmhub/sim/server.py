@@ -1,4 +1,4 @@
-"""The simulated providers as a real HTTP server on loopback."""
+"""HTTP server of the simulated providers, in the caller's event loop."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from llmhub.sim.types import SimError, SimHttpRequest
 
 MAX_BODY_BYTES: Final = 64 << 20
 BACKLOG: Final = 4096
-"""Connections that may wait to be taken: a client may open a thousand at once."""
+"""Pending connections: clients open a thousand at once."""
 LINGER_RESET: Final = struct.pack("ii", 1, 0)
-"""Linger for no time: closing sends a reset."""
+"""SO_LINGER with a timeout of 0: closing the socket sends a TCP reset."""
 DRIP_PIECES: Final = 16
-"""How many pieces a dripping answer comes in."""
+"""Pieces of a response with fault ``drip``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorServer:
-    """A simulator that runs in the caller's event loop."""
+    """A running simulator."""
 
     url: str
     handler: SimRequestHandler
     _runner: web.ServerRunner
 
     def counts(self) -> dict[str, Any]:
-        """Give what it was asked so far."""
+        """Return the request counters as a JSON object."""
         return self.handler.counters.snapshot()
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Reset the request counters."""
         self.handler.counters = self.handler.counters.restarted()
 
     def set_faults(self, faults: Faults) -> None:
-        """Change what goes wrong from now on."""
+        """Replace the injected faults."""
         self.handler.faults = faults
 
     async def stop(self) -> None:
-        """Stop, cutting off what is under way."""
+        """Stop the server and close its connections."""
         await self._runner.cleanup()
 
 
@@ -64,12 +64,12 @@ async def aserve(settings: Simulator) -> SimulatorServer:
     Raises
     ------
     OSError
-        When the address cannot be listened on.
+        If the address is in use or not local.
     """
-    desk = SimRequestHandler(settings)
+    handler = SimRequestHandler(settings)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return await _handle_request(desk, request)
+        return await _handle_request(handler, request)
 
     server = web.Server(
         handle, request_factory=_request_factory(), handler_cancellation=True, access_log=None, keepalive_timeout=600.0
@@ -82,12 +82,12 @@ async def aserve(settings: Simulator) -> SimulatorServer:
         await runner.cleanup()
         raise
     host, port = runner.addresses[0][:2]
-    return SimulatorServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", desk, runner)
+    return SimulatorServer(f"http://{f'[{host}]' if ':' in host else host}:{port}", handler, runner)
 
 
 @contextlib.asynccontextmanager
 async def aserving(settings: Simulator) -> AsyncIterator[SimulatorServer]:
-    """Run a simulator for a block."""
+    """Run a simulator for a ``with`` block."""
     simulator = await aserve(settings)
     try:
         yield simulator
@@ -96,7 +96,7 @@ async def aserving(settings: Simulator) -> AsyncIterator[SimulatorServer]:
 
 
 def _request_factory() -> Callable[..., web.BaseRequest]:
-    """Make requests whose bodies may be large."""
+    """Return a factory of requests with large bodies."""
     loop = asyncio.get_running_loop()
 
     def make(
@@ -111,33 +111,33 @@ def _request_factory() -> Callable[..., web.BaseRequest]:
     return make
 
 
-async def _handle_request(desk: SimRequestHandler, request: web.BaseRequest) -> web.StreamResponse:
-    """Answer one request."""
+async def _handle_request(handler: SimRequestHandler, request: web.BaseRequest) -> web.StreamResponse:
+    """Handle one request."""
     path, _, query = request.raw_path.partition("?")
-    peer = find_provider(path)
-    if peer is None:
-        return await _handle_control(desk, request, path)
-    status, asked = "none", None
-    desk.counters.start_request(peer.name)
+    provider = find_provider(path)
+    if provider is None:
+        return await _handle_control(handler, request, path)
+    status, body_key = "none", None
+    handler.counters.start_request(provider.name)
     try:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            plan = desk.plan_error(peer, SimError(kind="too_large"))
+            plan = handler.plan_error(provider, SimError(kind="too_large"))
         else:
-            asked = desk.counters.track_body(path, body)
-            rest = path[len(peer.prefix) :]
-            incoming = SimHttpRequest(request.method, path, rest, query, request.headers, body)
-            plan = desk.plan_response(peer, incoming, time.time(), time.monotonic())
+            body_key = handler.counters.track_body(path, body)
+            rest = path[len(provider.prefix) :]
+            http_request = SimHttpRequest(request.method, path, rest, query, request.headers, body)
+            plan = handler.plan_response(provider, http_request, time.time(), time.monotonic())
         if plan.fault not in {"reset", "hang"}:
             status = str(plan.reply.status)
-        return await _send_response(request, plan, desk.faults)
+        return await _send_response(request, plan, handler.faults)
     finally:
-        desk.counters.end_request(status, asked)
+        handler.counters.end_request(status, body_key)
 
 
 async def _send_response(request: web.BaseRequest, plan: ResponsePlan, faults: Faults) -> web.StreamResponse:
-    """Send what was decided, as slowly or as badly as was decided."""
+    """Send a planned response, with its delays and faults."""
     if plan.fault == "hang":
         await asyncio.Event().wait()
     if plan.fault == "reset":
@@ -154,7 +154,7 @@ async def _send_response(request: web.BaseRequest, plan: ResponsePlan, faults: F
 
 
 async def _send_stream(request: web.BaseRequest, plan: ResponsePlan) -> web.StreamResponse:
-    """Send events, each when it is due; all at once where time plays no part."""
+    """Send events, each when it is due; all at once without delays."""
     response = _new_stream_response(plan, None)
     events = plan.events
     if plan.fault == "truncate":
@@ -177,14 +177,14 @@ async def _send_stream(request: web.BaseRequest, plan: ResponsePlan) -> web.Stre
 
 
 def _new_stream_response(plan: ResponsePlan, length: int | None) -> web.StreamResponse:
-    """Make a response to be written piece by piece."""
+    """Return a response whose body is written in pieces."""
     response = web.StreamResponse(status=plan.reply.status, headers=plan.reply.headers)
     response.content_length = length
     return response
 
 
 async def _send_dripping(request: web.BaseRequest, plan: ResponsePlan, pause_s: float) -> web.StreamResponse:
-    """Send a body or stream in small pieces with pauses between."""
+    """Send a body or stream in small pieces with pauses."""
     whole = b"".join(plan.events) or plan.reply.body
     response = _new_stream_response(plan, None if plan.events else len(whole))
     if plan.duration_s or plan.due_s:
@@ -199,7 +199,7 @@ async def _send_dripping(request: web.BaseRequest, plan: ResponsePlan, pause_s: 
 
 
 async def _send_truncated(request: web.BaseRequest, body: bytes, response: web.StreamResponse) -> web.StreamResponse:
-    """Send half of what was announced, and close."""
+    """Send half of the announced body and close the connection."""
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
     if request.transport is not None:
@@ -216,25 +216,25 @@ def _reset_connection(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
-async def _handle_control(desk: SimRequestHandler, request: web.BaseRequest, path: str) -> web.StreamResponse:
-    """Serve the simulator's own addresses, which count as no provider's."""
+async def _handle_control(handler: SimRequestHandler, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    """Serve the simulator's control routes, which are not counted."""
     match request.method, path:
         case "GET", "/sim/health":
             return _json_response({"status": "ok"})
         case "GET", "/sim/counts":
-            return _json_response(desk.counters.snapshot())
+            return _json_response(handler.counters.snapshot())
         case "POST", "/sim/reset":
-            desk.counters = desk.counters.restarted()
+            handler.counters = handler.counters.restarted()
             return _json_response({"status": "ok"})
         case "POST", "/sim/faults":
             try:
                 given = msgspec.json.decode(await request.read() or b"{}", type=dict[str, float])
-                desk.faults = Faults(**given)
-            except (msgspec.DecodeError, TypeError, ValueError) as wrong:
-                return _json_response({"error": f"these are no faults: {wrong}"}, 400)
+                handler.faults = Faults(**given)
+            except (msgspec.DecodeError, TypeError, ValueError) as error:
+                return _json_response({"error": f"invalid faults: {error}"}, 400)
             return _json_response({"status": "ok"})
         case _:
-            return _json_response({"error": f"there is nothing at {request.method} {path}"}, 404)
+            return _json_response({"error": f"no route for {request.method} {path}"}, 404)
 
 
 def _json_response(value: object, status: int = 200) -> web.Response:

@@ -1,4 +1,4 @@
-"""How a simulator behaves, as one frozen value."""
+"""Settings of a simulator, as one frozen value."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from llmhub.sim.limits import SimLimit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulator:
-    """How a simulator behaves.
+    """Settings of a simulator.
 
     Parameters
     ----------
     seed
-        Decides answers, durations and faults.
+        Determines responses, durations and faults.
     host, port
-        Where it listens: loopback, and 0 for any free port.
+        Address to listen on; port 0 selects a free one.
     api_key
-        The one key that is right, checked as each provider checks it; empty takes any key or none.
+        The valid key, checked like each provider does; empty accepts any key or none.
     latency, faults
-        How long it takes, and what goes wrong.
+        Response times and injected faults.
     limit
-        What each model of each provider allows.
+        Rate limits of every model.
     limits
-        Limits of their own for ``provider`` or ``provider/model``.
+        Rate limits by ``provider`` or ``provider/model``, which take precedence over ``limit``.
     respond
-        Your own model: the last user turn to the answer's text, or to the arguments of a tool that must be called.
+        Your own model: text of the last user message to text of the response, or to JSON arguments of a required tool.
     graded
-        Questions with their right answers, and how often each model finds them; all else is answered as ever.
+        Questions with correct answers, and the accuracy of each model; all other prompts get generated responses.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""A simulator in a thread of its own: for tests, notebooks and demonstrations, whatever loop the caller has."""
+"""Run a simulator in a thread of its own, for callers without an event loop: tests, notebooks, demonstrations."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from llmhub.sim.settings import Simulator
 
 REGION: Final = "us-east-1"
 PROJECT_ID: Final = "simulated"
-"""The project that pays, where one has to be named."""
+"""Cloud project, for providers that require one."""
 DEFAULT_API_KEY: Final = "simulated"
-"""A key for clients that insist on one."""
+"""API key, for clients that require one."""
 
 
 def base_url(url: str, provider: str) -> str:
-    """Give a provider's base URL on a simulator, as that provider's clients take it.
+    """Return the base URL of a provider on a simulator, for that provider's clients.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def base_url(url: str, provider: str) -> str:
 
 
 def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
-    """Give the endpoints of all providers on a simulator, with keys that it takes.
+    """Return the endpoints of all providers on a simulator, with keys that it accepts.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
 
 @dataclass(frozen=True, slots=True)
 class SimulatorThread:
-    """A simulator that runs in its own thread."""
+    """A simulator that runs in a thread of its own."""
 
     url: str
     _server: SimulatorServer
@@ -64,7 +64,7 @@ class SimulatorThread:
 
     @property
     def settings(self) -> Simulator:
-        """What it was started with, its port filled in."""
+        """The settings, with the actual port."""
         return replace(self._handler.settings, port=int(self.url.rpartition(":")[2]))
 
     @property
@@ -72,40 +72,40 @@ class SimulatorThread:
         return self._server.handler
 
     def base_url(self, provider: str) -> str:
-        """Give a provider's base URL."""
+        """Return the base URL of a provider."""
         return base_url(self.url, provider)
 
     def endpoints(self) -> dict[str, Endpoint]:
-        """Give the endpoints of all providers, with keys that it takes."""
+        """Return the endpoints of all providers, with keys that it accepts."""
         return endpoints(self.url, self._handler.settings.api_key)
 
     def counts(self) -> dict[str, Any]:
-        """Give what it was asked so far."""
+        """Return the request counters as a JSON object."""
         return dict(self._call_in_loop(self._server.counts))
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Reset the request counters."""
         self._call_in_loop(self._server.reset)
 
     def set_faults(self, faults: Faults) -> None:
-        """Change what goes wrong from now on."""
+        """Replace the injected faults."""
         self._call_in_loop(lambda: self._server.set_faults(faults))
 
     def stop(self) -> None:
-        """Stop serving and wait until it has; a second call does nothing."""
+        """Stop the server and wait for its thread; a second call does nothing."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
-    def _call_in_loop(self, act: Callable[[], Any]) -> Any:
-        """Do something in the simulator's own thread."""
+    def _call_in_loop(self, function: Callable[[], Any]) -> Any:
+        """Call a function in the simulator's event loop and return its result."""
         done: Future[Any] = Future()
-        self._loop.call_soon_threadsafe(lambda: done.set_result(act()))
+        self._loop.call_soon_threadsafe(lambda: done.set_result(function()))
         return done.result()
 
 
 def serve(settings: Simulator = Simulator()) -> SimulatorThread:  # noqa: B008 - a frozen value
-    """Run a simulator in a thread until it is stopped, or the process ends: the form for a notebook's cells.
+    """Run a simulator in a thread until it is stopped or the process ends, for notebooks.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def serve(settings: Simulator = Simulator()) -> SimulatorThread:  # noqa: B008 -
     Raises
     ------
     OSError
-        When the address cannot be listened on.
+        If the address is in use or not local.
     """
     ready: Future[SimulatorThread] = Future()
 
@@ -130,10 +130,10 @@ def serve(settings: Simulator = Simulator()) -> SimulatorThread:  # noqa: B008 -
     def thread_main() -> None:
         try:
             asyncio.run(run())
-        except BaseException as wrong:
+        except BaseException as exception:
             if ready.done():
                 raise
-            ready.set_exception(wrong)
+            ready.set_exception(exception)
 
     thread = threading.Thread(target=thread_main, name="llmhub-sim", daemon=True)
     thread.start()
@@ -142,7 +142,7 @@ def serve(settings: Simulator = Simulator()) -> SimulatorThread:  # noqa: B008 -
 
 @contextlib.contextmanager
 def serving(settings: Simulator = Simulator()) -> Iterator[SimulatorThread]:  # noqa: B008 - a frozen value
-    """Run a simulator in a thread for a block.
+    """Run a simulator in a thread for a ``with`` block.
 
     Examples
     --------

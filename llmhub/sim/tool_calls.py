@@ -1,4 +1,4 @@
-"""Which tools a simulated model calls, and with what: those a prompt names, or one of those it has to call."""
+"""Tool calls of the simulated models: tools that the prompt names, or a tool that has to be called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmhub.sim.schema_values import generate_value
 from llmhub.sim.types import SimRequest, SimToolCall, ToolOffer
 
 TOOL_MARKER: Final = re.compile(r"\[\[sim:tool\s+([^\s\]]+)\s*\]\]")
-"""What has a model call a tool that it may call: ``[[sim:tool look_up]]``."""
+"""Marker in a prompt that makes the model call a tool: ``[[sim:tool look_up]]``."""
 
 
 def offer_tools(
@@ -20,16 +20,16 @@ def offer_tools(
     parallel: bool = True,
     finish_as_stop: bool = False,
 ) -> ToolOffer:
-    """Offer tools.
+    """Return the tools that a model may call.
 
     Parameters
     ----------
     declared
-        The tools' names and schemas.
+        Names and schemas.
     tool_choice
-        ``auto``, ``none``, ``required``, or the name of the one that has to be called.
+        ``auto``, ``none``, ``required``, or the name of the tool that has to be called.
     finish_as_stop
-        Whether this provider tells the end of a call by name as it tells that of a text.
+        Whether the finish reason of a call that was requested by name is that of a text.
 
     Examples
     --------
@@ -39,30 +39,32 @@ def offer_tools(
     tools = dict(declared)
     if tool_choice in {"auto", "required"}:
         return ToolOffer(schemas=tools, required=tool_choice == "required" and bool(tools), parallel=parallel)
-    named = {name: schema for name, schema in tools.items() if name == tool_choice}
-    return ToolOffer(schemas=named, required=bool(named), parallel=parallel, finish_as_stop=finish_as_stop)
+    marked_names = {name: schema for name, schema in tools.items() if name == tool_choice}
+    return ToolOffer(
+        schemas=marked_names, required=bool(marked_names), parallel=parallel, finish_as_stop=finish_as_stop
+    )
 
 
-def choose_tool_calls(question: SimRequest, digest: bytes) -> tuple[SimToolCall, ...]:
-    """Call what the user's last turn names or what has to be called; nothing where it is left to the model.
+def choose_tool_calls(request: SimRequest, digest: bytes) -> tuple[SimToolCall, ...]:
+    """Return calls of the tools that the last user message names, or of a required tool; otherwise none.
 
     Examples
     --------
     >>> from llmhub.sim.types import SimMessage
     >>> look = {"type": "object", "properties": {"at": {"const": "sea"}}}
-    >>> asked = SimRequest(model="m", messages=(SimMessage("user", "Go. [[sim:tool look]]"),), tools=offer_tools([("look", look)]))
-    >>> choose_tool_calls(asked, b"seed")
+    >>> prompt, tools = SimMessage("user", "Go. [[sim:tool look]]"), offer_tools([("look", look)])
+    >>> choose_tool_calls(SimRequest(model="m", messages=(prompt,), tools=tools), b"seed")
     (SimToolCall(name='look', arguments={'at': 'sea'}),)
     """
-    tools = question.tools
-    last = next((turn.role for turn in reversed(question.messages) if turn.role != "system"), "")
-    named = TOOL_MARKER.findall(question.prompt) if tools.schemas and last == "user" else []
-    asked = [name for name in named if name in tools.schemas]
-    if not asked and tools.required:
+    tools = request.tools
+    last = next((message.role for message in reversed(request.messages) if message.role != "system"), "")
+    marked_names = TOOL_MARKER.findall(request.prompt) if tools.schemas and last == "user" else []
+    names = [name for name in marked_names if name in tools.schemas]
+    if not names and tools.required:
         names = list(tools.schemas)
-        asked = [names[digest[0] % len(names)]]
-    made = []
-    for at, name in enumerate(asked if tools.parallel else asked[:1]):
-        arguments = generate_value(tools.schemas[name], bytes([at % 256]) + digest[:63], question.prompt)
-        made.append(SimToolCall(name, arguments if isinstance(arguments, dict) else {}))
-    return tuple(made)
+        names = [names[digest[0] % len(names)]]
+    tool_calls = []
+    for index, name in enumerate(names if tools.parallel else names[:1]):
+        arguments = generate_value(tools.schemas[name], bytes([index % 256]) + digest[:63], request.prompt)
+        tool_calls.append(SimToolCall(name, arguments if isinstance(arguments, dict) else {}))
+    return tuple(tool_calls)

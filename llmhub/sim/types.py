@@ -1,4 +1,4 @@
-"""What passes between a caller and a simulated provider, in terms that no wire owns."""
+"""Requests, responses and errors of the simulator, independent of the wire format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SimErrorKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class SimHttpRequest:
-    """A request as it came: ``path`` without the query, ``rest`` of it after the provider's prefix, raw ``query``."""
+    """A received request. ``path`` is without the query, ``subpath`` also without the provider's prefix."""
 
     method: str
     path: str
@@ -28,26 +28,26 @@ class SimHttpRequest:
 
     @property
     def query_parameters(self) -> dict[str, str]:
-        """The query's parameters."""
+        """Parameters of the query."""
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimRoute:
-    """What a request's address and headers ask for.
+    """What the URL and the headers of a request select.
 
     Parameters
     ----------
     action
-        ``ask`` a model, or list the ``models``.
+        ``ask`` for a completion, ``models`` for the list of models.
     model
-        Where the address names it.
+        Model, if the URL has it.
     stream
-        Whether the address asks for a stream.
+        Whether the URL requests a stream.
     version
-        The api version asked for.
-    array
-        A stream as one JSON array instead of events.
+        Requested version of the API.
+    as_array
+        Send a stream as one JSON array instead of events.
     """
 
     action: Literal["ask", "models"] = "ask"
@@ -59,7 +59,7 @@ class SimRoute:
 
 @dataclass(frozen=True, slots=True)
 class SimMessage:
-    """One turn of a conversation: its role (``system``, ``user``, ``assistant``, ``tool``) and its text."""
+    """One message: role (``system``, ``user``, ``assistant``, ``tool``) and text."""
 
     role: str
     text: str
@@ -67,18 +67,18 @@ class SimMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOffer:
-    """Tools that may be called.
+    """Tools that the model may call.
 
     Parameters
     ----------
     schemas
-        Each one's schema by its name.
-    must
-        Whether one of them has to be called.
+        Schemas of the arguments, by name.
+    required
+        Whether a tool has to be called.
     parallel
-        Whether several may be called at once.
-    silent
-        Whether an answer that calls ends as one that does not.
+        Whether several tools may be called at once.
+    finish_as_stop
+        Whether the finish reason of a tool call is that of a text.
     """
 
     schemas: Mapping[str, object] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class ToolOffer:
 
 @dataclass(frozen=True, slots=True)
 class SimToolCall:
-    """One call of a tool."""
+    """One tool call."""
 
     name: str
     arguments: dict[str, object]
@@ -102,24 +102,24 @@ class SimToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimRequest:
-    """What is asked, whoever's wire it came on.
+    """A request for a completion.
 
     Parameters
     ----------
-    turns
-        The conversation, system turns first where the wire keeps them apart.
+    messages
+        The conversation; system messages come first if the wire has them in a field of their own.
     sampling
-        The sampling parameters that were set, under llmhub's own names.
-    reasoning
-        About how many tokens of reasoning this model spends here; 0 where it does not reason.
-    caches
-        Whether this model reads long prompts from a cache.
-    counted
-        Whether a stream tells its usage.
+        Sampling parameters that were set, under llmhub's names.
+    reasoning_tokens
+        Approximate reasoning tokens of the response; 0 if the model does not reason.
+    uses_cache
+        Whether the model caches long prompts.
+    include_usage
+        Whether a stream reports usage.
     schema
-        What the answer has to fit, if it has to fit anything.
+        Schema that the response must match, or ``None``.
     prompt, text
-        The last user turn; and everything said, which is what is counted.
+        Text of the last user message; text of all messages, which counts as input.
 
     Examples
     --------
@@ -145,15 +145,16 @@ class SimRequest:
 
     def __post_init__(self) -> None:
         """Find the prompt and join the text."""
-        turns = self.messages
-        asked = next((turn.text for turn in reversed(turns) if turn.role == "user"), "")
-        object.__setattr__(self, "prompt", asked)
-        object.__setattr__(self, "text", asked if len(turns) == 1 else "\n".join(turn.text for turn in turns))
+        messages = self.messages
+        prompt = next((message.text for message in reversed(messages) if message.role == "user"), "")
+        text = prompt if len(messages) == 1 else "\n".join(message.text for message in messages)
+        object.__setattr__(self, "prompt", prompt)
+        object.__setattr__(self, "text", text)
 
 
 @dataclass(frozen=True, slots=True)
 class SimChoice:
-    """One answer and why it ended; ``stopped_by`` is the stop sequence that did it. Beside ``calls`` is no text."""
+    """One choice: text or tool calls, and the finish reason; ``stopped_by`` is the stop sequence that was reached."""
 
     text: str
     finish_reason: SimFinishReason = "stop"
@@ -163,16 +164,18 @@ class SimChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimResponse:
-    """What is answered. ``input_tokens`` includes ``cached_tokens``; ``output_tokens`` includes ``reasoning_tokens``.
+    """A completion.
 
     Parameters
     ----------
-    key
-        40 hexadecimal digits from which a wire makes its ids.
+    input_tokens, output_tokens
+        Token counts, ``cached_tokens`` and ``reasoning_tokens`` included.
+    id_digits
+        40 hexadecimal digits of which wires make their ids.
     created
         Epoch seconds.
     duration_s
-        How long the provider says it took.
+        Duration that the provider reports.
     """
 
     request: SimRequest
@@ -188,18 +191,18 @@ class SimResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimError:
-    """Why there is no answer; an empty ``message`` leaves the wording to the provider.
+    """An error; without a ``message`` the provider uses its own text.
 
     Parameters
     ----------
     param, code
-        What is at fault and the provider's name for it, where the wire says so.
+        Parameter at fault and the provider's error code, for wires that report them.
     retry_after_s
-        When to come again, where the provider says so.
+        Retry delay, for providers that report it.
     scope
-        What ran out: ``requests`` or ``tokens``.
-    model, limit, asked
-        For the words of a refusal: whose limit it is, how much a minute, and what was asked of it.
+        Exhausted limit: ``requests`` or ``tokens``.
+    model, limit, requested
+        Model whose limit was exceeded, the limit per minute, and what the request needs; for the message.
     """
 
     kind: SimErrorKind

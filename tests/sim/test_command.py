@@ -82,8 +82,8 @@ def test_the_command_line_says_everything() -> None:
     ("line", "said"),
     [
         (["--rate-500", "2"], "llmhub sim: rate_500=2.0 is outside 0..1\n"),
-        (["--rpm", "0"], "llmhub sim: rpm=0.0 lets nothing through; give more than 0, or None for no limit\n"),
-        (["--latency", "-1"], "llmhub sim: a latency needs a median and a sigma from 0 up, not -1.0 and 0.0\n"),
+        (["--rpm", "0"], "llmhub sim: rpm=0.0 admits no request; pass a positive number, or None for no limit\n"),
+        (["--latency", "-1"], "llmhub sim: median_s=-1.0 and sigma=0.0 must be finite and not negative\n"),
     ],
 )
 def test_settings_that_are_none(line: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

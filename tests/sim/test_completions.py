@@ -118,10 +118,10 @@ def test_latencies_are_lognormal() -> None:
     assert drawn[0] > 0
 
 
-@pytest.mark.parametrize("wrong", [{"median_s": -1}, {"sigma": float("nan")}, {"first": 2}])
-def test_what_is_no_latency(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"latency|share"):
-        Latency(**wrong)
+@pytest.mark.parametrize("arguments", [{"median_s": -1}, {"sigma": float("nan")}, {"first": 2}])
+def test_invalid_latencies_are_rejected(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Latency(**arguments)
 
 
 def test_a_model_of_ones_own_is_cut_and_counted_like_any() -> None:

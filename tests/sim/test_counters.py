@@ -81,7 +81,7 @@ async def test_its_own_addresses(simulator: SimulatorThread, http: aiohttp.Clien
     for path in ("/", "/openai", "/openai/v1", "/nowhere", "/openai/v1beta/models"):
         async with http.get(simulator.url + path) as reply:
             assert reply.status == 404
-            assert (await reply.json())["error"] == f"there is nothing at GET {path}"
+            assert (await reply.json())["error"] == f"no route for GET {path}"
 
 
 async def test_nothing_at_a_providers_address(

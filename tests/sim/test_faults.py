@@ -219,7 +219,7 @@ async def test_faults_change_while_it_runs(
     for wrong in ({"rate_500": 2}, {"rate_600": 0.5}, {"rate_500": "much"}, [1]):
         async with http.post(f"{served.url}/sim/faults", json=wrong) as reply:
             assert reply.status == 400
-            assert (await reply.json())["error"].startswith("these are no faults")
+            assert (await reply.json())["error"].startswith("invalid faults")
     assert (await send(http, served, asked))[0] == 429
     async with http.post(f"{served.url}/sim/faults") as reply:
         assert reply.status == 200

@@ -225,8 +225,8 @@ def _parse_messages(payload: Mapping[str, object], alternate: bool) -> tuple[Sim
         for index, block in enumerate(iter_objects(content)):
             if "text" in block and not as_text(block["text"]).strip():
                 return _invalid_request(
-                    f"The text field in the ContentBlock object at messages.{position}.content.{index} is blank. Add text to "
-                    "the text field, and try again."
+                    f"The text field in the ContentBlock object at messages.{position}.content.{index} is blank. "
+                    "Add text to the text field, and try again."
                 )
         if not isinstance(content, list) or not content:
             detail = f"The content field in the Message object at messages.{position} is empty."

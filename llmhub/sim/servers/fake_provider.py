@@ -1,4 +1,4 @@
-"""The record of one simulated provider: pure functions for its side of a wire."""
+"""Record of one simulated provider: pure functions for the server's side of a wire format."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ encode_json: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeProvider:
-    """One provider's other side.
+    """A simulated provider.
 
     Parameters
     ----------
     name, prefix
-        Its name, and the path under which it is reached: what a client takes as base URL.
-    ending
-        How the paths end that are this one's, where two share a prefix.
+        Name of the provider, and the path of its base URL.
+    path_suffix
+        Suffix of its paths, for providers that share a prefix.
     models
-        Models it lists; it answers for others as well.
-    locate
-        What an address asks for; ``None`` where there is nothing.
-    authorize
-        What is wrong with the credentials, given the one key that is right.
-    read
-        A payload to the question in it, or to what the provider would say is wrong with it.
-    reply, events
-        An answer as a body, and as the events of a stream.
-    error
-        A refusal, given the id of the request.
-    broken
-        The event that tells of a problem inside a stream that began well.
-    garbled
-        An event whose JSON does not parse.
-    listing
-        Models as the provider lists them.
-    limits
-        Headers that tell where a caller stands, given epoch seconds.
-    request_id, id_header
-        An id as this provider writes it, from 32 hexadecimal digits, and the header it comes in, if any.
-    stream_type
+        Models in its list; it responds for any others too.
+    match_route
+        Route of a request, or ``None`` if there is none.
+    check_credentials
+        Error about the credentials, given the valid key.
+    parse_request
+        Payload to request, or to the error that the provider would send.
+    encode_reply, encode_events
+        Response as a body, and as the events of a stream.
+    encode_error
+        Error as a reply, given the request id.
+    encode_stream_error
+        Error as an event within a stream.
+    malformed_event
+        Event whose JSON is malformed.
+    encode_model_list
+        The provider's list of models.
+    limit_headers
+        Rate limit headers, given epoch seconds.
+    format_request_id, request_id_header
+        Request id made of 32 hexadecimal digits, and its header, if any.
+    stream_content_type
         Content type of a stream.
     """
 

@@ -124,7 +124,8 @@ def _violation_message(violation: RuleViolation) -> str:
         case "missing" | "low":
             return f"{violation.name} is required"
         case _:
-            return f"json: cannot unmarshal {type(violation.value).__name__} into Go struct field ChatRequest.{violation.name}"
+            value_type = type(violation.value).__name__
+            return f"json: cannot unmarshal {value_type} into Go struct field ChatRequest.{violation.name}"
 
 
 def encode_reply(response: SimResponse) -> Payload:

@@ -51,7 +51,9 @@ class RuleViolation:
 
 
 def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]) -> RuleViolation | None:
-    """Return the first violation of a payload, or ``None``; ``null`` counts as absent. Required fields come first in ``rules``.
+    """Return the first violation of a payload, or ``None``; ``null`` counts as absent.
+
+    Required fields must come first in ``rules``.
 
     Examples
     --------

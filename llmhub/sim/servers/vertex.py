@@ -1,7 +1,7 @@
 """Simulated server of Vertex AI: the APIs of Gemini and Claude at Google's URLs.
 
-Model, project and region are part of the URL, authorization is a Google Cloud token, and Claude's API version is part of
-the body.
+Model, project and region are part of the URL, authorization is a Google Cloud token, and Claude's API
+version is part of the body.
 
 Sources: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference,
 https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai (read 2026-11-22); error bodies as recorded.
@@ -27,7 +27,7 @@ LOCATION_PATH: Final = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publi
 GEMINI_PATH: Final = re.compile(LOCATION_PATH + r"google/models/([^/:]+):(generateContent|streamGenerateContent)")
 CLAUDE_PATH: Final = re.compile(LOCATION_PATH + r"anthropic/models/([^/:]+):(rawPredict|streamRawPredict)")
 ANTHROPIC_VERSIONS: Final = {"vertex-2023-10-16": anthropic.CLASSIC, anthropic.CURRENT: anthropic.CURRENT}
-"""Versions in the body, and the corresponding versions of Anthropic's API (the later one is in the types of anthropic 2.12.0)."""
+"""Versions in the body, and those of Anthropic's API. The later one is from the types of anthropic 2.12.0."""
 UNAUTHENTICATED_MESSAGE: Final = (
     "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid "
     "authentication credential. See https://developers.google.com/identity/sign-in/web/devconsole-project."
