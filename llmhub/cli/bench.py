@@ -11,7 +11,7 @@ from llmhub.bench.summary import Targets
 from llmhub.cli.console import print_result
 from llmhub.cli.hub_options import build_hub, collect_options
 from llmhub.core.errors import BadRequestError, InvalidRequest
-from llmhub.plots.api import save
+from llmhub.plots import save
 from llmhub.tables import files
 
 FAILED: Final = 1

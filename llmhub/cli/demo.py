@@ -20,7 +20,7 @@ from llmhub.core.provider import Endpoint
 from llmhub.engine.retry import Retry
 from llmhub.formatting.numbers import format_usd as money
 from llmhub.hub import Hub
-from llmhub.plots.api import save
+from llmhub.plots import save
 from llmhub.plots.bars import cost_by_model
 from llmhub.plots.latency import latency_ecdf
 from llmhub.providers.registry import PROVIDERS

@@ -1,4 +1,4 @@
-"""``df.llm.plot``: the plots of `llmhub.plots`, of the frame they are asked of."""
+"""``df.llm.plot``: the plots of `llmhub.plots` as methods of a frame of results."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.plots import api
+from llmhub import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 PLOT_FUNCTIONS: Final[Mapping[str, Callable[..., Axes]]] = {
-    name: getattr(api, name) for name in api.__all__ if "table" in inspect.signature(getattr(api, name)).parameters
+    name: getattr(plots, name)
+    for name in plots.__all__
+    if "table" in inspect.signature(getattr(plots, name)).parameters
 }
-"""The functions that draw a table of results, by name."""
+"""Functions of `llmhub.plots` that draw a table of results, by name."""
 
 
 class PlotAccessor:
-    """The plots of one frame of results: ``df.llm.plot.cost_by_model()``.
+    """Plots of one frame of results: ``df.llm.plot.cost_by_model()``.
 
-    Each takes what the function of its name in `llmhub.plots` takes after the table, and gives the axes.
+    Each method takes the arguments of the function of its name in `llmhub.plots` after the table, and returns the axes.
 
     Parameters
     ----------
     frame
-        What `FrameAccessor.complete` gave.
+        A frame of results, as `FrameAccessor.complete` returns it.
     prefix
-        What stands before the names of its result columns; ``df.llm.plot(prefix="gpt_")`` says it.
+        Prefix of its result columns; set with ``df.llm.plot(prefix="gpt_")``.
 
     Examples
     --------
@@ -43,14 +44,14 @@ class PlotAccessor:
         self._prefix = prefix
 
     def __call__(self, *, prefix: str) -> PlotAccessor:
-        """Give the plots of the columns whose names begin with ``prefix``."""
+        """Return the plots of result columns whose names begin with ``prefix``."""
         return PlotAccessor(self._frame, prefix)
 
     def __getattr__(self, name: str) -> Callable[..., Axes]:
-        """Give the plot of that name."""
+        """Return the plot of that name, bound to the frame."""
         plot = PLOT_FUNCTIONS.get(name)
         if plot is None:
-            raise AttributeError(f"there is no plot {name!r}; there are {', '.join(sorted(PLOT_FUNCTIONS))}")
+            raise AttributeError(f"no plot {name!r}; the plots are {', '.join(sorted(PLOT_FUNCTIONS))}")
 
         @wraps(plot)
         def draw(*args: Any, **options: Any) -> Axes:
@@ -64,9 +65,9 @@ class PlotAccessor:
 
 
 def _without_prefix(frame: Any, prefix: str) -> Any:
-    """Give the columns whose names begin with ``prefix`` without it, and the others that do not clash."""
+    """Remove a prefix from column names. Other columns are kept unless their name would then occur twice."""
     if not prefix:
         return frame
-    names = {name: str(name).removeprefix(prefix) for name in frame.columns if str(name).startswith(prefix)}
-    kept = [name for name in frame.columns if name in names or name not in names.values()]
-    return frame[kept].rename(columns=names)
+    renamed = {name: str(name).removeprefix(prefix) for name in frame.columns if str(name).startswith(prefix)}
+    kept = [name for name in frame.columns if name in renamed or name not in renamed.values()]
+    return frame[kept].rename(columns=renamed)

@@ -1,34 +1,23 @@
-"""What a results table says of each model: the numbers behind the plots."""
+"""Totals of a results table by model: the numbers behind plots and summaries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-from collections.abc import Mapping
-from typing import Any, Protocol
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.pricing import NANO_DIGITS
+from llmhub.formatting.numbers import format_quantity
 from llmhub.tables.cost_columns import to_nanos
 
-
-def quantile(ordered: FloatArray, q: float) -> float:
-    """Give the smallest of sorted latencies that ``q`` of them do not exceed."""
-    return float(ordered[_rank_index(len(ordered), q)])
-
-
-def _rank_index(count: int, share: float) -> int:
-    # The product may lie a hair above a whole number that it should equal.
-    return max(int(np.ceil(round(share * count, 6))) - 1, 0)
-
+FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
+BoolArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+IntArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
 
 TOKEN_COLUMNS: Final = (
     "input_tokens",
@@ -49,41 +38,41 @@ COLUMNS: Final = (
     "ttft_s",
     "cache_hit",
 )
-"""The columns of the result schema that are summed up."""
-FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
-BoolArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
-IntArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
+"""Columns of the result schema that a summary needs."""
+MAX_ERROR_TYPES: Final = 4
+"""Error types that `no_data_message` lists."""
 
 
 class DataFrameLike(Protocol):
-    """A data frame, pandas' or another that speaks Arrow."""
+    """A data frame of pandas, or of another library with Arrow export."""
 
     @property
     def columns(self) -> Any:
-        """The columns' names."""
+        """Names of the columns."""
 
     def __getitem__(self, names: Any, /) -> Any:
-        """Take some columns."""
+        """Select columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """One model's part of a results table.
+    """Totals of the rows of one model.
 
     Parameters
     ----------
     name
         ``provider/model``.
-    rows, answered, failed, reused
-        Rows in all; of these with an answer, with an error, and answered without a call of their own.
+    rows, answered, failed, cache_hits
+        Number of rows; of those with an answer, with an error, and answered without a call of their own.
     errors
-        How often each kind of error came.
-    paid_usd, worth_usd, priced
-        Cost of all rows with a known price, without and with what our cache saved, and how many answers these are.
+        Number of rows by error type, most frequent first.
+    billed_usd, list_usd, priced
+        Cost of all rows with a known price in US dollars, billed and at list prices without our cache, and the number
+        of answers with a known price.
     latency_s, ttft_s
-        Latencies, and times to the first token, of the calls that were made and answered, sorted.
-    tokens, counted
-        Sums of the token columns over answers, and how many answers have counts.
+        Sorted latencies and times to the first token of answered calls; cache hits are left out.
+    tokens, with_usage
+        Sums of the token columns over answers, and the number of answers with token counts.
     """
 
     name: str
@@ -102,12 +91,12 @@ class ModelSummary:
 
 
 def summarize_models(table: pa.Table | DataFrameLike) -> tuple[ModelSummary, ...]:
-    """Sum up a results table by model, in the order in which models first appear.
+    """Summarise a results table by model, in order of first appearance.
 
     Raises
     ------
     ValueError
-        A column of the result schema is not there.
+        A column of the result schema is missing.
 
     Examples
     --------
@@ -116,14 +105,118 @@ def summarize_models(table: pa.Table | DataFrameLike) -> tuple[ModelSummary, ...
     ()
     """
     columns = extract_columns(table, COLUMNS)
-    places, names = factorize_models(columns)
-    rows = _rows(columns)
-    return tuple(_summarize(name, rows, places == place) for place, name in enumerate(names))
+    codes, names = factorize_models(columns)
+    arrays = _arrays(columns)
+    return tuple(_summarize(name, arrays, codes == code) for code, name in enumerate(names))
+
+
+def combine_summaries(summaries: Sequence[ModelSummary]) -> ModelSummary:
+    """Return the totals of several models, of which there is at least one."""
+    errors: Counter[str] = Counter()
+    for summary in summaries:
+        errors.update(summary.errors)
+    return ModelSummary(
+        name="",
+        rows=sum(summary.rows for summary in summaries),
+        answered=sum(summary.answered for summary in summaries),
+        failed=sum(summary.failed for summary in summaries),
+        cache_hits=sum(summary.cache_hits for summary in summaries),
+        errors=dict(errors.most_common()),
+        billed_usd=sum(summary.billed_usd for summary in summaries),
+        list_usd=sum(summary.list_usd for summary in summaries),
+        priced=sum(summary.priced for summary in summaries),
+        latency_s=np.sort(np.concatenate([summary.latency_s for summary in summaries])),
+        ttft_s=np.sort(np.concatenate([summary.ttft_s for summary in summaries])),
+        tokens={name: sum(summary.tokens[name] for summary in summaries) for name in TOKEN_COLUMNS},
+        with_usage=sum(summary.with_usage for summary in summaries),
+    )
+
+
+def no_data_message(summaries: Sequence[ModelSummary]) -> str:
+    """Return the reason why there are no answers to plot; empty if there are any.
+
+    Examples
+    --------
+    >>> no_data_message(())
+    'No rows'
+    """
+    if not summaries:
+        return "No rows"
+    total = combine_summaries(summaries)
+    if total.answered:
+        return ""
+    if not total.failed:
+        return f"No answers: none of {total.rows:,} rows was sent"
+    by_type = ", ".join(f"{name} {count:,}" for name, count in list(total.errors.items())[:MAX_ERROR_TYPES])
+    return f"No answers: {total.failed:,} of {total.rows:,} rows failed\n{by_type}"
+
+
+def count_summary(summaries: Sequence[ModelSummary]) -> str:
+    """Return the number of answers, cache hits and failures as text."""
+    answered = sum(summary.answered for summary in summaries)
+    cache_hits = sum(summary.cache_hits for summary in summaries)
+    failed = sum(summary.failed for summary in summaries)
+    text = format_quantity(answered, "answer")
+    return (
+        text + (f", {cache_hits:,} from the cache" if cache_hits else "") + (f", {failed:,} failed" if failed else "")
+    )
+
+
+def quantile(ordered: FloatArray, q: float) -> float:
+    """Return the smallest of sorted values that a share of ``q`` does not exceed (nearest-rank quantile)."""
+    return float(ordered[rank_index(len(ordered), q)])
+
+
+def rank_index(count: int, q: float) -> int:
+    """Return the index of the nearest-rank quantile among ``count`` sorted values."""
+    # Rounded first, because the product may exceed the integer it should equal by a rounding error.
+    return max(int(np.ceil(round(q * count, 6))) - 1, 0)
+
+
+def extract_columns(table: pa.Table | DataFrameLike, names: Sequence[str]) -> Mapping[str, pa.Array]:
+    """Return columns of a table or data frame, each as one array.
+
+    Raises
+    ------
+    ValueError
+        A column is missing.
+    """
+    present = table.column_names if isinstance(table, pa.Table) else list(table.columns)
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(f"not a table of results: it has no column {', '.join(missing)}")
+    selected = table.select(list(names)) if isinstance(table, pa.Table) else pa.table(table[list(names)])
+    combined = selected.combine_chunks()
+    return {name: _to_array(combined.column(name)) for name in names}
+
+
+def to_floats(column: pa.Array) -> FloatArray:
+    """Return a numeric column as floats, with NaN for null."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def factorize_models(columns: Mapping[str, pa.Array]) -> tuple[IntArray, Sequence[str]]:
+    """Return an integer code per row, and the name of the model for each code, in order of first appearance."""
+    providers, models = (
+        pc.fill_null(columns[name].cast(pa.string()), "").dictionary_encode() for name in ("provider", "model")
+    )
+    n_models = max(len(models.dictionary), 1)
+    pairs = providers.indices.to_numpy().astype(np.int64) * n_models + models.indices.to_numpy()
+    unique, first_rows, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+    order = np.argsort(first_rows)
+    code_of_unique = np.empty(len(unique), np.int64)
+    code_of_unique[order] = np.arange(len(unique))
+    names = [_model_name(providers[int(row)].as_py(), models[int(row)].as_py()) for row in first_rows[order]]
+    return code_of_unique[inverse], names
+
+
+def _model_name(provider: str, model: str) -> str:
+    return model if not provider or model.startswith(f"{provider}/") else f"{provider}/{model}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """The columns of a table that sums are made of, as arrays."""
+class _Arrays:
+    """Columns of a results table as arrays with one element per row."""
 
     ok: BoolArray
     failed: BoolArray
@@ -139,16 +232,16 @@ class _Rows:
     errors: pa.Array
 
 
-def _rows(columns: Mapping[str, pa.Array]) -> _Rows:
-    """Read the columns; an answer's latency counts where a call was made for it."""
+def _arrays(columns: Mapping[str, pa.Array]) -> _Arrays:
     ok, failed = (_flags(pc.equal(columns["status"].cast(pa.string()), status)) for status in ("ok", "error"))
-    reused = _flags(columns["cache_hit"].cast(pa.bool_()))
+    cache_hits = _flags(columns["cache_hit"].cast(pa.bool_()))
     latency_s = to_floats(columns["latency_s"])
-    return _Rows(
+    return _Arrays(
         ok=ok,
         failed=failed,
-        cache_hits=reused,
-        called=ok & ~reused & np.isfinite(latency_s),
+        cache_hits=cache_hits,
+        # A cache hit repeats the latency of the call that was cached, so it is left out.
+        called=ok & ~cache_hits & np.isfinite(latency_s),
         priced=ok & _flags(columns["list_cost_usd"].is_valid()),
         with_usage=ok & _flags(columns["input_tokens"].is_valid()),
         billed=to_nanos(columns["cost_usd"]),
@@ -160,45 +253,28 @@ def _rows(columns: Mapping[str, pa.Array]) -> _Rows:
     )
 
 
-def _summarize(name: str, rows: _Rows, its: BoolArray) -> ModelSummary:
-    """Sum up the rows that are one model's."""
-    answers = its & rows.ok
+def _summarize(name: str, arrays: _Arrays, mask: BoolArray) -> ModelSummary:
+    """Return the totals of the rows in ``mask``."""
+    answers = mask & arrays.ok
     return ModelSummary(
         name=name,
-        rows=int(its.sum()),
+        rows=int(mask.sum()),
         answered=int(answers.sum()),
-        failed=int((its & rows.failed).sum()),
-        cache_hits=int((answers & rows.cache_hits).sum()),
-        errors=_error_counts(rows.errors.filter(pa.array(its & rows.failed))),
-        billed_usd=int(rows.billed[its].sum()) / 10**NANO_DIGITS,
-        list_usd=int(rows.list_price[its].sum()) / 10**NANO_DIGITS,
-        priced=int((its & rows.priced).sum()),
-        latency_s=np.sort(rows.latency_s[its & rows.called]),
-        ttft_s=np.sort(rows.ttft_s[its & rows.called & np.isfinite(rows.ttft_s)]),
-        tokens={kind: int(count[answers].sum()) for kind, count in rows.tokens.items()},
-        with_usage=int((its & rows.with_usage).sum()),
+        failed=int((mask & arrays.failed).sum()),
+        cache_hits=int((answers & arrays.cache_hits).sum()),
+        errors=_error_counts(arrays.errors.filter(pa.array(mask & arrays.failed))),
+        billed_usd=int(arrays.billed[mask].sum()) / 10**NANO_DIGITS,
+        list_usd=int(arrays.list_price[mask].sum()) / 10**NANO_DIGITS,
+        priced=int((mask & arrays.priced).sum()),
+        latency_s=np.sort(arrays.latency_s[mask & arrays.called]),
+        ttft_s=np.sort(arrays.ttft_s[mask & arrays.called & np.isfinite(arrays.ttft_s)]),
+        tokens={column: int(counts[answers].sum()) for column, counts in arrays.tokens.items()},
+        with_usage=int((mask & arrays.with_usage).sum()),
     )
 
 
-def extract_columns(table: pa.Table | DataFrameLike, names: Sequence[str]) -> Mapping[str, pa.Array]:
-    """Take some columns, each in one piece.
-
-    Raises
-    ------
-    ValueError
-        A column is not there.
-    """
-    there = table.column_names if isinstance(table, pa.Table) else list(table.columns)
-    missing = [name for name in names if name not in there]
-    if missing:
-        raise ValueError(f"not a table of results: it has no column {', '.join(missing)}")
-    chosen = table.select(list(names)) if isinstance(table, pa.Table) else pa.table(table[list(names)])
-    whole = chosen.combine_chunks()
-    return {name: _to_array(whole.column(name)) for name in names}
-
-
 def _to_array(column: pa.ChunkedArray) -> pa.Array:
-    """Give one array, words as plain strings."""
+    """Return one array, with dictionary values decoded."""
     array = column.chunk(0) if column.num_chunks else pa.array([], column.type)
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
@@ -211,61 +287,6 @@ def _counts(column: pa.Array) -> IntArray:
     return np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64)
 
 
-def to_floats(column: pa.Array) -> FloatArray:
-    """Give numbers as an array, NaN where there is none."""
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def factorize_models(columns: Mapping[str, pa.Array]) -> tuple[IntArray, Sequence[str]]:
-    """Give each row the number of its model, and the models' names, in order of first appearance."""
-    who, what = (
-        pc.fill_null(columns[name].cast(pa.string()), "").dictionary_encode() for name in ("provider", "model")
-    )
-    pairs = who.indices.to_numpy().astype(np.int64) * max(len(what.dictionary), 1) + what.indices.to_numpy()
-    found, first, which = np.unique(pairs, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
-    names = [_model_name(who[int(row)].as_py(), what[int(row)].as_py()) for row in first[order]]
-    return place[which], names
-
-
-def _model_name(provider: str, model: str) -> str:
-    return model if not provider or model.startswith(f"{provider}/") else f"{provider}/{model}"
-
-
 def _error_counts(errors: pa.Array) -> Mapping[str, int]:
-    counted = pc.fill_null(errors, "error").value_counts().to_pylist()
-    return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: -each["counts"])}
-
-
-def no_data_message(tallies: Sequence[ModelSummary]) -> str:
-    """Say what a plot of answers would want: nothing if there are any.
-
-    Examples
-    --------
-    >>> no_data_message(())
-    'No rows'
-    """
-    if not tallies:
-        return "No rows"
-    if any(each.answered for each in tallies):
-        return ""
-    kinds: dict[str, int] = {}
-    for each in tallies:
-        for kind, count in each.errors.items():
-            kinds[kind] = kinds.get(kind, 0) + count
-    rows, failed = sum(each.rows for each in tallies), sum(each.failed for each in tallies)
-    if not failed:
-        return f"No answers: none of {rows:,} rows was sent"
-    worst = sorted(kinds.items(), key=lambda item: -item[1])[:4]
-    return f"No answers: {failed:,} of {rows:,} rows failed\n" + ", ".join(f"{kind} {n:,}" for kind, n in worst)
-
-
-def count_summary(tallies: Sequence[ModelSummary]) -> str:
-    """Count the answers, those from a cache, and the failures."""
-    answered = sum(each.answered for each in tallies)
-    reused = sum(each.cache_hits for each in tallies)
-    failed = sum(each.failed for each in tallies)
-    text = f"{answered:,} answer{'' if answered == 1 else 's'}"
-    return text + (f", {reused:,} from the cache" if reused else "") + (f", {failed:,} failed" if failed else "")
+    counts = pc.fill_null(errors, "error").value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda entry: -entry["counts"])}

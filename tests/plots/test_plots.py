@@ -23,7 +23,7 @@ from matplotlib.text import Text
 
 from llmhub.engine.decision_log import Decision
 from llmhub.formatting.palette import PALETTE, series_style
-from llmhub.plots.api import save
+from llmhub.plots import save
 from llmhub.plots.bars import cost_by_model, tokens_by_model
 from llmhub.plots.latency import ecdf_points, latency_ecdf, ttft_ecdf
 from llmhub.plots.model_summary import quantile, summarize_models
@@ -165,7 +165,7 @@ class TestCost:
         ax = cost_by_model(results([rows[0] | {"list_cost_usd": 3_000_000}, rows[1]]))
         ground = to_hex(blend(PALETTE[0], "white", 0.66)).upper()
         assert bars(ax) == [("p/m", 0, 0.008, ground), ("p/m", 0, 0.003, PALETTE[0].upper())]
-        assert "$0.00300 paid, $0.00800 worth" in texts(ax)
+        assert "$0.00300 billed, $0.00800 list price" in texts(ax)
         assert ax.get_title(loc="left") == "Cost by model: $0.00300 paid, $0.00800 worth"
 
     def test_the_dearest_stands_first(self) -> None:
@@ -210,7 +210,7 @@ class TestTokens:
 
     def test_answers_without_counts_are_said(self) -> None:
         bare = {"input_tokens": None, "output_tokens": None}
-        assert "not counted by the provider" in texts(tokens_by_model(results([bare])))
+        assert "not reported by the provider" in texts(tokens_by_model(results([bare])))
         assert "10 in, 5 out; 1 not counted" in texts(tokens_by_model(results([bare, {}])))
 
 
@@ -355,7 +355,7 @@ class TestFirstToken:
 
     def test_what_was_not_streamed_has_none(self) -> None:
         said = texts(ttft_ecdf(results([{"ttft_s": None}])))[-1]
-        assert said == "No times to a first token: ask with stream=True to measure them"
+        assert said == "No times to the first token: pass stream=True to measure them"
 
 
 class TestHistogram:
@@ -378,7 +378,7 @@ class TestHistogram:
 
     def test_kinds(self) -> None:
         assert "median 10, p95 10" in texts(token_histogram(results([{}]), kind="input"))
-        assert texts(token_histogram(results([{}]), kind="reasoning"))[-1] == "No provider counted reasoning tokens"
+        assert texts(token_histogram(results([{}]), kind="reasoning"))[-1] == "No provider reported reasoning tokens"
         with pytest.raises(ValueError, match="kind='inputs' is no kind of tokens; give 'input'"):
             token_histogram(results([{}]), kind="inputs")  # type: ignore[arg-type]
 
@@ -406,7 +406,7 @@ class TestPace:
         assert list(marks.get_xdata()) == [2.5]
         (limit,) = (line for line in ax.lines if line.get_label() == "_limit")
         assert limit.get_ydata()[0] == pytest.approx(0.96 - 0.56 * min(1, 10 / 20))
-        assert "1 a second, 1 refused" in texts(ax)
+        assert "1 per second, 1 rejected" in texts(ax)
 
     def test_refusals_that_were_tried_again_are_read_from_the_log(self) -> None:
         epoch_s = BEGAN.timestamp()
@@ -457,7 +457,7 @@ class TestAccessor:
         assert texts(frame.llm.plot(prefix="gpt_").cost_by_model()) == texts(cost_by_model(plain))
 
     def test_another_plot_is_refused_by_name(self) -> None:
-        with pytest.raises(AttributeError, match="no plot 'pie'; there are cost_against_latency"):
+        with pytest.raises(AttributeError, match="no plot 'pie'; the plots are cost_against_latency"):
             _ = pd.DataFrame().llm.plot.pie
 
 
@@ -579,7 +579,7 @@ class TestEvery:
 
     def test_matplotlib_is_loaded_late_and_pyplot_never(self) -> None:
         code = (
-            "import sys, llmhub.plots.api as plots; assert 'matplotlib' not in sys.modules\n"
+            "import sys, llmhub.plots as plots; assert 'matplotlib' not in sys.modules\n"
             "from llmhub.tables.schema import RESULTS\n"
             "plots.cost_by_model(RESULTS.empty_table()); sys.exit('matplotlib.pyplot' in sys.modules)"
         )
@@ -602,7 +602,7 @@ class TestSave:
         assert save(figure, str(tmp_path / "all.png")).stat().st_size > 10_000
 
     def test_anything_else_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(TypeError, match="expected a figure or axes"):
+        with pytest.raises(TypeError, match="must be a matplotlib Figure or Axes"):
             save("a plot", tmp_path / "a.png")  # type: ignore[arg-type]
 
 
