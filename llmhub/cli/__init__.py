@@ -1,7 +1,10 @@
 """The command line: ``llmhub demo | run | plan | bench | sim | doctor | cache``.
 
-Exit codes: 0, all is well; 1, some rows failed, or nothing can be asked; 2, wrong usage or input, and nothing was
-sent; 130, interrupted. Results go to standard output, all else to standard error.
+Results are written to standard output, everything else to standard error. Exit codes: 0 success; 1 some rows failed, or
+no provider is available; 2 wrong usage or input, and nothing was sent; 130 interrupted; 141 the reader of standard
+output has closed it.
+
+A command is a module of this package with a function ``run(args)`` that returns the exit code.
 """
 
 from __future__ import annotations
@@ -21,34 +24,34 @@ from llmhub.core.errors import ConnectorError
 
 USAGE: Final = 2
 INTERRUPTED: Final = 130
-PIPE_BROKE: Final = 141
+BROKEN_PIPE: Final = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; give the exit code.
+    """Run a command line, and return the exit code.
 
     Examples
     --------
     >>> main(["cache", "stats", "--cache", "no-such.db"])
-    no-such.db: not there yet
+    no-such.db: does not exist yet
     0
     """
-    asked = list(sys.argv[1:] if argv is None else argv)
-    if asked[:1] == [SIM_COMMAND]:
-        from llmhub.sim.__main__ import main as simulate  # noqa: PLC0415 - it has a command line of its own
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == [SIM_COMMAND]:
+        from llmhub.sim.__main__ import main as simulate  # noqa: PLC0415 - the simulator parses its own arguments
 
-        return simulate(asked[1:])
-    given = build_parser().parse_args(asked)
+        return simulate(arguments[1:])
+    args = build_parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_args, **_named: print_message(given.command, f"note: {message}")
-        return _acted(given)
+        warnings.showwarning = lambda message, *_args, **_kwargs: print_message(args.command, f"note: {message}")
+        return _run(args)
 
 
-def _acted(given: argparse.Namespace) -> int:
-    """Run one command; what a user can put right is said in a line."""
-    command: str = given.command
+def _run(args: argparse.Namespace) -> int:
+    """Run a command; errors that the user can correct are written as one line."""
+    command: str = args.command
     try:
-        code = cast("int", importlib.import_module(f"llmhub.cli.{command}").act(given))
+        code = cast("int", importlib.import_module(f"llmhub.cli.{command}").run(args))
         sys.stdout.flush()
     except ConnectorError as error:
         print_message(command, error_line(error))
@@ -57,7 +60,7 @@ def _acted(given: argparse.Namespace) -> int:
         print_message(command, "interrupted; nothing was written")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read has gone: Python would complain again when it closes the stream.
+        # Redirected, because Python flushes standard output at exit and would report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_BROKE
+        return BROKEN_PIPE
     return code

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees and does: lines, progress, and the interrupt key."""
+"""Terminal input and output of the commands: results, messages, progress, and the interrupt key (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -13,72 +13,74 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from llmhub.engine.progress import Progress
 
+NOTICE: Final = "\nstopping: nothing more is sent, calls in flight may finish; press again to cancel them"
+NOTICE_DELAY_S: Final = 0.1
+
 
 def print_result(text: str) -> None:
-    """Write a result."""
+    """Write a line to standard output."""
     sys.stdout.write(f"{text}\n")
 
 
 def print_message(command: str, text: str) -> None:
-    """Write a message that is no result; a line break before it leaves the line of the progress alone."""
-    said = text.lstrip("\n")
+    """Write a line to standard error, with the name of the command.
+
+    A line break at the beginning of ``text`` is written first, so that a progress line is not overwritten.
+    """
+    message = text.lstrip("\n")
     with suppress(BrokenPipeError):
-        sys.stderr.write(f"{text[: len(text) - len(said)]}llmhub {command}: {said}\n")
+        sys.stderr.write(f"{text[: len(text) - len(message)]}llmhub {command}: {message}\n")
 
 
 def progress_callback(*, quiet: bool) -> bool | Callable[[Progress], None]:
-    """Choose how a run shows how far it is; a terminal that is gone does not end the run."""
-    from llmhub.progress.display import text_display  # noqa: PLC0415 - loads the engine
+    """Return the value of ``progress=`` for a run; a closed terminal does not end the run."""
+    from llmhub.progress.display import text_display  # noqa: PLC0415 - imports the engine
 
     if quiet:
         return False
     report = text_display(explicit=True).report
 
-    def told(now: Progress) -> None:
+    def report_safely(progress: Progress) -> None:
         with suppress(OSError, ValueError):
-            report(now)
+            report(progress)
 
-    return told
+    return report_safely
 
 
 @contextmanager
 def announce_interrupt(command: str) -> Iterator[None]:
-    """Say, when the interrupt key is pressed during a run, what happens now and what pressing it again does."""
-    # Said a little later: whoever presses again at once would meet the run before it has heard the first.
-    notice = threading.Timer(NOTICE_S, print_message, (command, NOTICE))
+    """Explain the effect of the interrupt key when it is pressed for the first time during a run."""
+    # Delayed, because a second key press in the meantime must reach the run and not this handler's output.
+    notice = threading.Timer(NOTICE_DELAY_S, print_message, (command, NOTICE))
     notice.daemon = True
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         if notice.ident is None:
             notice.start()
         signal.default_int_handler(signum, frame)
 
     try:
-        with _interrupt_handler(interrupt):
+        with _interrupt_handler(handle):
             yield
     finally:
         notice.cancel()
 
 
-NOTICE: Final = "\nstopping: nothing more is sent, what is under way may finish; once more cuts it off"
-NOTICE_S: Final = 0.1
-
-
 @contextmanager
 def ignore_interrupts() -> Iterator[None]:
-    """Hold the interrupt key off while what is paid for is being written; what was pressed is forgotten."""
+    """Ignore the interrupt key while results are written."""
     with _interrupt_handler(signal.SIG_IGN):
         yield
 
 
 @contextmanager
-def _interrupt_handler(act: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """Answer the interrupt key in a way of one's own, where it would raise ``KeyboardInterrupt`` else."""
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+def _interrupt_handler(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Handle SIGINT in the main thread, unless another handler than Python's default is installed."""
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, act)
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``llmhub demo``: the main job on simulated providers, over real HTTP, with what comes of it in a folder."""
+"""``llmhub demo``: a complete run against simulated providers over real HTTP, with tables and plots in a folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_mess
 from llmhub.cli.demo_prompts import MAX_PROMPTS, TEMPLATE, demo_prompts
 from llmhub.cli.hub_options import simulated_settings
 from llmhub.cli.run_summary import count_statuses, failure_summary, summary_table
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
 from llmhub.engine.retry import Retry
-from llmhub.formatting.numbers import format_usd as money
+from llmhub.formatting.numbers import format_usd
 from llmhub.hub import Hub
-from llmhub.plots import save
-from llmhub.plots.bars import cost_by_model
-from llmhub.plots.latency import latency_ecdf
+from llmhub.plots import cost_by_model, latency_ecdf, save
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import FAKE_PROVIDERS, Faults, Latency, Simulator, serving
 from llmhub.tables import files, frames
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 MAX_TOKENS: Final = 300
-"""Tokens of a real answer at most."""
-NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothing:
+"""Maximum output tokens of a real call."""
+NEXT_STEPS: Final = """Try your own rows against a simulator, which costs nothing:
   llmhub sim --port 8000 &
   llmhub run rows.csv answers.parquet --prompt '{column}' --model PROVIDER/MODEL \\
       --simulator http://127.0.0.1:8000"""
@@ -42,7 +40,7 @@ NEXT: Final = """Your own rows, rehearsed first on a simulator that costs nothin
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """A model that plays in the demo, and how long its simulated answers take."""
+    """A model of the demo, and its latency when it is simulated."""
 
     model: str
     latency: Latency
@@ -56,100 +54,98 @@ DEMO_MODELS: Final = (
     DemoModel("azure/gpt-4o", Latency(0.75, 0.40)),
 )
 DEFAULT_LATENCY: Final = Latency(0.4, 0.4)
-"""How long other models take."""
+"""Latency of simulated models that are not in `DEMO_MODELS`."""
 FAULT_ROWS: Final[Mapping[int, str]] = {
     16: "[[sim:500 always]]",
     41: "[[sim:429 once]]",
     67: "[[sim:malformed always]]",
     88: "[[sim:reset once]]",
 }
-"""Rows, and what the simulator is told to do with their questions."""
+"""Instructions to the simulator that are appended to the prompts of some rows, so that the demo shows failures."""
 
 
-def act(given: argparse.Namespace) -> int:
-    """Ask, write, draw, and say what came of it."""
-    if given.rows > MAX_PROMPTS:
-        raise BadRequestError(InvalidRequest(path="--rows", message=f"{given.rows} is outside 1..{MAX_PROMPTS}"))
-    folder = _folder(given.out)
-    frame = demo_prompts(given.rows)
+def run(args: argparse.Namespace) -> int:
+    """Run the demo, write tables and plots, print a summary, and return the exit code."""
+    if args.rows > MAX_PROMPTS:
+        raise invalid("--rows", f"must be between 1 and {MAX_PROMPTS}, not {args.rows}")
+    folder = _create_folder(args.out)
+    frame = demo_prompts(args.rows)
     with ExitStack() as stack:
-        if given.real:
-            hub, models = _real(given)
+        if args.real:
+            hub, models = _real_hub(args)
         else:
-            hub, models = stack.enter_context(_simulated(given))
+            hub, models = stack.enter_context(_simulated_hub(args))
             frame["question"] = [_with_fault(row, text) for row, text in enumerate(frame["question"])]
         for model in models:
             hub.target(model)
         stack.enter_context(hub)
         stack.enter_context(announce_interrupt("demo"))
-        options: Any = {"max_tokens": MAX_TOKENS} if given.real else {}
-        if not given.quiet:
-            print_result(
-                f"{given.rows:,} questions x {len(models)} models = {given.rows * len(models):,} calls over HTTP."
-            )
-            print_result(_cost_notice(given, hub, frame, models))
+        options: Any = {"max_tokens": MAX_TOKENS} if args.real else {}
+        if not args.quiet:
+            calls = args.rows * len(models)
+            print_result(f"{args.rows:,} questions x {len(models)} models = {calls:,} calls over HTTP.")
+            print_result(_cost_notice(args, hub, frame, models))
         results = complete_table(
-            frame, TEMPLATE, model=models, hub=hub, progress=progress_callback(quiet=given.quiet), **options
+            frame, TEMPLATE, model=models, hub=hub, progress=progress_callback(quiet=args.quiet), **options
         )
     with ignore_interrupts():
-        written = _write(folder, frame, results, simulated_run=not given.real)
-    if not given.quiet:
-        _print_summary(results, written, simulated_run=not given.real)
+        written = _write_files(folder, frame, results, simulated=not args.real)
+    if not args.quiet:
+        _print_summary(results, written, simulated=not args.real)
     counts = count_statuses(results)
     if counts["cancelled"]:
         print_message("demo", f"interrupted: {counts['cancelled']:,} of {len(results):,} rows have no answer")
         return INTERRUPTED
-    return 1 if given.real and counts["error"] else 0
+    return 1 if args.real and counts["error"] else 0
 
 
-def _folder(out: Path) -> Path:
+def _create_folder(path: Path) -> Path:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        said = f"{str(out)!r}: cannot be made: {error.strerror or error}"
-        raise BadRequestError(InvalidRequest(path="--out", message=said)) from error
-    return out
+        raise invalid("--out", f"{str(path)!r}: cannot be created: {error.strerror or error}") from error
+    return path
 
 
 @contextmanager
-def _simulated(given: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str]]]:
-    """Run a simulator for each provider, since each has its own pace; give a hub that reaches nobody else."""
-    paces = {part.model: part.latency for part in DEMO_MODELS}
-    models = given.model or list(paces)
-    there: dict[str, Endpoint] = {}
+def _simulated_hub(args: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str]]]:
+    """Start a simulator per provider, because each has its own latency, and yield a hub and the models."""
+    latencies = {demo_model.model: demo_model.latency for demo_model in DEMO_MODELS}
+    models = args.model or list(latencies)
+    simulated: dict[str, Endpoint] = {}
     with ExitStack() as stack:
         for model in models:
             name = model.partition("/")[0]
-            if name in FAKE_PROVIDERS and name not in there:
-                settings = Simulator(
-                    seed=given.seed, latency=paces.get(model, DEFAULT_LATENCY), faults=Faults(retry_after_s=0.3)
+            if name in FAKE_PROVIDERS and name not in simulated:
+                simulator = Simulator(
+                    seed=args.seed, latency=latencies.get(model, DEFAULT_LATENCY), faults=Faults(retry_after_s=0.3)
                 )
-                there[name] = stack.enter_context(serving(settings)).endpoints()[name]
-        found = simulated_settings(config.load_settings(), there, models)
-        yield Hub(settings=found, retry=Retry(attempts=3, base_s=0.2)), models
+                simulated[name] = stack.enter_context(serving(simulator)).endpoints()[name]
+        settings = simulated_settings(config.load_settings(), simulated, models)
+        yield Hub(settings=settings, retry=Retry(attempts=3, base_s=0.2)), models
 
 
-def _real(given: argparse.Namespace) -> tuple[Hub, Sequence[str]]:
-    """Give a hub of the real providers, and those models whose keys are set."""
-    found = config.load_settings()
-    ours = [part.model for part in DEMO_MODELS if found.sources.get(part.model.partition("/")[0])]
-    if not given.model and not ours:
-        needs = [PROVIDERS[part.model.partition("/")[0]].required_env[0][0] for part in DEMO_MODELS]
-        said = f"no key is set; set {' or '.join(needs)}, or leave --real out: the simulator needs none"
-        raise BadRequestError(InvalidRequest(path="--real", message=said))
-    return Hub(settings=found), given.model or ours
+def _real_hub(args: argparse.Namespace) -> tuple[Hub, Sequence[str]]:
+    """Return a hub of the real providers, and the models whose credentials are set."""
+    settings = config.load_settings()
+    names = [demo_model.model for demo_model in DEMO_MODELS]
+    available = [model for model in names if settings.sources.get(model.partition("/")[0])]
+    if not args.model and not available:
+        variables = [PROVIDERS[model.partition("/")[0]].required_env[0][0] for model in names]
+        raise invalid("--real", f"no key is set; set {' or '.join(variables)}, or omit --real to use the simulator")
+    return Hub(settings=settings), args.model or available
 
 
-def _cost_notice(given: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:
-    """Say who is asked, and what that costs."""
-    if not given.real:
+def _cost_notice(args: argparse.Namespace, hub: Hub, frame: Mapping[str, Sequence[str]], models: Sequence[str]) -> str:
+    """Return which providers are called, and the maximum cost."""
+    if not args.real:
         return (
-            "Simulated providers on loopback: nothing leaves this machine and nothing is paid. The costs below\n"
-            "are what the real models would charge for such token counts. (--real asks the real ones.)\n"
+            "Simulated providers on this machine: nothing is sent elsewhere and nothing is billed. Costs are what\n"
+            "the real models would charge for these token counts. (--real calls the real ones.)\n"
         )
-    # The price of every answer at its longest.
+    # Estimated as if every answer had the maximum length.
     usd = plan(frame, TEMPLATE, model=models, hub=hub, max_tokens=MAX_TOKENS).usd
-    cost = "what that costs is not known" if usd is None else f"it costs {money(float(usd.high))} at most"
+    cost = "the cost is unknown" if usd is None else f"at most {format_usd(usd.high)}"
     return f"Real providers: {', '.join(models)}; {cost}.\n"
 
 
@@ -157,47 +153,44 @@ def _with_fault(row: int, question: str) -> str:
     return f"{question} {FAULT_ROWS[row]}" if row in FAULT_ROWS else question
 
 
-def _write(
-    folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, *, simulated_run: bool
+def _write_files(
+    folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, *, simulated: bool
 ) -> list[tuple[Path, str]]:
-    """Write the tables and the plots, which say when they show a simulation; give what they are."""
-    table, asked = folder / "results.parquet", folder / "questions.csv"
-    files.write_table(results, table, "--out")
-    files.write_table(frames.pandas_or_arrow(frame), asked, "--out")
-    spent, took = cost_by_model(results), latency_ecdf(results)
-    if simulated_run:
-        _note(spent, "simulated: what the real models would charge")
-        _note(took, "simulated")
-    cost, latency = save(spent, folder / "cost.png"), save(took, folder / "latency.png")
+    """Write tables and plots, and return each path with a description."""
+    results_path, questions_path = folder / "results.parquet", folder / "questions.csv"
+    files.write_table(results, results_path, "--out")
+    files.write_table(frames.pandas_or_arrow(frame), questions_path, "--out")
+    cost_axes, latency_axes = cost_by_model(results), latency_ecdf(results)
+    if simulated:
+        _annotate(cost_axes, "simulated: what the real models would charge")
+        _annotate(latency_axes, "simulated")
     return [
-        (table, f"{len(results):,} rows x {results.num_columns} columns, one a call"),
-        (asked, "the questions"),
-        (cost, "what each model costs"),
-        (latency, "how long each takes"),
+        (results_path, f"{len(results):,} rows x {results.num_columns} columns, one row per call"),
+        (questions_path, "the questions"),
+        (save(cost_axes, folder / "cost.png"), "cost by model"),
+        (save(latency_axes, folder / "latency.png"), "latency by model"),
     ]
 
 
-def _note(ax: Axes, note: str) -> None:
-    """Put a note at the right above a plot, in the subtitle's line, and say of nothing that it was paid."""
+def _annotate(ax: Axes, note: str) -> None:
+    """Write a note at the right above a plot, and remove "billed" from its title."""
     place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     ax.annotate(note, (1, 1), xytext=(0, 8), ha="right", fontsize=9, style="italic", **place)
     title = ax.get_title(loc="left")
-    for text in ax.findobj(lambda each: getattr(each, "get_text", str)() == title):
-        text.set(text=title.removesuffix(" paid"))
+    for text in ax.findobj(lambda artist: getattr(artist, "get_text", str)() == title):
+        text.set(text=title.removesuffix(" billed"))
 
 
-def _print_summary(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated_run: bool) -> None:
-    """Print the summary, what went wrong, and where everything is."""
+def _print_summary(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated: bool) -> None:
+    """Print totals, failures, and the written files."""
     print_result(f"\n{summary_table(results)}\n")
     if count_statuses(results)["error"]:
         print_result(failure_summary(results))
-        if simulated_run:
-            print_result(
-                "(On purpose: their questions tell the simulator to fail, as [[sim:500 always]] does. A failed row"
-            )
-            print_result("costs no other row anything; its status, error_type and error columns say what happened.)")
+        if simulated:
+            print_result("(Intended: these prompts tell the simulator to fail, with [[sim:500 always]] for example. A")
+            print_result("failed row does not affect others; see its columns status, error_type and error.)")
         print_result("")
-    wide = max(len(str(path)) for path, _ in written)
-    for path, about in written:
-        print_result(f"wrote {str(path).ljust(wide)}  {about}")
-    print_result(f"\n{NEXT}")
+    width = max(len(str(path)) for path, _ in written)
+    for path, description in written:
+        print_result(f"wrote {str(path).ljust(width)}  {description}")
+    print_result(f"\n{NEXT_STEPS}")

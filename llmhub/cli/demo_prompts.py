@@ -1,4 +1,4 @@
-"""The demo's questions: topics, what is asked about them, and for whom. All of it written for it."""
+"""Prompts of the demo: combinations of a topic, a kind of question and an audience, written for this project."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEMPLATE: Final = "In at most two sentences, for {reader}: {question}"
 
 
 def demo_prompts(rows: int) -> dict[str, list[str]]:
-    """Give a frame of so many questions, all different.
+    """Return columns of ``rows`` different prompts.
 
     Examples
     --------
@@ -63,11 +63,12 @@ def demo_prompts(rows: int) -> dict[str, list[str]]:
     """
     frame: dict[str, list[str]] = {"subject": [], "reader": [], "question": []}
     for row in range(rows):
-        turn, at = divmod(row, len(TOPICS))
-        subject, topic = TOPICS[at]
-        # Neighbours get another form and another reader; a whole turn later, the pair is another.
-        form, reader = (turn + at) % len(QUESTION_FORMS), (turn // len(QUESTION_FORMS) + turn + at) % len(AUDIENCES)
+        cycle, index = divmod(row, len(TOPICS))
+        subject, topic = TOPICS[index]
+        # Form and audience change from row to row; their combination for a topic changes from cycle to cycle.
+        form = (cycle + index) % len(QUESTION_FORMS)
+        audience = (cycle // len(QUESTION_FORMS) + cycle + index) % len(AUDIENCES)
         frame["subject"].append(subject)
-        frame["reader"].append(AUDIENCES[reader])
+        frame["reader"].append(AUDIENCES[audience])
         frame["question"].append(QUESTION_FORMS[form].format(topic=topic))
     return frame

@@ -1,4 +1,4 @@
-"""What `llmhub doctor` looks at: providers and their addresses, the cache, and the packages' versions."""
+"""Checks of `llmhub doctor`: providers, the cache, and versions of packages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,21 @@ PACKAGES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderStatus:
-    """What is known of one provider: where its credentials come from, where it is, and whether it answers there."""
+    """Status of one provider.
+
+    Parameters
+    ----------
+    name
+        Name of the provider.
+    credentials
+        Environment variables or files that the credentials come from; never their values.
+    ready
+        Whether the credentials are complete.
+    address
+        Base URL without credentials.
+    health
+        Result of the health check; ``None`` if it was not made.
+    """
 
     name: str
     credentials: tuple[str, ...]
@@ -48,30 +62,35 @@ class ProviderStatus:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be asked now."""
+        """Whether the provider is reachable and accepts the credentials."""
         return self.health is not None and self.health.ok
 
 
-def check_providers(found: config.Settings, only: Collection[str]) -> list[ProviderStatus]:
-    """Look at every provider, or at some; those that have credentials are asked for what costs nothing."""
-    rows = [
+def check_providers(settings: config.Settings, names: Collection[str]) -> list[ProviderStatus]:
+    """Return the status of all providers, or of those in ``names``; providers with credentials are sent a request.
+
+    The request is free of charge (such as the list of models).
+    """
+    statuses = [
         ProviderStatus(
             name=name,
-            credentials=found.sources.get(name, ()),
-            ready=name in found.endpoints,
-            address=_address(provider, found.endpoints.get(name, Endpoint())),
+            credentials=settings.sources.get(name, ()),
+            ready=name in settings.endpoints,
+            address=_address(provider, settings.endpoints.get(name, Endpoint())),
         )
         for name, provider in PROVIDERS.items()
-        if not only or name in only
+        if not names or name in names
     ]
-    asked = {row.name: (PROVIDERS[row.name], found.endpoints[row.name]) for row in rows if row.ready}
-    bound = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=found.use_proxy_settings)
-    health = run_sync(lambda _: health_checks(asked, bound)) if asked else {}
-    return [replace(row, health=health.get(row.name), address=_redact_url(row.address)) for row in rows]
+    ready = {
+        status.name: (PROVIDERS[status.name], settings.endpoints[status.name]) for status in statuses if status.ready
+    }
+    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=settings.use_proxy_settings)
+    health = run_sync(lambda _: health_checks(ready, transport)) if ready else {}
+    return [replace(status, health=health.get(status.name), address=_redact_url(status.address)) for status in statuses]
 
 
 def _address(provider: Provider, endpoint: Endpoint) -> str:
-    """Give a provider's address: what was set, or else the origin of what would be asked."""
+    """Return the configured base URL of a provider, or the origin of its requests."""
     if endpoint.base_url or not provider.base_url:
         return endpoint.base_url
     parts = urlsplit(provider.locate(endpoint, CompletionRequest(model="any", messages=()), False))
@@ -79,7 +98,7 @@ def _address(provider: Provider, endpoint: Endpoint) -> str:
 
 
 def _redact_url(url: str) -> str:
-    """Take what may be secret out of an address: a user's name and password, and the query.
+    """Remove user name, password and query from a URL.
 
     Examples
     --------
@@ -91,32 +110,32 @@ def _redact_url(url: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Give the packages' versions without importing any."""
-    found = {"python": platform.python_version(), "llmhub": __version__}
+    """Return the versions of Python, llmhub and its dependencies, without importing them."""
+    versions = {"python": platform.python_version(), "llmhub": __version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
-def check_cache(found: config.Settings) -> dict[str, Any]:
-    """Look at the default cache, without making it."""
-    path = found.cache_path
-    said: dict[str, Any] = {"path": str(path), "entries": None, "size_bytes": 0, "error": ""}
-    if not found.cache_url and (path is None or not path.exists()):
-        return said
+def check_cache(settings: config.Settings) -> dict[str, Any]:
+    """Return path, number of entries, size in bytes and error of the default cache, without creating it."""
+    path = settings.cache_path
+    status: dict[str, Any] = {"path": str(path), "entries": None, "size_bytes": 0, "error": ""}
+    if not settings.cache_url and (path is None or not path.exists()):
+        return status
     if path is not None:
-        said["size_bytes"] = path.stat().st_size
+        status["size_bytes"] = path.stat().st_size
     try:
-        cache: Any = cache_from_url(found.cache_url or str(path))
-        said["path"] = repr(cache) if found.cache_url else str(path)
+        cache: Any = cache_from_url(settings.cache_url or str(path))
+        status["path"] = repr(cache) if settings.cache_url else str(path)
         store = cache.open()
         try:
-            held = store.stats()
+            stats = store.stats()
         finally:
             store.close()
     except (ConnectorError, StoreError) as error:
-        return {**said, "error": str(error)}
-    return {**said, "entries": held.entries, "size_bytes": held.size_bytes}
+        return {**status, "error": str(error)}
+    return {**status, "entries": stats.entries, "size_bytes": stats.size_bytes}

@@ -1,6 +1,6 @@
-"""``llmhub doctor``: which providers can be asked, and what is missing. It shows no key.
+"""``llmhub doctor``: the status of all providers, the cache and the installed packages. Credentials are never shown.
 
-What each is asked costs nothing (a list of models, say), and tells whether its key is taken.
+Each provider with credentials is sent a free request, such as the list of models, which shows whether it accepts them.
 """
 
 from __future__ import annotations
@@ -17,103 +17,113 @@ from llmhub import config
 from llmhub.cli.console import print_message, print_result
 from llmhub.cli.diagnostics import ProviderStatus, check_cache, check_providers, package_versions
 from llmhub.core.provider import Endpoint
-from llmhub.formatting.numbers import format_duration
+from llmhub.formatting.numbers import format_duration, format_megabytes
+from llmhub.formatting.text_tables import text_table
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import endpoints
 
-WIDTH: Final = 96
+LINE_WIDTH: Final = 96
+INDENT: Final = 10
+MAX_SUGGESTIONS: Final = 3
+"""Providers whose variables are suggested if none is available."""
 
 
-def act(given: argparse.Namespace) -> int:
-    """Look around and report."""
-    found = config.load_settings()
-    there: Mapping[str, Endpoint] = endpoints(given.simulator) if given.simulator else {}
-    if there:
-        found = replace(found, endpoints=there, use_proxy_settings=False, sources=dict.fromkeys(there, ("simulator",)))
-    rows = check_providers(found, there)
-    usable = any(row.usable for row in rows)
+def run(args: argparse.Namespace) -> int:
+    """Print the report, and return 0 if any provider is usable."""
+    settings = config.load_settings()
+    simulated: Mapping[str, Endpoint] = endpoints(args.simulator) if args.simulator else {}
+    if simulated:
+        sources = dict.fromkeys(simulated, ("simulator",))
+        settings = replace(settings, endpoints=simulated, use_proxy_settings=False, sources=sources)
+    statuses = check_providers(settings, simulated)
+    usable = any(status.usable for status in statuses)
     versions = package_versions()
-    cache = check_cache(found)
-    if given.json:
-        said = {"usable": usable, "providers": [_plain(row) for row in rows], "cache": cache, "versions": versions}
-        print_result(msgspec.json.format(msgspec.json.encode(said), indent=2).decode())
+    cache = check_cache(settings)
+    if args.json:
+        providers = [_to_json(status) for status in statuses]
+        report = {"usable": usable, "providers": providers, "cache": cache, "versions": versions}
+        print_result(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
-        print_result(_table(rows))
-        print_result(f"\n{_unready(rows)}" if any(not row.ready for row in rows) else "")
-        print_result(_paragraph("cache", f"{cache['path']}: {_holds(cache)}"))
+        print_result(_provider_table(statuses))
+        print_result(f"\n{_missing_keys(statuses)}" if any(not status.ready for status in statuses) else "")
+        print_result(_paragraph("cache", f"{cache['path']}: {_cache_text(cache)}"))
         print_result(_paragraph("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if not usable:
-        print_message("doctor", _remedy(rows))
+        print_message("doctor", _remedy(statuses))
     return 0 if usable else 1
 
 
-def _table(rows: Sequence[ProviderStatus]) -> str:
-    """Write those that could be asked as a table, why they do not answer below it."""
-    ready = [row for row in rows if row.ready]
-    head = ("provider", "credentials", "address", "answers")
-    body = [(row.name, ", ".join(row.credentials) or "none needed", row.address or "-", _answer(row)) for row in ready]
-    widths = [max(len(cells[at]) for cells in (head, *body)) for at in range(3)]
-    lines = [
-        "  ".join([*(cell.ljust(wide) for cell, wide in zip(cells[:3], widths, strict=True)), cells[3]])
-        for cells in (head, *body)
+def _provider_table(statuses: Sequence[ProviderStatus]) -> str:
+    """Return a table of the providers with credentials, and the errors of their health checks below it."""
+    ready = [status for status in statuses if status.ready]
+    header = ("provider", "credentials", "address", "answers")
+    rows = [
+        (status.name, ", ".join(status.credentials) or "none needed", status.address or "-", _health_text(status))
+        for status in ready
     ]
-    reasons = [_paragraph("", f"{row.name}: {row.health.error}") for row in ready if row.health and row.health.error]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *([""] if reasons else []), *reasons])
-
-
-def _answer(row: ProviderStatus) -> str:
-    """Say whether a provider answers, what became of the key, and how long it took."""
-    if row.health is None or not row.health.reachable:
-        addresses = [variable for field, variable in config.endpoint_variables(row.name) if field == "base_url"]
-        return "no" if row.address else f"no address: set {' or '.join(addresses)}"
-    key = {True: "key taken, ", False: "key refused, ", None: ""}[row.health.key_accepted if row.credentials else None]
-    trouble = "" if row.health.ok or row.health.key_accepted is False else "trouble, "
-    return f"yes, {key}{trouble}{format_duration(row.health.latency_s)}"
-
-
-def _unready(rows: Sequence[ProviderStatus]) -> str:
-    """Say what to set for each of the others."""
-    wants = [f"{row.name} ({_wants(row)})" for row in rows if not row.ready]
-    return _paragraph("no key", ", ".join(wants))
-
-
-def _wants(row: ProviderStatus) -> str:
-    return " or ".join(" and ".join(group) for group in PROVIDERS[row.name].required_env)
-
-
-def _remedy(rows: Sequence[ProviderStatus]) -> str:
-    if any(row.health is not None and row.health.key_accepted is False for row in rows):
-        return "no provider takes its key: see above; `llmhub demo` needs none"
-    if any(row.credentials for row in rows):
-        return "no provider answers: check the network, proxies and addresses; `llmhub demo` needs none of them"
-    some = [row for row in rows if not row.ready][:3]
-    wants = " or ".join(_wants(row) for row in some)
-    return f"no provider can be asked: set {wants}; `llmhub demo` needs no key"
-
-
-def _holds(cache: Mapping[str, Any]) -> str:
-    if cache["error"]:
-        return f"cannot be used: {cache['error']}"
-    return (
-        "not there yet"
-        if cache["entries"] is None
-        else f"{cache['entries']:,} answers, {cache['size_bytes'] / 1e6:,.1f} MB"
+    errors = [
+        _paragraph("", f"{status.name}: {status.health.error}")
+        for status in ready
+        if status.health and status.health.error
+    ]
+    return "\n".join(
+        [text_table(header, rows, left_columns=len(header), rule=True), *([""] if errors else []), *errors]
     )
 
 
-def _paragraph(head: str, text: str) -> str:
+def _health_text(status: ProviderStatus) -> str:
+    """Return whether a provider is reachable and accepts the key, and its latency."""
+    health = status.health
+    if health is None or not health.reachable:
+        variables = [variable for field, variable in config.endpoint_variables(status.name) if field == "base_url"]
+        return "no" if status.address else f"no address: set {' or '.join(variables)}"
+    key_accepted = health.key_accepted if status.credentials else None
+    key = {True: "key accepted, ", False: "key rejected, ", None: ""}[key_accepted]
+    problem = "" if health.ok or health.key_accepted is False else "with an error, "
+    return f"yes, {key}{problem}{format_duration(health.latency_s)}"
+
+
+def _missing_keys(statuses: Sequence[ProviderStatus]) -> str:
+    """Return the environment variables that the providers without credentials need."""
+    missing = [f"{status.name} ({_required_variables(status)})" for status in statuses if not status.ready]
+    return _paragraph("no key", ", ".join(missing))
+
+
+def _required_variables(status: ProviderStatus) -> str:
+    return " or ".join(" and ".join(group) for group in PROVIDERS[status.name].required_env)
+
+
+def _remedy(statuses: Sequence[ProviderStatus]) -> str:
+    if any(status.health is not None and status.health.key_accepted is False for status in statuses):
+        return "no provider accepts its key: see above; `llmhub demo` needs no key"
+    if any(status.credentials for status in statuses):
+        return "no provider is reachable: check the network, proxies and addresses; `llmhub demo` needs none of them"
+    suggested = [status for status in statuses if not status.ready][:MAX_SUGGESTIONS]
+    variables = " or ".join(_required_variables(status) for status in suggested)
+    return f"no provider has credentials: set {variables}; `llmhub demo` needs no key"
+
+
+def _cache_text(cache: Mapping[str, Any]) -> str:
+    if cache["error"]:
+        return f"cannot be used: {cache['error']}"
+    if cache["entries"] is None:
+        return "does not exist yet"
+    return f"{cache['entries']:,} responses, {format_megabytes(cache['size_bytes'])}"
+
+
+def _paragraph(label: str, text: str) -> str:
+    """Return a wrapped paragraph with a label in its margin."""
     return textwrap.fill(
         text,
-        WIDTH,
-        initial_indent=head.ljust(10),
-        subsequent_indent=" " * 10,
+        LINE_WIDTH,
+        initial_indent=label.ljust(INDENT),
+        subsequent_indent=" " * INDENT,
         break_on_hyphens=False,
         break_long_words=False,
     )
 
 
-def _plain(row: ProviderStatus) -> dict[str, Any]:
-    """Give a row as JSON takes it."""
-    needs = [] if row.ready else [list(group) for group in PROVIDERS[row.name].required_env]
-    health = None if row.health is None else {**asdict(row.health), "error": str(row.health.error or "")}
-    return {**asdict(replace(row, health=None)), "health": health, "usable": row.usable, "needs": needs}
+def _to_json(status: ProviderStatus) -> dict[str, Any]:
+    needs = [] if status.ready else [list(group) for group in PROVIDERS[status.name].required_env]
+    health = None if status.health is None else {**asdict(status.health), "error": str(status.health.error or "")}
+    return {**asdict(replace(status, health=None)), "health": health, "usable": status.usable, "needs": needs}

@@ -1,4 +1,4 @@
-"""From options to a hub: who is asked where, what is kept, and how fast."""
+"""From command line options to a hub and the keyword arguments of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from llmhub import config
 from llmhub.cli.arguments import REQUEST_FLAGS, RUN_FLAGS
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
 from llmhub.engine.limits import Limit
 from llmhub.hub import DEFAULT_POOL_SIZE, Hub, load_enabled_plugins
@@ -17,49 +17,52 @@ from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import FAKE_PROVIDERS, endpoints
 
 
-def build_hub(given: argparse.Namespace) -> Hub:
-    """Make the hub that a command line describes.
+def build_hub(args: argparse.Namespace) -> Hub:
+    """Return the hub that the options describe.
 
     Raises
     ------
-    InvalidRequestError
-        Names the argument.
+    BadRequestError
+        An option is wrong; the error names it.
     """
     plugins = load_enabled_plugins()
-    found = config.load_settings(plugin_providers=plugins.providers)
-    if given.simulator:
-        found = simulated_settings(found, endpoints(given.simulator), given.model)
-    moved = {name: replace(found.endpoints.get(name, Endpoint()), base_url=url) for name, url in given.base_url}
-    slow = given.rpm is not None or given.tpm is not None
-    there = {**PROVIDERS, **plugins.providers}
-    known = [name for name in given.model if name.partition("/")[0] in there]
+    settings = config.load_settings(plugin_providers=plugins.providers)
+    if args.simulator:
+        settings = simulated_settings(settings, endpoints(args.simulator), args.model)
+    overrides = {name: replace(settings.endpoints.get(name, Endpoint()), base_url=url) for name, url in args.base_url}
+    has_limit = args.rpm is not None or args.tpm is not None
+    providers = {**PROVIDERS, **plugins.providers}
+    models = [name for name in args.model if name.partition("/")[0] in providers]
     return Hub(
         plugins=plugins,
-        settings=found,
-        endpoints=moved,
-        cache=None if given.no_cache else given.cache or found.cache_url or found.cache_path,
-        limits={name: Limit(rpm=given.rpm, tpm=given.tpm) for name in known} if slow else {},
-        pool_size=max(DEFAULT_POOL_SIZE, given.concurrency or 0),
+        settings=settings,
+        endpoints=overrides,
+        cache=None if args.no_cache else args.cache or settings.cache_url or settings.cache_path,
+        limits={name: Limit(rpm=args.rpm, tpm=args.tpm) for name in models} if has_limit else {},
+        pool_size=max(DEFAULT_POOL_SIZE, args.concurrency or 0),
     )
 
 
-def simulated_settings(found: config.Settings, there: Mapping[str, Endpoint], models: Sequence[str]) -> config.Settings:
-    """Reach nobody but a simulator, whatever the environment says.
+def simulated_settings(
+    settings: config.Settings, simulated: Mapping[str, Endpoint], models: Sequence[str]
+) -> config.Settings:
+    """Return settings that reach the simulator only, whatever the environment contains.
 
     Raises
     ------
-    InvalidRequestError
-        A model's provider is not simulated: it would be asked in earnest.
+    BadRequestError
+        The provider of a model is not simulated, so that the real one would be called.
     """
     for model in models:
         name = model.partition("/")[0]
         if name in PROVIDERS and name not in FAKE_PROVIDERS:
-            said = f"{model!r}: no simulator speaks for {name!r}; there are {', '.join(sorted(FAKE_PROVIDERS))}"
-            raise BadRequestError(InvalidRequest(path="model", message=said))
-    return replace(found, endpoints=there, use_proxy_settings=False)
+            raise invalid(
+                "model", f"{model!r}: {name!r} is not simulated; simulated are {', '.join(sorted(FAKE_PROVIDERS))}"
+            )
+    return replace(settings, endpoints=simulated, use_proxy_settings=False)
 
 
-def collect_options(given: argparse.Namespace) -> dict[str, Any]:
-    """Give the options that were set, as `llmhub.complete_table` takes them."""
-    named = {name: getattr(given, name, None) for name in (*REQUEST_FLAGS, *RUN_FLAGS)}
-    return {name: value for name, value in named.items() if value is not None}
+def collect_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that were set, as keyword arguments of `llmhub.complete_table`."""
+    options = {name: getattr(args, name, None) for name in (*REQUEST_FLAGS, *RUN_FLAGS)}
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``llmhub plan``: what a run would send and cost, before anything is sent."""
+"""``llmhub plan``: what a run would send and cost."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from llmhub.api import plan
 from llmhub.cache.store import StoreError
 from llmhub.cli.console import print_result
 from llmhub.cli.hub_options import build_hub, collect_options
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.tables import files
-from llmhub.tables.forecast import format_usd_interval as dollars
+from llmhub.tables.forecast import format_usd_interval
 
 
-def act(given: argparse.Namespace) -> int:
-    """Plan and print."""
-    source = files.read_table(given.input, "INPUT")
-    options: Any = collect_options(given)
-    with build_hub(given) as hub:
+def run(args: argparse.Namespace) -> int:
+    """Print the plan of a run, and return the exit code."""
+    source = files.read_table(args.input, "INPUT")
+    options: Any = collect_options(args)
+    with build_hub(args) as hub:
         try:
-            made = plan(source, given.prompt, model=given.model, hub=hub, pilot=given.pilot, **options)
+            estimate = plan(source, args.prompt, model=args.model, hub=hub, pilot=args.pilot, **options)
         except StoreError as error:
-            raise BadRequestError(
-                InvalidRequest(path="cache", message=f"{error}; give another, or --no-cache")
-            ) from error
-    usd = made.usd
-    cost = "at a cost that is not known" if usd is None else f"for ${dollars(usd)}"
-    print_result(str(made))
-    sent = f"The pilot made {made.pilot:,} calls; what it was told counts." if given.pilot else "Nothing was sent."
-    print_result(f"\n{sent} A run would make {made.calls:,} calls {cost}.")
+            raise invalid("cache", f"{error}; pass another cache, or --no-cache") from error
+    cost = "at an unknown cost" if estimate.usd is None else f"for ${format_usd_interval(estimate.usd)}"
+    print_result(str(estimate))
+    sent = (
+        f"The pilot made {estimate.pilot:,} calls; the run will reuse their responses."
+        if args.pilot
+        else "Nothing was sent."
+    )
+    print_result(f"\n{sent} A run would make {estimate.calls:,} calls {cost}.")
     return 0

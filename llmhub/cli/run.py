@@ -1,17 +1,17 @@
-"""``llmhub run``: every row of a file, of every model, and the answers in a file."""
+"""``llmhub run``: send a prompt for every row of a file to every model, and write the results to a file."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmhub.api import complete_table
 from llmhub.api.sink import complete_to_sink
 from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_message, print_result, progress_callback
 from llmhub.cli.hub_options import build_hub, collect_options
 from llmhub.cli.run_summary import count_statuses, failure_summary, summary_table
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.tables import files, frames
 from llmhub.tables.files import FILE_FORMATS
 from llmhub.tables.schema import RESULTS
@@ -21,113 +21,113 @@ from llmhub.tables.templates import parse_template
 if TYPE_CHECKING:
     import pyarrow as pa
 
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
 
 
-def act(given: argparse.Namespace) -> int:
-    """Ask, write, and say what came of it."""
-    # A folder that is named as a file is an oversight.
-    folder = given.output.is_dir() and given.output.suffix not in FILE_FORMATS
-    if folder or given.output.suffix == STREAM_SUFFIX:
-        return _streamed(given)
-    files.file_format(given.output, "OUTPUT")
-    _expect_apart(given.input, given.output)
-    source = files.read_table(given.input, "INPUT")
-    if given.columns:
-        frames.require_no_name_clash(source.column_names, RESULTS.names, given.prefix)
-    kept = source.schema if given.columns else source.schema.empty_table().select([]).schema
-    files.require_writable(frames.join_schemas(kept, RESULTS, given.prefix), given.output, "OUTPUT")
-    if not parse_template(given.prompt).fields and len(source) > 1:
+def run(args: argparse.Namespace) -> int:
+    """Complete the rows, write the results, print a summary, and return the exit code."""
+    # A folder whose name ends like a file is taken for a mistyped file name.
+    is_folder = args.output.is_dir() and args.output.suffix not in FILE_FORMATS
+    if is_folder or args.output.suffix == STREAM_SUFFIX:
+        return _run_to_sink(args)
+    files.file_format(args.output, "OUTPUT")
+    _require_different_files(args.input, args.output)
+    source = files.read_table(args.input, "INPUT")
+    if args.columns:
+        frames.require_no_name_clash(source.column_names, RESULTS.names, args.prefix)
+    kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
+    files.require_writable(frames.join_schemas(kept, RESULTS, args.prefix), args.output, "OUTPUT")
+    if not parse_template(args.prompt).fields and len(source) > 1:
         print_message(
-            "run", f"note: the prompt names no column, so all {len(source):,} rows ask the same; write {{column}}"
+            "run",
+            f"note: the prompt has no {{column}}, so all {len(source):,} rows are sent the same prompt",
         )
-    with build_hub(given) as hub, announce_interrupt("run"):
+    with build_hub(args) as hub, announce_interrupt("run"):
         results = complete_table(
             source,
-            given.prompt,
-            model=given.model,
+            args.prompt,
+            model=args.model,
             hub=hub,
-            progress=progress_callback(quiet=given.quiet),
-            **collect_options(given),
+            progress=progress_callback(quiet=args.quiet),
+            **collect_options(args),
         )
     with ignore_interrupts():
-        return _finish(given, source.select(kept.names), results)
+        return _finish(args, source.select(kept.names), results)
 
 
-def _finish(given: argparse.Namespace, source: pa.Table, results: pa.Table) -> int:
-    """Write what landed, unless only all or nothing is wanted; say what is missing, and give the exit code."""
+def _finish(args: argparse.Namespace, source: pa.Table, results: pa.Table) -> int:
+    """Write the results unless ``--on-error raise`` forbids it, print a summary, and return the exit code."""
     counts = count_statuses(results)
-    failed, cancelled = counts["error"], counts["cancelled"]
-    held = given.on_error == "raise" and bool(failed or cancelled or counts["budget"])
-    if not held:
+    failed, cancelled, unbudgeted = counts["error"], counts["cancelled"], counts["budget"]
+    withheld = args.on_error == "raise" and bool(failed or cancelled or unbudgeted)
+    if not withheld:
         try:
-            files.write_table(frames.join_results(source, results, given.prefix), given.output, "OUTPUT")
+            files.write_table(frames.join_results(source, results, args.prefix), args.output, "OUTPUT")
         except OSError as error:
-            print_message("run", f"OUTPUT: {str(given.output)!r}: {error.strerror or error}; {_kept(given)}")
+            reason = error.strerror or error
+            print_message("run", f"OUTPUT: {str(args.output)!r}: {reason}; {_cache_note(args)}")
             return 1
-    if not given.quiet:
+    if not args.quiet:
         print_result(summary_table(results))
-        if not held:
-            print_result(f"\nWrote {len(results):,} rows to {given.output}")
+        if not withheld:
+            print_result(f"\nWrote {len(results):,} rows to {args.output}")
     if counts["skipped"]:
-        print_message("run", f"note: rows skipped for want of a value that the prompt needs: {counts['skipped']:,}")
+        print_message("run", f"note: rows skipped because a value of the prompt is missing: {counts['skipped']:,}")
     if failed:
         print_message("run", failure_summary(results))
-    if held:
-        print_message("run", f"no output was written (--on-error raise); {_kept(given)}")
-    if counts["budget"]:
-        print_message("run", f"the budget was spent: {counts['budget']:,} of {len(results):,} rows were not asked")
+    if withheld:
+        print_message("run", f"no output was written (--on-error raise); {_cache_note(args)}")
+    if unbudgeted:
+        print_message("run", f"the budget was spent: {unbudgeted:,} of {len(results):,} rows were not sent")
     if cancelled:
-        print_message("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_kept(given)}")
+        print_message("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_cache_note(args)}")
         return INTERRUPTED
-    return 1 if failed or counts["budget"] else 0
+    return 1 if failed or unbudgeted else 0
 
 
-def _streamed(given: argparse.Namespace) -> int:
-    """Write results as they come; the same command goes on where it ended."""
-    if given.on_error == "raise":
-        said = "--on-error raise needs a whole output; give a file that is not a stream"
-        raise BadRequestError(InvalidRequest(path="OUTPUT", message=said))
+def _run_to_sink(args: argparse.Namespace) -> int:
+    """Write results as they arrive. The same command continues a stopped run."""
+    if args.on_error == "raise":
+        raise invalid("OUTPUT", "--on-error raise needs a file that is written at the end, not a folder or a stream")
 
     def shape(block: pa.Table, results: pa.Table) -> pa.Table:
-        if not given.columns:
+        if not args.columns:
             block = block.select([])
-        frames.require_no_name_clash(block.column_names, RESULTS.names, given.prefix)
-        return frames.join_results(block, results, given.prefix)
+        frames.require_no_name_clash(block.column_names, RESULTS.names, args.prefix)
+        return frames.join_results(block, results, args.prefix)
 
-    with build_hub(given) as hub, announce_interrupt("run"):
+    with build_hub(args) as hub, announce_interrupt("run"):
         written = complete_to_sink(
-            given.output,
-            given.input,
-            given.prompt,
+            args.output,
+            args.input,
+            args.prompt,
             shape,
-            prefix=given.prefix,
-            model=given.model,
+            prefix=args.prefix,
+            model=args.model,
             hub=hub,
-            **collect_options(given),
+            **collect_options(args),
         )
-    many = written.statuses
-    if not given.quiet:
-        kept = f"; {written.reused_rows:,} rows of the input were answered there already" if written.reused_rows else ""
-        print_result(f"Wrote {written.rows:,} rows to {given.output} for {written.cost_usd:f} USD{kept}")
-    if many.get("error"):
-        print_message("run", f"rows that failed: {many['error']:,}; the same command asks them again")
+    counts = written.statuses
+    if not args.quiet:
+        reused = f"; {written.reused_rows:,} input rows had results there already" if written.reused_rows else ""
+        print_result(f"Wrote {written.rows:,} rows to {args.output} for {written.cost_usd:f} USD{reused}")
+    if counts.get("error"):
+        print_message("run", f"rows that failed: {counts['error']:,}; the same command sends them again")
     if written.stopped:
-        print_message("run", "interrupted: the same command goes on from here")
+        print_message("run", "interrupted: the same command continues from here")
         return INTERRUPTED
-    return 1 if many.get("error") or many.get("budget") else 0
+    return 1 if counts.get("error") or counts.get("budget") else 0
 
 
-def _kept(given: argparse.Namespace) -> str:
-    """Say what becomes of the answers there are."""
-    if given.no_cache:
-        return "no cache keeps the answers (--no-cache)"
-    return "the cache keeps the answers, so the same command asks only for the rest"
+def _cache_note(args: argparse.Namespace) -> str:
+    """Return whether the answers so far are kept."""
+    if args.no_cache:
+        return "answers are not cached (--no-cache)"
+    return "answers are cached, so the same command sends the other rows only"
 
 
-def _expect_apart(source: Path, target: Path) -> None:
-    """Refuse to write over what is read."""
+def _require_different_files(source: Path, target: Path) -> None:
+    """Raise if the output would overwrite the input."""
     same = source.exists() and target.exists() and source.samefile(target)
     if same or source.resolve() == target.resolve():
-        said = f"{str(target)!r} is the input; give another file"
-        raise BadRequestError(InvalidRequest(path="OUTPUT", message=said))
+        raise invalid("OUTPUT", f"{str(target)!r} is the input file; pass another file")

@@ -68,10 +68,10 @@ def command(url: str, capsys: pytest.CaptureFixture[str], environ: pytest.Monkey
 def test_stats_by_model(command: Command) -> None:
     code, out, err = command("stats")
     assert (code, err) == (0, "")
-    assert "10 answers" in out
+    assert "10 responses" in out
     assert re.search(r"anthropic/claude-haiku-4-5 +5 .* to ", out)
-    assert "5 answers" in command("stats", "--model", "openai/*")[1]
-    assert "3 answers" in command("stats", "--older-than", "6.5d")[1]
+    assert "5 responses" in command("stats", "--model", "openai/*")[1]
+    assert "3 responses" in command("stats", "--older-than", "6.5d")[1]
 
 
 def test_ls_lists_the_newest_first(command: Command) -> None:
@@ -95,18 +95,18 @@ def test_purge_deletes_selected_entries_after_confirmation(command: Command) -> 
     assert command("purge", "--yes")[0] == 2
     code, _, err = command("purge", "--older-than", "6.5d", "--model", "openai/*")
     assert code == 2
-    assert "2 answers" in err
-    assert "10 answers" in command("stats")[1]
-    assert "took out 2 answers" in command("purge", "--older-than", "6.5d", "--model", "openai/*", "--yes")[1]
-    assert "8 answers" in command("stats")[1]
+    assert "2 responses" in err
+    assert "10 responses" in command("stats")[1]
+    assert "deleted 2 responses" in command("purge", "--older-than", "6.5d", "--model", "openai/*", "--yes")[1]
+    assert "8 responses" in command("stats")[1]
     assert command("clear", "--older-than", "1d", "--yes")[0] == 2
-    assert "took out 8 answers" in command("clear", "--yes")[1]
+    assert "deleted 8 responses" in command("clear", "--yes")[1]
 
 
 def test_verify_names_damaged_entries(command: Command, url: str) -> None:
     code, out, err = command("verify")
     assert (code, err) == (0, "")
-    assert "10 answers are whole, 0 damaged" in out
+    assert "10 responses intact, 0 damaged" in out
     store = cache_from_url(url).open()
     store.put_many(
         [
@@ -118,11 +118,11 @@ def test_verify_names_damaged_entries(command: Command, url: str) -> None:
     store.close()
     code, out, err = command("verify")
     assert code == 1
-    assert "7 answers are whole, 2 damaged, 1 of a later version" in out
+    assert "7 responses intact, 2 damaged, 1 of a later version" in out
     assert {line.split()[0] for line in out.splitlines()[:-1]} == {ENTRIES[n].key.hex() for n in (3, 4)}
     assert "purge --damaged" in err
     assert "(damaged)" in command("ls")[1]
-    assert "took out 2 answers" in command("purge", "--damaged", "--yes")[1]
+    assert "deleted 2 responses" in command("purge", "--damaged", "--yes")[1]
     assert command("verify")[0] == 0
 
 

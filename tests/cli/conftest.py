@@ -1,4 +1,4 @@
-"""What the command line's tests share: the command itself, in this process and in one of its own."""
+"""Fixtures: the command line in this process and in a process of its own, and an input file."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from llmhub.cli import main
 ROOT = Path(__file__).parents[2]
 ENTRY = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell of the tests has it do
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell may have disabled it
 from llmhub.cli import main
 sys.exit(main())
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a command gave: its exit code, and what it wrote."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-Shell = Callable[..., Said]
+Shell = Callable[..., CommandResult]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
 def shell(environ: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """Give a command line in this process, in an empty folder, with an environment of its own."""
+    """Return a function that runs a command line in this process, in an empty folder and environment."""
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object) -> CommandResult:
         capfd.readouterr()
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as end:
             code = int(end.code or 0)
-        wrote = capfd.readouterr()
-        return Said(code, wrote.out, wrote.err)
+        output = capfd.readouterr()
+        return CommandResult(code, output.out, output.err)
 
     return run
 
 
 @pytest.fixture
 def start(environ: pytest.MonkeyPatch) -> Start:
-    """Give a command line in a process of its own."""
+    """Return a function that starts a command line in a process of its own."""
 
     def run(*arguments: object, **more: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -69,7 +69,7 @@ def start(environ: pytest.MonkeyPatch) -> Start:
 
 @pytest.fixture
 def rows(environ: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Write a small CSV file: three rows, of which one has no text."""
+    """Write a CSV file of three rows, of which one has no text."""
     path = tmp_path / "rows.csv"
     path.write_text(
         'id,zip,text\n1,00501,"a first\nline, and a second"\n2,10001,\n3,94105,the third\n', encoding="utf-8"

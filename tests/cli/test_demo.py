@@ -1,3 +1,5 @@
+"""``llmhub demo``: simulated by default, real providers on request, tables and plots in a folder."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,34 +18,34 @@ Script: TypeAlias = Callable[..., Any]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_the_demo_asks_five_providers_120_questions_and_writes_what_it_says(shell: Shell, tmp_path: Path) -> None:
-    said = shell("demo")
-    assert said.code == 0
+def test_demo_calls_five_simulated_providers_and_writes_tables_and_plots(shell: Shell, tmp_path: Path) -> None:
+    result = shell("demo")
+    assert result.code == 0
     results = parquet.read_table(tmp_path / "demo/results.parquet")
     assert results.schema.equals(RESULTS)
     assert results.schema.field("cost_usd").metadata[b"unit"] == b"USD"
     assert results.num_rows == 120 * 5
     assert len(results.column("provider").unique()) == 5
     assert len(results.column("request_key").unique()) == 600
-    asked = csv.read_csv(tmp_path / "demo/questions.csv")
-    assert asked.num_rows == 120
-    assert len(asked.column("question").unique()) == 120
+    questions = csv.read_csv(tmp_path / "demo/questions.csv")
+    assert questions.num_rows == 120
+    assert len(questions.column("question").unique()) == 120
     for plot in ("cost.png", "latency.png"):
         content = (tmp_path / "demo" / plot).read_bytes()
         assert content.startswith(PNG)
         assert len(content) > 20_000
-        assert f"demo/{plot}" in said.out
-    lines = said.out.splitlines()
+        assert f"demo/{plot}" in result.out
+    lines = result.out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert "Simulated providers" in said.out
-    assert "nothing is paid" in said.out
-    assert "600/600 rows" in said.err
+    assert "Simulated providers" in result.out
+    assert "nothing is billed" in result.out
+    assert "600/600 rows" in result.err
     statuses = dict(
         zip(*(column.to_pylist() for column in pc.value_counts(results.column("status")).flatten()), strict=True)
     )
     assert statuses == {"ok": 590, "error": 10}
-    assert "10 of 600 rows failed" in said.out
-    assert "[[sim:500 always]]" in said.out
+    assert "10 of 600 rows failed" in result.out
+    assert "[[sim:500 always]]" in result.out
     failed = results.filter(pc.equal(results.column("status"), "error"))
     assert set(failed.column("row").to_pylist()) == {16, 67}
     assert set(failed.column("error_type").to_pylist()) == {"ServerError", "Malformed"}
@@ -53,7 +55,7 @@ def test_the_demo_asks_five_providers_120_questions_and_writes_what_it_says(shel
     assert results.column("list_cost_usd").drop_null().length() == 590
 
 
-def test_the_demo_says_the_same_each_time(shell: Shell, tmp_path: Path) -> None:
+def test_demo_is_deterministic(shell: Shell, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         assert shell("demo", "--rows", 6, "--out", folder, "--quiet", "--model", "openai/gpt-4o-mini").code == 0
     one, two = (parquet.read_table(tmp_path / folder / "results.parquet") for folder in ("one", "two"))
@@ -62,19 +64,19 @@ def test_the_demo_says_the_same_each_time(shell: Shell, tmp_path: Path) -> None:
     assert not any(two.column("cache_hit").to_pylist())
 
 
-def test_another_seed_says_something_else(shell: Shell, tmp_path: Path) -> None:
+def test_seed_changes_the_answers(shell: Shell, tmp_path: Path) -> None:
     for seed in (1, 2):
         shell("demo", "--rows", 6, "--out", seed, "--quiet", "--seed", seed, "--model", "openai/gpt-4o-mini")
     one, two = (parquet.read_table(tmp_path / folder / "results.parquet") for folder in ("1", "2"))
     assert not one.column("response").equals(two.column("response"))
 
 
-def test_a_quiet_demo_says_nothing(shell: Shell) -> None:
-    said = shell("demo", "--rows", 3, "--quiet", "--model", "google/gemini-2.5-flash")
-    assert (said.code, said.out, said.err) == (0, "", "")
+def test_quiet_demo_prints_nothing(shell: Shell) -> None:
+    result = shell("demo", "--rows", 3, "--quiet", "--model", "google/gemini-2.5-flash")
+    assert (result.code, result.out, result.err) == (0, "", "")
 
 
-def test_the_demo_asks_nobody_in_earnest_though_a_key_is_set(
+def test_demo_does_not_call_real_providers_with_a_key(
     shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
 ) -> None:
     real = scripted([speech.answer()])
@@ -85,7 +87,7 @@ def test_the_demo_asks_nobody_in_earnest_though_a_key_is_set(
 
 
 @pytest.mark.filterwarnings("always:token counts are estimates")
-def test_real_providers_are_asked_only_on_request_and_only_those_whose_keys_are_set(
+def test_real_calls_only_providers_with_keys(
     shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
 ) -> None:
     real = scripted([speech.answer("Hi")])
@@ -93,52 +95,52 @@ def test_real_providers_are_asked_only_on_request_and_only_those_whose_keys_are_
     environ.setenv("OPENAI_BASE_URL", real.url)
     environ.setenv("TIKTOKEN_CACHE_DIR", "nowhere")
     environ.setattr("llmhub.tables.tokenizers.urlopen", _unreachable)
-    said = shell("demo", "--rows", 18, "--real")
-    assert said.code == 0
-    assert "Real providers: openai/gpt-4o-mini; it costs $" in said.out
-    assert "Simulated" not in said.out
+    result = shell("demo", "--rows", 18, "--real")
+    assert result.code == 0
+    assert "Real providers: openai/gpt-4o-mini; at most $" in result.out
+    assert "Simulated" not in result.out
     assert len(real.requests) == 18
     assert not any(b"[[sim:" in body for body in real.bodies)
-    assert "sk-real" not in said.out + said.err
+    assert "sk-real" not in result.out + result.err
 
 
 def _unreachable(*_: object, **__: object) -> object:
     raise OSError("no network here")
 
 
-def test_real_providers_without_a_key_are_refused_with_the_variables_to_set(shell: Shell) -> None:
-    said = shell("demo", "--real")
-    assert said.code == 2
-    assert "OPENAI_API_KEY or ANTHROPIC_API_KEY" in said.err
-    assert "the simulator needs none" in said.err
+def test_real_without_keys_lists_the_variables_to_set(shell: Shell) -> None:
+    result = shell("demo", "--real")
+    assert result.code == 2
+    assert "OPENAI_API_KEY or ANTHROPIC_API_KEY" in result.err
+    assert "omit --real to use the simulator" in result.err
 
 
-def test_a_real_demo_that_fails_says_so_by_its_exit_code(
+def test_failed_real_demo_has_exit_code_1(
     shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
 ) -> None:
     real = scripted([speech.reply(b'{"error":{"message":"no"}}', status=401)])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
-    said = shell("demo", "--rows", 2, "--real", "--quiet")
-    assert said.code == 1
+    result = shell("demo", "--rows", 2, "--real", "--quiet")
+    assert result.code == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--rows", "0"), "--rows: '0' is no whole number from 1 up"),
-        (("--rows", "1201"), "--rows: 1201 is outside 1..1200"),
-        (("--model", "groq/llama-3"), "no simulator speaks for 'groq'"),
+        (("--rows", "0"), "--rows: must be an integer of 1 or more, not '0'"),
+        (("--rows", "1201"), "--rows: must be between 1 and 1200, not 1201"),
+        (("--model", "groq/llama-3"), "'groq' is not simulated"),
         (("--model", "gpt-4o"), "names no provider"),
-        (("--out", "a-file"), "--out: 'a-file': cannot be made"),
+        (("--out", "a-file"), "--out: 'a-file': cannot be created"),
     ],
 )
-def test_wrong_arguments_are_refused_in_a_line(
-    shell: Shell, tmp_path: Path, arguments: tuple[str, ...], said: str
+def test_wrong_argument_is_rejected_in_one_line(
+    shell: Shell, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     Path(tmp_path / "a-file").touch()
-    answer = shell("demo", *arguments)
-    assert answer.code == 2
-    assert said in answer.err
-    assert "Traceback" not in answer.err
-    assert answer.out == ""
+    result = shell("demo", *arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""

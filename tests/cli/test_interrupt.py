@@ -1,4 +1,4 @@
-"""What a real process does when it is interrupted, and when whoever reads it goes away."""
+"""Interrupts (SIGINT) and closed pipes of a real process."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 
 
 @pytest.fixture
-def many(environ: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Write 400 rows."""
-    path = tmp_path / "many.csv"
+def rows_400(environ: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Write a CSV file of 400 rows."""
+    path = tmp_path / "rows_400.csv"
     path.write_text("n\n" + "".join(f"question {n}\n" for n in range(400)), encoding="utf-8")
     return path
 
 
-def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_the_rest(
-    start: Start, shell: Shell, many: Path
+def test_interrupted_run_writes_its_answers_and_the_next_run_sends_the_rest(
+    start: Start, shell: Shell, rows_400: Path
 ) -> None:
-    asked = threading.Semaphore(0)
+    received = threading.Semaphore(0)
 
     def respond(prompt: str) -> str:
-        asked.release()
+        received.release()
         return f"answer to {prompt}"
 
     with serving(Simulator(latency=Latency(0.1), respond=respond)) as simulator:
-        arguments = ("run", many, "out.parquet", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url)
+        arguments = ("run", rows_400, "out.parquet", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url)
         arguments = (*arguments, "--cache", "runs.db")
         process = start(*arguments, "--concurrency", 4)
         for _ in range(8):
-            assert asked.acquire(timeout=WAIT_S)
+            assert received.acquire(timeout=WAIT_S)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=WAIT_S)
         assert process.returncode == 130
@@ -56,56 +56,54 @@ def test_an_interrupted_run_writes_what_landed_and_the_next_run_asks_only_for_th
         assert "Traceback" not in err
         assert "Wrote 400 rows to out.parquet" in out
         statuses = parquet.read_table("out.parquet").column("status").to_pylist()
-        landed = statuses.count("ok")
-        assert statuses.count("cancelled") == 400 - landed
-        # Everything that was asked landed: what was under way when the key was pressed was waited for.
-        assert 4 <= landed == simulator.counts()["requests"] < 400
-        assert statuses.index("cancelled") <= landed
+        answered = statuses.count("ok")
+        assert statuses.count("cancelled") == 400 - answered
+        # Calls in flight at the interrupt were waited for, so every request has an answer.
+        assert 4 <= answered == simulator.counts()["requests"] < 400
+        assert statuses.index("cancelled") <= answered
         assert shell(*arguments).code == 0
         assert simulator.counts()["requests"] == 400
         assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"ok"}
 
 
-def test_an_interrupted_run_into_a_folder_goes_on_where_it_was(
-    start: Start, shell: Shell, many: Path, tmp_path: Path
-) -> None:
-    asked = threading.Semaphore(0)
+def test_interrupted_run_into_a_folder_is_continued(start: Start, shell: Shell, rows_400: Path, tmp_path: Path) -> None:
+    received = threading.Semaphore(0)
 
     def respond(prompt: str) -> str:
-        asked.release()
+        received.release()
         return f"answer to {prompt}"
 
     (tmp_path / "parts").mkdir()
     with serving(Simulator(latency=Latency(0.1), respond=respond)) as simulator:
-        arguments = ("run", many, "parts", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url)
+        arguments = ("run", rows_400, "parts", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url)
         process = start(*arguments, "--no-cache", "--concurrency", 4)
         for _ in range(8):
-            assert asked.acquire(timeout=WAIT_S)
+            assert received.acquire(timeout=WAIT_S)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=WAIT_S)
         assert process.returncode == 130
-        assert "the same command goes on from here" in err
-        # No cache helps: what is in the folder is not asked again.
+        assert "the same command continues from here" in err
+        # Without a cache, results in the folder are still not requested again.
         assert shell(*arguments, "--no-cache").code == 0
         assert simulator.counts()["requests"] == 400
-    found = dataset.dataset("parts").to_table()
-    assert found.column("n").to_pylist() == [f"question {n}" for n in range(400)]
-    assert set(found.column("status").to_pylist()) == {"ok"}
+    table = dataset.dataset("parts").to_table()
+    assert table.column("n").to_pylist() == [f"question {n}" for n in range(400)]
+    assert set(table.column("status").to_pylist()) == {"ok"}
 
 
-def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start: Start, many: Path, tmp_path: Path) -> None:
-    asked = threading.Event()
+def test_interrupted_run_with_on_error_raise_writes_nothing(start: Start, rows_400: Path, tmp_path: Path) -> None:
+    received = threading.Event()
 
     def respond(prompt: str) -> str:
-        asked.set()
+        received.set()
         return "yes"
 
     with serving(Simulator(latency=Latency(0.1), respond=respond)) as simulator:
         process = start(
-            "run", many, "out.csv", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url,
+            "run", rows_400, "out.csv", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url,
             "--concurrency", 2, "--on-error", "raise",
         )  # fmt: skip
-        assert asked.wait(WAIT_S)
+        assert received.wait(WAIT_S)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
@@ -113,24 +111,24 @@ def test_an_interrupted_run_that_wants_all_or_nothing_writes_nothing(start: Star
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_second_interrupt_cuts_off_what_hangs(start: Start, many: Path) -> None:
-    asked = threading.Event()
+def test_second_interrupt_cancels_calls_in_flight(start: Start, rows_400: Path) -> None:
+    received = threading.Event()
 
     def respond(prompt: str) -> str:
-        asked.set()
+        received.set()
         return "never read"
 
     with serving(Simulator(latency=Latency(3600.0), respond=respond)) as simulator:
         process = start(
-            "run", many, "out.parquet", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url,
+            "run", rows_400, "out.parquet", "--prompt", "{n}", "--model", MODEL, "--simulator", simulator.url,
             "--concurrency", 2,
         )  # fmt: skip
-        assert asked.wait(WAIT_S)
+        assert received.wait(WAIT_S)
         assert process.stderr is not None
         process.send_signal(signal.SIGINT)
-        seen = ""
-        while "stopping" not in seen:
-            seen += process.stderr.readline()
+        output = ""
+        while "stopping" not in output:
+            output += process.stderr.readline()
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
@@ -138,7 +136,7 @@ def test_a_second_interrupt_cuts_off_what_hangs(start: Start, many: Path) -> Non
     assert set(parquet.read_table("out.parquet").column("status").to_pylist()) == {"cancelled"}
 
 
-def test_a_reader_that_goes_away_is_no_error_to_look_at(start: Start, simulator: SimulatorThread, rows: Path) -> None:
+def test_closed_pipe_prints_no_traceback(start: Start, simulator: SimulatorThread, rows: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -155,10 +153,10 @@ def test_a_reader_that_goes_away_is_no_error_to_look_at(start: Start, simulator:
     assert parquet.read_table("out.parquet").num_rows == 3
 
 
-def test_the_module_is_the_command(environ: pytest.MonkeyPatch) -> None:
-    done = subprocess.run(
+def test_module_can_be_executed(environ: pytest.MonkeyPatch) -> None:
+    completed = subprocess.run(
         [sys.executable, "-m", "llmhub", "--version"],
         capture_output=True, text=True, check=True, timeout=WAIT_S,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    assert done.stdout.startswith("llmhub 0.")
+    assert completed.stdout.startswith("llmhub 0.")

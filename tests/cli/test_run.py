@@ -1,3 +1,5 @@
+"""``llmhub run``: files in, files out, options, failures, caching."""
+
 from __future__ import annotations
 
 import json
@@ -49,37 +51,39 @@ def _read(path: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_comes_in(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
+def test_input_file_types(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"rows{suffix}"
     _write(SOURCE, source)
-    said = shell("run", source, "out.parquet", "--prompt", "Say {text}", "--model", MODEL, "--simulator", simulator.url)
-    assert said.code == 0
-    found = parquet.read_table("out.parquet")
-    assert found.column("id").to_pylist() == [1, 2, 3]
-    assert found.column("text").to_pylist() == ["one", "two", "three"]
-    assert found.column("status").to_pylist() == ["ok"] * 3
+    result = shell(
+        "run", source, "out.parquet", "--prompt", "Say {text}", "--model", MODEL, "--simulator", simulator.url
+    )
+    assert result.code == 0
+    table = parquet.read_table("out.parquet")
+    assert table.column("id").to_pylist() == [1, 2, 3]
+    assert table.column("text").to_pylist() == ["one", "two", "three"]
+    assert table.column("status").to_pylist() == ["ok"] * 3
     assert simulator.counts()["requests"] == 3
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_kind_of_file_goes_out(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
+def test_output_file_types(shell: Shell, simulator: SimulatorThread, tmp_path: Path, suffix: str) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     target = tmp_path / f"out{suffix}"
     arguments = ("--prompt", "{text}", "--model", MODEL, "--model", OTHER, "--n", 2, "--simulator", simulator.url)
     assert shell("run", "rows.parquet", target, *arguments).code == 0
-    found = _read(target)
-    assert found.column_names == ["id", "text", "tags", *RESULTS.names]
-    assert found.num_rows == 3 * 2 * 2
-    assert found.column("row").to_pylist() == [row for row in range(3) for _ in range(4)]
-    assert found.column("id").to_pylist() == [row + 1 for row in range(3) for _ in range(4)]
-    assert found.column("sample").to_pylist() == [0, 1] * 6
+    table = _read(target)
+    assert table.column_names == ["id", "text", "tags", *RESULTS.names]
+    assert table.num_rows == 3 * 2 * 2
+    assert table.column("row").to_pylist() == [row for row in range(3) for _ in range(4)]
+    assert table.column("id").to_pylist() == [row + 1 for row in range(3) for _ in range(4)]
+    assert table.column("sample").to_pylist() == [0, 1] * 6
     assert (
-        found.column("model").to_pylist() == ["gpt-4o-mini", "gpt-4o-mini", "claude-haiku-4-5", "claude-haiku-4-5"] * 3
+        table.column("model").to_pylist() == ["gpt-4o-mini", "gpt-4o-mini", "claude-haiku-4-5", "claude-haiku-4-5"] * 3
     )
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_parquet_and_arrow_have_the_exact_schema(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
     for name in ("out.parquet", "out.arrow"):
         shell("run", "rows.parquet", name, "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
@@ -90,7 +94,7 @@ def test_parquet_and_arrow_keep_the_exact_schema(shell: Shell, simulator: Simula
         assert len(schema.metadata[b"run_id"]) == 32
 
 
-def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_as_json(
+def test_text_files_encode_keys_costs_times_and_nested_values(
     shell: Shell, simulator: SimulatorThread, tmp_path: Path
 ) -> None:
     _write(SOURCE, tmp_path / "rows.parquet")
@@ -111,9 +115,7 @@ def test_text_files_hold_keys_as_hex_money_and_times_as_text_and_nested_values_a
     assert lines.column("tags").to_pylist() == [["a"], [], None]
 
 
-def test_the_same_command_again_sends_nothing_and_costs_nothing(
-    shell: Shell, simulator: SimulatorThread, rows: Path
-) -> None:
+def test_repeated_command_is_answered_from_the_cache(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     arguments = ("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--model", OTHER)
     arguments = (*arguments, "--simulator", simulator.url, "--cache", "runs.db")
     first = shell(*arguments)
@@ -130,9 +132,7 @@ def test_the_same_command_again_sends_nothing_and_costs_nothing(
     assert "$0" in second.out
 
 
-def test_without_a_cache_everything_is_asked_again(
-    shell: Shell, simulator: SimulatorThread, rows: Path, tmp_path: Path
-) -> None:
+def test_no_cache_sends_everything_again(shell: Shell, simulator: SimulatorThread, rows: Path, tmp_path: Path) -> None:
     arguments = ("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     for _ in range(2):
         assert shell(*arguments, "--no-cache").code == 0
@@ -140,60 +140,60 @@ def test_without_a_cache_everything_is_asked_again(
     assert not (tmp_path / "caches").exists()
 
 
-def test_a_row_without_a_value_is_not_asked_and_says_so(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
-    said = shell(
+def test_row_without_a_value_is_skipped(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
+    result = shell(
         "run", rows, "out.parquet", "--prompt", "{zip}: {text}", "--model", MODEL, "--simulator", simulator.url
     )
-    found = parquet.read_table("out.parquet")
-    assert said.code == 0
-    assert found.column("status").to_pylist() == ["ok", "skipped", "ok"]
-    assert found.column("zip").to_pylist() == ["00501", "10001", "94105"]
-    assert found.column("text").to_pylist() == ["a first\nline, and a second", None, "the third"]
-    assert "rows skipped for want of a value that the prompt needs: 1" in said.err
+    table = parquet.read_table("out.parquet")
+    assert result.code == 0
+    assert table.column("status").to_pylist() == ["ok", "skipped", "ok"]
+    assert table.column("zip").to_pylist() == ["00501", "10001", "94105"]
+    assert table.column("text").to_pylist() == ["a first\nline, and a second", None, "the third"]
+    assert "rows skipped because a value of the prompt is missing: 1" in result.err
 
 
-def test_some_rows_that_fail_cost_no_other_row_and_give_exit_code_1(
+def test_failed_rows_do_not_affect_others_and_give_exit_code_1(
     shell: Shell, simulator: SimulatorThread, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.jsonl").write_text(
         '{"q": "good"}\n{"q": "bad [[sim:quota always]]"}\n{"q": "worse [[sim:malformed always]]"}\n', encoding="utf-8"
     )
-    said = shell("run", "rows.jsonl", "out.jsonl", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
-    assert said.code == 1
-    assert "2 of 3 rows failed" in said.err
-    assert "QuotaExhausted" in said.err
-    assert "row 2, openai/gpt-4o-mini" in said.err
-    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["status"] for row in found] == ["ok", "error", "error"]
-    assert [row["error_type"] for row in found] == [None, "QuotaExhausted", "Malformed"]
-    assert found[0]["response"]
-    assert "Wrote 3 rows to out.jsonl" in said.out
+    result = shell("run", "rows.jsonl", "out.jsonl", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
+    assert result.code == 1
+    assert "2 of 3 rows failed" in result.err
+    assert "QuotaExhausted" in result.err
+    assert "row 2, openai/gpt-4o-mini" in result.err
+    table = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["status"] for row in table] == ["ok", "error", "error"]
+    assert [row["error_type"] for row in table] == [None, "QuotaExhausted", "Malformed"]
+    assert table[0]["response"]
+    assert "Wrote 3 rows to out.jsonl" in result.out
 
 
-def test_all_or_nothing_leaves_what_stood_there(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_on_error_raise_keeps_the_existing_output(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\ngood\nbad [[sim:quota always]]\n", encoding="utf-8")
     (tmp_path / "out.csv").write_text("as it was", encoding="utf-8")
     arguments = ("run", "rows.csv", "out.csv", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
-    said = shell(*arguments, "--on-error", "raise")
-    assert said.code == 1
-    assert "no output was written" in said.err
-    assert "the cache keeps the answers" in said.err
+    result = shell(*arguments, "--on-error", "raise")
+    assert result.code == 1
+    assert "no output was written" in result.err
+    assert "answers are cached" in result.err
     assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "as it was"
     assert shell(*arguments).code == 1
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").startswith('"q","row"')
 
 
-def test_options_reach_the_model(
+def test_options_are_sent_to_the_model(
     shell: Shell, scripted: Script, speech: Any, environ: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server = scripted([speech.answer("Hi")])
     (tmp_path / "rows.csv").write_text("q\nhello\n", encoding="utf-8")
     more = shlex.split("--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --seed 3 --stop END --stop FIN")
-    said = shell(
+    result = shell(
         "run", "rows.csv", "out.csv", "--prompt", "{q}!", "--model", "compatible/m", *more,
         "--base-url", f"compatible={server.url}/v1", "--no-cache", "--quiet",
     )  # fmt: skip
-    assert (said.code, said.out, said.err) == (0, "", "")
+    assert (result.code, result.out, result.err) == (0, "", "")
     (body,) = [json.loads(body) for body in server.bodies]
     assert body["messages"] == [{"role": "system", "content": "Brief"}, {"role": "user", "content": "hello!"}]
     assert (body["temperature"], body["top_p"], body["max_tokens"], body["seed"]) == (0.5, 0.9, 7, 3)
@@ -201,12 +201,12 @@ def test_options_reach_the_model(
     assert server.requests[0].startswith(b"POST /v1/chat/completions")
 
 
-def test_a_stream_measures_the_time_to_the_first_token(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
+def test_stream_measures_the_time_to_the_first_token(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     shell("run", rows, "out.parquet", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--stream")
     assert parquet.read_table("out.parquet").column("ttft_s").null_count == 1
 
 
-def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
+def test_unsupported_option_can_be_dropped(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     arguments = (
         "run",
         rows,
@@ -220,15 +220,15 @@ def test_an_option_that_a_model_lacks_can_be_dropped(shell: Shell, simulator: Si
         "--seed",
         1,
     )
-    refused = shell(*arguments)
-    assert refused.code == 2
-    assert refused.err.startswith("llmhub run: --seed: anthropic: ")
+    rejected = shell(*arguments)
+    assert rejected.code == 2
+    assert rejected.err.startswith("llmhub run: --seed: anthropic: ")
     assert simulator.counts()["requests"] == 0
     assert shell(*arguments, "--unsupported", "drop").code == 0
     assert parquet.read_table("out.parquet").column("dropped_params").to_pylist()[0] == ["seed"]
 
 
-def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
+def test_columns_can_be_omitted_or_prefixed(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     arguments = ("--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
     shell("run", rows, "bare.parquet", *arguments, "--no-columns")
     assert parquet.read_table("bare.parquet").schema.equals(RESULTS)
@@ -246,24 +246,22 @@ def test_the_columns_can_be_left_out_or_prefixed(shell: Shell, simulator: Simula
     ]
 
 
-def test_an_empty_table_gives_an_empty_table(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_empty_input_gives_an_empty_output(shell: Shell, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("q\n", encoding="utf-8")
-    said = shell("run", "rows.csv", "out.parquet", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
-    assert said.code == 0
-    assert "No rows." in said.out
+    result = shell("run", "rows.csv", "out.parquet", "--prompt", "{q}", "--model", MODEL, "--simulator", simulator.url)
+    assert result.code == 0
+    assert "No rows." in result.out
     assert parquet.read_table("out.parquet").num_rows == 0
 
 
-def test_a_prompt_that_names_no_column_is_remarked_on_and_asked_once(
-    shell: Shell, simulator: SimulatorThread, rows: Path
-) -> None:
-    said = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
-    assert said.code == 0
-    assert "names no column, so all 3 rows ask the same" in said.err
+def test_prompt_without_columns_is_noted_and_sent_once(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
+    result = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
+    assert result.code == 0
+    assert "has no {column}, so all 3 rows are sent the same prompt" in result.err
     assert simulator.counts()["requests"] == 1
 
 
-def test_a_limit_of_ones_own_is_kept(shell: Shell, rows: Path) -> None:
+def test_concurrency_and_rate_limits_are_obeyed(shell: Shell, rows: Path) -> None:
     with serving(Simulator(faults=Faults())) as simulator:
         arguments = (
             "--prompt",
@@ -281,24 +279,26 @@ def test_a_limit_of_ones_own_is_kept(shell: Shell, rows: Path) -> None:
         assert simulator.counts()["max_in_flight"] == 1
 
 
-def test_an_address_that_refuses_fails_every_row_and_says_where(shell: Shell, rows: Path) -> None:
-    said = shell(
+def test_unreachable_url_fails_every_row(shell: Shell, rows: Path) -> None:
+    result = shell(
         "run", rows, "out.csv", "--prompt", "{text}", "--model", "vllm/m", "--base-url", "vllm=http://127.0.0.1:1/v1"
     )
-    assert said.code == 1
-    assert "cannot connect to http://127.0.0.1:1" in said.err
-    assert "check its base URL" in said.err
+    assert result.code == 1
+    assert "cannot connect to http://127.0.0.1:1" in result.err
+    assert "check its base URL" in result.err
 
 
-def test_a_key_goes_where_it_is_told_and_nowhere_into_the_output(
+def test_key_is_sent_and_not_written(
     shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any, rows: Path, tmp_path: Path
 ) -> None:
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     server = scripted([speech.reply(b'{"error":{"message":"Incorrect API key: sk-real-key-of-somebody"}}', status=401)])
-    said = shell("run", rows, "out.jsonl", "--prompt", "{text}", "--model", MODEL, "--base-url", f"openai={server.url}")
-    assert said.code == 1
+    result = shell(
+        "run", rows, "out.jsonl", "--prompt", "{text}", "--model", MODEL, "--base-url", f"openai={server.url}"
+    )
+    assert result.code == 1
     assert b"sk-real-key-of-somebody" in server.requests[0]
-    assert "AuthFailed" in said.err
+    assert "AuthFailed" in result.err
     written = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
-    assert "sk-real" not in said.out + said.err + written
+    assert "sk-real" not in result.out + result.err + written
     assert "[redacted]" in written

@@ -166,7 +166,7 @@ class TestCost:
         ground = to_hex(blend(PALETTE[0], "white", 0.66)).upper()
         assert bars(ax) == [("p/m", 0, 0.008, ground), ("p/m", 0, 0.003, PALETTE[0].upper())]
         assert "$0.00300 billed, $0.00800 list price" in texts(ax)
-        assert ax.get_title(loc="left") == "Cost by model: $0.00300 paid, $0.00800 worth"
+        assert ax.get_title(loc="left") == "Cost by model: $0.00300 billed, $0.00800 list price"
 
     def test_the_dearest_stands_first(self) -> None:
         ax = cost_by_model(many(4))
@@ -211,7 +211,7 @@ class TestTokens:
     def test_answers_without_counts_are_said(self) -> None:
         bare = {"input_tokens": None, "output_tokens": None}
         assert "not reported by the provider" in texts(tokens_by_model(results([bare])))
-        assert "10 in, 5 out; 1 not counted" in texts(tokens_by_model(results([bare, {}])))
+        assert "10 in, 5 out; 1 not reported" in texts(tokens_by_model(results([bare, {}])))
 
 
 class TestLatency:
@@ -379,7 +379,7 @@ class TestHistogram:
     def test_kinds(self) -> None:
         assert "median 10, p95 10" in texts(token_histogram(results([{}]), kind="input"))
         assert texts(token_histogram(results([{}]), kind="reasoning"))[-1] == "No provider reported reasoning tokens"
-        with pytest.raises(ValueError, match="kind='inputs' is no kind of tokens; give 'input'"):
+        with pytest.raises(ValueError, match="kind must be one of 'input', 'output', 'reasoning', not 'inputs'"):
             token_histogram(results([{}]), kind="inputs")  # type: ignore[arg-type]
 
 
