@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from returns.pipeline import is_successful
+
 from llmhub.cache.store import Entry, Store, StoreError
+from llmhub.core.serialization import is_corrupt, pack, unpack
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.row_outcome import RowOutcome, from_stored, to_stored
+from llmhub.engine.store_access import StoreAccess
 
 T = TypeVar("T")
 
@@ -30,29 +36,22 @@ MAX_BACKLOG_BYTES: Final = 256 << 20
 
 
 class CacheWriter:
-    """The cache of one run. Use it on one event loop only; the store itself works in threads.
+    """The cache of one call or run. Use it on one event loop only; the store itself works in threads.
 
     Parameters
     ----------
-    store
-        Where responses are looked up and written; ``None`` for nowhere.
+    access
+        Access to the store. Its log learns which keys have been written.
     abort
-        Called at the first failure; ``None`` if the run continues without its store.
-    on_written
-        Called with the keys that have been written.
+        Called at the first failure of the store if the access is strict.
     """
 
-    def __init__(
-        self,
-        store: Store | None,
-        abort: Callable[[], None] | None = None,
-        on_written: Callable[[Iterable[bytes]], None] | None = None,
-    ) -> None:
-        self.store = store
+    def __init__(self, access: StoreAccess, abort: Callable[[], None]) -> None:
+        self.store = access.store
         self.aborted_run = False
         self.damaged_keys: set[bytes] = set()
-        self._abort = abort
-        self._on_written = on_written
+        self._abort = abort if access.strict else None
+        self._write_ahead = access.write_ahead
         self._failures = self._dropped = self._backlog_bytes = 0
         self._last_error: StoreError | None = None
         self._has_worked = self._failed_slowly = False
@@ -91,13 +90,37 @@ class CacheWriter:
         self._has_worked = True
         return result
 
-    def enqueue(self, entry: Entry) -> None:
-        """Queue a fresh response to be written within `FLUSH_DELAY_S`."""
-        if self.store is None:
-            return
-        self._append(entry)
+    def first_stored(
+        self, values: Mapping[bytes, bytes], candidates: Iterable[tuple[Target | None, bytes]]
+    ) -> RowOutcome | None:
+        """Return the response of the first candidate with a valid value; a corrupt value counts as a miss.
+
+        The target of a candidate is ``None`` for the one that was requested.
+        """
+        for target, key in candidates:
+            value = values.get(key)
+            if value is None:
+                continue
+            stored = unpack(value, key)
+            if is_successful(stored):
+                return stored.unwrap() if target is None else from_stored(stored.unwrap(), target, key)
+            if is_corrupt(stored.failure()):
+                self.damaged_keys.add(key)
+        return None
+
+    def enqueue(self, key: bytes, call: Call, answer: Answer) -> bytes | None:
+        """Queue a fresh response to be written within `FLUSH_DELAY_S`.
+
+        Return the key it is written under; ``None`` for an answer that is not written.
+        """
+        if self.store is None or answer.cache_hit or not is_successful(answer.outcome):
+            return None
+        # The response of another candidate is written under the key of the request to that candidate.
+        key, target = answer.key or key, answer.target or call.target
+        self._append(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
         if self._timer is None and self._writing is None:
             self._schedule(FLUSH_DELAY_S)
+        return key
 
     def on_store_failure(self, error: StoreError) -> None:
         """Stop a strict run because the ledger or the leases failed."""
@@ -196,8 +219,8 @@ class CacheWriter:
     def _on_success(self, entries: Sequence[Entry]) -> None:
         self._backoff_s = INITIAL_BACKOFF_S
         self._has_worked, self._failed_slowly = True, False
-        if self._on_written is not None:
-            self._on_written([entry.key for entry in entries])
+        if self._write_ahead is not None:
+            self._write_ahead.on_written([entry.key for entry in entries])
 
     def _requeue(self, entries: Iterable[Entry]) -> None:
         """Put entries that could not be written before those queued since."""

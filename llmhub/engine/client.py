@@ -16,16 +16,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode, restrict
-from llmhub.cache.store import Cache, Entry
+from llmhub.cache.store import Cache
 from llmhub.core.cache_key import RequestKeyer, request_keyer
 from llmhub.core.errors import InvalidRequest
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
-from llmhub.core.serialization import is_corrupt, pack, unpack
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
@@ -41,7 +39,7 @@ from llmhub.engine.model_resolver import ModelResolver
 from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
 from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.engine.routing import CandidateMetrics, routing_middleware
-from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome, from_stored, to_stored
+from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome
 from llmhub.engine.single_flight import RowCallbacks, SingleFlight
 from llmhub.engine.spending import Budgets, TargetPrices, budget_middleware
 from llmhub.engine.store_access import StoreAccess
@@ -290,10 +288,8 @@ class _SingleCall:
         self._stop = stop
         self._access = access
         self._context = SendContext(run_id, log, strict=access.strict)
-        self._writer = CacheWriter(
-            access.store, stop.request if access.strict else None, log.on_written if log is not None else None
-        )
-        self._flight: SingleFlight[PlannedItem] | None = None
+        self._writer = CacheWriter(access, stop.request)
+        self._flight: SingleFlight[tuple[int, bytes]] | None = None
         self._outcome: RowOutcome | None = None
         self._task: asyncio.Task[None] | None = None
         self._drain_until = 0.0
@@ -338,8 +334,7 @@ class _SingleCall:
         flight = SingleFlight(log, self._context.run_id, callbacks, self._access.not_before, alternatives)
         self._flight = flight
         log.register_run(self._writer)
-        item: PlannedItem = (0, self._key, lambda *_: self._call, None)
-        granted = await flight.claim([item])
+        granted = await flight.claim([(0, self._key)])
         while not granted and flight.has_waiting:
             granted = await flight.next_ready()
         return bool(granted)
@@ -356,15 +351,7 @@ class _SingleCall:
             self._release(self._outcome, None)
             raise
         self._outcome = answer
-        self._release(answer, self._store(answer))
-
-    def _store(self, answer: Answer) -> bytes | None:
-        """Queue a new answer for the store; return the key it is stored under."""
-        if self._access.store is None or answer.cache_hit or not is_successful(answer.outcome):
-            return None
-        key, target = answer.key or self._key, answer.target or self._call.target
-        self._writer.enqueue(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
-        return key
+        self._release(answer, self._writer.enqueue(self._key, self._call, answer))
 
     def _release(self, outcome: RowOutcome, written_as: bytes | None) -> None:
         self._access.checked_keys.discard(self._key)
@@ -393,23 +380,13 @@ class _SingleCall:
             pairs += self._client.alternatives(self._key, lambda: self._call)
             self._access.checked_keys.add(self._key)
         values = await self._writer.start_lookup(lambda store: store.get_many([key for _, key in pairs]))
-        for target, key in pairs if values else ():
-            value = values.get(key) if values else None
-            stored = unpack(value, key) if value is not None else None
-            if stored is None:
-                continue
-            if is_successful(stored):
-                kept = stored.unwrap()
-                self._outcome = kept if target is None else from_stored(kept, target, key)
-                return True
-            if is_corrupt(stored.failure()):
-                self._writer.damaged_keys.add(key)
-        return False
+        self._outcome = self._writer.first_stored(values, pairs) if values else None
+        return self._outcome is not None
 
-    async def _look_up_items(self, items: list[PlannedItem]) -> Sequence[PlannedItem]:
+    async def _look_up_items(self, items: list[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
         return [] if await self._look_up() else items
 
-    def _item_alternatives(self, _item: PlannedItem) -> Sequence[tuple[Target, bytes]]:
+    def _item_alternatives(self, _item: tuple[int, bytes]) -> Sequence[tuple[Target, bytes]]:
         return self._client.alternatives(self._key, lambda: self._call)
 
     # Stopping

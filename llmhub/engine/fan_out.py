@@ -11,21 +11,17 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from returns.pipeline import is_successful
-
-from llmhub.cache.store import Entry
-from llmhub.core.serialization import is_corrupt, pack, unpack
 from llmhub.engine.cache_writer import CacheWriter
-from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.call import Answer, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.fan_out_types import CHUNK_SIZE, Alternatives, FanOutResult, FanOutSpec, PlannedItem, Sender
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, for_duplicate, from_stored, to_stored
+from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, for_duplicate
 from llmhub.engine.scheduling import MAX_RELEASED_PER_SLOT, ConcurrencySlots, QueuedItem, Slot, TargetQueues
 from llmhub.engine.single_flight import ITEMS_PER_YIELD, RowCallbacks, SingleFlight
 from llmhub.engine.store_access import StoreAccess
@@ -75,9 +71,7 @@ class _FanOut:
             ProgressReporter(sink, self.tracker, self._snapshot) if sink is not None and self.tracker else None
         )
         self.results = results = _Results(spec, self.tracker)
-        self.writer = CacheWriter(
-            access.store, stop.request if access.strict else None, log.on_written if log is not None else None
-        )
+        self.writer = CacheWriter(access, stop.request)
         self.planner = planner = _Planner(spec.chunks, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
@@ -209,7 +203,7 @@ class _FanOut:
                     self._settle(position, key, cancelled)
                     raise
                 self.results.queue_s[position] = queue_s
-                self._settle(position, key, answer, self._cache(key, call, answer))
+                self._settle(position, key, answer, self.writer.enqueue(key, call, answer))
         finally:
             slot.close()
 
@@ -220,15 +214,6 @@ class _FanOut:
         if len(self.queues.items) <= self.low:
             self.wake.set()
         return self.queues.pop()
-
-    def _cache(self, key: bytes, call: Call, answer: Answer) -> bytes | None:
-        """Queue a fresh response for the store. Return the key it is written under; ``None`` if it is not written."""
-        if self.writer.store is None or answer.cache_hit or not is_successful(answer.outcome):
-            return None
-        # The response of another candidate is written under the key of the request to that candidate.
-        key, target = answer.key or key, answer.target or call.target
-        self.writer.enqueue(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
-        return key
 
     def _settle(self, position: int, key: bytes, answer: Answer, written_as: bytes | None = None) -> None:
         """Set the outcome of an item that was sent, and release its key."""
@@ -420,7 +405,7 @@ class _Planner:
             return items
         missing: list[PlannedItem] = []
         for item, pairs in zip(items, candidates, strict=True):
-            outcome = self._first_stored(found, pairs) if found else None
+            outcome = self._writer.first_stored(found, pairs) if found else None
             if outcome is not None:
                 self._results.settle(item[0], outcome)
             else:
@@ -428,18 +413,3 @@ class _Planner:
                 if alternatives is not None:
                     self._access.checked_keys.add(item[1])
         return missing
-
-    def _first_stored(
-        self, values: Mapping[bytes, bytes], candidates: Iterable[tuple[Target | None, bytes]]
-    ) -> RowOutcome | None:
-        """Return the response of the first candidate that has one; a corrupt value counts as a miss."""
-        for target, key in candidates:
-            value = values.get(key)
-            if value is None:
-                continue
-            stored = unpack(value, key)
-            if is_successful(stored):
-                return stored.unwrap() if target is None else from_stored(stored.unwrap(), target, key)
-            if is_corrupt(stored.failure()):
-                self._writer.damaged_keys.add(key)
-        return None
