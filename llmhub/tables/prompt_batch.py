@@ -303,10 +303,10 @@ def batch_from_frame(
     BadRequestError
         A placeholder names no column, or a value cannot be formatted as its format specification says.
     """
-    n_rows, compiled = compile_row_template(frame, prompt, extras)
+    compiled = compile_row_template(frame, prompt, extras)
     batch = PromptBatch(
         compiled.columns,
-        n_rows,
+        compiled.n_rows,
         compiled.template,
         tuple(target_prompts),
         n_samples,

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.types import CompletionRequest, Image, Message, Part, Text
@@ -22,7 +22,6 @@ RowPrompt: TypeAlias = str | tuple[Message, ...] | CompletionRequest
 """The prompt of a row: the text of a user message, a conversation, or a complete request."""
 RowValues: TypeAlias = tuple[Any, ...]
 """The values of one row in the columns that a template uses."""
-T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,8 @@ class RowTemplate:
 
     Parameters
     ----------
+    n_rows
+        Number of rows.
     columns
         The columns that are used, as lists of values.
     template
@@ -61,23 +62,21 @@ class RowTemplate:
         Whether every prompt is a string.
     """
 
+    n_rows: int
     columns: Sequence[Sequence[Any]]
     template: Template[RowPrompt | InvalidRequest]
     is_plain_text: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _PromptPart(Generic[T_co]):
+class _PromptPart(NamedTuple):
     """One part of the prompts (system prompt, conversation, images or text), and the columns it uses."""
 
     columns: Sequence[Sequence[Any]]
-    render: Callable[[RowValues], T_co]
-    fields: tuple[str, ...] = ()
-    has_format_specs: bool = False
+    template: Template[Any]
 
 
-def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS) -> tuple[int, RowTemplate]:
-    """Return the number of rows and the template of their prompts.
+def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS) -> RowTemplate:
+    """Return the template of the prompts of a frame's rows.
 
     Raises
     ------
@@ -93,19 +92,19 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     messages = _compile_column(extras.messages, columns, "messages", parse_conversation)
     images = _compile_column(extras.images, columns, "images", parse_images)
     if text is not None and system is messages is images is None:
-        values = text.columns[0] if callable(prompt) else ()
-        is_plain_text = text.render is not prompt_from_cell and all(
-            isinstance(value, (str, NoneType)) for value in values
+        returned = text.columns[0] if callable(prompt) else ()
+        is_plain_text = text.template.render is not prompt_from_cell and all(
+            isinstance(value, (str, NoneType)) for value in returned
         )
-        return len(columns), RowTemplate(
-            text.columns, Template(text.fields, text.render, text.has_format_specs), is_plain_text
-        )
-    parts: list[_PromptPart[Any]] = [part for part in (system, messages, images, text) if part is not None]
+        return RowTemplate(len(columns), *text, is_plain_text)
+    parts = [part for part in (system, messages, images, text) if part is not None]
     for part in parts:
         _try_formats(part)
-    fields = tuple(dict.fromkeys(name for part in parts for name in part.fields))
+    fields = tuple(dict.fromkeys(name for part in parts for name in part.template.fields))
     template = Template(fields, _compose([system, messages, images, text]))
-    return len(columns), RowTemplate([column for part in parts for column in part.columns], template, False)
+    return RowTemplate(
+        len(columns), [column for part in parts for column in part.columns], template, is_plain_text=False
+    )
 
 
 def constant_system_prompt(system: Any, names: Sequence[str] = ()) -> str | None:
@@ -143,24 +142,25 @@ def _require_prompt(prompt: Any, extras: RowExtras) -> None:
         raise invalid("prompt", "there is no prompt; pass a template such as 'Summarise: {text}', or messages='column'")
 
 
-def _compile_part(source: Any, columns: FrameColumns, argument: str) -> _PromptPart[RowPrompt | InvalidRequest]:
+def _compile_part(source: Any, columns: FrameColumns, argument: str) -> _PromptPart:
     """Compile a template or a function of a row; the function is called for all rows now."""
     if callable(source):
         values = map_over_rows(source, columns, argument)
         checked = [_check_function_value(value, argument, row) for row, value in enumerate(values)]
-        return _PromptPart([checked], lambda row_values: row_values[0])
+        return _PromptPart([checked], Template((), lambda row_values: row_values[0]))
     if not isinstance(source, str):
         raise invalid(
             argument,
             f"{type(source).__name__} is not a template; write '{{column}}' for a column, or pass a function of a row",
         )
     if argument == "system" and source in columns.names:
-        return _PromptPart([columns.column(source, argument)], lambda row_values: str(row_values[0]), (source,))
+        template = Template((source,), lambda row_values: str(row_values[0]))
+        return _PromptPart([columns.column(source, argument)], template)
     template = parse_template(source, argument)
     used = [columns.column(name, argument) for name in template.fields]
     if argument == "prompt" and is_single_placeholder(source, template.fields) and any(map(is_conversation, used[0])):
-        return _PromptPart(used, prompt_from_cell, template.fields)
-    return _PromptPart(used, template.render, template.fields, template.has_format_specs)
+        return _PromptPart(used, Template(template.fields, prompt_from_cell))
+    return _PromptPart(used, template)
 
 
 def _check_function_value(value: Any, argument: str, row: int) -> Any:
@@ -176,22 +176,22 @@ def _check_function_value(value: Any, argument: str, row: int) -> Any:
 
 
 def _compile_column(
-    name: str | None, columns: FrameColumns, argument: str, parse: Callable[[Any], T_co]
-) -> _PromptPart[T_co] | None:
+    name: str | None, columns: FrameColumns, argument: str, parse: Callable[[Any], Any]
+) -> _PromptPart | None:
     """Return the part of a column whose cells are parsed; ``None`` without a column."""
     if name is None:
         return None
-    return _PromptPart([columns.column(name, argument)], lambda values: parse(values[0]), (name,))
+    return _PromptPart([columns.column(name, argument)], Template((name,), lambda values: parse(values[0])))
 
 
-def _try_formats(part: _PromptPart[Any]) -> None:
+def _try_formats(part: _PromptPart) -> None:
     """Render a part for every row, so that format errors are raised before anything is sent."""
-    if part.has_format_specs:
+    if part.template.has_format_specs:
         rows = (values for values in zip(*part.columns, strict=True) if all(value is not None for value in values))
-        deque(map(part.render, rows), maxlen=0)
+        deque(map(part.template.render, rows), maxlen=0)
 
 
-def _compose(parts: Sequence[_PromptPart[Any] | None]) -> Callable[[RowValues], RowPrompt | InvalidRequest]:
+def _compose(parts: Sequence[_PromptPart | None]) -> Callable[[RowValues], RowPrompt | InvalidRequest]:
     """Return the function that renders all parts into one conversation, or returns the first error."""
     bounds: list[tuple[int, int]] = []
     end = 0
@@ -201,7 +201,7 @@ def _compose(parts: Sequence[_PromptPart[Any] | None]) -> Callable[[RowValues], 
 
     def render(values: RowValues) -> RowPrompt | InvalidRequest:
         rendered = [
-            None if part is None else part.render(values[start:end])
+            None if part is None else part.template.render(values[start:end])
             for part, (start, end) in zip(parts, bounds, strict=True)
         ]
         error = next((value for value in rendered if isinstance(value, InvalidRequest)), None)
