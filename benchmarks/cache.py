@@ -1,4 +1,4 @@
-"""What the caches cost, as ratios to bare loops over the same file or server, measured in turns in one process.
+"""Cost of the caches, as ratios to bare loops over the same file or server, interleaved in one process.
 
 ``python benchmarks/cache.py`` prints every figure; ``--rows 10000 --rows 1000000`` chooses sizes and
 ``--only redis`` a part. Each size runs in a process of its own, so that its peak memory is its own.
@@ -40,7 +40,9 @@ SIZES = (10_000, 100_000, 1_000_000)
 REDIS_ROWS = 100_000
 BATCH = 500
 WRITTEN = 1_000
-SAID = "It has {} of them, which is about what one would expect of a word of its length and kind in this language."
+RESPONSE_TEXT = (
+    "It has {} of them, which is about what one would expect of a word of its length and kind in this language."
+)
 
 Figures = dict[str, float]
 
@@ -50,19 +52,19 @@ def texts(rows: int) -> pa.Table:
 
 
 def hub_with(cache: Any) -> llmhub.Hub:
-    # Nothing listens there: whatever is not in the cache would fail.
+    # Nothing listens there, so a cache miss would fail.
     nowhere = llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="benchmark")
     return llmhub.Hub(endpoints={"openai": nowhere}, settings=Settings(), cache=cache)
 
 
 def keys_of(hub: llmhub.Hub, frame: pa.Table) -> list[bytes]:
-    questions = build_table_run(frame, PROMPT, MODEL, hub, {"progress": False}).batch
-    return [item[1] for chunk in questions.iter_chunks() for item in chunk]
+    batch = build_table_run(frame, PROMPT, MODEL, hub, {"progress": False}).batch
+    return [item[1] for chunk in batch.iter_chunks() for item in chunk]
 
 
 def entry(number: int, key: bytes) -> Entry:
     response = CompletionResponse(
-        parts=(Text(SAID.format(number % 9)),),
+        parts=(Text(RESPONSE_TEXT.format(number % 9)),),
         usage=Usage(input_tokens=24, output_tokens=20, cached_input_tokens=0),
         served_model="gpt-4o-mini-2024-07-18",
         request_id=f"chatcmpl-{number:029d}",
@@ -71,37 +73,37 @@ def entry(number: int, key: bytes) -> Entry:
 
 
 def fill(store: Store, keys: list[bytes]) -> float:
-    """Entries per second of bulk writes, the making of the entries left out."""
-    took = 0.0
+    """Return entries per second of bulk writes, without the time to build them."""
+    elapsed_s = 0.0
     for at in range(0, len(keys), WRITTEN):
-        some = [entry(at + n, key) for n, key in enumerate(keys[at : at + WRITTEN])]
+        batch = [entry(at + n, key) for n, key in enumerate(keys[at : at + WRITTEN])]
         start = time.perf_counter()
-        store.put_many(some)
-        took += time.perf_counter() - start
-    return len(keys) / took
+        store.put_many(batch)
+        elapsed_s += time.perf_counter() - start
+    return len(keys) / elapsed_s
 
 
 def bare_sqlite(path: Path, keys: list[bytes]) -> float:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         start = time.perf_counter()
         for at in range(0, len(keys), BATCH):
-            some = keys[at : at + BATCH]
-            marks = ",".join("?" * len(some))
-            dict(connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", some))
+            batch = keys[at : at + BATCH]
+            marks = ",".join("?" * len(batch))
+            dict(connection.execute(f"SELECT key, value FROM answers WHERE key IN ({marks})", batch))
         return len(keys) / (time.perf_counter() - start)
 
 
 def table_rate(hub: llmhub.Hub, frame: pa.Table) -> float:
     start = time.perf_counter()
     out = llmhub.complete_table(frame, PROMPT, model=MODEL, hub=hub, progress=False)
-    took = time.perf_counter() - start
+    elapsed_s = time.perf_counter() - start
     assert out.num_rows == frame.num_rows
     assert out.column("cache_hit").to_numpy().all()
-    return float(frame.num_rows / took)
+    return float(frame.num_rows / elapsed_s)
 
 
 def lookup_us(store: Store, keys: list[bytes]) -> float:
-    """Microseconds a key of this thread's own time, in blocks as a run asks them."""
+    """Return microseconds of thread time per key, looked up in blocks as in a run."""
     assert store.get_block is not None
     blocks = [b"".join(keys[at : at + 4096]) for at in range(0, len(keys), 4096)]
     start = time.thread_time()
@@ -116,27 +118,27 @@ def peak_gb() -> float:
 
 
 def measure_file(rows: int, path: Path, runs: int) -> Figures:
-    """Measure reads of one file, in a process of its own."""
+    """Measure reads of a file; runs in its own process."""
     frame = texts(rows)
     with hub_with(llmhub.DiskCache(path)) as hub:
         table_rate(hub, frame.slice(0, 1_000))
-        first = table_rate(hub, frame)
+        first_run = table_rate(hub, frame)
         peak = peak_gb()
         keys = keys_of(hub, frame)
-        bare, ours = [], []
+        bare_rates, rates = [], []
         for _ in range(runs):
-            bare.append(bare_sqlite(path, keys))
-            ours.append(table_rate(hub, frame))
+            bare_rates.append(bare_sqlite(path, keys))
+            rates.append(table_rate(hub, frame))
         store = hub.runtime.store
         assert store is not None
         in_order = min(lookup_us(store, keys) for _ in range(runs))
         random.Random(7).shuffle(keys)
         shuffled = min(lookup_us(store, keys) for _ in range(runs))
     return {
-        "bare SQLite reads, rows/s": statistics.median(bare),
-        "complete_table, rows/s": statistics.median(ours),
-        "complete_table / bare": statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
-        "complete_table, first run, rows/s": first,
+        "bare SQLite reads, rows/s": statistics.median(bare_rates),
+        "complete_table, rows/s": statistics.median(rates),
+        "complete_table / bare": statistics.median(a / b for a, b in zip(rates, bare_rates, strict=True)),
+        "complete_table, first run, rows/s": first_run,
         "peak memory, GB": peak,
         "look-up in the order filed, us/row": in_order,
         "look-up in random order, us/row": shuffled,
@@ -150,22 +152,22 @@ def write_file(rows: int, path: Path) -> Figures:
         return {"bulk writes, entries/s": fill(store, keys_of(hub, texts(rows)))}
 
 
-def apart(work: Callable[..., Figures], *arguments: Any) -> Figures:
-    """Work in a new process."""
+def run_in_process(work: Callable[..., Figures], *arguments: Any) -> Figures:
+    """Run a function in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
 
 
 def bench_sqlite(sizes: list[int], runs: int) -> dict[str, Figures]:
-    found: dict[str, Figures] = {}
+    figures: dict[str, Figures] = {}
     for rows in sizes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "runs.db"
-            found[f"sqlite, {rows:,} entries"] = {
-                **apart(write_file, rows, path),
-                **apart(measure_file, rows, path, runs),
+            figures[f"sqlite, {rows:,} entries"] = {
+                **run_in_process(write_file, rows, path),
+                **run_in_process(measure_file, rows, path, runs),
             }
-    return found
+    return figures
 
 
 @contextlib.contextmanager
@@ -189,16 +191,16 @@ def redis_server() -> Iterator[str]:
 
 
 def bare_redis(url: str, keys: list[bytes]) -> float:
-    named = [b"llmhub:" + key for key in keys]
+    prefixed = [b"llmhub:" + key for key in keys]
     with redis.Redis.from_url(url) as client:
         client.ping()
         start = time.perf_counter()
-        for low in range(0, len(named), BATCH * 20):
+        for low in range(0, len(prefixed), BATCH * 20):
             pipe = client.pipeline(transaction=False)
-            for at in range(low, min(low + BATCH * 20, len(named)), BATCH):
-                pipe.mget(named[at : at + BATCH])
+            for at in range(low, min(low + BATCH * 20, len(prefixed)), BATCH):
+                pipe.mget(prefixed[at : at + BATCH])
             pipe.execute()
-        return len(named) / (time.perf_counter() - start)
+        return len(prefixed) / (time.perf_counter() - start)
 
 
 def bench_redis(_sizes: list[int], runs: int) -> dict[str, Figures]:
@@ -210,22 +212,22 @@ def bench_redis(_sizes: list[int], runs: int) -> dict[str, Figures]:
         keys = keys_of(hub, frame)
         store = hub.runtime.store
         assert store is not None
-        written = fill(store, keys)
-        bare, read, ours = [], [], []
+        write_rate = fill(store, keys)
+        bare_rates, read_rates, rates = [], [], []
         for _ in range(runs):
-            bare.append(bare_redis(url, keys))
+            bare_rates.append(bare_redis(url, keys))
             start = time.perf_counter()
             assert len(store.get_many(keys)) == len(keys)
-            read.append(len(keys) / (time.perf_counter() - start))
-            ours.append(table_rate(hub, frame))
+            read_rates.append(len(keys) / (time.perf_counter() - start))
+            rates.append(table_rate(hub, frame))
     return {
         f"redis, {REDIS_ROWS:,} entries": {
-            "bulk writes, entries/s": written,
-            "bare pipelined MGET, rows/s": statistics.median(bare),
-            "the store's get_many, rows/s": statistics.median(read),
-            "get_many / bare": statistics.median(a / b for a, b in zip(read, bare, strict=True)),
-            "complete_table, rows/s": statistics.median(ours),
-            "complete_table / bare": statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
+            "bulk writes, entries/s": write_rate,
+            "bare pipelined MGET, rows/s": statistics.median(bare_rates),
+            "the store's get_many, rows/s": statistics.median(read_rates),
+            "get_many / bare": statistics.median(a / b for a, b in zip(read_rates, bare_rates, strict=True)),
+            "complete_table, rows/s": statistics.median(rates),
+            "complete_table / bare": statistics.median(a / b for a, b in zip(rates, bare_rates, strict=True)),
         }
     }
 
@@ -239,16 +241,16 @@ def main() -> None:
     parser.add_argument("--rows", action="append", type=int, help="entries of a file (repeatable)")
     parser.add_argument("--runs", type=int, default=5, help="interleaved runs; medians are reported")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     figures: dict[str, Figures] = {}
-    for name in asked.only or BENCHES:
-        for what, found in BENCHES[name](asked.rows or list(SIZES), asked.runs).items():
-            figures[what] = found
-            print(f"\n{what}")
-            for figure, value in found.items():
+    for name in options.only or BENCHES:
+        for title, part in BENCHES[name](options.rows or list(SIZES), options.runs).items():
+            figures[title] = part
+            print(f"\n{title}")
+            for figure, value in part.items():
                 print(f"  {figure:<44} {value:>12,.3f}" if value < 100 else f"  {figure:<44} {value:>12,.0f}")
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def evaluate(
         A frame, as for `complete_table`; a dataset of the ``datasets`` library; or the path of a CSV, JSON lines,
         Parquet or Arrow file.
     task
-        Prompt and scoring; `llmhub.tasks` has common ones.
+        Prompt and scoring; `llmhub.evals.tasks` has common ones.
     models
         Names of the models, as ``provider/model``.
     hub

@@ -59,7 +59,7 @@ class Task:
         """Validate the task and store the scorers as a tuple."""
         check_name_and_version(self.name, self.version)
         if not self.scorer_list:
-            raise invalid("scorers", "a task needs at least one scorer; pass one of llmhub.scorers")
+            raise invalid("scorers", "a task needs at least one scorer; pass one of llmhub.evals.scorers")
         object.__setattr__(self, "scorers", self.scorer_list)
 
     @property

@@ -38,6 +38,7 @@ from llmhub.core.errors import (
 )
 from llmhub.core.types import CompletionRequest, Message, ToolResult
 from llmhub.sim import Simulator, SimulatorThread, serving
+from llmhub.types import RequestBuilder
 
 MODELS = [
     "openai/gpt-4o-mini",
@@ -255,9 +256,9 @@ def test_what_a_provider_refuses_has_its_kind_and_is_a_value_too(hub: llmhub.Hub
 
 def test_a_builder_that_is_not_ready_says_what_is_missing() -> None:
     with pytest.raises(BadRequestError, match=r"\.model"):
-        llmhub.RequestBuilder().build()  # type: ignore[misc]
+        RequestBuilder().build()  # type: ignore[misc]
     with pytest.raises(BadRequestError, match=r"\.messages"):
-        llmhub.RequestBuilder().model(MODEL).build()  # type: ignore[misc]
+        RequestBuilder().model(MODEL).build()  # type: ignore[misc]
 
 
 # Law 12: a key that was put in appears nowhere

@@ -13,13 +13,13 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
 import llmhub
-from llmhub import ErrorAction
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, ServerError
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Text
 from llmhub.engine.call import Answer, Call, Send, Target, chain
 from llmhub.engine.hooks import MAX_RESENDS, hook_middleware
 from llmhub.sim import SimulatorThread
+from llmhub.types import ErrorAction
 
 
 @dataclass
