@@ -34,80 +34,83 @@ LOADS = (one_at_a_time(), concurrent(3), concurrent(100), constant_rate(10), poi
 
 
 class Provider:
-    """Takes a second for each call, and keeps a diary."""
+    """Answers each call after ``took_s`` seconds and records when it was sent."""
 
     def __init__(self, clock: Clock, took_s: float = 1.0) -> None:
         self.clock, self.took_s = clock, took_s
-        self.begun: list[float] = []
-        self.under_way = self.most = 0
+        self.started_at: list[float] = []
+        self.in_flight = self.max_in_flight = 0
 
     async def send(self, call: Any) -> Answer:
-        self.begun.append(self.clock())
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
+        self.started_at.append(self.clock())
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         await asyncio.sleep(self.took_s)
-        self.under_way -= 1
+        self.in_flight -= 1
         return Answer(Success(CompletionResponse(parts=(Text(str(call)),), finish_reason="stop")), attempts=1)
 
 
-def driven(virtual: Any, load: Load, count: int, *, took_s: float = 1.0, most: int = 1000) -> tuple[LoadRun, Provider]:
+def run_virtual_load(
+    virtual: Any, load: Load, count: int, *, took_s: float = 1.0, max_in_flight: int = 1000
+) -> tuple[LoadRun, Provider]:
     async def work(clock: Clock) -> tuple[LoadRun, Provider]:
         provider = Provider(clock, took_s)
         calls: Any = list(range(count))
-        return await run_load(calls, load, provider.send, StopSignal(), max_in_flight=most, clock=clock), provider
+        load_run = await run_load(calls, load, provider.send, StopSignal(), max_in_flight=max_in_flight, clock=clock)
+        return load_run, provider
 
-    found: tuple[LoadRun, Provider] = virtual.run(work)
-    return found
+    result: tuple[LoadRun, Provider] = virtual.run(work)
+    return result
 
 
 @pytest.mark.parametrize("load", LOADS, ids=str)
 def test_every_call_is_sent_once_and_answers_keep_their_order(virtual: Any, load: Load) -> None:
-    found, provider = driven(virtual, load, 20)
-    assert [answer.outcome.unwrap().text for answer in found.answers] == [str(at) for at in range(20)]
-    assert len(provider.begun) == 20
+    load_run, provider = run_virtual_load(virtual, load, 20)
+    assert [answer.outcome.unwrap().text for answer in load_run.answers] == [str(index) for index in range(20)]
+    assert len(provider.started_at) == 20
 
 
 @pytest.mark.parametrize("workers", [1, 3, 20])
-def test_a_closed_load_keeps_so_many_under_way(virtual: Any, workers: int) -> None:
-    found, provider = driven(virtual, concurrent(workers), 20)
-    assert provider.most == workers
-    assert found.duration_s == pytest.approx(math.ceil(20 / workers))
-    assert found.schedule_delay_s == [0.0] * 20
+def test_closed_load_keeps_a_fixed_number_in_flight(virtual: Any, workers: int) -> None:
+    load_run, provider = run_virtual_load(virtual, concurrent(workers), 20)
+    assert provider.max_in_flight == workers
+    assert load_run.duration_s == pytest.approx(math.ceil(20 / workers))
+    assert load_run.schedule_delay_s == [0.0] * 20
 
 
-def test_a_rate_does_not_wait_for_answers(virtual: Any) -> None:
-    found, provider = driven(virtual, constant_rate(4), 20, took_s=30)
-    assert provider.begun == pytest.approx([at / 4 for at in range(20)])
-    assert found.schedule_delay_s == pytest.approx([0.0] * 20)
-    assert found.duration_s == pytest.approx(19 / 4 + 30)
+def test_open_load_does_not_wait_for_answers(virtual: Any) -> None:
+    load_run, provider = run_virtual_load(virtual, constant_rate(4), 20, took_s=30)
+    assert provider.started_at == pytest.approx([index / 4 for index in range(20)])
+    assert load_run.schedule_delay_s == pytest.approx([0.0] * 20)
+    assert load_run.duration_s == pytest.approx(19 / 4 + 30)
 
 
-def test_what_waits_for_room_says_so(virtual: Any) -> None:
-    """A slow provider must not hide behind calls that were never sent."""
-    found, provider = driven(virtual, constant_rate(1), 6, took_s=3, most=1)
-    assert provider.begun == pytest.approx([0, 3, 6, 9, 12, 15])
-    assert found.schedule_delay_s == pytest.approx([0, 2, 4, 6, 8, 10])
+def test_schedule_delay_of_calls_that_wait_for_a_slot(virtual: Any) -> None:
+    """Waiting for a slot is measured, so that a slow provider cannot hide behind calls that were not sent."""
+    load_run, provider = run_virtual_load(virtual, constant_rate(1), 6, took_s=3, max_in_flight=1)
+    assert provider.started_at == pytest.approx([0, 3, 6, 9, 12, 15])
+    assert load_run.schedule_delay_s == pytest.approx([0, 2, 4, 6, 8, 10])
 
 
 @pytest.mark.parametrize("load", LOADS, ids=str)
-def test_a_stop_sends_no_more_and_waits_for_what_is_under_way(virtual: Any, load: Load) -> None:
+def test_stop_sends_no_more_calls_and_awaits_those_in_flight(virtual: Any, load: Load) -> None:
     async def work(clock: Clock) -> tuple[LoadRun, Provider]:
         provider, stop = Provider(clock), StopSignal()
         asyncio.get_running_loop().call_later(0.35, stop.request)
         calls: Any = list(range(200))
         return await run_load(calls, load, provider.send, stop, max_in_flight=1000, clock=clock), provider
 
-    found, provider = virtual.run(work)
-    sent = [answer for answer in found.answers if answer.attempts]
-    assert 0 < len(sent) == len(provider.begun) < 200
-    assert max(provider.begun) <= 0.35
-    assert provider.under_way == 0
-    rest = [answer.outcome.failure() for answer in found.answers if not answer.attempts]
+    load_run, provider = virtual.run(work)
+    sent = [answer for answer in load_run.answers if answer.attempts]
+    assert 0 < len(sent) == len(provider.started_at) < 200
+    assert max(provider.started_at) <= 0.35
+    assert provider.in_flight == 0
+    rest = [answer.outcome.failure() for answer in load_run.answers if not answer.attempts]
     assert all(isinstance(error, Cancelled) for error in rest)
 
 
 @given(st.floats(0.01, 1e4), st.integers(1, 300), st.integers(0, 1000))
-def test_random_arrivals_begin_at_once_and_do_not_fall(per_s: float, count: int, seed: int) -> None:
+def test_random_arrivals_start_at_zero_and_do_not_decrease(per_s: float, count: int, seed: int) -> None:
     times = arrivals(poisson(per_s, seed=seed), count)
     assert times is not None
     assert len(times) == count
@@ -116,7 +119,7 @@ def test_random_arrivals_begin_at_once_and_do_not_fall(per_s: float, count: int,
     assert times == arrivals(poisson(per_s, seed=seed), count)
 
 
-def test_random_gaps_are_those_of_a_poisson_process() -> None:
+def test_random_gaps_are_exponential() -> None:
     times = arrivals(poisson(5, seed=1), 20_001)
     assert times is not None
     gaps = [b - a for a, b in pairwise(times)]
@@ -126,12 +129,12 @@ def test_random_gaps_are_those_of_a_poisson_process() -> None:
     assert spread / mean == pytest.approx(1, rel=0.03)
 
 
-def test_a_sweep_is_several_closed_loads() -> None:
+def test_sweep_returns_closed_loads() -> None:
     assert [str(load) for load in sweep((1, 4))] == ["1 at a time", "4 at a time"]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({}, "either workers= or per_s="),
         ({"workers": 1, "per_s": 1}, "either workers= or per_s="),
@@ -142,6 +145,6 @@ def test_a_sweep_is_several_closed_loads() -> None:
         ({"per_s": math.inf}, "load.per_s: inf is not a rate"),
     ],
 )
-def test_what_is_no_load_is_refused(options: Any, said: str) -> None:
-    with pytest.raises(BadRequestError, match=said):
+def test_invalid_load_raises(options: Any, message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
         Load(**options)

@@ -26,42 +26,42 @@ def table(rows: list[tuple[Any, Any, Any]]) -> pa.Table:
 
 
 def prints(column: pa.Array, name: str = "x") -> list[bytes]:
-    return [one.tobytes() for one in fingerprints(pa.table({name: column}))]
+    return [row.tobytes() for row in fingerprints(pa.table({name: column}))]
 
 
 @given(ROWS)
-def test_rows_are_equal_where_their_values_are_and_nowhere_else(rows: list[tuple[Any, Any, Any]]) -> None:
-    found = [one.tobytes() for one in fingerprints(table(rows))]
-    for at, row in enumerate(rows):
-        for other, its in enumerate(rows):
-            assert (found[at] == found[other]) == (row == its)
+def test_fingerprints_are_equal_iff_values_are_equal(rows: list[tuple[Any, Any, Any]]) -> None:
+    found = [row.tobytes() for row in fingerprints(table(rows))]
+    for index, row in enumerate(rows):
+        for other_index, other in enumerate(rows):
+            assert (found[index] == found[other_index]) == (row == other)
 
 
 @given(ROWS, st.randoms())
-def test_order_of_rows_and_columns_chunks_and_widths_do_not_count(rows: list[tuple[Any, Any, Any]], draw: Any) -> None:
+def test_order_chunks_and_type_widths_do_not_matter(rows: list[tuple[Any, Any, Any]], rng: Any) -> None:
     order = list(range(len(rows)))
-    draw.shuffle(order)
-    plain = table(rows)
-    moved = table([rows[at] for at in order])
-    moved = pa.concat_tables([moved.slice(0, 1), moved.slice(1)]).select(["n", "b", "a"])
+    rng.shuffle(order)
+    original = table(rows)
+    shuffled = table([rows[index] for index in order])
+    shuffled = pa.concat_tables([shuffled.slice(0, 1), shuffled.slice(1)]).select(["n", "b", "a"])
     columns = {
-        "n": moved.column("n"),
-        "b": moved.column("b").cast(pa.large_string()),
-        "a": moved.column("a").dictionary_encode(),
+        "n": shuffled.column("n"),
+        "b": shuffled.column("b").cast(pa.large_string()),
+        "a": shuffled.column("a").dictionary_encode(),
     }
-    assert (fingerprints(pa.table(columns)) == fingerprints(plain)[order]).all()
-    assert content_hash(fingerprints(pa.table(columns))) == content_hash(fingerprints(plain))
+    assert (fingerprints(pa.table(columns)) == fingerprints(original)[order]).all()
+    assert content_hash(fingerprints(pa.table(columns))) == content_hash(fingerprints(original))
 
 
-def test_a_name_and_a_kind_count() -> None:
-    one = pa.array([1, None], pa.int8())
-    assert prints(one) == prints(one.cast(pa.uint64()))
-    assert prints(one) != prints(one, "y")
-    assert prints(one)[0] != prints(one.cast(pa.string()))[0]
-    assert prints(one)[0] != prints(one.cast(pa.float64()))[0]
+def test_column_name_and_kind_matter() -> None:
+    first = pa.array([1, None], pa.int8())
+    assert prints(first) == prints(first.cast(pa.uint64()))
+    assert prints(first) != prints(first, "y")
+    assert prints(first)[0] != prints(first.cast(pa.string()))[0]
+    assert prints(first)[0] != prints(first.cast(pa.float64()))[0]
 
 
-def test_floats_are_told_apart_exactly() -> None:
+def test_floats_are_encoded_exactly() -> None:
     values = [0.1, math.nextafter(0.1, 1), 1e300, -1e-300, math.inf, 0.0]
     assert len(set(prints(pa.array(values)))) == len(values)
     assert prints(pa.array([-0.0])) == prints(pa.array([0.0]))
@@ -82,41 +82,41 @@ def test_floats_are_told_apart_exactly() -> None:
         pa.array([{"k": 1}, {"k": 2}, None]),
     ],
 )  # fmt: skip
-def test_every_kind_of_value_has_its_own(column: pa.Array) -> None:
+def test_distinct_values_of_every_kind_have_distinct_fingerprints(column: pa.Array) -> None:
     found = prints(column)
     distinct = {repr(value) for value in column.to_pylist()}
     assert len(set(found)) == len(distinct)
     assert found == prints(pa.concat_arrays([column, column]))[: len(column)]
 
 
-def test_zoned_moments_are_one_moment() -> None:
+def test_time_zone_of_a_timestamp_does_not_matter() -> None:
     moment = pa.array([datetime(2026, 1, 1, 12, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))
     assert prints(moment) == prints(moment.cast(pa.timestamp("ns", tz="Europe/Berlin")))
 
 
-def test_what_comes_before_counts() -> None:
+def test_prefix_matters() -> None:
     rows = pa.table({"x": ["a", "a"]})
-    before = fingerprints(pa.table({"y": [1, 2]}))
-    one, other = fingerprints(rows, prefix=before)
-    assert one.tobytes() != other.tobytes()
-    assert len(fingerprints(pa.table({"x": pa.array([], pa.string())}), prefix=before[:0])) == 0
+    prefix = fingerprints(pa.table({"y": [1, 2]}))
+    first, second = fingerprints(rows, prefix=prefix)
+    assert first.tobytes() != second.tobytes()
+    assert len(fingerprints(pa.table({"x": pa.array([], pa.string())}), prefix=prefix[:0])) == 0
 
 
-def test_large_tables_are_hashed_batch_by_batch_alike() -> None:
+def test_fingerprints_do_not_depend_on_batches() -> None:
     values = np.arange(150_000)
-    whole = fingerprints(pa.table({"x": values}))
-    assert (whole[140_000:] == fingerprints(pa.table({"x": values[140_000:]}))).all()
-    assert (whole[70_000:] == fingerprints(pa.table({"x": values[70_000:]}), ["x"])).all()
+    all_rows = fingerprints(pa.table({"x": values}))
+    assert (all_rows[140_000:] == fingerprints(pa.table({"x": values[140_000:]}))).all()
+    assert (all_rows[70_000:] == fingerprints(pa.table({"x": values[70_000:]}), ["x"])).all()
 
 
-def test_order_and_ranks_agree_with_bytes() -> None:
+def test_order_and_ranks_follow_the_bytes() -> None:
     found = fingerprints(pa.table({"x": [3, 1, 3, 2]}))
-    as_bytes = [one.tobytes() for one in found]
-    assert [as_bytes[at] for at in sort_order(found)] == sorted(as_bytes)
-    places = sorted(set(as_bytes))
-    assert dense_ranks(found).tolist() == [places.index(one) for one in as_bytes]
+    as_bytes = [row.tobytes() for row in found]
+    assert [as_bytes[index] for index in sort_order(found)] == sorted(as_bytes)
+    distinct_bytes = sorted(set(as_bytes))
+    assert dense_ranks(found).tolist() == [distinct_bytes.index(row) for row in as_bytes]
 
 
-def test_a_column_that_is_not_there_is_named() -> None:
+def test_missing_column_raises() -> None:
     with pytest.raises(BadRequestError, match="no column 'y'; the columns are x"):
         fingerprints(pa.table({"x": [1]}), ["y"])

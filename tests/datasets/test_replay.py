@@ -35,122 +35,126 @@ TASK = tasks.Task(
 )
 
 
-def added(question: str) -> str:
-    """Answer sums, some of them wrong, and judge everything alike."""
+def answer_sum(question: str) -> str:
+    """Answer sums, some of them incorrectly; as a judge, give every response the same score."""
     words = question.replace("?", "").split()
     if "+" not in words:
         return "Score: 4"
-    at = words.index("+")
-    total = int(words[at - 1]) + int(words[at + 1])
+    index = words.index("+")
+    total = int(words[index - 1]) + int(words[index + 1])
     return f"The answer is {total + (total % 5 == 0)}."
 
 
 @pytest.fixture
 def hub() -> Iterator[llmhub.Hub]:
-    with serving(Simulator(seed=1, respond=added)) as served:
+    with serving(Simulator(seed=1, respond=answer_sum)) as served:
         yield llmhub.Hub(endpoints=served.endpoints(), cache=llmhub.MemoryCache())
 
 
 @pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let no connection be opened from now on."""
+def block_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after whose call opening a connection raises."""
 
     def forbid(*_: Any, **__: Any) -> None:
         raise AssertionError("a connection was opened")
 
-    def shut() -> None:
+    def block() -> None:
         for name in ("connect", "connect_ex", "sendto"):
             monkeypatch.setattr(socket.socket, name, forbid)
 
-    return shut
+    return block
 
 
-def evaluated(hub: llmhub.Hub, task: tasks.Task = TASK, **options: Any) -> Evaluation:
+def evaluate_sums(hub: llmhub.Hub, task: tasks.Task = TASK, **options: Any) -> Evaluation:
     return evaluate(SUMS, task, MODELS, hub=hub, progress=False, resamples=200, **options)
 
 
 @pytest.mark.parametrize("layout", ["parquet", "jsonl"])
-def test_an_evaluation_runs_again_with_the_network_shut(
-    hub: llmhub.Hub, tmp_path: Path, closed: Callable[[], None], layout: Any
+def test_evaluation_is_replayed_without_network(
+    hub: llmhub.Hub, tmp_path: Path, block_network: Callable[[], None], layout: Any
 ) -> None:
-    found = evaluated(hub, n=2)
-    freeze(found, tmp_path / "set", hub=hub, layout=layout)
-    closed()
-    again = replay(tmp_path / "set")
-    assert again
-    assert str(again) == "byte-identical"
-    assert again.evaluation is not None
-    assert again.evaluation.comparison.pairs.equals(found.comparison.pairs)
-    scores = [row for row in found.comparison.models.to_pylist() if row["kind"] == "score"]
-    assert [row for row in again.evaluation.comparison.models.to_pylist() if row["kind"] == "score"] == scores
+    evaluation = evaluate_sums(hub, n=2)
+    freeze(evaluation, tmp_path / "set", hub=hub, layout=layout)
+    block_network()
+    replayed = replay(tmp_path / "set")
+    assert replayed
+    assert str(replayed) == "byte-identical"
+    assert replayed.evaluation is not None
+    assert replayed.evaluation.comparison.pairs.equals(evaluation.comparison.pairs)
+    scores = [row for row in evaluation.comparison.models.to_pylist() if row["kind"] == "score"]
+    assert [row for row in replayed.evaluation.comparison.models.to_pylist() if row["kind"] == "score"] == scores
 
 
-def test_a_frame_of_answers_runs_again(hub: llmhub.Hub, tmp_path: Path, closed: Callable[[], None]) -> None:
+def test_frame_of_results_is_replayed(hub: llmhub.Hub, tmp_path: Path, block_network: Callable[[], None]) -> None:
     prompt = "What is {a} + {b}?"
-    out = SUMS.assign(a=[*range(11), None]).llm.complete(prompt, model=MODELS, hub=hub, temperature=0.5, progress=False)
+    frame_results = SUMS.assign(a=[*range(11), None]).llm.complete(
+        prompt, model=MODELS, hub=hub, temperature=0.5, progress=False
+    )
     recipe = Recipe(prompt=prompt, models=MODELS, parameters={"temperature": 0.5})
-    freeze(out, tmp_path / "set", recipe=recipe, hub=hub)
-    closed()
-    again = replay(tmp_path / "set")
-    assert again
-    assert again.evaluation is None
+    freeze(frame_results, tmp_path / "set", recipe=recipe, hub=hub)
+    block_network()
+    replayed = replay(tmp_path / "set")
+    assert replayed
+    assert replayed.evaluation is None
 
 
-def test_a_judge_is_asked_from_what_it_said(hub: llmhub.Hub, tmp_path: Path, closed: Callable[[], None]) -> None:
+def test_judge_is_replayed_from_its_own_calls(
+    hub: llmhub.Hub, tmp_path: Path, block_network: Callable[[], None]
+) -> None:
     judge = judge_module.judge("openai/gpt-4o", "Is it brief?")
     task = tasks.Task(name="brief", template="What is {a} + {b}?", scorers=(judge, scorers.contains("answer")))
-    freeze(evaluated(hub, task), tmp_path / "set", hub=hub)
+    freeze(evaluate_sums(hub, task), tmp_path / "set", hub=hub)
     assert verify(tmp_path / "set")
-    closed()
-    again = replay(tmp_path / "set")
-    assert again
-    assert set(again.frozen.table.column("score_judge").to_pylist()) == {4.0}
+    block_network()
+    replayed = replay(tmp_path / "set")
+    assert replayed
+    assert set(replayed.frozen.table.column("score_judge").to_pylist()) == {4.0}
     (tmp_path / "set" / "judgements.parquet").unlink()
     assert not verify(tmp_path / "set")
 
 
-def test_failures_come_again_as_failures(tmp_path: Path, closed: Callable[[], None]) -> None:
+def test_failures_are_replayed_as_failures(tmp_path: Path, block_network: Callable[[], None]) -> None:
     with serving(Simulator(seed=1)) as served:
         hub = llmhub.Hub(endpoints=served.endpoints(), retry=llmhub.Retry(attempts=1))
         frame = pd.DataFrame({"q": ["fine", "[[sim:500 always]] doomed", "[[sim:429 always]] late"]})
         task = tasks.Task(name="t", template="{q}", scorers=scorers.regex("."))
         freeze(evaluate(frame, task, MODELS, hub=hub, progress=False, resamples=100), tmp_path / "set", hub=hub)
-    closed()
-    again = replay(tmp_path / "set")
-    assert again
-    assert set(again.frozen.table.column("error_type").to_pylist()) == {None, "ServerError", "RateLimited"}
+    block_network()
+    replayed = replay(tmp_path / "set")
+    assert replayed
+    assert set(replayed.frozen.table.column("error_type").to_pylist()) == {None, "ServerError", "RateLimited"}
 
 
-def test_an_answer_that_was_changed_moves_its_score(hub: llmhub.Hub, tmp_path: Path) -> None:
-    freeze(evaluated(hub), tmp_path / "set", hub=hub)
+def test_changed_response_changes_its_score(hub: llmhub.Hub, tmp_path: Path) -> None:
+    freeze(evaluate_sums(hub), tmp_path / "set", hub=hub)
     path = tmp_path / "set" / "data.parquet"
     table = parquet.read_table(path)
     texts = ["The answer is -7." for _ in range(table.num_rows)]
-    place = table.schema.get_field_index("response")
-    parquet.write_table(table.set_column(place, "response", pa.array(texts)), path)
-    again = replay(tmp_path / "set")
-    assert not again
-    assert again.difference.counts().keys() == {"score_numeric"}
-    assert set(again.frozen.table.column("score_numeric").to_pylist()) == {0.0}
+    column = table.schema.get_field_index("response")
+    parquet.write_table(table.set_column(column, "response", pa.array(texts)), path)
+    replayed = replay(tmp_path / "set")
+    assert not replayed
+    assert replayed.difference.counts().keys() == {"score_numeric"}
+    assert set(replayed.frozen.table.column("score_numeric").to_pylist()) == {0.0}
 
 
-def test_a_prompt_that_was_changed_finds_no_answers(hub: llmhub.Hub, tmp_path: Path) -> None:
-    freeze(evaluated(hub), tmp_path / "set", hub=hub)
+def test_changed_prompt_finds_no_responses(hub: llmhub.Hub, tmp_path: Path) -> None:
+    freeze(evaluate_sums(hub), tmp_path / "set", hub=hub)
     lock = json.loads((tmp_path / "set" / "lock.json").read_text())
     lock["recipe"]["prompt"] = "How much is {a} + {b}?"
     (tmp_path / "set" / "lock.json").write_text(json.dumps(lock))
-    again = replay(tmp_path / "set")
-    assert not again
-    assert set(again.frozen.table.column("error_type").to_pylist()) == {"NotFound"}
+    replayed = replay(tmp_path / "set")
+    assert not replayed
+    assert set(replayed.frozen.table.column("error_type").to_pylist()) == {"NotFound"}
 
 
-def test_a_scorer_of_ones_own_is_given(hub: llmhub.Hub, tmp_path: Path) -> None:
+def test_custom_scorer_must_be_passed(hub: llmhub.Hub, tmp_path: Path) -> None:
     @scorer("short", "3")
     def short(_row: Any, response: str) -> bool:
         return len(response) < 17
 
     task = tasks.Task(name="t", template="What is {a} + {b}?", scorers=short)
-    freeze(evaluated(hub, task), tmp_path / "set", hub=hub)
+    freeze(evaluate_sums(hub, task), tmp_path / "set", hub=hub)
     assert replay(tmp_path / "set", scorers=[short])
     with pytest.raises(BadRequestError, match="'short' is not a built-in scorer; pass yours"):
         replay(tmp_path / "set")
@@ -163,10 +167,10 @@ def test_a_scorer_of_ones_own_is_given(hub: llmhub.Hub, tmp_path: Path) -> None:
         replay(tmp_path / "set", scorers=[shorter])
 
 
-def test_what_does_not_say_how_it_was_asked_is_refused(simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_dataset_without_recipe_raises(simulator: SimulatorThread, tmp_path: Path) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints()) as hub:
-        out = SUMS.llm.complete("{a}", model=MODELS[0], hub=hub, progress=False)
-        freeze(out, tmp_path / "set", hub=hub)
+        frame_results = SUMS.llm.complete("{a}", model=MODELS[0], hub=hub, progress=False)
+        freeze(frame_results, tmp_path / "set", hub=hub)
     with pytest.raises(BadRequestError, match="has no recipe"):
         replay(tmp_path / "set")
 
@@ -180,7 +184,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN_SCORERS))
-def test_llmhubs_scorers_are_known_by_what_they_were_made_with(name: str) -> None:
-    made = BUILT_IN_SCORERS[name](**PARAMETERS.get(name, {}))
-    assert made.name == name
-    assert identity(scorer_from_identity(identity(made))) == identity(made)
+def test_built_in_scorers_are_rebuilt_from_their_identity(name: str) -> None:
+    scorer = BUILT_IN_SCORERS[name](**PARAMETERS.get(name, {}))
+    assert scorer.name == name
+    assert identity(scorer_from_identity(identity(scorer))) == identity(scorer)

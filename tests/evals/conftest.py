@@ -1,24 +1,22 @@
-"""What tests of evaluations share: questions whose right answers are known, and models right at known rates."""
+"""Fixtures of evaluation tests: questions with known answers, and simulated models that are right at known rates."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 import llmhub
 from llmhub.sim import Graded, Simulator, SimulatorThread, serving
 
-GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k-test.jsonl"
 RATES = {"openai/gpt-4o-mini": 0.82, "anthropic/claude-haiku-4-5": 0.86, "google/gemini-2.5-flash": 0.7}
+N_QUESTIONS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Questions and answers in the form of GSM8K."""
+    """Questions and answers in the format of GSM8K: the final number follows ``####``."""
 
     questions: list[str]
     answers: list[str]
@@ -29,19 +27,16 @@ class Questions:
 
     @property
     def right(self) -> dict[str, str]:
-        ends = [answer.rpartition("####")[2].strip() for answer in self.answers]
-        return dict(zip(self.questions, ends, strict=True))
+        numbers = [answer.rpartition("####")[2].strip() for answer in self.answers]
+        return dict(zip(self.questions, numbers, strict=True))
 
 
 @pytest.fixture(scope="session")
 def questions() -> Questions:
-    """Give GSM8K where it is, or sums in its place."""
-    if GSM8K.is_file():
-        rows = [json.loads(line) for line in GSM8K.read_text(encoding="utf-8").splitlines()][:600]
-        return Questions([row["question"] for row in rows], [row["answer"] for row in rows])
-    sums = [(at % 97 + 3, at * 7 % 89 + 2) for at in range(600)]
-    asked = [f"Basket {at} holds {a} pears; {b} are added. How many are there?" for at, (a, b) in enumerate(sums)]
-    return Questions(asked, [f"{a} + {b} = {a + b}\n#### {a + b:,}" for a, b in sums])
+    """Return distinct sums as word problems."""
+    sums = [(index % 97 + 3, index * 7 % 89 + 2) for index in range(N_QUESTIONS)]
+    texts = [f"Basket {index} holds {a} pears; {b} are added. How many are there?" for index, (a, b) in enumerate(sums)]
+    return Questions(texts, [f"{a} + {b} = {a + b}\n#### {a + b:,}" for a, b in sums])
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +48,13 @@ def graded(questions: Questions) -> Iterator[SimulatorThread]:
 
 @pytest.fixture
 def hub(graded: SimulatorThread) -> Iterator[llmhub.Hub]:
-    """Reach that simulator, with a cache of one's own."""
+    """Return a hub of that simulator with its own cache."""
     graded.reset()
-    with llmhub.Hub(endpoints=graded.endpoints(), cache=llmhub.MemoryCache()) as made:
-        yield made
+    with llmhub.Hub(endpoints=graded.endpoints(), cache=llmhub.MemoryCache()) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="session")
 def rates() -> dict[str, float]:
-    """Give how often each model of that simulator is right."""
+    """Return the rate at which each model of that simulator is right."""
     return RATES

@@ -1,4 +1,4 @@
-"""Scorers as functions: what they take for right, what they say where they cannot tell, and that they are total."""
+"""Scorers: scores of responses, responses that cannot be scored, arbitrary text, and custom scorers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmhub.core.errors import BadRequestError
 from llmhub.evals import answer_extraction, scorers
 from llmhub.evals._scorer import Score, Scorer, identity, scorer, to_score, try_score
 
-READY = [
+BUILT_IN = [
     scorers.exact(),
     scorers.normalised(),
     scorers.contains(),
@@ -34,31 +34,31 @@ READY = [
 ]
 
 
-NUMBERS = [scorers.rouge(), scorers.bleu(), scorers.edit_similarity()]
+OVERLAP = [scorers.rouge(), scorers.bleu(), scorers.edit_similarity()]
 
 
-@pytest.mark.parametrize("one", NUMBERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("built", OVERLAP, ids=lambda built: built.name)
 @given(target=st.text(max_size=40), response=st.text(max_size=40))
-def test_how_much_is_shared_is_a_share(one: Scorer, target: str, response: str) -> None:
-    assert 0 <= (value(one, target, response) or 0) <= 1
-    assert value(one, ["the cat sat on the mat", target], "the cat sat on the mat") == pytest.approx(1)
+def test_overlap_scores_are_between_0_and_1(built: Scorer, target: str, response: str) -> None:
+    assert 0 <= (score_of(built, target, response) or 0) <= 1
+    assert score_of(built, ["the cat sat on the mat", target], "the cat sat on the mat") == pytest.approx(1)
 
 
-def test_measures_are_those_of_their_libraries() -> None:
+def test_overlap_scores_equal_those_of_the_reference_libraries() -> None:
     target, response = "the cat sat on the mat", "the cat lay on a mat"
     rouge = rouge_scorer.RougeScorer(["rougeL"]).score(target, response)["rougeL"].fmeasure
-    assert value(scorers.rouge(), target, response) == pytest.approx(rouge, abs=1e-14)
+    assert score_of(scorers.rouge(), target, response) == pytest.approx(rouge, abs=1e-14)
     bleu = sacrebleu.sentence_bleu(response, [target]).score / 100
-    assert value(scorers.bleu(), target, response) == pytest.approx(bleu, abs=1e-14)
-    assert value(scorers.edit_similarity(), target, response) == Levenshtein.normalized_similarity(response, target)
+    assert score_of(scorers.bleu(), target, response) == pytest.approx(bleu, abs=1e-14)
+    assert score_of(scorers.edit_similarity(), target, response) == Levenshtein.normalized_similarity(response, target)
 
 
-def value(one: Scorer, target: Any, response: str) -> float | None:
-    return to_score(one({"target": target}, response)).value
+def score_of(built: Scorer, target: Any, response: str) -> float | None:
+    return to_score(built({"target": target}, response)).value
 
 
 @pytest.mark.parametrize(
-    ("one", "target", "response", "worth"),
+    ("built", "target", "response", "expected"),
     [
         (scorers.exact(), "Paris", " Paris\n", 1),
         (scorers.exact(), "Paris", "paris", 0),
@@ -83,7 +83,7 @@ def value(one: Scorer, target: Any, response: str) -> float | None:
         (scorers.numeric(tolerance=0.4), "10", "about 10.5", 0),
         (scorers.numeric(), "3", "no idea", 0),
         (scorers.numeric(), "none", "3", None),
-        (scorers.numeric(), str(2**60 + 1), str(2**60), 1),  # to one part in a thousand million
+        (scorers.numeric(), str(2**60 + 1), str(2**60), 1),  # within 1e-9
         (scorers.numeric(relative=0), str(2**60 + 1), str(2**60), 0),
         (scorers.choice(), "B", "A is tempting, but the answer is **B**.", 1),
         (scorers.choice(), "B", "(b)", 1),
@@ -103,12 +103,12 @@ def value(one: Scorer, target: Any, response: str) -> float | None:
         (scorers.json_equal(), "{", "{}", None),
     ],
 )
-def test_what_is_right(one: Scorer, target: Any, response: str, worth: float | None) -> None:
-    assert value(one, target, response) == worth
+def test_score_of_a_response(built: Scorer, target: Any, response: str, expected: float | None) -> None:
+    assert score_of(built, target, response) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("1,234,567.5", ["1234567.5"]),
         ("1,2,3", ["1", "2", "3"]),
@@ -124,33 +124,33 @@ def test_what_is_right(one: Scorer, target: Any, response: str, worth: float | N
         ("", []),
     ],
 )
-def test_numbers_in_a_text(text: str, found: list[str]) -> None:
-    assert [Decimal(each) for each in found] == answer_extraction.extract_numbers(text)
+def test_extract_numbers(text: str, expected: list[str]) -> None:
+    assert [Decimal(number) for number in expected] == answer_extraction.extract_numbers(text)
 
 
-@given(st.sampled_from(READY), st.text(max_size=60), st.text(max_size=60))
-def test_a_scorer_is_total_over_texts(one: Scorer, target: str, response: str) -> None:
-    score = to_score(one({"target": target}, response))
+@given(st.sampled_from(BUILT_IN), st.text(max_size=60), st.text(max_size=60))
+def test_scorer_accepts_any_text(built: Scorer, target: str, response: str) -> None:
+    score = to_score(built({"target": target}, response))
     assert score.value in {None, 0.0, 1.0}
-    one.read(response)
+    built.read(response)
 
 
-@given(st.sampled_from(READY), st.text(max_size=60), st.text(max_size=60))
-def test_answers_that_read_alike_are_scored_alike(one: Scorer, target: str, response: str) -> None:
-    again = f" {response} \n"
-    if one.read(response) == one.read(again):
-        assert value(one, target, response) == value(one, target, again)
+@given(st.sampled_from(BUILT_IN), st.text(max_size=60), st.text(max_size=60))
+def test_responses_with_equal_answers_have_equal_scores(built: Scorer, target: str, response: str) -> None:
+    variant = f" {response} \n"
+    if built.read(response) == built.read(variant):
+        assert score_of(built, target, response) == score_of(built, target, variant)
 
 
-@pytest.mark.parametrize("one", READY, ids=lambda one: one.name)
-def test_a_scorer_can_be_sent_to_another_process(one: Scorer) -> None:
-    if one.name != "json_valid":  # a schema's checker is made where it is used
-        again = pickle.loads(pickle.dumps(one))
-        assert identity(again) == identity(one)
-        assert value(again, "7", "7") == value(one, "7", "7")
+@pytest.mark.parametrize("built", BUILT_IN, ids=lambda built: built.name)
+def test_scorer_can_be_pickled(built: Scorer) -> None:
+    if built.name != "json_valid":  # the schema validator cannot be pickled
+        variant = pickle.loads(pickle.dumps(built))
+        assert identity(variant) == identity(built)
+        assert score_of(variant, "7", "7") == score_of(built, "7", "7")
 
 
-def test_a_user_s_function_becomes_a_scorer() -> None:
+def test_decorator_returns_a_scorer() -> None:
     @scorer("brief", "3", columns=["limit"])
     def brief(row: Any, response: str) -> bool:
         return len(response) <= row["limit"]
@@ -160,9 +160,9 @@ def test_a_user_s_function_becomes_a_scorer() -> None:
     assert try_score(brief, {"limit": 3}, "yes!") == (Score(0.0), True)
 
 
-def test_a_function_that_raises_scores_nothing_and_says_why() -> None:
-    broken = scorer("broken")(lambda row, response: row["none"])
-    score, _ = try_score(broken, {}, "x")
+def test_scorer_that_raises_returns_no_score_and_a_note() -> None:
+    raising = scorer("broken")(lambda row, response: row["none"])
+    score, _ = try_score(raising, {}, "x")
     assert score == Score(None, "KeyError: 'none'")
 
 
@@ -179,12 +179,12 @@ def test_a_function_that_raises_scores_nothing_and_says_why() -> None:
         (lambda: scorers.json_valid({"type": 3}), "schema"),
     ],
 )
-def test_what_cannot_be_a_scorer_is_refused_by_name(make: Callable[[], Scorer], path: str) -> None:
+def test_invalid_scorer_raises(make: Callable[[], Scorer], path: str) -> None:
     with pytest.raises(BadRequestError, match=path):
         make()
 
 
-def test_a_library_that_is_absent_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     with pytest.raises(BadRequestError, match=r"llmhub\[evals\]"):
         scorers.json_valid({})
