@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from llmhub.bench.load import Load
 from llmhub.core.errors import invalid
+from llmhub.plots.model_summary import quantile
 from llmhub.tables.cost_columns import to_nanos
 
 QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
@@ -125,9 +126,9 @@ def summarise_run(model: str, load: Load, table: pa.Table, duration_s: float, ta
         "duration_s": duration_s,
         "requests_per_s": ok / duration_s if duration_s else None,
         "output_tokens_per_s": output_tokens / duration_s if duration_s else None,
-        **{f"{name}_{mark}": quantile(times[name], share) for name in TIME_METRICS for mark, share in QUANTILES},
-        "tokens_per_s": 1 / tpot_s if (tpot_s := quantile(times["tpot_s"], 0.5)) else None,
-        "schedule_delay_s_p95": quantile(table.column("queue_s").cast(pa.float64()).to_numpy(), 0.95),
+        **{f"{name}_{mark}": quantile_if_any(times[name], share) for name in TIME_METRICS for mark, share in QUANTILES},
+        "tokens_per_s": 1 / tpot_s if (tpot_s := quantile_if_any(times["tpot_s"], 0.5)) else None,
+        "schedule_delay_s_p95": quantile_if_any(table.column("queue_s").cast(pa.float64()).to_numpy(), 0.95),
         "goodput_share": good / len(table) if targets.is_set else None,
         "goodput_per_s": good / duration_s if targets.is_set and duration_s else None,
         "usd_per_1k_requests": None if list_cost_usd is None else list_cost_usd / ok * 1000,
@@ -137,16 +138,16 @@ def summarise_run(model: str, load: Load, table: pa.Table, duration_s: float, ta
     }
 
 
-def quantile(values: Any, share: float) -> float | None:
+def quantile_if_any(values: Any, share: float) -> float | None:
     """Return the smallest value that is at least as large as ``share`` of the finite values; ``None`` without any.
 
     Examples
     --------
-    >>> quantile(np.array([3.0, 1.0, 2.0, np.nan]), 0.5)
+    >>> quantile_if_any(np.array([3.0, 1.0, 2.0, np.nan]), 0.5)
     2.0
     """
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, share, method="inverted_cdf")) if len(finite) else None
+    finite = np.sort(values[np.isfinite(values)])
+    return quantile(finite, share) if len(finite) else None
 
 
 def _count_within(times: Mapping[str, Any], targets: Targets) -> int:

@@ -17,7 +17,7 @@ from pyarrow import parquet
 import llmhub
 from llmhub.bench._run import Measure, run
 from llmhub.bench.load import concurrent, constant_rate, one_at_a_time, poisson
-from llmhub.bench.summary import SUMMARY, Targets, quantile, summarise_run
+from llmhub.bench.summary import SUMMARY, Targets, quantile_if_any, summarise_run
 from llmhub.cli import main
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError
@@ -98,8 +98,8 @@ class TestSummary:
 
     def test_quantile_is_an_observed_value(self) -> None:
         values = np.random.default_rng(0).random(1000)
-        assert quantile(values, 0.99) == np.quantile(values, 0.99, method="inverted_cdf")
-        assert quantile(np.array([np.nan]), 0.5) is None
+        assert quantile_if_any(values, 0.99) == np.quantile(values, 0.99, method="inverted_cdf")
+        assert quantile_if_any(np.array([np.nan]), 0.5) is None
 
     @pytest.mark.parametrize("name", ["latency_s", "ttft_s", "tpot_s"])
     def test_invalid_target_raises(self, name: str) -> None:
