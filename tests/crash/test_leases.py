@@ -79,7 +79,7 @@ def test_processes_that_bypass_the_cache_never_send_the_same_at_once(
     fork_server: Any, redis_server: Any, mode: str
 ) -> None:
     """Even if their routes cross."""
-    prompts, mini, large = [f"anew {n}" for n in range(20)], "openai/gpt-4o-mini", "openai/gpt-4o"
+    prompts, mini, large = [f"bypass {n}" for n in range(20)], "openai/gpt-4o-mini", "openai/gpt-4o"
     with serving(Simulator(latency=Latency(0.02))) as served:
         url = served.base_url("openai")
         jobs = [

@@ -252,18 +252,18 @@ def test_a_forked_child_uses_its_own_connections_and_leaves_those_of_its_parent_
         cache = llmhub.DiskCache({str(tmp_path / "runs.db")!r})
         timeout, retry = llmhub.Timeout(total_s=3), llmhub.Retry(attempts=1)
         hub = llmhub.Hub(endpoints={{"compatible": endpoint}}, cache=cache, timeout=timeout, retry=retry)
-        ask = lambda text: print(llmhub.complete(text, model="compatible/m", hub=hub).text, flush=True)
-        ask("1")
-        time.sleep(0.5)  # the timer that watches over calls goes to rest, so that nothing but the hub holds them
+        complete = lambda text: print(llmhub.complete(text, model="compatible/m", hub=hub).text, flush=True)
+        complete("1")
+        time.sleep(0.5)  # until the deadline timer is idle, so that only the hub references the connections
         child = os.fork()
         if child == 0:
-            ask("2")
+            complete("2")
             gc.collect()
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        ask("3")
-        ask("1")
-        ask("2")
+        complete("3")
+        complete("1")
+        complete("2")
     """
     threading.Timer(0.3, waited.set).start()
     done = python(program)
