@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from static_server import Static
+from static_server import StaticProtocol
 
 import llmhub
 from llmhub.config import Settings
@@ -34,7 +34,7 @@ BREAKS_S, ENDS_S = 6.0, 20.0
 A, B, C = "compatible/m", "vllm/m", "openai/m"
 
 
-class Slowing(Static):
+class Slowing(StaticProtocol):
     """Takes ten times as long from a signal on."""
 
     factor = 1
