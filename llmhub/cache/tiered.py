@@ -44,56 +44,70 @@ class TieredCache:
 
 def tiered_store(near: Store, far: Store) -> Store:
     """Combine two open stores."""
+    tiers = _Tiers(near, far)
+    return replace(
+        far,
+        get_many=tiers.get_many,
+        get_block=None,
+        releases_gil=False,
+        put_many=tiers.put_many,
+        nonblocking_put=NonblockingPut(tiers.put_many, tiers.try_put),
+        delete=tiers.delete,
+        clear=tiers.clear,
+        stats=tiers.stats,
+        close=tiers.close,
+    )
 
-    def get_many(keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
+
+@dataclass(frozen=True, slots=True)
+class _Tiers:
+    """The functions of a tiered store."""
+
+    near: Store
+    far: Store
+
+    def get_many(self, keys: Sequence[bytes], since: float = 0.0, /) -> Mapping[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         with suppress(StoreError):
-            found.update(near.get_many(keys, valid_since(since, far.ttl_s)))
+            found.update(self.near.get_many(keys, valid_since(since, self.far.ttl_s)))
         missing = [key for key in keys if key not in found]
-        entries = far.get_entries(missing, since) if missing else ()
+        entries = self.far.get_entries(missing, since) if missing else ()
         if entries:
             with suppress(StoreError):
-                near.put_many(entries)
+                self.near.put_many(entries)
             found.update((entry.key, entry.value) for entry in entries)
         return found
 
-    def put_many(entries: Iterable[Entry]) -> None:
+    def put_many(self, entries: Iterable[Entry]) -> None:
         batch = tuple(entries)
-        on_both(lambda store: store.put_many(batch))
+        self._on_both(lambda store: store.put_many(batch))
 
-    def try_put(entries: Sequence[Entry]) -> bool:
+    def try_put(self, entries: Sequence[Entry]) -> bool:
         # If only the near store takes them, the caller falls back to put_many, which writes both.
-        return near.try_put(entries) and far.try_put(entries)
+        return self.near.try_put(entries) and self.far.try_put(entries)
 
-    def delete(keys: Sequence[bytes]) -> None:
-        on_both(lambda store: store.delete(keys))
+    def delete(self, keys: Sequence[bytes]) -> None:
+        self._on_both(lambda store: store.delete(keys))
 
-    def stats() -> StoreStats:
-        near_stats, far_stats = near.stats(), far.stats()
+    def clear(self) -> None:
+        self._on_both(lambda store: store.clear())
+
+    def close(self) -> None:
+        self._on_both(lambda store: store.close())
+
+    def stats(self) -> StoreStats:
+        near, far = self.near.stats(), self.far.stats()
         return StoreStats(
-            entries=far_stats.entries,
-            size_bytes=near_stats.size_bytes + far_stats.size_bytes,
-            hits=near_stats.hits + far_stats.hits,
-            misses=far_stats.misses,
-            evictions=near_stats.evictions + far_stats.evictions,
+            entries=far.entries,
+            size_bytes=near.size_bytes + far.size_bytes,
+            hits=near.hits + far.hits,
+            misses=far.misses,
+            evictions=near.evictions + far.evictions,
         )
 
-    def on_both(act: Callable[[Store], None]) -> None:
+    def _on_both(self, act: Callable[[Store], None]) -> None:
         """Act on both stores, on the far one even if the near one fails."""
         try:
-            act(near)
+            act(self.near)
         finally:
-            act(far)
-
-    return replace(
-        far,
-        get_many=get_many,
-        get_block=None,
-        releases_gil=False,
-        put_many=put_many,
-        nonblocking_put=NonblockingPut(put_many, try_put),
-        delete=delete,
-        clear=lambda: on_both(lambda store: store.clear()),
-        stats=stats,
-        close=lambda: on_both(lambda store: store.close()),
-    )
+            act(self.far)

@@ -47,7 +47,7 @@ MODELS = {
 
 
 class Draw:
-    """Requests, responses and endpoints drawn from a seed; every field takes part."""
+    """Requests, responses and endpoints drawn from a seed, over all of their fields."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -219,11 +219,11 @@ def draw() -> Callable[[int], Draw]:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
-    """Read a recorded value. With ``LLMHUB_WRITE_GOLDENS=1`` in the environment it is recorded first."""
+    """Return a function that reads a recorded value; ``LLMHUB_WRITE_GOLDENS=1`` records ``found`` first."""
 
     def read(name: str, found: Any) -> Any:
         path = HERE / f"{name}.json"
-        if os.environ.get("LLMHUB_WRITE_GOLDENS"):
+        if found is not None and os.environ.get("LLMHUB_WRITE_GOLDENS"):
             path.write_text(json.dumps(found, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
         return json.loads(path.read_text(encoding="utf-8"))
 

@@ -1,6 +1,6 @@
-"""Record `files/`: a cache with a ledger, and a frozen dataset, as the code of the day writes them.
+"""Record `files/`: a cache with a ledger, and a frozen dataset, as the current code writes them.
 
-Run once, when a layout is new: ``python tests/goldens/record.py``. Earlier layouts stay, so that they are still read.
+Run once for a new layout: ``python tests/goldens/record.py``. Files of earlier layouts stay and must be readable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOOL = llmhub.Tool("weather", "The weather.", {"type": "object", "properties": {
 CALLED = "[[sim:tool weather]] What is the weather?"
 
 
-def hub(url: str, path: Path | None) -> llmhub.Hub:
+def make_hub(url: str, path: Path | None) -> llmhub.Hub:
     return llmhub.Hub(
         endpoints={
             "openai": llmhub.Endpoint(base_url=f"{url}/openai/v1", api_key="simulated"),
@@ -44,10 +44,10 @@ def hub(url: str, path: Path | None) -> llmhub.Hub:
     )
 
 
-def asked(made: llmhub.Hub) -> dict[str, Any]:
-    table = llmhub.complete_table({"q": QUESTIONS}, "{q}", model=MODELS, hub=made, progress=False, temperature=0.0, n=2)
-    streamed = [list(llmhub.stream(STREAMED, model=model, hub=made))[-1].response for model in MODELS]
-    called = llmhub.complete(CALLED, model=MODELS[0], tools=(TOOL,), hub=made)
+def run_all(hub: llmhub.Hub) -> dict[str, Any]:
+    table = llmhub.complete_table({"q": QUESTIONS}, "{q}", model=MODELS, hub=hub, progress=False, temperature=0.0, n=2)
+    streamed = [list(llmhub.stream(STREAMED, model=model, hub=hub))[-1].response for model in MODELS]
+    tool_response = llmhub.complete(CALLED, model=MODELS[0], tools=(TOOL,), hub=hub)
     rows = [
         {
             name: str(row[name])
@@ -71,11 +71,11 @@ def asked(made: llmhub.Hub) -> dict[str, Any]:
         "hits": table["cache_hit"].to_pylist(),
         "rows": rows,
         "streamed": [response.text for response in streamed if response],
-        "called": [[call.id, call.name, call.arguments] for call in called.tool_calls],
+        "called": [[call.id, call.name, call.arguments] for call in tool_response.tool_calls],
     }
 
 
-def leave_behind(path: Path) -> None:
+def leave_claims_behind(path: Path) -> None:
     """Claim keys in a process that ends at once: one is claimed only, one is marked as sent."""
     store = llmhub.DiskCache(path).open()
     assert store.claims is not None
@@ -90,25 +90,25 @@ def record() -> None:
     shutil.rmtree(FILES, ignore_errors=True)
     FILES.mkdir()
     path = FILES / "cache.db"
-    with serving(Simulator(seed=7, port=PORT)) as served:
-        with hub(served.url, path) as made:
-            answers = asked(made)
+    with serving(Simulator(seed=7, port=PORT)) as simulator:
+        with make_hub(simulator.url, path) as hub:
+            results = run_all(hub)
         subprocess.run([sys.executable, __file__, str(path)], check=True)
         frame = pd.DataFrame({"a": range(5), "b": [n * 3 for n in range(5)], "answer": [n * 4 for n in range(5)]})
         task = tasks.Task(name="sums", template="What is {a} + {b}?", scorers=scorers.numeric(), target="answer")
-        with hub(served.url, None) as made:
-            found = llmhub.evaluate(frame, task, MODELS, hub=made, progress=False, resamples=100)
-            llmhub.freeze(found, FILES / "frozen", hub=made)
+        with make_hub(simulator.url, None) as hub:
+            evaluation = llmhub.evaluate(frame, task, MODELS, hub=hub, progress=False, resamples=100)
+            llmhub.freeze(evaluation, FILES / "frozen", hub=hub)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        # Read anywhere, the processes of these claims are gone.
+        # On any machine, the owners of these claims are dead.
         connection.execute("UPDATE owners SET realm = 'golden', lease_until = 1.79e9")
         connection.commit()
         connection.execute("PRAGMA journal_mode=DELETE")
-    (FILES / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+    (FILES / "answers.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        leave_behind(Path(sys.argv[1]))
+        leave_claims_behind(Path(sys.argv[1]))
     record()

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Copy the recorded files to where they may be written."""
+    """Copy the recorded files to a folder where they may be changed."""
     shutil.copytree(HERE / "files", tmp_path / "files")
     return tmp_path / "files"
 
@@ -44,15 +44,15 @@ def recorder() -> Any:
 
 
 def test_the_cache_answers_and_nothing_is_sent(files: Path, offline: None, recorder: Any) -> None:
-    wanted = json.loads((files / "answers.json").read_text(encoding="utf-8"))
-    with recorder.hub(f"http://127.0.0.1:{recorder.PORT}", files / "cache.db") as hub:
-        found = recorder.asked(hub)
-    assert found["streamed"] == wanted["streamed"]
-    assert found["called"] == wanted["called"]
-    assert [row["request_key"] for row in found["rows"]] == [row["request_key"] for row in wanted["rows"]]
-    for row, was, hit in zip(found["rows"], wanted["rows"], found["hits"], strict=True):
-        assert (row == was and hit) or (was["status"] == "error" and row["error_type"] == "Disconnected")
-    assert Counter(row["status"] for row in wanted["rows"]) == {"ok": 8, "error": 8}
+    expected = json.loads((files / "answers.json").read_text(encoding="utf-8"))
+    with recorder.make_hub(f"http://127.0.0.1:{recorder.PORT}", files / "cache.db") as hub:
+        results = recorder.run_all(hub)
+    assert results["streamed"] == expected["streamed"]
+    assert results["called"] == expected["called"]
+    assert [row["request_key"] for row in results["rows"]] == [row["request_key"] for row in expected["rows"]]
+    for row, recorded, hit in zip(results["rows"], expected["rows"], results["hits"], strict=True):
+        assert (row == recorded and hit) or (recorded["status"] == "error" and row["error_type"] == "Disconnected")
+    assert Counter(row["status"] for row in expected["rows"]) == {"ok": 8, "error": 8}
 
 
 def test_the_ledger_is_listed(files: Path, recorder: Any) -> None:
