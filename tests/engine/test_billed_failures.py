@@ -1,4 +1,4 @@
-"""What an attempt used that failed after it was answered is paid for, and its row says so."""
+"""Attempts that fail after the provider has counted their tokens are billed, and their row reports the cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNTED = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":1000,"complet
 
 
 WORTH = Decimal("0.00021")
-"""A thousand tokens in and a hundred out, at 0.15 and 0.60 USD a million."""
+"""1000 input and 100 output tokens, at 0.15 and 0.60 USD per million."""
 
 
 def ask(url: str, **options: Any) -> pa.Table:
@@ -44,9 +44,9 @@ def test_undecodable_reply_costs_its_reported_usage(scripted: Any, speech: Any) 
 
 
 def test_interrupted_stream_adds_its_reported_usage_to_the_row(scripted: Any, speech: Any) -> None:
-    cut = [speech.stream() + speech.event("Hi") + COUNTED, "close"]
-    whole = [speech.stream() + speech.event("Hi", "stop") + COUNTED, "close"]
-    table = ask(scripted(cut, cut, whole).url, stream=True)
+    interrupted = [speech.stream() + speech.event("Hi") + COUNTED, "close"]
+    complete_stream = [speech.stream() + speech.event("Hi", "stop") + COUNTED, "close"]
+    table = ask(scripted(interrupted, interrupted, complete_stream).url, stream=True)
     assert (column(table, "status"), column(table, "attempts")) == ("ok", 3)
     assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (3 * WORTH, WORTH)
 
@@ -57,7 +57,7 @@ def test_failure_without_reported_usage_costs_nothing(scripted: Any, speech: Any
 
 
 def test_every_wire_decodes_usage_of_an_undecodable_payload() -> None:
-    said: dict[str, Any] = {
+    payloads: dict[str, Any] = {
         "anthropic": {"usage": {"input_tokens": 7, "output_tokens": 2}},
         "google": {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 2}},
         "bedrock": {"usage": {"inputTokens": 7, "outputTokens": 2}},
@@ -65,7 +65,7 @@ def test_every_wire_decodes_usage_of_an_undecodable_payload() -> None:
         "openai-responses": {"usage": {"input_tokens": 7, "output_tokens": 2}},
         "ollama-native": {"prompt_eval_count": 7, "eval_count": 2},
     }
-    for name, payload in said.items():
+    for name, payload in payloads.items():
         counted = PROVIDERS[name].wire.decode_usage(payload)
         assert (counted.input_tokens, counted.output_tokens) == (7, 2), name
         assert PROVIDERS[name].wire.decode_usage({}) == Usage(), name
@@ -75,4 +75,4 @@ def test_decision_log_keeps_the_latest_in_order() -> None:
     log = DecisionLog(iter(range(5)).__next__, maxlen=3)
     for number in range(5):
         log.record("retry", "p/m", str(number))
-    assert [(one.timestamp, one.detail) for one in log.read()] == [(2, "2"), (3, "3"), (4, "4")]
+    assert [(decision.timestamp, decision.detail) for decision in log.read()] == [(2, "2"), (3, "3"), (4, "4")]

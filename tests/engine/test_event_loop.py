@@ -1,4 +1,4 @@
-"""The one background loop: blocking calls from anywhere, interrupts that are wishes, and children of their own."""
+"""The background loop: blocking calls from any thread, interrupts as stop requests, shutdown, and forked children."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def where() -> tuple[asyncio.AbstractEventLoop, str]:
 
 
 def test_all_threads_share_one_loop() -> None:
-    found: list[Any] = [run_sync(lambda _: where()) for _ in range(2)]
-    threads = [threading.Thread(target=lambda: found.append(run_sync(lambda _: where()))) for _ in range(4)]
+    results: list[Any] = [run_sync(lambda _: where()) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: results.append(run_sync(lambda _: where()))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 6
-    assert set(found) == {(background_loop(), "llmhub-loop")}
+    assert len(results) == 6
+    assert set(results) == {(background_loop(), "llmhub-loop")}
 
 
 async def test_blocking_call_works_inside_another_loop() -> None:
@@ -71,17 +71,17 @@ def test_exceptions_propagate_unchanged(error: Exception) -> None:
 
 
 async def test_cancelling_the_caller_cancels_the_work() -> None:
-    begun, ended = threading.Event(), threading.Event()
+    started, ended = threading.Event(), threading.Event()
 
     async def work() -> None:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
     task = asyncio.create_task(run_in_background(work()))
-    await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+    await asyncio.get_running_loop().run_in_executor(None, started.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -89,18 +89,18 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
 
 
 async def test_sleeping_caller_loop_notices_a_cancellation() -> None:
-    """A notebook's kernel cancels an awaiting cell from a signal handler in just this way."""
-    begun, ended = threading.Event(), threading.Event()
+    """A notebook kernel cancels an awaiting cell from a signal handler like this."""
+    started, ended = threading.Event(), threading.Event()
 
     async def work() -> None:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
     def interrupt() -> None:
-        assert begun.wait(10)
+        assert started.wait(10)
         loop.call_soon(task.cancel)
         assert ended.wait(10)
 
@@ -124,29 +124,29 @@ def test_closed_loop_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     closed.close()
     monkeypatch.setattr(module._BACKGROUND, "loop", closed)
     before = set(threading.enumerate())
-    made = background_loop()
-    assert made is not closed
-    assert submit(where()).result(10)[0] is made
+    loop = background_loop()
+    assert loop is not closed
+    assert submit(where()).result(10)[0] is loop
     (thread,) = set(threading.enumerate()) - before
-    made.call_soon_threadsafe(made.stop)
+    loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    made.close()
+    loop.close()
 
 
-# Wishes to stop
+# Stop requests
 
 
 def test_second_stop_request_is_immediate() -> None:
-    stop, told = StopSignal(), []
-    stop.add_listener(lambda: told.append((stop.requested, stop.immediate)))
+    stop, seen = StopSignal(), []
+    stop.add_listener(lambda: seen.append((stop.requested, stop.immediate)))
     assert (stop.requested, stop.immediate) == (False, False)
     for _ in range(3):
         stop.request()
-    assert told == [(True, False), (True, True), (True, True)]
+    assert seen == [(True, False), (True, True), (True, True)]
 
 
 def interrupted(program: str, presses: int) -> tuple[int, str, str]:
-    """Run a program that says ``ready``, press Ctrl-C as often each time it does, and give how it ended."""
+    """Run a program, interrupt it ``times`` times when it prints ``ready``; return exit code, output and errors."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         stdout=subprocess.PIPE,
@@ -155,9 +155,9 @@ def interrupted(program: str, presses: int) -> tuple[int, str, str]:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
-    said: list[str] = []
+    output: list[str] = []
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if line == "ready\n" and presses:
             presses -= 1
             process.send_signal(signal.SIGINT)
@@ -165,7 +165,7 @@ def interrupted(program: str, presses: int) -> tuple[int, str, str]:
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    return process.returncode, "".join(said), errors
+    return process.returncode, "".join(output), errors
 
 
 PROGRAM = """
@@ -173,14 +173,14 @@ PROGRAM = """
     from llmhub.engine.event_loop import run_sync
 
     async def work(stop):
-        wished = asyncio.Event()
+        woken = asyncio.Event()
         loop = asyncio.get_running_loop()
-        stop.add_listener(lambda: loop.call_soon_threadsafe(wished.set))
+        stop.add_listener(lambda: loop.call_soon_threadsafe(woken.set))
         try:
             while True:
-                wished.clear()
+                woken.clear()
                 print("ready")
-                await wished.wait()
+                await woken.wait()
                 print("asked", stop.requested, stop.immediate)
                 if stop.{when}:
                     return "drained"
@@ -195,21 +195,21 @@ PROGRAM = """
 
 
 def test_first_interrupt_drains_and_returns_results() -> None:
-    code, said, errors = interrupted(PROGRAM.format(when="requested"), 1)
-    assert (code, said, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
+    code, output, errors = interrupted(PROGRAM.format(when="requested"), 1)
+    assert (code, output, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
 
 
 def test_second_interrupt_is_immediate() -> None:
-    code, said, errors = interrupted(PROGRAM.format(when="immediate"), 2)
+    code, output, errors = interrupted(PROGRAM.format(when="immediate"), 2)
     assert (code, errors) == (0, "")
-    assert said == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
+    assert output == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
 
 
 def test_third_interrupt_raises() -> None:
     program = PROGRAM.format(when="immediate and False")
-    code, said, errors = interrupted(program, 3)
+    code, output, errors = interrupted(program, 3)
     assert (code, errors) == (0, "")
-    assert "interrupted" in said
+    assert "interrupted" in output
 
 
 def test_interrupt_after_a_call_raises_as_usual() -> None:
@@ -250,11 +250,11 @@ def test_custom_signal_handler_is_kept() -> None:
     assert interrupted(program, 1)[1] == "ready\nFalse\n"
 
 
-# The end of the process
+# Shutdown
 
 
 def ended(program: str) -> tuple[int, str]:
-    """The exit code and what was said of a program that ends by itself."""
+    """Return the exit code and output of a program that ends by itself."""
     command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -267,7 +267,7 @@ def test_pending_timer_does_not_crash_at_exit() -> None:
         from llmhub.engine.event_loop import background_loop
 
         there, loop = threading.Event(), background_loop()
-        # Once Python is gone, the process goes on for as many seconds as its exit code says.
+        # The process sleeps after Python has finished, for as many seconds as its exit code.
         libc = ctypes.CDLL(None)
         libc.on_exit(libc.sleep, None)
         for at in range(1, 9):
@@ -329,7 +329,7 @@ def test_finalizers_of_hubs_find_the_loop_running() -> None:
     assert ended(program) == (0, "finished\n")
 
 
-# Children
+# Forked children
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")

@@ -27,20 +27,20 @@ def simulator() -> Iterator[SimulatorThread]:
 
 @pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
 async def test_accepted_key(name: str, simulator: SimulatorThread) -> None:
-    found = await health_check(PROVIDERS[name], simulator.endpoints()[name], PLAIN)
-    assert (found.provider, found.ok, found.reachable, found.key_accepted) == (name, True, True, True)
-    assert (found.status, found.error) == (200, None)
-    assert found.latency_s > 0
+    health = await health_check(PROVIDERS[name], simulator.endpoints()[name], PLAIN)
+    assert (health.provider, health.ok, health.reachable, health.key_accepted) == (name, True, True, True)
+    assert (health.status, health.error) == (200, None)
+    assert health.latency_s > 0
 
 
 @pytest.mark.parametrize("name", sorted(FAKE_PROVIDERS))
 async def test_rejected_key(name: str, simulator: SimulatorThread) -> None:
-    right = simulator.endpoints()[name]
-    wrong = {"secret_access_key": "other"} if right.access_key_id else {"api_key": "other"}
-    found = await health_check(PROVIDERS[name], replace(right, **wrong), PLAIN)
-    assert (found.ok, found.reachable, found.key_accepted) == (False, True, False)
-    assert isinstance(found.error, AuthFailed)
-    assert found.error.provider == name
+    valid = simulator.endpoints()[name]
+    invalid = {"secret_access_key": "other"} if valid.access_key_id else {"api_key": "other"}
+    health = await health_check(PROVIDERS[name], replace(valid, **invalid), PLAIN)
+    assert (health.ok, health.reachable, health.key_accepted) == (False, True, False)
+    assert isinstance(health.error, AuthFailed)
+    assert health.error.provider == name
 
 
 async def test_health_check_sends_no_completion(simulator: SimulatorThread) -> None:
@@ -52,23 +52,23 @@ async def test_health_check_sends_no_completion(simulator: SimulatorThread) -> N
 
 async def test_incomplete_endpoint_sends_nothing(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(b"{}")])
-    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url), PLAIN)
-    assert isinstance(found.error, AuthFailed)
-    assert (found.reachable, found.key_accepted, found.status) == (False, None, None)
+    health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url), PLAIN)
+    assert isinstance(health.error, AuthFailed)
+    assert (health.reachable, health.key_accepted, health.status) == (False, None, None)
     assert server.requests == []
 
 
 @pytest.mark.parametrize(
-    ("status", "known", "ok"),
+    ("status", "key_accepted", "ok"),
     [(200, True, True), (401, False, False), (404, None, True), (405, None, True), (429, None, False)],
 )
 async def test_status_determines_key_accepted(
-    status: int, known: bool | None, ok: bool, scripted: Script, speech: Any
+    status: int, key_accepted: bool | None, ok: bool, scripted: Script, speech: Any
 ) -> None:
     server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=status)])
-    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key="k"), PLAIN)
-    assert (found.status, found.reachable, found.key_accepted, found.ok) == (status, True, known, ok)
-    assert isinstance(found.error, RateLimited) is (status == 429)
+    health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key="k"), PLAIN)
+    assert (health.status, health.reachable, health.key_accepted, health.ok) == (status, True, key_accepted, ok)
+    assert isinstance(health.error, RateLimited) is (status == 429)
     (request,) = server.requests
     assert request.startswith(b"GET /models HTTP/1.1")
     assert b"bearer k" in request.lower()
@@ -76,16 +76,16 @@ async def test_status_determines_key_accepted(
 
 async def test_key_is_not_sent_where_it_cannot_be_checked(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(b"", status=404)])
-    found = await health_check(PROVIDERS["perplexity"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
-    assert (found.reachable, found.key_accepted, found.ok) == (True, None, True)
+    health = await health_check(PROVIDERS["perplexity"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert (health.reachable, health.key_accepted, health.ok) == (True, None, True)
     assert KEY.encode() not in b"".join(server.requests)
 
 
 async def test_key_echoed_in_an_error_is_redacted(scripted: Script, speech: Any) -> None:
     server = scripted([speech.reply(f'{{"error":{{"message":"Incorrect API key: {KEY}"}}}}'.encode(), status=401)])
-    found = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
-    assert "Incorrect API key" in str(found.error)
-    assert KEY not in str(found)
+    health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert "Incorrect API key" in str(health.error)
+    assert KEY not in str(health)
 
 
 async def test_unresponsive_provider_times_out(scripted: Script) -> None:
@@ -93,8 +93,8 @@ async def test_unresponsive_provider_times_out(scripted: Script) -> None:
     assert isinstance(hangs.error, TimedOut)
     refuses = await health_check(PROVIDERS["openai"], Endpoint(base_url="http://127.0.0.1:1", api_key="k"), QUICK)
     assert isinstance(refuses.error, Disconnected)
-    for found in (hangs, refuses):
-        assert (found.reachable, found.key_accepted, found.status, found.ok) == (False, None, None, False)
+    for health in (hangs, refuses):
+        assert (health.reachable, health.key_accepted, health.status, health.ok) == (False, None, None, False)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The two forms of a middleware, and the order in which all that stands around a call sees it."""
+"""Middleware as functions and as hooks, and the order in which they see a call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmhub.types import ErrorAction
 
 @dataclass
 class Noted:
-    """A hook that notes what it was asked, in all its forms."""
+    """A hook that records its calls in all its functions."""
 
     name: str
     notes: list[str]
@@ -41,7 +41,7 @@ class Noted:
 
 @dataclass
 class Mending:
-    """A hook that wants something done about failures."""
+    """A hook that returns actions for failures."""
 
     actions: list[Any]
     seen: list[LLMError] = field(default_factory=list)
@@ -66,17 +66,17 @@ def run(virtual: Any, hook: object, send: Send, call: Call = ASK) -> Answer:
     return answer
 
 
-def answering(*outcomes: Any, asked: list[str] | None = None) -> Send:
-    """Give these outcomes, one after the other, the last from then on; text for an answer, an error for itself."""
+def respond_with(*outcomes: Any, targets: list[str] | None = None) -> Send:
+    """Return a `Send` with these outcomes in order, repeating the last: a text for a response, or an error."""
     left = list(outcomes)
 
     async def send(call: Call) -> Answer:
-        if asked is not None:
-            asked.append(call.target.name)
+        if targets is not None:
+            targets.append(call.target.name)
         outcome = left.pop(0) if len(left) > 1 else left[0]
         good = isinstance(outcome, str)
-        said = Success(CompletionResponse(parts=(Text(outcome),))) if good else Failure(outcome)
-        return Answer(said, attempts=1, total_s=1.0, rate_wait_s=0.5)
+        outcome_value = Success(CompletionResponse(parts=(Text(outcome),))) if good else Failure(outcome)
+        return Answer(outcome_value, attempts=1, total_s=1.0, rate_wait_s=0.5)
 
     return send
 
@@ -89,7 +89,7 @@ def test_on_request_runs_in_order_and_on_response_in_reverse(virtual: Any, names
     notes: list[str] = []
 
     async def work(clock: Any) -> Answer:
-        send = answering("hi" if good else ServerError())
+        send = respond_with("hi" if good else ServerError())
         return await chain(send, *(hook_middleware(Noted(name, notes), target) for name in names))(ASK)
 
     virtual.run(work)
@@ -101,28 +101,28 @@ def test_hooks_and_functions_mix_in_the_order_given(scripted: Any, speech: Any) 
     notes: list[str] = []
 
     def plain(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        async def send_hooked(call: Call) -> Answer:
             notes.append("request plain")
             answer = await send(call)
             notes.append("response plain")
             return answer
 
-        return sending
+        return send_hooked
 
     server = scripted([speech.reply(b"{}", status=500)], [speech.answer()])
     middleware = (Noted("a", notes), plain, Noted("b", notes))
-    with hub(server, middleware=middleware, retry=llmhub.Retry(base_s=0)) as made:
-        assert llmhub.complete("hi", model="compatible/m", hub=made).text == "Hi"
+    with make_hub(server, middleware=middleware, retry=llmhub.Retry(base_s=0)) as hub:
+        assert llmhub.complete("hi", model="compatible/m", hub=hub).text == "Hi"
     # The retry is inside: the hooks see a call once.
     assert notes == ["request a", "request plain", "request b", "response b", "response plain", "response a"]
 
 
-def hub(server: Any, **more: Any) -> llmhub.Hub:
+def make_hub(server: Any, **more: Any) -> llmhub.Hub:
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     return llmhub.Hub(endpoints=endpoints, settings=Settings(), **{"retry": llmhub.Retry(attempts=1), **more})
 
 
-# What hooks may change
+# Replacing calls and answers
 
 
 def test_hook_can_replace_call_and_answer(virtual: Any) -> None:
@@ -135,16 +135,16 @@ def test_hook_can_replace_call_and_answer(virtual: Any) -> None:
             response = answer.outcome.unwrap()
             return replace(answer, outcome=Success(replace(response, parts=(Text(response.text.upper()),))))
 
-    assert run(virtual, Changing(), answering("hi")).outcome.unwrap().text == "HI"
+    assert run(virtual, Changing(), respond_with("hi")).outcome.unwrap().text == "HI"
 
 
-# What they may do about failures
+# Actions on failures
 
 
 def test_retry_action_waits_and_counts_all_attempts(virtual: Any) -> None:
     async def work(clock: Any) -> None:
         hook = Mending([ErrorAction.Retry(after_s=7)])
-        answer = await hook_middleware(hook, target)(answering(ServerError(), "hi"))(ASK)
+        answer = await hook_middleware(hook, target)(respond_with(ServerError(), "hi"))(ASK)
         assert clock() == 7
         assert answer.outcome.unwrap().text == "hi"
         assert (answer.attempts, answer.total_s, answer.rate_wait_s) == (2, 2.0, 1.0)
@@ -154,65 +154,65 @@ def test_retry_action_waits_and_counts_all_attempts(virtual: Any) -> None:
 
 @pytest.mark.parametrize(("named", "name"), [("b/other", "b/other"), ("b", "b/m")])
 def test_fallback_action_names_a_model_or_a_provider(virtual: Any, named: str, name: str) -> None:
-    asked: list[str] = []
+    targets: list[str] = []
     hook = Mending([ErrorAction.Fallback(named)])
-    answer = run(virtual, hook, answering(ServerError(), "hi", asked=asked), replace(ASK, key=b"k"))
+    answer = run(virtual, hook, respond_with(ServerError(), "hi", targets=targets), replace(ASK, key=b"k"))
     assert answer.outcome.unwrap().text == "hi"
-    assert asked == ["a/m", name]
+    assert targets == ["a/m", name]
 
 
 @pytest.mark.parametrize("action", [ErrorAction.Propagate(), None])
 def test_propagate_keeps_the_failure(virtual: Any, action: Any) -> None:
-    asked: list[str] = []
-    answer = run(virtual, Mending([action]), answering(ServerError(message="x"), asked=asked))
+    targets: list[str] = []
+    answer = run(virtual, Mending([action]), respond_with(ServerError(message="x"), targets=targets))
     assert answer.outcome.failure() == ServerError(message="x")
-    assert len(asked) == 1
+    assert len(targets) == 1
 
 
 def test_resends_of_a_hook_are_bounded(virtual: Any) -> None:
     hook = Mending([ErrorAction.Retry()] * 100)
-    answer = run(virtual, hook, answering(ServerError()))
+    answer = run(virtual, hook, respond_with(ServerError()))
     assert answer.attempts == 1 + MAX_RESENDS
     assert len(hook.seen) == MAX_RESENDS
 
 
 def test_invalid_action_is_reported(virtual: Any) -> None:
-    error = run(virtual, Mending(["again"]), answering(ServerError())).outcome.failure()
+    error = run(virtual, Mending(["again"]), respond_with(ServerError())).outcome.failure()
     assert isinstance(error, InvalidRequest)
     assert "on_error returned 'again'" in error.message
 
 
-# At the door
+# Through the public functions
 
 
 class Away:
-    """Sends what failed to another provider."""
+    """Sends failed calls to another provider."""
 
     def on_error(self, call: Call, error: LLMError) -> Any:
         return ErrorAction.Fallback("openai/gpt-4o")
 
 
 def test_redirected_conversation_reports_the_served_model(simulator: SimulatorThread) -> None:
-    made = llmhub.Hub(
+    hub = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), retry=llmhub.Retry(attempts=1)
     )
     frame = {"turns": [[{"role": "user", "content": "one [[sim:500 once]]"}]]}
-    with made:
+    with hub:
         table = llmhub.complete_table(
-            frame, messages="turns", model="anthropic/claude-haiku-4-5", hub=made, progress=False
+            frame, messages="turns", model="anthropic/claude-haiku-4-5", hub=hub, progress=False
         )
     assert table.column("status").to_pylist() == ["ok"]
     assert table.column("served_model")[0].as_py().startswith("openai/gpt-4o")
 
 
 def test_redirected_row_reports_the_served_model_and_its_price(simulator: SimulatorThread) -> None:
-    made = llmhub.Hub(
+    hub = llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), middleware=(Away(),), cache=llmhub.MemoryCache(),
         retry=llmhub.Retry(attempts=1),
     )  # fmt: skip
     frame = {"t": ["one [[sim:500 once]]", "one [[sim:500 once]]", "two"]}
-    with made:
-        table = llmhub.complete_table(frame, "{t}", model="anthropic/claude-haiku-4-5", hub=made, progress=False)
+    with hub:
+        table = llmhub.complete_table(frame, "{t}", model="anthropic/claude-haiku-4-5", hub=hub, progress=False)
         assert table.column("status").to_pylist() == ["ok"] * 3
         assert table.column("provider").to_pylist() == ["anthropic"] * 3
         assert table.column("model").to_pylist() == ["claude-haiku-4-5"] * 3
@@ -226,9 +226,9 @@ def test_redirected_row_reports_the_served_model_and_its_price(simulator: Simula
         assert ["openai/gpt-4o" in name for name in table.column("price_id").to_pylist()] == [True, True, False]
         worth, paid = (table.column(name).to_pylist() for name in ("list_cost_usd", "cost_usd"))
         assert worth[0] == worth[1] == paid[0] > paid[1] == 0
-        # Filed as the answer of whoever gave it.
+        # Stored under the key of the provider that answered.
         before = simulator.counts()["requests"]
-        again = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o", hub=made, progress=False)
+        again = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o", hub=hub, progress=False)
         assert again.column("cache_hit").to_pylist() == [True, True, False]
         assert again.column("served_model").to_pylist()[0] == served[0].removeprefix("openai/")
         assert simulator.counts()["requests"] == before + 1
@@ -236,18 +236,18 @@ def test_redirected_row_reports_the_served_model_and_its_price(simulator: Simula
 
 def test_middleware_exception_fails_its_own_row_only(simulator: SimulatorThread) -> None:
     def failing(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+        async def send_hooked(call: Call) -> Answer:
             if "bad" in call.request.messages[0].text:
                 raise ZeroDivisionError("by nought")
             if "none" in call.request.messages[0].text:
                 return None  # type: ignore[return-value]
             return await send(call)
 
-        return sending
+        return send_hooked
 
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(failing,)) as made:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=(failing,)) as hub:
         frame = {"t": ["good", "bad", "none"]}
-        table = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o-mini", hub=made, progress=False)
+        table = llmhub.complete_table(frame, "{t}", model="openai/gpt-4o-mini", hub=hub, progress=False)
     assert table.column("status").to_pylist() == ["ok", "error", "error"]
     errors = table.column("error").to_pylist()
     assert errors[1] == "middleware: a middleware failed: ZeroDivisionError: by nought"
@@ -257,11 +257,11 @@ def test_middleware_exception_fails_its_own_row_only(simulator: SimulatorThread)
 def test_stream_passes_through_the_middleware(simulator: SimulatorThread) -> None:
     notes: list[str] = []
     hooks = (Noted("a", notes), Noted("b", notes))
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=hooks) as made:
-        assert "".join(chunk.text for chunk in llmhub.stream("hi", model="openai/gpt-4o-mini", hub=made))
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), middleware=hooks) as hub:
+        assert "".join(chunk.text for chunk in llmhub.stream("hi", model="openai/gpt-4o-mini", hub=hub))
 
         async def read() -> list[Any]:
-            return [chunk async for chunk in llmhub.astream("ho", model="openai/gpt-4o-mini", hub=made)]
+            return [chunk async for chunk in llmhub.astream("ho", model="openai/gpt-4o-mini", hub=hub)]
 
         assert asyncio.run(read())
     assert notes == ["request a", "request b", "response b", "response a"] * 2
@@ -275,5 +275,5 @@ def test_object_without_hook_functions_is_refused(wrong: Any) -> None:
 
 def test_on_error_is_not_called_on_success(virtual: Any) -> None:
     hook = Mending([ErrorAction.Retry()])
-    assert is_successful(run(virtual, hook, answering("hi")).outcome)
+    assert is_successful(run(virtual, hook, respond_with("hi")).outcome)
     assert hook.seen == []

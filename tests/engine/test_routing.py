@@ -1,4 +1,4 @@
-"""Calls along a route: on a virtual clock among providers that die and slow down, and against the simulator."""
+"""Routed calls: in virtual time with providers that fail and slow down, and against the simulator."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def target(name: str) -> Target:
 
 
 @dataclass
-class There:
-    """A provider that takes its time, and fails as it is told."""
+class FakeProvider:
+    """A provider with a latency that fails as instructed."""
 
     latency_s: float = 0.1
     errors: list[LLMError | None] = field(default_factory=list)
@@ -93,22 +93,24 @@ class There:
         return Answer(outcome, latency_s=took_s, total_s=took_s, attempts=1)
 
 
-class World:
-    """Providers by name, and the part of the chain that chooses among them."""
+class RoutedProviders:
+    """Fake providers by name, behind the routing middleware."""
 
-    def __init__(self, clock: Clock, there: Mapping[str, There], route: Route, retry: Retry | None = None) -> None:
+    def __init__(
+        self, clock: Clock, providers: Mapping[str, FakeProvider], route: Route, retry: Retry | None = None
+    ) -> None:
         self.clock = clock
-        self.there = there
+        self.providers = providers
         self.notes: list[tuple[str, str]] = []
         seed = random.Random(7)
-        board = CandidateMetrics(clock, seed.random, TargetPrices(lambda: 1.79e9))
-        self.path = ResolvedRoute("way", route, {name: target(name) for name in route.candidates})
-        middleware = [routing_middleware(lambda name: self.path if name == "way" else None, board, self.note)]
+        metrics = CandidateMetrics(clock, seed.random, TargetPrices(lambda: 1.79e9))
+        self.resolved = ResolvedRoute("route", route, {name: target(name) for name in route.candidates})
+        middleware = [routing_middleware(lambda name: self.resolved if name == "route" else None, metrics, self.note)]
         if retry is not None:
             middleware = [retry_middleware(retry, clock, seed.random), *middleware]
         sends: dict[str, Send] = {
-            name: chain(lambda call, one=one: one.send(call, clock), board.middleware(target(name)))  # type: ignore[misc]
-            for name, one in there.items()
+            name: chain(lambda call, one=one: one.send(call, clock), metrics.middleware(target(name)))  # type: ignore[misc]
+            for name, one in providers.items()
         }
         self.send = chain(lambda call: sends[call.target.name](call), *middleware)
 
@@ -116,37 +118,39 @@ class World:
         self.notes.append((kind, target))
 
     async def ask(self, text: str = "hi", **more: Any) -> Answer:
-        request = CompletionRequest(model="way", messages=(Message("user", text),))
-        return await self.send(Call(replace(target("x/way"), name="way"), request, **more))
+        request = CompletionRequest(model="route", messages=(Message("user", text),))
+        return await self.send(Call(replace(target("x/route"), name="route"), request, **more))
 
 
-def run(virtual: Any, there: Mapping[str, There], route: Route, *, many: int = 1, **more: Any) -> tuple[World, Any]:
-    async def work(clock: Clock) -> tuple[World, Any]:
-        world = World(clock, there, route, **more)
-        answers = [await world.ask() for _ in range(many)]
-        return world, answers[0] if many == 1 else answers
+def run(
+    virtual: Any, providers: Mapping[str, FakeProvider], route: Route, *, count: int = 1, **more: Any
+) -> tuple[RoutedProviders, Any]:
+    async def work(clock: Clock) -> tuple[RoutedProviders, Any]:
+        routed = RoutedProviders(clock, providers, route, **more)
+        answers = [await routed.ask() for _ in range(count)]
+        return routed, answers[0] if count == 1 else answers
 
-    done: tuple[World, Any] = virtual.run(work)
+    done: tuple[RoutedProviders, Any] = virtual.run(work)
     return done
 
 
-def said(answer: Answer) -> str:
+def served_model_or_error(answer: Answer) -> str:
     return answer.outcome.unwrap().text if is_successful(answer.outcome) else type(answer.outcome.failure()).__name__
 
 
 A, B, C = "p/a", "p/b", "p/c"
 
 
-# One pass
+# Fallbacks
 
 
 @pytest.mark.parametrize("kind", list(REACTIONS))
 def test_reactions_decide_which_errors_fall_back(virtual: Any, kind: type[LLMError]) -> None:
-    there = {A: There(always=kind()), B: There()}
-    world, answer = run(virtual, there, Failover(A, B))
-    assert said(answer) == (B if REACTIONS[kind].falls_back else kind.__name__)
+    providers = {A: FakeProvider(always=kind()), B: FakeProvider()}
+    routed, answer = run(virtual, providers, Failover(A, B))
+    assert served_model_or_error(answer) == (B if REACTIONS[kind].falls_back else kind.__name__)
     assert answer.attempts == 1 + REACTIONS[kind].falls_back
-    assert world.notes == ([("fallback", A)] if REACTIONS[kind].falls_back else [])
+    assert routed.notes == ([("fallback", A)] if REACTIONS[kind].falls_back else [])
 
 
 @given(
@@ -154,9 +158,9 @@ def test_reactions_decide_which_errors_fall_back(virtual: Any, kind: type[LLMErr
     st.integers(0, 5),
 )
 def test_fallbacks_are_bounded_and_candidates_tried_once(virtual: Any, ends: list[Any], fallbacks: int) -> None:
-    there = {f"p/{at}": There(always=end) for at, end in enumerate(ends)}
-    _, answer = run(virtual, there, Failover(*there, fallbacks=fallbacks))
-    asked = [one.asked for one in there.values()]
+    providers = {f"p/{at}": FakeProvider(always=end) for at, end in enumerate(ends)}
+    _, answer = run(virtual, providers, Failover(*providers, fallbacks=fallbacks))
+    asked = [one.asked for one in providers.values()]
     reached = ends[: 1 + fallbacks]
     stops = next(
         (at for at, end in enumerate(reached) if end is None or isinstance(end, ContentFiltered)), len(reached) - 1
@@ -167,12 +171,12 @@ def test_fallbacks_are_bounded_and_candidates_tried_once(virtual: Any, ends: lis
 
 
 def test_most_retryable_failure_is_reported(virtual: Any) -> None:
-    there = {
-        A: There(always=RateLimited(retry_after_s=2.0)),
-        B: There(always=AuthFailed()),
-        C: There(always=NotFound()),
+    providers = {
+        A: FakeProvider(always=RateLimited(retry_after_s=2.0)),
+        B: FakeProvider(always=AuthFailed()),
+        C: FakeProvider(always=NotFound()),
     }
-    _, answer = run(virtual, there, Failover(A, B, C))
+    _, answer = run(virtual, providers, Failover(A, B, C))
     assert answer.outcome.failure() == RateLimited(retry_after_s=2.0)
     assert answer.attempts == 3
     assert answer.total_s == pytest.approx(0.3)
@@ -180,15 +184,15 @@ def test_most_retryable_failure_is_reported(virtual: Any) -> None:
 
 def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
-        there = {A: There(errors=[ServerError()], latency_s=0.2), B: There(latency_s=0.01)}
-        world = World(clock, there, Failover(A, B))
-        assert said(await world.ask()) == B
-        assert said(await world.ask()) == B
-        assert there[A].asked == 1
+        providers = {A: FakeProvider(errors=[ServerError()], latency_s=0.2), B: FakeProvider(latency_s=0.01)}
+        routed = RoutedProviders(clock, providers, Failover(A, B))
+        assert served_model_or_error(await routed.ask()) == B
+        assert served_model_or_error(await routed.ask()) == B
+        assert providers[A].asked == 1
         await asyncio.sleep(0.5)
-        answers = await asyncio.gather(*(world.ask() for _ in range(20)))
-        assert Counter(map(said, answers)) == {A: 1, B: 19}
-        assert said(await world.ask()) == A
+        answers = await asyncio.gather(*(routed.ask() for _ in range(20)))
+        assert Counter(map(served_model_or_error, answers)) == {A: 1, B: 19}
+        assert served_model_or_error(await routed.ask()) == A
 
     virtual.run(work)
 
@@ -203,7 +207,7 @@ def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> 
     ],
 )
 def test_failing_rank_function_fails_the_row(virtual: Any, rank: Any, what: str) -> None:
-    _, answer = run(virtual, {A: There(), B: There()}, Route((A, B), rank=rank))
+    _, answer = run(virtual, {A: FakeProvider(), B: FakeProvider()}, Route((A, B), rank=rank))
     error = answer.outcome.failure()
     assert isinstance(error, InvalidRequest)
     assert error.path == "route.rank"
@@ -213,12 +217,12 @@ def test_failing_rank_function_fails_the_row(virtual: Any, rank: Any, what: str)
 def test_custom_rank_function_sees_the_statistics(virtual: Any) -> None:
     seen: list[Any] = []
 
-    def mine(candidates: Any, stats: Any) -> Any:
+    def rank_by_successes(candidates: Any, stats: Any) -> Any:
         seen.append((stats[A].success_count, stats[B].success_count, stats.input_tokens > 0))
         return [min(candidates, key=lambda name: stats[name].success_count)]
 
-    _, answers = run(virtual, {A: There(), B: There()}, Route((A, B), rank=mine), many=4)
-    assert [said(answer) for answer in answers] == [A, B, A, B]
+    _, answers = run(virtual, {A: FakeProvider(), B: FakeProvider()}, Route((A, B), rank=rank_by_successes), count=4)
+    assert [served_model_or_error(answer) for answer in answers] == [A, B, A, B]
     assert seen == [(0, 0, True), (1, 0, True), (1, 1, True), (2, 1, True)]
 
 
@@ -226,22 +230,26 @@ def test_custom_rank_function_sees_the_statistics(virtual: Any) -> None:
 
 
 def test_retries_and_fallbacks_share_the_attempts(virtual: Any) -> None:
-    there = {A: There(always=ServerError()), B: There(always=ServerError()), C: There(always=ServerError())}
-    _, answer = run(virtual, there, Failover(A, B, C), retry=Retry(attempts=5, base_s=1.0))
-    sent = sum(one.asked for one in there.values())
+    providers = {
+        A: FakeProvider(always=ServerError()),
+        B: FakeProvider(always=ServerError()),
+        C: FakeProvider(always=ServerError()),
+    }
+    _, answer = run(virtual, providers, Failover(A, B, C), retry=Retry(attempts=5, base_s=1.0))
+    sent = sum(one.asked for one in providers.values())
     assert answer.attempts == sent
-    # No pass is begun beyond the attempts of the policy.
+    # No ranking starts beyond the attempts of the policy.
     assert sent == 6
 
 
 def test_retry_ranks_the_candidates_again(virtual: Any) -> None:
-    there = {A: There(errors=[ServerError()]), B: There(errors=[ServerError()])}
-    _, answer = run(virtual, there, Failover(A, B), retry=Retry(base_s=5.0))
-    assert said(answer) == A
+    providers = {A: FakeProvider(errors=[ServerError()]), B: FakeProvider(errors=[ServerError()])}
+    _, answer = run(virtual, providers, Failover(A, B), retry=Retry(base_s=5.0))
+    assert served_model_or_error(answer) == A
     assert answer.attempts == 3
 
 
-# Providers that die and slow down
+# Outages
 
 
 @dataclass(frozen=True)
@@ -251,7 +259,7 @@ class Case:
     slows: str
     before_s: float
     after_s: float
-    """Latency of whoever the living let answer, before and after."""
+    """Expected latency before and after the outage."""
 
 
 @pytest.mark.parametrize(
@@ -264,31 +272,31 @@ class Case:
     ],
     ids=["low latency", "low latency, others", "failover", "round robin"],
 )
-@pytest.mark.parametrize("how", ["refused", "times out"])
-def test_outage_loses_no_row_and_throughput_recovers(virtual: Any, case: Case, how: str) -> None:
-    """One of three dies in the midst of a run, another takes ten times as long from then on."""
+@pytest.mark.parametrize("options", ["refused", "times out"])
+def test_outage_loses_no_row_and_throughput_recovers(virtual: Any, case: Case, options: str) -> None:
+    """During a run, one of three candidates fails for good and another becomes ten times slower."""
     workers, breaks_at, ends_at = 24, 5.0, 15.0
-    gone: LLMError = Disconnected(code=NOT_CONNECTED) if how == "refused" else TimedOut()
+    unreachable_error: LLMError = Disconnected(code=NOT_CONNECTED) if options == "refused" else TimedOut()
 
-    async def work(clock: Clock) -> tuple[list[tuple[float, Answer]], World]:
-        there = {name: There() for name in (A, B, C)}
-        world = World(clock, there, case.route, Retry())
+    async def work(clock: Clock) -> tuple[list[tuple[float, Answer]], RoutedProviders]:
+        providers = {name: FakeProvider() for name in (A, B, C)}
+        routed = RoutedProviders(clock, providers, case.route, Retry())
         done: list[tuple[float, Answer]] = []
 
         async def worker() -> None:
             while clock() < ends_at:
-                answer = await world.ask()
+                answer = await routed.ask()
                 done.append((clock(), answer))
 
         async def breaks() -> None:
             await asyncio.sleep(breaks_at)
-            there[case.slows].latency_s *= 10
-            there[case.dies].always = gone
+            providers[case.slows].latency_s *= 10
+            providers[case.dies].always = unreachable_error
 
         await asyncio.gather(breaks(), *(worker() for _ in range(workers)))
-        return done, world
+        return done, routed
 
-    done, world = virtual.run(work)
+    done, routed = virtual.run(work)
     assert all(is_successful(answer.outcome) for _, answer in done)
 
     def pace(begin_s: float, end_s: float) -> float:
@@ -297,59 +305,63 @@ def test_outage_loses_no_row_and_throughput_recovers(virtual: Any, case: Case, h
     assert pace(2, breaks_at) > 0.95 * workers / case.before_s
     assert pace(breaks_at + 5, ends_at) > 0.9 * workers / case.after_s
     assert max(answer.attempts for _, answer in done) <= 3
-    # Who is dead is asked by all who were under way, and then by one at a time.
-    assert world.there[case.dies].asked < breaks_at * workers / case.before_s + workers + 64
+    # The failed candidate gets the calls already in flight, then one probe at a time.
+    assert routed.providers[case.dies].asked < breaks_at * workers / case.before_s + workers + 64
 
 
 # Hedges
 
 
 def test_hedge_uses_the_first_success_and_cancels_the_other(virtual: Any) -> None:
-    there = {A: There(latency_s=10.0), B: There(latency_s=0.1)}
-    world, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
-    assert said(answer) == B
-    assert (there[A].asked, there[A].cut, there[B].asked) == (1, 1, 1)
-    assert world.notes == [("hedge", A)]
+    providers = {A: FakeProvider(latency_s=10.0), B: FakeProvider(latency_s=0.1)}
+    routed, answer = run(virtual, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
+    assert served_model_or_error(answer) == B
+    assert (providers[A].asked, providers[A].cut, providers[B].asked) == (1, 1, 1)
+    assert routed.notes == [("hedge", A)]
 
 
 def test_timely_answer_is_not_hedged(virtual: Any) -> None:
-    there = {A: There(latency_s=0.9), B: There()}
-    world, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
-    assert (said(answer), there[B].asked, world.notes) == (A, 0, [])
+    providers = {A: FakeProvider(latency_s=0.9), B: FakeProvider()}
+    routed, answer = run(virtual, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
+    assert (served_model_or_error(answer), providers[B].asked, routed.notes) == (A, 0, [])
 
 
 def test_failed_hedge_does_not_end_the_first_request(virtual: Any) -> None:
-    there = {A: There(latency_s=3.0), B: There(always=ServerError())}
-    _, answer = run(virtual, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
-    assert said(answer) == A
+    providers = {A: FakeProvider(latency_s=3.0), B: FakeProvider(always=ServerError())}
+    _, answer = run(virtual, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
+    assert served_model_or_error(answer) == A
     assert answer.attempts == 2
 
 
 def test_next_candidate_is_tried_when_both_hedged_requests_fail(virtual: Any) -> None:
-    there = {A: There(latency_s=3.0, always=ServerError()), B: There(always=ServerError()), C: There()}
-    _, answer = run(virtual, there, Failover(A, B, C, hedge=Hedge(after_s=1.0)))
-    assert said(answer) == C
+    providers = {
+        A: FakeProvider(latency_s=3.0, always=ServerError()),
+        B: FakeProvider(always=ServerError()),
+        C: FakeProvider(),
+    }
+    _, answer = run(virtual, providers, Failover(A, B, C, hedge=Hedge(after_s=1.0)))
+    assert served_model_or_error(answer) == C
     assert answer.attempts == 3
 
 
 def test_single_candidate_is_hedged_with_itself(virtual: Any) -> None:
-    there = {A: There(latency_s=3.0)}
-    _, answer = run(virtual, there, Failover(A, hedge=Hedge(after_s=1.0)))
-    assert said(answer) == A
-    assert (there[A].asked, there[A].cut, there[A].open) == (2, 1, 0)
+    providers = {A: FakeProvider(latency_s=3.0)}
+    _, answer = run(virtual, providers, Failover(A, hedge=Hedge(after_s=1.0)))
+    assert served_model_or_error(answer) == A
+    assert (providers[A].asked, providers[A].cut, providers[A].open) == (2, 1, 0)
 
 
 def test_quantile_hedges_only_slow_calls(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
-        there = {A: There(), B: There()}
-        world = World(clock, there, Failover(A, B, hedge=Hedge(quantile=0.99)))
-        for usual_s in [0.2] * 20 + [0.1] * 20:
-            there[A].latency_s = usual_s
-            await world.ask()
-        assert there[B].asked == 0
-        there[A].latency_s = 5.0
+        providers = {A: FakeProvider(), B: FakeProvider()}
+        routed = RoutedProviders(clock, providers, Failover(A, B, hedge=Hedge(quantile=0.99)))
+        for typical_s in [0.2] * 20 + [0.1] * 20:
+            providers[A].latency_s = typical_s
+            await routed.ask()
+        assert providers[B].asked == 0
+        providers[A].latency_s = 5.0
         before = clock()
-        assert said(await world.ask()) == B
+        assert served_model_or_error(await routed.ask()) == B
         assert clock() - before == pytest.approx(0.3)
 
     virtual.run(work)
@@ -357,14 +369,14 @@ def test_quantile_hedges_only_slow_calls(virtual: Any) -> None:
 
 def test_cancellation_cancels_both_hedged_requests(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
-        there = {A: There(latency_s=50.0), B: There(latency_s=50.0)}
-        world = World(clock, there, Failover(A, B, hedge=Hedge(after_s=1.0)))
-        task = asyncio.ensure_future(world.ask())
+        providers = {A: FakeProvider(latency_s=50.0), B: FakeProvider(latency_s=50.0)}
+        routed = RoutedProviders(clock, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
+        task = asyncio.ensure_future(routed.ask())
         await asyncio.sleep(2)
-        assert (there[A].open, there[B].open) == (1, 1)
+        assert (providers[A].open, providers[B].open) == (1, 1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert (there[A].open, there[B].open) == (0, 0)
+        assert (providers[A].open, providers[B].open) == (0, 0)
 
     virtual.run(work)
 
@@ -382,11 +394,11 @@ async def test_owner_is_in_flight_while_another_task_sends_for_it() -> None:
         flights.end(task)
         return Answer(Success(CompletionResponse()), attempts=1)
 
-    path = ResolvedRoute("way", Failover(A, hedge=Hedge(after_s=9.0)), {A: target(A)})
-    board = CandidateMetrics(lambda: 0.0, lambda: 0.0, TargetPrices(lambda: 0.0))
+    resolved = ResolvedRoute("route", Failover(A, hedge=Hedge(after_s=9.0)), {A: target(A)})
+    metrics = CandidateMetrics(lambda: 0.0, lambda: 0.0, TargetPrices(lambda: 0.0))
     owner = asyncio.current_task()
-    sending = chain(send, routing_middleware(lambda _: path, board, lambda *_, **__: None))  # type: ignore[arg-type]
-    await sending(Call(target("x/way"), CompletionRequest(model="m", messages=())))
+    send_routed = chain(send, routing_middleware(lambda _: resolved, metrics, lambda *_, **__: None))  # type: ignore[arg-type]
+    await send_routed(Call(target("x/route"), CompletionRequest(model="m", messages=())))
     assert seen == [True]
     await asyncio.sleep(GRACE_S * 2)
     assert owner not in flights
@@ -401,19 +413,19 @@ def test_stream_falls_back_only_before_its_first_chunk(virtual: Any) -> None:
         shown: list[StreamChunk] = []
 
         async def work(clock: Clock, shows: bool = shows, shown: list[StreamChunk] = shown) -> Answer:
-            world = World(clock, {A: There(always=ServerError()), B: There()}, Failover(A, B))
-            inner = world.there[A].send
+            routed = RoutedProviders(clock, {A: FakeProvider(always=ServerError()), B: FakeProvider()}, Failover(A, B))
+            inner = routed.providers[A].send
 
-            async def begins(call: Call, clock: Clock) -> Answer:
+            async def stream_then_fail(call: Call, clock: Clock) -> Answer:
                 if shows and call.on_chunk is not None:
                     call.on_chunk(StreamChunk(text="Once"))
                 return await inner(call, clock)
 
-            world.there[A].send = begins  # type: ignore[method-assign]
-            return await world.ask(on_chunk=shown.append)
+            routed.providers[A].send = stream_then_fail  # type: ignore[method-assign]
+            return await routed.ask(on_chunk=shown.append)
 
         answer = virtual.run(work)
-        assert said(answer) == ("ServerError" if shows else B)
+        assert served_model_or_error(answer) == ("ServerError" if shows else B)
         assert len(shown) == shows
 
 
@@ -447,74 +459,74 @@ def test_lookups_are_batched_and_store_failures_are_misses() -> None:
     asyncio.run(work())
 
 
-# At the door
+# Through the public functions
 
 MINI, HAIKU, FLASH = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"
 
 
-def hub(simulator: SimulatorThread, **more: Any) -> llmhub.Hub:
+def make_hub(simulator: SimulatorThread, **more: Any) -> llmhub.Hub:
     retry = llmhub.Retry(base_s=0.001, cap_s=0.01)
     return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **{"retry": retry, **more})
 
 
-def ask(made: llmhub.Hub, texts: list[str], model: Any, **more: Any) -> Any:
-    return llmhub.complete_table({"t": texts}, "{t}", model=model, hub=made, progress=False, **more)
+def ask(hub: llmhub.Hub, texts: list[str], model: Any, **more: Any) -> Any:
+    return llmhub.complete_table({"t": texts}, "{t}", model=model, hub=hub, progress=False, **more)
 
 
 TEXTS = [f"Tell me of town {number}." for number in range(30)]
 
 
 def test_named_route_is_a_model_name(simulator: SimulatorThread) -> None:
-    with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
+    with make_hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as hub:
         for name in ("fast", "route/fast"):
-            table = ask(made, TEXTS, name)
+            table = ask(hub, TEXTS, name)
             assert table.column("status").to_pylist() == ["ok"] * 30
             assert set(table.column("provider").to_pylist()) == {"route"}
             assert set(table.column("model").to_pylist()) == {"fast"}
-            who = Counter(served.partition("/")[0] for served in table.column("served_model").to_pylist())
-            assert who == {"openai": 15, "anthropic": 15}
+            served_by = Counter(served.partition("/")[0] for served in table.column("served_model").to_pylist())
+            assert served_by == {"openai": 15, "anthropic": 15}
             served = table.column("served_model").to_pylist()
             prices = table.column("price_id").to_pylist()
             assert all(
                 ("gpt-4o-mini" in price) == one.startswith("openai/") for one, price in zip(served, prices, strict=True)
             )
             assert all(cost > 0 for cost in table.column("cost_usd").to_pylist())
-        response = llmhub.complete("hi", model="fast", hub=made)
+        response = llmhub.complete("hi", model="fast", hub=hub)
         assert response.served_model.partition("/")[0] in {"openai", "anthropic"}
         with pytest.raises(BadRequestError, match="or a route: fast"):
-            llmhub.complete("hi", model="slow", hub=made)
+            llmhub.complete("hi", model="slow", hub=hub)
 
 
 def test_route_applies_only_to_its_candidates(simulator: SimulatorThread) -> None:
-    with hub(simulator, route=Failover(MINI, HAIKU)) as made:
-        table = ask(made, TEXTS, [MINI, HAIKU, FLASH])
+    with make_hub(simulator, route=Failover(MINI, HAIKU)) as hub:
+        table = ask(hub, TEXTS, [MINI, HAIKU, FLASH])
         assert not any("/" in served for served in table.column("served_model").to_pylist())
         assert simulator.counts()["by_model"] == {MINI: 30, HAIKU: 30, FLASH: 30}
         simulator.set_faults(Faults(rate_500=1.0))
-        table = ask(made, ["other"], FLASH)
+        table = ask(hub, ["other"], FLASH)
         assert table.column("status").to_pylist() == ["error"]
         assert simulator.counts()["by_provider"]["openai"] == 30
 
 
 def test_second_run_hits_the_cache_whichever_candidate_answered(simulator: SimulatorThread) -> None:
-    with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU, FLASH)}, cache=llmhub.MemoryCache()) as made:
-        first = ask(made, TEXTS, "fast", n=2)
+    with make_hub(simulator, route={"fast": RoundRobin(MINI, HAIKU, FLASH)}, cache=llmhub.MemoryCache()) as hub:
+        first = ask(hub, TEXTS, "fast", n=2)
         before = simulator.counts()["requests"]
-        again = ask(made, [*TEXTS[::-1], "more"], "fast", n=2, budget_usd=1)
+        again = ask(hub, [*TEXTS[::-1], "more"], "fast", n=2, budget_usd=1)
         assert simulator.counts()["requests"] == before + 2
         assert again.column("cache_hit").to_pylist() == [True] * 60 + [False] * 2
         assert sorted(first.column("response").to_pylist()) == sorted(again.column("response").to_pylist()[:60])
         assert [float(cost) for cost in again.column("cost_usd").to_pylist()[:60]] == [0.0] * 60
         assert again.column("list_cost_usd").to_pylist()[0] > 0
-        # And each is the answer of whoever gave it, for whoever asks them by name.
-        direct = ask(made, TEXTS, MINI)
+        # Each response is also found by a direct call to the model that gave it.
+        direct = ask(hub, TEXTS, MINI)
         assert direct.column("cache_hit").to_pylist().count(True) >= 10
         assert not any("/" in served for served in direct.column("served_model").to_pylist())
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A memory cache that notes how many keys are looked up at a time."""
+    """A memory cache that records how many keys each look-up has."""
 
     asked: list[int] = field(default_factory=list)
 
@@ -532,22 +544,22 @@ class Counted:
 def test_candidates_are_looked_up_in_batches_before_sending(simulator: SimulatorThread, turns: bool) -> None:
     cache, seen = Counted(), Counter[str]()
 
-    def noted(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+    def record_calls(send: Send) -> Send:
+        async def send_routed(call: Call) -> Answer:
             seen[call.request.messages[-1].text] += 1
             return await send(call)
 
-        return sending
+        return send_routed
 
     prompts = [{"role": "user", "content": text} for text in TEXTS]
     rows = {"t": [[turn] for turn in prompts] if turns else TEXTS}
-    how = {"messages": "t"} if turns else {"prompt": "{t}"}
+    options = {"messages": "t"} if turns else {"prompt": "{t}"}
     route = {"fast": RoundRobin(MINI, HAIKU, FLASH)}
-    with hub(simulator, route=route, cache=cache, middleware=(noted,)) as made:
+    with make_hub(simulator, route=route, cache=cache, middleware=(record_calls,)) as hub:
         for _ in range(2):
-            table = llmhub.complete_table(rows, model="fast", hub=made, progress=False, **how)
+            table = llmhub.complete_table(rows, model="fast", hub=hub, progress=False, **options)
             assert table.column("status").to_pylist() == ["ok"] * 30
-    # Who is found there is found before any middleware is asked, as is the answer of whom a row names.
+    # Stored responses are found before any middleware runs, under the key of any candidate.
     assert seen == dict.fromkeys(TEXTS, 1)
     assert simulator.counts()["requests"] == 30
     assert sum(cache.asked) == 2 * 4 * 30
@@ -555,18 +567,18 @@ def test_candidates_are_looked_up_in_batches_before_sending(simulator: Simulator
 
 
 def test_call_changed_by_a_middleware_is_looked_up(simulator: SimulatorThread, tmp_path: pathlib.Path) -> None:
-    def louder(send: Send) -> Send:
-        async def sending(call: Call) -> Answer:
+    def uppercase(send: Send) -> Send:
+        async def send_routed(call: Call) -> Answer:
             asked = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
             return await send(replace(call, request=asked, key=None))
 
-        return sending
+        return send_routed
 
     common = {"route": {"fast": RoundRobin(MINI, HAIKU, FLASH)}, "cache": tmp_path / "runs.db"}
-    with hub(simulator, **common) as made:
-        first = ask(made, ["HELLO"], "fast")
-    with hub(simulator, middleware=(louder,), **common) as made:
-        again = ask(made, ["hello"], "fast")
+    with make_hub(simulator, **common) as hub:
+        first = ask(hub, ["HELLO"], "fast")
+    with make_hub(simulator, middleware=(uppercase,), **common) as hub:
+        again = ask(hub, ["hello"], "fast")
     assert again.column("cache_hit").to_pylist() == [True]
     assert again.column("response").to_pylist() == first.column("response").to_pylist()
     assert simulator.counts()["requests"] == 1
@@ -575,15 +587,15 @@ def test_call_changed_by_a_middleware_is_looked_up(simulator: SimulatorThread, t
 def test_samples_of_a_conversation_are_stored_separately(simulator: SimulatorThread) -> None:
     turns = {"turns": [[{"role": "user", "content": text}] for text in TEXTS]}
     route = {"fast": llmhub.Failover("openai/gpt-4o-mini", "openai/gpt-4o")}
-    with hub(simulator, route=route, cache=llmhub.MemoryCache()) as made:
-        table = llmhub.complete_table(turns, messages="turns", model="fast", n=3, hub=made, progress=False)
+    with make_hub(simulator, route=route, cache=llmhub.MemoryCache()) as hub:
+        table = llmhub.complete_table(turns, messages="turns", model="fast", n=3, hub=hub, progress=False)
     assert table.column("cache_hit").to_pylist() == [False] * 3 * len(TEXTS)
     assert simulator.counts()["requests"] == 3 * len(TEXTS)
 
 
 def test_duplicate_rows_report_the_served_model(simulator: SimulatorThread) -> None:
-    with hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as made:
-        table = ask(made, ["same"] * 6, "fast")
+    with make_hub(simulator, route={"fast": RoundRobin(MINI, HAIKU)}) as hub:
+        table = ask(hub, ["same"] * 6, "fast")
     assert simulator.counts()["requests"] == 1
     assert len(set(table.column("served_model").to_pylist())) == 1
     assert len(set(table.column("list_cost_usd").to_pylist())) == 1
@@ -591,23 +603,29 @@ def test_duplicate_rows_report_the_served_model(simulator: SimulatorThread) -> N
 
 
 def test_unreachable_provider_loses_no_row_and_decisions_are_logged(simulator: SimulatorThread) -> None:
-    gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
-    with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
-        table = ask(made, TEXTS, MINI)
+    unreachable_error = {
+        **simulator.endpoints(),
+        "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k"),
+    }
+    with llmhub.Hub(endpoints=unreachable_error, settings=Settings(), route=Failover(MINI, HAIKU)) as hub:
+        table = ask(hub, TEXTS, MINI)
         assert table.column("status").to_pylist() == ["ok"] * 30
         assert set(table.column("model").to_pylist()) == {"gpt-4o-mini"}
         assert all(served.startswith("anthropic/claude-haiku") for served in table.column("served_model").to_pylist())
         assert max(table.column("attempts").to_pylist()) == 2
-        fallbacks = [one for one in made.decisions() if one.kind == "fallback"]
+        fallbacks = [one for one in hub.decisions() if one.kind == "fallback"]
         assert fallbacks[0].target == MINI
         assert fallbacks[0].detail == f"Disconnected: on to {HAIKU}"
 
 
 def test_stream_is_routed_too(simulator: SimulatorThread) -> None:
-    gone = {**simulator.endpoints(), "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")}
-    with llmhub.Hub(endpoints=gone, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
-        assert "".join(chunk.text for chunk in llmhub.stream("hi", model=MINI, hub=made))
-        table = ask(made, TEXTS, MINI, stream=True)
+    unreachable_error = {
+        **simulator.endpoints(),
+        "openai": llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k"),
+    }
+    with llmhub.Hub(endpoints=unreachable_error, settings=Settings(), route=Failover(MINI, HAIKU)) as hub:
+        assert "".join(chunk.text for chunk in llmhub.stream("hi", model=MINI, hub=hub))
+        table = ask(hub, TEXTS, MINI, stream=True)
         assert table.column("status").to_pylist() == ["ok"] * 30
         assert all(ttft > 0 for ttft in table.column("ttft_s").to_pylist())
 
@@ -615,13 +633,13 @@ def test_stream_is_routed_too(simulator: SimulatorThread) -> None:
 def test_budget_holds_for_hedged_routes() -> None:
     with serving(Simulator(seed=5, latency=Latency(0.02, 0.8))) as simulator:
         route = {"fast": LowLatency(MINI, FLASH, hedge=Hedge(after_s=0.02))}
-        with hub(simulator, route=route, budget_usd="0.004") as made:
-            table = ask(made, [f"Tell of {number}." for number in range(300)], "fast", max_tokens=30, concurrency=64)
-            spent = made.spending()
+        with make_hub(simulator, route=route, budget_usd="0.004") as hub:
+            table = ask(hub, [f"Tell of {number}." for number in range(300)], "fast", max_tokens=30, concurrency=64)
+            spent = hub.spending()
             assert spent is not None
             assert spent.spent_usd <= spent.limit_usd
             assert spent.reserved == 0
-            assert any(one.kind == "hedge" for one in made.decisions())
+            assert any(one.kind == "hedge" for one in hub.decisions())
         assert set(table.column("status").to_pylist()) == {"ok", "budget"}
         paid = sum(cost for cost in table.column("cost_usd").to_pylist() if cost is not None)
         assert 0 < paid <= spent.spent_usd
@@ -631,31 +649,31 @@ def test_hub_with_routes_can_be_pickled(simulator: SimulatorThread) -> None:
     import pickle  # noqa: PLC0415 - of this one test
 
     route = {"fast": Weighted({MINI: 3, HAIKU: 1}), "cheap": CostOptimized(MINI, HAIKU), "quick": LowLatency(MINI)}
-    with hub(simulator, route=route) as made, pickle.loads(pickle.dumps(made)) as again:
-        assert again.route == made.route or set(again.route) == set(route)
+    with make_hub(simulator, route=route) as hub, pickle.loads(pickle.dumps(hub)) as again:
+        assert again.route == hub.route or set(again.route) == set(route)
         assert llmhub.complete("hi", model="cheap", hub=again).served_model.startswith("openai/")
 
 
 def test_candidate_without_credentials_raises_before_sending(simulator: SimulatorThread) -> None:
     bare = {"openai": simulator.endpoints()["openai"]}
-    with llmhub.Hub(endpoints=bare, settings=Settings(), route=Failover(MINI, HAIKU)) as made:
+    with llmhub.Hub(endpoints=bare, settings=Settings(), route=Failover(MINI, HAIKU)) as hub:
         with pytest.raises(AuthenticationError, match="claude-haiku-4-5' needs credentials"):
-            ask(made, TEXTS, MINI)
-        assert llmhub.complete("hi", model="openai/gpt-4o", hub=made).text
+            ask(hub, TEXTS, MINI)
+        assert llmhub.complete("hi", model="openai/gpt-4o", hub=hub).text
     with (
-        hub(simulator, route={"fast": Failover(MINI, HAIKU)}) as made,
+        make_hub(simulator, route={"fast": Failover(MINI, HAIKU)}) as hub,
         pytest.raises(UnsupportedParameterError, match="seed"),
     ):
-        ask(made, TEXTS, "fast", seed=3)
+        ask(hub, TEXTS, "fast", seed=3)
     with pytest.raises(BadRequestError, match="no provider is named 'opnai'"):
-        hub(simulator, route=Failover("opnai/x"))
+        make_hub(simulator, route=Failover("opnai/x"))
     for wrong in ("fast", {"fast": "openai/x"}, {"": Failover(MINI)}, [Failover(MINI)]):
         with pytest.raises(BadRequestError, match="route"):
-            hub(simulator, route=wrong)
+            make_hub(simulator, route=wrong)
 
 
 def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) -> None:
-    """What a task of its own sends counts as its worker's: what is already paid for is not cut off."""
+    """A request in a task of its own counts as its worker's, and is drained like it."""
     from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
     from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
 
@@ -664,8 +682,8 @@ def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) 
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     stop = StopSignal()
     route = {"w": Failover("compatible/m", hedge=Hedge(after_s=60.0))}
-    with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as made:
-        asked = tables.build_table_run({"t": ["one"]}, "{t}", "w", made, {"progress": False})
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as hub:
+        asked = tables.build_table_run({"t": ["one"]}, "{t}", "w", hub, {"progress": False})
         future = submit(tables.run_table(asked, None, stop))
         assert server.asked.wait(10)
         stop.request()
@@ -676,7 +694,7 @@ def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) 
 
 
 def test_budget_error_does_not_fall_back(virtual: Any) -> None:
-    there = {A: There(always=BudgetExceeded()), B: There()}
-    _, answer = run(virtual, there, Failover(A, B))
-    assert said(answer) == "BudgetExceeded"
-    assert there[B].asked == 0
+    providers = {A: FakeProvider(always=BudgetExceeded()), B: FakeProvider()}
+    _, answer = run(virtual, providers, Failover(A, B))
+    assert served_model_or_error(answer) == "BudgetExceeded"
+    assert providers[B].asked == 0

@@ -1,4 +1,4 @@
-"""Budgets against a simulator: what it was asked for is what would have been paid."""
+"""Budgets against a simulator, which counts what its responses would have cost."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ MODEL = "openai/gpt-4o-mini"
 
 
 INPUT, OUTPUT = Decimal("1.5e-7"), Decimal("6e-7")
-"""What a token of this model costs (USD)."""
+"""Price per token of this model (USD)."""
 
 
-def hub(simulator: SimulatorThread, **more: Any) -> llmhub.Hub:
+def make_hub(simulator: SimulatorThread, **options: Any) -> llmhub.Hub:
     retry = llmhub.Retry(base_s=0.001, cap_s=0.002)
-    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **{"retry": retry, **more})
+    return llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), **{"retry": retry, **options})
 
 
 def frame(rows: int) -> pa.Table:
     return pa.table({"t": [f"Describe the {row}th lighthouse{' and its keeper' * (row % 7)}." for row in range(rows)]})
 
 
-def ask(made: llmhub.Hub, rows: int = 400, **more: Any) -> pa.Table:
-    given = {"model": MODEL, "max_tokens": 60, "concurrency": 64, "progress": False, **more}
-    return llmhub.complete_table(frame(rows), "{t}", hub=made, **given)
+def ask(hub: llmhub.Hub, rows: int = 400, **options: Any) -> pa.Table:
+    options = {"model": MODEL, "max_tokens": 60, "concurrency": 64, "progress": False, **options}
+    return llmhub.complete_table(frame(rows), "{t}", hub=hub, **options)
 
 
 def billed(simulator: SimulatorThread) -> Decimal:
-    """Give what the simulator's answers would have cost, answered for or not."""
+    """Return what the simulator's responses would have cost, delivered or not."""
     tokens = simulator.counts()["tokens"]
     return Decimal(tokens["input"]) * INPUT + Decimal(tokens["output"]) * OUTPUT
 
 
 def statuses(table: pa.Table) -> dict[str, int]:
     counted = table.column("status").value_counts().to_pylist()
-    return {one["values"]: one["counts"] for one in counted}
+    return {count["values"]: count["counts"] for count in counted}
 
 
 WORST = Decimal("0.0001")
-"""More than one call of these can cost."""
+"""More than any of these calls can cost."""
 
 
 @pytest.mark.parametrize("where", ["hub", "call"])
@@ -56,17 +56,17 @@ WORST = Decimal("0.0001")
 def test_budget_is_never_exceeded_with_64_calls_in_flight(where: str, faults: Faults) -> None:
     limit = Decimal("0.00345")
     with serving(Simulator(seed=3, latency=Latency(0.06, 0.5), faults=faults)) as simulator:
-        with hub(simulator, **({"budget_usd": limit} if where == "hub" else {})) as made:
-            table = ask(made, **({"budget_usd": limit} if where == "call" else {}))
-            found = made.spending()
+        with make_hub(simulator, **({"budget_usd": limit} if where == "hub" else {})) as hub:
+            table = ask(hub, **({"budget_usd": limit} if where == "call" else {}))
+            budget = hub.spending()
         assert simulator.counts()["max_in_flight"] > 16
         paid = sum(cost for cost in table.column("cost_usd").to_pylist() if cost is not None)
         assert paid <= billed(simulator) <= limit
-        if found is not None:
-            assert billed(simulator) <= found.spent_usd <= limit
-            assert found.reserved == 0
-            # It stops only when nothing more fits: rows wait for those under way to be reckoned up.
-            assert found.spent_usd > limit - WORST
+        if budget is not None:
+            assert billed(simulator) <= budget.spent_usd <= limit
+            assert budget.reserved == 0
+            # Calls stop only when nothing more fits: rows wait for those in flight to be settled.
+            assert budget.spent_usd > limit - WORST
         elif faults == Faults():
             assert paid > limit - WORST
         counts = statuses(table)
@@ -76,8 +76,8 @@ def test_budget_is_never_exceeded_with_64_calls_in_flight(where: str, faults: Fa
 
 
 def test_rows_beyond_the_budget_have_status_budget_and_cost_nothing(simulator: SimulatorThread) -> None:
-    with hub(simulator) as made:
-        table = ask(made, 20, budget_usd=0)
+    with make_hub(simulator) as hub:
+        table = ask(hub, 20, budget_usd=0)
     assert statuses(table) == {"budget": 20}
     assert simulator.counts()["requests"] == 0
     assert table.column("attempts").to_pylist() == [0] * 20
@@ -86,25 +86,25 @@ def test_rows_beyond_the_budget_have_status_budget_and_cost_nothing(simulator: S
 
 
 def test_cached_rows_cost_nothing(simulator: SimulatorThread) -> None:
-    with hub(simulator, cache=llmhub.MemoryCache()) as made:
-        assert statuses(ask(made, 20)) == {"ok": 20}
-        assert statuses(ask(made, 25, budget_usd=0)) == {"ok": 20, "budget": 5}
+    with make_hub(simulator, cache=llmhub.MemoryCache()) as hub:
+        assert statuses(ask(hub, 20)) == {"ok": 20}
+        assert statuses(ask(hub, 25, budget_usd=0)) == {"ok": 20, "budget": 5}
 
 
 def test_hub_budget_is_shared_by_all_calls_and_survives_close(simulator: SimulatorThread) -> None:
-    with hub(simulator, budget_usd="0.0002") as made:
-        llmhub.complete("One", model=MODEL, hub=made, max_tokens=100)
-        found = made.spending()
-        assert found is not None
-        assert found.spent_usd == billed(simulator) > 0
-        made.close()
-        assert made.spending() == found
+    with make_hub(simulator, budget_usd="0.0002") as hub:
+        llmhub.complete("One", model=MODEL, hub=hub, max_tokens=100)
+        budget = hub.spending()
+        assert budget is not None
+        assert budget.spent_usd == billed(simulator) > 0
+        hub.close()
+        assert hub.spending() == budget
         with pytest.raises(BudgetExceededError, match="may cost"):
-            llmhub.complete("One", model=MODEL, hub=made, max_tokens=1000)
+            llmhub.complete("One", model=MODEL, hub=hub, max_tokens=1000)
         with pytest.raises(BudgetExceededError):
-            list(llmhub.stream("One", model=MODEL, hub=made, max_tokens=1000))
-        assert "".join(chunk.text for chunk in llmhub.stream("Two", model=MODEL, hub=made, max_tokens=100))
-        spent = made.spending()
+            list(llmhub.stream("One", model=MODEL, hub=hub, max_tokens=1000))
+        assert "".join(chunk.text for chunk in llmhub.stream("Two", model=MODEL, hub=hub, max_tokens=100))
+        spent = hub.spending()
         assert spent is not None
         assert spent.spent_usd == billed(simulator)
 
@@ -112,25 +112,25 @@ def test_hub_budget_is_shared_by_all_calls_and_survives_close(simulator: Simulat
 def test_model_without_a_price_is_refused_unless_allowed(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
-    with llmhub.Hub(endpoints=endpoints, settings=Settings()) as made:
+    with llmhub.Hub(endpoints=endpoints, settings=Settings()) as hub:
         for refused in (
-            lambda: llmhub.complete("hi", model="compatible/m", hub=made, budget_usd=1),
-            lambda: ask(made, 1, model="compatible/m", budget_usd=1),
+            lambda: llmhub.complete("hi", model="compatible/m", hub=hub, budget_usd=1),
+            lambda: ask(hub, 1, model="compatible/m", budget_usd=1),
         ):
             with pytest.raises(BadRequestError, match=r"'compatible/m' has no known price.*allow_unpriced=True"):
                 refused()
         assert server.requests == []
-        assert llmhub.complete("hi", model="compatible/m", hub=made, budget_usd=1, allow_unpriced=True).text == "Hi"
-    with llmhub.Hub(endpoints=endpoints, settings=Settings(), budget_usd=1, allow_unpriced=True) as made:
-        assert ask(made, 1, model="compatible/m").column("response").to_pylist() == ["Hi"]
+        assert llmhub.complete("hi", model="compatible/m", hub=hub, budget_usd=1, allow_unpriced=True).text == "Hi"
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), budget_usd=1, allow_unpriced=True) as hub:
+        assert ask(hub, 1, model="compatible/m").column("response").to_pylist() == ["Hi"]
 
 
 def test_batches_share_one_budget(simulator: SimulatorThread) -> None:
     limit = Decimal("0.0009")
-    with hub(simulator) as made:
+    with make_hub(simulator) as hub:
         batches = frame(60).to_batches(max_chunksize=20)
         done = llmhub.complete_record_batches(
-            batches, "{t}", model=MODEL, hub=made, max_tokens=60, budget_usd=limit, progress=False
+            batches, "{t}", model=MODEL, hub=hub, max_tokens=60, budget_usd=limit, progress=False
         )
         table = pa.Table.from_batches(done)
     assert billed(simulator) <= limit
@@ -141,20 +141,20 @@ def test_processes_split_a_budget(simulator: SimulatorThread) -> None:
     import joblib  # noqa: PLC0415 - of this one test
 
     limit = Decimal("0.0009")
-    with hub(simulator, budget_usd=limit) as made, joblib.parallel_config(backend="threading"):
-        table = llmhub.complete_parallel(frame(60), "{t}", model=MODEL, hub=made, n_jobs=3, max_tokens=60)
+    with make_hub(simulator, budget_usd=limit) as hub, joblib.parallel_config(backend="threading"):
+        table = llmhub.complete_parallel(frame(60), "{t}", model=MODEL, hub=hub, n_jobs=3, max_tokens=60)
     assert billed(simulator) <= limit
     assert statuses(table)["budget"] > 0
 
 
-@pytest.mark.parametrize("wrong", [-1, "much", float("nan")])
-def test_invalid_budget_raises_before_anything_is_sent(simulator: SimulatorThread, wrong: Any) -> None:
+@pytest.mark.parametrize("invalid", [-1, "much", float("nan")])
+def test_invalid_budget_raises_before_anything_is_sent(simulator: SimulatorThread, invalid: Any) -> None:
     with pytest.raises(BadRequestError, match="budget_usd"):
-        hub(simulator, budget_usd=wrong)
-    with hub(simulator) as made:
+        make_hub(simulator, budget_usd=invalid)
+    with make_hub(simulator) as hub:
         for call in (
-            lambda: ask(made, 1, budget_usd=wrong),
-            lambda: llmhub.complete("x", model=MODEL, budget_usd=wrong, hub=made),
+            lambda: ask(hub, 1, budget_usd=invalid),
+            lambda: llmhub.complete("x", model=MODEL, budget_usd=invalid, hub=hub),
         ):
             with pytest.raises(BadRequestError, match="budget_usd"):
                 call()

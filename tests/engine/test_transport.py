@@ -39,26 +39,26 @@ Open = Callable[..., Transport]
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Open]:
-    """Make transports, which are closed at the end."""
-    made: list[Transport] = []
+    """Return a factory of transports, closed after the test."""
+    transports: list[Transport] = []
 
-    def opened(**wiring: Any) -> Transport:
-        made.append(Transport(TransportConfig(**wiring)))
-        return made[-1]
+    def open_transport(**config: Any) -> Transport:
+        transports.append(Transport(TransportConfig(**config)))
+        return transports[-1]
 
-    yield opened
-    for one in made:
-        await one.close()
+    yield open_transport
+    for transport_under_test in transports:
+        await transport_under_test.close()
 
 
-def call(url: str, text: str = "hi", provider: str = "compatible", **more: Any) -> Call:
+def call(url: str, text: str = "hi", provider: str = "compatible", **options: Any) -> Call:
     target = Target(PROVIDERS[provider], Endpoint(base_url=url, api_key=KEY), "m", f"{provider}/m")
-    asked = {name: more.pop(name) for name in ("temperature", "unsupported", "reasoning_budget") if name in more}
-    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **asked), **more)
+    asked = {name: options.pop(name) for name in ("temperature", "unsupported", "reasoning_budget") if name in options}
+    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **asked), **options)
 
 
-async def waited(event: threading.Event) -> None:
-    """Wait for what happens in a server's thread."""
+async def wait_for_event(event: threading.Event) -> None:
+    """Wait for an event of the server's thread."""
     assert await asyncio.get_running_loop().run_in_executor(None, event.wait, 10)
 
 
@@ -70,7 +70,7 @@ def failed(answer: Answer) -> LLMError:
     return error
 
 
-# What is sent, and what is said of an answer
+# Requests and replies
 
 
 async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: Any, speech: Any) -> None:
@@ -103,25 +103,25 @@ async def test_dropped_parameters_are_reported(transport: Open, scripted: Any, s
 
 
 async def test_connections_are_kept_alive(transport: Open, scripted: Any, speech: Any) -> None:
-    server, one = scripted([speech.answer()]), transport()
+    server, transport_under_test = scripted([speech.answer()]), transport()
     for _ in range(5):
-        assert is_successful((await one.send(call(server.url))).outcome)
+        assert is_successful((await transport_under_test.send(call(server.url))).outcome)
     assert (server.connections, len(server.requests)) == (1, 5)
 
 
 async def test_pool_size_bounds_connections(transport: Open, scripted: Any, speech: Any) -> None:
-    server, one = scripted([speech.answer()]), transport(pool_size=3)
-    await asyncio.gather(*(one.send(call(server.url)) for _ in range(20)))
+    server, transport_under_test = scripted([speech.answer()]), transport(pool_size=3)
+    await asyncio.gather(*(transport_under_test.send(call(server.url)) for _ in range(20)))
     assert len(server.requests) == 20
     assert server.connections <= 3
 
 
 async def test_connection_closed_while_idle_is_not_reused(transport: Open, scripted: Any, speech: Any) -> None:
-    server, one = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
-    assert is_successful((await one.send(call(server.url))).outcome)
-    await waited(server.gone)
+    server, transport_under_test = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
+    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
+    await wait_for_event(server.gone)
     await asyncio.sleep(0.01)  # for the loop to see that it is closed
-    assert (await one.send(call(server.url))).outcome.unwrap().text == "again"
+    assert (await transport_under_test.send(call(server.url))).outcome.unwrap().text == "again"
 
 
 async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
@@ -137,8 +137,8 @@ async def test_proxy_of_the_environment_is_opt_in(
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
     texts = [
-        (await transport(use_proxy_settings=told).send(call(server.url))).outcome.unwrap().text
-        for told in (False, True)
+        (await transport(use_proxy_settings=use_proxy).send(call(server.url))).outcome.unwrap().text
+        for use_proxy in (False, True)
     ]
     assert texts == ["direct", "proxied"]
 
@@ -149,7 +149,7 @@ async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: A
     assert len(server.bodies[0]) > 2 << 20
 
 
-# Addresses
+# URLs
 
 
 def closed_port() -> int:
@@ -170,11 +170,11 @@ async def test_refused_connection_names_the_address_and_is_not_retried(transport
 async def test_refused_connection_is_retried_if_the_host_answered_before(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
-    server, one = scripted([speech.answer()]), transport()
-    assert is_successful((await one.send(call(server.url))).outcome)
+    server, transport_under_test = scripted([speech.answer()]), transport()
+    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
     server.stop()
     for _ in range(2):
-        error = failed(await one.send(call(server.url)))
+        error = failed(await transport_under_test.send(call(server.url)))
     assert isinstance(error, Disconnected)
     assert "cannot connect" in error.message
     assert is_transient(error)
@@ -226,20 +226,20 @@ async def test_key_with_invalid_characters_is_refused_without_being_shown(
 
 
 async def test_redirects_are_not_followed(transport: Open, scripted: Any, speech: Any) -> None:
-    elsewhere = scripted([speech.answer()])
+    other_server = scripted([speech.answer()])
     for status in (301, 302, 303, 307, 308):
-        moved = scripted([speech.reply(b"", status=status, headers={"location": f"{elsewhere.url}/v1"})])
+        moved = scripted([speech.reply(b"", status=status, headers={"location": f"{other_server.url}/v1"})])
         error = failed(await transport().send(call(moved.url)))
         assert isinstance(error, ServerError)
         assert (error.status, is_transient(error)) == (status, False)
-        assert f"{elsewhere.url}/v1" in error.message
-    assert elsewhere.connections == 0
+        assert f"{other_server.url}/v1" in error.message
+    assert other_server.connections == 0
 
 
 async def test_cookies_are_not_stored(transport: Open, scripted: Any, speech: Any) -> None:
-    server, one = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
+    server, transport_under_test = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
     for _ in range(2):
-        await one.send(call(server.url))
+        await transport_under_test.send(call(server.url))
     assert b"cookie" not in server.requests[1].lower()
 
 
@@ -248,14 +248,14 @@ async def test_cookies_are_not_stored(transport: Open, scripted: Any, speech: An
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """Give a server's context with a certificate that it made for itself."""
+    """Return a server context with a self-signed certificate."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not here to make a certificate")
     folder: Path = tmp_path_factory.mktemp("certificate")
     key, crt = folder / "key.pem", folder / "crt.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = [
+    transports = [
         openssl,
         "req",
         "-x509",
@@ -270,7 +270,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
         crt,
         *subject,
     ]
-    subprocess.run(made, check=True, capture_output=True)
+    subprocess.run(transports, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(crt, key)
     return context
@@ -288,17 +288,17 @@ async def test_untrusted_certificate_is_refused(
     assert server.requests == []
 
 
-# Connections that break, and answers that are none
+# Lost connections and invalid replies
 
 
-def broken(speech: Any) -> dict[str, list[Any]]:
-    whole = speech.answer("Hello")
+def faults_of(speech: Any) -> dict[str, list[Any]]:
+    reply_bytes = speech.answer("Hello")
     return {
         "reset": ["reset"],
         "closed at once": ["close"],
-        "half a head": [whole[:20], "close"],
-        "half a body": [whole[:-30], "close"],
-        "half a body, then reset": [whole[:-30], "reset"],
+        "half a head": [reply_bytes[:20], "close"],
+        "half a body": [reply_bytes[:-30], "close"],
+        "half a body, then reset": [reply_bytes[:-30], "reset"],
         "no http": [b"\x00\xff\x16\x03\x01 no http at all\r\n\r\n", "close"],
         "a chunk without its size": [
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
@@ -309,20 +309,20 @@ def broken(speech: Any) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(
-    "what", sorted(broken(type("_", (), {"answer": lambda *_: b"", "reply": lambda *_, **__: b""})()))
+    "fault", sorted(faults_of(type("_", (), {"answer": lambda *_: b"", "reply": lambda *_, **__: b""})()))
 )
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_lost_connection_is_transient(
-    transport: Open, scripted: Any, speech: Any, what: str, streaming: bool
+    transport: Open, scripted: Any, speech: Any, fault: str, streaming: bool
 ) -> None:
-    server, one = scripted(broken(speech)[what], [speech.answer("again")]), transport()
-    answer = await one.send(call(server.url, stream=streaming))
+    server, transport_under_test = scripted(faults_of(speech)[fault], [speech.answer("again")]), transport()
+    answer = await transport_under_test.send(call(server.url, stream=streaming))
     error = failed(answer)
     assert isinstance(error, Disconnected), error
     assert is_transient(error)
     assert server.url in error.message
     assert (answer.attempts, answer.latency_s is not None) == (1, True)
-    assert (await one.send(call(server.url))).outcome.unwrap().text == "again"
+    assert (await transport_under_test.send(call(server.url))).outcome.unwrap().text == "again"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b"[]", b'{"choices":', b'{"choices":7}', b"\xff\xfe"])
@@ -335,8 +335,10 @@ async def test_undecodable_reply_is_malformed_and_not_retried(
 
 
 async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, speech: Any) -> None:
-    said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
-    error = failed(await transport().send(call(scripted([speech.reply(said, status=401)]).url)))
+    bodies = json.dumps(
+        {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
+    ).encode()
+    error = failed(await transport().send(call(scripted([speech.reply(bodies, status=401)]).url)))
     assert isinstance(error, AuthFailed)
     assert "[redacted]" in error.message
 
@@ -347,7 +349,7 @@ async def test_undecodable_header_does_not_fail_the_call(transport: Open, script
     assert response.request_id == "r?1"
 
 
-# Bounds
+# Limits of time and size
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -361,7 +363,7 @@ async def test_reply_above_the_size_limit_is_refused_and_its_connection_closed(
     assert isinstance(error, Malformed)
     assert "50000 bytes" in error.message
     assert not is_transient(error)
-    await waited(server.gone)
+    await wait_for_event(server.gone)
 
 
 async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Open, scripted: Any, speech: Any) -> None:
@@ -372,12 +374,12 @@ async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Ope
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("act", ["silent", "dripping"])
+@pytest.mark.parametrize("behavior", ["silent", "dripping"])
 async def test_timeouts_name_their_limit(
-    transport: Open, scripted: Any, speech: Any, streaming: bool, act: str
+    transport: Open, scripted: Any, speech: Any, streaming: bool, behavior: str
 ) -> None:
-    said = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
-    server = scripted(said[act])
+    bodies = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
+    server = scripted(bodies[behavior])
     answer = await transport(timeout=Timeout(total_s=0.2)).send(call(server.url, stream=streaming))
     error = failed(answer)
     assert isinstance(error, TimedOut)
@@ -386,27 +388,31 @@ async def test_timeouts_name_their_limit(
     assert server.url in error.message
     assert answer.latency_s is not None
     assert answer.latency_s >= 0.2
-    await waited(server.gone)
+    await wait_for_event(server.gone)
 
 
 async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any, speech: Any) -> None:
-    slow, quick, one = scripted(["hang"]), scripted([speech.answer()]), transport(timeout=Timeout(total_s=0.3))
-    late = asyncio.create_task(one.send(call(slow.url)))
+    slow, quick, transport_under_test = (
+        scripted(["hang"]),
+        scripted([speech.answer()]),
+        transport(timeout=Timeout(total_s=0.3)),
+    )
+    late = asyncio.create_task(transport_under_test.send(call(slow.url)))
     while not late.done():
-        assert is_successful((await one.send(call(quick.url))).outcome)
+        assert is_successful((await transport_under_test.send(call(quick.url))).outcome)
     assert isinstance(failed(await late), TimedOut)
 
 
 async def test_cancellation_is_not_a_timeout(transport: Open, scripted: Any) -> None:
-    server, one = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
-    task = asyncio.create_task(one.send(call(server.url)))
-    await waited(server.asked)
-    assert set(one.in_flight) == {task}
+    server, transport_under_test = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
+    task = asyncio.create_task(transport_under_test.send(call(server.url)))
+    await wait_for_event(server.asked)
+    assert set(transport_under_test.in_flight) == {task}
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not one.in_flight
-    await waited(server.gone)
+    assert not transport_under_test.in_flight
+    await wait_for_event(server.gone)
 
 
 # Streams
@@ -434,11 +440,11 @@ async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scrip
 
 
 async def test_ttft_ignores_empty_chunks(transport: Open, scripted: Any, speech: Any) -> None:
-    """Providers open a stream with an empty text long before the model says anything."""
+    """Providers open a stream with an empty text long before the first token."""
     seen: list[StreamChunk] = []
-    opened = threading.Event()
-    server = scripted([speech.stream(), speech.event(""), opened, speech.event("Hi", "stop"), "close"])
-    asyncio.get_running_loop().call_later(0.15, opened.set)
+    open_transport = threading.Event()
+    server = scripted([speech.stream(), speech.event(""), open_transport, speech.event("Hi", "stop"), "close"])
+    asyncio.get_running_loop().call_later(0.15, open_transport.set)
     answer = await transport().send(call(server.url, on_chunk=seen.append))
     assert answer.ttft_s is not None
     assert answer.ttft_s >= 0.15
@@ -467,14 +473,14 @@ async def test_stream_with_delivered_chunks_is_not_retried(transport: Open, scri
     assert is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
 
 
-@pytest.mark.parametrize("act", ["one document", "an event without its end"])
-async def test_on_chunk_receives_the_whole_text(transport: Open, scripted: Any, speech: Any, act: str) -> None:
-    acts = {
+@pytest.mark.parametrize("behavior", ["one document", "an event without its end"])
+async def test_on_chunk_receives_the_whole_text(transport: Open, scripted: Any, speech: Any, behavior: str) -> None:
+    behaviors = {
         "one document": [speech.answer("Hello")],
         "an event without its end": [speech.stream(), speech.event("Hello", "stop")[:-2], "close"],
     }
     seen: list[StreamChunk] = []
-    answer = await transport().send(call(scripted(acts[act]).url, on_chunk=seen.append))
+    answer = await transport().send(call(scripted(behaviors[behavior]).url, on_chunk=seen.append))
     assert "".join(chunk.text for chunk in seen) == answer.outcome.unwrap().text == "Hello"
 
 
@@ -486,7 +492,7 @@ async def test_cancelling_a_stream_closes_its_connection(transport: Open, script
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await waited(server.gone)
+    await wait_for_event(server.gone)
 
 
 async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
@@ -495,18 +501,18 @@ async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any
     assert (type(error).__name__, error.retry_after_s) == ("RateLimited", 7.0)
 
 
-# The end
+# Closing
 
 
 async def test_close_closes_connections_and_later_calls_open_new_ones(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
-    server, one = scripted([speech.answer()]), transport()
-    await one.send(call(server.url))
-    await one.close()
-    await waited(server.gone)
-    await one.close()
-    assert is_successful((await one.send(call(server.url))).outcome)
+    server, transport_under_test = scripted([speech.answer()]), transport()
+    await transport_under_test.send(call(server.url))
+    await transport_under_test.close()
+    await wait_for_event(server.gone)
+    await transport_under_test.close()
+    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
     assert server.connections == 2
 
 
@@ -520,15 +526,15 @@ async def test_probe_returns_the_status(transport: Open, scripted: Any, speech: 
     assert isinstance(silent.failure(), TimedOut)
 
 
-# What replies say about limits
+# Rate limit headers
 
 
 @pytest.mark.parametrize("status", [200, 429])
 async def test_rate_limit_headers_are_returned_with_the_answer(
     status: int, transport: Open, scripted: Any, speech: Any
 ) -> None:
-    told = {"x-ratelimit-limit-requests": "60", "X-RateLimit-Remaining-Requests": "7", "retry-after": "3"}
-    server = scripted([speech.reply(speech.body(), status=status, headers=told)])
+    use_proxy = {"x-ratelimit-limit-requests": "60", "X-RateLimit-Remaining-Requests": "7", "retry-after": "3"}
+    server = scripted([speech.reply(speech.body(), status=status, headers=use_proxy)])
     answer = await transport().send(call(server.url))
     assert answer.limits is not None
     assert (answer.limits.limit_requests, answer.limits.remaining_requests) == (60, 7)
