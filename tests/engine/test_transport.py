@@ -47,8 +47,8 @@ async def transport() -> AsyncIterator[Open]:
         return transports[-1]
 
     yield open_transport
-    for transport_under_test in transports:
-        await transport_under_test.close()
+    for client in transports:
+        await client.close()
 
 
 def call(url: str, text: str = "hi", provider: str = "compatible", **options: Any) -> Call:
@@ -103,25 +103,25 @@ async def test_dropped_parameters_are_reported(transport: Open, scripted: Any, s
 
 
 async def test_connections_are_kept_alive(transport: Open, scripted: Any, speech: Any) -> None:
-    server, transport_under_test = scripted([speech.answer()]), transport()
+    server, client = scripted([speech.answer()]), transport()
     for _ in range(5):
-        assert is_successful((await transport_under_test.send(call(server.url))).outcome)
+        assert is_successful((await client.send(call(server.url))).outcome)
     assert (server.connections, len(server.requests)) == (1, 5)
 
 
 async def test_pool_size_bounds_connections(transport: Open, scripted: Any, speech: Any) -> None:
-    server, transport_under_test = scripted([speech.answer()]), transport(pool_size=3)
-    await asyncio.gather(*(transport_under_test.send(call(server.url)) for _ in range(20)))
+    server, client = scripted([speech.answer()]), transport(pool_size=3)
+    await asyncio.gather(*(client.send(call(server.url)) for _ in range(20)))
     assert len(server.requests) == 20
     assert server.connections <= 3
 
 
 async def test_connection_closed_while_idle_is_not_reused(transport: Open, scripted: Any, speech: Any) -> None:
-    server, transport_under_test = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
-    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
+    server, client = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
+    assert is_successful((await client.send(call(server.url))).outcome)
     await wait_for_event(server.gone)
     await asyncio.sleep(0.01)  # for the loop to see that it is closed
-    assert (await transport_under_test.send(call(server.url))).outcome.unwrap().text == "again"
+    assert (await client.send(call(server.url))).outcome.unwrap().text == "again"
 
 
 async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
@@ -170,11 +170,11 @@ async def test_refused_connection_names_the_address_and_is_not_retried(transport
 async def test_refused_connection_is_retried_if_the_host_answered_before(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
-    server, transport_under_test = scripted([speech.answer()]), transport()
-    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
+    server, client = scripted([speech.answer()]), transport()
+    assert is_successful((await client.send(call(server.url))).outcome)
     server.stop()
     for _ in range(2):
-        error = failed(await transport_under_test.send(call(server.url)))
+        error = failed(await client.send(call(server.url)))
     assert isinstance(error, Disconnected)
     assert "cannot connect" in error.message
     assert is_transient(error)
@@ -237,9 +237,9 @@ async def test_redirects_are_not_followed(transport: Open, scripted: Any, speech
 
 
 async def test_cookies_are_not_stored(transport: Open, scripted: Any, speech: Any) -> None:
-    server, transport_under_test = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
+    server, client = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
     for _ in range(2):
-        await transport_under_test.send(call(server.url))
+        await client.send(call(server.url))
     assert b"cookie" not in server.requests[1].lower()
 
 
@@ -315,14 +315,14 @@ def faults_of(speech: Any) -> dict[str, list[Any]]:
 async def test_lost_connection_is_transient(
     transport: Open, scripted: Any, speech: Any, fault: str, streaming: bool
 ) -> None:
-    server, transport_under_test = scripted(faults_of(speech)[fault], [speech.answer("again")]), transport()
-    answer = await transport_under_test.send(call(server.url, stream=streaming))
+    server, client = scripted(faults_of(speech)[fault], [speech.answer("again")]), transport()
+    answer = await client.send(call(server.url, stream=streaming))
     error = failed(answer)
     assert isinstance(error, Disconnected), error
     assert is_transient(error)
     assert server.url in error.message
     assert (answer.attempts, answer.latency_s is not None) == (1, True)
-    assert (await transport_under_test.send(call(server.url))).outcome.unwrap().text == "again"
+    assert (await client.send(call(server.url))).outcome.unwrap().text == "again"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b"[]", b'{"choices":', b'{"choices":7}', b"\xff\xfe"])
@@ -335,10 +335,8 @@ async def test_undecodable_reply_is_malformed_and_not_retried(
 
 
 async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, speech: Any) -> None:
-    bodies = json.dumps(
-        {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
-    ).encode()
-    error = failed(await transport().send(call(scripted([speech.reply(bodies, status=401)]).url)))
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
+    error = failed(await transport().send(call(scripted([speech.reply(body, status=401)]).url)))
     assert isinstance(error, AuthFailed)
     assert "[redacted]" in error.message
 
@@ -378,8 +376,8 @@ async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Ope
 async def test_timeouts_name_their_limit(
     transport: Open, scripted: Any, speech: Any, streaming: bool, behavior: str
 ) -> None:
-    bodies = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
-    server = scripted(bodies[behavior])
+    behaviors = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
+    server = scripted(behaviors[behavior])
     answer = await transport(timeout=Timeout(total_s=0.2)).send(call(server.url, stream=streaming))
     error = failed(answer)
     assert isinstance(error, TimedOut)
@@ -392,26 +390,26 @@ async def test_timeouts_name_their_limit(
 
 
 async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any, speech: Any) -> None:
-    slow, quick, transport_under_test = (
+    slow, quick, client = (
         scripted(["hang"]),
         scripted([speech.answer()]),
         transport(timeout=Timeout(total_s=0.3)),
     )
-    late = asyncio.create_task(transport_under_test.send(call(slow.url)))
+    late = asyncio.create_task(client.send(call(slow.url)))
     while not late.done():
-        assert is_successful((await transport_under_test.send(call(quick.url))).outcome)
+        assert is_successful((await client.send(call(quick.url))).outcome)
     assert isinstance(failed(await late), TimedOut)
 
 
 async def test_cancellation_is_not_a_timeout(transport: Open, scripted: Any) -> None:
-    server, transport_under_test = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
-    task = asyncio.create_task(transport_under_test.send(call(server.url)))
+    server, client = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
+    task = asyncio.create_task(client.send(call(server.url)))
     await wait_for_event(server.asked)
-    assert set(transport_under_test.in_flight) == {task}
+    assert set(client.in_flight) == {task}
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not transport_under_test.in_flight
+    assert not client.in_flight
     await wait_for_event(server.gone)
 
 
@@ -507,12 +505,12 @@ async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any
 async def test_close_closes_connections_and_later_calls_open_new_ones(
     transport: Open, scripted: Any, speech: Any
 ) -> None:
-    server, transport_under_test = scripted([speech.answer()]), transport()
-    await transport_under_test.send(call(server.url))
-    await transport_under_test.close()
+    server, client = scripted([speech.answer()]), transport()
+    await client.send(call(server.url))
+    await client.close()
     await wait_for_event(server.gone)
-    await transport_under_test.close()
-    assert is_successful((await transport_under_test.send(call(server.url))).outcome)
+    await client.close()
+    assert is_successful((await client.send(call(server.url))).outcome)
     assert server.connections == 2
 
 

@@ -1,4 +1,4 @@
-"""The search for a limit that nobody declared, and what replies teach: laws of the machines, and runs in a world."""
+"""Adaptive and learned limits: laws of the state machines, and runs against simulated providers in virtual time."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ CALL = Call(TARGET, CompletionRequest(model="m", messages=()))
 events = st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.integers(0, 200)), max_size=300)
 
 
-def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveState]]:
-    """Send one after the other, each answered or refused at once, with so many under way."""
+def replay(events: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveState]]:
+    """Send requests one by one, each answered or refused at once, with so many in flight."""
     state, now, steps = slow_start(0.0), 0.0, []
-    for sent, (gap, good, under_way) in enumerate(story, 1):
+    for sent, (gap, succeeds, under_way) in enumerate(events, 1):
         now += gap
         if state.pace is not None:
             state = on_paced_request(state, state.pace, now)
-        if good:
+        if succeeds:
             state = on_success(state, now, under_way)
         else:
             state, pause_s = on_rate_limited(state, now, RefusedRequest(now, float(sent), float(sent), under_way))
@@ -58,18 +58,20 @@ def lived(story: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveSta
 
 
 @given(events)
-def test_window_and_pace_stay_within_bounds(story: list[tuple[float, bool, int]]) -> None:
-    for now, state in lived(story):
+def test_window_and_pace_stay_within_bounds(events: list[tuple[float, bool, int]]) -> None:
+    for now, state in replay(events):
         assert MIN_IN_FLIGHT <= max_in_flight(state, now) <= MAX_IN_FLIGHT
         assert state.pace is None or 0 < state.pace.rate_per_s < inf
 
 
 @given(st.integers(8, 100), st.integers(0, 90), st.permutations(range(8)))
-def test_an_episode_shrinks_the_limit_once(many: int, passed: int, order: list[int]) -> None:
-    """All that was sent before it was known that nothing is let through, in whatever order the news come."""
+def test_an_episode_shrinks_the_limit_once(count: int, passed: int, order: list[int]) -> None:
+    """Refusals of requests sent before the first of them was known, in any order of arrival."""
     state, episodes = slow_start(0.0), []
-    for place, number in enumerate([*order, *range(8, many)]):
-        refusal = RefusedRequest(0.5 + number / 1000, float(passed + number + 1), float(passed + many), many - place)
+    for arrival, number in enumerate([*order, *range(8, count)]):
+        refusal = RefusedRequest(
+            0.5 + number / 1000, float(passed + number + 1), float(passed + count), count - arrival
+        )
         before = state
         state, _ = on_rate_limited(before, 1.0, refusal)
         episodes += [state.episode_start] * (state.episode_start != before.episode_start or state.pace != before.pace)
@@ -77,7 +79,7 @@ def test_an_episode_shrinks_the_limit_once(many: int, passed: int, order: list[i
     assert paces is not None
     assert episodes == [1.0]
     late = [
-        on_rate_limited(state, 1.1, RefusedRequest(0.5, float(passed + n), float(passed + many), n))
+        on_rate_limited(state, 1.1, RefusedRequest(0.5, float(passed + n), float(passed + count), n))
         for n in range(1, 20)
     ]
     assert all(after.pace == paces and pause_s is None for after, pause_s in late)
@@ -95,26 +97,26 @@ def test_window_never_shrinks_without_refusals(gaps: list[float]) -> None:
 
 @given(st.floats(0.5, 500), st.floats(2, 1000), st.integers(0, 20), st.floats(0, 0.5))
 def test_rate_estimate_never_exceeds_what_was_accepted(
-    rate_s: float, span_s: float, under_way: int, took_s: float
+    rate_s: float, span_s: float, under_way: int, elapsed_s: float
 ) -> None:
     passed = float(int(rate_s * span_s))
     refusal = RefusedRequest(span_s, passed + 10, passed + 10 + under_way, under_way)
-    found = min_rate_between(Mark(0.0, 0.0), Mark(span_s, passed), refusal, span_s + took_s)
-    assert found <= max(rate_s, 0.5 / span_s)
-    if not under_way and not took_s and passed > 1:
-        assert found >= (passed - 1) / span_s - 1e-9
+    rate_per_s = min_rate_between(Mark(0.0, 0.0), Mark(span_s, passed), refusal, span_s + elapsed_s)
+    assert rate_per_s <= max(rate_s, 0.5 / span_s)
+    if not under_way and not elapsed_s and passed > 1:
+        assert rate_per_s >= (passed - 1) / span_s - 1e-9
 
 
-# What replies teach
+# Learned limits
 
 counts = st.integers(0, 10_000)
 
 
 @given(st.integers(1, 10_000), counts, st.none() | st.floats(0, 100_000), st.floats(0, 100), counts)
 def test_learned_limit_never_exceeds_the_true_one(
-    limit: int, remaining: int, reset_s: float | None, took_s: float, since: int
+    limit: int, remaining: int, reset_s: float | None, elapsed_s: float, since: int
 ) -> None:
-    known = learn_limit(None, (limit, remaining, reset_s), 100.0 + took_s, 100.0, float(since))
+    known = learn_limit(None, (limit, remaining, reset_s), 100.0 + elapsed_s, 100.0, float(since))
     assert known is not None
     assert known.limit == max(limit, remaining)
     if isinstance(known.window, TokenBucket):
@@ -154,66 +156,66 @@ def test_postponed_reset_is_not_a_fixed_window() -> None:
     assert known.slides
 
 
-# In a world
+# Against a simulated provider
 
 
 class Provider:
-    """Permits ``rate_s`` requests a second, or so many at once, or refuses some for no reason of ours."""
+    """Accepts requests within a bucket or a number in flight, and refuses a random share of the others."""
 
-    def __init__(self, clock: Clock, **how: Any) -> None:
+    def __init__(self, clock: Clock, **options: Any) -> None:
         self.clock = clock
-        self.bucket: WindowState | None = how.get("bucket")
-        self.then: tuple[float, WindowState] | None = how.get("then")
-        self.tells: bool = how.get("tells", False)
-        self.at_once: float = how.get("at_once", inf)
-        self.share: float = how.get("share", 0.0)
-        self.error: Any = how.get("error", RateLimited(retry_after_s=1.0))
-        self.latency_s: float = how.get("latency_s", 0.5)
-        self.refuses_in_s: float = how.get("refuses_in_s", 0.0)
-        self.draw = random.Random(how.get("seed", 7))
-        self.under_way = self.refused = self.answered = 0
+        self.bucket: WindowState | None = options.get("bucket")
+        self.then: tuple[float, WindowState] | None = options.get("then")
+        self.reports_limits: bool = options.get("tells", False)
+        self.concurrency: float = options.get("at_once", inf)
+        self.share: float = options.get("share", 0.0)
+        self.error: Any = options.get("error", RateLimited(retry_after_s=1.0))
+        self.latency_s: float = options.get("latency_s", 0.5)
+        self.refuses_in_s: float = options.get("refuses_in_s", 0.0)
+        self.draw = random.Random(options.get("seed", 7))
+        self.under_way = self.refused = self.answers = 0
 
     async def __call__(self, call: Call) -> Answer:
         await asyncio.sleep(0.001)
-        refuse, told = self.under_way >= self.at_once, None
+        is_refused, limits = self.under_way >= self.concurrency, None
         if self.then is not None and self.clock() >= self.then[0]:
             self.bucket, self.then = self.then[1], None
         if self.bucket is not None:
             after, wait = take(self.bucket, self.clock(), 1.0)
-            refuse = wait > 0
-            self.bucket = self.bucket if refuse else after
+            is_refused = wait > 0
+            self.bucket = self.bucket if is_refused else after
         if isinstance(self.bucket, TokenBucket):
             left = min(
                 self.bucket.level + (self.clock() - self.bucket.updated_at) * self.bucket.rate_per_s,
                 self.bucket.capacity,
             )
-            if self.tells:
-                told = RateLimitInfo(
+            if self.reports_limits:
+                limits = RateLimitInfo(
                     limit_requests=int(60 * self.bucket.rate_per_s),
                     remaining_requests=max(int(left), 0),
                     reset_requests_s=(self.bucket.capacity - left) / self.bucket.rate_per_s,
                 )
-        if refuse or self.draw.random() < self.share:
+        if is_refused or self.draw.random() < self.share:
             self.refused += 1
             await asyncio.sleep(self.refuses_in_s * self.draw.lognormvariate(0, 0.3))
-            return Answer(Failure(self.error), attempts=1, limits=told)
+            return Answer(Failure(self.error), attempts=1, limits=limits)
         self.under_way += 1
         await asyncio.sleep(self.latency_s * self.draw.lognormvariate(0, 0.3))
         self.under_way -= 1
-        self.answered += 1
-        return Answer(Success(CompletionResponse()), attempts=1, limits=told)
+        self.answers += 1
+        return Answer(Success(CompletionResponse()), attempts=1, limits=limits)
 
 
-def asked(virtual: Any, rows: int, **how: Any) -> tuple[Provider, float, tuple[Any, ...]]:
-    """Ask 64 at once until so many were answered; give the provider, the time it took, and what was decided."""
+def run_saturated(virtual: Any, rows: int, **options: Any) -> tuple[Provider, float, tuple[Any, ...]]:
+    """Send 64 at once until ``rows`` are answered; return the provider, the seconds elapsed and the decisions."""
 
     async def work(clock: Clock) -> tuple[Provider, float, tuple[Any, ...]]:
-        provider, log = Provider(clock, **how), DecisionLog(clock)
-        gate = RateLimiter({}, clock, log.record)
-        send = rate_limit_middleware(gate, gate.for_target(TARGET), clock)(provider)
+        provider, log = Provider(clock, **options), DecisionLog(clock)
+        limiter = RateLimiter({}, clock, log.record)
+        send = rate_limit_middleware(limiter, limiter.for_target(TARGET), clock)(provider)
 
         async def worker() -> None:
-            while provider.answered < rows:
+            while provider.answers < rows:
                 if isinstance((await send(CALL)).outcome, Failure):
                     await asyncio.sleep(1.0)
 
@@ -230,9 +232,9 @@ def bucket(rate_s: float, capacity: float) -> TokenBucket:
 
 @pytest.mark.parametrize("capacity", [20.0, 1200.0])
 def test_reported_limit_is_kept_and_fully_used(capacity: float, virtual: Any) -> None:
-    provider, took_s, _ = asked(virtual, 3000, bucket=bucket(20.0, capacity), tells=True)
-    assert provider.answered >= 0.95 * min(capacity + 20.0 * took_s, 64 / 0.5 * took_s)
-    assert provider.refused <= 0.01 * provider.answered
+    provider, elapsed_s, _ = run_saturated(virtual, 3000, bucket=bucket(20.0, capacity), reports_limits=True)
+    assert provider.answers >= 0.95 * min(capacity + 20.0 * elapsed_s, 64 / 0.5 * elapsed_s)
+    assert provider.refused <= 0.01 * provider.answers
 
 
 SERVERS: dict[str, tuple[WindowState, float, float]] = {
@@ -252,49 +254,49 @@ how much it holds, and that is spread over it."""
 @pytest.mark.parametrize("latency_s", [0.05, 0.2])
 @pytest.mark.parametrize("name", SERVERS)
 def test_unreported_limit_is_found(name: str, latency_s: float, error: Any, virtual: Any) -> None:
-    """Of what a bucket permits, nine tenths are used, and about one request in a hundred is refused."""
+    """Nine tenths of what a bucket permits are used, and about one request in a hundred is refused."""
     limit, rate_s, share = SERVERS[name]
     rows = 4000 if "minute" in name else 2000
-    provider, took_s, decisions = asked(virtual, rows, bucket=limit, latency_s=latency_s, error=error)
-    at_once = limit.capacity if isinstance(limit, TokenBucket) else limit.allowed
+    provider, elapsed_s, decisions = run_saturated(virtual, rows, bucket=limit, latency_s=latency_s, error=error)
+    concurrency = limit.capacity if isinstance(limit, TokenBucket) else limit.allowed
     windowed = not isinstance(limit, TokenBucket)
-    assert provider.answered >= share * (at_once * (not windowed) + rate_s * took_s)
-    assert provider.refused <= (0.03 if windowed else 0.015) * provider.answered
-    assert "pause" in {one.kind for one in decisions}
+    assert provider.answers >= share * (concurrency * (not windowed) + rate_s * elapsed_s)
+    assert provider.refused <= (0.03 if windowed else 0.015) * provider.answers
+    assert "pause" in {decision.kind for decision in decisions}
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rate_s", [10.0, 40.0])
 def test_slow_refusals_cause_no_storm(rate_s: float, seed: int, virtual: Any) -> None:
-    how = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
-    provider, took_s, _ = asked(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **how)
-    assert provider.answered >= 0.9 * rate_s * took_s
-    assert provider.refused <= 0.12 * provider.answered
+    options = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
+    provider, elapsed_s, _ = run_saturated(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **options)
+    assert provider.answers >= 0.9 * rate_s * elapsed_s
+    assert provider.refused <= 0.12 * provider.answers
 
 
-@pytest.mark.parametrize("at_once", [5, 20])
-def test_concurrency_limit_is_found(at_once: int, virtual: Any) -> None:
-    provider, took_s, _ = asked(virtual, 2000, at_once=at_once, error=RateLimited())
-    assert provider.answered >= 0.9 * at_once * took_s / (0.5 * 1.046)
-    assert provider.refused <= 0.02 * provider.answered
+@pytest.mark.parametrize("concurrency", [5, 20])
+def test_concurrency_limit_is_found(concurrency: int, virtual: Any) -> None:
+    provider, elapsed_s, _ = run_saturated(virtual, 2000, concurrency=concurrency, error=RateLimited())
+    assert provider.answers >= 0.9 * concurrency * elapsed_s / (0.5 * 1.046)
+    assert provider.refused <= 0.02 * provider.answers
 
 
-@pytest.mark.parametrize(("then_s", "share"), [(10.0, 0.85), (30.0, 0.9), (80.0, 0.75)])
-def test_changed_limit_is_found_again(then_s: float, share: float, virtual: Any) -> None:
-    limit = [bucket(40.0, 80.0), bucket(then_s, 2 * then_s)]
-    provider, took_s, _ = asked(
+@pytest.mark.parametrize(("later_rate_per_s", "share"), [(10.0, 0.85), (30.0, 0.9), (80.0, 0.75)])
+def test_changed_limit_is_found_again(later_rate_per_s: float, share: float, virtual: Any) -> None:
+    limit = [bucket(40.0, 80.0), bucket(later_rate_per_s, 2 * later_rate_per_s)]
+    provider, elapsed_s, _ = run_saturated(
         virtual, 3000, bucket=limit[0], then=(20.0, limit[1]), latency_s=0.2, error=RateLimited()
     )
-    assert provider.answered >= share * (80 + 40 * 20 + then_s * (took_s - 20))
-    assert provider.refused <= 0.02 * provider.answered
+    assert provider.answers >= share * (80 + 40 * 20 + later_rate_per_s * (elapsed_s - 20))
+    assert provider.refused <= 0.02 * provider.answers
 
 
 @pytest.mark.parametrize("error", [RateLimited(retry_after_s=1.0), ServerError()])
 def test_unrelated_failures_do_not_slow_down(error: Any, virtual: Any) -> None:
-    """A share of refusals at random: going slower does not help, so it is not done for long."""
-    well, faulty = (asked(virtual, 3000, share=share, error=error)[1] for share in (0.0, 0.05))
-    assert faulty <= 1.25 * well
+    """Random refusals: a slower pace does not help, so it does not last."""
+    healthy, with_failures = (run_saturated(virtual, 3000, share=share, error=error)[1] for share in (0.0, 0.05))
+    assert with_failures <= 1.25 * healthy
 
 
 def test_healthy_provider_is_not_slowed_down(virtual: Any) -> None:
-    assert asked(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0
+    assert run_saturated(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0

@@ -51,7 +51,7 @@ prices = st.builds(
 )
 
 
-# The sums
+# Arithmetic
 
 
 @given(amounts, st.lists(st.tuples(amounts, st.floats(0, 1), st.booleans()), max_size=40))
@@ -59,19 +59,19 @@ def test_spending_never_exceeds_the_limit_if_reservations_are_upper_bounds(
     limit: int, calls: list[tuple[int, float, bool]]
 ) -> None:
     budget, open_calls = Budget(limit=limit), []
-    for worst, share, ends in calls:
-        verdict = check_budget(budget, worst)
-        alone = check_budget(Budget(limit, budget.spent), worst)
-        assert (verdict is BudgetDecision.REJECT) == (alone is BudgetDecision.REJECT)
-        if verdict is BudgetDecision.ALLOW:
-            budget = reserve(budget, worst)
-            open_calls.append((worst, int(worst * share)))
+    for max_cost, share, ends in calls:
+        decision = check_budget(budget, max_cost)
+        decision_alone = check_budget(Budget(limit, budget.spent), max_cost)
+        assert (decision is BudgetDecision.REJECT) == (decision_alone is BudgetDecision.REJECT)
+        if decision is BudgetDecision.ALLOW:
+            budget = reserve(budget, max_cost)
+            open_calls.append((max_cost, int(max_cost * share)))
         if ends and open_calls:
             budget = reconcile(budget, *open_calls.pop(0))
-        assert budget.reserved == sum(worst for worst, _ in open_calls)
+        assert budget.reserved == sum(max_cost for max_cost, _ in open_calls)
         assert budget.spent + budget.reserved <= limit
-    for one in open_calls:
-        budget = reconcile(budget, *one)
+    for open_call in open_calls:
+        budget = reconcile(budget, *open_call)
     assert budget.reserved == 0
     assert budget.spent <= limit
 
@@ -88,15 +88,15 @@ def test_invalid_amount_names_its_field(wrong: object) -> None:
         parse_budget(wrong)
 
 
-# The bounds
+# Bounds
 
 
 @given(st.text(max_size=200), st.text(max_size=50))
 def test_bytes_bound_the_tokens_of_text(text: str, system: str) -> None:
-    asked = CompletionRequest(model="m", messages=(Message("system", system), Message("user", text)))
-    said = (system + text).encode("utf-8", "surrogatepass")
-    assert len(said) <= input_token_bound(asked) <= len(said) + 200
-    assert input_token_bound(asked, context_window=10) == 10
+    request = CompletionRequest(model="m", messages=(Message("system", system), Message("user", text)))
+    encoded = (system + text).encode("utf-8", "surrogatepass")
+    assert len(encoded) <= input_token_bound(request) <= len(encoded) + 200
+    assert input_token_bound(request, context_window=10) == 10
 
 
 def test_other_content_is_bounded_too() -> None:
@@ -112,7 +112,7 @@ def test_other_content_is_bounded_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "longest", "most"),
+    ("more", "max_output_tokens", "bound"),
     [
         ({"max_tokens": 7}, 100, 7),
         ({"max_tokens": 7, "n": 3}, 100, 21),
@@ -123,8 +123,8 @@ def test_other_content_is_bounded_too() -> None:
         ({"max_tokens": 7, "extra": {"n": 4}}, 100, 28),
     ],
 )
-def test_output_token_bound(more: dict[str, Any], longest: int | None, most: int) -> None:
-    assert output_token_bound(CompletionRequest(model="m", messages=(), **more), longest) == most
+def test_output_token_bound(more: dict[str, Any], max_output_tokens: int | None, bound: int) -> None:
+    assert output_token_bound(CompletionRequest(model="m", messages=(), **more), max_output_tokens) == bound
 
 
 @given(prices, st.tuples(*[st.integers(0, 3000)] * 5), st.integers(0, 100), st.integers(0, 100))
@@ -155,49 +155,51 @@ def test_calls_wait_in_order_and_only_impossible_ones_are_refused(
     virtual: Any, limit: int, calls: list[tuple[int, float, float, float]]
 ) -> None:
     async def work(clock: Clock) -> None:
-        wallet, begun, refused = SharedBudget(Budget(limit)), [], []
+        shared, started, refused = SharedBudget(Budget(limit)), [], []
 
-        async def one(at: int, worst: int, share: float, took_s: float) -> None:
-            if not await wallet.reserve(worst):
-                refused.append((worst, wallet.budget))
+        async def open_call(at: int, max_cost: int, share: float, took_s: float) -> None:
+            if not await shared.reserve(max_cost):
+                refused.append((max_cost, shared.budget))
                 return
-            begun.append(at)
-            assert wallet.budget.spent + wallet.budget.reserved <= limit
+            started.append(at)
+            assert shared.budget.spent + shared.budget.reserved <= limit
             await asyncio.sleep(took_s)
-            wallet.reconcile(worst, int(worst * share))
+            shared.reconcile(max_cost, int(max_cost * share))
 
         async with asyncio.TaskGroup() as group:
-            for at, (worst, share, took_s, gap_s) in enumerate(calls):
-                group.create_task(one(at, worst, share, took_s))
+            for at, (max_cost, share, took_s, gap_s) in enumerate(calls):
+                group.create_task(open_call(at, max_cost, share, took_s))
                 await asyncio.sleep(gap_s)
-        assert begun == sorted(begun)
-        assert len(begun) + len(refused) == len(calls)
-        assert wallet.budget.reserved == 0
-        assert wallet.budget.spent <= limit
-        assert all(check_budget(Budget(limit, then.spent), worst) is BudgetDecision.REJECT for worst, then in refused)
+        assert started == sorted(started)
+        assert len(started) + len(refused) == len(calls)
+        assert shared.budget.reserved == 0
+        assert shared.budget.spent <= limit
+        assert all(
+            check_budget(Budget(limit, then.spent), max_cost) is BudgetDecision.REJECT for max_cost, then in refused
+        )
 
     virtual.run(work)
 
 
 def test_cancelled_waiter_does_not_block_others(virtual: Any) -> None:
     async def work(clock: Clock) -> None:
-        wallet = SharedBudget(Budget(10))
-        assert await wallet.reserve(10)
-        first, second = (asyncio.create_task(wallet.reserve(worst)) for worst in (8, 2))
+        shared = SharedBudget(Budget(10))
+        assert await shared.reserve(10)
+        first, second = (asyncio.create_task(shared.reserve(max_cost)) for max_cost in (8, 2))
         await asyncio.sleep(1)
         first.cancel()
-        wallet.reconcile(10, 8)
+        shared.reconcile(10, 8)
         assert await second
-        assert wallet.budget == Budget(10, spent=8, reserved=2)
-        # Told to go and cut off in the same moment: what was set aside comes back.
-        wallet = SharedBudget(Budget(10))
-        assert await wallet.reserve(10)
-        late = asyncio.create_task(wallet.reserve(10))
+        assert shared.budget == Budget(10, spent=8, reserved=2)
+        # Admitted and cancelled at the same moment: the reservation is released.
+        shared = SharedBudget(Budget(10))
+        assert await shared.reserve(10)
+        late = asyncio.create_task(shared.reserve(10))
         await asyncio.sleep(1)
-        wallet.reconcile(10, 0)
+        shared.reconcile(10, 0)
         late.cancel()
         await asyncio.gather(late, return_exceptions=True)
-        assert wallet.budget == Budget(10)
+        assert shared.budget == Budget(10)
 
     virtual.run(work)
 
@@ -213,18 +215,20 @@ PAID = 10 * 150 + 20 * 600
 
 
 def at_once(send: Send) -> Send:
-    """Be a gate that lets everybody go."""
+    """A rate limit that admits every call."""
     return send
 
 
-def sent(virtual: Any, wallet: SharedBudget, answer: Answer, *, target: Target = TARGET, allow: bool = False) -> Answer:
+def send_within(
+    virtual: Any, shared: SharedBudget, answer: Answer, *, target: Target = TARGET, allow_unpriced: bool = False
+) -> Answer:
     async def send(call: Call) -> Answer:
         assert call.on_sent is not None
         call.on_sent()
         return answer
 
     async def work(clock: Clock) -> Answer:
-        middleware = budget_middleware(Budgets((wallet,), allow), TargetPrices(lambda: 1.79e9), at_once)
+        middleware = budget_middleware(Budgets((shared,), allow_unpriced), TargetPrices(lambda: 1.79e9), at_once)
         return await middleware(send)(Call(target, ASK))
 
     done: Answer = virtual.run(work)
@@ -255,29 +259,29 @@ def failed(error: LLMError, **more: Any) -> Answer:
     ],
 )
 def test_each_outcome_is_booked_at_its_actual_or_maximum_cost(virtual: Any, answer: Answer, paid: int) -> None:
-    wallet = SharedBudget(Budget(10**9))
-    assert sent(virtual, wallet, answer) is answer
-    assert wallet.budget == Budget(10**9, spent=paid)
+    shared = SharedBudget(Budget(10**9))
+    assert send_within(virtual, shared, answer) is answer
+    assert shared.budget == Budget(10**9, spent=paid)
 
 
 def test_budget_is_exact_to_the_nano_usd(virtual: Any) -> None:
-    assert sent(virtual, SharedBudget(Budget(WORST)), ok()).attempts == 1
-    refused = sent(virtual, SharedBudget(Budget(WORST - 1)), ok())
+    assert send_within(virtual, SharedBudget(Budget(WORST)), ok()).attempts == 1
+    refused = send_within(virtual, SharedBudget(Budget(WORST - 1)), ok())
     assert refused.attempts == 0
     assert isinstance(refused.outcome.failure(), BudgetExceeded)
     assert "the call may cost $0.0000723" in refused.outcome.failure().message
 
 
 def test_unpriced_call_is_refused_unless_allowed(virtual: Any) -> None:
-    wallet = SharedBudget(Budget(10**9))
-    assert isinstance(sent(virtual, wallet, ok(), target=UNKNOWN).outcome.failure(), BudgetExceeded)
-    assert sent(virtual, wallet, ok(), target=UNKNOWN, allow=True).attempts == 1
-    assert wallet.budget == Budget(10**9)
+    shared = SharedBudget(Budget(10**9))
+    assert isinstance(send_within(virtual, shared, ok(), target=UNKNOWN).outcome.failure(), BudgetExceeded)
+    assert send_within(virtual, shared, ok(), target=UNKNOWN, allow_unpriced=True).attempts == 1
+    assert shared.budget == Budget(10**9)
 
 
 @pytest.mark.parametrize(("went_out", "paid"), [(True, WORST), (False, 0)])
 def test_cancelled_call_is_booked_only_if_it_was_sent(virtual: Any, went_out: bool, paid: int) -> None:
-    wallet = SharedBudget(Budget(10**9))
+    shared = SharedBudget(Budget(10**9))
 
     async def send(call: Call) -> Answer:
         if went_out and call.on_sent is not None:
@@ -287,15 +291,15 @@ def test_cancelled_call_is_booked_only_if_it_was_sent(virtual: Any, went_out: bo
 
     async def work(clock: Clock) -> None:
         task = asyncio.ensure_future(
-            budget_middleware(Budgets((wallet,)), TargetPrices(lambda: 1.79e9), at_once)(send)(Call(TARGET, ASK))
+            budget_middleware(Budgets((shared,)), TargetPrices(lambda: 1.79e9), at_once)(send)(Call(TARGET, ASK))
         )
         await asyncio.sleep(1)
-        assert wallet.budget.reserved == WORST
+        assert shared.budget.reserved == WORST
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     virtual.run(work)
-    assert wallet.budget == Budget(10**9, spent=paid)
+    assert shared.budget == Budget(10**9, spent=paid)
 
 
 def test_both_budgets_hold_and_refusals_release_the_other(virtual: Any) -> None:

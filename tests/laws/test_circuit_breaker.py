@@ -1,4 +1,4 @@
-"""The health machine: what makes a provider unhealthy, and how it comes back, whatever happens and when."""
+"""Circuit breaker: what makes a provider unhealthy and how it recovers, for any sequence of events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from llmhub.engine.decision_log import DecisionLog
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-What = Literal["answer", "fault"]
+Event = Literal["answer", "fault"]
 policies = st.builds(
     Breaker,
     degraded=st.integers(1, 3),
@@ -52,23 +52,23 @@ policies = st.builds(
 stories = st.lists(st.tuples(st.floats(0, 10), st.sampled_from(["answer", "fault"])), max_size=60)
 
 
-def told(policy: Breaker, story: list[tuple[float, What]]) -> list[tuple[CircuitState, CircuitState, float, bool]]:
-    """Let requests come one after the other; give the standing before and after each, when, and whether it went."""
-    standing, now, steps = INITIAL_STATE, 0.0, []
-    for gap, what in story:
+def replay(policy: Breaker, events: list[tuple[float, Event]]) -> list[tuple[CircuitState, CircuitState, float, bool]]:
+    """Send requests one by one; return the state before and after each, the time, and whether it was sent."""
+    state, now, steps = INITIAL_STATE, 0.0, []
+    for gap, event in events:
         now += gap
-        before = standing
-        standing, wait_s = admit(policy, standing, now)
+        before = state
+        state, wait_s = admit(policy, state, now)
         if not wait_s:
-            hear = on_failure if what == "fault" else on_success
-            standing = hear(policy, standing, now, now)
-        steps.append((before, standing, now, not wait_s))
+            on_event = on_failure if event == "fault" else on_success
+            state = on_event(policy, state, now, now)
+        steps.append((before, state, now, not wait_s))
     return steps
 
 
 @given(policies, stories)
-def test_recovery_passes_through_degraded(policy: Breaker, story: list[tuple[float, What]]) -> None:
-    for before, after, _, _ in told(policy, story):
+def test_recovery_passes_through_degraded(policy: Breaker, events: list[tuple[float, Event]]) -> None:
+    for before, after, _, _ in replay(policy, events):
         if before.health is CircuitHealth.UNHEALTHY:
             assert after.health is not CircuitHealth.HEALTHY
         if before.health is CircuitHealth.HEALTHY and policy.degraded < policy.failures:
@@ -76,56 +76,58 @@ def test_recovery_passes_through_degraded(policy: Breaker, story: list[tuple[flo
 
 
 @given(policies, stories)
-def test_nothing_is_sent_during_a_cooldown_of_bounded_length(policy: Breaker, story: list[tuple[float, What]]) -> None:
-    for before, after, now, went in told(policy, story):
+def test_nothing_is_sent_during_a_cooldown_of_bounded_length(
+    policy: Breaker, events: list[tuple[float, Event]]
+) -> None:
+    for before, after, now, sent in replay(policy, events):
         if before.health is CircuitHealth.UNHEALTHY:
-            assert went == (now >= before.open_until)
+            assert sent == (now >= before.open_until)
         if after.health is CircuitHealth.UNHEALTHY:
             assert after.open_until - after.changed_at <= policy.longest_s + 1e-9
 
 
 @given(policies, stories)
-def test_unhealthy_only_after_consecutive_failures(policy: Breaker, story: list[tuple[float, What]]) -> None:
-    row = 0
-    for (before, after, _, went), (_, what) in zip(told(policy, story), story, strict=True):
-        row = (row + 1 if what == "fault" else 0) if went else row
+def test_unhealthy_only_after_consecutive_failures(policy: Breaker, events: list[tuple[float, Event]]) -> None:
+    consecutive = 0
+    for (before, after, _, sent), (_, event) in zip(replay(policy, events), events, strict=True):
+        consecutive = (consecutive + 1 if event == "fault" else 0) if sent else consecutive
         if before.health is not CircuitHealth.UNHEALTHY and after.health is CircuitHealth.UNHEALTHY:
-            assert row >= min(policy.failures, policy.degraded)
-            assert row >= policy.failures or before.open_count
+            assert consecutive >= min(policy.failures, policy.degraded)
+            assert consecutive >= policy.failures or before.open_count
 
 
 @given(policies, st.integers(1, 8))
 def test_each_failed_probe_doubles_the_cooldown(policy: Breaker, probes: int) -> None:
-    standing, now = INITIAL_STATE, 0.0
-    while standing.health is not CircuitHealth.UNHEALTHY:
-        standing = on_failure(policy, standing, now, now)
+    state, now = INITIAL_STATE, 0.0
+    while state.health is not CircuitHealth.UNHEALTHY:
+        state = on_failure(policy, state, now, now)
     for n in range(probes):
-        assert standing.open_until - now == pytest.approx(min(policy.cooldown_s * 2**n, policy.longest_s))
-        now = standing.open_until
-        standing, wait_s = admit(policy, standing, now)
+        assert state.open_until - now == pytest.approx(min(policy.cooldown_s * 2**n, policy.longest_s))
+        now = state.open_until
+        state, wait_s = admit(policy, state, now)
         assert wait_s == 0.0
-        assert admit(policy, standing, now)[1] > 0  # one probe at a time
-        standing = on_failure(policy, standing, now, now)
+        assert admit(policy, state, now)[1] > 0  # one probe at a time
+        state = on_failure(policy, state, now, now)
 
 
 @given(policies, st.integers(1, 50))
 def test_requests_sent_before_opening_change_nothing(policy: Breaker, late: int) -> None:
-    standing = INITIAL_STATE
+    state = INITIAL_STATE
     for _ in range(policy.failures):
-        standing = on_failure(policy, standing, 1.0, 2.0)
-    assert standing.health is CircuitHealth.UNHEALTHY
+        state = on_failure(policy, state, 1.0, 2.0)
+    assert state.health is CircuitHealth.UNHEALTHY
     for _ in range(late):
-        assert on_failure(policy, standing, 1.0, 3.0) == on_success(policy, standing, 1.0, 3.0) == standing
+        assert on_failure(policy, state, 1.0, 3.0) == on_success(policy, state, 1.0, 3.0) == state
 
 
 def test_healthy_after_consecutive_answers() -> None:
-    policy, standing = Breaker(recovery=2), INITIAL_STATE
+    policy, state = Breaker(recovery=2), INITIAL_STATE
     for _ in range(policy.failures):
-        standing = on_failure(policy, standing, 0.0, 0.0)
-    standing, _ = admit(policy, standing, 5.0)
-    standing = on_success(policy, standing, 5.0, 6.0)
-    assert standing.health is CircuitHealth.DEGRADED
-    assert on_success(policy, standing, 7.0, 8.0).health is CircuitHealth.HEALTHY
+        state = on_failure(policy, state, 0.0, 0.0)
+    state, _ = admit(policy, state, 5.0)
+    state = on_success(policy, state, 5.0, 6.0)
+    assert state.health is CircuitHealth.DEGRADED
+    assert on_success(policy, state, 7.0, 8.0).health is CircuitHealth.HEALTHY
 
 
 @pytest.mark.parametrize("wrong", [{"failures": 0}, {"degraded": 99}, {"recovery": 1.5}, {"cooldown_s": -1}])
@@ -167,7 +169,7 @@ def test_open_circuit_fails_calls_at_once(error: LLMError, virtual: Any) -> None
         provider.error = None
         await asyncio.sleep(1.0)
         assert [(await send(CALL)).outcome for _ in range(2)] == [OK.outcome] * 2
-        assert [one.detail.split(":")[0] for one in log.read()] == [
+        assert [decision.detail.split(":")[0] for decision in log.read()] == [
             "healthy -> degraded",
             "degraded -> unhealthy",
             "unhealthy -> degraded",

@@ -1,4 +1,4 @@
-"""How limits count: never more than is permitted in any window, in the order of asking, and no less than is due."""
+"""Windows: never more than allowed in any window, in the order of booking, and all that is allowed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ gaps = st.just(0.0) | st.floats(0, 40)
 arrivals = st.lists(st.tuples(gaps, st.floats(0, 1)), max_size=40)
 
 
-def at_once(state: WindowState) -> float:
+def max_at_once(state: WindowState) -> float:
     return state.capacity if isinstance(state, TokenBucket) else state.allowed
 
 
 def permitted(state: WindowState, seconds: float) -> float:
-    """Give the most that any window of so many seconds may see: burst + rate x t."""
+    """Return the most that any ``seconds`` seconds may see: burst + rate x t."""
     match state:
         case TokenBucket():
             return state.capacity + state.rate_per_s * seconds
@@ -35,43 +35,43 @@ def permitted(state: WindowState, seconds: float) -> float:
             return state.allowed * (1 + floor(seconds / state.window_s))
 
 
-def granted(state: WindowState, asked: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Let ``(seconds after the one before, cost)`` ask; give when each is granted, and how much."""
-    now, slots = 0.0, []
-    for gap, cost in asked:
+def grants(state: WindowState, demand: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Book ``(seconds after the previous, cost)`` pairs; return when each is granted, and its cost."""
+    now, granted = 0.0, []
+    for gap, cost in demand:
         now += gap
         state, wait = take(state, now, cost)
         assert wait >= 0
-        slots.append((now + wait, cost))
-    return slots
+        granted.append((now + wait, cost))
+    return granted
 
 
 @given(states, arrivals)
-def test_no_window_exceeds_its_allowance(state: WindowState, asked: list[tuple[float, float]]) -> None:
-    slots = granted(state, [(gap, share * at_once(state)) for gap, share in asked])
-    for first, (start, _) in enumerate(slots):
+def test_no_window_exceeds_its_allowance(state: WindowState, demand: list[tuple[float, float]]) -> None:
+    granted = grants(state, [(gap, share * max_at_once(state)) for gap, share in demand])
+    for first, (start, _) in enumerate(granted):
         inside = 0.0
-        for at, cost in slots[first:]:
+        for at, cost in granted[first:]:
             inside += cost
             assert inside <= permitted(state, max(at - start, 0.0)) * (1 + 1e-6) + 1e-6
 
 
 @given(states, st.lists(st.tuples(gaps, st.floats(0, 3)), max_size=40))
-def test_bookings_are_in_order_whatever_their_cost(state: WindowState, asked: list[tuple[float, float]]) -> None:
-    times = [at for at, _ in granted(state, [(gap, share * at_once(state)) for gap, share in asked])]
+def test_bookings_are_in_order_whatever_their_cost(state: WindowState, demand: list[tuple[float, float]]) -> None:
+    times = [at for at, _ in grants(state, [(gap, share * max_at_once(state)) for gap, share in demand])]
     assert all(later >= earlier - 1e-6 for earlier, later in pairwise(times))
 
 
 @given(states, st.floats(0, 1))
 def test_first_booking_does_not_wait(state: WindowState, share: float) -> None:
-    assert take(state, 7.0, share * at_once(state))[1] == 0.0
+    assert take(state, 7.0, share * max_at_once(state))[1] == 0.0
 
 
 @given(states)
 def test_cost_above_the_allowance_is_admitted_alone(state: WindowState) -> None:
-    after, wait = take(state, 0.0, 3 * at_once(state))
+    after, wait = take(state, 0.0, 3 * max_at_once(state))
     assert wait == 0.0
-    assert take(after, 0.0, at_once(state))[1] > 0.0
+    assert take(after, 0.0, max_at_once(state))[1] > 0.0
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_cost_above_the_allowance_is_admitted_alone(state: WindowState) -> None:
     [(TokenBucket(1.0, 10.0, 10.0, 0.0), 1.0), (FixedWindow(60, 60.0, 0.0), 1.0), (SlidingWindow(60, 60.0), 0.98)],
 )
 def test_continuous_demand_uses_the_whole_allowance(state: WindowState, share: float) -> None:
-    slots = granted(state, [(0.0, 1.0)] * 1200)
-    assert 1200 / slots[-1][0] >= share
+    granted = grants(state, [(0.0, 1.0)] * 1200)
+    assert 1200 / granted[-1][0] >= share
 
 
 @given(states, st.floats(0, 1), st.floats(0, 1))
 def test_refund_can_be_taken_again_and_no_more(state: WindowState, share: float, unused: float) -> None:
-    cost = share * at_once(state)
+    cost = share * max_at_once(state)
     booked, _ = take(state, 0.0, cost)
     returned = refund(booked, unused * cost, 0.0)
-    left = at_once(state) - cost * (1 - unused)
+    left = max_at_once(state) - cost * (1 - unused)
     assert take(returned, 0.0, left * (1 - 1e-6))[1] <= 1e-6
-    if left < at_once(state) * 0.99:
-        assert take(returned, 0.0, left + 0.01 * at_once(state))[1] > 0
+    if left < max_at_once(state) * 0.99:
+        assert take(returned, 0.0, left + 0.01 * max_at_once(state))[1] > 0
 
 
 @pytest.mark.parametrize("state", [FixedWindow(10, 60.0, 0.0), SlidingWindow(10, 60.0)])

@@ -1,4 +1,4 @@
-"""Limits as they are declared, and the gate that holds them: exact, fair, and closed when a provider says so."""
+"""Declared limits and the rate limiter: exact, in order, and paused when a provider asks for it."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ ONE, OTHER = (Target(PROVIDERS["openai"], Endpoint(), name, f"openai/{name}") fo
 
 
 def most_in_windows(slots: list[tuple[float, float]], kind: TokenBucket) -> float:
-    """Give how far any window between two grants is from what is allowed, relative to it."""
-    worst = 0.0
+    """Return the largest excess over the allowance of any window between two grants, as a ratio."""
+    largest_excess = 0.0
     for first, (start, _) in enumerate(slots):
         inside = 0.0
         for at, cost in slots[first:]:
             inside += cost
-            worst = max(worst, inside / (kind.capacity + kind.rate_per_s * (at - start)))
-    return worst
+            largest_excess = max(largest_excess, inside / (kind.capacity + kind.rate_per_s * (at - start)))
+    return largest_excess
 
 
-# Limits
+# Declared limits
 
 
 def requests_in_a_minute(rpm: int, burst: float) -> int:
-    """Count the most requests that any closed minute sees when somebody always asks."""
+    """Return the most requests in any closed minute under continuous demand."""
     state, times = token_bucket(rpm, burst), []
     for _ in range(3 * rpm + 3):
         state, wait = take(state, 0.0, 1.0)
@@ -102,26 +102,30 @@ def test_estimated_cost_is_prompt_plus_max_tokens() -> None:
     assert more.tokens == more.input_tokens + 7 > 7
 
 
-# The gate, in virtual time
+# The limiter, in virtual time
 
 
-class Entrance:
-    """A gate and the line before it."""
+class LimitedTarget:
+    """A rate limiter and the limiter of one target."""
 
     def __init__(self, limit: Limit | None, clock: Clock, *, adaptive: bool = False, name: str = "openai") -> None:
         self.clock = clock
         self.log = DecisionLog(clock)
-        self.gate = RateLimiter({name: limit} if limit is not None else {}, clock, self.log.record, adaptive=adaptive)
-        self.line = self.gate.for_target(ONE)
+        self.limiter = RateLimiter(
+            {name: limit} if limit is not None else {}, clock, self.log.record, adaptive=adaptive
+        )
+        self.target_limiter = self.limiter.for_target(ONE)
 
-    async def wait(self, tokens: float = 0.0, line: TargetLimiter | None = None) -> Permit | Wait:
-        return await self.gate.acquire(line or self.line, RateCost(1.0, tokens, tokens, 0.0), self.clock())
+    async def wait(self, tokens: float = 0.0, target_limiter: TargetLimiter | None = None) -> Permit | Wait:
+        return await self.limiter.acquire(
+            target_limiter or self.target_limiter, RateCost(1.0, tokens, tokens, 0.0), self.clock()
+        )
 
-    async def gone(self, costs: list[float], line: TargetLimiter | None = None) -> list[float]:
+    async def grant_times(self, costs: list[float], target_limiter: TargetLimiter | None = None) -> list[float]:
         """Ask with all costs at once; give when each may go, in the order of asking."""
 
         async def ask(cost: float) -> float:
-            await self.wait(cost, line)
+            await self.wait(cost, target_limiter)
             return self.clock()
 
         return await asyncio.gather(*(ask(cost) for cost in costs))
@@ -129,7 +133,7 @@ class Entrance:
 
 def test_limiter_admits_a_burst_and_then_the_exact_rate(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
-        return await Entrance(Limit(rpm=600, burst=0.1), clock).gone([0] * 100)
+        return await LimitedTarget(Limit(rpm=600, burst=0.1), clock).grant_times([0] * 100)
 
     times = virtual.run(work)
     assert times[:60] == [0.0] * 60
@@ -138,13 +142,13 @@ def test_limiter_admits_a_burst_and_then_the_exact_rate(virtual: Any) -> None:
 
 def test_calls_are_admitted_in_order(virtual: Any) -> None:
     async def work(clock: Clock) -> list[int]:
-        entrance, order = Entrance(Limit(tpm=6000, burst=0.01), clock), []
+        limited, order = LimitedTarget(Limit(tpm=6000, burst=0.01), clock), []
 
-        async def ask(who: int, cost: float) -> None:
-            await entrance.wait(cost)
-            order.append(who)
+        async def ask(caller: int, cost: float) -> None:
+            await limited.wait(cost)
+            order.append(caller)
 
-        await asyncio.gather(*(ask(who, cost) for who, cost in enumerate([50, 500, 1, 60, 1, 1, 200, 1])))
+        await asyncio.gather(*(ask(caller, cost) for caller, cost in enumerate([50, 500, 1, 60, 1, 1, 200, 1])))
         return order
 
     assert virtual.run(work) == list(range(8))
@@ -153,13 +157,13 @@ def test_calls_are_admitted_in_order(virtual: Any) -> None:
 def test_all_limits_hold(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
         limits = [Limit(rpm=6000, tpm=600), Limit(rpm=60, tpm=10**9), Limit(input_tpm=600), Limit(rpm=600, rpd=2)]
-        first, second, third = [(await Entrance(limit, clock).gone([6.0] * 5))[-1] for limit in limits[:3]]
-        daily = Entrance(limits[3], clock)
+        first, second, third = [(await LimitedTarget(limit, clock).grant_times([6.0] * 5))[-1] for limit in limits[:3]]
+        daily = LimitedTarget(limits[3], clock)
         for _ in range(2):
             assert isinstance(await daily.wait(), Permit)
-        held = await daily.wait()
-        assert isinstance(held, Wait)
-        return [first, second - first, third - second, held.wait_s]
+        wait_for_day = await daily.wait()
+        assert isinstance(wait_for_day, Wait)
+        return [first, second - first, third - second, wait_for_day.wait_s]
 
     tokens, requests, inputs, day = virtual.run(work)
     assert (tokens, inputs) == pytest.approx((24 / 9.9, 24 / 9.9))
@@ -168,27 +172,27 @@ def test_all_limits_hold(virtual: Any) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 40)), min_size=1, max_size=15))
-def test_permit_has_the_time_it_was_granted(virtual: Any, asked: list[tuple[float, float]]) -> None:
+def test_permit_has_the_time_it_was_granted(virtual: Any, calls: list[tuple[float, float]]) -> None:
     async def work(clock: Clock) -> list[tuple[float, float]]:
-        entrance = Entrance(Limit(rpm=100, tpm=1000), clock)
+        limited = LimitedTarget(Limit(rpm=100, tpm=1000), clock)
 
         async def ask(at: float, cost: float) -> tuple[float, float]:
             await asyncio.sleep(at)
-            gone = await entrance.wait(cost)
-            assert isinstance(gone, Permit)
-            return gone.granted_at, clock()
+            permit = await limited.wait(cost)
+            assert isinstance(permit, Permit)
+            return permit.granted_at, clock()
 
-        return await asyncio.gather(*(ask(at, cost) for at, cost in asked))
+        return await asyncio.gather(*(ask(at, cost) for at, cost in calls))
 
-    assert all(said == pytest.approx(real, abs=1e-6) for said, real in virtual.run(work))
+    assert all(reported == pytest.approx(real, abs=1e-6) for reported, real in virtual.run(work))
 
 
 def test_models_share_the_limit_of_their_provider_in_order(virtual: Any) -> None:
     async def work(clock: Clock) -> list[str]:
-        entrance, order = Entrance(Limit(rpm=60), clock), []
+        limited, order = LimitedTarget(Limit(rpm=60), clock), []
 
         async def ask(target: Target) -> None:
-            await entrance.wait(line=entrance.gate.for_target(target))
+            await limited.wait(target_limiter=limited.limiter.for_target(target))
             order.append(target.model)
 
         await asyncio.gather(*(ask(target) for target in (ONE, OTHER, OTHER, ONE, OTHER, ONE, ONE)))
@@ -199,10 +203,10 @@ def test_models_share_the_limit_of_their_provider_in_order(virtual: Any) -> None
 
 def test_waiting_for_a_model_limit_does_not_block_other_models(virtual: Any) -> None:
     async def work(clock: Clock) -> float:
-        entrance = Entrance(Limit(rpm=1), clock, name="openai/one")
-        slow = asyncio.create_task(entrance.gone([0, 0]))
+        limited = LimitedTarget(Limit(rpm=1), clock, name="openai/one")
+        slow = asyncio.create_task(limited.grant_times([0, 0]))
         await asyncio.sleep(1)
-        await entrance.gone([0] * 50, entrance.gate.for_target(OTHER))
+        await limited.grant_times([0] * 50, limited.limiter.for_target(OTHER))
         at = clock()
         await slow
         return at
@@ -212,9 +216,9 @@ def test_waiting_for_a_model_limit_does_not_block_other_models(virtual: Any) -> 
 
 def test_cancelled_waiter_books_nothing(virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
-        entrance = Entrance(Limit(rpm=60), clock)
-        await entrance.wait()
-        waiting = [asyncio.create_task(entrance.gone([0])) for _ in range(3)]
+        limited = LimitedTarget(Limit(rpm=60), clock)
+        await limited.wait()
+        waiting = [asyncio.create_task(limited.grant_times([0])) for _ in range(3)]
         await asyncio.sleep(0.5)
         waiting[0].cancel()
         waiting[1].cancel()
@@ -224,16 +228,16 @@ def test_cancelled_waiter_books_nothing(virtual: Any) -> None:
 
 
 def test_refund_admits_waiting_calls(virtual: Any) -> None:
-    """A booking that turns out too large is given back at once, and moves up who waits."""
+    """An excess booking is refunded at once and admits a waiting call."""
 
     async def work(clock: Clock) -> float:
-        entrance = Entrance(Limit(tpm=600, burst=0.1), clock)
-        first = await entrance.wait(60)
-        waiting = asyncio.create_task(entrance.gone([50]))
+        limited = LimitedTarget(Limit(tpm=600, burst=0.1), clock)
+        first = await limited.wait(60)
+        waiting = asyncio.create_task(limited.grant_times([50]))
         await asyncio.sleep(1.0)
         answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=5, output_tokens=5))), attempts=1)
         assert isinstance(first, Permit)
-        entrance.gate.record(entrance.line, first, answer)
+        limited.limiter.record(limited.target_limiter, first, answer)
         return (await waiting)[0]
 
     assert virtual.run(work) == 1.0
@@ -242,7 +246,7 @@ def test_refund_admits_waiting_calls(virtual: Any) -> None:
 @pytest.mark.parametrize(("window", "after_s"), [(FixedWindow, 60.3), (SlidingWindow, 61.0)])
 def test_fixed_window_uses_its_allowance_at_once(window: Any, after_s: float, virtual: Any) -> None:
     async def work(clock: Clock) -> list[float]:
-        return await Entrance(Limit(rpm=5, window=window), clock).gone([0] * 8)
+        return await LimitedTarget(Limit(rpm=5, window=window), clock).grant_times([0] * 8)
 
     assert virtual.run(work) == pytest.approx([0.0] * 5 + [after_s] * 3)
 
@@ -271,8 +275,8 @@ def story(
     virtual: Any, limit: Limit | None, answers: list[Answer], calls: list[Call]
 ) -> tuple[list[Answer], list[float]]:
     async def work(clock: Clock) -> tuple[list[Answer], list[float]]:
-        provider, entrance = Provider(clock, *answers), Entrance(limit, clock, adaptive=True)
-        send = rate_limit_middleware(entrance.gate, entrance.line, clock)(provider)
+        provider, limited = Provider(clock, *answers), LimitedTarget(limit, clock, adaptive=True)
+        send = rate_limit_middleware(limited.limiter, limited.target_limiter, clock)(provider)
         return [await send(each) for each in calls], provider.sent_at
 
     done: tuple[list[Answer], list[float]] = virtual.run(work)
@@ -317,7 +321,7 @@ def test_retry_after_pauses_all_calls(limit: Limit | None, virtual: Any) -> None
 
 
 def test_exhausted_window_is_waited_for_at_once(virtual: Any) -> None:
-    """The reply says that nothing is left, and that all of it comes back when it says to come again."""
+    """The reply reports nothing left, and a full reset at the end of its Retry-After."""
     info = RateLimitInfo(limit_requests=60, remaining_requests=0, reset_requests_s=9.0)
     assert story(virtual, None, [refusal(9.0, info), OK], [call()] * 2)[1] == [0.0, 9.0]
 
@@ -330,7 +334,7 @@ def test_occasional_failure_causes_no_pause(answer: Answer, virtual: Any) -> Non
 
 
 def test_retry_after_of_a_day_does_not_hang_a_run(virtual: Any) -> None:
-    """Longer than any call would wait, it is a refusal: every call may hear it for itself."""
+    """Beyond the maximum wait there is no pause: each call gets its own error."""
     sent_at = story(virtual, Limit(rpm=6000), [refusal(86_400.0)], [call()] * 20)[1]
     assert sent_at[-1] <= 600.0
 

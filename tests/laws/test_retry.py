@@ -47,15 +47,15 @@ draws = st.floats(0, 1)
 @given(policies, st.integers(1, 10), transient, draws)
 def test_delay_is_at_least_retry_after_and_bounded(policy: Retry, attempt: int, error: LLMError, draw: float) -> None:
     pause = retry_delay_s(policy, attempt, error, draw)
-    asked = error.retry_after_s
-    if attempt >= policy.attempts or (asked or 0.0) > policy.longest_s:
+    requested_s = error.retry_after_s
+    if attempt >= policy.attempts or (requested_s or 0.0) > policy.longest_s:
         assert pause is None
-    elif asked is None:
+    elif requested_s is None:
         assert pause is not None
         assert 0 <= pause <= policy.cap_s
     else:
         assert pause is not None
-        assert asked <= pause <= asked + policy.base_s
+        assert requested_s <= pause <= requested_s + policy.base_s
 
 
 @given(policies, st.integers(1, 8), draws)
@@ -93,26 +93,26 @@ def test_jitter_spreads_calls_with_the_same_retry_after() -> None:
 
 
 class Provider:
-    """Answers with one outcome after the other, each after ``took_s``."""
+    """Returns outcomes one after another, each after ``latency_s``."""
 
-    def __init__(self, clock: Callable[[], float], outcomes: Sequence[Any], took_s: float = 1.0) -> None:
-        self.clock, self.outcomes, self.took_s = clock, outcomes, took_s
+    def __init__(self, clock: Callable[[], float], outcomes: Sequence[Any], latency_s: float = 1.0) -> None:
+        self.clock, self.outcomes, self.latency_s = clock, outcomes, latency_s
         self.sent_at: list[float] = []
 
     async def send(self, call: Call) -> Answer:
         self.sent_at.append(self.clock())
-        await asyncio.sleep(self.took_s)
+        await asyncio.sleep(self.latency_s)
         outcome = self.outcomes[min(len(self.sent_at), len(self.outcomes)) - 1]
         return Answer(
-            outcome, latency_s=self.took_s, total_s=self.took_s, attempts=1, started_at=1000.0 + self.sent_at[-1]
+            outcome, latency_s=self.latency_s, total_s=self.latency_s, attempts=1, started_at=1000.0 + self.sent_at[-1]
         )
 
 
 def sent(
-    virtual: Any, policy: Retry, *outcomes: Any, took_s: float = 1.0, draw: float = 0.0
+    virtual: Any, policy: Retry, *outcomes: Any, latency_s: float = 1.0, draw: float = 0.0
 ) -> tuple[Answer, Provider]:
     async def work(clock: Callable[[], float]) -> tuple[Answer, Provider]:
-        provider = Provider(clock, outcomes, took_s)
+        provider = Provider(clock, outcomes, latency_s)
         return await retry_middleware(policy, clock, lambda: draw)(provider.send)(CALL), provider
 
     done: tuple[Answer, Provider] = virtual.run(work)
@@ -137,7 +137,7 @@ def test_attempts_and_time_are_summed(virtual: Any) -> None:
 
 @given(policy=policies, draw=draws)
 def test_attempts_bound_the_requests(virtual: Any, policy: Retry, draw: float) -> None:
-    answer, provider = sent(virtual, policy, Failure(TimedOut()), took_s=0.0, draw=draw)
+    answer, provider = sent(virtual, policy, Failure(TimedOut()), latency_s=0.0, draw=draw)
     assert len(provider.sent_at) == answer.attempts <= policy.attempts
     assert answer.outcome == Failure(TimedOut())
     assert provider.sent_at[-1] <= policy.deadline_s
@@ -190,7 +190,7 @@ def test_retries_and_giving_up_are_logged(virtual: Any) -> None:
             return Answer(Failure(ServerError()), attempts=1)
 
         await retry_middleware(Retry(attempts=2, jitter=0), clock, lambda: 0.0, log.record)(send)(CALL)
-        return [(one.kind, one.detail, one.wait_s) for one in log.read()]
+        return [(decision.kind, decision.detail, decision.wait_s) for decision in log.read()]
 
     assert virtual.run(work) == [("retry", "ServerError", 0.5), ("give_up", "ServerError after 2 requests", None)]
 

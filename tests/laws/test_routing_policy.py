@@ -90,8 +90,8 @@ def test_ranking_is_a_permutation_with_cooling_candidates_last(
     ranked = list(rank(names, stats))
     assert sorted(ranked) == sorted(names)
     assert ranked == list(rank(names, stats)), "it is a function of its arguments"
-    resting = [stats.is_cooling_down(name) for name in ranked]
-    assert resting == sorted(resting)
+    cooling = [stats.is_cooling_down(name) for name in ranked]
+    assert cooling == sorted(cooling)
 
 
 @given(candidates, statistics)
@@ -104,9 +104,9 @@ def test_failover_keeps_the_order_of_available_candidates(names: list[str], stat
 
 @given(candidates, statistics)
 def test_rotation_is_even(names: list[str], stats: RoutingStats) -> None:
-    well = [name for name in names if not stats.is_cooling_down(name)]
-    turns = [RoutingStats(stats.candidates, stats.now, stats.turn + more) for more in range(len(well) * 3)]
-    assert Counter(by_rotation(names, turn)[0] for turn in turns) == dict.fromkeys(well, 3)
+    available = [name for name in names if not stats.is_cooling_down(name)]
+    turns = [RoutingStats(stats.candidates, stats.now, stats.turn + more) for more in range(len(available) * 3)]
+    assert Counter(by_rotation(names, turn)[0] for turn in turns) == dict.fromkeys(available, 3)
 
 
 @given(candidates, statistics)
@@ -114,15 +114,15 @@ def test_by_latency_prefers_the_faster_and_less_busy(names: list[str], stats: Ro
     def load(name: str) -> float:
         return stats.latency_s(name) ** 2 * (stats[name].in_flight + 1)
 
-    well = [name for name in names if not stats.is_cooling_down(name)]
+    available = [name for name in names if not stats.is_cooling_down(name)]
     first = by_latency(names, stats)[0]
-    if len(well) > 1:
-        # It may be anybody but the one who is worst of all.
-        assert sum(load(first) <= load(name) for name in well) >= 2
-    many = len(well) * (len(well) - 1)
-    draws = [RoutingStats(stats.candidates, stats.now, 0, (pair + 0.5) / many) for pair in range(many)]
-    if well:
-        best = min(load(name) for name in well)
+    if len(available) > 1:
+        # Any candidate may be first but the worst.
+        assert sum(load(first) <= load(name) for name in available) >= 2
+    pair_count = len(available) * (len(available) - 1)
+    draws = [RoutingStats(stats.candidates, stats.now, 0, (pair + 0.5) / pair_count) for pair in range(pair_count)]
+    if available:
+        best = min(load(name) for name in available)
         assert not draws or any(load(by_latency(names, drawn)[0]) == best for drawn in draws)
 
 
@@ -135,11 +135,11 @@ def test_by_cost_ranks_cheapest_first_and_unpriced_last(names: list[str], stats:
 
 
 def test_expected_cost_counts_input_and_output() -> None:
-    one = CandidateStats(input_usd=2.0, output_usd=10.0, output_tokens=7.0)
-    assert RoutingStats({"a": one}, input_tokens=5).expected_cost_usd("a") == 5 * 2 + 7 * 10
-    assert RoutingStats({"a": one}, input_tokens=5, max_tokens=3).expected_cost_usd("a") == 5 * 2 + 3 * 10
+    stats_of_a = CandidateStats(input_usd=2.0, output_usd=10.0, output_tokens=7.0)
+    assert RoutingStats({"a": stats_of_a}, input_tokens=5).expected_cost_usd("a") == 5 * 2 + 7 * 10
+    assert RoutingStats({"a": stats_of_a}, input_tokens=5, max_tokens=3).expected_cost_usd("a") == 5 * 2 + 3 * 10
     assert RoutingStats({"a": CandidateStats(input_usd=2.0)}).expected_cost_usd("a") is None
-    # A long question goes where input is cheap, a long answer where output is.
+    # Long inputs go where input tokens are cheap, long outputs where output tokens are.
     stats = {"in": CandidateStats(input_usd=1.0, output_usd=9.0), "out": CandidateStats(input_usd=2.0, output_usd=1.0)}
     assert by_cost(["in", "out"], RoutingStats(stats, input_tokens=10_000, max_tokens=1))[0] == "in"
     assert by_cost(["in", "out"], RoutingStats(stats, input_tokens=1, max_tokens=1000))[0] == "out"
@@ -149,12 +149,12 @@ def test_expected_cost_counts_input_and_output() -> None:
 def test_by_weight_distributes_in_proportion(names: list[str]) -> None:
     draws = 400
     firsts = Counter(weighted(names, RoutingStats(draw=(at + 0.5) / draws))[0] for at in range(draws))
-    whole = sum(WEIGHTS[name] for name in names)
+    total_weight = sum(WEIGHTS[name] for name in names)
     for name in names:
-        assert abs(firsts[name] / draws - WEIGHTS[name] / whole) < 2 / draws
+        assert abs(firsts[name] / draws - WEIGHTS[name] / total_weight) < 2 / draws
 
 
-# What is measured
+# Statistics
 
 errors = st.sampled_from([kind() for kind in get_args(LLMError)]) | st.builds(RateLimited, retry_after_s=seconds)
 events = st.lists(st.tuples(st.floats(0, 5), st.none() | errors | st.just("left"), st.floats(0, 10)), max_size=30)
@@ -196,7 +196,7 @@ def test_counts_add_up_and_cooldowns_end(happened: list[tuple[float, Any, float]
 def test_cooldowns_double_and_failures_during_one_count_once() -> None:
     measured, now, rests = NO_STATS, 0.0, []
     for _ in range(9):
-        for _ in range(64):  # all that were under way
+        for _ in range(64):  # all in flight
             measured = on_failure(on_start(measured), ServerError(), now)
         rests.append(measured.cooldown_until - now)
         now = measured.cooldown_until
@@ -249,15 +249,15 @@ def test_hedge_delay_is_a_quantile_of_the_latencies(latencies_s: list[float], qu
     delay_s = hedge_delay_s(Hedge(quantile=quantile), latencies_s)
     assert (delay_s is None) == (len(latencies_s) < MIN_LATENCY_SAMPLES)
     if delay_s is not None:
-        assert sum(one <= delay_s for one in latencies_s) >= quantile * len(latencies_s)
+        assert sum(latency_s <= delay_s for latency_s in latencies_s) >= quantile * len(latencies_s)
     assert hedge_delay_s(Hedge(after_s=3.0), latencies_s) == 3.0
 
 
-# What is no route
+# Invalid routes
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (Failover, "needs one or more"),
         (lambda: Failover("a/b", "a/b"), "'a/b' is repeated"),
@@ -273,8 +273,8 @@ def test_hedge_delay_is_a_quantile_of_the_latencies(latencies_s: list[float], qu
         (lambda: Hedge(quantile=1.5), r"hedge.quantile: must be a number from 0 to 1, not 1.5"),
     ],
 )
-def test_invalid_route_names_its_field(make: Callable[[], Any], said: str) -> None:
-    with pytest.raises(BadRequestError, match=said):
+def test_invalid_route_names_its_field(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
         make()
 
 
