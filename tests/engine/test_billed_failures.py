@@ -14,14 +14,8 @@ from llmhub.engine.decision_log import DecisionLog
 from llmhub.providers.registry import PROVIDERS
 
 MODEL = "openai/gpt-4o-mini"
-
-
 EMPTY = b'{"id":"c1","model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}'
-
-
 COUNTED = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}\n\n'
-
-
 WORTH = Decimal("0.00021")
 """1000 input and 100 output tokens, at 0.15 and 0.60 USD per million."""
 

@@ -32,11 +32,7 @@ from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.providers.registry import PROVIDERS
 
 SEEDS = 2_000 if os.environ.get("CI") else 200
-
-
 Clock = Callable[[], float]
-
-
 NAMES = ("one", "two")
 
 

@@ -146,7 +146,7 @@ def test_second_stop_request_is_immediate() -> None:
 
 
 def interrupted(program: str, presses: int) -> tuple[int, str, str]:
-    """Run a program, interrupt it ``times`` times when it prints ``ready``; return exit code, output and errors."""
+    """Run a program, interrupt it the first ``presses`` times it prints ``ready``; return exit code, output and errors."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         stdout=subprocess.PIPE,

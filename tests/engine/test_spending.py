@@ -14,8 +14,6 @@ from llmhub.core.errors import BadRequestError, BudgetExceededError
 from llmhub.sim import Faults, Latency, Simulator, SimulatorThread, serving
 
 MODEL = "openai/gpt-4o-mini"
-
-
 INPUT, OUTPUT = Decimal("1.5e-7"), Decimal("6e-7")
 """Price per token of this model (USD)."""
 
