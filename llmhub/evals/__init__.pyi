@@ -3,6 +3,7 @@ from . import tasks as tasks
 from ._compare import compare as compare
 from ._evaluate import Evaluation as Evaluation
 from ._evaluate import evaluate as evaluate
+from ._scorer import SCORES as SCORES
 from ._scorer import Score as Score
 from ._scorer import Scorer as Scorer
 from ._scorer import scorer as scorer

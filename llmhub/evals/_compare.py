@@ -258,7 +258,9 @@ def check_scorers(scorers: Sequence[ScorerOrJudge], hub: Hub | None) -> None:
     for scorer in scorers:
         value: object = scorer
         if not isinstance(value, (Scorer, Judge)):
-            message = f"{scorer!r:.80} is not a scorer; pass one of llmhub.evals.scorers, or use @llmhub.evals.scorer(name)"
+            message = (
+                f"{scorer!r:.80} is not a scorer; pass one of llmhub.evals.scorers, or use @llmhub.evals.scorer(name)"
+            )
             raise invalid("scorers", message)
         if scorer.name in names:
             raise invalid("scorers", f"two scorers are named {scorer.name!r}; rename one of them")

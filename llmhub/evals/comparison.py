@@ -157,7 +157,7 @@ class Comparison:
     results
         Every response, in the results schema (or the table that was passed).
     scores
-        Every score: `llmhub.evals._scorer.SCORES`.
+        Every score: `llmhub.evals.SCORES`.
     models
         `MODELS`: metrics of each model, with confidence intervals.
     pairs

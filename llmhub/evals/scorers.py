@@ -349,7 +349,7 @@ def scorer_from_identity(recorded: Mapping[str, Any], custom: Sequence[ScorerOrJ
     Parameters
     ----------
     recorded
-        Name, version and parameters, as returned by `llmhub.evals._scorer.identity`.
+        Name, version and parameters, as recorded in a comparison's design.
     custom
         The user's own scorers, looked up by name first.
 
