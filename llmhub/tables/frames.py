@@ -183,7 +183,7 @@ def _values_of_arrow(values: pa.Array | pa.ChunkedArray) -> list[Any]:
     return python_values
 
 
-# Results beside the rows they answer
+# Joining results
 
 
 def join_results(frame: Any, results: pa.Table, prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""What each row asks: its prompt, and optionally a system prompt, a conversation and images.
+"""The prompt of each row: text, and optionally a system prompt, a conversation and images.
 
 `compile_row_template` turns the caller's arguments into one `RowTemplate`: the columns they use, and a function of
 their values. Functions of a row are called there, in the caller's thread; cells are parsed later, row by row, so that
@@ -133,7 +133,7 @@ def prompt_from_cell(values: RowValues) -> RowPrompt | InvalidRequest:
 
 
 def _require_prompt(prompt: Any, extras: RowExtras) -> None:
-    """Raise if there is nothing to ask, or a column is not named by a string."""
+    """Raise if there is no prompt, or a column is not named by a string."""
     names: dict[str, Any] = {"messages": extras.messages, "images": extras.images}
     for argument, name in names.items():
         if name is not None and not isinstance(name, str):
