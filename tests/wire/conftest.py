@@ -1,4 +1,4 @@
-"""What the wires' tests share: recorded exchanges, fixtures on disk, and a provider that is only its wire."""
+"""Fixtures of the wires' tests: recorded exchanges, files, and a provider that is only its wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIXTURES = ROOT / "tests/fixtures"
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One recorded exchange; ``body`` is what came back, as bytes."""
+    """One recorded exchange; ``body`` is the body of the response."""
 
     id: str
     model: str
@@ -42,7 +42,7 @@ class Exchange:
 
     @property
     def head(self) -> HttpReply:
-        """The reply before any of its body has come."""
+        """The reply without its body, as a stream starts."""
         return HttpReply(self.status, self.headers)
 
 
@@ -77,21 +77,19 @@ def _recorded(name: str) -> list[Exchange]:
 
 @pytest.fixture(scope="session")
 def corpus() -> Callable[[str], list[Exchange]]:
-    """Give the recorded exchanges of one API by name: ``corpus("anthropic-messages")``."""
-    if not CORPUS.is_dir():
-        pytest.skip("the recorded exchanges are not here")
+    """Return a function from the name of an API, such as ``anthropic-messages``, to its recorded exchanges."""
     return _recorded
 
 
 @pytest.fixture(scope="session")
 def fixture_bytes() -> Callable[[str], bytes]:
-    """Give a fixture's bytes: ``fixture_bytes("anthropic/thinking.events.txt")``."""
+    """Return a function from the path of a fixture, such as ``anthropic/text.events.txt``, to its bytes."""
     return lambda name: (FIXTURES / name).read_bytes()
 
 
 @pytest.fixture(scope="session")
-def speaks() -> Callable[[Wire], Provider]:
-    """Make a provider that is nothing but its wire."""
+def make_provider() -> Callable[[Wire], Provider]:
+    """Return a function from a wire to a provider that has nothing else."""
 
     def provider(wire: Wire) -> Provider:
         return Provider(

@@ -53,43 +53,43 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.anthropic import EVENTS, DEFAULT_MAX_TOKENS, WIRE, decode, decode_frame, encode
+from llmhub.wire.anthropic import DEFAULT_MAX_TOKENS, EVENTS, WIRE, decode, decode_frame, encode
 
 CASES = ("text", "tools", "thinking", "server_tool", "citations", "refusal")
 WEATHER = Tool("weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 PNG = "iVBORw0KGgo="
 
 
-def ask(*messages: Message, **more: Any) -> CompletionRequest:
-    return CompletionRequest(model="claude-haiku-4-5", messages=messages or (Message("user", "Hi"),), **more)
+def build_request(*messages: Message, **fields: Any) -> CompletionRequest:
+    return CompletionRequest(model="claude-haiku-4-5", messages=messages or (Message("user", "Hi"),), **fields)
 
 
-def said(*messages: Message, **more: Any) -> dict[str, Any]:
-    return encode(ask(*messages, **more)).unwrap()
+def encoded(*messages: Message, **fields: Any) -> dict[str, Any]:
+    return encode(build_request(*messages, **fields)).unwrap()
 
 
-def refused(*messages: Message, **more: Any) -> Any:
-    return encode(ask(*messages, **more)).failure()
+def encode_error(*messages: Message, **fields: Any) -> Any:
+    return encode(build_request(*messages, **fields)).failure()
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Any) -> Any:
-    return speaks(WIRE)
+def provider(make_provider: Any) -> Any:
+    return make_provider(WIRE)
 
 
 # Encoding
 
 
-def test_the_plainest_request_says_the_least() -> None:
-    assert said() == {
+def test_minimal_request() -> None:
+    assert encoded() == {
         "model": "claude-haiku-4-5",
         "max_tokens": DEFAULT_MAX_TOKENS,
         "messages": [{"role": "user", "content": "Hi"}],
     }
 
 
-def test_every_sampling_parameter_has_its_name_here() -> None:
-    payload = said(temperature=0.5, top_p=0.9, top_k=40, max_tokens=17, stop=("END", "\n"), user="u1")
+def test_parameter_names() -> None:
+    payload = encoded(temperature=0.5, top_p=0.9, top_k=40, max_tokens=17, stop=("END", "\n"), user="u1")
     del payload["model"], payload["messages"]
     assert payload == {
         "max_tokens": 17,
@@ -101,64 +101,64 @@ def test_every_sampling_parameter_has_its_name_here() -> None:
     }
 
 
-def test_zero_is_a_value_and_warms_the_cache() -> None:
-    payload = said(temperature=0, top_k=0, max_tokens=0)
+def test_zero_is_sent() -> None:
+    payload = encoded(temperature=0, top_k=0, max_tokens=0)
     assert (payload["temperature"], payload["top_k"], payload["max_tokens"]) == (0.0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    "more", [{"temperature": 1.01}, {"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"max_tokens": -1}]
+    "fields", [{"temperature": 1.01}, {"temperature": -0.1}, {"top_p": 1.5}, {"top_k": -1}, {"max_tokens": -1}]
 )
-def test_a_parameter_out_of_its_range_is_named(more: dict[str, Any]) -> None:
-    error = refused(**more)
+def test_out_of_range_parameter_is_an_error(fields: dict[str, Any]) -> None:
+    error = encode_error(**fields)
     assert isinstance(error, InvalidRequest)
-    assert error.path == f"$.{next(iter(more))}"
+    assert error.path == f"$.{next(iter(fields))}"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [{"n": 2}, {"seed": 1}, {"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"reasoning_effort": "minimal"}],
 )
-def test_what_cannot_be_said_is_named(more: dict[str, Any]) -> None:
-    error = refused(**more)
+def test_unsupported_parameter_is_an_error(fields: dict[str, Any]) -> None:
+    error = encode_error(**fields)
     assert isinstance(error, Unsupported)
-    assert error.path == f"$.{next(iter(more))}"
+    assert error.path == f"$.{next(iter(fields))}"
 
 
-def test_what_cannot_be_said_can_be_dropped_by_its_name(provider: Any) -> None:
-    request = ask(seed=1, n=3, reasoning_effort="minimal", temperature=0.5, unsupported="drop")
+def test_unsupported_parameters_can_be_dropped(provider: Any) -> None:
+    request = build_request(seed=1, n=3, reasoning_effort="minimal", temperature=0.5, unsupported="drop")
     prepared = prepare(provider, Endpoint(), request, 0.0).unwrap()
     assert set(prepared.dropped) == {"seed", "n", "reasoning_effort"}
     assert json.loads(prepared.body)["temperature"] == 0.5
 
 
-def test_system_turns_are_gathered_in_order_wherever_they_stand() -> None:
+def test_system_messages_are_gathered_in_order() -> None:
     turns = (Message("system", "A"), Message("user", "Hi"), Message("system", "B"), Message("user", "Ho"))
-    payload = said(*turns)
+    payload = encoded(*turns)
     assert payload["system"] == [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]
     assert payload["messages"] == [
         {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "Ho"}]}
     ]
-    assert said(*turns[:2])["system"] == "A"
+    assert encoded(*turns[:2])["system"] == "A"
 
 
-def test_a_conversation_keeps_its_turns_and_empty_text_says_nothing() -> None:
+def test_empty_texts_are_omitted() -> None:
     turns = (Message("user", "a"), Message("assistant", [Text(""), Text("b")]), Message("user", "c"))
-    assert said(*turns)["messages"] == [
+    assert encoded(*turns)["messages"] == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]
 
 
-def test_results_of_parallel_calls_share_the_turn_after_them() -> None:
+def test_results_of_parallel_calls_share_one_message() -> None:
     calls = Message("assistant", [ToolCall("t1", "weather", '{"city": "Paris"}'), ToolCall("t2", "now", "")])
     results = (
         Message("tool", ToolResult("t1", "sunny", name="weather")),
         Message("tool", ToolResult("t2", (Text("see"), Image(data=PNG, media_type="image/png")), is_error=True)),
     )
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
-    assert said(Message("user", "Hi"), calls, *results, Message("user", "And?"))["messages"][1:] == [
+    assert encoded(Message("user", "Hi"), calls, *results, Message("user", "And?"))["messages"][1:] == [
         {
             "role": "assistant",
             "content": [
@@ -183,8 +183,8 @@ def test_results_of_parallel_calls_share_the_turn_after_them() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"city": ', "[1]", "\ud800"])
-def test_arguments_that_are_no_object_are_named(arguments: str) -> None:
-    error = refused(Message("user", "Hi"), Message("assistant", [Text("a"), ToolCall("t", "f", arguments)]))
+def test_arguments_must_be_an_object(arguments: str) -> None:
+    error = encode_error(Message("user", "Hi"), Message("assistant", [Text("a"), ToolCall("t", "f", arguments)]))
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.messages[1].parts[1].arguments"
 
@@ -203,19 +203,19 @@ def test_arguments_that_are_no_object_are_named(arguments: str) -> None:
         ),
     ],
 )
-def test_pictures_and_files_by_address_or_inline(part: Image | Document, source: Any) -> None:
-    block = said(Message("user", [Text("See"), part]))["messages"][0]["content"][1]
+def test_images_and_documents_by_url_or_inline(part: Image | Document, source: Any) -> None:
+    block = encoded(Message("user", [Text("See"), part]))["messages"][0]["content"][1]
     assert block["type"] == type(part).__name__.lower()
     assert block["source"] == (source or {"type": "base64", "media_type": "application/pdf", "data": PNG})
 
 
-def test_a_file_keeps_its_name() -> None:
-    block = said(Message("user", Document(url="https://example.org/a.pdf", name="A")))["messages"][0]["content"][0]
+def test_document_name_is_sent() -> None:
+    block = encoded(Message("user", Document(url="https://example.org/a.pdf", name="A")))["messages"][0]["content"][0]
     assert block["title"] == "A"
 
 
 @pytest.mark.parametrize(
-    ("part", "kind", "path"),
+    ("part", "error_type", "path"),
     [
         (Image(data=PNG, media_type="image/tiff"), Unsupported, ""),
         (Image(data=PNG), InvalidRequest, ".media_type"),
@@ -233,29 +233,29 @@ def test_a_file_keeps_its_name() -> None:
         (ToolResult("t", (Image(data=PNG),)), InvalidRequest, ".content[0].media_type"),
     ],
 )
-def test_a_part_that_cannot_be_said_is_named(part: Any, kind: type, path: str) -> None:
-    error = refused(Message("user", "Hi"), Message("user", [part]))
-    assert type(error) is kind
+def test_unsupported_part_is_an_error(part: Any, error_type: type, path: str) -> None:
+    error = encode_error(Message("user", "Hi"), Message("user", [part]))
+    assert type(error) is error_type
     assert error.path == f"$.messages[1].parts[0]{path}"
 
 
 @pytest.mark.parametrize("part", [ToolResult("t", "x"), Image(data=PNG, media_type="image/png"), Document(url="x:y")])
-def test_an_answer_holds_no_results_pictures_or_files(part: Any) -> None:
-    error = refused(Message("user", "Hi"), Message("assistant", [Text("a"), part]))
+def test_assistant_message_rejects_results_images_and_documents(part: Any) -> None:
+    error = encode_error(Message("user", "Hi"), Message("assistant", [Text("a"), part]))
     assert isinstance(error, Unsupported)
     assert error.path == "$.messages[1].parts[1]"
 
 
-def test_a_system_turn_holds_text_and_marks() -> None:
+def test_system_message_holds_text_and_cache_marks() -> None:
     mark = '{"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}}'
-    assert said(Message("system", Opaque("text", mark)), Message("user", "Hi"))["system"] == [json.loads(mark)]
-    error = refused(Message("system", Image(url="https://example.org/a.png")), Message("user", "Hi"))
+    assert encoded(Message("system", Opaque("text", mark)), Message("user", "Hi"))["system"] == [json.loads(mark)]
+    error = encode_error(Message("system", Image(url="https://example.org/a.png")), Message("user", "Hi"))
     assert error.path == "$.messages[0].parts[0]"
 
 
-def test_thoughts_go_back_as_they_came() -> None:
+def test_reasoning_is_sent_back_verbatim() -> None:
     thoughts = [Reasoning("why", "sig"), Reasoning("", "sig2"), Reasoning(redacted="blob"), Refusal("no")]
-    assert said(Message("user", "Hi"), Message("assistant", thoughts))["messages"][1]["content"] == [
+    assert encoded(Message("user", "Hi"), Message("assistant", thoughts))["messages"][1]["content"] == [
         {"type": "thinking", "thinking": "why", "signature": "sig"},
         {"type": "thinking", "thinking": "", "signature": "sig2"},
         {"type": "redacted_thinking", "data": "blob"},
@@ -263,8 +263,8 @@ def test_thoughts_go_back_as_they_came() -> None:
     ]
 
 
-def test_tools_and_their_schemas() -> None:
-    payload = said(tools=(WEATHER, Tool("now", strict=True)))
+def test_tools() -> None:
+    payload = encoded(tools=(WEATHER, Tool("now", strict=True)))
     assert payload["tools"] == [
         {"name": "weather", "description": "Tell the weather.", "input_schema": WEATHER.parameters},
         {"name": "now", "input_schema": {"type": "object"}, "strict": True},
@@ -273,7 +273,7 @@ def test_tools_and_their_schemas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "written"),
+    ("choice", "expected"),
     [
         ("auto", {"type": "auto"}),
         ("none", {"type": "none"}),
@@ -281,19 +281,19 @@ def test_tools_and_their_schemas() -> None:
         ("weather", {"type": "tool", "name": "weather"}),
     ],
 )
-def test_tool_choice(choice: str, written: dict[str, str]) -> None:
-    assert said(tools=(WEATHER,), tool_choice=choice)["tool_choice"] == written
+def test_tool_choice(choice: str, expected: dict[str, str]) -> None:
+    assert encoded(tools=(WEATHER,), tool_choice=choice)["tool_choice"] == expected
 
 
-def test_structured_output_and_effort_share_a_place() -> None:
+def test_structured_output_and_effort_share_a_field() -> None:
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
-    payload = said(response_schema=Schema(schema), reasoning_effort="max")
+    payload = encoded(response_schema=Schema(schema), reasoning_effort="max")
     assert payload["output_config"] == {"effort": "max", "format": {"type": "json_schema", "schema": schema}}
     assert payload["thinking"] == {"type": "adaptive"}
 
 
 @pytest.mark.parametrize(
-    ("more", "thinking", "effort"),
+    ("fields", "thinking", "effort"),
     [
         ({"reasoning_effort": "low"}, {"type": "adaptive"}, "low"),
         ({"reasoning_effort": "none"}, {"type": "disabled"}, None),
@@ -302,26 +302,26 @@ def test_structured_output_and_effort_share_a_place() -> None:
         ({"reasoning_budget": 2000, "reasoning_effort": "high"}, {"type": "enabled", "budget_tokens": 2000}, "high"),
     ],
 )
-def test_how_much_to_think(more: dict[str, Any], thinking: Any, effort: str | None) -> None:
-    payload = said(**more)
+def test_reasoning_options(fields: dict[str, Any], thinking: Any, effort: str | None) -> None:
+    payload = encoded(**fields)
     assert payload["thinking"] == thinking
     assert payload.get("output_config", {}).get("effort") == effort
 
 
-def test_a_budget_leaves_the_answer_its_room() -> None:
-    assert said(reasoning_budget=8000)["max_tokens"] == 8000 + DEFAULT_MAX_TOKENS
-    assert said(reasoning_budget=8000, max_tokens=9000)["max_tokens"] == 9000
+def test_reasoning_budget_is_added_to_max_tokens() -> None:
+    assert encoded(reasoning_budget=8000)["max_tokens"] == 8000 + DEFAULT_MAX_TOKENS
+    assert encoded(reasoning_budget=8000, max_tokens=9000)["max_tokens"] == 9000
 
 
-@pytest.mark.parametrize("more", [{"reasoning_budget": 1023}, {"reasoning_budget": 2000, "max_tokens": 2000}])
-def test_a_budget_must_fit(more: dict[str, Any]) -> None:
-    error = refused(**more)
+@pytest.mark.parametrize("fields", [{"reasoning_budget": 1023}, {"reasoning_budget": 2000, "max_tokens": 2000}])
+def test_reasoning_budget_bounds(fields: dict[str, Any]) -> None:
+    error = encode_error(**fields)
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.reasoning_budget"
 
 
 def everything() -> CompletionRequest:
-    return ask(
+    return build_request(
         Message("system", "Be brief."),
         Message("user", [Text("See"), Image(data=PNG, media_type="image/png"), Image(url="https://example.org/a")]),
         Message("user", [Document(data=PNG, media_type="application/pdf", name="A"), Document(url="https://e.org/b")]),
@@ -346,7 +346,7 @@ def everything() -> CompletionRequest:
     )
 
 
-def test_a_full_request_is_what_the_official_types_say() -> None:
+def test_full_request_matches_the_official_types() -> None:
     """Validated piece by piece, since the official types check lists lazily; what they do not know, they leave out."""
     payload = encode(everything()).unwrap()
     TypeAdapter(MessageCreateParamsNonStreaming).validate_python(payload)
@@ -369,7 +369,7 @@ def test_a_full_request_is_what_the_official_types_say() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fixtures_are_what_the_official_types_say(case: str, fixture_bytes: Any) -> None:
+def test_fixtures_match_the_official_types(case: str, fixture_bytes: Any) -> None:
     whole = OfficialMessage.model_validate_json(fixture_bytes(f"anthropic/{case}.reply.json"), strict=False)
     assert whole.type == "message"
     event = TypeAdapter(RawMessageStreamEvent)
@@ -399,7 +399,7 @@ def test_text(provider: Any, fixture_bytes: Any) -> None:
     assert response.usage == Usage(input_tokens=12, output_tokens=7, cached_input_tokens=0, cache_write_tokens=0)
 
 
-def test_calls_and_an_input_that_holds_what_was_cached(provider: Any, fixture_bytes: Any) -> None:
+def test_tool_calls_and_cached_input(provider: Any, fixture_bytes: Any) -> None:
     response = answer("tools", provider, fixture_bytes)
     assert response.finish_reason == "tool_calls"
     assert response.tool_calls == (
@@ -411,7 +411,7 @@ def test_calls_and_an_input_that_holds_what_was_cached(provider: Any, fixture_by
     assert (response.usage.cached_input_tokens, response.usage.cache_write_tokens) == (1000, 100)
 
 
-def test_thoughts(provider: Any, fixture_bytes: Any) -> None:
+def test_reasoning(provider: Any, fixture_bytes: Any) -> None:
     response = answer("thinking", provider, fixture_bytes)
     assert response.parts == (
         Reasoning("Two and two.", "c2ln"),
@@ -422,7 +422,7 @@ def test_thoughts(provider: Any, fixture_bytes: Any) -> None:
     assert (response.usage.output_tokens, response.usage.reasoning_tokens) == (25, 20)
 
 
-def test_server_tools_are_kept_whole(provider: Any, fixture_bytes: Any) -> None:
+def test_server_tools_are_opaque(provider: Any, fixture_bytes: Any) -> None:
     response = answer("server_tool", provider, fixture_bytes)
     assert response.text == "I look.Found."
     assert response.tool_calls == ()
@@ -433,7 +433,7 @@ def test_server_tools_are_kept_whole(provider: Any, fixture_bytes: Any) -> None:
     assert json.loads(kept[2].data)["input"] == {}
 
 
-def test_a_refusal_says_why(provider: Any, fixture_bytes: Any) -> None:
+def test_refusal_explanation(provider: Any, fixture_bytes: Any) -> None:
     response = answer("refusal", provider, fixture_bytes)
     assert (response.finish_reason, response.refusal) == ("refusal", "This could do harm.")
 
@@ -442,7 +442,7 @@ def content(case: str, fixture_bytes: Any) -> list[dict[str, Any]]:
     return json.loads(fixture_bytes(f"anthropic/{case}.reply.json"))["content"]
 
 
-def told(blocks: Any) -> list[dict[str, Any]]:
+def without_response_fields(blocks: Any) -> list[dict[str, Any]]:
     """Bring blocks to one form: what says nothing, or what a reader must not say again, left out."""
     blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
     kept = [{k: v for k, v in block.items() if v not in (None, {"type": "direct"})} for block in blocks]
@@ -450,10 +450,10 @@ def told(blocks: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "refusal"])
-def test_an_answer_goes_back_verbatim(case: str, provider: Any, fixture_bytes: Any) -> None:
+def test_answer_is_sent_back_verbatim(case: str, provider: Any, fixture_bytes: Any) -> None:
     parts = answer(case, provider, fixture_bytes).parts
-    again = said(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
-    assert told(again) == told(content(case, fixture_bytes))
+    again = encoded(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
+    assert without_response_fields(again) == without_response_fields(content(case, fixture_bytes))
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_finish_reasons(reason: str | None, finish: str) -> None:
     assert decode({"content": [], "stop_reason": reason}).unwrap().finish_reason == finish
 
 
-def test_an_answer_of_another_shape_says_where() -> None:
+def test_malformed_answer_names_the_path() -> None:
     assert decode({"content": "Hi"}).failure().path == "$.content"
     assert decode({"content": [{"type": "text"}, 3]}).failure().path == "$.content[1]"
 
@@ -483,14 +483,14 @@ def event(**payload: Any) -> Frame:
     return Frame(payload["type"], json.dumps(payload).encode())
 
 
-def test_counts_of_an_older_delta_leave_the_input_alone(provider: Any, fixture_bytes: Any) -> None:
+def test_delta_without_input_counts_keeps_them(provider: Any, fixture_bytes: Any) -> None:
     usage = answer("thinking", provider, fixture_bytes).usage
     assert (usage.input_tokens, usage.output_tokens) == (9, 25)
     deltas = decode_frame(event(type="message_delta", delta={}, usage={"output_tokens": 5})).unwrap()
     assert deltas[0].usage == Usage(output_tokens=5)  # type: ignore[union-attr]
 
 
-def test_a_compaction_comes_whole() -> None:
+def test_compaction_is_opaque() -> None:
     opening = event(type="content_block_start", index=0, content_block={"type": "compaction", "content": None})
     whole = event(type="content_block_delta", index=0, delta={"type": "compaction_delta", "content": "So far."})
     (first,), (second,) = decode_frame(opening).unwrap(), decode_frame(whole).unwrap()
@@ -499,16 +499,16 @@ def test_a_compaction_comes_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["ping", "message_stop", "content_block_stop", "a new one"])
-def test_events_that_say_nothing_of_the_answer(name: str) -> None:
+def test_events_without_content(name: str) -> None:
     assert decode_frame(event(type=name)).unwrap() == ()
 
 
-def test_a_stream_that_breaks_off_is_no_answer(provider: Any, fixture_bytes: Any) -> None:
+def test_interrupted_stream_is_an_error(provider: Any, fixture_bytes: Any) -> None:
     events = fixture_bytes("anthropic/text.events.txt").partition(b"event: message_delta")[0]
     assert isinstance(interpret_stream(provider, HttpReply(200), [events]).failure(), Disconnected)
 
 
-def test_an_error_inside_a_stream(provider: Any, fixture_bytes: Any) -> None:
+def test_error_inside_a_stream(provider: Any, fixture_bytes: Any) -> None:
     events = fixture_bytes("anthropic/text.events.txt").partition(b"event: message_delta")[0]
     events += b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
     error = interpret_stream(provider, HttpReply(200), [events]).failure()
@@ -520,7 +520,7 @@ def test_an_error_inside_a_stream(provider: Any, fixture_bytes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "type_", "message", "kind"),
+    ("status", "type_", "message", "error_type"),
     [
         (400, "invalid_request_error", "temperature: range", InvalidRequest),
         (400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum", ContextTooLong),
@@ -540,14 +540,14 @@ def test_an_error_inside_a_stream(provider: Any, fixture_bytes: Any) -> None:
         (503, "a_new_error", "oh", Overloaded),
     ],
 )
-def test_error_kinds(status: int, type_: str, message: str, kind: type, provider: Any) -> None:
+def test_error_types(status: int, type_: str, message: str, error_type: type, provider: Any) -> None:
     body = {"type": "error", "error": {"type": type_, "message": message}, "request_id": "req_1"}
     error = interpret(provider, HttpReply(status, body=json.dumps(body).encode())).failure()
-    assert type(error) is kind
+    assert type(error) is error_type
     assert (error.message, error.status, error.code, error.request_id) == (message, status, type_, "req_1")
 
 
-def test_a_spend_limit_is_no_rate_limit(provider: Any) -> None:
+def test_spend_limit_is_quota_exhausted(provider: Any) -> None:
     details = {
         "type": "rate_limit_error",
         "message": "spent",
@@ -557,12 +557,12 @@ def test_a_spend_limit_is_no_rate_limit(provider: Any) -> None:
     assert isinstance(error, QuotaExhausted)
 
 
-def test_an_invalid_request_inside_a_stream_is_the_callers() -> None:
+def test_invalid_request_inside_a_stream() -> None:
     frame = event(type="error", error={"type": "invalid_request_error", "message": "bad"})
     assert isinstance(decode_frame(frame).failure(), InvalidRequest)
 
 
-def test_errors_that_are_not_this_wires_own(provider: Any) -> None:
+def test_foreign_errors(provider: Any) -> None:
     page = interpret(provider, HttpReply(502, body=b"<html>Bad Gateway</html>")).failure()
     assert (type(page), page.message) == (ServerError, "<html>Bad Gateway</html>")
     google = {"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED"}}
@@ -600,14 +600,14 @@ def test_arbitrary_json_never_raises(value: Any) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_never_raise(speaks: Any, body: bytes) -> None:
-    provider = speaks(WIRE)
+def test_arbitrary_bytes_never_raise(make_provider: Any, body: bytes) -> None:
+    provider = make_provider(WIRE)
     for status in (200, 429):
         assert interpret(provider, HttpReply(status, body=body)) is not None
         assert interpret_stream(provider, HttpReply(status), [b"data: ", body, b"\n\n"]) is not None
 
 
-def test_deeply_nested_answers_return(provider: Any) -> None:
+def test_deeply_nested_answers(provider: Any) -> None:
     for depth in range(880, 1010):
         nested = b"[" * depth + b"]" * depth
         body = b'{"content":[{"type":"x","input":%b},{"type":"tool_use","input":%b}]}' % (nested, nested)
@@ -631,8 +631,8 @@ PARTS = st.lists(
 
 
 @given(PARTS)
-def test_what_is_said_is_read_again(parts: list[Any]) -> None:
-    blocks = said(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
+def test_encoded_parts_are_decoded_unchanged(parts: list[Any]) -> None:
+    blocks = encoded(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
     blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
     assert decode({"content": blocks, "stop_reason": "tool_use"}).unwrap().parts == tuple(parts)
 
@@ -643,7 +643,7 @@ APIS = ("anthropic-messages", "vertex_anthropic-messages")
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
 
 
-def grown(block: dict[str, Any], delta: dict[str, Any]) -> None:
+def append_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
     for key in {"text", "thinking", "signature"} & delta.keys():
         block[key] += delta[key]
     block["partial"] += delta.get("partial_json", "")
@@ -651,7 +651,7 @@ def grown(block: dict[str, Any], delta: dict[str, Any]) -> None:
         block["citations"].append(delta["citation"])
 
 
-def unfolded(body: bytes) -> dict[str, Any]:
+def decode_stream_reference(body: bytes) -> dict[str, Any]:
     """Read a recorded stream as plainly as can be, into the body it would have been."""
     blocks: dict[int, dict[str, Any]] = {}
     whole: dict[str, Any] = {}
@@ -662,7 +662,7 @@ def unfolded(body: bytes) -> dict[str, Any]:
             case "content_block_start":
                 blocks[data["index"]] = {**data["content_block"], "partial": ""}
             case "content_block_delta":
-                grown(blocks[data["index"]], data["delta"])
+                append_delta(blocks[data["index"]], data["delta"])
             case "message_delta":
                 whole["stop_reason"] = data["delta"]["stop_reason"]
                 whole["usage"] |= data["usage"]
@@ -675,14 +675,14 @@ def unfolded(body: bytes) -> dict[str, Any]:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("api", APIS)
-def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, provider: Any) -> None:
+def test_recorded_answers_equal_a_reference_decoding(api: str, corpus: Any, provider: Any) -> None:
     seen = 0
     for exchange in corpus(api):
         if not exchange.ok:
             continue
         if exchange.streaming:
             response = interpret_stream(provider, exchange.head, [exchange.body]).unwrap()
-            raw = unfolded(exchange.body)
+            raw = decode_stream_reference(exchange.body)
         else:
             response = interpret(provider, exchange.reply).unwrap()
             raw = json.loads(exchange.body)
@@ -701,25 +701,25 @@ def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, prov
             cache_write_tokens=stored,
             reasoning_tokens=usage.get("output_tokens_details", {}).get("thinking_tokens"),
         ), exchange.id
-        again = said(Message("user", "Hi"), Message("assistant", response.parts))["messages"][1]["content"]
-        assert told(again) == told(blocks), exchange.id
+        again = encoded(Message("user", "Hi"), Message("assistant", response.parts))["messages"][1]["content"]
+        assert without_response_fields(again) == without_response_fields(blocks), exchange.id
         seen += 1
     assert seen >= 4
 
 
-KINDS = {400: InvalidRequest, 401: AuthFailed, 404: NotFound}
+ERROR_TYPES = {400: InvalidRequest, 401: AuthFailed, 404: NotFound}
 
 
 @pytest.mark.corpus
-def test_recorded_errors_have_their_kind(corpus: Any, provider: Any) -> None:
+def test_recorded_errors(corpus: Any, provider: Any) -> None:
     errors = [exchange for exchange in corpus("anthropic-messages") if not exchange.ok]
     for exchange in errors:
         error = interpret(provider, exchange.reply).failure()
-        assert type(error) is KINDS[exchange.status], exchange.id
+        assert type(error) is ERROR_TYPES[exchange.status], exchange.id
         assert error.message == json.loads(exchange.body)["error"]["message"], exchange.id
         assert interpret_stream(provider, exchange.head, [exchange.body]).failure() == error, exchange.id
-    assert {exchange.status for exchange in errors} == KINDS.keys()
+    assert {exchange.status for exchange in errors} == ERROR_TYPES.keys()
 
 
-def test_malformed_is_not_worth_another_try(provider: Any) -> None:
+def test_malformed_answer_is_not_retried(provider: Any) -> None:
     assert isinstance(interpret(provider, HttpReply(200, body=b"{}")).failure(), Malformed)

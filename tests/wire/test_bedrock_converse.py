@@ -59,32 +59,34 @@ OPERATION = botocore.session.get_session().get_service_model("bedrock-runtime").
 """The service's own model of the call."""
 
 
-def ask(*messages: Message, model: str = CLAUDE, **more: Any) -> CompletionRequest:
-    return CompletionRequest(model=model, messages=messages or (Message("user", "Hi"),), **more)
+def build_request(*messages: Message, model: str = CLAUDE, **fields: Any) -> CompletionRequest:
+    return CompletionRequest(model=model, messages=messages or (Message("user", "Hi"),), **fields)
 
 
-def unbound(value: Any) -> Any:
+def decode_blobs(value: Any) -> Any:
     """Give the official client's parameters: bytes where the wire has base64."""
     if isinstance(value, dict):
-        return {k: base64.b64decode(v) if k in BLOBS and isinstance(v, str) else unbound(v) for k, v in value.items()}
-    return [unbound(item) for item in value] if isinstance(value, list) else value
+        return {
+            k: base64.b64decode(v) if k in BLOBS and isinstance(v, str) else decode_blobs(v) for k, v in value.items()
+        }
+    return [decode_blobs(item) for item in value] if isinstance(value, list) else value
 
 
 BLOBS = {"bytes", "redactedContent"}
 
 
-def said(*messages: Message, model: str = CLAUDE, **more: Any) -> dict[str, Any]:
+def encoded(*messages: Message, model: str = CLAUDE, **fields: Any) -> dict[str, Any]:
     """Encode, and hold what comes out against the service's own model."""
-    payload = encode(ask(*messages, model=model, **more)).unwrap()
-    official = {"modelId": model, **unbound(payload)}
+    payload = encode(build_request(*messages, model=model, **fields)).unwrap()
+    official = {"modelId": model, **decode_blobs(payload)}
     assert ParamValidator().validate(official, OPERATION.input_shape).generate_report() == ""
     body = create_serializer("rest-json").serialize_to_request(official, OPERATION)["body"]
     assert json.loads(body) == payload
     return payload
 
 
-def refused(*messages: Message, model: str = CLAUDE, **more: Any) -> Any:
-    return encode(ask(*messages, model=model, **more)).failure()
+def encode_error(*messages: Message, model: str = CLAUDE, **fields: Any) -> Any:
+    return encode(build_request(*messages, model=model, **fields)).failure()
 
 
 def message(kind: str, name: str, payload: bytes) -> bytes:
@@ -107,19 +109,19 @@ def events(case: str, fixture_bytes: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Any) -> Any:
-    return speaks(WIRE)
+def provider(make_provider: Any) -> Any:
+    return make_provider(WIRE)
 
 
 # Encoding
 
 
-def test_the_plainest_request_says_the_least() -> None:
-    assert said() == {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}
+def test_minimal_request() -> None:
+    assert encoded() == {"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}
 
 
-def test_every_sampling_parameter_has_its_name_here() -> None:
-    payload = said(temperature=0.5, top_p=0.9, top_k=40, max_tokens=17, stop=("END", "\n"))
+def test_parameter_names() -> None:
+    payload = encoded(temperature=0.5, top_p=0.9, top_k=40, max_tokens=17, stop=("END", "\n"))
     del payload["messages"]
     assert payload == {
         "inferenceConfig": {"temperature": 0.5, "topP": 0.9, "maxTokens": 17, "stopSequences": ["END", "\n"]},
@@ -128,16 +130,16 @@ def test_every_sampling_parameter_has_its_name_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"temperature": 1.01}, {"top_p": 1.5}, {"top_k": -1}, {"max_tokens": 0}, {"stop": ("x",) * 2501}]
+    "fields", [{"temperature": 1.01}, {"top_p": 1.5}, {"top_k": -1}, {"max_tokens": 0}, {"stop": ("x",) * 2501}]
 )
-def test_a_parameter_out_of_its_range_is_named(more: dict[str, Any]) -> None:
-    error = refused(**more)
+def test_out_of_range_parameter_is_an_error(fields: dict[str, Any]) -> None:
+    error = encode_error(**fields)
     assert isinstance(error, InvalidRequest)
-    assert error.path == f"$.{next(iter(more))}"
+    assert error.path == f"$.{next(iter(fields))}"
 
 
 @pytest.mark.parametrize(
-    "more",
+    "fields",
     [
         {"n": 2},
         {"seed": 1},
@@ -154,14 +156,16 @@ def test_a_parameter_out_of_its_range_is_named(more: dict[str, Any]) -> None:
         {"reasoning_budget": 2000, "model": NOVA},
     ],
 )
-def test_what_cannot_be_said_is_named(more: dict[str, Any]) -> None:
-    error = refused(**more)
+def test_unsupported_parameter_is_an_error(fields: dict[str, Any]) -> None:
+    error = encode_error(**fields)
     assert isinstance(error, Unsupported)
-    assert error.path == f"$.{next(iter(more))}"
+    assert error.path == f"$.{next(iter(fields))}"
 
 
-def test_what_cannot_be_said_can_be_dropped_by_its_name(provider: Any) -> None:
-    request = ask(seed=1, top_k=3, tool_choice="none", model="meta.llama3", temperature=0.5, unsupported="drop")
+def test_unsupported_parameters_can_be_dropped(provider: Any) -> None:
+    request = build_request(
+        seed=1, top_k=3, tool_choice="none", model="meta.llama3", temperature=0.5, unsupported="drop"
+    )
     prepared = prepare(provider, Endpoint(), request, 0.0, stream=True).unwrap()
     assert set(prepared.dropped) == {"seed", "top_k", "tool_choice"}
     assert json.loads(prepared.body) == {
@@ -171,7 +175,7 @@ def test_what_cannot_be_said_can_be_dropped_by_its_name(provider: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "more", "written"),
+    ("model", "fields", "expected"),
     [
         (CLAUDE, {"top_k": 5}, {"additionalModelRequestFields": {"top_k": 5}}),
         (
@@ -224,38 +228,38 @@ def test_what_cannot_be_said_can_be_dropped_by_its_name(provider: Any) -> None:
         ),
     ],
 )
-def test_families_take_fields_of_their_own(model: str, more: dict[str, Any], written: dict[str, Any]) -> None:
-    payload = said(model=model, **more)
+def test_model_specific_fields(model: str, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    payload = encoded(model=model, **fields)
     del payload["messages"]
-    assert payload == written
+    assert payload == expected
 
 
-def test_every_effort_of_every_family_can_be_said() -> None:
+def test_every_effort_of_every_family() -> None:
     for family in MODEL_FAMILIES:
         for effort in family.efforts:
-            said(model=f"{family.id_fragment}x", reasoning_effort=effort)
+            encoded(model=f"{family.id_fragment}x", reasoning_effort=effort)
 
 
-def test_system_turns_are_gathered_in_order_and_neighbours_are_joined() -> None:
+def test_system_messages_are_gathered_and_neighbours_merged() -> None:
     turns = (
         Message("system", "A"),
         Message("user", "Hi"),
         Message("system", "B"),
         Message("user", [Text(""), Text("Ho")]),
     )
-    assert said(*turns) == {
+    assert encoded(*turns) == {
         "system": [{"text": "A"}, {"text": "B"}],
         "messages": [{"role": "user", "content": [{"text": "Hi"}, {"text": "Ho"}]}],
     }
 
 
-def test_results_of_parallel_calls_share_the_turn_after_them() -> None:
+def test_results_of_parallel_calls_share_one_message() -> None:
     calls = Message("assistant", [ToolCall("t1", "weather", '{"city": "Paris"}'), ToolCall("t2", "now", "")])
     results = (
         Message("tool", ToolResult("t1", "sunny", name="weather")),
         Message("tool", ToolResult("t2", (Text("see"), Image(data=PNG, media_type="image/png")), is_error=True)),
     )
-    assert said(Message("user", "Hi"), calls, *results, Message("user", "And?"))["messages"][1:] == [
+    assert encoded(Message("user", "Hi"), calls, *results, Message("user", "And?"))["messages"][1:] == [
         {
             "role": "assistant",
             "content": [
@@ -280,9 +284,9 @@ def test_results_of_parallel_calls_share_the_turn_after_them() -> None:
     ]
 
 
-def test_thoughts_go_back_as_they_came() -> None:
+def test_reasoning_is_sent_back_verbatim() -> None:
     thoughts = [Reasoning("why", "sig"), Reasoning("how"), Reasoning(redacted=PNG), Refusal("no")]
-    assert said(Message("user", "Hi"), Message("assistant", thoughts))["messages"][1]["content"] == [
+    assert encoded(Message("user", "Hi"), Message("assistant", thoughts))["messages"][1]["content"] == [
         {"reasoningContent": {"reasoningText": {"text": "why", "signature": "sig"}}},
         {"reasoningContent": {"reasoningText": {"text": "how"}}},
         {"reasoningContent": {"redactedContent": PNG}},
@@ -309,14 +313,14 @@ def test_thoughts_go_back_as_they_came() -> None:
         ),
     ],
 )
-def test_pictures_and_files_inline_or_in_s3(part: Any, block: dict[str, Any]) -> None:
-    assert said(Message("user", [Text("See"), part]))["messages"][0]["content"][1] == block
+def test_images_and_documents_inline_or_in_s3(part: Any, block: dict[str, Any]) -> None:
+    assert encoded(Message("user", [Text("See"), part]))["messages"][0]["content"][1] == block
 
 
-def test_every_format_is_the_services() -> None:
+def test_formats_equal_the_service_model() -> None:
     for kind, forms in FORMATS.items():
         for media_type in forms:
-            said(Message("user", [Text("See"), kind(data=PNG, media_type=media_type)]))  # type: ignore[call-arg]
+            encoded(Message("user", [Text("See"), kind(data=PNG, media_type=media_type)]))  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -338,57 +342,57 @@ def test_every_format_is_the_services() -> None:
         (ToolResult("t", (Image(data=PNG),)), InvalidRequest, ".content[0].media_type"),
     ],
 )
-def test_a_part_that_cannot_be_said_is_named(part: Any, kind: type, path: str) -> None:
-    error = refused(Message("user", "Hi"), Message("user", [part]))
+def test_unsupported_part_is_an_error(part: Any, kind: type, path: str) -> None:
+    error = encode_error(Message("user", "Hi"), Message("user", [part]))
     assert type(error) is kind
     assert error.path == f"$.messages[1].parts[0]{path}"
 
 
 @pytest.mark.parametrize("part", [ToolResult("t", "x"), Image(data=PNG, media_type="image/png"), Document(url="x:y")])
-def test_an_answer_holds_no_results_pictures_or_files(part: Any) -> None:
-    error = refused(Message("user", "Hi"), Message("assistant", [Text("a"), part]))
+def test_assistant_message_rejects_results_images_and_documents(part: Any) -> None:
+    error = encode_error(Message("user", "Hi"), Message("assistant", [Text("a"), part]))
     assert isinstance(error, Unsupported)
     assert error.path == "$.messages[1].parts[1]"
 
 
-def test_marks_for_the_cache_stand_where_they_are_put() -> None:
+def test_cache_marks_keep_their_position() -> None:
     mark = Opaque("cachePoint", '{"cachePoint": {"type": "default"}}')
-    payload = said(Message("system", [Text("A"), mark]), Message("user", [Text("Hi"), mark]))
+    payload = encoded(Message("system", [Text("A"), mark]), Message("user", [Text("Hi"), mark]))
     assert payload["system"][1] == payload["messages"][0]["content"][1] == {"cachePoint": {"type": "default"}}
 
 
 @pytest.mark.parametrize("arguments", ['{"city": ', "[1]", "\ud800"])
-def test_arguments_that_are_no_object_are_named(arguments: str) -> None:
-    error = refused(Message("user", "Hi"), Message("assistant", [Text("a"), ToolCall("t", "f", arguments)]))
+def test_arguments_must_be_an_object(arguments: str) -> None:
+    error = encode_error(Message("user", "Hi"), Message("assistant", [Text("a"), ToolCall("t", "f", arguments)]))
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.messages[1].parts[1].arguments"
 
 
 @pytest.mark.parametrize(
-    ("choice", "written"),
+    ("choice", "expected"),
     [("auto", {"auto": {}}), ("required", {"any": {}}), ("weather", {"tool": {"name": "weather"}})],
 )
-def test_tools_and_the_choice_among_them(choice: str, written: dict[str, Any]) -> None:
-    config = said(tools=(WEATHER, Tool("now", strict=True)), tool_choice=choice)["toolConfig"]
+def test_tools_and_tool_choice(choice: str, expected: dict[str, Any]) -> None:
+    config = encoded(tools=(WEATHER, Tool("now", strict=True)), tool_choice=choice)["toolConfig"]
     spec = {"name": "weather", "description": "Tell the weather.", "inputSchema": {"json": WEATHER.parameters}}
     assert config["tools"] == [
         {"toolSpec": spec},
         {"toolSpec": {"name": "now", "inputSchema": {"json": {"type": "object"}}, "strict": True}},
     ]
-    assert config["toolChoice"] == written
-    assert "toolChoice" not in said(tools=(WEATHER,))["toolConfig"]
+    assert config["toolChoice"] == expected
+    assert "toolChoice" not in encoded(tools=(WEATHER,))["toolConfig"]
 
 
-def test_structured_output_goes_as_text_beside_the_effort() -> None:
+def test_structured_output_and_effort() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    output = said(response_schema=Schema(schema, name="A"), reasoning_effort="low")["outputConfig"]
+    output = encoded(response_schema=Schema(schema, name="A"), reasoning_effort="low")["outputConfig"]
     definition = output["textFormat"]["structure"]["jsonSchema"]
     assert (output["effort"], output["textFormat"]["type"], definition["name"]) == ("low", "json_schema", "A")
     assert json.loads(definition["schema"]) == schema
 
 
-def test_a_schema_that_is_no_json_is_named() -> None:
-    error = refused(response_schema=Schema({"a": object()}))  # type: ignore[dict-item]
+def test_schema_must_be_json() -> None:
+    error = encode_error(response_schema=Schema({"a": object()}))  # type: ignore[dict-item]
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.response_schema.schema"
 
@@ -397,7 +401,7 @@ def test_a_schema_that_is_no_json_is_named() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fixtures_are_what_the_official_reader_cuts(case: str, fixture_bytes: Any) -> None:
+def test_fixtures_match_the_official_event_stream_parser(case: str, fixture_bytes: Any) -> None:
     buffer = EventStreamBuffer()
     buffer.add_data(events(case, fixture_bytes))
     lines = fixture_bytes(f"bedrock_converse/{case}.events.txt").decode().splitlines()
@@ -423,7 +427,7 @@ def test_text(provider: Any, fixture_bytes: Any) -> None:
     assert response.usage == Usage(input_tokens=12, output_tokens=7)
 
 
-def test_calls_and_an_input_that_holds_what_was_cached(provider: Any, fixture_bytes: Any) -> None:
+def test_tool_calls_and_cached_input(provider: Any, fixture_bytes: Any) -> None:
     response = answer("tools", provider, fixture_bytes)
     assert response.finish_reason == "tool_calls"
     assert response.tool_calls == (
@@ -435,18 +439,18 @@ def test_calls_and_an_input_that_holds_what_was_cached(provider: Any, fixture_by
     )
 
 
-def test_an_input_that_holds_what_was_cached_already_is_left_alone() -> None:
+def test_input_that_includes_cached_tokens() -> None:
     usage = {"inputTokens": 1140, "outputTokens": 30, "cacheReadInputTokens": 1000, "totalTokens": 1170}
     assert decode({"output": {"message": {"content": []}}, "usage": usage}).unwrap().usage.input_tokens == 1140
 
 
-def test_thoughts_and_the_model_a_router_chose(provider: Any, fixture_bytes: Any) -> None:
+def test_reasoning_and_routed_model(provider: Any, fixture_bytes: Any) -> None:
     response = answer("thinking", provider, fixture_bytes)
     assert response.parts == (Reasoning("Two and two.", "c2ln"), Reasoning(redacted="cmVkYWN0ZWQ="), Text("4"))
     assert response.served_model.endswith("anthropic.claude-3-haiku")
 
 
-def test_server_tools_are_kept_whole(provider: Any, fixture_bytes: Any) -> None:
+def test_server_tools_are_opaque(provider: Any, fixture_bytes: Any) -> None:
     response = answer("server_tool", provider, fixture_bytes)
     assert (response.text, response.tool_calls, response.finish_reason) == ("It is 2.", (), "stop")
     kept = [part for part in response.parts if isinstance(part, Opaque)]
@@ -457,11 +461,11 @@ def test_server_tools_are_kept_whole(provider: Any, fixture_bytes: Any) -> None:
     ]
 
 
-def test_a_picture(provider: Any, fixture_bytes: Any) -> None:
+def test_image(provider: Any, fixture_bytes: Any) -> None:
     assert answer("image", provider, fixture_bytes).parts == (Image(data=PNG, media_type="image/png"),)
 
 
-def told(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_response_fields(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what says nothing: empty text, and that a call is a call."""
     kept = [block for block in blocks if block.get("text") != ""]
     for block in kept:
@@ -471,10 +475,12 @@ def told(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "image"])
-def test_an_answer_goes_back_verbatim(case: str, provider: Any, fixture_bytes: Any) -> None:
+def test_answer_is_sent_back_verbatim(case: str, provider: Any, fixture_bytes: Any) -> None:
     blocks = json.loads(fixture_bytes(f"bedrock_converse/{case}.reply.json"))["output"]["message"]["content"]
     parts = answer(case, provider, fixture_bytes).parts
-    assert said(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"] == told(blocks)
+    assert encoded(Message("user", "Hi"), Message("assistant", parts))["messages"][1][
+        "content"
+    ] == without_response_fields(blocks)
 
 
 @pytest.mark.parametrize(
@@ -505,12 +511,12 @@ def test_finish_reasons(reason: str | None, finish: str) -> None:
         ({"output": {"message": {"content": [{"text": "a"}, 3]}}}, "$.output.message.content[1]"),
     ],
 )
-def test_an_answer_of_another_shape_says_where(payload: dict[str, Any], path: str) -> None:
+def test_malformed_answer_names_the_path(payload: dict[str, Any], path: str) -> None:
     error = decode(payload).failure()
     assert (type(error), error.path) == (Malformed, path)
 
 
-def test_a_stream_that_breaks_off_is_no_answer(provider: Any) -> None:
+def test_interrupted_stream_is_an_error(provider: Any) -> None:
     stream = message("event", "contentBlockDelta", b'{"contentBlockIndex":0,"delta":{"text":"H"}}')
     assert isinstance(interpret_stream(provider, HttpReply(200), [stream]).failure(), Disconnected)
     assert isinstance(interpret_stream(provider, HttpReply(200), [stream[:-1]]).failure(), Malformed)
@@ -564,7 +570,7 @@ def test_error_classes_inside_a_stream(name: str, text: str, kind: type, provide
     assert (type(error), error.message) == (kind, text)
 
 
-def test_an_error_message_inside_a_stream() -> None:
+def test_error_message_inside_a_stream() -> None:
     error = decode_frame(Frame("InternalFailure", b"it broke", "error")).failure()
     assert (type(error), error.message, error.code) == (ServerError, "it broke", "InternalFailure")
 
@@ -618,8 +624,8 @@ def test_arbitrary_json_never_raises(value: Any) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(EVENTS)))
-def test_arbitrary_bytes_never_raise(speaks: Any, body: bytes, name: str) -> None:
-    provider = speaks(WIRE)
+def test_arbitrary_bytes_never_raise(make_provider: Any, body: bytes, name: str) -> None:
+    provider = make_provider(WIRE)
     for status in (200, 429):
         assert interpret(provider, HttpReply(status, body=body)) is not None
         assert interpret_stream(provider, HttpReply(status), [body]) is not None
@@ -627,7 +633,7 @@ def test_arbitrary_bytes_never_raise(speaks: Any, body: bytes, name: str) -> Non
             assert interpret_stream(provider, HttpReply(status), [message(kind, name, body), body]) is not None
 
 
-def test_deeply_nested_answers_return(provider: Any) -> None:
+def test_deeply_nested_answers(provider: Any) -> None:
     for depth in range(880, 1010):
         nested = b"[" * depth + b"]" * depth
         blocks = b'{"toolUse":{"type":"server_tool_use","input":%b}},{"toolUse":{"input":%b}}' % (nested, nested)
@@ -652,8 +658,8 @@ PARTS = st.lists(
 
 
 @given(PARTS)
-def test_what_is_said_is_read_again(parts: list[Any]) -> None:
-    blocks = said(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
+def test_encoded_parts_are_decoded_unchanged(parts: list[Any]) -> None:
+    blocks = encoded(Message("user", "Hi"), Message("assistant", parts))["messages"][1]["content"]
     payload = {"output": {"message": {"content": blocks}}, "stopReason": "tool_use"}
     assert decode(payload).unwrap().parts == tuple(parts)
 
@@ -669,7 +675,7 @@ FINISHES = {
 }
 
 
-def grown(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> None:
+def append_delta(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> None:
     block = blocks.setdefault(data["contentBlockIndex"], {})
     for key, value in data["delta"].items():
         if key == "text":
@@ -687,7 +693,7 @@ def grown(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> None:
             thought |= {name: thought.get(name, "") + piece for name, piece in value.items()}
 
 
-def unfolded(body: bytes) -> dict[str, Any]:
+def decode_stream_reference(body: bytes) -> dict[str, Any]:
     """Read a recorded stream with the official cutter, into the body it would have been."""
     buffer = EventStreamBuffer()
     buffer.add_data(body)
@@ -699,7 +705,7 @@ def unfolded(body: bytes) -> dict[str, Any]:
             case "contentBlockStart":
                 blocks[data["contentBlockIndex"]] = data["start"]
             case "contentBlockDelta":
-                grown(blocks, data)
+                append_delta(blocks, data)
             case "messageStop" | "metadata":
                 whole |= data
     content = []
@@ -722,14 +728,14 @@ def plain_text(block: dict[str, Any]) -> str:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("api", APIS)
-def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, provider: Any) -> None:
+def test_recorded_answers_equal_a_reference_decoding(api: str, corpus: Any, provider: Any) -> None:
     seen = 0
     for exchange in corpus(api):
         if not exchange.ok:
             continue
         if exchange.streaming:
             response = interpret_stream(provider, exchange.head, [exchange.body]).unwrap()
-            raw = unfolded(exchange.body)
+            raw = decode_stream_reference(exchange.body)
         else:
             response = interpret(provider, exchange.reply).unwrap()
             raw = json.loads(exchange.body)
@@ -747,13 +753,13 @@ def test_recorded_answers_agree_with_a_plain_reading(api: str, corpus: Any, prov
             cached_input_tokens=usage.get("cacheReadInputTokens"),
             cache_write_tokens=usage.get("cacheWriteInputTokens"),
         ), exchange.id
-        again = encode(ask(Message("user", "Hi"), Message("assistant", response.parts))).unwrap()
-        assert again["messages"][1]["content"] == told(blocks), exchange.id  # type: ignore[index]
+        again = encode(build_request(Message("user", "Hi"), Message("assistant", response.parts))).unwrap()
+        assert again["messages"][1]["content"] == without_response_fields(blocks), exchange.id  # type: ignore[index]
         seen += 1
     assert seen >= 19
 
 
-KINDS = {
+ERROR_TYPES = {
     "The provided model identifier is invalid.": NotFound,
     "The security token included in the request is expired": AuthFailed,
 }
@@ -761,11 +767,11 @@ KINDS = {
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("api", APIS)
-def test_recorded_errors_have_their_kind(api: str, corpus: Any, provider: Any) -> None:
+def test_recorded_errors(api: str, corpus: Any, provider: Any) -> None:
     errors = [exchange for exchange in corpus(api) if not exchange.ok]
     for exchange in errors:
         error = interpret(provider, exchange.reply).failure()
         text = json.loads(exchange.body)["message"]
-        assert (type(error), error.message) == (KINDS.get(text, InvalidRequest), text), exchange.id
+        assert (type(error), error.message) == (ERROR_TYPES.get(text, InvalidRequest), text), exchange.id
         assert interpret_stream(provider, exchange.head, [exchange.body]).failure() == error, exchange.id
     assert errors

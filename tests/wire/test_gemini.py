@@ -39,14 +39,14 @@ from llmhub.wire import gemini
 from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
-ask = partial(CompletionRequest, model="gemini-2.5-flash")
+build_request = partial(CompletionRequest, model="gemini-2.5-flash")
 
 
-def said(text: str, **fields: Any) -> CompletionRequest:
-    return ask(messages=(Message("user", text),), **fields)
+def text_request(text: str, **fields: Any) -> CompletionRequest:
+    return build_request(messages=(Message("user", text),), **fields)
 
 
-def written(request: CompletionRequest) -> dict[str, Any]:
+def encoded(request: CompletionRequest) -> dict[str, Any]:
     """The payload, read by the official SDK's types first: they know every field and forbid all others."""
     payload: dict[str, Any] = json.loads(json.dumps(gemini.encode(request).unwrap()))
     reads = {"systemInstruction": sdk.Content, "generationConfig": sdk.GenerationConfig, "toolConfig": sdk.ToolConfig}
@@ -60,11 +60,13 @@ def written(request: CompletionRequest) -> dict[str, Any]:
     return payload
 
 
-def refused(request: CompletionRequest) -> errors.LLMError:
+def encode_error(request: CompletionRequest) -> errors.LLMError:
     return gemini.encode(request).failure()
 
 
-def body(*parts: Mapping[str, Any], finish: Any = "STOP", usage: Mapping[str, int] | None = None) -> dict[str, Any]:
+def response_body(
+    *parts: Mapping[str, Any], finish: Any = "STOP", usage: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """One response, or one chunk of a stream where ``finish`` is ``None``."""
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
     if finish is not None:
@@ -73,51 +75,51 @@ def body(*parts: Mapping[str, Any], finish: Any = "STOP", usage: Mapping[str, in
     return {**whole, "usageMetadata": dict(usage)} if usage is not None else whole
 
 
-def events(chunks: Iterable[Mapping[str, Any]]) -> bytes:
+def sse_bytes(chunks: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
 
 
-def split(whole: bytes, size: int) -> list[bytes]:
+def split_bytes(whole: bytes, size: int) -> list[bytes]:
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Callable[..., Provider]) -> Provider:
-    return speaks(gemini.WIRE)
+def provider(make_provider: Callable[..., Provider]) -> Provider:
+    return make_provider(gemini.WIRE)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_question() -> None:
-    assert written(said("hi")) == {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+def test_minimal_request() -> None:
+    assert encoded(text_request("hi")) == {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
 
 
-def test_system_turns_that_lead_become_the_instruction() -> None:
+def test_leading_system_messages_become_the_instruction() -> None:
     turns = (Message("system", "a"), Message("system", "b"), Message("user", "c"), Message("assistant", "d"))
-    assert written(ask(messages=turns)) == {
+    assert encoded(build_request(messages=turns)) == {
         "systemInstruction": {"parts": [{"text": "a"}, {"text": "b"}]},
         "contents": [{"role": "user", "parts": [{"text": "c"}]}, {"role": "model", "parts": [{"text": "d"}]}],
     }
 
 
-def test_a_later_system_turn_cannot_be_said() -> None:
-    error = refused(ask(messages=(Message("user", "a"), Message("system", "b"))))
+def test_later_system_message_is_an_error() -> None:
+    error = encode_error(build_request(messages=(Message("user", "a"), Message("system", "b"))))
     assert isinstance(error, errors.Unsupported)
     assert error.path == "$.messages[1].role"
 
 
-def test_system_turns_alone_ask_nothing() -> None:
-    assert isinstance(refused(ask(messages=(Message("system", "a"),))), errors.InvalidRequest)
+def test_system_messages_alone_are_an_error() -> None:
+    assert isinstance(encode_error(build_request(messages=(Message("system", "a"),))), errors.InvalidRequest)
 
 
-def test_a_picture_in_a_system_turn_cannot_be_said() -> None:
+def test_image_in_a_system_message_is_an_error() -> None:
     turn = Message("system", (Image(data=PIXEL, media_type="image/png"),))
-    assert refused(ask(messages=(turn, Message("user", "a")))).path == "$.messages[0].parts[0]"
+    assert encode_error(build_request(messages=(turn, Message("user", "a")))).path == "$.messages[0].parts[0]"
 
 
-def test_every_sampling_parameter_has_its_name() -> None:
-    request = said(
+def test_parameter_names() -> None:
+    request = text_request(
         "hi",
         temperature=2,
         top_p=0.5,
@@ -129,7 +131,7 @@ def test_every_sampling_parameter_has_its_name() -> None:
         frequency_penalty=-1,
         n=2,
     )
-    assert written(request)["generationConfig"] == {
+    assert encoded(request)["generationConfig"] == {
         "temperature": 2.0,
         "topP": 0.5,
         "topK": 40,
@@ -152,15 +154,15 @@ def test_every_sampling_parameter_has_its_name() -> None:
         ({"max_tokens": 0}, "$.max_tokens"),
     ],
 )
-def test_a_value_outside_its_range_is_named(fields: dict[str, Any], path: str) -> None:
-    error = refused(said("hi", **fields))
+def test_out_of_range_parameter_is_an_error(fields: dict[str, Any], path: str) -> None:
+    error = encode_error(text_request("hi", **fields))
     assert isinstance(error, errors.InvalidRequest)
     assert error.path == path
 
 
-def test_user_cannot_be_said_and_may_be_dropped(provider: Provider) -> None:
-    assert isinstance(refused(said("hi", user="u1")), errors.Unsupported)
-    sent = prepare(provider, Endpoint(), said("hi", user="u1", unsupported="drop"), 0.0).unwrap()
+def test_user_is_unsupported_and_can_be_dropped(provider: Provider) -> None:
+    assert isinstance(encode_error(text_request("hi", user="u1")), errors.Unsupported)
+    sent = prepare(provider, Endpoint(), text_request("hi", user="u1", unsupported="drop"), 0.0).unwrap()
     assert sent.dropped == ("user",)
     assert b"u1" not in sent.body
 
@@ -175,24 +177,24 @@ def test_user_cannot_be_said_and_may_be_dropped(provider: Provider) -> None:
         ("gemini-flash-latest", {"reasoning_effort": "xhigh"}, {"thinkingLevel": "XHIGH"}),
     ],
 )
-def test_reasoning_is_said_as_the_model_takes_it(model: str, fields: dict[str, Any], config: dict[str, Any]) -> None:
+def test_reasoning_options_by_model(model: str, fields: dict[str, Any], config: dict[str, Any]) -> None:
     request = CompletionRequest(model=model, messages=(Message("user", "hi"),), **fields)
-    assert written(request)["generationConfig"]["thinkingConfig"] == config
+    assert encoded(request)["generationConfig"]["thinkingConfig"] == config
 
 
 @pytest.mark.parametrize(
     "fields",
     [{"reasoning_effort": "none"}, {"reasoning_effort": "max"}, {"reasoning_effort": "low", "reasoning_budget": 1}],
 )
-def test_an_effort_the_model_does_not_take_cannot_be_said(fields: dict[str, Any]) -> None:
-    error = refused(CompletionRequest(model="gemini-3-pro", messages=(Message("user", "hi"),), **fields))
+def test_unsupported_effort_is_an_error(fields: dict[str, Any]) -> None:
+    error = encode_error(CompletionRequest(model="gemini-3-pro", messages=(Message("user", "hi"),), **fields))
     assert isinstance(error, errors.Unsupported)
     assert error.path == "$.reasoning_effort"
 
 
 def test_structured_output() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    assert written(said("hi", response_schema=Schema(schema)))["generationConfig"] == {
+    assert encoded(text_request("hi", response_schema=Schema(schema)))["generationConfig"] == {
         "responseMimeType": "application/json",
         "responseJsonSchema": schema,
     }
@@ -200,7 +202,7 @@ def test_structured_output() -> None:
 
 def test_tools() -> None:
     tools = (Tool("f", "does f", {"type": "object", "properties": {}}), Tool("g"))
-    payload = written(said("hi", tools=tools))
+    payload = encoded(text_request("hi", tools=tools))
     assert payload["tools"] == [
         {
             "functionDeclarations": [
@@ -225,11 +227,11 @@ def test_tools() -> None:
     ],
 )
 def test_tool_choice(choice: str | None, strict: bool | None, config: dict[str, Any]) -> None:
-    payload = written(said("hi", tools=(Tool("f", strict=strict),), tool_choice=choice))
+    payload = encoded(text_request("hi", tools=(Tool("f", strict=strict),), tool_choice=choice))
     assert payload["toolConfig"] == {"functionCallingConfig": config}
 
 
-def test_a_conversation_with_tools() -> None:
+def test_conversation_with_tools() -> None:
     turns = (
         Message("user", "both"),
         Message("assistant", (ToolCall("c1", "f", '{"a": 1}', "sig"), ToolCall("c2", "g", ""))),
@@ -237,7 +239,7 @@ def test_a_conversation_with_tools() -> None:
         Message("tool", (ToolResult("c2", "two", is_error=True),)),
         Message("user", "and?"),
     )
-    assert written(ask(messages=turns))["contents"][1:] == [
+    assert encoded(build_request(messages=turns))["contents"][1:] == [
         {
             "role": "model",
             "parts": [
@@ -256,23 +258,25 @@ def test_a_conversation_with_tools() -> None:
     ]
 
 
-def test_a_result_of_an_unknown_call_needs_a_name() -> None:
-    error = refused(ask(messages=(Message("tool", (ToolResult("c9", "x"),)),)))
+def test_result_of_an_unknown_call_needs_a_name() -> None:
+    error = encode_error(build_request(messages=(Message("tool", (ToolResult("c9", "x"),)),)))
     assert isinstance(error, errors.InvalidRequest)
     assert error.path == "$.messages[0].parts[0].name"
-    named = written(ask(messages=(Message("tool", (ToolResult("c9", "x", name="f"),)),)))
+    named = encoded(build_request(messages=(Message("tool", (ToolResult("c9", "x", name="f"),)),)))
     assert named["contents"][0]["parts"][0]["functionResponse"]["name"] == "f"
 
 
-def test_a_result_may_hold_pictures() -> None:
+def test_result_with_images() -> None:
     content = (Text("see "), Image(data=PIXEL, media_type="image/png"), Text("this"))
-    part = written(ask(messages=(Message("tool", (ToolResult("c", content, "f"),)),)))["contents"][0]["parts"][0]
+    part = encoded(build_request(messages=(Message("tool", (ToolResult("c", content, "f"),)),)))["contents"][0][
+        "parts"
+    ][0]
     assert part["functionResponse"]["response"] == {"output": "see this"}
     assert part["functionResponse"]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": PIXEL}}]
 
 
-def test_arguments_that_are_no_object_are_named() -> None:
-    error = refused(ask(messages=(Message("assistant", (ToolCall("c", "f", "[1"),)),)))
+def test_arguments_must_be_an_object() -> None:
+    error = encode_error(build_request(messages=(Message("assistant", (ToolCall("c", "f", "[1"),)),)))
     assert isinstance(error, errors.InvalidRequest)
     assert error.path == "$.messages[0].parts[0].arguments"
 
@@ -300,18 +304,18 @@ def test_arguments_that_are_no_object_are_named() -> None:
         ),
     ],
 )
-def test_pictures_and_files(part: Part, expected: dict[str, Any]) -> None:
-    assert written(ask(messages=(Message("user", (part,)),)))["contents"][0]["parts"] == [expected]
+def test_images_and_documents(part: Part, expected: dict[str, Any]) -> None:
+    assert encoded(build_request(messages=(Message("user", (part,)),)))["contents"][0]["parts"] == [expected]
 
 
-def test_inline_data_needs_its_type() -> None:
-    error = refused(ask(messages=(Message("user", (Image(data=PIXEL),)),)))
+def test_inline_data_needs_a_media_type() -> None:
+    error = encode_error(build_request(messages=(Message("user", (Image(data=PIXEL),)),)))
     assert error.path == "$.messages[0].parts[0].media_type"
 
 
-def test_a_part_of_another_wire_cannot_be_said() -> None:
+def test_foreign_part_is_an_error() -> None:
     other = Opaque("server_tool_use", '{"type": "server_tool_use"}')
-    assert isinstance(refused(ask(messages=(Message("assistant", (other,)),))), errors.Unsupported)
+    assert isinstance(encode_error(build_request(messages=(Message("assistant", (other,)),))), errors.Unsupported)
 
 
 @pytest.mark.parametrize(
@@ -331,15 +335,15 @@ def test_a_part_of_another_wire_cannot_be_said() -> None:
         [{"functionCall": {"id": "1", "name": "f", "args": {}}}, {"text": "", "thoughtSignature": "c2ln"}],
     ],
 )
-def test_what_came_goes_back_as_it_came(provider: Provider, parts: list[dict[str, Any]]) -> None:
-    answer = interpret(provider, HttpReply(200, body=json.dumps(body(*parts)).encode())).unwrap()
-    turn = written(ask(messages=(Message("user", "hi"), Message("assistant", answer.parts))))["contents"][1]
+def test_answer_is_sent_back_verbatim(provider: Provider, parts: list[dict[str, Any]]) -> None:
+    answer = interpret(provider, HttpReply(200, body=json.dumps(response_body(*parts)).encode())).unwrap()
+    turn = encoded(build_request(messages=(Message("user", "hi"), Message("assistant", answer.parts))))["contents"][1]
     assert turn == {"role": "model", "parts": parts}
 
 
-def test_a_refusal_is_said_as_text() -> None:
+def test_refusal_is_sent_as_text() -> None:
     turn = Message("assistant", Refusal("no"))
-    assert written(ask(messages=(Message("user", "a"), turn)))["contents"][1]["parts"] == [{"text": "no"}]
+    assert encoded(build_request(messages=(Message("user", "a"), turn)))["contents"][1]["parts"] == [{"text": "no"}]
 
 
 NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
@@ -381,8 +385,8 @@ REQUESTS = st.builds(
 
 @settings(deadline=None)
 @given(REQUESTS)
-def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
-    payload = written(request_)
+def test_every_request_matches_the_official_types(request_: CompletionRequest) -> None:
+    payload = encoded(request_)
     turns = [turn for turn in request_.messages if turn.role != "system"]
     assert [turn["role"] for turn in payload["contents"]] == [
         "model" if turn.role == "assistant" else "user" for turn in turns
@@ -395,13 +399,13 @@ def test_the_official_types_read_every_request(request_: CompletionRequest) -> N
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read(provider: Provider, payload: Mapping[str, Any], status: int = 200) -> CompletionResponse:
+def decode_payload(provider: Provider, payload: Mapping[str, Any], status: int = 200) -> CompletionResponse:
     return interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).unwrap()
 
 
-def test_an_answer(provider: Provider) -> None:
+def test_answer(provider: Provider) -> None:
     counts = {"promptTokenCount": 3, "candidatesTokenCount": 1, "totalTokenCount": 4}
-    assert read(provider, body({"text": "Hi"}, usage=counts)) == CompletionResponse(
+    assert decode_payload(provider, response_body({"text": "Hi"}, usage=counts)) == CompletionResponse(
         parts=(Text("Hi"),),
         finish_reason="stop",
         usage=Usage(input_tokens=3, output_tokens=1),
@@ -410,28 +414,32 @@ def test_an_answer(provider: Provider) -> None:
     )
 
 
-def test_thoughts_are_reasoning_and_neighbours_join(provider: Provider) -> None:
-    answer = read(
-        provider, body({"text": "h", "thought": True}, {"text": "m", "thought": True}, {"text": "a"}, {"text": "b"})
+def test_neighbouring_thoughts_are_joined(provider: Provider) -> None:
+    answer = decode_payload(
+        provider,
+        response_body({"text": "h", "thought": True}, {"text": "m", "thought": True}, {"text": "a"}, {"text": "b"}),
     )
     assert answer.parts == (Reasoning("hm"), Text("ab"))
     assert answer.text == "ab"
 
 
-def test_a_signature_of_text_follows_it(provider: Provider) -> None:
-    assert read(provider, body({"text": "a", "thoughtSignature": "s"})).parts == (Text("a"), Reasoning("", "s"))
+def test_signature_of_text_follows_it(provider: Provider) -> None:
+    assert decode_payload(provider, response_body({"text": "a", "thoughtSignature": "s"})).parts == (
+        Text("a"),
+        Reasoning("", "s"),
+    )
 
 
-def test_a_call_without_an_id_gets_one_of_its_own(provider: Provider) -> None:
+def test_call_without_id_gets_a_generated_one(provider: Provider) -> None:
     call = {"functionCall": {"name": "f", "args": {"a": 1}}}
-    answer = read(provider, body(call, call))
+    answer = decode_payload(provider, response_body(call, call))
     first, second = answer.tool_calls
     assert answer.finish_reason == "tool_calls"
     assert first.arguments == '{"a":1}'
     assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
-    assert read(provider, body(call, call)) == answer
-    assert read(provider, {**body(call), "responseId": "r2"}).tool_calls[0].id != first.id
+    assert decode_payload(provider, response_body(call, call)) == answer
+    assert decode_payload(provider, {**response_body(call), "responseId": "r2"}).tool_calls[0].id != first.id
 
 
 @pytest.mark.parametrize(
@@ -451,18 +459,21 @@ def test_a_call_without_an_id_gets_one_of_its_own(provider: Provider) -> None:
     ],
 )
 def test_finish_reasons_by_name_and_number(provider: Provider, reason: object, expected: str) -> None:
-    assert read(provider, body({"text": "a"}, finish=reason)).finish_reason == expected
+    assert decode_payload(provider, response_body({"text": "a"}, finish=reason)).finish_reason == expected
 
 
-def test_every_finish_reason_of_the_official_types_is_known_or_other() -> None:
+def test_official_finish_reasons_are_known_or_other() -> None:
     named = {reason.value for reason in sdk.FinishReason} & gemini.FINISH.keys()
     assert len(named) >= 12
     assert set(gemini.FINISH) - {reason.value for reason in sdk.FinishReason} <= set("1234 78")
 
 
-def test_no_parts_and_no_content(provider: Provider) -> None:
-    assert read(provider, {"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}]}).parts == ()
-    assert read(provider, {"candidates": [{"finishReason": "SAFETY"}]}).finish_reason == "content_filter"
+def test_candidate_without_parts(provider: Provider) -> None:
+    assert (
+        decode_payload(provider, {"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}]}).parts
+        == ()
+    )
+    assert decode_payload(provider, {"candidates": [{"finishReason": "SAFETY"}]}).finish_reason == "content_filter"
 
 
 @pytest.mark.parametrize(
@@ -497,26 +508,26 @@ def test_no_parts_and_no_content(provider: Provider) -> None:
     ],
 )
 def test_usage(provider: Provider, counts: dict[str, int], usage: Usage) -> None:
-    assert read(provider, body({"text": "a"}, usage=counts)).usage == usage
+    assert decode_payload(provider, response_body({"text": "a"}, usage=counts)).usage == usage
 
 
-def test_several_answers_in_their_order(provider: Provider) -> None:
+def test_several_answers_keep_their_order(provider: Provider) -> None:
     answers = [
         {"index": 1, "content": {"parts": [{"text": "b"}]}, "finishReason": "STOP"},
         {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "MAX_TOKENS"},
     ]
-    whole = read(provider, {"candidates": answers})
+    whole = decode_payload(provider, {"candidates": answers})
     assert (whole.text, whole.finish_reason) == ("a", "length")
     assert [(choice.text, choice.finish_reason) for choice in whole.others] == [("b", "stop")]
     chunks = [{"candidates": [answers[0]]}, {"candidates": [answers[1]]}]
-    assert interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap() == whole
+    assert interpret_stream(provider, HttpReply(200), [sse_bytes(chunks)]).unwrap() == whole
 
 
-def test_a_blocked_prompt_is_an_error_streamed_or_not(provider: Provider) -> None:
+def test_blocked_prompt_is_an_error(provider: Provider) -> None:
     blocked = {"promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": "no"}, "usageMetadata": {}}
     for result in (
         interpret(provider, HttpReply(200, body=json.dumps(blocked).encode())),
-        interpret_stream(provider, HttpReply(200), [events([blocked])]),
+        interpret_stream(provider, HttpReply(200), [sse_bytes([blocked])]),
     ):
         error = result.failure()
         assert isinstance(error, errors.ContentFiltered)
@@ -532,7 +543,7 @@ def test_a_blocked_prompt_is_an_error_streamed_or_not(provider: Provider) -> Non
         ({"candidates": [1]}, "$.candidates"),
     ],
 )
-def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, Any], path: str) -> None:
     error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
     assert isinstance(error, errors.Malformed)
     assert error.path == path
@@ -599,7 +610,7 @@ def test_errors(
         interpret(provider, HttpReply(status, body=alone)).failure(),
         interpret(provider, HttpReply(status, body=listed)).failure(),
         interpret_stream(provider, HttpReply(status), [listed]).failure(),
-        interpret_stream(provider, HttpReply(200), [events([failed])]).failure(),
+        interpret_stream(provider, HttpReply(200), [sse_bytes([failed])]).failure(),
         interpret(provider, HttpReply(200, body=alone)).failure(),
     ]
     assert {type(error) for error in found} == {kind}
@@ -607,7 +618,7 @@ def test_errors(
     assert {error.message for error in found} == {message}
 
 
-def test_an_error_that_is_no_json(provider: Provider) -> None:
+def test_error_that_is_not_json(provider: Provider) -> None:
     error = interpret(provider, HttpReply(502, body=b"<html>bad gateway")).failure()
     assert isinstance(error, errors.ServerError)
     assert error.message == "<html>bad gateway"
@@ -616,38 +627,38 @@ def test_an_error_that_is_no_json(provider: Provider) -> None:
 # --- streams ------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_that_never_said_why_it_ended_was_cut(provider: Provider) -> None:
-    cut = interpret_stream(provider, HttpReply(200), [events([body({"text": "a"}, finish=None)])])
+def test_stream_without_finish_reason_is_an_error(provider: Provider) -> None:
+    cut = interpret_stream(provider, HttpReply(200), [sse_bytes([response_body({"text": "a"}, finish=None)])])
     assert isinstance(cut.failure(), errors.Disconnected)
 
 
-def test_parts_stand_in_order_of_first_sight(provider: Provider) -> None:
+def test_parts_are_in_order_of_first_appearance(provider: Provider) -> None:
     chunks = [
-        body({"executableCode": {"language": "PYTHON", "code": "1"}}, {"text": ""}, finish=None),
-        body({"codeExecutionResult": {"outcome": "OUTCOME_OK"}}, finish=None),
-        body({"text": "on"}, finish=None),
-        body({"text": "e"}, finish=None),
-        body({"text": "", "thoughtSignature": "s"}),
+        response_body({"executableCode": {"language": "PYTHON", "code": "1"}}, {"text": ""}, finish=None),
+        response_body({"codeExecutionResult": {"outcome": "OUTCOME_OK"}}, finish=None),
+        response_body({"text": "on"}, finish=None),
+        response_body({"text": "e"}, finish=None),
+        response_body({"text": "", "thoughtSignature": "s"}),
     ]
-    answer = interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap()
+    answer = interpret_stream(provider, HttpReply(200), [sse_bytes(chunks)]).unwrap()
     assert [type(part) for part in answer.parts] == [Opaque, Opaque, Text, Reasoning]
     assert answer.text == "one"
 
 
-def test_equal_calls_of_two_chunks_stay_two(provider: Provider) -> None:
+def test_equal_calls_of_two_chunks_are_both_kept(provider: Provider) -> None:
     call = {"functionCall": {"name": "roll", "args": {}}}
     chunks = [
-        body(call, finish=None, usage={"promptTokenCount": 1, "totalTokenCount": 2}),
-        body(call, usage={"promptTokenCount": 1, "totalTokenCount": 3}),
+        response_body(call, finish=None, usage={"promptTokenCount": 1, "totalTokenCount": 2}),
+        response_body(call, usage={"promptTokenCount": 1, "totalTokenCount": 3}),
     ]
-    calls = interpret_stream(provider, HttpReply(200), [events(chunks)]).unwrap().tool_calls
+    calls = interpret_stream(provider, HttpReply(200), [sse_bytes(chunks)]).unwrap().tool_calls
     assert [(call.name, call.arguments) for call in calls] == [("roll", "{}")] * 2
 
 
-def test_a_stream_that_came_as_one_array(provider: Provider) -> None:
-    chunks = [body({"text": "a"}, finish=None), body({"text": "b"})]
+def test_stream_as_one_json_array(provider: Provider) -> None:
+    chunks = [response_body({"text": "a"}, finish=None), response_body({"text": "b"})]
     head = HttpReply(200, {"content-type": "application/json; charset=UTF-8"})
-    answer = interpret_stream(provider, head, split(json.dumps(chunks).encode(), 5))
+    answer = interpret_stream(provider, head, split_bytes(json.dumps(chunks).encode(), 5))
     assert answer.unwrap().text == "ab"
 
 
@@ -708,11 +719,13 @@ def test_streamed_equals_unstreamed(
         if data.draw(st.booleans()):
             groups.append([])
         groups[-1].append(part)
-    chunks = [body(*group, finish=None, usage={"promptTokenCount": counts["promptTokenCount"]}) for group in groups]
-    chunks[-1] = body(*groups[-1], finish=finish, usage=counts)
-    raw = events(chunks)
-    answer = interpret_stream(provider, HttpReply(200), split(raw, data.draw(st.integers(1, len(raw)))))
-    assert answer.unwrap() == read(provider, body(*whole, finish=finish, usage=counts))
+    chunks = [
+        response_body(*group, finish=None, usage={"promptTokenCount": counts["promptTokenCount"]}) for group in groups
+    ]
+    chunks[-1] = response_body(*groups[-1], finish=finish, usage=counts)
+    raw = sse_bytes(chunks)
+    answer = interpret_stream(provider, HttpReply(200), split_bytes(raw, data.draw(st.integers(1, len(raw)))))
+    assert answer.unwrap() == decode_payload(provider, response_body(*whole, finish=finish, usage=counts))
 
 
 # --- whatever comes -----------------------------------------------------------------------------------------
@@ -762,7 +775,7 @@ CANDIDATES = st.fixed_dictionaries(
     st.binary() | (JSON | CANDIDATES).map(lambda value: json.dumps(value).encode()),
     st.sampled_from([200, 400, 429, 503]),
 )
-def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: int) -> None:
     for result in (
         interpret(provider, HttpReply(status, body=raw)),
         interpret_stream(provider, HttpReply(status), [b"data: ", raw, b"\n\n"]),
@@ -773,7 +786,7 @@ def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -
         assert error is None or isinstance(error, errors.LLMError)
 
 
-def test_nesting_of_any_depth_returns(provider: Provider) -> None:
+def test_deep_nesting_never_raises(provider: Provider) -> None:
     for depth in (*range(600, 1010), 5000):  # somewhere here the stack is used up
         args = b'{"a":' * depth + b"1" + b"}" * depth
         for raw in (
@@ -795,7 +808,7 @@ RECORDED = {
 }
 
 
-def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def decode_stream_reference(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a reader with no machinery takes from a response, or from the chunks of one."""
     parts = [
         part
@@ -818,7 +831,7 @@ def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def chunks_of(exchange: Any) -> list[Mapping[str, Any]]:
+def recorded_chunks(exchange: Any) -> list[Mapping[str, Any]]:
     if not exchange.streaming:
         return [json.loads(exchange.body)]
     if exchange.body.lstrip().startswith(b"["):
@@ -840,25 +853,25 @@ def signatures(parts: Sequence[Part]) -> list[str]:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_answers_are_read_as_a_plain_reader_does(
+def test_recorded_answers_equal_a_reference_decoding(
     corpus: Callable[[str], list[Any]], provider: Provider, name: str
 ) -> None:
     exchanges = corpus(name)
     assert len(exchanges) == RECORDED[name]
     for exchange in exchanges:
         result = (
-            interpret_stream(provider, exchange.head, split(exchange.body, 11))
+            interpret_stream(provider, exchange.head, split_bytes(exchange.body, 11))
             if exchange.streaming
             else interpret(provider, exchange.reply)
         )
-        chunks = chunks_of(exchange)
+        chunks = recorded_chunks(exchange)
         if not exchange.ok:
             assert type(result.failure()) is not errors.Malformed, exchange.id
             continue
         if not chunks[0].get("candidates"):
             assert isinstance(result.failure(), errors.ContentFiltered), exchange.id
             continue
-        answer, plain = result.unwrap(), plainly(chunks)
+        answer, plain = result.unwrap(), decode_stream_reference(chunks)
         assert answer.text == plain["text"], exchange.id
         assert answer.reasoning == plain["reasoning"], exchange.id
         assert [(c.name, json.loads(c.arguments)) for c in answer.tool_calls] == plain["calls"], exchange.id
@@ -886,7 +899,7 @@ ERRORS = {
 
 
 @pytest.mark.corpus
-def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_errors(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     found = {}
     for name in ("gemini-generate_content", "vertex-generate_content"):
         for exchange in corpus(name):
@@ -914,7 +927,7 @@ OF_CANDIDATE = ("index", "finishReason", "logprobsResult", "content", "safetyRat
     st.dictionaries(st.sampled_from(OF_CANDIDATE), ODD, max_size=2),
     st.dictionaries(st.sampled_from(["text", "thought", "thoughtSignature", "functionCall"]), ODD, max_size=2),
 )
-def test_a_plain_chunk_says_what_the_long_way_says(top: Any, candidate: Any, part: Any) -> None:
+def test_fast_path_equals_general_path(top: Any, candidate: Any, part: Any) -> None:
     content = {"role": "model", "parts": [{"text": "a", **part}]}
     whole = {**PLAIN, "candidates": [{"index": 0, "content": content, **candidate}], **top}
     frame = Frame("", json.dumps(whole).encode())

@@ -36,52 +36,54 @@ from llmhub.wire import ollama
 from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
-ask = partial(CompletionRequest, model="gemma4:e2b")
+build_request = partial(CompletionRequest, model="gemma4:e2b")
 
 
-def said(text: str, **fields: Any) -> CompletionRequest:
-    return ask(messages=(Message("user", text),), **fields)
+def text_request(text: str, **fields: Any) -> CompletionRequest:
+    return build_request(messages=(Message("user", text),), **fields)
 
 
-def written(request: CompletionRequest) -> dict[str, Any]:
+def encoded(request: CompletionRequest) -> dict[str, Any]:
     payload: dict[str, Any] = json.loads(json.dumps(ollama.encode(request).unwrap()))
     return payload
 
 
-def body(message: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def response_body(message: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     counts = {"prompt_eval_count": 3, "eval_count": 1}
     ended = {"done": True, "done_reason": "stop", **counts}
     return {"model": "gemma4:e2b", "message": {"role": "assistant", **message}, **ended, **more}
 
 
-def lines(found: Iterable[Mapping[str, Any]]) -> bytes:
+def json_lines(found: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in found)
 
 
-def split(whole: bytes, size: int) -> list[bytes]:
+def split_bytes(whole: bytes, size: int) -> list[bytes]:
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Callable[..., Provider]) -> Provider:
-    return speaks(ollama.WIRE)
+def provider(make_provider: Callable[..., Provider]) -> Provider:
+    return make_provider(ollama.WIRE)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_question_asks_for_one_answer() -> None:
+def test_minimal_request() -> None:
     turn = {"role": "user", "content": "hi"}
-    assert written(said("hi")) == {"model": "gemma4:e2b", "messages": [turn], "stream": False}
+    assert encoded(text_request("hi")) == {"model": "gemma4:e2b", "messages": [turn], "stream": False}
 
 
-def test_a_stream_is_asked_for(provider: Provider) -> None:
-    assert json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)["stream"] is True
+def test_stream_field(provider: Provider) -> None:
+    assert (
+        json.loads(prepare(provider, Endpoint(), text_request("hi"), 0.0, stream=True).unwrap().body)["stream"] is True
+    )
 
 
-def test_every_parameter_has_its_name() -> None:
-    payload = written(
-        said(
+def test_parameter_names() -> None:
+    payload = encoded(
+        text_request(
             "hi",
             temperature=0,
             top_p=0.5,
@@ -113,11 +115,11 @@ def test_every_parameter_has_its_name() -> None:
         "tools": [{"type": "function", "function": function}],
         "format": {"type": "object"},
     }
-    assert written(said("hi", reasoning_effort="none"))["think"] is False
+    assert encoded(text_request("hi", reasoning_effort="none"))["think"] is False
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "path"),
+    ("fields", "error_type", "path"),
     [
         ({"temperature": -1}, errors.InvalidRequest, "$.temperature"),
         ({"n": 2}, errors.Unsupported, "$.n"),
@@ -127,20 +129,22 @@ def test_every_parameter_has_its_name() -> None:
         ({"reasoning_effort": "xhigh"}, errors.Unsupported, "$.reasoning_effort"),
     ],
 )
-def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
-    error = ollama.encode(said("hi", **fields)).failure()
-    assert isinstance(error, kind)
+def test_unsupported_parameter_is_an_error(
+    fields: dict[str, Any], error_type: type[errors.LLMError], path: str
+) -> None:
+    error = ollama.encode(text_request("hi", **fields)).failure()
+    assert isinstance(error, error_type)
     assert error.path == path
 
 
-def test_a_conversation_with_tools_and_pictures() -> None:
+def test_conversation_with_tools_and_images() -> None:
     turns = (
         Message("system", "s"),
         Message("user", (Text("a"), Image(url=f"data:image/png;base64,{PIXEL}"), Text("b"))),
         Message("assistant", (Reasoning("hm"), ToolCall("c1", "f", '{"a":1}'))),
         Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3")), "g"))),
     )
-    assert written(ask(messages=turns))["messages"] == [
+    assert encoded(build_request(messages=turns))["messages"] == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "ab", "images": [PIXEL]},
         {
@@ -165,8 +169,8 @@ def test_a_conversation_with_tools_and_pictures() -> None:
         ("assistant", ToolCall("c", "f", "[]"), ".arguments"),
     ],
 )
-def test_a_part_that_cannot_be_said_is_named(role: Any, part: Part, path: str) -> None:
-    error = ollama.encode(ask(messages=(Message(role, (Text("a"), part)),))).failure()
+def test_unsupported_part_is_an_error(role: Any, part: Part, path: str) -> None:
+    error = ollama.encode(build_request(messages=(Message(role, (Text("a"), part)),))).failure()
     assert isinstance(error, errors.InvalidRequest if path else errors.Unsupported)
     assert error.path == f"$.messages[0].parts[1]{path}"
 
@@ -174,43 +178,43 @@ def test_a_part_that_cannot_be_said_is_named(role: Any, part: Part, path: str) -
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
     return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
 
 
-def test_an_answer(provider: Provider) -> None:
-    assert read(provider, body({"content": "Hi"})) == CompletionResponse(
+def test_answer(provider: Provider) -> None:
+    assert decode_payload(provider, response_body({"content": "Hi"})) == CompletionResponse(
         parts=(Text("Hi"),), usage=Usage(input_tokens=3, output_tokens=1), served_model="gemma4:e2b"
     )
 
 
-def test_calls_without_ids_get_their_own(provider: Provider) -> None:
+def test_calls_without_ids_get_generated_ones(provider: Provider) -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
-    whole = read(provider, body({"content": "", "tool_calls": [call, call]}))
+    whole = decode_payload(provider, response_body({"content": "", "tool_calls": [call, call]}))
     first, second = whole.tool_calls
     assert whole.finish_reason == "tool_calls"
     assert (first.name, first.arguments) == ("f", '{"a":1}')
     assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
-    apart = [{**body({"tool_calls": [call]}), "done": False, "created_at": str(time)} for time in range(2)]
-    streamed = interpret_stream(provider, HttpReply(200), [lines([*apart, body({})])]).unwrap()
+    apart = [{**response_body({"tool_calls": [call]}), "done": False, "created_at": str(time)} for time in range(2)]
+    streamed = interpret_stream(provider, HttpReply(200), [json_lines([*apart, response_body({})])]).unwrap()
     assert [(call.name, call.arguments) for call in streamed.tool_calls] == [("f", '{"a":1}')] * 2
 
 
 @pytest.mark.parametrize(("reason", "expected"), [("stop", "stop"), ("length", "length"), ("load", "other")])
 def test_finish_reasons(provider: Provider, reason: str, expected: str) -> None:
-    assert read(provider, body({"content": "a"}, done_reason=reason)).finish_reason == expected
+    assert decode_payload(provider, response_body({"content": "a"}, done_reason=reason)).finish_reason == expected
 
 
 @pytest.mark.parametrize("payload", [{}, {"message": None}, {"message": "hi"}])
-def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any]) -> None:
+def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, Any]) -> None:
     error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
     assert isinstance(error, errors.Malformed)
     assert error.path == "$.message"
 
 
 @pytest.mark.parametrize(
-    ("status", "raw", "kind"),
+    ("status", "raw", "error_type"),
     [
         (404, b'{"error":"model \'x\' not found"}', errors.NotFound),
         (400, b'{"error":"input exceeds the context length"}', errors.ContextTooLong),
@@ -219,11 +223,11 @@ def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, An
         (200, b'{"error":"the runner stopped"}', errors.ServerError),
     ],
 )
-def test_errors(provider: Provider, status: int, raw: bytes, kind: type[errors.LLMError]) -> None:
+def test_errors(provider: Provider, status: int, raw: bytes, error_type: type[errors.LLMError]) -> None:
     error = interpret(provider, HttpReply(status, body=raw)).failure()
-    assert type(error) is kind
+    assert type(error) is error_type
     streamed = interpret_stream(provider, HttpReply(status), [raw]).failure()
-    assert type(streamed) is kind
+    assert type(streamed) is error_type
 
 
 # --- streams ------------------------------------------------------------------------------------------------
@@ -252,17 +256,17 @@ def test_streamed_equals_unstreamed(
     messages = [{"thinking": piece} for piece in thoughts] + [{"content": piece} for piece in texts]
     messages += [{"content": "", "tool_calls": [call]} for call in made]
     chunks = [{"model": "gemma4:e2b", "message": message, "done": False, "created_at": "t"} for message in messages]
-    ended = body({"content": ""}, done_reason=finish)
-    answer = interpret_stream(provider, HttpReply(200), split(lines([*chunks, ended]), size))
+    ended = response_body({"content": ""}, done_reason=finish)
+    answer = interpret_stream(provider, HttpReply(200), split_bytes(json_lines([*chunks, ended]), size))
     whole = {"thinking": "".join(thoughts), "content": "".join(texts), "tool_calls": made}
-    assert answer.unwrap() == read(provider, body(whole, done_reason=finish))
+    assert answer.unwrap() == decode_payload(provider, response_body(whole, done_reason=finish))
 
 
-def test_a_stream_that_is_not_done_was_cut_off(provider: Provider) -> None:
-    chunk = {**body({"content": "a"}), "done": False}
-    error = interpret_stream(provider, HttpReply(200), [lines([chunk])]).failure()
+def test_stream_without_end_is_an_error(provider: Provider) -> None:
+    chunk = {**response_body({"content": "a"}), "done": False}
+    error = interpret_stream(provider, HttpReply(200), [json_lines([chunk])]).failure()
     assert isinstance(error, errors.Disconnected)
-    unended = lines([chunk, body({"content": "b"})]).removesuffix(b"\n")
+    unended = json_lines([chunk, response_body({"content": "b"})]).removesuffix(b"\n")
     assert interpret_stream(provider, HttpReply(200), [unended]).unwrap().text == "ab"
 
 
@@ -281,7 +285,7 @@ ALMOST = st.fixed_dictionaries({"message": st.dictionaries(WORDS, JSON, max_size
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary() | (JSON | ALMOST).map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 400, 429]))
-def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: int) -> None:
     for result in (
         interpret(provider, HttpReply(status, body=raw)),
         interpret_stream(provider, HttpReply(status), [raw, b"\n"]),
@@ -296,13 +300,11 @@ def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -
 
 
 @pytest.mark.corpus
-def test_recorded_answers_are_read_as_a_plain_reader_does(
-    corpus: Callable[[str], list[Any]], provider: Provider
-) -> None:
+def test_recorded_answers_equal_a_reference_decoding(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     answers = failures = 0
     for exchange in corpus("ollama-chat"):
         result = (
-            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            interpret_stream(provider, exchange.head, split_bytes(exchange.body, 13))
             if exchange.streaming
             else interpret(provider, exchange.reply)
         )
@@ -328,13 +330,13 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
 
 
 @pytest.mark.corpus
-def test_a_recorded_request_written_anew_is_the_same(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_request_is_encoded_identically(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     """The one with a call and its result; the schema's own address of its dialect is part of it."""
     recorded = next(each.request["body"] for each in corpus("ollama-chat") if each.id.endswith("79d163cfd6a9"))
     asked, called, answered = recorded["messages"]
     (call,) = called["tool_calls"]
     (tool,) = [tool["function"] for tool in recorded["tools"]]
-    request = ask(
+    request = build_request(
         messages=(
             Message("user", asked["content"]),
             Message("assistant", ToolCall(call["id"], "square_root", json.dumps(call["function"]["arguments"]))),
@@ -361,7 +363,7 @@ ODD = (
     st.dictionaries(st.sampled_from(["model", "done", "error", "message", "logprobs", "created_at"]), ODD, max_size=2),
     st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls", "role"]), ODD, max_size=2),
 )
-def test_a_plain_line_says_what_the_long_way_says(top: Any, message: Any) -> None:
+def test_fast_path_equals_general_path(top: Any, message: Any) -> None:
     whole = {"model": "m", "message": {"role": "assistant", "content": "a", **message}, "done": False, **top}
     frame = Frame("", json.dumps(whole).encode())
     with pytest.MonkeyPatch.context() as patched:

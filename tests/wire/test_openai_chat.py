@@ -43,77 +43,77 @@ from llmhub.wire import openai_chat
 from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
-ASKED: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
-STREAMED: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
-ask = partial(CompletionRequest, model="gpt-4o-mini")
+REQUEST_TYPE: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsNonStreaming)
+STREAM_REQUEST_TYPE: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
+build_request = partial(CompletionRequest, model="gpt-4o-mini")
 
 
-def said(text: str, **fields: Any) -> CompletionRequest:
-    return ask(messages=(Message("user", text),), **fields)
+def text_request(text: str, **fields: Any) -> CompletionRequest:
+    return build_request(messages=(Message("user", text),), **fields)
 
 
-def walked(value: Any) -> Any:
+def consume(value: Any) -> Any:
     """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
     if isinstance(value, Mapping):
-        return {key: walked(inner) for key, inner in value.items()}
+        return {key: consume(inner) for key, inner in value.items()}
     if isinstance(value, str | bytes | int | float) or value is None:
         return value
-    return [walked(inner) for inner in value]
+    return [consume(inner) for inner in value]
 
 
-def written(request: CompletionRequest) -> dict[str, Any]:
+def encoded(request: CompletionRequest) -> dict[str, Any]:
     """The payload, read by the official SDK's types first."""
     payload: dict[str, Any] = json.loads(json.dumps(openai_chat.encode(request).unwrap()))
-    assert walked(ASKED.validate_python(payload)) == payload
+    assert consume(REQUEST_TYPE.validate_python(payload)) == payload
     return payload
 
 
-def refused(request: CompletionRequest) -> errors.LLMError:
+def encode_error(request: CompletionRequest) -> errors.LLMError:
     return openai_chat.encode(request).failure()
 
 
-def body(*choices: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def response_body(*choices: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "c1", "object": "chat.completion", "model": "gpt-4o", "created": 1, "choices": list(choices), **more}
 
 
-def answered(message: Mapping[str, Any], finish: Any = "stop", index: int = 0) -> dict[str, Any]:
+def build_choice(message: Mapping[str, Any], finish: Any = "stop", index: int = 0) -> dict[str, Any]:
     return {"index": index, "message": {"role": "assistant", **message}, "finish_reason": finish}
 
 
-def piece(delta: Mapping[str, Any], finish: Any = None, index: int = 0, **more: Any) -> dict[str, Any]:
-    return body({"index": index, "delta": delta, "finish_reason": finish}, **more)
+def chunk_of_delta(delta: Mapping[str, Any], finish: Any = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    return response_body({"index": index, "delta": delta, "finish_reason": finish}, **more)
 
 
-def events(chunks: Iterable[Mapping[str, Any]], done: bool = True) -> bytes:
+def sse_bytes(chunks: Iterable[Mapping[str, Any]], done: bool = True) -> bytes:
     lines = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
     return lines + b"data: [DONE]\n\n" * done
 
 
-def split(whole: bytes, size: int) -> list[bytes]:
+def split_bytes(whole: bytes, size: int) -> list[bytes]:
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Callable[..., Provider]) -> Provider:
-    return speaks(openai_chat.WIRE)
+def provider(make_provider: Callable[..., Provider]) -> Provider:
+    return make_provider(openai_chat.WIRE)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_question() -> None:
-    assert written(said("hi")) == {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+def test_minimal_request() -> None:
+    assert encoded(text_request("hi")) == {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def test_a_stream_is_asked_for_with_its_usage(provider: Provider) -> None:
-    sent = json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)
-    assert walked(STREAMED.validate_python(sent)) == sent
+def test_stream_fields(provider: Provider) -> None:
+    sent = json.loads(prepare(provider, Endpoint(), text_request("hi"), 0.0, stream=True).unwrap().body)
+    assert consume(STREAM_REQUEST_TYPE.validate_python(sent)) == sent
     assert sent["stream"] is True
     assert sent["stream_options"] == {"include_usage": True}
 
 
-def test_every_parameter_has_its_name() -> None:
-    request = said(
+def test_parameter_names() -> None:
+    request = text_request(
         "hi",
         temperature=2,
         top_p=0.5,
@@ -129,7 +129,7 @@ def test_every_parameter_has_its_name() -> None:
         tool_choice="f",
         response_schema=Schema({"type": "object"}, "s"),
     )
-    payload = written(request)
+    payload = encoded(request)
     assert {name: payload[name] for name in payload if name not in {"messages", "model"}} == {
         "temperature": 2.0,
         "top_p": 0.5,
@@ -156,7 +156,7 @@ def test_every_parameter_has_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "path"),
+    ("fields", "error_type", "path"),
     [
         ({"temperature": 2.1}, errors.InvalidRequest, "$.temperature"),
         ({"stop": tuple("abcde")}, errors.InvalidRequest, "$.stop"),
@@ -164,13 +164,15 @@ def test_every_parameter_has_its_name() -> None:
         ({"reasoning_budget": 3}, errors.Unsupported, "$.reasoning_budget"),
     ],
 )
-def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
-    error = refused(said("hi", **fields))
-    assert isinstance(error, kind)
+def test_unsupported_parameter_is_an_error(
+    fields: dict[str, Any], error_type: type[errors.LLMError], path: str
+) -> None:
+    error = encode_error(text_request("hi", **fields))
+    assert isinstance(error, error_type)
     assert error.path == path
 
 
-def test_a_conversation_with_tools_pictures_and_files() -> None:
+def test_conversation_with_tools_images_and_documents() -> None:
     turns = (
         Message("system", "s"),
         Message("user", (Text("a"), Image(data=PIXEL, media_type="image/png", detail="low"))),
@@ -179,7 +181,7 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
         Message("tool", (ToolResult("c1", "1"), ToolResult("c2", (Text("2"), Text("3"))))),
         Message("assistant", (Refusal("no"),)),
     )
-    assert written(ask(messages=turns))["messages"] == [
+    assert encoded(build_request(messages=turns))["messages"] == [
         {"role": "system", "content": "s"},
         {
             "role": "user",
@@ -206,25 +208,25 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
     ]
 
 
-def test_a_block_of_this_wire_that_was_kept_whole_is_said_as_it_was() -> None:
+def test_opaque_block_is_sent_back() -> None:
     marked = {"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}}
     turn = Message("user", (Opaque("text", json.dumps(marked)), Text("b")))
-    assert written(ask(messages=(turn,)))["messages"][0]["content"] == [marked, {"type": "text", "text": "b"}]
-    alone = openai_chat.encode(ask(messages=(Message("user", Opaque("text", json.dumps(marked))),))).unwrap()
+    assert encoded(build_request(messages=(turn,)))["messages"][0]["content"] == [marked, {"type": "text", "text": "b"}]
+    alone = openai_chat.encode(build_request(messages=(Message("user", Opaque("text", json.dumps(marked))),))).unwrap()
     assert alone["messages"] == [{"role": "user", "content": [marked]}]
 
 
-def test_earlier_reasoning_is_said_beside_the_answer() -> None:
+def test_earlier_reasoning() -> None:
     turn = Message("assistant", (Reasoning("h", "sig"), Reasoning("m"), Text("a")))
-    assert openai_chat.encode(ask(messages=(turn,))).unwrap()["messages"] == [
+    assert openai_chat.encode(build_request(messages=(turn,))).unwrap()["messages"] == [
         {"role": "assistant", "content": "a", "reasoning_content": "hm"}
     ]
     silent = Message("assistant", (Reasoning("", "sig"), Text("a")))
-    assert written(ask(messages=(silent,)))["messages"] == [{"role": "assistant", "content": "a"}]
+    assert encoded(build_request(messages=(silent,)))["messages"] == [{"role": "assistant", "content": "a"}]
 
 
-def test_calls_alone_have_no_content() -> None:
-    turn = written(ask(messages=(Message("assistant", (ToolCall("c", "f"),)),)))["messages"][0]
+def test_calls_without_content() -> None:
+    turn = encoded(build_request(messages=(Message("assistant", (ToolCall("c", "f"),)),)))["messages"][0]
     assert turn["content"] is None
 
 
@@ -236,8 +238,8 @@ def test_calls_alone_have_no_content() -> None:
         ToolResult("c", (Image(data=PIXEL, media_type="image/png"),)),
     ],
 )
-def test_a_part_that_cannot_be_said_is_named(part: Any) -> None:
-    error = refused(ask(messages=(Message("user", (Text("a"), part)),)))
+def test_unsupported_part_is_an_error(part: Any) -> None:
+    error = encode_error(build_request(messages=(Message("user", (Text("a"), part)),)))
     assert isinstance(error, errors.Unsupported)
     assert error.path == "$.messages[0].parts[1]"
 
@@ -278,11 +280,13 @@ REQUESTS = st.builds(
 
 @settings(deadline=None)
 @given(REQUESTS)
-def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
-    payload = written(request_)
+def test_every_request_matches_the_official_types(request_: CompletionRequest) -> None:
+    payload = encoded(request_)
     results = [part for turn in request_.messages for part in turn.parts if isinstance(part, ToolResult)]
-    told = [turn for turn in payload["messages"] if "tool_call_id" in turn]
-    assert [(turn["tool_call_id"], turn["content"]) for turn in told] == [(part.id, part.content) for part in results]
+    content_text = [turn for turn in payload["messages"] if "tool_call_id" in turn]
+    assert [(turn["tool_call_id"], turn["content"]) for turn in content_text] == [
+        (part.id, part.content) for part in results
+    ]
     others = [turn for turn in request_.messages if not any(isinstance(part, ToolResult) for part in turn.parts)]
     assert [turn["role"] for turn in payload["messages"] if "tool_call_id" not in turn] == [
         turn.role for turn in others
@@ -292,13 +296,13 @@ def test_the_official_types_read_every_request(request_: CompletionRequest) -> N
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
     return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
 
 
-def test_an_answer(provider: Provider) -> None:
+def test_answer(provider: Provider) -> None:
     counts = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
-    assert read(provider, body(answered({"content": "Hi"}), usage=counts)) == CompletionResponse(
+    assert decode_payload(provider, response_body(build_choice({"content": "Hi"}), usage=counts)) == CompletionResponse(
         parts=(Text("Hi"),),
         usage=Usage(input_tokens=3, output_tokens=1),
         served_model="gpt-4o",
@@ -343,10 +347,8 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
         ({"content": None, "audio": {"id": "a", "data": "AA==", "transcript": "Hi"}}, (Text("Hi"),), "stop"),
     ],
 )
-def test_messages_as_servers_send_them(
-    provider: Provider, message: dict[str, Any], parts: tuple[Any, ...], finish: str
-) -> None:
-    answer = read(provider, body(answered(message)))
+def test_message_variations(provider: Provider, message: dict[str, Any], parts: tuple[Any, ...], finish: str) -> None:
+    answer = decode_payload(provider, response_body(build_choice(message)))
     assert answer.parts == parts
     assert answer.finish_reason == finish
 
@@ -364,7 +366,7 @@ def test_messages_as_servers_send_them(
     ],
 )
 def test_finish_reasons(provider: Provider, reason: object, expected: str) -> None:
-    assert read(provider, body(answered({"content": "a"}, reason))).finish_reason == expected
+    assert decode_payload(provider, response_body(build_choice({"content": "a"}, reason))).finish_reason == expected
 
 
 @pytest.mark.parametrize(
@@ -406,21 +408,23 @@ def test_finish_reasons(provider: Provider, reason: object, expected: str) -> No
     ],
 )
 def test_usage(provider: Provider, counts: dict[str, Any], usage: Usage) -> None:
-    assert read(provider, body(answered({"content": "a"}), usage=counts)).usage == usage
+    assert decode_payload(provider, response_body(build_choice({"content": "a"}), usage=counts)).usage == usage
 
 
-def test_a_filtered_answer_without_a_message(provider: Provider) -> None:
-    answer = read(provider, body({"index": 0, "finish_reason": "content_filter"}))
+def test_filtered_answer_without_a_message(provider: Provider) -> None:
+    answer = decode_payload(provider, response_body({"index": 0, "finish_reason": "content_filter"}))
     assert (answer.parts, answer.finish_reason) == ((), "content_filter")
 
 
-def test_calls_without_ids_get_their_own(provider: Provider) -> None:
+def test_calls_without_ids_get_generated_ones(provider: Provider) -> None:
     call = {"id": "", "function": {"name": "f", "arguments": "{}"}}
-    whole = read(provider, body(answered({"tool_calls": [call, call]})))
+    whole = decode_payload(provider, response_body(build_choice({"tool_calls": [call, call]})))
     first, second = whole.tool_calls
     assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
-    streamed = interpret_stream(provider, HttpReply(200), [events([piece({"tool_calls": [call, call]}, "stop")])])
+    streamed = interpret_stream(
+        provider, HttpReply(200), [sse_bytes([chunk_of_delta({"tool_calls": [call, call]}, "stop")])]
+    )
     assert streamed.unwrap() == whole
 
 
@@ -435,14 +439,14 @@ def test_calls_without_ids_get_their_own(provider: Provider) -> None:
         ({"choices": [{"message": {}}, {"message": 1}]}, "$.choices[1].message"),
     ],
 )
-def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, Any], path: str) -> None:
     error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
     assert isinstance(error, errors.Malformed)
     assert error.path == path
 
 
 @pytest.mark.parametrize(
-    ("status", "payload", "kind", "code"),
+    ("status", "payload", "error_type", "code"),
     [
         (401, {"error": {"message": "x", "code": "invalid_api_key"}}, errors.AuthFailed, "invalid_api_key"),
         (401, {"error": {"code": "401", "message": "Access denied"}}, errors.AuthFailed, "401"),
@@ -469,10 +473,10 @@ def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, An
     ],
 )
 def test_errors(
-    provider: Provider, status: int, payload: dict[str, Any], kind: type[errors.LLMError], code: str
+    provider: Provider, status: int, payload: dict[str, Any], error_type: type[errors.LLMError], code: str
 ) -> None:
     error = interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).failure()
-    assert type(error) is kind
+    assert type(error) is error_type
     assert error.code == code
     assert error.status == status
 
@@ -481,7 +485,7 @@ def test_errors(
 
 
 @pytest.mark.parametrize(
-    ("failed", "kind"),
+    ("failed", "error_type"),
     [
         ({"code": 429, "message": "x"}, errors.RateLimited),
         ({"code": None, "type": "invalid_request_error", "message": "x"}, errors.InvalidRequest),
@@ -489,34 +493,34 @@ def test_errors(
         ({"type": "server_error", "message": "x"}, errors.ServerError),
     ],
 )
-def test_an_error_inside_a_stream(provider: Provider, failed: dict[str, Any], kind: type[errors.LLMError]) -> None:
-    raw = events([piece({"content": "a"}), {"error": failed}])
-    assert type(interpret_stream(provider, HttpReply(200), [raw]).failure()) is kind
+def test_error_inside_a_stream(provider: Provider, failed: dict[str, Any], error_type: type[errors.LLMError]) -> None:
+    raw = sse_bytes([chunk_of_delta({"content": "a"}), {"error": failed}])
+    assert type(interpret_stream(provider, HttpReply(200), [raw]).failure()) is error_type
 
 
-def test_a_stream_may_end_by_its_reason_or_by_its_mark(provider: Provider) -> None:
-    reasoned = events([piece({"content": "a"}, "length")], done=False)
-    marked = events([piece({"content": "a"})])
-    neither = events([piece({"content": "a"})], done=False)
+def test_stream_ends_with_finish_reason_or_done(provider: Provider) -> None:
+    reasoned = sse_bytes([chunk_of_delta({"content": "a"}, "length")], done=False)
+    marked = sse_bytes([chunk_of_delta({"content": "a"})])
+    neither = sse_bytes([chunk_of_delta({"content": "a"})], done=False)
     assert interpret_stream(provider, HttpReply(200), [reasoned]).unwrap().finish_reason == "length"
     assert interpret_stream(provider, HttpReply(200), [marked]).unwrap().finish_reason == "other"
     assert isinstance(interpret_stream(provider, HttpReply(200), [neither]).failure(), errors.Disconnected)
-    both = events([piece({"content": "a"}, "length")])
+    both = sse_bytes([chunk_of_delta({"content": "a"}, "length")])
     assert interpret_stream(provider, HttpReply(200), [both]).unwrap().finish_reason == "length"
 
 
 @pytest.mark.parametrize(
     "chunks",
     [
-        [piece({"content": "a"}, "stop"), body(usage={"prompt_tokens": 3, "completion_tokens": 1})],
-        [piece({"content": "a"}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1})],
-        [piece({"content": "a"}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 1}})],
+        [chunk_of_delta({"content": "a"}, "stop"), response_body(usage={"prompt_tokens": 3, "completion_tokens": 1})],
+        [chunk_of_delta({"content": "a"}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1})],
+        [chunk_of_delta({"content": "a"}, "stop", x_groq={"usage": {"prompt_tokens": 3, "completion_tokens": 1}})],
         [
-            piece({"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 0}),
-            piece({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1}),
+            chunk_of_delta({"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 0}),
+            chunk_of_delta({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 1}),
         ],
         [
-            body(
+            response_body(
                 {
                     "index": 0,
                     "delta": {"content": "a"},
@@ -527,15 +531,15 @@ def test_a_stream_may_end_by_its_reason_or_by_its_mark(provider: Provider) -> No
         ],
     ],
 )
-def test_usage_wherever_it_stands(provider: Provider, chunks: list[dict[str, Any]]) -> None:
-    answer = interpret_stream(provider, HttpReply(200), [b": comment\n\n" + events(chunks)]).unwrap()
+def test_usage_in_every_place(provider: Provider, chunks: list[dict[str, Any]]) -> None:
+    answer = interpret_stream(provider, HttpReply(200), [b": comment\n\n" + sse_bytes(chunks)]).unwrap()
     assert answer.usage == Usage(input_tokens=3, output_tokens=1)
 
 
-def test_a_server_that_answers_a_stream_with_a_document(provider: Provider) -> None:
-    whole = json.dumps(body(answered({"content": "a"}))).encode()
+def test_json_reply_to_a_stream_request(provider: Provider) -> None:
+    whole = json.dumps(response_body(build_choice({"content": "a"}))).encode()
     head = HttpReply(200, {"content-type": "application/json"})
-    assert interpret_stream(provider, head, split(whole, 3)).unwrap().text == "a"
+    assert interpret_stream(provider, head, split_bytes(whole, 3)).unwrap().text == "a"
 
 
 PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
@@ -551,12 +555,14 @@ def test_streamed_equals_unstreamed(
     texts: list[str],
     refusals: list[str],
     calls: list[tuple[str, dict[str, int]]],
-    thought: str,
+    reasoning_text: str,
     finish: str,
     data: st.DataObject,
 ) -> None:
-    deltas: list[dict[str, Any]] = [{thought: said} for said in thoughts]
-    deltas += [{"content": said} for said in texts] + [{"refusal": said} for said in refusals]
+    deltas: list[dict[str, Any]] = [{reasoning_text: text_request} for text_request in thoughts]
+    deltas += [{"content": text_request} for text_request in texts] + [
+        {"refusal": text_request} for text_request in refusals
+    ]
     whole_calls = []
     for index, (name, args) in enumerate(calls):
         arguments = json.dumps(args)
@@ -568,16 +574,16 @@ def test_streamed_equals_unstreamed(
         ]
         whole_calls.append({"id": f"c{index}", "function": {"name": name, "arguments": arguments}})
     message = {
-        thought: "".join(thoughts) or None,
+        reasoning_text: "".join(thoughts) or None,
         "content": "".join(texts) or None,
         "refusal": "".join(refusals) or None,
         "tool_calls": whole_calls,
     }
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
-    chunks = [*(piece(delta) for delta in deltas), piece({}, finish), body(usage=usage)]
-    raw = events(chunks)
-    answer = interpret_stream(provider, HttpReply(200), split(raw, data.draw(st.integers(1, len(raw)))))
-    assert answer.unwrap() == read(provider, body(answered(message, finish), usage=usage))
+    chunks = [*(chunk_of_delta(delta) for delta in deltas), chunk_of_delta({}, finish), response_body(usage=usage)]
+    raw = sse_bytes(chunks)
+    answer = interpret_stream(provider, HttpReply(200), split_bytes(raw, data.draw(st.integers(1, len(raw)))))
+    assert answer.unwrap() == decode_payload(provider, response_body(build_choice(message, finish), usage=usage))
 
 
 # --- whatever comes -----------------------------------------------------------------------------------------
@@ -605,7 +611,7 @@ ALMOST = st.fixed_dictionaries(
 @given(
     st.binary() | (JSON | ALMOST).map(lambda value: json.dumps(value).encode()), st.sampled_from([200, 400, 429, 503])
 )
-def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: int) -> None:
     for result in (
         interpret(provider, HttpReply(status, body=raw)),
         interpret_stream(provider, HttpReply(status), [b"data: ", raw, b"\n\n"]),
@@ -616,7 +622,7 @@ def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -
         assert error is None or isinstance(error, errors.LLMError)
 
 
-def test_nesting_of_any_depth_returns(provider: Provider) -> None:
+def test_deep_nesting_never_raises(provider: Provider) -> None:
     for depth in (*range(600, 1010), 5000):  # somewhere here the stack is used up
         args = b'{"a":' * depth + b"1" + b"}" * depth
         for raw in (
@@ -660,7 +666,7 @@ RECORDED = {
 """Recorded exchanges of each provider: answers, and errors."""
 
 
-def chunks_of(exchange: Any) -> list[dict[str, Any]]:
+def recorded_chunks(exchange: Any) -> list[dict[str, Any]]:
     if not exchange.streaming or exchange.body.lstrip().startswith(b"{"):
         return [json.loads(exchange.body)]
     lines = [
@@ -669,21 +675,21 @@ def chunks_of(exchange: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def told(content: Any) -> str:
+def content_text(content: Any) -> str:
     """Visible text of a content, be it a string or a list."""
     if isinstance(content, list):
         return "".join(block.get("text", "") for block in content if block["type"] == "text")
     return content or ""
 
 
-def thought(message: Mapping[str, Any]) -> str:
+def reasoning_text(message: Mapping[str, Any]) -> str:
     """Reasoning under the names it goes by, or in a content that is a list."""
     blocks = message["content"] if isinstance(message.get("content"), list) else []
     inner = [inner["text"] for block in blocks if block["type"] == "thinking" for inner in block["thinking"]]
     return message.get("reasoning_content") or message.get("reasoning") or "".join(inner)
 
 
-def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def decode_stream_reference(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a reader with no machinery takes from the first answer of a response, or from the chunks of one."""
     choices = [choice for chunk in chunks for choice in chunk["choices"] if choice.get("index", 0) == 0]
     messages = [choice.get("message") or choice.get("delta") or {} for choice in choices]
@@ -698,17 +704,17 @@ def plainly(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             calls["legacy"] = [message["function_call"]["name"], message["function_call"]["arguments"]]
     reasons = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
     return {
-        "text": "".join(told(message.get("content")) for message in messages)
+        "text": "".join(content_text(message.get("content")) for message in messages)
         + "".join((message.get("audio") or {}).get("transcript", "") for message in messages),
         "refusal": "".join(message.get("refusal") or "" for message in messages),
-        "reasoning": "".join(thought(message) for message in messages),
+        "reasoning": "".join(reasoning_text(message) for message in messages),
         "calls": [tuple(call) for call in calls.values()],
         "finish": reasons[-1] if reasons else None,
         "usage": next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None),
     }
 
 
-def spaced(arguments: str) -> object:
+def parse_arguments(arguments: str) -> object:
     """Arguments by their meaning, or as they are where they are no JSON."""
     try:
         return json.loads(arguments or "{}")
@@ -725,27 +731,27 @@ def expected_finish(plain: Mapping[str, Any]) -> str:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_answers_are_read_as_a_plain_reader_does(
+def test_recorded_answers_equal_a_reference_decoding(
     corpus: Callable[[str], list[Any]], provider: Provider, name: str
 ) -> None:
     answers = failures = 0
     for exchange in corpus(f"{name}-chat_completions"):
         result = (
-            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            interpret_stream(provider, exchange.head, split_bytes(exchange.body, 13))
             if exchange.streaming
             else interpret(provider, exchange.reply)
         )
-        if not exchange.ok or any(chunk.get("error") for chunk in chunks_of(exchange)):
+        if not exchange.ok or any(chunk.get("error") for chunk in recorded_chunks(exchange)):
             assert not isinstance(result.failure(), errors.Malformed | errors.Disconnected), exchange.id
             failures += 1
             continue
         answers += 1
-        answer, plain = result.unwrap(), plainly(chunks_of(exchange))
+        answer, plain = result.unwrap(), decode_stream_reference(recorded_chunks(exchange))
         assert answer.text == plain["text"], exchange.id
         assert answer.refusal == plain["refusal"], exchange.id
         assert answer.reasoning == plain["reasoning"], exchange.id
-        assert [(c.name, spaced(c.arguments)) for c in answer.tool_calls] == [
-            (called, spaced(arguments)) for called, arguments in plain["calls"]
+        assert [(c.name, parse_arguments(c.arguments)) for c in answer.tool_calls] == [
+            (called, parse_arguments(arguments)) for called, arguments in plain["calls"]
         ], exchange.id
         assert answer.finish_reason == expected_finish(plain), exchange.id
         usage = plain["usage"] or {}
@@ -757,7 +763,7 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
 
 
 @pytest.mark.corpus
-def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_answers_equal_the_official_types(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
         if not exchange.ok or exchange.streaming:
@@ -779,12 +785,12 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 
 
 @pytest.mark.corpus
-def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_streams_equal_the_official_types(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-chat_completions"):
-        if not exchange.ok or not exchange.streaming or any(chunk.get("error") for chunk in chunks_of(exchange)):
+        if not exchange.ok or not exchange.streaming or any(chunk.get("error") for chunk in recorded_chunks(exchange)):
             continue
-        chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks_of(exchange)]
+        chunks = [ChatCompletionChunk.model_validate(chunk) for chunk in recorded_chunks(exchange)]
         contents = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices if choice.index == 0]
         assert interpret_stream(provider, exchange.reply, []).unwrap().text == "".join(contents), exchange.id
         compared += 1
@@ -803,7 +809,7 @@ ODD = st.none() | st.text(max_size=2) | st.integers() | st.lists(st.none(), max_
     ),
     st.dictionaries(st.sampled_from(BESIDE), ODD, max_size=3),
 )
-def test_a_plain_chunk_says_what_the_long_way_says(top: Any, choice: Any, delta: Any) -> None:
+def test_fast_path_equals_general_path(top: Any, choice: Any, delta: Any) -> None:
     whole = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a", **delta}, **choice}], **top}
     frame = Frame("", json.dumps(whole).encode())
     with pytest.MonkeyPatch.context() as patched:

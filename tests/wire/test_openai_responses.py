@@ -44,45 +44,45 @@ from llmhub.core.types import (
 from llmhub.wire import openai_responses
 
 PIXEL = "iVBORw0KGgo="
-ASKED: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsNonStreaming)
-STREAMED: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsStreaming)
-EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-ask = partial(CompletionRequest, model="gpt-5-mini")
+REQUEST_TYPE: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsNonStreaming)
+STREAM_REQUEST_TYPE: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsStreaming)
+EVENT_TYPE: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+build_request = partial(CompletionRequest, model="gpt-5-mini")
 
 
-def said(text: str, **fields: Any) -> CompletionRequest:
-    return ask(messages=(Message("user", text),), **fields)
+def text_request(text: str, **fields: Any) -> CompletionRequest:
+    return build_request(messages=(Message("user", text),), **fields)
 
 
-def walked(value: Any) -> Any:
+def consume(value: Any) -> Any:
     """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
     if isinstance(value, Mapping):
-        return {key: walked(inner) for key, inner in value.items()}
+        return {key: consume(inner) for key, inner in value.items()}
     if isinstance(value, str | bytes | int | float) or value is None:
         return value
-    return [walked(inner) for inner in value]
+    return [consume(inner) for inner in value]
 
 
-def identified(item: dict[str, Any]) -> dict[str, Any]:
+def with_id_and_status(item: dict[str, Any]) -> dict[str, Any]:
     """Give an answer's message the id and status that the types want and the API does without."""
     if item.get("role") == "assistant" and isinstance(item["content"], list):
         return {"type": "message", "id": "msg_1", "status": "completed", **item}
     return item
 
 
-def written(request: CompletionRequest) -> dict[str, Any]:
+def encoded(request: CompletionRequest) -> dict[str, Any]:
     """The payload, read by the official SDK's types first."""
     payload: dict[str, Any] = json.loads(json.dumps(openai_responses.encode(request).unwrap()))
-    checked = {**payload, "input": [identified(item) for item in payload["input"]]}
-    assert walked(ASKED.validate_python(checked)) == checked
+    checked = {**payload, "input": [with_id_and_status(item) for item in payload["input"]]}
+    assert consume(REQUEST_TYPE.validate_python(checked)) == checked
     return payload
 
 
-def refused(request: CompletionRequest) -> errors.LLMError:
+def encode_error(request: CompletionRequest) -> errors.LLMError:
     return openai_responses.encode(request).failure()
 
 
-def body(*output: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def response_body(*output: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "resp_1", "object": "response", "model": "gpt-5", "status": "completed", "output": output, **more}
 
 
@@ -109,20 +109,20 @@ def events(found: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in found)
 
 
-def split(whole: bytes, size: int) -> list[bytes]:
+def split_bytes(whole: bytes, size: int) -> list[bytes]:
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
 @pytest.fixture(scope="module")
-def provider(speaks: Callable[..., Provider]) -> Provider:
-    return speaks(openai_responses.WIRE)
+def provider(make_provider: Callable[..., Provider]) -> Provider:
+    return make_provider(openai_responses.WIRE)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_question() -> None:
-    assert written(said("hi")) == {
+def test_minimal_request() -> None:
+    assert encoded(text_request("hi")) == {
         "model": "gpt-5-mini",
         "input": [{"role": "user", "content": "hi"}],
         "store": False,
@@ -130,14 +130,14 @@ def test_a_plain_question() -> None:
     }
 
 
-def test_a_stream_is_asked_for(provider: Provider) -> None:
-    sent = json.loads(prepare(provider, Endpoint(), said("hi"), 0.0, stream=True).unwrap().body)
-    assert walked(STREAMED.validate_python(sent)) == sent
+def test_stream_field(provider: Provider) -> None:
+    sent = json.loads(prepare(provider, Endpoint(), text_request("hi"), 0.0, stream=True).unwrap().body)
+    assert consume(STREAM_REQUEST_TYPE.validate_python(sent)) == sent
     assert sent["stream"] is True
 
 
-def test_every_parameter_has_its_name() -> None:
-    request = said(
+def test_parameter_names() -> None:
+    request = text_request(
         "hi",
         temperature=2,
         top_p=0.5,
@@ -148,7 +148,7 @@ def test_every_parameter_has_its_name() -> None:
         tool_choice="f",
         response_schema=Schema({"type": "object"}, "s"),
     )
-    payload = written(request)
+    payload = encoded(request)
     assert {name: payload[name] for name in payload if name not in {"input", "model", "store", "include"}} == {
         "temperature": 2.0,
         "top_p": 0.5,
@@ -171,12 +171,12 @@ def test_every_parameter_has_its_name() -> None:
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", "required"])
-def test_a_choice_is_a_word(choice: str) -> None:
-    assert written(said("hi", tools=(Tool("f"),), tool_choice=choice))["tool_choice"] == choice
+def test_tool_choice_by_mode(choice: str) -> None:
+    assert encoded(text_request("hi", tools=(Tool("f"),), tool_choice=choice))["tool_choice"] == choice
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "path"),
+    ("fields", "error_type", "path"),
     [
         ({"temperature": 2.1}, errors.InvalidRequest, "$.temperature"),
         ({"max_tokens": 15}, errors.InvalidRequest, "$.max_tokens"),
@@ -189,13 +189,15 @@ def test_a_choice_is_a_word(choice: str) -> None:
         ({"reasoning_budget": 3}, errors.Unsupported, "$.reasoning_budget"),
     ],
 )
-def test_what_cannot_be_said_is_named(fields: dict[str, Any], kind: type[errors.LLMError], path: str) -> None:
-    error = refused(said("hi", **fields))
-    assert isinstance(error, kind)
+def test_unsupported_parameter_is_an_error(
+    fields: dict[str, Any], error_type: type[errors.LLMError], path: str
+) -> None:
+    error = encode_error(text_request("hi", **fields))
+    assert isinstance(error, error_type)
     assert error.path == path
 
 
-def test_a_conversation_with_tools_pictures_and_files() -> None:
+def test_conversation_with_tools_images_and_documents() -> None:
     turns = (
         Message("system", "s"),
         Message("user", (Text("a"), Image(data=PIXEL, media_type="image/png", detail="low"))),
@@ -208,7 +210,7 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
         Message("system", "t"),
     )
     picture = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}
-    assert written(ask(messages=turns))["input"] == [
+    assert encoded(build_request(messages=turns))["input"] == [
         {"role": "system", "content": "s"},
         {"role": "user", "content": [{"type": "input_text", "text": "a"}, {**picture, "detail": "low"}]},
         {
@@ -260,14 +262,14 @@ def test_a_conversation_with_tools_pictures_and_files() -> None:
         ("user", Document(data="AAAA"), ".media_type"),
     ],
 )
-def test_a_part_that_cannot_be_said_is_named(role: Any, part: Part, path: str) -> None:
-    error = refused(ask(messages=(Message(role, (part,)),)))
+def test_unsupported_part_is_an_error(role: Any, part: Part, path: str) -> None:
+    error = encode_error(build_request(messages=(Message(role, (part,)),)))
     assert isinstance(error, errors.InvalidRequest if path else errors.Unsupported)
     assert error.path == f"$.messages[0].parts[0]{path}"
 
 
-def test_a_picture_in_a_result_is_checked_too() -> None:
-    error = refused(ask(messages=(Message("tool", (ToolResult("c", (Image(data=PIXEL),)),)),)))
+def test_image_in_a_result_is_validated() -> None:
+    error = encode_error(build_request(messages=(Message("tool", (ToolResult("c", (Image(data=PIXEL),)),)),)))
     assert error.path == "$.messages[0].parts[0].content[0].media_type"
 
 
@@ -314,8 +316,8 @@ def words(item: Mapping[str, Any]) -> str:
 
 @settings(deadline=None)
 @given(REQUESTS)
-def test_the_official_types_read_every_request(request_: CompletionRequest) -> None:
-    found = written(request_)["input"]
+def test_every_request_matches_the_official_types(request_: CompletionRequest) -> None:
+    found = encoded(request_)["input"]
     assert "".join(words(item) for item in found) == "".join(
         part.content if isinstance(part, ToolResult) else part.text if isinstance(part, Text | Refusal) else ""
         for turn in request_.messages
@@ -330,7 +332,7 @@ def test_the_official_types_read_every_request(request_: CompletionRequest) -> N
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def read(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
+def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
     return interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).unwrap()
 
 
@@ -344,8 +346,8 @@ COUNTS = {
 COUNTED = Usage(input_tokens=10, output_tokens=7, cached_input_tokens=8, cache_write_tokens=1, reasoning_tokens=5)
 
 
-def test_an_answer(provider: Provider) -> None:
-    assert read(provider, body(message(output("Hi")), usage=COUNTS)) == CompletionResponse(
+def test_answer(provider: Provider) -> None:
+    assert decode_payload(provider, response_body(message(output("Hi")), usage=COUNTS)) == CompletionResponse(
         parts=(Text("Hi"),), usage=COUNTED, served_model="gpt-5", request_id="resp_1"
     )
 
@@ -354,7 +356,7 @@ THINKING = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content
 NOTE = {"type": "url_citation", "url": "https://h", "title": "t", "start_index": 0, "end_index": 1}
 
 
-def packed(item: Mapping[str, Any]) -> str:
+def compact_json(item: Mapping[str, Any]) -> str:
     return json.dumps(item, separators=(",", ":"))
 
 
@@ -362,9 +364,13 @@ def packed(item: Mapping[str, Any]) -> str:
     ("items", "parts", "finish"),
     [
         ([call('{"a": 1}')], (ToolCall("c1", "f", '{"a":1}'),), "tool_calls"),
-        ([THINKING, message(output("a"))], (Reasoning("", packed(THINKING)), Text("a")), "stop"),
+        ([THINKING, message(output("a"))], (Reasoning("", compact_json(THINKING)), Text("a")), "stop"),
         ([message({"type": "refusal", "refusal": "no"})], (Refusal("no"),), "refusal"),
-        ([message(output("a", NOTE), output("b"))], (Text("a"), Opaque("citation", packed(NOTE)), Text("b")), "stop"),
+        (
+            [message(output("a", NOTE), output("b"))],
+            (Text("a"), Opaque("citation", compact_json(NOTE)), Text("b")),
+            "stop",
+        ),
         (
             [message(output("a"), phase="commentary"), call(""), message(output("b"), phase="final_answer")],
             (Text("a"), Opaque("message", '{"phase":"commentary"}'), ToolCall("c1", "f"), Text("b")),
@@ -387,32 +393,30 @@ def packed(item: Mapping[str, Any]) -> str:
         ),
     ],
 )
-def test_items_as_servers_send_them(
-    provider: Provider, items: list[dict[str, Any]], parts: tuple[Part, ...], finish: str
-) -> None:
-    answer = read(provider, body(*items))
+def test_item_variations(provider: Provider, items: list[dict[str, Any]], parts: tuple[Part, ...], finish: str) -> None:
+    answer = decode_payload(provider, response_body(*items))
     assert answer.parts == parts
     assert answer.finish_reason == finish
 
 
-def test_reasoning_is_a_summary_or_raw_and_its_item_is_kept(provider: Provider) -> None:
+def test_reasoning_item_is_kept_as_signature(provider: Provider) -> None:
     pieces = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
     raw = [{"type": "reasoning_text", "text": "r"}]
     summed = {"type": "reasoning", "id": "rs_1", "summary": pieces}
     thought = {"type": "reasoning", "id": "rs_2", "summary": [], "content": raw}
     both = {"type": "reasoning", "id": "rs_3", "summary": pieces[:1], "content": raw}
     status = {"status": "completed", "encrypted_content": None}
-    answer = read(provider, body({**summed, **status}, thought, both))
+    answer = decode_payload(provider, response_body({**summed, **status}, thought, both))
     assert answer.parts == (
-        Reasoning("a\n\nb", packed(summed)),
-        Reasoning("r", packed(thought)),
-        Reasoning("a", packed(both)),
+        Reasoning("a\n\nb", compact_json(summed)),
+        Reasoning("r", compact_json(thought)),
+        Reasoning("a", compact_json(both)),
         Reasoning("r"),
     )
-    assert written(ask(messages=(Message("assistant", answer.parts),)))["input"] == [summed, thought, both]
+    assert encoded(build_request(messages=(Message("assistant", answer.parts),)))["input"] == [summed, thought, both]
 
 
-def test_an_answer_goes_back_as_it_came(provider: Provider) -> None:
+def test_answer_is_sent_back(provider: Provider) -> None:
     search = {
         "type": "web_search_call",
         "id": "ws_1",
@@ -429,10 +433,10 @@ def test_an_answer_goes_back_as_it_came(provider: Provider) -> None:
     ]
     turns = (
         Message("user", "q"),
-        Message("assistant", read(provider, body(*items)).parts),
+        Message("assistant", decode_payload(provider, response_body(*items)).parts),
         Message("tool", (ToolResult("c1", "1"), ToolResult("c2", "8"))),
     )
-    assert written(ask(messages=turns))["input"][1:] == [
+    assert encoded(build_request(messages=turns))["input"][1:] == [
         THINKING,
         search,
         {
@@ -459,7 +463,7 @@ def test_an_answer_goes_back_as_it_came(provider: Provider) -> None:
     ],
 )
 def test_finish_reasons(provider: Provider, fields: dict[str, Any], expected: str) -> None:
-    assert read(provider, body(message(output("a")), **fields)).finish_reason == expected
+    assert decode_payload(provider, response_body(message(output("a")), **fields)).finish_reason == expected
 
 
 @pytest.mark.parametrize(
@@ -475,7 +479,7 @@ def test_finish_reasons(provider: Provider, fields: dict[str, Any], expected: st
     ],
 )
 def test_usage(provider: Provider, counts: Any, usage: Usage) -> None:
-    assert read(provider, body(message(output("a")), usage=counts)).usage == usage
+    assert decode_payload(provider, response_body(message(output("a")), usage=counts)).usage == usage
 
 
 @pytest.mark.parametrize(
@@ -488,14 +492,14 @@ def test_usage(provider: Provider, counts: Any, usage: Usage) -> None:
         ({"status": "in_progress", "output": []}, "$.status"),
     ],
 )
-def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, Any], path: str) -> None:
+def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, Any], path: str) -> None:
     error = interpret(provider, HttpReply(200, body=json.dumps(payload).encode())).failure()
     assert isinstance(error, errors.Malformed)
     assert error.path == path
 
 
 @pytest.mark.parametrize(
-    ("failed", "kind"),
+    ("failed", "error_type"),
     [
         ({"code": "server_error", "message": "x"}, errors.ServerError),
         ({"code": "rate_limit_exceeded", "message": "x"}, errors.RateLimited),
@@ -511,21 +515,21 @@ def test_a_malformed_answer_says_where(provider: Provider, payload: dict[str, An
         (None, errors.ServerError),
     ],
 )
-def test_an_answer_that_failed_is_an_error_however_it_came(
-    provider: Provider, failed: dict[str, Any] | None, kind: type[errors.LLMError]
+def test_failed_response_is_an_error(
+    provider: Provider, failed: dict[str, Any] | None, error_type: type[errors.LLMError]
 ) -> None:
-    whole = body(status="failed", error=failed)
+    whole = response_body(status="failed", error=failed)
     answers = [interpret(provider, HttpReply(200, body=json.dumps(whole).encode()))]
     ways: list[dict[str, Any]] = [{"type": "response.failed", "response": whole}]
     if failed is not None:
         ways += [{"type": "error", **failed}, {"type": "error", "error": failed}, {"type": "error", "error": failed}]
     begun = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"}
     answers += [interpret_stream(provider, HttpReply(200), [events([begun, way])]) for way in ways]
-    assert [type(answer.failure()) for answer in answers] == [kind] * (1 + len(ways))
+    assert [type(answer.failure()) for answer in answers] == [error_type] * (1 + len(ways))
 
 
 @pytest.mark.parametrize(
-    ("status", "payload", "kind", "code"),
+    ("status", "payload", "error_type", "code"),
     [
         (401, {"error": {"message": "x", "code": "invalid_api_key"}}, errors.AuthFailed, "invalid_api_key"),
         (401, {"error": {"code": "401", "message": "Access denied"}}, errors.AuthFailed, "401"),
@@ -554,10 +558,10 @@ def test_an_answer_that_failed_is_an_error_however_it_came(
     ],
 )
 def test_errors(
-    provider: Provider, status: int, payload: dict[str, Any], kind: type[errors.LLMError], code: str
+    provider: Provider, status: int, payload: dict[str, Any], error_type: type[errors.LLMError], code: str
 ) -> None:
     error = interpret(provider, HttpReply(status, body=json.dumps(payload).encode())).failure()
-    assert type(error) is kind
+    assert type(error) is error_type
     assert error.code == code
     assert error.status == status
 
@@ -565,11 +569,11 @@ def test_errors(
 # --- streams ------------------------------------------------------------------------------------------------
 
 
-def grown(kind: str, name: str, whole: str, at: int, cut: int, **place: int) -> list[dict[str, Any]]:
+def delta_events(error_type: str, name: str, whole: str, at: int, cut: int, **place: int) -> list[dict[str, Any]]:
     """Events in which a text comes in two pieces, and once more whole."""
     where = {"item_id": "i", "output_index": at, **place}
-    pieces = [{"type": f"response.{kind}.delta", "delta": piece, **where} for piece in (whole[:cut], whole[cut:])]
-    return [*pieces, {"type": f"response.{kind}.done", name: whole, **where}]
+    pieces = [{"type": f"response.{error_type}.delta", "delta": piece, **where} for piece in (whole[:cut], whole[cut:])]
+    return [*pieces, {"type": f"response.{error_type}.done", name: whole, **where}]
 
 
 def contents(item: Mapping[str, Any], at: int, cut: int) -> list[dict[str, Any]]:
@@ -581,10 +585,10 @@ def contents(item: Mapping[str, Any], at: int, cut: int) -> list[dict[str, Any]]
     }
     found: list[dict[str, Any]] = []
     for place, block in enumerate(item.get("content") or ()):
-        kind, name = grows[block["type"]]
+        error_type, name = grows[block["type"]]
         where = {"item_id": "i", "output_index": at, "content_index": place}
         found.append({"type": "response.content_part.added", "part": {"type": block["type"], name: ""}, **where})
-        found += grown(kind, name, block[name], at, cut, content_index=place)
+        found += delta_events(error_type, name, block[name], at, cut, content_index=place)
         found.append({"type": "response.content_part.done", "part": block, **where})
     return found
 
@@ -593,7 +597,7 @@ def streamed(whole: Mapping[str, Any], cut: int) -> list[dict[str, Any]]:
     """The events in which an answer would come."""
     begun = {**whole, "status": "in_progress", "output": [], "usage": None}
     found: list[dict[str, Any]] = [
-        {"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")
+        {"type": f"response.{error_type}", "response": begun} for error_type in ("created", "in_progress")
     ]
     for at, item in enumerate(whole["output"]):
         blank = {
@@ -606,12 +610,12 @@ def streamed(whole: Mapping[str, Any], cut: int) -> list[dict[str, Any]]:
             where = {"item_id": "i", "output_index": at, "summary_index": place}
             part = {"type": "summary_text", "text": ""}
             found.append({"type": "response.reasoning_summary_part.added", "part": part, **where})
-            found += grown("reasoning_summary_text", "text", piece["text"], at, cut, summary_index=place)
+            found += delta_events("reasoning_summary_text", "text", piece["text"], at, cut, summary_index=place)
         found += contents(item, at, cut)
         if "arguments" in item:
-            found += grown("function_call_arguments", "arguments", item["arguments"], at, cut)
+            found += delta_events("function_call_arguments", "arguments", item["arguments"], at, cut)
         if "input" in item:
-            found += grown("custom_tool_call_input", "input", item["input"], at, cut)
+            found += delta_events("custom_tool_call_input", "input", item["input"], at, cut)
         found.append({"type": "response.output_item.done", "output_index": at, "item": item})
     return [*found, {"type": f"response.{whole['status']}", "response": whole}]
 
@@ -647,7 +651,13 @@ ITEMS = st.lists(
             st.sampled_from([{}, {"namespace": "n"}, {"caller": {"type": "direct"}}, {"status": "completed"}]),
         ),
         st.builds(
-            lambda name, said: {"type": "custom_tool_call", "id": "x", "call_id": "c", "name": name, "input": said},
+            lambda name, text_request: {
+                "type": "custom_tool_call",
+                "id": "x",
+                "call_id": "c",
+                "name": name,
+                "input": text_request,
+            },
             NAMES,
             st.text("ab +", max_size=9),
         ),
@@ -669,13 +679,13 @@ ENDS = st.sampled_from(
 def test_streamed_equals_unstreamed(
     provider: Provider, items: list[dict[str, Any]], end: dict[str, Any], cut: int, size: int
 ) -> None:
-    whole = body(*items, usage=COUNTS, **end)
-    answer = interpret_stream(provider, HttpReply(200), split(events(streamed(whole, cut)), size))
-    assert answer.unwrap() == read(provider, whole)
+    whole = response_body(*items, usage=COUNTS, **end)
+    answer = interpret_stream(provider, HttpReply(200), split_bytes(events(streamed(whole, cut)), size))
+    assert answer.unwrap() == decode_payload(provider, whole)
 
 
-def test_a_stream_that_does_not_say_it_ended_was_cut_off(provider: Provider) -> None:
-    whole = streamed(body(message(output("a"))), 0)
+def test_stream_without_end_is_an_error(provider: Provider) -> None:
+    whole = streamed(response_body(message(output("a"))), 0)
     for end in (whole[:-1], []):
         error = interpret_stream(provider, HttpReply(200), [events(end)]).failure()
         assert isinstance(error, errors.Disconnected)
@@ -740,7 +750,7 @@ EVENTFUL = st.fixed_dictionaries(
     st.binary() | (JSON | ALMOST | EVENTFUL).map(lambda value: json.dumps(value).encode()),
     st.sampled_from([200, 400, 429, 503]),
 )
-def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -> None:
+def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: int) -> None:
     ended = events([{"type": "response.completed", "response": {"status": "completed"}}])
     for result in (
         interpret(provider, HttpReply(status, body=raw)),
@@ -753,10 +763,10 @@ def test_arbitrary_replies_return(provider: Provider, raw: bytes, status: int) -
 
 
 @given(TEXTS | JSON.map(json.dumps), TEXTS | JSON.map(json.dumps), NAMES | WORDS)
-def test_whatever_was_kept_is_written_or_refused(kept: str, signature: str, kind: str) -> None:
-    parts = (Text("a"), Reasoning("hm", signature), ToolCall("c", "f", kept, signature), Opaque(kind, kept))
+def test_arbitrary_opaque_parts_are_encoded_or_refused(kept: str, signature: str, error_type: str) -> None:
+    parts = (Text("a"), Reasoning("hm", signature), ToolCall("c", "f", kept, signature), Opaque(error_type, kept))
     for part in parts:
-        result = openai_responses.encode(ask(messages=(Message("assistant", (Text("a"), part)),)))
+        result = openai_responses.encode(build_request(messages=(Message("assistant", (Text("a"), part)),)))
         assert is_successful(result) or isinstance(result.failure(), errors.Unsupported)
 
 
@@ -773,19 +783,21 @@ RECORDED = {
 """Recorded exchanges of each provider: answers, and errors."""
 
 
-def events_of(exchange: Any) -> list[dict[str, Any]]:
+def recorded_events(exchange: Any) -> list[dict[str, Any]]:
     lines = [line for line in exchange.body.decode().splitlines() if line.startswith("data:")]
     found = [line.removeprefix("data:").strip() for line in lines]
     return [json.loads(line) for line in found if line != "[DONE]"]
 
 
-def whole_of(exchange: Any) -> dict[str, Any]:
+def recorded_response(exchange: Any) -> dict[str, Any]:
     """The answer as one document: of a stream, what its last event holds."""
-    whole: dict[str, Any] = events_of(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
+    whole: dict[str, Any] = (
+        recorded_events(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
+    )
     return whole
 
 
-def plainly(whole: Mapping[str, Any]) -> dict[str, Any]:
+def reference_decoding(whole: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader with no machinery takes from an answer."""
     blocks = [block for item in whole["output"] if item["type"] == "message" for block in item["content"]]
     thoughts = [item for item in whole["output"] if item["type"] == "reasoning"]
@@ -807,7 +819,7 @@ def plainly(whole: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def spaced(arguments: str) -> object:
+def parse_arguments(arguments: str) -> object:
     """Arguments by their meaning, or as they are where they are no JSON."""
     try:
         return json.loads(arguments or "{}")
@@ -822,7 +834,7 @@ def expected_finish(plain: Mapping[str, Any]) -> str:
     return reason
 
 
-def counted(usage: Mapping[str, Any]) -> Usage:
+def expected_usage(usage: Mapping[str, Any]) -> Usage:
     inputs, outputs = usage["input_tokens_details"], usage["output_tokens_details"]
     return Usage(
         input_tokens=usage["input_tokens"],
@@ -835,13 +847,13 @@ def counted(usage: Mapping[str, Any]) -> Usage:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_answers_are_read_as_a_plain_reader_does(
+def test_recorded_answers_equal_a_reference_decoding(
     corpus: Callable[[str], list[Any]], provider: Provider, name: str
 ) -> None:
     answers = failures = 0
     for exchange in corpus(f"{name}-responses"):
         result = (
-            interpret_stream(provider, exchange.head, split(exchange.body, 13))
+            interpret_stream(provider, exchange.head, split_bytes(exchange.body, 13))
             if exchange.streaming
             else interpret(provider, exchange.reply)
         )
@@ -849,26 +861,26 @@ def test_recorded_answers_are_read_as_a_plain_reader_does(
             failures += 1
             continue
         answers += 1
-        answer, plain = result.unwrap(), plainly(whole_of(exchange))
+        answer, plain = result.unwrap(), reference_decoding(recorded_response(exchange))
         assert answer.text == plain["text"], exchange.id
         assert answer.refusal == plain["refusal"], exchange.id
         assert [part.text for part in answer.parts if isinstance(part, Reasoning)] == plain["reasoning"], exchange.id
-        assert [(c.id, c.name, spaced(c.arguments)) for c in answer.tool_calls] == [
-            (id_, called, spaced(arguments)) for id_, called, arguments in plain["calls"]
+        assert [(c.id, c.name, parse_arguments(c.arguments)) for c in answer.tool_calls] == [
+            (id_, called, parse_arguments(arguments)) for id_, called, arguments in plain["calls"]
         ], exchange.id
         assert answer.finish_reason == expected_finish(plain), exchange.id
-        assert answer.usage == counted(plain["usage"]), exchange.id
+        assert answer.usage == expected_usage(plain["usage"]), exchange.id
     assert (answers, failures) == RECORDED[name]
 
 
 @pytest.mark.corpus
-def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_errors(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     kinds = [
         type(interpret(provider, exchange.reply).failure())
         for exchange in corpus("openai-responses")
         if not exchange.ok
     ]
-    assert sorted(kind.__name__ for kind in kinds) == [
+    assert sorted(error_type.__name__ for error_type in kinds) == [
         *["AuthFailed"] * 3,
         "ContextTooLong",
         "InvalidRequest",
@@ -876,7 +888,7 @@ def test_recorded_errors_are_of_their_kind(corpus: Callable[[str], list[Any]], p
     ]
 
 
-def unsealed(answer: CompletionResponse) -> CompletionResponse:
+def without_signatures(answer: CompletionResponse) -> CompletionResponse:
     """Take ids and ciphers out of reasoning: some servers make them anew for a stream's last event."""
 
     def bare(part: Part) -> Part:
@@ -896,26 +908,30 @@ def test_recorded_streams_equal_their_last_event(
     streams = [exchange for exchange in corpus(f"{name}-responses") if exchange.ok and exchange.streaming]
     assert streams
     for exchange in streams:
-        answer = interpret_stream(provider, HttpReply(200), split(exchange.body, 13)).unwrap()
-        assert unsealed(answer) == unsealed(read(provider, whole_of(exchange))), exchange.id
+        answer = interpret_stream(provider, HttpReply(200), split_bytes(exchange.body, 13)).unwrap()
+        assert without_signatures(answer) == without_signatures(
+            decode_payload(provider, recorded_response(exchange))
+        ), exchange.id
 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_answers_go_back(corpus: Callable[[str], list[Any]], provider: Provider, name: str) -> None:
+def test_recorded_answers_are_sent_back(corpus: Callable[[str], list[Any]], provider: Provider, name: str) -> None:
     """Every item of every answer is written again: reasoning and tools' work as they came, calls by their meaning."""
     for exchange in corpus(f"{name}-responses"):
         if not exchange.ok:
             continue
-        whole = whole_of(exchange)
-        back = openai_responses.encode(ask(messages=(Message("assistant", read(provider, whole).parts),))).unwrap()
+        whole = recorded_response(exchange)
+        back = openai_responses.encode(
+            build_request(messages=(Message("assistant", decode_payload(provider, whole).parts),))
+        ).unwrap()
         found = json.loads(json.dumps(back["input"]))
         wanted = [item for item in whole["output"] if item["type"] != "message"]
-        assert [item for item in found if "role" not in item] == [sent_back(item) for item in wanted], exchange.id
+        assert [item for item in found if "role" not in item] == [expected_item(item) for item in wanted], exchange.id
         assert len(found) == len(whole["output"]), exchange.id
 
 
-def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
+def expected_item(item: Mapping[str, Any]) -> dict[str, Any]:
     """What the API wants to be told of an item again."""
     if item["type"] == "reasoning":
         return {name: value for name, value in item.items() if name != "status" and value is not None}
@@ -928,7 +944,7 @@ def sent_back(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.corpus
-def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_answers_equal_the_official_types(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
         if not exchange.ok or exchange.streaming:
@@ -943,15 +959,15 @@ def test_the_official_types_read_openai_answers_alike(corpus: Callable[[str], li
 
 
 @pytest.mark.corpus
-def test_the_official_types_read_openai_streams_alike(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
+def test_recorded_streams_equal_the_official_types(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
     compared = 0
     for exchange in corpus("openai-responses"):
         if not exchange.ok or not exchange.streaming:
             continue
         deltas: Sequence[dict[str, Any]] = [
-            event for event in events_of(exchange) if event["type"] == "response.output_text.delta"
+            event for event in recorded_events(exchange) if event["type"] == "response.output_text.delta"
         ]
-        text = "".join(EVENT.validate_python(event).delta for event in deltas)
+        text = "".join(EVENT_TYPE.validate_python(event).delta for event in deltas)
         assert interpret_stream(provider, exchange.reply, []).unwrap().text == text, exchange.id
         compared += 1
     assert compared == 5

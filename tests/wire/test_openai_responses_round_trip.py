@@ -38,21 +38,21 @@ ROWS = {"openai": "openai-responses", "azure_openai": "azure-responses"}
 NAMES = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
 
 
-SAID = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "text", "reasoning", "stream"})
+KNOWN_FIELDS = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "text", "reasoning", "stream"})
 """What is read into a request; the rest is said by ``extra``."""
 
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 
-CANNOT = {
+NOT_ENCODABLE = {
     "openai.responses.9da257ab5427": "a picture that is held by the provider and named by its id",
     "openai.responses.dd5f023ec424": "a file in what a tool answered",
 }
 """Recorded requests that cannot be said, each with its reason."""
 
 
-def block(said: Mapping[str, Any]) -> Part:
+def parse_block(said: Mapping[str, Any]) -> Part:
     match said["type"]:
         case "input_image":
             return Image(url=said.get("image_url", ""), detail=said.get("detail", ""))
@@ -64,12 +64,12 @@ def block(said: Mapping[str, Any]) -> Part:
             return Opaque(kind, json.dumps(said))
 
 
-def turn(item: Mapping[str, Any]) -> Message:
+def parse_item(item: Mapping[str, Any]) -> Message:
     kind = item.get("type", "message")
     match kind:
         case "message":
             content = item["content"]
-            parts: list[Part] = [Text(content)] if isinstance(content, str) else [block(said) for said in content]
+            parts: list[Part] = [Text(content)] if isinstance(content, str) else [parse_block(said) for said in content]
             return Message(ROLES[item["role"]], parts)
         case "reasoning":
             return Message("assistant", Reasoning("", json.dumps(item)))
@@ -79,17 +79,17 @@ def turn(item: Mapping[str, Any]) -> Message:
             return Message("assistant", ToolCall(item["call_id"], item["name"], item["arguments"], signature))
         case "function_call_output":
             told = item["output"]
-            pieces = told if isinstance(told, str) else tuple(block(said) for said in told)
+            pieces = told if isinstance(told, str) else tuple(parse_block(said) for said in told)
             return Message("tool", ToolResult(item["call_id"], pieces))
         case _:
             return Message("assistant", Opaque(kind, json.dumps(item)))
 
 
-def request_of(body: Mapping[str, Any], model: str) -> CompletionRequest:
+def parse_request(body: Mapping[str, Any], model: str) -> CompletionRequest:
     """Read a recorded body; tools of the server's own, and words that llmhub has none for, go through ``extra``."""
     turns = body.get("input", "")
     items = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
-    extra = {name: value for name, value in body.items() if name not in SAID}
+    extra = {name: value for name, value in body.items() if name not in KNOWN_FIELDS}
     tools = body.get("tools", [])
     own = all(tool["type"] == "function" and "defer_loading" not in tool for tool in tools)
     form = body.get("text", {}).get("format", {})
@@ -102,7 +102,7 @@ def request_of(body: Mapping[str, Any], model: str) -> CompletionRequest:
     extra |= {} if choice is None or isinstance(choice, str) or named else {"tool_choice": choice}
     return CompletionRequest(
         model=model,
-        messages=tuple(turn(item) for item in items),
+        messages=tuple(parse_item(item) for item in items),
         tools=tuple(Tool(t["name"], t.get("description") or "", t["parameters"], t.get("strict")) for t in tools)
         if own
         else (),
@@ -149,15 +149,15 @@ def normal(body: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, An
 
 
 @pytest.mark.parametrize("name", ["azure_openai", "bedrock_mantle", "deepseek", "openai", "openrouter", "xai"])
-def test_a_request_written_anew_means_what_it_meant(corpus: Callable[[str], list[Any]], name: str) -> None:
+def test_recorded_requests_are_encoded_equivalently(corpus: Callable[[str], list[Any]], name: str) -> None:
     provider = PROVIDERS[ROWS.get(name, "openai-responses")]
     at = Endpoint(base_url="http://localhost", api_key="k")
     differing = []
     for exchange in corpus(f"{name}-responses"):
         recorded = {"model": exchange.model or "any", **exchange.request["body"]}
-        request = request_of(recorded, recorded["model"])
+        request = parse_request(recorded, recorded["model"])
         made = prepare(provider, at, request, 0.0, stream=exchange.streaming)
         sent = json.loads(made.unwrap().body) if is_successful(made) else {}
         if normal(sent, recorded) != normal(recorded, recorded):
             differing.append(exchange.id)
-    assert differing == [id_ for id_ in CANNOT if id_.startswith(f"{name}.")]
+    assert differing == [id_ for id_ in NOT_ENCODABLE if id_.startswith(f"{name}.")]

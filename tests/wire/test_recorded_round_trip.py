@@ -63,7 +63,7 @@ def only(block: Body, *names: str) -> bool:
     return set(block) <= set(names)
 
 
-def set_of(body: Body) -> dict[str, Any]:
+def set_fields(body: Body) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -83,7 +83,7 @@ CHAT_FIELDS = {
 
 def read_chat(body: Body) -> Asked:
     asked = Asked()
-    for name, value in set_of(body).items():
+    for name, value in set_fields(body).items():
         match name, value:
             case (("model" | "stream" | "stream_options"), _):
                 continue
@@ -163,7 +163,7 @@ def read_anthropic(body: Body) -> Asked:
     blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
     opening = (Message("system", [anthropic_part(block) for block in blocks]),) if blocks else ()
     asked.fields["messages"] = opening + tuple(anthropic_message(turn) for turn in body["messages"])
-    for name, value in set_of(body).items():
+    for name, value in set_fields(body).items():
         match name, value:
             case (("model" | "stream" | "messages" | "system"), _):
                 continue
@@ -292,7 +292,7 @@ def read_gemini(body: Body) -> Asked:
     system = body.get("systemInstruction")
     opening = (Message("system", [Text(part["text"]) for part in listed(system["parts"])]),) if system else ()
     asked.fields["messages"] = opening + tuple(gemini_messages(listed(body["contents"])))
-    for name, value in set_of(body).items():
+    for name, value in set_fields(body).items():
         match name, value:
             case (("contents" | "systemInstruction"), _):
                 continue
@@ -319,7 +319,7 @@ def listed(value: Any) -> list[Any]:
 
 def gemini_config(asked: Asked, config: Body) -> None:
     schema = config.get("responseJsonSchema") or config.get("responseSchema")
-    for name, value in set_of(config).items():
+    for name, value in set_fields(config).items():
         match name, value:
             case (("responseJsonSchema" | "responseSchema"), _):
                 asked.fields["response_schema"] = Schema(lower(value))
@@ -449,7 +449,7 @@ def read_converse(body: Body) -> Asked:
         Message(turn["role"], [part for block in turn["content"] for part in converse_part(block)])
         for turn in body["messages"]
     )
-    for name, value in set_of(body).items():
+    for name, value in set_fields(body).items():
         match name, value:
             case (("messages" | "system"), _):
                 continue
@@ -817,18 +817,18 @@ APIS = {
 DETAILS = "the details of earlier reasoning, with a signature of another provider, have no place on this wire"
 
 
-SENTINEL = "minus one stands for no bound there; llmhub says nothing instead, and sends no number out of its range"
+NO_LIMIT = "minus one stands for no bound there; llmhub says nothing instead, and sends no number out of its range"
 
 
-CANNOT: Mapping[str, str] = {
+NOT_ENCODABLE: Mapping[str, str] = {
     "openrouter.chat_completions.a2e7065f5195": DETAILS,
     "openrouter.chat_completions.e21de82e1d04": DETAILS,
     "vercel_gateway.chat_completions.5ece032122c2": DETAILS,
     "vercel_gateway.chat_completions.a43552902b12": "a mark for the cache on a tool call has no place",
     "crusoe.chat_completions.b7a1d4d84453": "it was given reasoning under a name that a row of one's own must choose",
     "openai.chat_completions.1cc22d9ddb5a": "the model refuses stop while it reasons, as it did there with a 400",
-    "anthropic.messages.20601c746f3d": SENTINEL,
-    "anthropic.messages.a6fcc419624f": SENTINEL,
+    "anthropic.messages.20601c746f3d": NO_LIMIT,
+    "anthropic.messages.a6fcc419624f": NO_LIMIT,
     "anthropic.messages.0b7e83fad128": "a system turn inside the conversation is gathered before it",
     "vertex.generate_content.d8c64a549f67": "the role was wrong on purpose, and answered with a 400",
 }
@@ -839,7 +839,7 @@ def model_of(row: Body) -> str:
     return row["request"]["body"].get("model") or row["model"] or "any"
 
 
-def rewritten(row: Body) -> tuple[Any, CompletionRequest | None]:
+def reencoded(row: Body) -> tuple[Any, CompletionRequest | None]:
     """Read a recorded request and write it anew; an error, or the body."""
     form = FORMATS[APIS[row["api"]]]
     asked = form.read(row["request"]["body"])
@@ -851,7 +851,7 @@ def rewritten(row: Body) -> tuple[Any, CompletionRequest | None]:
     return (json.loads(made.unwrap().body) if is_successful(made) else made.failure()), request
 
 
-def normal(body: Any, row: Body) -> Any:
+def normalized(body: Any, row: Body) -> Any:
     for difference in FORMATS[APIS[row["api"]]].differences:
         body = difference.same(body, row)
     return body
@@ -874,55 +874,57 @@ def rows() -> list[Any]:
     return recorded()
 
 
-def means_the_same(row: Body) -> bool:
-    body, _ = rewritten(row)
-    return isinstance(body, dict) and normal(body, row) == normal(row["request"]["body"], row)
+def is_equivalent(row: Body) -> bool:
+    body, _ = reencoded(row)
+    return isinstance(body, dict) and normalized(body, row) == normalized(row["request"]["body"], row)
 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("api", APIS)
-def test_a_request_written_anew_means_what_it_meant(api: str, rows: list[Any]) -> None:
-    mine = [row for row in rows if row["api"] == api]
-    differing = [row["id"] for row in mine if not means_the_same(row)]
-    assert differing == [row["id"] for row in mine if row["id"] in CANNOT]
+def test_recorded_requests_are_encoded_equivalently(api: str, rows: list[Any]) -> None:
+    selected = [row for row in rows if row["api"] == api]
+    differing = [row["id"] for row in selected if not is_equivalent(row)]
+    assert differing == [row["id"] for row in selected if row["id"] in NOT_ENCODABLE]
 
 
 @pytest.mark.corpus
-def test_most_requests_of_every_provider_can_be_written_anew(rows: list[Any]) -> None:
+def test_most_recorded_requests_of_every_provider_are_encoded_equivalently(rows: list[Any]) -> None:
     """The counts by provider: all, those written anew, and of these the ones in llmhub's own words alone."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
-        mine = counts.setdefault(row["provider"], Counter())
-        mine["all"] += 1
-        if means_the_same(row):
-            mine["same"] += 1
-            mine["own"] += in_own_words(row)
-    for provider, mine in sorted(counts.items()):
-        print(f"{provider:18}{mine['all']:5} recorded {mine['same']:5} written anew {mine['own']:5} in own words")  # noqa: T201 - counts to read
-    every = sum((mine for mine in counts.values()), Counter())
+        selected = counts.setdefault(row["provider"], Counter())
+        selected["all"] += 1
+        if is_equivalent(row):
+            selected["same"] += 1
+            selected["own"] += uses_no_escape_hatch(row)
+    for provider, selected in sorted(counts.items()):
+        print(
+            f"{provider:18}{selected['all']:5} recorded {selected['same']:5} written anew {selected['own']:5} in own words"
+        )
+    every = sum((selected for selected in counts.values()), Counter())
     print(f"{'all':18}{every['all']:5} recorded {every['same']:5} written anew {every['own']:5} in own words")  # noqa: T201 - as above
     assert every["same"] >= 0.95 * every["all"]
-    assert every["own"] >= OWN * every["all"]
-    few = {name for name, mine in counts.items() if mine["same"] < 0.9 * mine["all"]}
+    assert every["own"] >= MIN_SHARE_WITHOUT_ESCAPE * every["all"]
+    few = {name for name, selected in counts.items() if selected["same"] < 0.9 * selected["all"]}
     assert few <= {"crusoe", "openrouter", "vercel_gateway"}
 
 
-OWN = 0.5
+MIN_SHARE_WITHOUT_ESCAPE = 0.5
 """Share that is said without ``extra`` and without blocks kept whole."""
 
 
-def in_own_words(row: Body) -> bool:
-    _, request = rewritten(row)
+def uses_no_escape_hatch(row: Body) -> bool:
+    _, request = reencoded(row)
     parts = [part for message in request.messages for part in message.parts] if request else []
     return request is not None and not request.extra and not any(isinstance(part, Opaque) for part in parts)
 
 
 @pytest.mark.corpus
-def test_what_is_compared_is_not_lost_in_comparing(rows: list[Any]) -> None:
+def test_comparison_detects_changes(rows: list[Any]) -> None:
     """A body without its last turn, or with another word in it, does not mean the same."""
     for row in rows:
         body = row["request"]["body"]
         where = "contents" if "contents" in body else "messages"
         if isinstance(body[where], list) and len(body[where]) > 1:
-            assert normal(body, row) != normal({**body, where: body[where][:-1]}, row)
-        assert normal(body, row) != normal({**body, "another": 1}, row)
+            assert normalized(body, row) != normalized({**body, where: body[where][:-1]}, row)
+        assert normalized(body, row) != normalized({**body, "another": 1}, row)

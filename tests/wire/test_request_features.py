@@ -32,10 +32,10 @@ from llmhub.core.types import (
 )
 from llmhub.providers.registry import PROVIDERS
 
-HERE = Endpoint(base_url="http://localhost", api_key="k", project="p")
+ENDPOINT = Endpoint(base_url="http://localhost", api_key="k", project="p")
 
 
-LOOK = Tool("look", "Looks.", {"type": "object", "properties": {}})
+LOOK_TOOL = Tool("look", "Looks.", {"type": "object", "properties": {}})
 
 
 SCHEMA = Schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, "thing")
@@ -49,16 +49,16 @@ MODELS = {
 }
 
 
-def ask(name: str, **fields: Any) -> CompletionRequest:
+def build_request(name: str, **fields: Any) -> CompletionRequest:
     model = MODELS.get(name, "m")
     return CompletionRequest(**{"model": model, "messages": (Message("user", "hi"),), **fields})
 
 
 def body(name: str, **fields: Any) -> Any:
-    return json.loads(prepare(PROVIDERS[name], HERE, ask(name, **fields), 0.0).unwrap().body)
+    return json.loads(prepare(PROVIDERS[name], ENDPOINT, build_request(name, **fields), 0.0).unwrap().body)
 
 
-def at(payload: Any, path: str) -> Any:
+def look_up(payload: Any, path: str) -> Any:
     """Look up ``a.0.b``; ``None`` where it is not there."""
     for step in path.split("."):
         if isinstance(payload, list):
@@ -71,7 +71,7 @@ def at(payload: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "few", "many"),
+    ("name", "path", "when_false", "when_true"),
     [
         ("openai", "parallel_tool_calls", False, True),
         ("openai-responses", "parallel_tool_calls", False, True),
@@ -81,20 +81,20 @@ def at(payload: Any, path: str) -> Any:
         ("ollama-native", "", None, None),
     ],
 )
-def test_whether_tools_are_called_at_once(name: str, path: str, few: Any, many: Any) -> None:
-    for wish, said in ((False, few), (True, many)):
-        fields = {"tools": (LOOK,), "parallel_tool_calls": wish}
+def test_parallel_tool_calls(name: str, path: str, when_false: Any, when_true: Any) -> None:
+    for wish, said in ((False, when_false), (True, when_true)):
+        fields = {"tools": (LOOK_TOOL,), "parallel_tool_calls": wish}
         if path:
-            assert at(body(name, **fields), path) is said
+            assert look_up(body(name, **fields), path) is said
             continue
-        error = prepare(PROVIDERS[name], HERE, ask(name, **fields), 0.0).failure()
+        error = prepare(PROVIDERS[name], ENDPOINT, build_request(name, **fields), 0.0).failure()
         assert isinstance(error, Unsupported)
         assert error.path == "$.parallel_tool_calls"
 
 
-def test_a_choice_of_tools_stays_beside_the_wish() -> None:
+def test_tool_choice_with_parallel_tool_calls() -> None:
     def choice(**fields: Any) -> Any:
-        return body("anthropic", tools=(LOOK,), parallel_tool_calls=False, **fields)["tool_choice"]
+        return body("anthropic", tools=(LOOK_TOOL,), parallel_tool_calls=False, **fields)["tool_choice"]
 
     assert choice(tool_choice="look") == {"type": "tool", "name": "look", "disable_parallel_tool_use": True}
     assert choice(tool_choice="none") == {"type": "none"}
@@ -109,18 +109,18 @@ def test_a_choice_of_tools_stays_beside_the_wish() -> None:
         ("ollama-native", {"logprobs": True, "top_logprobs": 2}),
     ],
 )
-def test_scores_are_asked_for(name: str, said: Mapping[str, Any]) -> None:
-    made = body(name, logprobs=2)
-    assert {key: made[key] for key in said} == said
-    assert "options" not in made
+def test_logprobs_are_requested(name: str, said: Mapping[str, Any]) -> None:
+    encoded = body(name, logprobs=2)
+    assert {key: encoded[key] for key in said} == said
+    assert "options" not in encoded
 
 
 @pytest.mark.parametrize("name", ["anthropic", "bedrock"])
-def test_scores_that_a_wire_has_not_are_refused(name: str) -> None:
-    assert prepare(PROVIDERS[name], HERE, ask(name, logprobs=0), 0.0).failure().path == "$.logprobs"
+def test_unsupported_logprobs_are_an_error(name: str) -> None:
+    assert prepare(PROVIDERS[name], ENDPOINT, build_request(name, logprobs=0), 0.0).failure().path == "$.logprobs"
 
 
-MARKED = (
+CACHE_MARKED = (
     Message("system", (Text("long"), CacheMark("1h"))),
     Message("user", (Text("a"), CacheMark(), Text("b"))),
 )
@@ -139,23 +139,27 @@ MARKED = (
         ("openai-responses", {"input.1.content.0.prompt_cache_breakpoint": {"mode": "explicit"}}),
     ],
 )
-def test_a_mark_stands_on_what_is_before_it(name: str, places: Mapping[str, Any]) -> None:
-    made = body(name, messages=MARKED)
-    assert {path: at(made, path) for path in places} == places
+def test_cache_mark_is_on_the_content_before_it(name: str, places: Mapping[str, Any]) -> None:
+    encoded = body(name, messages=CACHE_MARKED)
+    assert {path: look_up(encoded, path) for path in places} == places
 
 
 @pytest.mark.parametrize("name", ["google", "ollama-native", "groq", "compatible", "azure"])
-def test_a_mark_that_cannot_be_said_is_refused_or_let_go_of(name: str) -> None:
-    error = prepare(PROVIDERS[name], HERE, ask(name, messages=MARKED), 0.0).failure()
+def test_unsupported_cache_mark_is_refused_or_dropped(name: str) -> None:
+    error = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=CACHE_MARKED), 0.0).failure()
     assert isinstance(error, Unsupported)
     assert error.path == "$.messages[0].parts[1]"
-    loose = prepare(PROVIDERS[name], HERE, ask(name, messages=MARKED, unsupported="drop"), 0.0).unwrap()
+    loose = prepare(
+        PROVIDERS[name], ENDPOINT, build_request(name, messages=CACHE_MARKED, unsupported="drop"), 0.0
+    ).unwrap()
     assert loose.dropped == ("messages.cache_mark",)
 
 
 @pytest.mark.parametrize("name", ["anthropic", "openai", "openai-responses"])
-def test_a_mark_needs_something_before_it(name: str) -> None:
-    error = prepare(PROVIDERS[name], HERE, ask(name, messages=(Message("user", (CacheMark(), Text("a"))),)), 0.0)
+def test_cache_mark_needs_content_before_it(name: str) -> None:
+    error = prepare(
+        PROVIDERS[name], ENDPOINT, build_request(name, messages=(Message("user", (CacheMark(), Text("a"))),)), 0.0
+    )
     assert error.failure().path == "$.messages[0].parts[0]"
 
 
@@ -167,46 +171,46 @@ FAILED = (
 
 
 @pytest.mark.parametrize("name", ["openai", "openai-responses", "ollama-native", "groq"])
-def test_that_a_tool_failed_is_refused_or_let_go_of(name: str) -> None:
-    error = prepare(PROVIDERS[name], HERE, ask(name, messages=FAILED), 0.0).failure()
+def test_unsupported_error_flag_is_refused_or_dropped(name: str) -> None:
+    error = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=FAILED), 0.0).failure()
     assert isinstance(error, Unsupported)
     assert error.path == "$.messages[2].parts[0].is_error"
-    loose = prepare(PROVIDERS[name], HERE, ask(name, messages=FAILED, unsupported="drop"), 0.0).unwrap()
+    loose = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=FAILED, unsupported="drop"), 0.0).unwrap()
     assert loose.dropped == ("messages.is_error",)
     assert b"gone" in loose.body
 
 
 @pytest.mark.parametrize("name", ["google", "openai", "openai-responses", "ollama-native", "deepseek"])
-def test_redacted_reasoning_is_refused_or_let_go_of(name: str) -> None:
+def test_redacted_reasoning_is_refused_or_dropped(name: str) -> None:
     turns = (Message("user", "a"), Message("assistant", Reasoning(redacted="xyz")), Message("user", "b"))
-    error = prepare(PROVIDERS[name], HERE, ask(name, messages=turns), 0.0).failure()
+    error = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=turns), 0.0).failure()
     assert isinstance(error, Unsupported)
     assert error.path == "$.messages[1].parts[0]"
-    loose = prepare(PROVIDERS[name], HERE, ask(name, messages=turns, unsupported="drop"), 0.0).unwrap()
+    loose = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=turns, unsupported="drop"), 0.0).unwrap()
     assert loose.dropped == ("messages.reasoning",)
     assert b"xyz" not in loose.body
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_scores_of_an_earlier_answer_are_no_part_of_a_question(name: str) -> None:
+def test_logprobs_of_an_earlier_answer_are_not_sent(name: str) -> None:
     turns = (Message("user", "a"), Message("assistant", (Text("b"), Logprobs('["b",-1,[]],'))), Message("user", "c"))
-    made = prepare(PROVIDERS[name], HERE, ask(name, messages=turns), 0.0).unwrap()
-    assert made.dropped == ()
+    encoded = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=turns), 0.0).unwrap()
+    assert encoded.dropped == ()
     bare = (turns[0], Message("assistant", "b"), turns[2])
-    assert made.body == prepare(PROVIDERS[name], HERE, ask(name, messages=bare), 0.0).unwrap().body
+    assert encoded.body == prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=bare), 0.0).unwrap().body
 
 
 # Forced answers: the same question on every wire, and the same answer, streamed or not
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_a_schema_may_be_held_to_by_a_tool_of_any_provider(name: str) -> None:
+def test_schema_can_be_enforced_by_a_tool(name: str) -> None:
     wanted = Schema(SCHEMA.schema, via="tool")
-    done = prepare(PROVIDERS[name], HERE, ask(name, response_schema=wanted), 0.0)
+    done = prepare(PROVIDERS[name], ENDPOINT, build_request(name, response_schema=wanted), 0.0)
     if name == "ollama-native":
         assert done.failure().path == "$.response_schema"
         assert prepare(
-            PROVIDERS[name], HERE, ask(name, response_schema=wanted, unsupported="drop"), 0.0
+            PROVIDERS[name], ENDPOINT, build_request(name, response_schema=wanted, unsupported="drop"), 0.0
         ).unwrap().dropped == ("response_schema",)
         return
     assert FORCED_TOOL_NAME.encode() in done.unwrap().body
@@ -223,21 +227,23 @@ def test_a_schema_may_be_held_to_by_a_tool_of_any_provider(name: str) -> None:
         ("look", {"type": "tool", "name": "look"}),
     ],
 )
-def test_beside_other_tools_one_of_them_must_be_called(choice: str | None, forced: Any) -> None:
-    made = body("anthropic", response_schema=SCHEMA, tools=(LOOK,), tool_choice=choice)
-    assert made["tool_choice"] == forced
-    assert [tool["name"] for tool in made["tools"]] == ["look", FORCED_TOOL_NAME]
+def test_tool_choice_with_forced_and_other_tools(choice: str | None, forced: Any) -> None:
+    encoded = body("anthropic", response_schema=SCHEMA, tools=(LOOK_TOOL,), tool_choice=choice)
+    assert encoded["tool_choice"] == forced
+    assert [tool["name"] for tool in encoded["tools"]] == ["look", FORCED_TOOL_NAME]
 
 
-def test_a_tool_of_that_name_is_refused() -> None:
-    error = prepare(PROVIDERS["openai"], HERE, ask("openai", tools=(Tool(FORCED_TOOL_NAME),)), 0.0).failure()
+def test_tool_with_the_forced_name_is_refused() -> None:
+    error = prepare(
+        PROVIDERS["openai"], ENDPOINT, build_request("openai", tools=(Tool(FORCED_TOOL_NAME),)), 0.0
+    ).failure()
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.tools"
 
 
-def test_claude_is_not_asked_to_reason_while_it_must_call_a_tool() -> None:
-    request = ask("anthropic", response_schema=SCHEMA, reasoning_budget=2048)
-    assert prepare(PROVIDERS["anthropic"], HERE, request, 0.0).failure().path == "$.reasoning_budget"
+def test_claude_does_not_reason_with_a_forced_tool() -> None:
+    request = build_request("anthropic", response_schema=SCHEMA, reasoning_budget=2048)
+    assert prepare(PROVIDERS["anthropic"], ENDPOINT, request, 0.0).failure().path == "$.reasoning_budget"
 
 
 def sse(*events: Any) -> bytes:
@@ -332,7 +338,7 @@ def streamed(name: str, data: bytes, size: int) -> CompletionResponse:
 
 
 @given(st.sampled_from(sorted(ANSWERS)), st.integers(1, 400))
-def test_a_forced_call_is_the_answer_streamed_or_not(name: str, size: int) -> None:
+def test_forced_call_is_the_answer(name: str, size: int) -> None:
     whole, events = ANSWERS[name]
     answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(whole).encode())).unwrap()
     assert answer.text == '{"a":1}'
@@ -343,7 +349,7 @@ def test_a_forced_call_is_the_answer_streamed_or_not(name: str, size: int) -> No
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
-def test_who_watches_sees_the_answer_come_as_text(name: str) -> None:
+def test_stream_chunks_show_the_forced_answer_as_text(name: str) -> None:
     decoder = StreamDecoder(PROVIDERS[name], HttpReply(200))
     chunks = [
         chunk
@@ -354,7 +360,7 @@ def test_who_watches_sees_the_answer_come_as_text(name: str) -> None:
     assert not any(chunk.tool_calls for chunk in chunks)
 
 
-def test_of_two_forced_calls_the_last_is_the_answer_and_others_stay() -> None:
+def test_last_of_two_forced_calls_is_the_answer() -> None:
     parts = [
         ToolCall("1", FORCED_TOOL_NAME, "{}"),
         ToolCall("2", "look", "{}"),
@@ -371,7 +377,7 @@ def test_of_two_forced_calls_the_last_is_the_answer_and_others_stay() -> None:
 TOKENS = (TokenLogprob("H", -0.5, (("H", -0.5), ("J", -1.0))), TokenLogprob("i", -0.25, ()))
 
 
-def plain_scores(name: str = "logprob", tops: str = "top_logprobs") -> list[Any]:
+def logprob_rows(name: str = "logprob", tops: str = "top_logprobs") -> list[Any]:
     return [
         {"token": it.token, name: it.logprob, tops: [{"token": other, name: its} for other, its in it.top]}
         for it in TOKENS
@@ -383,15 +389,15 @@ def responses_item(text: str, scores: list[Any]) -> Any:
     return {"type": "message", "role": "assistant", "content": [content]}
 
 
-def gemini_scores(*tokens: Any) -> Any:
+def gemini_logprobs(*tokens: Any) -> Any:
     return {
         "chosenCandidates": [{"token": it["token"], "logProbability": it["logProbability"]} for it in tokens],
         "topCandidates": [{"candidates": it["top"]} for it in tokens],
     }
 
 
-def scored(name: str) -> tuple[Any, bytes]:
-    rows = plain_scores()
+def logprob_replies(name: str) -> tuple[Any, bytes]:
+    rows = logprob_rows()
     match name:
         case "openai":
             whole = chat({"content": "Hi"}, "stop")
@@ -417,14 +423,14 @@ def scored(name: str) -> tuple[Any, bytes]:
             closing = {"type": "response.output_item.done", "output_index": 0, "item": done["output"][0]}  # type: ignore[index]
             return done, sse(*deltas, closing, {"type": "response.completed", "response": done})
         case "google":
-            told = plain_scores("logProbability", "top")
+            told = logprob_rows("logProbability", "top")
             one = {
                 "content": {"parts": [{"text": "Hi"}]},
                 "finishReason": "STOP",
-                "logprobsResult": gemini_scores(*told),
+                "logprobsResult": gemini_logprobs(*told),
             }
             parts = [
-                {"candidates": [{"content": {"parts": [{"text": it["token"]}]}, "logprobsResult": gemini_scores(it)}]}
+                {"candidates": [{"content": {"parts": [{"text": it["token"]}]}, "logprobsResult": gemini_logprobs(it)}]}
                 for it in told
             ]
             return {"candidates": [one]}, sse(*parts, {"candidates": [{"finishReason": "STOP"}]})
@@ -436,17 +442,17 @@ def scored(name: str) -> tuple[Any, bytes]:
 
 
 @pytest.mark.parametrize("name", ["openai", "openai-responses", "google", "ollama-native"])
-def test_scores_are_read_streamed_or_not(name: str) -> None:
-    whole, events = scored(name)
+def test_logprobs_are_decoded(name: str) -> None:
+    whole, events = logprob_replies(name)
     answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(whole).encode())).unwrap()
     assert (answer.text, answer.logprobs) == ("Hi", TOKENS)
     assert streamed(name, events, 7) == answer
 
 
 @given(st.recursive(st.none() | st.floats(allow_nan=False) | st.text(max_size=3), lambda x: st.lists(x, max_size=3)))
-def test_odd_scores_are_read_as_what_they_can_be(odd: Any) -> None:
+def test_malformed_logprobs_never_raise(value: Any) -> None:
     whole = chat({"content": "Hi"}, "stop")
-    whole["choices"][0]["logprobs"] = {"content": [{"token": odd, "logprob": odd, "top_logprobs": [odd]}, odd]}
+    whole["choices"][0]["logprobs"] = {"content": [{"token": value, "logprob": value, "top_logprobs": [value]}, value]}
     try:
         data = json.dumps(whole, allow_nan=False).encode()
     except ValueError:
