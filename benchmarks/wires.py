@@ -1,4 +1,4 @@
-"""What the pure heart costs: `prepare` and `interpret` of a short chat on each wire, and the fold of a stream.
+"""Cost of the pure functions: `prepare` and `interpret` of a short chat on each wire, and folding a stream.
 
 Run ``python benchmarks/wires.py``. Nothing is sent. Each number is the best of several rounds, in microseconds of this
 process's own time, so that what else the machine does counts little.
@@ -109,7 +109,7 @@ def deltas(length: int) -> list[Delta]:
 
 
 def streamed_us(name: str, length: int) -> float:
-    """Time a stream from its bytes, which come 16 kB at a time."""
+    """Return the time of decoding a stream from its bytes, in chunks of 16 kB."""
     kind, opening, delta, ending = STREAMS[name]
     body = opening + delta * length + ending
     chunks = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
@@ -119,7 +119,7 @@ def streamed_us(name: str, length: int) -> float:
 
 
 def told(kind: str, said: Payload) -> bytes:
-    """Write a server-sent event that is named twice."""
+    """Return a server-sent event with its type in the event line and in the data."""
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **said})}\n\n".encode()
 
 
@@ -128,7 +128,7 @@ def plain(said: Payload, ending: str = "\n\n", before: str = "data: ") -> bytes:
 
 
 def message(kind: str, said: Payload) -> bytes:
-    """Write a message of AWS's event stream."""
+    """Return a message of an AWS event stream."""
     words = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
     headers = b"".join(
         bytes([len(name)]) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
@@ -184,11 +184,11 @@ STREAMS: Final[dict[str, tuple[str, bytes, bytes, bytes]]] = {
         plain({"model": "m", "done": True, "done_reason": "stop", "message": {"content": ""}}, "\n", ""),
     ),
 }
-"""How a stream begins, one delta of it, and how it ends, with its content type."""
+"""First events, one delta, and last events of a stream of each wire, with its content type."""
 
 
 def best_us(call: Callable[[], object], number: int = 2_000) -> float:
-    """Time one call: the fastest of five rounds, in microseconds."""
+    """Return the time of one call in microseconds, the fastest of five rounds."""
     return min(timeit.repeat(call, number=number, repeat=5, timer=time.process_time)) / number * 1e6
 
 

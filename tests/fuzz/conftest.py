@@ -1,3 +1,3 @@
-"""The fuzzer is a program, which needs the fuzz extra to be imported at all."""
+"""The fuzzer is a script that needs the fuzz extra, so pytest does not collect it."""
 
 collect_ignore = ["fuzz_wires.py"]

@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer of what reads untrusted bytes: `feed`, `interpret_stream` and each wire's `decode`.
+"""A coverage-guided fuzzer of the parsers of untrusted bytes: `feed`, `interpret_stream` and each wire's `decode`.
 
 Run ``python tests/fuzz/fuzz_wires.py --seconds 20``; it exits with 0 when nothing was found. Needs ``atheris``.
 """
@@ -148,14 +148,14 @@ DOCUMENTS: dict[str, list[Any]] = {
         {"usage": {"inputTokens": 1, "outputTokens": 1}, "trace": {"promptRouter": {"invokedModelId": "m"}}},
     ],
 }
-"""What each wire sends, whole and in events; the fuzzer changes it."""
+"""Responses and events of each wire, which the fuzzer mutates."""
 EVENTS = (b"contentBlockStart", b"contentBlockDelta", b"messageStop", b"metadata", b"throttlingException", b"")
 ODD = (None, True, 0, -1, 7, 9_999, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [None], {"type": "text"}, [{}], [[]])
-"""What is put where something else was."""
+"""Replacements for values."""
 
 
 def one_input(data: bytes) -> None:
-    """Read one input in every way; whatever it is, each way returns what it should."""
+    """Parse one input with every function; each returns a result for any input."""
     chosen = atheris.FuzzedDataProvider(data)
     provider = WIRES[chosen.ConsumeIntInRange(0, len(WIRES) - 1)]
     kind = TYPES[chosen.ConsumeIntInRange(0, len(TYPES) - 1)]
@@ -180,7 +180,7 @@ def one_input(data: bytes) -> None:
 
 
 def built(chosen: Any, wire: str, framing: str) -> bytes:
-    """Change what the wire sends: one document, or a stream of some."""
+    """Mutate a response of a wire, or a stream of its events."""
     known = [document for name in (wire, *DOCUMENTS) for document in DOCUMENTS.get(name, [])]
     documents = [
         json.dumps(changed(chosen, known[chosen.ConsumeIntInRange(0, len(known) - 1)])).encode()
@@ -194,7 +194,7 @@ def built(chosen: Any, wire: str, framing: str) -> bytes:
 
 
 def changed(chosen: Any, said: Any) -> Any:
-    """Keep, replace, repeat or leave out each thing in a document; with nothing left to choose by, keep it."""
+    """Keep, replace, repeat or omit each value in a document; once the input is used up, keep it."""
     match chosen.ConsumeIntInRange(0, 15):
         case 1:
             return ODD[chosen.ConsumeIntInRange(0, len(ODD) - 1)]
@@ -211,7 +211,7 @@ def changed(chosen: Any, said: Any) -> Any:
 
 
 def message(event: bytes, payload: bytes) -> bytes:
-    """Write an event as AWS frames it, its checksums right."""
+    """Return an event in an AWS frame with valid checksums."""
     pairs = ((b":message-type", b"event"), (b":event-type", event))
     headers = b"".join(
         struct.pack(">B", len(name)) + name + b"\x07" + struct.pack(">H", len(said)) + said for name, said in pairs
@@ -222,7 +222,7 @@ def message(event: bytes, payload: bytes) -> bytes:
 
 
 def frame_all(provider: Provider, body: bytes, cut: int) -> None:
-    """Cut a body into frames, in two pieces and at its end."""
+    """Split a body into frames, fed in two pieces, and flush."""
     feed, rest = FEEDS[provider.wire.framing], b""
     for chunk in (body[:cut], body[cut:]):
         fed = feed(rest, chunk)
@@ -235,7 +235,7 @@ def frame_all(provider: Provider, body: bytes, cut: int) -> None:
 
 
 def check(read: object) -> None:
-    """Say what is wrong with what was read: it is no result, or its counts contradict each other."""
+    """Raise if a result is neither a response nor an error, or if its token counts contradict each other."""
     value = read.unwrap() if is_successful(read) else read.failure()  # type: ignore[arg-type, attr-defined]
     if not isinstance(value, CompletionResponse):
         if not isinstance(value, LLMError):
@@ -251,7 +251,7 @@ def check(read: object) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Give each wire's documents as raw bytes; numbers are taken from the end, the wire's first."""
+    """Write each wire's documents as raw bytes; numbers are taken from the end, the wire's first."""
     for wire, row in enumerate(WIRES):
         for document in DOCUMENTS.get(row.wire.name, []):
             body = json.dumps(document).encode()
@@ -261,7 +261,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def main() -> None:
-    """Fuzz for a bounded time from the seeds; what is found is printed."""
+    """Fuzz from the seeds for a limited time and print failures."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seconds", type=int, default=20)
     asked.add_argument("--seed", type=int, default=0, help="0 draws one")
@@ -272,7 +272,7 @@ def main() -> None:
         flags = [*bounds, "-print_final_stats=1", f"-artifact_prefix={options.corpus}/"]
         atheris.Setup([sys.argv[0], *flags, options.corpus], one_input)
         atheris.Fuzz()
-    # The fuzzer ends its process wherever it is, so another one clears up.
+    # The fuzzer exits its process at any point, so a parent process removes the files.
     with tempfile.TemporaryDirectory() as corpus:
         for at, one in enumerate(seeds()):
             (Path(corpus) / str(at)).write_bytes(one)

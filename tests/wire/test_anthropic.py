@@ -77,7 +77,7 @@ def provider(make_provider: Any) -> Any:
     return make_provider(WIRE)
 
 
-# Encoding
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -347,7 +347,7 @@ def everything() -> CompletionRequest:
 
 
 def test_full_request_matches_the_official_types() -> None:
-    """Validated piece by piece, since the official types check lists lazily; what they do not know, they leave out."""
+    """The parts are validated one by one, since the official types validate lists lazily and omit unknown fields."""
     payload = encode(everything()).unwrap()
     TypeAdapter(MessageCreateParamsNonStreaming).validate_python(payload)
     assert payload.keys() - {"temperature", "top_p", "top_k"} <= MessageCreateParamsBase.__annotations__.keys()
@@ -365,13 +365,13 @@ def test_full_request_matches_the_official_types() -> None:
         assert TypeAdapter(type_).validate_python(piece) == piece
 
 
-# Decoding
+# Responses
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_fixtures_match_the_official_types(case: str, fixture_bytes: Any) -> None:
-    whole = OfficialMessage.model_validate_json(fixture_bytes(f"anthropic/{case}.reply.json"), strict=False)
-    assert whole.type == "message"
+    complete = OfficialMessage.model_validate_json(fixture_bytes(f"anthropic/{case}.reply.json"), strict=False)
+    assert complete.type == "message"
     event = TypeAdapter(RawMessageStreamEvent)
     lines = [line for line in fixture_bytes(f"anthropic/{case}.events.txt").split(b"\n") if line.startswith(b"data:")]
     read = [event.validate_json(line[5:]) for line in lines if b'"ping"' not in line]
@@ -381,10 +381,10 @@ def test_fixtures_match_the_official_types(case: str, fixture_bytes: Any) -> Non
 
 @pytest.mark.parametrize("case", CASES)
 def test_streamed_equals_unstreamed(case: str, provider: Any, fixture_bytes: Any) -> None:
-    whole = interpret(provider, HttpReply(200, body=fixture_bytes(f"anthropic/{case}.reply.json"))).unwrap()
+    complete = interpret(provider, HttpReply(200, body=fixture_bytes(f"anthropic/{case}.reply.json"))).unwrap()
     events = fixture_bytes(f"anthropic/{case}.events.txt")
     for chunks in ([events], [events[:37], events[37:]], [bytes([byte]) for byte in events]):
-        assert interpret_stream(provider, HttpReply(200), chunks).unwrap() == whole
+        assert interpret_stream(provider, HttpReply(200), chunks).unwrap() == complete
 
 
 def answer(case: str, provider: Any, fixture_bytes: Any) -> Any:
@@ -427,10 +427,10 @@ def test_server_tools_are_opaque(provider: Any, fixture_bytes: Any) -> None:
     assert response.text == "I look.Found."
     assert response.tool_calls == ()
     assert response.finish_reason == "other"
-    kept = [part for part in response.parts if isinstance(part, Opaque)]
-    assert [part.kind for part in kept] == ["server_tool_use", "web_search_tool_result", "server_tool_use"]
-    assert json.loads(kept[0].data)["input"] == {"query": "two words", "max": 3}
-    assert json.loads(kept[2].data)["input"] == {}
+    opaque_parts = [part for part in response.parts if isinstance(part, Opaque)]
+    assert [part.kind for part in opaque_parts] == ["server_tool_use", "web_search_tool_result", "server_tool_use"]
+    assert json.loads(opaque_parts[0].data)["input"] == {"query": "two words", "max": 3}
+    assert json.loads(opaque_parts[2].data)["input"] == {}
 
 
 def test_refusal_explanation(provider: Any, fixture_bytes: Any) -> None:
@@ -443,10 +443,10 @@ def content(case: str, fixture_bytes: Any) -> list[dict[str, Any]]:
 
 
 def without_response_fields(blocks: Any) -> list[dict[str, Any]]:
-    """Bring blocks to one form: what says nothing, or what a reader must not say again, left out."""
+    """Return blocks without empty fields and without those of a response that a request must not repeat."""
     blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
-    kept = [{k: v for k, v in block.items() if v not in (None, {"type": "direct"})} for block in blocks]
-    return [block for block in kept if block.get("text") != ""]
+    filled = [{k: v for k, v in block.items() if v not in (None, {"type": "direct"})} for block in blocks]
+    return [block for block in filled if block.get("text") != ""]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "refusal"])
@@ -492,8 +492,8 @@ def test_delta_without_input_counts_keeps_them(provider: Any, fixture_bytes: Any
 
 def test_compaction_is_opaque() -> None:
     opening = event(type="content_block_start", index=0, content_block={"type": "compaction", "content": None})
-    whole = event(type="content_block_delta", index=0, delta={"type": "compaction_delta", "content": "So far."})
-    (first,), (second,) = decode_frame(opening).unwrap(), decode_frame(whole).unwrap()
+    complete = event(type="content_block_delta", index=0, delta={"type": "compaction_delta", "content": "So far."})
+    (first,), (second,) = decode_frame(opening).unwrap(), decode_frame(complete).unwrap()
     assert (first.index, first.key) == (second.index, second.key)  # type: ignore[union-attr]
     assert json.loads(second.part.data) == {"type": "compaction", "content": "So far."}  # type: ignore[union-attr]
 
@@ -571,7 +571,7 @@ def test_foreign_errors(provider: Any) -> None:
     assert isinstance(interpret(provider, HttpReply(200, body=json.dumps(google).encode())).failure(), ServerError)
 
 
-# Laws
+# Arbitrary input
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -623,7 +623,7 @@ PARTS = st.lists(
         st.text(),
         st.text(),
         st.dictionaries(st.text(), st.integers() | st.text(), max_size=3).map(
-            lambda made: json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+            lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         ),
     ),
     min_size=1,
@@ -652,25 +652,25 @@ def append_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def decode_stream_reference(body: bytes) -> dict[str, Any]:
-    """Read a recorded stream as plainly as can be, into the body it would have been."""
+    """Return the body that a recorded stream adds up to, decoded without llmhub."""
     blocks: dict[int, dict[str, Any]] = {}
-    whole: dict[str, Any] = {}
+    complete: dict[str, Any] = {}
     for data in (json.loads(line[5:]) for line in body.split(b"\n") if line.startswith(b"data:")):
         match data["type"]:
             case "message_start":
-                whole = data["message"]
+                complete = data["message"]
             case "content_block_start":
                 blocks[data["index"]] = {**data["content_block"], "partial": ""}
             case "content_block_delta":
                 append_delta(blocks[data["index"]], data["delta"])
             case "message_delta":
-                whole["stop_reason"] = data["delta"]["stop_reason"]
-                whole["usage"] |= data["usage"]
+                complete["stop_reason"] = data["delta"]["stop_reason"]
+                complete["usage"] |= data["usage"]
     for block in blocks.values():
         partial = block.pop("partial")
         if partial:
             block["input"] = json.loads(partial)
-    return {**whole, "content": [blocks[index] for index in sorted(blocks)]}
+    return {**complete, "content": [blocks[index] for index in sorted(blocks)]}
 
 
 @pytest.mark.corpus

@@ -56,7 +56,7 @@ NOVA = "us.amazon.nova-2-lite-v1:0"
 PNG = "iVBORw0KGgo="
 WEATHER = Tool("weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 OPERATION = botocore.session.get_session().get_service_model("bedrock-runtime").operation_model("Converse")
-"""The service's own model of the call."""
+"""botocore's model of the operation."""
 
 
 def build_request(*messages: Message, model: str = CLAUDE, **fields: Any) -> CompletionRequest:
@@ -64,7 +64,7 @@ def build_request(*messages: Message, model: str = CLAUDE, **fields: Any) -> Com
 
 
 def decode_blobs(value: Any) -> Any:
-    """Give the official client's parameters: bytes where the wire has base64."""
+    """Return the parameters of the official client: bytes where the wire has base64."""
     if isinstance(value, dict):
         return {
             k: base64.b64decode(v) if k in BLOBS and isinstance(v, str) else decode_blobs(v) for k, v in value.items()
@@ -76,7 +76,7 @@ BLOBS = {"bytes", "redactedContent"}
 
 
 def encoded(*messages: Message, model: str = CLAUDE, **fields: Any) -> dict[str, Any]:
-    """Encode, and hold what comes out against the service's own model."""
+    """Return the encoded payload, validated against botocore's model of the service."""
     payload = encode(build_request(*messages, model=model, **fields)).unwrap()
     official = {"modelId": model, **decode_blobs(payload)}
     assert ParamValidator().validate(official, OPERATION.input_shape).generate_report() == ""
@@ -90,7 +90,7 @@ def encode_error(*messages: Message, model: str = CLAUDE, **fields: Any) -> Any:
 
 
 def message(kind: str, name: str, payload: bytes) -> bytes:
-    """Write one message of an event stream."""
+    """Return one message of an event stream."""
     naming = {"event": ":event-type", "exception": ":exception-type", "error": ":error-code"}
     headers = [(":message-type", kind), (naming[kind], name)]
     block = b"".join(
@@ -98,12 +98,12 @@ def message(kind: str, name: str, payload: bytes) -> bytes:
         for key, value in headers
     )
     prelude = struct.pack(">II", 16 + len(block) + len(payload), len(block))
-    whole = prelude + struct.pack(">I", crc32(prelude)) + block + payload
-    return whole + struct.pack(">I", crc32(whole))
+    complete = prelude + struct.pack(">I", crc32(prelude)) + block + payload
+    return complete + struct.pack(">I", crc32(complete))
 
 
 def events(case: str, fixture_bytes: Any) -> bytes:
-    """Give a fixture's events, one ``name json`` a line, as they are on the wire."""
+    """Return the event stream of a fixture, which has one ``name json`` a line."""
     lines = fixture_bytes(f"bedrock_converse/{case}.events.txt").splitlines()
     return b"".join(message("event", name.decode(), data) for name, _, data in (line.partition(b" ") for line in lines))
 
@@ -113,7 +113,7 @@ def provider(make_provider: Any) -> Any:
     return make_provider(WIRE)
 
 
-# Encoding
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -397,7 +397,7 @@ def test_schema_must_be_json() -> None:
     assert error.path == "$.response_schema.schema"
 
 
-# Decoding
+# Responses
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -405,16 +405,16 @@ def test_fixtures_match_the_official_event_stream_parser(case: str, fixture_byte
     buffer = EventStreamBuffer()
     buffer.add_data(events(case, fixture_bytes))
     lines = fixture_bytes(f"bedrock_converse/{case}.events.txt").decode().splitlines()
-    cut = [f"{found.headers[':event-type']} {found.payload.decode()}" for found in buffer]
+    cut = [f"{event.headers[':event-type']} {event.payload.decode()}" for event in buffer]
     assert cut == lines
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_streamed_equals_unstreamed(case: str, provider: Any, fixture_bytes: Any) -> None:
-    whole = answer(case, provider, fixture_bytes)
+    complete = answer(case, provider, fixture_bytes)
     stream = events(case, fixture_bytes)
     for chunks in ([stream], [stream[:37], stream[37:]], [bytes([byte]) for byte in stream]):
-        assert interpret_stream(provider, HttpReply(200), chunks).unwrap() == whole
+        assert interpret_stream(provider, HttpReply(200), chunks).unwrap() == complete
 
 
 def answer(case: str, provider: Any, fixture_bytes: Any) -> Any:
@@ -453,9 +453,9 @@ def test_reasoning_and_routed_model(provider: Any, fixture_bytes: Any) -> None:
 def test_server_tools_are_opaque(provider: Any, fixture_bytes: Any) -> None:
     response = answer("server_tool", provider, fixture_bytes)
     assert (response.text, response.tool_calls, response.finish_reason) == ("It is 2.", (), "stop")
-    kept = [part for part in response.parts if isinstance(part, Opaque)]
-    assert [part.kind for part in kept] == ["toolUse", "toolResult", "toolUse", "toolResult"]
-    assert json.loads(kept[1].data)["toolResult"]["content"] == [
+    opaque_parts = [part for part in response.parts if isinstance(part, Opaque)]
+    assert [part.kind for part in opaque_parts] == ["toolUse", "toolResult", "toolUse", "toolResult"]
+    assert json.loads(opaque_parts[1].data)["toolResult"]["content"] == [
         {"text": "two"},
         {"json": {"stdOut": "2", "exitCode": 0}},
     ]
@@ -466,12 +466,12 @@ def test_image(provider: Any, fixture_bytes: Any) -> None:
 
 
 def without_response_fields(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out what says nothing: empty text, and that a call is a call."""
-    kept = [block for block in blocks if block.get("text") != ""]
-    for block in kept:
+    """Return blocks without empty texts and without the type of a tool call."""
+    filled = [block for block in blocks if block.get("text") != ""]
+    for block in filled:
         if block.get("toolUse", {}).get("type") == "tool_use":
             block["toolUse"] = {key: value for key, value in block["toolUse"].items() if key != "type"}
-    return kept
+    return filled
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "image"])
@@ -565,8 +565,8 @@ def test_error_classes_in_the_body(name: str, text: str, kind: type, provider: A
 def test_error_classes_inside_a_stream(name: str, text: str, kind: type, provider: Any) -> None:
     begun = message("event", "messageStart", b'{"role":"assistant"}')
     name = name[0].lower() + name[1:]
-    failed = message("exception", name, json.dumps({"message": text}).encode())
-    error = interpret_stream(provider, HttpReply(200), [begun + failed]).failure()
+    exception_event = message("exception", name, json.dumps({"message": text}).encode())
+    error = interpret_stream(provider, HttpReply(200), [begun + exception_event]).failure()
     assert (type(error), error.message) == (kind, text)
 
 
@@ -588,7 +588,7 @@ def test_errors_without_a_class(status: int, text: str, kind: type, provider: An
     assert type(interpret(provider, HttpReply(status, body=text.encode())).failure()) is kind
 
 
-# Laws
+# Arbitrary input
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -650,7 +650,7 @@ PARTS = st.lists(
         st.from_regex("[a-z0-9_]{1,9}", fullmatch=True),
         st.from_regex("[a-z0-9_]{1,9}", fullmatch=True),
         st.dictionaries(st.text(), st.integers(-(10**9), 10**9) | st.text(), max_size=3).map(
-            lambda made: json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+            lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         ),
     ),
     min_size=1,
@@ -694,20 +694,20 @@ def append_delta(blocks: dict[int, dict[str, Any]], data: dict[str, Any]) -> Non
 
 
 def decode_stream_reference(body: bytes) -> dict[str, Any]:
-    """Read a recorded stream with the official cutter, into the body it would have been."""
+    """Return the body that a recorded stream adds up to, parsed by botocore."""
     buffer = EventStreamBuffer()
     buffer.add_data(body)
     blocks: dict[int, dict[str, Any]] = {}
-    whole: dict[str, Any] = {}
-    for found in buffer:
-        data = json.loads(found.payload)
-        match found.headers[":event-type"]:
+    complete: dict[str, Any] = {}
+    for event in buffer:
+        data = json.loads(event.payload)
+        match event.headers[":event-type"]:
             case "contentBlockStart":
                 blocks[data["contentBlockIndex"]] = data["start"]
             case "contentBlockDelta":
                 append_delta(blocks, data)
             case "messageStop" | "metadata":
-                whole |= data
+                complete |= data
     content = []
     for _, block in sorted(blocks.items()):
         if "toolUse" in block:
@@ -717,7 +717,7 @@ def decode_stream_reference(body: bytes) -> dict[str, Any]:
             content.append({"citationsContent": cited})
         else:
             content.append(block)
-    return {**whole, "output": {"message": {"content": content}}}
+    return {**complete, "output": {"message": {"content": content}}}
 
 
 def plain_text(block: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Gemini's wire: what is written, what is read, and that a stream says the same."""
+"""Gemini's wire: requests, responses, and that a stream equals a response that is not streamed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def text_request(text: str, **fields: Any) -> CompletionRequest:
 
 
 def encoded(request: CompletionRequest) -> dict[str, Any]:
-    """The payload, read by the official SDK's types first: they know every field and forbid all others."""
+    """Return the encoded payload, validated by the official SDK's types, which forbid unknown fields."""
     payload: dict[str, Any] = json.loads(json.dumps(gemini.encode(request).unwrap()))
     reads = {"systemInstruction": sdk.Content, "generationConfig": sdk.GenerationConfig, "toolConfig": sdk.ToolConfig}
     for name, value in payload.items():
@@ -71,16 +71,16 @@ def response_body(
     candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
     if finish is not None:
         candidate["finishReason"] = finish
-    whole: dict[str, Any] = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
-    return {**whole, "usageMetadata": dict(usage)} if usage is not None else whole
+    complete: dict[str, Any] = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash", "responseId": "r1"}
+    return {**complete, "usageMetadata": dict(usage)} if usage is not None else complete
 
 
 def sse_bytes(chunks: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
 
 
-def split_bytes(whole: bytes, size: int) -> list[bytes]:
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+def split_bytes(complete: bytes, size: int) -> list[bytes]:
+    return [complete[start : start + size] for start in range(0, len(complete), size)]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def provider(make_provider: Callable[..., Provider]) -> Provider:
     return make_provider(gemini.WIRE)
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -396,7 +396,7 @@ def test_every_request_matches_the_official_types(request_: CompletionRequest) -
         assert "".join(plain) == turn.text
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# Responses
 
 
 def decode_payload(provider: Provider, payload: Mapping[str, Any], status: int = 200) -> CompletionResponse:
@@ -516,11 +516,11 @@ def test_several_answers_keep_their_order(provider: Provider) -> None:
         {"index": 1, "content": {"parts": [{"text": "b"}]}, "finishReason": "STOP"},
         {"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "MAX_TOKENS"},
     ]
-    whole = decode_payload(provider, {"candidates": answers})
-    assert (whole.text, whole.finish_reason) == ("a", "length")
-    assert [(choice.text, choice.finish_reason) for choice in whole.others] == [("b", "stop")]
+    complete = decode_payload(provider, {"candidates": answers})
+    assert (complete.text, complete.finish_reason) == ("a", "length")
+    assert [(choice.text, choice.finish_reason) for choice in complete.others] == [("b", "stop")]
     chunks = [{"candidates": [answers[0]]}, {"candidates": [answers[1]]}]
-    assert interpret_stream(provider, HttpReply(200), [sse_bytes(chunks)]).unwrap() == whole
+    assert interpret_stream(provider, HttpReply(200), [sse_bytes(chunks)]).unwrap() == complete
 
 
 def test_blocked_prompt_is_an_error(provider: Provider) -> None:
@@ -604,13 +604,13 @@ def test_errors(
     kind: type[errors.LLMError],
     wait: float | None,
 ) -> None:
-    failed = {"error": {"code": status, "message": message, "status": name, "details": details}}
-    alone, listed = json.dumps(failed).encode(), json.dumps([failed]).encode()
+    error_payload = {"error": {"code": status, "message": message, "status": name, "details": details}}
+    alone, in_list = json.dumps(error_payload).encode(), json.dumps([error_payload]).encode()
     found = [
         interpret(provider, HttpReply(status, body=alone)).failure(),
-        interpret(provider, HttpReply(status, body=listed)).failure(),
-        interpret_stream(provider, HttpReply(status), [listed]).failure(),
-        interpret_stream(provider, HttpReply(200), [sse_bytes([failed])]).failure(),
+        interpret(provider, HttpReply(status, body=in_list)).failure(),
+        interpret_stream(provider, HttpReply(status), [in_list]).failure(),
+        interpret_stream(provider, HttpReply(200), [sse_bytes([error_payload])]).failure(),
         interpret(provider, HttpReply(200, body=alone)).failure(),
     ]
     assert {type(error) for error in found} == {kind}
@@ -624,7 +624,7 @@ def test_error_that_is_not_json(provider: Provider) -> None:
     assert error.message == "<html>bad gateway"
 
 
-# --- streams ------------------------------------------------------------------------------------------------
+# Streams
 
 
 def test_stream_without_finish_reason_is_an_error(provider: Provider) -> None:
@@ -682,26 +682,26 @@ CALLS = st.lists(
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The parts of an answer as they stream in, and as they come whole: thoughts, then text, then calls."""
+    """Return the parts of an answer as chunks and as one response: thoughts, then text, then calls."""
     streamed: list[dict[str, Any]] = []
     thoughts, texts = draw(PIECES), draw(PIECES)
     streamed.extend({"text": piece, "thought": True} for piece in thoughts)
     streamed.extend({"text": piece} for piece in texts)
-    whole: list[dict[str, Any]] = []
+    complete: list[dict[str, Any]] = []
     if thoughts:
-        whole.append({"text": "".join(thoughts), "thought": True})
+        complete.append({"text": "".join(thoughts), "thought": True})
     if texts:
-        whole.append({"text": "".join(texts)})
+        complete.append({"text": "".join(texts)})
         signature = draw(st.sampled_from(["", "sig"]))
         if signature:
             streamed.append({"text": "", "thoughtSignature": signature})
-            whole[-1]["thoughtSignature"] = signature
+            complete[-1]["thoughtSignature"] = signature
     for name, args, with_id, signature in draw(CALLS):
         call: dict[str, Any] = {"functionCall": {"name": name, "args": args, **({"id": f"i{name}"} if with_id else {})}}
         call |= {"thoughtSignature": signature} if signature else {}
         streamed.append(call)
-        whole.append(call)
-    return streamed, whole
+        complete.append(call)
+    return streamed, complete
 
 
 @settings(deadline=None)
@@ -713,7 +713,7 @@ def test_streamed_equals_unstreamed(
     finish: object,
     data: st.DataObject,
 ) -> None:
-    streamed, whole = parts
+    streamed, complete = parts
     groups: list[list[dict[str, Any]]] = [[]]
     for part in streamed:
         if data.draw(st.booleans()):
@@ -725,10 +725,10 @@ def test_streamed_equals_unstreamed(
     chunks[-1] = response_body(*groups[-1], finish=finish, usage=counts)
     raw = sse_bytes(chunks)
     answer = interpret_stream(provider, HttpReply(200), split_bytes(raw, data.draw(st.integers(1, len(raw)))))
-    assert answer.unwrap() == decode_payload(provider, response_body(*whole, finish=finish, usage=counts))
+    assert answer.unwrap() == decode_payload(provider, response_body(*complete, finish=finish, usage=counts))
 
 
-# --- whatever comes -----------------------------------------------------------------------------------------
+# Arbitrary input
 
 WORDS = st.sampled_from(
     [
@@ -787,7 +787,7 @@ def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: i
 
 
 def test_deep_nesting_never_raises(provider: Provider) -> None:
-    for depth in (*range(600, 1010), 5000):  # somewhere here the stack is used up
+    for depth in (*range(600, 1010), 5000):  # the recursion limit is in this range
         args = b'{"a":' * depth + b"1" + b"}" * depth
         for raw in (
             b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":' + args + b"}}]}}]}",
@@ -798,7 +798,7 @@ def test_deep_nesting_never_raises(provider: Provider) -> None:
                 assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
 
 
-# --- recorded exchanges -------------------------------------------------------------------------------------
+# Recorded exchanges
 
 RECORDED = {
     "gemini-generate_content": 39,
@@ -809,7 +809,7 @@ RECORDED = {
 
 
 def decode_stream_reference(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a reader with no machinery takes from a response, or from the chunks of one."""
+    """Return what a response, or the chunks of one, contain, decoded without llmhub."""
     parts = [
         part
         for chunk in chunks
@@ -929,8 +929,8 @@ OF_CANDIDATE = ("index", "finishReason", "logprobsResult", "content", "safetyRat
 )
 def test_fast_path_equals_general_path(top: Any, candidate: Any, part: Any) -> None:
     content = {"role": "model", "parts": [{"text": "a", **part}]}
-    whole = {**PLAIN, "candidates": [{"index": 0, "content": content, **candidate}], **top}
-    frame = Frame("", json.dumps(whole).encode())
+    complete = {**PLAIN, "candidates": [{"index": 0, "content": content, **candidate}], **top}
+    frame = Frame("", json.dumps(complete).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gemini, "parse_plain_gemini_chunk", lambda _: None)
         long = gemini.decode_frame(frame)

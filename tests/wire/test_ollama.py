@@ -1,4 +1,4 @@
-"""Ollama's own chat: what is written, what it answers, and that a stream of lines says the same."""
+"""Ollama's wire: requests, responses, and that a stream of lines equals a response that is not streamed."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def response_body(message: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"model": "gemma4:e2b", "message": {"role": "assistant", **message}, **ended, **more}
 
 
-def json_lines(found: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(json.dumps(each).encode() + b"\n" for each in found)
+def json_lines(values: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(each).encode() + b"\n" for each in values)
 
 
-def split_bytes(whole: bytes, size: int) -> list[bytes]:
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+def split_bytes(complete: bytes, size: int) -> list[bytes]:
+    return [complete[start : start + size] for start in range(0, len(complete), size)]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def provider(make_provider: Callable[..., Provider]) -> Provider:
     return make_provider(ollama.WIRE)
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -175,7 +175,7 @@ def test_unsupported_part_is_an_error(role: Any, part: Part, path: str) -> None:
     assert error.path == f"$.messages[0].parts[1]{path}"
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# Responses
 
 
 def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
@@ -190,9 +190,9 @@ def test_answer(provider: Provider) -> None:
 
 def test_calls_without_ids_get_generated_ones(provider: Provider) -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
-    whole = decode_payload(provider, response_body({"content": "", "tool_calls": [call, call]}))
-    first, second = whole.tool_calls
-    assert whole.finish_reason == "tool_calls"
+    complete = decode_payload(provider, response_body({"content": "", "tool_calls": [call, call]}))
+    first, second = complete.tool_calls
+    assert complete.finish_reason == "tool_calls"
     assert (first.name, first.arguments) == ("f", '{"a":1}')
     assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
@@ -230,7 +230,7 @@ def test_errors(provider: Provider, status: int, raw: bytes, error_type: type[er
     assert type(streamed) is error_type
 
 
-# --- streams ------------------------------------------------------------------------------------------------
+# Streams
 
 PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
 CALLS = st.lists(
@@ -249,17 +249,17 @@ def test_streamed_equals_unstreamed(
     finish: str,
     size: int,
 ) -> None:
-    made = [
-        {**({"id": f"c{at}"} if named else {}), "function": {"index": at, "name": name, "arguments": arguments}}
-        for at, (name, arguments) in enumerate(calls)
+    tool_calls = [
+        {**({"id": f"c{index}"} if named else {}), "function": {"index": index, "name": name, "arguments": arguments}}
+        for index, (name, arguments) in enumerate(calls)
     ]
     messages = [{"thinking": piece} for piece in thoughts] + [{"content": piece} for piece in texts]
-    messages += [{"content": "", "tool_calls": [call]} for call in made]
+    messages += [{"content": "", "tool_calls": [call]} for call in tool_calls]
     chunks = [{"model": "gemma4:e2b", "message": message, "done": False, "created_at": "t"} for message in messages]
     ended = response_body({"content": ""}, done_reason=finish)
     answer = interpret_stream(provider, HttpReply(200), split_bytes(json_lines([*chunks, ended]), size))
-    whole = {"thinking": "".join(thoughts), "content": "".join(texts), "tool_calls": made}
-    assert answer.unwrap() == decode_payload(provider, response_body(whole, done_reason=finish))
+    complete = {"thinking": "".join(thoughts), "content": "".join(texts), "tool_calls": tool_calls}
+    assert answer.unwrap() == decode_payload(provider, response_body(complete, done_reason=finish))
 
 
 def test_stream_without_end_is_an_error(provider: Provider) -> None:
@@ -270,7 +270,7 @@ def test_stream_without_end_is_an_error(provider: Provider) -> None:
     assert interpret_stream(provider, HttpReply(200), [unended]).unwrap().text == "ab"
 
 
-# --- whatever comes -----------------------------------------------------------------------------------------
+# Arbitrary input
 
 WORDS = st.sampled_from(
     ["message", "content", "thinking", "tool_calls", "function", "index", "name", "arguments", "id", "error", "done"]
@@ -296,7 +296,7 @@ def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: i
         assert error is None or isinstance(error, errors.LLMError)
 
 
-# --- recorded exchanges -------------------------------------------------------------------------------------
+# Recorded exchanges
 
 
 @pytest.mark.corpus
@@ -331,21 +331,21 @@ def test_recorded_answers_equal_a_reference_decoding(corpus: Callable[[str], lis
 
 @pytest.mark.corpus
 def test_recorded_request_is_encoded_identically(corpus: Callable[[str], list[Any]], provider: Provider) -> None:
-    """The one with a call and its result; the schema's own address of its dialect is part of it."""
+    """The request has a call, its result, and a schema with the URL of its dialect."""
     recorded = next(each.request["body"] for each in corpus("ollama-chat") if each.id.endswith("79d163cfd6a9"))
-    asked, called, answered = recorded["messages"]
+    user_message, called, answered = recorded["messages"]
     (call,) = called["tool_calls"]
     (tool,) = [tool["function"] for tool in recorded["tools"]]
     request = build_request(
         messages=(
-            Message("user", asked["content"]),
+            Message("user", user_message["content"]),
             Message("assistant", ToolCall(call["id"], "square_root", json.dumps(call["function"]["arguments"]))),
             Message("tool", ToolResult(answered["tool_call_id"], answered["content"])),
         ),
         tools=(Tool(tool["name"], tool["description"], tool["parameters"]),),
     )
     sent = json.loads(prepare(provider, Endpoint(), request, 0.0, stream=True).unwrap().body)
-    sent["messages"][1].pop("content")  # empty beside a call, and there left out
+    sent["messages"][1].pop("content")  # empty beside a call, and omitted in the recording
     assert sent == recorded
 
 
@@ -364,8 +364,8 @@ ODD = (
     st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls", "role"]), ODD, max_size=2),
 )
 def test_fast_path_equals_general_path(top: Any, message: Any) -> None:
-    whole = {"model": "m", "message": {"role": "assistant", "content": "a", **message}, "done": False, **top}
-    frame = Frame("", json.dumps(whole).encode())
+    complete = {"model": "m", "message": {"role": "assistant", "content": "a", **message}, "done": False, **top}
+    frame = Frame("", json.dumps(complete).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ollama, "parse_plain_ollama_line", lambda _: None)
         long = ollama.decode_frame(frame)

@@ -1,4 +1,4 @@
-"""Chat Completions: what is written, what OpenAI and its compatible servers answer, and that a stream says the same."""
+"""Chat Completions: requests, responses of OpenAI and compatible servers, and that streams equal them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def text_request(text: str, **fields: Any) -> CompletionRequest:
 
 
 def consume(value: Any) -> Any:
-    """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
+    """Iterate over a validated value, since pydantic validates an ``Iterable`` only as it is consumed."""
     if isinstance(value, Mapping):
         return {key: consume(inner) for key, inner in value.items()}
     if isinstance(value, str | bytes | int | float) or value is None:
@@ -62,7 +62,7 @@ def consume(value: Any) -> Any:
 
 
 def encoded(request: CompletionRequest) -> dict[str, Any]:
-    """The payload, read by the official SDK's types first."""
+    """Return the encoded payload, validated by the official SDK's types."""
     payload: dict[str, Any] = json.loads(json.dumps(openai_chat.encode(request).unwrap()))
     assert consume(REQUEST_TYPE.validate_python(payload)) == payload
     return payload
@@ -89,8 +89,8 @@ def sse_bytes(chunks: Iterable[Mapping[str, Any]], done: bool = True) -> bytes:
     return lines + b"data: [DONE]\n\n" * done
 
 
-def split_bytes(whole: bytes, size: int) -> list[bytes]:
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+def split_bytes(complete: bytes, size: int) -> list[bytes]:
+    return [complete[start : start + size] for start in range(0, len(complete), size)]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def provider(make_provider: Callable[..., Provider]) -> Provider:
     return make_provider(openai_chat.WIRE)
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -293,7 +293,7 @@ def test_every_request_matches_the_official_types(request_: CompletionRequest) -
     ]
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# Responses
 
 
 def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
@@ -418,14 +418,14 @@ def test_filtered_answer_without_a_message(provider: Provider) -> None:
 
 def test_calls_without_ids_get_generated_ones(provider: Provider) -> None:
     call = {"id": "", "function": {"name": "f", "arguments": "{}"}}
-    whole = decode_payload(provider, response_body(build_choice({"tool_calls": [call, call]})))
-    first, second = whole.tool_calls
+    complete = decode_payload(provider, response_body(build_choice({"tool_calls": [call, call]})))
+    first, second = complete.tool_calls
     assert first.id.startswith(GENERATED_ID_PREFIX)
     assert first.id != second.id
     streamed = interpret_stream(
         provider, HttpReply(200), [sse_bytes([chunk_of_delta({"tool_calls": [call, call]}, "stop")])]
     )
-    assert streamed.unwrap() == whole
+    assert streamed.unwrap() == complete
 
 
 @pytest.mark.parametrize(
@@ -481,11 +481,11 @@ def test_errors(
     assert error.status == status
 
 
-# --- streams ------------------------------------------------------------------------------------------------
+# Streams
 
 
 @pytest.mark.parametrize(
-    ("failed", "error_type"),
+    ("error_payload", "error_type"),
     [
         ({"code": 429, "message": "x"}, errors.RateLimited),
         ({"code": None, "type": "invalid_request_error", "message": "x"}, errors.InvalidRequest),
@@ -493,8 +493,10 @@ def test_errors(
         ({"type": "server_error", "message": "x"}, errors.ServerError),
     ],
 )
-def test_error_inside_a_stream(provider: Provider, failed: dict[str, Any], error_type: type[errors.LLMError]) -> None:
-    raw = sse_bytes([chunk_of_delta({"content": "a"}), {"error": failed}])
+def test_error_inside_a_stream(
+    provider: Provider, error_payload: dict[str, Any], error_type: type[errors.LLMError]
+) -> None:
+    raw = sse_bytes([chunk_of_delta({"content": "a"}), {"error": error_payload}])
     assert type(interpret_stream(provider, HttpReply(200), [raw]).failure()) is error_type
 
 
@@ -537,9 +539,9 @@ def test_usage_in_every_place(provider: Provider, chunks: list[dict[str, Any]]) 
 
 
 def test_json_reply_to_a_stream_request(provider: Provider) -> None:
-    whole = json.dumps(response_body(build_choice({"content": "a"}))).encode()
+    complete = json.dumps(response_body(build_choice({"content": "a"}))).encode()
     head = HttpReply(200, {"content-type": "application/json"})
-    assert interpret_stream(provider, head, split_bytes(whole, 3)).unwrap().text == "a"
+    assert interpret_stream(provider, head, split_bytes(complete, 3)).unwrap().text == "a"
 
 
 PIECES = st.lists(st.text(min_size=1, max_size=9), max_size=4)
@@ -566,11 +568,11 @@ def test_streamed_equals_unstreamed(
     whole_calls = []
     for index, (name, args) in enumerate(calls):
         arguments = json.dumps(args)
-        at = data.draw(st.integers(0, len(arguments)))
-        head = {"index": index, "id": f"c{index}", "function": {"name": name, "arguments": arguments[:at]}}
+        cut = data.draw(st.integers(0, len(arguments)))
+        head = {"index": index, "id": f"c{index}", "function": {"name": name, "arguments": arguments[:cut]}}
         deltas += [
             {"tool_calls": [head]},
-            {"tool_calls": [{"index": index, "function": {"arguments": arguments[at:]}}]},
+            {"tool_calls": [{"index": index, "function": {"arguments": arguments[cut:]}}]},
         ]
         whole_calls.append({"id": f"c{index}", "function": {"name": name, "arguments": arguments}})
     message = {
@@ -586,7 +588,7 @@ def test_streamed_equals_unstreamed(
     assert answer.unwrap() == decode_payload(provider, response_body(build_choice(message, finish), usage=usage))
 
 
-# --- whatever comes -----------------------------------------------------------------------------------------
+# Arbitrary input
 
 WORDS = st.sampled_from(
     [
@@ -623,7 +625,7 @@ def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: i
 
 
 def test_deep_nesting_never_raises(provider: Provider) -> None:
-    for depth in (*range(600, 1010), 5000):  # somewhere here the stack is used up
+    for depth in (*range(600, 1010), 5000):  # the recursion limit is in this range
         args = b'{"a":' * depth + b"1" + b"}" * depth
         for raw in (
             b'{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":' + args + b"}}]}}]}",
@@ -634,7 +636,7 @@ def test_deep_nesting_never_raises(provider: Provider) -> None:
                 assert is_successful(result) or isinstance(result.failure(), errors.LLMError)
 
 
-# --- recorded exchanges -------------------------------------------------------------------------------------
+# Recorded exchanges
 
 RECORDED = {
     "alibaba": (2, 1),
@@ -663,7 +665,7 @@ RECORDED = {
     "xai": (5, 0),
     "zai": (3, 0),
 }
-"""Recorded exchanges of each provider: answers, and errors."""
+"""The number of recorded answers and errors of each provider."""
 
 
 def recorded_chunks(exchange: Any) -> list[dict[str, Any]]:
@@ -676,28 +678,28 @@ def recorded_chunks(exchange: Any) -> list[dict[str, Any]]:
 
 
 def content_text(content: Any) -> str:
-    """Visible text of a content, be it a string or a list."""
+    """Return the visible text of a content, a string or a list."""
     if isinstance(content, list):
         return "".join(block.get("text", "") for block in content if block["type"] == "text")
     return content or ""
 
 
 def reasoning_text(message: Mapping[str, Any]) -> str:
-    """Reasoning under the names it goes by, or in a content that is a list."""
+    """Return the reasoning of a message, in any of its fields or in a content list."""
     blocks = message["content"] if isinstance(message.get("content"), list) else []
     inner = [inner["text"] for block in blocks if block["type"] == "thinking" for inner in block["thinking"]]
     return message.get("reasoning_content") or message.get("reasoning") or "".join(inner)
 
 
 def decode_stream_reference(chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a reader with no machinery takes from the first answer of a response, or from the chunks of one."""
+    """Return what the first answer of a response, or the chunks of one, contain, decoded without llmhub."""
     choices = [choice for chunk in chunks for choice in chunk["choices"] if choice.get("index", 0) == 0]
     messages = [choice.get("message") or choice.get("delta") or {} for choice in choices]
     calls: dict[Any, list[str]] = {}
     for message in messages:
-        for place, call in enumerate(message.get("tool_calls") or []):
+        for position, call in enumerate(message.get("tool_calls") or []):
             function = call.get("function") or {"name": call["custom"]["name"], "arguments": call["custom"]["input"]}
-            entry = calls.setdefault(call.get("index", place), ["", ""])
+            entry = calls.setdefault(call.get("index", position), ["", ""])
             entry[0] = entry[0] or function.get("name") or ""
             entry[1] += function.get("arguments") or ""
         if message.get("function_call"):
@@ -715,7 +717,7 @@ def decode_stream_reference(chunks: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 
 def parse_arguments(arguments: str) -> object:
-    """Arguments by their meaning, or as they are where they are no JSON."""
+    """Return parsed arguments, or the string if it is not JSON."""
     try:
         return json.loads(arguments or "{}")
     except ValueError:
@@ -756,8 +758,8 @@ def test_recorded_answers_equal_a_reference_decoding(
         assert answer.finish_reason == expected_finish(plain), exchange.id
         usage = plain["usage"] or {}
         assert answer.usage.input_tokens == usage.get("prompt_tokens"), exchange.id
-        whole, prompt = usage.get("total_tokens"), usage.get("prompt_tokens")
-        expected = whole - prompt if whole is not None and prompt is not None else usage.get("completion_tokens")
+        total, prompt = usage.get("total_tokens"), usage.get("prompt_tokens")
+        expected = total - prompt if total is not None and prompt is not None else usage.get("completion_tokens")
         assert answer.usage.output_tokens == expected, exchange.id
     assert (answers, failures) == RECORDED[name]
 
@@ -810,8 +812,8 @@ ODD = st.none() | st.text(max_size=2) | st.integers() | st.lists(st.none(), max_
     st.dictionaries(st.sampled_from(BESIDE), ODD, max_size=3),
 )
 def test_fast_path_equals_general_path(top: Any, choice: Any, delta: Any) -> None:
-    whole = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a", **delta}, **choice}], **top}
-    frame = Frame("", json.dumps(whole).encode())
+    complete = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "a", **delta}, **choice}], **top}
+    frame = Frame("", json.dumps(complete).encode())
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(openai_chat, "parse_plain_chat_chunk", lambda _: None)
         long = openai_chat.decode_frame(frame)

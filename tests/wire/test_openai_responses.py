@@ -1,4 +1,4 @@
-"""Responses: what is written, what OpenAI and its compatible servers answer, and that a stream says the same."""
+"""Responses: requests, responses of OpenAI and compatible servers, and that streams equal them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def text_request(text: str, **fields: Any) -> CompletionRequest:
 
 
 def consume(value: Any) -> Any:
-    """Read a validated value to its end: pydantic checks an ``Iterable`` only as it is walked."""
+    """Iterate over a validated value, since pydantic validates an ``Iterable`` only as it is consumed."""
     if isinstance(value, Mapping):
         return {key: consume(inner) for key, inner in value.items()}
     if isinstance(value, str | bytes | int | float) or value is None:
@@ -64,14 +64,14 @@ def consume(value: Any) -> Any:
 
 
 def with_id_and_status(item: dict[str, Any]) -> dict[str, Any]:
-    """Give an answer's message the id and status that the types want and the API does without."""
+    """Add the id and status that the official types require and the API does not."""
     if item.get("role") == "assistant" and isinstance(item["content"], list):
         return {"type": "message", "id": "msg_1", "status": "completed", **item}
     return item
 
 
 def encoded(request: CompletionRequest) -> dict[str, Any]:
-    """The payload, read by the official SDK's types first."""
+    """Return the encoded payload, validated by the official SDK's types."""
     payload: dict[str, Any] = json.loads(json.dumps(openai_responses.encode(request).unwrap()))
     checked = {**payload, "input": [with_id_and_status(item) for item in payload["input"]]}
     assert consume(REQUEST_TYPE.validate_python(checked)) == checked
@@ -94,23 +94,23 @@ def output(text: str, *annotations: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
 
-def call(arguments: str, name: str = "f", at: int = 1, **more: Any) -> dict[str, Any]:
+def call(arguments: str, name: str = "f", item_index: int = 1, **more: Any) -> dict[str, Any]:
     return {
         "type": "function_call",
-        "id": f"fc_{at}",
-        "call_id": f"c{at}",
+        "id": f"fc_{item_index}",
+        "call_id": f"c{item_index}",
         "name": name,
         "arguments": arguments,
         **more,
     }
 
 
-def events(found: Iterable[Mapping[str, Any]]) -> bytes:
-    return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in found)
+def events(values: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(b"event: %b\ndata: %b\n\n" % (each["type"].encode(), json.dumps(each).encode()) for each in values)
 
 
-def split_bytes(whole: bytes, size: int) -> list[bytes]:
-    return [whole[at : at + size] for at in range(0, len(whole), size)]
+def split_bytes(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def provider(make_provider: Callable[..., Provider]) -> Provider:
     return make_provider(openai_responses.WIRE)
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# Requests
 
 
 def test_minimal_request() -> None:
@@ -307,7 +307,7 @@ REQUESTS = st.builds(
 
 
 def words(item: Mapping[str, Any]) -> str:
-    """The texts of one item, whatever it is."""
+    """Return the texts of one item of any type."""
     content = item.get("content", item.get("output", ""))
     if isinstance(content, str):
         return content
@@ -317,19 +317,19 @@ def words(item: Mapping[str, Any]) -> str:
 @settings(deadline=None)
 @given(REQUESTS)
 def test_every_request_matches_the_official_types(request_: CompletionRequest) -> None:
-    found = encoded(request_)["input"]
-    assert "".join(words(item) for item in found) == "".join(
+    result = encoded(request_)["input"]
+    assert "".join(words(item) for item in result) == "".join(
         part.content if isinstance(part, ToolResult) else part.text if isinstance(part, Text | Refusal) else ""
         for turn in request_.messages
         for part in turn.parts
     )
     kinds = {ToolCall: "function_call", ToolResult: "function_call_output", Reasoning: "reasoning"}
-    assert [item["type"] for item in found if "type" in item] == [
+    assert [item["type"] for item in result if "type" in item] == [
         kinds[type(part)] for turn in request_.messages for part in turn.parts if type(part) in kinds
     ]
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# Responses
 
 
 def decode_payload(provider: Provider, payload: Mapping[str, Any]) -> CompletionResponse:
@@ -499,7 +499,7 @@ def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("failed", "error_type"),
+    ("error_payload", "error_type"),
     [
         ({"code": "server_error", "message": "x"}, errors.ServerError),
         ({"code": "rate_limit_exceeded", "message": "x"}, errors.RateLimited),
@@ -516,16 +516,20 @@ def test_malformed_answer_names_the_path(provider: Provider, payload: dict[str, 
     ],
 )
 def test_failed_response_is_an_error(
-    provider: Provider, failed: dict[str, Any] | None, error_type: type[errors.LLMError]
+    provider: Provider, error_payload: dict[str, Any] | None, error_type: type[errors.LLMError]
 ) -> None:
-    whole = response_body(status="failed", error=failed)
-    answers = [interpret(provider, HttpReply(200, body=json.dumps(whole).encode()))]
-    ways: list[dict[str, Any]] = [{"type": "response.failed", "response": whole}]
-    if failed is not None:
-        ways += [{"type": "error", **failed}, {"type": "error", "error": failed}, {"type": "error", "error": failed}]
+    response = response_body(status="failed", error=error_payload)
+    answers = [interpret(provider, HttpReply(200, body=json.dumps(response).encode()))]
+    stream_ends: list[dict[str, Any]] = [{"type": "response.failed", "response": response}]
+    if error_payload is not None:
+        stream_ends += [
+            {"type": "error", **error_payload},
+            {"type": "error", "error": error_payload},
+            {"type": "error", "error": error_payload},
+        ]
     begun = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"}
-    answers += [interpret_stream(provider, HttpReply(200), [events([begun, way])]) for way in ways]
-    assert [type(answer.failure()) for answer in answers] == [error_type] * (1 + len(ways))
+    answers += [interpret_stream(provider, HttpReply(200), [events([begun, end])]) for end in stream_ends]
+    assert [type(answer.failure()) for answer in answers] == [error_type] * (1 + len(stream_ends))
 
 
 @pytest.mark.parametrize(
@@ -566,58 +570,62 @@ def test_errors(
     assert error.status == status
 
 
-# --- streams ------------------------------------------------------------------------------------------------
+# Streams
 
 
-def delta_events(error_type: str, name: str, whole: str, at: int, cut: int, **place: int) -> list[dict[str, Any]]:
-    """Events in which a text comes in two pieces, and once more whole."""
-    where = {"item_id": "i", "output_index": at, **place}
-    pieces = [{"type": f"response.{error_type}.delta", "delta": piece, **where} for piece in (whole[:cut], whole[cut:])]
-    return [*pieces, {"type": f"response.{error_type}.done", name: whole, **where}]
+def delta_events(kind: str, name: str, text: str, item_index: int, cut: int, **position: int) -> list[dict[str, Any]]:
+    """Return the events of a text: two deltas and the complete text."""
+    where = {"item_id": "i", "output_index": item_index, **position}
+    pieces = [{"type": f"response.{kind}.delta", "delta": piece, **where} for piece in (text[:cut], text[cut:])]
+    return [*pieces, {"type": f"response.{kind}.done", name: text, **where}]
 
 
-def contents(item: Mapping[str, Any], at: int, cut: int) -> list[dict[str, Any]]:
-    """Events of the contents of a message or of raw reasoning."""
+def contents(item: Mapping[str, Any], item_index: int, cut: int) -> list[dict[str, Any]]:
+    """Return the events of the contents of a message or of raw reasoning."""
     grows = {
         "output_text": ("output_text", "text"),
         "refusal": ("refusal", "refusal"),
         "reasoning_text": ("reasoning_text", "text"),
     }
-    found: list[dict[str, Any]] = []
-    for place, block in enumerate(item.get("content") or ()):
-        error_type, name = grows[block["type"]]
-        where = {"item_id": "i", "output_index": at, "content_index": place}
-        found.append({"type": "response.content_part.added", "part": {"type": block["type"], name: ""}, **where})
-        found += delta_events(error_type, name, block[name], at, cut, content_index=place)
-        found.append({"type": "response.content_part.done", "part": block, **where})
-    return found
+    content_events: list[dict[str, Any]] = []
+    for position, block in enumerate(item.get("content") or ()):
+        kind, name = grows[block["type"]]
+        where = {"item_id": "i", "output_index": item_index, "content_index": position}
+        content_events.append(
+            {"type": "response.content_part.added", "part": {"type": block["type"], name: ""}, **where}
+        )
+        content_events += delta_events(kind, name, block[name], item_index, cut, content_index=position)
+        content_events.append({"type": "response.content_part.done", "part": block, **where})
+    return content_events
 
 
-def streamed(whole: Mapping[str, Any], cut: int) -> list[dict[str, Any]]:
-    """The events in which an answer would come."""
-    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
-    found: list[dict[str, Any]] = [
-        {"type": f"response.{error_type}", "response": begun} for error_type in ("created", "in_progress")
+def streamed(response: Mapping[str, Any], cut: int) -> list[dict[str, Any]]:
+    """Return the events that stream an answer."""
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    stream: list[dict[str, Any]] = [
+        {"type": f"response.{kind}", "response": begun} for kind in ("created", "in_progress")
     ]
-    for at, item in enumerate(whole["output"]):
+    for item_index, item in enumerate(response["output"]):
         blank = {
             name: [] if name in {"content", "summary"} else ""
             for name in item
             if name in {"content", "summary", "arguments", "input", "encrypted_content"}
         }
-        found.append({"type": "response.output_item.added", "output_index": at, "item": {**item, **blank}})
-        for place, piece in enumerate(item.get("summary", ())):
-            where = {"item_id": "i", "output_index": at, "summary_index": place}
+        stream.append({"type": "response.output_item.added", "output_index": item_index, "item": {**item, **blank}})
+        for position, piece in enumerate(item.get("summary", ())):
+            where = {"item_id": "i", "output_index": item_index, "summary_index": position}
             part = {"type": "summary_text", "text": ""}
-            found.append({"type": "response.reasoning_summary_part.added", "part": part, **where})
-            found += delta_events("reasoning_summary_text", "text", piece["text"], at, cut, summary_index=place)
-        found += contents(item, at, cut)
+            stream.append({"type": "response.reasoning_summary_part.added", "part": part, **where})
+            stream += delta_events(
+                "reasoning_summary_text", "text", piece["text"], item_index, cut, summary_index=position
+            )
+        stream += contents(item, item_index, cut)
         if "arguments" in item:
-            found += delta_events("function_call_arguments", "arguments", item["arguments"], at, cut)
+            stream += delta_events("function_call_arguments", "arguments", item["arguments"], item_index, cut)
         if "input" in item:
-            found += delta_events("custom_tool_call_input", "input", item["input"], at, cut)
-        found.append({"type": "response.output_item.done", "output_index": at, "item": item})
-    return [*found, {"type": f"response.{whole['status']}", "response": whole}]
+            stream += delta_events("custom_tool_call_input", "input", item["input"], item_index, cut)
+        stream.append({"type": "response.output_item.done", "output_index": item_index, "item": item})
+    return [*stream, {"type": f"response.{response['status']}", "response": response}]
 
 
 NOTES = st.lists(st.sampled_from([NOTE, {"type": "file_path", "file_id": "f", "index": 0}]), max_size=3)
@@ -679,21 +687,21 @@ ENDS = st.sampled_from(
 def test_streamed_equals_unstreamed(
     provider: Provider, items: list[dict[str, Any]], end: dict[str, Any], cut: int, size: int
 ) -> None:
-    whole = response_body(*items, usage=COUNTS, **end)
-    answer = interpret_stream(provider, HttpReply(200), split_bytes(events(streamed(whole, cut)), size))
-    assert answer.unwrap() == decode_payload(provider, whole)
+    response = response_body(*items, usage=COUNTS, **end)
+    answer = interpret_stream(provider, HttpReply(200), split_bytes(events(streamed(response, cut)), size))
+    assert answer.unwrap() == decode_payload(provider, response)
 
 
 def test_stream_without_end_is_an_error(provider: Provider) -> None:
-    whole = streamed(response_body(message(output("a"))), 0)
-    for end in (whole[:-1], []):
+    response = streamed(response_body(message(output("a"))), 0)
+    for end in (response[:-1], []):
         error = interpret_stream(provider, HttpReply(200), [events(end)]).failure()
         assert isinstance(error, errors.Disconnected)
-    closed = events(whole) + b"data: [DONE]\n\n"
+    closed = events(response) + b"data: [DONE]\n\n"
     assert interpret_stream(provider, HttpReply(200), [b": PROCESSING\n\n" + closed]).unwrap().text == "a"
 
 
-# --- whatever comes -----------------------------------------------------------------------------------------
+# Arbitrary input
 
 WORDS = st.sampled_from(
     [
@@ -718,7 +726,18 @@ WORDS = st.sampled_from(
             "custom_tool_call",
             "input",
         ),
-        *("call_id", "id", "name", "arguments", "namespace", "caller", "status", "completed", "incomplete", "failed"),
+        *(
+            "call_id",
+            "id",
+            "name",
+            "arguments",
+            "namespace",
+            "caller",
+            "status",
+            "completed",
+            "incomplete",
+            "error_payload",
+        ),
         *("incomplete_details", "reason", "usage", "input_tokens", "output_tokens", "input_tokens_details"),
         *("output_tokens_details", "cached_tokens", "reasoning_tokens", "error", "code", "response", "item", "delta"),
         *("output_index", "content_index", "summary_index", "part", "model"),
@@ -763,14 +782,14 @@ def test_arbitrary_replies_never_raise(provider: Provider, raw: bytes, status: i
 
 
 @given(TEXTS | JSON.map(json.dumps), TEXTS | JSON.map(json.dumps), NAMES | WORDS)
-def test_arbitrary_opaque_parts_are_encoded_or_refused(kept: str, signature: str, error_type: str) -> None:
-    parts = (Text("a"), Reasoning("hm", signature), ToolCall("c", "f", kept, signature), Opaque(error_type, kept))
+def test_arbitrary_opaque_parts_are_encoded_or_refused(data: str, signature: str, kind: str) -> None:
+    parts = (Text("a"), Reasoning("hm", signature), ToolCall("c", "f", data, signature), Opaque(kind, data))
     for part in parts:
         result = openai_responses.encode(build_request(messages=(Message("assistant", (Text("a"), part)),)))
         assert is_successful(result) or isinstance(result.failure(), errors.Unsupported)
 
 
-# --- recorded exchanges -------------------------------------------------------------------------------------
+# Recorded exchanges
 
 RECORDED = {
     "azure_openai": (4, 0),
@@ -780,28 +799,28 @@ RECORDED = {
     "openrouter": (1, 0),
     "xai": (3, 0),
 }
-"""Recorded exchanges of each provider: answers, and errors."""
+"""The number of recorded answers and errors of each provider."""
 
 
 def recorded_events(exchange: Any) -> list[dict[str, Any]]:
     lines = [line for line in exchange.body.decode().splitlines() if line.startswith("data:")]
-    found = [line.removeprefix("data:").strip() for line in lines]
-    return [json.loads(line) for line in found if line != "[DONE]"]
+    payloads = [line.removeprefix("data:").strip() for line in lines]
+    return [json.loads(line) for line in payloads if line != "[DONE]"]
 
 
 def recorded_response(exchange: Any) -> dict[str, Any]:
-    """The answer as one document: of a stream, what its last event holds."""
-    whole: dict[str, Any] = (
+    """Return the response, which the last event of a stream holds."""
+    response: dict[str, Any] = (
         recorded_events(exchange)[-1]["response"] if exchange.streaming else json.loads(exchange.body)
     )
-    return whole
+    return response
 
 
-def reference_decoding(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader with no machinery takes from an answer."""
-    blocks = [block for item in whole["output"] if item["type"] == "message" for block in item["content"]]
-    thoughts = [item for item in whole["output"] if item["type"] == "reasoning"]
-    cut = whole.get("incomplete_details")
+def reference_decoding(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a response contains, decoded without llmhub."""
+    blocks = [block for item in response["output"] if item["type"] == "message" for block in item["content"]]
+    thoughts = [item for item in response["output"] if item["type"] == "reasoning"]
+    cut = response.get("incomplete_details")
     return {
         "text": "".join(block["text"] for block in blocks if block["type"] == "output_text"),
         "refusal": "".join(block["refusal"] for block in blocks if block["type"] == "refusal"),
@@ -811,16 +830,16 @@ def reference_decoding(whole: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "calls": [
             (item["call_id"], item["name"], item.get("arguments", item.get("input")))
-            for item in whole["output"]
+            for item in response["output"]
             if item["type"] in {"function_call", "custom_tool_call"}
         ],
-        "finish": cut["reason"] if cut else whole["status"],
-        "usage": whole["usage"],
+        "finish": cut["reason"] if cut else response["status"],
+        "usage": response["usage"],
     }
 
 
 def parse_arguments(arguments: str) -> object:
-    """Arguments by their meaning, or as they are where they are no JSON."""
+    """Return parsed arguments, or the string if it is not JSON."""
     try:
         return json.loads(arguments or "{}")
     except ValueError:
@@ -889,7 +908,7 @@ def test_recorded_errors(corpus: Callable[[str], list[Any]], provider: Provider)
 
 
 def without_signatures(answer: CompletionResponse) -> CompletionResponse:
-    """Take ids and ciphers out of reasoning: some servers make them anew for a stream's last event."""
+    """Remove ids and encrypted content of reasoning, which some servers regenerate for a stream's last event."""
 
     def bare(part: Part) -> Part:
         if not isinstance(part, Reasoning):
@@ -917,30 +936,32 @@ def test_recorded_streams_equal_their_last_event(
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_answers_are_sent_back(corpus: Callable[[str], list[Any]], provider: Provider, name: str) -> None:
-    """Every item of every answer is written again: reasoning and tools' work as they came, calls by their meaning."""
+    """Every item is encoded again: reasoning and server tools verbatim, calls equivalently."""
     for exchange in corpus(f"{name}-responses"):
         if not exchange.ok:
             continue
-        whole = recorded_response(exchange)
+        response = recorded_response(exchange)
         back = openai_responses.encode(
-            build_request(messages=(Message("assistant", decode_payload(provider, whole).parts),))
+            build_request(messages=(Message("assistant", decode_payload(provider, response).parts),))
         ).unwrap()
-        found = json.loads(json.dumps(back["input"]))
-        wanted = [item for item in whole["output"] if item["type"] != "message"]
-        assert [item for item in found if "role" not in item] == [expected_item(item) for item in wanted], exchange.id
-        assert len(found) == len(whole["output"]), exchange.id
+        result = json.loads(json.dumps(back["input"]))
+        expected_items = [item for item in response["output"] if item["type"] != "message"]
+        assert [item for item in result if "role" not in item] == [expected_item(item) for item in expected_items], (
+            exchange.id
+        )
+        assert len(result) == len(response["output"]), exchange.id
 
 
 def expected_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What the API wants to be told of an item again."""
+    """Return the item as the API takes it back."""
     if item["type"] == "reasoning":
         return {name: value for name, value in item.items() if name != "status" and value is not None}
     if item["type"] not in openai_responses.CALL_ARGUMENTS_FIELDS:
         return dict(item)
-    kept = {name: item[name] for name in ("type", "call_id", "name", "namespace", "input") if name in item}
+    fields = {name: item[name] for name in ("type", "call_id", "name", "namespace", "input") if name in item}
     if "input" in item:
-        return kept
-    return {**kept, "arguments": json.dumps(json.loads(item["arguments"]), separators=(",", ":"), ensure_ascii=False)}
+        return fields
+    return {**fields, "arguments": json.dumps(json.loads(item["arguments"]), separators=(",", ":"), ensure_ascii=False)}
 
 
 @pytest.mark.corpus

@@ -1,4 +1,4 @@
-"""Recorded Responses requests, read into llmhub's words and written anew: what goes out means what went out there."""
+"""Recorded Responses requests, parsed into llmhub requests and encoded again, equal the recordings."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ pytestmark = pytest.mark.corpus
 
 
 ROWS = {"openai": "openai-responses", "azure_openai": "azure-responses"}
-"""Rows that speak for a provider of the corpus; OpenAI's own for the others, which have none."""
+"""Provider for a provider name of the recordings; `openai-responses` for those without one."""
 
 
 NAMES = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
 
 
 KNOWN_FIELDS = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "text", "reasoning", "stream"})
-"""What is read into a request; the rest is said by ``extra``."""
+"""Fields that are parsed into a request; the others go through ``extra``."""
 
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 
 NOT_ENCODABLE = {
-    "openai.responses.9da257ab5427": "a picture that is held by the provider and named by its id",
+    "openai.responses.9da257ab5427": "an image that the provider stores and that is named by its id",
     "openai.responses.dd5f023ec424": "a file in what a tool answered",
 }
-"""Recorded requests that cannot be said, each with its reason."""
+"""Recorded requests that llmhub cannot encode, each with the reason."""
 
 
-def parse_block(said: Mapping[str, Any]) -> Part:
-    match said["type"]:
+def parse_block(block: Mapping[str, Any]) -> Part:
+    match block["type"]:
         case "input_image":
-            return Image(url=said.get("image_url", ""), detail=said.get("detail", ""))
+            return Image(url=block.get("image_url", ""), detail=block.get("detail", ""))
         case "refusal":
-            return Refusal(said["refusal"])
+            return Refusal(block["refusal"])
         case "input_text" | "output_text":
-            return Text(said["text"])
+            return Text(block["text"])
         case kind:
-            return Opaque(kind, json.dumps(said))
+            return Opaque(kind, json.dumps(block))
 
 
 def parse_item(item: Mapping[str, Any]) -> Message:
@@ -69,7 +69,9 @@ def parse_item(item: Mapping[str, Any]) -> Message:
     match kind:
         case "message":
             content = item["content"]
-            parts: list[Part] = [Text(content)] if isinstance(content, str) else [parse_block(said) for said in content]
+            parts: list[Part] = (
+                [Text(content)] if isinstance(content, str) else [parse_block(block) for block in content]
+            )
             return Message(ROLES[item["role"]], parts)
         case "reasoning":
             return Message("assistant", Reasoning("", json.dumps(item)))
@@ -78,15 +80,15 @@ def parse_item(item: Mapping[str, Any]) -> Message:
             signature = json.dumps(beside) if beside else ""
             return Message("assistant", ToolCall(item["call_id"], item["name"], item["arguments"], signature))
         case "function_call_output":
-            told = item["output"]
-            pieces = told if isinstance(told, str) else tuple(parse_block(said) for said in told)
+            output = item["output"]
+            pieces = output if isinstance(output, str) else tuple(parse_block(block) for block in output)
             return Message("tool", ToolResult(item["call_id"], pieces))
         case _:
             return Message("assistant", Opaque(kind, json.dumps(item)))
 
 
 def parse_request(body: Mapping[str, Any], model: str) -> CompletionRequest:
-    """Read a recorded body; tools of the server's own, and words that llmhub has none for, go through ``extra``."""
+    """Parse a recorded body; server tools and fields that llmhub lacks go through ``extra``."""
     turns = body.get("input", "")
     items = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
     extra = {name: value for name, value in body.items() if name not in KNOWN_FIELDS}
@@ -115,49 +117,51 @@ def parse_request(body: Mapping[str, Any], model: str) -> CompletionRequest:
 
 
 def same_item(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out what says nothing: how a lone text is wrapped, ids and statuses, a null, two names of one role."""
-    said = {name: value for name, value in item.items() if value is not None}
-    if said.get("type", "message") != "message":
-        return {name: value for name, value in said.items() if name != "status" and (name != "id" or "summary" in said)}
-    content = said["content"]
+    """Normalize an item: how a single text is wrapped, ids, statuses, nulls, and the two names of the system role."""
+    filled = {name: value for name, value in item.items() if value is not None}
+    if filled.get("type", "message") != "message":
+        return {
+            name: value for name, value in filled.items() if name != "status" and (name != "id" or "summary" in filled)
+        }
+    content = filled["content"]
     if isinstance(content, list) and len(content) == 1 and not content[0].get("annotations"):
         content = content[0].get("text", content)
     if isinstance(content, list):
         content = [{"detail": "auto", **each} if each["type"] == "input_image" else each for each in content]
-    return {"role": ROLES[said["role"]], "content": content}
+    return {"role": ROLES[filled["role"]], "content": content}
 
 
 def same_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """A function that does not say it is strict is told to be as it is everywhere else: not."""
+    """Set ``strict`` to false where it is missing, as llmhub does."""
     unsaid = {"strict": False} if tool["type"] == "function" else {}
     return {**unsaid, **{name: value for name, value in tool.items() if value}}
 
 
 def normal(body: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a body to what it means; whether to store, and what to include, is llmhub's own choice where unsaid."""
+    """Normalize a body; ``store`` and ``include`` are llmhub's own choice where the recording has none."""
     chosen = {"store", "include"} - recorded.keys()
-    whole = {name: value for name, value in body.items() if name not in chosen and (name, value) != ("stream", False)}
-    turns = whole.get("input", "")
+    fields = {name: value for name, value in body.items() if name not in chosen and (name, value) != ("stream", False)}
+    turns = fields.get("input", "")
     items = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
-    whole["input"] = [same_item(item) for item in items]
-    if "tools" in whole:
-        whole["tools"] = [same_tool(tool) for tool in whole["tools"]]
-    form = whole.get("text", {}).get("format", {})
+    fields["input"] = [same_item(item) for item in items]
+    if "tools" in fields:
+        fields["tools"] = [same_tool(tool) for tool in fields["tools"]]
+    form = fields.get("text", {}).get("format", {})
     if form.get("type") == "json_schema":
-        whole["text"] = {"format": {"strict": False, **form}}
-    return whole
+        fields["text"] = {"format": {"strict": False, **form}}
+    return fields
 
 
 @pytest.mark.parametrize("name", ["azure_openai", "bedrock_mantle", "deepseek", "openai", "openrouter", "xai"])
 def test_recorded_requests_are_encoded_equivalently(corpus: Callable[[str], list[Any]], name: str) -> None:
     provider = PROVIDERS[ROWS.get(name, "openai-responses")]
-    at = Endpoint(base_url="http://localhost", api_key="k")
+    endpoint = Endpoint(base_url="http://localhost", api_key="k")
     differing = []
     for exchange in corpus(f"{name}-responses"):
         recorded = {"model": exchange.model or "any", **exchange.request["body"]}
         request = parse_request(recorded, recorded["model"])
-        made = prepare(provider, at, request, 0.0, stream=exchange.streaming)
-        sent = json.loads(made.unwrap().body) if is_successful(made) else {}
+        prepared = prepare(provider, endpoint, request, 0.0, stream=exchange.streaming)
+        sent = json.loads(prepared.unwrap().body) if is_successful(prepared) else {}
         if normal(sent, recorded) != normal(recorded, recorded):
             differing.append(exchange.id)
     assert differing == [id_ for id_ in NOT_ENCODABLE if id_.startswith(f"{name}.")]

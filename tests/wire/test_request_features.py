@@ -1,4 +1,4 @@
-"""What every wire is told alike, side by side: tools at once, marks, scores, errors of tools, and forced answers."""
+"""Features of requests on all wires: parallel tools, cache marks, log probabilities, tool errors, forced tools."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def body(name: str, **fields: Any) -> Any:
 
 
 def look_up(payload: Any, path: str) -> Any:
-    """Look up ``a.0.b``; ``None`` where it is not there."""
+    """Return the value at a path such as ``a.0.b``, or ``None``."""
     for step in path.split("."):
         if isinstance(payload, list):
             payload = payload[int(step)] if int(step) < len(payload) else None
@@ -82,10 +82,10 @@ def look_up(payload: Any, path: str) -> Any:
     ],
 )
 def test_parallel_tool_calls(name: str, path: str, when_false: Any, when_true: Any) -> None:
-    for wish, said in ((False, when_false), (True, when_true)):
+    for wish, expected in ((False, when_false), (True, when_true)):
         fields = {"tools": (LOOK_TOOL,), "parallel_tool_calls": wish}
         if path:
-            assert look_up(body(name, **fields), path) is said
+            assert look_up(body(name, **fields), path) is expected
             continue
         error = prepare(PROVIDERS[name], ENDPOINT, build_request(name, **fields), 0.0).failure()
         assert isinstance(error, Unsupported)
@@ -101,7 +101,7 @@ def test_tool_choice_with_parallel_tool_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("openai", {"logprobs": True, "top_logprobs": 2}),
         ("openai-responses", {"top_logprobs": 2, "include": ["message.output_text.logprobs"]}),
@@ -109,9 +109,9 @@ def test_tool_choice_with_parallel_tool_calls() -> None:
         ("ollama-native", {"logprobs": True, "top_logprobs": 2}),
     ],
 )
-def test_logprobs_are_requested(name: str, said: Mapping[str, Any]) -> None:
+def test_logprobs_are_requested(name: str, expected: Mapping[str, Any]) -> None:
     encoded = body(name, logprobs=2)
-    assert {key: encoded[key] for key in said} == said
+    assert {key: encoded[key] for key in expected} == expected
     assert "options" not in encoded
 
 
@@ -200,7 +200,7 @@ def test_logprobs_of_an_earlier_answer_are_not_sent(name: str) -> None:
     assert encoded.body == prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=bare), 0.0).unwrap().body
 
 
-# Forced answers: the same question on every wire, and the same answer, streamed or not
+# Forced tools: the same request on every wire, and the same answer, streamed or not
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
@@ -372,7 +372,7 @@ def test_last_of_two_forced_calls_is_the_answer() -> None:
     )
 
 
-# Scores: the same tokens on every wire that tells them, streamed or not
+# Log probabilities: the same tokens on every wire that has them, streamed or not
 
 TOKENS = (TokenLogprob("H", -0.5, (("H", -0.5), ("J", -1.0))), TokenLogprob("i", -0.25, ()))
 
