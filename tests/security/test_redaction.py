@@ -24,7 +24,7 @@ KEYS = [
 
 
 @given(st.text(), st.lists(secrets, min_size=1, max_size=3), st.text(), st.data())
-def test_no_secret_that_is_known_is_left(before: str, known: list[str], after: str, data: st.DataObject) -> None:
+def test_known_secrets_are_redacted(before: str, known: list[str], after: str, data: st.DataObject) -> None:
     assume(not any(secret in REPLACEMENT for secret in known))
     said = (
         before + "".join(f"{data.draw(st.sampled_from(known))}{gap}" for gap in data.draw(st.lists(st.text()))) + after
@@ -34,7 +34,7 @@ def test_no_secret_that_is_known_is_left(before: str, known: list[str], after: s
 
 
 @given(st.text(st.characters(exclude_characters="-_.", exclude_categories=["Cs"]), max_size=40))
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assume("bearer" not in text.lower())
     assume("AKIA" not in text and "ASIA" not in text and "AIza" not in text)
     assert redact(text) == text
@@ -44,26 +44,26 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     "around", ["{}", "key: {}.", '{{"error":"Incorrect API key provided: {}"}}', "({})", "a\n{}\nb"]
 )
-def test_keys_are_known_by_their_shape(key: str, around: str) -> None:
+def test_keys_are_recognized_by_pattern(key: str, around: str) -> None:
     clean = redact(around.format(key))
     assert key not in clean
     assert REPLACEMENT in clean
 
 
-def test_a_bearer_token_is_known_by_its_word() -> None:
+def test_bearer_tokens_are_redacted() -> None:
     assert redact("authorization: Bearer abc.def-123/456==") == f"authorization: {REPLACEMENT}"
 
 
 @given(st.text(max_size=MIN_SECRET_LENGTH - 1))
-def test_what_is_too_short_for_a_secret_does_not_mangle_text(short: str) -> None:
+def test_short_values_are_not_redacted(short: str) -> None:
     assert redact("a plain sentence, 12345.", [short]) == "a plain sentence, 12345."
 
 
-def test_the_longer_of_two_secrets_goes_first() -> None:
+def test_longer_secrets_are_replaced_first() -> None:
     assert redact("secret-and-more", ["secret", "secret-and-more"]) == REPLACEMENT
 
 
 @given(st.text(), st.lists(secrets, max_size=2))
-def test_redacting_twice_is_redacting_once(text: str, known: list[str]) -> None:
+def test_redaction_is_idempotent(text: str, known: list[str]) -> None:
     assume(not any(secret in REPLACEMENT for secret in known))
     assert redact(redact(text, known), known) == redact(text, known)

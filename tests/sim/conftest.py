@@ -1,4 +1,4 @@
-"""What the simulator's tests share: simulators, and how each provider is asked without an SDK."""
+"""Fixtures of the simulator's tests: simulators, and requests to each provider without an SDK."""
 
 from __future__ import annotations
 
@@ -14,73 +14,79 @@ from llmhub.sim import Simulator, SimulatorThread, serving
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request to one provider, as a path below the simulator's address, headers and a body."""
+class ProviderRequest:
+    """One request to one provider: path on the simulator, headers and body."""
 
     path: str
     body: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def _openai(prefix: str, model: str) -> Callable[[str, bool, int | None], Ask]:
-    def ask(prompt: str, stream: bool, most: int | None) -> Ask:
+def _openai(prefix: str, model: str) -> Callable[[str, bool, int | None], ProviderRequest]:
+    def ask(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
         body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-        if most is not None:
-            body["max_tokens"] = most
+        if max_tokens is not None:
+            body["max_tokens"] = max_tokens
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return Ask(f"{prefix}/chat/completions", body)
+        return ProviderRequest(f"{prefix}/chat/completions", body)
 
     return ask
 
 
-def _anthropic(prompt: str, stream: bool, most: int | None) -> Ask:
-    body: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 512 if most is None else most}
+def _anthropic(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
+    body: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 512 if max_tokens is None else max_tokens}
     body["messages"] = [{"role": "user", "content": prompt}]
     if stream:
         body["stream"] = True
-    return Ask("/anthropic/v1/messages", body, {"anthropic-version": "2023-06-01"})
+    return ProviderRequest("/anthropic/v1/messages", body, {"anthropic-version": "2023-06-01"})
 
 
-def _google(prompt: str, stream: bool, most: int | None) -> Ask:
+def _google(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
     method = "streamGenerateContent?alt=sse" if stream else "generateContent"
     body: dict[str, Any] = {"contents": [{"role": "user", "parts": [{"text": prompt}]}]}
-    if most is not None:
-        body["generationConfig"] = {"maxOutputTokens": most}
-    return Ask(f"/google/v1beta/models/gemini-2.5-flash-lite:{method}", body)
+    if max_tokens is not None:
+        body["generationConfig"] = {"maxOutputTokens": max_tokens}
+    return ProviderRequest(f"/google/v1beta/models/gemini-2.5-flash-lite:{method}", body)
 
 
-def _bedrock(prompt: str, stream: bool, most: int | None) -> Ask:
+def _bedrock(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": prompt}]}]}
-    if most is not None:
-        body["inferenceConfig"] = {"maxTokens": most}
-    return Ask(f"/bedrock/model/amazon.nova-lite-v1%3A0/{'converse-stream' if stream else 'converse'}", body)
+    if max_tokens is not None:
+        body["inferenceConfig"] = {"maxTokens": max_tokens}
+    return ProviderRequest(
+        f"/bedrock/model/amazon.nova-lite-v1%3A0/{'converse-stream' if stream else 'converse'}", body
+    )
 
 
-def _responses(prefix: str) -> Callable[[str, bool, int | None], Ask]:
-    def ask(prompt: str, stream: bool, most: int | None) -> Ask:
+def _responses(prefix: str) -> Callable[[str, bool, int | None], ProviderRequest]:
+    def ask(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
         body: dict[str, Any] = {"model": "gpt-4o-mini", "input": prompt, "stream": stream}
-        return Ask(f"{prefix}/responses", body if most is None else {**body, "max_output_tokens": max(most, 16)})
+        return ProviderRequest(
+            f"{prefix}/responses", body if max_tokens is None else {**body, "max_output_tokens": max(max_tokens, 16)}
+        )
 
     return ask
 
 
-def _ollama(prompt: str, stream: bool, most: int | None) -> Ask:
+def _ollama(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
     body: dict[str, Any] = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "stream": stream}
-    return Ask("/ollama/api/chat", body if most is None else {**body, "options": {"num_predict": most}})
+    return ProviderRequest(
+        "/ollama/api/chat", body if max_tokens is None else {**body, "options": {"num_predict": max_tokens}}
+    )
 
 
-def _vertex(prompt: str, stream: bool, most: int | None) -> Ask:
-    asked = _google(prompt, stream, most)
-    place = "/v1/projects/simulated/locations/global/publishers/google/models"
-    return Ask(asked.path.replace("/google/v1beta/models", f"/vertex{place}"), asked.body)
+def _vertex(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
+    request = _google(prompt, stream, max_tokens)
+    path = "/v1/projects/simulated/locations/global/publishers/google/models"
+    return ProviderRequest(request.path.replace("/google/v1beta/models", f"/vertex{path}"), request.body)
 
 
-def _claude(prompt: str, stream: bool, most: int | None) -> Ask:
-    body = {name: value for name, value in _anthropic(prompt, stream, most).body.items() if name != "model"}
-    place = "/v1/projects/simulated/locations/global/publishers/anthropic/models/claude-haiku-4-5@20251001"
+def _claude(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
+    body = {name: value for name, value in _anthropic(prompt, stream, max_tokens).body.items() if name != "model"}
+    path = "/v1/projects/simulated/locations/global/publishers/anthropic/models/claude-haiku-4-5@20251001"
     method = "streamRawPredict" if stream else "rawPredict"
-    return Ask(f"/vertex-anthropic{place}:{method}", {**body, "anthropic_version": "vertex-2023-10-16"})
+    return ProviderRequest(f"/vertex-anthropic{path}:{method}", {**body, "anthropic_version": "vertex-2023-10-16"})
 
 
 ASKS = {
@@ -105,31 +111,33 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def ask() -> Callable[..., Ask]:
-    """Make a request: ``ask(provider, prompt, stream=..., most=...)``."""
+def ask() -> Callable[..., ProviderRequest]:
+    """Return a factory of requests: ``ask(provider, prompt, stream=..., max_tokens=...)``."""
 
-    def make(provider: str, prompt: str = "Say hi.", *, stream: bool = False, most: int | None = None) -> Ask:
-        return ASKS[provider](prompt, stream, most)
+    def make(
+        provider: str, prompt: str = "Say hi.", *, stream: bool = False, max_tokens: int | None = None
+    ) -> ProviderRequest:
+        return ASKS[provider](prompt, stream, max_tokens)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[SimulatorThread]:
-    """Give one simulator that never fails, for tests that do not look at its counts."""
+    """Return a simulator without faults, for tests that do not read its counters."""
     with serving(Simulator(seed=7)) as served:
         yield served
 
 
 @pytest.fixture
 def simulate() -> Iterator[Callable[..., SimulatorThread]]:
-    """Start simulators of one's own: ``simulate(seed=..., faults=...)``."""
+    """Return a function that starts a simulator: ``simulate(seed=..., faults=...)``."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(serving(Simulator(**settings)))
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """Give a plain HTTP client."""
+    """Return a plain HTTP client."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         yield session

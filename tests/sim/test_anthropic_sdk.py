@@ -1,4 +1,4 @@
-"""The official Anthropic client reads what the simulator writes, in both versions of the api."""
+"""The Anthropic SDK parses the simulator's replies, in both versions of the API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def client(simulator: SimulatorThread) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def test_an_answer(client: anthropic.Anthropic, version: str) -> None:
+def test_completion(client: anthropic.Anthropic, version: str) -> None:
     answer = client.messages.create(**ASKED, extra_headers={"anthropic-version": version})
     Message.model_validate(answer.model_dump(), strict=False)
     assert answer.content[0].text
@@ -42,18 +42,18 @@ def test_an_answer(client: anthropic.Anthropic, version: str) -> None:
     assert answer._request_id.startswith("req_01")
 
 
-def test_a_stream_says_what_the_answer_says(client: anthropic.Anthropic) -> None:
-    whole = client.messages.create(**ASKED)
+def test_stream_equals_completion(client: anthropic.Anthropic) -> None:
+    completion = client.messages.create(**ASKED)
     with client.messages.stream(**ASKED) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
     assert len(pieces) > 1
-    assert "".join(pieces) == whole.content[0].text == final.content[0].text
-    assert (final.usage.input_tokens, final.usage.output_tokens) == (6, whole.usage.output_tokens)
-    assert (final.stop_reason, final.model, final.id) == (whole.stop_reason, whole.model, whole.id)
+    assert "".join(pieces) == completion.content[0].text == final.content[0].text
+    assert (final.usage.input_tokens, final.usage.output_tokens) == (6, completion.usage.output_tokens)
+    assert (final.stop_reason, final.model, final.id) == (completion.stop_reason, completion.model, completion.id)
 
 
-def test_length_and_stop(client: anthropic.Anthropic) -> None:
+def test_max_tokens_and_stop(client: anthropic.Anthropic) -> None:
     short = client.messages.create(**{**ASKED, "max_tokens": 2})
     assert (short.stop_reason, short.usage.output_tokens) == ("max_tokens", 2)
     stopped = client.messages.create(**ASKED, stop_sequences=["."])
@@ -62,12 +62,12 @@ def test_length_and_stop(client: anthropic.Anthropic) -> None:
         assert stream.get_final_message().stop_sequence == "."
 
 
-def test_the_cache_is_counted_apart(simulate: Callable[..., SimulatorThread]) -> None:
+def test_cached_tokens_are_counted_separately(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(seed=1)
     with anthropic.Anthropic(base_url=served.base_url("anthropic"), api_key="k", max_retries=0) as client:
         seen = []
-        for at in range(20):
-            block = {"type": "text", "text": f"{at} " * 4000, "cache_control": {"type": "ephemeral"}}
+        for position in range(20):
+            block = {"type": "text", "text": f"{position} " * 4000, "cache_control": {"type": "ephemeral"}}
             seen.append(client.messages.create(**{**ASKED, "system": [block]}).usage)
     read = [usage for usage in seen if usage.cache_read_input_tokens]
     assert 0 < len(read) < len(seen)
@@ -94,14 +94,14 @@ def test_the_cache_is_counted_apart(simulate: Callable[..., SimulatorThread]) ->
         ),
     ],
 )
-def test_what_the_api_refuses(client: anthropic.Anthropic, given: dict, message: str) -> None:
+def test_invalid_requests_are_rejected(client: anthropic.Anthropic, given: dict, message: str) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
         client.post("/v1/messages", body={**ASKED, **given}, cast_to=Message)
     assert caught.value.body["error"] == {"type": "invalid_request_error", "message": message}
     assert caught.value.body["request_id"] == caught.value.request_id
 
 
-def test_each_version_refuses_what_the_other_takes(client: anthropic.Anthropic) -> None:
+def test_versions_accept_different_fields(client: anthropic.Anthropic) -> None:
     system = {"messages": [*SAY_HI, {"role": "system", "content": "Be brief."}, *SAY_HI]}
 
     def send(version: str, **given: object) -> Message:
@@ -132,7 +132,7 @@ def test_each_version_refuses_what_the_other_takes(client: anthropic.Anthropic) 
         ("quota", 400, "invalid_request_error"),
     ],
 )
-def test_refusals(client: anthropic.Anthropic, fault: str, status: int, kind: str) -> None:
+def test_error_faults(client: anthropic.Anthropic, fault: str, status: int, kind: str) -> None:
     with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(**ASKED, extra_headers={"x-sim-fault": fault})
     assert (caught.value.status_code, caught.value.body["error"]["type"]) == (status, kind)
@@ -140,7 +140,7 @@ def test_refusals(client: anthropic.Anthropic, fault: str, status: int, kind: st
     assert caught.value.response.headers.get("retry-after") == ("1" if fault == "429" else None)
 
 
-def test_an_error_inside_a_stream(client: anthropic.Anthropic) -> None:
+def test_error_within_a_stream(client: anthropic.Anthropic) -> None:
     with (
         client.messages.stream(**ASKED, extra_headers={"x-sim-fault": "stream_error"}) as stream,
         pytest.raises(anthropic.APIStatusError, match="Overloaded"),
@@ -148,12 +148,12 @@ def test_an_error_inside_a_stream(client: anthropic.Anthropic) -> None:
         list(stream)
 
 
-def test_an_unknown_model(client: anthropic.Anthropic) -> None:
+def test_unknown_model(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="model: claude-does-not-exist"):
         client.messages.create(**{**ASKED, "model": "claude-does-not-exist"})
 
 
-def test_the_client_comes_again_when_told(simulate: Callable[..., SimulatorThread]) -> None:
+def test_client_retries(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(faults=Faults(retry_after_s=0))
     with anthropic.Anthropic(base_url=served.base_url("anthropic"), api_key="k", max_retries=1) as client:
         asked = {**ASKED, "messages": [{"role": "user", "content": "Say hi. [[sim:529 once]]"}]}
@@ -161,18 +161,18 @@ def test_the_client_comes_again_when_told(simulate: Callable[..., SimulatorThrea
     assert served.counts()["by_status"] == {"529": 1, "200": 1}
 
 
-def test_limits_are_told(simulate: Callable[..., SimulatorThread]) -> None:
+def test_rate_limit_headers(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(limit=SimLimit(rpm=60, tpm=6000))
     with anthropic.Anthropic(base_url=served.base_url("anthropic"), api_key="k", max_retries=0) as client:
         before = datetime.now(UTC)
-        told = client.messages.with_raw_response.create(**ASKED).headers
-    assert told["anthropic-ratelimit-requests-limit"] == "60"
-    assert told["anthropic-ratelimit-requests-remaining"] == "59"
-    assert told["anthropic-ratelimit-input-tokens-remaining"] == "5694"
-    reset = datetime.fromisoformat(told["anthropic-ratelimit-tokens-reset"])
+        headers = client.messages.with_raw_response.create(**ASKED).headers
+    assert headers["anthropic-ratelimit-requests-limit"] == "60"
+    assert headers["anthropic-ratelimit-requests-remaining"] == "59"
+    assert headers["anthropic-ratelimit-input-tokens-remaining"] == "5694"
+    reset = datetime.fromisoformat(headers["anthropic-ratelimit-tokens-reset"])
     assert reset.tzinfo == UTC
     assert 3 <= (reset - before).total_seconds() <= 6
 
 
-def test_models_are_listed(client: anthropic.Anthropic) -> None:
+def test_model_list(client: anthropic.Anthropic) -> None:
     assert "claude-haiku-4-5" in [model.id for model in client.models.list()]

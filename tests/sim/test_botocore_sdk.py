@@ -1,4 +1,4 @@
-"""botocore's client, with its own event-stream parser and its own signatures, reads what the simulator writes."""
+"""botocore, with its own event-stream parser and signatures, parses the simulator's replies."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def streamed(client: Any, messages: list[dict[str, Any]]) -> list[dict[str, Any]
         return list(stream)
 
 
-def test_an_answer(client: Any) -> None:
+def test_completion(client: Any) -> None:
     answer = client.converse(modelId=NOVA, messages=SAY_HI, system=[{"text": "Be brief."}])
     assert answer["output"]["message"]["content"][0]["text"]
     assert answer["stopReason"] == "end_turn"
@@ -70,20 +70,20 @@ def test_an_answer(client: Any) -> None:
     assert len(answer["ResponseMetadata"]["RequestId"]) == 36
 
 
-def test_a_stream_says_what_the_answer_says(client: Any) -> None:
-    whole = client.converse(modelId=NOVA, messages=SAY_HI)
+def test_stream_equals_completion(client: Any) -> None:
+    completion = client.converse(modelId=NOVA, messages=SAY_HI)
     events = streamed(client, SAY_HI)
     pieces = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
     assert len(pieces) > 1
-    assert "".join(pieces) == whole["output"]["message"]["content"][0]["text"]
+    assert "".join(pieces) == completion["output"]["message"]["content"][0]["text"]
     kinds = [next(iter(event)) for event in events]
     assert kinds[0] == "messageStart"
     assert kinds[-3:] == ["contentBlockStop", "messageStop", "metadata"]
     assert events[-2]["messageStop"]["stopReason"] == "end_turn"
-    assert events[-1]["metadata"]["usage"] == whole["usage"]
+    assert events[-1]["metadata"]["usage"] == completion["usage"]
 
 
-def test_length_and_stop(client: Any) -> None:
+def test_max_tokens_and_stop(client: Any) -> None:
     short = client.converse(modelId=NOVA, messages=SAY_HI, inferenceConfig={"maxTokens": 2, "temperature": 0.5})
     assert (short["stopReason"], short["usage"]["outputTokens"]) == ("max_tokens", 2)
     stopped = client.converse(modelId=NOVA, messages=SAY_HI, inferenceConfig={"stopSequences": ["."]})
@@ -133,26 +133,26 @@ def test_length_and_stop(client: Any) -> None:
         ("model.does-not-exist", {}, "The provided model identifier is invalid."),
     ],
 )
-def test_what_the_service_refuses(client: Any, model: str, given: dict, message: str) -> None:
+def test_invalid_requests_are_rejected(client: Any, model: str, given: dict, message: str) -> None:
     with pytest.raises(ClientError) as caught:
         client.converse(**{"modelId": model, "messages": SAY_HI, **given})
     assert caught.value.response["Error"] == {"Code": "ValidationException", "Message": message}
 
 
-def test_some_models_need_an_inference_profile(client: Any) -> None:
+def test_some_models_require_an_inference_profile(client: Any) -> None:
     with pytest.raises(ClientError, match="inference profile"):
         client.converse(modelId="anthropic.claude-sonnet-4-5-20250929-v1:0", messages=SAY_HI)
     assert client.converse(modelId="us.anthropic.claude-sonnet-4-5-20250929-v1:0", messages=SAY_HI)["output"]
 
 
-async def test_unknown_fields_are_refused(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
+async def test_unknown_fields_are_rejected(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
     address = f"{simulator.base_url('bedrock')}/model/{NOVA}/converse"
     for body, place in (({"colour": 1}, "#"), ({"inferenceConfig": {"topK": 1}}, "#/inferenceConfig")):
         async with http.post(address, json={"messages": SAY_HI, **body}) as reply:
-            said = await reply.json()
+            error = await reply.json()
             assert reply.headers["x-amzn-errortype"].startswith("ValidationException:http")
         name = next(iter(body)) if place == "#" else "topK"
-        assert said["message"].startswith(f"Malformed input request: {place}: extraneous key [{name}]")
+        assert error["message"].startswith(f"Malformed input request: {place}: extraneous key [{name}]")
 
 
 @pytest.mark.parametrize(
@@ -164,39 +164,39 @@ async def test_unknown_fields_are_refused(simulator: SimulatorThread, http: aioh
         ("quota", "ServiceQuotaExceededException", 400),
     ],
 )
-def test_refusals(simulator: SimulatorThread, connect: Connect, fault: str, code: str, status: int) -> None:
-    said = [{"role": "user", "content": [{"text": f"Say hi. [[sim:{fault} always]]"}]}]
+def test_error_faults(simulator: SimulatorThread, connect: Connect, fault: str, code: str, status: int) -> None:
+    messages = [{"role": "user", "content": [{"text": f"Say hi. [[sim:{fault} always]]"}]}]
     with connect(simulator) as client, pytest.raises(ClientError) as caught:
-        client.converse(modelId=NOVA, messages=said)
+        client.converse(modelId=NOVA, messages=messages)
     assert caught.value.response["Error"]["Code"] == code
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
     assert "retry-after" not in caught.value.response["ResponseMetadata"]["HTTPHeaders"]
 
 
-def test_an_exception_inside_a_stream(client: Any) -> None:
-    said = [{"role": "user", "content": [{"text": "Say hi. [[sim:stream_error]]"}]}]
+def test_exception_within_a_stream(client: Any) -> None:
+    messages = [{"role": "user", "content": [{"text": "Say hi. [[sim:stream_error]]"}]}]
     with pytest.raises(EventStreamError, match="serviceUnavailableException"):
-        streamed(client, said)
+        streamed(client, messages)
 
 
-def test_signatures_are_checked(simulate: Callable[..., SimulatorThread], connect: Connect) -> None:
+def test_signatures_are_verified(simulate: Callable[..., SimulatorThread], connect: Connect) -> None:
     served = simulate(api_key="a secret")
     with connect(served) as client:
         assert client.converse(modelId=NOVA, messages=SAY_HI)["output"]
         assert streamed(client, SAY_HI)
     with connect(served, aws_session_token="a token") as client:  # a signed header more
         assert client.converse(modelId=NOVA, messages=SAY_HI)["output"]
-    for wrong, code in (
+    for settings, code in (
         ({"aws_secret_access_key": "another"}, "InvalidSignatureException"),
         ({"aws_access_key_id": "AKIDANOTHER"}, "UnrecognizedClientException"),
     ):
-        with connect(served, **wrong) as client, pytest.raises(ClientError) as caught:
+        with connect(served, **settings) as client, pytest.raises(ClientError) as caught:
             client.converse(modelId=NOVA, messages=SAY_HI)
         assert caught.value.response["Error"]["Code"] == code
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
-def test_botocore_comes_again(simulate: Callable[..., SimulatorThread], session: botocore.session.Session) -> None:
+def test_client_retries(simulate: Callable[..., SimulatorThread], session: botocore.session.Session) -> None:
     served = simulate(faults=Faults())
     endpoint = served.endpoints()["bedrock"]
     client = session.create_client(
@@ -207,9 +207,9 @@ def test_botocore_comes_again(simulate: Callable[..., SimulatorThread], session:
         aws_secret_access_key=endpoint.secret_access_key,
         config=Config(retries={"total_max_attempts": 2, "mode": "standard"}),
     )
-    said = [{"role": "user", "content": [{"text": "Say hi. [[sim:500 once]]"}]}]
+    messages = [{"role": "user", "content": [{"text": "Say hi. [[sim:500 once]]"}]}]
     try:
-        assert client.converse(modelId=NOVA, messages=said)["output"]
+        assert client.converse(modelId=NOVA, messages=messages)["output"]
     finally:
         client.close()
     assert served.counts()["by_status"] == {"500": 1, "200": 1}

@@ -1,4 +1,4 @@
-"""``python -m llmhub.sim``: one line when it listens, a clean end when told."""
+"""``python -m llmhub.sim`` prints one line when it listens, and exits on a signal."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def ask(url: str, body: dict[str, Any]) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.status, reply.read()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_told(told: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_terminated(signal_number: signal.Signals) -> None:
     command = [sys.executable, "-m", "llmhub.sim", "--rpm", "1", "--seed", "7", "--rate-529", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -39,28 +39,28 @@ def test_it_serves_until_told(told: signal.Signals) -> None:
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
             address = f"{line['base_urls']['openai']}/chat/completions"
             assert [ask(address, body)[0] for _ in range(2)] == [200, 429]
-            process.send_signal(told)
+            process.send_signal(signal_number)
             rest, errors = process.communicate(timeout=10)
         finally:
             process.kill()
     assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
-def test_the_same_seed_in_another_process_answers_alike(simulator: Any) -> None:
+def test_equal_seeds_give_equal_responses_across_processes(simulator: Any) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "Describe the harbour."}]}
     command = [sys.executable, "-m", "llmhub.sim", "--seed", "7"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             line = json.loads(process.stdout.readline())
-            _, there = ask(f"{line['base_urls']['openai']}/chat/completions", body)
+            _, second = ask(f"{line['base_urls']['openai']}/chat/completions", body)
         finally:
             process.terminate()
-    _, here = ask(f"{simulator.base_url('openai')}/chat/completions", body)
-    assert json.loads(there)["choices"] == json.loads(here)["choices"]
-    assert json.loads(there)["id"] == json.loads(here)["id"]
+    _, first = ask(f"{simulator.base_url('openai')}/chat/completions", body)
+    assert json.loads(second)["choices"] == json.loads(first)["choices"]
+    assert json.loads(second)["id"] == json.loads(first)["id"]
 
 
-def test_the_command_line_says_everything() -> None:
+def test_options_become_settings() -> None:
     line = (
         "--host ::1 --port 99 --seed 3 --api-key k --latency 0.2 --sigma 0.5 --rpm 60 --tpm 600 --burst 5 "
         "--retry-after 2 --rate-429 0.1 --stream-error 0.2"
@@ -79,21 +79,21 @@ def test_the_command_line_says_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (["--rate-500", "2"], "llmhub sim: rate_500=2.0 is outside 0..1\n"),
         (["--rpm", "0"], "llmhub sim: rpm=0.0 admits no request; pass a positive number, or None for no limit\n"),
         (["--latency", "-1"], "llmhub sim: median_s=-1.0 and sigma=0.0 must be finite and not negative\n"),
     ],
 )
-def test_settings_that_are_none(line: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_are_rejected(line: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line) == 2
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("spoil", [lambda port: port, lambda _port: 99_999])
-def test_an_address_it_cannot_have(spoil: Callable[[int], int], capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = spoil(taken.getsockname()[1])
+def test_unavailable_address_is_an_error(spoil: Callable[[int], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = spoil(listener.getsockname()[1])
         assert main(["--port", str(port)]) == 1
     assert capsys.readouterr().err.startswith(f"llmhub sim: cannot listen on 127.0.0.1 port {port}: ")

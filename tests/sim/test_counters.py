@@ -1,4 +1,4 @@
-"""What a simulator was asked, what it lists, whom it lets in, and how it keeps time."""
+"""Counters, model lists, authorization and latency of the simulator."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from llmhub.providers.endpoint_validation import validate_endpoint
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import FAKE_PROVIDERS, Latency, SimLimit, Simulator, SimulatorThread, aserving, serving
 
-Ask = Callable[..., Any]
+ProviderRequest = Callable[..., Any]
 
 
-async def test_counts(simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession) -> None:
+async def test_counts(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession
+) -> None:
     served = simulate()
     for provider, prompt in (("openai", "a" * 40), ("openai", "a" * 40), ("openai", "b" * 40), ("google", "a" * 40)):
-        asked = ask(provider, prompt, most=1)
-        async with http.post(served.url + asked.path, json=asked.body) as reply:
+        request = ask(provider, prompt, max_tokens=1)
+        async with http.post(served.url + request.path, json=request.body) as reply:
             assert reply.status == 200
     async with http.post(f"{served.base_url('openai')}/chat/completions", data=b"{") as reply:
         assert reply.status == 400
@@ -48,18 +50,18 @@ async def test_counts(simulate: Callable[..., SimulatorThread], ask: Ask, http: 
         assert reply.status == 200
     counts = served.counts()
     assert (counts["requests"], counts["unique_prompts"], counts["tokens"]["input"]) == (0, 0, 0)
-    async with http.post(served.url + asked.path, json=asked.body) as reply:
+    async with http.post(served.url + request.path, json=request.body) as reply:
         assert reply.status == 200
     served.reset()
     assert served.counts()["requests"] == 0
 
 
-async def test_requests_under_way(ask: Ask, http: aiohttp.ClientSession) -> None:
+async def test_requests_in_flight(ask: ProviderRequest, http: aiohttp.ClientSession) -> None:
     async with aserving(Simulator()) as simulator:
-        asked = ask("openai", "Say hi. [[sim:hang]]")
+        request = ask("openai", "Say hi. [[sim:hang]]")
         hanging = [
-            asyncio.create_task(http.post(simulator.url + asked.path, json={**asked.body, "user": str(at // 2)}))
-            for at in range(5)
+            asyncio.create_task(http.post(simulator.url + request.path, json={**request.body, "user": str(index // 2)}))
+            for index in range(5)
         ]
         async with asyncio.timeout(5):
             while simulator.counts()["in_flight"] < 5:  # noqa: ASYNC110 - the simulator has no event to wait for
@@ -75,7 +77,7 @@ async def test_requests_under_way(ask: Ask, http: aiohttp.ClientSession) -> None
     assert counts["by_status"] == {"none": 5}
 
 
-async def test_its_own_addresses(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
+async def test_control_routes(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
     async with http.get(f"{simulator.url}/sim/health") as reply:
         assert await reply.json() == {"status": "ok"}
     for path in ("/", "/openai", "/openai/v1", "/nowhere", "/openai/v1beta/models"):
@@ -84,7 +86,7 @@ async def test_its_own_addresses(simulator: SimulatorThread, http: aiohttp.Clien
             assert (await reply.json())["error"] == f"no route for GET {path}"
 
 
-async def test_nothing_at_a_providers_address(
+async def test_unknown_routes_of_a_provider(
     simulator: SimulatorThread, http: aiohttp.ClientSession, provider: str
 ) -> None:
     async with http.post(f"{simulator.base_url(provider)}/nowhere", json={}) as reply:
@@ -108,9 +110,7 @@ LISTS = {
 }
 
 
-async def test_models_are_listed_and_answer(
-    simulator: SimulatorThread, http: aiohttp.ClientSession, provider: str
-) -> None:
+async def test_listed_models_respond(simulator: SimulatorThread, http: aiohttp.ClientSession, provider: str) -> None:
     path, rows, name = LISTS[provider]
     async with http.get(simulator.base_url(provider) + path) as reply:
         assert reply.status == 200
@@ -138,15 +138,17 @@ REASONS = {
 }
 
 
-async def test_keys(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_api_keys(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate(api_key="right")
     name, form = KEYS[provider]
-    asked = ask(provider)
+    request = ask(provider)
 
     async def send(headers: dict[str, str]) -> tuple[int, dict]:
-        async with http.post(served.url + asked.path, json=asked.body, headers={**asked.headers, **headers}) as reply:
+        async with http.post(
+            served.url + request.path, json=request.body, headers={**request.headers, **headers}
+        ) as reply:
             return reply.status, await reply.json()
 
     assert (await send({name: form.format("right")}))[0] == 200
@@ -161,52 +163,54 @@ async def test_keys(
     assert "right" not in repr(served.settings)
 
 
-async def test_a_bearer_token_is_a_key_for_anthropic_unless_there_is_a_key(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
+async def test_anthropic_api_key_takes_precedence_over_bearer_token(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession
 ) -> None:
     served = simulate(api_key="right")
-    asked = ask("anthropic")
+    request = ask("anthropic")
     for headers, expected in (
         ({"authorization": "Bearer right"}, 200),
         ({"authorization": "Bearer right", "x-api-key": "wrong"}, 401),
         ({"authorization": "Bearer wrong", "x-api-key": "right"}, 200),
     ):
-        async with http.post(served.url + asked.path, json=asked.body, headers={**asked.headers, **headers}) as reply:
+        async with http.post(
+            served.url + request.path, json=request.body, headers={**request.headers, **headers}
+        ) as reply:
             assert reply.status == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"hi"', b"\xff", b"[" * 100_000, b'{"a":"\\ud800"}'])
-async def test_bodies_that_are_none(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, body: bytes
+async def test_malformed_bodies_are_rejected(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str, body: bytes
 ) -> None:
-    asked = ask(provider)
-    async with http.post(simulator.url + asked.path, data=body, headers=asked.headers) as reply:
+    request = ask(provider)
+    async with http.post(simulator.url + request.path, data=body, headers=request.headers) as reply:
         assert reply.status == 400
-        said = await reply.json()
-    assert said["message"] if provider == "bedrock" else said["error"]
+        error_body = await reply.json()
+    assert error_body["message"] if provider == "bedrock" else error_body["error"]
 
 
-async def test_a_body_too_large(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+async def test_too_large_body_is_rejected(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llmhub.sim.server.MAX_BODY_BYTES", 100_000)
-    asked = ask("anthropic")
-    async with http.post(simulator.url + asked.path, data=b" " * 200_000, headers=asked.headers) as reply:
+    request = ask("anthropic")
+    async with http.post(simulator.url + request.path, data=b" " * 200_000, headers=request.headers) as reply:
         assert reply.status == 413
         assert (await reply.json())["error"]["type"] == "request_too_large"
 
 
-async def test_large_prompts_are_taken(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_large_prompts_are_accepted(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
-    asked = ask(provider, "word " * 400_000, most=5)
-    body = io.BytesIO(json.dumps(asked.body).encode())
-    async with http.post(simulator.url + asked.path, data=body, headers=asked.headers) as reply:
+    request = ask(provider, "word " * 400_000, max_tokens=5)
+    body = io.BytesIO(json.dumps(request.body).encode())
+    async with http.post(simulator.url + request.path, data=body, headers=request.headers) as reply:
         assert reply.status == 200
 
 
-async def test_time_passes_as_drawn(
-    ask: Ask, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, provider: str
+async def test_latency_is_applied(
+    ask: ProviderRequest, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
     slept: list[float] = []
     sleep = asyncio.sleep
@@ -217,13 +221,13 @@ async def test_time_passes_as_drawn(
 
     async with aserving(Simulator(latency=Latency(30.0, first=0.5))) as simulator:
         monkeypatch.setattr("llmhub.sim.server.asyncio.sleep", noted)
-        asked = ask(provider)
-        async with http.post(simulator.url + asked.path, json=asked.body, headers=asked.headers) as reply:
+        request = ask(provider)
+        async with http.post(simulator.url + request.path, json=request.body, headers=request.headers) as reply:
             await reply.read()
         assert slept == [30.0]
-        asked = ask(provider, stream=True)
+        request = ask(provider, stream=True)
         slept.clear()
-        async with http.post(simulator.url + asked.path, json=asked.body, headers=asked.headers) as reply:
+        async with http.post(simulator.url + request.path, json=request.body, headers=request.headers) as reply:
             await reply.read()
         monkeypatch.undo()
     # Each waits for its own due time from the beginning, of which next to nothing passed here.
@@ -233,7 +237,7 @@ async def test_time_passes_as_drawn(
 
 
 async def test_without_latency_nothing_sleeps(
-    ask: Ask, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, provider: str
+    ask: ProviderRequest, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
     async def never(_seconds: float) -> None:
         pytest.fail("slept")
@@ -242,8 +246,8 @@ async def test_without_latency_nothing_sleeps(
         monkeypatch.setattr("llmhub.sim.server.asyncio.sleep", never)
         statuses = []
         for stream in (False, True):
-            asked = ask(provider, stream=stream)
-            async with http.post(simulator.url + asked.path, json=asked.body, headers=asked.headers) as reply:
+            request = ask(provider, stream=stream)
+            async with http.post(simulator.url + request.path, json=request.body, headers=request.headers) as reply:
                 statuses.append((reply.status, bool(await reply.read())))
         monkeypatch.undo()
     assert statuses == [(200, True), (200, True)]
@@ -263,9 +267,9 @@ def test_endpoints(simulate: Callable[..., SimulatorThread]) -> None:
     assert served.settings.port == int(served.url.rpartition(":")[2])
 
 
-def test_a_port_that_is_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_used_port_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(OSError, match="address already in use"), serving(Simulator(port=port)):
             pass
 
@@ -280,6 +284,6 @@ def test_ipv6() -> None:
         pytest.skip(f"no IPv6 loopback here: {refused}")
 
 
-def test_importing_the_package_leaves_the_simulator_alone() -> None:
+def test_importing_llmhub_does_not_import_the_simulator() -> None:
     code = "import sys, llmhub; sys.exit(any(name.startswith('llmhub.sim') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, seen from a plain client."""
+"""Injected faults, seen by a plain HTTP client."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from llmhub.sim import Faults, Simulator, SimulatorThread, serving
 from llmhub.sim.faults import FAULT_NAMES, choose_fault, scripted_fault
 
-Ask = Callable[..., Any]
+ProviderRequest = Callable[..., Any]
 
 
-async def send(http: aiohttp.ClientSession, served: SimulatorThread, asked: Any, fault: str = "") -> tuple[int, bytes]:
-    headers = {**asked.headers, **({"x-sim-fault": fault} if fault else {})}
-    async with http.post(served.url + asked.path, json=asked.body, headers=headers) as reply:
+async def send(
+    http: aiohttp.ClientSession, served: SimulatorThread, request: Any, fault: str = ""
+) -> tuple[int, bytes]:
+    headers = {**request.headers, **({"x-sim-fault": fault} if fault else {})}
+    async with http.post(served.url + request.path, json=request.body, headers=headers) as reply:
         return reply.status, await reply.read()
 
 
@@ -37,18 +39,23 @@ STATUSES = {"429": 429, "500": 500, "529": 503}
 
 @pytest.mark.parametrize("fault", STATUSES)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_refusals(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, fault: str, stream: bool
+async def test_error_faults(
+    simulator: SimulatorThread,
+    ask: ProviderRequest,
+    http: aiohttp.ClientSession,
+    provider: str,
+    fault: str,
+    stream: bool,
 ) -> None:
     status, body = await send(http, simulator, ask(provider, stream=stream), fault)
     assert status == (529 if "anthropic" in provider and fault == "529" else STATUSES[fault])
-    said = json.loads(body)
-    assert said["message"] if provider == "bedrock" else said["error"]
+    error = json.loads(body)
+    assert error["message"] if provider == "bedrock" else error["error"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_reset(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
+async def test_reset(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str, stream: bool
 ) -> None:
     with pytest.raises(aiohttp.ClientOSError) as caught:
         await send(http, simulator, ask(provider, stream=stream), "reset")
@@ -56,60 +63,62 @@ async def test_a_reset(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_truncated_answer(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str, stream: bool
+async def test_truncate(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str, stream: bool
 ) -> None:
-    asked = ask(provider, stream=stream)
-    _, whole = await send(http, simulator, asked)
+    request = ask(provider, stream=stream)
+    _, complete = await send(http, simulator, request)
     got = bytearray()
     async with http.post(
-        simulator.url + asked.path, json=asked.body, headers={**asked.headers, "x-sim-fault": "truncate"}
+        simulator.url + request.path, json=request.body, headers={**request.headers, "x-sim-fault": "truncate"}
     ) as reply:
         assert reply.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await collect(reply, got)
-    assert 0 < len(got) < len(whole)
-    assert len(got) > len(whole) // 4
+    assert 0 < len(got) < len(complete)
+    assert len(got) > len(complete) // 4
 
 
-async def test_a_stream_cut_short_in_good_form(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_cut(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
-    asked = ask(provider, stream=True)
-    _, whole = await send(http, simulator, asked)
-    status, body = await send(http, simulator, asked, "cut")
+    request = ask(provider, stream=True)
+    _, complete = await send(http, simulator, request)
+    status, body = await send(http, simulator, request, "cut")
     assert status == 200
-    assert 0 < len(body) < len(whole)
+    assert 0 < len(body) < len(complete)
     assert b"[DONE]" not in body
     assert b"message_stop" not in body
     with pytest.raises(aiohttp.ClientPayloadError):
         await send(http, simulator, ask(provider), "cut")
 
 
-async def test_a_dripping_answer_is_whole(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_drip_sends_everything(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate(faults=Faults(drip_s=0.001))
     for stream in (False, True):
-        asked = ask(provider, stream=stream)
+        request = ask(provider, stream=stream)
         async with http.post(
-            served.url + asked.path, json=asked.body, headers={**asked.headers, "x-sim-fault": "drip"}
+            served.url + request.path, json=request.body, headers={**request.headers, "x-sim-fault": "drip"}
         ) as reply:
             pieces = [piece async for piece in reply.content.iter_any()]
         assert len(pieces) > 3
-        _, whole = await send(http, served, asked)
-        assert len(b"".join(pieces)) == len(whole)
+        _, complete = await send(http, served, request)
+        assert len(b"".join(pieces)) == len(complete)
 
 
-async def test_malformed_json(simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str) -> None:
+async def test_malformed_json(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
+) -> None:
     status, body = await send(http, simulator, ask(provider), "malformed")
     assert status == 200
     with pytest.raises(json.JSONDecodeError):
         json.loads(body)
 
 
-async def test_a_malformed_event(
-    simulator: SimulatorThread, ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_malformed_event(
+    simulator: SimulatorThread, ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
     status, body = await send(http, simulator, ask(provider, stream=True), "malformed")
     assert status == 200
@@ -136,27 +145,27 @@ def is_json(text: bytes) -> bool:
     return True
 
 
-async def test_a_hanging_answer(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_hang(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate()
-    asked = ask(provider, "Say hi. [[sim:hang once]]")
+    request = ask(provider, "Say hi. [[sim:hang once]]")
     with pytest.raises(TimeoutError):
         async with http.post(
-            served.url + asked.path,
-            json=asked.body,
-            headers=asked.headers,
+            served.url + request.path,
+            json=request.body,
+            headers=request.headers,
             timeout=aiohttp.ClientTimeout(total=0.05),
         ):
             pass
-    assert (await send(http, served, asked))[0] == 200
+    assert (await send(http, served, request))[0] == 200
 
 
-def test_a_simulator_stops_although_an_answer_hangs(ask: Ask) -> None:
-    asked = ask("openai", "Say hi. [[sim:hang]]")
+def test_stop_while_a_response_hangs(ask: ProviderRequest) -> None:
+    request = ask("openai", "Say hi. [[sim:hang]]")
     with serving(Simulator()) as served:
         connection = HTTPConnection(served.url.removeprefix("http://"), timeout=10)
-        connection.request("POST", asked.path, json.dumps(asked.body))
+        connection.request("POST", request.path, json.dumps(request.body))
         deadline = time.monotonic() + 5
         while not served.counts()["in_flight"]:
             assert time.monotonic() < deadline
@@ -165,14 +174,14 @@ def test_a_simulator_stops_although_an_answer_hangs(ask: Ask) -> None:
     connection.close()
 
 
-async def test_one_prompt_fails_for_good_and_another_only_once(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession, provider: str
+async def test_scripted_faults(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession, provider: str
 ) -> None:
     served = simulate()
     seen = {}
     for often in ("always", "once", "twice", "3"):
-        asked = ask(provider, f"Say hi. [[sim:500 {often}]]")
-        seen[often] = [(await send(http, served, asked))[0] for _ in range(4)]
+        request = ask(provider, f"Say hi. [[sim:500 {often}]]")
+        seen[often] = [(await send(http, served, request))[0] for _ in range(4)]
     assert seen == {
         "always": [500] * 4,
         "once": [500, 200, 200, 200],
@@ -182,12 +191,12 @@ async def test_one_prompt_fails_for_good_and_another_only_once(
     assert served.counts()["by_fault"] == {"500": 4 + 1 + 2 + 3}
 
 
-async def test_rates_are_kept_and_seeded(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
+async def test_fault_rates_are_met_and_repeatable(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession
 ) -> None:
     async def statuses(seed: int) -> list[int]:
         served = simulate(seed=seed, faults=Faults(rate_500=0.3, rate_429=0.2))
-        return [(await send(http, served, ask("openai", f"Question {at}")))[0] for at in range(150)]
+        return [(await send(http, served, ask("openai", f"Question {index}")))[0] for index in range(150)]
 
     first = await statuses(1)
     assert first == await statuses(1)
@@ -196,46 +205,46 @@ async def test_rates_are_kept_and_seeded(
     assert first.count(429) == pytest.approx(30, abs=18)
 
 
-async def test_a_second_attempt_may_succeed(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
+async def test_faults_are_drawn_per_attempt(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession
 ) -> None:
     served = simulate(faults=Faults(rate_500=0.5))
-    asked = ask("openai")
-    seen = {(await send(http, served, asked))[0] for _ in range(30)}
+    request = ask("openai")
+    seen = {(await send(http, served, request))[0] for _ in range(30)}
     assert seen == {200, 500}
 
 
-async def test_faults_change_while_it_runs(
-    simulate: Callable[..., SimulatorThread], ask: Ask, http: aiohttp.ClientSession
+async def test_faults_can_be_replaced(
+    simulate: Callable[..., SimulatorThread], ask: ProviderRequest, http: aiohttp.ClientSession
 ) -> None:
     served = simulate()
-    asked = ask("openai")
-    assert (await send(http, served, asked))[0] == 200
+    request = ask("openai")
+    assert (await send(http, served, request))[0] == 200
     async with http.post(f"{served.url}/sim/faults", json={"rate_500": 1.0}) as reply:
         assert reply.status == 200
-    assert (await send(http, served, asked))[0] == 500
+    assert (await send(http, served, request))[0] == 500
     served.set_faults(Faults(rate_429=1.0))
-    assert (await send(http, served, asked))[0] == 429
-    for wrong in ({"rate_500": 2}, {"rate_600": 0.5}, {"rate_500": "much"}, [1]):
-        async with http.post(f"{served.url}/sim/faults", json=wrong) as reply:
+    assert (await send(http, served, request))[0] == 429
+    for faults in ({"rate_500": 2}, {"rate_600": 0.5}, {"rate_500": "much"}, [1]):
+        async with http.post(f"{served.url}/sim/faults", json=faults) as reply:
             assert reply.status == 400
             assert (await reply.json())["error"].startswith("invalid faults")
-    assert (await send(http, served, asked))[0] == 429
+    assert (await send(http, served, request))[0] == 429
     async with http.post(f"{served.url}/sim/faults") as reply:
         assert reply.status == 200
-    assert (await send(http, served, asked))[0] == 200
+    assert (await send(http, served, request))[0] == 200
 
 
 @given(
     st.floats(0, 1, exclude_max=True),
     st.lists(st.floats(0, 0.09), min_size=len(FAULT_NAMES), max_size=len(FAULT_NAMES)),
 )
-def test_a_draw_falls_into_one_share(drawn: float, shares: list[float]) -> None:
+def test_quantiles_select_faults_by_rate(drawn: float, shares: list[float]) -> None:
     faults = Faults(
         **dict(zip([name for name in Faults.__dataclass_fields__ if name[-2:] != "_s"], shares, strict=True))
     )
     fault = choose_fault(faults, drawn)
-    reached = dict(zip(FAULT_NAMES, (sum(shares[: at + 1]) for at in range(len(shares))), strict=True))
+    reached = dict(zip(FAULT_NAMES, (sum(shares[: index + 1]) for index in range(len(shares))), strict=True))
     if fault:
         assert drawn < reached[fault]
         assert all(
@@ -246,11 +255,11 @@ def test_a_draw_falls_into_one_share(drawn: float, shares: list[float]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "500 sometimes", "600", "reset reset", "[[sim:]]", "[[sim:500 never]]", "50"])
-def test_what_is_no_script(text: str) -> None:
+def test_invalid_scripts_are_ignored(text: str) -> None:
     assert scripted_fault(text, text, 0) == ""
 
 
-@pytest.mark.parametrize("wrong", [{"reset": -0.1}, {"reset": 1.1}, {"drip": True}, {"reset": 0.6, "drip": 0.6}])
-def test_what_are_no_faults(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("faults", [{"reset": -0.1}, {"reset": 1.1}, {"drip": True}, {"reset": 0.6, "drip": 0.6}])
+def test_invalid_rates_are_rejected(faults: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"outside|add up"):
-        Faults(**wrong)
+        Faults(**faults)

@@ -1,4 +1,4 @@
-"""The official Google Gen AI client reads what the simulator writes."""
+"""The Google Gen AI SDK parses the simulator's replies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def client(simulator: SimulatorThread) -> Iterator[genai.Client]:
         yield client
 
 
-def test_an_answer(client: genai.Client) -> None:
+def test_completion(client: genai.Client) -> None:
     answer = client.models.generate_content(model=LITE, contents="Say hi to the harbour.")
     assert answer.text
     assert answer.candidates[0].finish_reason is types.FinishReason.STOP
@@ -31,7 +31,7 @@ def test_an_answer(client: genai.Client) -> None:
     assert answer.model_version == LITE
 
 
-def test_thoughts_are_counted_apart(client: genai.Client) -> None:
+def test_thinking_tokens_are_counted_separately(client: genai.Client) -> None:
     usage = client.models.generate_content(model="gemini-2.5-flash", contents="Say hi.").usage_metadata
     assert usage.thoughts_token_count > 0
     assert usage.total_token_count == (
@@ -42,26 +42,26 @@ def test_thoughts_are_counted_apart(client: genai.Client) -> None:
     assert plain.usage_metadata.thoughts_token_count is None
 
 
-def test_a_stream_says_what_the_answer_says(client: genai.Client) -> None:
-    whole = client.models.generate_content(model=LITE, contents="Say hi to the harbour.")
+def test_stream_equals_completion(client: genai.Client) -> None:
+    completion = client.models.generate_content(model=LITE, contents="Say hi to the harbour.")
     chunks = list(client.models.generate_content_stream(model=LITE, contents="Say hi to the harbour."))
     assert len(chunks) > 1
-    assert "".join(chunk.text or "" for chunk in chunks) == whole.text
+    assert "".join(chunk.text or "" for chunk in chunks) == completion.text
     assert chunks[-1].candidates[0].finish_reason is types.FinishReason.STOP
-    assert chunks[-1].usage_metadata == whole.usage_metadata
+    assert chunks[-1].usage_metadata == completion.usage_metadata
     counts = [chunk.usage_metadata.candidates_token_count for chunk in chunks]
     assert counts == sorted(counts)
 
 
-async def test_a_stream_as_one_array(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
+async def test_stream_as_json_array(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
     body = {"contents": [{"role": "user", "parts": [{"text": "Say hi."}]}]}
     address = f"{simulator.base_url('google')}/v1beta/models/{LITE}:streamGenerateContent"
     async with http.post(address, json=body) as reply:
         events = await reply.json()
     async with http.post(address.replace("streamG", "g"), json=body) as reply:
-        whole = await reply.json()
-    said = "".join(event["candidates"][0]["content"]["parts"][0]["text"] for event in events)
-    assert said == whole["candidates"][0]["content"]["parts"][0]["text"]
+        completion = await reply.json()
+    text = "".join(event["candidates"][0]["content"]["parts"][0]["text"] for event in events)
+    assert text == completion["candidates"][0]["content"]["parts"][0]["text"]
 
 
 async def test_events_end_in_crlf(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
@@ -74,7 +74,7 @@ async def test_events_end_in_crlf(simulator: SimulatorThread, http: aiohttp.Clie
     assert raw.count(b"\n") == raw.count(b"\r\n")
 
 
-def test_length_stop_and_candidates(client: genai.Client) -> None:
+def test_max_tokens_stop_and_candidates(client: genai.Client) -> None:
     config = types.GenerateContentConfig(max_output_tokens=3, system_instruction="Be brief.", temperature=2)
     short = client.models.generate_content(model=LITE, contents="Say hi.", config=config)
     assert short.candidates[0].finish_reason is types.FinishReason.MAX_TOKENS
@@ -85,7 +85,7 @@ def test_length_stop_and_candidates(client: genai.Client) -> None:
     assert all("." not in candidate.content.parts[0].text for candidate in several.candidates)
 
 
-def test_thinking_uses_up_a_small_budget(client: genai.Client) -> None:
+def test_thinking_can_use_all_max_tokens(client: genai.Client) -> None:
     config = types.GenerateContentConfig(max_output_tokens=8)
     answer = client.models.generate_content(model="gemini-2.5-pro", contents="Say hi.", config=config)
     assert answer.text is None
@@ -130,12 +130,12 @@ def test_thinking_uses_up_a_small_budget(client: genai.Client) -> None:
         ),
     ],
 )
-async def test_what_the_api_refuses(
+async def test_invalid_requests_are_rejected(
     simulator: SimulatorThread, http: aiohttp.ClientSession, body: dict, message: str, field: dict | None
 ) -> None:
-    whole = {"contents": [{"parts": [{"text": "Say hi."}]}], **body} if body else {}
+    payload = {"contents": [{"parts": [{"text": "Say hi."}]}], **body} if body else {}
     address = f"{simulator.base_url('google')}/v1beta/models/{LITE}:generateContent"
-    async with http.post(address, json=whole) as reply:
+    async with http.post(address, json=payload) as reply:
         error = (await reply.json())["error"]
     assert (error["code"], error["status"], error["message"]) == (400, "INVALID_ARGUMENT", message)
     violations = [each for detail in error.get("details", []) for each in detail["fieldViolations"]]
@@ -151,7 +151,7 @@ async def test_what_the_api_refuses(
         ("529", 503, "UNAVAILABLE"),
     ],
 )
-def test_refusals(simulate: Callable[..., SimulatorThread], fault: str, code: int, status: str) -> None:
+def test_error_faults(simulate: Callable[..., SimulatorThread], fault: str, code: int, status: str) -> None:
     served = simulate(faults=Faults(retry_after_s=34.07))
     options = types.HttpOptions(base_url=served.base_url("google"), headers={"x-sim-fault": fault})
     with genai.Client(api_key="k", http_options=options) as client, pytest.raises(errors.APIError) as caught:
@@ -168,13 +168,13 @@ def test_refusals(simulate: Callable[..., SimulatorThread], fault: str, code: in
         assert details == {}
 
 
-def test_an_unknown_model(client: genai.Client) -> None:
+def test_unknown_model(client: genai.Client) -> None:
     with pytest.raises(errors.ClientError, match="models/does-not-exist is not found") as caught:
         client.models.generate_content(model="does-not-exist", contents="hi")
     assert caught.value.code == 404
 
 
-async def test_limits_are_told_in_the_body(
+async def test_rate_limit_error_has_details(
     simulate: Callable[..., SimulatorThread], http: aiohttp.ClientSession
 ) -> None:
     served = simulate(limit=SimLimit(rpm=1, burst_s=60))
@@ -189,5 +189,5 @@ async def test_limits_are_told_in_the_body(
     assert 50 < float(delay.removesuffix("s")) <= 60
 
 
-def test_models_are_listed(client: genai.Client) -> None:
+def test_model_list(client: genai.Client) -> None:
     assert f"models/{LITE}" in [model.name for model in client.models.list()]

@@ -1,4 +1,4 @@
-"""Answers right at a known rate."""
+"""Graded responses are correct at a known rate."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from scipy import stats
 import llmhub
 from llmhub.sim import Graded, Simulator, serving
 
-RIGHT = {f"question {at}?": str(at) for at in range(2000)}
+RIGHT = {f"question {attempt}?": str(attempt) for attempt in range(2000)}
 
 
-def shares(graded: Graded, name: str, at: int = 0) -> list[bool]:
+def shares(graded: Graded, name: str, attempt: int = 0) -> list[bool]:
     return [
-        graded.text(name, asked, 5, at) == f"Let me think. The answer is {right}." for asked, right in RIGHT.items()
+        graded.text(name, request, 5, attempt) == f"Let me think. The answer is {right}."
+        for request, right in RIGHT.items()
     ]
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
-def test_a_model_is_right_at_its_rate_whatever_is_shared(shared: float) -> None:
+def test_accuracy_is_met_for_any_shared_randomness(shared: float) -> None:
     graded = Graded(right=RIGHT, rates={"openai/a": 0.7, "b": 0.9}, rate=0.2, shared=shared)
     for name, rate in (("openai/a", 0.7), ("google/b", 0.9), ("openai/c", 0.2)):
         assert stats.binomtest(sum(shares(graded, name)), len(RIGHT), rate).pvalue > 0.01
 
 
-def test_what_one_finds_hard_the_other_does_too() -> None:
+def test_shared_randomness_correlates_models() -> None:
     rates = {"openai/a": 0.5, "openai/b": 0.5}
     both = [
         sum(one == other for one, other in zip(*(shares(graded, name) for name in rates), strict=True))
@@ -33,12 +34,12 @@ def test_what_one_finds_hard_the_other_does_too() -> None:
     assert both[0] < 1100 < both[1] < 1900 < both[2] == 2000
 
 
-def test_another_answer_is_drawn_anew() -> None:
+def test_repeated_requests_are_independent() -> None:
     graded = Graded(right=RIGHT, rate=0.5, shared=0.0)
     assert 800 < sum(a == b for a, b in zip(shares(graded, "m"), shares(graded, "m", 1), strict=True)) < 1200
 
 
-def test_over_http_a_question_is_found_in_its_prompt_and_others_are_answered_as_ever() -> None:
+def test_graded_questions_are_found_in_prompts() -> None:
     with serving(Simulator(seed=1, graded=Graded(right={"1 + 1?": "2"}, rate=1.0))) as served:
         hub = llmhub.Hub(endpoints=served.endpoints())
         assert (

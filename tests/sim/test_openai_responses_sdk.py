@@ -1,4 +1,4 @@
-"""The official OpenAI client reads the simulated Responses, also as Azure's."""
+"""The OpenAI SDK parses the simulated Responses API, Azure's too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def client(simulator: SimulatorThread) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_an_answer(client: openai.OpenAI) -> None:
+def test_completion(client: openai.OpenAI) -> None:
     answer = client.responses.create(**ASKED)
     Response.model_validate(answer.model_dump(), strict=False)
     assert answer.output_text
@@ -31,16 +31,16 @@ def test_an_answer(client: openai.OpenAI) -> None:
     assert chat.choices[0].message.content == answer.output_text
 
 
-def test_a_stream_says_what_the_answer_says(client: openai.OpenAI) -> None:
-    whole = client.responses.create(**ASKED)
+def test_stream_equals_completion(client: openai.OpenAI) -> None:
+    completion = client.responses.create(**ASKED)
     with client.responses.stream(**ASKED) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert kinds[0] == "response.created"
     assert kinds[-1] == "response.completed"
     assert kinds.count("response.output_text.delta") > 2
-    assert final.output_text == whole.output_text
-    assert final.usage == whole.usage
+    assert final.output_text == completion.output_text
+    assert final.usage == completion.usage
 
 
 def test_events_are_numbered(client: openai.OpenAI) -> None:
@@ -49,17 +49,17 @@ def test_events_are_numbered(client: openai.OpenAI) -> None:
     assert numbers == list(range(len(numbers)))
 
 
-def test_reasoning_is_an_item_before_the_message(client: openai.OpenAI) -> None:
-    asked = {**ASKED, "model": "gpt-5-mini", "include": ["reasoning.encrypted_content"]}
-    answer = client.responses.create(**asked)
+def test_reasoning_item_precedes_the_message(client: openai.OpenAI) -> None:
+    arguments = {**ASKED, "model": "gpt-5-mini", "include": ["reasoning.encrypted_content"]}
+    answer = client.responses.create(**arguments)
     assert [item.type for item in answer.output] == ["reasoning", "message"]
     assert answer.output[0].encrypted_content
     assert 0 < answer.usage.output_tokens_details.reasoning_tokens < answer.usage.output_tokens
     turns = [{"role": "user", "content": "a"}, *[item.model_dump(exclude_none=True) for item in answer.output]]
-    assert client.responses.create(**{**asked, "input": turns}).output_text
+    assert client.responses.create(**{**arguments, "input": turns}).output_text
 
 
-def test_an_answer_that_is_cut_short(client: openai.OpenAI) -> None:
+def test_incomplete_response(client: openai.OpenAI) -> None:
     short = client.responses.create(**{**ASKED, "model": "gpt-5-mini"}, max_output_tokens=16)
     assert (short.status, short.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     with client.responses.create(**{**ASKED, "model": "gpt-5-mini"}, max_output_tokens=16, stream=True) as stream:
@@ -77,31 +77,33 @@ def test_an_answer_that_is_cut_short(client: openai.OpenAI) -> None:
         ({"include": ["reasoning.encrypted_content"]}, "include", None),
     ],
 )
-def test_what_the_api_refuses(client: openai.OpenAI, given: dict[str, Any], param: str, code: str | None) -> None:
+def test_invalid_requests_are_rejected(
+    client: openai.OpenAI, given: dict[str, Any], param: str, code: str | None
+) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.responses.create(**{**ASKED, **given})
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_a_problem_inside_a_stream(client: openai.OpenAI) -> None:
-    asked = {**ASKED, "input": "Say hi. [[sim:stream_error]]", "stream": True}
-    with client.responses.create(**asked) as stream:
+def test_error_within_a_stream(client: openai.OpenAI) -> None:
+    arguments = {**ASKED, "input": "Say hi. [[sim:stream_error]]", "stream": True}
+    with client.responses.create(**arguments) as stream:
         last = list(stream)[-1]
     assert (last.type, last.code) == ("error", "server_error")
     assert last.message
 
 
-def test_limits_are_told(simulate: Callable[..., SimulatorThread]) -> None:
+def test_rate_limit_headers(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(limit=SimLimit(rpm=1))
     with openai.OpenAI(base_url=served.base_url("openai-responses"), api_key="k", max_retries=0) as client:
-        told = client.responses.with_raw_response.create(**ASKED)
-        assert told.headers["x-ratelimit-limit-requests"] == "1"
+        raw = client.responses.with_raw_response.create(**ASKED)
+        assert raw.headers["x-ratelimit-limit-requests"] == "1"
         with pytest.raises(openai.RateLimitError):
             client.responses.create(**ASKED)
 
 
 @pytest.mark.parametrize("path", ["/openai/v1/", "/openai?api-version=2025-04-01-preview"])
-def test_azures(simulator: SimulatorThread, path: str) -> None:
+def test_azure(simulator: SimulatorThread, path: str) -> None:
     base, _, version = path.partition("?api-version=")
     query = {"api-version": version} if version else {}
     with openai.OpenAI(

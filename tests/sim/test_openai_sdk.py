@@ -1,4 +1,4 @@
-"""The official OpenAI client, also as Azure's, reads what the simulator writes."""
+"""The OpenAI SDK, with Azure too, parses the simulator's replies."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def client(simulator: SimulatorThread) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def refused(client: openai.OpenAI, **given: object) -> openai.BadRequestError:
+def rejection(client: openai.OpenAI, **given: object) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **given})
     return caught.value
 
 
-def test_an_answer(client: openai.OpenAI) -> None:
+def test_completion(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI)
     ChatCompletion.model_validate(answer.model_dump(), strict=False)
     assert answer.choices[0].message.content
@@ -36,42 +36,42 @@ def test_an_answer(client: openai.OpenAI) -> None:
     assert answer._request_id.startswith("req_")
 
 
-def test_a_stream_says_what_the_answer_says(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI)
+def test_stream_equals_completion(client: openai.OpenAI) -> None:
+    completion = client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI)
     with client.chat.completions.create(
         model="gpt-4o-mini", messages=SAY_HI, stream=True, stream_options={"include_usage": True}
     ) as stream:
         chunks = list(stream)
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk.model_dump(), strict=False)
-    spoken = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
-    assert len(spoken) > 2
-    assert "".join(spoken) == whole.choices[0].message.content
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert len(pieces) > 2
+    assert "".join(pieces) == completion.choices[0].message.content
     assert chunks[-1].choices == []
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage == completion.usage
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert chunks[-2].choices[0].finish_reason == "stop"
 
 
-def test_a_stream_tells_its_usage_only_when_asked(client: openai.OpenAI) -> None:
+def test_stream_usage_is_opt_in(client: openai.OpenAI) -> None:
     with client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI, stream=True) as stream:
         assert all(chunk.usage is None and chunk.choices for chunk in stream)
 
 
 def test_several_choices(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI, n=3)
-    said = [choice.message.content for choice in answer.choices]
-    assert len(set(said)) == 3
+    texts = [choice.message.content for choice in answer.choices]
+    assert len(set(texts)) == 3
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     with client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI, n=3, stream=True) as stream:
         streamed = ["", "", ""]
         for chunk in stream:
             for choice in chunk.choices:
                 streamed[choice.index] += choice.delta.content or ""
-    assert streamed == said
+    assert streamed == texts
 
 
-def test_length_and_stop(client: openai.OpenAI) -> None:
+def test_max_tokens_and_stop(client: openai.OpenAI) -> None:
     short = client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI, max_tokens=3)
     assert short.choices[0].finish_reason == "length"
     assert short.usage.completion_tokens == 3
@@ -80,7 +80,7 @@ def test_length_and_stop(client: openai.OpenAI) -> None:
     assert "." not in stopped.choices[0].message.content
 
 
-def test_reasoning_uses_up_a_small_budget(client: openai.OpenAI) -> None:
+def test_reasoning_can_use_all_max_tokens(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-5-mini", messages=SAY_HI, max_completion_tokens=16)
     assert answer.choices[0].finish_reason == "length"
     assert answer.choices[0].message.content == ""
@@ -105,8 +105,8 @@ def test_reasoning_uses_up_a_small_budget(client: openai.OpenAI) -> None:
         ({"model": "gpt-5.2", "reasoning_effort": "low", "temperature": 0}, "temperature", "unsupported_value"),
     ],
 )
-def test_what_the_api_refuses(client: openai.OpenAI, given: dict, param: str | None, code: str | None) -> None:
-    error = refused(client, **given)
+def test_invalid_requests_are_rejected(client: openai.OpenAI, given: dict, param: str | None, code: str | None) -> None:
+    error = rejection(client, **given)
     assert (error.param, error.code, error.type) == (param, code, "invalid_request_error")
 
 
@@ -123,12 +123,12 @@ def test_what_the_api_refuses(client: openai.OpenAI, given: dict, param: str | N
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
     ],
 )
-def test_what_the_api_takes(client: openai.OpenAI, given: dict) -> None:
+def test_valid_requests_are_accepted(client: openai.OpenAI, given: dict) -> None:
     answer = client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **given})
     assert answer.choices[0].message.content
 
 
-def test_an_unknown_model_and_an_unknown_address(client: openai.OpenAI) -> None:
+def test_unknown_model_and_unknown_route(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-does-not-exist", messages=SAY_HI)
     assert caught.value.code == "model_not_found"
@@ -136,7 +136,7 @@ def test_an_unknown_model_and_an_unknown_address(client: openai.OpenAI) -> None:
         client.embeddings.create(model="m", input="x")
 
 
-def test_models_are_listed(client: openai.OpenAI) -> None:
+def test_model_list(client: openai.OpenAI) -> None:
     assert "gpt-4o-mini" in [model.id for model in client.models.list()]
 
 
@@ -149,14 +149,14 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
         ("529", openai.InternalServerError, None),
     ],
 )
-def test_refusals(client: openai.OpenAI, fault: str, kind: type[openai.APIStatusError], code: str | None) -> None:
+def test_error_faults(client: openai.OpenAI, fault: str, kind: type[openai.APIStatusError], code: str | None) -> None:
     with pytest.raises(kind) as caught:
         client.chat.completions.create(model="gpt-4o-mini", messages=SAY_HI, extra_headers={"x-sim-fault": fault})
     assert caught.value.code == code
     assert caught.value.request_id.startswith("req_")
 
 
-def test_an_error_inside_a_stream(client: openai.OpenAI) -> None:
+def test_error_within_a_stream(client: openai.OpenAI) -> None:
     with (
         client.chat.completions.create(
             model="gpt-4o-mini", messages=SAY_HI, stream=True, extra_headers={"x-sim-fault": "stream_error"}
@@ -166,22 +166,22 @@ def test_an_error_inside_a_stream(client: openai.OpenAI) -> None:
         list(stream)
 
 
-def test_the_client_comes_again_when_told(simulate: Callable[..., SimulatorThread]) -> None:
+def test_client_retries(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(faults=Faults(retry_after_s=0))
     with openai.OpenAI(base_url=served.base_url("openai"), api_key="k", max_retries=1) as client:
-        said = [{"role": "user", "content": "Say hi. [[sim:429 once]]"}]
-        assert client.chat.completions.create(model="gpt-4o-mini", messages=said).choices
+        messages = [{"role": "user", "content": "Say hi. [[sim:429 once]]"}]
+        assert client.chat.completions.create(model="gpt-4o-mini", messages=messages).choices
     assert served.counts()["by_status"] == {"429": 1, "200": 1}
 
 
-def test_limits_are_told(simulate: Callable[..., SimulatorThread]) -> None:
+def test_rate_limit_headers(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(limit=SimLimit(rpm=600, tpm=6000))
     with openai.OpenAI(base_url=served.base_url("openai"), api_key="k", max_retries=0) as client:
         raw = client.chat.completions.with_raw_response.create(model="m", messages=SAY_HI, max_tokens=44)
-    told = raw.headers
-    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("600", "599")
-    assert (told["x-ratelimit-limit-tokens"], told["x-ratelimit-remaining-tokens"]) == ("6000", "5950")
-    assert (told["x-ratelimit-reset-requests"], told["x-ratelimit-reset-tokens"]) == ("100ms", "500ms")
+    headers = raw.headers
+    assert (headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == ("600", "599")
+    assert (headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"]) == ("6000", "5950")
+    assert (headers["x-ratelimit-reset-requests"], headers["x-ratelimit-reset-tokens"]) == ("100ms", "500ms")
 
 
 @pytest.mark.parametrize("classic", [True, False])
@@ -202,12 +202,12 @@ def test_azure(simulator: SimulatorThread, classic: bool) -> None:
     assert chunks[0].choices == []
     assert chunks[0].id == ""
     assert chunks[0].prompt_filter_results[0]["content_filter_results"]["jailbreak"]["detected"] is False
-    said = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert said == answer.choices[0].message.content
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == answer.choices[0].message.content
     assert caught.value.code == "DeploymentNotFound"
 
 
-def test_compatible_servers_take_more(simulator: SimulatorThread) -> None:
+def test_compatible_servers_ignore_unknown_fields(simulator: SimulatorThread) -> None:
     with openai.OpenAI(base_url=simulator.base_url("compatible"), api_key="k", max_retries=0) as client:
         answer = client.chat.completions.create(
             model="gpt-5-mini", messages=SAY_HI, max_tokens=900, temperature=0.1, extra_body={"min_p": 0.1}

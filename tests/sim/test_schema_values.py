@@ -1,4 +1,4 @@
-"""What the simulator makes up fits the schema it is made up for; the schema's own library says so."""
+"""Generated values match their schema, as verified by jsonschema."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ PATTERNS = (
 
 
 def _bounded(kind: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Make bounds between which there always is a number."""
+    """Return bounds with at least one number between them."""
     low, wide = st.integers(-1000, 1000), st.integers(2, 50)
     inside = st.fixed_dictionaries({"type": st.just(kind)})
     both = st.builds(lambda a, w: {"type": kind, "minimum": a, "maximum": a + w}, low, wide)
     without = st.builds(lambda a, w: {"type": kind, "exclusiveMinimum": a, "exclusiveMaximum": a + w}, low, wide)
-    one = st.builds(lambda word, a: {"type": kind, word: a}, st.sampled_from(["minimum", "exclusiveMaximum"]), low)
+    value = st.builds(lambda word, a: {"type": kind, word: a}, st.sampled_from(["minimum", "exclusiveMaximum"]), low)
     steps = st.builds(
         lambda m, a: {"type": kind, "multipleOf": m, "minimum": a}, st.sampled_from([1, 3, 0.5, 250]), low
     )
-    return inside | both | without | one | steps
+    return inside | both | without | value | steps
 
 
 TEXTS = st.one_of(
@@ -81,18 +81,18 @@ def _wider(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(lambda some: {"type": "object", "properties": some, "required": list(some)[:2]}, fields),
         st.builds(lambda some: {"properties": some, "additionalProperties": False}, fields),
         st.builds(
-            lambda one, least: {"type": "object", "additionalProperties": one, "minProperties": least},
+            lambda value, least: {"type": "object", "additionalProperties": value, "minProperties": least},
             inner,
             st.integers(0, 5),
         ),
-        st.builds(lambda one, least: {"type": "array", "items": one, "minItems": least}, inner, st.integers(0, 4)),
-        st.builds(lambda one, most: {"type": "array", "items": one, "maxItems": most}, inner, st.integers(0, 2)),
+        st.builds(lambda value, least: {"type": "array", "items": value, "minItems": least}, inner, st.integers(0, 4)),
+        st.builds(lambda value, most: {"type": "array", "items": value, "maxItems": most}, inner, st.integers(0, 2)),
         st.builds(
             lambda some: {"type": "array", "prefixItems": some, "items": False}, st.lists(inner, min_size=1, max_size=3)
         ),
         st.builds(lambda some: {"anyOf": some}, st.lists(inner, min_size=1, max_size=3)),
         st.builds(
-            lambda one, more: {"allOf": [{"type": "object", "properties": one}, {"properties": more}]},
+            lambda value, more: {"allOf": [{"type": "object", "properties": value}, {"properties": more}]},
             fields,
             st.just({"same": True}),
         ),
@@ -104,11 +104,11 @@ SCHEMAS = st.recursive(LEAVES, _wider, max_leaves=8)
 
 
 @given(SCHEMAS, st.binary(min_size=1, max_size=64), st.text(max_size=40))
-def test_what_is_made_up_fits(schema: Any, digest: bytes, prompt: str) -> None:
+def test_generated_values_match_their_schema(schema: Any, digest: bytes, prompt: str) -> None:
     root = {**schema, "$defs": DEFS} if isinstance(schema, dict) else schema
-    made = generate_value(root, digest, prompt)
-    Draft202012Validator(root, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(made)
-    assert generate_value(root, digest, prompt) == made
+    value = generate_value(root, digest, prompt)
+    Draft202012Validator(root, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
+    assert generate_value(root, digest, prompt) == value
 
 
 JSON = st.recursive(
@@ -125,8 +125,8 @@ ODD = st.dictionaries(st.sampled_from(KEYWORDS), JSON)
 
 
 @given(ODD | JSON)
-def test_what_is_no_schema_is_answered_all_the_same(schema: Any) -> None:
-    """A server that falls over tells nobody what was wrong."""
+def test_any_schema_gets_a_value(schema: Any) -> None:
+    """An invalid schema must not fail the server, or its error would be lost."""
     generate_value(schema, b"seed")
 
 
@@ -155,28 +155,28 @@ def test_what_is_no_schema_is_answered_all_the_same(schema: Any) -> None:
         ({"type": "string", "pattern": "("}, lambda value: isinstance(value, str)),
     ],
 )
-def test_in_other_notations_and_at_the_edges(schema: Any, fits: Any) -> None:
-    assert all(fits(generate_value(schema, bytes([at]))) for at in range(50))
+def test_other_notations_and_edge_cases(schema: Any, fits: Any) -> None:
+    assert all(fits(generate_value(schema, bytes([index]))) for index in range(50))
 
 
-def test_digests_differ_and_texts_take_words_of_the_prompt() -> None:
+def test_values_depend_on_digest_and_prompt() -> None:
     schema = {"type": "object", "properties": {"size": {"enum": ["S", "M", "L"]}, "note": {"type": "string"}}}
-    made = [generate_value(schema, bytes([at]), "Harbour lighthouse [[sim:tool secret]]") for at in range(60)]
-    assert {one["size"] for one in made} == {"S", "M", "L"}
-    said = " ".join(one["note"] for one in made)
-    assert "Harbour" in said
-    assert "lighthouse" in said
-    assert "secret" not in said
+    values = [generate_value(schema, bytes([index]), "Harbour lighthouse [[sim:tool secret]]") for index in range(60)]
+    assert {value["size"] for value in values} == {"S", "M", "L"}
+    text = " ".join(value["note"] for value in values)
+    assert "Harbour" in text
+    assert "lighthouse" in text
+    assert "secret" not in text
 
 
 @given(st.sampled_from(PATTERNS), st.integers(0, 1 << 60))
-def test_patterns_are_spelled(pattern: str, drawn: int) -> None:
-    said = generate_match(pattern, lambda purpose, below: (drawn + len(purpose)) % below)
-    assert said is not None
-    assert re.search(pattern, said)
+def test_patterns_are_matched(pattern: str, drawn: int) -> None:
+    text = generate_match(pattern, lambda purpose, below: (drawn + len(purpose)) % below)
+    assert text is not None
+    assert re.search(pattern, text)
 
 
-def asked(*turns: tuple[str, str], choice: str = "auto", parallel: bool = True) -> SimRequest:
+def request(*turns: tuple[str, str], choice: str = "auto", parallel: bool = True) -> SimRequest:
     tools = offer_tools([("look", {}), ("find", {})], choice, parallel=parallel)
     return SimRequest(model="m", messages=tuple(SimMessage(*turn) for turn in turns), tools=tools)
 
@@ -184,22 +184,22 @@ def asked(*turns: tuple[str, str], choice: str = "auto", parallel: bool = True) 
 @pytest.mark.parametrize(
     ("question", "names"),
     [
-        (asked(("user", "Go.")), []),
-        (asked(("user", "Go. [[sim:tool find]]")), ["find"]),
-        (asked(("user", "[[sim:tool look]] [[sim:tool find]]"), ("system", "Be brief.")), ["look", "find"]),
-        (asked(("user", "[[sim:tool look]] [[sim:tool find]]"), parallel=False), ["look"]),
-        (asked(("user", "[[sim:tool other]]")), []),
-        (asked(("user", "[[sim:tool find]]"), choice="none"), []),
-        (asked(("user", "[[sim:tool find]]"), choice="look"), ["look"]),
-        (asked(("user", "[[sim:tool find]]"), choice="required"), ["find"]),
-        (asked(("user", "Go."), choice="nobody"), []),
-        (asked(("user", "[[sim:tool find]]"), ("assistant", ""), ("tool", "found")), []),
+        (request(("user", "Go.")), []),
+        (request(("user", "Go. [[sim:tool find]]")), ["find"]),
+        (request(("user", "[[sim:tool look]] [[sim:tool find]]"), ("system", "Be brief.")), ["look", "find"]),
+        (request(("user", "[[sim:tool look]] [[sim:tool find]]"), parallel=False), ["look"]),
+        (request(("user", "[[sim:tool other]]")), []),
+        (request(("user", "[[sim:tool find]]"), choice="none"), []),
+        (request(("user", "[[sim:tool find]]"), choice="look"), ["look"]),
+        (request(("user", "[[sim:tool find]]"), choice="required"), ["find"]),
+        (request(("user", "Go."), choice="nobody"), []),
+        (request(("user", "[[sim:tool find]]"), ("assistant", ""), ("tool", "found")), []),
     ],
 )
-def test_who_is_called(question: SimRequest, names: list[str]) -> None:
+def test_which_tools_are_called(question: SimRequest, names: list[str]) -> None:
     assert [call.name for call in choose_tool_calls(question, b"seed")] == names
 
 
-def test_one_of_them_is_called_where_one_has_to_be() -> None:
-    question = asked(("user", "Go."), choice="required")
-    assert {choose_tool_calls(question, bytes([at]))[0].name for at in range(9)} == {"look", "find"}
+def test_a_required_tool_is_called() -> None:
+    question = request(("user", "Go."), choice="required")
+    assert {choose_tool_calls(question, bytes([index]))[0].name for index in range(9)} == {"look", "find"}

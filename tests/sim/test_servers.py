@@ -1,4 +1,4 @@
-"""Each wire's other side as pure functions: whole streams, any JSON, and what providers were seen to take."""
+"""Simulated servers as pure functions: streams, arbitrary JSON, and recorded requests and replies."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ CALLS = st.builds(
 
 
 @given(st.sampled_from(sorted(FAKE_PROVIDERS)), BODIES, CALLS)
-def test_any_json_is_read_or_refused(provider: str, body: dict[str, Any], call: SimRoute) -> None:
-    peer = FAKE_PROVIDERS[provider]
-    read = peer.parse_request(body, call)
+def test_any_json_is_parsed_or_rejected(provider: str, body: dict[str, Any], call: SimRoute) -> None:
+    fake_provider = FAKE_PROVIDERS[provider]
+    read = fake_provider.parse_request(body, call)
     if isinstance(read, SimError):
-        refusal = peer.encode_error(read, "req_1")
+        refusal = fake_provider.encode_error(read, "req_1")
         assert 400 <= refusal.status < 500
         assert json.loads(refusal.body)
-        assert peer.encode_stream_error(read, "req_1")
+        assert fake_provider.encode_stream_error(read, "req_1")
     else:
-        assert json.loads(encode_json(peer.encode_reply(said(read))))
-        assert b"".join(peer.encode_events(said(read)))
+        assert json.loads(encode_json(fake_provider.encode_reply(respond_to(read))))
+        assert b"".join(fake_provider.encode_events(respond_to(read)))
 
 
-def said(question: SimRequest) -> SimResponse:
-    return generate_response(question, request_digest(question), seed=1)
+def respond_to(request: SimRequest) -> SimResponse:
+    return generate_response(request, request_digest(request), seed=1)
 
 
 def events_of(provider: str, raw: bytes) -> list[dict[str, Any]]:
@@ -94,15 +94,15 @@ def text_of(provider: str, events: list[dict[str, Any]]) -> str:
 
 
 @given(st.sampled_from(sorted(FAKE_PROVIDERS)), TEXTS, TEXTS)
-def test_a_stream_holds_the_whole_text(provider: str, prompt: str, text: str) -> None:
-    question = SimRequest(model="m", messages=(SimMessage("user", prompt),), stream=True)
-    spoken = generate_response(question, request_digest(question), respond=lambda _prompt: text)
-    raw = b"".join(FAKE_PROVIDERS[provider].encode_events(spoken))
+def test_stream_has_the_complete_text(provider: str, prompt: str, text: str) -> None:
+    request = SimRequest(model="m", messages=(SimMessage("user", prompt),), stream=True)
+    response = generate_response(request, request_digest(request), respond=lambda _prompt: text)
+    raw = b"".join(FAKE_PROVIDERS[provider].encode_events(response))
     assert text_of(provider, events_of(provider, raw)) == text
 
 
 @given(st.dictionaries(st.text(st.characters(max_codepoint=127), min_size=1, max_size=9), TEXTS), st.binary())
-def test_event_stream_messages_are_botocores(headers: dict[str, str], payload: bytes) -> None:
+def test_event_stream_messages_equal_botocores(headers: dict[str, str], payload: bytes) -> None:
     buffer = EventStreamBuffer()
     buffer.add_data(encode_message(headers, payload))
     [event] = list(buffer)
@@ -121,14 +121,17 @@ def test_event_stream_messages_are_botocores(headers: dict[str, str], payload: b
         (90061, "25h1m1s"),
     ],
 )
-def test_durations_are_written_as_go_does(seconds: float, written: str) -> None:
+def test_go_durations(seconds: float, written: str) -> None:
     assert format_go_duration(seconds) == written
 
 
-def test_limits_are_told_as_each_provider_does() -> None:
+def test_rate_limit_headers_by_provider() -> None:
     standing = LimitStatus(LimitMeter(500, 499, 0.12), LimitMeter(200_000, 199_963, 0.011))
-    told = {name: dict(peer.limit_headers(standing, 1_784_932_861.5)) for name, peer in FAKE_PROVIDERS.items()}
-    assert told["openai"] == {
+    headers = {
+        name: dict(fake_provider.limit_headers(standing, 1_784_932_861.5))
+        for name, fake_provider in FAKE_PROVIDERS.items()
+    }
+    assert headers["openai"] == {
         "x-ratelimit-limit-requests": "500",
         "x-ratelimit-remaining-requests": "499",
         "x-ratelimit-reset-requests": "120ms",
@@ -136,20 +139,20 @@ def test_limits_are_told_as_each_provider_does() -> None:
         "x-ratelimit-remaining-tokens": "199963",
         "x-ratelimit-reset-tokens": "11ms",
     }
-    assert told["anthropic"]["anthropic-ratelimit-requests-reset"] == "2026-07-24T22:41:02Z"
-    assert {name.removeprefix("anthropic-ratelimit-").rpartition("-")[0] for name in told["anthropic"]} == {
+    assert headers["anthropic"]["anthropic-ratelimit-requests-reset"] == "2026-07-24T22:41:02Z"
+    assert {name.removeprefix("anthropic-ratelimit-").rpartition("-")[0] for name in headers["anthropic"]} == {
         "requests",
         "tokens",
         "input-tokens",
         "output-tokens",
     }
-    assert told["azure"]["x-ratelimit-remaining-requests"] == "499"
-    assert told["google"] == told["bedrock"] == {}
-    assert all(not peer.limit_headers(LimitStatus(), 0.0) for peer in FAKE_PROVIDERS.values())
+    assert headers["azure"]["x-ratelimit-remaining-requests"] == "499"
+    assert headers["google"] == headers["bedrock"] == {}
+    assert all(not fake_provider.limit_headers(LimitStatus(), 0.0) for fake_provider in FAKE_PROVIDERS.values())
 
 
-def test_a_turn_by_turn_conversation_is_read_alike_everywhere() -> None:
-    """What a conversation says does not depend on the wire it came on."""
+def test_all_wires_parse_conversations_alike() -> None:
+    """A conversation has the same messages on every wire."""
     turns = (
         SimMessage("system", "Be brief."),
         SimMessage("user", "Hi"),
@@ -186,14 +189,14 @@ def test_a_turn_by_turn_conversation_is_read_alike_everywhere() -> None:
             "inferenceConfig": {"maxTokens": 9, "stopSequences": ["x"], "temperature": 0.5, "topP": 0.5},
         },
     }
-    wanted = SimRequest(
+    expected = SimRequest(
         model="m", messages=turns, max_tokens=9, stop=("x",), sampling={"temperature": 0.5, "top_p": 0.5}
     )
-    assert wanted.prompt == "Bye"
+    assert expected.prompt == "Bye"
     for name, body in bodies.items():
         read = FAKE_PROVIDERS[name].parse_request(body, SimRoute(model="m", version="2023-06-01"))
         assert isinstance(read, SimRequest)
-        assert replace(read, uses_cache=False, include_usage=True) == wanted
+        assert replace(read, uses_cache=False, include_usage=True) == expected
 
 
 SEEN = {
@@ -225,26 +228,26 @@ def recorded(name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", SEEN)
-def test_what_a_provider_took_is_taken(name: str) -> None:
-    peer = FAKE_PROVIDERS[SEEN[name]]
-    refused, taken = {}, 0
+def test_recorded_requests_are_accepted(name: str) -> None:
+    fake_provider = FAKE_PROVIDERS[SEEN[name]]
+    rejected, accepted = {}, 0
     for row in recorded(name):
         if not 200 <= row["response"]["status"] < 300 or row["id"] in BEYOND:
             continue
         address = urlsplit(row["request"]["url"])
         headers = {key.lower(): value for key, value in row["request"]["headers"].items()}
         headers.setdefault("anthropic-version", "2023-06-01")
-        rest = "/chat/completions" if peer.prefix.endswith("/v1") else address.path
-        call = peer.match_route(SimHttpRequest("POST", address.path, rest, address.query, headers))
+        rest = "/chat/completions" if fake_provider.prefix.endswith("/v1") else address.path
+        call = fake_provider.match_route(SimHttpRequest("POST", address.path, rest, address.query, headers))
         if call is None:
             assert "/models/chat/completions" in address.path  # another of Azure's services
             continue
-        read = peer.parse_request(row["request"]["body"], call)
-        taken += 1
+        read = fake_provider.parse_request(row["request"]["body"], call)
+        accepted += 1
         if isinstance(read, SimError):
-            refused[row["id"]] = read.message
-    assert refused == {}
-    assert taken >= 2
+            rejected[row["id"]] = read.message
+    assert rejected == {}
+    assert accepted >= 2
 
 
 KNOWN = {
@@ -258,11 +261,11 @@ KNOWN = {
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", KNOWN)
-def test_bodies_have_the_fields_that_were_seen(name: str) -> None:
-    peer = FAKE_PROVIDERS[SEEN[name]]
+def test_replies_have_the_recorded_fields(name: str) -> None:
+    fake_provider = FAKE_PROVIDERS[SEEN[name]]
     always, in_error = (set(names.split()) for names in KNOWN[name])
-    ours = peer.encode_reply(said(SimRequest(model="m", messages=(SimMessage("user", "hi"),))))
-    refusal = json.loads(peer.encode_error(SimError(kind="invalid", message="x"), "req_1").body)
+    ours = fake_provider.encode_reply(respond_to(SimRequest(model="m", messages=(SimMessage("user", "hi"),))))
+    refusal = json.loads(fake_provider.encode_error(SimError(kind="invalid", message="x"), "req_1").body)
     seen: set[str] = set()
     for row in recorded(name):
         body = row["response"].get("body")

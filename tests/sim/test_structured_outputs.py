@@ -1,4 +1,4 @@
-"""Answers that have to fit a schema, and tools that have to be called, rehearsed on every wire."""
+"""Structured outputs and tool calls of the simulator, on every wire."""
 
 from __future__ import annotations
 
@@ -63,47 +63,47 @@ PROMPT = "Describe the harbour of Genoa."
 
 @pytest.fixture(scope="module")
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), retry=llmhub.Retry(attempts=1)) as made:
-        yield made
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), retry=llmhub.Retry(attempts=1)) as client:
+        yield client
 
 
 def both(hub: llmhub.Hub, provider: str, prompt: Any = PROMPT, **options: Any) -> CompletionResponse:
-    """Ask for an answer and for a stream, which say the same."""
-    asked = {"model": f"{provider}/{MODELS[provider]}", "hub": hub, **options}
-    whole = llmhub.complete(prompt, **asked)
-    streamed = list(llmhub.stream(prompt, **asked))[-1].response
+    """Request a completion and a stream, and compare them."""
+    options = {"model": f"{provider}/{MODELS[provider]}", "hub": hub, **options}
+    response = llmhub.complete(prompt, **options)
+    streamed = list(llmhub.stream(prompt, **options))[-1].response
     assert streamed is not None
-    assert _said(streamed) == _said(whole)
-    assert streamed.usage == whole.usage
-    return whole
+    assert _content(streamed) == _content(response)
+    assert streamed.usage == response.usage
+    return response
 
 
-def _said(response: CompletionResponse) -> Any:
-    """Give what an answer says; an id is each answer's own where its wire has none."""
+def _content(response: CompletionResponse) -> Any:
+    """Return the content of a response without generated ids."""
     calls = [(call.name, json.loads(call.arguments)) for call in response.tool_calls]
     return response.text, calls, response.finish_reason, response.forced_tool
 
 
-def test_every_provider_is_asked() -> None:
+def test_all_providers_are_covered() -> None:
     assert set(MODELS) == set(FAKE_PROVIDERS)
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_an_answer_fits_its_schema(hub: llmhub.Hub, provider: str) -> None:
+def test_responses_match_their_schema(hub: llmhub.Hub, provider: str) -> None:
     answer = both(hub, provider, response_schema=PLACE)
     FITS.validate(llmhub.parse(answer, PLACE))
     assert (answer.finish_reason, answer.forced_tool, answer.tool_calls) == ("stop", False, ())
-    prompts = {"t": [f"{PROMPT} {at}" for at in range(9)]}
+    prompts = {"t": [f"{PROMPT} {index}" for index in range(9)]}
     table = llmhub.complete_table(
         prompts, "{t}", model=f"{provider}/{MODELS[provider]}", hub=hub, response_schema=PLACE
     )
-    parsed = [json.loads(said) for said in table.column("parsed").to_pylist()]
+    parsed = [json.loads(text) for text in table.column("parsed").to_pylist()]
     assert all(FITS.is_valid(one) for one in parsed)
     assert {one["kind"] for one in parsed} == {"harbour", "hill"}
 
 
 @pytest.mark.parametrize("provider", [name for name in MODELS if name != "ollama-native"])
-def test_a_tool_that_has_to_be_called_is(hub: llmhub.Hub, provider: str) -> None:
+def test_required_tools_are_called(hub: llmhub.Hub, provider: str) -> None:
     forced = both(hub, provider, response_schema=Schema(PLACE, via="tool"))
     FITS.validate(json.loads(forced.text))
     assert (forced.finish_reason, forced.forced_tool) == ("stop", True)
@@ -116,7 +116,7 @@ def test_a_tool_that_has_to_be_called_is(hub: llmhub.Hub, provider: str) -> None
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_a_tool_that_may_be_called_is_when_the_prompt_says_so(hub: llmhub.Hub, provider: str) -> None:
+def test_marked_tools_are_called(hub: llmhub.Hub, provider: str) -> None:
     tools = (LOOK, WAIT)
     assert both(hub, provider, tools=tools).tool_calls == ()
     marked = f"{PROMPT} [[sim:tool look]] [[sim:tool wait]]"
@@ -133,13 +133,13 @@ def test_a_tool_that_may_be_called_is_when_the_prompt_says_so(hub: llmhub.Hub, p
 
 
 @pytest.mark.parametrize("provider", [name for name in MODELS if name != "ollama-native"])
-def test_a_call_without_room_is_cut_short(hub: llmhub.Hub, provider: str) -> None:
+def test_tool_calls_beyond_max_tokens_are_cut(hub: llmhub.Hub, provider: str) -> None:
     room = 16 if "responses" in provider else 3
     answer = both(hub, provider, tools=(LOOK,), tool_choice="required", max_tokens=room)
     assert (answer.finish_reason, answer.tool_calls) == ("length", ())
 
 
-def test_several_answers_are_made_up_apart(hub: llmhub.Hub) -> None:
+def test_choices_are_independent(hub: llmhub.Hub) -> None:
     for provider in ("openai", "google"):
         answer = both(hub, provider, response_schema=PLACE, n=3)
         texts = [answer.text, *(other.text for other in answer.others)]
@@ -147,18 +147,18 @@ def test_several_answers_are_made_up_apart(hub: llmhub.Hub) -> None:
         assert all(FITS.is_valid(json.loads(text)) for text in texts)
 
 
-def test_a_model_of_ones_own_says_the_arguments_too(simulate: Callable[..., SimulatorThread]) -> None:
-    said = {"yes": '{"name": "Genoa"}', "no": "Sorry."}
-    served = simulate(respond=lambda prompt: said[prompt])
+def test_custom_models_provide_arguments(simulate: Callable[..., SimulatorThread]) -> None:
+    text = {"yes": '{"name": "Genoa"}', "no": "Sorry."}
+    served = simulate(respond=lambda prompt: text[prompt])
     with llmhub.Hub(endpoints=served.endpoints(), settings=Settings()) as hub:
-        made = llmhub.complete("yes", model="openai/gpt-4o-mini", hub=hub, tools=(LOOK,), tool_choice="look")
-        assert [call.arguments for call in made.tool_calls] == ['{"name":"Genoa"}']
+        response = llmhub.complete("yes", model="openai/gpt-4o-mini", hub=hub, tools=(LOOK,), tool_choice="look")
+        assert [call.arguments for call in response.tool_calls] == ['{"name":"Genoa"}']
         plain = llmhub.complete("no", model="openai/gpt-4o-mini", hub=hub, tools=(LOOK,), tool_choice="look")
         assert (plain.text, plain.tool_calls) == ("Sorry.", ())
 
 
-def test_labels_and_fields_can_be_rehearsed(hub: llmhub.Hub) -> None:
-    frame = llmhub.llm({"t": [f"Ship {at}" for at in range(8)]})
+def test_labels_and_fields(hub: llmhub.Hub) -> None:
+    frame = llmhub.llm({"t": [f"Ship {index}" for index in range(8)]})
     labels = frame.classify("{t}", labels=["fast", "slow"], model="anthropic/claude-haiku-4-5", hub=hub, progress=False)
     assert "fast" in str(labels)
     fields = frame.extract("{t}", schema=PLACE, model="bedrock/amazon.nova-lite-v1:0", hub=hub, progress=False)
@@ -177,7 +177,7 @@ def gpt(simulator: SimulatorThread) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_openais_client_reads_chats(gpt: openai.OpenAI) -> None:
+def test_openai_client_parses_chat_completions(gpt: openai.OpenAI) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE, "strict": True}}
     answer = gpt.chat.completions.create(**CHAT, response_format=form)
     FITS.validate(json.loads(answer.choices[0].message.content))
@@ -204,54 +204,54 @@ def test_openais_client_reads_chats(gpt: openai.OpenAI) -> None:
     assert picked.choices[0].message.tool_calls[0].function.name == "look"
 
 
-def test_openais_client_reads_responses(gpt: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "gpt-4o-mini", "input": PROMPT}
+def test_openai_client_parses_responses(gpt: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "gpt-4o-mini", "input": PROMPT}
     form = {"format": {"type": "json_schema", "name": "place", "schema": PLACE, "strict": True}}
-    FITS.validate(json.loads(gpt.responses.create(**asked, text=form).output_text))
+    FITS.validate(json.loads(gpt.responses.create(**options, text=form).output_text))
     tool = {"type": "function", "name": "look", "parameters": PLACE, "strict": True}
     choice = {"type": "function", "name": "look"}
-    called = gpt.responses.create(**asked, tools=[tool], tool_choice=choice)
+    called = gpt.responses.create(**options, tools=[tool], tool_choice=choice)
     Response.model_validate(called.model_dump(), strict=False)
     [item] = called.output
     assert (item.type, item.name, called.status) == ("function_call", "look", "completed")
     FITS.validate(json.loads(item.arguments))
-    with gpt.responses.stream(**asked, tools=[tool], tool_choice=choice) as stream:
+    with gpt.responses.stream(**options, tools=[tool], tool_choice=choice) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert kinds.count("response.function_call_arguments.delta") > 3
     assert (final.output[0].arguments, final.output[0].call_id) == (item.arguments, item.call_id)
 
 
-def test_anthropics_client_reads_messages(simulator: SimulatorThread) -> None:
-    asked: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 900}
-    asked["messages"] = [{"role": "user", "content": PROMPT}]
+def test_anthropic_client_parses_messages(simulator: SimulatorThread) -> None:
+    options: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 900}
+    options["messages"] = [{"role": "user", "content": PROMPT}]
     headers = {"anthropic-version": "2023-06-01"}
     with anthropic.Anthropic(
         base_url=simulator.base_url("anthropic"), api_key="k", max_retries=0, default_headers=headers
     ) as client:
         form = {"format": {"type": "json_schema", "schema": PLACE}}
-        FITS.validate(json.loads(client.messages.create(**asked, output_config=form).content[0].text))
+        FITS.validate(json.loads(client.messages.create(**options, output_config=form).content[0].text))
         tools: dict[str, Any] = {"tools": [{"name": "look", "input_schema": PLACE}], "tool_choice": {"type": "any"}}
-        called = client.messages.create(**asked, **tools)
+        called = client.messages.create(**options, **tools)
         assert (called.stop_reason, [block.type for block in called.content]) == ("tool_use", ["tool_use"])
         FITS.validate(called.content[0].input)
-        with client.messages.stream(**asked, **tools) as stream:
+        with client.messages.stream(**options, **tools) as stream:
             kinds = [event.type for event in stream]
             final = stream.get_final_message()
         assert kinds.count("input_json") > 3
         assert (final.content[0].input, final.content[0].id) == (called.content[0].input, called.content[0].id)
 
 
-def test_googles_client_reads_gemini(simulator: SimulatorThread) -> None:
-    asked: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": PROMPT}
+def test_google_client_parses_gemini(simulator: SimulatorThread) -> None:
+    options: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": PROMPT}
     with genai.Client(api_key="k", http_options=types.HttpOptions(base_url=simulator.base_url("google"))) as client:
         form = types.GenerateContentConfig(response_mime_type="application/json", response_json_schema=PLACE)
-        FITS.validate(client.models.generate_content(**asked, config=form).parsed)
+        FITS.validate(client.models.generate_content(**options, config=form).parsed)
         typed = types.Schema(
             type=types.Type.ARRAY, min_items=2, max_items=2, items=types.Schema(type=types.Type.INTEGER)
         )
         google = types.GenerateContentConfig(response_mime_type="application/json", response_schema=typed)
-        assert len(json.loads(client.models.generate_content(**asked, config=google).text)) == 2
+        assert len(json.loads(client.models.generate_content(**options, config=google).text)) == 2
         look = types.FunctionDeclaration(name="look", parameters_json_schema=PLACE)
         calling = types.FunctionCallingConfig(mode=types.FunctionCallingConfigMode.ANY, allowed_function_names=["look"])
         config = types.GenerateContentConfig(
@@ -259,15 +259,15 @@ def test_googles_client_reads_gemini(simulator: SimulatorThread) -> None:
             tool_config=types.ToolConfig(function_calling_config=calling),
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         )
-        called = client.models.generate_content(**asked, config=config)
+        called = client.models.generate_content(**options, config=config)
         [call] = called.function_calls
         FITS.validate(call.args)
         assert called.candidates[0].finish_reason is types.FinishReason.STOP
-        chunks = list(client.models.generate_content_stream(**asked, config=config))
+        chunks = list(client.models.generate_content_stream(**options, config=config))
         assert [call.args for chunk in chunks for call in chunk.function_calls or ()] == [call.args]
 
 
-def test_botocore_reads_converse(simulator: SimulatorThread) -> None:
+def test_botocore_parses_converse(simulator: SimulatorThread) -> None:
     endpoint = simulator.endpoints()["bedrock"]
     client = botocore.session.Session().create_client(
         "bedrock-runtime",
@@ -276,31 +276,31 @@ def test_botocore_reads_converse(simulator: SimulatorThread) -> None:
         aws_access_key_id=endpoint.access_key_id,
         aws_secret_access_key=endpoint.secret_access_key,
     )
-    asked: dict[str, Any] = {"modelId": "amazon.nova-lite-v1:0"}
-    asked["messages"] = [{"role": "user", "content": [{"text": PROMPT}]}]
+    options: dict[str, Any] = {"modelId": "amazon.nova-lite-v1:0"}
+    options["messages"] = [{"role": "user", "content": [{"text": PROMPT}]}]
     structure = {"jsonSchema": {"name": "place", "schema": json.dumps(PLACE)}}
     tool = {"toolSpec": {"name": "look", "inputSchema": {"json": PLACE}}}
     tools = {"tools": [tool], "toolChoice": {"tool": {"name": "look"}}}
     with closing(client):
         form = {"textFormat": {"type": "json_schema", "structure": structure}}
-        answer = client.converse(**asked, outputConfig=form)
+        answer = client.converse(**options, outputConfig=form)
         FITS.validate(json.loads(answer["output"]["message"]["content"][0]["text"]))
-        called = client.converse(**asked, toolConfig=tools)
+        called = client.converse(**options, toolConfig=tools)
         [block] = called["output"]["message"]["content"]
         FITS.validate(block["toolUse"]["input"])
         assert called["stopReason"] == "tool_use"
-        with closing(client.converse_stream(**asked, toolConfig=tools)["stream"]) as stream:
+        with closing(client.converse_stream(**options, toolConfig=tools)["stream"]) as stream:
             events = list(stream)
     starts = [event["contentBlockStart"]["start"] for event in events if "contentBlockStart" in event]
     deltas = [event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event]
-    said = "".join(delta["toolUse"]["input"] for delta in deltas)
+    text = "".join(delta["toolUse"]["input"] for delta in deltas)
     assert starts == [{"toolUse": {"toolUseId": block["toolUse"]["toolUseId"], "name": "look"}}]
     assert len(deltas) > 3
-    assert json.loads(said) == block["toolUse"]["input"]
+    assert json.loads(text) == block["toolUse"]["input"]
 
 
-def test_what_the_wire_was_given_is_what_is_called(hub: llmhub.Hub) -> None:
-    """An earlier call goes back with its id, and is not called again."""
+def test_earlier_calls_keep_their_id_and_are_not_repeated(hub: llmhub.Hub) -> None:
+    """A tool call in the history keeps its id and is not called again."""
     call = ToolCall("call_1", "look", '{"name":"Genoa"}')
     turns = [Message("user", PROMPT), Message("assistant", call), Message("tool", ToolResult("call_1", "deep", "look"))]
     assert both(hub, "anthropic", turns, tools=(LOOK,)).text

@@ -1,4 +1,4 @@
-"""The official clients of Google and Anthropic read the simulated Vertex AI; a plain one reads Ollama's lines."""
+"""The SDKs of Google and Anthropic parse the simulated Vertex AI; a plain client parses Ollama's lines."""
 
 from __future__ import annotations
 
@@ -51,26 +51,26 @@ def claude_at(served: SimulatorThread) -> anthropic.AnthropicVertex:
     )
 
 
-def test_gemini_answers_streamed_or_not(gemini: genai.Client) -> None:
-    whole = gemini.models.generate_content(model=LITE, contents="Say hi to the harbour.")
-    assert whole.text
-    assert whole.usage_metadata.prompt_token_count == 6
+def test_gemini(gemini: genai.Client) -> None:
+    completion = gemini.models.generate_content(model=LITE, contents="Say hi to the harbour.")
+    assert completion.text
+    assert completion.usage_metadata.prompt_token_count == 6
     chunks = list(gemini.models.generate_content_stream(model=LITE, contents="Say hi to the harbour."))
     assert len(chunks) > 1
-    assert "".join(chunk.text or "" for chunk in chunks) == whole.text
-    assert chunks[-1].usage_metadata == whole.usage_metadata
+    assert "".join(chunk.text or "" for chunk in chunks) == completion.text
+    assert chunks[-1].usage_metadata == completion.usage_metadata
 
 
-def test_claude_answers_streamed_or_not(claude: anthropic.AnthropicVertex) -> None:
-    whole = claude.messages.create(**CLAUDE)
-    assert whole.content[0].text
-    assert whole.usage.input_tokens == 6
+def test_claude(claude: anthropic.AnthropicVertex) -> None:
+    completion = claude.messages.create(**CLAUDE)
+    assert completion.content[0].text
+    assert completion.usage.input_tokens == 6
     with claude.messages.stream(**CLAUDE) as stream:
-        assert "".join(stream.text_stream) == whole.content[0].text
-        assert stream.get_final_message().usage.output_tokens == whole.usage.output_tokens
+        assert "".join(stream.text_stream) == completion.content[0].text
+        assert stream.get_final_message().usage.output_tokens == completion.usage.output_tokens
 
 
-def test_a_wrong_token_and_a_model_that_is_not_there(simulate: Callable[..., SimulatorThread]) -> None:
+def test_wrong_token_and_unknown_model(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(api_key="right")
     with claude_at(served) as client, pytest.raises(anthropic.AuthenticationError):
         client.messages.create(**CLAUDE)
@@ -78,7 +78,7 @@ def test_a_wrong_token_and_a_model_that_is_not_there(simulate: Callable[..., Sim
         client.messages.create(**{**CLAUDE, "model": "does-not-exist"})
 
 
-def test_limits_are_refused_as_google_does(simulate: Callable[..., SimulatorThread]) -> None:
+def test_rate_limit_errors_are_googles(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(limit=SimLimit(rpm=1))
     with claude_at(served) as client:
         assert client.messages.create(**CLAUDE).content
@@ -104,7 +104,7 @@ def test_limits_are_refused_as_google_does(simulate: Callable[..., SimulatorThre
         {"anthropic_version": "vertex-2023-10-16", "model": "m", "max_tokens": 5, "messages": []},
     ],
 )
-async def test_what_claude_on_vertex_refuses(
+async def test_invalid_claude_requests_are_rejected(
     simulator: SimulatorThread, http: aiohttp.ClientSession, body: Any
 ) -> None:
     place = f"{simulator.base_url('vertex-anthropic')}/v1/projects/p/locations/global/publishers/anthropic/models/c"
@@ -112,19 +112,19 @@ async def test_what_claude_on_vertex_refuses(
         assert reply.status == 400
 
 
-async def test_ollamas_lines(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
-    asked = {"model": "qwen3", "messages": [{"role": "user", "content": "Say hi to the harbour."}]}
+async def test_ollama_lines(simulator: SimulatorThread, http: aiohttp.ClientSession) -> None:
+    request = {"model": "qwen3", "messages": [{"role": "user", "content": "Say hi to the harbour."}]}
     address = f"{simulator.base_url('ollama-native')}/api/chat"
-    async with http.post(address, json={**asked, "stream": False}) as reply:
-        whole = await reply.json()
-    async with http.post(address, json=asked) as reply:
+    async with http.post(address, json={**request, "stream": False}) as reply:
+        completion = await reply.json()
+    async with http.post(address, json=request) as reply:
         assert reply.content_type == "application/x-ndjson"
         lines = [json.loads(line) for line in (await reply.read()).splitlines()]
     for name in ("content", "thinking"):
-        assert "".join(line["message"].get(name, "") for line in lines) == whole["message"][name]
+        assert "".join(line["message"].get(name, "") for line in lines) == completion["message"][name]
     assert [line["done"] for line in lines] == [*[False] * (len(lines) - 1), True]
-    assert (lines[-1]["prompt_eval_count"], lines[-1]["eval_count"]) == (6, whole["eval_count"])
-    async with http.post(address, json={**asked, "stream": False, "think": False}) as reply:
+    assert (lines[-1]["prompt_eval_count"], lines[-1]["eval_count"]) == (6, completion["eval_count"])
+    async with http.post(address, json={**request, "stream": False, "think": False}) as reply:
         assert "thinking" not in (await reply.json())["message"]
-    async with http.post(address, json={**asked, "options": {"temperature": "hot"}}) as reply:
+    async with http.post(address, json={**request, "options": {"temperature": "hot"}}) as reply:
         assert (reply.status, "ChatRequest.temperature" in (await reply.json())["error"]) == (400, True)
