@@ -141,7 +141,9 @@ def drop_unsupported(request: CompletionRequest, error: LLMError) -> tuple[str, 
     if name in OPTIONAL_DEFAULTS:
         return (name, replace(request, **{name: OPTIONAL_DEFAULTS[name]})) if request.unsupported == "drop" else None
     match = PART_PATH.fullmatch(error.path)
-    return None if match is None else _drop_from_message(request, match)
+    reduced = None if match is None else _drop_from_message(request, match)
+    # A conversation of which nothing is left is an error, not an empty request.
+    return reduced if reduced is None or reduced[1].messages else None
 
 
 def _drop_from_message(request: CompletionRequest, match: re.Match[str]) -> tuple[str, CompletionRequest] | None:

@@ -1,4 +1,4 @@
-"""What decides an answer is in its key: where it is asked, in which version, by which reading; and nothing else is."""
+"""The cache key covers everything that determines the response: address, versions and mapping; and nothing else."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def key(name: str = "openai", endpoint: Endpoint = PLACE, **changes: Any) -> byt
     ],
     ids=str,
 )
-def test_another_address_or_version_is_another_question(name: str, moved: dict[str, str]) -> None:
+def test_address_and_version_change_the_key(name: str, moved: dict[str, str]) -> None:
     assert key(name) != key(name, replace(PLACE, **moved))
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_whatever_changes_the_url_changes_the_key(name: str) -> None:
-    """A deployment or a project stands in the path alone."""
+def test_url_changes_the_key(name: str) -> None:
+    """A deployment or a project is only part of the path."""
     provider = PROVIDERS[name]
     for endpoint, request in ((replace(PLACE, project="q"), ASK), (PLACE, replace(ASK, model="other"))):
-        urls = [provider.locate(*asked, False) for asked in ((PLACE, ASK), (endpoint, request))]
-        keys = [request_key(provider, *asked) for asked in ((PLACE, ASK), (endpoint, request))]
+        urls = [provider.locate(*arguments, False) for arguments in ((PLACE, ASK), (endpoint, request))]
+        keys = [request_key(provider, *arguments) for arguments in ((PLACE, ASK), (endpoint, request))]
         assert (urls[0] != urls[1]) <= (keys[0] != keys[1])
-    elsewhere = replace(provider, locate=lambda *asked: provider.locate(*asked) + "/beta")
+    elsewhere = replace(provider, locate=lambda *arguments: provider.locate(*arguments) + "/beta")
     assert request_key(elsewhere, PLACE, ASK) != key(name)
 
 
@@ -67,25 +67,25 @@ def test_absent_is_not_zero(field: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Tell true from 1 and 1 from 1.0, as JSON does, and not as Python does."""
+    """Distinguish True, 1 and 1.0 like JSON, unlike Python."""
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: plain(left) for name, left in value.items()}
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(left) for left in value]
     return type(value).__name__, value
 
 
 @given(EXTRAS, EXTRAS)
-def test_two_extras_are_two_questions_and_their_order_is_none(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert key(extra=one) == key(extra=dict(reversed(list(one.items()))))
-    if plain(one) == plain(other):
-        assert key(extra=one) == key(extra=other)
-    if one != other:
-        assert key(extra=one) != key(extra=other)
+def test_extra_changes_the_key_but_its_order_does_not(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert key(extra=left) == key(extra=dict(reversed(list(left.items()))))
+    if plain(left) == plain(right):
+        assert key(extra=left) == key(extra=right)
+    if left != right:
+        assert key(extra=left) != key(extra=right)
 
 
 @given(st.lists(st.text(max_size=6) | st.just(PLACEHOLDER), max_size=6), st.integers(0, 3))
-def test_many_texts_are_keyed_like_each(texts: list[str], sample: int) -> None:
+def test_batch_keys_equal_single_keys(texts: list[str], sample: int) -> None:
     for name in ("openai", "google", "bedrock"):
         ask = request_template(replace(ASK, messages=(Message("system", "be brief"),)))
         keys = batch_prompt_keyer(PROVIDERS[name], PLACE, ask)(texts, sample)
@@ -94,11 +94,11 @@ def test_many_texts_are_keyed_like_each(texts: list[str], sample: int) -> None:
 
 @pytest.fixture
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as made:
-        yield made
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as client:
+        yield client
 
 
-def test_a_new_reading_never_serves_what_an_old_one_read(
+def test_new_mapping_version_misses_older_responses(
     hub: llmhub.Hub, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask() -> int:

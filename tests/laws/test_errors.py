@@ -26,8 +26,8 @@ from llmhub.core.errors import (
 KINDS: tuple[type, ...] = typing.get_args(LLMError)
 kinds = st.sampled_from(KINDS)
 failures = kinds.flatmap(
-    lambda made: st.builds(
-        made,
+    lambda error_type: st.builds(
+        error_type,
         message=st.text(),
         provider=st.text(max_size=5),
         status=st.none() | st.integers(100, 599),
@@ -55,11 +55,11 @@ LASTING = {
 PASSING = {"RateLimited", "Overloaded", "ServerError", "TimedOut", "Disconnected"}
 
 
-def test_every_kind_has_an_exception_of_its_own_and_there_is_no_other() -> None:
+def test_every_error_has_its_own_exception() -> None:
     assert set(EXCEPTIONS) == set(KINDS)
     assert len(set(EXCEPTIONS.values())) == len(KINDS)
     assert {name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")} == {
-        *(made.__name__ for made in EXCEPTIONS.values()),
+        *(error_type.__name__ for error_type in EXCEPTIONS.values()),
         "CacheError",
         "ConnectorError",
         "ServerError",
@@ -67,7 +67,7 @@ def test_every_kind_has_an_exception_of_its_own_and_there_is_no_other() -> None:
 
 
 @given(failures)
-def test_an_error_becomes_the_exception_of_its_kind_and_says_the_same(error: LLMError) -> None:
+def test_exception_has_the_text_of_its_error(error: LLMError) -> None:
     raised = to_exception(error)
     assert type(raised) is EXCEPTIONS[type(error)]
     assert isinstance(raised, ConnectorError)
@@ -76,7 +76,7 @@ def test_an_error_becomes_the_exception_of_its_kind_and_says_the_same(error: LLM
 
 
 @given(failures)
-def test_errors_and_exceptions_are_pickled_by_value(error: LLMError) -> None:
+def test_errors_and_exceptions_can_be_pickled(error: LLMError) -> None:
     assert pickle.loads(pickle.dumps(error)) == error
     assert copy.deepcopy(error) == error
     again = pickle.loads(pickle.dumps(to_exception(error)))
@@ -87,46 +87,46 @@ def test_errors_and_exceptions_are_pickled_by_value(error: LLMError) -> None:
     ("name", "builtin"),
     [("InvalidRequest", ValueError), ("TimedOut", TimeoutError), ("Disconnected", ConnectionError)],
 )
-def test_some_are_what_python_calls_them(name: str, builtin: type[Exception]) -> None:
+def test_builtin_base_classes(name: str, builtin: type[Exception]) -> None:
     with pytest.raises(builtin):
         raise to_exception(getattr(errors, name)())
 
 
-def test_which_kinds_pass_and_which_last() -> None:
-    assert {made.__name__ for made in KINDS} == LASTING | PASSING
-    assert {made.__name__ for made in TRANSIENT} == PASSING
-    assert {error_type_name(made()) for made in KINDS if is_transient(made())} == PASSING
+def test_which_errors_are_transient() -> None:
+    assert {error_type.__name__ for error_type in KINDS} == LASTING | PASSING
+    assert {error_type.__name__ for error_type in TRANSIENT} == PASSING
+    assert {error_type_name(error_type()) for error_type in KINDS if is_transient(error_type())} == PASSING
 
 
 @given(failures)
-def test_the_providers_own_word_decides_over_the_kind(error: LLMError) -> None:
-    said = error.should_retry
-    assert is_transient(error) is (error_type_name(error) in PASSING if said is None else said)
+def test_should_retry_takes_precedence(error: LLMError) -> None:
+    should_retry = error.should_retry
+    assert is_transient(error) is (error_type_name(error) in PASSING if should_retry is None else should_retry)
     assert retry_after_s(error) == error.retry_after_s
 
 
 @given(failures, kinds)
-def test_errors_compare_by_kind_and_value(error: LLMError, other: type) -> None:
+def test_errors_compare_by_type_and_value(error: LLMError, other: type) -> None:
     twin = other(**{name: getattr(error, name) for name in error.__dataclass_fields__})
     assert (twin == error) is (type(error) is other)
     assert hash(copy.copy(error)) == hash(error)
 
 
-@pytest.mark.parametrize("made", KINDS)
-def test_errors_are_frozen_and_have_no_room_for_more(made: type) -> None:
-    error = made(message="m")
+@pytest.mark.parametrize("error_type", KINDS)
+def test_errors_are_frozen_and_have_slots(error_type: type) -> None:
+    error = error_type(message="m")
     with pytest.raises((AttributeError, TypeError)):
         error.message = "other"
     assert not hasattr(error, "__dict__")
 
 
-def test_an_error_says_who_what_where_and_with_which_status() -> None:
+def test_error_text() -> None:
     assert str(RateLimited(message="slow down", provider="openai", status=429)) == "openai: slow down (429)"
     assert str(AuthFailed(path="$.model")) == "AuthFailed at $.model"
 
 
 @given(failures)
-def test_stamping_keeps_what_was_said(error: LLMError) -> None:
+def test_with_context_keeps_existing_fields(error: LLMError) -> None:
     done = with_context(error, provider="p", request_id="r", retry_after_s=9.0, should_retry=False)
     assert type(done) is type(error)
     assert done.provider == (error.provider or "p")
@@ -136,7 +136,7 @@ def test_stamping_keeps_what_was_said(error: LLMError) -> None:
     assert (done.message, done.status, done.code, done.path) == (error.message, error.status, error.code, error.path)
 
 
-def test_an_exception_holds_a_table_that_was_paid_for() -> None:
+def test_exception_holds_the_results_of_a_run() -> None:
     raised = to_exception(AuthFailed())
     assert raised.table is None
     raised.table = "rows"

@@ -46,24 +46,24 @@ def coverage(trial: Callable[[random.Random], bool]) -> float:
 
 @pytest.mark.parametrize("shape", list(SHAPES))
 @pytest.mark.parametrize(("seen", "many"), [(8, 50), (20, 500), (20, 10), (100, 400)])
-def test_a_sum_lies_in_its_interval_19_of_20_times(shape: str, seen: int, many: int) -> None:
+def test_sum_interval_covers_95_percent(shape: str, seen: int, many: int) -> None:
     one = SHAPES[shape]
 
     def trial(draw: random.Random) -> bool:
         forecast = forecast_sum([one(draw) for _ in range(seen)], many)
         return sum(one(draw) for _ in range(many)) in forecast
 
-    # A small sample of a skewed kind says less than it seems to.
+    # Small samples of a skewed distribution underestimate its variance.
     assert coverage(trial) >= (0.87 if shape == "skewed" and seen < 20 else 0.92)
 
 
-def test_an_interval_is_no_wider_than_it_must_be() -> None:
+def test_intervals_are_not_too_wide() -> None:
     draw = random.Random(5)
     forecast = forecast_sum([draw.gauss(100, 20) for _ in range(20)], 1000)
     assert forecast.high - forecast.low < 0.25 * forecast.expected
 
 
-def test_what_goes_in_proportion_lies_in_its_interval_19_of_20_times() -> None:
+def test_ratio_interval_covers_95_percent() -> None:
     def question(draw: random.Random) -> tuple[float, float]:
         known = draw.uniform(20, 400)
         return known, 7 + known * draw.gauss(1.15, 0.1)
@@ -77,7 +77,7 @@ def test_what_goes_in_proportion_lies_in_its_interval_19_of_20_times() -> None:
 
 
 @given(values, counts)
-def test_intervals_are_in_order_and_grow_with_what_is_asked(seen: list[float], many: int) -> None:
+def test_intervals_are_ordered_and_grow_with_the_total(seen: list[float], many: int) -> None:
     for forecast in (forecast_sum, forecast_from_other_prompts):
         some, more = forecast(seen, many), forecast(seen, many + 1)
         assert 0 <= some.low <= some.expected <= some.high
@@ -95,7 +95,7 @@ plain = st.builds(Rates, input=rates, output=rates, cached_input=st.none() | rat
 
 
 @given(plain, st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 800)), min_size=1, max_size=30), st.booleans())
-def test_what_tokens_cost_lies_between_the_bounds_of_their_intervals(
+def test_cost_interval_is_the_cost_of_the_token_interval(
     each: Rates, calls: list[tuple[int, int]], cached: bool
 ) -> None:
     price = Price(price_id="x@y", source="x", rates=each, request_usd=Decimal("0.001"))
@@ -113,7 +113,7 @@ def test_what_tokens_cost_lies_between_the_bounds_of_their_intervals(
     assert forecast.low <= forecast.high
 
 
-def test_a_tier_is_that_of_a_call_and_not_of_the_whole_run() -> None:
+def test_price_tier_applies_per_call() -> None:
     dear = PriceTier(200_000, Rates(input=Decimal(2), output=Decimal(2)))
     price = Price(price_id="x@y", source="x", rates=Rates(input=Decimal(1), output=Decimal(1)), tiers=(dear,))
     short = PredictionInterval(300_000, 300_000, 300_000)
@@ -121,7 +121,7 @@ def test_a_tier_is_that_of_a_call_and_not_of_the_whole_run() -> None:
     assert forecast_cost(price, 1, short, PredictionInterval(0, 0, 0), cached=False).expected == 600_000
 
 
-def test_money_adds_up() -> None:
+def test_money_is_additive() -> None:
     one = CostInterval(Decimal(1), Decimal(2), Decimal(3))
     assert one + one == CostInterval(Decimal(2), Decimal(4), Decimal(6))
     assert Decimal("2.5") in one
@@ -132,7 +132,7 @@ def test_money_adds_up() -> None:
 
 
 def took_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) -> float:
-    """Give the seconds that calls take, so many at once and no faster than is permitted."""
+    """Return the seconds that calls take with limited concurrency and rate."""
     free, end_s = [0.0] * concurrency, 0.0
     for at, latency_s in enumerate(latencies_s):
         permitted = 0.0 if rpm is None else max(0.0, (at - rpm * 0.01)) / (rpm * 0.99) * 60
@@ -144,7 +144,7 @@ def took_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) ->
 
 @pytest.mark.parametrize(("concurrency", "rpm"), [(1, None), (16, None), (64, None), (64, 600.0), (256, 60.0)])
 @pytest.mark.parametrize("shape", ["normal", "skewed", "two kinds"])
-def test_a_run_ends_within_the_minutes_forecast(shape: str, concurrency: int, rpm: float | None) -> None:
+def test_duration_is_within_its_interval(shape: str, concurrency: int, rpm: float | None) -> None:
     one = SHAPES[shape]
 
     def trial(draw: random.Random) -> bool:
@@ -160,5 +160,5 @@ def test_a_run_ends_within_the_minutes_forecast(shape: str, concurrency: int, rp
     assert sum(trial(draw) for _ in range(60)) >= 54
 
 
-def test_nothing_to_do_takes_no_time() -> None:
+def test_no_calls_take_no_time() -> None:
     assert forecast_minutes(PredictionInterval(0, 0, 0), 0.0, 64, []) == (PredictionInterval(0, 0, 0), "")

@@ -14,7 +14,7 @@ from llmhub.core import framing
 from llmhub.core.errors import Malformed
 from llmhub.core.framing import FEEDS, MAX_MESSAGE_BYTES, Frame, Framing, feed_aws, feed_sse, flush
 
-# An encoder of AWS messages that shares nothing with the decoder
+# An encoder of AWS messages that shares no code with the decoder
 
 HEADER_TYPES: dict[int, Callable[[object], bytes]] = {
     0: lambda _: b"",
@@ -37,16 +37,16 @@ def header(name: str, value: object, kind: int = 7) -> bytes:
 
 def message(headers: bytes, payload: bytes) -> bytes:
     start = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    whole = start + struct.pack(">I", crc32(start)) + headers + payload
-    return whole + struct.pack(">I", crc32(whole))
+    body = start + struct.pack(">I", crc32(start)) + headers + payload
+    return body + struct.pack(">I", crc32(body))
 
 
 def event(name: str, payload: bytes) -> bytes:
     return message(header(":message-type", "event") + header(":event-type", name), payload)
 
 
-def fed(framing_name: Framing, pieces: Iterable[bytes]) -> list[Frame] | None:
-    """Feed pieces one by one, and the end; ``None`` where it is refused."""
+def feed_all(framing_name: Framing, pieces: Iterable[bytes]) -> list[Frame] | None:
+    """Return the frames of chunks and flush; ``None`` on an error."""
     rest = b""
     frames: list[Frame] = []
     for piece in pieces:
@@ -61,9 +61,9 @@ def fed(framing_name: Framing, pieces: Iterable[bytes]) -> list[Frame] | None:
     return [*frames, *last.unwrap()[0]]
 
 
-def cut(whole: bytes, places: Sequence[int]) -> list[bytes]:
-    at = sorted({0, len(whole), *(place % (len(whole) + 1) for place in places)})
-    return [whole[start:end] for start, end in pairwise(at)]
+def cut(stream: bytes, places: Sequence[int]) -> list[bytes]:
+    bounds = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
+    return [stream[start:end] for start, end in pairwise(bounds)]
 
 
 places = st.lists(st.integers(0, 10**6), max_size=12)
@@ -76,8 +76,8 @@ lines = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs
 
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
-    """Make a stream of events, written in any of the ways there are, and the frames it means."""
-    said: list[tuple[str, str]] = []
+    """Draw a stream of events in any notation, and its frames."""
+    terminated: list[tuple[str, str]] = []
     frames: list[Frame] = []
     end = st.sampled_from(ENDS)
     for _ in range(draw(st.integers(0, 5))):
@@ -88,43 +88,41 @@ def streams(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
         block += [f"data: {line}" for line in data]
         for noise in draw(st.lists(st.sampled_from([":", ": ping", "id: 7", "retry: 100", "unknown"]), max_size=2)):
             block.insert(draw(st.integers(0, len(block))), noise)
-        said += [(line, draw(end)) for line in block]
-        said += [("", draw(end)) for _ in range(draw(st.integers(1, 2)))]
+        terminated += [(line, draw(end)) for line in block]
+        terminated += [("", draw(end)) for _ in range(draw(st.integers(1, 2)))]
         if data:
             frames.append(Frame(name, "\n".join(data).encode()))
-    return (draw(st.sampled_from(["", "\ufeff"])) + written(said)).encode(), frames
+    return (draw(st.sampled_from(["", "\ufeff"])) + join_lines(terminated)).encode(), frames
 
 
-def written(said: list[tuple[str, str]]) -> str:
-    """Join lines and their ends, so that no CR that ends one meets the LF of an empty one after it."""
-    whole = ""
-    for line, end in said:
-        whole += line + ("\r" if whole.endswith("\r") and not line and end == "\n" else end)
-    return whole
+def join_lines(lines: list[tuple[str, str]]) -> str:
+    """Join lines and terminators, so that a CR is never followed by the LF of an empty line."""
+    text = ""
+    for line, end in lines:
+        text += line + ("\r" if text.endswith("\r") and not line and end == "\n" else end)
+    return text
 
 
 @given(streams(), places)
-def test_any_split_of_a_stream_gives_the_events_that_were_written(
-    made: tuple[bytes, list[Frame]], where: list[int]
-) -> None:
-    stream, frames = made
-    assert fed("sse", [stream]) == frames
-    assert fed("sse", cut(stream, where)) == frames
-    assert fed("sse", [bytes([byte]) for byte in stream]) == frames
+def test_any_split_of_a_stream_yields_its_events(stream_and_frames: tuple[bytes, list[Frame]], cuts: list[int]) -> None:
+    stream, frames = stream_and_frames
+    assert feed_all("sse", [stream]) == frames
+    assert feed_all("sse", cut(stream, cuts)) == frames
+    assert feed_all("sse", [bytes([byte]) for byte in stream]) == frames
 
 
 @given(
     st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"x", b"event", b"\xef\xbb\xbf", b"\xff"]))
 )
-def test_any_split_of_a_wild_stream_gives_the_same_frames(pieces: list[bytes]) -> None:
+def test_any_split_of_arbitrary_bytes_yields_the_same_frames(pieces: list[bytes]) -> None:
     stream = b"".join(pieces)
-    assert fed("sse", pieces) == fed("sse", [stream]) == fed("sse", [bytes([byte]) for byte in stream])
+    assert feed_all("sse", pieces) == feed_all("sse", [stream]) == feed_all("sse", [bytes([byte]) for byte in stream])
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_all_three_line_ends_are_line_ends(end: str) -> None:
+def test_line_terminators(end: str) -> None:
     stream = f"\ufeffevent: a{end}data: 1{end}data: 2{end}{end}: note{end}{end}data:3{end}{end}".encode()
-    assert fed("sse", [stream]) == [Frame("a", b"1\n2"), Frame("", b"3")]
+    assert feed_all("sse", [stream]) == [Frame("a", b"1\n2"), Frame("", b"3")]
 
 
 @pytest.mark.parametrize(
@@ -139,20 +137,20 @@ def test_all_three_line_ends_are_line_ends(end: str) -> None:
         (b"data: \xff\xfe\n\n", b"\xff\xfe"),
     ],
 )
-def test_fields_are_read_as_the_standard_says(stream: bytes, data: bytes) -> None:
-    assert fed("sse", [stream]) == [Frame("", data)]
+def test_fields_are_parsed_by_the_standard(stream: bytes, data: bytes) -> None:
+    assert feed_all("sse", [stream]) == [Frame("", data)]
 
 
-def test_the_last_event_counts_though_its_blank_line_is_missing() -> None:
-    assert fed("sse", [b"data: 1\n\ndata: 2"]) == [Frame("", b"1"), Frame("", b"2")]
-    assert fed("sse", [b"data: 1\r"]) == [Frame("", b"1")]
+def test_last_event_without_blank_line_is_complete() -> None:
+    assert feed_all("sse", [b"data: 1\n\ndata: 2"]) == [Frame("", b"1"), Frame("", b"2")]
+    assert feed_all("sse", [b"data: 1\r"]) == [Frame("", b"1")]
 
 
-@pytest.mark.parametrize("where", [[], [3], [9, 14]])
-def test_an_event_without_end_is_refused_however_it_comes(where: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cuts", [[], [3], [9, 14]])
+def test_too_large_events_are_an_error(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 8)
-    assert fed("sse", cut(b"data: 123456789\n\n", where)) is None
-    assert fed("sse", cut(b"data: 1\n\n" * 4, where)) == [Frame("", b"1")] * 4
+    assert feed_all("sse", cut(b"data: 123456789\n\n", cuts)) is None
+    assert feed_all("sse", cut(b"data: 1\n\n" * 4, cuts)) == [Frame("", b"1")] * 4
 
 
 # AWS event streams
@@ -171,7 +169,7 @@ others = st.one_of(
 
 @st.composite
 def aws_streams(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
-    said: list[bytes] = []
+    messages: list[bytes] = []
     frames: list[Frame] = []
     for _ in range(draw(st.integers(0, 4))):
         kind = draw(st.sampled_from(["event", "exception"]))
@@ -180,91 +178,90 @@ def aws_streams(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
         headers += [
             header(f"x{at}", value, type_) for at, (type_, value) in enumerate(draw(st.lists(others, max_size=3)))
         ]
-        said.append(message(b"".join(draw(st.permutations(headers))), payload))
+        messages.append(message(b"".join(draw(st.permutations(headers))), payload))
         frames.append(Frame(name, payload, kind))
-    return b"".join(said), frames
+    return b"".join(messages), frames
 
 
 @given(aws_streams(), places)
-def test_any_split_of_an_aws_stream_gives_the_messages_that_were_written(
-    made: tuple[bytes, list[Frame]], where: list[int]
+def test_any_split_of_an_aws_stream_yields_its_messages(
+    stream_and_frames: tuple[bytes, list[Frame]], cuts: list[int]
 ) -> None:
-    stream, frames = made
-    assert fed("aws_eventstream", [stream]) == frames
-    assert fed("aws_eventstream", cut(stream, where)) == frames
-    assert fed("aws_eventstream", [bytes([byte]) for byte in stream]) == frames
+    stream, frames = stream_and_frames
+    assert feed_all("aws_eventstream", [stream]) == frames
+    assert feed_all("aws_eventstream", cut(stream, cuts)) == frames
+    assert feed_all("aws_eventstream", [bytes([byte]) for byte in stream]) == frames
 
 
-def test_an_error_message_is_named_by_its_code() -> None:
-    said = header(":message-type", "error") + header(":error-code", "Throttled") + header(":error-message", "Slow down")
-    assert fed("aws_eventstream", [message(said, b"")]) == [Frame("Throttled", b"Slow down", "error")]
+def test_aws_errors_are_named_by_their_code() -> None:
+    lines = (
+        header(":message-type", "error") + header(":error-code", "Throttled") + header(":error-message", "Slow down")
+    )
+    assert feed_all("aws_eventstream", [message(lines, b"")]) == [Frame("Throttled", b"Slow down", "error")]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255), places)
-def test_one_wrong_byte_anywhere_is_an_error(at: int, change: int, where: list[int]) -> None:
+def test_any_corrupt_byte_is_an_error(at: int, change: int, cuts: list[int]) -> None:
     stream = bytearray(event("contentBlockDelta", b'{"delta":{"text":"Hi"}}'))
     stream[at % len(stream)] ^= change
-    assert fed("aws_eventstream", cut(bytes(stream), where)) is None
+    assert feed_all("aws_eventstream", cut(bytes(stream), cuts)) is None
 
 
-def test_the_checksum_that_is_wrong_is_named() -> None:
-    whole = event("e", b"payload")
-    prelude = whole[:8] + b"\0\0\0\0" + whole[12:]
-    body = whole[:-4] + b"\0\0\0\0"
+def test_checksum_errors_name_the_checksum() -> None:
+    message_bytes = event("e", b"payload")
+    prelude = message_bytes[:8] + b"\0\0\0\0" + message_bytes[12:]
+    body = message_bytes[:-4] + b"\0\0\0\0"
     assert feed_aws(b"", prelude).failure().message == "AWS event stream: prelude checksum mismatch"
     assert feed_aws(b"", body).failure().message == "AWS event stream: message checksum mismatch"
 
 
-def test_a_length_that_cannot_be_is_an_error_before_anything_is_waited_for() -> None:
+def test_impossible_lengths_are_an_error_at_once() -> None:
     start = struct.pack(">II", MAX_MESSAGE_BYTES + 1, 0)
     failed = feed_aws(b"", start + struct.pack(">I", crc32(start))).failure()
     assert isinstance(failed, Malformed)
     assert str(MAX_MESSAGE_BYTES + 1) in failed.message
 
 
-def test_a_stream_that_ends_inside_a_message_is_an_error() -> None:
-    assert fed("aws_eventstream", [event("e", b"payload")[:-1]]) is None
+def test_truncated_aws_stream_is_an_error() -> None:
+    assert feed_all("aws_eventstream", [event("e", b"payload")[:-1]]) is None
 
 
 @given(st.binary(max_size=60))
-def test_headers_that_run_past_their_end_are_an_error_and_never_raise(headers: bytes) -> None:
+def test_headers_beyond_their_block_are_an_error(headers: bytes) -> None:
     read = feed_aws(b"", message(headers, b"x"))
     assert is_successful(read) or isinstance(read.failure(), Malformed)
 
 
 @pytest.mark.parametrize("headers", [b"\x05ab", b"\x01a", b"\x01a\x07\x00", b"\x01a\x07\x00\x05abc", b"\x01a\x0a"])
-def test_headers_cut_short_are_an_error(headers: bytes) -> None:
-    assert fed("aws_eventstream", [message(headers, b"x")]) is None
-
-
-# Both
+def test_truncated_headers_are_an_error(headers: bytes) -> None:
+    assert feed_all("aws_eventstream", [message(headers, b"x")]) is None
 
 
 # Lines of JSON
 
 
 @given(st.lists(st.sampled_from([b'{"a":1}', b"[]", b"", b" "])), st.sampled_from([b"\n", b"\r\n"]), places)
-def test_any_split_of_lines_gives_the_lines_that_were_written(said: list[bytes], end: bytes, where: list[int]) -> None:
-    stream = b"".join(line + end for line in said)
-    frames = [Frame("", line) for line in said if line.strip()]
-    assert fed("json_lines", cut(stream, where)) == frames
-    assert fed("json_lines", [bytes([byte]) for byte in stream.removesuffix(end)]) == frames
+def test_any_split_of_lines_yields_the_lines(lines: list[bytes], end: bytes, cuts: list[int]) -> None:
+    stream = b"".join(line + end for line in lines)
+    frames = [Frame("", line) for line in lines if line.strip()]
+    assert feed_all("json_lines", cut(stream, cuts)) == frames
+    assert feed_all("json_lines", [bytes([byte]) for byte in stream.removesuffix(end)]) == frames
 
 
-@pytest.mark.parametrize("where", [[], [3], [9, 14]])
-def test_a_line_without_end_is_refused_however_it_comes(where: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cuts", [[], [3], [9, 14]])
+def test_too_long_lines_are_an_error(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framing, "MAX_EVENT_BYTES", 12)
-    assert fed("json_lines", cut(b'{"a":123456789}\n', where)) is None
-    assert fed("json_lines", cut(b'{"a":1}\n' * 4, where)) == [Frame("", b'{"a":1}')] * 4
+    assert feed_all("json_lines", cut(b'{"a":123456789}\n', cuts)) is None
+    assert feed_all("json_lines", cut(b'{"a":1}\n' * 4, cuts)) == [Frame("", b'{"a":1}')] * 4
 
 
 @given(st.sampled_from(sorted(FEEDS)), st.lists(st.binary(max_size=64), max_size=8))
 def test_arbitrary_bytes_never_raise(name: Framing, pieces: list[bytes]) -> None:
-    frames = fed(name, pieces)
+    frames = feed_all(name, pieces)
     assert frames is None or all(isinstance(frame, Frame) for frame in frames)
 
 
-def test_feeding_nothing_changes_nothing() -> None:
+def test_empty_chunks_change_nothing() -> None:
     assert feed_sse(b"data: 1\r", b"").unwrap() == ((), b"data: 1\r")
     half = event("e", b"payload")[:9]
     assert feed_aws(half, b"").unwrap() == ((), half)

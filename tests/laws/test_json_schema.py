@@ -1,4 +1,4 @@
-"""Types to schemas that providers hold answers to, and answers back to values of those types."""
+"""Schemas of types, and responses parsed to values of those types."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmhub.core.types import CompletionResponse, Refusal, Schema, Text
 
 @dataclass
 class Address:
-    """Where somebody lives."""
+    """A postal address."""
 
     street: str
     number: int | None = None
@@ -86,7 +86,7 @@ WALKED = ("properties", "$defs")
 
 
 def nodes(schema: Any) -> list[Mapping[str, Any]]:
-    """Walk through every schema in a schema."""
+    """Yield every schema within a schema."""
     if isinstance(schema, list):
         return [node for item in schema for node in nodes(item)]
     if not isinstance(schema, Mapping):
@@ -95,18 +95,18 @@ def nodes(schema: Any) -> list[Mapping[str, Any]]:
     return [schema, *(node for some in inner for node in some)]
 
 
-@pytest.mark.parametrize("wanted", TYPES, ids=str)
-def test_a_type_leaves_an_answer_no_freedom(wanted: Any) -> None:
-    made = schema_of(wanted).unwrap()
-    assert made.strict
-    assert made.schema["type"] == "object"
-    for node in nodes(made.schema):
+@pytest.mark.parametrize("type_", TYPES, ids=str)
+def test_schemas_of_types_are_strict(type_: Any) -> None:
+    schema = schema_of(type_).unwrap()
+    assert schema.strict
+    assert schema.schema["type"] == "object"
+    for node in nodes(schema.schema):
         assert not {"default", "discriminator", "oneOf"} & node.keys()
         assert "$ref" not in node or node.keys() == {"$ref"}
         if "properties" in node:
             assert node["additionalProperties"] is False
             assert node["required"] == list(node["properties"])
-    assert json.loads(json.dumps(made.schema)) == made.schema
+    assert json.loads(json.dumps(schema.schema)) == schema.schema
 
 
 ANSWERS: list[tuple[Any, str, Any]] = [
@@ -130,15 +130,15 @@ ANSWERS: list[tuple[Any, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "text", "value"), ANSWERS, ids=str)
-def test_an_answer_becomes_a_value_of_its_type(wanted: Any, text: str, value: Any) -> None:
-    found = parse(text, wanted).unwrap()
-    assert found == value
-    assert type(found) is type(value)
+@pytest.mark.parametrize(("type_", "text", "value"), ANSWERS, ids=str)
+def test_responses_are_parsed_to_their_type(type_: Any, text: str, value: Any) -> None:
+    parsed = parse(text, type_).unwrap()
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "text", "path"),
+    ("type_", "text", "path"),
     [
         (Person, '{"name":"Ada","home":{"street":1}}', "$.home.street"),
         (Tree, '{"value":1,"kids":[{"value":"2"}]}', "$.kids[0].value"),
@@ -150,34 +150,34 @@ def test_an_answer_becomes_a_value_of_its_type(wanted: Any, text: str, value: An
         (Person, "\ud800", "$"),
     ],
 )
-def test_an_answer_that_does_not_fit_says_where(wanted: Any, text: str, path: str) -> None:
-    error = parse(text, wanted).failure()
+def test_mismatch_has_a_path(type_: Any, text: str, path: str) -> None:
+    error = parse(text, type_).failure()
     assert isinstance(error, Malformed)
     assert error.path == path
-    assert schema_of(wanted).unwrap().name in error.message
+    assert schema_of(type_).unwrap().name in error.message
 
 
-@pytest.mark.parametrize("wanted", [object, 3, "Person", {}, {1: 2}, None, Address("S"), Cat(kind="cat"), dict.keys])
-def test_what_is_no_type_and_no_schema_is_refused_by_name(wanted: Any) -> None:
-    error = schema_of(wanted).failure()
+@pytest.mark.parametrize("type_", [object, 3, "Person", {}, {1: 2}, None, Address("S"), Cat(kind="cat"), dict.keys])
+def test_anything_but_a_type_or_schema_is_rejected(type_: Any) -> None:
+    error = schema_of(type_).failure()
     assert isinstance(error, InvalidRequest)
     assert error.path == "$.response_schema"
     assert "pydantic model or a dataclass" in error.message or "JSON schema" in error.message
-    assert not is_successful(response_parser(wanted))
+    assert not is_successful(response_parser(type_))
 
 
-def test_a_schema_keeps_its_authors_words() -> None:
+def test_schemas_keep_their_keywords() -> None:
     mine: dict[str, Any] = {
         "title": "My answer!",
         "type": "object",
         "properties": {"properties": {"type": "object", "properties": {"a": {"default": {"properties": {}}}}}},
         "required": ["properties"],
     }
-    made = schema_of(mine).unwrap()
-    assert made.name == "My_answer"
-    assert not made.strict  # one of its fields is optional, which no provider holds an answer to
+    schema = schema_of(mine).unwrap()
+    assert schema.name == "My_answer"
+    assert not schema.strict  # one of its fields is optional, which no provider enforces
     inner = mine["properties"]["properties"]
-    assert made.schema == {
+    assert schema.schema == {
         **mine,
         "properties": {"properties": {**inner, "additionalProperties": False}},
         "additionalProperties": False,
@@ -186,7 +186,7 @@ def test_a_schema_keeps_its_authors_words() -> None:
     assert schema_of(Schema(mine)).unwrap() == Schema(mine)
 
 
-def test_words_beside_a_pointer_are_kept() -> None:
+def test_keywords_beside_a_reference_are_kept() -> None:
     dog = schema_of(Dog).unwrap().schema
     assert dog["properties"]["home"]["description"] == "Where its basket is."  # type: ignore[index, call-overload]
     assert dog["properties"]["home"]["properties"]["street"] == {"title": "Street", "type": "string"}  # type: ignore[index, call-overload]
@@ -200,11 +200,11 @@ def test_words_beside_a_pointer_are_kept() -> None:
         (CompletionResponse(parts=(), finish_reason="content_filter"), "filtered"),
     ],
 )
-def test_why_an_answer_is_none_is_said(response: CompletionResponse, why: str) -> None:
+def test_mismatch_names_the_cause(response: CompletionResponse, why: str) -> None:
     assert why in parse(response, Person).failure().message
 
 
-def test_pydantic_is_not_imported_unasked() -> None:
+def test_pydantic_is_not_imported() -> None:
     code = (
         "import sys, dataclasses, llmhub\n"
         "@dataclasses.dataclass\nclass A:\n    a: int\n"
@@ -223,7 +223,7 @@ plain = st.recursive(
 
 
 @given(plain)
-def test_json_is_found_whatever_is_around_it(value: Any) -> None:
+def test_extract_json(value: Any) -> None:
     compact = msgspec.json.encode(value).decode()
     assert extract_json(compact) == compact
     assert extract_json(f"```json\n{json.dumps(value, indent=2)}\n```") == extract_json(json.dumps(value))
@@ -231,10 +231,10 @@ def test_json_is_found_whatever_is_around_it(value: Any) -> None:
 
 
 @given(st.text())
-def test_any_text_is_an_answer_or_says_why_not(text: str) -> None:
-    for wanted in (Person, Pet, list[int], {"type": "object"}):
-        found = parse(text, wanted)
-        assert is_successful(found) or isinstance(found.failure(), Malformed)
+def test_parsing_never_raises(text: str) -> None:
+    for type_ in (Person, Pet, list[int], {"type": "object"}):
+        parsed = parse(text, type_)
+        assert is_successful(parsed) or isinstance(parsed.failure(), Malformed)
     assert extract_json(text) is None or json.loads(extract_json(text) or "") == json.loads(text)
 
 
@@ -244,15 +244,15 @@ schemas = st.recursive(
         st.dictionaries(st.sampled_from(["a", "properties", "type", "$defs"]), inner, max_size=3).map(
             lambda fields: {"type": "object", "properties": fields}
         ),
-        inner.map(lambda one: {"type": "array", "items": one}),
+        inner.map(lambda node: {"type": "array", "items": node}),
         st.lists(inner, min_size=1, max_size=2).map(lambda some: {"anyOf": some}),
     ),
     max_leaves=6,
 )
 
 
-@given(schemas.filter(lambda one: isinstance(one, dict)))
-def test_closing_a_schema_twice_changes_nothing(schema: Any) -> None:
+@given(schemas.filter(lambda node: isinstance(node, dict)))
+def test_schema_of_is_idempotent(schema: Any) -> None:
     once = schema_of(schema).unwrap()
     again = schema_of(once.schema).unwrap()
     assert (again.schema, again.strict) == (once.schema, once.strict)

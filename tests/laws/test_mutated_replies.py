@@ -1,4 +1,4 @@
-"""Recorded replies with something wrong in them are read all the same: an answer or an error, and sound counts."""
+"""Mutated recordings are decoded to a response or an error, with consistent token counts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Recorded:
-    """A reply as it came, and how its body is cut: ``""`` where it is one document."""
+    """A recorded reply, and its framing: ``""`` for a single document."""
 
     provider: Provider
     reply: HttpReply
@@ -76,89 +76,89 @@ def recorded() -> list[Recorded]:
 def frames(body: bytes, framing: str) -> list[bytes]:
     if framing == "sse":
         return [frame + b"\n\n" for frame in body.replace(b"\r\n", b"\n").split(b"\n\n") if frame]
-    found = []
+    messages = []
     while len(body) >= 16:
         size = struct.unpack_from(">I", body)[0]
-        found.append(body[:size])
+        messages.append(body[:size])
         body = body[size:] if size else b""
-    return found
+    return messages
 
 
 def rewrite(frame: bytes, framing: str, change: Callable[[Any], Any]) -> bytes:
-    """Change the JSON in one frame; one that holds none stays."""
+    """Change the JSON in one frame; other frames are returned unchanged."""
     if framing == "sse":
         head, mark, data = frame.partition(b"data:")
         try:
-            said = json.loads(data)
+            document = json.loads(data)
         except ValueError:
             return frame
-        return head + mark + dumped(change(said)) + b"\n\n" if mark else frame
+        return head + mark + to_json(change(document)) + b"\n\n" if mark else frame
     _, headers = struct.unpack_from(">II", frame)
-    payload = dumped(change(json.loads(frame[12 + headers : -4] or b"{}")))
+    payload = to_json(change(json.loads(frame[12 + headers : -4] or b"{}")))
     prelude = struct.pack(">II", 16 + headers + len(payload), headers)
-    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + frame[12 : 12 + headers] + payload
-    return whole + struct.pack(">I", zlib.crc32(whole))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + frame[12 : 12 + headers] + payload
+    return message + struct.pack(">I", zlib.crc32(message))
 
 
-def dumped(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Give the address of everything inside a document."""
+def paths_in(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Return the paths of all values within a document."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, below in inner:
-        yield (*at, key)
-        yield from places(below, (*at, key))
+        yield (*keys, key)
+        yield from paths_in(below, (*keys, key))
 
 
-def changed(value: Any, at: tuple[Any, ...], new: Callable[[], Any] | None) -> Any:
-    """Put something else at an address, or, without ``new``, take it away."""
+def replace_at(value: Any, keys: tuple[Any, ...], new: Callable[[], Any] | None) -> Any:
+    """Replace the value at a path, or remove it if there is no ``new``."""
     copy = dict(value) if isinstance(value, dict) else list(value)
-    if len(at) > 1:
-        copy[at[0]] = changed(copy[at[0]], at[1:], new)
+    if len(keys) > 1:
+        copy[keys[0]] = replace_at(copy[keys[0]], keys[1:], new)
     elif new is None:
-        del copy[at[0]]
+        del copy[keys[0]]
     else:
-        copy[at[0]] = new()
+        copy[keys[0]] = new()
     return copy
 
 
 def mutation(data: st.DataObject) -> Callable[[Any], Any]:
-    """Draw what happens to a document: a key goes, or something else stands there; once or a few times."""
+    """Draw mutations of a document: removed or replaced values."""
 
     def change(value: Any) -> Any:
         for _ in range(data.draw(st.integers(1, 3))):
-            found = list(places(value))
-            if not found:
+            paths = list(paths_in(value))
+            if not paths:
                 return data.draw(st.sampled_from(ODD))
-            counted = [at for at in found if any("sage" in str(key) for key in at[:-1])]
-            found = counted if counted and data.draw(st.booleans()) else found
+            count_paths = [keys for keys in paths if any("sage" in str(key) for key in keys[:-1])]
+            paths = count_paths if count_paths and data.draw(st.booleans()) else paths
             new = None if data.draw(st.booleans()) else lambda: data.draw(st.sampled_from(ODD))
-            value = changed(value, data.draw(st.sampled_from(found)), new)
+            value = replace_at(value, data.draw(st.sampled_from(paths)), new)
         return value
 
     return change
 
 
-def broken(one: Recorded, data: st.DataObject) -> bytes:
-    """Draw what happens to a stream: a frame changes, is lost or comes twice; it may be cut anywhere."""
-    pieces = frames(one.reply.body, one.framing)
+def broken_stream(recording: Recorded, data: st.DataObject) -> bytes:
+    """Draw mutations of a stream: changed, lost or repeated frames, or truncation."""
+    pieces = frames(recording.reply.body, recording.framing)
     for _ in range(data.draw(st.integers(0, 3))):
-        at = data.draw(st.integers(0, len(pieces) - 1))
+        keys = data.draw(st.integers(0, len(pieces) - 1))
         match data.draw(st.sampled_from(["change", "twice", "lose"])):
             case "change":
-                pieces[at] = rewrite(pieces[at], one.framing, mutation(data))
+                pieces[keys] = rewrite(pieces[keys], recording.framing, mutation(data))
             case "twice":
-                pieces.insert(data.draw(st.integers(0, len(pieces))), pieces[at])
+                pieces.insert(data.draw(st.integers(0, len(pieces))), pieces[keys])
             case _ if len(pieces) > 1:
-                del pieces[at]
+                del pieces[keys]
     body = b"".join(pieces)
     return body[: data.draw(st.integers(0, len(body)))] if data.draw(st.booleans()) else body
 
 
 def sound(read: Result[CompletionResponse, LLMError]) -> None:
-    """Every reply is an answer or an error, and no class of tokens exceeds what it is a part of."""
+    """Check that a reply is a response or an error, and that token classes are bounded."""
     if not is_successful(read):
         assert isinstance(read.failure(), LLMError)
         return
@@ -176,8 +176,8 @@ def counts(usage: Usage) -> None:
         assert (usage.reasoning_tokens or 0) <= usage.output_tokens
 
 
-def drawn(data: st.DataObject, streamed: bool) -> Recorded:
-    return data.draw(st.sampled_from([one for one in recorded() if bool(one.framing) is streamed]))
+def draw_recording(data: st.DataObject, streamed: bool) -> Recorded:
+    return data.draw(st.sampled_from([recording for recording in recorded() if bool(recording.framing) is streamed]))
 
 
 steady = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -185,77 +185,81 @@ steady = settings(max_examples=400, deadline=None, suppress_health_check=[Health
 
 @given(st.data())
 @steady
-def test_a_changed_document_is_read(data: st.DataObject) -> None:
-    one = drawn(data, streamed=False)
+def test_mutated_documents(data: st.DataObject) -> None:
+    recording = draw_recording(data, streamed=False)
     try:
-        said = json.loads(one.reply.body)
+        document = json.loads(recording.reply.body)
     except ValueError:
-        said = {}
-    body = dumped(mutation(data)(said))
+        document = {}
+    body = to_json(mutation(data)(document))
     body = body[: data.draw(st.integers(0, len(body)))] if data.draw(st.integers(0, 9)) == 0 else body
-    sound(interpret(one.provider, HttpReply(one.reply.status, one.reply.headers, body)))
+    sound(interpret(recording.provider, HttpReply(recording.reply.status, recording.reply.headers, body)))
 
 
 @given(st.data())
 @steady
-def test_a_changed_stream_is_read(data: st.DataObject) -> None:
-    one = drawn(data, streamed=True)
-    body = broken(one, data)
+def test_mutated_streams(data: st.DataObject) -> None:
+    recording = draw_recording(data, streamed=True)
+    body = broken_stream(recording, data)
     cut = data.draw(st.integers(0, len(body)))
-    head = HttpReply(one.reply.status, one.reply.headers)
-    split = interpret_stream(one.provider, head, [body[:cut], body[cut:]])
+    head = HttpReply(recording.reply.status, recording.reply.headers)
+    split = interpret_stream(recording.provider, head, [body[:cut], body[cut:]])
     sound(split)
-    assert interpret_stream(one.provider, head, [body]) == split
+    assert interpret_stream(recording.provider, head, [body]) == split
 
 
-def test_replies_as_they_were_recorded_have_sound_counts() -> None:
+def test_recorded_replies_have_consistent_counts() -> None:
     assert len(recorded()) > 300
-    for one in recorded():
-        head = HttpReply(one.reply.status, one.reply.headers)
+    for recording in recorded():
+        head = HttpReply(recording.reply.status, recording.reply.headers)
         sound(
-            interpret_stream(one.provider, head, [one.reply.body])
-            if one.framing
-            else interpret(one.provider, one.reply)
+            interpret_stream(recording.provider, head, [recording.reply.body])
+            if recording.framing
+            else interpret(recording.provider, recording.reply)
         )
 
 
-@pytest.mark.parametrize("wrong", [0, 9_999_999, None])
-def test_any_one_count_may_be_wrong(wrong: int | None) -> None:
+@pytest.mark.parametrize("count", [0, 9_999_999, None])
+def test_any_single_count_may_be_wrong(count: int | None) -> None:
     tried = 0
-    for one in recorded():
-        head = HttpReply(one.reply.status, one.reply.headers)
-        for body in miscounted(one, wrong):
+    for recording in recorded():
+        head = HttpReply(recording.reply.status, recording.reply.headers)
+        for body in miscounted(recording, count):
             tried += 1
             sound(
-                interpret_stream(one.provider, head, [body])
-                if one.framing
-                else interpret(one.provider, HttpReply(one.reply.status, one.reply.headers, body))
+                interpret_stream(recording.provider, head, [body])
+                if recording.framing
+                else interpret(recording.provider, HttpReply(recording.reply.status, recording.reply.headers, body))
             )
     assert tried > 1_000
 
 
-def miscounted(one: Recorded, wrong: int | None) -> Iterator[bytes]:
-    """Give the reply once for each count of tokens in it, with that count wrong."""
-    pieces = frames(one.reply.body, one.framing) if one.framing else [one.reply.body]
+def miscounted(recording: Recorded, count: int | None) -> Iterator[bytes]:
+    """Yield the reply with each of its token counts changed."""
+    pieces = frames(recording.reply.body, recording.framing) if recording.framing else [recording.reply.body]
     for index, piece in enumerate(pieces):
-        for at in counted_in(piece, one.framing):
+        for keys in counted_in(piece, recording.framing):
 
-            def change(said: Any, at: tuple[Any, ...] = at) -> Any:
-                return changed(said, at, lambda: wrong)
+            def change(document: Any, keys: tuple[Any, ...] = keys) -> Any:
+                return replace_at(document, keys, lambda: count)
 
-            new = rewrite(piece, one.framing, change) if one.framing else dumped(change(json.loads(piece)))
+            new = rewrite(piece, recording.framing, change) if recording.framing else to_json(change(json.loads(piece)))
             yield b"".join([*pieces[:index], new, *pieces[index + 1 :]])
 
 
 def counted_in(piece: bytes, framing: str) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
+    paths: list[tuple[Any, ...]] = []
 
-    def note(said: Any) -> Any:
-        found.extend(at for at in places(said) if "oken" in str(at[-1]) and any("sage" in str(key) for key in at[:-1]))
-        return said
+    def note(document: Any) -> Any:
+        paths.extend(
+            keys
+            for keys in paths_in(document)
+            if "oken" in str(keys[-1]) and any("sage" in str(key) for key in keys[:-1])
+        )
+        return document
 
     if framing:
         rewrite(piece, framing, note)
     elif piece.lstrip().startswith(b"{"):
         note(json.loads(piece))
-    return found
+    return paths

@@ -1,4 +1,4 @@
-"""Quick copies are what `dataclasses.replace` gives."""
+"""Copies equal those of `dataclasses.replace`."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ PAIRS = (
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: type(pair[0]).__name__)
 @given(st.data())
-def test_a_changed_copy_is_what_replace_gives(pair: tuple[Any, Any], data: st.DataObject) -> None:
-    one, other = pair
-    names = data.draw(st.lists(st.sampled_from([field.name for field in fields(one)]), min_size=1, unique=True))
-    new = {name: getattr(other, name) for name in names}
-    before = replace(one)
-    assert field_replacer(type(one), *names)(one, *new.values()) == replace(one, **new)
-    assert one == before
+def test_field_replacer_equals_replace(pair: tuple[Any, Any], data: st.DataObject) -> None:
+    value, source = pair
+    names = data.draw(st.lists(st.sampled_from([field.name for field in fields(value)]), min_size=1, unique=True))
+    new = {name: getattr(source, name) for name in names}
+    before = replace(value)
+    assert field_replacer(type(value), *names)(value, *new.values()) == replace(value, **new)
+    assert value == before
 
 
-def test_a_call_to_another_keeps_all_but_what_held_for_the_first() -> None:
-    there = CALL.with_target(THERE)
+def test_with_target_replaces_what_depends_on_the_target() -> None:
+    retargeted = CALL.with_target(THERE)
     request = replace(CALL.request, model="n")
-    assert there == replace(CALL, target=THERE, request=request, prepared=None, key=None, requested_target=HERE)
-    assert there.with_target(HERE).requested_target is HERE
+    assert retargeted == replace(CALL, target=THERE, request=request, prepared=None, key=None, requested_target=HERE)
+    assert retargeted.with_target(HERE).requested_target is HERE
     assert CALL.with_target(HERE) is CALL
     assert replace(CALL, requested_target=THERE).with_target(THERE).requested_target is THERE
     assert CALL.with_on_sent(repr) == replace(CALL, on_sent=repr)
 
 
-def test_an_answer_says_who_gave_it() -> None:
+def test_answer_is_attributed_to_a_target() -> None:
     assert ANSWER.attributed_to(THERE, b"x") == replace(ANSWER, target=THERE, key=b"x")

@@ -88,9 +88,7 @@ endpoints = st.builds(
 
 
 @given(rows, endpoints, requests, st.booleans())
-def test_any_request_is_prepared_or_refused_and_never_raises(
-    provider: Provider, endpoint: Endpoint, request: CompletionRequest, stream: bool
-) -> None:
+def test_prepare_never_raises(provider: Provider, endpoint: Endpoint, request: CompletionRequest, stream: bool) -> None:
     done = prepare(provider, endpoint, request, NOW, stream=stream)
     if not is_successful(done):
         error = done.failure()
@@ -101,36 +99,46 @@ def test_any_request_is_prepared_or_refused_and_never_raises(
         return
     sent = done.unwrap()
     assert isinstance(json.loads(sent.body), dict)
-    assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *BESIDE}
+    assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *WITHOUT_ANNOTATION}
     assert not sent.dropped or request.unsupported == "drop"
     assert done == prepare(provider, endpoint, request, NOW, stream=stream)
 
 
-BESIDE: dict[str, Callable[[Part], Sequence[Part]]] = {
+WITHOUT_ANNOTATION: dict[str, Callable[[Part], Sequence[Part]]] = {
     "messages.reasoning": lambda part: [part] * (type(part) is not Reasoning),
     "messages.cache_mark": lambda part: [part] * (type(part) is not CacheMark),
     "messages.is_error": lambda part: [replace(part, is_error=False) if isinstance(part, ToolResult) else part],
 }
-"""What a turn is without that which stands beside its content."""
+"""Parts without an annotation, by its name in ``dropped``."""
 
 
-def bare(request: CompletionRequest, dropped: Sequence[str]) -> CompletionRequest:
-    """Take everything of these names out of a request; a turn of which nothing is left goes, too."""
+def remove_parameters(request: CompletionRequest, dropped: Sequence[str]) -> CompletionRequest:
+    """Remove these parameters from a request, and messages without parts."""
     turns = request.messages
     for name in dropped:
-        if name in BESIDE:
-            lighter = [(turn, [one for part in turn.parts for one in BESIDE[name](part)]) for turn in turns]
-            turns = tuple(Message(turn.role, tuple(parts)) for turn, parts in lighter if parts or not turn.parts)
-    return replace(request, messages=turns, **{name: OPTIONAL_DEFAULTS[name] for name in dropped if name not in BESIDE})
+        if name in WITHOUT_ANNOTATION:
+            reduced = [
+                (turn, [left for part in turn.parts for left in WITHOUT_ANNOTATION[name](part)]) for turn in turns
+            ]
+            turns = tuple(Message(turn.role, tuple(parts)) for turn, parts in reduced if parts or not turn.parts)
+    return replace(
+        request, messages=turns, **{name: OPTIONAL_DEFAULTS[name] for name in dropped if name not in WITHOUT_ANNOTATION}
+    )
 
 
 @given(rows, requests)
-def test_what_is_dropped_is_as_if_it_had_never_been_set(provider: Provider, request: CompletionRequest) -> None:
+def test_dropping_equals_never_setting(provider: Provider, request: CompletionRequest) -> None:
     done = prepare(provider, HERE, replace(request, unsupported="drop"), NOW)
     if is_successful(done):
-        without = bare(request, done.unwrap().dropped)
+        without = remove_parameters(request, done.unwrap().dropped)
         again = prepare(provider, HERE, replace(without, unsupported="error"), NOW).unwrap()
         assert replace(again, dropped=done.unwrap().dropped) == done.unwrap()
+
+
+def test_dropping_never_leaves_an_empty_conversation() -> None:
+    request = CompletionRequest(model="m", messages=(Message("user", CacheMark()),), unsupported="drop")
+    error = prepare(PROVIDERS["openai"], HERE, request, NOW).failure()
+    assert (type(error), error.path) == (Unsupported, "$.messages[0].parts[0]")
 
 
 # Arbitrary replies
@@ -142,13 +150,13 @@ names = st.sampled_from(
         *("x-ratelimit-limit-tokens", "x-amzn-errortype", "x-amzn-requestid", "apim-request-id"),
     ]
 )
-said = st.text(max_size=20) | st.sampled_from(
+texts = st.text(max_size=20) | st.sampled_from(
     ["application/json", "text/event-stream", "1e999", "nan", "-1", "1h", "\udcff"]
 )
 replies = st.builds(
     HttpReply,
     status=st.sampled_from([200, 201, 204, 302, 400, 401, 404, 429, 500, 503, 529]) | st.integers(0, 999),
-    headers=st.dictionaries(names, said, max_size=3),
+    headers=st.dictionaries(names, texts, max_size=3),
     received_at=st.floats(0, 1e10),
 )
 documents = json_values.map(lambda value: json.dumps(value).encode())
@@ -170,7 +178,7 @@ bodies = st.binary() | documents | near
 
 
 def is_plain(outcome: Result[CompletionResponse, LLMError], provider: Provider) -> None:
-    """Expect a value whose every text can be written anywhere."""
+    """Return whether all strings in a value can be encoded."""
     if is_successful(outcome):
         value = outcome.unwrap()
         assert isinstance(value, CompletionResponse)
@@ -183,33 +191,31 @@ def is_plain(outcome: Result[CompletionResponse, LLMError], provider: Provider) 
 
 
 @given(rows, replies, bodies)
-def test_any_reply_is_read_or_told_apart_and_never_raises(provider: Provider, reply: HttpReply, body: bytes) -> None:
+def test_interpret_never_raises(provider: Provider, reply: HttpReply, body: bytes) -> None:
     is_plain(interpret(provider, replace(reply, body=body)), provider)
 
 
 @given(rows, replies, st.lists(bodies, max_size=5))
-def test_any_stream_is_read_or_told_apart_and_never_raises(
-    provider: Provider, reply: HttpReply, chunks: list[bytes]
-) -> None:
+def test_interpret_stream_never_raises(provider: Provider, reply: HttpReply, chunks: list[bytes]) -> None:
     is_plain(interpret_stream(provider, reply, chunks), provider)
 
 
 @given(rows, st.lists(near, max_size=5), st.integers(1, 30))
-def test_any_split_of_a_stream_gives_the_same_answer(provider: Provider, events: list[bytes], size: int) -> None:
-    whole = b"".join(b"data: %b\n\n" % event for event in events)
-    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-    assert interpret_stream(provider, HttpReply(200), [whole]) == interpret_stream(provider, HttpReply(200), pieces)
+def test_any_split_of_a_stream_yields_the_same_response(provider: Provider, events: list[bytes], size: int) -> None:
+    body = b"".join(b"data: %b\n\n" % event for event in events)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    assert interpret_stream(provider, HttpReply(200), [body]) == interpret_stream(provider, HttpReply(200), pieces)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
-def test_bytes_nested_beyond_measure_are_malformed(provider: Provider) -> None:
+def test_deeply_nested_json_is_malformed(provider: Provider) -> None:
     for body in (b"[" * 10**5, b'{"a":' * 10**5):
         assert isinstance(interpret(provider, HttpReply(200, {}, body)).failure(), Malformed)
         assert not is_successful(interpret(provider, HttpReply(500, {}, body)))
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
-def test_a_redirect_is_an_error_that_says_where_to(provider: Provider) -> None:
+def test_redirects_are_errors_with_their_location(provider: Provider) -> None:
     error = interpret(provider, HttpReply(307, {"Location": "https://elsewhere.example/v1"}, b"")).failure()
     assert isinstance(error, ServerError)
     assert "https://elsewhere.example/v1" in error.message
@@ -220,15 +226,15 @@ def test_a_redirect_is_an_error_that_says_where_to(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
-def test_an_empty_answer_is_malformed_or_cut_off(provider: Provider) -> None:
+def test_empty_replies_are_errors(provider: Provider) -> None:
     assert isinstance(interpret(provider, HttpReply(200)).failure(), Malformed)
     assert interpret_stream(provider, HttpReply(200), []).failure().message == (
         "the stream ended before the response was complete"
     )
 
 
-def test_a_header_that_is_no_text_does_not_spoil_the_answer() -> None:
-    """Bytes that are not UTF-8 come off a socket as lone surrogates, which can be written nowhere."""
+def test_undecodable_headers_are_ignored() -> None:
+    """Headers that are not UTF-8 arrive as lone surrogates, which cannot be encoded."""
     body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
     headers = {"x-request-id": "req_\udcff1"}
     answer = interpret(PROVIDERS["openai"], HttpReply(200, headers, body)).unwrap()
@@ -236,7 +242,7 @@ def test_a_header_that_is_no_text_does_not_spoil_the_answer() -> None:
     assert interpret(PROVIDERS["openai"], HttpReply(500, headers, b"")).failure().request_id == "req_?1"
 
 
-# What a wire that says little is asked, and what becomes of it
+# A minimal wire
 
 
 def encode(*takes: str) -> Any:
@@ -272,64 +278,64 @@ def speaking(*takes: str, **more: Any) -> Provider:
     )
 
 
-def test_a_request_goes_through_encode_adapt_extra_locate_and_authorize() -> None:
+def test_order_of_encoding_steps() -> None:
     provider = speaking("temperature", adapt=lambda payload: {**payload, "adapted": 1, "said": "adapted"})
     request = replace(ASK, temperature=1, extra={"said": "extra", "options": {"more": 2}})
-    whole = prepare(provider, HERE, request, 5.0).unwrap()
+    prepared = prepare(provider, HERE, request, 5.0).unwrap()
     streamed = prepare(provider, HERE, request, 5.0, stream=True).unwrap()
-    assert (whole.method, whole.url, whole.dropped) == ("POST", "http://localhost:8000/m", ())
-    assert whole.headers == {"content-type": "application/json", "at": "5.0"}
-    assert json.loads(whole.body) == {"said": "extra", "temperature": 1.0, "adapted": 1, "options": {"more": 2}}
+    assert (prepared.method, prepared.url, prepared.dropped) == ("POST", "http://localhost:8000/m", ())
+    assert prepared.headers == {"content-type": "application/json", "at": "5.0"}
+    assert json.loads(prepared.body) == {"said": "extra", "temperature": 1.0, "adapted": 1, "options": {"more": 2}}
     assert streamed.url == "http://localhost:8000/m?stream"
     assert json.loads(streamed.body) == {
-        **json.loads(whole.body),
+        **json.loads(prepared.body),
         "stream": True,
         "options": {"usage": True, "more": 2},
     }
 
 
-def test_every_parameter_that_cannot_be_said_is_dropped_by_name() -> None:
-    asked = replace(ASK, temperature=0.5, seed=1, stop=("a",), unsupported="drop")
-    done = prepare(speaking("seed"), HERE, asked, 0.0).unwrap()
+def test_unsupported_parameters_are_dropped_by_name() -> None:
+    request = replace(ASK, temperature=0.5, seed=1, stop=("a",), unsupported="drop")
+    done = prepare(speaking("seed"), HERE, request, 0.0).unwrap()
     assert sorted(done.dropped) == ["stop", "temperature"]
     assert json.loads(done.body) == {"said": ["hi"], "seed": 1}
 
 
-def test_without_leave_to_drop_it_is_refused_by_name() -> None:
+def test_unsupported_parameters_are_errors_by_default() -> None:
     error = prepare(speaking(), HERE, replace(ASK, seed=1), 0.0).failure()
     assert isinstance(error, Unsupported)
     assert (error.path, error.provider) == ("$.seed", "p")
 
 
 @pytest.mark.parametrize(
-    "refused",
+    "unsupported",
     [
         InvalidRequest(path="$.temperature", message="out of range"),
         Unsupported(path="$.messages[0].parts[0]", message="no pictures"),
         Unsupported(path="$.model", message="no such model"),
     ],
 )
-def test_what_is_wrong_or_essential_is_never_dropped(refused: LLMError) -> None:
-    provider = speaking("temperature", unsupported=lambda _endpoint, _request: refused)
+def test_errors_and_content_are_never_dropped(unsupported: LLMError) -> None:
+    provider = speaking("temperature", unsupported=lambda _endpoint, _request: unsupported)
     error = prepare(provider, HERE, replace(ASK, temperature=9, unsupported="drop"), 0.0).failure()
-    assert (type(error), error.path) == (type(refused), refused.path)
+    assert (type(error), error.path) == (type(unsupported), unsupported.path)
 
 
-def test_what_a_provider_refuses_is_dropped_like_what_its_wire_cannot_say() -> None:
+def test_parameters_unsupported_by_the_provider_are_dropped() -> None:
     def refuse(_endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
         return None if request.top_p is None else Unsupported(path="$.top_p", message="not this model")
 
-    asked = replace(ASK, top_p=0.5, seed=1, unsupported="drop")
-    assert prepare(speaking(unsupported=refuse), HERE, asked, 0.0).unwrap().dropped == ("top_p", "seed")
+    request = replace(ASK, top_p=0.5, seed=1, unsupported="drop")
+    assert prepare(speaking(unsupported=refuse), HERE, request, 0.0).unwrap().dropped == ("top_p", "seed")
 
 
-def test_headers_and_limits_say_more_about_an_error() -> None:
+def test_errors_have_context_from_headers() -> None:
     info = RateLimitInfo(retry_after_s=3.0, should_retry=False)
     error = interpret(speaking(limits=lambda _: info), HttpReply(429, {"X-Request-Id": "r1"})).failure()
     assert error == RateLimited(provider="p", status=429, request_id="r1", retry_after_s=3.0, should_retry=False)
 
 
-def test_a_stream_that_comes_as_one_document_is_read_as_one() -> None:
+def test_unstreamed_reply_to_a_stream_request() -> None:
     body = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'
     reply = HttpReply(200, {"Content-Type": "application/json; charset=utf-8"})
     decoder = StreamDecoder(PROVIDERS["openai"], reply)
@@ -337,7 +343,7 @@ def test_a_stream_that_comes_as_one_document_is_read_as_one() -> None:
     assert decoder.close(()).unwrap().text == "Hi"
 
 
-# What is wrong whoever is asked
+# Validation
 
 
 @pytest.mark.parametrize(
@@ -354,19 +360,19 @@ def test_a_stream_that_comes_as_one_document_is_read_as_one() -> None:
         ({"n": 0}, "$.n"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_path(changes: dict[str, Any], path: str) -> None:
-    asked = replace(ASK, **changes)
-    wrong = validate_request(asked)
-    assert wrong is not None
-    assert (type(wrong), wrong.path) == (InvalidRequest, path)
-    assert prepare(PROVIDERS["openai"], Endpoint(), asked, 0.0).failure() == replace(wrong, provider="openai")
+def test_invalid_requests_have_a_path(changes: dict[str, Any], path: str) -> None:
+    request = replace(ASK, **changes)
+    error = validate_request(request)
+    assert error is not None
+    assert (type(error), error.path) == (InvalidRequest, path)
+    assert prepare(PROVIDERS["openai"], Endpoint(), request, 0.0).failure() == replace(error, provider="openai")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("temperature", 2.1), ("temperature", float("nan")), ("top_p", -0.1), ("max_tokens", 0), ("n", 999)],
 )
-def test_a_value_out_of_range_is_named_with_the_range(name: str, value: float) -> None:
+def test_out_of_range_errors_name_the_range(name: str, value: float) -> None:
     error = prepare(PROVIDERS["openai"], Endpoint(), replace(ASK, **{name: value}), 0.0).failure()
     assert isinstance(error, InvalidRequest)
     assert error.path == f"$.{name}"
@@ -374,7 +380,7 @@ def test_a_value_out_of_range_is_named_with_the_range(name: str, value: float) -
 
 
 @pytest.mark.parametrize("extra", [{"x": object()}, {"x": {1, 2}.__iter__()}, {"x": "\ud800"}, {"x": [[]]}])
-def test_an_extra_without_a_json_form_is_refused_by_its_path(extra: Any) -> None:
+def test_extra_that_is_not_json_is_rejected(extra: Any) -> None:
     if extra == {"x": [[]]}:
         for _ in range(10_000):
             extra = {"x": [extra]}
@@ -383,7 +389,7 @@ def test_an_extra_without_a_json_form_is_refused_by_its_path(extra: Any) -> None
     assert error.path == "$.extra"
 
 
-def test_a_text_that_is_no_unicode_is_refused() -> None:
+def test_lone_surrogates_are_rejected() -> None:
     error = prepare(
         PROVIDERS["openai"], Endpoint(), replace(ASK, messages=(Message("user", "a\ud800"),)), 0.0
     ).failure()
@@ -393,7 +399,7 @@ def test_a_text_that_is_no_unicode_is_refused() -> None:
 
 
 def forgets(b: dict[str, Any], c: dict[str, Any]) -> bool:
-    """Say whether ``c`` has an object where ``b`` has none: ``b`` alone would have wiped out what stood there."""
+    """Return whether ``c`` has an object where ``b`` has another value, which replaces that of ``a``."""
     return any(
         isinstance(c.get(name), dict) and (not isinstance(value, dict) or forgets(value, c[name]))
         for name, value in b.items()
@@ -401,7 +407,7 @@ def forgets(b: dict[str, Any], c: dict[str, Any]) -> bool:
 
 
 @given(objects, objects, objects)
-def test_merging_is_associative_and_the_later_wins(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
+def test_deep_merge_is_associative_and_the_later_wins(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
     if not forgets(b, c):
         assert repr(deep_merge(deep_merge(a, b), c)) == repr(deep_merge(a, deep_merge(b, c)))
     assert set(deep_merge(a, b)) == {*a, *b}
@@ -411,22 +417,22 @@ def test_merging_is_associative_and_the_later_wins(a: dict[str, Any], b: dict[st
 
 
 @given(st.binary())
-def test_parsing_arbitrary_bytes_returns(body: bytes) -> None:
+def test_parsing_arbitrary_bytes_never_raises(body: bytes) -> None:
     done = parse_json_object(body)
     assert isinstance(done.unwrap(), dict) if is_successful(done) else isinstance(done.failure(), Malformed)
 
 
-# Requests built step by step
+# Builder
 
 
-def test_a_builder_builds_what_it_was_told() -> None:
-    made = builder().model("openai/gpt-4o").messages("hi", Message("assistant", "yes")).options(temperature=0).build()
-    assert made == CompletionRequest(
+def test_builder_builds_the_request() -> None:
+    built = builder().model("openai/gpt-4o").messages("hi", Message("assistant", "yes")).options(temperature=0).build()
+    assert built == CompletionRequest(
         model="openai/gpt-4o", messages=(Message("user", "hi"), Message("assistant", "yes")), temperature=0.0
     )
 
 
-def test_building_too_early_says_which_step_is_missing() -> None:
+def test_build_names_the_missing_step() -> None:
     early: Any = builder()
     with pytest.raises(BadRequestError, match=r"call \.model\(\.\.\.\) before \.build\(\)"):
         early.build()
@@ -436,15 +442,15 @@ def test_building_too_early_says_which_step_is_missing() -> None:
         early.model("openai/gpt-4o").messages().build()
 
 
-def test_a_builder_refuses_what_is_no_parameter() -> None:
+def test_builder_rejects_unknown_parameters() -> None:
     with pytest.raises(BadRequestError, match=r"no such parameter.*temperature.* at \$\.temprature"):
         builder().options(temprature=1)
 
 
-def test_each_step_leaves_the_one_before_alone() -> None:
+def test_builder_steps_are_immutable() -> None:
     first = builder().model("openai/a")
-    one, other = first.messages("1"), first.messages("2")
-    assert (one.build().messages[0].text, other.build().messages[0].text) == ("1", "2")
+    left, right = first.messages("1"), first.messages("2")
+    assert (left.build().messages[0].text, right.build().messages[0].text) == ("1", "2")
 
 
 @pytest.mark.parametrize(
@@ -459,19 +465,19 @@ def test_each_step_leaves_the_one_before_alone() -> None:
         ((message for message in ["a"]), [("user", "a")]),
     ],
 )
-def test_messages_are_read_as_people_write_them(written: Any, read: Sequence[tuple[str, str]]) -> None:
+def test_messages_are_parsed_from_common_forms(written: Any, read: Sequence[tuple[str, str]]) -> None:
     assert [(message.role, message.text) for message in parse_messages(written)] == read
 
 
 @pytest.mark.parametrize(
     "written", [5, None, [5], [{"role": "user"}], [{"content": "a"}], [{"role": "user", "content": [1]}], [b"a"], {}]
 )
-def test_what_is_no_message_is_refused_by_its_place(written: Any) -> None:
+def test_invalid_messages_are_rejected_with_their_path(written: Any) -> None:
     with pytest.raises(BadRequestError, match=r"\$\.messages"):
         parse_messages(written)
 
 
-def test_an_http_request_does_not_show_its_headers() -> None:
+def test_repr_has_no_credentials() -> None:
     assert "secret" not in repr(HttpRequest("POST", "http://localhost", {"authorization": "secret"}))
     assert "secret" not in repr(Endpoint("", "secret", "", "", "secret", "secret", "secret", {"x": "secret"}))
     assert "secret" not in str(to_exception(RateLimited()))

@@ -83,26 +83,26 @@ def key(request: CompletionRequest = ASK, endpoint: Endpoint = HERE, provider: P
 # Keys of requests
 
 
-def test_every_field_of_a_request_has_values_to_try() -> None:
+def test_strategy_covers_every_field() -> None:
     assert set(VALUES) == {field.name for field in fields(CompletionRequest)}
 
 
 def exactly(value: object) -> bytes:
-    """Tell values apart as JSON does: 1, 1.0 and true are three, and a mapping's order says nothing."""
+    """Return a form that compares like JSON: 1, 1.0 and true differ, the order of mappings does not matter."""
     return msgspec.json.encode(value, order="deterministic")
 
 
 @given(requests, requests, st.sampled_from(sorted(VALUES)))
-def test_a_field_that_differs_changes_the_key(one: CompletionRequest, other: CompletionRequest, name: str) -> None:
-    changed = replace(one, **{name: getattr(other, name)})
-    old, new = getattr(one, name), getattr(changed, name)
+def test_any_field_changes_the_key(left: CompletionRequest, other: CompletionRequest, name: str) -> None:
+    changed = replace(left, **{name: getattr(other, name)})
+    old, new = getattr(left, name), getattr(changed, name)
     assume(old != new or exactly(old) != exactly(new))
-    assert key(one) != key(changed)
-    assert canonical_json(one) != canonical_json(changed)
+    assert key(left) != key(changed)
+    assert canonical_json(left) != canonical_json(changed)
 
 
 def shuffled(value: Any) -> Any:
-    """Give the same JSON with every mapping in another order."""
+    """Return the same JSON with mappings in another order."""
     match value:
         case Mapping():
             return {name: shuffled(value[name]) for name in reversed(list(value))}
@@ -113,7 +113,7 @@ def shuffled(value: Any) -> Any:
 
 
 @given(requests)
-def test_equal_requests_have_equal_keys_whatever_the_order_of_mappings(request: CompletionRequest) -> None:
+def test_order_of_mappings_does_not_change_the_key(request: CompletionRequest) -> None:
     tools = tuple(replace(tool, parameters=shuffled(tool.parameters)) for tool in request.tools)
     schema = request.response_schema
     twin = replace(
@@ -127,19 +127,19 @@ def test_equal_requests_have_equal_keys_whatever_the_order_of_mappings(request: 
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "presence_penalty", "frequency_penalty"])
-def test_zero_is_zero_however_it_is_written(name: str) -> None:
+def test_zero_is_normalized(name: str) -> None:
     keys = {key(replace(ASK, **{name: zero})) for zero in (0, 0.0, -0.0)}
     assert len(keys) == 1
     assert keys != {key(ASK)}
 
 
-def test_what_is_written_in_another_kind_of_sequence_is_the_same() -> None:
+def test_sequence_types_are_normalized() -> None:
     loose: Any = {"messages": [Message("user", "hi")], "stop": ["a"], "tools": [Tool("f")]}
     assert key(CompletionRequest(model="m", **loose)) == key(replace(ASK, stop=("a",), tools=(Tool("f"),)))
     assert key(replace(ASK, stop="a")) == key(replace(ASK, stop=("a",)))  # type: ignore[arg-type]
 
 
-def test_numbers_of_other_libraries_are_numbers() -> None:
+def test_numbers_of_other_libraries_are_normalized() -> None:
     numpy = pytest.importorskip("numpy")
     assert key(replace(ASK, max_tokens=5.0)) == key(replace(ASK, max_tokens=5))  # type: ignore[arg-type]
     given_ = replace(
@@ -149,19 +149,19 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
     assert is_successful(prepare(OPENAI, Endpoint(), given_, 0.0))
 
 
-def test_parts_with_the_same_fields_are_told_apart_by_their_kind() -> None:
-    def asked(*said: Part) -> bytes:
-        return key(replace(ASK, messages=(Message("assistant", said),)))
+def test_part_types_change_the_key() -> None:
+    def key_of(*parts: Part) -> bytes:
+        return key(replace(ASK, messages=(Message("assistant", parts),)))
 
-    assert len({asked(Text("a")), asked(Refusal("a")), asked(Text("a"), Text("")), asked()}) == 4
-    assert asked(Image(url="u")) != asked(Document(url="u"))
-    assert asked(ToolResult("1", "a")) != asked(ToolResult("1", (Text("a"),)))
+    assert len({key_of(Text("a")), key_of(Refusal("a")), key_of(Text("a"), Text("")), key_of()}) == 4
+    assert key_of(Image(url="u")) != key_of(Document(url="u"))
+    assert key_of(ToolResult("1", "a")) != key_of(ToolResult("1", (Text("a"),)))
 
 
 @given(requests, requests)
-def test_canonical_bytes_are_json_of_the_one_request(one: CompletionRequest, other: CompletionRequest) -> None:
-    assert isinstance(msgspec.json.decode(canonical_json(one)), dict)
-    assert (canonical_json(one) == canonical_json(other)) <= (one == other)
+def test_canonical_json_is_json(left: CompletionRequest, other: CompletionRequest) -> None:
+    assert isinstance(msgspec.json.decode(canonical_json(left)), dict)
+    assert (canonical_json(left) == canonical_json(other)) <= (left == other)
 
 
 # Keys of addresses
@@ -179,7 +179,7 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_addresses_versions_and_headers_change_the_key(name: str) -> None:
+def test_endpoint_changes_the_key(name: str) -> None:
     keys = {what: key(endpoint=endpoint, provider=PROVIDERS[name]) for what, endpoint in ADDRESSES.items()}
     assert len(set(keys.values())) == len(ADDRESSES)
 
@@ -194,16 +194,16 @@ def test_addresses_versions_and_headers_change_the_key(name: str) -> None:
     ],
     ids=repr,
 )
-def test_who_asks_makes_no_difference(endpoint: Endpoint) -> None:
+def test_credentials_do_not_change_the_key(endpoint: Endpoint) -> None:
     assert key(endpoint=endpoint) == key()
 
 
-def test_the_case_and_order_of_headers_make_no_difference() -> None:
-    one, other = Endpoint(headers={"A-b": "1", "C": "2"}), Endpoint(headers={"c": "2", "a-B": "1"})
-    assert key(endpoint=one) == key(endpoint=other)
+def test_case_and_order_of_headers_do_not_change_the_key() -> None:
+    left, other = Endpoint(headers={"A-b": "1", "C": "2"}), Endpoint(headers={"c": "2", "a-B": "1"})
+    assert key(endpoint=left) == key(endpoint=other)
 
 
-def test_providers_and_samples_have_keys_of_their_own() -> None:
+def test_provider_and_sample_change_the_key() -> None:
     keys = [key(provider=provider, endpoint=ADDRESSES["base_url"]) for provider in PROVIDERS.values()]
     keys += [key(n=sample) for sample in range(12)]
     assert len(set(keys)) == len(keys)
@@ -211,9 +211,9 @@ def test_providers_and_samples_have_keys_of_their_own() -> None:
 
 
 @given(st.lists(requests, max_size=4))
-def test_one_keyer_keys_many_requests_like_each(asked: list[CompletionRequest]) -> None:
-    whole = request_keyer(OPENAI, Endpoint())
-    assert [whole(request, 1) for request in asked] == [key(request, n=1) for request in asked]
+def test_request_keyer_equals_request_key(requests: list[CompletionRequest]) -> None:
+    keyer = request_keyer(OPENAI, Endpoint())
+    assert [keyer(request, 1) for request in requests] == [key(request, n=1) for request in requests]
 
 
 # One template's requests
@@ -232,46 +232,42 @@ plain = st.builds(
 
 
 @given(st.sampled_from(sorted(PROVIDERS)), plain, texts, st.integers(0, 3))
-def test_a_text_is_keyed_like_the_request_that_asks_it(
-    name: str, around: CompletionRequest, text: str, sample: int
-) -> None:
+def test_prompt_keyer_equals_request_key(name: str, around: CompletionRequest, text: str, sample: int) -> None:
     provider, endpoint, ask = PROVIDERS[name], ADDRESSES["base_url"], request_template(around)
     assert ask(text) == replace(around, messages=(*around.messages, Message("user", text)))
     assert prompt_keyer(provider, endpoint, ask)(text, sample) == request_key(provider, endpoint, ask(text), sample)
 
 
 @given(st.sampled_from(sorted(PROVIDERS)), plain, unsayable, st.booleans())
-def test_a_text_is_prepared_like_the_request_that_asks_it(
-    name: str, around: CompletionRequest, text: str, stream: bool
-) -> None:
+def test_prompt_preparer_equals_prepare(name: str, around: CompletionRequest, text: str, stream: bool) -> None:
     endpoint = replace(ADDRESSES["base_url"], api_key="k", access_key_id="a", secret_access_key="s")
     ask, provider = request_template(around), PROVIDERS[name]
-    made = prompt_preparer(provider, endpoint, ask, stream=stream)(text, 1e9)
-    assert made == prepare(provider, endpoint, ask(text), 1e9, stream=stream)
+    prepared = prompt_preparer(provider, endpoint, ask, stream=stream)(text, 1e9)
+    assert prepared == prepare(provider, endpoint, ask(text), 1e9, stream=stream)
 
 
 @given(*[st.sampled_from(sorted(PROVIDERS))] * 2, plain, unsayable, st.booleans(), st.integers(0, 9))
-def test_a_text_put_to_somebody_else_is_prepared_and_keyed_like_the_request(
-    asked: str, other: str, around: CompletionRequest, text: str, stream: bool, sample: int
+def test_prepared_prompt_for_another_target(
+    first_name: str, other: str, around: CompletionRequest, text: str, stream: bool, sample: int
 ) -> None:
     endpoint = replace(ADDRESSES["base_url"], api_key="k", access_key_id="a", secret_access_key="s")
-    first, second = (Target(PROVIDERS[name], endpoint, f"m-{name}", f"{name}/m") for name in (asked, other))
+    first, second = (Target(PROVIDERS[name], endpoint, f"m-{name}", f"{name}/m") for name in (first_name, other))
     call = prompt_batch.prepare_target_prompt(first, around, stream=stream).text_call(text, b"k", sample)
     for _ in range(2):
-        there = call.with_target(second)
-        assert there.request == replace(call.request, model=second.model)
-        assert there.valid_prepared is not None
-        made = there.valid_prepared.prepare(there.valid_prepared.text, 1e9)
-        assert made == prepare(second.provider, endpoint, there.request, 1e9, stream=stream)
-        key = there.valid_prepared.for_target(second).key(there.valid_prepared.text, sample)
+        retargeted = call.with_target(second)
+        assert retargeted.request == replace(call.request, model=second.model)
+        assert retargeted.valid_prepared is not None
+        prepared = retargeted.valid_prepared.prepare(retargeted.valid_prepared.text, 1e9)
+        assert prepared == prepare(second.provider, endpoint, retargeted.request, 1e9, stream=stream)
+        key = retargeted.valid_prepared.for_target(second).key(retargeted.valid_prepared.text, sample)
         halves = any("\ud800" <= letter <= "\udfff" for letter in text)
-        # What has no bytes is refused, whatever its key.
-        assert halves or key == request_key(second.provider, endpoint, there.request, sample)
-        # And on from there, and back.
-        call = there.with_target(first)
+        # Lone surrogates are rejected, whatever their key.
+        assert halves or key == request_key(second.provider, endpoint, retargeted.request, sample)
+        # And to a third target, and back.
+        call = retargeted.with_target(first)
     changed = replace(call, request=replace(call.request, temperature=0.5))
     assert changed.valid_prepared is None
-    assert changed.with_target(second).valid_prepared is None or other == asked
+    assert changed.with_target(second).valid_prepared is None or other == first_name
 
 
 # Stored responses
@@ -289,13 +285,13 @@ responses = responses | st.from_type(CompletionResponse).map(lambda response: re
 
 @example(CompletionResponse(parts=(Text("{}"),), forced_tool=True), None, None, 0.0, ())
 @given(responses, st.none() | finite, st.none() | finite, finite, st.lists(st.text()).map(tuple))
-def test_a_stored_response_comes_back_whole(
+def test_stored_responses_round_trip(
     response: CompletionResponse, latency_s: float | None, ttft_s: float | None, at: float, dropped: tuple[str, ...]
 ) -> None:
     assert decode_response(encode_response(response)).unwrap() == response
-    kept = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=at, dropped=dropped)
-    assert from_stored_response(kept) == response
-    again = unpack(pack(kept)).unwrap()
+    stored = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=at, dropped=dropped)
+    assert from_stored_response(stored) == response
+    again = unpack(pack(stored)).unwrap()
     assert from_stored_response(again) == response
     assert (again.latency_s, again.ttft_s, again.started_at, again.dropped) == (latency_s, ttft_s, at, dropped)
 
@@ -303,12 +299,12 @@ def test_a_stored_response_comes_back_whole(
 @given(
     st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: encode_response(CompletionResponse())[:1] + tail)
 )
-def test_arbitrary_bytes_are_malformed_and_never_raise(value: bytes) -> None:
+def test_arbitrary_bytes_are_malformed(value: bytes) -> None:
     assert isinstance(decode_response(value).failure(), Malformed)
 
 
 @given(responses, st.integers(0, 10**6), st.integers(1, 255))
-def test_one_wrong_byte_is_never_taken_for_an_answer(response: CompletionResponse, at: int, change: int) -> None:
+def test_any_corrupt_byte_is_malformed(response: CompletionResponse, at: int, change: int) -> None:
     value = bytearray(encode_response(response))
     value[at % len(value)] ^= change
     assert isinstance(decode_response(bytes(value)).failure(), Malformed)
@@ -316,7 +312,7 @@ def test_one_wrong_byte_is_never_taken_for_an_answer(response: CompletionRespons
 
 
 def framed(body: bytes, version: int = VALUE_VERSION) -> bytes:
-    """Give a body that is no answer the head of one."""
+    """Return a body with a valid header."""
     return bytes([version]) + crc32(body).to_bytes(4, "big" if version == 1 else "little") + body
 
 
@@ -324,20 +320,18 @@ def framed(body: bytes, version: int = VALUE_VERSION) -> bytes:
     st.binary(max_size=60) | st.binary(max_size=90).map(lambda body: b"\x01" + body),
     st.sampled_from([1, VALUE_VERSION]),
 )
-def test_what_bears_the_right_checksum_and_is_no_answer_is_malformed(body: bytes, version: int) -> None:
+def test_invalid_body_with_valid_checksum_is_malformed(body: bytes, version: int) -> None:
     assert isinstance(decode_response(framed(body, version)).failure(), Malformed)
 
 
 @given(responses, finite)
-def test_a_value_of_the_first_layout_is_still_read(response: CompletionResponse, at: float) -> None:
-    kept = to_stored_response(response, latency_s=0.5, started_at=at)
-    assert unpack(framed(msgspec.msgpack.encode(kept), 1), b"any key").unwrap() == unpack(pack(kept)).unwrap()
+def test_values_of_version_1_can_be_read(response: CompletionResponse, at: float) -> None:
+    stored = to_stored_response(response, latency_s=0.5, started_at=at)
+    assert unpack(framed(msgspec.msgpack.encode(stored), 1), b"any key").unwrap() == unpack(pack(stored)).unwrap()
 
 
 @given(responses, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
-def test_a_value_under_another_key_is_never_taken_for_an_answer(
-    response: CompletionResponse, key: bytes, other: bytes
-) -> None:
+def test_value_under_another_key_is_malformed(response: CompletionResponse, key: bytes, other: bytes) -> None:
     assume(key[:4] != other[:4])
     value = encode_response(response, key)
     assert decode_response(value, key).unwrap() == response
@@ -367,6 +361,6 @@ def layout(*fields: object, kind: int = 0) -> bytes:
     ],
     ids=lambda value: value[5:25].hex(),
 )
-def test_parts_that_cannot_be_are_malformed(value: bytes) -> None:
+def test_invalid_parts_are_malformed(value: bytes) -> None:
     assert decode_response(layout("a")).unwrap().text == "a"
     assert isinstance(decode_response(value).failure(), Malformed)

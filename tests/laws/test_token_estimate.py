@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llmhub.core.token_estimate import estimate_tokens
 
-# Texts and how many tokens OpenAI's o200k vocabulary makes of them (tiktoken 0.14.0).
+# Texts and their tokens in OpenAI's o200k vocabulary (tiktoken 0.14.0).
 SAMPLES = (
     (18, "The library opens at nine in the morning and closes when the last reader has gone home."),
     (
@@ -41,7 +41,7 @@ SAMPLES = (
     (34, '{"id": 17, "name": "Ada", "tags": ["a", "b"], "active": true, "score": 0.75}'),
     (20, "Die Bibliothek öffnet um neun Uhr morgens und schließt, wenn der letzte Leser gegangen ist."),
     (20, "La bibliothèque ouvre à neuf heures du matin et ferme quand le dernier lecteur est rentré chez lui."),
-    (21, "图书馆早上九点开门，最后一位读者回家后关门。"),  # noqa: RUF001 - Chinese has commas of its own
+    (21, "图书馆早上九点开门，最后一位读者回家后关门。"),  # noqa: RUF001 - Chinese punctuation
     (23, "図書館は朝九時に開き、最後の利用者が帰ると閉まります。"),
     (21, "Библиотека открывается в девять утра и закрывается, когда уходит последний читатель."),
     (
@@ -55,24 +55,24 @@ SAMPLES = (
 
 
 @pytest.mark.parametrize(("tokens", "text"), SAMPLES)
-def test_an_estimate_is_within_a_quarter(tokens: int, text: str) -> None:
+def test_estimates_are_within_25_percent(tokens: int, text: str) -> None:
     assert estimate_tokens(text) == pytest.approx(tokens, rel=0.25)
 
 
-def test_estimates_are_right_on_the_whole() -> None:
+def test_estimates_are_unbiased() -> None:
     counted = sum(tokens for tokens, _ in SAMPLES)
     assert sum(estimate_tokens(text) for _, text in SAMPLES) == pytest.approx(counted, rel=0.03)
 
 
 @given(st.text(st.characters(), max_size=300))
-def test_an_estimate_is_a_count(text: str) -> None:
+def test_estimates_are_counts(text: str) -> None:
     tokens = estimate_tokens(text)
     assert (tokens > 0) == bool(text)
     assert tokens <= 2 * len(text)
 
 
 @given(st.text(max_size=200), st.integers(2, 50))
-def test_repetition_multiplies(text: str, times: int) -> None:
+def test_estimates_are_proportional_to_length(text: str, times: int) -> None:
     once, many = estimate_tokens(text), estimate_tokens(" ".join([text] * times))
     assert many <= times * (once + 4)
     assert many >= times * (once - 3)
@@ -84,5 +84,5 @@ def test_lone_surrogates_count_as_one_character(text: str) -> None:
 
 
 @pytest.mark.parametrize("run", [" " * 5000, "=" * 5000, "\n" * 5000, "." * 5000])
-def test_a_run_of_one_sign_is_not_a_token_each(run: str) -> None:
+def test_runs_of_a_character_are_few_tokens(run: str) -> None:
     assert 0 < estimate_tokens(run) < len(run) / 2
