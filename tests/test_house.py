@@ -174,8 +174,8 @@ ONE_CONCEPT = re.compile(r"\bone concept\b|\bin one file\b", re.IGNORECASE)
 """How the docstring of a longer module begins to say why it is not split."""
 MAX_SHARED_STEMS = 18
 """File names that several packages use: wires and their servers in the simulator, public modules, and a few others."""
-MAX_SHARED_CLASSES = 2
-"""`Refusal` and `Retry` are names of two classes each, both of them public."""
+MAX_SHARED_CLASSES = 1
+"""`Retry` is a policy, and an action of a hook."""
 UNCHECKED = {
     "bench",
     "cli",
