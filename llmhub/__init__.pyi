@@ -37,6 +37,7 @@ from .cache.memory import MemoryCache as MemoryCache
 from .cache.modes import CacheMode as CacheMode
 from .cache.redis import RedisCache as RedisCache
 from .cache.sqlite import DiskCache as DiskCache
+from .cache.store import StoreError as StoreError
 from .cache.tiered import TieredCache as TieredCache
 from .core.errors import APIConnectionError as APIConnectionError
 from .core.errors import APITimeoutError as APITimeoutError
@@ -90,5 +91,6 @@ from .notebook.show import show as show
 from .plugins import PluginWarning as PluginWarning
 from .plugins import load_plugins as load_plugins
 from .tables.rows import Row as Row
+from .tables.tokenizers import EstimateWarning as EstimateWarning
 
 __version__: str

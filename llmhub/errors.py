@@ -46,6 +46,7 @@ from llmhub.core.errors import (
     UnsupportedParameterError,
 )
 from llmhub.plugins import PluginWarning
+from llmhub.tables.tokenizers import EstimateWarning
 
 __all__ = [
     "APIConnectionError",
@@ -64,6 +65,7 @@ __all__ = [
     "ContextLengthExceededError",
     "ContextTooLong",
     "Disconnected",
+    "EstimateWarning",
     "InternalServerError",
     "InvalidRequest",
     "LLMError",

@@ -52,8 +52,8 @@ def test_dir_lists_everything_but_exceptions_and_hooks() -> None:
 def test_exceptions_can_be_imported_from_the_package_and_from_errors() -> None:
     code = """
 import llmhub, llmhub.errors
-from llmhub.core.errors import EXCEPTIONS
-names = {error.__name__ for error in EXCEPTIONS.values()} | {"ConnectorError", "CacheError"}
+names = [name for name in llmhub.errors.__all__ if name.endswith(("Error", "Warning")) and name != "ServerError"]
+assert set(llmhub.core.errors.EXCEPTIONS.values()) <= {getattr(llmhub.errors, name) for name in names}
 print([name for name in names if getattr(llmhub, name) is not getattr(llmhub.errors, name)])
 """
     assert run(code) == "[]"
