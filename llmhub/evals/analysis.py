@@ -30,6 +30,7 @@ from llmhub.evals.comparison import (
 from llmhub.evals.judge import Judge, JudgeOutcome
 from llmhub.evals.scoring import ERROR, OK, BoolArray, ResponseLayout, ScorerResult, numeric_column, scores_table
 from llmhub.evals.statistics import UNBOUNDED, ConfidenceInterval, FloatArray, FloatMatrix, IntArray, bootstrap_sums
+from llmhub.plots.model_summary import quantile
 from llmhub.tables.cost_columns import to_nanos
 
 # Means and paired differences
@@ -385,7 +386,7 @@ def _estimate_quantile(values: FloatArray, share: float, rows: IntArray, context
     level = context.settings.level
     if not len(values):
         return MeanEstimate(math.nan, UNBOUNDED, 0, 0, "none")
-    value = float(np.quantile(values, share, method="inverted_cdf"))
+    value = quantile(np.sort(values), share)
     if context.responses_independent:
         interval = statistics.quantile_interval(values, share, level)
         return MeanEstimate(value, interval, len(values), len(values), "order statistics")
