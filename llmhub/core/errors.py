@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to pass so that a call can succeed. Each interface words it for its own users; ``str`` words it for Python.
+    """An argument that lets a call succeed. Each interface words it for its own users; ``str`` words it for Python.
 
     Parameters
     ----------

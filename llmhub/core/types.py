@@ -394,7 +394,7 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
-    """What arrived since the previous chunk of a stream.
+    """The part of a response that arrived since the previous chunk of a stream.
 
     The last chunk has no content but the complete ``response``, the ``cost_usd`` of this call (0 from the cache,
     ``None`` if the price or the token counts are unknown) and its ``list_cost_usd`` without llmhub's cache.

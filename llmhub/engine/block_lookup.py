@@ -107,7 +107,7 @@ class StoredBlock:
 
 @dataclass(frozen=True, slots=True)
 class BlockLookup:
-    """What a store has of a planned block. All indices are those of the block's items.
+    """The responses in the store for a planned block. All indices are those of the block's items.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ OnResult: TypeAlias = Callable[[ResultEvent], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FanOutSpec:
-    """What a fan-out has to do.
+    """The work of a fan-out.
 
     Parameters
     ----------

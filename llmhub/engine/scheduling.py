@@ -4,7 +4,7 @@ Rows are sent to one model after another, so items of a rate-limited target lie 
 deferred, in order and bounded, so that other targets keep going.
 
 A call that waits, for a rate limit or before a retry, releases its slot and continues once it has one again. So waiting
-calls block nobody, and no more requests are on the wire than there are slots.
+calls block no others, and no more requests are on the wire than there are slots.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class ConcurrencySlots:
             self.on_change()
 
     def hand_over(self) -> bool:
-        """Give a slot to the call that has waited longest to reacquire one. Return whether there was one."""
+        """Hand a slot to the call that has waited longest to reacquire one. Return whether there was one."""
         while self.reacquiring:
             first = self.reacquiring.popleft()
             if first.wakers:
@@ -223,14 +223,14 @@ class Slot:
             await granted.wait()
 
     def grant(self) -> None:
-        """Give the slot back to the call and wake it."""
+        """Return the slot to the call and wake it."""
         wakers, self.wakers = self.wakers, set()
         self._end_release()
         for wake in wakers:
             wake()
 
     def close(self) -> None:
-        """Give up the slot at the end of its worker."""
+        """Release the slot at the end of its worker."""
         self.wakers.clear()
         self._end_release()
 

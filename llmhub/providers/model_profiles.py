@@ -1,4 +1,4 @@
-"""What is known of a provider's models, as records: refused parameters, reasoning, limits, modalities, schemas.
+"""Profiles of the providers' models: refused parameters, reasoning, limits, modalities, schemas.
 
 A record exists only where a source says so; a model without one is left to its provider, which knows best. What is
 refused here would be refused there, so no call is spent on it. The records themselves are in the vendors' files.

@@ -34,7 +34,7 @@ class SimHttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimRoute:
-    """What the URL and the headers of a request select.
+    """The model and options that the URL and the headers of a request select.
 
     Parameters
     ----------

@@ -198,7 +198,7 @@ def _plan_row(model: ModelPlan) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs:
-    """What a plan depends on besides the prompts.
+    """The inputs of a plan besides the prompts.
 
     Parameters
     ----------
