@@ -52,19 +52,6 @@ EXPECTED_OUTPUT_TOKENS: Final = 256.0
 MIN_LATENCY_SAMPLES: Final = 20
 """Latencies needed to estimate a quantile."""
 
-COOLDOWN_S: Final = 0.5
-MAX_COOLDOWN_S: Final = 30.0
-"""A cooldown lasts ``COOLDOWN_S * 2**n`` after the n-th consecutive failure, at most this long, or as long as the
-provider asked for."""
-EWMA_WEIGHT: Final = 0.3
-"""Weight of the latest measurement in a moving average."""
-LATENCY_HALF_LIFE_S: Final = 10.0
-"""Age after which a latency counts half, so that a slow candidate is tried again in time."""
-EXPECTED_OUTPUT_TOKENS: Final = 256.0
-"""Expected length of a response before the first was measured."""
-MIN_LATENCY_SAMPLES: Final = 20
-"""Latencies needed to estimate a quantile."""
-
 
 class Reaction(NamedTuple):
     """What follows from an error.

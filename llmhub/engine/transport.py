@@ -133,11 +133,11 @@ class Transport:
         latency_s = time.perf_counter() - start
         billed_failures: tuple[BilledFailure, ...] = ()
         if not is_successful(outcome):
-            error = redact_error(outcome.failure(), target.endpoint)
+            failure = redact_error(outcome.failure(), target.endpoint)
             if call.on_chunk is not None and observer.ttft_s is not None:
                 # A stream of which chunks were delivered must not start again.
-                error = replace(error, should_retry=False)
-            outcome = Failure(error)
+                failure = replace(failure, should_retry=False)
+            outcome = Failure(failure)
             billed_failures = _billed_failures(target, observer)
         return Answer(
             outcome=outcome,
