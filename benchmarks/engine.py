@@ -1,7 +1,7 @@
-"""What the engine keeps to and what it costs, against simulated providers over real HTTP.
+"""Measure how well the engine uses rate limits and what it costs, against simulated providers over real HTTP.
 
-``python benchmarks/engine.py`` prints every figure; ``--only limits`` chooses; ``--json CONFIG_FILE`` keeps them.
-Efficiency is what was answered of what the provider permits: its rate times the time, and what it lets go at once.
+``python benchmarks/engine.py`` prints every figure; ``--only chain`` selects one; ``--json FILE`` also writes them.
+Efficiency is the share of the provider's allowance that was used: its rate times the elapsed time, plus its burst.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from returns.result import Success
 import llmhub
 from llmhub.config import Settings
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
-from llmhub.engine import runtime
+from llmhub.engine import client
 from llmhub.engine.call import Answer, Call, Send, Target
 from llmhub.engine.event_loop import submit
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.sim import Faults, Latency, Simulator, serving
-from llmhub.sim.limits import SimLimit as Permitted
+from llmhub.sim.limits import SimLimit
 
 MODEL = "openai/gpt-4o-mini"
 PROMPT = "Answer in a word: {text}"
@@ -38,7 +38,7 @@ def texts(rows: int) -> pa.Table:
 
 
 def run(simulator: Simulator, rows: int, model: str = MODEL, **options: Any) -> tuple[pa.Table, float, dict[str, Any]]:
-    """Ask a simulator; give the table, the seconds it took, and what the simulator counted."""
+    """Run rows against a simulator; return the table, the seconds elapsed, and the simulator's counters."""
     with (
         serving(simulator) as served,
         llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), **options) as hub,
@@ -48,10 +48,10 @@ def run(simulator: Simulator, rows: int, model: str = MODEL, **options: Any) -> 
         return table, time.perf_counter() - start, served.counts()
 
 
-def efficiency(table: pa.Table, permitted_s: float, at_once: float, what: Callable[[pa.Table], float]) -> float:
-    """Share of what was permitted from the first request to the last."""
+def efficiency(table: pa.Table, allowed_per_s: float, burst: float, count: Callable[[pa.Table], float]) -> float:
+    """Return the share of the allowance used from the first request to the last."""
     started = [moment.timestamp() for moment in table.column("started_at").to_pylist()]
-    return float(what(table) / (at_once + permitted_s * (max(started) - min(started))))
+    return float(count(table) / (burst + allowed_per_s * (max(started) - min(started))))
 
 
 def requests(table: pa.Table) -> float:
@@ -62,60 +62,60 @@ def tokens(table: pa.Table) -> float:
     return float(sum(table.column("input_tokens").to_pylist()) + sum(table.column("output_tokens").to_pylist()))
 
 
-def refused(table: pa.Table) -> float:
-    """Share of requests that were answered 429."""
+def rate_limited_share(table: pa.Table) -> float:
+    """Return the share of requests answered with status 429."""
     sent = sum(table.column("attempts").to_pylist())
     return float((sent - table.num_rows) / sent)
 
 
 def bench_declared(_runs: int) -> dict[str, float]:
-    """Limits that are declared, each kept for more than a window of 60 s: requests, tokens, and both."""
-    found: dict[str, float] = {}
-    took_tokens = tokens(run(Simulator(), 50)[0]) / 50
+    """Measure the use of declared limits over more than one window of 60 s: requests, tokens, and both."""
+    figures: dict[str, float] = {}
+    tokens_per_call = tokens(run(Simulator(), 50)[0]) / 50
     for name, rpm, tpm in (
         ("RPM", 1200.0, None),
-        ("TPM", None, 1200 * took_tokens),
-        ("both", 1200.0, 1200 * took_tokens),
+        ("TPM", None, 1200 * tokens_per_call),
+        ("both", 1200.0, 1200 * tokens_per_call),
     ):
-        simulator = Simulator(latency=Latency(0.2, 0.3), limit=Permitted(rpm=rpm, tpm=tpm, burst_s=2.0))
+        simulator = Simulator(latency=Latency(0.2, 0.3), limit=SimLimit(rpm=rpm, tpm=tpm, burst_s=2.0))
         limits = {"openai": llmhub.Limit(rpm=rpm, tpm=tpm)}
         table, _, _ = run(simulator, 1_400, limits=limits)
         if rpm is not None:
-            found[f"{name}: requests, share of what is permitted"] = efficiency(table, rpm / 60, 12, requests)
+            figures[f"{name}: requests, share of the allowance"] = efficiency(table, rpm / 60, 12, requests)
         if tpm is not None:
-            found[f"{name}: tokens, share of what is permitted"] = efficiency(table, tpm / 60, tpm / 100, tokens)
-        found[f"{name}: requests answered 429"] = sum(table.column("attempts").to_pylist()) - table.num_rows
-    return found
+            figures[f"{name}: tokens, share of the allowance"] = efficiency(table, tpm / 60, tpm / 100, tokens)
+        figures[f"{name}: requests answered 429"] = sum(table.column("attempts").to_pylist()) - table.num_rows
+    return figures
 
 
 def bench_unknown(_runs: int) -> dict[str, float]:
-    """Find a limit of 2,400 requests a minute of which the client knows nothing: told by headers, and by nobody."""
-    found: dict[str, float] = {}
+    """Measure the use of an undeclared limit of 2,400 requests per minute, reported in headers or not."""
+    figures: dict[str, float] = {}
     for name, model, burst_s in (
         ("headers, 2 s at once", MODEL, 2.0),
         ("headers, a minute at once", MODEL, 60.0),
         ("no headers, 2 s at once", "google/gemini-2.5-flash", 2.0),
     ):
-        rate_s, rows = 40.0, 2_000 if burst_s < 60 else 4_000
-        simulator = Simulator(latency=Latency(0.2, 0.3), limit=Permitted(rpm=60 * rate_s, burst_s=burst_s))
+        rate_per_s, rows = 40.0, 2_000 if burst_s < 60 else 4_000
+        simulator = Simulator(latency=Latency(0.2, 0.3), limit=SimLimit(rpm=60 * rate_per_s, burst_s=burst_s))
         table, _, _ = run(simulator, rows, model)
-        found[f"{name}: share of what is permitted"] = efficiency(table, rate_s, rate_s * burst_s, requests)
-        found[f"{name}: share answered 429"] = refused(table)
-        found[f"{name}: rows lost"] = table.num_rows - requests(table)
-    return found
+        figures[f"{name}: share of the allowance"] = efficiency(table, rate_per_s, rate_per_s * burst_s, requests)
+        figures[f"{name}: share answered 429"] = rate_limited_share(table)
+        figures[f"{name}: rows lost"] = table.num_rows - requests(table)
+    return figures
 
 
 def bench_faults(_runs: int) -> dict[str, float]:
-    """5 % 500s and 5 % 429s with Retry-After: 1, 2,000 rows of half a second: wall over that without faults."""
-    well = Simulator(latency=Latency(0.5, 0.3))
-    table, took_s, _ = run(well, 2_000)
-    faulty = replace(well, faults=Faults(rate_500=0.05, rate_429=0.05, retry_after_s=1.0))
-    there, took_there_s, _ = run(faulty, 2_000)
+    """Measure the wall time of 2,000 rows with 5 % 500s and 5 % 429s (Retry-After: 1) over that without faults."""
+    healthy = Simulator(latency=Latency(0.5, 0.3))
+    table, healthy_s, _ = run(healthy, 2_000)
+    faulty = replace(healthy, faults=Faults(rate_500=0.05, rate_429=0.05, retry_after_s=1.0))
+    table_with_faults, faulty_s, _ = run(faulty, 2_000)
     return {
-        "rows lost": 2.0 * table.num_rows - requests(table) - requests(there),
-        "wall without faults, s": took_s,
-        "wall with faults, s": took_there_s,
-        "wall with faults / without": took_there_s / took_s,
+        "rows lost": 2.0 * table.num_rows - requests(table) - requests(table_with_faults),
+        "wall without faults, s": healthy_s,
+        "wall with faults, s": faulty_s,
+        "wall with faults / without": faulty_s / healthy_s,
     }
 
 
@@ -135,13 +135,13 @@ DECLARED: dict[str, dict[str, llmhub.Limit]] = {
 CALLS = 1_000
 
 
-class Bare:
-    """A transport that answers at once."""
+class InstantTransport:
+    """A transport that returns a response at once."""
 
     in_flight = InFlightTasks()
     answer = Answer(Success(CompletionResponse(usage=Usage(input_tokens=9, output_tokens=9))), attempts=1)
 
-    def __init__(self, _wiring: object) -> None: ...
+    def __init__(self, _config: object) -> None: ...
 
     async def send(self, _call: Call) -> Answer:
         return self.answer
@@ -149,49 +149,48 @@ class Bare:
     async def close(self) -> None: ...
 
 
-async def one_by_one(send: Send, calls: list[Call]) -> float:
-    """Microseconds a call."""
+async def send_sequentially(send: Send, calls: list[Call]) -> float:
+    """Return microseconds per call."""
     start = time.perf_counter()
     for call in calls:
         await send(call)
     return (time.perf_counter() - start) / CALLS * 1e6
 
 
-def asking(target: Target, number: int) -> Call:
+def make_call(target: Target, number: int) -> Call:
     messages = (Message("user", f"How many vowels has the {number}th word of the dictionary?"),)
     return Call(target, CompletionRequest(model=target.model, messages=messages, max_tokens=64))
 
 
-def hub_with(limits: dict[str, llmhub.Limit], route: Callable[..., llmhub.Route] | None, **more: Any) -> llmhub.Hub:
-    named = {"way": route(MODEL, "openai/gpt-4o")} if route is not None else None
+def hub_with(limits: dict[str, llmhub.Limit], route: Callable[..., llmhub.Route] | None, **options: Any) -> llmhub.Hub:
+    routes = {"route": route(MODEL, "openai/gpt-4o")} if route is not None else None
     endpoints = {"openai": llmhub.Endpoint(api_key="k")}
-    return llmhub.Hub(settings=Settings(), endpoints=endpoints, limits=limits, route=named, **more)
+    return llmhub.Hub(settings=Settings(), endpoints=endpoints, limits=limits, route=routes, **options)
 
 
 def bench_chain(runs: int) -> dict[str, float]:
-    """Measure a call's way to the transport and back, in microseconds: retries, route, breaker, budget, gate."""
+    """Measure the overhead of the middleware per call, in microseconds, on a transport that responds at once."""
     hubs = {
-        f"{said}, {name}": hub_with(limits, route)
-        for said, limits in DECLARED.items()
+        f"{declared_name}, {name}": hub_with(limits, route)
+        for declared_name, limits in DECLARED.items()
         for name, route in ROUTES.items()
     }
     hubs["input and output tokens, CostOptimized, budget"] = hub_with(
         DECLARED["input and output tokens"], llmhub.CostOptimized, budget_usd=1e6
     )
-    found: dict[str, list[float]] = {}
-    with ExitStack() as stack, patch.object(runtime, "Transport", Bare):
-        ways: dict[str, tuple[Send, list[Call]]] = {}
+    figures: dict[str, list[float]] = {}
+    with ExitStack() as stack, patch.object(client, "Transport", InstantTransport):
+        chains: dict[str, tuple[Send, list[Call]]] = {}
         for name, hub in hubs.items():
-            target = hub.target("way" if hub.route else MODEL)
-            # As a run gets it, which asks for it once.
+            target = hub.target("route" if hub.route else MODEL)
             send = stack.enter_context(hub).runtime.client.send_uncached
-            ways[name] = (send, [asking(target, number) for number in range(CALLS)])
-        ways["bare"] = (Bare(None).send, ways[name][1])
+            chains[name] = (send, [make_call(target, number) for number in range(CALLS)])
+        chains["bare"] = (InstantTransport(None).send, chains[name][1])
         for _ in range(10 * runs):
-            for name, (send, calls) in ways.items():
-                found.setdefault(name, []).append(submit(one_by_one(send, calls)).result())
-    bare = min(found.pop("bare"))
-    return {name: min(times) - bare for name, times in found.items()}
+            for name, (send, calls) in chains.items():
+                figures.setdefault(name, []).append(submit(send_sequentially(send, calls)).result())
+    bare_us = min(figures.pop("bare"))
+    return {name: min(times) - bare_us for name, times in figures.items()}
 
 
 BENCHES: dict[str, Callable[[int], dict[str, float]]] = {
@@ -205,17 +204,17 @@ BENCHES: dict[str, Callable[[int], dict[str, float]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", action="append", choices=sorted(BENCHES), help="a benchmark to run (repeatable)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of what is short; medians are reported")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    parser.add_argument("--runs", type=int, default=5, help="repetitions of short benchmarks")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}
-    for name in asked.only or BENCHES:
+    for name in arguments.only or BENCHES:
         print(f"\n{name}: {BENCHES[name].__doc__}")
-        figures[name] = BENCHES[name](asked.runs)
-        for what, value in figures[name].items():
-            print(f"  {what:<52} {value:>12,.4g}")
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        figures[name] = BENCHES[name](arguments.runs)
+        for count, value in figures[name].items():
+            print(f"  {count:<52} {value:>12,.4g}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

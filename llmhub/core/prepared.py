@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Result, Success
@@ -70,7 +70,14 @@ def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
     >>> with_model(CompletionRequest(model="m", messages=()), "n").model
     'n'
     """
-    return request if request.model == model else replace(request, model=model)
+    if request.model == model:
+        return request
+    # Set field by field: `replace` would normalize all fields again, for every routed call.
+    copy = object.__new__(CompletionRequest)
+    for slot in _REQUEST_SLOTS:
+        slot.__set__(copy, slot.__get__(request))
+    CompletionRequest.model.__set__(copy, model)  # type: ignore[attr-defined]
+    return copy
 
 
 def prompt_keyer(provider: Provider, endpoint: Endpoint, to_request: PromptToRequest) -> PromptKeyer:
@@ -234,30 +241,3 @@ def _is_encodable(text: str) -> bool:
 
 def _no_authorization(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
     return request
-
-
-T = TypeVar("T")
-
-
-def field_replacer(kind: type[T], *names: str) -> Callable[..., T]:
-    """Return a function that copies a frozen dataclass with slots and changes the fields ``names``.
-
-    Law: ``field_replacer(kind, "a")(value, 1) == dataclasses.replace(value, a=1)``, at less than half the cost, and without
-    checking again what was checked when ``value`` was made.
-
-    Examples
-    --------
-    >>> from llmhub.core.types import Choice
-    >>> ended = field_replacer(Choice, "finish_reason")
-    >>> ended(Choice(parts=()), "length")
-    Choice(parts=(), finish_reason='length')
-    """
-    fields: Any = kind.__dict__["__slots__"]
-    sets = {f"set_{name}": getattr(kind, name).__set__ for name in fields}
-    lines = [f"    set_{name}(made, {name if name in names else f'value.{name}'})" for name in fields]
-    # Written out, as `dataclasses` writes its methods: a loop over the fields takes twice as long.
-    code = "\n".join([f"def change(value, {', '.join(names)}):", "    made = new(kind)", *lines, "    return made"])
-    known: dict[str, Any] = {**sets, "new": object.__new__, "kind": kind}
-    exec(code, known)  # noqa: S102 - made of the names of a class of ours
-    change: Callable[..., T] = known["change"]
-    return change

@@ -471,7 +471,9 @@ def _assume_noise(
     )
 
 
-def _extend_streaks(state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark, share: float) -> AdaptiveState:
+def _extend_streaks(
+    state: AdaptiveState, now: float, refusal: RefusedRequest, mark: Mark, share: float
+) -> AdaptiveState:
     """Add a refusal to those that are not explained yet."""
     crowd = extend_streak(state.crowd, refusal, mark, now, _crowd_share(state), state.refusals)
     return state._replace(crowd=crowd, streak=extend_streak(state.streak, refusal, mark, now, share, state.refusals))
@@ -607,7 +609,7 @@ def _without_pace(state: AdaptiveState, now: float) -> AdaptiveState:
 
 
 def _gain(rate_per_s: float, spacing: float) -> float:
-    """Return the gain of a pace that grows from `PACE_MARGIN` below a rate to as much above, in ``spacing`` requests."""
+    """Return the gain of a pace that grows from `PACE_MARGIN` below a rate to as much above in ``spacing`` requests."""
     return rate_per_s * rate_per_s * 4 * PACE_MARGIN / spacing
 
 

@@ -22,8 +22,8 @@ from llmhub.core.errors import NOT_CONNECTED, BudgetExceeded, Cancelled, Disconn
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
-from llmhub.providers.registry import model_metadata
 from llmhub.providers.prices import find_price, find_served_price
+from llmhub.providers.registry import model_metadata
 
 HOUR_S: Final = 3600.0
 POSSIBLY_BILLED: Final[frozenset[type[LLMError]]] = frozenset({TimedOut, Disconnected, Malformed, Cancelled})

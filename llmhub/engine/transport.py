@@ -400,7 +400,7 @@ def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest
     """Build the HTTP request, by the shortcut where the call has a valid one."""
     prepared = call.valid_prepared
     if prepared is not None and stream == call.stream:
-        return prepared.prepare(prepared.text, now)
+        return prepared.http(prepared.text, now)
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
 
 

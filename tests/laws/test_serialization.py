@@ -257,7 +257,7 @@ def test_prepared_prompt_for_another_target(
         retargeted = call.with_target(second)
         assert retargeted.request == replace(call.request, model=second.model)
         assert retargeted.valid_prepared is not None
-        prepared = retargeted.valid_prepared.prepare(retargeted.valid_prepared.text, 1e9)
+        prepared = retargeted.valid_prepared.http(retargeted.valid_prepared.text, 1e9)
         assert prepared == prepare(second.provider, endpoint, retargeted.request, 1e9, stream=stream)
         key = retargeted.valid_prepared.for_target(second).key(retargeted.valid_prepared.text, sample)
         halves = any("\ud800" <= letter <= "\udfff" for letter in text)
