@@ -1,1 +1,1 @@
-"""At home in a notebook: the accessors on frames, magics and plots."""
+"""Notebook and data frame integration: the ``.llm`` accessors, IPython magics, and the display of results."""

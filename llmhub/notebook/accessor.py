@@ -1,6 +1,6 @@
-"""``df.llm`` and ``series.llm``: a frame of prompts becomes a frame of answers of the same kind, with the same index.
+"""``df.llm`` and ``series.llm``: completions of a frame or series, returned as the same kind with the same index.
 
-The accessors hold nothing but the frame: pandas makes them anew at each access.
+The accessors have no state but the frame, because pandas creates a new one at each access.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import pyarrow as pa
 
 from llmhub import api
 from llmhub.api import Job, MapOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
-from llmhub.core.errors import BadRequestError, InvalidRequest
+from llmhub.core.errors import invalid
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
 from llmhub.notebook import token_counts
 from llmhub.notebook.plot_accessor import PlotAccessor
-from llmhub.notebook.series import SeriesAccessor
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
-from llmhub.tables import frames as frames_module
 from llmhub.tables.plan import Plan
 from llmhub.tables.rows import Row
 from llmhub.tables.schema import RESULTS
@@ -52,19 +50,20 @@ OUTCOME_COLUMNS: Final = (
     "latency_s",
     "cache_hit",
 )
-"""Result columns that say how it went, where the answer itself has columns of its own."""
+"""Result columns beside the typed columns of `FrameAccessor.extract` and `FrameAccessor.classify`."""
 F = TypeVar("F")
+S = TypeVar("S")
 
 
 class FrameAccessor(Generic[F]):
-    """What llmhub does with a frame: ``df.llm``. What comes back is a frame of the same kind."""
+    """Accessor ``df.llm`` of a frame. Methods return frames of the same kind."""
 
     def __init__(self, frame: F) -> None:
         self._frame = frame
 
     @property
     def plot(self) -> PlotAccessor:
-        """Plots of a frame of results: ``df.llm.plot.cost_by_model()``, and the others of `llmhub.plots`."""
+        """Plots of a frame of results, such as ``df.llm.plot.cost_by_model()`` (see `llmhub.plots`)."""
         return PlotAccessor(self._frame)
 
     def complete(
@@ -76,36 +75,36 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[TableOptions],
     ) -> F:
-        """Ask every row, of every model, and put the answers beside the rows.
+        """Send a prompt for every row to every model, and return the frame with result columns.
 
         Parameters
         ----------
         prompt
-            A template over the columns, ``"Summarise: {text}"``, or a function of a row, which gives a text, a
-            conversation, or ``None`` to leave the row out.
+            A template over the columns, such as ``"Summarise: {text}"``, or a function that takes a row and returns
+            text, a conversation, or ``None`` to skip the row.
         model
-            ``provider/model``, or several: each row then comes once for each, in long form (see `wide`).
+            ``provider/model``, or several: the result then has one row per input row and model (see `wide`).
         hub
-            Who can be asked; the default hub unless given.
+            The hub to use; the default hub if omitted.
         prefix
-            Put before the names of the result columns.
+            Prefix of the names of the result columns.
         **options
             See `llmhub.complete_table`: ``system``, ``messages``, ``images``, ``n``, ``temperature``, ...
 
         Returns
         -------
         frame of the same kind
-            The frame's columns and index, and the result columns (Arrow-backed). A row with a missing value in a
-            column that is used is not asked: its ``status`` is ``skipped``.
+            The columns and index of the frame, and the result columns (Arrow-backed in pandas). A row that lacks a
+            value the prompt uses is not sent; its ``status`` is ``skipped``.
 
         Raises
         ------
-        InvalidRequestError
-            Before anything is sent; also when a column has the name of a result column.
+        BadRequestError
+            Before anything is sent: a wrong argument, or a column with the name of a result column.
         """
-        self._expect_room(prefix)
+        self._require_no_clash(prefix)
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._joined(table, prefix)
+        return self._join(table, prefix)
 
     async def acomplete(
         self,
@@ -116,10 +115,10 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[RowOptions],
     ) -> F:
-        """Ask every row, awaited (see `complete`)."""
-        self._expect_room(prefix)
+        """Send a prompt for every row, awaited (see `complete`)."""
+        self._require_no_clash(prefix)
         table = await api.acomplete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._joined(table, prefix)
+        return self._join(table, prefix)
 
     def submit(
         self,
@@ -130,16 +129,16 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[RowOptions],
     ) -> Job[F]:
-        """Begin to ask every row, and give a handle at once (see `llmhub.submit`).
+        """Start a run in the background, and return a handle at once (see `llmhub.submit`).
 
         Returns
         -------
         Job
-            Its ``result()`` is what `complete` gives; ``table()`` has what has landed so far, ``stop()`` stops it.
+            ``result()`` returns the frame that `complete` returns; ``table()`` the results so far; ``stop()`` stops it.
         """
-        self._expect_room(prefix)
+        self._require_no_clash(prefix)
         job = api.submit(self._frame, prompt, model=model, hub=hub, **options)
-        return job.map(lambda table: self._joined(table, prefix))
+        return job.map(lambda table: self._join(table, prefix))
 
     def stream(
         self,
@@ -150,14 +149,14 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[RowOptions],
     ) -> Iterator[Any]:
-        """Ask every row, and give each as it completes: what `complete` gives, row by row, the quickest first.
+        """Send a prompt for every row, and yield each row of the result as it arrives (see `complete`).
 
-        A row of a pandas frame is a Series named by its label; of any other frame, a dict. Closing the iterator early
-        sends nothing more.
+        A row of a pandas frame is a Series named by its index label; of any other frame, a dict. Closing the iterator
+        early sends nothing more.
         """
-        self._expect_room(prefix)
+        self._require_no_clash(prefix)
         tables = api.stream_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._rows(tables, prefix)
+        return self._iter_rows(tables, prefix)
 
     @overload
     def map(
@@ -188,29 +187,29 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[MapOptions],
     ) -> Any:
-        """Call a function of every row; what it gives is asked if that are requests, and else put into a series.
+        """Call a function for every row; send the requests it returns, or return its values as a series.
 
         Parameters
         ----------
         function
-            Of a row: ``row["text"]`` or ``row.text``, which skips the row where the value is missing, as
-            ``row.get("text")`` does not. It may be a coroutine function, or block, in `llmhub.complete` say.
+            Takes a row. ``row["text"]`` and ``row.text`` skip the row if the value is missing; ``row.get("text")`` does
+            not. It may be a coroutine function, and it may block, for example in `llmhub.complete`.
         model
-            ``provider/model`` for requests that name none.
+            ``provider/model`` for requests without a model.
         **options
             See `llmhub.api.map_rows`: ``concurrency``, ``on_error``, ...
 
         Returns
         -------
         frame or series of the same kind
-            Of a function that gives a `CompletionRequest`: the results beside the rows, as from `complete`. Of any
-            other: the values, under the same index.
+            If the function returns `CompletionRequest` objects, the frame with result columns as from `complete`;
+            otherwise the values with the index of the frame.
         """
-        found = api.map_rows(self._frame, function, model=model, hub=hub, **options)
-        if isinstance(found, list):
-            return frames_module.series_for_frame(self._frame, found, prefix + "map")
-        self._expect_room(prefix)
-        return self._joined(found, prefix)
+        values = api.map_rows(self._frame, function, model=model, hub=hub, **options)
+        if isinstance(values, list):
+            return frames.series_for_frame(self._frame, values, prefix + "map")
+        self._require_no_clash(prefix)
+        return self._join(values, prefix)
 
     def extract(
         self,
@@ -223,38 +222,36 @@ class FrameAccessor(Generic[F]):
         field_prefix: str = "",
         **options: Unpack[TypedTableOptions],
     ) -> F:
-        """Ask every row for an answer of a certain form, and put its fields beside the rows as typed columns.
+        """Send a prompt for every row, and return the fields of its structured output as typed columns.
 
         Parameters
         ----------
         prompt, model, hub, **options
             As in `complete`.
         schema
-            A pydantic model, a dataclass, or a JSON schema.
+            A pydantic model, a dataclass or a JSON schema.
         prefix
-            Put before the names of ``status``, ``error`` and the others that say how it went.
+            Prefix of ``status``, ``error`` and the other result columns.
         field_prefix
-            Put before the names of the fields.
+            Prefix of the columns of the fields.
 
         Returns
         -------
         frame of the same kind
-            The frame's columns and index, a column for each field (null where there is no answer), and how it went. An
-            answer that does not fit says so: its ``status`` is ``error``, its ``error_type`` ``Malformed``, its
-            ``response`` what the model wrote.
+            The columns and index of the frame, a column per field (null without an answer), and result columns. A
+            response that does not match the schema has the status ``error``, the error type ``Malformed``, and the text
+            that the model wrote in ``response``.
 
         Raises
         ------
-        InvalidRequestError
-            Before anything is sent: a field has the name of a column; or it is no schema.
+        BadRequestError
+            Before anything is sent: ``schema`` is not a schema, or a field has the name of another column.
         """
-        typing = api.unwrap_or_raise(output_schema(schema))
-        names = [field_prefix + one.name for one in typing.arrow_type]
-        self._expect_fields(names, prefix, "field_prefix")
+        output = api.unwrap_or_raise(output_schema(schema))
+        names = [field_prefix + field.name for field in output.arrow_type]
+        self._require_free_names(names, prefix, "field_prefix")
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **{**options, "schema": schema})
-        return self._beside(
-            table, frames_module.add_prefix(struct_fields_table(table.column("parsed")), field_prefix), prefix
-        )
+        return self._append(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix), prefix)
 
     def classify(
         self,
@@ -267,39 +264,39 @@ class FrameAccessor(Generic[F]):
         column: str = LABEL_FIELD,
         **options: Unpack[TypedTableOptions],
     ) -> F:
-        """Ask every row for one of several labels.
+        """Send a prompt for every row, and return one of several labels.
 
-        Where a provider can be held to a schema, it can say nothing but a label; any other is told in words.
+        Models that support a response schema can only return a label; all others are instructed in the system message.
 
         Parameters
         ----------
         prompt, model, hub, **options
             As in `complete`.
         labels
-            Texts or numbers, an enum, or a mapping of labels to what each means.
+            Texts or numbers, an enum, or a mapping of labels to descriptions.
         prefix
-            Put before the names of ``status``, ``error`` and the others that say how it went.
+            Prefix of ``status``, ``error`` and the other result columns.
         column
             Name of the column of labels.
 
         Returns
         -------
         frame of the same kind
-            The frame's columns and index, the label (as it was given, however the model wrote it; null where there is
-            none), and how it went. An answer that is no label is an error of its row, which says what it was.
+            The columns and index of the frame, the label (in the spelling of ``labels``; null without an answer), and
+            result columns. A response that is not a label is an error of its row.
 
         Raises
         ------
-        InvalidRequestError
-            Before anything is sent: what is given are no labels, or the column's name is taken.
+        BadRequestError
+            Before anything is sent: ``labels`` are not labels, or ``column`` is the name of another column.
         """
         known = parse_labels(labels)
-        self._expect_fields([column], prefix, "column")
+        self._require_free_names([column], prefix, "column")
         table = api.complete_table(
             self._frame, prompt, model=model, hub=hub, **with_label_options(known, labels, dict(options))
         )
         results, values = extract_labels(table, known)
-        return self._beside(results, pa.table({column: values}), prefix)
+        return self._append(results, pa.table({column: values}), prefix)
 
     def plan(
         self,
@@ -310,89 +307,123 @@ class FrameAccessor(Generic[F]):
         pilot: int = 0,
         **options: Unpack[RowOptions],
     ) -> Plan:
-        """Say what `complete` would do: calls, cache hits, tokens, USD, minutes (see `llmhub.plan`)."""
+        """Estimate calls, cache hits, tokens, cost and duration of `complete` without sending (see `llmhub.plan`)."""
         return api.plan(self._frame, prompt, model=model, hub=hub, pilot=pilot, **options)
 
     def count_tokens(self, prompt: str, *, model: str, **options: Unpack[CountOptions]) -> F:
-        """Count the tokens of a text column, or of what a template makes of each row.
+        """Count the tokens of a text column, or of a template rendered for each row.
 
         Parameters
         ----------
         prompt
-            A column's name, or a template such as ``"Summarise: {text}"``.
+            Name of a column, or a template such as ``"Summarise: {text}"``.
         model
-            ``provider/model``, or a model's name alone.
+            ``provider/model``, or the name of a model.
         **options
-            ``n_jobs``, how many jobs count at once, by any joblib backend; ``memory``, a ``joblib.Memory`` in which
-            counts are kept.
+            ``n_jobs``, the number of processes of any joblib backend; ``memory``, a ``joblib.Memory`` that caches the
+            counts.
 
         Returns
         -------
         frame of the same kind
-            ``tokens`` (null for a missing text) and ``estimated``: whether another tokenizer than the model's own
-            counted, because that is not public or could not be had.
+            ``tokens`` (null for a missing text) and ``estimated``: whether another tokenizer was used, because that of
+            the model is not public or could not be downloaded.
         """
         texts = token_counts.render_texts(self._frame, prompt)
-        counted: F = frames_module.frame_like(self._frame, token_counts.count_tokens_table(texts, model, options))
+        counted: F = frames.frame_like(self._frame, token_counts.count_tokens_table(texts, model, options))
         return counted
 
     def show(self, *, rows: int = DEFAULT_ROWS, columns: Sequence[str] | None = None, prefix: str = "") -> ResultsView:
-        """Show results: totals, a line for each model, and the first rows with their answers (see `llmhub.show`)."""
+        """Show results: totals, a line per model, and the first rows with their answers (see `llmhub.show`)."""
         return show(self._frame, rows=rows, columns=columns, prefix=prefix)
 
     def wide(self, *values: str, prefix: str = "") -> F:
-        """Put the answers to each row side by side: one row for each input row, columns for each model.
+        """Return one row per input row, with the answers of the models in columns.
 
         Parameters
         ----------
         *values
-            Result columns that each model gets; ``response`` unless given.
+            Result columns to return for each model; ``response`` if omitted.
         prefix
-            What was put before the names of the result columns.
+            Prefix of the result columns.
 
         Returns
         -------
         frame of the same kind
-            The columns that are no results, and one named ``provider/model`` for each model (with several values
-            ``value provider/model``, with several samples ``provider/model #0``).
+            The input columns, and a column ``provider/model`` for each model (``value provider/model`` with several
+            values, ``provider/model #0`` with several samples).
 
         Raises
         ------
-        InvalidRequestError
-            The frame holds no results in long form, or two answers for the same row, model and sample.
+        BadRequestError
+            The frame has no results in long form, or two answers for the same row, model and sample.
         """
-        made: F = wide(self._frame, values or ("response",), prefix)
-        return made
+        result: F = wide(self._frame, values or ("response",), prefix)
+        return result
 
-    def _expect_room(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
-        frames_module.require_no_name_clash(frames_module.column_names(self._frame), new, prefix)
+    def _require_no_clash(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
+        frames.require_no_name_clash(frames.column_names(self._frame), new, prefix)
 
-    def _expect_fields(self, names: Sequence[str], prefix: str, argument: str) -> None:
-        """Refuse names that are taken: by a column of the frame, or by what says how it went."""
-        self._expect_room(prefix, OUTCOME_COLUMNS)
-        taken = {*frames_module.column_names(self._frame), *(prefix + name for name in OUTCOME_COLUMNS)}
+    def _require_free_names(self, names: Sequence[str], prefix: str, argument: str) -> None:
+        """Raise if a name is that of a column of the frame or of a result column."""
+        self._require_no_clash(prefix, OUTCOME_COLUMNS)
+        taken = {*frames.column_names(self._frame), *(prefix + name for name in OUTCOME_COLUMNS)}
         clash = next((name for name in names if name in taken), None)
         if clash is not None:
-            said = f"{clash!r} is the name of another column of what comes back; give another {argument}= or prefix="
-            raise BadRequestError(InvalidRequest(path=argument, message=said))
+            raise invalid(argument, f"{clash!r} is the name of another column; pass another {argument}= or prefix=")
 
-    def _beside(self, results: pa.Table, fields: pa.Table, prefix: str) -> F:
-        """Put fields, and how it went, beside the rows they are of."""
-        kind = frames_module.backend_of(self._frame)
-        rows: F = kind.take_rows(self._frame, results.column("row").to_numpy())
-        whole: F = kind.append_columns(
-            kind.append_columns(rows, fields), frames_module.add_prefix(results.select(OUTCOME_COLUMNS), prefix)
-        )
-        return whole
+    def _append(self, results: pa.Table, fields: pa.Table, prefix: str) -> F:
+        """Return the rows of the results with typed columns and result columns."""
+        backend = frames.backend_of(self._frame)
+        rows: F = backend.take_rows(self._frame, results.column("row").to_numpy())
+        outcome = frames.add_prefix(results.select(OUTCOME_COLUMNS), prefix)
+        complete: F = backend.append_columns(backend.append_columns(rows, fields), outcome)
+        return complete
 
-    def _joined(self, table: pa.Table, prefix: str) -> F:
-        whole: F = frames_module.join_results(self._frame, table, prefix)
-        return whole
+    def _join(self, table: pa.Table, prefix: str) -> F:
+        joined: F = frames.join_results(self._frame, table, prefix)
+        return joined
 
-    def _rows(self, tables: Iterator[pa.Table], prefix: str) -> Iterator[Any]:
+    def _iter_rows(self, tables: Iterator[pa.Table], prefix: str) -> Iterator[Any]:
         for table in tables:
-            whole = self._joined(table, prefix)
-            yield from frames_module.backend_of(whole).iter_rows(whole)
+            joined = self._join(table, prefix)
+            yield from frames.backend_of(joined).iter_rows(joined)
+
+
+class SeriesAccessor(Generic[S]):
+    """Accessor ``series.llm`` of a series of texts."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    def complete(self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]) -> S:
+        """Send a prompt for every value, and return the responses as a series, null where there is none.
+
+        Parameters
+        ----------
+        prompt
+            Instructions; the value replaces ``{}``, or follows after an empty line.
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        **options
+            See `llmhub.complete_table`.
+
+        Returns
+        -------
+        series of the same kind
+            Texts with the same index and name; with ``schema=``, structs of typed fields.
+        """
+        table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
+        column = table.column("parsed" if options.get("schema") else "response")
+        responses: S = frames.series_like(self._values, column)
+        return responses
+
+    def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
+        """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""
+        texts = [None if value is None else str(value) for value in frames.series_values(self._values)]
+        return frames.frame_like(self._values, token_counts.count_tokens_table(texts, model, options))
 
 
 @overload
@@ -406,15 +437,15 @@ def llm(frame: pl.Series) -> SeriesAccessor[pl.Series]: ...
 @overload
 def llm(frame: Any) -> FrameAccessor[Any]: ...
 def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
-    """Give the accessor of any frame or series, in a form that type checkers know: ``llmhub.llm(df).complete(...)``.
+    """Return the accessor of a frame or series, typed for type checkers: ``llmhub.llm(df).complete(...)``.
 
-    A pandas or polars frame gives frames of its kind; an Arrow table, a mapping of columns, or anything else with
-    ``__arrow_c_stream__`` gives Arrow tables.
+    Methods return frames of the same kind for pandas and polars; Arrow tables for an Arrow table, a mapping of columns,
+    or any other object with ``__arrow_c_stream__``.
 
     Raises
     ------
-    InvalidRequestError
-        For what is neither.
+    BadRequestError
+        ``frame`` is neither a frame nor a series.
 
     Examples
     --------
@@ -424,6 +455,5 @@ def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
     if frames.is_series(frame) or frames.is_polars(frame, "Series") or isinstance(frame, (pa.Array, pa.ChunkedArray)):
         return SeriesAccessor(frame)
     if frames.is_polars(frame, "LazyFrame"):
-        said = "a LazyFrame has no rows yet; call .collect()"
-        raise BadRequestError(InvalidRequest(path="frame", message=said))
-    return FrameAccessor(frames_module.native_frame(frame))
+        raise invalid("frame", "a LazyFrame has no rows yet; call .collect() first")
+    return FrameAccessor(frames.native_frame(frame))

@@ -1,4 +1,7 @@
-"""``%load_ext llmhub``: ``%%llm`` asks what a cell says, and ``%llm_config`` sets things up for the kernel."""
+"""IPython magics of ``%load_ext llmhub``: ``%%llm`` sends a cell as a prompt, ``%llm_config`` sets defaults.
+
+Errors are raised as IPython's ``UsageError``, which is displayed as one line without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -13,78 +16,79 @@ from llmhub import api
 from llmhub.formatting.text import escape_control_characters
 
 Options: TypeAlias = Mapping[str, tuple[Callable[[str], Any], str]]
-"""Options of a line: how each is read, and what it says."""
-NEST_ASYNCIO: Final = (
-    "let asyncio.run(...) work in cells, by nest-asyncio. llmhub itself never needs it. Known limits: cells queued "
-    "by 'Run all' may not run after it (ipykernel 7), the whole process gets a slower asyncio, and uvloop cannot be "
+"""Options of a magic: type and help text by name."""
+NEST_ASYNCIO_HELP: Final = (
+    "make asyncio.run(...) work in cells with nest-asyncio; llmhub does not need it. Known limits: cells queued by "
+    "'Run all' may not run afterwards (ipykernel 7), asyncio is slower in the whole process, and uvloop cannot be "
     "patched."
 )
-LLM: Final = """Ask what the cell says: of a model, or, with --df, of every row of a frame. The body is the prompt: with
---df a template over its columns, else taken as it is. The answer is shown, or with --out put into a variable instead.
+LLM_DESCRIPTION: Final = """Send the cell as a prompt to a model, or, with --df, for every row of a frame.
+With --df the cell is a template over the columns, otherwise it is sent as it is. The response is displayed, or assigned
+to a variable with --out.
 Examples: %%llm openai/gpt-4o-mini --temperature 0
           %%llm --df reviews --out answers -m openai/gpt-4o-mini -m anthropic/claude-haiku-4-5"""
-PARAMETERS: Final[Options] = {
-    "temperature": (float, "how freely it chooses its words"),
-    "top_p": (float, "share of likely words it chooses from"),
-    "top_k": (int, "number of likely words it chooses from"),
-    "max_tokens": (int, "tokens of an answer at most"),
-    "seed": (int, "number that makes answers alike, where a provider can"),
-    "presence_penalty": (float, "how much it avoids what it spoke of"),
-    "frequency_penalty": (float, "how much it avoids what it said often"),
-    "reasoning_effort": (str, "how hard it thinks"),
-    "reasoning_budget": (int, "tokens to think"),
+REQUEST_OPTIONS: Final[Options] = {
+    "temperature": (float, "sampling temperature"),
+    "top_p": (float, "nucleus sampling: cumulative probability of candidate tokens"),
+    "top_k": (int, "number of candidate tokens"),
+    "max_tokens": (int, "maximum output tokens"),
+    "seed": (int, "seed, for providers that accept one"),
+    "presence_penalty": (float, "penalty on tokens that have occurred"),
+    "frequency_penalty": (float, "penalty on tokens by their frequency"),
+    "reasoning_effort": (str, "reasoning effort"),
+    "reasoning_budget": (int, "maximum reasoning tokens"),
 }
-"""Parameters of an answer that stand on the line."""
-VARIABLES: Final[Mapping[str, str]] = {
-    "schema": "variable that holds a pydantic model, dataclass or JSON schema, which answers must fit",
-    "tools": "variable that holds a list of tools",
-    "hub": "variable that holds a Hub",
+"""Request parameters."""
+VARIABLE_OPTIONS: Final[Mapping[str, str]] = {
+    "schema": "variable with a pydantic model, dataclass or JSON schema that responses must match",
+    "tools": "variable with a list of tools",
+    "hub": "variable with a Hub",
 }
-"""What stands on the line as a variable's name."""
-OF_CALLS: Final[Options] = {"budget_usd": (float, "what the cell may cost at most")}
-OF_HUBS: Final[Options] = {
-    "cache": (str, "address or path of the cache; none for no cache"),
-    "budget_usd": (float, "what all calls together may cost"),
-    "concurrency": (int, "calls under way at once"),
+"""Options whose value is the name of a variable."""
+CALL_OPTIONS: Final[Options] = {"budget_usd": (float, "maximum cost of the cell in US dollars")}
+HUB_OPTIONS: Final[Options] = {
+    "cache": (str, "URL or path of the cache; none for no cache"),
+    "budget_usd": (float, "maximum cost of all calls in US dollars"),
+    "concurrency": (int, "maximum number of calls in flight"),
 }
-"""What `%llm_config` says of all calls."""
-OF_FRAMES: Final[Options] = {
-    "n": (int, "answers a row"),
-    "concurrency": (int, "calls under way at once"),
-    "images": (str, "column of pictures"),
-    "messages": (str, "column of ready conversations"),
-    "prefix": (str, "what stands before the names of the result columns"),
-    "n_jobs": (int, "processes"),
+"""Options of `%llm_config` that are set on the default hub."""
+FRAME_OPTIONS: Final[Options] = {
+    "n": (int, "responses per row"),
+    "concurrency": (int, "maximum number of calls in flight"),
+    "images": (str, "column of images"),
+    "messages": (str, "column of conversations"),
+    "prefix": (str, "prefix of the result columns"),
+    "n_jobs": (int, "number of processes"),
 }
-"""What only --df takes."""
+"""Options that need --df."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as an exception: in a notebook nothing may end the process."""
+    """Parser that raises usage errors instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Say it, without a traceback."""
-        raise _usage(f"{self.prog}: {message}; {self.prog} -h says what there is")
+        """Raise a usage error."""
+        raise _usage_error(f"{self.prog}: {message}; see {self.prog} -h")
 
 
 @dataclass(slots=True)
 class _Defaults:
-    """What ``%llm_config`` set for this kernel's cells."""
+    """Defaults for the cells of this kernel, set by ``%llm_config``."""
 
     models: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Say what is set, and who can be asked; no key is shown."""
+        """Return the settings and the available providers, without credentials."""
         hub = api.current_hub()
-        said = {
-            "model": ", ".join(self.models) or "none; name one on the line",
+        settings = {
+            "model": ", ".join(self.models) or "none; pass one in the cell",
             **{name: str(value) for name, value in self.parameters.items()},
             "cache": "none" if hub.cache is None else str(getattr(hub.cache, "path", type(hub.cache).__name__)),
             "budget": "none" if hub.budget_usd is None else f"{hub.budget_usd} USD",
             "providers": ", ".join(hub.available_providers()) or "none; set a key, or run `llmhub doctor`",
         }
-        return "\n".join(f"{name:<18} {value}" for name, value in said.items())
+        return "\n".join(f"{name:<18} {value}" for name, value in settings.items())
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -95,107 +99,117 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Take the magics away again."""
+    """Remove the magics from the shell."""
     for kind, name in (("cell", "llm"), ("line", "llm_config")):
         shell.magics_manager.magics[kind].pop(name, None)
 
 
 class _Magics:
-    """The magics of one shell."""
+    """Magics of one IPython shell."""
 
     def __init__(self, shell: Any, defaults: _Defaults) -> None:
         self._shell = shell
         self._defaults = defaults
 
     def llm(self, line: str, cell: str) -> Any:
-        """Ask what a cell says; ``%%llm -h`` says how."""
-        given = _parsed(_llm_parser(), line)
-        if given is None:
+        """Send a cell as a prompt, and return the response (see ``%%llm -h``)."""
+        args = _parse(_llm_parser(), line)
+        if args is None:
             return None
-        models = [*given.models, *given.model] or list(self._defaults.models)
+        models = [*args.models, *args.model] or list(self._defaults.models)
         if not models:
-            raise _usage(
-                "%%llm: no model; write %%llm provider/model, or set one by %llm_config --model provider/model"
+            raise _usage_error(
+                "%%llm: no model; pass %%llm provider/model, or set one with %llm_config --model provider/model"
             )
-        _expect_name(given.out)
-        options = {**self._defaults.parameters, **_said(given, [*PARAMETERS, *OF_CALLS, "system"])}
-        options |= {name: self._variable(given, name) for name in VARIABLES if getattr(given, name)}
-        found = self._rows(given, cell, models, options) if given.df else self._one(given, cell, models, options)
-        if given.out:
-            self._shell.user_ns[given.out] = found
-        return None if given.out or (given.stream and not given.df) else found
+        _require_identifier(args.out)
+        options = {**self._defaults.parameters, **_set_options(args, [*REQUEST_OPTIONS, *CALL_OPTIONS, "system"])}
+        options |= {name: self._variable(args, name) for name in VARIABLE_OPTIONS if getattr(args, name)}
+        result = (
+            self._complete_frame(args, cell, models, options)
+            if args.df
+            else self._complete(args, cell, models, options)
+        )
+        if args.out:
+            self._shell.user_ns[args.out] = result
+        return None if args.out or (args.stream and not args.df) else result
 
-    def _rows(self, given: argparse.Namespace, cell: str, models: Sequence[str], options: dict[str, Any]) -> Any:
-        """Run the cell over a frame."""
+    def _complete_frame(
+        self, args: argparse.Namespace, cell: str, models: Sequence[str], options: dict[str, Any]
+    ) -> Any:
+        """Send the cell as a template for every row of a frame."""
         from llmhub.notebook.accessor import llm  # noqa: PLC0415 - loads Arrow
 
-        frame: Any = llm(self._variable(given, "df"))
-        options |= _said(given, OF_FRAMES) | ({"stream": True} if given.stream else {})
-        options |= {"progress": False} if given.no_progress else {}
-        asked: dict[str, Any] = {"model": models[0] if len(models) == 1 else models}
-        if given.plan:
-            left = {name: value for name, value in options.items() if name not in {"prefix", "n_jobs", "progress"}}
-            return frame.plan(cell.strip("\n") or None, **asked, **left)
-        return frame.complete(cell.strip("\n") or None, **asked, **options)
+        frame: Any = llm(self._variable(args, "df"))
+        options |= _set_options(args, FRAME_OPTIONS) | ({"stream": True} if args.stream else {})
+        options |= {"progress": False} if args.no_progress else {}
+        model: dict[str, Any] = {"model": models[0] if len(models) == 1 else models}
+        if args.plan:
+            plan_options = {
+                name: value for name, value in options.items() if name not in {"prefix", "n_jobs", "progress"}
+            }
+            return frame.plan(cell.strip("\n") or None, **model, **plan_options)
+        return frame.complete(cell.strip("\n") or None, **model, **options)
 
-    def _one(self, given: argparse.Namespace, cell: str, models: Sequence[str], options: dict[str, Any]) -> Any:
-        """Ask what the cell says."""
-        alone = next((name for name in (*OF_FRAMES, "plan") if getattr(given, name) not in (None, False)), None)
-        if alone is not None:
-            raise _usage(f"%%llm: --{alone.replace('_', '-')} is for frames; give --df name, too")
+    def _complete(self, args: argparse.Namespace, cell: str, models: Sequence[str], options: dict[str, Any]) -> Any:
+        """Send the cell as one prompt."""
+        frame_option = next(
+            (name for name in (*FRAME_OPTIONS, "plan") if getattr(args, name) not in (None, False)), None
+        )
+        if frame_option is not None:
+            raise _usage_error(f"%%llm: --{frame_option.replace('_', '-')} needs --df NAME")
         if len(models) > 1:
-            raise _usage("%%llm: several models are for frames; give --df name, too, or one model")
+            raise _usage_error("%%llm: several models need --df NAME; pass one model otherwise")
         if "schema" in options:
             options["response_schema"] = options.pop("schema")
-        prompt = (self._filled(cell) if given.fill else cell).strip("\n")
-        if given.stream:
-            return _streamed(prompt, models[0], options)
+        prompt = (self._fill(cell) if args.fill else cell).strip("\n")
+        if args.stream:
+            return _print_stream(prompt, models[0], options)
         return api.complete(prompt, model=models[0], **options)
 
-    def _filled(self, cell: str) -> str:
-        """Put variables in the place of ``{name}``."""
+    def _fill(self, cell: str) -> str:
+        """Replace ``{name}`` by variables."""
         from llmhub.tables.templates import parse_template  # noqa: PLC0415 - only here
 
         template = parse_template(cell, "--fill")
-        there = self._shell.user_ns
-        missing = next((name for name in template.fields if name not in there), None)
+        variables = self._shell.user_ns
+        missing = next((name for name in template.fields if name not in variables), None)
         if missing is not None:
-            raise _usage(f"%%llm --fill: there is no variable {missing!r}")
-        return template.render(tuple(there[name] for name in template.fields))
+            raise _usage_error(f"%%llm --fill: no variable {missing!r}")
+        return template.render(tuple(variables[name] for name in template.fields))
 
-    def _variable(self, given: argparse.Namespace, argument: str) -> Any:
-        name = getattr(given, argument)
+    def _variable(self, args: argparse.Namespace, argument: str) -> Any:
+        name = getattr(args, argument)
         if name not in self._shell.user_ns:
-            raise _usage(f"%%llm --{argument}: there is no variable {name!r}")
+            raise _usage_error(f"%%llm --{argument}: no variable {name!r}")
         return self._shell.user_ns[name]
 
     def llm_config(self, line: str) -> Any:
-        """Set up llmhub in this kernel, and show how it is set up; ``%llm_config -h`` says what there is."""
-        given = _parsed(_config_parser(), line)
-        if given is None:
+        """Set defaults for this kernel, and return them (see ``%llm_config -h``)."""
+        args = _parse(_config_parser(), line)
+        if args is None:
             return None
-        if given.nest_asyncio:
+        if args.nest_asyncio:
             import nest_asyncio  # noqa: PLC0415 - it patches asyncio, so only on request
 
             nest_asyncio.apply()
-        if given.reset:
+        if args.reset:
             self._defaults.models, self._defaults.parameters = (), {}
             api.configure(None)
-        self._defaults.models = tuple(given.model) or self._defaults.models
-        self._defaults.parameters |= _said(given, PARAMETERS)
-        changes = _said(given, OF_HUBS) | ({"cache": None} if given.cache == "none" else {})
+        self._defaults.models = tuple(args.model) or self._defaults.models
+        self._defaults.parameters |= _set_options(args, REQUEST_OPTIONS)
+        changes = _set_options(args, HUB_OPTIONS) | ({"cache": None} if args.cache == "none" else {})
         if changes:
             api.configure(replace(api.current_hub(), **changes))
         return self._defaults
 
 
-# The line is the prompt's: a brace in it is a column's place, not Python's.
+# Without this attribute IPython would replace {column} in a template by a variable.
 for _magic in (_Magics.llm, _Magics.llm_config):
-    vars(_magic)["_ipython_magic_no_var_expand"] = True  # IPython's own mark
+    vars(_magic)["_ipython_magic_no_var_expand"] = True
 
 
-def _streamed(prompt: str, model: str, options: dict[str, Any]) -> Any:
-    """Print an answer as it comes, control characters made visible, and give it whole."""
+def _print_stream(prompt: str, model: str, options: dict[str, Any]) -> Any:
+    """Print a response while it arrives, with control characters escaped, and return it."""
     response = None
     for chunk in api.stream(prompt, model=model, **options):
         sys.stdout.write(escape_control_characters(chunk.text))
@@ -206,67 +220,75 @@ def _streamed(prompt: str, model: str, options: dict[str, Any]) -> Any:
 
 
 def _llm_parser() -> _Parser:
-    parser = _parser("%%llm", LLM)
-    parser.add_argument("models", nargs="*", metavar="provider/model", help="whom to ask")
-    parser.add_argument("-m", "--model", action="append", default=[], help="whom to ask (repeatable)")
-    parser.add_argument("-o", "--out", metavar="NAME", help="variable that the answer is put into, instead of shown")
-    parser.add_argument("-d", "--df", metavar="NAME", help="variable that holds a frame; the cell is asked of each row")
-    parser.add_argument("-s", "--system", help="system turn; with --df a template over the columns")
-    for name, about in VARIABLES.items():
-        parser.add_argument(f"--{name}", metavar="NAME", help=about)
-    parser.add_argument("-f", "--fill", action="store_true", help="put variables in the place of {name} (without --df)")
-    parser.add_argument("--stream", action="store_true", help="print the answer as it comes; with --df, time words")
-    parser.add_argument("--plan", action="store_true", help="with --df: say what it would cost, and send nothing")
+    parser = _parser("%%llm", LLM_DESCRIPTION)
+    parser.add_argument("models", nargs="*", metavar="provider/model", help="model to call")
+    parser.add_argument("-m", "--model", action="append", default=[], help="model to call (may be repeated)")
+    parser.add_argument(
+        "-o", "--out", metavar="NAME", help="assign the response to this variable instead of displaying it"
+    )
+    parser.add_argument("-d", "--df", metavar="NAME", help="variable with a frame; the cell is sent for each row")
+    parser.add_argument("-s", "--system", help="system message; with --df a template over the columns")
+    for name, help_text in VARIABLE_OPTIONS.items():
+        parser.add_argument(f"--{name}", metavar="NAME", help=help_text)
+    parser.add_argument("-f", "--fill", action="store_true", help="replace {name} by variables (without --df)")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="print the response while it arrives; with --df, measure the time to the first token",
+    )
+    parser.add_argument("--plan", action="store_true", help="with --df: estimate the cost, and send nothing")
     parser.add_argument("--no-progress", action="store_true", help="with --df: show no progress")
-    _add(parser, {**PARAMETERS, **OF_CALLS})
-    _add(parser, OF_FRAMES, "with --df: ")
+    _add(parser, {**REQUEST_OPTIONS, **CALL_OPTIONS})
+    _add(parser, FRAME_OPTIONS, "with --df: ")
     return parser
 
 
 def _config_parser() -> _Parser:
-    parser = _parser("%llm_config", "Set up llmhub in this kernel, and show how it is set up.")
-    parser.add_argument("-m", "--model", action="append", default=[], help="whom %%%%llm asks unless told (repeatable)")
-    _add(parser, PARAMETERS)
-    _add(parser, OF_HUBS, "from now on: ")
-    parser.add_argument("--reset", action="store_true", help="forget what was set; back to what the environment says")
-    parser.add_argument("--nest-asyncio", action="store_true", help=NEST_ASYNCIO)
+    parser = _parser("%llm_config", "Set defaults for this kernel, and show them.")
+    parser.add_argument("-m", "--model", action="append", default=[], help="default model of %%%%llm (may be repeated)")
+    _add(parser, REQUEST_OPTIONS)
+    _add(parser, HUB_OPTIONS, "all calls: ")
+    parser.add_argument("--reset", action="store_true", help="restore the defaults of the environment")
+    parser.add_argument("--nest-asyncio", action="store_true", help=NEST_ASYNCIO_HELP)
     return parser
 
 
-def _parser(name: str, about: str) -> _Parser:
-    made = argparse.RawDescriptionHelpFormatter
-    return _Parser(prog=name, description=about.replace("%", "%%"), exit_on_error=False, formatter_class=made)
+def _parser(name: str, description: str) -> _Parser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    return _Parser(
+        prog=name, description=description.replace("%", "%%"), exit_on_error=False, formatter_class=formatter
+    )
 
 
-def _add(parser: _Parser, options: Options, before: str = "") -> None:
-    """Add an option for each name, written with hyphens."""
-    for name, (kind, about) in options.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind, help=before + about)
+def _add(parser: _Parser, options: Options, prefix: str = "") -> None:
+    """Add an option for each name, with hyphens for underscores."""
+    for name, (type_, help_text) in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=type_, help=prefix + help_text)
 
 
-def _parsed(parser: _Parser, line: str) -> argparse.Namespace | None:
-    """Read a line; ``None`` where it asked for help, which is then shown."""
+def _parse(parser: _Parser, line: str) -> argparse.Namespace | None:
+    """Parse a line; return ``None`` if it asked for help, which is printed."""
     try:
         return parser.parse_args(shlex.split(line))
-    except SystemExit:  # argparse's way to end after its help
+    except SystemExit:  # raised by argparse after printing help
         return None
-    except (ValueError, argparse.ArgumentError) as bad:
-        raise _usage(f"{parser.prog}: {bad}; {parser.prog} -h says what there is") from bad
+    except (ValueError, argparse.ArgumentError) as error:
+        raise _usage_error(f"{parser.prog}: {error}; see {parser.prog} -h") from error
 
 
-def _said(given: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Give the options that were said."""
-    return {name: value for name in names if (value := getattr(given, name)) is not None}
+def _set_options(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return the options that were set."""
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
 
 
-def _expect_name(name: str | None) -> None:
+def _require_identifier(name: str | None) -> None:
     if name is not None and not name.isidentifier():
-        raise _usage(f"%%llm --out: {name!r} is no variable's name")
+        raise _usage_error(f"%%llm --out: {name!r} is not a variable name")
 
 
-def _usage(said: str) -> Exception:
-    """Make what IPython shows as a line without a traceback."""
-    from IPython.core.error import UsageError  # noqa: PLC0415 - there is a shell, so it is there
+def _usage_error(message: str) -> Exception:
+    """Return the exception that IPython displays as one line without a traceback."""
+    from IPython.core.error import UsageError  # noqa: PLC0415 - a shell exists, so IPython is imported
 
-    wrong: Exception = UsageError(said)
-    return wrong
+    error: Exception = UsageError(message)
+    return error

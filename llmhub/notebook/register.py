@@ -1,29 +1,26 @@
-"""Puts ``.llm`` on pandas and polars. It runs right after they are imported, so it loads nothing else until used."""
+"""Registration of ``.llm`` on pandas and polars. It runs right after their import, so it imports nothing until used."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class _Deferred:
-    """A property that makes the accessor anew at each access, and loads it at the first."""
+class _LazyAccessor:
+    """Descriptor that imports the accessor on first use and creates a new one at each access."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> Any:
-        """Give the accessor of a frame, or its class."""
-        from llmhub.notebook import accessor  # noqa: PLC0415 - loads Arrow and the engine
+        """Return the accessor of a frame, or its class."""
+        from llmhub.notebook import accessor  # noqa: PLC0415 - imports Arrow and the engine
 
-        made = getattr(accessor, self._name)
-        return made if instance is None else made(instance)
+        accessor_class = getattr(accessor, self._name)
+        return accessor_class if instance is None else accessor_class(instance)
 
 
 def register(library: Any) -> None:
-    """Put the accessors on the library's DataFrame and Series, in place of any earlier ones of llmhub's.
-
-    Both libraries note the names of their accessors in the same way.
-    """
+    """Register the accessors on the DataFrame and Series of pandas or polars, replacing earlier ones of llmhub."""
     for owner, name in ((library.DataFrame, "FrameAccessor"), (library.Series, "SeriesAccessor")):
-        owner.llm = _Deferred(name)
-        owner._accessors = {*owner._accessors, "llm"}  # noqa: SLF001 - how both list accessors, pandas in dir()
+        owner.llm = _LazyAccessor(name)
+        owner._accessors = {*owner._accessors, "llm"}  # noqa: SLF001 - both libraries list accessors there (for dir())

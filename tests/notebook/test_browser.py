@@ -97,7 +97,7 @@ def test_the_toolbar_stops_a_blocking_cell_and_the_next_has_the_partial_table(la
         page.picture("stopped")
         assert "'ok': 59" in page.output(2).inner_text()
         assert peer.requests == 64
-        assert "36 not asked" in page.output(1).inner_text()
+        assert "36 not sent" in page.output(1).inner_text()
 
 
 def test_the_button_of_an_awaiting_cell_stops_it(lab: Any, peer: Peer) -> None:

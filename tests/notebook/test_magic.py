@@ -58,7 +58,7 @@ def test_the_answer_goes_into_a_variable_and_is_not_shown(shell: InteractiveShel
     assert cell(shell, f"-m {MODEL} --out said", "Say hi") is None
     assert shell.user_ns["said"].text == llmhub.complete("Say hi", model=MODEL).text
     for wrong in ("1x", "a b", "a.b"):
-        with pytest.raises(UsageError, match="is no variable's name"):
+        with pytest.raises(UsageError, match="is not a variable name"):
             cell(shell, f"{MODEL} --out '{wrong}'", "Say hi")
 
 
@@ -80,7 +80,7 @@ def test_variables_are_put_in_where_that_is_asked_for(shell: InteractiveShell) -
     shell.user_ns |= {"name": "Ada", "kind": Answer}
     answer = cell(shell, f"{MODEL} --fill", "Greet {name} in {{}}.")
     assert answer.text == llmhub.complete("Greet Ada in {}.", model=MODEL).text
-    with pytest.raises(UsageError, match="there is no variable 'nobody'"):
+    with pytest.raises(UsageError, match="no variable 'nobody'"):
         cell(shell, f"{MODEL} -f", "Greet {nobody}.")
     rows = cell(shell, f"{MODEL} --df frame --schema kind --no-progress", "Say {t}")
     assert rows["status"].tolist()[0] == "ok"
@@ -101,13 +101,13 @@ def test_a_stream_is_printed_as_it_comes(shell: InteractiveShell, capsys: pytest
         ("", "no model"),
         ("--nothing", "unrecognized arguments: --nothing"),
         (f"{MODEL} --temperature hot", "invalid float value: 'hot'"),
-        (f"{MODEL} --df nowhere", "there is no variable 'nowhere'"),
-        (f"{MODEL} --n 2", "--n is for frames"),
-        (f"{MODEL} --plan", "--plan is for frames"),
-        (" ".join(BOTH), "several models are for frames"),
+        (f"{MODEL} --df nowhere", "no variable 'nowhere'"),
+        (f"{MODEL} --n 2", "--n needs --df"),
+        (f"{MODEL} --plan", "--plan needs --df"),
+        (" ".join(BOTH), "several models need --df"),
         (f"{MODEL} --system 'open", "No closing quotation"),
         (f"{MODEL} --out", "expected one argument"),
-        (f"{MODEL} --schema nothing", "there is no variable 'nothing'"),
+        (f"{MODEL} --schema nothing", "no variable 'nothing'"),
     ],
 )
 def test_a_line_that_is_wrong_says_how(
@@ -131,7 +131,7 @@ def test_help_is_shown_and_nothing_ends(shell: InteractiveShell, capsys: pytest.
     assert all(option in said for option in ("--out", "--df", "--temperature", "--max-tokens", "--n-jobs"))
     assert shell.run_line_magic("llm_config", "-h") is None
     told = " ".join(capsys.readouterr().out.split())
-    assert "Known limits: cells queued by 'Run all' may not run after it" in told
+    assert "Known limits: cells queued by 'Run all' may not run afterwards" in told
 
 
 def test_a_kernel_is_set_up(shell: InteractiveShell, tmp_path: Any) -> None:

@@ -204,7 +204,7 @@ def test_hostile_results_are_shown_harmlessly(rows: pd.DataFrame) -> None:
     for line in repr(shown).splitlines():
         still(line)
     said = "".join(seen.text)
-    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not asked" in said
+    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not sent" in said
     assert "4,000 of" in said
     assert "skipped" in said
     assert "ServerError" in said
@@ -227,7 +227,7 @@ def test_results_of_any_kind_are_shown(hub: llmhub.Hub, kind: str) -> None:
 
 
 def test_what_are_no_results_is_refused(rows: pd.DataFrame) -> None:
-    with pytest.raises(BadRequestError, match=r"^result: 'row' is no column of it"):
+    with pytest.raises(BadRequestError, match=r"^result: has no column 'row'"):
         llmhub.show(pd.DataFrame({"t": ["a"]}))
     with pytest.raises(BadRequestError, match=r"^result: 'x' is no column"):
         llmhub.show(rows, columns=["x"])
