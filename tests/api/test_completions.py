@@ -1,4 +1,4 @@
-"""What a user types: one request in every form, bad input and what it gets, and no key anywhere."""
+"""Calls for a single prompt: all forms, invalid arguments, credentials in no output."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_every_form_gives_the_same_answer(hub: llmhub.Hub, model: str) -> None:
+async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: str) -> None:
     request = CompletionRequest(model=model, messages=(Message("user", "Say hi"),))
     whole = llmhub.complete("Say hi", model=model, hub=hub)
     assert whole.text
@@ -81,7 +81,7 @@ async def test_every_form_gives_the_same_answer(hub: llmhub.Hub, model: str) -> 
         assert (one.text, one.usage, one.finish_reason) == (whole.text, whole.usage, whole.finish_reason)
 
 
-def test_a_stream_comes_in_pieces_that_make_the_whole(hub: llmhub.Hub) -> None:
+def test_stream_chunks_add_up_to_the_response(hub: llmhub.Hub) -> None:
     chunks = list(llmhub.stream("Say something long", model=MODEL, hub=hub))
     assert len(chunks) >= 2
     assert chunks[-1].response is not None
@@ -93,7 +93,7 @@ def test_a_stream_comes_in_pieces_that_make_the_whole(hub: llmhub.Hub) -> None:
 @pytest.mark.parametrize(
     "model", [MODEL, "openai-responses/gpt-4o-mini", "vertex/gemini-2.5-flash", "azure/gpt-4o-mini"]
 )
-async def test_a_stream_ends_with_its_usage_and_its_cost(hub: llmhub.Hub, model: str) -> None:
+async def test_stream_ends_with_usage_and_cost(hub: llmhub.Hub, model: str) -> None:
     last = list(llmhub.stream("Say hi", model=model, hub=hub))[-1]
     also = [chunk async for chunk in llmhub.astream("Say hi", model=model, hub=hub)][-1]
     table = llmhub.complete_table({"t": ["Say hi"]}, "{t}", model=model, hub=hub)
@@ -103,13 +103,13 @@ async def test_a_stream_ends_with_its_usage_and_its_cost(hub: llmhub.Hub, model:
         assert chunk.list_cost_usd == chunk.cost_usd
 
 
-def test_a_stream_of_a_model_without_a_price_says_so(hub: llmhub.Hub) -> None:
+def test_stream_of_an_unpriced_model_has_no_cost(hub: llmhub.Hub) -> None:
     last = list(llmhub.stream("Say hi", model="compatible/anything", hub=hub))[-1]
     assert last.usage.input_tokens
     assert (last.cost_usd, last.list_cost_usd) == (None, None)
 
 
-def test_a_stream_from_the_cache_comes_in_one_piece(simulator: SimulatorThread) -> None:
+def test_cached_stream_comes_in_one_chunk(simulator: SimulatorThread) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as hub:
         first, second = (list(llmhub.stream("Say hi", model=MODEL, hub=hub)) for _ in range(2))
     assert second[0].text == first[-1].response.text  # type: ignore[union-attr]
@@ -118,12 +118,12 @@ def test_a_stream_from_the_cache_comes_in_one_piece(simulator: SimulatorThread) 
     assert second[-1].list_cost_usd == first[-1].cost_usd
 
 
-def test_a_stream_that_fails_raises_after_what_had_come(hub: llmhub.Hub) -> None:
+def test_failed_stream_raises_after_its_chunks(hub: llmhub.Hub) -> None:
     with pytest.raises(InternalServerError):
         list(llmhub.stream("[[sim:500 always]]", model=MODEL, hub=hub))
 
 
-def test_blocking_calls_work_from_many_threads(hub: llmhub.Hub) -> None:
+def test_blocking_calls_from_many_threads(hub: llmhub.Hub) -> None:
     said: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -137,14 +137,14 @@ def test_blocking_calls_work_from_many_threads(hub: llmhub.Hub) -> None:
     assert [said[number] for number in range(8)] == [said[0], said[1]] * 4
 
 
-async def test_a_blocking_call_works_beside_a_running_loop(hub: llmhub.Hub) -> None:
+async def test_blocking_call_while_an_event_loop_runs(hub: llmhub.Hub) -> None:
     assert (
         llmhub.complete("Say hi", model=MODEL, hub=hub).text
         == (await asyncio.to_thread(lambda: llmhub.complete("Say hi", model=MODEL, hub=hub))).text
     )
 
 
-def test_the_hub_in_force(hub: llmhub.Hub, environ: pytest.MonkeyPatch) -> None:
+def test_default_hub_of_configure_and_using(hub: llmhub.Hub, environ: pytest.MonkeyPatch) -> None:
     try:
         llmhub.configure(hub)
         assert llmhub.current_hub() is hub
@@ -155,7 +155,7 @@ def test_the_hub_in_force(hub: llmhub.Hub, environ: pytest.MonkeyPatch) -> None:
         llmhub.configure(None)
 
 
-def test_without_a_hub_the_environment_makes_one(
+def test_default_hub_is_made_from_the_environment(
     simulator: SimulatorThread, environ: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     environ.setenv("OPENAI_API_KEY", "sk-of-the-environment")
@@ -172,7 +172,7 @@ def test_without_a_hub_the_environment_makes_one(
         llmhub.configure(None)
 
 
-# Bad input, and what it gets
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_without_a_hub_the_environment_makes_one(
         ),
     ],
 )
-def test_bad_input_names_the_argument_and_the_remedy(
+def test_invalid_argument_error_names_argument_and_remedy(
     hub: llmhub.Hub, simulator: SimulatorThread, prompt: Any, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadRequestError, match=said):
@@ -207,7 +207,7 @@ def test_bad_input_names_the_argument_and_the_remedy(
     "options",
     [{"concurrency": 0}, {"concurrency": 10**6}, {"n": 0}, {"on_error": "x"}, {"temperature": 9}, {"nothing": 1}],
 )
-def test_bad_options_of_a_run_are_refused_before_it_begins(
+def test_invalid_run_options_are_rejected_before_sending(
     hub: llmhub.Hub, simulator: SimulatorThread, options: dict[str, Any]
 ) -> None:
     with pytest.raises(BadRequestError, match=next(iter(options))):
@@ -216,7 +216,7 @@ def test_bad_options_of_a_run_are_refused_before_it_begins(
 
 
 @pytest.mark.parametrize("models", [[], [MODEL, MODEL], ["gpt-4o"]])
-def test_bad_lists_of_models_are_refused(hub: llmhub.Hub, models: list[str]) -> None:
+def test_invalid_lists_of_models_are_rejected(hub: llmhub.Hub, models: list[str]) -> None:
     with pytest.raises(BadRequestError, match=r"^model: "):
         llmhub.complete_table({"t": ["x"]}, "{t}", model=models, hub=hub, progress=False)
 
@@ -229,12 +229,12 @@ def test_bad_lists_of_models_are_refused(hub: llmhub.Hub, models: list[str]) -> 
         ("bedrock/x", "AWS_ACCESS_KEY_ID and"),
     ],
 )
-def test_a_missing_key_says_which_variable_and_that_the_simulator_needs_none(model: str, variable: str) -> None:
+def test_missing_key_error_suggests_variable_and_simulator(model: str, variable: str) -> None:
     with pytest.raises(AuthenticationError, match=rf"simulator.*needs none.*{variable}"):
         llmhub.complete("hi", model=model, hub=llmhub.Hub(settings=Settings()))
 
 
-def test_an_address_that_refuses_is_named_at_once(scripted: Any) -> None:
+def test_unreachable_url_is_named_without_retries(scripted: Any) -> None:
     endpoint = llmhub.Endpoint(base_url="http://127.0.0.1:9")
     with (
         llmhub.Hub(endpoints={"compatible": endpoint}, settings=Settings()) as hub,
@@ -243,7 +243,7 @@ def test_an_address_that_refuses_is_named_at_once(scripted: Any) -> None:
         llmhub.complete("hi", model="compatible/x", hub=hub)
 
 
-def test_what_a_provider_refuses_has_its_kind_and_is_a_value_too(hub: llmhub.Hub) -> None:
+def test_provider_error_is_an_exception_and_a_value(hub: llmhub.Hub) -> None:
     with pytest.raises(RateLimitError) as caught:
         llmhub.complete("[[sim:429 always]]", model=MODEL, hub=hub)
     error = caught.value.error
@@ -254,18 +254,18 @@ def test_what_a_provider_refuses_has_its_kind_and_is_a_value_too(hub: llmhub.Hub
     assert pickle.loads(pickle.dumps(caught.value)).error == error
 
 
-def test_a_builder_that_is_not_ready_says_what_is_missing() -> None:
+def test_incomplete_request_builder_names_the_missing_part() -> None:
     with pytest.raises(BadRequestError, match=r"\.model"):
         RequestBuilder().build()  # type: ignore[misc]
     with pytest.raises(BadRequestError, match=r"\.messages"):
         RequestBuilder().model(MODEL).build()  # type: ignore[misc]
 
 
-# Law 12: a key that was put in appears nowhere
+# Law 12: a key appears in no output
 
 
 @pytest.mark.parametrize("model", MODELS[:4])
-def test_a_key_appears_in_no_output(
+def test_key_appears_in_no_output(
     model: str, simulator: SimulatorThread, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = "Zx9-very-secret-key-0123456789"
@@ -310,7 +310,7 @@ def test_a_key_appears_in_no_output(
         assert key.encode() not in file.read_bytes(), file.name
 
 
-def test_an_error_that_repeats_a_key_is_redacted(scripted: Any, speech: Any) -> None:
+def test_key_in_an_error_message_is_redacted(scripted: Any, speech: Any) -> None:
     key = "Zx9-very-secret-key-0123456789"
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {key}"}}).encode()
     server = scripted([speech.reply(body, status=401)])
@@ -322,7 +322,7 @@ def test_an_error_that_repeats_a_key_is_redacted(scripted: Any, speech: Any) -> 
     assert key not in str(table.to_pydict())
 
 
-def test_errors_of_arguments_are_values_below_the_door() -> None:
+def test_try_complete_returns_argument_errors() -> None:
     outcome = llmhub.try_complete("hi", model="nothing", hub=llmhub.Hub(settings=Settings()))
     assert isinstance(outcome.failure(), InvalidRequest)
     keyless = llmhub.try_complete("hi", model=MODEL, hub=llmhub.Hub(settings=Settings()))
@@ -336,7 +336,7 @@ class Greeting:
 
 
 @pytest.mark.parametrize("wanted", [Greeting, llmhub.schema_of(Greeting).schema, llmhub.schema_of(Greeting)], ids=type)
-def test_what_an_answer_must_be_is_said_by_a_type_or_a_schema(wanted: Any) -> None:
+def test_response_schema_from_a_type_or_json_schema(wanted: Any) -> None:
     settings = Simulator(respond=lambda _: '{"text": "hi", "warmth": 3}')
     with serving(settings) as served, llmhub.Hub(endpoints=served.endpoints(), settings=Settings()) as hub:
         request = CompletionRequest(model=MODEL, messages=(Message("user", "Say hi"),), response_schema=wanted)
@@ -352,7 +352,7 @@ def test_what_an_answer_must_be_is_said_by_a_type_or_a_schema(wanted: Any) -> No
         assert plain.column("parsed").to_pylist() == [None]
 
 
-def test_a_schema_that_is_none_is_refused_before_anything_is_sent(hub: llmhub.Hub) -> None:
+def test_invalid_schema_is_rejected_before_sending(hub: llmhub.Hub) -> None:
     for ask in (llmhub.complete, lambda prompt, **more: llmhub.complete_table({"t": ["a"]}, prompt, **more)):
         with pytest.raises(BadRequestError, match="pydantic model or a dataclass"):
             ask("Say hi", model=MODEL, hub=hub, response_schema=object)

@@ -1,4 +1,4 @@
-"""Input that nobody means: it is named, nothing is sent, and no other library's error comes out."""
+"""Invalid input: the error names it, nothing is sent, and no exception of another library escapes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(ODD))
-def test_an_odd_option_is_refused_by_one_kind_of_error(hub: llmhub.Hub, simulator: SimulatorThread, kind: str) -> None:
+def test_invalid_option_raises_bad_request_error(hub: llmhub.Hub, simulator: SimulatorThread, kind: str) -> None:
     options: dict[str, Any] = {"model": MODEL, **ODD[kind]}
     with pytest.raises(BadRequestError):
         llmhub.complete("hi", hub=hub, **options)
@@ -65,7 +65,7 @@ def test_an_odd_option_is_refused_by_one_kind_of_error(hub: llmhub.Hub, simulato
 
 
 @pytest.mark.parametrize("model", [None, 7, [7], [None], b"openai/x"])
-def test_what_is_no_model_is_named(hub: llmhub.Hub, model: Any) -> None:
+def test_invalid_model_is_named(hub: llmhub.Hub, model: Any) -> None:
     with pytest.raises(BadRequestError, match=r"^model: "):
         llmhub.complete_table({"t": ["hi"]}, "{t}", model=model, hub=hub, progress=False)
     with pytest.raises(BadRequestError, match=r"^model: "):
@@ -76,13 +76,13 @@ def test_what_is_no_model_is_named(hub: llmhub.Hub, model: Any) -> None:
     ("name", "value"),
     [("n", "2"), ("n", 1.5), ("n", None), ("concurrency", "8"), ("concurrency", 1.5), ("concurrency", True)],
 )
-def test_counts_are_whole_numbers(hub: llmhub.Hub, name: str, value: Any) -> None:
+def test_counts_must_be_integers(hub: llmhub.Hub, name: str, value: Any) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(BadRequestError, match=name):
         llmhub.complete_table({"t": ["hi"]}, "{t}", model=MODEL, hub=hub, progress=False, **options)
 
 
-def test_numbers_of_numpy_are_numbers(hub: llmhub.Hub) -> None:
+def test_numpy_numbers_are_accepted(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["a", "b"]})
     numbers: dict[str, Any] = {"temperature": np.float64(0.5), "max_tokens": np.int64(9), "n": np.int64(2)}
     table = llmhub.complete_table(
@@ -91,7 +91,7 @@ def test_numbers_of_numpy_are_numbers(hub: llmhub.Hub) -> None:
     assert table.column("status").to_pylist() == ["ok"] * 4
 
 
-def test_models_come_in_any_sequence(hub: llmhub.Hub) -> None:
+def test_models_in_any_sequence(hub: llmhub.Hub) -> None:
     several: list[Any] = [(MODEL,), np.array([MODEL]), pd.Series([MODEL]), iter([MODEL]), {MODEL: 1}]
     for models in several:
         table = llmhub.complete_table({"t": ["a"]}, "{t}", model=models, hub=hub, progress=False)
@@ -99,12 +99,12 @@ def test_models_come_in_any_sequence(hub: llmhub.Hub) -> None:
 
 
 @pytest.mark.parametrize("prompt", [7, None, b"hi", [b"hi"], {"content": "hi"}, object()])
-def test_what_is_no_prompt_is_named(hub: llmhub.Hub, prompt: Any) -> None:
+def test_invalid_prompt_is_named(hub: llmhub.Hub, prompt: Any) -> None:
     with pytest.raises(BadRequestError, match=r"is not a message|messages"):
         llmhub.complete(prompt, model=MODEL, hub=hub)
 
 
-def test_a_prompt_that_is_no_text_fails_as_a_value(hub: llmhub.Hub) -> None:
+def test_try_complete_returns_prompt_errors(hub: llmhub.Hub) -> None:
     with pytest.raises(BadRequestError, match="surrogates"):
         llmhub.complete("half \ud800", model=MODEL, hub=hub)
 
@@ -125,8 +125,8 @@ def test_a_prompt_that_is_no_text_fails_as_a_value(hub: llmhub.Hub) -> None:
         {"middleware": [7]},
     ],
 )
-def test_a_hub_refuses_what_it_cannot_use_when_it_is_made(wrong: dict[str, Any]) -> None:
-    """Whatever it is, it is not repeated: it may be a key."""
+def test_hub_rejects_invalid_options(wrong: dict[str, Any]) -> None:
+    """The value is not repeated in the message, because it may be a key."""
     with pytest.raises(BadRequestError, match=next(iter(wrong))) as caught:
         llmhub.Hub(settings=Settings(), **wrong)
     assert "localhost" not in str(caught.value)
@@ -135,19 +135,19 @@ def test_a_hub_refuses_what_it_cannot_use_when_it_is_made(wrong: dict[str, Any])
 @pytest.mark.parametrize(
     "wrong", [{"attempts": 0}, {"base_s": -1}, {"cap_s": -1}, {"jitter": 2}, {"deadline_s": -1}, {"attempts": 2.5}]
 )
-def test_a_retry_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_retry_policy_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError, match=f"retry.{next(iter(wrong))}"):
         llmhub.Retry(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"total_s": 0}, {"total_s": -1}, {"connect_s": 0}, {"total_s": float("nan")}])
-def test_a_timeout_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_timeout_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError, match=f"timeout.{next(iter(wrong))}"):
         llmhub.Timeout(**wrong)
 
 
-def test_a_large_answer_bound_and_other_numbers_can_be_whole(simulator: SimulatorThread) -> None:
-    """Whole numbers do where broken ones are meant, and a numpy one is a number."""
+def test_integers_are_accepted_for_float_options(simulator: SimulatorThread) -> None:
+    """Integers are accepted for float options, and numpy integers for int options."""
     timeout = llmhub.Timeout(total_s=np.int64(30), connect_s=5)  # type: ignore[arg-type]
     with llmhub.Hub(
         endpoints=simulator.endpoints(),
@@ -159,7 +159,7 @@ def test_a_large_answer_bound_and_other_numbers_can_be_whole(simulator: Simulato
         assert llmhub.complete("hi", model=MODEL, hub=made).text
 
 
-def test_a_stream_that_is_left_early_leaves_nothing_behind(hub: llmhub.Hub, caplog: pytest.LogCaptureFixture) -> None:
+def test_stream_closed_early_leaves_no_tasks(hub: llmhub.Hub, caplog: pytest.LogCaptureFixture) -> None:
     async def first() -> str:
         async for chunk in llmhub.astream("Tell me a long story.", model=MODEL, hub=hub):
             return chunk.text
@@ -175,7 +175,7 @@ def test_a_stream_that_is_left_early_leaves_nothing_behind(hub: llmhub.Hub, capl
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_money_and_dates_in_a_table_are_said_as_they_are(scripted: Any, speech: Any) -> None:
+def test_decimals_and_dates_are_rendered_exactly(scripted: Any, speech: Any) -> None:
     server = scripted([speech.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     frame = pd.DataFrame({"p": [Decimal("1.10")], "d": pd.to_datetime(["2026-01-02"]), "o": [{"a": 1}]})

@@ -1,4 +1,4 @@
-"""A run that goes on by itself: what its handle says, gives and stops."""
+"""Runs in the background: handle, partial results, stop, progress."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ROWS = 20
 FRAME = pa.table({"n": [None if at == 3 else str(at) for at in range(ROWS)]})
 
 
-class Held:
-    """A server that answers so many requests at once, and the others when told."""
+class GatedServer:
+    """A server that answers the first requests at once, and the others when released."""
 
     def __init__(self, scripted: Callable[..., Any], speech: Any, at_once: int) -> None:
         self.go = threading.Event()
@@ -39,16 +39,16 @@ class Held:
 
 
 @pytest.fixture
-def held(scripted: Callable[..., Any], speech: Any) -> Held:
-    return Held(scripted, speech, 6)
+def held(scripted: Callable[..., Any], speech: Any) -> GatedServer:
+    return GatedServer(scripted, speech, 6)
 
 
-def submitted(held: Held, frame: Any = FRAME, **options: Any) -> llmhub.Job[pa.Table]:
+def submitted(held: GatedServer, frame: Any = FRAME, **options: Any) -> llmhub.Job[pa.Table]:
     return llmhub.submit(frame, "Say {n}", model=MODEL, hub=held.hub, concurrency=2, **options)
 
 
 def until(met: Callable[[], bool]) -> None:
-    """Wait until something is so, a minute at most."""
+    """Wait until a condition holds, for at most a minute."""
     never = threading.Event()
     for _ in range(6000):
         if met():
@@ -57,7 +57,7 @@ def until(met: Callable[[], bool]) -> None:
     raise AssertionError("it never is")
 
 
-def test_a_handle_comes_at_once_and_says_what_there_is_so_far(held: Held) -> None:
+def test_submit_returns_at_once_and_table_has_results_so_far(held: GatedServer) -> None:
     job = submitted(held)
     until(lambda: job.table().num_rows == 6)
     assert not job.done
@@ -78,7 +78,7 @@ def test_a_handle_comes_at_once_and_says_what_there_is_so_far(held: Held) -> Non
     assert f"<Job done: {ROWS - 1}/{ROWS} rows   1 skipped" in repr(job)
 
 
-def test_stopping_sends_nothing_more_and_keeps_what_was_under_way(held: Held) -> None:
+def test_stop_waits_for_calls_in_flight(held: GatedServer) -> None:
     job = submitted(held)
     until(lambda: job.table().num_rows == 6 and held.requests == 8)
     job.stop()
@@ -90,7 +90,7 @@ def test_stopping_sends_nothing_more_and_keeps_what_was_under_way(held: Held) ->
     assert job.progress.unanswered == ROWS - 9
 
 
-def test_stopping_twice_waits_for_nothing(held: Held) -> None:
+def test_second_stop_cancels_calls_in_flight(held: GatedServer) -> None:
     job = submitted(held)
     until(lambda: held.requests == 8)
     job.stop()
@@ -100,7 +100,7 @@ def test_stopping_twice_waits_for_nothing(held: Held) -> None:
     assert held.requests == 8
 
 
-def test_a_handle_can_be_awaited_and_who_stops_awaiting_does_not_stop_it(held: Held) -> None:
+def test_job_can_be_awaited_and_survives_cancelled_waits(held: GatedServer) -> None:
     async def work() -> int:
         job = submitted(held)
         impatient = asyncio.ensure_future(asyncio.wait_for(job, 0.05))
@@ -116,7 +116,7 @@ def test_a_handle_can_be_awaited_and_who_stops_awaiting_does_not_stop_it(held: H
     assert asyncio.run(work()) == ROWS - 1
 
 
-def test_what_the_cache_had_is_there_too_in_its_place(held: Held) -> None:
+def test_cached_results_are_in_input_order(held: GatedServer) -> None:
     held.hub.__enter__()
     llmhub.complete_table(FRAME.slice(10, 5), "Say {n}", model=MODEL, hub=held.hub, progress=False)
     job = submitted(held)
@@ -130,8 +130,8 @@ def test_what_the_cache_had_is_there_too_in_its_place(held: Held) -> None:
     assert job.result().column("cache_hit").to_pylist().count(True) == 5
 
 
-def test_nothing_has_landed_before_anything_has(scripted: Callable[..., Any], speech: Any) -> None:
-    held = Held(scripted, speech, 0)
+def test_table_is_empty_before_the_first_result(scripted: Callable[..., Any], speech: Any) -> None:
+    held = GatedServer(scripted, speech, 0)
     job = submitted(held)
     assert job.table().num_rows == 0
     assert job.table().schema.equals(RESULTS)
@@ -139,7 +139,7 @@ def test_nothing_has_landed_before_anything_has(scripted: Callable[..., Any], sp
     assert job.result().num_rows == ROWS
 
 
-def test_a_frame_comes_back_as_from_complete(held: Held) -> None:
+def test_accessor_submit_returns_a_frame(held: GatedServer) -> None:
     held.go.set()
     frame = pd.DataFrame({"n": ["a", "b"]}, index=pd.Index(["x", "x"], name="i"))
     job = frame.llm.submit("Say {n}", model=MODEL, hub=held.hub, prefix="r_")
@@ -151,13 +151,13 @@ def test_a_frame_comes_back_as_from_complete(held: Held) -> None:
         frame.assign(status=1).llm.submit("Say {n}", model=MODEL, hub=held.hub)
 
 
-def test_what_is_wrong_with_the_question_is_said_at_once(held: Held) -> None:
+def test_invalid_arguments_are_raised_by_submit(held: GatedServer) -> None:
     with pytest.raises(llmhub.ConnectorError, match="no_such"):
         llmhub.submit(FRAME, "Say {no_such}", model=MODEL, hub=held.hub)
     assert held.requests == 0
 
 
-def test_what_goes_wrong_later_is_raised_by_whoever_asks(scripted: Callable[..., Any], speech: Any) -> None:
+def test_later_errors_are_raised_by_result(scripted: Callable[..., Any], speech: Any) -> None:
     server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=400)])
     hub = llmhub.Hub(
         endpoints={"openai": llmhub.Endpoint(base_url=f"{server.url}/v1", api_key="k")}, settings=Settings()
@@ -171,7 +171,7 @@ def test_what_goes_wrong_later_is_raised_by_whoever_asks(scripted: Callable[...,
         job.table()
 
 
-def test_it_is_shown_as_html_whatever_the_model_is_called(held: Held) -> None:
+def test_html_escapes_model_names(held: GatedServer) -> None:
     held.go.set()
     job = llmhub.submit(FRAME, "Say {n}", model="openai/<script>alert(1)</script>", hub=held.hub)
     job.result()
@@ -181,8 +181,8 @@ def test_it_is_shown_as_html_whatever_the_model_is_called(held: Held) -> None:
 
 
 @pytest.mark.parametrize(("progress", "shows"), [(None, False), (False, False), (True, True)])
-def test_a_terminal_is_left_alone_unless_a_line_is_wanted(
-    held: Held, monkeypatch: pytest.MonkeyPatch, progress: bool | None, shows: bool
+def test_nothing_is_written_to_a_terminal_unless_requested(
+    held: GatedServer, monkeypatch: pytest.MonkeyPatch, progress: bool | None, shows: bool
 ) -> None:
     stderr = io.StringIO()
     stderr.isatty = lambda: True  # type: ignore[method-assign]
@@ -193,7 +193,7 @@ def test_a_terminal_is_left_alone_unless_a_line_is_wanted(
     assert bool(stderr.getvalue()) == shows
 
 
-def test_a_function_is_told_of_progress(held: Held) -> None:
+def test_progress_function_is_called(held: GatedServer) -> None:
     told: list[Any] = []
     held.go.set()
     job = submitted(held, progress=told.append)
@@ -202,8 +202,8 @@ def test_a_function_is_told_of_progress(held: Held) -> None:
     assert job.progress == told[-1]
 
 
-def test_what_the_progress_says_was_spent_is_what_the_table_says(simulator: SimulatorThread) -> None:
-    """Prices of several models and of what served, failures, equal rows and a cache between."""
+def test_spending_in_progress_equals_the_table(simulator: SimulatorThread) -> None:
+    """With several models, served models, failures, duplicate rows and a cache."""
     hub = llmhub.Hub(
         endpoints=simulator.endpoints(),
         cache=llmhub.MemoryCache(),

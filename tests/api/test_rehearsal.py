@@ -11,7 +11,7 @@ from llmhub.sim import Simulator
 MODELS = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
 
 
-def test_without_keys_all_are_simulated() -> None:
+def test_without_keys_all_models_are_simulated() -> None:
     with llmhub.rehearsal(MODELS, simulator=Simulator(seed=3)) as stage:
         assert not stage.real
         assert stage.models == tuple(MODELS)
@@ -21,7 +21,7 @@ def test_without_keys_all_are_simulated() -> None:
         assert "simulated providers on this machine" in repr(stage)
 
 
-def test_with_a_key_the_real_ones_that_can_be_asked_are(environ: pytest.MonkeyPatch) -> None:
+def test_with_a_key_available_real_models_are_used(environ: pytest.MonkeyPatch) -> None:
     environ.setenv("ANTHROPIC_API_KEY", "a-secret")
     with llmhub.rehearsal(MODELS) as stage:
         assert stage.real
@@ -31,8 +31,8 @@ def test_with_a_key_the_real_ones_that_can_be_asked_are(environ: pytest.MonkeyPa
         assert "a-secret" not in repr(stage)
 
 
-def test_a_simulator_is_not_reached_through_the_environment(environ: pytest.MonkeyPatch) -> None:
-    """A key of another provider does not send anybody there by mistake."""
+def test_simulated_hub_ignores_the_environment(environ: pytest.MonkeyPatch) -> None:
+    """A key of another provider in the environment does not cause real calls."""
     environ.setenv("GROQ_API_KEY", "a-secret")
     with llmhub.rehearsal(MODELS, concurrency=3) as stage:
         assert not stage.real
@@ -40,7 +40,9 @@ def test_a_simulator_is_not_reached_through_the_environment(environ: pytest.Monk
         assert stage.hub.concurrency == 3
 
 
-@pytest.mark.parametrize(("models", "said"), [([], "list of models is empty"), (["nobody/m"], "no provider is named 'nobody'")])
-def test_odd_models_are_refused(models: list[str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("models", "said"), [([], "list of models is empty"), (["nobody/m"], "no provider is named 'nobody'")]
+)
+def test_invalid_models_are_rejected(models: list[str], said: str) -> None:
     with pytest.raises(BadRequestError, match=said):
         llmhub.rehearsal(models)

@@ -1,4 +1,4 @@
-"""Runs that write as they go, and go on where they were."""
+"""Runs that write to a sink, and their continuation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL = "openai/gpt-4o-mini"
 
 @pytest.fixture
 def hub(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Ask the simulator, in blocks that are small."""
+    """Return a hub of the simulator; blocks are small."""
     monkeypatch.setattr(streaming_io, "BLOCK_ROWS", 8)
     endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as made:
@@ -42,7 +42,7 @@ def read(path: Path) -> pa.Table:
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
-def test_what_is_written_is_what_a_table_would_be(hub: Any, tmp_path: Path, name: str) -> None:
+def test_sink_has_the_same_results_as_a_table(hub: Any, tmp_path: Path, name: str) -> None:
     written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name, n=2)
     found = read(tmp_path / name)
     whole = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, n=2, progress=False)
@@ -54,7 +54,7 @@ def test_what_is_written_is_what_a_table_would_be(hub: Any, tmp_path: Path, name
     assert written.cost_usd == sum(cost or 0 for cost in whole.column("cost_usd").to_pylist())
 
 
-async def test_awaited_it_writes_the_same(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
+async def test_acomplete_table_with_sink(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
     written = await llmhub.acomplete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     assert_type(written, llmhub.Written)
     assert (written.rows, dict(written.statuses)) == (20, {"ok": 19, "skipped": 1})
@@ -67,9 +67,7 @@ async def test_awaited_it_writes_the_same(hub: Any, simulator: SimulatorThread, 
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
-def test_the_same_call_again_asks_nothing_and_a_longer_one_asks_the_rest(
-    hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str
-) -> None:
+def test_repeated_call_sends_only_new_rows(hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str) -> None:
     llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     again = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     assert (again.rows, again.reused_rows, simulator.counts()["requests"]) == (0, 20, 19)
@@ -79,9 +77,7 @@ def test_the_same_call_again_asks_nothing_and_a_longer_one_asks_the_rest(
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100, 1500])
-def test_a_stream_that_was_cut_short_is_gone_on_with(
-    hub: Any, simulator: SimulatorThread, tmp_path: Path, cut: int
-) -> None:
+def test_truncated_stream_is_continued(hub: Any, simulator: SimulatorThread, tmp_path: Path, cut: int) -> None:
     path = tmp_path / "out.arrows"
     llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
     path.write_bytes(path.read_bytes()[:-cut])
@@ -93,9 +89,7 @@ def test_a_stream_that_was_cut_short_is_gone_on_with(
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
-def test_rows_that_failed_are_asked_again_and_no_others(
-    hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str
-) -> None:
+def test_only_failed_rows_are_sent_again(hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str) -> None:
     simulator.set_faults(Faults(rate_500=0.5))
     first = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     failed, asked = first.statuses["error"], simulator.counts()["requests"]
@@ -109,9 +103,7 @@ def test_rows_that_failed_are_asked_again_and_no_others(
     assert set(found.column("status").to_pylist()) == {"ok", "skipped"}
 
 
-def test_other_questions_are_refused_and_what_is_there_stays(
-    hub: Any, simulator: SimulatorThread, tmp_path: Path
-) -> None:
+def test_sink_with_other_requests_is_rejected_and_kept(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
     llmhub.complete_table(rows(9), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
     before = read(tmp_path / "parts")
     with pytest.raises(BadRequestError, match="results of other requests"):
@@ -120,7 +112,7 @@ def test_other_questions_are_refused_and_what_is_there_stays(
     assert simulator.counts()["requests"] == 8
 
 
-def test_sources_are_drawn_piece_by_piece(hub: Any, tmp_path: Path) -> None:
+def test_sources_are_read_in_blocks(hub: Any, tmp_path: Path) -> None:
     parquet.write_table(rows(20), tmp_path / "in.parquet")
     sources = {
         "path": str(tmp_path / "in.parquet"),
@@ -134,9 +126,7 @@ def test_sources_are_drawn_piece_by_piece(hub: Any, tmp_path: Path) -> None:
         assert read(tmp_path / name).column("row").to_pylist() == list(range(20))
 
 
-def test_what_cannot_be_written_to_is_said_before_anything_is_sent(
-    hub: Any, simulator: SimulatorThread, tmp_path: Path
-) -> None:
+def test_unwritable_sink_is_rejected_before_sending(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadRequestError, match="sink"):
         llmhub.complete_table(rows(2), "{q}", model=MODEL, hub=hub, sink=tmp_path / "file")
@@ -145,7 +135,7 @@ def test_what_cannot_be_written_to_is_said_before_anything_is_sent(
     assert simulator.counts()["requests"] == 0
 
 
-def test_the_ledger_says_what_a_run_cost(simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_ledger_has_the_cost_of_a_run(simulator: SimulatorThread, tmp_path: Path) -> None:
     endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=tmp_path / "runs.db") as hub:
         table = llmhub.complete_table(rows(8), "{q}", model=MODEL, hub=hub, progress=False)

@@ -1,4 +1,4 @@
-"""Kernels as notebooks run in: the one that is installed, and the generation before it, put beside it."""
+"""Fixtures: Jupyter kernels of two generations, and JupyterLab in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OLD = "ipykernel>=6.29,<7"
 
 @dataclass(slots=True)
 class Cell:
-    """A cell that was queued, and what it has shown so far."""
+    """A queued cell and its output so far."""
 
     id: str
     text: str = ""
@@ -45,13 +45,13 @@ class Kernel:
         self.cells: dict[str, Cell] = {}
 
     def queue(self, *codes: str) -> list[Cell]:
-        """Send cells without waiting for any."""
+        """Queue cells without waiting."""
         cells = [Cell(self.client.execute(code, store_history=True)) for code in codes]
         self.cells.update((cell.id, cell) for cell in cells)
         return cells
 
     def until(self, met: Callable[[], bool]) -> None:
-        """Take in what the kernel says until something is so."""
+        """Process messages of the kernel until a condition holds."""
         deadline = time.monotonic() + WAIT_S
         while not met():
             said = {cell.id: (cell.text, cell.error) for cell in self.cells.values() if not cell.idle}
@@ -59,18 +59,18 @@ class Kernel:
             self._take()
 
     def finish(self, *cells: Cell) -> None:
-        """Wait until cells are done; an error in one fails."""
+        """Wait for cells; fail if one raised an error."""
         self.until(lambda: all(cell.idle and cell.replied for cell in cells))
         assert [cell.error for cell in cells if cell.error] == []
 
     def run(self, code: str) -> str:
-        """Run a cell and give what it wrote."""
+        """Run a cell and return its output."""
         (cell,) = self.queue(code)
         self.finish(cell)
         return cell.text.strip()
 
     def interrupt(self) -> None:
-        """Do what the toolbar's button does."""
+        """Interrupt the kernel as the toolbar button does."""
         self.manager.interrupt_kernel()
 
     def _take(self) -> None:
@@ -100,7 +100,7 @@ def _keep(cell: Cell, message: dict[str, Any]) -> None:
 
 
 def beside(config: pytest.Config) -> Path:
-    """Put the older ipykernel into a folder of its own, once; without a network there is none to test with."""
+    """Install an older ipykernel into a folder of its own, once; skip without a network."""
     folder: Path = config.cache.mkdir("ipykernel6")  # type: ignore[union-attr]
     if not (folder / "ipykernel").exists():
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--retries", "1", "--timeout", "15"]
@@ -116,7 +116,7 @@ def beside(config: pytest.Config) -> Path:
 
 @contextmanager
 def started(first: str = "") -> Iterator[Kernel]:
-    """Run a kernel that looks for its packages in a folder first."""
+    """Run a kernel with a folder first in its import path."""
     folders = [first, str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     manager, client = start_new_kernel(startup_timeout=WAIT_S, kernel_name="python3", env=environment)
@@ -143,22 +143,22 @@ SESSION = "jupyterapp.shell.currentWidget?.sessionContext?.session"
 
 
 class Page:
-    """A notebook that is open in JupyterLab."""
+    """A notebook opened in JupyterLab."""
 
     def __init__(self, page: Any, path: Path) -> None:
         self.page, self.path = page, path
 
     def run_all(self) -> None:
-        """Do what the menu's entry does, and wait for nothing."""
+        """Choose "Run all" without waiting."""
         self.page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
     def run(self, cell: int) -> None:
-        """Run one code cell, and wait for nothing."""
+        """Run one code cell without waiting."""
         self.page.locator(".jp-CodeCell .jp-InputPrompt").nth(cell).click()
         self.page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
 
     def until(self, said: str, cell: int) -> None:
-        """Wait until the output of a code cell says something."""
+        """Wait until the output of a code cell contains a text."""
         self.page.wait_for_function(
             "([said, cell]) => document.querySelectorAll('.jp-CodeCell')[cell]?.querySelector('.jp-OutputArea')"
             "?.innerText.includes(said)",
@@ -166,30 +166,30 @@ class Page:
         )
 
     def output(self, cell: int) -> Any:
-        """Find the output of a code cell."""
+        """Return the output of a code cell."""
         return self.page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
 
     def interrupt(self) -> None:
-        """Press the toolbar's button."""
+        """Press the interrupt button of the toolbar."""
         self.page.locator(".jp-NotebookPanel-toolbar [data-jp-item-name=interrupt]").click()
 
     def theme(self, name: str) -> None:
-        """Change the colours."""
+        """Change the theme."""
         self.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: {name!r}}})")
 
     def picture(self, name: str) -> None:
-        """Take a picture of what is seen."""
+        """Take a screenshot."""
         self.page.screenshot(path=self.path.parent / f"{self.path.stem}-{name}.png")
 
     def saved(self) -> list[dict[str, Any]]:
-        """Save, and read the code cells that are in the file then."""
+        """Save the notebook, and return the code cells of the file."""
         self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
         return [cell for cell in json.loads(self.path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
 @dataclass(slots=True)
 class Lab:
-    """JupyterLab before a browser. Its notebooks share a kernel: a new one would take longer than most tests."""
+    """JupyterLab in a browser. Notebooks share a kernel, because starting one takes longer than most tests."""
 
     folder: Path
     page: Any
@@ -197,7 +197,7 @@ class Lab:
 
     @contextmanager
     def opened(self, name: str, *codes: str) -> Iterator[Page]:
-        """Open a notebook with these cells, once its kernel is there."""
+        """Open a notebook with these cells when its kernel is ready."""
         cells = [nbformat.v4.new_code_cell(code) for code in codes]
         path = self.folder / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
@@ -216,7 +216,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def absent(what: str) -> None:
-    """Fail where everything is to be tested, and skip elsewhere."""
+    """Fail in continuous integration, skip elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed")
     pytest.skip(f"{what} is not installed; the build tests with it")
@@ -224,10 +224,10 @@ def absent(what: str) -> None:
 
 @contextmanager
 def serving_lab(folder: Path) -> Iterator[tuple[str, str]]:
-    """Run a JupyterLab of its own settings; give its address and token."""
+    """Run JupyterLab with settings of its own; yield URL and token."""
     runtime, settings = folder / "runtime", folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    # What is offered once a day would lie over the corner where the toolbar's buttons are.
+    # The daily announcement would cover the buttons of the toolbar.
     news = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(news), encoding="utf-8")
     (folder / "notebooks").mkdir()

@@ -1,4 +1,4 @@
-"""A live run as a person sees it: JupyterLab in a browser, its panel, its toolbar, and the button of a job."""
+"""Live runs in JupyterLab in a browser: widget, interrupt button, stop button of a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL = b'{"error":{"message":"no","type":"invalid_request_error"}}'
 
 
 class Peer:
-    """A server that answers nothing until told to start, and holds at sixty until told to go on."""
+    """A server that answers after it is released, and pauses after sixty answers."""
 
     def __init__(self, scripted: Callable[..., Any], speech: Any) -> None:
         self.start, self.more = threading.Event(), threading.Event()
@@ -50,7 +50,7 @@ def peer(scripted: Callable[..., Any], speech: Any) -> Peer:
 
 
 def shares(page: Any, cell: int) -> list[float]:
-    """Measure how much of each bar is filled, as it is drawn."""
+    """Return the filled share of each bar as rendered."""
     measured: list[float] = page.output(cell).evaluate(
         """output => [...output.querySelectorAll('div')]
             .filter(div => div.style.height === '10px')
@@ -60,7 +60,7 @@ def shares(page: Any, cell: int) -> list[float]:
     return measured
 
 
-def test_the_panel_moves_and_a_saved_notebook_keeps_a_summary(lab: Any, peer: Peer) -> None:
+def test_widget_updates_and_saved_notebook_has_static_html(lab: Any, peer: Peer) -> None:
     with lab.opened("moving", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
         page.run_all()
         page.until("0/100 rows", 1)
@@ -84,7 +84,7 @@ def test_the_panel_moves_and_a_saved_notebook_keeps_a_summary(lab: Any, peer: Pe
         assert "100/100 rows" in "".join(output["data"]["text/html"])
 
 
-def test_the_toolbar_stops_a_blocking_cell_and_the_next_has_the_partial_table(lab: Any, peer: Peer) -> None:
+def test_interrupt_of_a_blocking_cell_keeps_partial_results(lab: Any, peer: Peer) -> None:
     with lab.opened("interrupted", peer.set_up, "table = df.llm.complete('Say {n}', **ask)", COUNT) as page:
         page.run_all()
         peer.start.set()
@@ -100,7 +100,7 @@ def test_the_toolbar_stops_a_blocking_cell_and_the_next_has_the_partial_table(la
         assert "36 not sent" in page.output(1).inner_text()
 
 
-def test_the_button_of_an_awaiting_cell_stops_it(lab: Any, peer: Peer) -> None:
+def test_stop_button_of_an_awaiting_cell(lab: Any, peer: Peer) -> None:
     awaited = "table = await df.llm.acomplete('Say {n}', **ask)"
     with lab.opened("awaited", peer.set_up, awaited, COUNT) as page:
         page.run_all()
@@ -116,7 +116,7 @@ def test_the_button_of_an_awaiting_cell_stops_it(lab: Any, peer: Peer) -> None:
         assert page.output(1).locator("button").count() == 0
 
 
-def test_the_button_of_a_job_stops_it_while_other_cells_run(lab: Any, peer: Peer) -> None:
+def test_stop_button_of_a_job_while_other_cells_run(lab: Any, peer: Peer) -> None:
     begun = "job = df.llm.submit('Say {n}', **ask)"
     finish = "table = job.result()\n" + COUNT
     with lab.opened("job", peer.set_up, begun, "job.done, job.table().num_rows <= 60", finish) as page:
@@ -150,7 +150,7 @@ CompletionResponse(parts=(Text(evil),), served_model=evil)
 """
 
 
-def test_a_hostile_answer_does_nothing_in_a_browser(lab: Any) -> None:
+def test_hostile_response_is_not_executed(lab: Any) -> None:
     show = "llmhub.show(pa.Table.from_pylist([row, {**row, 'status': 'error', 'error': evil}], schema=RESULTS))"
     with lab.opened("hostile", HOSTILE, show) as page:
         page.run_all()

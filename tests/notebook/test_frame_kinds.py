@@ -1,4 +1,4 @@
-"""What comes back is of the kind that went in: pandas, polars, Arrow, and whatever exports Arrow."""
+"""Kinds of frames: pandas, polars, Arrow, and objects with Arrow export."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 
 
 class Exporting:
-    """A frame of no library: it only knows how to export itself."""
+    """A frame that only has Arrow export."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -76,7 +76,7 @@ KINDS: dict[str, tuple[Any, type]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_what_comes_back_is_of_the_kind_that_went_in(hub: llmhub.Hub, kind: str) -> None:
+def test_result_has_the_kind_of_the_input(hub: llmhub.Hub, kind: str) -> None:
     make, back = KINDS[kind]
     answers = llmhub.llm(make()).complete("Say {t}", model=BOTH, hub=hub, progress=False)
     assert type(answers) is back
@@ -94,7 +94,7 @@ def test_what_comes_back_is_of_the_kind_that_went_in(hub: llmhub.Hub, kind: str)
         llmhub.llm({"model": ["x"]}).complete("Say {model}", model=MODEL, hub=hub)
 
 
-def test_arrow_results_keep_units_and_the_runs_id(hub: llmhub.Hub) -> None:
+def test_arrow_results_have_units_and_run_id(hub: llmhub.Hub) -> None:
     answers = llmhub.llm(pa.table(columns())).complete("{t}", model=MODEL, hub=hub, prefix="llm_", progress=False)
     assert answers.schema.field("llm_latency_s").metadata[b"unit"] == b"s"
     assert b"run_id" in answers.schema.metadata
@@ -110,7 +110,7 @@ def test_arrow_results_keep_units_and_the_runs_id(hub: llmhub.Hub) -> None:
     ],
     ids=["pandas", "polars", "chunked", "array"],
 )
-def test_a_series_of_any_kind(hub: llmhub.Hub, values: Any) -> None:
+def test_series_of_any_kind(hub: llmhub.Hub, values: Any) -> None:
     texts = llmhub.llm(values).complete("Repeat {}", model=MODEL, hub=hub, progress=False)
     assert type(texts) is (pa.ChunkedArray if isinstance(values, pa.Array) else type(values))
     same = llmhub.complete("Repeat a", model=MODEL, hub=hub).text
@@ -120,7 +120,7 @@ def test_a_series_of_any_kind(hub: llmhub.Hub, values: Any) -> None:
     assert getattr(texts, "name", "said") == "said"
 
 
-def test_what_is_no_frame_says_what_is() -> None:
+def test_error_for_unsupported_frames() -> None:
     with pytest.raises(BadRequestError, match=r"^frame: a LazyFrame has no rows yet; call .collect\(\)"):
         llmhub.llm(pl.LazyFrame({"t": ["a"]}))
     for wrong in (7, "text", [1], None):
@@ -128,14 +128,14 @@ def test_what_is_no_frame_says_what_is() -> None:
             llmhub.llm(wrong)
 
 
-# polars and pandas get the namespace whichever is imported first
+# Accessors with either import order
 
 
 @pytest.mark.parametrize(
     "order",
     ["import polars, llmhub", "import llmhub, polars", "import llmhub; from polars import DataFrame; import polars"],
 )
-def test_polars_has_it_whichever_is_imported_first(order: str) -> None:
+def test_polars_accessor_with_either_import_order(order: str) -> None:
     code = f"""
 {order}
 print(type(polars.DataFrame({{'a': [1]}}).llm).__name__, type(polars.Series([1]).llm).__name__)
@@ -148,7 +148,7 @@ print(type(pandas.DataFrame().llm).__name__)
     assert done.stdout.split() == ["FrameAccessor", "SeriesAccessor", "False", "FrameAccessor"], done.stderr
 
 
-def test_polars_is_not_missed_where_it_is_not() -> None:
+def test_import_without_polars() -> None:
     code = """
 import sys
 sys.modules["polars"] = None
@@ -182,7 +182,7 @@ def long_forms(draw: st.DrawFn) -> pa.Table:
 
 
 @given(long_forms())
-def test_wide_puts_every_answer_into_its_row_and_column(long: pa.Table) -> None:
+def test_wide_places_every_response(long: pa.Table) -> None:
     side = wide(long, ["response"])
     rows = list(dict.fromkeys(long.column("row").to_pylist()))
     assert side.column("t").to_pylist() == [f"t{row}" for row in rows]
@@ -202,7 +202,7 @@ def test_wide_puts_every_answer_into_its_row_and_column(long: pa.Table) -> None:
     assert pa.table(wide(pl.from_arrow(long), ["response"])).to_pydict() == side.to_pydict()
 
 
-def test_wide_of_several_values_and_samples_and_a_prefix(hub: llmhub.Hub) -> None:
+def test_wide_with_values_samples_and_prefix(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one", "two"]}, index=["b", "a"])
     long = llmhub.llm(frame).complete("{t}", model=BOTH, hub=hub, n=2, prefix="llm_", progress=False)
     side = llmhub.llm(long).wide("response", "cost_usd", prefix="llm_")
@@ -215,7 +215,7 @@ def test_wide_of_several_values_and_samples_and_a_prefix(hub: llmhub.Hub) -> Non
     assert llmhub.llm(long[::-1]).wide(prefix="llm_").index.tolist() == ["a", "b"]
 
 
-def test_wide_refuses_what_is_no_long_form(hub: llmhub.Hub) -> None:
+def test_wide_rejects_other_frames(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one"]})
     with pytest.raises(BadRequestError, match=r"^frame: 'row' is not a column; wide\(\) takes results in long form"):
         llmhub.llm(frame).wide()
@@ -226,11 +226,11 @@ def test_wide_refuses_what_is_no_long_form(hub: llmhub.Hub) -> None:
         llmhub.llm(pd.concat([long, long])).wide()
 
 
-# Rows as they complete
+# Streams of rows
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
-def test_a_stream_gives_what_complete_gives_row_by_row(hub: llmhub.Hub, kind: str) -> None:
+def test_stream_yields_the_rows_of_complete(hub: llmhub.Hub, kind: str) -> None:
     frame = KINDS[kind][0]()
     rows = list(llmhub.llm(frame).stream("Say {t}", model=BOTH, hub=hub, progress=False))
     whole = llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
@@ -245,7 +245,7 @@ def test_a_stream_gives_what_complete_gives_row_by_row(hub: llmhub.Hub, kind: st
         assert [row.name for row in rows] == [list("cba")[row["row"]] for row in rows]
 
 
-def test_a_stream_gives_the_cached_rows_and_the_first_that_come_first(hub: llmhub.Hub) -> None:
+def test_stream_yields_rows_in_order_of_completion(hub: llmhub.Hub) -> None:
     frame = pa.table({"t": [f"{at}" for at in range(20)]})
     asked = {"model": MODEL, "hub": hub, "progress": False}
     llmhub.llm(frame.slice(0, 15)).complete("{t}", **asked)
@@ -255,7 +255,7 @@ def test_a_stream_gives_the_cached_rows_and_the_first_that_come_first(hub: llmhu
     assert all(row["cache_hit"] for row in rows[:15])
 
 
-def test_a_stream_that_is_closed_sends_no_more(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+def test_closed_stream_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = pa.table({"t": [str(at) for at in range(500)]})
     rows = llmhub.llm(frame).stream("{t}", model=MODEL, hub=hub, progress=False, concurrency=1)
     next(rows)
@@ -266,7 +266,7 @@ def test_a_stream_that_is_closed_sends_no_more(hub: llmhub.Hub, simulator: Simul
     assert simulator.counts()["requests"] == asked + 1
 
 
-def test_a_stream_raises_the_first_failure_where_it_is_asked_to(hub: llmhub.Hub) -> None:
+def test_stream_with_on_error_raise(hub: llmhub.Hub) -> None:
     frame = pa.table({"t": ["[[sim:500 always]]"]})
     with pytest.raises(llmhub.ConnectorError):
         list(llmhub.llm(frame).stream("{t}", model=MODEL, hub=hub, progress=False, on_error="raise"))
@@ -278,7 +278,7 @@ def test_a_stream_raises_the_first_failure_where_it_is_asked_to(hub: llmhub.Hub)
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_gives(hub: llmhub.Hub) -> None:
+def test_several_processes_return_the_same_results(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": pd.Series(["one", 2, None, "four", 5.5], dtype=object)}, index=list("edcba"))
     plain = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", model=BOTH, hub=hub, progress=False)
     spread = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", model=BOTH, hub=hub, progress=False, n_jobs=2)
@@ -288,7 +288,7 @@ def test_processes_give_what_one_gives(hub: llmhub.Hub) -> None:
         llmhub.llm(frame).complete("{t}", model=MODEL, hub=hub, n_jobs=0)
 
 
-def test_tokens_are_counted_in_jobs_and_kept(hub: llmhub.Hub, tmp_path: Any) -> None:
+def test_count_tokens_in_processes_with_cache(hub: llmhub.Hub, tmp_path: Any) -> None:
     import joblib  # noqa: PLC0415 - of this test alone
 
     frame = pl.DataFrame({"t": ["a b c", None, "d" * 50]})
@@ -304,7 +304,7 @@ def test_tokens_are_counted_in_jobs_and_kept(hub: llmhub.Hub, tmp_path: Any) -> 
     assert alone.equals(kept)
 
 
-def test_results_beside_rows_of_any_kind() -> None:
+def test_join_results_with_any_frame() -> None:
     results = pa.table({"row": [0, 1, 1], "x": pa.array([b"ab", None, b"cd"], pa.binary(2))})
     for frame in (pd.DataFrame({"t": [1, 2]}), pl.DataFrame({"t": [1, 2]}), pa.table({"t": [1, 2]})):
         whole = join_results(frame, results, "r_")

@@ -1,4 +1,4 @@
-"""Calls from cells: blocking and awaited, queued by "Run all", interrupted; in kernels of two generations."""
+"""Calls in notebook cells: blocking, awaited, queued by "Run all", interrupted; in two kernel generations."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ask = dict(model="openai/gpt-4o-mini", hub=hub, concurrency=4)
 
 @dataclass(slots=True)
 class Peer:
-    """A simulator in the test's own process, that says when it is asked."""
+    """A simulator in this process that counts requests."""
 
     served: SimulatorThread
     asked: threading.Semaphore
 
     def wait_for(self, many: int) -> None:
-        """Wait until it was asked so many times more."""
+        """Wait for ``count`` further requests."""
         for _ in range(many):
             assert self.asked.acquire(timeout=60)
 
@@ -47,7 +47,7 @@ class Peer:
 
 @pytest.fixture
 def ready(kernel: Any) -> Iterator[Callable[..., Peer]]:
-    """Bring a kernel to where a user's first cell brings it, before a simulator that answers as fast as said."""
+    """Return a function that sets up a kernel with a simulator of a given latency."""
     with ExitStack() as stack:
 
         def bring(latency_s: float) -> Peer:
@@ -65,8 +65,8 @@ def ready(kernel: Any) -> Iterator[Callable[..., Peer]]:
         kernel.run("hub.close()")
 
 
-def test_run_all_goes_through_cells_that_block_and_await(kernel: Any, ready: Callable[..., Peer]) -> None:
-    """The cells behind one that blocks, queued while it does, run after it as if nothing had been."""
+def test_run_all_with_blocking_and_awaiting_cells(kernel: Any, ready: Callable[..., Peer]) -> None:
+    """Cells that are queued while one blocks run after it."""
     peer = ready(0.01)
     cells = kernel.queue(
         "first = df.llm.complete('Say {n}', **ask)",
@@ -80,10 +80,8 @@ def test_run_all_goes_through_cells_that_block_and_await(kernel: Any, ready: Cal
     assert peer.requests == 2 * ROWS + 1
 
 
-def test_an_interrupt_of_a_blocking_cell_gives_the_table_of_what_landed(
-    kernel: Any, ready: Callable[..., Peer]
-) -> None:
-    """Nothing more is sent, what was under way is in the table, and the cells behind run: no error was raised."""
+def test_interrupt_of_a_blocking_cell_returns_partial_results(kernel: Any, ready: Callable[..., Peer]) -> None:
+    """Nothing more is sent, calls in flight are in the table, and the next cells run."""
     peer = ready(0.05)
     first, *behind = kernel.queue(
         "table = df.llm.complete('Say {n}', **ask)",
@@ -97,12 +95,12 @@ def test_an_interrupt_of_a_blocking_cell_gives_the_table_of_what_landed(
     counted = json.loads(behind[0].text)
     assert counted == {"ok": counted["ok"], "cancelled": ROWS - counted["ok"]}
     assert 8 <= counted["ok"] < ROWS
-    # What landed is in the cache: the next run asked only for the rest. So all that was sent had landed.
+    # Answers were cached, so the next run sent the rest only, and no request was lost.
     assert json.loads(behind[1].text) == {"ok": ROWS}
     assert peer.requests == ROWS
 
 
-def test_a_second_interrupt_does_not_wait_for_what_is_under_way(kernel: Any, ready: Callable[..., Peer]) -> None:
+def test_second_interrupt_cancels_calls_in_flight(kernel: Any, ready: Callable[..., Peer]) -> None:
     peer = ready(3600.0)
     (cell,) = kernel.queue(
         "def told(p):\n    if p.stopping and not p.finished: print('stopping', p.in_flight)\n"
@@ -118,8 +116,8 @@ def test_a_second_interrupt_does_not_wait_for_what_is_under_way(kernel: Any, rea
     assert peer.requests == 4
 
 
-def test_an_awaited_call_leaves_the_loop_to_others(kernel: Any, ready: Callable[..., Peer]) -> None:
-    """Tasks of the cell's own go on while it waits, and several calls go on beside each other."""
+def test_awaited_call_does_not_block_the_loop(kernel: Any, ready: Callable[..., Peer]) -> None:
+    """Other tasks of the cell run meanwhile, and several calls run concurrently."""
     ready(0.01)
     said = kernel.run("""
 ticks = 0
@@ -136,17 +134,15 @@ print(ticks > 5, [dict(Counter(frame["status"])) for frame in both])
     assert said == f"True [{{'ok': {ROWS}}}, {{'ok': {ROWS}}}]"
 
 
-def test_an_interrupt_of_an_awaiting_cell_ends_it_and_what_landed_is_kept(
-    kernel: Any, ready: Callable[..., Peer]
-) -> None:
-    """Awaited, an interrupt is a cancellation: nobody is left to take a table, but the cache has the answers."""
+def test_interrupt_of_an_awaiting_cell_keeps_cached_results(kernel: Any, ready: Callable[..., Peer]) -> None:
+    """An interrupt cancels the awaiting cell, which gets no table, but the cache has the answers."""
     peer = ready(0.1)
     (cell,) = kernel.queue("await df.llm.acomplete('Say {n}', **ask)")
     peer.wait_for(8)
     kernel.interrupt()
     kernel.until(lambda: cell.idle and cell.replied)
     assert cell.error
-    # The kernel goes on, nothing is sent behind its back, and what had landed is asked no more.
+    # The kernel continues, nothing is sent in the background, and cached answers are reused.
     kernel.run("while hub.runtime.client.transport.in_flight: await asyncio.sleep(0.01)")
     sent = peer.requests
     assert sent < ROWS
@@ -155,8 +151,8 @@ def test_an_interrupt_of_an_awaiting_cell_ends_it_and_what_landed_is_kept(
     assert peer.requests == sent + ROWS - int(said)
 
 
-def test_a_panel_leaves_a_summary_in_the_cell(kernel: Any, ready: Callable[..., Peer]) -> None:
-    """Live, it is a widget; the last that is said of it is text, and the widgets are closed."""
+def test_widget_leaves_static_html_in_the_cell(kernel: Any, ready: Callable[..., Peer]) -> None:
+    """The widget is replaced by static HTML at the end, and closed."""
     ready(0.1)
     kernel.run("import ipywidgets")
     (cell,) = kernel.queue("table = df.head(40).llm.complete('Say {n}', **ask); table.shape[0]")

@@ -1,4 +1,4 @@
-"""``%load_ext llmhub`` in a shell: a cell is a prompt, its line the options."""
+"""IPython magics ``%%llm`` and ``%llm_config``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer:
 
 @pytest.fixture
 def shell(simulator: SimulatorThread) -> Iterator[InteractiveShell]:
-    """Open a shell in which llmhub is loaded and asks a simulator."""
+    """Return a shell with the extension loaded and a simulated hub."""
     made = InteractiveShell()
     try:
         with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as hub:
@@ -46,7 +46,7 @@ def cell(shell: InteractiveShell, line: str, body: str) -> Any:
     return shell.run_cell_magic("llm", line, body)
 
 
-def test_a_cell_is_asked_as_it_is(shell: InteractiveShell) -> None:
+def test_cell_is_sent_unchanged(shell: InteractiveShell) -> None:
     body = 'Say {"a": 1}\nand $HOME.\n'
     answer = cell(shell, f"{MODEL} --temperature 0.5 --max-tokens 9", body)
     same = llmhub.complete('Say {"a": 1}\nand $HOME.', model=MODEL, temperature=0.5, max_tokens=9)
@@ -54,7 +54,7 @@ def test_a_cell_is_asked_as_it_is(shell: InteractiveShell) -> None:
     assert "_repr_html_" in dir(answer)
 
 
-def test_the_answer_goes_into_a_variable_and_is_not_shown(shell: InteractiveShell) -> None:
+def test_out_assigns_the_response(shell: InteractiveShell) -> None:
     assert cell(shell, f"-m {MODEL} --out said", "Say hi") is None
     assert shell.user_ns["said"].text == llmhub.complete("Say hi", model=MODEL).text
     for wrong in ("1x", "a b", "a.b"):
@@ -62,7 +62,7 @@ def test_the_answer_goes_into_a_variable_and_is_not_shown(shell: InteractiveShel
             cell(shell, f"{MODEL} --out '{wrong}'", "Say hi")
 
 
-def test_a_cell_over_a_frame(shell: InteractiveShell) -> None:
+def test_cell_over_a_frame(shell: InteractiveShell) -> None:
     line = f"--df frame --out rows -m {BOTH[0]} -m {BOTH[1]} --system 'In {{lang}}.' --no-progress --n 2"
     assert cell(shell, line, "Say {t}\n") is None
     rows = shell.user_ns["rows"]
@@ -76,7 +76,7 @@ def test_a_cell_over_a_frame(shell: InteractiveShell) -> None:
     assert one["x_status"].tolist() == ["ok", "skipped"]
 
 
-def test_variables_are_put_in_where_that_is_asked_for(shell: InteractiveShell) -> None:
+def test_fill_replaces_variables(shell: InteractiveShell) -> None:
     shell.user_ns |= {"name": "Ada", "kind": Answer}
     answer = cell(shell, f"{MODEL} --fill", "Greet {name} in {{}}.")
     assert answer.text == llmhub.complete("Greet Ada in {}.", model=MODEL).text
@@ -89,7 +89,7 @@ def test_variables_are_put_in_where_that_is_asked_for(shell: InteractiveShell) -
     assert asked.text == llmhub.complete("Say hi", model=MODEL, response_schema=Answer).text
 
 
-def test_a_stream_is_printed_as_it_comes(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stream_is_printed_while_it_arrives(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     assert cell(shell, f"{MODEL} --stream --out said", "Say hi") is None
     assert capsys.readouterr().out == f"{shell.user_ns['said'].text}\n"
     assert cell(shell, f"{MODEL} --stream", "Say hi") is None
@@ -110,22 +110,20 @@ def test_a_stream_is_printed_as_it_comes(shell: InteractiveShell, capsys: pytest
         (f"{MODEL} --schema nothing", "no variable 'nothing'"),
     ],
 )
-def test_a_line_that_is_wrong_says_how(
-    shell: InteractiveShell, simulator: SimulatorThread, line: str, why: str
-) -> None:
+def test_usage_errors(shell: InteractiveShell, simulator: SimulatorThread, line: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         cell(shell, line, "Say hi")
     assert simulator.counts()["requests"] == 0
 
 
-def test_what_is_wrong_with_a_question_is_an_error_like_any_other(shell: InteractiveShell) -> None:
+def test_invalid_requests_raise(shell: InteractiveShell) -> None:
     with pytest.raises(BadRequestError, match=r"^model: 'nobody' names no provider"):
         cell(shell, "nobody", "Say hi")
     with pytest.raises(BadRequestError, match=r"^prompt: 'x' is not a column"):
         cell(shell, f"--df frame {MODEL}", "Say {x}")
 
 
-def test_help_is_shown_and_nothing_ends(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_does_not_exit(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     assert cell(shell, "-h", "x") is None
     said = capsys.readouterr().out
     assert all(option in said for option in ("--out", "--df", "--temperature", "--max-tokens", "--n-jobs"))
@@ -134,7 +132,7 @@ def test_help_is_shown_and_nothing_ends(shell: InteractiveShell, capsys: pytest.
     assert "Known limits: cells queued by 'Run all' may not run afterwards" in told
 
 
-def test_a_kernel_is_set_up(shell: InteractiveShell, tmp_path: Any) -> None:
+def test_llm_config(shell: InteractiveShell, tmp_path: Any) -> None:
     path = tmp_path / "runs.db"
     line = f"--model {MODEL} --temperature 0.25 --cache {path} --budget-usd 5 --concurrency 3"
     said = repr(shell.run_line_magic("llm_config", line))
@@ -157,13 +155,13 @@ def test_a_kernel_is_set_up(shell: InteractiveShell, tmp_path: Any) -> None:
         shell.run_line_magic("llm_config", "--modle x")
 
 
-def test_keys_are_never_shown(shell: InteractiveShell) -> None:
+def test_llm_config_shows_no_keys(shell: InteractiveShell) -> None:
     endpoint = llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="sk-very-secret")
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings()) as hub, llmhub.using(hub):
         assert "secret" not in repr(shell.run_line_magic("llm_config", ""))
 
 
-def test_nest_asyncio_only_when_it_is_asked_for(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nest_asyncio_only_on_request(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
     applied: list[int] = []
     monkeypatch.setattr(nest_asyncio, "apply", lambda: applied.append(1))
     shell.run_line_magic("llm_config", "")
@@ -172,12 +170,12 @@ def test_nest_asyncio_only_when_it_is_asked_for(shell: InteractiveShell, monkeyp
     assert applied == [1]
 
 
-async def test_a_cell_beside_a_running_loop(shell: InteractiveShell) -> None:
+async def test_cell_in_a_running_loop(shell: InteractiveShell) -> None:
     assert asyncio.get_running_loop().is_running()
     assert cell(shell, MODEL, "Say hi").text
 
 
-def test_the_magics_can_be_taken_away(shell: InteractiveShell) -> None:
+def test_unload_extension(shell: InteractiveShell) -> None:
     shell.run_line_magic("unload_ext", "llmhub")
     assert "llm" not in shell.magics_manager.magics["cell"]
     assert "llm_config" not in shell.magics_manager.magics["line"]

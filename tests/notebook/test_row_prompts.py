@@ -1,4 +1,4 @@
-"""What a row can be asked: templates, functions, ready conversations, pictures, and a system turn of its own."""
+"""Prompts of rows: templates, functions, conversations, images, and system messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 
 @pytest.fixture
 def said(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | None]]:
-    """Give the requests that rows become, without sending them; ``None`` for a row that is not asked."""
+    """Return a function that returns the requests of a frame without sending them; ``None`` for skipped rows."""
 
     def requests(frame: Any, prompt: Any = None, **aside: Any) -> list[CompletionRequest | None]:
         asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=()))]
@@ -75,14 +75,14 @@ def run(frame: pd.DataFrame, hub: Hub, prompt: Any = None, **options: Any) -> pd
 # Functions of a row
 
 
-def test_a_function_of_a_row_asks_as_a_template_does(said: Any) -> None:
+def test_prompt_function_equals_template(said: Any) -> None:
     frame = pd.DataFrame({"t": ["one", "two"], "n": [1, 2]})
     by_name = said(frame, lambda row: f"{row['t']} {row['n']}")
     assert by_name == said(frame, lambda row: f"{row.t} {row.n}") == said(frame, "{t} {n}")
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=str)
-def test_a_missing_value_that_a_function_reads_skips_the_row(
+def test_missing_value_read_by_a_function_skips_the_row(
     hub: llmhub.Hub, simulator: SimulatorThread, missing: Any
 ) -> None:
     frame = pd.DataFrame({"t": pd.Series(["one", missing], dtype=object), "u": [None, "x"]})
@@ -93,7 +93,7 @@ def test_a_missing_value_that_a_function_reads_skips_the_row(
     assert simulator.counts()["requests"] == 4
 
 
-def test_a_function_may_give_conversations_and_texts_in_turn(said: Any) -> None:
+def test_prompt_function_may_return_conversations(said: Any) -> None:
     frame = pd.DataFrame({"t": ["a", "b", "c"]})
     turns = [Message("system", "Brief."), {"role": "user", "content": "b"}]
     whole = said(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
@@ -104,9 +104,7 @@ def test_a_function_may_give_conversations_and_texts_in_turn(said: Any) -> None:
     ]
 
 
-def test_what_a_function_does_wrong_is_said_before_anything_is_sent(
-    hub: llmhub.Hub, simulator: SimulatorThread
-) -> None:
+def test_prompt_function_errors_are_raised_before_sending(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = pd.DataFrame({"text": ["a", "b"]})
     with pytest.raises(BadRequestError, match=r"^prompt: 'txt' is not a column of the frame. Did you mean 'text'\?"):
         run(frame, hub, lambda row: row["txt"])
@@ -120,7 +118,7 @@ def test_what_a_function_does_wrong_is_said_before_anything_is_sent(
     assert simulator.counts()["requests"] == 0
 
 
-def test_a_function_is_called_once_a_row_in_the_callers_thread(hub: llmhub.Hub) -> None:
+def test_prompt_function_is_called_once_per_row_in_this_thread(hub: llmhub.Hub) -> None:
     import threading  # noqa: PLC0415 - of this test alone
 
     calls: list[tuple[str, threading.Thread]] = []
@@ -133,10 +131,10 @@ def test_a_function_is_called_once_a_row_in_the_callers_thread(hub: llmhub.Hub) 
     assert calls == [("a", threading.current_thread()), ("b", threading.current_thread())]
 
 
-# The system turn
+# System messages
 
 
-def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+def test_system_template(said: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = pd.DataFrame({"t": ["a", "b", "c"], "lang": ["French", None, "Czech"]})
     whole = said(frame, "{t}", system="In {lang}.")
     assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
@@ -157,7 +155,7 @@ def test_a_system_turn_is_a_template_like_the_prompt(said: Any, hub: llmhub.Hub,
     assert simulator.counts()["requests"] == 4
 
 
-def test_a_system_turn_may_be_a_column(hub: llmhub.Hub, said: Any) -> None:
+def test_system_column(hub: llmhub.Hub, said: Any) -> None:
     frame = pd.DataFrame({"t": ["a", "b"], "how": ["Be {brief}.", None]})
     whole = said(frame, "{t}", system="how")
     assert [turn.text for turn in whole[0].messages] == ["Be {brief}.", "a"]
@@ -167,13 +165,13 @@ def test_a_system_turn_may_be_a_column(hub: llmhub.Hub, said: Any) -> None:
     assert asked["status"].tolist() == ["ok", "skipped"]
 
 
-def test_a_value_that_a_system_turn_cannot_format_is_said_at_once(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+def test_system_format_error_is_raised_before_sending(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     with pytest.raises(BadRequestError, match=r"^system: \{n:\.2f\} cannot format 'x'"):
         run(pd.DataFrame({"t": ["a"], "n": ["x"]}), hub, "{t}", system="{n:.2f}")
     assert simulator.counts()["requests"] == 0
 
 
-# Ready conversations
+# Conversations
 
 TURNS = [
     ({"role": "user", "content": "hi"}, Message("user", "hi")),
@@ -206,7 +204,7 @@ TURNS = [
 
 
 @pytest.mark.parametrize(("turn", "message"), TURNS)
-def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
+def test_message_forms(turn: Any, message: Message) -> None:
     assert parse_message(turn) == Success(message)
     assert parse_conversation([turn]) == (message,)
     assert parse_conversation(np.array([turn], dtype=object)) == (message,)
@@ -227,7 +225,7 @@ def test_a_turn_is_read_as_people_keep_it(turn: Any, message: Message) -> None:
         ({"role": "assistant", "tool_calls": "f"}, "tool_calls must be a list"),
     ],
 )
-def test_what_is_no_turn_says_why(turn: Any, why: str) -> None:
+def test_invalid_messages(turn: Any, why: str) -> None:
     assert why in parse_message(turn).failure().message
 
 
@@ -241,11 +239,11 @@ LOGS = st.recursive(
 
 
 @given(LOGS)
-def test_anything_at_all_is_a_turn_or_says_why(turn: Any) -> None:
+def test_any_value_is_a_message_or_an_error(turn: Any) -> None:
     assert isinstance(parse_message(turn), Result)
 
 
-def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any) -> None:
+def test_messages_column(hub: llmhub.Hub, said: Any) -> None:
     log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
     frame = pd.DataFrame({"chat": [log, json.dumps(log), None, "hi", [{"role": "user"}], 7], "t": list("abcdef")})
     answers = run(frame, hub, messages="chat")
@@ -261,7 +259,7 @@ def test_a_column_of_conversations_is_asked_as_it_is(hub: llmhub.Hub, said: Any)
     ]
 
 
-def test_a_template_of_nothing_but_a_column_of_conversations_asks_them(hub: llmhub.Hub, said: Any) -> None:
+def test_template_of_a_conversation_column_only(hub: llmhub.Hub, said: Any) -> None:
     log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
     values = [log, "hi", None, [Message("user", "ho")], ["no", "turns"], Message("user", "he"), np.array(log)]
     frame = pd.DataFrame({"chat": pd.Series(values, dtype=object)})
@@ -280,16 +278,16 @@ def test_a_template_of_nothing_but_a_column_of_conversations_asks_them(hub: llmh
     assert texts.isna().tolist() == [False, False, True, False, False, False, False]
 
 
-def test_a_conversation_in_an_arrow_table(said: Any) -> None:
+def test_conversations_in_an_arrow_table(said: Any) -> None:
     log = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     (whole,) = said(pa.table({"chat": [log]}), messages="chat")
     assert [(turn.role, turn.text) for turn in whole.messages] == [("user", "hi"), ("assistant", "ho")]
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
+def test_image_forms(tmp_path: Path) -> None:
     from PIL import Image as Pil  # noqa: PLC0415 - matplotlib brings it
 
     file = tmp_path / "a.png"
@@ -321,13 +319,13 @@ def test_a_picture_is_taken_in_any_form(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_no_picture_says_so(value: Any, why: str) -> None:
+def test_invalid_images(value: Any, why: str) -> None:
     found = parse_images(value)
     assert not isinstance(found, tuple)
     assert why in found.message
 
 
-def test_pictures_are_asked_about_and_a_bad_one_fails_alone(hub: llmhub.Hub, said: Any) -> None:
+def test_invalid_image_fails_its_own_row(hub: llmhub.Hub, said: Any) -> None:
     frame = pd.DataFrame({"t": list("abcd"), "img": [PNG, "nowhere.png", None, ["https://x.org/1.png", PNG]]})
     answers = run(frame, hub, "What is {t}?", images="img")
     assert answers["status"].tolist() == ["ok", "error", "skipped", "ok"]
@@ -339,17 +337,17 @@ def test_pictures_are_asked_about_and_a_bad_one_fails_alone(hub: llmhub.Hub, sai
     assert said(frame, None, images="img")[0].messages[0].parts == whole[0].messages[0].parts[:1]
 
 
-def test_pictures_are_read_a_few_at_a_time(hub: llmhub.Hub) -> None:
+def test_images_are_read_in_chunks(hub: llmhub.Hub) -> None:
     big = PNG + bytes(3 << 20)
     asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=()))]
     questions = batch_from_frame({"img": [big] * 9}, None, asks, 1, RowExtras(images="img"))
     assert [len(list(chunk)) for chunk in questions.iter_chunks()] == [4, 4, 1]
 
 
-# What is refused
+# Errors
 
 
-def test_nothing_to_ask_is_refused(hub: llmhub.Hub) -> None:
+def test_missing_prompt_is_rejected(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["a"]})
     with pytest.raises(BadRequestError, match=r"^prompt: there is no prompt"):
         run(frame, hub)
@@ -362,7 +360,7 @@ def test_nothing_to_ask_is_refused(hub: llmhub.Hub) -> None:
 
 
 @given(st.lists(st.none() | st.text(max_size=5), max_size=6), st.integers(1, 3))
-def test_the_quick_way_and_the_general_way_ask_the_same(values: list[str | None], samples: int) -> None:
+def test_fast_path_sends_the_same_requests(values: list[str | None], samples: int) -> None:
     hub = llmhub.Hub(endpoints={"openai": llmhub.Endpoint(api_key="k")}, settings=Settings())
     asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=(), temperature=0.5))] * 2
     quick = batch_from_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
@@ -373,9 +371,7 @@ def test_the_quick_way_and_the_general_way_ask_the_same(values: list[str | None]
     assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
 
 
-def test_a_run_that_is_stopped_reads_no_more_pictures(
-    hub: llmhub.Hub, simulator: SimulatorThread, tmp_path: Path
-) -> None:
+def test_stopped_run_reads_no_more_images(hub: llmhub.Hub, simulator: SimulatorThread, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     reads: list[Path] = []
 

@@ -1,4 +1,4 @@
-"""What is shown of answers is harmless whatever they say, short however long they are, and quick however many."""
+"""Display of responses and results: escaped, truncated, limited in number."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ TAGS = {"div", "pre", "table", "thead", "tbody", "tr", "th", "td", "span", "bdi"
 ATTRIBUTES = {"style", "class", "dir", "alt", "src"}
 
 
-class Seen(HTMLParser):
-    """Reads markup as a browser would, and notes what stands there."""
+class ParsedHtml(HTMLParser):
+    """Parser that collects tags, attributes and text."""
 
     def __init__(self, markup: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -76,9 +76,9 @@ class Seen(HTMLParser):
         self.text.append(data)
 
 
-def harmless(html: str) -> Seen:
-    """Check that markup holds nothing but what this project wrote, and give what it says."""
-    seen = Seen(html)
+def harmless(html: str) -> ParsedHtml:
+    """Assert that HTML has only allowed tags, attributes and styles; return the parsed HTML."""
+    seen = ParsedHtml(html)
     assert seen.open == []
     assert set(seen.tags) <= TAGS
     assert set(seen.attributes) <= ATTRIBUTES
@@ -92,13 +92,13 @@ def harmless(html: str) -> Seen:
 
 
 def still(line: str) -> None:
-    """Check that a text can be written to a terminal."""
+    """Assert that a text has no control characters."""
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]", line)
     line.encode()
 
 
 def everything(text: str) -> CompletionResponse:
-    """Have a response say a text in every way it can."""
+    """Return a response with a text in every kind of part."""
     parts = (
         Text(text),
         Reasoning(text),
@@ -125,7 +125,7 @@ def everything(text: str) -> CompletionResponse:
 
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE * 5000, "", "שלום " * 100, "\r\n\t" * 10], ids=range(5))
-def test_a_hostile_response_is_shown_harmlessly(text: str) -> None:
+def test_hostile_response_is_escaped(text: str) -> None:
     response = everything(text)
     html = response._repr_html_()
     harmless(html)
@@ -135,18 +135,18 @@ def test_a_hostile_response_is_shown_harmlessly(text: str) -> None:
 
 
 @given(st.text(st.characters(), max_size=60))
-def test_any_text_is_shown_harmlessly(text: str) -> None:
+def test_any_text_is_escaped(text: str) -> None:
     harmless(everything(text)._repr_html_())
     still(repr(everything(text)))
     still(text_module.single_line(text))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf"]), max_size=60))
-def test_an_ordinary_text_is_shown_as_it_is(text: str) -> None:
-    assert "".join(Seen(html_module.text_block(text)).text) == text
+def test_plain_text_is_unchanged(text: str) -> None:
+    assert "".join(ParsedHtml(html_module.text_block(text)).text) == text
 
 
-def test_what_a_response_says_can_be_read() -> None:
+def test_response_html_has_all_parts() -> None:
     response = everything("Hello")
     said = "".join(harmless(response._repr_html_()).text)
     for fact in (
@@ -162,11 +162,11 @@ def test_what_a_response_says_can_be_read() -> None:
     assert repr(CompletionResponse(parts=(Text("it's"),))) == "CompletionResponse('it\\'s')"
 
 
-def test_text_keeps_to_its_own_direction_and_out_of_mathematics() -> None:
-    seen = Seen(html_module.text_block("x"))
+def test_text_is_isolated_from_bidi_and_mathjax() -> None:
+    seen = ParsedHtml(html_module.text_block("x"))
     assert (seen.tags, seen.attributes["dir"]) == (["pre"], ["auto"])
     assert "mathjax_ignore" in seen.attributes["class"][0]
-    assert Seen(html_module.inline_text("x")).tags == ["bdi"]
+    assert ParsedHtml(html_module.inline_text("x")).tags == ["bdi"]
 
 
 # Results
@@ -198,7 +198,7 @@ def rows(hub: llmhub.Hub) -> pd.DataFrame:
     return llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
 
 
-def test_hostile_results_are_shown_harmlessly(rows: pd.DataFrame) -> None:
+def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
     shown = llmhub.show(rows)
     seen = harmless(shown._repr_html_())
     for line in repr(shown).splitlines():
@@ -212,7 +212,7 @@ def test_hostile_results_are_shown_harmlessly(rows: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
-def test_results_of_any_kind_are_shown(hub: llmhub.Hub, kind: str) -> None:
+def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
     frame: Any = {"t": ["one", "two"]}
     made = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}[kind](frame)
     answers = llmhub.llm(made).complete("Say {t}", model=BOTH, hub=hub, prefix="llm_", progress=False)
@@ -222,14 +222,14 @@ def test_results_of_any_kind_are_shown(hub: llmhub.Hub, kind: str) -> None:
     assert "and 1 rows more" in said
     assert repr(shown).endswith("... and 1 rows more")
     assert "Fine." in said
-    none = "".join(Seen(llmhub.show(answers, columns=[], prefix="llm_")._repr_html_()).text)
+    none = "".join(ParsedHtml(llmhub.show(answers, columns=[], prefix="llm_")._repr_html_()).text)
     assert "one" not in none
 
 
-def test_what_are_no_results_is_refused(rows: pd.DataFrame) -> None:
+def test_show_rejects_other_frames(rows: pd.DataFrame) -> None:
     with pytest.raises(BadRequestError, match=r"^result: has no column 'row'"):
         llmhub.show(pd.DataFrame({"t": ["a"]}))
-    with pytest.raises(BadRequestError, match=r"^result: 'x' is no column"):
+    with pytest.raises(BadRequestError, match=r"^result: has no column 'x'"):
         llmhub.show(rows, columns=["x"])
     with pytest.raises(BadRequestError, match=r"^frame: "):
         llmhub.show(7)
@@ -237,7 +237,7 @@ def test_what_are_no_results_is_refused(rows: pd.DataFrame) -> None:
     harmless(llmhub.show(rows.iloc[:0])._repr_html_())
 
 
-def test_however_many_rows_a_few_are_drawn(rows: pd.DataFrame) -> None:
+def test_number_of_rows_is_limited(rows: pd.DataFrame) -> None:
     short = rows[rows["t"] == "fine"]
     many = short.iloc[np.tile(np.arange(len(short)), 10_000)]
     html = llmhub.show(many, rows=10_000)._repr_html_()
@@ -245,7 +245,7 @@ def test_however_many_rows_a_few_are_drawn(rows: pd.DataFrame) -> None:
     assert "and 19,000 rows more" in html
 
 
-def test_a_plan_is_shown(hub: llmhub.Hub) -> None:
+def test_plan_html(hub: llmhub.Hub) -> None:
     plan = llmhub.plan({"t": ["one", None]}, "Say {t}", model=BOTH, hub=hub)
     said = " ".join(harmless(plan._repr_html_()).text)
     assert "2 calls" in said

@@ -1,4 +1,4 @@
-"""Typed answers, labels, and functions of a row: what fits becomes a column, what does not is said in its row."""
+"""Structured outputs, labels, and functions of a row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Place:
 
 
 def respond(prompt: str) -> str:
-    """Answer what the prompt says after its last bar."""
+    """Return the part of the prompt after the last bar."""
     return prompt.rpartition("|")[2]
 
 
@@ -103,7 +103,7 @@ def test_fields_become_typed_columns(hub: llmhub.Hub) -> None:
         (Person, '{"name": "x", "age": 99999999999999999999}', r"does not fit its column"),
     ],
 )
-def test_an_answer_that_does_not_fit_says_so_in_its_row(hub: llmhub.Hub, schema: Any, answer: str, why: str) -> None:
+def test_mismatch_is_an_error_of_the_row(hub: llmhub.Hub, schema: Any, answer: str, why: str) -> None:
     rows = extract(hub, schema, answer, '{"name": "Ada", "age": 3, "tags": [], "at": [1, 2]}')
     assert rows["status"].iloc[0] == "error"
     assert rows["error_type"].iloc[0] == "Malformed"
@@ -115,7 +115,7 @@ def test_an_answer_that_does_not_fit_says_so_in_its_row(hub: llmhub.Hub, schema:
     assert re.search(why, rows["error"].iloc[0]), rows["error"].iloc[0]
 
 
-def test_a_table_has_a_struct_and_says_why_an_answer_was_cut(hub: llmhub.Hub) -> None:
+def test_table_has_a_struct_and_explains_truncation(hub: llmhub.Hub) -> None:
     long = json.dumps({"name": "x" * 100})
     table = llmhub.complete_table(
         {"t": [long]}, "|{t}", model=BOTH, hub=hub, schema=Person, max_tokens=3, progress=False
@@ -128,7 +128,7 @@ def test_a_table_has_a_struct_and_says_why_an_answer_was_cut(hub: llmhub.Hub) ->
     assert texts.column("parsed").to_pylist() == ['{"name":"' + "x" * 100 + '"}']
 
 
-def test_batches_and_processes_keep_the_type_of_the_answers(hub: llmhub.Hub) -> None:
+def test_record_batches_and_processes_keep_the_struct_type(hub: llmhub.Hub) -> None:
     batches = [pa.RecordBatch.from_pydict({"t": pa.array(texts, pa.string())}) for texts in ([], ['{"name": "Ada"}'])]
     asked: dict[str, Any] = {"model": MODEL, "hub": hub, "schema": Person, "progress": False}
     kinds = {batch.schema.field("parsed").type for batch in llmhub.complete_record_batches(batches, "|{t}", **asked)}
@@ -138,20 +138,20 @@ def test_batches_and_processes_keep_the_type_of_the_answers(hub: llmhub.Hub) -> 
     assert spread.column("parsed").to_pylist() == [{"name": "Ada", "age": None, "tags": []}]
 
 
-def test_on_error_raise_raises_for_an_answer_that_does_not_fit(hub: llmhub.Hub) -> None:
+def test_on_error_raise_raises_for_a_mismatch(hub: llmhub.Hub) -> None:
     with pytest.raises(MalformedResponseError, match="not a Person") as caught:
         extract(hub, Person, '{"name": "Ada"}', "no", on_error="raise")
     table: Any = caught.value.table
     assert table.column("status").to_pylist() == ["ok", "error"]
 
 
-def test_what_is_no_object_is_one_column(hub: llmhub.Hub) -> None:
+def test_schema_that_is_not_an_object_is_one_column(hub: llmhub.Hub) -> None:
     rows = extract(hub, list[int], '{"value": [1, 2]}', "[3]", "x")
     assert [None if value is None else list(value) for value in rows["value"].tolist()[:2]] == [[1, 2], [3]]
     assert rows["status"].tolist() == ["ok", "ok", "error"]
 
 
-def test_names_that_are_taken_are_refused(hub: llmhub.Hub) -> None:
+def test_name_clashes_are_rejected(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"name": ["x"], "status": ["y"]})
     options: dict[str, Any] = {"model": MODEL, "hub": hub, "progress": False}
     with pytest.raises(BadRequestError, match=r"^prefix: .*'status'"):
@@ -166,7 +166,7 @@ def test_names_that_are_taken_are_refused(hub: llmhub.Hub) -> None:
     assert list(answers.columns)[:4] == ["name", "status", "its_name", "its_age"]
 
 
-def test_extracted_fields_side_by_side(hub: llmhub.Hub) -> None:
+def test_wide_of_extracted_fields(hub: llmhub.Hub) -> None:
     rows = extract(hub, Person, '{"name": "Ada"}', model=BOTH)
     assert list(rows.llm.wide("name").columns) == ["said", "age", "tags", *BOTH]
     other = rows.assign(age=pd.array([1, 2], dtype="int64[pyarrow]"))
@@ -188,12 +188,12 @@ def test_extracted_fields_side_by_side(hub: llmhub.Hub) -> None:
         ({}, pa.string()),
     ],
 )
-def test_a_schema_is_an_arrow_type(schema: Any, kind: pa.DataType) -> None:
+def test_arrow_type_of_a_schema(schema: Any, kind: pa.DataType) -> None:
     root = {"$defs": {"x": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}}}
     assert arrow_type(schema, root) == kind
 
 
-def test_a_type_that_holds_itself_ends_somewhere() -> None:
+def test_recursive_type_is_cut_off() -> None:
     loop = {"$defs": {"n": {"type": "object", "properties": {"next": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"}
     value: Any = {}
     for _ in range(50):
@@ -209,7 +209,7 @@ JSON = st.recursive(
 
 
 def schema_for(value: Any) -> dict[str, Any]:
-    """Describe a value by its own schema."""
+    """Return a JSON schema that a value matches."""
     match value:
         case dict():
             fields = {name: schema_for(one) for name, one in value.items()}
@@ -225,7 +225,7 @@ def schema_for(value: Any) -> dict[str, Any]:
 
 
 @given(JSON, JSON)
-def test_a_value_fits_its_own_schema_and_any_value_may_be_tried(value: Any, other: Any) -> None:
+def test_value_matches_its_own_schema(value: Any, other: Any) -> None:
     schema = schema_for(value)
     assert schema_violation(value, schema, schema) is None
     schema_violation(other, schema, schema)  # returns on any value
@@ -239,7 +239,7 @@ class Tone(Enum):
     DOWN = "negative"
 
 
-def test_labels_are_given_as_they_were_meant(hub: llmhub.Hub) -> None:
+def test_labels_are_returned_in_their_own_spelling(hub: llmhub.Hub) -> None:
     said = ["Positive.", '{"label": "negative"}', "not positive", None, "**NEGATIVE**"]
     for labels in (["positive", "negative"], Tone, {"positive": "glad", "negative": "sad"}):
         frame = pl.DataFrame({"said": said})
@@ -251,7 +251,7 @@ def test_labels_are_given_as_they_were_meant(hub: llmhub.Hub) -> None:
     assert numbers.column("n").to_pylist() == [2, None]
 
 
-def test_providers_are_told_the_labels_in_words_and_by_schema_where_they_can_be(hub: llmhub.Hub) -> None:
+def test_labels_are_sent_in_words_and_as_a_schema(hub: llmhub.Hub) -> None:
     seen: list[llmhub.CompletionRequest] = []
 
     def noted(send: Any) -> Any:
@@ -277,7 +277,7 @@ def test_providers_are_told_the_labels_in_words_and_by_schema_where_they_can_be(
 @pytest.mark.parametrize(
     "labels", [["one"], "text", 7, [None, "a"], ["a", " "], ["a", "A"], [[], "a"], ["a", "a"], []], ids=str
 )
-def test_what_are_no_labels_is_refused(hub: llmhub.Hub, labels: Any) -> None:
+def test_invalid_labels_are_rejected(hub: llmhub.Hub, labels: Any) -> None:
     with pytest.raises(BadRequestError, match=r"^labels: "):
         llmhub.llm(pd.DataFrame({"t": ["x"]})).classify("{t}", labels=labels, model=MODEL, hub=hub)
 
@@ -285,21 +285,21 @@ def test_what_are_no_labels_is_refused(hub: llmhub.Hub, labels: Any) -> None:
 @given(
     st.sampled_from(["yes", "no", "not sure"]), st.sampled_from(["{}", "{}.", "**{}**", "Label: {}", " {}\n", '"{}"'])
 )
-def test_a_label_is_found_however_it_is_dressed(label: str, dress: str) -> None:
+def test_label_is_found_in_decorated_text(label: str, dress: str) -> None:
     labels = list(parse_labels(["yes", "no", "not sure"]))
     for written in (label, label.upper(), label.title()):
         assert find_label(dress.format(written), labels) == label
 
 
 @given(st.text())
-def test_any_answer_is_a_label_or_none(text: str) -> None:
+def test_any_text_is_a_label_or_none(text: str) -> None:
     assert find_label(text, ["yes", "no"]) in {"yes", "no", None}
 
 
 # map
 
 
-def test_a_plain_function_gives_values_under_the_same_index(hub: llmhub.Hub) -> None:
+def test_map_returns_values_with_the_index(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one", None, "three"]}, index=pd.Index(list("cab"), name="key"))
     lengths = llmhub.llm(frame).map(lambda row: len(row["t"]), hub=hub)
     pd.testing.assert_series_equal(lengths, pd.Series([3.0, None, 5.0], index=frame.index))
@@ -322,14 +322,14 @@ async def awaited(row: Row) -> str:
     ],
     ids=["a coroutine function", "one that blocks", "one that gives what is awaited"],
 )
-def test_a_function_may_ask_by_itself(hub: llmhub.Hub, function: Any) -> None:
+def test_map_function_may_send_requests(hub: llmhub.Hub, function: Any) -> None:
     frame = pd.DataFrame({"t": ["one", None, "three"]}, index=list("cab"))
     texts = llmhub.llm(frame).map(function, hub=hub, concurrency=2)
     assert [None if pd.isna(text) else text for text in texts.tolist()] == ["one", None, "three"]
     assert list(texts.index) == list("cab")
 
 
-def test_requests_of_rows_are_asked_each_of_its_model(hub: llmhub.Hub) -> None:
+def test_map_sends_returned_requests(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one", None, "three"], "m": [BOTH[1], MODEL, ""]}, index=list("cab"))
 
     def request(row: Row) -> llmhub.CompletionRequest:
@@ -348,7 +348,7 @@ def test_requests_of_rows_are_asked_each_of_its_model(hub: llmhub.Hub) -> None:
         llmhub.llm(frame).map(lambda row: request(row) if row.m else "x", model=MODEL, hub=hub)
 
 
-def test_a_row_that_fails_is_empty_and_said(hub: llmhub.Hub) -> None:
+def test_failed_row_is_empty_with_a_warning(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["fine", "[[sim:500 always]]"]})
 
     def ask(row: Row) -> str:
@@ -361,7 +361,7 @@ def test_a_row_that_fails_is_empty_and_said(hub: llmhub.Hub) -> None:
         llmhub.llm(frame).map(ask, hub=hub, on_error="raise")
 
 
-def test_a_mistake_in_the_function_ends_it_and_names_the_row(hub: llmhub.Hub) -> None:
+def test_exception_in_a_function_is_raised_with_its_row(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": range(100)})
     begun: list[int] = []
 
@@ -379,7 +379,7 @@ def test_a_mistake_in_the_function_ends_it_and_names_the_row(hub: llmhub.Hub) ->
         llmhub.llm(frame).map(wrong, hub=hub, concurrency=0)
 
 
-def test_a_mistake_does_not_wait_for_functions_that_ask_meanwhile() -> None:
+def test_exception_does_not_wait_for_running_functions() -> None:
     asking, answered = threading.Event(), threading.Event()
 
     def ask(row: Row) -> None:
@@ -400,13 +400,13 @@ def test_a_mistake_does_not_wait_for_functions_that_ask_meanwhile() -> None:
         assert answered.wait(30)
 
 
-def test_what_shapes_an_answer_is_no_option_of_map(hub: llmhub.Hub) -> None:
+def test_map_rejects_request_options(hub: llmhub.Hub) -> None:
     options: dict[str, Any] = {"temperature": 1}
     with pytest.raises(BadRequestError, match=r"^temperature: map has no such option"):
         llmhub.llm({"t": ["a"]}).map(lambda row: row.t, hub=hub, **options)
 
 
-def test_as_many_at_once_as_is_said(hub: llmhub.Hub) -> None:
+def test_map_concurrency(hub: llmhub.Hub) -> None:
     now = most = 0
 
     async def count(_row: Row) -> None:

@@ -71,7 +71,7 @@ BEGAN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def results(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Make a results table of rows that say only what they are about; costs are in billionths of a dollar.
+    """Return a results table with defaults for all columns that rows omit; costs are in billionths of a dollar.
 
     There is a column of scores beside those of the schema.
     """
@@ -131,7 +131,7 @@ def texts(ax: Axes) -> list[str]:
 
 
 def bars(ax: Axes) -> list[tuple[str, float, float, str]]:
-    """Give each bar's model, start, width and colour."""
+    """Return model, start, width and colour of each bar."""
     found = []
     for container in ax.containers:
         patch = container.patches[0]
@@ -160,7 +160,7 @@ def drawn_texts(ax: Axes) -> list[Text]:
 
 
 class TestCost:
-    def test_a_bar_is_what_was_paid_before_what_it_is_worth(self) -> None:
+    def test_billed_bar_in_front_of_list_price(self) -> None:
         rows = [{"cost_usd": 3_000_000}, {"cost_usd": 0, "list_cost_usd": 5_000_000, "cache_hit": True}]
         ax = cost_by_model(results([rows[0] | {"list_cost_usd": 3_000_000}, rows[1]]))
         ground = to_hex(blend(PALETTE[0], "white", 0.66)).upper()
@@ -168,54 +168,54 @@ class TestCost:
         assert "$0.00300 billed, $0.00800 list price" in texts(ax)
         assert ax.get_title(loc="left") == "Cost by model: $0.00300 billed, $0.00800 list price"
 
-    def test_the_dearest_stands_first(self) -> None:
+    def test_sorted_by_list_price(self) -> None:
         ax = cost_by_model(many(4))
         heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
         assert sorted(NAMES[:4], key=lambda name: heights[name]) == list(reversed(NAMES[:4]))
         top, bottom = sorted(ax.get_ylim())
         assert ax.get_ylim() == (bottom, top)
 
-    def test_an_unknown_price_is_said_and_not_drawn(self) -> None:
+    def test_unknown_price_is_labelled(self) -> None:
         table = results([{"model": "known"}, {"model": "free", "cost_usd": None, "list_cost_usd": None}])
         ax = cost_by_model(table)
         assert "price unknown" in texts(ax)
         assert {name for name, *_ in bars(ax)} == {"p/known"}
 
-    def test_a_price_that_is_zero_is_money(self) -> None:
+    def test_zero_price_is_known(self) -> None:
         ax = cost_by_model(results([{"cost_usd": 0, "list_cost_usd": 0}]))
         assert "$0" in texts(ax)
 
-    def test_answers_of_unknown_price_are_counted(self) -> None:
+    def test_unpriced_answers_are_counted(self) -> None:
         ax = cost_by_model(results([{}, {"cost_usd": None, "list_cost_usd": None}]))
         assert "$0.00000100; 1 of unknown price" in texts(ax)
 
-    def test_a_model_that_only_failed_has_no_bar(self) -> None:
+    def test_failed_model_has_no_bar(self) -> None:
         ax = cost_by_model(results([{}, *failed(3, model="bad")]))
         assert "no answer, 3 failed" in texts(ax)
         assert {name for name, *_ in bars(ax)} == {"p/m"}
 
-    def test_no_price_at_all_is_the_title(self) -> None:
+    def test_title_without_any_price(self) -> None:
         ax = cost_by_model(results([{"cost_usd": None, "list_cost_usd": None}]))
         assert ax.get_title(loc="left") == "Cost by model: no price is known"
         assert bars(ax) == []
 
 
 class TestTokens:
-    def test_classes_stand_side_by_side_and_do_not_overlap(self) -> None:
+    def test_token_classes_do_not_overlap(self) -> None:
         row = {"input_tokens": 100, "cached_input_tokens": 30, "output_tokens": 50, "reasoning_tokens": 20}
         ax = tokens_by_model(results([row, row]))
         assert [(start, width) for _, start, width, _ in bars(ax)] == [(0, 60), (60, 140), (200, 60), (260, 40)]
         assert bars(ax)[2][3] == PALETTE[0].upper()
         assert "200 in, 100 out" in texts(ax)
 
-    def test_answers_without_counts_are_said(self) -> None:
+    def test_answers_without_usage_are_counted(self) -> None:
         bare = {"input_tokens": None, "output_tokens": None}
         assert "not reported by the provider" in texts(tokens_by_model(results([bare])))
         assert "10 in, 5 out; 1 not reported" in texts(tokens_by_model(results([bare, {}])))
 
 
 class TestLatency:
-    def test_a_curve_is_the_share_of_calls_answered(self) -> None:
+    def test_curve_is_the_ecdf(self) -> None:
         times = [0.3, 0.1, 0.2, 0.2]
         ax = latency_ecdf(results([{"latency_s": time_s} for time_s in times]))
         (line,) = curves(ax).values()
@@ -223,14 +223,14 @@ class TestLatency:
         assert line.get_ydata().tolist() == [0, 0.25, 0.5, 0.75, 1]
         assert line.get_drawstyle() == "steps-post"
 
-    def test_cached_rows_are_left_out_and_failures_counted(self) -> None:
+    def test_cache_hits_are_left_out_and_failures_counted(self) -> None:
         table = results([{"latency_s": 1.0}, {"latency_s": 9.0, "cache_hit": True}, *failed(7)])
         ax = latency_ecdf(table)
         (line,) = curves(ax).values()
         assert max(line.get_xdata()) == 1.0
         assert key(ax)[1].split() == ["p/m", "1.00", "s", "1.00", "s", "1.00", "s", "1", "7"]
 
-    def test_the_marked_percentiles_are_calls_that_were_made(self) -> None:
+    def test_percentiles_are_actual_latencies(self) -> None:
         times = np.random.default_rng(1).lognormal(size=5000)
         ax = latency_ecdf(results([{"latency_s": float(time_s)} for time_s in times]))
         (marks,) = (line for line in ax.lines if line.get_label() == "_quantiles")
@@ -239,7 +239,7 @@ class TestLatency:
         assert list(marks.get_ydata()) == [0.5, 0.95, 0.99]
 
     @pytest.mark.parametrize("count", [1, 2, 3, 1999, 2000, 2001, 100_000, 1_000_000])
-    def test_a_curve_is_thin_and_goes_through_its_percentiles(self, count: int) -> None:
+    def test_thinned_curve_has_exact_percentiles(self, count: int) -> None:
         times = np.sort(np.random.default_rng(count).lognormal(size=count))
         x, y = ecdf_points(times)
         assert len(x) == len(y) <= 2000
@@ -249,13 +249,13 @@ class TestLatency:
         for share in (0.5, 0.95, 0.99):
             assert quantile(times, share) in x
 
-    def test_far_apart_is_logarithmic_and_close_is_not(self) -> None:
+    def test_log_scale_for_wide_ranges(self) -> None:
         near = results([{"latency_s": 1.0}, {"latency_s": 2.0}])
         far = results([{"latency_s": 0.01}, {"latency_s": 20.0}])
         zero = results([{"latency_s": 0.0}, {"latency_s": 20.0}])
         assert [latency_ecdf(table).get_xscale() for table in (near, far, zero)] == ["linear", "log", "linear"]
 
-    def test_the_key_lists_the_fastest_first_and_the_silent_last(self) -> None:
+    def test_legend_order(self) -> None:
         table = results(
             [
                 {"model": "slow", "latency_s": 3.0},
@@ -265,20 +265,20 @@ class TestLatency:
         )
         assert [line.split()[0] for line in key(latency_ecdf(table))[1:]] == ["p/fast", "p/slow", "p/dead"]
 
-    def test_nothing_but_cache_hits_is_said(self) -> None:
+    def test_only_cache_hits(self) -> None:
         ax = latency_ecdf(results([{"cache_hit": True}]))
         assert texts(ax)[-1] == "No latencies: every answer came from the cache"
 
 
 class TestPareto:
-    def test_points_are_median_latency_and_cost_of_a_thousand(self) -> None:
+    def test_points_are_median_latency_and_cost(self) -> None:
         rows = [{"latency_s": time_s, "list_cost_usd": 2_000_000} for time_s in (1.0, 2.0, 9.0)]
         hit = {"latency_s": 50.0, "list_cost_usd": 2_000_000, "cost_usd": 0, "cache_hit": True}
         ax = cost_against_latency(results([*rows, hit]))
         (dots,) = ax.collections
         assert dots.get_offsets().tolist() == [[2.0, 2.0]]
 
-    def test_only_the_best_are_filled(self) -> None:
+    def test_points_on_the_front_are_filled(self) -> None:
         models = {"fast": (1.0, 9), "cheap": (4.0, 1), "worse": (5.0, 2), "middle": (2.0, 5)}
         rows = [{"model": n, "latency_s": s, "list_cost_usd": c * 1_000_000} for n, (s, c) in models.items()]
         ax = cost_against_latency(results(rows))
@@ -298,7 +298,7 @@ class TestPareto:
             (4, 1),
         ]
 
-    def test_models_without_a_price_or_a_call_are_counted(self) -> None:
+    def test_models_without_price_or_call_are_counted(self) -> None:
         unpriced = {"model": "u", "cost_usd": None, "list_cost_usd": None}
         ax = cost_against_latency(results([{}, unpriced, {"model": "c", "cache_hit": True}]))
         assert len(ax.collections) == 1
@@ -307,7 +307,7 @@ class TestPareto:
         assert texts(alone)[-1] == "No model has both a known price and a call of its own"
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-    def test_the_front_is_what_nothing_beats(self, points: list[tuple[int, int]]) -> None:
+    def test_pareto_front_is_not_dominated(self, points: list[tuple[int, int]]) -> None:
         best = [points[at] for at in pareto_front(points)]
         assert len(set(best)) == len(best)
         for point in points:
@@ -316,12 +316,12 @@ class TestPareto:
 
 
 class TestQuality:
-    def test_points_are_the_cost_of_a_thousand_and_the_mean_score(self) -> None:
+    def test_points_are_cost_and_mean_score(self) -> None:
         rows = [{"score": good, "list_cost_usd": 2_000_000} for good in (1.0, 0.0, 1.0, None)]
         (dots,) = cost_against_quality(results(rows)).collections
         assert dots.get_offsets().tolist() == [[2.0, pytest.approx(2 / 3)]]
 
-    def test_the_front_is_cheaper_or_better(self) -> None:
+    def test_front_is_cheaper_or_better(self) -> None:
         models = {"cheap": (1, 0.2), "good": (9, 0.9), "worse": (9, 0.1), "middle": (4, 0.5)}
         rows = [{"model": name, "list_cost_usd": c * 10**6, "score": q} for name, (c, q) in models.items()]
         ax = cost_against_quality(results(rows))
@@ -335,7 +335,7 @@ class TestQuality:
             (1, 0.2), (4, 0.2), (4, 0.5), (9, 0.5), (9, 0.9),
         ]  # fmt: skip
 
-    def test_scores_may_be_given_by_model_or_be_truth_values(self) -> None:
+    def test_scores_by_model_or_boolean(self) -> None:
         table = results([{}, {"model": "other"}])
         ax = cost_against_quality(table, score={"p/m": 7.5})
         assert ax.collections[0].get_offsets().tolist() == [[0.001, 7.5]]
@@ -348,18 +348,18 @@ class TestQuality:
 
 
 class TestFirstToken:
-    def test_a_curve_is_of_calls_that_were_streamed(self) -> None:
+    def test_curve_of_streamed_calls(self) -> None:
         ax = ttft_ecdf(results([{"ttft_s": 0.2}, {"ttft_s": 0.4}, {"ttft_s": None}]))
         (line,) = curves(ax).values()
         assert line.get_xdata().tolist() == [0.2, 0.2, 0.4]
 
-    def test_what_was_not_streamed_has_none(self) -> None:
+    def test_no_streamed_calls(self) -> None:
         said = texts(ttft_ecdf(results([{"ttft_s": None}])))[-1]
         assert said == "No times to the first token: pass stream=True to measure them"
 
 
 class TestHistogram:
-    def test_each_answer_counts_once(self) -> None:
+    def test_cached_answers_are_included(self) -> None:
         rows = [{"output_tokens": n} for n in (10, 10, 10, 40)] + [{"output_tokens": None}]
         ax = token_histogram(results(rows))
         (hill,) = ax.patches
@@ -368,7 +368,7 @@ class TestHistogram:
         assert heights == {10: pytest.approx(0.56), 40: pytest.approx(0.56 / 3)}
         assert "median 10, p95 40" in texts(ax)
 
-    def test_bins_hold_all_answers_however_far_apart(self) -> None:
+    def test_bins_contain_all_answers(self) -> None:
         counts = [1, 3, 8, 60, 700, 20_000]
         ax = token_histogram(results([{"output_tokens": n} for n in counts]))
         assert ax.get_xscale() == "log"
@@ -376,7 +376,7 @@ class TestHistogram:
         assert edges[0] < 1
         assert edges[-1] > 20_000
 
-    def test_kinds(self) -> None:
+    def test_token_kinds(self) -> None:
         assert "median 10, p95 10" in texts(token_histogram(results([{}]), kind="input"))
         assert texts(token_histogram(results([{}]), kind="reasoning"))[-1] == "No provider reported reasoning tokens"
         with pytest.raises(ValueError, match="kind must be one of 'input', 'output', 'reasoning', not 'inputs'"):
@@ -387,8 +387,8 @@ def at_s(seconds: float, **more: Any) -> dict[str, Any]:
     return {"started_at": BEGAN + timedelta(seconds=seconds), **more}
 
 
-class TestPace:
-    def test_answers_are_counted_when_they_came(self) -> None:
+class TestThroughput:
+    def test_answers_are_counted_at_their_time(self) -> None:
         rows = [at_s(0), at_s(0), at_s(5.05), at_s(9, cache_hit=True)]
         ax = throughput(results(rows))
         (hill,) = ax.patches
@@ -399,7 +399,7 @@ class TestPace:
         assert heights == [pytest.approx(0.56), pytest.approx(0.28)]
         assert any("3 answers in 6.05 s" in text and "1 from the cache, not drawn" in text for text in texts(ax))
 
-    def test_refusals_and_limits_are_marked(self) -> None:
+    def test_rejections_and_limits_are_marked(self) -> None:
         refused = {"status": "error", "error_type": "RateLimited", "latency_s": 0.5, "total_s": 0.5}
         ax = throughput(results([at_s(0), at_s(2, **refused)]), limits_rpm={"p/m": 600})
         (marks,) = (line for line in ax.lines if line.get_label() == "_refused")
@@ -408,7 +408,7 @@ class TestPace:
         assert limit.get_ydata()[0] == pytest.approx(0.96 - 0.56 * min(1, 10 / 20))
         assert "1 per second, 1 rejected" in texts(ax)
 
-    def test_refusals_that_were_tried_again_are_read_from_the_log(self) -> None:
+    def test_retried_rejections_come_from_the_decisions(self) -> None:
         epoch_s = BEGAN.timestamp()
         log = [
             Decision(epoch_s + 0.5, "retry", "p/m", "RateLimited", 1.0),
@@ -420,7 +420,7 @@ class TestPace:
         (marks,) = (line for line in ax.lines if line.get_label() == "_refused")
         assert list(marks.get_xdata()) == [pytest.approx(0.5)]
 
-    def test_a_call_is_drawn_stage_by_stage(self) -> None:
+    def test_stages_of_a_call(self) -> None:
         row = at_s(2, queue_s=0.5, rate_wait_s=1.0, latency_s=1.0, total_s=4.5, attempts=2)
         ax = timeline(results([row, at_s(3)]))
         spans = sorted((patch.get_x(), patch.get_width()) for patch in ax.patches if patch.get_y() < 1)
@@ -428,42 +428,42 @@ class TestPace:
         assert ax.get_ylim() == (2, 0)
         assert any("queue, limit, earlier tries, provider" in text for text in texts(ax))
 
-    def test_of_very_many_calls_some_are_drawn_and_that_is_said(self) -> None:
+    def test_large_timelines_are_sampled(self) -> None:
         ax = timeline(results([at_s(n / 10) for n in range(1000)]))
         assert len(ax.patches) == 334
         assert any("334 of 1,000 calls, evenly chosen" in text for text in texts(ax))
 
-    def test_failures_end_in_a_cross(self) -> None:
+    def test_failed_calls_end_in_a_cross(self) -> None:
         ax = timeline(results([at_s(0), at_s(1, status="error", error_type="TimedOut")]))
         (crosses,) = (line for line in ax.lines if line.get_label() == "_failed")
         assert crosses.get_xydata().tolist() == [[2.0, 1.5]]
 
     @pytest.mark.parametrize("plot", [throughput, timeline])
-    def test_nothing_but_cache_hits_is_said(self, plot: Plot) -> None:
+    def test_only_cache_hits(self, plot: Plot) -> None:
         assert texts(plot(results([{"cache_hit": True}] * 3)))[-1] == "No calls: 3 answers came from the cache"
 
 
 class TestAccessor:
-    def test_a_frame_draws_itself(self) -> None:
+    def test_plot_accessor(self) -> None:
         frame = many(2).to_pandas(types_mapper=pd.ArrowDtype)
         assert texts(frame.llm.plot.cost_by_model()) == texts(cost_by_model(frame))
         ax = Figure().add_subplot()
         assert frame.llm.plot.latency_ecdf(ax) is ax
         assert set(dir(frame.llm.plot)) == {plot.__name__ for plot in PLOTS}
 
-    def test_result_columns_may_have_a_prefix(self) -> None:
+    def test_plot_accessor_with_prefix(self) -> None:
         plain = many(2).to_pandas(types_mapper=pd.ArrowDtype)
         frame = plain.add_prefix("gpt_").assign(model="mine", status=3)
         assert texts(frame.llm.plot(prefix="gpt_").cost_by_model()) == texts(cost_by_model(plain))
 
-    def test_another_plot_is_refused_by_name(self) -> None:
+    def test_unknown_plot_is_rejected(self) -> None:
         with pytest.raises(AttributeError, match="no plot 'pie'; the plots are cost_against_latency"):
             _ = pd.DataFrame().llm.plot.pie
 
 
-class TestEvery:
+class TestAllPlots:
     @pytest.mark.parametrize("plot", PLOTS)
-    def test_it_draws_where_it_is_told(self, plot: Plot) -> None:
+    def test_draws_on_the_given_axes(self, plot: Plot) -> None:
         figure = Figure()
         ax = figure.add_subplot()
         assert plot(many(3), ax) is ax
@@ -481,13 +481,13 @@ class TestEvery:
             ([{"status": "skipped", "latency_s": None}] * 2, "No answers: none of 2 rows was sent"),
         ],
     )
-    def test_nothing_to_draw_is_said(self, plot: Plot, rows: list[dict[str, Any]], says: str) -> None:
+    def test_message_without_data(self, plot: Plot, rows: list[dict[str, Any]], says: str) -> None:
         ax = plot(results(rows))
         assert texts(ax)[-1] == says
         assert ax.get_title(loc="left")
         assert [*ax.lines, *ax.patches, *ax.collections] == []
 
-    def test_a_model_has_one_colour_everywhere(self) -> None:
+    def test_model_has_one_color_in_all_plots(self) -> None:
         table = many(12)
         expected = {name: series_style(at).color.upper() for at, name in enumerate(NAMES)}
         paid = {name: colour for name, _, _, colour in bars(cost_by_model(table))}
@@ -497,14 +497,14 @@ class TestEvery:
         output = {name: colour for name, _, _, colour in bars(tokens_by_model(table)) if colour in expected.values()}
         assert paid == lines == points == output == expected
 
-    def test_models_beyond_the_palette_differ_by_dash_and_marker(self) -> None:
+    def test_models_beyond_the_palette_differ_in_dash_and_marker(self) -> None:
         looks = [series_style(at) for at in range(28)]
         assert len({(look.color, look.dash) for look in looks}) == 28
         assert len({(look.color, look.marker) for look in looks}) == 28
 
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize("models", [1, 4, 12])
-    def test_no_text_covers_another_or_leaves_the_figure(self, plot: Plot, models: int) -> None:
+    def test_texts_do_not_overlap_or_leave_the_figure(self, plot: Plot, models: int) -> None:
         ax = plot(many(models))
         written = drawn_texts(ax)
         boxes = [(text.get_text(), text.get_window_extent()) for text in written]
@@ -520,7 +520,7 @@ class TestEvery:
             )
             assert min(shared) < 2, (a, b)
 
-    def test_names_that_crowd_stand_in_a_column_in_order(self) -> None:
+    def test_crowded_labels_are_listed_in_a_column(self) -> None:
         rows = []
         for at, name in enumerate(NAMES):
             provider, _, model = name.partition("/")
@@ -535,7 +535,7 @@ class TestEvery:
         assert min(np.diff(heights)) >= max(text.get_window_extent().height for text in labels) * 0.8
 
     @pytest.mark.parametrize("plot", PLOTS)
-    def test_a_dollar_in_a_name_is_a_dollar(self, plot: Plot) -> None:
+    def test_dollar_in_a_name_is_not_mathematics(self, plot: Plot) -> None:
         ax = plot(results([{"model": "a$b$c_d"}, {"model": "e$f$g", "latency_s": 2.0}]))
         ax.figure.draw_without_rendering()
         assert any("a$b$c_d" in text.get_text() for text in drawn_texts(ax))
@@ -543,7 +543,7 @@ class TestEvery:
 
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize("kind", ["numpy", "arrow", "csv"])
-    def test_a_data_frame_draws_as_its_table_does(self, plot: Plot, kind: str, tmp_path: Path) -> None:
+    def test_data_frame_equals_table(self, plot: Plot, kind: str, tmp_path: Path) -> None:
         table = many(4)
         frame = table.to_pandas(types_mapper=pd.ArrowDtype if kind == "arrow" else None)
         if kind == "csv":
@@ -559,25 +559,25 @@ class TestEvery:
         ]
 
     @pytest.mark.parametrize("plot", PLOTS)
-    def test_another_table_is_refused_by_name(self, plot: Plot) -> None:
+    def test_other_tables_are_rejected(self, plot: Plot) -> None:
         with pytest.raises(ValueError, match="no column provider, model, status"):
             plot(pa.table({"prompt": ["hi"]}))
         with pytest.raises(ValueError, match=r"no column latency_s$"):
             plot(many(1).drop_columns(["latency_s"]).to_pandas())
 
-    def test_a_dark_theme_is_followed(self) -> None:
+    def test_dark_theme(self) -> None:
         with mpl.rc_context({"text.color": "white", "axes.facecolor": "black", "figure.facecolor": "black"}):
             ax = cost_by_model(many(2))
         name = next(text for text in ax.texts if text.get_text() == NAMES[0])
         assert to_rgb(name.get_color()) == (1, 1, 1)
 
-    def test_drawing_leaves_the_settings_alone(self) -> None:
+    def test_rcparams_are_not_changed(self) -> None:
         before = dict(mpl.rcParams)
         for plot in PLOTS:
             plot(many(2))
         assert dict(mpl.rcParams) == before
 
-    def test_matplotlib_is_loaded_late_and_pyplot_never(self) -> None:
+    def test_matplotlib_is_imported_late_and_pyplot_never(self) -> None:
         code = (
             "import sys, llmhub.plots as plots; assert 'matplotlib' not in sys.modules\n"
             "from llmhub.tables.schema import RESULTS\n"
@@ -590,24 +590,24 @@ class TestSave:
     @pytest.mark.parametrize(
         ("name", "magic"), [("a.png", b"\x89PNG"), ("deep/er/a.svg", b"<?xml"), ("a.pdf", b"%PDF")]
     )
-    def test_the_extension_says_the_format(self, tmp_path: Path, name: str, magic: bytes) -> None:
+    def test_extension_decides_the_format(self, tmp_path: Path, name: str, magic: bytes) -> None:
         path = save(latency_ecdf(many(2)), tmp_path / name)
         assert path == tmp_path / name
         assert path.read_bytes().startswith(magic)
 
-    def test_a_figure_of_several_plots_is_saved(self, tmp_path: Path) -> None:
+    def test_figure_of_several_plots(self, tmp_path: Path) -> None:
         figure = Figure()
         for plot, ax in zip(PLOTS, figure.subplots(3, 3).flat, strict=True):
             plot(many(3), ax)
         assert save(figure, str(tmp_path / "all.png")).stat().st_size > 10_000
 
-    def test_anything_else_is_refused(self, tmp_path: Path) -> None:
+    def test_other_objects_are_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="must be a matplotlib Figure or Axes"):
             save("a plot", tmp_path / "a.png")  # type: ignore[arg-type]
 
 
-class TestTally:
-    def test_sums_are_by_model_in_order_of_first_appearance(self) -> None:
+class TestModelSummary:
+    def test_totals_by_model_in_order_of_appearance(self) -> None:
         table = results(
             [
                 {"model": "b", "cost_usd": 1, "list_cost_usd": 1},
@@ -622,11 +622,11 @@ class TestTally:
         assert dict(b.errors) == {"RateLimited": 1}
         assert (a.name, a.rows) == ("p/a", 1)
 
-    def test_a_model_that_carries_its_provider_is_not_named_twice(self) -> None:
+    def test_provider_in_the_model_name_is_not_repeated(self) -> None:
         (each,) = summarize_models(results([{"provider": "openai", "model": "openai/gpt-4o"}]))
         assert each.name == "openai/gpt-4o"
 
-    def test_chunks_and_their_dictionaries_do_not_matter(self) -> None:
+    def test_chunked_dictionary_columns(self) -> None:
         parts = [results([{"model": name}]) for name in ("a", "b", "a")]
         assert [(each.name, each.rows) for each in summarize_models(pa.concat_tables(parts))] == [
             ("p/a", 2),
@@ -638,7 +638,7 @@ class TestTally:
     st.lists(st.floats(0, 100), min_size=1, max_size=12).map(lambda heights: sorted(heights, reverse=True)),
     st.floats(1, 8),
 )
-def test_heights_are_moved_apart_within_the_room(heights: list[float], step: float) -> None:
+def test_labels_are_spread_apart_within_limits(heights: list[float], step: float) -> None:
     moved = _spread_apart(heights, step, 100)
     assert all(high - low >= step - 1e-6 for high, low in pairwise(moved))
     assert moved[-1] >= step / 2 - 1e-6

@@ -1,4 +1,4 @@
-"""How far a run is, as a person sees it: on a terminal, in a log, in a notebook."""
+"""Progress of a run: text, terminal, log, HTML and notebook widget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llmhub.progress.widget import ProgressWidget
 
 
 class Terminal(io.StringIO):
-    """A terminal, as narrow as one likes."""
+    """A stream that is a terminal."""
 
     encoding = "utf-8"  # type: ignore[assignment]
 
@@ -87,7 +87,7 @@ progresses = st.builds(
 )
 
 
-# In words
+# Text
 
 
 @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ progresses = st.builds(
         ),
     ],
 )
-def test_a_line_says_how_far_how_fast_how_long_and_for_how_much(progress: Progress, said: str) -> None:
+def test_progress_line(progress: Progress, said: str) -> None:
     assert progress_line(progress) == said
 
 
 @given(progresses, st.integers(1, 200))
-def test_a_line_fits_whatever_it_says(progress: Progress, width: int) -> None:
+def test_progress_line_fits_any_width(progress: Progress, width: int) -> None:
     said = progress_line(progress, width)
     assert len(said) <= width
     assert "\n" not in said
@@ -131,20 +131,20 @@ def test_a_line_fits_whatever_it_says(progress: Progress, width: int) -> None:
 
 
 @given(progresses)
-def test_the_rows_are_the_last_to_go(progress: Progress) -> None:
-    """And of the rest nothing is said that a wider line would not say."""
+def test_row_counts_are_dropped_last(progress: Progress) -> None:
+    """A narrower line has no items that a wider line lacks."""
     for width in range(30, 150, 7):
         said = progress_line(progress, width)
         assert f"{progress.done:,}/{progress.total:,} rows" in said
         assert set(re.split(r" {3}", said)) <= set(re.split(r" {3}", progress_line(progress, width + 7)))
 
 
-# On a terminal and in a log
+# Terminal and log
 
 
 @pytest.fixture
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
-    """Put a terminal in the place of the error stream, once the test runs."""
+    """Return a function that replaces standard error by a terminal."""
 
     def put() -> Terminal:
         terminal = Terminal()
@@ -156,13 +156,13 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
 
 
 def report_of(wanted: bool | None) -> ProgressCallback:
-    """Show progress."""
+    """Return the report function of a display."""
     show = create_display(wanted, at(0))
     assert show is not None
     return show.report
 
 
-def test_a_terminal_has_one_line_that_is_written_over(on_terminal: Callable[[], Terminal]) -> None:
+def test_terminal_line_is_overwritten(on_terminal: Callable[[], Terminal]) -> None:
     stderr = on_terminal()
     report = report_of(None)
     for progress in (at(50, cached=12), at(60), at(100, finished=True)):
@@ -175,8 +175,8 @@ def test_a_terminal_has_one_line_that_is_written_over(on_terminal: Callable[[], 
 
 
 @given(st.lists(progresses, max_size=5), st.integers(20, 120))
-def test_what_was_longer_is_wiped_out_and_nothing_is_wrapped(steps: list[Progress], width: int) -> None:
-    """Read as a terminal reads it: a carriage return goes back, what is written stands over what stood there."""
+def test_longer_lines_are_erased_and_lines_never_wrap(steps: list[Progress], width: int) -> None:
+    """As a terminal interprets it: a carriage return moves to the beginning of the line."""
     with pytest.MonkeyPatch.context() as patch:
         terminal = Terminal()
         patch.setattr(sys, "stderr", terminal)
@@ -193,22 +193,20 @@ def test_what_was_longer_is_wiped_out_and_nothing_is_wrapped(steps: list[Progres
             assert row[1:].rstrip() == render_line(progress, width - 1).rstrip()
 
 
-def test_the_bar_is_full_at_the_end_though_rows_were_not_asked(on_terminal: Callable[[], Terminal]) -> None:
+def test_bar_is_full_at_the_end_with_unsent_rows(on_terminal: Callable[[], Terminal]) -> None:
     stderr = on_terminal()
     report_of(True)(at(90, finished=True))
     assert "╌" not in stderr.getvalue()
 
 
-def test_a_terminal_that_knows_no_boxes_gets_plain_signs(
-    on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ascii_terminal_gets_ascii_bar(on_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Terminal, "encoding", "ascii")
     stderr = on_terminal()
     report_of(True)(at(50))
     assert stderr.getvalue().startswith("\r############............  50/100")
 
 
-def test_a_run_that_breaks_off_leaves_its_line_alone(on_terminal: Callable[[], Terminal]) -> None:
+def test_aborted_run_ends_its_line(on_terminal: Callable[[], Terminal]) -> None:
     stderr = on_terminal()
     show = create_display(True, at(0))
     assert show is not None
@@ -220,7 +218,7 @@ def test_a_run_that_breaks_off_leaves_its_line_alone(on_terminal: Callable[[], T
     assert "\n\r" in stderr.getvalue()
 
 
-def test_the_width_is_that_of_the_terminal() -> None:
+def test_terminal_width() -> None:
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     leader, follower = os.openpty()
     try:
@@ -233,7 +231,7 @@ def test_the_width_is_that_of_the_terminal() -> None:
 
 
 def lines_of(log: ProgressLog, stream: io.StringIO, ends_s: float) -> list[str]:
-    """Run for so long, reporting each second."""
+    """Report every second until ``ends_s``, and return the lines."""
     for second in range(1, int(ends_s)):
         log(at(second, 10_000, elapsed_s=float(second)))
     log(at(int(ends_s), 10_000, elapsed_s=ends_s, finished=True))
@@ -243,7 +241,7 @@ def lines_of(log: ProgressLog, stream: io.StringIO, ends_s: float) -> list[str]:
 @pytest.mark.parametrize(
     ("asked", "ends_s", "many"), [(True, 5, 1), (False, 5, 0), (False, 29, 0), (False, 31, 2), (True, 3600, 17)]
 )
-def test_a_log_has_a_line_now_and_then_ever_more_seldom(asked: bool, ends_s: float, many: int) -> None:
+def test_log_interval_grows(asked: bool, ends_s: float, many: int) -> None:
     stream = io.StringIO()
     said = lines_of(ProgressLog(stream, explicit=asked), stream, ends_s)
     assert len(said) == many
@@ -251,7 +249,7 @@ def test_a_log_has_a_line_now_and_then_ever_more_seldom(asked: bool, ends_s: flo
     assert not said or f"{int(ends_s):,}/10,000" in said[-1]
 
 
-def test_a_file_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_gets_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     report_of(True)(at(100, finished=True))
@@ -259,7 +257,7 @@ def test_a_file_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.stderr.getvalue() == "llmhub: 100/100 rows   100 %   5 rows/s   10 s\n"  # type: ignore[attr-defined]
 
 
-def test_whoever_brings_a_function_is_told_and_nothing_is_shown(on_terminal: Callable[[], Terminal]) -> None:
+def test_progress_function_replaces_the_display(on_terminal: Callable[[], Terminal]) -> None:
     stderr = on_terminal()
     told: list[Progress] = []
     show = create_display(told.append, at(0))
@@ -271,11 +269,11 @@ def test_whoever_brings_a_function_is_told_and_nothing_is_shown(on_terminal: Cal
     assert stderr.getvalue() == ""
 
 
-# As HTML
+# HTML
 
 
 class Reader(HTMLParser):
-    """Reads what a browser would show, and what of it is drawn."""
+    """Parser that collects text and styles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,7 +303,7 @@ def read(html: str) -> Reader:
 
 
 @given(progresses)
-def test_whatever_a_model_is_called_it_stays_text(progress: Progress) -> None:
+def test_model_names_are_escaped(progress: Progress) -> None:
     reader = read(progress_html(progress))
     assert set(reader.tags) <= {"div", "span"}
     assert reader.depth == 0
@@ -313,7 +311,7 @@ def test_whatever_a_model_is_called_it_stays_text(progress: Progress) -> None:
         assert model.model in "".join(reader.texts)
 
 
-def test_a_bar_shows_what_is_done_by_whom() -> None:
+def test_bar_segments() -> None:
     html = progress_html(at(50, models=(MODEL,)))
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
     assert widths == [25.0, 20.0, 5.0]
@@ -321,32 +319,32 @@ def test_a_bar_shows_what_is_done_by_whom() -> None:
     assert [text.strip() for text in read(html).texts[:5]] == said
 
 
-def test_each_model_has_its_own_colour_and_failures_that_of_the_text() -> None:
+def test_models_have_own_colors_and_failures_the_text_color() -> None:
     html = progress_html(at(50, models=(MODEL, MODEL)))
     grounds = re.findall(r"%;background-color:([^;\"]+)", html)
     assert grounds == ["#0072B2", "#0072B2", "currentColor", "#D55E00", "#D55E00", "currentColor"]
 
 
 @given(progresses)
-def test_nothing_is_drawn_in_a_colour_that_one_theme_hides(progress: Progress) -> None:
-    """Text and ground are the theme's; and no dollar sign makes mathematics of money."""
+def test_no_text_or_background_color_and_no_dollar_sign(progress: Progress) -> None:
+    """Text and background have the colours of the theme, and no dollar sign starts mathematics."""
     html = progress_html(progress)
     assert not re.search(r"(?<![-\w])(?:color|background):", html)
     assert not re.search(r"background-color:(?:#fff|#000|white|black)", html, re.IGNORECASE)
     assert "$" not in progress_html(at(5, models=(MODEL,)))
 
 
-def test_many_models_do_not_fill_the_screen() -> None:
+def test_number_of_models_is_limited() -> None:
     html = progress_html(at(50, models=(MODEL,) * (MAX_MODELS + 3)))
     assert html.count("openai/gpt-4o-mini") == 2 * MAX_MODELS
     assert "and 3 models more" in html
 
 
-# In a notebook
+# Notebook
 
 
 class Notebook:
-    """A kernel with widgets, that keeps what is shown."""
+    """Fake of IPython and ipywidgets that records what is displayed."""
 
     def __init__(self, patch: pytest.MonkeyPatch, version: tuple[int, ...] = (7, 4, 0)) -> None:
         self.outputs: list[Any] = []
@@ -391,7 +389,7 @@ class Notebook:
         return [widget for widget in self.widgets if widget.clicks]
 
 
-def test_a_panel_moves_and_leaves_a_summary_without_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_widget_updates_and_leaves_static_html(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = Notebook(monkeypatch)
     show = create_display(None, at(0, models=(MODEL,)))
     assert show is not None
@@ -411,14 +409,14 @@ def test_a_panel_moves_and_leaves_a_summary_without_widgets(monkeypatch: pytest.
     assert notebook.closed == [text, box]
 
 
-def test_a_run_that_is_over_at_once_has_no_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_run_creates_no_widget(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = Notebook(monkeypatch)
     report_of(None)(at(100, finished=True))
     assert notebook.widgets == []
     assert "100/100" in notebook.outputs[-1]
 
 
-def test_a_run_that_breaks_off_leaves_no_dead_widget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aborted_run_closes_its_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = Notebook(monkeypatch)
     show = create_display(None, at(0))
     assert show is not None
@@ -431,10 +429,10 @@ def test_a_run_that_breaks_off_leaves_no_dead_widget(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("version", "stoppable", "many"), [((7, 0), True, 1), ((6, 31), True, 0), ((7, 4), False, 0)])
-def test_a_button_is_shown_only_where_it_is_heard(
+def test_button_only_in_kernels_that_support_it(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], stoppable: bool, many: int
 ) -> None:
-    """Never for a cell that blocks; and not by kernels that hear nothing while a cell goes on."""
+    """No button for blocking cells, or in kernels that handle no clicks while a cell runs."""
     notebook = Notebook(monkeypatch, version)
     show = create_display(None, at(0), stop=StopSignal() if stoppable else None)
     assert show is not None
@@ -442,7 +440,7 @@ def test_a_button_is_shown_only_where_it_is_heard(
     assert len(notebook.buttons) == many
 
 
-def test_the_button_asks_and_then_asks_to_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_button_stops_and_then_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
     notebook, stop = Notebook(monkeypatch), StopSignal()
     show = create_display(None, at(0), stop=stop)
     assert show is not None
@@ -458,8 +456,8 @@ def test_the_button_asks_and_then_asks_to_cut_off(monkeypatch: pytest.MonkeyPatc
     assert stop.immediate
 
 
-def test_nothing_waits_for_the_widgets_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third of a second, at first use: till then the panel is text."""
+def test_run_does_not_wait_for_ipywidgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until ipywidgets is imported, the display is static HTML."""
     notebook = Notebook(monkeypatch)
     widgets = sys.modules["ipywidgets"]
     monkeypatch.delitem(sys.modules, "ipywidgets")
