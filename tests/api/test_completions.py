@@ -64,10 +64,10 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 @pytest.mark.parametrize("model", MODELS)
 async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: str) -> None:
     request = CompletionRequest(model=model, messages=(Message("user", "Say hi"),))
-    whole = llmhub.complete("Say hi", model=model, hub=hub)
-    assert whole.text
-    assert whole.usage.input_tokens
-    assert whole.finish_reason == "stop"
+    response = llmhub.complete("Say hi", model=model, hub=hub)
+    assert response.text
+    assert response.usage.input_tokens
+    assert response.finish_reason == "stop"
     same = [
         await llmhub.acomplete(request, hub=hub),
         llmhub.try_complete(request, hub=hub).unwrap(),
@@ -78,7 +78,7 @@ async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: s
     ]
     for one in same:
         assert one is not None
-        assert (one.text, one.usage, one.finish_reason) == (whole.text, whole.usage, whole.finish_reason)
+        assert (one.text, one.usage, one.finish_reason) == (response.text, response.usage, response.finish_reason)
 
 
 def test_stream_chunks_add_up_to_the_response(hub: llmhub.Hub) -> None:
@@ -124,17 +124,17 @@ def test_failed_stream_raises_after_its_chunks(hub: llmhub.Hub) -> None:
 
 
 def test_blocking_calls_from_many_threads(hub: llmhub.Hub) -> None:
-    said: dict[int, str] = {}
+    message: dict[int, str] = {}
 
     def ask(number: int) -> None:
-        said[number] = llmhub.complete(f"Say {number % 2}", model=MODEL, hub=hub).text
+        message[number] = llmhub.complete(f"Say {number % 2}", model=MODEL, hub=hub).text
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [said[number] for number in range(8)] == [said[0], said[1]] * 4
+    assert [message[number] for number in range(8)] == [message[0], message[1]] * 4
 
 
 async def test_blocking_call_while_an_event_loop_runs(hub: llmhub.Hub) -> None:
@@ -176,7 +176,7 @@ def test_default_hub_is_made_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "options", "said"),
+    ("prompt", "options", "message"),
     [
         ("hi", {"model": "gpt-4o-mini"}, r"^model: 'gpt-4o-mini' names no provider; .*'openai/gpt-4o-mini'"),
         ("hi", {"model": "opnai/gpt-4o"}, r"^model: .*Did you mean 'openai'\?"),
@@ -195,9 +195,9 @@ def test_default_hub_is_made_from_the_environment(
     ],
 )
 def test_invalid_argument_error_names_argument_and_remedy(
-    hub: llmhub.Hub, simulator: SimulatorThread, prompt: Any, options: dict[str, Any], said: str
+    hub: llmhub.Hub, simulator: SimulatorThread, prompt: Any, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(BadRequestError, match=said):
+    with pytest.raises(BadRequestError, match=message):
         llmhub.complete(prompt, hub=hub, **options)
     assert isinstance(llmhub.try_complete(prompt, hub=hub, **options), Failure)
     assert simulator.counts()["requests"] == 0
@@ -282,11 +282,11 @@ def test_key_appears_in_no_output(
         "AWS_SESSION_TOKEN": key,
         "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": simulator.base_url("bedrock"),
     }
-    found = parse_settings(environ)
+    settings = parse_settings(environ)
     caplog.set_level(logging.DEBUG)
     shown = io.StringIO()
     path = tmp_path / "runs.db"
-    with llmhub.Hub(settings=found, cache=llmhub.DiskCache(path), retry=llmhub.Retry(attempts=1)) as hub:
+    with llmhub.Hub(settings=settings, cache=llmhub.DiskCache(path), retry=llmhub.Retry(attempts=1)) as hub:
         rows = {"t": ["fine", "[[sim:500 always]]", f"Incorrect API key provided: {key} [[sim:429 always]]"]}
         with contextlib.redirect_stderr(shown), contextlib.redirect_stdout(shown):
             table = llmhub.complete_table({"t": rows["t"][:2]}, "{t}", model=model, hub=hub, progress=True)
@@ -297,7 +297,7 @@ def test_key_appears_in_no_output(
                 "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(caught.value.error)
             )
         shown.write(
-            repr(hub) + repr(hub.target(model)) + repr(found) + str(table.to_pydict()) + str(table.schema.metadata)
+            repr(hub) + repr(hub.target(model)) + repr(settings) + str(table.to_pydict()) + str(table.schema.metadata)
         )
     pq.write_table(table, tmp_path / "out.parquet")
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -354,7 +354,7 @@ def test_response_schema_from_a_type_or_json_schema(wanted: Any) -> None:
 
 def test_invalid_schema_is_rejected_before_sending(hub: llmhub.Hub) -> None:
     for ask in (llmhub.complete, lambda prompt, **more: llmhub.complete_table({"t": ["a"]}, prompt, **more)):
-        with pytest.raises(BadRequestError, match="pydantic model or a dataclass"):
+        with pytest.raises(BadRequestError, match="pydantic model or dataclass"):
             ask("Say hi", model=MODEL, hub=hub, response_schema=object)
     with pytest.raises(MalformedResponseError, match="not a Greeting"):
         llmhub.parse("hi", Greeting)

@@ -12,16 +12,16 @@ from llmhub.sim import Simulator, serving
 
 
 def test_metadata_of_a_model() -> None:
-    found = llmhub.metadata("openai/gpt-4o-mini", hub=llmhub.Hub())
-    assert (found.provider, found.model) == ("openai", "gpt-4o-mini")
-    assert (found.context_window, found.max_output_tokens) == (128_000, 16_384)
-    assert ":openai/gpt-4o-mini@" in found.price_id
+    info = llmhub.metadata("openai/gpt-4o-mini", hub=llmhub.Hub())
+    assert (info.provider, info.model) == ("openai", "gpt-4o-mini")
+    assert (info.context_window, info.max_output_tokens) == (128_000, 16_384)
+    assert ":openai/gpt-4o-mini@" in info.price_id
 
 
 def test_metadata_of_an_unknown_model_and_a_plugin_provider() -> None:
     hub = llmhub.Hub(providers={"mine": replace(PROVIDERS["compatible"], name="mine")})
-    found = llmhub.metadata("mine/model", hub=hub)
-    assert (found.provider, found.model, found.price_id, found.context_window) == ("mine", "model", "", None)
+    info = llmhub.metadata("mine/model", hub=hub)
+    assert (info.provider, info.model, info.price_id, info.context_window) == ("mine", "model", "", None)
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini", "opnai/gpt-4o", "openai/"])
@@ -41,8 +41,8 @@ async def test_health_check_blocking_and_awaited() -> None:
 
 def test_health_check_without_a_key_and_of_an_unknown_provider(monkeypatch: Any) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    found = llmhub.health_check("openai", hub=llmhub.Hub())
-    assert isinstance(found.error, AuthFailed)
-    assert not found.ok
+    info = llmhub.health_check("openai", hub=llmhub.Hub())
+    assert isinstance(info.error, AuthFailed)
+    assert not info.ok
     with pytest.raises(BadRequestError, match="Did you mean 'openai'"):
         llmhub.health_check("opnai", hub=llmhub.Hub())

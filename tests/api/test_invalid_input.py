@@ -28,10 +28,10 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 
 
 def deep() -> dict[str, Any]:
-    whole: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for _ in range(100_000):
-        whole = {"x": whole}
-    return whole
+        nested = {"x": nested}
+    return nested
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ def test_try_complete_returns_prompt_errors(hub: llmhub.Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "options",
     [
         {"concurrency": 0},
         {"concurrency": "many"},
@@ -125,25 +125,25 @@ def test_try_complete_returns_prompt_errors(hub: llmhub.Hub) -> None:
         {"middleware": [7]},
     ],
 )
-def test_hub_rejects_invalid_options(wrong: dict[str, Any]) -> None:
+def test_hub_rejects_invalid_options(options: dict[str, Any]) -> None:
     """The value is not repeated in the message, because it may be a key."""
-    with pytest.raises(BadRequestError, match=next(iter(wrong))) as caught:
-        llmhub.Hub(settings=Settings(), **wrong)
+    with pytest.raises(BadRequestError, match=next(iter(options))) as caught:
+        llmhub.Hub(settings=Settings(), **options)
     assert "localhost" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attempts": 0}, {"base_s": -1}, {"cap_s": -1}, {"jitter": 2}, {"deadline_s": -1}, {"attempts": 2.5}]
+    "options", [{"attempts": 0}, {"base_s": -1}, {"cap_s": -1}, {"jitter": 2}, {"deadline_s": -1}, {"attempts": 2.5}]
 )
-def test_invalid_retry_policy_is_rejected(wrong: dict[str, Any]) -> None:
-    with pytest.raises(BadRequestError, match=f"retry.{next(iter(wrong))}"):
-        llmhub.Retry(**wrong)
+def test_invalid_retry_policy_is_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match=f"retry.{next(iter(options))}"):
+        llmhub.Retry(**options)
 
 
-@pytest.mark.parametrize("wrong", [{"total_s": 0}, {"total_s": -1}, {"connect_s": 0}, {"total_s": float("nan")}])
-def test_invalid_timeout_is_rejected(wrong: dict[str, Any]) -> None:
-    with pytest.raises(BadRequestError, match=f"timeout.{next(iter(wrong))}"):
-        llmhub.Timeout(**wrong)
+@pytest.mark.parametrize("options", [{"total_s": 0}, {"total_s": -1}, {"connect_s": 0}, {"total_s": float("nan")}])
+def test_invalid_timeout_is_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequestError, match=f"timeout.{next(iter(options))}"):
+        llmhub.Timeout(**options)
 
 
 def test_integers_are_accepted_for_float_options(simulator: SimulatorThread) -> None:

@@ -41,8 +41,8 @@ def test_simulated_hub_ignores_the_environment(environ: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("models", "said"), [([], "list of models is empty"), (["nobody/m"], "no provider is named 'nobody'")]
+    ("models", "message"), [([], "list of models is empty"), (["nobody/m"], "no provider is named 'nobody'")]
 )
-def test_invalid_models_are_rejected(models: list[str], said: str) -> None:
-    with pytest.raises(BadRequestError, match=said):
+def test_invalid_models_are_rejected(models: list[str], message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
         llmhub.rehearsal(models)

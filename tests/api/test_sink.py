@@ -30,8 +30,8 @@ def hub(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield made
 
 
-def rows(many: int) -> pa.Table:
-    return pa.table({"q": [None if at == 5 else f"question {at}" for at in range(many)]})
+def rows(count: int) -> pa.Table:
+    return pa.table({"q": [None if at == 5 else f"question {at}" for at in range(count)]})
 
 
 def read(path: Path) -> pa.Table:
@@ -44,14 +44,14 @@ def read(path: Path) -> pa.Table:
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
 def test_sink_has_the_same_results_as_a_table(hub: Any, tmp_path: Path, name: str) -> None:
     written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name, n=2)
-    found = read(tmp_path / name)
-    whole = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, n=2, progress=False)
+    table = read(tmp_path / name)
+    expected = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, n=2, progress=False)
     for column in ("row", "sample", "status", "response", "request_key", "cost_usd"):
-        assert found.column(column).to_pylist() == whole.column(column).to_pylist()
-    assert found.schema.names == RESULTS.names
+        assert table.column(column).to_pylist() == expected.column(column).to_pylist()
+    assert table.schema.names == RESULTS.names
     assert (written.rows, written.reused_rows, written.stopped) == (40, 0, False)
     assert written.statuses == {"ok": 38, "skipped": 2}
-    assert written.cost_usd == sum(cost or 0 for cost in whole.column("cost_usd").to_pylist())
+    assert written.cost_usd == sum(cost or 0 for cost in expected.column("cost_usd").to_pylist())
 
 
 async def test_acomplete_table_with_sink(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
@@ -81,26 +81,26 @@ def test_truncated_stream_is_continued(hub: Any, simulator: SimulatorThread, tmp
     path = tmp_path / "out.arrows"
     llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
     path.write_bytes(path.read_bytes()[:-cut])
-    there = simulator.counts()["requests"]
-    done = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
+    before = simulator.counts()["requests"]
+    written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=path)
     assert sorted(read(path).column("row").to_pylist()) == list(range(20))
-    assert done.reused_rows + done.rows == 20
-    assert simulator.counts()["requests"] - there == done.statuses.get("ok", 0)
+    assert written.reused_rows + written.rows == 20
+    assert simulator.counts()["requests"] - before == written.statuses.get("ok", 0)
 
 
 @pytest.mark.parametrize("name", ["parts", "out.arrows"])
 def test_only_failed_rows_are_sent_again(hub: Any, simulator: SimulatorThread, tmp_path: Path, name: str) -> None:
     simulator.set_faults(Faults(rate_500=0.5))
     first = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
-    failed, asked = first.statuses["error"], simulator.counts()["requests"]
+    failed, sent = first.statuses["error"], simulator.counts()["requests"]
     assert 0 < failed < 23
     simulator.set_faults(Faults())
     second = llmhub.complete_table(rows(24), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
     assert second.statuses == {"ok": failed}
-    assert simulator.counts()["requests"] - asked == failed
-    found = read(tmp_path / name)
-    assert sorted(found.column("row").to_pylist()) == list(range(24))
-    assert set(found.column("status").to_pylist()) == {"ok", "skipped"}
+    assert simulator.counts()["requests"] - sent == failed
+    table = read(tmp_path / name)
+    assert sorted(table.column("row").to_pylist()) == list(range(24))
+    assert set(table.column("status").to_pylist()) == {"ok", "skipped"}
 
 
 def test_sink_with_other_requests_is_rejected_and_kept(hub: Any, simulator: SimulatorThread, tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_ledger_has_the_cost_of_a_run(simulator: SimulatorThread, tmp_path: Path
     with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=tmp_path / "runs.db") as hub:
         table = llmhub.complete_table(rows(8), "{q}", model=MODEL, hub=hub, progress=False)
     with llmhub.Hub(settings=Settings(), cache=tmp_path / "runs.db") as other:
-        found = llmhub.ledger(hub=other)
-    assert found.column("state").to_pylist() == ["done"] * 7
-    assert set(found.column("run_id").to_pylist()) == {table.schema.metadata[b"run_id"].decode()}
-    assert sum(found.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
+        ledger = llmhub.ledger(hub=other)
+    assert ledger.column("state").to_pylist() == ["done"] * 7
+    assert set(ledger.column("run_id").to_pylist()) == {table.schema.metadata[b"run_id"].decode()}
+    assert sum(ledger.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
     with llmhub.Hub(settings=Settings()) as bare, pytest.raises(BadRequestError, match="no cache with a ledger"):
         llmhub.ledger(hub=bare)

@@ -99,7 +99,7 @@ def _keep(cell: Cell, message: dict[str, Any]) -> None:
         cell.idle = content["execution_state"] == "idle"
 
 
-def beside(config: pytest.Config) -> Path:
+def install_old_ipykernel(config: pytest.Config) -> Path:
     """Install an older ipykernel into a folder of its own, once; skip without a network."""
     folder: Path = config.cache.mkdir("ipykernel6")  # type: ignore[union-attr]
     if not (folder / "ipykernel").exists():
@@ -115,7 +115,7 @@ def beside(config: pytest.Config) -> Path:
 
 
 @contextmanager
-def started(first: str = "") -> Iterator[Kernel]:
+def run_kernel(first: str = "") -> Iterator[Kernel]:
     """Run a kernel with a folder first in its import path."""
     folders = [first, str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
@@ -130,9 +130,9 @@ def started(first: str = "") -> Iterator[Kernel]:
 @pytest.fixture(scope="module", params=["installed", "6"])
 def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     """Start a kernel of each generation."""
-    with started(str(beside(request.config)) if request.param == "6" else "") as kernel:
-        found = kernel.run("import ipykernel; print(ipykernel.version_info[0])")
-        assert (found == "6") == (request.param == "6")
+    with run_kernel(str(install_old_ipykernel(request.config)) if request.param == "6" else "") as kernel:
+        version = kernel.run("import ipykernel; print(ipykernel.version_info[0])")
+        assert (version == "6") == (request.param == "6")
         yield kernel
 
 
@@ -201,8 +201,8 @@ class Lab:
         cells = [nbformat.v4.new_code_cell(code) for code in codes]
         path = self.folder / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
-        asked = {"path": path.name, "factory": "Notebook", "kernel": {"id": self.kernel} if self.kernel else None}
-        self.page.evaluate(f"jupyterapp.commands.execute('docmanager:open', {json.dumps(asked)}).then(() => null)")
+        arguments = {"path": path.name, "factory": "Notebook", "kernel": {"id": self.kernel} if self.kernel else None}
+        self.page.evaluate(f"jupyterapp.commands.execute('docmanager:open', {json.dumps(arguments)}).then(() => null)")
         self.page.wait_for_function(
             f"path => {SESSION}?.path === path && {SESSION}.kernel?.status === 'idle'", arg=path.name
         )
@@ -215,7 +215,7 @@ class Lab:
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
-def absent(what: str) -> None:
+def fail_or_skip(what: str) -> None:
     """Fail in continuous integration, skip elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed")
@@ -246,13 +246,13 @@ def serving_lab(folder: Path) -> Iterator[tuple[str, str]]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + WAIT_S
-        while not (found := [*runtime.glob("jpserver-*.json")]):
+        while not (version := [*runtime.glob("jpserver-*.json")]):
             assert process.poll() is None, (folder / "lab.log").read_text()
             assert time.monotonic() < deadline, (folder / "lab.log").read_text()
             time.sleep(0.05)
         while True:
             try:
-                said = json.loads(found[0].read_text())
+                said = json.loads(version[0].read_text())
             except json.JSONDecodeError:
                 continue
             break
@@ -267,7 +267,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Start JupyterLab and a browser."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        absent("chromium")
+        fail_or_skip("chromium")
     folder = tmp_path_factory.mktemp("lab")
     with serving_lab(folder) as (url, token), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])

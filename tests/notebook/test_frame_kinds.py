@@ -38,7 +38,7 @@ class Character:
 
 
 @pytest.fixture(autouse=True)
-def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def character_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count with a tokenizer that needs no download."""
     monkeypatch.setattr(tokenizers, "load_encoding", lambda *_: Character())
 
@@ -169,14 +169,14 @@ MODELS = [("x", "m"), ("y", "m"), ("x", "n/k")]
 def long_forms(draw: st.DrawFn) -> pa.Table:
     rows = draw(st.lists(st.integers(0, 9), max_size=6, unique=True))
     samples = draw(st.integers(1, 2))
-    asked = [(row, sample, *model) for row in rows for model in MODELS for sample in range(samples)]
-    some = draw(st.lists(st.sampled_from(asked), unique=True)) if asked else []
+    options = [(row, sample, *model) for row in rows for model in MODELS for sample in range(samples)]
+    some = draw(st.lists(st.sampled_from(options), unique=True)) if options else []
     names = ("row", "sample", "provider", "model")
     made = {name: [each[at] for each in some] for at, name in enumerate(names)}
     kinds = {"row": pa.int64(), "sample": pa.int32()}
     table = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in made.items()})
-    said = pa.array([f"{row} {sample} {who}/{what}" for row, sample, who, what in some], pa.string())
-    return table.append_column("response", said).append_column(
+    responses = pa.array([f"{row} {sample} {who}/{what}" for row, sample, who, what in some], pa.string())
+    return table.append_column("response", responses).append_column(
         "t", pa.array([f"t{row}" for row, *_ in some], pa.string())
     )
 
@@ -187,13 +187,13 @@ def test_wide_places_every_response(long: pa.Table) -> None:
     rows = list(dict.fromkeys(long.column("row").to_pylist()))
     assert side.column("t").to_pylist() == [f"t{row}" for row in rows]
     several = max(long.column("sample").to_pylist(), default=0) > 0
-    found = {
+    responses = {
         (row, name, value)
         for name in side.column_names[1:]
         for row, value in zip(rows, side.column(name).to_pylist(), strict=True)
         if value is not None
     }
-    assert found == {
+    assert responses == {
         (one["row"], "{provider}/{model}".format(**one) + f" #{one['sample']}" * several, one["response"])
         for one in long.to_pylist()
     }
@@ -233,8 +233,8 @@ def test_wide_rejects_other_frames(hub: llmhub.Hub) -> None:
 def test_stream_yields_the_rows_of_complete(hub: llmhub.Hub, kind: str) -> None:
     frame = KINDS[kind][0]()
     rows = list(llmhub.llm(frame).stream("Say {t}", model=BOTH, hub=hub, progress=False))
-    whole = llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
-    expected = pa.table(whole) if kind != "pandas" else pa.Table.from_pandas(whole, preserve_index=False)
+    completed = llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
+    expected = pa.table(completed) if kind != "pandas" else pa.Table.from_pandas(completed, preserve_index=False)
     same = ("t", "row", "provider", "status", "response", "request_key")
 
     def facts(row: Any) -> tuple[Any, ...]:
@@ -247,9 +247,9 @@ def test_stream_yields_the_rows_of_complete(hub: llmhub.Hub, kind: str) -> None:
 
 def test_stream_yields_rows_in_order_of_completion(hub: llmhub.Hub) -> None:
     frame = pa.table({"t": [f"{at}" for at in range(20)]})
-    asked = {"model": MODEL, "hub": hub, "progress": False}
-    llmhub.llm(frame.slice(0, 15)).complete("{t}", **asked)
-    rows = list(llmhub.llm(frame).stream("{t}", **asked))
+    options = {"model": MODEL, "hub": hub, "progress": False}
+    llmhub.llm(frame.slice(0, 15)).complete("{t}", **options)
+    rows = list(llmhub.llm(frame).stream("{t}", **options))
     assert sorted(row["row"] for row in rows) == list(range(20))
     assert [row["cache_hit"] for row in rows].count(True) == 15
     assert all(row["cache_hit"] for row in rows[:15])
@@ -260,10 +260,10 @@ def test_closed_stream_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorT
     rows = llmhub.llm(frame).stream("{t}", model=MODEL, hub=hub, progress=False, concurrency=1)
     next(rows)
     rows.close()  # type: ignore[attr-defined]
-    asked = simulator.counts()["requests"]
+    options = simulator.counts()["requests"]
     llmhub.complete("one more", model=MODEL, hub=hub)
-    assert asked < 500
-    assert simulator.counts()["requests"] == asked + 1
+    assert options < 500
+    assert simulator.counts()["requests"] == options + 1
 
 
 def test_stream_with_on_error_raise(hub: llmhub.Hub) -> None:
@@ -307,8 +307,8 @@ def test_count_tokens_in_processes_with_cache(hub: llmhub.Hub, tmp_path: Any) ->
 def test_join_results_with_any_frame() -> None:
     results = pa.table({"row": [0, 1, 1], "x": pa.array([b"ab", None, b"cd"], pa.binary(2))})
     for frame in (pd.DataFrame({"t": [1, 2]}), pl.DataFrame({"t": [1, 2]}), pa.table({"t": [1, 2]})):
-        whole = join_results(frame, results, "r_")
-        assert type(whole) is type(frame)
-        assert list(np.asarray(whole["t"])) == [1, 2, 2]
+        completed = join_results(frame, results, "r_")
+        assert type(completed) is type(frame)
+        assert list(np.asarray(completed["t"])) == [1, 2, 2]
     assert series_like(pl.Series("s", [1]), pa.chunked_array([[7]])).name == "s"
     assert frame_like(pd.Series([1], index=["a"]), pa.table({"x": [1]})).index.tolist() == ["a"]

@@ -34,9 +34,9 @@ class Peer:
     served: SimulatorThread
     asked: threading.Semaphore
 
-    def wait_for(self, many: int) -> None:
+    def wait_for(self, count: int) -> None:
         """Wait for ``count`` further requests."""
-        for _ in range(many):
+        for _ in range(count):
             assert self.asked.acquire(timeout=60)
 
     @property
@@ -119,7 +119,7 @@ def test_second_interrupt_cancels_calls_in_flight(kernel: Any, ready: Callable[.
 def test_awaited_call_does_not_block_the_loop(kernel: Any, ready: Callable[..., Peer]) -> None:
     """Other tasks of the cell run meanwhile, and several calls run concurrently."""
     ready(0.01)
-    said = kernel.run("""
+    output = kernel.run("""
 ticks = 0
 async def tick():
     global ticks
@@ -131,7 +131,7 @@ both = await asyncio.gather(*(df.llm.acomplete(say + " {n}", **ask) for say in (
 ticking.cancel()
 print(ticks > 5, [dict(Counter(frame["status"])) for frame in both])
 """)
-    assert said == f"True [{{'ok': {ROWS}}}, {{'ok': {ROWS}}}]"
+    assert output == f"True [{{'ok': {ROWS}}}, {{'ok': {ROWS}}}]"
 
 
 def test_interrupt_of_an_awaiting_cell_keeps_cached_results(kernel: Any, ready: Callable[..., Peer]) -> None:
@@ -146,9 +146,9 @@ def test_interrupt_of_an_awaiting_cell_keeps_cached_results(kernel: Any, ready: 
     kernel.run("while hub.runtime.client.transport.in_flight: await asyncio.sleep(0.01)")
     sent = peer.requests
     assert sent < ROWS
-    said = kernel.run("print((await df.llm.acomplete('Say {n}', **ask | {'concurrency': 64}))['cache_hit'].sum())")
-    assert int(said) >= 4
-    assert peer.requests == sent + ROWS - int(said)
+    output = kernel.run("print((await df.llm.acomplete('Say {n}', **ask | {'concurrency': 64}))['cache_hit'].sum())")
+    assert int(output) >= 4
+    assert peer.requests == sent + ROWS - int(output)
 
 
 def test_widget_leaves_static_html_in_the_cell(kernel: Any, ready: Callable[..., Peer]) -> None:

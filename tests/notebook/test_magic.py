@@ -66,8 +66,8 @@ def test_cell_over_a_frame(shell: InteractiveShell) -> None:
     line = f"--df frame --out rows -m {BOTH[0]} -m {BOTH[1]} --system 'In {{lang}}.' --no-progress --n 2"
     assert cell(shell, line, "Say {t}\n") is None
     rows = shell.user_ns["rows"]
-    asked = {"model": BOTH, "system": "In {lang}.", "n": 2, "progress": False}
-    same = llmhub.llm(shell.user_ns["frame"]).complete("Say {t}", **asked)
+    options = {"model": BOTH, "system": "In {lang}.", "n": 2, "progress": False}
+    same = llmhub.llm(shell.user_ns["frame"]).complete("Say {t}", **options)
     assert rows["response"].tolist()[:4] == same["response"].tolist()[:4]
     assert list(rows.index) == ["b"] * 4 + ["a"] * 4
     plan = cell(shell, f"--df frame --plan {MODEL}", "Say {t}")
@@ -85,8 +85,8 @@ def test_fill_replaces_variables(shell: InteractiveShell) -> None:
     rows = cell(shell, f"{MODEL} --df frame --schema kind --no-progress", "Say {t}")
     assert rows["status"].tolist()[0] == "ok"
     assert str(rows["parsed"].dtype) == "struct<word: string>[pyarrow]"
-    asked = cell(shell, f"{MODEL} --schema kind", "Say hi")
-    assert asked.text == llmhub.complete("Say hi", model=MODEL, response_schema=Answer).text
+    options = cell(shell, f"{MODEL} --schema kind", "Say hi")
+    assert options.text == llmhub.complete("Say hi", model=MODEL, response_schema=Answer).text
 
 
 def test_stream_is_printed_while_it_arrives(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_stream_is_printed_while_it_arrives(shell: InteractiveShell, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "message"),
     [
         ("", "no model"),
         ("--nothing", "unrecognized arguments: --nothing"),
@@ -110,8 +110,8 @@ def test_stream_is_printed_while_it_arrives(shell: InteractiveShell, capsys: pyt
         (f"{MODEL} --schema nothing", "no variable 'nothing'"),
     ],
 )
-def test_usage_errors(shell: InteractiveShell, simulator: SimulatorThread, line: str, why: str) -> None:
-    with pytest.raises(UsageError, match=why):
+def test_usage_errors(shell: InteractiveShell, simulator: SimulatorThread, line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         cell(shell, line, "Say hi")
     assert simulator.counts()["requests"] == 0
 
@@ -125,20 +125,20 @@ def test_invalid_requests_raise(shell: InteractiveShell) -> None:
 
 def test_help_does_not_exit(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
     assert cell(shell, "-h", "x") is None
-    said = capsys.readouterr().out
-    assert all(option in said for option in ("--out", "--df", "--temperature", "--max-tokens", "--n-jobs"))
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--out", "--df", "--temperature", "--max-tokens", "--n-jobs"))
     assert shell.run_line_magic("llm_config", "-h") is None
-    told = " ".join(capsys.readouterr().out.split())
-    assert "Known limits: cells queued by 'Run all' may not run afterwards" in told
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "Known limits: cells queued by 'Run all' may not run afterwards" in help_text
 
 
 def test_llm_config(shell: InteractiveShell, tmp_path: Any) -> None:
     path = tmp_path / "runs.db"
     line = f"--model {MODEL} --temperature 0.25 --cache {path} --budget-usd 5 --concurrency 3"
-    said = repr(shell.run_line_magic("llm_config", line))
-    assert "openai" in said
-    assert "sim-key" not in said
-    assert str(path) in said
+    text = repr(shell.run_line_magic("llm_config", line))
+    assert "openai" in text
+    assert "sim-key" not in text
+    assert str(path) in text
     hub = llmhub.current_hub()
     assert (hub.budget_usd, hub.concurrency) == (5.0, 3)
     answer = cell(shell, "", "Say hi")

@@ -48,22 +48,22 @@ def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
 
 
 @pytest.fixture
-def said(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | None]]:
+def compile_requests(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | None]]:
     """Return a function that returns the requests of a frame without sending them; ``None`` for skipped rows."""
 
     def requests(frame: Any, prompt: Any = None, **aside: Any) -> list[CompletionRequest | None]:
         asks = [prepare_target_prompt(hub.target(MODEL), CompletionRequest(model="", messages=()))]
         questions = batch_from_frame(frame, prompt, asks, 1, RowExtras(**aside))
-        found: list[CompletionRequest | None] = [None] * len(questions)
+        requests_by_row: list[CompletionRequest | None] = [None] * len(questions)
         for chunk in questions.iter_chunks():
             for position, key, call, spoken in chunk:
                 made = call(spoken, key)
                 assert key == request_key(made.target.provider, made.target.endpoint, made.request)
-                found[position] = made.request
-        assert [at for at, one in enumerate(found) if one is None] == [
+                requests_by_row[position] = made.request
+        assert [at for at, one in enumerate(requests_by_row) if one is None] == [
             at for at in range(len(questions)) if questions.skipped[at] or at in questions.invalid_rows
         ]
-        return found
+        return requests_by_row
 
     return requests
 
@@ -75,10 +75,10 @@ def run(frame: pd.DataFrame, hub: Hub, prompt: Any = None, **options: Any) -> pd
 # Functions of a row
 
 
-def test_prompt_function_equals_template(said: Any) -> None:
+def test_prompt_function_equals_template(compile_requests: Any) -> None:
     frame = pd.DataFrame({"t": ["one", "two"], "n": [1, 2]})
-    by_name = said(frame, lambda row: f"{row['t']} {row['n']}")
-    assert by_name == said(frame, lambda row: f"{row.t} {row.n}") == said(frame, "{t} {n}")
+    by_name = compile_requests(frame, lambda row: f"{row['t']} {row['n']}")
+    assert by_name == compile_requests(frame, lambda row: f"{row.t} {row.n}") == compile_requests(frame, "{t} {n}")
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT], ids=str)
@@ -93,11 +93,11 @@ def test_missing_value_read_by_a_function_skips_the_row(
     assert simulator.counts()["requests"] == 4
 
 
-def test_prompt_function_may_return_conversations(said: Any) -> None:
+def test_prompt_function_may_return_conversations(compile_requests: Any) -> None:
     frame = pd.DataFrame({"t": ["a", "b", "c"]})
     turns = [Message("system", "Brief."), {"role": "user", "content": "b"}]
-    whole = said(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
-    assert [None if one is None else [(turn.role, turn.text) for turn in one.messages] for one in whole] == [
+    requests = compile_requests(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
+    assert [None if one is None else [(turn.role, turn.text) for turn in one.messages] for one in requests] == [
         [("user", "a")],
         [("system", "Brief."), ("user", "b")],
         None,
@@ -134,15 +134,15 @@ def test_prompt_function_is_called_once_per_row_in_this_thread(hub: llmhub.Hub) 
 # System messages
 
 
-def test_system_template(said: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+def test_system_template(compile_requests: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = pd.DataFrame({"t": ["a", "b", "c"], "lang": ["French", None, "Czech"]})
-    whole = said(frame, "{t}", system="In {lang}.")
-    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+    requests = compile_requests(frame, "{t}", system="In {lang}.")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in requests] == [
         ["In French.", "a"],
         None,
         ["In Czech.", "c"],
     ]
-    assert said(frame, "{t}", system=lambda row: f"In {row.lang}.") == whole
+    assert compile_requests(frame, "{t}", system=lambda row: f"In {row.lang}.") == requests
     answers = run(frame, hub, "{t}", system="Answer as {{}}.")
     same = llmhub.complete("a", model=MODEL, hub=hub, system="Answer as {}.").text
     assert answers["response"].iloc[0] == same
@@ -155,14 +155,14 @@ def test_system_template(said: Any, hub: llmhub.Hub, simulator: SimulatorThread)
     assert simulator.counts()["requests"] == 4
 
 
-def test_system_column(hub: llmhub.Hub, said: Any) -> None:
+def test_system_column(hub: llmhub.Hub, compile_requests: Any) -> None:
     frame = pd.DataFrame({"t": ["a", "b"], "how": ["Be {brief}.", None]})
-    whole = said(frame, "{t}", system="how")
-    assert [turn.text for turn in whole[0].messages] == ["Be {brief}.", "a"]
-    assert whole[1] is None
-    asked = run(frame, hub, "{t}", system="how")
-    assert asked["response"].iloc[0] == llmhub.complete("a", model=MODEL, system="Be {brief}.", hub=hub).text
-    assert asked["status"].tolist() == ["ok", "skipped"]
+    requests = compile_requests(frame, "{t}", system="how")
+    assert [turn.text for turn in requests[0].messages] == ["Be {brief}.", "a"]
+    assert requests[1] is None
+    table_run = run(frame, hub, "{t}", system="how")
+    assert table_run["response"].iloc[0] == llmhub.complete("a", model=MODEL, system="Be {brief}.", hub=hub).text
+    assert table_run["status"].tolist() == ["ok", "skipped"]
 
 
 def test_system_format_error_is_raised_before_sending(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
@@ -211,7 +211,7 @@ def test_message_forms(turn: Any, message: Message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("turn", "why"),
+    ("turn", "message"),
     [
         (7, "int is not a message"),
         ({"content": "x"}, "dict is not a message"),
@@ -225,8 +225,8 @@ def test_message_forms(turn: Any, message: Message) -> None:
         ({"role": "assistant", "tool_calls": "f"}, "tool_calls must be a list"),
     ],
 )
-def test_invalid_messages(turn: Any, why: str) -> None:
-    assert why in parse_message(turn).failure().message
+def test_invalid_messages(turn: Any, message: str) -> None:
+    assert message in parse_message(turn).failure().message
 
 
 KEYS = ["role", "content", "type", "text", "source", "image_url", "tool_calls", "tool_call_id"]
@@ -243,7 +243,7 @@ def test_any_value_is_a_message_or_an_error(turn: Any) -> None:
     assert isinstance(parse_message(turn), Result)
 
 
-def test_messages_column(hub: llmhub.Hub, said: Any) -> None:
+def test_messages_column(hub: llmhub.Hub, compile_requests: Any) -> None:
     log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
     frame = pd.DataFrame({"chat": [log, json.dumps(log), None, "hi", [{"role": "user"}], 7], "t": list("abcdef")})
     answers = run(frame, hub, messages="chat")
@@ -251,7 +251,7 @@ def test_messages_column(hub: llmhub.Hub, said: Any) -> None:
     assert answers["cache_hit"].tolist() == [False, True, False, False, False, False]
     assert answers["error"].iloc[4].startswith("messages: row 4: message 0: a message with role 'user' has no content")
     assert answers["request_key"].isna().tolist() == [False, False, True, False, True, True]
-    more = said(frame.iloc[[3]], "And {t}?", messages="chat", system="Be {t}.")
+    more = compile_requests(frame.iloc[[3]], "And {t}?", messages="chat", system="Be {t}.")
     assert [(turn.role, turn.text) for turn in more[0].messages] == [
         ("system", "Be d."),
         ("user", "hi"),
@@ -259,12 +259,12 @@ def test_messages_column(hub: llmhub.Hub, said: Any) -> None:
     ]
 
 
-def test_template_of_a_conversation_column_only(hub: llmhub.Hub, said: Any) -> None:
+def test_template_of_a_conversation_column_only(hub: llmhub.Hub, compile_requests: Any) -> None:
     log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
     values = [log, "hi", None, [Message("user", "ho")], ["no", "turns"], Message("user", "he"), np.array(log)]
     frame = pd.DataFrame({"chat": pd.Series(values, dtype=object)})
-    whole = said(frame, "{chat}")
-    assert [None if one is None else [turn.text for turn in one.messages] for one in whole] == [
+    requests = compile_requests(frame, "{chat}")
+    assert [None if one is None else [turn.text for turn in one.messages] for one in requests] == [
         ["Brief.", "hi"],
         ["hi"],
         None,
@@ -278,10 +278,10 @@ def test_template_of_a_conversation_column_only(hub: llmhub.Hub, said: Any) -> N
     assert texts.isna().tolist() == [False, False, True, False, False, False, False]
 
 
-def test_conversations_in_an_arrow_table(said: Any) -> None:
+def test_conversations_in_an_arrow_table(compile_requests: Any) -> None:
     log = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
-    (whole,) = said(pa.table({"chat": [log]}), messages="chat")
-    assert [(turn.role, turn.text) for turn in whole.messages] == [("user", "hi"), ("assistant", "ho")]
+    (requests,) = compile_requests(pa.table({"chat": [log]}), messages="chat")
+    assert [(turn.role, turn.text) for turn in requests.messages] == [("user", "hi"), ("assistant", "ho")]
 
 
 # Images
@@ -293,19 +293,19 @@ def test_image_forms(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(PNG)
     data = base64.b64encode(PNG).decode()
-    held = Image(data=data, media_type="image/png")
-    for value in (PNG, bytearray(PNG), memoryview(PNG), str(file), file, {"bytes": PNG, "path": None}, held):
-        assert parse_images(value) == (held,)
+    image = Image(data=data, media_type="image/png")
+    for value in (PNG, bytearray(PNG), memoryview(PNG), str(file), file, {"bytes": PNG, "path": None}, image):
+        assert parse_images(value) == (image,)
     for url in ("https://x.org/a.png", f"data:image/png;base64,{data}", "gs://b/a.png"):
         assert parse_images(url) == (Image(url=url),)
-    assert parse_images([PNG, None, "https://x.org/a.png"]) == (held, Image(url="https://x.org/a.png"))
+    assert parse_images([PNG, None, "https://x.org/a.png"]) == (image, Image(url="https://x.org/a.png"))
     (drawn,) = parse_images(Pil.new("CMYK", (2, 2)))  # type: ignore[misc]
     assert drawn.media_type == "image/png"
     assert base64.b64decode(drawn.data).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "message"),
     [
         (b"%PDF-1.7", "not an image of a supported format"),
         (b"", "not an image"),
@@ -319,22 +319,22 @@ def test_image_forms(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_invalid_images(value: Any, why: str) -> None:
-    found = parse_images(value)
-    assert not isinstance(found, tuple)
-    assert why in found.message
+def test_invalid_images(value: Any, message: str) -> None:
+    requests_by_row = parse_images(value)
+    assert not isinstance(requests_by_row, tuple)
+    assert message in requests_by_row.message
 
 
-def test_invalid_image_fails_its_own_row(hub: llmhub.Hub, said: Any) -> None:
+def test_invalid_image_fails_its_own_row(hub: llmhub.Hub, compile_requests: Any) -> None:
     frame = pd.DataFrame({"t": list("abcd"), "img": [PNG, "nowhere.png", None, ["https://x.org/1.png", PNG]]})
     answers = run(frame, hub, "What is {t}?", images="img")
     assert answers["status"].tolist() == ["ok", "error", "skipped", "ok"]
     assert answers["error_type"].iloc[1] == "InvalidRequest"
     assert answers["error"].iloc[1] == "images: row 1: 'nowhere.png' cannot be read: No such file or directory"
-    whole = said(frame, "What is {t}?", images="img")
-    assert [type(part) for part in whole[0].messages[0].parts] == [Image, Text]
-    assert [type(part) for part in whole[3].messages[0].parts] == [Image, Image, Text]
-    assert said(frame, None, images="img")[0].messages[0].parts == whole[0].messages[0].parts[:1]
+    requests = compile_requests(frame, "What is {t}?", images="img")
+    assert [type(part) for part in requests[0].messages[0].parts] == [Image, Text]
+    assert [type(part) for part in requests[3].messages[0].parts] == [Image, Image, Text]
+    assert compile_requests(frame, None, images="img")[0].messages[0].parts == requests[0].messages[0].parts[:1]
 
 
 def test_images_are_read_in_chunks(hub: llmhub.Hub) -> None:
@@ -380,20 +380,20 @@ def test_stopped_run_reads_no_more_images(hub: llmhub.Hub, simulator: SimulatorT
             reads.append(self)
             return super().open(*args, **options)
 
-    many = CHUNK_SIZE + 100
-    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(many))], "t": range(many + 1)})
-    asked = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
+    count = CHUNK_SIZE + 100
+    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(count))], "t": range(count + 1)})
+    table_run = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
     halted = False
-    chunks = asked.batch.iter_chunks(lambda: halted)
+    chunks = table_run.batch.iter_chunks(lambda: halted)
     assert len(list(next(chunks))) == CHUNK_SIZE
     halted = True
     rest = [position for chunk in chunks for position, *_ in chunk]
-    assert (len(reads), rest) == (CHUNK_SIZE, list(range(CHUNK_SIZE + 1, many + 1)))
+    assert (len(reads), rest) == (CHUNK_SIZE, list(range(CHUNK_SIZE + 1, count + 1)))
     stop = StopSignal()
     stop.request()
     again = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
     done = run_sync(lambda _: tables.execute(again, None, stop))
     table = results.results_table(again.batch, done, "r", 0.0)
-    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * many
-    assert table.column("request_key").null_count == many + 1
+    assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * count
+    assert table.column("request_key").null_count == count + 1
     assert (len(reads), simulator.counts()["requests"]) == (CHUNK_SIZE, 0)

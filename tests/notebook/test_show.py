@@ -76,7 +76,7 @@ class ParsedHtml(HTMLParser):
         self.text.append(data)
 
 
-def harmless(html: str) -> ParsedHtml:
+def parse_safe(html: str) -> ParsedHtml:
     """Assert that HTML has only allowed tags, attributes and styles; return the parsed HTML."""
     seen = ParsedHtml(html)
     assert seen.open == []
@@ -91,13 +91,13 @@ def harmless(html: str) -> ParsedHtml:
     return seen
 
 
-def still(line: str) -> None:
+def assert_safe_line(line: str) -> None:
     """Assert that a text has no control characters."""
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]", line)
     line.encode()
 
 
-def everything(text: str) -> CompletionResponse:
+def response_with(text: str) -> CompletionResponse:
     """Return a response with a text in every kind of part."""
     parts = (
         Text(text),
@@ -126,19 +126,19 @@ def everything(text: str) -> CompletionResponse:
 
 @pytest.mark.parametrize("text", [HOSTILE, HOSTILE * 5000, "", "שלום " * 100, "\r\n\t" * 10], ids=range(5))
 def test_hostile_response_is_escaped(text: str) -> None:
-    response = everything(text)
+    response = response_with(text)
     html = response._repr_html_()
-    harmless(html)
+    parse_safe(html)
     assert len(html) < 150_000
-    still(repr(response))
+    assert_safe_line(repr(response))
     assert len(repr(response)) < 1500
 
 
 @given(st.text(st.characters(), max_size=60))
 def test_any_text_is_escaped(text: str) -> None:
-    harmless(everything(text)._repr_html_())
-    still(repr(everything(text)))
-    still(text_module.single_line(text))
+    parse_safe(response_with(text)._repr_html_())
+    assert_safe_line(repr(response_with(text)))
+    assert_safe_line(text_module.single_line(text))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf"]), max_size=60))
@@ -147,8 +147,8 @@ def test_plain_text_is_unchanged(text: str) -> None:
 
 
 def test_response_html_has_all_parts() -> None:
-    response = everything("Hello")
-    said = "".join(harmless(response._repr_html_()).text)
+    response = response_with("Hello")
+    text = "".join(parse_safe(response._repr_html_()).text)
     for fact in (
         "Hello",
         "reasoning, 5 characters",
@@ -157,7 +157,7 @@ def test_response_html_has_all_parts() -> None:
         "1,200 tokens in (1,000 cached)",
         "response 2",
     ):
-        assert fact in said
+        assert fact in text
     assert "no text" in CompletionResponse()._repr_html_()
     assert repr(CompletionResponse(parts=(Text("it's"),))) == "CompletionResponse('it\\'s')"
 
@@ -200,14 +200,14 @@ def rows(hub: llmhub.Hub) -> pd.DataFrame:
 
 def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
     shown = llmhub.show(rows)
-    seen = harmless(shown._repr_html_())
+    seen = parse_safe(shown._repr_html_())
     for line in repr(shown).splitlines():
-        still(line)
-    said = "".join(seen.text)
-    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not sent" in said
-    assert "4,000 of" in said
-    assert "skipped" in said
-    assert "ServerError" in said
+        assert_safe_line(line)
+    text = "".join(seen.text)
+    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not sent" in text
+    assert "4,000 of" in text
+    assert "skipped" in text
+    assert "ServerError" in text
     assert len(shown._repr_html_()) < 200_000
 
 
@@ -217,11 +217,11 @@ def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
     made = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}[kind](frame)
     answers = llmhub.llm(made).complete("Say {t}", model=BOTH, hub=hub, prefix="llm_", progress=False)
     shown = llmhub.llm(answers).show(rows=3, prefix="llm_")
-    said = "".join(harmless(shown._repr_html_()).text)
-    assert "4 rows, 2 models: 4 answers" in said
-    assert "and 1 rows more" in said
+    text = "".join(parse_safe(shown._repr_html_()).text)
+    assert "4 rows, 2 models: 4 answers" in text
+    assert "and 1 rows more" in text
     assert repr(shown).endswith("... and 1 rows more")
-    assert "Fine." in said
+    assert "Fine." in text
     none = "".join(ParsedHtml(llmhub.show(answers, columns=[], prefix="llm_")._repr_html_()).text)
     assert "one" not in none
 
@@ -234,19 +234,19 @@ def test_show_rejects_other_frames(rows: pd.DataFrame) -> None:
     with pytest.raises(BadRequestError, match=r"^frame: "):
         llmhub.show(7)
     assert repr(llmhub.show(rows.iloc[:0])) == "0 rows"
-    harmless(llmhub.show(rows.iloc[:0])._repr_html_())
+    parse_safe(llmhub.show(rows.iloc[:0])._repr_html_())
 
 
 def test_number_of_rows_is_limited(rows: pd.DataFrame) -> None:
     short = rows[rows["t"] == "fine"]
-    many = short.iloc[np.tile(np.arange(len(short)), 10_000)]
-    html = llmhub.show(many, rows=10_000)._repr_html_()
+    large = short.iloc[np.tile(np.arange(len(short)), 10_000)]
+    html = llmhub.show(large, rows=10_000)._repr_html_()
     assert html.count("<tr>") <= 1_010
     assert "and 19,000 rows more" in html
 
 
 def test_plan_html(hub: llmhub.Hub) -> None:
     plan = llmhub.plan({"t": ["one", None]}, "Say {t}", model=BOTH, hub=hub)
-    said = " ".join(harmless(plan._repr_html_()).text)
-    assert "2 calls" in said
-    assert all(model in said for model in BOTH)
+    text = " ".join(parse_safe(plan._repr_html_()).text)
+    assert "2 calls" in text
+    assert all(model in text for model in BOTH)

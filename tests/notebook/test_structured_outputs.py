@@ -59,7 +59,7 @@ def hub() -> Iterator[llmhub.Hub]:
             yield made
 
 
-def asked(hub: llmhub.Hub, *answers: str | None) -> dict[str, Any]:
+def call_arguments(hub: llmhub.Hub, *answers: str | None) -> dict[str, Any]:
     return {"frame": pd.DataFrame({"said": answers}), "options": {"model": MODEL, "hub": hub, "progress": False}}
 
 
@@ -91,7 +91,7 @@ def test_fields_become_typed_columns(hub: llmhub.Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "answer", "why"),
+    ("schema", "answer", "message"),
     [
         (Person, '{"name": 7}', r"not a Person: .*at \$\.name"),
         (Person, "Sorry!", r"not a Person: Invalid JSON"),
@@ -103,7 +103,7 @@ def test_fields_become_typed_columns(hub: llmhub.Hub) -> None:
         (Person, '{"name": "x", "age": 99999999999999999999}', r"does not fit its column"),
     ],
 )
-def test_mismatch_is_an_error_of_the_row(hub: llmhub.Hub, schema: Any, answer: str, why: str) -> None:
+def test_mismatch_is_an_error_of_the_row(hub: llmhub.Hub, schema: Any, answer: str, message: str) -> None:
     rows = extract(hub, schema, answer, '{"name": "Ada", "age": 3, "tags": [], "at": [1, 2]}')
     assert rows["status"].iloc[0] == "error"
     assert rows["error_type"].iloc[0] == "Malformed"
@@ -112,7 +112,7 @@ def test_mismatch_is_an_error_of_the_row(hub: llmhub.Hub, schema: Any, answer: s
     assert rows["cost_usd"].iloc[0] > 0
     import re  # noqa: PLC0415 - of this test alone
 
-    assert re.search(why, rows["error"].iloc[0]), rows["error"].iloc[0]
+    assert re.search(message, rows["error"].iloc[0]), rows["error"].iloc[0]
 
 
 def test_table_has_a_struct_and_explains_truncation(hub: llmhub.Hub) -> None:
@@ -130,11 +130,13 @@ def test_table_has_a_struct_and_explains_truncation(hub: llmhub.Hub) -> None:
 
 def test_record_batches_and_processes_keep_the_struct_type(hub: llmhub.Hub) -> None:
     batches = [pa.RecordBatch.from_pydict({"t": pa.array(texts, pa.string())}) for texts in ([], ['{"name": "Ada"}'])]
-    asked: dict[str, Any] = {"model": MODEL, "hub": hub, "schema": Person, "progress": False}
-    kinds = {batch.schema.field("parsed").type for batch in llmhub.complete_record_batches(batches, "|{t}", **asked)}
+    call_arguments: dict[str, Any] = {"model": MODEL, "hub": hub, "schema": Person, "progress": False}
+    kinds = {
+        batch.schema.field("parsed").type for batch in llmhub.complete_record_batches(batches, "|{t}", **call_arguments)
+    }
     assert kinds == {output_schema(Person).unwrap().arrow_type}
     with joblib.parallel_config(backend="threading"):
-        spread = llmhub.complete_table(batches[1], "|{t}", n_jobs=2, **asked)
+        spread = llmhub.complete_table(batches[1], "|{t}", n_jobs=2, **call_arguments)
     assert spread.column("parsed").to_pylist() == [{"name": "Ada", "age": None, "tags": []}]
 
 
@@ -240,9 +242,9 @@ class Tone(Enum):
 
 
 def test_labels_are_returned_in_their_own_spelling(hub: llmhub.Hub) -> None:
-    said = ["Positive.", '{"label": "negative"}', "not positive", None, "**NEGATIVE**"]
+    answers = ["Positive.", '{"label": "negative"}', "not positive", None, "**NEGATIVE**"]
     for labels in (["positive", "negative"], Tone, {"positive": "glad", "negative": "sad"}):
-        frame = pl.DataFrame({"said": said})
+        frame = pl.DataFrame({"said": answers})
         rows = llmhub.llm(frame).classify("|{said}", labels=labels, model=BOTH, hub=hub, progress=False)
         assert rows["label"].to_list()[::2] == ["positive", "negative", None, None, "negative"]
         assert rows["status"].to_list()[::2] == ["ok", "ok", "error", "skipped", "ok"]
@@ -254,7 +256,7 @@ def test_labels_are_returned_in_their_own_spelling(hub: llmhub.Hub) -> None:
 def test_labels_are_sent_in_words_and_as_a_schema(hub: llmhub.Hub) -> None:
     seen: list[llmhub.CompletionRequest] = []
 
-    def noted(send: Any) -> Any:
+    def recording(send: Any) -> Any:
         async def sent(call: Any) -> Any:
             seen.append(call.request)
             return await send(call)
@@ -262,7 +264,7 @@ def test_labels_are_sent_in_words_and_as_a_schema(hub: llmhub.Hub) -> None:
         return sent
 
     frame = pd.DataFrame({"said": ["a"], "lang": ["Czech"]})
-    with llmhub.Hub(endpoints=hub.endpoints, settings=Settings(), middleware=(noted,)) as watched:
+    with llmhub.Hub(endpoints=hub.endpoints, settings=Settings(), middleware=(recording,)) as watched:
         names = [MODEL, "bedrock/anthropic.claude-3-haiku-20240307-v1:0"]
         options: dict[str, Any] = {"labels": ["a", "{b}"], "model": names, "hub": watched, "progress": False}
         llmhub.llm(frame).classify("|{said}", **options, system="In {lang}.")

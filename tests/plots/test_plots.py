@@ -78,20 +78,20 @@ def results(rows: Sequence[dict[str, Any]]) -> pa.Table:
     plain = {"provider": "p", "model": "m", "status": "ok", "cache_hit": False, "latency_s": 1.0, "ttft_s": 0.25,
              "input_tokens": 10, "output_tokens": 5, "cost_usd": 1_000, "list_cost_usd": 1_000, "attempts": 1,
              "started_at": BEGAN, "total_s": 1.0, "queue_s": 0.0, "rate_wait_s": 0.0, "score": 0.5}  # fmt: skip
-    whole = [plain | row for row in rows]
+    complete = [plain | row for row in rows]
     arrays = []
     for field in RESULTS:
-        values = [row.get(field.name) for row in whole]
+        values = [row.get(field.name) for row in complete]
         if field.name in {"cost_usd", "list_cost_usd"}:
             nanos = np.array([value or 0 for value in values], np.int64)
             arrays.append(from_nanos(nanos, np.array([value is not None for value in values], np.bool_)))
         else:
             arrays.append(pa.array(values, field.type))
     table = pa.Table.from_arrays(arrays, schema=RESULTS)
-    return table.append_column("score", pa.array([row["score"] for row in whole], pa.float64()))
+    return table.append_column("score", pa.array([row["score"] for row in complete], pa.float64()))
 
 
-def many(models: int, each: int = 30, *, cached: bool = True) -> pa.Table:
+def sample_results(models: int, each: int = 30, *, cached: bool = True) -> pa.Table:
     draw = np.random.default_rng(models)
     rows: list[dict[str, Any]] = []
     for at, name in enumerate(NAMES[:models]):
@@ -132,13 +132,13 @@ def texts(ax: Axes) -> list[str]:
 
 def bars(ax: Axes) -> list[tuple[str, float, float, str]]:
     """Return model, start, width and colour of each bar."""
-    found = []
+    rectangles = []
     for container in ax.containers:
         patch = container.patches[0]
-        found.append(
+        rectangles.append(
             (str(container.get_label()), patch.get_x(), patch.get_width(), to_hex(patch.get_facecolor()).upper())
         )
-    return found
+    return rectangles
 
 
 def curves(ax: Axes) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def curves(ax: Axes) -> dict[str, Any]:
     return {name: line for name, line in lines.items() if "/" in name}
 
 
-def key(ax: Axes) -> list[str]:
+def legend_texts(ax: Axes) -> list[str]:
     legend = ax.get_legend()
     assert isinstance(legend, Legend)
     return [text.get_text() for text in legend.get_texts()]
@@ -169,7 +169,7 @@ class TestCost:
         assert ax.get_title(loc="left") == "Cost by model: $0.00300 billed, $0.00800 list price"
 
     def test_sorted_by_list_price(self) -> None:
-        ax = cost_by_model(many(4))
+        ax = cost_by_model(sample_results(4))
         heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
         assert sorted(NAMES[:4], key=lambda name: heights[name]) == list(reversed(NAMES[:4]))
         top, bottom = sorted(ax.get_ylim())
@@ -228,7 +228,7 @@ class TestLatency:
         ax = latency_ecdf(table)
         (line,) = curves(ax).values()
         assert max(line.get_xdata()) == 1.0
-        assert key(ax)[1].split() == ["p/m", "1.00", "s", "1.00", "s", "1.00", "s", "1", "7"]
+        assert legend_texts(ax)[1].split() == ["p/m", "1.00", "s", "1.00", "s", "1.00", "s", "1", "7"]
 
     def test_percentiles_are_actual_latencies(self) -> None:
         times = np.random.default_rng(1).lognormal(size=5000)
@@ -263,7 +263,7 @@ class TestLatency:
                 {"model": "fast", "latency_s": 0.5},
             ]
         )
-        assert [line.split()[0] for line in key(latency_ecdf(table))[1:]] == ["p/fast", "p/slow", "p/dead"]
+        assert [line.split()[0] for line in legend_texts(latency_ecdf(table))[1:]] == ["p/fast", "p/slow", "p/dead"]
 
     def test_only_cache_hits(self) -> None:
         ax = latency_ecdf(results([{"cache_hit": True}]))
@@ -354,8 +354,8 @@ class TestFirstToken:
         assert line.get_xdata().tolist() == [0.2, 0.2, 0.4]
 
     def test_no_streamed_calls(self) -> None:
-        said = texts(ttft_ecdf(results([{"ttft_s": None}])))[-1]
-        assert said == "No times to the first token: pass stream=True to measure them"
+        message = texts(ttft_ecdf(results([{"ttft_s": None}])))[-1]
+        assert message == "No times to the first token: pass stream=True to measure them"
 
 
 class TestHistogram:
@@ -445,14 +445,14 @@ class TestThroughput:
 
 class TestAccessor:
     def test_plot_accessor(self) -> None:
-        frame = many(2).to_pandas(types_mapper=pd.ArrowDtype)
+        frame = sample_results(2).to_pandas(types_mapper=pd.ArrowDtype)
         assert texts(frame.llm.plot.cost_by_model()) == texts(cost_by_model(frame))
         ax = Figure().add_subplot()
         assert frame.llm.plot.latency_ecdf(ax) is ax
         assert set(dir(frame.llm.plot)) == {plot.__name__ for plot in PLOTS}
 
     def test_plot_accessor_with_prefix(self) -> None:
-        plain = many(2).to_pandas(types_mapper=pd.ArrowDtype)
+        plain = sample_results(2).to_pandas(types_mapper=pd.ArrowDtype)
         frame = plain.add_prefix("gpt_").assign(model="mine", status=3)
         assert texts(frame.llm.plot(prefix="gpt_").cost_by_model()) == texts(cost_by_model(plain))
 
@@ -466,12 +466,12 @@ class TestAllPlots:
     def test_draws_on_the_given_axes(self, plot: Plot) -> None:
         figure = Figure()
         ax = figure.add_subplot()
-        assert plot(many(3), ax) is ax
-        assert plot(many(3), ax=None).figure is not figure
+        assert plot(sample_results(3), ax) is ax
+        assert plot(sample_results(3), ax=None).figure is not figure
 
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize(
-        ("rows", "says"),
+        ("rows", "message"),
         [
             ([], "No rows"),
             (
@@ -481,14 +481,14 @@ class TestAllPlots:
             ([{"status": "skipped", "latency_s": None}] * 2, "No answers: none of 2 rows was sent"),
         ],
     )
-    def test_message_without_data(self, plot: Plot, rows: list[dict[str, Any]], says: str) -> None:
+    def test_message_without_data(self, plot: Plot, rows: list[dict[str, Any]], message: str) -> None:
         ax = plot(results(rows))
-        assert texts(ax)[-1] == says
+        assert texts(ax)[-1] == message
         assert ax.get_title(loc="left")
         assert [*ax.lines, *ax.patches, *ax.collections] == []
 
     def test_model_has_one_color_in_all_plots(self) -> None:
-        table = many(12)
+        table = sample_results(12)
         expected = {name: series_style(at).color.upper() for at, name in enumerate(NAMES)}
         paid = {name: colour for name, _, _, colour in bars(cost_by_model(table))}
         lines = {name: str(line.get_color()).upper() for name, line in curves(latency_ecdf(table)).items()}
@@ -505,7 +505,7 @@ class TestAllPlots:
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize("models", [1, 4, 12])
     def test_texts_do_not_overlap_or_leave_the_figure(self, plot: Plot, models: int) -> None:
-        ax = plot(many(models))
+        ax = plot(sample_results(models))
         written = drawn_texts(ax)
         boxes = [(text.get_text(), text.get_window_extent()) for text in written]
         page = ax.figure.bbox
@@ -544,7 +544,7 @@ class TestAllPlots:
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize("kind", ["numpy", "arrow", "csv"])
     def test_data_frame_equals_table(self, plot: Plot, kind: str, tmp_path: Path) -> None:
-        table = many(4)
+        table = sample_results(4)
         frame = table.to_pandas(types_mapper=pd.ArrowDtype if kind == "arrow" else None)
         if kind == "csv":
             flat = frame.drop(columns=["tool_calls", "dropped_params", "request_key"])
@@ -563,18 +563,18 @@ class TestAllPlots:
         with pytest.raises(ValueError, match="no column provider, model, status"):
             plot(pa.table({"prompt": ["hi"]}))
         with pytest.raises(ValueError, match=r"no column latency_s$"):
-            plot(many(1).drop_columns(["latency_s"]).to_pandas())
+            plot(sample_results(1).drop_columns(["latency_s"]).to_pandas())
 
     def test_dark_theme(self) -> None:
         with mpl.rc_context({"text.color": "white", "axes.facecolor": "black", "figure.facecolor": "black"}):
-            ax = cost_by_model(many(2))
+            ax = cost_by_model(sample_results(2))
         name = next(text for text in ax.texts if text.get_text() == NAMES[0])
         assert to_rgb(name.get_color()) == (1, 1, 1)
 
     def test_rcparams_are_not_changed(self) -> None:
         before = dict(mpl.rcParams)
         for plot in PLOTS:
-            plot(many(2))
+            plot(sample_results(2))
         assert dict(mpl.rcParams) == before
 
     def test_matplotlib_is_imported_late_and_pyplot_never(self) -> None:
@@ -591,14 +591,14 @@ class TestSave:
         ("name", "magic"), [("a.png", b"\x89PNG"), ("deep/er/a.svg", b"<?xml"), ("a.pdf", b"%PDF")]
     )
     def test_extension_decides_the_format(self, tmp_path: Path, name: str, magic: bytes) -> None:
-        path = save(latency_ecdf(many(2)), tmp_path / name)
+        path = save(latency_ecdf(sample_results(2)), tmp_path / name)
         assert path == tmp_path / name
         assert path.read_bytes().startswith(magic)
 
     def test_figure_of_several_plots(self, tmp_path: Path) -> None:
         figure = Figure()
         for plot, ax in zip(PLOTS, figure.subplots(3, 3).flat, strict=True):
-            plot(many(3), ax)
+            plot(sample_results(3), ax)
         assert save(figure, str(tmp_path / "all.png")).stat().st_size > 10_000
 
     def test_other_objects_are_rejected(self, tmp_path: Path) -> None:

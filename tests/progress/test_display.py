@@ -91,7 +91,7 @@ progresses = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("progress", "said"),
+    ("progress", "line"),
     [
         (at(50), "50/100 rows   50 %   5 rows/s   10 s left"),
         (at(50, cached=7, failed=2), "50/100 rows   50 %   7 cached   2 failed   5 rows/s   10 s left"),
@@ -117,16 +117,16 @@ progresses = st.builds(
         ),
     ],
 )
-def test_progress_line(progress: Progress, said: str) -> None:
-    assert progress_line(progress) == said
+def test_progress_line(progress: Progress, line: str) -> None:
+    assert progress_line(progress) == line
 
 
 @given(progresses, st.integers(1, 200))
 def test_progress_line_fits_any_width(progress: Progress, width: int) -> None:
-    said = progress_line(progress, width)
-    assert len(said) <= width
-    assert "\n" not in said
-    assert f"{progress.done:,}/{progress.total:,} rows".startswith(said[:4]) or progress.stopping
+    line = progress_line(progress, width)
+    assert len(line) <= width
+    assert "\n" not in line
+    assert f"{progress.done:,}/{progress.total:,} rows".startswith(line[:4]) or progress.stopping
     assert len(render_line(progress, width)) <= width
 
 
@@ -134,9 +134,9 @@ def test_progress_line_fits_any_width(progress: Progress, width: int) -> None:
 def test_row_counts_are_dropped_last(progress: Progress) -> None:
     """A narrower line has no items that a wider line lacks."""
     for width in range(30, 150, 7):
-        said = progress_line(progress, width)
-        assert f"{progress.done:,}/{progress.total:,} rows" in said
-        assert set(re.split(r" {3}", said)) <= set(re.split(r" {3}", progress_line(progress, width + 7)))
+        line = progress_line(progress, width)
+        assert f"{progress.done:,}/{progress.total:,} rows" in line
+        assert set(re.split(r" {3}", line)) <= set(re.split(r" {3}", progress_line(progress, width + 7)))
 
 
 # Terminal and log
@@ -155,9 +155,9 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
     return put
 
 
-def report_of(wanted: bool | None) -> ProgressCallback:
+def report_of(progress: bool | None) -> ProgressCallback:
     """Return the report function of a display."""
-    show = create_display(wanted, at(0))
+    show = create_display(progress, at(0))
     assert show is not None
     return show.report
 
@@ -239,14 +239,14 @@ def lines_of(log: ProgressLog, stream: io.StringIO, ends_s: float) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "ends_s", "many"), [(True, 5, 1), (False, 5, 0), (False, 29, 0), (False, 31, 2), (True, 3600, 17)]
+    ("explicit", "ends_s", "count"), [(True, 5, 1), (False, 5, 0), (False, 29, 0), (False, 31, 2), (True, 3600, 17)]
 )
-def test_log_interval_grows(asked: bool, ends_s: float, many: int) -> None:
+def test_log_interval_grows(explicit: bool, ends_s: float, count: int) -> None:
     stream = io.StringIO()
-    said = lines_of(ProgressLog(stream, explicit=asked), stream, ends_s)
-    assert len(said) == many
-    assert all(one.startswith("llmhub: ") and "\r" not in one for one in said)
-    assert not said or f"{int(ends_s):,}/10,000" in said[-1]
+    line = lines_of(ProgressLog(stream, explicit=explicit), stream, ends_s)
+    assert len(line) == count
+    assert all(one.startswith("llmhub: ") and "\r" not in one for one in line)
+    assert not line or f"{int(ends_s):,}/10,000" in line[-1]
 
 
 def test_file_gets_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,12 +259,12 @@ def test_file_gets_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_function_replaces_the_display(on_terminal: Callable[[], Terminal]) -> None:
     stderr = on_terminal()
-    told: list[Progress] = []
-    show = create_display(told.append, at(0))
+    reports: list[Progress] = []
+    show = create_display(reports.append, at(0))
     assert show is not None
     show.report(at(50))
     show.close()
-    assert told == [at(50)]
+    assert reports == [at(50)]
     assert create_display(False, at(0)) is None
     assert stderr.getvalue() == ""
 
@@ -315,8 +315,8 @@ def test_bar_segments() -> None:
     html = progress_html(at(50, models=(MODEL,)))
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
     assert widths == [25.0, 20.0, 5.0]
-    said = ["openai/gpt-4o-mini", "50/100", "25 answered", "20 cached", "5 failed · 0.012 of about 0.025 USD"]
-    assert [text.strip() for text in read(html).texts[:5]] == said
+    line = ["openai/gpt-4o-mini", "50/100", "25 answered", "20 cached", "5 failed · 0.012 of about 0.025 USD"]
+    assert [text.strip() for text in read(html).texts[:5]] == line
 
 
 def test_models_have_own_colors_and_failures_the_text_color() -> None:
@@ -428,16 +428,16 @@ def test_aborted_run_closes_its_widgets(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(notebook.closed) == 2
 
 
-@pytest.mark.parametrize(("version", "stoppable", "many"), [((7, 0), True, 1), ((6, 31), True, 0), ((7, 4), False, 0)])
+@pytest.mark.parametrize(("version", "stoppable", "count"), [((7, 0), True, 1), ((6, 31), True, 0), ((7, 4), False, 0)])
 def test_button_only_in_kernels_that_support_it(
-    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], stoppable: bool, many: int
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], stoppable: bool, count: int
 ) -> None:
     """No button for blocking cells, or in kernels that handle no clicks while a cell runs."""
     notebook = Notebook(monkeypatch, version)
     show = create_display(None, at(0), stop=StopSignal() if stoppable else None)
     assert show is not None
     show.report(at(50))
-    assert len(notebook.buttons) == many
+    assert len(notebook.buttons) == count
 
 
 def test_button_stops_and_then_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
