@@ -1,4 +1,4 @@
-"""Why a call failed: a closed union of frozen values, and one exception class for each of them.
+"""Errors of calls: a closed union of frozen values, and one exception class for each of them.
 
 Inside llmhub an error is a value in a ``Result``; `to_exception` turns it into a `ConnectorError` for callers who want
 exceptions. The value carries what a retry policy needs: whether the same request may succeed later, and when.

@@ -136,7 +136,6 @@ class SimRequestHandler:
         clock: float,
     ) -> ResponsePlan:
         """Return the completion, or the fault or the rate limit error that precedes it."""
-        settings = self.settings
         digest = request_digest(request)
         attempt = self.counters.count_attempt(provider.name, request.model, digest)
         fault = self._choose_fault(http_request, request, digest, attempt)
@@ -163,17 +162,7 @@ class SimRequestHandler:
             body = encode_json(provider.encode_reply(response))
             broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
             return self._body_plan(provider, broken, id_digits, headers, response.duration_s, fault)
-        events = self._apply_stream_fault(provider, tuple(provider.encode_events(response)), fault, id_digits)
-        kind = "application/json; charset=UTF-8" if request.as_array else provider.stream_content_type
-        due_s = settings.latency.event_due_s
-        return ResponsePlan(
-            reply=HttpReply(200, {"content-type": kind, **headers, **_request_id_header(provider, id_digits)}),
-            events=events,
-            due_s=tuple(
-                due_s(response.duration_s, at, len(events)) for at in range(len(events) * bool(response.duration_s))
-            ),
-            fault=fault if fault in TRANSPORT_FAULTS else "",
-        )
+        return self._stream_plan(provider, response, id_digits, headers, fault)
 
     def _responder(self, provider: FakeProvider, request: SimRequest, attempt: int) -> Respond | None:
         """Return the user's own model, or graded answers if the prompt has a graded question."""
@@ -275,14 +264,26 @@ class SimRequestHandler:
         duration_s: float = 0.0,
         fault: str = "",
     ) -> ResponsePlan:
-        limit_headers = {
-            "content-type": "application/json",
-            **(headers or {}),
-            **_request_id_header(provider, id_digits),
-        }
+        request_id = _request_id_header(provider, id_digits)
         return ResponsePlan(
-            reply=HttpReply(200, limit_headers, body),
+            reply=HttpReply(200, {"content-type": "application/json", **(headers or {}), **request_id}, body),
             duration_s=duration_s,
+            fault=fault if fault in TRANSPORT_FAULTS else "",
+        )
+
+    def _stream_plan(
+        self, provider: FakeProvider, response: SimResponse, id_digits: str, headers: Mapping[str, str], fault: str
+    ) -> ResponsePlan:
+        events = self._apply_stream_fault(provider, tuple(provider.encode_events(response)), fault, id_digits)
+        content_type = provider.stream_content_type
+        if response.request.as_array:
+            content_type = "application/json; charset=UTF-8"
+        event_due_s = self.settings.latency.event_due_s
+        delayed = len(events) if response.duration_s else 0
+        return ResponsePlan(
+            reply=HttpReply(200, {"content-type": content_type, **headers, **_request_id_header(provider, id_digits)}),
+            events=events,
+            due_s=tuple(event_due_s(response.duration_s, index, len(events)) for index in range(delayed)),
             fault=fault if fault in TRANSPORT_FAULTS else "",
         )
 

@@ -26,7 +26,7 @@ from llmhub.tables.forecast import (
 counts = st.integers(0, 10_000)
 values = st.lists(st.floats(0, 1e4), min_size=1, max_size=40)
 RUNS = 300
-"""How often a forecast is made and held against what came."""
+"""Number of simulated forecasts."""
 
 Draw = Callable[[random.Random], float]
 SHAPES: dict[str, Draw] = {

@@ -35,7 +35,7 @@ ROWS = {
     "converse_stream": "bedrock",
 }
 ODD = (None, True, 0, -1, 7, 9_999, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [None], {"type": "text"}, [{}], [[]])
-"""What is put where something else was."""
+"""Replacement values."""
 pytestmark = [
     pytest.mark.corpus,
     pytest.mark.skipif(not FOLDER.is_dir(), reason="the recorded exchanges are not here"),

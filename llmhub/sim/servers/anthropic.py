@@ -453,7 +453,8 @@ ANTHROPIC: Final = FakeProvider(
     encode_events=encode_events,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    malformed_event=b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"te\n\n',
+    malformed_event=b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"te\n\n',
     encode_model_list=encode_model_list,
     limit_headers=limit_headers,
     format_request_id=format_request_id,
