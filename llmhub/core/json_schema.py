@@ -57,12 +57,12 @@ FINISH_REASON_CAUSES: Final[Mapping[str, str]] = {
 """Likely causes of a response that does not match, by finish reason."""
 
 
-def schema_of(wanted: object, name: str = "") -> Result[Schema, LLMError]:
+def schema_of(response_type: object, name: str = "") -> Result[Schema, LLMError]:
     """Return the schema of a response type.
 
     Parameters
     ----------
-    wanted
+    response_type
         JSON schema as a mapping, pydantic model, dataclass, other type that msgspec knows, or `Schema` (returned as it
         is).
     name
@@ -84,34 +84,34 @@ def schema_of(wanted: object, name: str = "") -> Result[Schema, LLMError]:
     >>> schema.name, schema.schema["required"], schema.schema["additionalProperties"], schema.strict
     ('Person', ['name', 'age'], False, True)
     """
-    if isinstance(wanted, Schema):
-        return Success(wanted)
-    if isinstance(wanted, Mapping):
-        return _from_mapping(wanted, name)
+    if isinstance(response_type, Schema):
+        return Success(response_type)
+    if isinstance(response_type, Mapping):
+        return _from_mapping(response_type, name)
     try:
-        raw = _type_schema(wanted)
+        raw = _type_schema(response_type)
     except (TypeError, ValueError, AttributeError, RecursionError, NameError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1]
         return _invalid_type(
-            f"{wanted!r:.80} has no schema ({reason}); pass a JSON schema, pydantic model or dataclass"
+            f"{response_type!r:.80} has no schema ({reason}); pass a JSON schema, pydantic model or dataclass"
         )
     root = _wrap(_inline_root(raw))
     schema = _require_all_fields(_close_objects(root), root)
-    title = name or getattr(wanted, "__name__", "")
+    title = name or getattr(response_type, "__name__", "")
     return Success(Schema(schema, _schema_name(title), strict=_is_strict(schema)))
 
 
-def _from_mapping(wanted: Mapping[Any, Any], name: str) -> Result[Schema, LLMError]:
+def _from_mapping(response_type: Mapping[Any, Any], name: str) -> Result[Schema, LLMError]:
     """Return a schema as its author wrote it, but with closed objects."""
-    if not wanted or not all(isinstance(key, str) for key in wanted):
+    if not response_type or not all(isinstance(key, str) for key in response_type):
         example = "{'type': 'object', 'properties': {...}}"
-        return _invalid_type(f"{wanted!r:.80} is not a JSON schema; pass a mapping such as {example}")
+        return _invalid_type(f"{response_type!r:.80} is not a JSON schema; pass a mapping such as {example}")
     try:
-        schema = _close_objects(dict(wanted))
+        schema = _close_objects(dict(response_type))
         is_strict = _is_strict(schema)
     except RecursionError:
         return _invalid_type("the schema is nested too deeply")
-    return Success(Schema(schema, _schema_name(name or str(wanted.get("title", ""))), strict=is_strict))
+    return Success(Schema(schema, _schema_name(name or str(response_type.get("title", ""))), strict=is_strict))
 
 
 def _invalid_type(message: str) -> Result[Schema, LLMError]:
@@ -123,8 +123,8 @@ def is_wrapped(schema: Schema) -> bool:
     return schema.schema.get("title") == WRAPPER_KEY and schema.schema.get("required") == [WRAPPER_KEY]
 
 
-def response_parser(wanted: object) -> Result[ResponseParser, LLMError]:
-    """Return a function that parses the text of a response to a value of type ``wanted``.
+def response_parser(response_type: object) -> Result[ResponseParser, LLMError]:
+    """Return a function that parses the text of a response to a value of type ``response_type``.
 
     A mapping or a `Schema` yields plain JSON values, checked against it.
 
@@ -136,13 +136,13 @@ def response_parser(wanted: object) -> Result[ResponseParser, LLMError]:
     >>> parse_text('{"value": ["x"]}').failure().path
     '$[0]'
     """
-    result = schema_of(wanted)
+    result = schema_of(response_type)
     if not is_successful(result):
         return Failure(result.failure())
     schema = result.unwrap()
-    is_json_schema = isinstance(wanted, (Mapping, Schema))
+    is_json_schema = isinstance(response_type, (Mapping, Schema))
     unwrap = not is_json_schema and is_wrapped(schema)
-    decode = _value_decoder(wanted)
+    decode = _value_decoder(response_type)
 
     def parse_text(text: str) -> Result[Any, LLMError]:
         try:
@@ -159,25 +159,25 @@ def response_parser(wanted: object) -> Result[ResponseParser, LLMError]:
     return Success(parse_text)
 
 
-def parse(answer: CompletionResponse | Choice | str, wanted: object) -> Result[Any, LLMError]:
+def parse(response: CompletionResponse | Choice | str, response_type: object) -> Result[Any, LLMError]:
     """Parse a response to a value of the type, model or schema that was requested.
 
     Returns
     -------
     Result[Any, LLMError]
         `Malformed` with the path of the first mismatch, and the cause if the response was cut off or refused;
-        `InvalidRequest` if ``wanted`` is neither a type nor a schema.
+        `InvalidRequest` if ``response_type`` is neither a type nor a schema.
 
     Examples
     --------
     >>> parse('{"name": "Ada"}', {"type": "object"}).unwrap()
     {'name': 'Ada'}
     """
-    text = answer if isinstance(answer, str) else answer.text
-    parsed: Result[Any, LLMError] = response_parser(wanted).bind(lambda parse_text: parse_text(text))
-    if is_successful(parsed) or isinstance(answer, str) or not isinstance(parsed.failure(), Malformed):
+    text = response if isinstance(response, str) else response.text
+    parsed: Result[Any, LLMError] = response_parser(response_type).bind(lambda parse_text: parse_text(text))
+    if is_successful(parsed) or isinstance(response, str) or not isinstance(parsed.failure(), Malformed):
         return parsed
-    cause = FINISH_REASON_CAUSES.get(answer.finish_reason)
+    cause = FINISH_REASON_CAUSES.get(response.finish_reason)
     return parsed if cause is None else Failure(Malformed(path="$", message=f"{cause}: {parsed.failure().message}"))
 
 
@@ -217,37 +217,37 @@ def _parse_error(error: Exception, name: str) -> LLMError:
 # Types
 
 
-def _type_schema(wanted: Any) -> Payload:
+def _type_schema(response_type: Any) -> Payload:
     """Return the JSON schema that pydantic or msgspec makes of a type."""
-    if not (isinstance(wanted, type) or get_args(wanted)):
+    if not (isinstance(response_type, type) or get_args(response_type)):
         raise TypeError("it is a value, not a type")
-    if hasattr(wanted, "model_json_schema"):
-        return dict(wanted.model_json_schema())
-    if _uses_pydantic(wanted):
-        return dict(_type_adapter(wanted).json_schema())
-    return dict(msgspec.json.schema(wanted))
+    if hasattr(response_type, "model_json_schema"):
+        return dict(response_type.model_json_schema())
+    if _uses_pydantic(response_type):
+        return dict(_type_adapter(response_type).json_schema())
+    return dict(msgspec.json.schema(response_type))
 
 
-def _value_decoder(wanted: Any) -> Callable[[bytes], Any]:
+def _value_decoder(response_type: Any) -> Callable[[bytes], Any]:
     """Return the function that decodes JSON to a value of the type; it raises ``ValueError`` on a mismatch."""
-    if isinstance(wanted, (Mapping, Schema)):
+    if isinstance(response_type, (Mapping, Schema)):
         return msgspec.json.decode
-    if hasattr(wanted, "model_validate_json"):
-        validate: Callable[[bytes], Any] = wanted.model_validate_json
+    if hasattr(response_type, "model_validate_json"):
+        validate: Callable[[bytes], Any] = response_type.model_validate_json
         return validate
-    if _uses_pydantic(wanted):
-        adapted: Callable[[bytes], Any] = _type_adapter(wanted).validate_json
+    if _uses_pydantic(response_type):
+        adapted: Callable[[bytes], Any] = _type_adapter(response_type).validate_json
         return adapted
-    return msgspec.json.Decoder(wanted).decode
+    return msgspec.json.Decoder(response_type).decode
 
 
-def _uses_pydantic(wanted: Any) -> bool:
+def _uses_pydantic(response_type: Any) -> bool:
     """Return whether a type is a pydantic dataclass, or generic in a pydantic type."""
-    return hasattr(wanted, "__pydantic_core_schema__") or any(map(_uses_pydantic, get_args(wanted)))
+    return hasattr(response_type, "__pydantic_core_schema__") or any(map(_uses_pydantic, get_args(response_type)))
 
 
-def _type_adapter(wanted: Any) -> Any:
-    return sys.modules["pydantic"].TypeAdapter(wanted)  # imported already, since its types are
+def _type_adapter(response_type: Any) -> Any:
+    return sys.modules["pydantic"].TypeAdapter(response_type)  # imported already, since its types are
 
 
 # Transformations of schemas

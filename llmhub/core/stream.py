@@ -253,7 +253,7 @@ def label_forced_tool_deltas(deltas: tuple[Delta, ...], calls: set[PartKey]) -> 
     """Name every fragment of a forced tool call, as only its first one is; ``calls`` is updated with their keys."""
     for delta in deltas:
         if type(delta) is Fragment and type(delta.part) is ToolCall:
-            return tuple([_label_fragment(each, calls) if type(each) is Fragment else each for each in deltas])
+            return tuple([_label_fragment(item, calls) if type(item) is Fragment else item for item in deltas])
     return deltas
 
 

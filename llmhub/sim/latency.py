@@ -51,7 +51,7 @@ class Latency:
 
         Examples
         --------
-        >>> [Latency(first=0.5).event_due_s(2.0, at, 3) for at in range(3)]
+        >>> [Latency(first=0.5).event_due_s(2.0, index, 3) for index in range(3)]
         [1.0, 1.5, 2.0]
         """
         passed = index / (count - 1) if count > 1 else 1.0

@@ -97,9 +97,9 @@ def generate_value(schema: object, digest: bytes, prompt: str = "") -> Any:
     Examples
     --------
     >>> fields = {"size": {"enum": ["S", "M"]}, "n": {"type": "integer", "minimum": 7}}
-    >>> wanted = {"type": "object", "properties": fields}
-    >>> made = generate_value(wanted, b"seed")
-    >>> made["size"] in {"S", "M"}, made["n"] >= 7, made == generate_value(wanted, b"seed")
+    >>> schema = {"type": "object", "properties": fields}
+    >>> value = generate_value(schema, b"seed")
+    >>> value["size"] in {"S", "M"}, value["n"] >= 7, value == generate_value(schema, b"seed")
     (True, True, True)
     """
     root = schema if isinstance(schema, Mapping) else {}

@@ -185,16 +185,16 @@ def _new_stream_response(plan: ResponsePlan, length: int | None) -> web.StreamRe
 
 async def _send_dripping(request: web.BaseRequest, plan: ResponsePlan, pause_s: float) -> web.StreamResponse:
     """Send a body or stream in small pieces with pauses."""
-    whole = b"".join(plan.events) or plan.reply.body
-    response = _new_stream_response(plan, None if plan.events else len(whole))
+    content = b"".join(plan.events) or plan.reply.body
+    response = _new_stream_response(plan, None if plan.events else len(content))
     if plan.duration_s or plan.due_s:
         await asyncio.sleep(plan.duration_s or plan.due_s[0])
     await response.prepare(request)
-    size = max(1, -(-len(whole) // DRIP_PIECES))
-    for at in range(0, len(whole), size):
-        if at:
+    size = max(1, -(-len(content) // DRIP_PIECES))
+    for start in range(0, len(content), size):
+        if start:
             await asyncio.sleep(pause_s)
-        await response.write(whole[at : at + size])
+        await response.write(content[start : start + size])
     return response
 
 
@@ -228,8 +228,8 @@ async def _handle_control(handler: SimRequestHandler, request: web.BaseRequest, 
             return _json_response({"status": "ok"})
         case "POST", "/sim/faults":
             try:
-                given = msgspec.json.decode(await request.read() or b"{}", type=dict[str, float])
-                handler.faults = Faults(**given)
+                rates = msgspec.json.decode(await request.read() or b"{}", type=dict[str, float])
+                handler.faults = Faults(**rates)
             except (msgspec.DecodeError, TypeError, ValueError) as error:
                 return _json_response({"error": f"invalid faults: {error}"}, 400)
             return _json_response({"status": "ok"})

@@ -150,7 +150,7 @@ def parse_request(payload: Payload, route: SimRoute) -> SimRequest | SimError:
     if isinstance(request, SimError):
         return request
     if "function" in as_mapping(payload.get("tool_choice")):
-        # As recorded: the end of a call that was asked for by name is told as that of a text.
+        # As recorded: a call that was requested by name has the finish reason of a text.
         request = replace(request, tools=replace(request.tools, finish_as_stop=True))
     family = next((family for family in REASONING_FAMILIES if family.pattern.match(request.model)), None)
     return (

@@ -75,8 +75,8 @@ def match_azure_route(http_request: SimHttpRequest) -> SimRoute | None:
     """Match ``responses`` of the v1 URL, or of a dated version."""
     version = http_request.query_parameters.get("api-version", "")
     dated = http_request.subpath == "/openai/responses" and bool(version)
-    found = http_request.method == "POST" and (http_request.subpath == "/openai/v1/responses" or dated)
-    return SimRoute(version=version) if found else None
+    is_match = http_request.method == "POST" and (http_request.subpath == "/openai/v1/responses" or dated)
+    return SimRoute(version=version) if is_match else None
 
 
 def parse_request(payload: Payload, _call: SimRoute) -> SimRequest | SimError:
