@@ -75,8 +75,7 @@ def with_model(request: CompletionRequest, model: str) -> CompletionRequest:
     # Set field by field: `replace` would normalize all fields again, for every routed call.
     copy = object.__new__(CompletionRequest)
     for slot in _REQUEST_SLOTS:
-        slot.__set__(copy, slot.__get__(request))
-    CompletionRequest.model.__set__(copy, model)  # type: ignore[attr-defined]
+        slot.__set__(copy, model if slot.__name__ == "model" else slot.__get__(request))
     return copy
 
 

@@ -69,10 +69,9 @@ def find_violation(payload: Mapping[str, object], rules: Mapping[str, FieldRule]
         if payload.get(name) is None:
             return RuleViolation(name, "missing", None, rule)
     for name, value in payload.items():
-        rule = rules.get(name)
-        violation = (
-            RuleViolation(name, "unknown", value, ANY_VALUE) if rule is None else _check_value(name, value, rule)
-        )
+        if name not in rules:
+            return RuleViolation(name, "unknown", value, ANY_VALUE)
+        violation = _check_value(name, value, rules[name])
         if violation is not None:
             return violation
     return None
