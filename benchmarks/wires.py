@@ -1,7 +1,7 @@
 """Cost of the pure functions: `prepare` and `interpret` of a short chat on each wire, and folding a stream.
 
 Run ``python benchmarks/wires.py``. Nothing is sent. Each number is the best of several rounds, in microseconds of this
-process's own time, so that what else the machine does counts little.
+process's CPU time, so that other load on the machine matters little.
 """
 
 from __future__ import annotations
@@ -73,36 +73,37 @@ ANSWERS: Final[dict[str, Payload]] = {
         "usage": {"inputTokens": 20, "outputTokens": 1, "totalTokens": 21},
     },
 }
-AIM_CALL_US: Final = 60.0
-AIM_DELTA_US: Final = 10.0
+BUDGET_CALL_US: Final = 60.0
+BUDGET_DELTA_US: Final = 10.0
 
 
 def main() -> None:
-    print(f"{'wire':20}{'prepare':>10}{'interpret':>11}{'together':>10}   us per call (aim {AIM_CALL_US:g} together)")
+    print(
+        f"{'wire':20}{'prepare':>10}{'interpret':>11}{'total':>10}   us per call (budget {BUDGET_CALL_US:g} in total)"
+    )
     for name in (name for name in ANSWERS if name in PROVIDERS):
         provider, reply = PROVIDERS[name], HttpReply(200, {}, json.dumps(ANSWERS[name]).encode())
         assert interpret(provider, reply).unwrap().text == "Paris"
-        asked = best_us(partial(prepare, provider, ENDPOINT, REQUEST, 0.0))
-        read = best_us(partial(interpret, provider, reply))
-        print(
-            f"{provider.wire.name:20}{asked:10.1f}{read:11.1f}{asked + read:10.1f}{missed(asked + read, AIM_CALL_US)}"
-        )
+        prepare_us = best_us(partial(prepare, provider, ENDPOINT, REQUEST, 0.0))
+        interpret_us = best_us(partial(interpret, provider, reply))
+        total_us = prepare_us + interpret_us
+        note = over_budget(total_us, BUDGET_CALL_US)
+        print(f"{provider.wire.name:20}{prepare_us:10.1f}{interpret_us:11.1f}{total_us:10.1f}{note}")
     lengths = (1_000, 50_000)
-    print(f"\n{'':20}{'at 1k':>10}{'at 50k':>11}   us per delta (aim {AIM_DELTA_US:g} at any length)")
-    folded = [best_us(partial(fold, deltas(length)), 50_000 // length) / length for length in lengths]
-    print(f"{'fold alone':20}{folded[0]:10.2f}{folded[1]:11.2f}")
+    print(f"\n{'':20}{'at 1k':>10}{'at 50k':>11}   us per delta (budget {BUDGET_DELTA_US:g} at any length)")
+    fold_us = [best_us(partial(fold, deltas(length)), 50_000 // length) / length for length in lengths]
+    print(f"{'fold alone':20}{fold_us[0]:10.2f}{fold_us[1]:11.2f}")
     for name in STREAMS:
-        streamed = [streamed_us(name, length) for length in lengths]
-        print(
-            f"{PROVIDERS[name].wire.name:20}{streamed[0]:10.2f}{streamed[1]:11.2f}{missed(max(streamed), AIM_DELTA_US)}"
-        )
+        stream_us = [streamed_us(name, length) for length in lengths]
+        note = over_budget(max(stream_us), BUDGET_DELTA_US)
+        print(f"{PROVIDERS[name].wire.name:20}{stream_us[0]:10.2f}{stream_us[1]:11.2f}{note}")
 
 
 def deltas(length: int) -> list[Delta]:
-    words = [Fragment(1, Text("word ")) for _ in range(length)]
+    header_values = [Fragment(1, Text("word ")) for _ in range(length)]
     return [
         StreamStarted("m", "r"),
-        *words,
+        *header_values,
         UsageDelta(Usage(input_tokens=20, output_tokens=length)),
         ChoiceFinished("stop"),
     ]
@@ -110,38 +111,38 @@ def deltas(length: int) -> list[Delta]:
 
 def streamed_us(name: str, length: int) -> float:
     """Return the time of decoding a stream from its bytes, in chunks of 16 kB."""
-    kind, opening, delta, ending = STREAMS[name]
+    content_type, opening, delta, ending = STREAMS[name]
     body = opening + delta * length + ending
-    chunks = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
-    read = partial(interpret_stream, PROVIDERS[name], HttpReply(200, {"content-type": kind}), chunks)
-    assert read().unwrap().text == "word " * length
-    return best_us(read, 50_000 // length) / length
+    chunks = [body[start : start + 16_384] for start in range(0, len(body), 16_384)]
+    decode = partial(interpret_stream, PROVIDERS[name], HttpReply(200, {"content-type": content_type}), chunks)
+    assert decode().unwrap().text == "word " * length
+    return best_us(decode, 50_000 // length) / length
 
 
-def told(kind: str, said: Payload) -> bytes:
+def named_event(content_type: str, payload: Payload) -> bytes:
     """Return a server-sent event with its type in the event line and in the data."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **said})}\n\n".encode()
+    return f"event: {content_type}\ndata: {json.dumps({'type': content_type, **payload})}\n\n".encode()
 
 
-def plain(said: Payload, ending: str = "\n\n", before: str = "data: ") -> bytes:
-    return f"{before}{json.dumps(said)}{ending}".encode()
+def data_event(payload: Payload, ending: str = "\n\n", before: str = "data: ") -> bytes:
+    return f"{before}{json.dumps(payload)}{ending}".encode()
 
 
-def message(kind: str, said: Payload) -> bytes:
+def aws_event(content_type: str, payload: Payload) -> bytes:
     """Return a message of an AWS event stream."""
-    words = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    header_values = {":event-type": content_type, ":content-type": "application/json", ":message-type": "event"}
     headers = b"".join(
         bytes([len(name)]) + name.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
-        for name, value in words.items()
+        for name, value in header_values.items()
     )
-    payload = json.dumps(said).encode()
-    prelude = struct.pack(">II", len(headers) + len(payload) + 16, len(headers))
-    whole = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
-    return whole + struct.pack(">I", crc32(whole))
+    body = json.dumps(payload).encode()
+    prelude = struct.pack(">II", len(headers) + len(body) + 16, len(headers))
+    data = prelude + struct.pack(">I", crc32(prelude)) + headers + body
+    return data + struct.pack(">I", crc32(data))
 
 
 SSE: Final = "text/event-stream"
-COUNTED: Final[Payload] = {
+GEMINI_USAGE: Final[Payload] = {
     "usageMetadata": {"promptTokenCount": 20, "candidatesTokenCount": 3, "totalTokenCount": 23},
     "modelVersion": "m",
     "responseId": "r",
@@ -150,38 +151,42 @@ STREAMS: Final[dict[str, tuple[str, bytes, bytes, bytes]]] = {
     "openai": (
         SSE,
         b"",
-        plain({"id": "r", "model": "m", "choices": [{"index": 0, "delta": {"content": "word "}}]}),
+        data_event({"id": "r", "model": "m", "choices": [{"index": 0, "delta": {"content": "word "}}]}),
         b"data: [DONE]\n\n",
     ),
     "openai-responses": (
         SSE,
-        told("response.created", {"response": {"id": "r", "model": "m", "output": []}}),
-        told("response.output_text.delta", {"output_index": 0, "content_index": 0, "item_id": "i", "delta": "word "}),
-        told("response.completed", {"response": {"id": "r", "model": "m", "status": "completed", "output": []}}),
+        named_event("response.created", {"response": {"id": "r", "model": "m", "output": []}}),
+        named_event(
+            "response.output_text.delta", {"output_index": 0, "content_index": 0, "item_id": "i", "delta": "word "}
+        ),
+        named_event("response.completed", {"response": {"id": "r", "model": "m", "status": "completed", "output": []}}),
     ),
     "anthropic": (
         SSE,
-        told("message_start", {"message": {"id": "m", "model": "m", "usage": {"input_tokens": 20}}}),
-        told("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "word "}}),
-        told("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}),
+        named_event("message_start", {"message": {"id": "m", "model": "m", "usage": {"input_tokens": 20}}}),
+        named_event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "word "}}),
+        named_event("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}),
     ),
     "google": (
         SSE,
         b"",
-        plain({"candidates": [{"content": {"parts": [{"text": "word "}], "role": "model"}}], **COUNTED}, "\r\n\r\n"),
-        plain({"candidates": [{"finishReason": "STOP"}], **COUNTED}, "\r\n\r\n"),
+        data_event(
+            {"candidates": [{"content": {"parts": [{"text": "word "}], "role": "model"}}], **GEMINI_USAGE}, "\r\n\r\n"
+        ),
+        data_event({"candidates": [{"finishReason": "STOP"}], **GEMINI_USAGE}, "\r\n\r\n"),
     ),
     "bedrock": (
         "application/vnd.amazon.eventstream",
-        message("messageStart", {"role": "assistant"}),
-        message("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}, "p": "abcdef"}),
-        message("messageStop", {"stopReason": "end_turn"}),
+        aws_event("messageStart", {"role": "assistant"}),
+        aws_event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}, "p": "abcdef"}),
+        aws_event("messageStop", {"stopReason": "end_turn"}),
     ),
     "ollama-native": (
         "application/x-ndjson",
         b"",
-        plain({"model": "m", "done": False, "message": {"role": "assistant", "content": "word "}}, "\n", ""),
-        plain({"model": "m", "done": True, "done_reason": "stop", "message": {"content": ""}}, "\n", ""),
+        data_event({"model": "m", "done": False, "message": {"role": "assistant", "content": "word "}}, "\n", ""),
+        data_event({"model": "m", "done": True, "done_reason": "stop", "message": {"content": ""}}, "\n", ""),
     ),
 }
 """First events, one delta, and last events of a stream of each wire, with its content type."""
@@ -192,8 +197,8 @@ def best_us(call: Callable[[], object], number: int = 2_000) -> float:
     return min(timeit.repeat(call, number=number, repeat=5, timer=time.process_time)) / number * 1e6
 
 
-def missed(measured: float, aim: float) -> str:
-    return "" if measured <= aim else f"   above {aim:g}"
+def over_budget(measured: float, budget: float) -> str:
+    return "" if measured <= budget else f"   above {budget:g}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Azure OpenAI: Chat Completions by deployment or under the v1 API, and Responses.
 
-A deployment's name says nothing of its model, so no rule of OpenAI's models applies; prices go by the model served.
+A deployment's name does not identify its model, so no profile of OpenAI's models applies; the served model is priced.
 
 Source: https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle (read 2026-11-22).
 """

@@ -1,7 +1,7 @@
 """Profiles of the providers' models: refused parameters, reasoning, limits, modalities, schemas.
 
-A record exists only where a source says so; a model without one is left to its provider, which knows best. What is
-refused here would be refused there, so no call is spent on it. The records themselves are in the vendors' files.
+A record exists only where a source documents it; requests to other models are sent unchecked. A request that is refused
+here would be refused by the provider, so no call is spent on it. The records themselves are in the vendors' files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ReasoningFamily:
     Parameters
     ----------
     default_on
-        Whether they reason when the request does not say.
+        Whether they reason if the request sets no effort.
     can_disable
         Whether ``reasoning_effort="none"`` turns it off.
     efforts
@@ -191,7 +191,7 @@ def structured_output_mode(profiles: ModelProfiles, request: CompletionRequest) 
 
 
 def metadata_from_profiles(provider: str, profiles: ModelProfiles, model: str) -> ModelMetadata:
-    """Return what the profiles say of a model; what is not known is ``None`` or empty."""
+    """Return the metadata of a model from its profiles; unknown fields are ``None`` or empty."""
     limits = next((row for row in profiles.token_limits if re.search(row.pattern, model)), None)
     modalities = next((row.modalities for row in profiles.input_modalities if re.search(row.pattern, model)), ())
     family = _reasoning_family(profiles, model)

@@ -57,7 +57,7 @@ def find_served_price(provider: str, model: str, served_model: str, when: dateti
 
 
 def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Price | None:
-    """Return the price of ``model`` where ``listing`` says; see `find_price`."""
+    """Return the price of ``model`` at the provider of ``listing``; see `find_price`."""
     import genai_prices  # noqa: PLC0415 - half a second that only a caller who asks for prices pays
     from genai_prices.data import providers  # noqa: PLC0415 - as above
 

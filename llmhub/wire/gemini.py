@@ -12,7 +12,7 @@ What differs here:
   ``thoughtSignature`` belongs to a part: a call or a thought carries its own; that of visible text follows it as a
   `Reasoning` without text, and is encoded back onto the text before it.
 - Streamed, text and thoughts grow and everything else comes complete. Parts are in the order of their first appearance,
-  since nothing else tells their position.
+  since no field gives their position.
 
 Sources: https://ai.google.dev/api/generate-content, https://ai.google.dev/gemini-api/docs/thought-signatures,
 https://ai.google.dev/gemini-api/docs/openai (efforts as budgets) and the types of google-genai 3.4.0 (read 2026-11-22).

@@ -2,7 +2,7 @@
 
 What differs here:
 
-- A stream is lines of JSON, and the API streams unless told otherwise. Sampling parameters are an ``options`` object.
+- A stream is lines of JSON, and the API streams by default. Sampling parameters are an ``options`` object.
 - Arguments are objects, images are bare base64 beside the text, and a result names its function, taken from the call
   with that id where the caller did not name it. ``stop`` is the reason even when tools are called.
 - Effort is ``think``: off, on, or a level. A tool choice, several answers, URLs and documents are not supported; a

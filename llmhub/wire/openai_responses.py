@@ -7,7 +7,7 @@ What differs here:
   separate leading ones from later ones. There is no finish reason, only a status and the reason an answer is
   incomplete.
 - Stop strings, seeds, penalties, a reasoning budget and several answers are not supported. Tools are strict by default
-  here, so one that does not say is sent ``strict: false``, as it means on every other wire.
+  here, so one without ``strict`` is sent ``strict: false``, the default of every other wire.
 - Nothing is stored (``store`` is false, where the API would keep each answer for a month): a request is complete in
   itself, so it can be sent anywhere and cached under its content. Reasoning must therefore travel with the
   conversation: it comes encrypted, is kept as its item in a `Reasoning` part's signature, and is sent back verbatim

@@ -136,7 +136,7 @@ def generate_call_id(response_id: str, name: str, arguments: str, earlier: Itera
     """Return an id for a tool call that came without one, so that a result can name the call it answers.
 
     It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same
-    response gives the same ids, streamed or not, and two responses give different ones.
+    response gives the same ids, streamed or not, and two responses different ones.
 
     Examples
     --------

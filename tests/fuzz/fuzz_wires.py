@@ -29,8 +29,10 @@ with atheris.instrument_imports(include=["llmhub"]):
 
 from returns.pipeline import is_successful
 
-WIRES: tuple[Provider, ...] = tuple({row.wire.name: row for row in PROVIDERS.values()}.values())
-TYPES = ("application/json", "text/event-stream", "")
+PROVIDERS_BY_WIRE: tuple[Provider, ...] = tuple(
+    {provider.wire.name: provider for provider in PROVIDERS.values()}.values()
+)
+CONTENT_TYPES = ("application/json", "text/event-stream", "")
 DOCUMENTS: dict[str, list[Any]] = {
     "openai_chat": [
         {
@@ -149,76 +151,97 @@ DOCUMENTS: dict[str, list[Any]] = {
     ],
 }
 """Responses and events of each wire, which the fuzzer mutates."""
+
 EVENTS = (b"contentBlockStart", b"contentBlockDelta", b"messageStop", b"metadata", b"throttlingException", b"")
-ODD = (None, True, 0, -1, 7, 9_999, 1 << 70, 0.5, "", "x", "\ud800", [], {}, [None], {"type": "text"}, [{}], [[]])
+REPLACEMENTS = (
+    None,
+    True,
+    0,
+    -1,
+    7,
+    9_999,
+    1 << 70,
+    0.5,
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    [None],
+    {"type": "text"},
+    [{}],
+    [[]],
+)
 """Replacements for values."""
 
 
-def one_input(data: bytes) -> None:
+def fuzz_one_input(data: bytes) -> None:
     """Parse one input with every function; each returns a result for any input."""
-    chosen = atheris.FuzzedDataProvider(data)
-    provider = WIRES[chosen.ConsumeIntInRange(0, len(WIRES) - 1)]
-    kind = TYPES[chosen.ConsumeIntInRange(0, len(TYPES) - 1)]
-    status = (200, 200, 200, 400)[chosen.ConsumeIntInRange(0, 3)]
-    place = chosen.ConsumeIntInRange(0, 255)
-    if chosen.ConsumeIntInRange(0, 3) == 0:
-        body = chosen.ConsumeBytes(chosen.remaining_bytes())
+    choices = atheris.FuzzedDataProvider(data)
+    provider = PROVIDERS_BY_WIRE[choices.ConsumeIntInRange(0, len(PROVIDERS_BY_WIRE) - 1)]
+    content_type = CONTENT_TYPES[choices.ConsumeIntInRange(0, len(CONTENT_TYPES) - 1)]
+    status = (200, 200, 200, 400)[choices.ConsumeIntInRange(0, 3)]
+    position = choices.ConsumeIntInRange(0, 255)
+    if choices.ConsumeIntInRange(0, 3) == 0:
+        body = choices.ConsumeBytes(choices.remaining_bytes())
     else:
-        body = built(chosen, provider.wire.name, provider.wire.framing if chosen.ConsumeBool() else "")
-    cut = place % (len(body) + 1)
+        body = build_body(choices, provider.wire.name, provider.wire.framing if choices.ConsumeBool() else "")
+    cut = position % (len(body) + 1)
     frame_all(provider, body, cut)
-    head = HttpReply(status, {"content-type": kind})
-    whole = interpret_stream(provider, head, [body])
+    head = HttpReply(status, {"content-type": content_type})
+    unsplit = interpret_stream(provider, head, [body])
     split = interpret_stream(provider, head, [body[:cut], body[cut:]])
-    check(whole)
-    if whole != split:
-        raise AssertionError(f"split at {cut}, {provider.wire.name} reads {body!r} otherwise: {split} for {whole}")
-    check(interpret(provider, HttpReply(status, {"content-type": kind}, body)))
+    check(unsplit)
+    if unsplit != split:
+        raise AssertionError(
+            f"split at {cut}, {provider.wire.name} decodes {body!r} differently: {split}, not {unsplit}"
+        )
+    check(interpret(provider, HttpReply(status, {"content-type": content_type}, body)))
     document = parse_json_object(body)
     if is_successful(document):
         check(provider.wire.decode(document.unwrap()))
 
 
-def built(chosen: Any, wire: str, framing: str) -> bytes:
+def build_body(choices: Any, wire: str, framing: str) -> bytes:
     """Mutate a response of a wire, or a stream of its events."""
     known = [document for name in (wire, *DOCUMENTS) for document in DOCUMENTS.get(name, [])]
     documents = [
-        json.dumps(changed(chosen, known[chosen.ConsumeIntInRange(0, len(known) - 1)])).encode()
-        for _ in range(chosen.ConsumeIntInRange(1, 6 if framing else 1))
+        json.dumps(mutate(choices, known[choices.ConsumeIntInRange(0, len(known) - 1)])).encode()
+        for _ in range(choices.ConsumeIntInRange(1, 6 if framing else 1))
     ]
     if framing == "aws_eventstream":
         return b"".join(
-            message(EVENTS[chosen.ConsumeIntInRange(0, len(EVENTS) - 1)], document) for document in documents
+            aws_frame(EVENTS[choices.ConsumeIntInRange(0, len(EVENTS) - 1)], document) for document in documents
         )
     return b"".join(b"data: %b\n\n" % document if framing else document for document in documents)
 
 
-def changed(chosen: Any, said: Any) -> Any:
+def mutate(choices: Any, value: Any) -> Any:
     """Keep, replace, repeat or omit each value in a document; once the input is used up, keep it."""
-    match chosen.ConsumeIntInRange(0, 15):
+    match choices.ConsumeIntInRange(0, 15):
         case 1:
-            return ODD[chosen.ConsumeIntInRange(0, len(ODD) - 1)]
-        case 2 if isinstance(said, list):
-            return [changed(chosen, item) for item in said + said]
-        case 3 if isinstance(said, str):
-            return said + chosen.ConsumeUnicode(8)
-        case 4 if isinstance(said, dict) and said:
-            gone = list(said)[chosen.ConsumeIntInRange(0, len(said) - 1)]
-            return {key: changed(chosen, value) for key, value in said.items() if key != gone}
-    if isinstance(said, dict):
-        return {key: changed(chosen, value) for key, value in said.items()}
-    return [changed(chosen, item) for item in said] if isinstance(said, list) else said
+            return REPLACEMENTS[choices.ConsumeIntInRange(0, len(REPLACEMENTS) - 1)]
+        case 2 if isinstance(value, list):
+            return [mutate(choices, item) for item in value + value]
+        case 3 if isinstance(value, str):
+            return value + choices.ConsumeUnicode(8)
+        case 4 if isinstance(value, dict) and value:
+            omitted = list(value)[choices.ConsumeIntInRange(0, len(value) - 1)]
+            return {key: mutate(choices, item) for key, item in value.items() if key != omitted}
+    if isinstance(value, dict):
+        return {key: mutate(choices, item) for key, item in value.items()}
+    return [mutate(choices, item) for item in value] if isinstance(value, list) else value
 
 
-def message(event: bytes, payload: bytes) -> bytes:
+def aws_frame(event: bytes, payload: bytes) -> bytes:
     """Return an event in an AWS frame with valid checksums."""
     pairs = ((b":message-type", b"event"), (b":event-type", event))
     headers = b"".join(
-        struct.pack(">B", len(name)) + name + b"\x07" + struct.pack(">H", len(said)) + said for name, said in pairs
+        struct.pack(">B", len(name)) + name + b"\x07" + struct.pack(">H", len(text)) + text for name, text in pairs
     )
     prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
-    return whole + struct.pack(">I", zlib.crc32(whole))
+    frame = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
+    return frame + struct.pack(">I", zlib.crc32(frame))
 
 
 def frame_all(provider: Provider, body: bytes, cut: int) -> None:
@@ -234,48 +257,48 @@ def frame_all(provider: Provider, body: bytes, cut: int) -> None:
     flush(provider.wire.framing, rest)
 
 
-def check(read: object) -> None:
+def check(result: object) -> None:
     """Raise if a result is neither a response nor an error, or if its token counts contradict each other."""
-    value = read.unwrap() if is_successful(read) else read.failure()  # type: ignore[arg-type, attr-defined]
-    if not isinstance(value, CompletionResponse):
-        if not isinstance(value, LLMError):
-            raise TypeError(f"read as {value!r}")
+    decoded = result.unwrap() if is_successful(result) else result.failure()  # type: ignore[arg-type, attr-defined]
+    if not isinstance(decoded, CompletionResponse):
+        if not isinstance(decoded, LLMError):
+            raise TypeError(f"decoded as {decoded!r}")
         return
-    usage = value.usage
+    usage = decoded.usage
     if usage.input_tokens is not None:
         parts = (usage.cached_input_tokens or 0) + (usage.cache_write_tokens or 0)
         if parts > usage.input_tokens:
-            raise AssertionError(f"more cached than read: {usage}")
+            raise AssertionError(f"more cached than input tokens: {usage}")
     if usage.output_tokens is not None and (usage.reasoning_tokens or 0) > usage.output_tokens:
-        raise AssertionError(f"more reasoned than written: {usage}")
+        raise AssertionError(f"more reasoning than output tokens: {usage}")
 
 
 def seeds() -> Iterator[bytes]:
     """Write each wire's documents as raw bytes; numbers are taken from the end, the wire's first."""
-    for wire, row in enumerate(WIRES):
-        for document in DOCUMENTS.get(row.wire.name, []):
+    for wire, provider in enumerate(PROVIDERS_BY_WIRE):
+        for document in DOCUMENTS.get(provider.wire.name, []):
             body = json.dumps(document).encode()
-            for said in (body, b"data: %b\n\n" % body, message(EVENTS[1], body)):
-                yield said + bytes((0, 7, 0, 0, wire))
+            for data in (body, b"data: %b\n\n" % body, aws_frame(EVENTS[1], body)):
+                yield data + bytes((0, 7, 0, 0, wire))
         yield bytes((1, 1, 7, 1, 1, wire))
 
 
 def main() -> None:
     """Fuzz from the seeds for a limited time and print failures."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--seconds", type=int, default=20)
-    asked.add_argument("--seed", type=int, default=0, help="0 draws one")
-    asked.add_argument("--corpus", default="", help="folder of inputs; one is made of the seeds where none is given")
-    options = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="0 draws one at random")
+    parser.add_argument("--corpus", default="", help="folder of inputs; by default a temporary one with the seeds")
+    options = parser.parse_args()
     if options.corpus:
         bounds = [f"-max_total_time={options.seconds}", f"-seed={options.seed}", "-max_len=4096"]
         flags = [*bounds, "-print_final_stats=1", f"-artifact_prefix={options.corpus}/"]
-        atheris.Setup([sys.argv[0], *flags, options.corpus], one_input)
+        atheris.Setup([sys.argv[0], *flags, options.corpus], fuzz_one_input)
         atheris.Fuzz()
     # The fuzzer exits its process at any point, so a parent process removes the files.
     with tempfile.TemporaryDirectory() as corpus:
-        for at, one in enumerate(seeds()):
-            (Path(corpus) / str(at)).write_bytes(one)
+        for index, seed in enumerate(seeds()):
+            (Path(corpus) / str(index)).write_bytes(seed)
         sys.exit(subprocess.run([sys.executable, *sys.argv, "--corpus", corpus], check=False).returncode)
 
 

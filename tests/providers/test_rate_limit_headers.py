@@ -20,8 +20,6 @@ from llmhub.providers.rate_limit_headers import parse_go_duration, parse_seconds
 from llmhub.providers.registry import PROVIDERS
 
 CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
-
-
 DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
 
 
@@ -164,9 +162,7 @@ HEADER_NAMES = st.sampled_from(
     ]
 )
 
-
 TIMES = st.datetimes(timezones=st.just(UTC)) | st.datetimes()
-
 
 HEADER_VALUES = st.one_of(
     st.text(max_size=30),

@@ -21,10 +21,7 @@ from llmhub.core.types import CompletionRequest, Message, Reasoning, Schema, Tex
 from llmhub.providers.registry import PROVIDERS
 
 SECRET = "s3cr3t-k3y"
-
-
 NAMES = sorted(PROVIDERS)
-
 
 BASE_URLS = {
     "azure": "https://res.openai.azure.com",
@@ -243,12 +240,10 @@ def test_azure_responses_urls(fields: dict[str, str], url: str) -> None:
 
 CORPUS = Path(__file__).parents[1] / "fixtures/conformance"
 
-
 RECORDED_VERTEX_URL = re.compile(
     r"(?P<host>https://[^/]+)/(?P<version>[^/]+)/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)"
     r"/publishers/[^/]+/models/(?P<model>[^:]+):(?P<stream>stream)?\w+(\?.*)?"
 )
-
 
 RECORDED_VERTEX_URLS = {
     "vertex-generate_content": (15, 11),
@@ -256,7 +251,6 @@ RECORDED_VERTEX_URLS = {
     "vertex_anthropic-messages": (4, 4),
 }
 """The number of recorded URLs with a project, and of those whose host is the region's."""
-
 
 CLAUDE = "publishers/anthropic/models/m:rawPredict"
 
@@ -552,7 +546,6 @@ FIELDS = st.fixed_dictionaries(
         "response_schema": st.just(Schema({"type": "object"})),
     },
 )
-
 
 MODELS = st.sampled_from(
     ["m", "o3", "gpt-5.1", "gpt-5.6", "claude-opus-5", "claude-haiku-4-5", "gemini-2.5-pro", "gemini-3-pro"]

@@ -25,8 +25,6 @@ from llmhub.providers.registry import PROVIDERS
 from llmhub.providers.schema_support import CONSTRAINT_KEYWORDS, SchemaSupport
 
 ENDPOINT = Endpoint(base_url="http://localhost", api_key="k", project="p", region="us-east-1")
-
-
 MODELS = {"bedrock": "us.anthropic.claude-haiku-4-5", "google": "gemini-2.5-flash", "vertex": "gemini-2.5-flash"}
 
 
@@ -40,8 +38,6 @@ class Reading(pydantic.BaseModel):
 
 
 READING_SCHEMA = schema_of(Reading).unwrap()
-
-
 VALID_ANSWER = {"depth": 3, "code": "AB", "seen": [0.5], "page": None}
 
 
@@ -183,7 +179,6 @@ NUMBERS = st.fixed_dictionaries(
     optional={key: st.integers(0, 9) for key in ("minimum", "maximum", "exclusiveMinimum", "multipleOf")},
 )
 
-
 STRINGS = st.fixed_dictionaries(
     {"type": st.just("string")},
     optional={
@@ -193,7 +188,6 @@ STRINGS = st.fixed_dictionaries(
         "description": st.just("A word."),
     },
 )
-
 
 SCHEMAS = st.recursive(
     NUMBERS | STRINGS | st.just({"enum": ["a", "b"]}),

@@ -1,3 +1,5 @@
+"""Anthropic Messages: requests, responses, and that streams equal them."""
+
 from __future__ import annotations
 
 import json

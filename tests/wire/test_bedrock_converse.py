@@ -1,3 +1,5 @@
+"""Bedrock Converse: requests, responses, and that event streams equal them."""
+
 from __future__ import annotations
 
 import base64

@@ -29,21 +29,14 @@ from llmhub.core.types import (
 from llmhub.providers.registry import PROVIDERS
 
 pytestmark = pytest.mark.corpus
-
-
 ROWS = {"openai": "openai-responses", "azure_openai": "azure-responses"}
 """Provider for a provider name of the recordings; `openai-responses` for those without one."""
 
-
 NAMES = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
-
-
 KNOWN_FIELDS = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "text", "reasoning", "stream"})
 """Fields that are parsed into a request; the others go through ``extra``."""
 
-
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
-
 
 NOT_ENCODABLE = {
     "openai.responses.9da257ab5427": "an image that the provider stores and that is named by its id",

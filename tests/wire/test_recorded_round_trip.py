@@ -154,8 +154,6 @@ def chat_part(block: Body) -> Part:
 # Anthropic Messages
 
 ANTHROPIC_FIELDS = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k"}
-
-
 ANTHROPIC_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -283,7 +281,6 @@ GEMINI_FIELDS = {
     "presencePenalty": "presence_penalty",
     "frequencyPenalty": "frequency_penalty",
 }
-
 
 GEMINI_MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
 
@@ -431,7 +428,6 @@ def lower(schema: Any) -> Any:
 # Bedrock Converse
 
 CONVERSE_FIELDS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
-
 
 MEDIA = {
     **{name: f"image/{name}" for name in ("png", "jpeg", "gif", "webp")},
@@ -805,7 +801,6 @@ FORMATS = {
     "converse": Format(read_converse, CONVERSE_DIFFERENCES, {}, "bedrock"),
 }
 
-
 APIS = {
     "chat_completions": "chat_completions",
     "messages": "messages",
@@ -815,12 +810,8 @@ APIS = {
     "converse_stream": "converse",
 }
 
-
 DETAILS = "details of earlier reasoning with a signature of another provider have no field in this API"
-
-
 NO_LIMIT = "minus one means no limit there; llmhub omits the field instead, and rejects numbers out of range"
-
 
 NOT_ENCODABLE: Mapping[str, str] = {
     "openrouter.chat_completions.a2e7065f5195": DETAILS,

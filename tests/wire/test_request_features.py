@@ -33,13 +33,8 @@ from llmhub.core.types import (
 from llmhub.providers.registry import PROVIDERS
 
 ENDPOINT = Endpoint(base_url="http://localhost", api_key="k", project="p")
-
-
 LOOK_TOOL = Tool("look", "Looks.", {"type": "object", "properties": {}})
-
-
 SCHEMA = Schema({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, "thing")
-
 
 MODELS = {
     "bedrock": "amazon.nova-lite-v1:0",
