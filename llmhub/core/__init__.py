@@ -1,1 +1,1 @@
-"""The pure heart: values, errors, framing, folding, keys and the two records everything hangs on."""
+"""Requests, responses, errors, wire and provider records, streams, cache keys and prices; without I/O or a clock."""

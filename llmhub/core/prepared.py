@@ -207,7 +207,7 @@ class PreparedPrompt(NamedTuple):
     key, keys
         Return the cache key of one prompt and of many.
     http
-        Returns the HTTP request, or why there is none.
+        Returns the HTTP request, or the error that prevents it.
     """
 
     request: PromptToRequest

@@ -3,7 +3,7 @@
 Use it to test a job before spending money. Equal requests get equal responses, requests are counted, and faults are
 injected on demand::
 
-    with serving(Simulator(seed=7, limit=Limit(rpm=600), faults=Faults(rate_500=0.01))) as simulator:
+    with serving(Simulator(seed=7, limit=SimLimit(rpm=600), faults=Faults(rate_500=0.01))) as simulator:
         hub = llmhub.Hub(endpoints=simulator.endpoints())
         ...
         simulator.counts()["requests"]

@@ -45,16 +45,16 @@ def coverage(trial: Callable[[random.Random], bool]) -> float:
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-@pytest.mark.parametrize(("seen", "many"), [(8, 50), (20, 500), (20, 10), (100, 400)])
-def test_sum_interval_covers_95_percent(shape: str, seen: int, many: int) -> None:
-    one = SHAPES[shape]
+@pytest.mark.parametrize(("sample", "count"), [(8, 50), (20, 500), (20, 10), (100, 400)])
+def test_sum_interval_covers_95_percent(shape: str, sample: int, count: int) -> None:
+    draw_value = SHAPES[shape]
 
     def trial(draw: random.Random) -> bool:
-        forecast = forecast_sum([one(draw) for _ in range(seen)], many)
-        return sum(one(draw) for _ in range(many)) in forecast
+        forecast = forecast_sum([draw_value(draw) for _ in range(sample)], count)
+        return sum(draw_value(draw) for _ in range(count)) in forecast
 
     # Small samples of a skewed distribution underestimate its variance.
-    assert coverage(trial) >= (0.87 if shape == "skewed" and seen < 20 else 0.92)
+    assert coverage(trial) >= (0.87 if shape == "skewed" and sample < 20 else 0.92)
 
 
 def test_intervals_are_not_too_wide() -> None:
@@ -77,14 +77,14 @@ def test_ratio_interval_covers_95_percent() -> None:
 
 
 @given(values, counts)
-def test_intervals_are_ordered_and_grow_with_the_total(seen: list[float], many: int) -> None:
+def test_intervals_are_ordered_and_grow_with_the_total(sample: list[float], count: int) -> None:
     for forecast in (forecast_sum, forecast_from_other_prompts):
-        some, more = forecast(seen, many), forecast(seen, many + 1)
+        some, more = forecast(sample, count), forecast(sample, count + 1)
         assert 0 <= some.low <= some.expected <= some.high
         assert some.expected <= more.expected
         assert some.high <= more.high
-    assert forecast_sum(seen, 0) == PredictionInterval(0, 0, 0)
-    cut = clip(forecast_sum(seen, many), 100.0)
+    assert forecast_sum(sample, 0) == PredictionInterval(0, 0, 0)
+    cut = clip(forecast_sum(sample, count), 100.0)
     assert cut.low <= cut.expected <= cut.high <= 100
 
 
@@ -99,17 +99,21 @@ def test_cost_interval_is_the_cost_of_the_token_interval(
     each: Rates, calls: list[tuple[int, int]], cached: bool
 ) -> None:
     price = Price(price_id="x@y", source="x", rates=each, request_usd=Decimal("0.001"))
-    taken, made = (sum(call[at] for call in calls) for at in (0, 1))
+    inputs, outputs = (sum(call[side] for call in calls) for side in (0, 1))
     forecast = forecast_cost(
-        price, len(calls), PredictionInterval(taken, taken, taken), PredictionInterval(made, made, made), cached=cached
+        price,
+        len(calls),
+        PredictionInterval(inputs, inputs, inputs),
+        PredictionInterval(outputs, outputs, outputs),
+        cached=cached,
     )
     paid = [
         compute_cost(
-            Usage(input_tokens=one, output_tokens=other, cached_input_tokens=one // 2 if cached else None), price
+            Usage(input_tokens=first, output_tokens=second, cached_input_tokens=first // 2 if cached else None), price
         )
-        for one, other in calls
+        for first, second in calls
     ]
-    assert sum(one for one in paid if one is not None) in forecast
+    assert sum(cost for cost in paid if cost is not None) in forecast
     assert forecast.low <= forecast.high
 
 
@@ -122,20 +126,20 @@ def test_price_tier_applies_per_call() -> None:
 
 
 def test_money_is_additive() -> None:
-    one = CostInterval(Decimal(1), Decimal(2), Decimal(3))
-    assert one + one == CostInterval(Decimal(2), Decimal(4), Decimal(6))
-    assert Decimal("2.5") in one
-    assert Decimal("3.1") not in one
+    interval = CostInterval(Decimal(1), Decimal(2), Decimal(3))
+    assert interval + interval == CostInterval(Decimal(2), Decimal(4), Decimal(6))
+    assert Decimal("2.5") in interval
+    assert Decimal("3.1") not in interval
 
 
 # Time
 
 
-def took_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) -> float:
+def duration_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) -> float:
     """Return the seconds that calls take with limited concurrency and rate."""
     free, end_s = [0.0] * concurrency, 0.0
-    for at, latency_s in enumerate(latencies_s):
-        permitted = 0.0 if rpm is None else max(0.0, (at - rpm * 0.01)) / (rpm * 0.99) * 60
+    for index, latency_s in enumerate(latencies_s):
+        permitted = 0.0 if rpm is None else max(0.0, (index - rpm * 0.01)) / (rpm * 0.99) * 60
         begun = max(heapq.heappop(free), permitted)
         end_s = max(end_s, begun + latency_s)
         heapq.heappush(free, begun + latency_s)
@@ -145,15 +149,15 @@ def took_s(latencies_s: Sequence[float], concurrency: int, rpm: float | None) ->
 @pytest.mark.parametrize(("concurrency", "rpm"), [(1, None), (16, None), (64, None), (64, 600.0), (256, 60.0)])
 @pytest.mark.parametrize("shape", ["normal", "skewed", "two kinds"])
 def test_duration_is_within_its_interval(shape: str, concurrency: int, rpm: float | None) -> None:
-    one = SHAPES[shape]
+    draw_value = SHAPES[shape]
 
     def trial(draw: random.Random) -> bool:
-        seen = [one(draw) / 100 for _ in range(20)]
+        sample = [draw_value(draw) / 100 for _ in range(20)]
         needed = PredictionInterval(300, 300, 300)
         paces = [] if rpm is None else [RateDemand("openai: so many requests a minute", rpm, 0.01, needed)]
-        forecast, binds = forecast_minutes(forecast_sum(seen, 300), max(seen), concurrency, paces)
+        forecast, binds = forecast_minutes(forecast_sum(sample, 300), max(sample), concurrency, paces)
         assert binds == (f"concurrency ({concurrency})" if rpm is None else paces[0].name)
-        actual = took_s([one(draw) / 100 for _ in range(300)], concurrency, rpm)
+        actual = duration_s([draw_value(draw) / 100 for _ in range(300)], concurrency, rpm)
         return actual / 60 in forecast
 
     draw = random.Random(3)

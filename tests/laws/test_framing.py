@@ -176,7 +176,7 @@ def aws_streams(draw: st.DrawFn) -> tuple[bytes, list[Frame]]:
         name, payload = draw(names), draw(st.binary(max_size=40))
         headers = [header(":message-type", kind), header(f":{kind}-type", name)]
         headers += [
-            header(f"x{at}", value, type_) for at, (type_, value) in enumerate(draw(st.lists(others, max_size=3)))
+            header(f"x{index}", value, type_) for index, (type_, value) in enumerate(draw(st.lists(others, max_size=3)))
         ]
         messages.append(message(b"".join(draw(st.permutations(headers))), payload))
         frames.append(Frame(name, payload, kind))
@@ -201,9 +201,9 @@ def test_aws_errors_are_named_by_their_code() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255), places)
-def test_any_corrupt_byte_is_an_error(at: int, change: int, cuts: list[int]) -> None:
+def test_any_corrupt_byte_is_an_error(position: int, change: int, cuts: list[int]) -> None:
     stream = bytearray(event("contentBlockDelta", b'{"delta":{"text":"Hi"}}'))
-    stream[at % len(stream)] ^= change
+    stream[position % len(stream)] ^= change
     assert feed_all("aws_eventstream", cut(bytes(stream), cuts)) is None
 
 

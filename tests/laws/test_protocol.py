@@ -89,19 +89,19 @@ endpoints = st.builds(
 
 @given(rows, endpoints, requests, st.booleans())
 def test_prepare_never_raises(provider: Provider, endpoint: Endpoint, request: CompletionRequest, stream: bool) -> None:
-    done = prepare(provider, endpoint, request, NOW, stream=stream)
-    if not is_successful(done):
-        error = done.failure()
+    result = prepare(provider, endpoint, request, NOW, stream=stream)
+    if not is_successful(result):
+        error = result.failure()
         assert isinstance(error, (InvalidRequest, Unsupported))
         assert error.provider == provider.name
         assert error.path.startswith("$.")
         assert error.message
         return
-    sent = done.unwrap()
+    sent = result.unwrap()
     assert isinstance(json.loads(sent.body), dict)
     assert set(sent.dropped) <= {*OPTIONAL_DEFAULTS, *WITHOUT_ANNOTATION}
     assert not sent.dropped or request.unsupported == "drop"
-    assert done == prepare(provider, endpoint, request, NOW, stream=stream)
+    assert result == prepare(provider, endpoint, request, NOW, stream=stream)
 
 
 WITHOUT_ANNOTATION: dict[str, Callable[[Part], Sequence[Part]]] = {
@@ -128,11 +128,11 @@ def remove_parameters(request: CompletionRequest, dropped: Sequence[str]) -> Com
 
 @given(rows, requests)
 def test_dropping_equals_never_setting(provider: Provider, request: CompletionRequest) -> None:
-    done = prepare(provider, HERE, replace(request, unsupported="drop"), NOW)
-    if is_successful(done):
-        without = remove_parameters(request, done.unwrap().dropped)
+    result = prepare(provider, HERE, replace(request, unsupported="drop"), NOW)
+    if is_successful(result):
+        without = remove_parameters(request, result.unwrap().dropped)
         again = prepare(provider, HERE, replace(without, unsupported="error"), NOW).unwrap()
-        assert replace(again, dropped=done.unwrap().dropped) == done.unwrap()
+        assert replace(again, dropped=result.unwrap().dropped) == result.unwrap()
 
 
 def test_dropping_never_leaves_an_empty_conversation() -> None:
@@ -203,7 +203,7 @@ def test_interpret_stream_never_raises(provider: Provider, reply: HttpReply, chu
 @given(rows, st.lists(near, max_size=5), st.integers(1, 30))
 def test_any_split_of_a_stream_yields_the_same_response(provider: Provider, events: list[bytes], size: int) -> None:
     body = b"".join(b"data: %b\n\n" % event for event in events)
-    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
     assert interpret_stream(provider, HttpReply(200), [body]) == interpret_stream(provider, HttpReply(200), pieces)
 
 
@@ -247,7 +247,7 @@ def test_undecodable_headers_are_ignored() -> None:
 
 def encode(*takes: str) -> Any:
     def encoded(request: CompletionRequest) -> Result[dict[str, object], LLMError]:
-        payload: dict[str, object] = {"said": [message.text for message in request.messages]}
+        payload: dict[str, object] = {"texts": [message.text for message in request.messages]}
         for name, unset in OPTIONAL_DEFAULTS.items():
             value = getattr(request, name)
             if value != unset and name not in {"extra", "unsupported"}:
@@ -259,7 +259,7 @@ def encode(*takes: str) -> Any:
     return encoded
 
 
-def speaking(*takes: str, **more: Any) -> Provider:
+def make_provider(*takes: str, **more: Any) -> Provider:
     wire = Wire(
         name="w",
         encode=encode(*takes),
@@ -279,13 +279,13 @@ def speaking(*takes: str, **more: Any) -> Provider:
 
 
 def test_order_of_encoding_steps() -> None:
-    provider = speaking("temperature", adapt=lambda payload: {**payload, "adapted": 1, "said": "adapted"})
-    request = replace(ASK, temperature=1, extra={"said": "extra", "options": {"more": 2}})
+    provider = make_provider("temperature", adapt=lambda payload: {**payload, "adapted": 1, "texts": "adapted"})
+    request = replace(ASK, temperature=1, extra={"texts": "extra", "options": {"more": 2}})
     prepared = prepare(provider, HERE, request, 5.0).unwrap()
     streamed = prepare(provider, HERE, request, 5.0, stream=True).unwrap()
     assert (prepared.method, prepared.url, prepared.dropped) == ("POST", "http://localhost:8000/m", ())
     assert prepared.headers == {"content-type": "application/json", "at": "5.0"}
-    assert json.loads(prepared.body) == {"said": "extra", "temperature": 1.0, "adapted": 1, "options": {"more": 2}}
+    assert json.loads(prepared.body) == {"texts": "extra", "temperature": 1.0, "adapted": 1, "options": {"more": 2}}
     assert streamed.url == "http://localhost:8000/m?stream"
     assert json.loads(streamed.body) == {
         **json.loads(prepared.body),
@@ -296,13 +296,13 @@ def test_order_of_encoding_steps() -> None:
 
 def test_unsupported_parameters_are_dropped_by_name() -> None:
     request = replace(ASK, temperature=0.5, seed=1, stop=("a",), unsupported="drop")
-    done = prepare(speaking("seed"), HERE, request, 0.0).unwrap()
-    assert sorted(done.dropped) == ["stop", "temperature"]
-    assert json.loads(done.body) == {"said": ["hi"], "seed": 1}
+    result = prepare(make_provider("seed"), HERE, request, 0.0).unwrap()
+    assert sorted(result.dropped) == ["stop", "temperature"]
+    assert json.loads(result.body) == {"texts": ["hi"], "seed": 1}
 
 
 def test_unsupported_parameters_are_errors_by_default() -> None:
-    error = prepare(speaking(), HERE, replace(ASK, seed=1), 0.0).failure()
+    error = prepare(make_provider(), HERE, replace(ASK, seed=1), 0.0).failure()
     assert isinstance(error, Unsupported)
     assert (error.path, error.provider) == ("$.seed", "p")
 
@@ -316,7 +316,7 @@ def test_unsupported_parameters_are_errors_by_default() -> None:
     ],
 )
 def test_errors_and_content_are_never_dropped(unsupported: LLMError) -> None:
-    provider = speaking("temperature", unsupported=lambda _endpoint, _request: unsupported)
+    provider = make_provider("temperature", unsupported=lambda _endpoint, _request: unsupported)
     error = prepare(provider, HERE, replace(ASK, temperature=9, unsupported="drop"), 0.0).failure()
     assert (type(error), error.path) == (type(unsupported), unsupported.path)
 
@@ -326,12 +326,12 @@ def test_parameters_unsupported_by_the_provider_are_dropped() -> None:
         return None if request.top_p is None else Unsupported(path="$.top_p", message="not this model")
 
     request = replace(ASK, top_p=0.5, seed=1, unsupported="drop")
-    assert prepare(speaking(unsupported=refuse), HERE, request, 0.0).unwrap().dropped == ("top_p", "seed")
+    assert prepare(make_provider(unsupported=refuse), HERE, request, 0.0).unwrap().dropped == ("top_p", "seed")
 
 
 def test_errors_have_context_from_headers() -> None:
     info = RateLimitInfo(retry_after_s=3.0, should_retry=False)
-    error = interpret(speaking(limits=lambda _: info), HttpReply(429, {"X-Request-Id": "r1"})).failure()
+    error = interpret(make_provider(limits=lambda _: info), HttpReply(429, {"X-Request-Id": "r1"})).failure()
     assert error == RateLimited(provider="p", status=429, request_id="r1", retry_after_s=3.0, should_retry=False)
 
 
@@ -418,8 +418,8 @@ def test_deep_merge_is_associative_and_the_later_wins(a: dict[str, Any], b: dict
 
 @given(st.binary())
 def test_parsing_arbitrary_bytes_never_raises(body: bytes) -> None:
-    done = parse_json_object(body)
-    assert isinstance(done.unwrap(), dict) if is_successful(done) else isinstance(done.failure(), Malformed)
+    result = parse_json_object(body)
+    assert isinstance(result.unwrap(), dict) if is_successful(result) else isinstance(result.failure(), Malformed)
 
 
 # Builder

@@ -286,14 +286,18 @@ responses = responses | st.from_type(CompletionResponse).map(lambda response: re
 @example(CompletionResponse(parts=(Text("{}"),), forced_tool=True), None, None, 0.0, ())
 @given(responses, st.none() | finite, st.none() | finite, finite, st.lists(st.text()).map(tuple))
 def test_stored_responses_round_trip(
-    response: CompletionResponse, latency_s: float | None, ttft_s: float | None, at: float, dropped: tuple[str, ...]
+    response: CompletionResponse,
+    latency_s: float | None,
+    ttft_s: float | None,
+    started_at: float,
+    dropped: tuple[str, ...],
 ) -> None:
     assert decode_response(encode_response(response)).unwrap() == response
-    stored = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=at, dropped=dropped)
+    stored = to_stored_response(response, latency_s=latency_s, ttft_s=ttft_s, started_at=started_at, dropped=dropped)
     assert from_stored_response(stored) == response
     again = unpack(pack(stored)).unwrap()
     assert from_stored_response(again) == response
-    assert (again.latency_s, again.ttft_s, again.started_at, again.dropped) == (latency_s, ttft_s, at, dropped)
+    assert (again.latency_s, again.ttft_s, again.started_at, again.dropped) == (latency_s, ttft_s, started_at, dropped)
 
 
 @given(
@@ -304,11 +308,11 @@ def test_arbitrary_bytes_are_malformed(value: bytes) -> None:
 
 
 @given(responses, st.integers(0, 10**6), st.integers(1, 255))
-def test_any_corrupt_byte_is_malformed(response: CompletionResponse, at: int, change: int) -> None:
+def test_any_corrupt_byte_is_malformed(response: CompletionResponse, position: int, change: int) -> None:
     value = bytearray(encode_response(response))
-    value[at % len(value)] ^= change
+    value[position % len(value)] ^= change
     assert isinstance(decode_response(bytes(value)).failure(), Malformed)
-    assert isinstance(decode_response(encode_response(response)[: at % len(value)]).failure(), Malformed)
+    assert isinstance(decode_response(encode_response(response)[: position % len(value)]).failure(), Malformed)
 
 
 def framed(body: bytes, version: int = VALUE_VERSION) -> bytes:
@@ -325,8 +329,8 @@ def test_invalid_body_with_valid_checksum_is_malformed(body: bytes, version: int
 
 
 @given(responses, finite)
-def test_values_of_version_1_can_be_read(response: CompletionResponse, at: float) -> None:
-    stored = to_stored_response(response, latency_s=0.5, started_at=at)
+def test_values_of_version_1_can_be_read(response: CompletionResponse, started_at: float) -> None:
+    stored = to_stored_response(response, latency_s=0.5, started_at=started_at)
     assert unpack(framed(msgspec.msgpack.encode(stored), 1), b"any key").unwrap() == unpack(pack(stored)).unwrap()
 
 
