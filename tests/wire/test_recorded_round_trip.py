@@ -83,7 +83,7 @@ CHAT_FIELDS = {
 }
 
 
-def read_chat(body: Body) -> ParsedRequest:
+def parse_chat(body: Body) -> ParsedRequest:
     parsed = ParsedRequest()
     for name, value in set_fields(body).items():
         match name, value:
@@ -157,7 +157,7 @@ ANTHROPIC_FIELDS = {"max_tokens": "max_tokens", "temperature": "temperature", "t
 ANTHROPIC_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def read_anthropic(body: Body) -> ParsedRequest:
+def parse_anthropic(body: Body) -> ParsedRequest:
     parsed = ParsedRequest()
     system = body.get("system") or []
     blocks = [{"type": "text", "text": system}] if isinstance(system, str) else system
@@ -285,12 +285,12 @@ GEMINI_FIELDS = {
 GEMINI_MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
 
 
-def read_gemini(body: Body) -> ParsedRequest:
+def parse_gemini(body: Body) -> ParsedRequest:
     body = camel(body)
     parsed = ParsedRequest()
     system = body.get("systemInstruction")
-    opening = (Message("system", [Text(part["text"]) for part in listed(system["parts"])]),) if system else ()
-    parsed.fields["messages"] = opening + tuple(gemini_messages(listed(body["contents"])))
+    opening = (Message("system", [Text(part["text"]) for part in as_list(system["parts"])]),) if system else ()
+    parsed.fields["messages"] = opening + tuple(gemini_messages(as_list(body["contents"])))
     for name, value in set_fields(body).items():
         match name, value:
             case (("contents" | "systemInstruction"), _):
@@ -312,7 +312,7 @@ def read_gemini(body: Body) -> ParsedRequest:
     return parsed
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -341,7 +341,7 @@ def gemini_config(parsed: ParsedRequest, config: Body) -> None:
 def gemini_tools(tools: Any) -> list[Tool] | None:
     """Parse declared functions; ``None`` if a server tool is among them."""
     declared = []
-    for tool in listed(tools):
+    for tool in as_list(tools):
         if not only(tool, "functionDeclarations"):
             return None
         declared += tool["functionDeclarations"]
@@ -439,7 +439,7 @@ MEDIA = {
 }
 
 
-def read_converse(body: Body) -> ParsedRequest:
+def parse_converse(body: Body) -> ParsedRequest:
     parsed = ParsedRequest()
     system = body.get("system") or []
     opening = (Message("system", [converse_part(block)[0] for block in system]),) if system else ()
@@ -529,7 +529,7 @@ def renamed(old: str, new: str) -> Callable[[Any, Body], Any]:
 
 def each(where: str, turn_of: Callable[[Any], Any]) -> Callable[[Any, Body], Any]:
     """Normalize every message."""
-    return lambda body, _row: {**body, where: [turn_of(turn) for turn in listed(body.get(where) or [])]}
+    return lambda body, _row: {**body, where: [turn_of(turn) for turn in as_list(body.get(where) or [])]}
 
 
 def drop_empty(body: Any, _row: Body) -> Any:
@@ -587,7 +587,7 @@ CHAT_DIFFERENCES = (
     Difference("Mistral's name of the seed", renamed("random_seed", "seed")),
     Difference(
         "a stop alone or in a list",
-        lambda body, _row: {**body, **({"stop": listed(body["stop"])} if "stop" in body else {})},
+        lambda body, _row: {**body, **({"stop": as_list(body["stop"])} if "stop" in body else {})},
     ),
     Difference(
         "a classic Azure address names the deployment; the body's model repeats it",
@@ -672,7 +672,7 @@ def gemini_turns(body: Any, _row: Body) -> Any:
     waiting: list[tuple[str, int]] = []
     turns: list[Any] = []
     next_number = 0
-    for turn in map(normalized_names, listed(body["contents"])):
+    for turn in map(normalized_names, as_list(body["contents"])):
         parts = []
         for part in map(dict, turn["parts"]):
             if call := part.get("functionCall"):
@@ -707,7 +707,7 @@ def gemini_answer(response: Body) -> Any:
 def gemini_declared(body: Any, _row: Body) -> Any:
     """Gather the declarations into one tool, with one name for their schemas."""
     declared, others = [], []
-    for tool in listed(body.get("tools") or []):
+    for tool in as_list(body.get("tools") or []):
         for one in tool.get("functionDeclarations") or []:
             schema = lower(one.get("parametersJsonSchema") or one.get("parameters") or {})
             rest = {name: value for name, value in one.items() if value and not name.startswith("parameters")}
@@ -730,7 +730,7 @@ def gemini_form(body: Any, _row: Body) -> Any:
 
 def gemini_system(body: Any, _row: Body) -> Any:
     system = body.get("systemInstruction")
-    return {**body, "systemInstruction": listed(system["parts"])} if system else body
+    return {**body, "systemInstruction": as_list(system["parts"])} if system else body
 
 
 GEMINI_DIFFERENCES = (
@@ -788,17 +788,17 @@ CONVERSE_DIFFERENCES = (
 class Format:
     """The parser of an API, its equivalent forms, and the llmhub provider for each recorded provider."""
 
-    read: Callable[[Body], ParsedRequest]
+    parse: Callable[[Body], ParsedRequest]
     differences: tuple[Difference, ...]
-    rows: Mapping[str, str]
-    other: str
+    providers: Mapping[str, str]
+    default_provider: str
 
 
 FORMATS = {
-    "chat_completions": Format(read_chat, CHAT_DIFFERENCES, {"azure_openai": "azure"}, "compatible"),
-    "messages": Format(read_anthropic, ANTHROPIC_DIFFERENCES, {"vertex_anthropic": "vertex-anthropic"}, "anthropic"),
-    "generate_content": Format(read_gemini, GEMINI_DIFFERENCES, {"gemini": "google"}, "google"),
-    "converse": Format(read_converse, CONVERSE_DIFFERENCES, {}, "bedrock"),
+    "chat_completions": Format(parse_chat, CHAT_DIFFERENCES, {"azure_openai": "azure"}, "compatible"),
+    "messages": Format(parse_anthropic, ANTHROPIC_DIFFERENCES, {"vertex_anthropic": "vertex-anthropic"}, "anthropic"),
+    "generate_content": Format(parse_gemini, GEMINI_DIFFERENCES, {"gemini": "google"}, "google"),
+    "converse": Format(parse_converse, CONVERSE_DIFFERENCES, {}, "bedrock"),
 }
 
 APIS = {
@@ -835,10 +835,10 @@ def model_of(row: Body) -> str:
 def reencoded(row: Body) -> tuple[Any, CompletionRequest | None]:
     """Parse a recorded request and encode it; return the body or an error."""
     form = FORMATS[APIS[row["api"]]]
-    parsed = form.read(row["request"]["body"])
+    parsed = form.parse(row["request"]["body"])
     request = parsed.to_request(model_of(row))
-    name = form.rows.get(row["provider"], row["provider"])
-    provider = PROVIDERS[name if name in PROVIDERS else form.other]
+    name = form.providers.get(row["provider"], row["provider"])
+    provider = PROVIDERS[name if name in PROVIDERS else form.default_provider]
     endpoint = Endpoint(base_url="http://localhost", api_key="k", region="us-east-1", project="p")
     next_number = prepare(provider, endpoint, request, 0.0, stream=row["streaming"])
     return (json.loads(next_number.unwrap().body) if is_successful(next_number) else next_number.failure()), request

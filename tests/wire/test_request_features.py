@@ -200,16 +200,16 @@ def test_logprobs_of_an_earlier_answer_are_not_sent(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
 def test_schema_can_be_enforced_by_a_tool(name: str) -> None:
-    wanted = Schema(SCHEMA.schema, via="tool")
-    done = prepare(PROVIDERS[name], ENDPOINT, build_request(name, response_schema=wanted), 0.0)
+    tool_schema = Schema(SCHEMA.schema, via="tool")
+    prepared = prepare(PROVIDERS[name], ENDPOINT, build_request(name, response_schema=tool_schema), 0.0)
     if name == "ollama-native":
-        assert done.failure().path == "$.response_schema"
+        assert prepared.failure().path == "$.response_schema"
         assert prepare(
-            PROVIDERS[name], ENDPOINT, build_request(name, response_schema=wanted, unsupported="drop"), 0.0
+            PROVIDERS[name], ENDPOINT, build_request(name, response_schema=tool_schema, unsupported="drop"), 0.0
         ).unwrap().dropped == ("response_schema",)
         return
-    assert FORCED_TOOL_NAME.encode() in done.unwrap().body
-    assert b"json_schema" not in done.unwrap().body
+    assert FORCED_TOOL_NAME.encode() in prepared.unwrap().body
+    assert b"json_schema" not in prepared.unwrap().body
 
 
 @pytest.mark.parametrize(
@@ -334,8 +334,8 @@ def streamed(name: str, data: bytes, size: int) -> CompletionResponse:
 
 @given(st.sampled_from(sorted(ANSWERS)), st.integers(1, 400))
 def test_forced_call_is_the_answer(name: str, size: int) -> None:
-    whole, events = ANSWERS[name]
-    answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(whole).encode())).unwrap()
+    complete, events = ANSWERS[name]
+    answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(complete).encode())).unwrap()
     assert answer.text == '{"a":1}'
     assert answer.forced_tool
     assert answer.reasoning == "Well."
@@ -395,16 +395,16 @@ def logprob_replies(name: str) -> tuple[Any, bytes]:
     rows = logprob_rows()
     match name:
         case "openai":
-            whole = chat({"content": "Hi"}, "stop")
-            whole["choices"][0]["logprobs"] = {"content": rows}
+            complete = chat({"content": "Hi"}, "stop")
+            complete["choices"][0]["logprobs"] = {"content": rows}
             pieces = [chat({"content": it["token"]}, None, "delta") for it in rows]
             for piece, row in zip(pieces, rows, strict=True):
                 piece["choices"][0]["logprobs"] = {"content": [row]}
-            return {**whole, "usage": {"prompt_tokens": 1}}, sse(
+            return {**complete, "usage": {"prompt_tokens": 1}}, sse(
                 *pieces, chat({}, "stop", "delta"), {"usage": {"prompt_tokens": 1}}
             )
         case "openai-responses":
-            done = {"id": "r", "model": "m", "status": "completed", "output": [responses_item("Hi", rows)]}
+            prepared = {"id": "r", "model": "m", "status": "completed", "output": [responses_item("Hi", rows)]}
             deltas = [
                 {
                     "type": "response.output_text.delta",
@@ -415,41 +415,49 @@ def logprob_replies(name: str) -> tuple[Any, bytes]:
                 }
                 for it in rows
             ]
-            closing = {"type": "response.output_item.done", "output_index": 0, "item": done["output"][0]}  # type: ignore[index]
-            return done, sse(*deltas, closing, {"type": "response.completed", "response": done})
+            closing = {"type": "response.output_item.done", "output_index": 0, "item": prepared["output"][0]}  # type: ignore[index]
+            return prepared, sse(*deltas, closing, {"type": "response.completed", "response": prepared})
         case "google":
-            told = logprob_rows("logProbability", "top")
+            gemini_rows = logprob_rows("logProbability", "top")
             one = {
                 "content": {"parts": [{"text": "Hi"}]},
                 "finishReason": "STOP",
-                "logprobsResult": gemini_logprobs(*told),
+                "logprobsResult": gemini_logprobs(*gemini_rows),
             }
             parts = [
                 {"candidates": [{"content": {"parts": [{"text": it["token"]}]}, "logprobsResult": gemini_logprobs(it)}]}
-                for it in told
+                for it in gemini_rows
             ]
             return {"candidates": [one]}, sse(*parts, {"candidates": [{"finishReason": "STOP"}]})
         case _:
-            whole = {"model": "m", "message": {"content": "Hi"}, "done": True, "done_reason": "stop", "logprobs": rows}
+            complete = {
+                "model": "m",
+                "message": {"content": "Hi"},
+                "done": True,
+                "done_reason": "stop",
+                "logprobs": rows,
+            }
             lines = [{"model": "m", "message": {"content": it["token"]}, "logprobs": [it]} for it in rows]
             last = {"model": "m", "message": {"content": ""}, "done": True, "done_reason": "stop"}
-            return whole, b"".join(json.dumps(line).encode() + b"\n" for line in (*lines, last))
+            return complete, b"".join(json.dumps(line).encode() + b"\n" for line in (*lines, last))
 
 
 @pytest.mark.parametrize("name", ["openai", "openai-responses", "google", "ollama-native"])
 def test_logprobs_are_decoded(name: str) -> None:
-    whole, events = logprob_replies(name)
-    answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(whole).encode())).unwrap()
+    complete, events = logprob_replies(name)
+    answer = interpret(PROVIDERS[name], HttpReply(200, body=json.dumps(complete).encode())).unwrap()
     assert (answer.text, answer.logprobs) == ("Hi", TOKENS)
     assert streamed(name, events, 7) == answer
 
 
 @given(st.recursive(st.none() | st.floats(allow_nan=False) | st.text(max_size=3), lambda x: st.lists(x, max_size=3)))
 def test_malformed_logprobs_never_raise(value: Any) -> None:
-    whole = chat({"content": "Hi"}, "stop")
-    whole["choices"][0]["logprobs"] = {"content": [{"token": value, "logprob": value, "top_logprobs": [value]}, value]}
+    complete = chat({"content": "Hi"}, "stop")
+    complete["choices"][0]["logprobs"] = {
+        "content": [{"token": value, "logprob": value, "top_logprobs": [value]}, value]
+    }
     try:
-        data = json.dumps(whole, allow_nan=False).encode()
+        data = json.dumps(complete, allow_nan=False).encode()
     except ValueError:
         return
     answer = interpret(PROVIDERS["openai"], HttpReply(200, body=data))
