@@ -105,7 +105,7 @@ def stream(
         The call failed, possibly after some chunks.
     """
     chunks: queue.SimpleQueue[StreamChunk | None] = queue.SimpleQueue()
-    run = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(chunks.put))
+    run = replace(_build_run(prompt, model, hub, options), on_chunk=chunks.put)
     future = submit(_execute(run, StopSignal()))
     future.add_done_callback(lambda _: chunks.put(None))
     try:
@@ -127,7 +127,7 @@ async def astream(
         with suppress(RuntimeError):  # the caller's loop may be closed by now
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-    run = replace(_build_run(prompt, model, hub, options), on_chunk=_forward_content(put))
+    run = replace(_build_run(prompt, model, hub, options), on_chunk=put)
     future = submit(_execute(run, StopSignal()))
     future.add_done_callback(lambda _: put(None))
     try:
@@ -277,8 +277,3 @@ def _list_price(target: Target, usage: Usage, served_model: str) -> Decimal | No
     """Return the cost of a usage in US dollars at today's list price, if that is known."""
     price = find_served_price(target.provider.name, target.model, served_model, datetime.now(UTC))
     return None if price is None else compute_cost(usage, price)
-
-
-def _forward_content(put: Callable[[StreamChunk], None]) -> Callable[[StreamChunk], None]:
-    """Forward every chunk but the closing one, which `_closing_chunks` builds with the final costs."""
-    return lambda chunk: put(chunk) if chunk.response is None else None
