@@ -26,10 +26,10 @@ KEYS = [
 @given(st.text(), st.lists(secrets, min_size=1, max_size=3), st.text(), st.data())
 def test_known_secrets_are_redacted(before: str, known: list[str], after: str, data: st.DataObject) -> None:
     assume(not any(secret in REPLACEMENT for secret in known))
-    said = (
+    text = (
         before + "".join(f"{data.draw(st.sampled_from(known))}{gap}" for gap in data.draw(st.lists(st.text()))) + after
     )
-    clean = redact(said, known)
+    clean = redact(text, known)
     assert not any(secret in clean.replace(REPLACEMENT, "\0") for secret in known)
 
 

@@ -77,7 +77,7 @@ def test_cached_tokens_are_counted_separately(simulate: Callable[..., SimulatorT
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"max_tokens": None}, "max_tokens: Field required"),
         ({"max_tokens": "5"}, "max_tokens: Input should be a valid integer"),
@@ -94,9 +94,9 @@ def test_cached_tokens_are_counted_separately(simulate: Callable[..., SimulatorT
         ),
     ],
 )
-def test_invalid_requests_are_rejected(client: anthropic.Anthropic, given: dict, message: str) -> None:
+def test_invalid_requests_are_rejected(client: anthropic.Anthropic, arguments: dict, message: str) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
-        client.post("/v1/messages", body={**ASKED, **given}, cast_to=Message)
+        client.post("/v1/messages", body={**ASKED, **arguments}, cast_to=Message)
     assert caught.value.body["error"] == {"type": "invalid_request_error", "message": message}
     assert caught.value.body["request_id"] == caught.value.request_id
 
@@ -104,10 +104,10 @@ def test_invalid_requests_are_rejected(client: anthropic.Anthropic, given: dict,
 def test_versions_accept_different_fields(client: anthropic.Anthropic) -> None:
     system = {"messages": [*SAY_HI, {"role": "system", "content": "Be brief."}, *SAY_HI]}
 
-    def send(version: str, **given: object) -> Message:
+    def send(version: str, **arguments: object) -> Message:
         return client.post(
             "/v1/messages",
-            body={**ASKED, **given},
+            body={**ASKED, **arguments},
             cast_to=Message,
             options={"headers": {"anthropic-version": version}},
         )
@@ -156,8 +156,8 @@ def test_unknown_model(client: anthropic.Anthropic) -> None:
 def test_client_retries(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(faults=Faults(retry_after_s=0))
     with anthropic.Anthropic(base_url=served.base_url("anthropic"), api_key="k", max_retries=1) as client:
-        asked = {**ASKED, "messages": [{"role": "user", "content": "Say hi. [[sim:529 once]]"}]}
-        assert client.messages.create(**asked).content
+        request = {**ASKED, "messages": [{"role": "user", "content": "Say hi. [[sim:529 once]]"}]}
+        assert client.messages.create(**request).content
     assert served.counts()["by_status"] == {"529": 1, "200": 1}
 
 

@@ -27,12 +27,12 @@ def session() -> botocore.session.Session:
 @pytest.fixture
 def connect(session: botocore.session.Session) -> Connect:
     @contextmanager
-    def opened(served: SimulatorThread, **given: str) -> Iterator[Any]:
+    def opened(served: SimulatorThread, **arguments: str) -> Iterator[Any]:
         endpoint = served.endpoints()["bedrock"]
         keys = {
             "aws_access_key_id": endpoint.access_key_id,
             "aws_secret_access_key": endpoint.secret_access_key,
-            **given,
+            **arguments,
         }
         client = session.create_client(
             "bedrock-runtime",
@@ -91,7 +91,7 @@ def test_max_tokens_and_stop(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "message"),
+    ("model", "arguments", "message"),
     [
         (
             NOVA,
@@ -133,9 +133,9 @@ def test_max_tokens_and_stop(client: Any) -> None:
         ("model.does-not-exist", {}, "The provided model identifier is invalid."),
     ],
 )
-def test_invalid_requests_are_rejected(client: Any, model: str, given: dict, message: str) -> None:
+def test_invalid_requests_are_rejected(client: Any, model: str, arguments: dict, message: str) -> None:
     with pytest.raises(ClientError) as caught:
-        client.converse(**{"modelId": model, "messages": SAY_HI, **given})
+        client.converse(**{"modelId": model, "messages": SAY_HI, **arguments})
     assert caught.value.response["Error"] == {"Code": "ValidationException", "Message": message}
 
 

@@ -65,8 +65,8 @@ def test_options_become_settings() -> None:
         "--host ::1 --port 99 --seed 3 --api-key k --latency 0.2 --sigma 0.5 --rpm 60 --tpm 600 --burst 5 "
         "--retry-after 2 --rate-429 0.1 --stream-error 0.2"
     )
-    given = build_parser().parse_args(line.split())
-    settings = settings_from_args(given)
+    args = build_parser().parse_args(line.split())
+    settings = settings_from_args(args)
     assert (settings.host, settings.port, settings.seed, settings.api_key) == ("::1", 99, 3, "k")
     assert (settings.latency.median_s, settings.latency.sigma) == (0.2, 0.5)
     assert (settings.limit.rpm, settings.limit.tpm, settings.limit.burst_s) == (60, 600, 5)

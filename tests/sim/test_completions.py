@@ -16,12 +16,12 @@ from llmhub.sim.types import SimMessage, SimRequest, SimResponse
 TEXTS = st.text(max_size=200)
 
 
-def ask(prompt: str, **given: object) -> SimRequest:
-    return SimRequest(**{"model": "m", "messages": (SimMessage("user", prompt),), **given})
+def ask(prompt: str, **fields: object) -> SimRequest:
+    return SimRequest(**{"model": "m", "messages": (SimMessage("user", prompt),), **fields})
 
 
-def generate(request: SimRequest, seed: int = 0, **given: object) -> SimResponse:
-    return generate_response(request, request_digest(request), seed=seed, **given)
+def generate(request: SimRequest, seed: int = 0, **fields: object) -> SimResponse:
+    return generate_response(request, request_digest(request), seed=seed, **fields)
 
 
 @given(TEXTS, st.integers())

@@ -138,7 +138,7 @@ async def test_invalid_requests_are_rejected(
     async with http.post(address, json=payload) as reply:
         error = (await reply.json())["error"]
     assert (error["code"], error["status"], error["message"]) == (400, "INVALID_ARGUMENT", message)
-    violations = [each for detail in error.get("details", []) for each in detail["fieldViolations"]]
+    violations = [violation for detail in error.get("details", []) for violation in detail["fieldViolations"]]
     assert violations == ([] if field is None else [{**field, "description": message}])
 
 

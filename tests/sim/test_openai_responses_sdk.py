@@ -67,7 +67,7 @@ def test_incomplete_response(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "param", "code"),
+    ("arguments", "param", "code"),
     [
         ({"temperature": 3}, "temperature", "integer_above_max_value"),
         ({"max_output_tokens": 3}, "max_output_tokens", "integer_below_min_value"),
@@ -78,10 +78,10 @@ def test_incomplete_response(client: openai.OpenAI) -> None:
     ],
 )
 def test_invalid_requests_are_rejected(
-    client: openai.OpenAI, given: dict[str, Any], param: str, code: str | None
+    client: openai.OpenAI, arguments: dict[str, Any], param: str, code: str | None
 ) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.responses.create(**{**ASKED, **given})
+        client.responses.create(**{**ASKED, **arguments})
     assert (caught.value.param, caught.value.code) == (param, code)
 
 

@@ -19,9 +19,9 @@ def client(simulator: SimulatorThread) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def rejection(client: openai.OpenAI, **given: object) -> openai.BadRequestError:
+def rejection(client: openai.OpenAI, **arguments: object) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **given})
+        client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **arguments})
     return caught.value
 
 
@@ -88,7 +88,7 @@ def test_reasoning_can_use_all_max_tokens(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "param", "code"),
+    ("arguments", "param", "code"),
     [
         ({"temperature": 3}, "temperature", "integer_above_max_value"),
         ({"temperature": -0.5}, "temperature", "decimal_below_min_value"),
@@ -105,13 +105,15 @@ def test_reasoning_can_use_all_max_tokens(client: openai.OpenAI) -> None:
         ({"model": "gpt-5.2", "reasoning_effort": "low", "temperature": 0}, "temperature", "unsupported_value"),
     ],
 )
-def test_invalid_requests_are_rejected(client: openai.OpenAI, given: dict, param: str | None, code: str | None) -> None:
-    error = rejection(client, **given)
+def test_invalid_requests_are_rejected(
+    client: openai.OpenAI, arguments: dict, param: str | None, code: str | None
+) -> None:
+    error = rejection(client, **arguments)
     assert (error.param, error.code, error.type) == (param, code, "invalid_request_error")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     [
         {"temperature": 2, "top_p": 1, "presence_penalty": -2, "frequency_penalty": 2, "seed": 1, "user": "u"},
         {"stop": "a long stop sequence"},
@@ -123,8 +125,8 @@ def test_invalid_requests_are_rejected(client: openai.OpenAI, given: dict, param
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]},
     ],
 )
-def test_valid_requests_are_accepted(client: openai.OpenAI, given: dict) -> None:
-    answer = client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **given})
+def test_valid_requests_are_accepted(client: openai.OpenAI, arguments: dict) -> None:
+    answer = client.chat.completions.create(**{"model": "gpt-4o-mini", "messages": SAY_HI, **arguments})
     assert answer.choices[0].message.content
 
 

@@ -98,8 +98,8 @@ def test_responses_match_their_schema(hub: llmhub.Hub, provider: str) -> None:
         prompts, "{t}", model=f"{provider}/{MODELS[provider]}", hub=hub, response_schema=PLACE
     )
     parsed = [json.loads(text) for text in table.column("parsed").to_pylist()]
-    assert all(FITS.is_valid(one) for one in parsed)
-    assert {one["kind"] for one in parsed} == {"harbour", "hill"}
+    assert all(FITS.is_valid(item) for item in parsed)
+    assert {item["kind"] for item in parsed} == {"harbour", "hill"}
 
 
 @pytest.mark.parametrize("provider", [name for name in MODELS if name != "ollama-native"])
@@ -126,8 +126,12 @@ def test_marked_tools_are_called(hub: llmhub.Hub, provider: str) -> None:
     assert json.loads(answer.tool_calls[1].arguments) == {}
     assert answer.finish_reason == "tool_calls"
     results = [ToolResult(call.id, "seen", call.name) for call in answer.tool_calls]
-    turns = [Message("user", marked), Message("assistant", answer.parts), *[Message("tool", one) for one in results]]
-    last = both(hub, provider, turns, tools=tools)
+    messages = [
+        Message("user", marked),
+        Message("assistant", answer.parts),
+        *[Message("tool", item) for item in results],
+    ]
+    last = both(hub, provider, messages, tools=tools)
     assert last.text
     assert last.tool_calls == ()
 
@@ -302,5 +306,9 @@ def test_botocore_parses_converse(simulator: SimulatorThread) -> None:
 def test_earlier_calls_keep_their_id_and_are_not_repeated(hub: llmhub.Hub) -> None:
     """A tool call in the history keeps its id and is not called again."""
     call = ToolCall("call_1", "look", '{"name":"Genoa"}')
-    turns = [Message("user", PROMPT), Message("assistant", call), Message("tool", ToolResult("call_1", "deep", "look"))]
-    assert both(hub, "anthropic", turns, tools=(LOOK,)).text
+    messages = [
+        Message("user", PROMPT),
+        Message("assistant", call),
+        Message("tool", ToolResult("call_1", "deep", "look")),
+    ]
+    assert both(hub, "anthropic", messages, tools=(LOOK,)).text
