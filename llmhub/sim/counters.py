@@ -24,7 +24,7 @@ class RequestCounters:
         Requests by provider and digest of model and conversation.
     in_flight, max_in_flight
         Requests in flight, and their maximum.
-    max_alike
+    max_identical
         Maximum of identical requests in flight.
     """
 
@@ -98,5 +98,5 @@ class RequestCounters:
             "unique_prompts": len(self.attempts),
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
-            "max_alike": self.max_identical,
+            "max_identical": self.max_identical,
         }

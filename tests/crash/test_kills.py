@@ -187,7 +187,7 @@ def test_processes_with_crossed_routes_neither_send_at_once_nor_deadlock(
         jobs = [job_for(served, tmp_path / "runs.db", texts, route=route, cache=mode) for route in routes]
         results = [fork_server.wait(pid) for pid in [fork_server.start(**job) for job in jobs]]
         assert [result["statuses"] for result in results] == [["ok"] * len(texts)] * len(routes)
-        assert served.counts()["max_alike"] == 1
+        assert served.counts()["max_identical"] == 1
 
 
 def test_claims_of_a_killed_process_are_taken_over(fork_server: Any, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_processes_that_bypass_the_cache_never_send_the_same_at_once(
         ]
         results = [fork_server.wait(pid) for pid in [fork_server.start(**job) for job in jobs]]
         assert [result["statuses"] for result in results] == [["ok"] * len(prompts)] * len(jobs)
-        assert served.counts()["max_alike"] == 1
+        assert served.counts()["max_identical"] == 1
 
 
 def test_claims_are_not_entries(two_stores: Any) -> None:

@@ -57,7 +57,7 @@ async def test_calls_that_bypass_cached_responses_are_sent_one_after_another(
         late = [asyncio.create_task(llmhub.acomplete("hi", model=MODEL, hub=hub, cache=mode)) for _ in range(5)]
         responses = await asyncio.gather(*early, *late)
         counts = served.counts()
-        assert counts["max_in_flight"] == counts["max_alike"] == 1
+        assert counts["max_in_flight"] == counts["max_identical"] == 1
         assert 3 <= counts["requests"] <= 11
         assert {response.text for response in responses} == {cached.text}
 

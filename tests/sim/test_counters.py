@@ -41,7 +41,7 @@ async def test_counts(
         "unique_prompts": 3,
         "in_flight": 0,
         "max_in_flight": 1,
-        "max_alike": 1,
+        "max_identical": 1,
     }
     assert served.counts() == expected
     async with http.get(f"{served.url}/sim/counts") as reply:
@@ -73,7 +73,7 @@ async def test_requests_in_flight(ask: ProviderRequest, http: aiohttp.ClientSess
             while simulator.counts()["in_flight"]:  # noqa: ASYNC110 - the simulator has no event to wait for
                 await asyncio.sleep(0)
         counts = simulator.counts()
-    assert (counts["max_in_flight"], counts["max_alike"]) == (5, 2)
+    assert (counts["max_in_flight"], counts["max_identical"]) == (5, 2)
     assert counts["by_status"] == {"none": 5}
 
 
