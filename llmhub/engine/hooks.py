@@ -26,7 +26,7 @@ ResolveTarget: TypeAlias = Callable[[str], Target]
 
 
 class ErrorAction:
-    """What ``on_error`` can return; ``None`` stands for `Propagate`.
+    """Return values of ``on_error``; ``None`` stands for `Propagate`.
 
     Examples
     --------

@@ -247,7 +247,7 @@ class Limit:
 
 
 class RateCost(NamedTuple):
-    """What a call uses, or is expected to use, of each limit; in the order of `DIMENSIONS`."""
+    """The use of each limit by a call, expected or actual; in the order of `DIMENSIONS`."""
 
     requests: float = 1.0
     tokens: float = 0.0
@@ -312,7 +312,7 @@ ReportedLimit: TypeAlias = tuple[int | None, int | None, float | None]
 
 
 class LearnedLimit(NamedTuple):
-    """What replies have taught about one limit.
+    """An estimate of one limit, learned from replies.
 
     Parameters
     ----------

@@ -250,13 +250,13 @@ class RateLimiter:
             raise
 
     def release(self, limiter: TargetLimiter) -> None:
-        """Give back the permit of a call without an answer; what was booked stays booked."""
+        """Release the permit of a call without an answer; its reservation remains."""
         limiter.in_flight -= 1
         if self._waiting:
             self._admit_waiters()
 
     def record(self, limiter: TargetLimiter, permit: Permit, answer: Answer) -> None:
-        """Give back a permit and learn from the answer."""
+        """Release a permit and learn from the answer."""
         limiter.in_flight -= 1
         now = self._clock()
         error = None if is_successful(answer.outcome) else answer.outcome.failure()

@@ -54,7 +54,7 @@ MIN_LATENCY_SAMPLES: Final = 20
 
 
 class Reaction(NamedTuple):
-    """What follows from an error.
+    """The consequence of an error.
 
     Parameters
     ----------
