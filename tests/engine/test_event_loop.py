@@ -146,7 +146,7 @@ def test_second_stop_request_is_immediate() -> None:
 
 
 def interrupted(program: str, presses: int) -> tuple[int, str, str]:
-    """Run a program, interrupt it the first ``presses`` times it prints ``ready``; return exit code, output and errors."""
+    """Run a program, interrupt it the first ``presses`` times it prints ``ready``; return exit code, output, errors."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         stdout=subprocess.PIPE,
@@ -181,7 +181,7 @@ PROGRAM = """
                 woken.clear()
                 print("ready")
                 await woken.wait()
-                print("asked", stop.requested, stop.immediate)
+                print("stop", stop.requested, stop.immediate)
                 if stop.{when}:
                     return "drained"
         finally:
@@ -196,13 +196,13 @@ PROGRAM = """
 
 def test_first_interrupt_drains_and_returns_results() -> None:
     code, output, errors = interrupted(PROGRAM.format(when="requested"), 1)
-    assert (code, output, errors) == (0, "ready\nasked True False\nunwound\ndrained\n", "")
+    assert (code, output, errors) == (0, "ready\nstop True False\nunwound\ndrained\n", "")
 
 
 def test_second_interrupt_is_immediate() -> None:
     code, output, errors = interrupted(PROGRAM.format(when="immediate"), 2)
     assert (code, errors) == (0, "")
-    assert output == "ready\nasked True False\nready\nasked True True\nunwound\ndrained\n"
+    assert output == "ready\nstop True False\nready\nstop True True\nunwound\ndrained\n"
 
 
 def test_third_interrupt_raises() -> None:
@@ -266,14 +266,14 @@ def test_pending_timer_does_not_crash_at_exit() -> None:
         import ctypes, sys, threading
         from llmhub.engine.event_loop import background_loop
 
-        there, loop = threading.Event(), background_loop()
+        scheduled, loop = threading.Event(), background_loop()
         # The process sleeps after Python has finished, for as many seconds as its exit code.
         libc = ctypes.CDLL(None)
         libc.on_exit(libc.sleep, None)
         for at in range(1, 9):
             loop.call_soon_threadsafe(loop.call_later, at / 10, print)
-        loop.call_soon_threadsafe(there.set)
-        there.wait()
+        loop.call_soon_threadsafe(scheduled.set)
+        scheduled.wait()
         sys.exit(1)
     """
     assert ended(program) == (1, "")

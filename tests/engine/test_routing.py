@@ -71,26 +71,26 @@ class FakeProvider:
     latency_s: float = 0.1
     errors: list[LLMError | None] = field(default_factory=list)
     always: LLMError | None = None
-    asked: int = 0
+    requests: int = 0
     open: int = 0
-    cut: int = 0
+    cancelled: int = 0
 
     async def send(self, call: Call, clock: Clock) -> Answer:
-        self.asked += 1
+        self.requests += 1
         self.open += 1
         start = clock()
         error = self.errors.pop(0) if self.errors else self.always
         try:
             await asyncio.sleep(0.001 if isinstance(error, Disconnected) else self.latency_s)
         except asyncio.CancelledError:
-            self.cut += 1
+            self.cancelled += 1
             raise
         finally:
             self.open -= 1
-        took_s = clock() - start
+        elapsed_s = clock() - start
         response = CompletionResponse(parts=(Text(call.target.name),), usage=Usage(input_tokens=1, output_tokens=1))
         outcome: Any = Success(response) if error is None else Failure(error)
-        return Answer(outcome, latency_s=took_s, total_s=took_s, attempts=1)
+        return Answer(outcome, latency_s=elapsed_s, total_s=elapsed_s, attempts=1)
 
 
 class RoutedProviders:
@@ -160,12 +160,12 @@ def test_reactions_decide_which_errors_fall_back(virtual: Any, kind: type[LLMErr
 def test_fallbacks_are_bounded_and_candidates_tried_once(virtual: Any, ends: list[Any], fallbacks: int) -> None:
     providers = {f"p/{at}": FakeProvider(always=end) for at, end in enumerate(ends)}
     _, answer = run(virtual, providers, Failover(*providers, fallbacks=fallbacks))
-    asked = [one.asked for one in providers.values()]
+    requests = [one.requests for one in providers.values()]
     reached = ends[: 1 + fallbacks]
     stops = next(
         (at for at, end in enumerate(reached) if end is None or isinstance(end, ContentFiltered)), len(reached) - 1
     )
-    assert asked == [1] * (stops + 1) + [0] * (len(ends) - stops - 1)
+    assert requests == [1] * (stops + 1) + [0] * (len(ends) - stops - 1)
     assert answer.attempts == stops + 1
     assert is_successful(answer.outcome) == (ends[stops] is None)
 
@@ -188,7 +188,7 @@ def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> 
         routed = RoutedProviders(clock, providers, Failover(A, B))
         assert served_model_or_error(await routed.ask()) == B
         assert served_model_or_error(await routed.ask()) == B
-        assert providers[A].asked == 1
+        assert providers[A].requests == 1
         await asyncio.sleep(0.5)
         answers = await asyncio.gather(*(routed.ask() for _ in range(20)))
         assert Counter(map(served_model_or_error, answers)) == {A: 1, B: 19}
@@ -198,7 +198,7 @@ def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("rank", "what"),
+    ("rank", "message"),
     [
         (lambda candidates, stats: 1 / 0, "ZeroDivisionError"),
         (lambda candidates, stats: ["p/z"], "'p/z', which is not a candidate; return one or more of p/a, p/b"),
@@ -206,12 +206,12 @@ def test_failed_candidate_cools_down_and_is_probed_by_one_call(virtual: Any) -> 
         (lambda candidates, stats: None, "TypeError"),
     ],
 )
-def test_failing_rank_function_fails_the_row(virtual: Any, rank: Any, what: str) -> None:
+def test_failing_rank_function_fails_the_row(virtual: Any, rank: Any, message: str) -> None:
     _, answer = run(virtual, {A: FakeProvider(), B: FakeProvider()}, Route((A, B), rank=rank))
     error = answer.outcome.failure()
     assert isinstance(error, InvalidRequest)
     assert error.path == "route.rank"
-    assert what in error.message
+    assert message in error.message
 
 
 def test_custom_rank_function_sees_the_statistics(virtual: Any) -> None:
@@ -236,7 +236,7 @@ def test_retries_and_fallbacks_share_the_attempts(virtual: Any) -> None:
         C: FakeProvider(always=ServerError()),
     }
     _, answer = run(virtual, providers, Failover(A, B, C), retry=Retry(attempts=5, base_s=1.0))
-    sent = sum(one.asked for one in providers.values())
+    sent = sum(one.requests for one in providers.values())
     assert answer.attempts == sent
     # No ranking starts beyond the attempts of the policy.
     assert sent == 6
@@ -306,7 +306,7 @@ def test_outage_loses_no_row_and_throughput_recovers(virtual: Any, case: Case, o
     assert pace(breaks_at + 5, ends_at) > 0.9 * workers / case.after_s
     assert max(answer.attempts for _, answer in done) <= 3
     # The failed candidate gets the calls already in flight, then one probe at a time.
-    assert routed.providers[case.dies].asked < breaks_at * workers / case.before_s + workers + 64
+    assert routed.providers[case.dies].requests < breaks_at * workers / case.before_s + workers + 64
 
 
 # Hedges
@@ -316,14 +316,14 @@ def test_hedge_uses_the_first_success_and_cancels_the_other(virtual: Any) -> Non
     providers = {A: FakeProvider(latency_s=10.0), B: FakeProvider(latency_s=0.1)}
     routed, answer = run(virtual, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
     assert served_model_or_error(answer) == B
-    assert (providers[A].asked, providers[A].cut, providers[B].asked) == (1, 1, 1)
+    assert (providers[A].requests, providers[A].cancelled, providers[B].requests) == (1, 1, 1)
     assert routed.notes == [("hedge", A)]
 
 
 def test_timely_answer_is_not_hedged(virtual: Any) -> None:
     providers = {A: FakeProvider(latency_s=0.9), B: FakeProvider()}
     routed, answer = run(virtual, providers, Failover(A, B, hedge=Hedge(after_s=1.0)))
-    assert (served_model_or_error(answer), providers[B].asked, routed.notes) == (A, 0, [])
+    assert (served_model_or_error(answer), providers[B].requests, routed.notes) == (A, 0, [])
 
 
 def test_failed_hedge_does_not_end_the_first_request(virtual: Any) -> None:
@@ -348,7 +348,7 @@ def test_single_candidate_is_hedged_with_itself(virtual: Any) -> None:
     providers = {A: FakeProvider(latency_s=3.0)}
     _, answer = run(virtual, providers, Failover(A, hedge=Hedge(after_s=1.0)))
     assert served_model_or_error(answer) == A
-    assert (providers[A].asked, providers[A].cut, providers[A].open) == (2, 1, 0)
+    assert (providers[A].requests, providers[A].cancelled, providers[A].open) == (2, 1, 0)
 
 
 def test_quantile_hedges_only_slow_calls(virtual: Any) -> None:
@@ -358,7 +358,7 @@ def test_quantile_hedges_only_slow_calls(virtual: Any) -> None:
         for typical_s in [0.2] * 20 + [0.1] * 20:
             providers[A].latency_s = typical_s
             await routed.ask()
-        assert providers[B].asked == 0
+        assert providers[B].requests == 0
         providers[A].latency_s = 5.0
         before = clock()
         assert served_model_or_error(await routed.ask()) == B
@@ -433,11 +433,11 @@ def test_stream_falls_back_only_before_its_first_chunk(virtual: Any) -> None:
 
 
 def test_lookups_are_batched_and_store_failures_are_misses() -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def counting(store: Store) -> Store:
         def get_many(keys: Any, since: float = 0.0) -> Any:
-            asked.append(len(keys))
+            requests.append(len(keys))
             return {key: key for key in keys}
 
         return replace(store, get_many=get_many)
@@ -450,9 +450,9 @@ def test_lookups_are_batched_and_store_failures_are_misses() -> None:
 
     async def work() -> None:
         lookups = CacheLookups(counting(MemoryCache().open()))
-        found = await asyncio.gather(*(lookups.get([bytes([at]), b"all"]) for at in range(50)))
-        assert asked == [51]
-        assert all(bytes([at]) in one for at, one in enumerate(found))
+        values = await asyncio.gather(*(lookups.get([bytes([at]), b"all"]) for at in range(50)))
+        assert requests == [51]
+        assert all(bytes([at]) in one for at, one in enumerate(values))
         assert await lookups.get([b"later"]) == {b"later": b"later"}
         assert await CacheLookups(failing(MemoryCache().open())).get([b"x"]) == {}
 
@@ -528,13 +528,13 @@ def test_second_run_hits_the_cache_whichever_candidate_answered(simulator: Simul
 class Counted:
     """A memory cache that records how many keys each look-up has."""
 
-    asked: list[int] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
 
     def open(self) -> Store:
         store = MemoryCache().open()
 
         def get_many(keys: Any, since: float = 0.0, /) -> Any:
-            self.asked.append(len(keys))
+            self.requests.append(len(keys))
             return store.get_many(keys, since)
 
         return replace(store, get_many=get_many)
@@ -562,15 +562,15 @@ def test_candidates_are_looked_up_in_batches_before_sending(simulator: Simulator
     # Stored responses are found before any middleware runs, under the key of any candidate.
     assert seen == dict.fromkeys(TEXTS, 1)
     assert simulator.counts()["requests"] == 30
-    assert sum(cache.asked) == 2 * 4 * 30
-    assert len(cache.asked) <= 4
+    assert sum(cache.requests) == 2 * 4 * 30
+    assert len(cache.requests) <= 4
 
 
 def test_call_changed_by_a_middleware_is_looked_up(simulator: SimulatorThread, tmp_path: pathlib.Path) -> None:
     def uppercase(send: Send) -> Send:
         async def send_routed(call: Call) -> Answer:
-            asked = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
-            return await send(replace(call, request=asked, key=None))
+            request = replace(call.request, messages=(Message("user", call.request.messages[-1].text.upper()),))
+            return await send(replace(call, request=request, key=None))
 
         return send_routed
 
@@ -683,8 +683,8 @@ def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) 
     stop = StopSignal()
     route = {"w": Failover("compatible/m", hedge=Hedge(after_s=60.0))}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as hub:
-        asked = tables.build_table_run({"t": ["one"]}, "{t}", "w", hub, {"progress": False})
-        future = submit(tables.run_table(asked, None, stop))
+        table_run = tables.build_table_run({"t": ["one"]}, "{t}", "w", hub, {"progress": False})
+        future = submit(tables.run_table(table_run, None, stop))
         assert server.asked.wait(10)
         stop.request()
         threading.Timer(0.3, go_on.set).start()
@@ -697,4 +697,4 @@ def test_budget_error_does_not_fall_back(virtual: Any) -> None:
     providers = {A: FakeProvider(always=BudgetExceeded()), B: FakeProvider()}
     _, answer = run(virtual, providers, Failover(A, B))
     assert served_model_or_error(answer) == "BudgetExceeded"
-    assert providers[B].asked == 0
+    assert providers[B].requests == 0

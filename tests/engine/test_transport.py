@@ -53,8 +53,8 @@ async def transport() -> AsyncIterator[Open]:
 
 def call(url: str, text: str = "hi", provider: str = "compatible", **options: Any) -> Call:
     target = Target(PROVIDERS[provider], Endpoint(base_url=url, api_key=KEY), "m", f"{provider}/m")
-    asked = {name: options.pop(name) for name in ("temperature", "unsupported", "reasoning_budget") if name in options}
-    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **asked), **options)
+    fields = {name: options.pop(name) for name in ("temperature", "unsupported", "reasoning_budget") if name in options}
+    return Call(target, CompletionRequest(model="m", messages=(Message("user", text),), **fields), **options)
 
 
 async def wait_for_event(event: threading.Event) -> None:
@@ -219,8 +219,8 @@ async def test_key_with_invalid_characters_is_refused_without_being_shown(
 ) -> None:
     server = scripted([speech.answer()])
     target = Target(PROVIDERS["compatible"], Endpoint(base_url=server.url, api_key=f"{KEY}\n"), "m", "compatible/m")
-    asked = Call(target, CompletionRequest(model="m", messages=(Message("user", "hi"),)))
-    error = failed(await transport().send(asked))
+    invalid_call = Call(target, CompletionRequest(model="m", messages=(Message("user", "hi"),)))
+    error = failed(await transport().send(invalid_call))
     assert isinstance(error, (InvalidRequest, AuthFailed))
     assert server.requests == []
 

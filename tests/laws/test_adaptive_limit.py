@@ -44,14 +44,14 @@ events = st.lists(st.tuples(st.floats(0, 2), st.booleans(), st.integers(0, 200))
 def replay(events: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveState]]:
     """Send requests one by one, each answered or refused at once, with so many in flight."""
     state, now, steps = slow_start(0.0), 0.0, []
-    for sent, (gap, succeeds, under_way) in enumerate(events, 1):
+    for sent, (gap, succeeds, in_flight) in enumerate(events, 1):
         now += gap
         if state.pace is not None:
             state = on_paced_request(state, state.pace, now)
         if succeeds:
-            state = on_success(state, now, under_way)
+            state = on_success(state, now, in_flight)
         else:
-            state, pause_s = on_rate_limited(state, now, RefusedRequest(now, float(sent), float(sent), under_way))
+            state, pause_s = on_rate_limited(state, now, RefusedRequest(now, float(sent), float(sent), in_flight))
             now += pause_s or 0.0
         steps.append((now, state))
     return steps
@@ -97,13 +97,13 @@ def test_window_never_shrinks_without_refusals(gaps: list[float]) -> None:
 
 @given(st.floats(0.5, 500), st.floats(2, 1000), st.integers(0, 20), st.floats(0, 0.5))
 def test_rate_estimate_never_exceeds_what_was_accepted(
-    rate_s: float, span_s: float, under_way: int, elapsed_s: float
+    rate_s: float, span_s: float, in_flight: int, elapsed_s: float
 ) -> None:
     passed = float(int(rate_s * span_s))
-    refusal = RefusedRequest(span_s, passed + 10, passed + 10 + under_way, under_way)
+    refusal = RefusedRequest(span_s, passed + 10, passed + 10 + in_flight, in_flight)
     rate_per_s = min_rate_between(Mark(0.0, 0.0), Mark(span_s, passed), refusal, span_s + elapsed_s)
     assert rate_per_s <= max(rate_s, 0.5 / span_s)
-    if not under_way and not elapsed_s and passed > 1:
+    if not in_flight and not elapsed_s and passed > 1:
         assert rate_per_s >= (passed - 1) / span_s - 1e-9
 
 
@@ -173,11 +173,11 @@ class Provider:
         self.latency_s: float = options.get("latency_s", 0.5)
         self.refuses_in_s: float = options.get("refuses_in_s", 0.0)
         self.draw = random.Random(options.get("seed", 7))
-        self.under_way = self.refused = self.answers = 0
+        self.in_flight = self.refused = self.answers = 0
 
     async def __call__(self, call: Call) -> Answer:
         await asyncio.sleep(0.001)
-        is_refused, limits = self.under_way >= self.concurrency, None
+        is_refused, limits = self.in_flight >= self.concurrency, None
         if self.then is not None and self.clock() >= self.then[0]:
             self.bucket, self.then = self.then[1], None
         if self.bucket is not None:
@@ -199,9 +199,9 @@ class Provider:
             self.refused += 1
             await asyncio.sleep(self.refuses_in_s * self.draw.lognormvariate(0, 0.3))
             return Answer(Failure(self.error), attempts=1, limits=limits)
-        self.under_way += 1
+        self.in_flight += 1
         await asyncio.sleep(self.latency_s * self.draw.lognormvariate(0, 0.3))
-        self.under_way -= 1
+        self.in_flight -= 1
         self.answers += 1
         return Answer(Success(CompletionResponse()), attempts=1, limits=limits)
 
@@ -246,8 +246,7 @@ SERVERS: dict[str, tuple[WindowState, float, float]] = {
     "600 in each minute": (FixedWindow(600.0, 60.0, 0.0), 10.0, 0.8),
     "600 in any minute": (SlidingWindow(600.0, 60.0), 10.0, 0.7),
 }
-"""Limits, their rates, and the share of them that is used at least. Nobody tells when a window ends: what is found is
-how much it holds, and that is spread over it."""
+"""Bucket, rate per second, and minimum share of the allowance that is used; the end of a window is not reported."""
 
 
 @pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=1.0)], ids=["silent", "in a second"])

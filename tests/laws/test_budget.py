@@ -157,18 +157,18 @@ def test_calls_wait_in_order_and_only_impossible_ones_are_refused(
     async def work(clock: Clock) -> None:
         shared, started, refused = SharedBudget(Budget(limit)), [], []
 
-        async def open_call(at: int, max_cost: int, share: float, took_s: float) -> None:
+        async def open_call(at: int, max_cost: int, share: float, latency_s: float) -> None:
             if not await shared.reserve(max_cost):
                 refused.append((max_cost, shared.budget))
                 return
             started.append(at)
             assert shared.budget.spent + shared.budget.reserved <= limit
-            await asyncio.sleep(took_s)
+            await asyncio.sleep(latency_s)
             shared.reconcile(max_cost, int(max_cost * share))
 
         async with asyncio.TaskGroup() as group:
-            for at, (max_cost, share, took_s, gap_s) in enumerate(calls):
-                group.create_task(open_call(at, max_cost, share, took_s))
+            for at, (max_cost, share, latency_s, gap_s) in enumerate(calls):
+                group.create_task(open_call(at, max_cost, share, latency_s))
                 await asyncio.sleep(gap_s)
         assert started == sorted(started)
         assert len(started) + len(refused) == len(calls)
