@@ -24,13 +24,13 @@ from llmhub.datasets.croissant import About
 from llmhub.datasets.dataset import (
     DATA_FILES,
     LAYOUT_VERSION,
-    LOCK_FILE,
     ROWS_FILE,
     CanonicalRows,
     DatasetLayout,
     Frozen,
     to_table,
 )
+from llmhub.datasets.folder import LOCK_FILE, file_sha256
 from llmhub.datasets.provenance import (
     Recipe,
     endpoint_settings,
@@ -132,7 +132,7 @@ def freeze(
         dataset.write_rows(partial, rows.table, layout)
         (partial / ROWS_FILE).write_bytes(rows.rows_lock)
         written = [DATA_FILES[layout], ROWS_FILE, *dataset.write_judgements(partial, parts.judgements)]
-        hashes: dict[str, JSON] = {name: dataset.file_sha256(partial / name) for name in written}
+        hashes: dict[str, JSON] = {name: file_sha256(partial / name) for name in written}
         lock = _lock(rows, parts, layout, hashes, hub)
         (partial / LOCK_FILE).write_bytes(dataset.encode_json(lock))
         (partial / CROISSANT_FILE).write_bytes(dataset.encode_json(croissant.metadata(about, lock)))

@@ -6,6 +6,7 @@ Measurements (times, ids, prices) cannot be recomputed and are copied from the d
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ import pyarrow.compute as pc
 from returns.result import Failure, Success
 
 from llmhub.api import complete_table
+from llmhub.api.options import MESSAGE_OPTIONS, REQUEST_OPTIONS
 from llmhub.config import Settings
 from llmhub.core import errors
-from llmhub.core.errors import InvalidRequest, LLMError, NotFound, invalid
+from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, NotFound, invalid
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionResponse, Part, Text, ToolCall, Usage
 from llmhub.datasets import dataset
 from llmhub.datasets._diff import Difference, diff
 from llmhub.datasets._freeze import DatasetParts, to_parts
 from llmhub.datasets.dataset import MEASUREMENT_COLUMNS, Frozen
+from llmhub.datasets.folder import endpoint_headers, not_frozen
 from llmhub.datasets.provenance import Recipe, recipe_from_lock
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.retry import NO_RETRY
@@ -34,12 +37,18 @@ from llmhub.evals.judge import ScorerOrJudge
 from llmhub.evals.scorers import scorer_from_identity
 from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
+from llmhub.tables.rows import IMAGE_URL_SCHEMES
 
 PLACEHOLDER_CREDENTIAL: Final = "replay"
 """Value of credentials that an endpoint must have but that are never sent."""
 NOT_FROZEN: Final = Answer(
     Failure(NotFound(message="the dataset has no such request; its prompt or parameters are different"))
 )
+REPLAY_PARAMETERS: Final = REQUEST_OPTIONS | MESSAGE_OPTIONS | {"schema", "unsupported", "cache"}
+"""Parameters of a recipe that are replayed; others write files, start processes or have no meaning in a lock file."""
+REPLAY_JUDGE_OPTIONS: Final = (REQUEST_OPTIONS | {"schema", "unsupported"}) - {"images"}
+REPLAY_DESIGN: Final = frozenset({"failures", "level", "power", "resamples", "random_state", "test", "group", "k"})
+MAX_RESAMPLES: Final = 1_000_000
 USAGE_FIELDS: Final = tuple(Usage.__dataclass_fields__)
 
 
@@ -77,7 +86,7 @@ class Replay:
         return "byte-identical" if self.same else f"not byte-identical\n{self.difference}"
 
 
-def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = ()) -> Replay:
+def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = (), hub: Hub | None = None) -> Replay:
     """Run a frozen evaluation again from its own responses, without network access.
 
     Parameters
@@ -86,11 +95,15 @@ def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = ()) -> Replay
         Folder written by `llmhub.freeze`.
     scorers
         Your own scorers that were used; built-in scorers and judges are rebuilt from their recorded identity.
+    hub
+        Hub whose endpoints have the headers and URL queries of the recorded requests. Needed only if there were any:
+        they are part of the cache keys, and their values are not stored. Nothing is sent through it.
 
     Raises
     ------
     BadRequestError
-        The folder holds no frozen dataset, its recipe is unknown, or a scorer is unknown.
+        The folder holds no frozen dataset, its recipe is unknown, or a scorer is unknown; or the recipe has parameters
+        that are not those of a request, such as ``sink``, or images that are local files.
     """
     folder = Path(path)
     kept = dataset.read(folder)
@@ -98,19 +111,65 @@ def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = ()) -> Replay
     if not recipe.is_replayable:
         message = f"{str(folder)!r} has no recipe; freeze an evaluation, or pass freeze(..., recipe=...)"
         raise invalid("path", message)
-    scorer_list = [scorer_from_identity(recorded, scorers) for recorded in recipe.scorers]
+    _check_recipe(folder, recipe, kept)
+    scorer_list = [_rebuild_scorer(folder, recorded, scorers) for recorded in recipe.scorers]
     judgements = dataset.read_judgements(folder, kept.lock)
     answers = _answers_by_key(kept.table) | (_answers_by_key(judgements) if judgements is not None else {})
-    endpoints = {name: _replay_endpoint(recorded) for name, recorded in kept.lock["endpoints"].items()}
+    endpoints = {name: _replay_endpoint(name, recorded, hub) for name, recorded in kept.lock["endpoints"].items()}
     middleware = (replay_middleware(answers),)
-    with Hub(endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings()) as hub:
-        parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, hub)
+    with Hub(endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings()) as offline:
+        parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, offline)
     rows = dataset.canonicalise(parts.inputs, _copy_measurements(parts.results, kept.table), parts.scores)
     again = Frozen(rows.table, kept.lock, rows.columns)
     with tempfile.TemporaryDirectory() as written:
         dataset.write_rows(Path(written), rows.table, dataset.dataset_layout(kept.lock))
         same = (Path(written) / kept.lock["data"]).read_bytes() == (folder / kept.lock["data"]).read_bytes()
     return Replay(same, diff(kept, again), again, evaluation)
+
+
+def _check_recipe(folder: Path, recipe: Recipe, kept: Frozen) -> None:
+    """Raise unless the recipe only describes requests and their analysis: a dataset must not write or read files."""
+    for part, settings, allowed in (
+        ("parameters", recipe.parameters, REPLAY_PARAMETERS),
+        ("design", recipe.design, REPLAY_DESIGN),
+    ):
+        unknown = next((name for name in settings if name not in allowed), None)
+        if unknown is not None:
+            raise not_frozen(folder, f"its recipe sets {part}[{unknown!r}], which is not replayed")
+    resamples = recipe.design.get("resamples", 0)
+    if not isinstance(resamples, int) or resamples > MAX_RESAMPLES:
+        raise not_frozen(folder, f"its recipe sets design['resamples'] to {resamples!r:.40}, above {MAX_RESAMPLES:,}")
+    rows = kept.table.num_rows
+    if recipe.samples * len(recipe.models) > max(rows, 1):
+        raise not_frozen(folder, f"its recipe has {recipe.samples:,} samples of each model, but the data {rows:,} rows")
+    images = recipe.parameters.get("images")
+    if images is not None:
+        values = kept.table.column(images).to_pylist() if images in kept.table.column_names else [""]
+        if not all(map(_is_remote_image, values)):
+            raise not_frozen(folder, f"its recipe reads local files, the paths in the column {images!r}")
+
+
+def _is_remote_image(value: Any) -> bool:
+    """Return whether an image is given by its bytes or URL, and not by the path of a local file."""
+    if isinstance(value, str):
+        return value.lower().startswith(IMAGE_URL_SCHEMES)
+    if isinstance(value, Mapping):
+        return bool(value.get("bytes")) or _is_remote_image(value.get("path") or value.get("url"))
+    return all(map(_is_remote_image, value)) if isinstance(value, list) else value is None or isinstance(value, bytes)
+
+
+def _rebuild_scorer(folder: Path, recorded: Mapping[str, Any], custom: Sequence[ScorerOrJudge]) -> ScorerOrJudge:
+    """Return the scorer with a recorded identity; a judge's options must be those of requests."""
+    options = recorded["parameters"].get("options")
+    unknown = next((name for name in options if name not in REPLAY_JUDGE_OPTIONS), None) if options else None
+    if unknown is not None:
+        raise not_frozen(folder, f"the judge {recorded['name']!r} has the option {unknown!r}, which is not replayed")
+    try:
+        return scorer_from_identity(recorded, custom)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, re.error, RecursionError) as error:
+        if isinstance(error, BadRequestError):
+            raise
+        raise not_frozen(folder, f"the scorer {recorded['name']!r:.80} cannot be rebuilt: {error}") from error
 
 
 def _input_rows(kept: Frozen, recipe: Recipe) -> pa.Table:
@@ -178,9 +237,33 @@ def _to_answer(row: Mapping[str, Any]) -> Answer:
     return Answer(Success(response), dropped=tuple(row["dropped_params"] or ()), attempts=1)
 
 
-def _replay_endpoint(recorded: Mapping[str, Any]) -> Endpoint:
+def _replay_endpoint(provider: str, recorded: Mapping[str, Any], hub: Hub | None) -> Endpoint:
+    """Return an endpoint whose cache keys are those of the recorded one."""
+    headers, names = endpoint_headers(recorded)
+    base_url = recorded["base_url"]
+    if names or recorded.get("query"):
+        own = hub.endpoints.get(provider) if hub is not None else None
+        missing = [name for name in names if own is None or name not in own.headers]
+        if own is None or missing:
+            lacking = ", ".join(map(repr, missing or names or recorded["query"]))
+            message = (
+                f"requests to {provider!r} had {lacking} in headers or URL, which are part of the cache keys and whose"
+                f" values are not stored; pass the hub whose endpoint has them"
+            )
+            raise invalid("hub", message)
+        headers |= {name: own.headers[name] for name in names}
+        base_url = own.base_url if recorded.get("query") else base_url
     placeholder = PLACEHOLDER_CREDENTIAL
-    return Endpoint(**recorded, api_key=placeholder, access_key_id=placeholder, secret_access_key=placeholder)
+    return Endpoint(
+        base_url=base_url,
+        project=recorded["project"],
+        api_version=recorded["api_version"],
+        region=recorded["region"],
+        headers=headers,
+        api_key=placeholder,
+        access_key_id=placeholder,
+        secret_access_key=placeholder,
+    )
 
 
 def _copy_measurements(results: pa.Table, kept: pa.Table) -> pa.Table:

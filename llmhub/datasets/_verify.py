@@ -19,6 +19,7 @@ from llmhub.core.errors import BadRequestError
 from llmhub.datasets import dataset
 from llmhub.datasets.dataset import REQUEST_COLUMNS, ROW_ID, ROW_RECORD_SIZE, ROWS_FILE, Frozen
 from llmhub.datasets.fingerprint import FINGERPRINT_SIZE, Fingerprints
+from llmhub.datasets.folder import file_sha256, read_file
 
 ChangeKind: TypeAlias = Literal["answer", "input", "added", "missing"]
 MAX_CHANGES: Final = 1000
@@ -128,7 +129,7 @@ def verify(path: str | Path) -> Verification:
     expected = str(lock["content_sha256"])
     problems = _file_problems(folder, lock)
     try:
-        recorded = _to_records((folder / ROWS_FILE).read_bytes())
+        recorded = _to_records(read_file(folder / ROWS_FILE))
         data = dataset.read(folder)
     except OSError as error:
         return Verification(expected, 0, problems=(*problems, f"{ROWS_FILE}: {error.strerror or error}"))
@@ -153,7 +154,7 @@ def _file_problems(folder: Path, lock: Mapping[str, Any]) -> tuple[str, ...]:
     problems = []
     for name, expected in lock["files"].items():
         try:
-            found = dataset.file_sha256(folder / name)
+            found = file_sha256(folder / name)
         except OSError as error:
             problems.append(f"{name}: {error.strerror or error}")
             continue

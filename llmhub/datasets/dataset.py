@@ -7,7 +7,6 @@ its content; ``lock.json`` how the rows were produced. Requests, responses and s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pyarrow import parquet
 
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.types import JSON
+from llmhub.datasets import folder as folders
 from llmhub.datasets.fingerprint import (
     FINGERPRINT_SIZE,
     Fingerprints,
@@ -29,15 +29,15 @@ from llmhub.datasets.fingerprint import (
     fingerprints,
     sort_order,
 )
+from llmhub.datasets.folder import LOCK_FILE, not_frozen, open_regular
 from llmhub.tables import files, frames
 from llmhub.tables.schema import RESULTS
 
 ColumnRole: TypeAlias = Literal["input", "asked", "answer", "score", "measure"]
 DatasetLayout: TypeAlias = Literal["parquet", "jsonl"]
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 """Version of the layout on disk; datasets of a later version are rejected."""
-LOCK_FILE: Final = "lock.json"
 ROWS_FILE: Final = "rows.lock"
 DATA_FILES: Final[Mapping[DatasetLayout, str]] = {"parquet": "data.parquet", "jsonl": "data.jsonl"}
 JUDGEMENTS_FILE: Final = "judgements.parquet"
@@ -233,11 +233,13 @@ STORED_TYPES: Final[Mapping[str, pa.DataType]] = {str(field.type): field.type fo
 
 def _widened(column: pa.ChunkedArray) -> Any:
     """Cast a column to the stored type of its family; dictionaries are decoded."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    stored = next((widest for is_member, widest in WIDEST_TYPES if is_member(kind)), kind)
-    return column.cast(stored).combine_chunks()
+    return column.cast(stored_type(column.type)).combine_chunks()
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column of this type is stored with."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return next((widest for is_member, widest in WIDEST_TYPES if is_member(kind)), kind)
 
 
 # Files
@@ -263,7 +265,26 @@ def write_judgements(folder: Path, judgements: pa.Table | None) -> list[str]:
 
 def read_judgements(folder: Path, lock: Mapping[str, Any]) -> pa.Table | None:
     """Return the calls of judges; ``None`` if there were none."""
-    return files.read_table(folder / JUDGEMENTS_FILE, "path") if JUDGEMENTS_FILE in lock["files"] else None
+    return read_rows_file(folder / JUDGEMENTS_FILE) if JUDGEMENTS_FILE in lock["files"] else None
+
+
+def read_rows_file(path: Path) -> pa.Table:
+    """Read a table from a regular file.
+
+    Raises
+    ------
+    BadRequestError
+        The file is missing, is not a regular file, or its content is not of its format.
+    """
+    try:
+        with open_regular(path):
+            pass
+        return files.read_table(path, "path")
+    except (OSError, pa.ArrowException, ValueError, RecursionError) as error:
+        if isinstance(error, BadRequestError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise not_frozen(path.parent, f"{path.name} cannot be read ({reason})") from error
 
 
 def dataset_layout(lock: Mapping[str, Any]) -> DatasetLayout:
@@ -282,43 +303,42 @@ def read(path: str | Path) -> Frozen:
     folder = Path(path)
     lock = read_lock(folder)
     columns = tuple(DatasetColumn(**column) for column in lock["columns"])
+    _require_result_columns(folder, columns)
     file = folder / lock["data"]
-    table = files.read_table(file, "path")
+    table = read_rows_file(file)
     missing = next((column.name for column in columns if column.name not in table.column_names), None)
     if missing is not None:
-        raise _not_frozen(folder, f"{file.name} has no column {missing!r}")
+        raise not_frozen(folder, f"{file.name} has no column {missing!r}")
     try:
         restored = {column.name: _restore_type(table.column(column.name), column.type) for column in columns}
-    except (pa.ArrowException, ValueError) as error:
-        raise _not_frozen(folder, f"the column types of {file.name} differ from {LOCK_FILE}: {error}") from error
+    except (pa.ArrowException, ValueError, TypeError, AttributeError) as error:
+        raise not_frozen(folder, f"the column types of {file.name} differ from {LOCK_FILE}: {error}") from error
     return Frozen(pa.table(restored), lock, columns)
 
 
+def _require_result_columns(folder: Path, columns: Sequence[DatasetColumn]) -> None:
+    """Raise unless every column of requests, responses and measurements is there, and every score is a number."""
+    expected: dict[str, tuple[ColumnRole, str]] = {ROW_ID: ("asked", "string")}
+    roles: dict[ColumnRole, Sequence[str]] = {
+        "asked": REQUEST_COLUMNS, "answer": RESPONSE_COLUMNS, "measure": MEASUREMENT_COLUMNS,
+    }  # fmt: skip
+    for role, names in roles.items():
+        expected |= {name: (role, str(stored_type(RESULTS.field(name).type))) for name in names}
+    found = {column.name: (column.role, column.type) for column in columns if column.role not in {"input", "score"}}
+    differing = next((name for name in (*expected, *found) if expected.get(name) != found.get(name)), None)
+    if differing is not None:
+        wanted = expected.get(differing, ("input", "any"))
+        message = f"{LOCK_FILE} must list the column {differing!r} with role {wanted[0]!r} and type {wanted[1]!r}"
+        raise not_frozen(folder, message)
+    for column in columns:
+        if column.role == "score" and not (column.name.startswith(SCORE_PREFIX) and column.type == "double"):
+            message = f"{LOCK_FILE} lists the score {column.name!r} with type {column.type!r}, not 'double'"
+            raise not_frozen(folder, message)
+
+
 def read_lock(folder: Path) -> dict[str, Any]:
-    """Return the content of ``lock.json``.
-
-    Raises
-    ------
-    BadRequestError
-        The folder holds no frozen dataset, or one of a later version.
-    """
-    try:
-        lock = msgspec.json.decode((folder / LOCK_FILE).read_bytes())
-    except OSError as error:
-        raise _not_frozen(folder, f"{LOCK_FILE} cannot be read ({error.strerror or error})") from error
-    except msgspec.DecodeError as error:
-        raise _not_frozen(folder, f"{LOCK_FILE} is not valid JSON: {error}") from error
-    if not isinstance(lock, dict) or not isinstance(lock.get("version"), int) or "columns" not in lock:
-        raise _not_frozen(folder, f"{LOCK_FILE} was not written by llmhub.freeze")
-    if lock["version"] > LAYOUT_VERSION:
-        message = f"layout version {lock['version']} is later than {LAYOUT_VERSION}, the latest this llmhub reads"
-        raise _not_frozen(folder, message)
-    return lock
-
-
-def _not_frozen(folder: Path, reason: str) -> BadRequestError:
-    message = f"{str(folder)!r} is not a frozen dataset: {reason}; pass a folder written by llmhub.freeze"
-    return invalid("path", message)
+    """Return the content of ``lock.json``; raise `BadRequestError` unless the folder holds a frozen dataset."""
+    return folders.read_lock(folder, LAYOUT_VERSION)
 
 
 def _restore_type(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -329,12 +349,6 @@ def _restore_type(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
         return pa.chunked_array([[None if text is None else bytes.fromhex(text) for text in column.to_pylist()]], kind)
     return column.cast(kind)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode_json(value: JSON | Mapping[str, Any]) -> bytes:

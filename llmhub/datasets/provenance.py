@@ -1,6 +1,6 @@
 """Provenance of a frozen dataset: prompt, parameters, models, scorers, endpoints and package versions.
 
-Everything here is stored in ``lock.json``; it never includes credentials.
+Everything here is stored in ``lock.json``; it never includes credentials, nor the value of any header or URL query.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import msgspec
 import pyarrow as pa
@@ -104,24 +105,35 @@ def request_period(results: pa.Table) -> list[str | None]:
 
 
 def endpoint_settings(hub: Hub, models: Sequence[str]) -> dict[str, JSON]:
-    """Return the settings of each provider's endpoint that are part of cache keys, without credentials."""
-    settings: dict[str, JSON] = {}
+    """Return the settings of each provider's endpoint that are part of cache keys.
+
+    A header or query parameter may hold a key under any name, so their names are recorded and never their values.
+    """
+    settings: dict[str, dict[str, JSON]] = {}
     for provider in sorted({model.partition("/")[0] for model in models}):
         endpoint = hub.target(next(model for model in models if model.startswith(f"{provider}/"))).endpoint
         settings[provider] = {
-            "base_url": _without_userinfo(endpoint.base_url),
+            "base_url": public_url(endpoint.base_url),
             "project": endpoint.project,
             "api_version": endpoint.api_version,
             "region": endpoint.region,
-            "headers": {name: value for name, value in endpoint.headers.items() if name.lower() not in CREDENTIALS},
+            "headers": sorted(name for name in endpoint.headers if name.lower() not in CREDENTIALS),
         }
-    return settings
+        query = sorted({name for name, _ in parse_qsl(urlsplit(endpoint.base_url).query, keep_blank_values=True)})
+        settings[provider] |= {"query": query} if query else {}
+    return {**settings}
 
 
-def _without_userinfo(url: str) -> str:
-    """Remove user name and password from a URL."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+def public_url(url: str) -> str:
+    """Return a URL without user name, password, query and fragment, which may hold credentials.
+
+    Examples
+    --------
+    >>> public_url("https://ann:pw@host:8443/v1?sig=abc#x")
+    'https://host:8443/v1'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def package_versions() -> dict[str, JSON]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, Unpack
+from numbers import Integral, Real
+from typing import Any, TypeAlias, Unpack, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -238,18 +239,28 @@ def pop_scoring_plan(options: dict[str, Any]) -> ScoringPlan:
     plan = ScoringPlan(scores=(scores,) if isinstance(scores, str) else tuple(scores), settings=settings, **given)
     on_error = options.get("on_error", "row")
     checks = (
-        ("level", settings.level, 0 < settings.level < 1, "a share such as 0.95"),
-        ("power", settings.power, 0 < settings.power < 1, "a share such as 0.8"),
-        ("resamples", settings.resamples, settings.resamples >= 100, "an integer >= 100"),  # noqa: PLR2004
-        ("random_state", settings.seed, settings.seed >= 0, "an integer >= 0"),
-        ("test", settings.test, settings.test in {"permutation", "wilcoxon"}, "'permutation' or 'wilcoxon'"),
-        ("failures", plan.failures, plan.failures in {"wrong", "left_out"}, "'wrong' or 'left_out'"),
+        ("level", settings.level, _is_share(settings.level), "a share such as 0.95"),
+        ("power", settings.power, _is_share(settings.power), "a share such as 0.8"),
+        ("resamples", settings.resamples, _is_integer_from(settings.resamples, 100), "an integer >= 100"),
+        ("random_state", settings.seed, _is_integer_from(settings.seed, 0), "an integer >= 0"),
+        ("test", settings.test, settings.test in get_args(PairedTest), "'permutation' or 'wilcoxon'"),
+        ("failures", plan.failures, plan.failures in get_args(FailurePolicy), "'wrong' or 'left_out'"),
+        ("group", plan.group, plan.group is None or isinstance(plan.group, str), "the name of one column"),
+        ("target", plan.target, plan.target is None or isinstance(plan.target, str), "the name of one column"),
         ("on_error", on_error, on_error == "row", "'row', since failures are part of the comparison"),
     )
     for path, value, is_valid, remedy in checks:
         if not is_valid:
             raise invalid(path, f"{value!r} is not valid; pass {remedy}")
     return plan
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < 1
+
+
+def _is_integer_from(value: Any, lowest: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= lowest
 
 
 def check_scorers(scorers: Sequence[ScorerOrJudge], hub: Hub | None) -> None:

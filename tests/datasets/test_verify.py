@@ -84,5 +84,5 @@ def test_other_folders_and_later_layouts_raise(tmp_path: Path, folder: Path) -> 
         verify(tmp_path)
     lock = json.loads((folder / "lock.json").read_text())
     (folder / "lock.json").write_text(json.dumps(lock | {"version": 99}))
-    with pytest.raises(BadRequestError, match="layout version 99 is later than 1"):
+    with pytest.raises(BadRequestError, match="layout version 99 is later than 2"):
         verify(folder)
