@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from numbers import Real
 from typing import Any, Final
 
 from llmhub.core.errors import invalid
@@ -156,8 +155,9 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
     >>> numeric()({"target": "... #### 70,000"}, "He made a profit of $70000.00.")
     True
     """
-    for path, value in (("tolerance", tolerance), ("relative", relative)):
-        if not isinstance(value, Real) or isinstance(value, bool) or not float(value) >= 0:
+    given: dict[str, Any] = {"tolerance": tolerance, "relative": relative}
+    for path, value in given.items():
+        if not isinstance(value, (int, float, Decimal)) or isinstance(value, bool) or not value >= 0:
             raise invalid(path, f"{value!r} is not a number >= 0; pass one such as 0.01")
     return Scorer(
         name="numeric",
