@@ -57,8 +57,8 @@ MODEL = MODELS[0]
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
     with llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), retry=llmhub.Retry(attempts=2, base_s=0.001)
-    ) as made:
-        yield made
+    ) as open_hub:
+        yield open_hub
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -76,9 +76,9 @@ async def test_all_call_forms_return_the_same_response(hub: llmhub.Hub, model: s
         list(llmhub.stream("Say hi", model=model, hub=hub))[-1].response,
         [chunk async for chunk in llmhub.astream("Say hi", model=model, hub=hub)][-1].response,
     ]
-    for one in same:
-        assert one is not None
-        assert (one.text, one.usage, one.finish_reason) == (response.text, response.usage, response.finish_reason)
+    for other in same:
+        assert other is not None
+        assert (other.text, other.usage, other.finish_reason) == (response.text, response.usage, response.finish_reason)
 
 
 def test_stream_chunks_add_up_to_the_response(hub: llmhub.Hub) -> None:

@@ -23,8 +23,8 @@ MODEL = "openai/gpt-4o-mini"
 
 @pytest.fixture
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
-        yield made
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as open_hub:
+        yield open_hub
 
 
 def deep() -> dict[str, Any]:
@@ -155,8 +155,8 @@ def test_integers_are_accepted_for_float_options(simulator: SimulatorThread) -> 
         timeout=timeout,
         retry=llmhub.Retry(base_s=1),
         limits={"openai": llmhub.Limit(rpm=np.int64(600))},  # type: ignore[arg-type]
-    ) as made:
-        assert llmhub.complete("hi", model=MODEL, hub=made).text
+    ) as open_hub:
+        assert llmhub.complete("hi", model=MODEL, hub=open_hub).text
 
 
 def test_stream_closed_early_leaves_no_tasks(hub: llmhub.Hub, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,6 +179,6 @@ def test_decimals_and_dates_are_rendered_exactly(scripted: Any, speech: Any) -> 
     server = scripted([speech.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     frame = pd.DataFrame({"p": [Decimal("1.10")], "d": pd.to_datetime(["2026-01-02"]), "o": [{"a": 1}]})
-    with llmhub.Hub(endpoints=endpoints, settings=Settings()) as made:
-        llmhub.complete_table(frame, "{p} {d:%d.%m.%Y} {o}", model="compatible/m", hub=made, progress=False)
+    with llmhub.Hub(endpoints=endpoints, settings=Settings()) as open_hub:
+        llmhub.complete_table(frame, "{p} {d:%d.%m.%Y} {o}", model="compatible/m", hub=open_hub, progress=False)
     assert json.loads(server.bodies[0])["messages"][0]["content"] == "1.10 02.01.2026 {'a': 1}"

@@ -26,8 +26,8 @@ def hub(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a hub of the simulator; blocks are small."""
     monkeypatch.setattr(streaming_io, "BLOCK_ROWS", 8)
     endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
-    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as made:
-        yield made
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as open_hub:
+        yield open_hub
 
 
 def rows(count: int) -> pa.Table:

@@ -53,14 +53,17 @@ def test_rejected_key_is_reported_and_not_shown(shell: Shell, environ: pytest.Mo
         environ.setenv("OPENAI_API_KEY", KEYS["OPENAI_API_KEY"])
         environ.setenv("ANTHROPIC_API_KEY", "right-key-0123456789")
         text, report = shell("doctor"), shell("doctor", "--json")
-        found = {row["name"]: row for row in json.loads(report.out)["providers"]}
+        by_name = {row["name"]: row for row in json.loads(report.out)["providers"]}
         assert served.counts()["tokens"] == {"input": 0, "output": 0}
     assert text.code == report.code == 0
-    assert found["openai"]["credentials"] == ["OPENAI_API_KEY"]
-    assert (found["openai"]["health"]["status"], found["openai"]["health"]["key_accepted"]) == (401, False)
-    assert (found["anthropic"]["health"]["key_accepted"], found["anthropic"]["usable"]) == (True, True)
-    assert not found["openai"]["usable"]
-    assert found["google"]["needs"] == [["GEMINI_API_KEY"], ["GOOGLE_API_KEY"]]
+    assert by_name["openai"]["credentials"] == ["OPENAI_API_KEY"]
+    assert (by_name["openai"]["health"]["status"], by_name["openai"]["health"]["key_accepted"]) == (
+        401,
+        False,
+    )
+    assert (by_name["anthropic"]["health"]["key_accepted"], by_name["anthropic"]["usable"]) == (True, True)
+    assert not by_name["openai"]["usable"]
+    assert by_name["google"]["needs"] == [["GEMINI_API_KEY"], ["GOOGLE_API_KEY"]]
     assert "openai: AuthFailed" in text.out or "Incorrect API key" in text.out
     assert "key rejected, " in text.out
     for secret in (KEYS["OPENAI_API_KEY"], "right-key"):
@@ -74,18 +77,18 @@ def test_key_in_an_error_message_is_not_shown(
     server = scripted([speech.reply(b'{"error":{"message":"%b"}}' % message, status=401)])
     environ.setenv("ANTHROPIC_API_KEY", KEYS["ANTHROPIC_API_KEY"])
     environ.setenv("ANTHROPIC_BASE_URL", server.url)
-    found = shell("doctor")
-    assert found.code == 1
-    assert "key rejected" in found.out
-    assert "no provider accepts its key" in found.err
-    assert KEYS["ANTHROPIC_API_KEY"] not in found.out + found.err
+    result = shell("doctor")
+    assert result.code == 1
+    assert "key rejected" in result.out
+    assert "no provider accepts its key" in result.err
+    assert KEYS["ANTHROPIC_API_KEY"] not in result.out + result.err
 
 
 def test_invalid_endpoint_is_not_sent_a_request(shell: Shell, environ: pytest.MonkeyPatch) -> None:
     environ.setenv("OPENAI_API_KEY", " broken\nkey ")
     environ.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
-    found = shell("doctor", "--json")
-    health = {row["name"]: row["health"] for row in json.loads(found.out)["providers"]}["openai"]
+    result = shell("doctor", "--json")
+    health = {row["name"]: row["health"] for row in json.loads(result.out)["providers"]}["openai"]
     assert "white space" in health["error"] or "line break" in health["error"]
     assert health["status"] is None
 
@@ -132,14 +135,14 @@ def test_versions(shell: Shell, simulator: SimulatorThread) -> None:
 
 
 def test_sources_have_names_without_values() -> None:
-    found = parse_settings(
+    result = parse_settings(
         {**KEYS, "AWS_BEARER_TOKEN_BEDROCK": "bearer-key-value", "AWS_REGION": "eu-west-1"},
         {"endpoints": {"mistral": {"api_key": "fromthefile"}, "openai": {"api_key": "overridden"}}},
     )
-    assert found.sources["openai"] == ("OPENAI_API_KEY",)
-    assert found.sources["mistral"] == ("llmhub.toml",)
-    assert set(found.sources["bedrock"]) == {
+    assert result.sources["openai"] == ("OPENAI_API_KEY",)
+    assert result.sources["mistral"] == ("llmhub.toml",)
+    assert set(result.sources["bedrock"]) == {
         "AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
     }  # fmt: skip
-    assert found.sources["ollama"] == ()
-    assert "google" not in found.sources
+    assert result.sources["ollama"] == ()
+    assert "google" not in result.sources

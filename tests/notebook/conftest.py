@@ -54,8 +54,8 @@ class Kernel:
         """Process messages of the kernel until a condition holds."""
         deadline = time.monotonic() + WAIT_S
         while not met():
-            said = {cell.id: (cell.text, cell.error) for cell in self.cells.values() if not cell.idle}
-            assert time.monotonic() < deadline, f"the kernel does not get there: {said}"
+            state = {cell.id: (cell.text, cell.error) for cell in self.cells.values() if not cell.idle}
+            assert time.monotonic() < deadline, f"the kernel does not get there: {state}"
             self._take()
 
     def finish(self, *cells: Cell) -> None:
@@ -157,12 +157,12 @@ class Page:
         self.page.locator(".jp-CodeCell .jp-InputPrompt").nth(cell).click()
         self.page.evaluate("void jupyterapp.commands.execute('notebook:run-cell')")
 
-    def until(self, said: str, cell: int) -> None:
+    def until(self, state: str, cell: int) -> None:
         """Wait until the output of a code cell contains a text."""
         self.page.wait_for_function(
             "([said, cell]) => document.querySelectorAll('.jp-CodeCell')[cell]?.querySelector('.jp-OutputArea')"
             "?.innerText.includes(said)",
-            arg=[said, cell],
+            arg=[state, cell],
         )
 
     def output(self, cell: int) -> Any:
@@ -252,11 +252,11 @@ def serving_lab(folder: Path) -> Iterator[tuple[str, str]]:
             time.sleep(0.05)
         while True:
             try:
-                said = json.loads(version[0].read_text())
+                state = json.loads(version[0].read_text())
             except json.JSONDecodeError:
                 continue
             break
-        yield said["url"], said["token"]
+        yield state["url"], state["token"]
     finally:
         process.terminate()
         process.wait(WAIT_S)

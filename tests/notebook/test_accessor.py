@@ -24,8 +24,8 @@ BOTH = [MODEL, "anthropic/claude-haiku-4-5"]
 
 @pytest.fixture
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
-        yield made
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as open_hub:
+        yield open_hub
 
 
 def ask(frame: pd.DataFrame, hub: llmhub.Hub, prompt: str = "Say {t}", **options: Any) -> pd.DataFrame:

@@ -47,8 +47,8 @@ def character_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
     with llmhub.Hub(
         endpoints=simulator.endpoints(), settings=Settings(), retry=llmhub.Retry(attempts=1), cache=llmhub.MemoryCache()
-    ) as made:
-        yield made
+    ) as data:
+        yield data
 
 
 class Exporting:
@@ -170,14 +170,14 @@ def long_forms(draw: st.DrawFn) -> pa.Table:
     rows = draw(st.lists(st.integers(0, 9), max_size=6, unique=True))
     samples = draw(st.integers(1, 2))
     options = [(row, sample, *model) for row in rows for model in MODELS for sample in range(samples)]
-    some = draw(st.lists(st.sampled_from(options), unique=True)) if options else []
+    sample_rows = draw(st.lists(st.sampled_from(options), unique=True)) if options else []
     names = ("row", "sample", "provider", "model")
-    made = {name: [each[at] for each in some] for at, name in enumerate(names)}
+    data = {name: [each[at] for each in sample_rows] for at, name in enumerate(names)}
     kinds = {"row": pa.int64(), "sample": pa.int32()}
-    table = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in made.items()})
-    responses = pa.array([f"{row} {sample} {who}/{what}" for row, sample, who, what in some], pa.string())
+    table = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in data.items()})
+    responses = pa.array([f"{row} {sample} {who}/{what}" for row, sample, who, what in sample_rows], pa.string())
     return table.append_column("response", responses).append_column(
-        "t", pa.array([f"t{row}" for row, *_ in some], pa.string())
+        "t", pa.array([f"t{row}" for row, *_ in sample_rows], pa.string())
     )
 
 
@@ -194,8 +194,12 @@ def test_wide_places_every_response(long: pa.Table) -> None:
         if value is not None
     }
     assert responses == {
-        (one["row"], "{provider}/{model}".format(**one) + f" #{one['sample']}" * several, one["response"])
-        for one in long.to_pylist()
+        (
+            row_dict["row"],
+            "{provider}/{model}".format(**row_dict) + f" #{row_dict['sample']}" * several,
+            row_dict["response"],
+        )
+        for row_dict in long.to_pylist()
     }
     same = wide(long.to_pandas(), ["response"])
     assert pa.Table.from_pandas(same, preserve_index=False).to_pydict() == side.to_pydict()
@@ -298,10 +302,10 @@ def test_count_tokens_in_processes_with_cache(hub: llmhub.Hub, tmp_path: Any) ->
         with joblib.parallel_config(backend="threading"):
             shared = llmhub.llm(frame).count_tokens("Say {t}", model=MODEL, n_jobs=2, memory=memory)
         patch.setattr(tokenizers, "load_encoding", lambda *_: pytest.fail("counted again"))
-        kept = llmhub.llm(frame).count_tokens("Say {t}", model=MODEL, memory=memory)
+        cached = llmhub.llm(frame).count_tokens("Say {t}", model=MODEL, memory=memory)
     assert alone["tokens"].to_list() == [9, None, 54]
     assert alone.equals(shared)
-    assert alone.equals(kept)
+    assert alone.equals(cached)
 
 
 def test_join_results_with_any_frame() -> None:

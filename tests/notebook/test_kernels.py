@@ -32,12 +32,12 @@ class Peer:
     """A simulator in this process that counts requests."""
 
     served: SimulatorThread
-    asked: threading.Semaphore
+    received: threading.Semaphore
 
     def wait_for(self, count: int) -> None:
         """Wait for ``count`` further requests."""
         for _ in range(count):
-            assert self.asked.acquire(timeout=60)
+            assert self.received.acquire(timeout=60)
 
     @property
     def requests(self) -> int:
@@ -51,15 +51,15 @@ def ready(kernel: Any) -> Iterator[Callable[..., Peer]]:
     with ExitStack() as stack:
 
         def bring(latency_s: float) -> Peer:
-            asked = threading.Semaphore(0)
+            received = threading.Semaphore(0)
 
             def respond(prompt: str) -> str:
-                asked.release()
+                received.release()
                 return f"said {prompt}"
 
             served = stack.enter_context(serving(Simulator(latency=Latency(latency_s), respond=respond)))
             kernel.run(SET_UP.format(url=served.url, rows=ROWS))
-            return Peer(served, asked)
+            return Peer(served, received)
 
         yield bring
         kernel.run("hub.close()")

@@ -30,16 +30,18 @@ class Answer:
 @pytest.fixture
 def shell(simulator: SimulatorThread) -> Iterator[InteractiveShell]:
     """Return a shell with the extension loaded and a simulated hub."""
-    made = InteractiveShell()
+    interactive_shell = InteractiveShell()
     try:
         with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as hub:
             llmhub.configure(hub)
-            made.run_line_magic("load_ext", "llmhub")
-            made.user_ns["frame"] = pd.DataFrame({"t": ["one", None], "lang": ["Czech", "French"]}, index=["b", "a"])
-            yield made
+            interactive_shell.run_line_magic("load_ext", "llmhub")
+            interactive_shell.user_ns["frame"] = pd.DataFrame(
+                {"t": ["one", None], "lang": ["Czech", "French"]}, index=["b", "a"]
+            )
+            yield interactive_shell
     finally:
         llmhub.configure(None)
-        made.history_manager.end_session()  # type: ignore[union-attr]
+        interactive_shell.history_manager.end_session()  # type: ignore[union-attr]
 
 
 def cell(shell: InteractiveShell, line: str, body: str) -> Any:
@@ -72,8 +74,8 @@ def test_cell_over_a_frame(shell: InteractiveShell) -> None:
     assert list(rows.index) == ["b"] * 4 + ["a"] * 4
     plan = cell(shell, f"--df frame --plan {MODEL}", "Say {t}")
     assert plan.calls == 1
-    one = cell(shell, f"--df frame {MODEL} --no-progress --prefix x_", "Say {t}")
-    assert one["x_status"].tolist() == ["ok", "skipped"]
+    single = cell(shell, f"--df frame {MODEL} --no-progress --prefix x_", "Say {t}")
+    assert single["x_status"].tolist() == ["ok", "skipped"]
 
 
 def test_fill_replaces_variables(shell: InteractiveShell) -> None:

@@ -43,8 +43,8 @@ PNG = base64.b64decode(
 
 @pytest.fixture
 def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
-    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as made:
-        yield made
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as compiled:
+        yield compiled
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def compile_requests(hub: llmhub.Hub) -> Callable[..., list[CompletionRequest | 
         requests_by_row: list[CompletionRequest | None] = [None] * len(questions)
         for chunk in questions.iter_chunks():
             for position, key, call, spoken in chunk:
-                made = call(spoken, key)
-                assert key == request_key(made.target.provider, made.target.endpoint, made.request)
-                requests_by_row[position] = made.request
-        assert [at for at, one in enumerate(requests_by_row) if one is None] == [
+                compiled = call(spoken, key)
+                assert key == request_key(compiled.target.provider, compiled.target.endpoint, compiled.request)
+                requests_by_row[position] = compiled.request
+        assert [at for at, request in enumerate(requests_by_row) if request is None] == [
             at for at in range(len(questions)) if questions.skipped[at] or at in questions.invalid_rows
         ]
         return requests_by_row
@@ -97,7 +97,9 @@ def test_prompt_function_may_return_conversations(compile_requests: Any) -> None
     frame = pd.DataFrame({"t": ["a", "b", "c"]})
     turns = [Message("system", "Brief."), {"role": "user", "content": "b"}]
     requests = compile_requests(frame, lambda row: {"a": "a", "b": turns, "c": None}[row.t])
-    assert [None if one is None else [(turn.role, turn.text) for turn in one.messages] for one in requests] == [
+    assert [
+        None if request is None else [(turn.role, turn.text) for turn in request.messages] for request in requests
+    ] == [
         [("user", "a")],
         [("system", "Brief."), ("user", "b")],
         None,
@@ -137,7 +139,7 @@ def test_prompt_function_is_called_once_per_row_in_this_thread(hub: llmhub.Hub) 
 def test_system_template(compile_requests: Any, hub: llmhub.Hub, simulator: SimulatorThread) -> None:
     frame = pd.DataFrame({"t": ["a", "b", "c"], "lang": ["French", None, "Czech"]})
     requests = compile_requests(frame, "{t}", system="In {lang}.")
-    assert [None if one is None else [turn.text for turn in one.messages] for one in requests] == [
+    assert [None if request is None else [turn.text for turn in request.messages] for request in requests] == [
         ["In French.", "a"],
         None,
         ["In Czech.", "c"],
@@ -264,7 +266,7 @@ def test_template_of_a_conversation_column_only(hub: llmhub.Hub, compile_request
     values = [log, "hi", None, [Message("user", "ho")], ["no", "turns"], Message("user", "he"), np.array(log)]
     frame = pd.DataFrame({"chat": pd.Series(values, dtype=object)})
     requests = compile_requests(frame, "{chat}")
-    assert [None if one is None else [turn.text for turn in one.messages] for one in requests] == [
+    assert [None if request is None else [turn.text for turn in request.messages] for request in requests] == [
         ["Brief.", "hi"],
         ["hi"],
         None,
@@ -366,7 +368,7 @@ def test_fast_path_sends_the_same_requests(values: list[str | None], samples: in
     quick = batch_from_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
     general = batch_from_frame(pa.table({"t": pa.array(values, pa.string())}), "Say {t}", asks, samples)
     object.__setattr__(general, "is_plain_text", False)
-    items = [[(at, key) for chunk in one.iter_chunks() for at, key, _, _ in chunk] for one in (quick, general)]
+    items = [[(at, key) for chunk in request.iter_chunks() for at, key, _, _ in chunk] for request in (quick, general)]
     assert items[0] == items[1]
     assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
 

@@ -182,8 +182,8 @@ def hub() -> Iterator[llmhub.Hub]:
         Simulator(seed=7, respond=lambda prompt: respond(prompt).encode("utf-8", "replace").decode())
     ) as served:
         retry = llmhub.Retry(attempts=1)
-        with llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), retry=retry) as made:
-            yield made
+        with llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), retry=retry) as native:
+            yield native
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +214,8 @@ def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
 def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
     frame: Any = {"t": ["one", "two"]}
-    made = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}[kind](frame)
-    answers = llmhub.llm(made).complete("Say {t}", model=BOTH, hub=hub, prefix="llm_", progress=False)
+    native = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "arrow": pa.table}[kind](frame)
+    answers = llmhub.llm(native).complete("Say {t}", model=BOTH, hub=hub, prefix="llm_", progress=False)
     shown = llmhub.llm(answers).show(rows=3, prefix="llm_")
     text = "".join(parse_safe(shown._repr_html_()).text)
     assert "4 rows, 2 models: 4 answers" in text

@@ -55,8 +55,8 @@ def respond(prompt: str) -> str:
 def hub() -> Iterator[llmhub.Hub]:
     with serving(Simulator(seed=7, respond=respond)) as served:
         retry = llmhub.Retry(attempts=1)
-        with llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), retry=retry) as made:
-            yield made
+        with llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), retry=retry) as open_hub:
+            yield open_hub
 
 
 def call_arguments(hub: llmhub.Hub, *answers: str | None) -> dict[str, Any]:
@@ -214,11 +214,11 @@ def schema_for(value: Any) -> dict[str, Any]:
     """Return a JSON schema that a value matches."""
     match value:
         case dict():
-            fields = {name: schema_for(one) for name, one in value.items()}
+            fields = {name: schema_for(item) for name, item in value.items()}
             return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
         case list():
             return (
-                {"type": "array", "items": {"anyOf": [schema_for(one) for one in value]}}
+                {"type": "array", "items": {"anyOf": [schema_for(item) for item in value]}}
                 if value
                 else {"type": "array"}
             )
@@ -409,14 +409,14 @@ def test_map_rejects_request_options(hub: llmhub.Hub) -> None:
 
 
 def test_map_concurrency(hub: llmhub.Hub) -> None:
-    now = most = 0
+    now = highest = 0
 
     async def count(_row: Row) -> None:
-        nonlocal now, most
+        nonlocal now, highest
         now += 1
-        most = max(most, now)
+        highest = max(highest, now)
         await asyncio.sleep(0)
         now -= 1
 
     llmhub.llm({"t": list(range(50))}).map(count, hub=hub, concurrency=7)
-    assert most == 7
+    assert highest == 7

@@ -245,7 +245,7 @@ def test_log_interval_grows(explicit: bool, ends_s: float, count: int) -> None:
     stream = io.StringIO()
     line = lines_of(ProgressLog(stream, explicit=explicit), stream, ends_s)
     assert len(line) == count
-    assert all(one.startswith("llmhub: ") and "\r" not in one for one in line)
+    assert all(text.startswith("llmhub: ") and "\r" not in text for text in line)
     assert not line or f"{int(ends_s):,}/10,000" in line[-1]
 
 
