@@ -136,8 +136,8 @@ class Scripted:
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
-    asked: threading.Event = field(default_factory=threading.Event)
-    gone: threading.Event = field(default_factory=threading.Event)
+    received: threading.Event = field(default_factory=threading.Event)
+    disconnected: threading.Event = field(default_factory=threading.Event)
     over: bool = False
     stop: Callable[[], None] = lambda: None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -152,14 +152,14 @@ class Scripted:
         try:
             while (request := await _request(reader)) is not None:
                 self.requests.append(request)
-                self.asked.set()
+                self.received.set()
                 for step in self.acts[min(len(self.requests), len(self.acts)) - 1]:
                     if not await self._play(step, reader, writer):
                         return
         except ConnectionError:
             pass
         finally:
-            self.gone.set()
+            self.disconnected.set()
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -246,7 +246,7 @@ class _ServerThread:
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class ReplyBuilder:
     """HTTP replies as bytes."""
 
     def reply(self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> bytes:
@@ -277,8 +277,8 @@ class Speech:
 
 
 @pytest.fixture(scope="session")
-def speech() -> Speech:
-    return Speech()
+def replies() -> ReplyBuilder:
+    return ReplyBuilder()
 
 
 REDIS_PATIENCE_S = 20.0

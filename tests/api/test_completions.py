@@ -310,10 +310,10 @@ def test_key_appears_in_no_output(
         assert key.encode() not in file.read_bytes(), file.name
 
 
-def test_key_in_an_error_message_is_redacted(scripted: Any, speech: Any) -> None:
+def test_key_in_an_error_message_is_redacted(scripted: Any, replies: Any) -> None:
     key = "Zx9-very-secret-key-0123456789"
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {key}"}}).encode()
-    server = scripted([speech.reply(body, status=401)])
+    server = scripted([replies.reply(body, status=401)])
     endpoint = llmhub.Endpoint(base_url=server.url, api_key=key)
     with llmhub.Hub(endpoints={"compatible": endpoint}, settings=Settings()) as hub:
         table = llmhub.complete_table({"t": ["x"]}, "{t}", model="compatible/x", hub=hub, progress=False)

@@ -175,8 +175,8 @@ def test_stream_closed_early_leaves_no_tasks(hub: llmhub.Hub, caplog: pytest.Log
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_decimals_and_dates_are_rendered_exactly(scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+def test_decimals_and_dates_are_rendered_exactly(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     frame = pd.DataFrame({"p": [Decimal("1.10")], "d": pd.to_datetime(["2026-01-02"]), "o": [{"a": 1}]})
     with llmhub.Hub(endpoints=endpoints, settings=Settings()) as open_hub:

@@ -27,9 +27,9 @@ FRAME = pa.table({"n": [None if at == 3 else str(at) for at in range(ROWS)]})
 class GatedServer:
     """A server that answers the first requests at once, and the others when released."""
 
-    def __init__(self, scripted: Callable[..., Any], speech: Any, at_once: int) -> None:
+    def __init__(self, scripted: Callable[..., Any], replies: Any, at_once: int) -> None:
         self.go = threading.Event()
-        self._played = scripted(*[[speech.answer()]] * at_once, [self.go, speech.answer("late")])
+        self._played = scripted(*[[replies.answer()]] * at_once, [self.go, replies.answer("late")])
         endpoint = llmhub.Endpoint(base_url=f"{self._played.url}/v1", api_key="k")
         self.hub = llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=llmhub.MemoryCache())
 
@@ -39,8 +39,8 @@ class GatedServer:
 
 
 @pytest.fixture
-def server(scripted: Callable[..., Any], speech: Any) -> GatedServer:
-    return GatedServer(scripted, speech, 6)
+def server(scripted: Callable[..., Any], replies: Any) -> GatedServer:
+    return GatedServer(scripted, replies, 6)
 
 
 def submit(server: GatedServer, frame: Any = FRAME, **options: Any) -> llmhub.Job[pa.Table]:
@@ -130,8 +130,8 @@ def test_cached_results_are_in_input_order(server: GatedServer) -> None:
     assert job.result().column("cache_hit").to_pylist().count(True) == 5
 
 
-def test_table_is_empty_before_the_first_result(scripted: Callable[..., Any], speech: Any) -> None:
-    server = GatedServer(scripted, speech, 0)
+def test_table_is_empty_before_the_first_result(scripted: Callable[..., Any], replies: Any) -> None:
+    server = GatedServer(scripted, replies, 0)
     job = submit(server)
     assert job.table().num_rows == 0
     assert job.table().schema.equals(RESULTS)
@@ -157,8 +157,8 @@ def test_invalid_arguments_are_raised_by_submit(server: GatedServer) -> None:
     assert server.requests == 0
 
 
-def test_later_errors_are_raised_by_result(scripted: Callable[..., Any], speech: Any) -> None:
-    server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=400)])
+def test_later_errors_are_raised_by_result(scripted: Callable[..., Any], replies: Any) -> None:
+    server = scripted([replies.reply(b'{"error":{"message":"no"}}', status=400)])
     hub = llmhub.Hub(
         endpoints={"openai": llmhub.Endpoint(base_url=f"{server.url}/v1", api_key="k")}, settings=Settings()
     )

@@ -77,9 +77,9 @@ def test_quiet_demo_prints_nothing(shell: Shell) -> None:
 
 
 def test_demo_does_not_call_real_providers_with_a_key(
-    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any
 ) -> None:
-    real = scripted([speech.answer()])
+    real = scripted([replies.answer()])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
     assert shell("demo", "--rows", 3, "--model", "openai/gpt-4o-mini").code == 0
@@ -88,9 +88,9 @@ def test_demo_does_not_call_real_providers_with_a_key(
 
 @pytest.mark.filterwarnings("always:token counts are estimates")
 def test_real_calls_only_providers_with_keys(
-    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any
 ) -> None:
-    real = scripted([speech.answer("Hi")])
+    real = scripted([replies.answer("Hi")])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
     environ.setenv("TIKTOKEN_CACHE_DIR", "nowhere")
@@ -116,9 +116,9 @@ def test_real_without_keys_lists_the_variables_to_set(shell: Shell) -> None:
 
 
 def test_failed_real_demo_has_exit_code_1(
-    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any
 ) -> None:
-    real = scripted([speech.reply(b'{"error":{"message":"no"}}', status=401)])
+    real = scripted([replies.reply(b'{"error":{"message":"no"}}', status=401)])
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
     environ.setenv("OPENAI_BASE_URL", real.url)
     result = shell("demo", "--rows", 2, "--real", "--quiet")

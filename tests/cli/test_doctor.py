@@ -71,10 +71,10 @@ def test_rejected_key_is_reported_and_not_shown(shell: Shell, environ: pytest.Mo
 
 
 def test_key_in_an_error_message_is_not_shown(
-    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any
 ) -> None:
     message = f"Incorrect API key provided: {KEYS['ANTHROPIC_API_KEY']}".encode()
-    server = scripted([speech.reply(b'{"error":{"message":"%b"}}' % message, status=401)])
+    server = scripted([replies.reply(b'{"error":{"message":"%b"}}' % message, status=401)])
     environ.setenv("ANTHROPIC_API_KEY", KEYS["ANTHROPIC_API_KEY"])
     environ.setenv("ANTHROPIC_BASE_URL", server.url)
     result = shell("doctor")

@@ -184,9 +184,9 @@ def test_on_error_raise_keeps_the_existing_output(shell: Shell, simulator: Simul
 
 
 def test_options_are_sent_to_the_model(
-    shell: Shell, scripted: Script, speech: Any, environ: pytest.MonkeyPatch, tmp_path: Path
+    shell: Shell, scripted: Script, replies: Any, environ: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    server = scripted([speech.answer("Hi")])
+    server = scripted([replies.answer("Hi")])
     (tmp_path / "rows.csv").write_text("q\nhello\n", encoding="utf-8")
     more = shlex.split("--system Brief --temperature 0.5 --top-p 0.9 --max-tokens 7 --seed 3 --stop END --stop FIN")
     result = shell(
@@ -289,10 +289,12 @@ def test_unreachable_url_fails_every_row(shell: Shell, rows: Path) -> None:
 
 
 def test_key_is_sent_and_not_written(
-    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, speech: Any, rows: Path, tmp_path: Path
+    shell: Shell, environ: pytest.MonkeyPatch, scripted: Script, replies: Any, rows: Path, tmp_path: Path
 ) -> None:
     environ.setenv("OPENAI_API_KEY", "sk-real-key-of-somebody")
-    server = scripted([speech.reply(b'{"error":{"message":"Incorrect API key: sk-real-key-of-somebody"}}', status=401)])
+    server = scripted(
+        [replies.reply(b'{"error":{"message":"Incorrect API key: sk-real-key-of-somebody"}}', status=401)]
+    )
     result = shell(
         "run", rows, "out.jsonl", "--prompt", "{text}", "--model", MODEL, "--base-url", f"openai={server.url}"
     )

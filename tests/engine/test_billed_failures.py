@@ -31,22 +31,22 @@ def column(table: pa.Table, name: str) -> Any:
     return table.column(name)[0].as_py()
 
 
-def test_undecodable_reply_costs_its_reported_usage(scripted: Any, speech: Any) -> None:
-    table = ask(scripted([speech.reply(EMPTY)]).url)
+def test_undecodable_reply_costs_its_reported_usage(scripted: Any, replies: Any) -> None:
+    table = ask(scripted([replies.reply(EMPTY)]).url)
     assert (column(table, "error_type"), column(table, "attempts")) == ("Malformed", 1)
     assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (WORTH, None)
 
 
-def test_interrupted_stream_adds_its_reported_usage_to_the_row(scripted: Any, speech: Any) -> None:
-    interrupted = [speech.stream() + speech.event("Hi") + COUNTED, "close"]
-    complete_stream = [speech.stream() + speech.event("Hi", "stop") + COUNTED, "close"]
+def test_interrupted_stream_adds_its_reported_usage_to_the_row(scripted: Any, replies: Any) -> None:
+    interrupted = [replies.stream() + replies.event("Hi") + COUNTED, "close"]
+    complete_stream = [replies.stream() + replies.event("Hi", "stop") + COUNTED, "close"]
     table = ask(scripted(interrupted, interrupted, complete_stream).url, stream=True)
     assert (column(table, "status"), column(table, "attempts")) == ("ok", 3)
     assert (column(table, "cost_usd"), column(table, "list_cost_usd")) == (3 * WORTH, WORTH)
 
 
-def test_failure_without_reported_usage_costs_nothing(scripted: Any, speech: Any) -> None:
-    table = ask(scripted([speech.reply(b"{}", status=500)]).url)
+def test_failure_without_reported_usage_costs_nothing(scripted: Any, replies: Any) -> None:
+    table = ask(scripted([replies.reply(b"{}", status=500)]).url)
     assert (column(table, "cost_usd"), column(table, "attempts")) == (None, 3)
 
 

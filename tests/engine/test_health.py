@@ -50,8 +50,8 @@ async def test_health_check_sends_no_completion(simulator: SimulatorThread) -> N
     assert (counts["requests"], counts["tokens"]) == (1, {"input": 0, "output": 0})
 
 
-async def test_incomplete_endpoint_sends_nothing(scripted: Script, speech: Any) -> None:
-    server = scripted([speech.reply(b"{}")])
+async def test_incomplete_endpoint_sends_nothing(scripted: Script, replies: Any) -> None:
+    server = scripted([replies.reply(b"{}")])
     health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url), PLAIN)
     assert isinstance(health.error, AuthFailed)
     assert (health.reachable, health.key_accepted, health.status) == (False, None, None)
@@ -63,9 +63,9 @@ async def test_incomplete_endpoint_sends_nothing(scripted: Script, speech: Any) 
     [(200, True, True), (401, False, False), (404, None, True), (405, None, True), (429, None, False)],
 )
 async def test_status_determines_key_accepted(
-    status: int, key_accepted: bool | None, ok: bool, scripted: Script, speech: Any
+    status: int, key_accepted: bool | None, ok: bool, scripted: Script, replies: Any
 ) -> None:
-    server = scripted([speech.reply(b'{"error":{"message":"no"}}', status=status)])
+    server = scripted([replies.reply(b'{"error":{"message":"no"}}', status=status)])
     health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key="k"), PLAIN)
     assert (health.status, health.reachable, health.key_accepted, health.ok) == (status, True, key_accepted, ok)
     assert isinstance(health.error, RateLimited) is (status == 429)
@@ -74,15 +74,15 @@ async def test_status_determines_key_accepted(
     assert b"bearer k" in request.lower()
 
 
-async def test_key_is_not_sent_where_it_cannot_be_checked(scripted: Script, speech: Any) -> None:
-    server = scripted([speech.reply(b"", status=404)])
+async def test_key_is_not_sent_where_it_cannot_be_checked(scripted: Script, replies: Any) -> None:
+    server = scripted([replies.reply(b"", status=404)])
     health = await health_check(PROVIDERS["perplexity"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
     assert (health.reachable, health.key_accepted, health.ok) == (True, None, True)
     assert KEY.encode() not in b"".join(server.requests)
 
 
-async def test_key_echoed_in_an_error_is_redacted(scripted: Script, speech: Any) -> None:
-    server = scripted([speech.reply(f'{{"error":{{"message":"Incorrect API key: {KEY}"}}}}'.encode(), status=401)])
+async def test_key_echoed_in_an_error_is_redacted(scripted: Script, replies: Any) -> None:
+    server = scripted([replies.reply(f'{{"error":{{"message":"Incorrect API key: {KEY}"}}}}'.encode(), status=401)])
     health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
     assert "Incorrect API key" in str(health.error)
     assert KEY not in str(health)

@@ -97,7 +97,7 @@ def test_on_request_runs_in_order_and_on_response_in_reverse(virtual: Any, names
     assert notes == [f"request {name}" for name in names] + [f"{back} {name}" for name in reversed(names)]
 
 
-def test_hooks_and_functions_mix_in_the_order_given(scripted: Any, speech: Any) -> None:
+def test_hooks_and_functions_mix_in_the_order_given(scripted: Any, replies: Any) -> None:
     notes: list[str] = []
 
     def plain(send: Send) -> Send:
@@ -109,7 +109,7 @@ def test_hooks_and_functions_mix_in_the_order_given(scripted: Any, speech: Any) 
 
         return send_hooked
 
-    server = scripted([speech.reply(b"{}", status=500)], [speech.answer()])
+    server = scripted([replies.reply(b"{}", status=500)], [replies.answer()])
     middleware = (Noted("a", notes), plain, Noted("b", notes))
     with make_hub(server, middleware=middleware, retry=llmhub.Retry(base_s=0)) as hub:
         assert llmhub.complete("hi", model="compatible/m", hub=hub).text == "Hi"

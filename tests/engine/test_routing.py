@@ -672,20 +672,20 @@ def test_candidate_without_credentials_raises_before_sending(simulator: Simulato
             make_hub(simulator, route=wrong)
 
 
-def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, speech: Any) -> None:
+def test_stopped_run_drains_a_hedged_call_in_flight(scripted: Any, replies: Any) -> None:
     """A request in a task of its own counts as its worker's, and is drained like it."""
     from llmhub.api import tables  # noqa: PLC0415 - how a run is stopped is not public
     from llmhub.engine.event_loop import StopSignal, submit  # noqa: PLC0415 - as above
 
     go_on = threading.Event()
-    server = scripted([go_on, speech.answer("kept")])
+    server = scripted([go_on, replies.answer("kept")])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     stop = StopSignal()
     route = {"w": Failover("compatible/m", hedge=Hedge(after_s=60.0))}
     with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route) as hub:
         table_run = tables.build_table_run({"t": ["one"]}, "{t}", "w", hub, {"progress": False})
         future = submit(tables.run_table(table_run, None, stop))
-        assert server.asked.wait(10)
+        assert server.received.wait(10)
         stop.request()
         threading.Timer(0.3, go_on.set).start()
         table = future.result(30)

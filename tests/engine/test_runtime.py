@@ -39,8 +39,8 @@ def complete(hub: llmhub.Hub, text: str = "hi", model: str = "compatible/m") -> 
 # Opening and closing
 
 
-def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     with hub_at(server.url, cache=llmhub.DiskCache(tmp_path / "runs.db")) as hub:
         hub.target("compatible/m")
         assert (server.connections, (tmp_path / "runs.db").exists()) == (0, False)
@@ -48,15 +48,15 @@ def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, scripted: Any, sp
         assert (server.connections, (tmp_path / "runs.db").exists()) == (1, True)
 
 
-def test_closing_releases_everything_and_the_next_call_opens_it_again(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), CountingCache()
+def test_closing_releases_everything_and_the_next_call_opens_it_again(scripted: Any, replies: Any) -> None:
+    server, stores = scripted([replies.answer()]), CountingCache()
     hub = hub_at(server.url, cache=stores)
     hub.close()
     for count in (1, 2):
         complete(hub, str(count))
         assert (server.connections, len(stores.opened), stores.closed) == (count, count, count - 1)
         hub.close()
-        assert server.gone.wait(10)
+        assert server.disconnected.wait(10)
         assert stores.closed == count
         hub.close()
         assert stores.closed == count
@@ -77,18 +77,18 @@ class CountingCache:
         return self.opened[-1]
 
 
-def test_a_garbage_collected_hub_is_closed(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), CountingCache()
+def test_a_garbage_collected_hub_is_closed(scripted: Any, replies: Any) -> None:
+    server, stores = scripted([replies.answer()]), CountingCache()
     hub = hub_at(server.url, cache=stores)
     complete(hub)
     del hub
     gc.collect()
-    assert server.gone.wait(10)
+    assert server.disconnected.wait(10)
     assert stores.closed == 1
 
 
-async def test_a_hub_can_be_closed_on_the_background_loop(scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+async def test_a_hub_can_be_closed_on_the_background_loop(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     hub = hub_at(server.url)
     await llmhub.acomplete("hi", model="compatible/m", hub=hub)
 
@@ -96,11 +96,11 @@ async def test_a_hub_can_be_closed_on_the_background_loop(scripted: Any, speech:
         hub.close()
 
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(close(), background_loop()))
-    assert await asyncio.get_running_loop().run_in_executor(None, server.gone.wait, 10)
+    assert await asyncio.get_running_loop().run_in_executor(None, server.disconnected.wait, 10)
 
 
-def test_threads_share_one_store(scripted: Any, speech: Any) -> None:
-    server, stores = scripted([speech.answer()]), CountingCache()
+def test_threads_share_one_store(scripted: Any, replies: Any) -> None:
+    server, stores = scripted([replies.answer()]), CountingCache()
     with hub_at(server.url, cache=stores) as hub:
         threads = [threading.Thread(target=complete, args=(hub, str(number))) for number in range(8)]
         for thread in threads:
@@ -113,8 +113,8 @@ def test_threads_share_one_store(scripted: Any, speech: Any) -> None:
 # Isolation between hubs
 
 
-def test_hubs_share_no_connections_responses_or_endpoints(scripted: Any, speech: Any) -> None:
-    first_server, second_server = scripted([speech.answer("one")]), scripted([speech.answer("other")])
+def test_hubs_share_no_connections_responses_or_endpoints(scripted: Any, replies: Any) -> None:
+    first_server, second_server = scripted([replies.answer("one")]), scripted([replies.answer("other")])
     with (
         hub_at(first_server.url, cache=llmhub.MemoryCache()) as first,
         hub_at(second_server.url, cache=llmhub.MemoryCache()) as second,
@@ -125,15 +125,15 @@ def test_hubs_share_no_connections_responses_or_endpoints(scripted: Any, speech:
     assert (len(first_server.requests), len(second_server.requests)) == (1, 2)
 
 
-def test_hubs_may_share_a_cache_file(tmp_path: Path, scripted: Any, speech: Any) -> None:
-    server, cache = scripted([speech.answer()]), llmhub.DiskCache(tmp_path / "runs.db")
+def test_hubs_may_share_a_cache_file(tmp_path: Path, scripted: Any, replies: Any) -> None:
+    server, cache = scripted([replies.answer()]), llmhub.DiskCache(tmp_path / "runs.db")
     with hub_at(server.url, cache=cache) as first, hub_at(server.url, cache=cache) as second:
         assert complete(first) == complete(second)
     assert len(server.requests) == 1
 
 
-def test_rate_limits_are_per_hub(scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+def test_rate_limits_are_per_hub(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     limit = {"compatible": llmhub.Limit(rpm=0.001)}
     with hub_at(server.url, limits=limit) as first, hub_at(server.url, limits=limit) as second:
         assert complete(first, "1") == complete(second, "2") == "Hi"
@@ -153,9 +153,9 @@ def recording(name: str, seen: list[str]) -> Callable[[Send], Send]:
     return wrap
 
 
-def test_middleware_sees_a_call_once_for_all_attempts(scripted: Any, speech: Any) -> None:
-    failing = speech.reply(b"{}", status=500)
-    server, seen = scripted([failing], [failing], [speech.answer()]), []
+def test_middleware_sees_a_call_once_for_all_attempts(scripted: Any, replies: Any) -> None:
+    failing = replies.reply(b"{}", status=500)
+    server, seen = scripted([failing], [failing], [replies.answer()]), []
     middleware = (recording("outer", seen), recording("inner", seen))
     with hub_at(server.url, middleware=middleware, retry=llmhub.Retry(attempts=3, base_s=0.001)) as hub:
         assert complete(hub) == "Hi"
@@ -163,8 +163,8 @@ def test_middleware_sees_a_call_once_for_all_attempts(scripted: Any, speech: Any
     assert len(server.requests) == 3
 
 
-def test_middleware_may_replace_the_request(scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+def test_middleware_may_replace_the_request(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
 
     def upper_case(send: Send) -> Send:
         async def send_upper_case(call: Call) -> Answer:
@@ -241,11 +241,11 @@ def test_a_program_exits_cleanly(simulator: SimulatorThread, tmp_path: Path, end
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 def test_a_forked_child_uses_its_own_connections_and_leaves_those_of_its_parent_intact(
-    scripted: Any, speech: Any, tmp_path: Path
+    scripted: Any, replies: Any, tmp_path: Path
 ) -> None:
     """The child inherits the sockets: it must neither use them nor unregister them."""
     waited = threading.Event()
-    server = scripted([speech.answer("first")], [speech.answer("child")], [waited, speech.answer("parent")])
+    server = scripted([replies.answer("first")], [replies.answer("child")], [waited, replies.answer("parent")])
     program = f"""
         import gc, os, time, llmhub
         endpoint = llmhub.Endpoint(base_url={server.url!r})
@@ -289,14 +289,14 @@ def test_a_call_in_flight_fails_when_its_hub_is_closed(scripted: Any) -> None:
     outcomes: list[Any] = []
     caller = threading.Thread(target=lambda: outcomes.append(llmhub.try_complete("hi", model="compatible/m", hub=hub)))
     caller.start()
-    assert server.asked.wait(10)
+    assert server.received.wait(10)
     hub.close()
     caller.join(10)
     assert isinstance(outcomes[0].failure(), Disconnected)
 
 
-def test_the_open_store_is_accessible(scripted: Any, speech: Any) -> None:
-    with hub_at(scripted([speech.answer()]).url, cache=llmhub.MemoryCache()) as hub:
+def test_the_open_store_is_accessible(scripted: Any, replies: Any) -> None:
+    with hub_at(scripted([replies.answer()]).url, cache=llmhub.MemoryCache()) as hub:
         complete(hub)
         store = hub.runtime.store
         assert store is not None

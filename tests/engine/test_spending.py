@@ -107,8 +107,8 @@ def test_hub_budget_is_shared_by_all_calls_and_survives_close(simulator: Simulat
         assert spent.spent_usd == billed(simulator)
 
 
-def test_model_without_a_price_is_refused_unless_allowed(scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+def test_model_without_a_price_is_refused_unless_allowed(scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     with llmhub.Hub(endpoints=endpoints, settings=Settings()) as hub:
         for refused in (

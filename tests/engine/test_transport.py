@@ -73,8 +73,8 @@ def failed(answer: Answer) -> LLMError:
 # Requests and replies
 
 
-async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer("Hello", **{"x-request-id": "r1"})])
+async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer("Hello", **{"x-request-id": "r1"})])
     before = time.time()
     answer = await transport().send(call(server.url, temperature=0.5))
     response = answer.outcome.unwrap()
@@ -89,51 +89,51 @@ async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: A
     assert json.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
 
 
-async def test_unsupported_request_is_not_sent(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+async def test_unsupported_request_is_not_sent(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     answer = await transport().send(call(server.url, reasoning_budget=7))
     assert isinstance(failed(answer), Unsupported)
     assert (answer.attempts, answer.started_at, server.requests) == (0, 0.0, [])
 
 
-async def test_dropped_parameters_are_reported(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+async def test_dropped_parameters_are_reported(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     answer = await transport().send(call(server.url, reasoning_budget=7, unsupported="drop"))
     assert answer.dropped == ("reasoning_budget",)
 
 
-async def test_connections_are_kept_alive(transport: Open, scripted: Any, speech: Any) -> None:
-    server, client = scripted([speech.answer()]), transport()
+async def test_connections_are_kept_alive(transport: Open, scripted: Any, replies: Any) -> None:
+    server, client = scripted([replies.answer()]), transport()
     for _ in range(5):
         assert is_successful((await client.send(call(server.url))).outcome)
     assert (server.connections, len(server.requests)) == (1, 5)
 
 
-async def test_pool_size_bounds_connections(transport: Open, scripted: Any, speech: Any) -> None:
-    server, client = scripted([speech.answer()]), transport(pool_size=3)
+async def test_pool_size_bounds_connections(transport: Open, scripted: Any, replies: Any) -> None:
+    server, client = scripted([replies.answer()]), transport(pool_size=3)
     await asyncio.gather(*(client.send(call(server.url)) for _ in range(20)))
     assert len(server.requests) == 20
     assert server.connections <= 3
 
 
-async def test_connection_closed_while_idle_is_not_reused(transport: Open, scripted: Any, speech: Any) -> None:
-    server, client = scripted([speech.answer(), "close"], [speech.answer("again")]), transport()
+async def test_connection_closed_while_idle_is_not_reused(transport: Open, scripted: Any, replies: Any) -> None:
+    server, client = scripted([replies.answer(), "close"], [replies.answer("again")]), transport()
     assert is_successful((await client.send(call(server.url))).outcome)
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
     await asyncio.sleep(0.01)  # for the loop to see that it is closed
     assert (await client.send(call(server.url))).outcome.unwrap().text == "again"
 
 
-async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
-    body = gzip.compress(speech.body("Hello"))
-    server = scripted([speech.reply(body, headers={"content-encoding": "gzip"})])
+async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, replies: Any) -> None:
+    body = gzip.compress(replies.body("Hello"))
+    server = scripted([replies.reply(body, headers={"content-encoding": "gzip"})])
     assert (await transport().send(call(server.url))).outcome.unwrap().text == "Hello"
 
 
 async def test_proxy_of_the_environment_is_opt_in(
-    transport: Open, scripted: Any, speech: Any, monkeypatch: pytest.MonkeyPatch
+    transport: Open, scripted: Any, replies: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, proxy = scripted([speech.answer("direct")]), scripted([speech.answer("proxied")])
+    server, proxy = scripted([replies.answer("direct")]), scripted([replies.answer("proxied")])
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
     texts = [
@@ -143,8 +143,8 @@ async def test_proxy_of_the_environment_is_opt_in(
     assert texts == ["direct", "proxied"]
 
 
-async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer()])
+async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer()])
     assert is_successful((await transport().send(call(server.url, "x" * (2 << 20)))).outcome)
     assert len(server.bodies[0]) > 2 << 20
 
@@ -168,9 +168,9 @@ async def test_refused_connection_names_the_address_and_is_not_retried(transport
 
 
 async def test_refused_connection_is_retried_if_the_host_answered_before(
-    transport: Open, scripted: Any, speech: Any
+    transport: Open, scripted: Any, replies: Any
 ) -> None:
-    server, client = scripted([speech.answer()]), transport()
+    server, client = scripted([replies.answer()]), transport()
     assert is_successful((await client.send(call(server.url))).outcome)
     server.stop()
     for _ in range(2):
@@ -215,9 +215,9 @@ async def test_invalid_url_is_named_as_written(transport: Open, url: str) -> Non
 
 
 async def test_key_with_invalid_characters_is_refused_without_being_shown(
-    transport: Open, scripted: Any, speech: Any
+    transport: Open, scripted: Any, replies: Any
 ) -> None:
-    server = scripted([speech.answer()])
+    server = scripted([replies.answer()])
     target = Target(PROVIDERS["compatible"], Endpoint(base_url=server.url, api_key=f"{KEY}\n"), "m", "compatible/m")
     invalid_call = Call(target, CompletionRequest(model="m", messages=(Message("user", "hi"),)))
     error = failed(await transport().send(invalid_call))
@@ -225,10 +225,10 @@ async def test_key_with_invalid_characters_is_refused_without_being_shown(
     assert server.requests == []
 
 
-async def test_redirects_are_not_followed(transport: Open, scripted: Any, speech: Any) -> None:
-    other_server = scripted([speech.answer()])
+async def test_redirects_are_not_followed(transport: Open, scripted: Any, replies: Any) -> None:
+    other_server = scripted([replies.answer()])
     for status in (301, 302, 303, 307, 308):
-        moved = scripted([speech.reply(b"", status=status, headers={"location": f"{other_server.url}/v1"})])
+        moved = scripted([replies.reply(b"", status=status, headers={"location": f"{other_server.url}/v1"})])
         error = failed(await transport().send(call(moved.url)))
         assert isinstance(error, ServerError)
         assert (error.status, is_transient(error)) == (status, False)
@@ -236,8 +236,8 @@ async def test_redirects_are_not_followed(transport: Open, scripted: Any, speech
     assert other_server.connections == 0
 
 
-async def test_cookies_are_not_stored(transport: Open, scripted: Any, speech: Any) -> None:
-    server, client = scripted([speech.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
+async def test_cookies_are_not_stored(transport: Open, scripted: Any, replies: Any) -> None:
+    server, client = scripted([replies.answer(**{"set-cookie": "who=me; Path=/"})]), transport()
     for _ in range(2):
         await client.send(call(server.url))
     assert b"cookie" not in server.requests[1].lower()
@@ -277,9 +277,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 async def test_untrusted_certificate_is_refused(
-    transport: Open, scripted: Any, speech: Any, certificate: ssl.SSLContext
+    transport: Open, scripted: Any, replies: Any, certificate: ssl.SSLContext
 ) -> None:
-    server = scripted([speech.answer()], tls=certificate)
+    server = scripted([replies.answer()], tls=certificate)
     error = failed(await transport().send(call(server.url)))
     assert isinstance(error, Disconnected)
     assert "cannot verify the certificate" in error.message
@@ -291,8 +291,8 @@ async def test_untrusted_certificate_is_refused(
 # Lost connections and invalid replies
 
 
-def faults_of(speech: Any) -> dict[str, list[Any]]:
-    reply_bytes = speech.answer("Hello")
+def faults_of(replies: Any) -> dict[str, list[Any]]:
+    reply_bytes = replies.answer("Hello")
     return {
         "reset": ["reset"],
         "closed at once": ["close"],
@@ -304,7 +304,7 @@ def faults_of(speech: Any) -> dict[str, list[Any]]:
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
             "close",
         ],
-        "no gzip": [speech.reply(b"plain", headers={"content-encoding": "gzip"})],
+        "no gzip": [replies.reply(b"plain", headers={"content-encoding": "gzip"})],
     }
 
 
@@ -313,9 +313,9 @@ def faults_of(speech: Any) -> dict[str, list[Any]]:
 )
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_lost_connection_is_transient(
-    transport: Open, scripted: Any, speech: Any, fault: str, streaming: bool
+    transport: Open, scripted: Any, replies: Any, fault: str, streaming: bool
 ) -> None:
-    server, client = scripted(faults_of(speech)[fault], [speech.answer("again")]), transport()
+    server, client = scripted(faults_of(replies)[fault], [replies.answer("again")]), transport()
     answer = await client.send(call(server.url, stream=streaming))
     error = failed(answer)
     assert isinstance(error, Disconnected), error
@@ -327,22 +327,22 @@ async def test_lost_connection_is_transient(
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b"[]", b'{"choices":', b'{"choices":7}', b"\xff\xfe"])
 async def test_undecodable_reply_is_malformed_and_not_retried(
-    transport: Open, scripted: Any, speech: Any, body: bytes
+    transport: Open, scripted: Any, replies: Any, body: bytes
 ) -> None:
-    error = failed(await transport().send(call(scripted([speech.reply(body)]).url)))
+    error = failed(await transport().send(call(scripted([replies.reply(body)]).url)))
     assert isinstance(error, Malformed)
     assert not is_transient(error)
 
 
-async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_key_in_an_error_body_is_redacted(transport: Open, scripted: Any, replies: Any) -> None:
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}).encode()
-    error = failed(await transport().send(call(scripted([speech.reply(body, status=401)]).url)))
+    error = failed(await transport().send(call(scripted([replies.reply(body, status=401)]).url)))
     assert isinstance(error, AuthFailed)
     assert "[redacted]" in error.message
 
 
-async def test_undecodable_header_does_not_fail_the_call(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.answer(**{"x-request-id": "r\xff1"})])
+async def test_undecodable_header_does_not_fail_the_call(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.answer(**{"x-request-id": "r\xff1"})])
     response = (await transport().send(call(server.url))).outcome.unwrap()
     assert response.request_id == "r?1"
 
@@ -352,21 +352,21 @@ async def test_undecodable_header_does_not_fail_the_call(transport: Open, script
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_reply_above_the_size_limit_is_refused_and_its_connection_closed(
-    transport: Open, scripted: Any, speech: Any, streaming: bool
+    transport: Open, scripted: Any, replies: Any, streaming: bool
 ) -> None:
-    endless = [speech.stream(), *[b"data: {}\n\n" * 1000] * 50, "hang"]
-    unending = [speech.reply(b"{" * 100_000, headers={"content-length": "10000000"}), "hang"]
+    endless = [replies.stream(), *[b"data: {}\n\n" * 1000] * 50, "hang"]
+    unending = [replies.reply(b"{" * 100_000, headers={"content-length": "10000000"}), "hang"]
     server = scripted(endless if streaming else unending)
     error = failed(await transport(max_reply_bytes=50_000).send(call(server.url, stream=streaming)))
     assert isinstance(error, Malformed)
     assert "50000 bytes" in error.message
     assert not is_transient(error)
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
 
 
-async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Open, scripted: Any, replies: Any) -> None:
     bomb = gzip.compress(b" " * 10_000_000)
-    server = scripted([speech.reply(bomb, headers={"content-encoding": "gzip"})])
+    server = scripted([replies.reply(bomb, headers={"content-encoding": "gzip"})])
     error = failed(await transport(max_reply_bytes=1_000_000).send(call(server.url)))
     assert isinstance(error, Malformed)
 
@@ -374,9 +374,9 @@ async def test_reply_that_decompresses_above_the_limit_is_refused(transport: Ope
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("behavior", ["silent", "dripping"])
 async def test_timeouts_name_their_limit(
-    transport: Open, scripted: Any, speech: Any, streaming: bool, behavior: str
+    transport: Open, scripted: Any, replies: Any, streaming: bool, behavior: str
 ) -> None:
-    behaviors = {"silent": ["hang"], "dripping": [speech.stream() if streaming else speech.answer()[:-10], "hang"]}
+    behaviors = {"silent": ["hang"], "dripping": [replies.stream() if streaming else replies.answer()[:-10], "hang"]}
     server = scripted(behaviors[behavior])
     answer = await transport(timeout=Timeout(total_s=0.2)).send(call(server.url, stream=streaming))
     error = failed(answer)
@@ -386,13 +386,13 @@ async def test_timeouts_name_their_limit(
     assert server.url in error.message
     assert answer.latency_s is not None
     assert answer.latency_s >= 0.2
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
 
 
-async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any, replies: Any) -> None:
     slow, quick, client = (
         scripted(["hang"]),
-        scripted([speech.answer()]),
+        scripted([replies.answer()]),
         transport(timeout=Timeout(total_s=0.3)),
     )
     late = asyncio.create_task(client.send(call(slow.url)))
@@ -404,19 +404,19 @@ async def test_timeout_affects_only_its_own_call(transport: Open, scripted: Any,
 async def test_cancellation_is_not_a_timeout(transport: Open, scripted: Any) -> None:
     server, client = scripted(["hang"]), transport(timeout=Timeout(total_s=60))
     task = asyncio.create_task(client.send(call(server.url)))
-    await wait_for_event(server.asked)
+    await wait_for_event(server.received)
     assert set(client.in_flight) == {task}
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not client.in_flight
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
 
 
 # Streams
 
 
-async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scripted: Any, replies: Any) -> None:
     seen: list[StreamChunk] = []
     first = threading.Event()
 
@@ -425,8 +425,15 @@ async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scrip
         first.set()
 
     # The second word is not sent until the first was seen.
-    events = [speech.event("Hel"), first, speech.event("lo"), speech.event(finish="stop"), b"data: [DONE]\n\n", "close"]
-    server = scripted([speech.stream(), *events])
+    events = [
+        replies.event("Hel"),
+        first,
+        replies.event("lo"),
+        replies.event(finish="stop"),
+        b"data: [DONE]\n\n",
+        "close",
+    ]
+    server = scripted([replies.stream(), *events])
     answer = await transport().send(call(server.url, on_chunk=watch))
     response = answer.outcome.unwrap()
     assert response.text == "Hello"
@@ -437,11 +444,11 @@ async def test_stream_chunks_are_delivered_as_they_arrive(transport: Open, scrip
     assert json.loads(server.bodies[0])["stream"] is True
 
 
-async def test_ttft_ignores_empty_chunks(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_ttft_ignores_empty_chunks(transport: Open, scripted: Any, replies: Any) -> None:
     """Providers open a stream with an empty text long before the first token."""
     seen: list[StreamChunk] = []
     open_transport = threading.Event()
-    server = scripted([speech.stream(), speech.event(""), open_transport, speech.event("Hi", "stop"), "close"])
+    server = scripted([replies.stream(), replies.event(""), open_transport, replies.event("Hi", "stop"), "close"])
     asyncio.get_running_loop().call_later(0.15, open_transport.set)
     answer = await transport().send(call(server.url, on_chunk=seen.append))
     assert answer.ttft_s is not None
@@ -449,52 +456,52 @@ async def test_ttft_ignores_empty_chunks(transport: Open, scripted: Any, speech:
     assert [chunk.text for chunk in seen] == ["Hi"]
 
 
-async def test_empty_stream_has_no_ttft(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.stream(), speech.event("", "stop"), "close"])
+async def test_empty_stream_has_no_ttft(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.stream(), replies.event("", "stop"), "close"])
     answer = await transport().send(call(server.url, stream=True))
     assert answer.outcome.unwrap().text == ""
     assert answer.ttft_s is None
 
 
 @pytest.mark.parametrize("cut_off", ["close", "reset"])
-async def test_interrupted_stream_is_an_error(transport: Open, scripted: Any, speech: Any, cut_off: str) -> None:
-    server = scripted([speech.stream(), speech.event("Hel"), cut_off])
+async def test_interrupted_stream_is_an_error(transport: Open, scripted: Any, replies: Any, cut_off: str) -> None:
+    server = scripted([replies.stream(), replies.event("Hel"), cut_off])
     error = failed(await transport().send(call(server.url, stream=True)))
     assert isinstance(error, Disconnected)
     assert is_transient(error)
 
 
-async def test_stream_with_delivered_chunks_is_not_retried(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.stream(), speech.event("Hel"), "close"])
+async def test_stream_with_delivered_chunks_is_not_retried(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.stream(), replies.event("Hel"), "close"])
     assert not is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
-    server = scripted([speech.stream(), "close"])
+    server = scripted([replies.stream(), "close"])
     assert is_transient(failed(await transport().send(call(server.url, on_chunk=lambda _: None))))
 
 
 @pytest.mark.parametrize("behavior", ["one document", "an event without its end"])
-async def test_on_chunk_receives_the_whole_text(transport: Open, scripted: Any, speech: Any, behavior: str) -> None:
+async def test_on_chunk_receives_the_whole_text(transport: Open, scripted: Any, replies: Any, behavior: str) -> None:
     behaviors = {
-        "one document": [speech.answer("Hello")],
-        "an event without its end": [speech.stream(), speech.event("Hello", "stop")[:-2], "close"],
+        "one document": [replies.answer("Hello")],
+        "an event without its end": [replies.stream(), replies.event("Hello", "stop")[:-2], "close"],
     }
     seen: list[StreamChunk] = []
     answer = await transport().send(call(scripted(behaviors[behavior]).url, on_chunk=seen.append))
     assert "".join(chunk.text for chunk in seen) == answer.outcome.unwrap().text == "Hello"
 
 
-async def test_cancelling_a_stream_closes_its_connection(transport: Open, scripted: Any, speech: Any) -> None:
+async def test_cancelling_a_stream_closes_its_connection(transport: Open, scripted: Any, replies: Any) -> None:
     seen = asyncio.Event()
-    server = scripted([speech.stream(), speech.event("Hel"), "hang"])
+    server = scripted([replies.stream(), replies.event("Hel"), "hang"])
     task = asyncio.create_task(transport().send(call(server.url, on_chunk=lambda _: seen.set())))
     await seen.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
 
 
-async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any, speech: Any) -> None:
-    refused = speech.reply(b'{"error":{"message":"slow down"}}', status=429, headers={"retry-after": "7"})
+async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any, replies: Any) -> None:
+    refused = replies.reply(b'{"error":{"message":"slow down"}}', status=429, headers={"retry-after": "7"})
     error = failed(await transport().send(call(scripted([refused]).url, stream=True)))
     assert (type(error).__name__, error.retry_after_s) == ("RateLimited", 7.0)
 
@@ -503,19 +510,19 @@ async def test_error_reply_to_a_stream_is_decoded(transport: Open, scripted: Any
 
 
 async def test_close_closes_connections_and_later_calls_open_new_ones(
-    transport: Open, scripted: Any, speech: Any
+    transport: Open, scripted: Any, replies: Any
 ) -> None:
-    server, client = scripted([speech.answer()]), transport()
+    server, client = scripted([replies.answer()]), transport()
     await client.send(call(server.url))
     await client.close()
-    await wait_for_event(server.gone)
+    await wait_for_event(server.disconnected)
     await client.close()
     assert is_successful((await client.send(call(server.url))).outcome)
     assert server.connections == 2
 
 
-async def test_probe_returns_the_status(transport: Open, scripted: Any, speech: Any) -> None:
-    server = scripted([speech.reply(b"not found", status=404)])
+async def test_probe_returns_the_status(transport: Open, scripted: Any, replies: Any) -> None:
+    server = scripted([replies.reply(b"not found", status=404)])
     assert (await transport().probe("openai", server.url)).unwrap() == 404
     assert b"authorization" not in server.requests[0].lower()
     missing = await transport().probe("openai", f"http://127.0.0.1:{closed_port()}")
@@ -529,23 +536,23 @@ async def test_probe_returns_the_status(transport: Open, scripted: Any, speech: 
 
 @pytest.mark.parametrize("status", [200, 429])
 async def test_rate_limit_headers_are_returned_with_the_answer(
-    status: int, transport: Open, scripted: Any, speech: Any
+    status: int, transport: Open, scripted: Any, replies: Any
 ) -> None:
     use_proxy = {"x-ratelimit-limit-requests": "60", "X-RateLimit-Remaining-Requests": "7", "retry-after": "3"}
-    server = scripted([speech.reply(speech.body(), status=status, headers=use_proxy)])
+    server = scripted([replies.reply(replies.body(), status=status, headers=use_proxy)])
     answer = await transport().send(call(server.url))
     assert answer.limits is not None
     assert (answer.limits.limit_requests, answer.limits.remaining_requests) == (60, 7)
     assert answer.limits.retry_after_s == (None if status == 200 else 3.0)
 
 
-async def test_rate_limit_headers_of_a_stream_are_returned(transport: Open, scripted: Any, speech: Any) -> None:
-    head = speech.stream().replace(b"\r\n\r\n", b"\r\nx-ratelimit-remaining-tokens: 9\r\n\r\n")
+async def test_rate_limit_headers_of_a_stream_are_returned(transport: Open, scripted: Any, replies: Any) -> None:
+    head = replies.stream().replace(b"\r\n\r\n", b"\r\nx-ratelimit-remaining-tokens: 9\r\n\r\n")
     answer = await transport().send(call(scripted([head, "close"]).url, stream=True))
     assert answer.limits is not None
     assert answer.limits.remaining_tokens == 9
 
 
-async def test_reply_without_rate_limit_headers_has_no_limits(transport: Open, scripted: Any, speech: Any) -> None:
-    assert (await transport().send(call(scripted([speech.answer()]).url))).limits is None
+async def test_reply_without_rate_limit_headers_has_no_limits(transport: Open, scripted: Any, replies: Any) -> None:
+    assert (await transport().send(call(scripted([replies.answer()]).url))).limits is None
     assert (await transport().send(call("http://127.0.0.1:1"))).limits is None

@@ -29,11 +29,11 @@ REFUSAL = b'{"error":{"message":"no","type":"invalid_request_error"}}'
 class Peer:
     """A server that answers after it is released, and pauses after sixty answers."""
 
-    def __init__(self, scripted: Callable[..., Any], speech: Any) -> None:
+    def __init__(self, scripted: Callable[..., Any], replies: Any) -> None:
         self.start, self.more = threading.Event(), threading.Event()
-        first = [[self.start, speech.answer()] for _ in range(55)]
-        refused = [[self.start, speech.reply(REFUSAL, status=400)] for _ in range(5)]
-        self._played = scripted(*refused, *first, [self.more, speech.answer()])
+        first = [[self.start, replies.answer()] for _ in range(55)]
+        refused = [[self.start, replies.reply(REFUSAL, status=400)] for _ in range(5)]
+        self._played = scripted(*refused, *first, [self.more, replies.answer()])
 
     @property
     def set_up(self) -> str:
@@ -45,8 +45,8 @@ class Peer:
 
 
 @pytest.fixture
-def peer(scripted: Callable[..., Any], speech: Any) -> Peer:
-    return Peer(scripted, speech)
+def peer(scripted: Callable[..., Any], replies: Any) -> Peer:
+    return Peer(scripted, replies)
 
 
 def shares(page: Any, cell: int) -> list[float]:

@@ -55,9 +55,9 @@ def run_python(program: str, site: Path, **variables: str) -> subprocess.Complet
 
 
 def test_installed_plugins_are_loaded_used_and_shut_down(
-    site: Path, scripted: Any, speech: Any, tmp_path: Path
+    site: Path, scripted: Any, replies: Any, tmp_path: Path
 ) -> None:
-    server = scripted([speech.answer("Hello")])
+    server = scripted([replies.answer("Hello")])
     completed = run_python(
         """
         import json, llmhub
@@ -106,8 +106,8 @@ def test_plugin_policy_of_the_environment(site: Path, policy: str, code: int, ex
     assert expected in completed.stderr.splitlines()[-1]
 
 
-def test_command_line_loads_plugins(site: Path, scripted: Any, speech: Any, tmp_path: Path) -> None:
-    server = scripted([speech.answer("Hello")])
+def test_command_line_loads_plugins(site: Path, scripted: Any, replies: Any, tmp_path: Path) -> None:
+    server = scripted([replies.answer("Hello")])
     (tmp_path / "in.csv").write_text("t\nhi\n", encoding="utf-8")
     source, target = str(tmp_path / "in.csv"), str(tmp_path / "out.csv")
     arguments = ["run", source, target, "--prompt", "{t}", "--model", "acme/m", "--no-cache", "--quiet"]
@@ -260,7 +260,7 @@ def test_connector_that_fails_to_stop_does_not_affect_others(make_entries: Any) 
     assert events[2:] == ["stop b", "stop a"]
 
 
-def test_middleware_by_name(make_entries: Any, scripted: Any, speech: Any) -> None:
+def test_middleware_by_name(make_entries: Any, scripted: Any, replies: Any) -> None:
     class Counting:
         seen = 0
 
@@ -268,7 +268,7 @@ def test_middleware_by_name(make_entries: Any, scripted: Any, speech: Any) -> No
             Counting.seen += 1
 
     plugins = load_plugins(entries=make_entries(("middleware", "counting", Counting)))
-    server = scripted([speech.answer()])
+    server = scripted([replies.answer()])
     endpoints = {"compatible": llmhub.Endpoint(base_url=server.url)}
     with llmhub.Hub(plugins=plugins, endpoints=endpoints, settings=Settings(), middleware=("counting",)) as hub:
         llmhub.complete("hi", model="compatible/m", hub=hub)
