@@ -132,7 +132,7 @@ KINDS: Final = (
     ),
     Kind(
         _pattern(
-            r"\b(?:explain|describe|what is|what are|how does|how do|tell me about)\b\s*(?P<topic>.+?)(?:\bto\b|[.?!]|$)"
+            r"\b(?:explain|describe|what is|what are|how do(?:es)?|tell me about)\b\s*(?P<topic>.+?)(?:\bto\b|[.?!]|$)"
         ),
         (
             "Think of {topic} as a slow exchange: something gives way on one side and builds up on the other.",
