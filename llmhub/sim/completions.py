@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from llmhub.sim.latency import Latency
-from llmhub.sim.lexicon import LEXICON, WORD_PATTERN
+from llmhub.sim.phrases import write_answer
 from llmhub.sim.schema_values import generate_value
 from llmhub.sim.tool_calls import choose_tool_calls
 from llmhub.sim.types import SimChoice, SimRequest, SimResponse, SimToolCall
@@ -25,16 +25,6 @@ CHARACTERS_PER_TOKEN: Final = 4
 MIN_CACHED_TOKENS: Final = 1024
 CACHED_TOKENS_STEP: Final = 128
 """Minimum prompt tokens that may be cached, and their granularity."""
-SENTENCE_TEMPLATES: Final = (
-    "The {noun} of {echo} {verb} a {adjective} {other}.",
-    "A {adjective} {noun} {verb} {echo}.",
-    "Here the {noun} {verb} the {other}, and {echo} with it.",
-    "What matters about {echo} is the {adjective} {noun}.",
-    "In short, {echo} {verb} one {noun} more than the {other}.",
-    "Seen from the {other}, {echo} is a {adjective} {noun}.",
-    "The {adjective} {noun} comes first; {echo} {verb} the {other}.",
-    "One {noun} {verb} {echo} well enough.",
-)
 NUMBER_PATTERN: Final = re.compile(r"\d+(?:\.\d+)?")
 ARITHMETIC_PATTERN: Final = re.compile(
     r"\bhow (?:many|much|long|far|old)\b|\btotal\b|\bsum\b|\bcalculate\b", re.IGNORECASE
@@ -119,30 +109,18 @@ def generate_response(
 
 
 def generate_text(prompt: str, digest: bytes) -> str:
-    """Generate one to four sentences with words of the prompt; responses to arithmetic questions end in a number.
+    """Generate one to three sentences that answer the prompt; responses to arithmetic questions end in a number.
 
     Examples
     --------
-    >>> generate_text("Describe the harbour.", bytes(64))
-    'The answer of Describe changes a careful answer.'
+    >>> generate_text("Use harbour in a sentence.", bytes(64))
+    'We reached the harbour just before it started to rain.'
     """
-    echoes = WORD_PATTERN.findall(prompt, 0, 2000) or ["this"]
-    sentences = []
-    for index in range(1 + digest[0] % 4):
-        shape, echo, *rest = digest[1 + 6 * index : 7 + 6 * index]
-        kinds = ("noun", "noun", "adjective", "verb")
-        noun, other, adjective, verb = (
-            LEXICON[kind][n % len(LEXICON[kind])] for kind, n in zip(kinds, rest, strict=True)
-        )
-        sentences.append(
-            SENTENCE_TEMPLATES[shape % len(SENTENCE_TEMPLATES)].format(
-                noun=noun, other=other, adjective=adjective, verb=verb, echo=echoes[echo % len(echoes)]
-            )
-        )
+    text = write_answer(prompt, digest)
     numbers = [float(number) for number in NUMBER_PATTERN.findall(prompt) if len(number) <= MAX_NUMBER_DIGITS]
     if len(numbers) > 1 and ARITHMETIC_PATTERN.search(prompt):
-        sentences.append(f"The answer is {_combine_numbers(numbers, digest[60:])}.")
-    return " ".join(sentences)
+        return f"{text} The answer is {_combine_numbers(numbers, digest[60:])}."
+    return text
 
 
 def _combine_numbers(numbers: list[float], digest: bytes) -> str:

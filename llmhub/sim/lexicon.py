@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_WORDS_BY_KIND: Final = {
-    "noun": "answer change context cost detail effect example fact measure method moment number order pattern place "
-    "point question reason result rule sample source story system table term time total value view way word",
-    "adjective": "careful clear common direct early exact fair familiar first general honest last likely",
-    "verb": "changes decides describes explains follows gives holds keeps leaves makes meets needs shows",
-}
-LEXICON: Final = {kind: tuple(spoken.split()) for kind, spoken in _WORDS_BY_KIND.items()}
+_NOUNS: Final = (
+    "answer change context cost detail effect example fact measure method moment number order pattern place point "
+    "question reason result rule sample source story system table term time total value view way word"
+)
+NOUNS: Final = tuple(_NOUNS.split())
 WORD_PATTERN: Final = re.compile(r"[^\W\d_]{4,}")
+SIM_MARKER: Final = re.compile(r"\[\[sim:[^\]]*\]\]")
+"""Instructions to the simulator inside a prompt, such as ``[[sim:tool look]]``."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from llmhub.sim.lexicon import SIM_MARKER
+
 MAX_TOPIC_WORDS: Final = 8
 MAX_PROMPT: Final = 2000
 """Characters of a prompt that are read: a longer one is a document, and its start says what it is."""
@@ -117,8 +119,21 @@ KINDS: Final = (
     ),
     Kind(
         _pattern(r"\b(?:hi|hello|hey|say hi)\b"),
-        ("Hi! How can I help you today?", "Hello! What would you like to work on?", "Hi there."),
-        ("",),
+        (
+            "Hi.",
+            "Hello.",
+            "Hi there.",
+            "Good to see you.",
+            "Hello there.",
+            "Hi, and welcome.",
+        ),
+        (
+            "How can I help you today.",
+            "Tell me what you would like to work on.",
+            "I am ready when you are.",
+            "Ask me anything.",
+            "It is good to hear from you.",
+        ),
     ),
     Kind(
         _pattern(r"\b(?:why)\b\s+(?:is|are|do|does|did|was|were)?\s*(?P<topic>[^.?!]+)"),
@@ -164,10 +179,10 @@ def write_answer(prompt: str, digest: bytes) -> str:
     --------
     >>> write_answer("Use harbour in a sentence.", bytes(64))
     'We reached the harbour just before it started to rain.'
-    >>> write_answer("Explain tides to a child.", bytes(64))
-    'Think of tides as a slow exchange: something gives way on one side and builds up on the other.'
+    >>> write_answer("Translate: good morning", bytes(64))
+    'Voici une traduction : « good morning ». The register of the original is kept.'
     """
-    head = prompt[:MAX_PROMPT]
+    head = SIM_MARKER.sub(" ", prompt[:MAX_PROMPT])
     kind, topic = DEFAULT, ""
     for one in KINDS:
         found = one.pattern.search(head)
@@ -176,7 +191,7 @@ def write_answer(prompt: str, digest: bytes) -> str:
             break
     opening = kind.openings[digest[1] % len(kind.openings)].replace("{topic}", _topic(topic or head))
     sentences = [opening[:1].upper() + opening[1:]]
-    for index in range(digest[0] % 3):
+    for index in range(1 + digest[0] % 2):
         sentence = kind.continuations[digest[2 + index] % len(kind.continuations)]
         if sentence and sentence not in sentences:
             sentences.append(sentence)

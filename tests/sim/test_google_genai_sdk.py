@@ -80,7 +80,7 @@ def test_max_tokens_stop_and_candidates(client: genai.Client) -> None:
     assert short.candidates[0].finish_reason is types.FinishReason.MAX_TOKENS
     assert short.usage_metadata.candidates_token_count == 3
     config = types.GenerateContentConfig(stop_sequences=["."], candidate_count=2, top_k=40, top_p=0.5, seed=3)
-    several = client.models.generate_content(model=LITE, contents="Say hi.", config=config)
+    several = client.models.generate_content(model=LITE, contents="Explain tides.", config=config)
     assert len({candidate.content.parts[0].text for candidate in several.candidates}) == 2
     assert all("." not in candidate.content.parts[0].text for candidate in several.candidates)
 
