@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+from pathlib import Path
+
 import llmhub
 
 project = "llmhub"
@@ -18,7 +22,8 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "demo"]
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
+templates_path = ["_templates"]
 root_doc = "index"
 default_role = "py:obj"
 
@@ -58,3 +63,83 @@ html_theme_options = {
 html_sidebars = {"index": [], "getting_started": [], "faq": []}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+# The reference is written from the public names, so that none can be missing.
+
+REFERENCE = Path(__file__).parent / "reference" / "pages"
+GROUPS = {
+    "Calls": ("llmhub.api",),
+    "Frames": ("llmhub.notebook", "llmhub.tables"),
+    "Hub, limits and routing": ("llmhub.hub", "llmhub.engine", "llmhub.core.provider", "llmhub.plugins"),
+    "Caches": ("llmhub.cache",),
+}
+MODULES = {
+    f"llmhub.{name}": f"llmhub.{name}"
+    for name in ("evals", "datasets", "bench", "plots", "sim", "types", "errors", "plugins")
+} | {
+    "llmhub.scorers": "llmhub.evals.scorers",
+    "llmhub.tasks": "llmhub.evals.tasks",
+}
+ACCESSORS = ("FrameAccessor", "SeriesAccessor")
+
+
+def page(title: str, module: str, names: list[str], intro: str = "") -> str:
+    """Return the Markdown of one reference page: a summary table and an entry for each name."""
+    entries = "\n".join(f"   {name}" for name in names)
+    summary = f".. currentmodule:: {module}\n\n.. autosummary::\n   :toctree: generated\n   :nosignatures:\n\n{entries}"
+    return f"# {title}\n\n{intro}\n\n```{{eval-rst}}\n{summary}\n```\n"
+
+
+def home(value: object) -> str:
+    """Return the module in which a public object is defined."""
+    return str(getattr(value, "__module__", "") or type(value).__module__)
+
+
+def write_reference() -> None:
+    """Write one page for each group of top-level names, and one for each public module."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    top = {name: getattr(llmhub, name) for name in llmhub.__all__ if not name.startswith("__")}
+    pages: dict[str, str] = {}
+    left = {
+        name: value
+        for name, value in top.items()
+        if not inspect.ismodule(value) and not (inspect.isclass(value) and issubclass(value, BaseException | Warning))
+    }
+    for title, homes in GROUPS.items():
+        names = [name for name, value in left.items() if home(value).startswith(homes)]
+        for name in names:
+            del left[name]
+        pages[title] = page(title, "llmhub", sorted(names, key=str.lower))
+    pages["Types and results"] = page("Types and results", "llmhub", sorted(left, key=str.lower))
+    exceptions = [name for name, value in top.items() if inspect.isclass(value) and issubclass(value, BaseException)]
+    intro = "All are subclasses of `llmhub.ConnectorError`."
+    pages["Exceptions"] = page("Exceptions", "llmhub", sorted(exceptions), intro)
+    pages["The accessor"] = page(
+        "The accessor",
+        "llmhub.notebook.accessor",
+        list(ACCESSORS),
+        "`df.llm` and `series.llm` on pandas and polars; `llmhub.llm(frame)` for everything else.",
+    )
+    documented = {id(value) for value in top.values()}
+    for title, module in MODULES.items():
+        public = importlib.import_module(module)
+        values = {name: getattr(public, name) for name in public.__all__ if name not in {"scorers", "tasks"}}
+        names = [name for name, value in values.items() if id(value) not in documented]
+        documented |= {id(value) for value in values.values()}
+        intro = "Names that are also at the top level are described there." if len(names) < len(values) else ""
+        if names:
+            pages[title] = page(title, module, sorted(names, key=str.lower), intro)
+    slugs = {title: title.lower().replace(",", "").replace(" ", "_") for title in pages}
+    for title, text in pages.items():
+        path = REFERENCE / f"{slugs[title]}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    toc = "\n".join(f"pages/{slug}" for slug in slugs.values())
+    index = REFERENCE.parent / "index.md"
+    text = f"# API reference\n\nEvery public name, from its docstring.\n\n```{{toctree}}\n:maxdepth: 1\n\n{toc}\n```\n"
+    if not index.exists() or index.read_text(encoding="utf-8") != text:
+        index.write_text(text, encoding="utf-8")
+
+
+write_reference()
