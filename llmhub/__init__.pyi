@@ -8,6 +8,7 @@ from . import evals as evals
 from . import plots as plots
 from . import sim as sim
 from . import types as types
+from .api import Completion as Completion
 from .api import Job as Job
 from .api import acomplete as acomplete
 from .api import acomplete_table as acomplete_table
@@ -18,9 +19,11 @@ from .api import complete_parallel as complete_parallel
 from .api import complete_record_batches as complete_record_batches
 from .api import complete_table as complete_table
 from .api import configure as configure
+from .api import count_tokens as count_tokens
 from .api import current_hub as current_hub
 from .api import health_check as health_check
 from .api import metadata as metadata
+from .api import models as models
 from .api import parse as parse
 from .api import plan as plan
 from .api import rehearsal as rehearsal

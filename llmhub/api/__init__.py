@@ -11,17 +11,19 @@
 
 from __future__ import annotations
 
+from llmhub.api._completion import Completion
 from llmhub.api._plan import plan
 from llmhub.api._rehearsal import Rehearsal, rehearsal
 from llmhub.api._simulation import Simulation, simulate
 from llmhub.api.completions import acomplete, astream, complete, parse, schema_of, stream, try_complete
 from llmhub.api.default_hub import configure, current_hub, using
-from llmhub.api.info import ahealth_check, health_check, metadata
+from llmhub.api.info import ahealth_check, count_tokens, health_check, metadata, models
 from llmhub.api.jobs import Job, submit
 from llmhub.api.map import map_rows
 from llmhub.api.options import (
     CompletionOptions,
     MapOptions,
+    MessageOptions,
     Models,
     Prompt,
     RowOptions,
@@ -40,9 +42,11 @@ from llmhub.api.tables import (
 )
 
 __all__ = [
+    "Completion",
     "CompletionOptions",
     "Job",
     "MapOptions",
+    "MessageOptions",
     "Models",
     "Prompt",
     "Rehearsal",
@@ -61,10 +65,12 @@ __all__ = [
     "complete_series",
     "complete_table",
     "configure",
+    "count_tokens",
     "current_hub",
     "health_check",
     "map_rows",
     "metadata",
+    "models",
     "parse",
     "plan",
     "rehearsal",

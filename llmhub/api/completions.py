@@ -7,8 +7,6 @@ import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack, overload
 from uuid import uuid4
@@ -16,6 +14,7 @@ from uuid import uuid4
 from returns.pipeline import is_successful
 from returns.result import Failure, Result
 
+from llmhub.api._completion import Completion, completion_of
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
     BUDGET_AND_CACHE_OPTIONS,
@@ -23,30 +22,32 @@ from llmhub.api.options import (
     CompletionOptions,
     Prompt,
     budgets_for,
+    example_messages,
     request_fields,
+    single_schema,
     system_messages,
     unknown_option,
 )
 from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_raise, warn_run_problems
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
-from llmhub.core.errors import CacheError, Cancelled, ConnectorError, LLMError, invalid
+from llmhub.core.errors import CacheError, Cancelled, ConnectorError, InvalidRequest, LLMError, invalid
 from llmhub.core.messages import parse_messages
-from llmhub.core.pricing import compute_cost
-from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk, Usage
+from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk
 from llmhub.core.validation import validate_request
-from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync, submit
 from llmhub.hub import Hub
-from llmhub.providers.prices import find_served_price
 
-COMPLETION_OPTIONS: Final = REQUEST_OPTIONS | BUDGET_AND_CACHE_OPTIONS
+CONTENT_OPTIONS: Final = frozenset({"images", "examples"})
+"""Options that add messages to the prompt or content to its last message."""
+COMPLETION_OPTIONS: Final = frozenset(CompletionOptions.__annotations__)
 T = TypeVar("T")
 
 
 def complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
-) -> CompletionResponse:
+) -> Completion:
     """Send a prompt and return the response. Works in scripts, in notebook cells, and while an event loop runs.
 
     Parameters
@@ -58,8 +59,12 @@ def complete(
     hub
         The hub to use; the default hub if omitted.
     **options
-        Request parameters (``temperature``, ``max_tokens``, ``system``, ...); and ``budget_usd``, the maximum cost in
-        US dollars: a request that could exceed it is not sent.
+        Parameters of the request, ``schema``, ``images``, ``examples``, budget and cache mode.
+
+    Returns
+    -------
+    Completion
+        ``text``, ``parsed`` (with ``schema=``), ``cost_usd``, ``latency_s``, ``usage``, ``cache_hit`` and more.
 
     Raises
     ------
@@ -68,26 +73,28 @@ def complete(
     ConnectorError
         The call failed. There is a subclass for each kind of failure.
     """
-    answer = run_sync(partial(_execute, _build_run(prompt, model, hub, options)))
-    if not is_successful(answer.outcome) and isinstance(answer.outcome.failure(), Cancelled):
+    run = _build_run(prompt, model, hub, options)
+    outcome = _completion(run, run_sync(partial(_execute, run)))
+    if not is_successful(outcome) and isinstance(outcome.failure(), Cancelled):
         raise KeyboardInterrupt
-    return unwrap_or_raise(answer.outcome)
+    return unwrap_or_raise(outcome)
 
 
 async def acomplete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
-) -> CompletionResponse:
+) -> Completion:
     """Send a prompt and await the response (see `complete`). Cancelling the task cancels the call."""
-    answer = await run_in_background(_execute(_build_run(prompt, model, hub, options), StopSignal()))
-    return unwrap_or_raise(answer.outcome)
+    run = _build_run(prompt, model, hub, options)
+    return unwrap_or_raise(_completion(run, await run_in_background(_execute(run, StopSignal()))))
 
 
 def try_complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
-) -> Result[CompletionResponse, LLMError]:
+) -> Result[Completion, LLMError]:
     """Send a prompt and return the outcome as a ``returns.result.Result`` (see `complete`). Never raises an error."""
     try:
-        return run_sync(partial(_execute, _build_run(prompt, model, hub, options))).outcome
+        run = _build_run(prompt, model, hub, options)
+        return _completion(run, run_sync(partial(_execute, run)))
     except ConnectorError as error:
         return Failure(error.error)
 
@@ -195,12 +202,15 @@ class _CompletionRun:
     call: Call
     on_chunk: Callable[[StreamChunk], None] | None = None
     cache: CacheMode | None = None
+    output_type: Any = None
 
 
 def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: CompletionOptions) -> _CompletionRun:
     """Validate everything that can be checked before sending."""
-    spending = {name: value for name, value in options.items() if name in BUDGET_AND_CACHE_OPTIONS}
-    request = _build_request(prompt, model, {name: value for name, value in options.items() if name not in spending})
+    given: dict[str, Any] = dict(options)
+    spending = {name: given.pop(name) for name in list(given) if name in BUDGET_AND_CACHE_OPTIONS}
+    output_type = single_schema(given)
+    request = _build_request(prompt, model, given)
     hub = hub or current_hub()
     if not request.model:
         raise invalid("model", "missing; pass model='provider/model'")
@@ -212,23 +222,58 @@ def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: Comp
     budgets = budgets_for(hub, hub.targets(target.name), budget_usd, allow_unpriced=allow_unpriced)
     cache: Any = spending.get("cache")
     mode = resolve_mode(cache, hub.runtime.cache_mode)
-    return _CompletionRun(hub, Call(target, request, budgets=budgets, requested_target=target), cache=mode)
+    call = Call(target, request, budgets=budgets, requested_target=target)
+    return _CompletionRun(hub, call, cache=mode, output_type=output_type or request.response_schema)
 
 
 def _build_request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> CompletionRequest:
     """Return the request of a prompt with options; options override the fields of a given request."""
-    unknown = sorted(set(options) - REQUEST_OPTIONS)
+    unknown = sorted(set(options) - REQUEST_OPTIONS - CONTENT_OPTIONS)
     if unknown:
         raise unknown_option(unknown[0], COMPLETION_OPTIONS)
-    system = system_messages(options)
+    content = {name: value for name, value in options.items() if name in CONTENT_OPTIONS}
+    options = {name: value for name, value in options.items() if name not in content}
+    system = (*system_messages(options), *example_messages(content.get("examples")))
     if isinstance(prompt, CompletionRequest):
+        if content.get("images") is not None:
+            raise invalid("images", "a CompletionRequest holds its images itself; add them to its messages")
         changes = request_fields({"response_schema": prompt.response_schema, **options})
         if model is not None:
             changes["model"] = model
         request = replace(prompt, **changes)
-        return replace(request, messages=(*system, *request.messages)) if "system" in options else request
-    messages = (prompt,) if isinstance(prompt, Message) else parse_messages(prompt)
+        return replace(request, messages=(*system, *request.messages)) if system else request
+    _require_one_prompt(prompt)
+    messages = _with_images(parse_messages(prompt), content.get("images"))
     return CompletionRequest(model=model or "", messages=(*system, *messages), **request_fields(options))
+
+
+def _require_one_prompt(prompt: Any) -> None:
+    """Raise for a list of texts, which is more likely several prompts than one conversation."""
+    if isinstance(prompt, (list, tuple)) and len(prompt) > 1 and all(isinstance(item, str) for item in prompt):
+        raise invalid(
+            "prompt",
+            f"a list of {len(prompt)} texts is not one prompt; for a response to each, pass them to "
+            "complete_table({'text': texts}, '{text}', model=...) or a Series; for a conversation, give each message a "
+            "role: {'role': 'user', 'content': ...}",
+        )
+
+
+def _with_images(messages: tuple[Message, ...], images: Any) -> tuple[Message, ...]:
+    """Return the messages with images placed before the text of the last user message."""
+    if images is None:
+        return messages
+    from llmhub.tables.rows import parse_images  # noqa: PLC0415 - imports Arrow
+
+    parsed = parse_images(images)
+    if isinstance(parsed, InvalidRequest):
+        raise_if_error(parsed)
+    else:
+        index = max((index for index, message in enumerate(messages) if message.role == "user"), default=None)
+        if index is None:
+            return (*messages, Message("user", parsed))
+        last = Message("user", (*parsed, *messages[index].parts))
+        return (*messages[:index], last, *messages[index + 1 :])
+    return messages
 
 
 async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
@@ -258,22 +303,15 @@ def _with_served_model(answer: Answer) -> Answer:
     return replace(answer, outcome=outcome)
 
 
+def _completion(run: _CompletionRun, answer: Answer) -> Result[Completion, LLMError]:
+    """Return the outcome of a call, with cost and timing."""
+    target = run.call.target
+    return answer.outcome.map(lambda response: completion_of(response, answer, target, output_type=run.output_type))
+
+
 def _closing_chunks(run: _CompletionRun, answer: Answer) -> Iterator[StreamChunk]:
     """Yield what was not streamed: the content of a cached response, then the whole response with its cost."""
-    response = unwrap_or_raise(answer.outcome)
-    if answer.cache_hit:
+    response = unwrap_or_raise(_completion(run, answer))
+    if response.cache_hit:
         yield StreamChunk(text=response.text, reasoning=response.reasoning, tool_calls=response.tool_calls)
-    target = answer.target or run.call.target
-    served = response.served_model
-    served_here = served.removeprefix(f"{target.provider.name}/") if answer.target else served
-    list_cost = _list_price(target, response.usage, served_here)
-    failed_costs = [_list_price(failure.target, failure.usage, "") for failure in answer.billed_failures]
-    costs = [cost for cost in (list_cost, *failed_costs) if cost is not None]
-    billed = sum(costs, Decimal(0)) if len(costs) == 1 + len(failed_costs) else None
-    yield StreamChunk(response=response, cost_usd=Decimal(0) if answer.cache_hit else billed, list_cost_usd=list_cost)
-
-
-def _list_price(target: Target, usage: Usage, served_model: str) -> Decimal | None:
-    """Return the cost of a usage in US dollars at today's list price, if that is known."""
-    price = find_served_price(target.provider.name, target.model, served_model, datetime.now(UTC))
-    return None if price is None else compute_cost(usage, price)
+    yield StreamChunk(response=response, cost_usd=response.cost_usd, list_cost_usd=response.list_cost_usd)

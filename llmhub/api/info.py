@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from llmhub.api.default_hub import current_hub
 from llmhub.core.errors import invalid
@@ -18,6 +19,7 @@ from llmhub.hub import Hub
 from llmhub.providers import prices, registry
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -47,6 +49,76 @@ def metadata(model: str, *, hub: Hub | None = None) -> ModelMetadata:
     provider, name = (hub or current_hub()).provider(model)
     price = prices.find_price(provider.name, name, datetime.now(UTC))
     return replace(registry.model_metadata(provider.name, name), price_id=price.price_id if price else "")
+
+
+def models(provider: str | Sequence[str] | None = None, *, hub: Hub | None = None) -> pd.DataFrame:
+    """Return the models with a known price: context window, and US dollars per million tokens. Nothing is sent.
+
+    A model that is not listed can be called as well; it only has no known cost.
+
+    Parameters
+    ----------
+    provider
+        One provider, or several; all known ones if omitted.
+    hub
+        A hub with further providers; the default hub if omitted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``model`` (as ``model=`` takes it), ``provider``, ``context_window``, ``input_usd_per_mtok``,
+        ``output_usd_per_mtok``.
+
+    Raises
+    ------
+    BadRequestError
+        A provider is unknown.
+
+    Examples
+    --------
+    >>> models("anthropic").query("model == 'anthropic/claude-haiku-4-5'").input_usd_per_mtok.item()
+    1.0
+    """
+    from llmhub.tables.model_table import model_table  # noqa: PLC0415 - imports pandas
+
+    names = [provider] if isinstance(provider, str) else provider
+    if names is None:
+        names = list(registry.PROVIDERS)
+    else:
+        hub = hub or current_hub()
+        for name in names:
+            hub.provider(f"{name}/any")
+    return model_table(names, datetime.now(UTC))
+
+
+@overload
+def count_tokens(text: str, model: str) -> int: ...  # type: ignore[overload-overlap]
+@overload
+def count_tokens(text: Sequence[str], model: str) -> list[int]: ...
+def count_tokens(text: str | Sequence[str], model: str) -> int | list[int]:
+    """Return the number of tokens of a text, or of each of several, with the tokenizer of a model.
+
+    Parameters
+    ----------
+    text
+        A text, or a sequence of texts.
+    model
+        ``provider/model``, or the name of a model.
+
+    Warns
+    -----
+    EstimateWarning
+        The tokenizer of the model is not public or not available, and the count is an estimate.
+    """
+    from llmhub.tables import tokenizers  # noqa: PLC0415 - only for this
+
+    texts = [text] if isinstance(text, str) else list(text)
+    wrong = next((each for each in texts if not isinstance(each, str)), None)
+    if wrong is not None:
+        raise invalid("text", f"{type(wrong).__name__} is not a text; pass a string or a list of strings")
+    folder = current_hub().settings.tokenizer_folder
+    counts = tokenizers.count_tokens(texts, model, tokenizers.VocabularySource(folder=folder)).counts
+    return counts[0] if isinstance(text, str) else counts
 
 
 def health_check(provider: str, *, hub: Hub | None = None) -> Health:

@@ -5,9 +5,10 @@ The typed dictionaries exist for type checkers and editors; `split_options` vali
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from decimal import Decimal
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
@@ -73,7 +74,10 @@ class RequestOptions(BudgetOptions, CacheOptions, total=False):
 class CompletionOptions(RequestOptions, total=False):
     """Options of `complete` and the other calls for a single prompt."""
 
+    schema: Schema | Mapping[str, JSON] | type[Any]
     system: str
+    images: Any
+    examples: Any
 
 
 class ExecutionOptions(TypedDict, total=False):
@@ -95,6 +99,7 @@ class MessageOptions(RequestOptions, ExecutionOptions, total=False):
     system: str | Callable[[Row], str | None]
     messages: str
     images: str
+    examples: Any
     n: int
 
 
@@ -138,7 +143,7 @@ class RunOptions:
 
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
 BUDGET_AND_CACHE_OPTIONS: Final = frozenset(BudgetOptions.__annotations__) | frozenset(CacheOptions.__annotations__)
-MESSAGE_OPTIONS: Final = frozenset({"system", "messages", "images"})
+MESSAGE_OPTIONS: Final = frozenset({"system", "messages", "images", "examples"})
 REQUEST_OPTIONS: Final = frozenset(CompletionRequest.__dataclass_fields__) - {"model", "messages"} | {"system"}
 
 
@@ -177,6 +182,86 @@ def request_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("response_schema") is not None:
         values["response_schema"] = unwrap_or_raise(schema_of(values["response_schema"]))
     return values
+
+
+def single_schema(options: dict[str, Any]) -> Any:
+    """Take ``schema`` out of a single call's options, set it as the response schema, and return the type to parse.
+
+    ``response_schema`` is accepted as another name of it.
+    """
+    schema = options.pop("schema", None)
+    if schema is None:
+        return options.get("response_schema")
+    if options.get("response_schema") is not None:
+        raise invalid("schema", "schema= and response_schema= are the same; pass one of them")
+    options["response_schema"] = schema
+    return schema
+
+
+def example_messages(examples: Any, prompt: Any = None) -> tuple[Message, ...]:
+    """Return few-shot examples as turns of user and assistant.
+
+    Parameters
+    ----------
+    examples
+        Pairs of input and output; mappings with ``input`` and ``output``, or with ``output`` and the columns of the
+        template; or a frame with these columns. Outputs other than text are sent as JSON.
+    prompt
+        Template of the run, which renders examples that have its columns.
+    """
+    if examples is None:
+        return ()
+    turns: list[Message] = []
+    for index, example in enumerate(_example_rows(examples)):
+        path = f"examples[{index}]"
+        if isinstance(example, Mapping):
+            if "output" not in example:
+                raise invalid(path, f"has no 'output'; its keys are {', '.join(map(str, example)) or 'none'}")
+            output = example["output"]
+            question = example["input"] if "input" in example else _render_example(prompt, example, path)
+        elif isinstance(example, (list, tuple)) and len(example) == 2:  # noqa: PLR2004 - a pair
+            question, output = example
+        else:
+            raise invalid(path, f"expected a pair (input, output) or a mapping with both, not {example!r:.80}")
+        text = output if isinstance(output, str) else json.dumps(_plain(output), ensure_ascii=False)
+        turns += [Message("user", str(question)), Message("assistant", text)]
+    return tuple(turns)
+
+
+def _example_rows(examples: Any) -> Iterable[Any]:
+    if isinstance(examples, str) or not (hasattr(examples, "__iter__") or hasattr(examples, "__arrow_c_stream__")):
+        raise invalid("examples", f"expected pairs (input, output), mappings or a frame, not {examples!r:.80}")
+    if isinstance(examples, Mapping) or hasattr(examples, "__arrow_c_stream__") or hasattr(examples, "columns"):
+        from llmhub.tables import frames  # noqa: PLC0415 - imports Arrow
+        from llmhub.tables.rows import FrameColumns  # noqa: PLC0415 - as above
+
+        columns = FrameColumns(frames.pandas_or_arrow(examples))
+        values = [columns.column(name, "examples") for name in columns.names]
+        return [dict(zip(columns.names, row, strict=True)) for row in zip(*values, strict=True)]
+    given: Iterable[Any] = examples
+    return given
+
+
+def _render_example(prompt: Any, example: Mapping[Any, Any], path: str) -> str:
+    """Render the template of a run for an example that has the template's columns."""
+    from llmhub.tables.templates import parse_template  # noqa: PLC0415 - only for such examples
+
+    if not isinstance(prompt, str):
+        raise invalid(path, "has no 'input'; pass pairs (input, output) or mappings with 'input' and 'output'")
+    template = parse_template(prompt)
+    missing = [name for name in template.fields if name not in example]
+    if missing or not template.fields:
+        raise invalid(path, f"has neither 'input' nor the columns of the prompt ({', '.join(missing) or 'none'})")
+    return template.render(tuple(example[name] for name in template.fields))
+
+
+def _plain(value: Any) -> Any:
+    """Return a model instance or dataclass as plain values for JSON."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.item() if hasattr(value, "item") else value
 
 
 def system_messages(options: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -24,6 +24,7 @@ from llmhub.api.options import (
     TablePrompt,
     as_shared_budget,
     budgets_for,
+    example_messages,
     resolve_concurrency,
     split_budgets,
     split_options,
@@ -114,6 +115,9 @@ def complete_table(
             Name of a column of conversations, which precede the prompt.
         ``images``
             Name of a column of images for the prompt: URL, path, bytes, PIL image, or a list of them.
+        ``examples``
+            Few-shot examples: pairs of input and output, mappings with ``input`` and ``output`` or with the columns of
+            the template and ``output``, or a frame with these columns.
         ``schema``
             A pydantic model, a dataclass or a JSON schema that responses must match. ``parsed`` is then a struct of
             typed fields, and a response that does not match is an error of its row.
@@ -205,8 +209,10 @@ def complete_series(
 
     hub = hub or current_hub()
     remaining: dict[str, Any] = dict(options)
+    examples = example_messages(remaining.pop("examples", None))
     output = _structured_output(remaining)
     request, run_options = split_options(remaining)
+    request = replace(request, messages=(*request.messages, *examples))
     if not isinstance(model, str):
         raise invalid("model", "a Series takes one model; use a DataFrame for several")
     if run_options.n != 1:
@@ -323,6 +329,7 @@ def build_table_run(
     from llmhub.tables import frames, prompt_batch, row_prompts  # noqa: PLC0415 - imports Arrow
 
     hub = hub or current_hub()
+    examples = example_messages(options.pop("examples", None), prompt)
     extras = row_prompts.RowExtras(*(options.pop(name, None) for name in ("system", "messages", "images")))
     source = frames.pandas_or_arrow(frame)
     system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))
@@ -330,6 +337,10 @@ def build_table_run(
         options["system"], extras = system, replace(extras, system=None)
     output = _structured_output(options)
     request, run_options = split_options(options)
+    if extras.system is None:
+        request = replace(request, messages=(*request.messages, *examples))
+    else:  # after the system prompt, which each row renders
+        extras = replace(extras, examples=examples)
     resolve_concurrency(hub, run_options)
     target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
     batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)

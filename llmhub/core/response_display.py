@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from llmhub.core.types import (
@@ -38,7 +38,7 @@ BASE64_IMAGE: Final = re.compile(r"[A-Za-z0-9+/]{1,8000000}={0,2}")
 IMAGE_STYLE: Final = "max-width:32em;max-height:32em;margin:4px 0"
 
 
-def response_html(response: CompletionResponse) -> Html:
+def response_html(response: CompletionResponse, facts: Sequence[str] | None = None) -> Html:
     """Return the parts of a response and, below them, its model, tokens and id."""
     parts = [_part_html(part) for part in response.parts]
     others = [
@@ -46,10 +46,14 @@ def response_html(response: CompletionResponse) -> Html:
         for number, choice in enumerate(response.others, start=2)
     ]
     no_text = Html(f'<div style="{DIM_STYLE}">no text</div>')
-    return container(blockquote(*(parts or [no_text])), *others, facts_line(response_facts(response)))
+    return container(
+        blockquote(*(parts or [no_text])),
+        *others,
+        facts_line(list(response_facts(response) if facts is None else facts)),
+    )
 
 
-def response_repr(response: CompletionResponse) -> str:
+def response_repr(response: CompletionResponse, facts: Sequence[str] | None = None) -> str:
     r"""Return a response as one line, control characters replaced.
 
     Examples
@@ -62,8 +66,8 @@ def response_repr(response: CompletionResponse) -> str:
     length = [f"{len(text):,} characters"] if len(text) > MAX_LINE_LENGTH else []
     refusal = [f"refused: {single_line(response.refusal)!r}"] if response.refusal else []
     calls = [f"calls {single_line(call.name, 60)}" for call in response.tool_calls]
-    facts = [single_line(fact, 80) for fact in response_facts(response)]
-    return f"CompletionResponse({', '.join([quoted, *length, *refusal, *calls, *facts])})"
+    shown = [single_line(fact, 80) for fact in (response_facts(response) if facts is None else facts)]
+    return f"{type(response).__name__}({', '.join([quoted, *length, *refusal, *calls, *shown])})"
 
 
 def response_facts(response: CompletionResponse) -> list[str]:
@@ -92,7 +96,8 @@ def _usage_facts(usage: Usage) -> list[str]:
 
 
 def _part_html(part: Part) -> Html:
-    return PART_RENDERERS[type(part)](part)
+    render = PART_RENDERERS.get(type(part))
+    return render(part) if render is not None else Html("")  # log probabilities and cache marks have no text
 
 
 def _image_html(part: Image) -> Html:

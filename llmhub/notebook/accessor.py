@@ -5,13 +5,14 @@ The accessors have no state but the frame, because pandas creates a new one at e
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
 
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Job, MapOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
+from llmhub.api import Job, MapOptions, MessageOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
 from llmhub.core.errors import invalid
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
@@ -21,6 +22,7 @@ from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
 from llmhub.tables.plan import Plan
+from llmhub.tables.row_prompts import constant_system_prompt
 from llmhub.tables.rows import Row
 from llmhub.tables.schema import RESULTS
 from llmhub.tables.structured_outputs import (
@@ -31,6 +33,7 @@ from llmhub.tables.structured_outputs import (
     struct_fields_table,
     with_label_options,
 )
+from llmhub.tables.templates import SERIES_FIELD
 from llmhub.tables.wide import wide
 
 if TYPE_CHECKING:
@@ -419,6 +422,101 @@ class SeriesAccessor(Generic[S]):
         column = table.column("parsed" if options.get("schema") else "response")
         responses: S = frames.series_like(self._values, column)
         return responses
+
+    def classify(
+        self,
+        prompt: str = "",
+        *,
+        labels: Any,
+        model: str,
+        hub: Hub | None = None,
+        **options: Unpack[MessageOptions],
+    ) -> S:
+        """Send a prompt for every value, and return one of several labels for each (see `FrameAccessor.classify`).
+
+        Parameters
+        ----------
+        prompt, model, hub, **options
+            As in `complete`.
+        labels
+            Texts or numbers, an enum, or a mapping of labels to descriptions.
+
+        Returns
+        -------
+        series of the same kind
+            Labels with the same index and name, null where there is none.
+        """
+        known = parse_labels(labels)
+        given: dict[str, Any] = dict(options)
+        system = given.pop("system", None)
+        prepared = with_label_options(known, labels, given)
+        instruction = constant_system_prompt(prepared["system"])
+        prepared["system"] = f"{system}\n\n{instruction}" if system else instruction
+        table = api.complete_series(self._values, prompt, model=model, hub=hub, **prepared)
+        result: S = frames.series_like(self._values, extract_labels(table, known)[1])
+        return result
+
+    def extract(
+        self,
+        prompt: str = "",
+        *,
+        schema: Any,
+        model: str,
+        hub: Hub | None = None,
+        **options: Unpack[MessageOptions],
+    ) -> Any:
+        """Send a prompt for every value, and return the fields of its structured output as a frame.
+
+        Parameters
+        ----------
+        prompt, model, hub, **options
+            As in `complete`.
+        schema
+            A pydantic model, a dataclass or a JSON schema.
+
+        Returns
+        -------
+        frame of the same kind
+            A typed column per field, with the index of the series; null without an answer (see `FrameAccessor.extract`
+            for errors and costs).
+        """
+        given: dict[str, Any] = {**options, "schema": schema}
+        table = api.complete_series(self._values, prompt, model=model, hub=hub, **given)
+        return frames.frame_like(self._values, struct_fields_table(table.column("parsed")))
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        model: str | None = None,
+        hub: Hub | None = None,
+        **options: Unpack[MapOptions],
+    ) -> S:
+        """Call a function for every value; send the requests it returns, or return its values as a series.
+
+        Parameters
+        ----------
+        function
+            Takes a value; missing values are skipped. It may be a coroutine function, and it may block.
+        model, hub, **options
+            As in `FrameAccessor.map`.
+
+        Returns
+        -------
+        series of the same kind
+            The values, or for requests the texts of the responses.
+        """
+        of_row: Callable[[Row], Any] = lambda row: function(row[SERIES_FIELD])  # noqa: E731 - one expression
+        if inspect.iscoroutinefunction(function):
+
+            async def of_row(row: Row) -> Any:
+                return await function(row[SERIES_FIELD])
+
+        frame = {SERIES_FIELD: frames.series_values(self._values)}
+        values = api.map_rows(frame, of_row, model=model, hub=hub, **options)
+        column = pa.chunked_array([values]) if isinstance(values, list) else values.column("response")
+        result: S = frames.series_like(self._values, column)
+        return result
 
     def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
         """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""

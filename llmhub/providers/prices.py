@@ -7,10 +7,10 @@ cost. Of two prices for cache writes, the one for the shorter lifetime is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmhub.core.pricing import Price, PriceTier, Rates
 from llmhub.providers.registry import price_listing
@@ -78,6 +78,54 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
         tiers=tuple(PriceTier(start, _rates(listed, start + 1)) for start in starts),
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
     )
+
+
+class ListedModel(NamedTuple):
+    """A model of the price table: its name at the provider, context window in tokens, and US dollars per token."""
+
+    provider: str
+    model: str
+    context_window: int | None
+    input_usd: Decimal
+    output_usd: Decimal
+
+
+def listed_models(providers: Iterable[str], when: datetime) -> list[ListedModel]:
+    """Return the models of some providers that the price table lists at the time ``when``, in its order."""
+    from genai_prices.data import providers as table  # noqa: PLC0415 - half a second, as in `find_listed_price`
+
+    rows = {row.id: row for row in table}
+    listed = []
+    for name in providers:
+        row = rows.get(price_listing(name).provider_id)
+        for entry in row.models if row is not None else ():
+            if getattr(entry, "deprecated", False):
+                continue
+            price = find_price(name, entry.id, when)
+            if price is not None:
+                rates = price.rates
+                listed.append(ListedModel(name, entry.id, entry.context_window, rates.input, rates.output))
+    return listed
+
+
+def provider_of_model(model: str, providers: Iterable[str]) -> str:
+    """Return the provider that makes a model, by the price table; empty if none of ``providers`` lists it.
+
+    Examples
+    --------
+    >>> provider_of_model("claude-haiku-4-5", ["openai", "anthropic", "bedrock"])
+    'anthropic'
+    >>> provider_of_model("no-such-model", ["openai"])
+    ''
+    """
+    from genai_prices.data import providers as table  # noqa: PLC0415 - as above
+
+    rows = {row.id: row for row in table}
+    for name in providers:
+        row = rows.get(price_listing(name).provider_id)
+        if row is not None and any(entry.is_match(model) for entry in row.models):
+            return name
+    return ""
 
 
 def _tiered(listed: ModelPrice, token_class: str) -> TieredPrices | None:

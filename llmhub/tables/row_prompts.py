@@ -36,11 +36,14 @@ class RowExtras:
         Name of a column of conversations; the prompt, if any, is appended as the last message.
     images
         Name of a column of images, placed before the prompt's text.
+    examples
+        Few-shot examples, placed after a system prompt that depends on the row.
     """
 
     system: Any = None
     messages: str | None = None
     images: str | None = None
+    examples: tuple[Message, ...] = ()
 
 
 NO_EXTRAS: Final = RowExtras()
@@ -101,7 +104,7 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     for part in parts:
         _try_formats(part)
     fields = tuple(dict.fromkeys(name for part in parts for name in part.template.fields))
-    template = Template(fields, _compose([system, messages, images, text]))
+    template = Template(fields, _compose([system, messages, images, text], extras.examples))
     return RowTemplate(
         len(columns), [column for part in parts for column in part.columns], template, is_plain_text=False
     )
@@ -191,7 +194,9 @@ def _try_formats(part: _PromptPart) -> None:
         deque(map(part.template.render, rows), maxlen=0)
 
 
-def _compose(parts: Sequence[_PromptPart | None]) -> Callable[[RowValues], RowPrompt | InvalidRequest]:
+def _compose(
+    parts: Sequence[_PromptPart | None], examples: tuple[Message, ...]
+) -> Callable[[RowValues], RowPrompt | InvalidRequest]:
     """Return the function that renders all parts into one conversation, or returns the first error."""
     bounds: list[tuple[int, int]] = []
     end = 0
@@ -205,7 +210,7 @@ def _compose(parts: Sequence[_PromptPart | None]) -> Callable[[RowValues], RowPr
             for part, (start, end) in zip(parts, bounds, strict=True)
         ]
         error = next((value for value in rendered if isinstance(value, InvalidRequest)), None)
-        return error or _build_messages(*rendered)
+        return error or _build_messages(*rendered, examples=examples)
 
     return render
 
@@ -215,8 +220,10 @@ def _build_messages(
     conversation: tuple[Message, ...] | None,
     images: tuple[Image, ...] | None,
     prompt: str | tuple[Message, ...] | None,
+    *,
+    examples: tuple[Message, ...] = (),
 ) -> tuple[Message, ...]:
-    """Return the messages in order: system prompt, conversation, then the user's images and text."""
+    """Return the messages in order: system prompt, examples, conversation, then the user's images and text."""
     first = (Message("system", system),) if system else ()
     last: tuple[Message, ...] = ()
     if isinstance(prompt, tuple):
@@ -226,4 +233,4 @@ def _build_messages(
         text = (Text(prompt or ""),) if prompt or not (images or conversation) else ()
         parts: tuple[Part, ...] = (*(images or ()), *text)
         last = (Message("user", parts),) if parts else ()
-    return (*first, *(conversation or ()), *last)
+    return (*first, *examples, *(conversation or ()), *last)
