@@ -71,8 +71,8 @@ def test_return_types_and_arguments_of_completions(tmp_path: Path) -> None:
         tmp_path,
     )
     response, awaited, result, text = revealed_types(messages)
-    assert response.endswith("CompletionResponse")
-    assert awaited.endswith("CompletionResponse")
+    assert response.endswith("Completion")
+    assert awaited.endswith("Completion")
     assert "Result[llmhub.core.types.CompletionResponse" in result
     assert text == "str"
     assert error_lines(messages) == [10, 11]
