@@ -10,20 +10,22 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from llmhub.core.errors import BadRequestError, invalid
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest, invalid
+from llmhub.core.provider import SECRET_FIELDS, Endpoint, Provider
+from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy, parse_proxies
+from llmhub.core.secret import Secret
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 CONFIG_FILE: Final = "llmhub.toml"
 FILE_SECTIONS: Final = ("endpoints",)
 ENDPOINT_FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
-SECRET_FIELDS: Final = frozenset({"api_key", "access_key_id", "secret_access_key", "session_token"})
-"""Fields of an endpoint that are credentials."""
-PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+CERTIFICATE_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables with a file of trusted certificates; the first that is set applies, in place of the system's."""
 PLUGIN_POLICIES: Final = ("on", "strict", "off")
 
 FieldVariables: TypeAlias = tuple[tuple[str, str], ...]
@@ -44,8 +46,10 @@ class Settings:
         URL of the default cache (``redis://...``), if ``LLMHUB_CACHE`` is one.
     tokenizer_folder
         Folder in which tiktoken keeps vocabularies; ``None`` if it keeps them for the session only.
-    use_proxy_settings
-        Whether a proxy variable is set.
+    proxies
+        Proxies of the variables ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
+    ca_file
+        File (or folder) of trusted certificates and the variable that names it; ``None`` for the system's.
     sources
         Names of the variables, or of the file, that the credentials of each provider come from; never their values.
     """
@@ -54,18 +58,38 @@ class Settings:
     cache_path: Path | None = None
     cache_url: str = field(default="", repr=False)
     tokenizer_folder: Path | None = None
-    use_proxy_settings: bool = False
+    proxies: Proxies = NO_PROXIES
+    ca_file: tuple[str, str] | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Variable(NamedTuple):
+    """An environment variable that another process reads a credential from."""
+
+    name: str
 
 
 def load_settings(folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None) -> Settings:
     """Load settings from the process's environment and from ``llmhub.toml`` in ``folder`` (the working directory)."""
     path = (folder or Path.cwd()) / CONFIG_FILE
+    settings = _load(path, plugin_providers)
+    if isinstance(settings, Settings):
+        return settings
+    # Raised here, without the frames in which the environment and the file are local variables: a traceback may show
+    # those.
+    raise BadRequestError(settings)
+
+
+def _load(path: Path, plugin_providers: Mapping[str, Provider] | None) -> Settings | InvalidRequest:
+    """Return the settings, or the error in the file."""
     try:
         file = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise invalid(str(path), f"cannot be read: {error}") from error
-    return parse_settings(os.environ, file, plugin_providers)
+        return InvalidRequest(path=str(path), message=f"cannot be read: {error}")
+    try:
+        return parse_settings(os.environ, file, plugin_providers)
+    except BadRequestError as error:
+        return error.error if isinstance(error.error, InvalidRequest) else InvalidRequest(message=str(error))
 
 
 def parse_settings(
@@ -108,7 +132,8 @@ def parse_settings(
         cache_path=None if "://" in cache else _cache_path(environ),
         cache_url=cache if "://" in cache else "",
         tokenizer_folder=Path(folder) if folder else None,
-        use_proxy_settings=any(environ.get(name) for name in PROXY_VARIABLES),
+        proxies=parse_proxies(environ),
+        ca_file=next(((environ[name], name) for name in CERTIFICATE_VARIABLES if environ.get(name)), None),
         sources=sources,
     )
 
@@ -145,7 +170,7 @@ def _fields_from_variables(variables: FieldVariables, environ: Mapping[str, str]
     values: dict[str, Any] = {}
     for field_name, variable in variables:
         if value := environ.get(variable, "").strip():
-            values.setdefault(field_name, value)
+            values.setdefault(field_name, Secret(value, source=variable) if field_name in SECRET_FIELDS else value)
     return values
 
 
@@ -158,7 +183,7 @@ def _fields_from_file(configured: Mapping[str, Any], name: str) -> dict[str, Any
         texts = _require_table(values, key, f"{section}.").values() if key == "headers" else [value]
         if not all(isinstance(text, str) for text in texts):
             raise _invalid_file(f"{section}.{key}", "must be a string; write it in quotes")
-    return dict(values)
+    return {key: Secret(value, source=CONFIG_FILE) if key in SECRET_FIELDS else value for key, value in values.items()}
 
 
 def _is_complete(provider: Provider, variables: FieldVariables, values: Mapping[str, Any]) -> bool:
@@ -178,6 +203,88 @@ def _credential_sources(
             by_field.setdefault(field_name, variable)
     secrets = (field_name for field_name in values if field_name in SECRET_FIELDS)
     return tuple(dict.fromkeys(by_field.get(field_name, CONFIG_FILE) for field_name in secrets))
+
+
+# Settings and endpoints for another process
+
+Exported: TypeAlias = dict[str, Any]
+"""Fields of an endpoint or of settings as plain values: a credential as text, or as the variable to read it from."""
+
+
+def export_endpoint(endpoint: Endpoint, *, include_environment: bool) -> Exported:
+    """Return the fields of an endpoint for a pickle.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint to export.
+    include_environment
+        Whether to include credentials that were read from environment variables. Otherwise their variables are
+        included, from which the other process reads them; credentials given in code or in a file are always included.
+    """
+    values: Exported = {}
+    for name in ENDPOINT_FIELDS:
+        value = getattr(endpoint, name)
+        if isinstance(value, Secret):
+            from_variable = value.source not in {"", CONFIG_FILE} and not include_environment
+            value = Variable(value.source) if from_variable else (value.reveal(), value.source)
+        values[name] = dict(value) if isinstance(value, Mapping) else value
+    return values
+
+
+def import_endpoint(values: Exported) -> Endpoint:
+    """Return the endpoint of exported fields, reading variables that stand for credentials.
+
+    Raises
+    ------
+    AuthenticationError
+        A variable is not set in this process.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        fields[name] = value
+        if isinstance(value, Variable):
+            fields[name] = Secret(os.environ.get(value.name, "").strip(), source=value.name)
+            if not fields[name]:
+                message = (
+                    f"{value.name} was set in the process that pickled the hub and is not set in this one; set it here,"
+                    f" or pass Endpoint({name}=...), which is pickled with the hub"
+                )
+                raise AuthenticationError(AuthFailed(path=value.name, message=message))
+        elif isinstance(value, tuple):
+            fields[name] = Secret(value[0], source=value[1])
+    return Endpoint(**fields)
+
+
+def export_settings(settings: Settings, *, include_environment: bool) -> Exported:
+    """Return settings for a pickle; ``include_environment`` as for `export_endpoint`."""
+    endpoints = {
+        name: export_endpoint(endpoint, include_environment=include_environment)
+        for name, endpoint in settings.endpoints.items()
+    }
+    proxies: Any = None  # read from the environment of the other process
+    if include_environment or not settings.proxies.by_scheme:
+        by_scheme = {
+            scheme: (proxy.url.reveal(), proxy.variable) for scheme, proxy in settings.proxies.by_scheme.items()
+        }
+        proxies = (by_scheme, settings.proxies.bypassed)
+    others = {name: getattr(settings, name) for name in Settings.__dataclass_fields__}
+    return {**others, "endpoints": endpoints, "proxies": proxies}
+
+
+def import_settings(values: Exported) -> Settings:
+    """Return exported settings; a provider whose variables are not set in this process has no endpoint."""
+    endpoints: dict[str, Endpoint] = {}
+    for name, exported in values["endpoints"].items():
+        with suppress(AuthenticationError):
+            endpoints[name] = import_endpoint(exported)
+    if values["proxies"] is None:
+        proxies = parse_proxies(os.environ)
+    else:
+        by_scheme, bypassed = values["proxies"]
+        named = {scheme: Proxy(Secret(url, source=name), name) for scheme, (url, name) in by_scheme.items()}
+        proxies = Proxies(named, bypassed)
+    return Settings(**{**values, "endpoints": endpoints, "proxies": proxies})
 
 
 # The file

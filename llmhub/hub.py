@@ -60,7 +60,10 @@ def _no_op() -> None:
 class Hub:
     """Providers, credentials, cache and policies: everything that decides how calls are made.
 
-    A hub is immutable and can be pickled; connections and the cache are opened at first use.
+    A hub is immutable and can be pickled; connections and the cache are opened at first use. A pickle contains the
+    credentials that were given in code (``Endpoint(api_key=...)``, headers, URLs with passwords) or in ``llmhub.toml``:
+    keep it as secret as those. It does not contain keys of the environment: the process that unpickles it reads its own
+    variables.
 
     Parameters
     ----------
@@ -174,7 +177,8 @@ class Hub:
                 timeout=self.timeout,
                 pool_size=self.pool_size,
                 max_reply_bytes=self.max_reply_bytes,
-                use_proxy_settings=self.settings.use_proxy_settings,
+                proxies=self.settings.proxies,
+                ca_file=self.settings.ca_file,
             ),
             cache=cast("Cache | None", self.cache),
             resolver=self.resolver,
@@ -232,8 +236,12 @@ class Hub:
         return self.resolver.resolve_provider(model)
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
-        """Pickle the arguments only: another process opens its own connections."""
-        return _unpickle_hub, ({field.name: getattr(self, field.name) for field in fields(self) if field.init},)
+        """Pickle the arguments only: another process opens its own connections.
+
+        Credentials given in code or in ``llmhub.toml`` are part of the pickle; of those read from the environment only
+        the names of the variables, which the other process reads.
+        """
+        return _unpickle_hub, (_pickled_arguments(self, include_environment=False),)
 
     def spending(self) -> Budget | None:
         """Return the state of the hub's budget; ``None`` without one."""
@@ -262,8 +270,37 @@ class Hub:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class PortableHub:
+    """A hub that is pickled with all its credentials, for processes that this one starts and sends it to directly.
+
+    Those may have been started before a variable was set, so that their environment lacks it.
+    """
+
+    hub: Hub
+
+    def __reduce__(self) -> tuple[Callable[..., PortableHub], tuple[dict[str, Any]]]:
+        """Pickle the arguments of the hub, those that were read from the environment included."""
+        return _unpickle_portable_hub, (_pickled_arguments(self.hub, include_environment=True),)
+
+
+def _pickled_arguments(hub: Hub, *, include_environment: bool) -> dict[str, Any]:
+    arguments = {field.name: getattr(hub, field.name) for field in fields(hub) if field.init}
+    arguments["endpoints"] = {
+        name: config.export_endpoint(endpoint, include_environment=include_environment)
+        for name, endpoint in hub.endpoints.items()
+    }
+    arguments["settings"] = config.export_settings(hub.settings, include_environment=include_environment)
+    return arguments
+
+
 def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
-    return Hub(**arguments)
+    endpoints = {name: config.import_endpoint(values) for name, values in arguments["endpoints"].items()}
+    return Hub(**{**arguments, "endpoints": endpoints, "settings": config.import_settings(arguments["settings"])})
+
+
+def _unpickle_portable_hub(arguments: dict[str, Any]) -> PortableHub:
+    return PortableHub(_unpickle_hub(arguments))
 
 
 def _validate_names(hub: Hub, known: Mapping[str, Provider]) -> None:

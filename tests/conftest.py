@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-from llmhub.config import PROXY_VARIABLES
+from llmhub.config import CERTIFICATE_VARIABLES
+from llmhub.core.proxies import NO_PROXY_VARIABLES, PROXY_VARIABLES
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 from llmhub.sim import Simulator, SimulatorThread, serving
 
@@ -40,6 +41,8 @@ VARIABLE_NAMES = {
     *(variable for provider in PROVIDERS.values() for group in provider.required_env for variable in group),
     *(f"{name.upper()}_{what}" for name in PROVIDERS for what in ("API_KEY", "BASE_URL")),
     *PROXY_VARIABLES,
+    *NO_PROXY_VARIABLES,
+    *CERTIFICATE_VARIABLES,
     "LLMHUB_CACHE",
     "LLMHUB_PLUGINS",
     "TIKTOKEN_CACHE_DIR",

@@ -142,7 +142,8 @@ async def ahealth_check(provider: str, *, hub: Hub | None = None) -> Health:
 async def _check(name: str, hub: Hub) -> Health:
     provider, _ = hub.provider(f"{name}/any")
     endpoint = hub.endpoints.get(name) or hub.settings.endpoints.get(name) or Endpoint()
-    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=hub.settings.use_proxy_settings)
+    settings = hub.settings
+    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, proxies=settings.proxies, ca_file=settings.ca_file)
     return await health.health_check(provider, endpoint, transport)
 
 

@@ -46,7 +46,7 @@ from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
-from llmhub.hub import Hub
+from llmhub.hub import Hub, PortableHub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
 
 if TYPE_CHECKING:
@@ -277,10 +277,18 @@ def complete_parallel(
     build_table_run(streaming_io.without_rows(frame) if has_functions else frame, prompt, model, hub, dict(quiet))
     parts = streaming_io.split_frame(frame, streaming_io.effective_jobs(n_jobs))
     hub, quiet = split_budgets(hub, quiet, len(parts))
-    calls = (joblib.delayed(complete_table)(part, prompt, model=model, hub=hub, **quiet) for _, part in parts)
+    portable = PortableHub(hub)
+    calls = (joblib.delayed(_complete_part)(part, prompt, model, portable, quiet) for _, part in parts)
     tables = joblib.Parallel(n_jobs=n_jobs)(calls)
     shifted = (streaming_io.offset_rows(table, first) for (first, _), table in zip(parts, tables, strict=True))
     return streaming_io.concat_results(shifted, uuid.uuid4().hex)
+
+
+def _complete_part(
+    part: Any, prompt: TablePrompt | None, model: Models, portable: PortableHub, options: RowOptions
+) -> pa.Table:
+    """Complete one part of a frame in a process of its own."""
+    return complete_table(part, prompt, model=model, hub=portable.hub, **options)
 
 
 @dataclass(frozen=True, slots=True)

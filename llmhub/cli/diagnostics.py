@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from llmhub import __version__, config
 from llmhub.cache.store import StoreError
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.errors import ConnectorError
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import Endpoint, Provider, public_url
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.event_loop import run_sync
 from llmhub.engine.health import DEFAULT_TIMEOUT, Health, health_checks
@@ -84,9 +84,9 @@ def check_providers(settings: config.Settings, names: Collection[str]) -> list[P
     ready = {
         status.name: (PROVIDERS[status.name], settings.endpoints[status.name]) for status in statuses if status.ready
     }
-    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, use_proxy_settings=settings.use_proxy_settings)
+    transport = TransportConfig(timeout=DEFAULT_TIMEOUT, proxies=settings.proxies, ca_file=settings.ca_file)
     health = run_sync(lambda _: health_checks(ready, transport)) if ready else {}
-    return [replace(status, health=health.get(status.name), address=_redact_url(status.address)) for status in statuses]
+    return [replace(status, health=health.get(status.name), address=public_url(status.address)) for status in statuses]
 
 
 def _address(provider: Provider, endpoint: Endpoint) -> str:
@@ -95,18 +95,6 @@ def _address(provider: Provider, endpoint: Endpoint) -> str:
         return endpoint.base_url
     parts = urlsplit(provider.locate(endpoint, CompletionRequest(model="any", messages=()), False))
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _redact_url(url: str) -> str:
-    """Remove user name, password and query from a URL.
-
-    Examples
-    --------
-    >>> _redact_url("https://me:secret@localhost:8000/v1?key=secret")
-    'https://localhost:8000/v1'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def package_versions() -> dict[str, str]:

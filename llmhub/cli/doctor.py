@@ -17,6 +17,7 @@ from llmhub import config
 from llmhub.cli.console import print_message, print_result
 from llmhub.cli.diagnostics import ProviderStatus, check_cache, check_providers, package_versions
 from llmhub.core.provider import Endpoint
+from llmhub.core.proxies import NO_PROXIES
 from llmhub.formatting.numbers import format_duration, format_megabytes
 from llmhub.formatting.text_tables import text_table
 from llmhub.providers.registry import PROVIDERS
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     simulated: Mapping[str, Endpoint] = endpoints(args.simulator) if args.simulator else {}
     if simulated:
         sources = dict.fromkeys(simulated, ("simulator",))
-        settings = replace(settings, endpoints=simulated, use_proxy_settings=False, sources=sources)
+        settings = replace(settings, endpoints=simulated, proxies=NO_PROXIES, sources=sources)
     statuses = check_providers(settings, simulated)
     usable = any(status.usable for status in statuses)
     versions = package_versions()

@@ -11,6 +11,7 @@ from llmhub import config
 from llmhub.cli.arguments import REQUEST_FLAGS, RUN_FLAGS
 from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
+from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.limits import Limit
 from llmhub.hub import DEFAULT_POOL_SIZE, Hub, load_enabled_plugins
 from llmhub.providers.registry import PROVIDERS
@@ -59,7 +60,7 @@ def simulated_settings(
             raise invalid(
                 "model", f"{model!r}: {name!r} is not simulated; simulated are {', '.join(sorted(FAKE_PROVIDERS))}"
             )
-    return replace(settings, endpoints=simulated, use_proxy_settings=False)
+    return replace(settings, endpoints=simulated, proxies=NO_PROXIES)
 
 
 def collect_options(args: argparse.Namespace) -> dict[str, Any]:

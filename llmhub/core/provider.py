@@ -6,20 +6,27 @@ has the functions that turn a request into an `HttpRequest` and an `HttpReply` i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from returns.result import Result
 
-from llmhub.core.errors import LLMError
+from llmhub.core.errors import LLMError, invalid
 from llmhub.core.forced_tool import StructuredOutputMode
 from llmhub.core.framing import Frame, Framing
+from llmhub.core.secret import Secret, SecretHeaders
 from llmhub.core.stream import Delta
 from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
 
+SECRET_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token")
+"""Fields of an endpoint that are credentials."""
+URL_PARTS: Final = re.compile(r"(?P<scheme>[^/?#]*//)(?:[^/?#]*@)?(?P<address>[^?#]*)")
+"""Matches a URL up to its query, with the user name and password apart."""
 
-@dataclass(frozen=True, slots=True, repr=False)
+
+@dataclass(frozen=True, slots=True, repr=False, init=False)
 class Endpoint:
     """Address and credentials of a provider. Its ``repr`` shows no credential.
 
@@ -38,31 +45,113 @@ class Endpoint:
     headers
         Sent with every request, after the provider's own.
 
+    Notes
+    -----
+    ``None`` stands for "not set", so that ``os.environ.get`` may be passed. Credentials are kept as `Secret`; its
+    ``reveal()`` returns the text.
+
+    Raises
+    ------
+    BadRequestError
+        An argument is not a string; the message names the argument and the type, never the value.
+
     Examples
     --------
     >>> Endpoint(base_url="http://localhost:8000/v1", api_key="secret")
     Endpoint(base_url='http://localhost:8000/v1', api_version='', region='')
     """
 
-    base_url: str = ""
-    api_key: str = field(default="", repr=False)
-    api_version: str = ""
-    region: str = ""
-    project: str = ""
-    access_key_id: str = field(default="", repr=False)
-    secret_access_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    base_url: str
+    api_key: Secret
+    api_version: str
+    region: str
+    project: str
+    access_key_id: Secret
+    secret_access_key: Secret
+    session_token: Secret
+    headers: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        """Remove trailing slashes, so that they make no difference to the cache key."""
-        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+    def __init__(  # noqa: PLR0917 - the order of the fields
+        self,
+        base_url: str | None = "",
+        api_key: str | Secret | None = "",
+        api_version: str | None = "",
+        region: str | None = "",
+        project: str | None = "",
+        access_key_id: str | Secret | None = "",
+        secret_access_key: str | Secret | None = "",
+        session_token: str | Secret | None = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        # Trailing slashes make no difference to the cache key.
+        set_field = object.__setattr__
+        set_field(self, "base_url", _text("base_url", base_url).rstrip("/"))
+        set_field(self, "api_key", _secret("api_key", api_key))
+        set_field(self, "api_version", _text("api_version", api_version))
+        set_field(self, "region", _text("region", region))
+        set_field(self, "project", _text("project", project))
+        set_field(self, "access_key_id", _secret("access_key_id", access_key_id))
+        set_field(self, "secret_access_key", _secret("secret_access_key", secret_access_key))
+        set_field(self, "session_token", _secret("session_token", session_token))
+        set_field(self, "headers", _headers(headers))
 
     def __repr__(self) -> str:
         """Return the address without credentials, those within the URL included."""
-        scheme, slashes, rest = self.base_url.partition("://")
-        base_url = scheme + slashes + rest.rpartition("@")[2]
+        base_url = public_url(self.base_url)
         return f"Endpoint(base_url={base_url!r}, api_version={self.api_version!r}, region={self.region!r})"
+
+
+def public_url(url: str) -> str:
+    """Return a URL without user name, password, query and fragment, which may hold credentials.
+
+    Examples
+    --------
+    >>> public_url("https://ann:pw@host:8443/v1?sig=abc#x")
+    'https://host:8443/v1'
+    """
+    parts = URL_PARTS.match(url)
+    return f"{parts['scheme']}{parts['address']}" if parts else re.split("[?#]", url, maxsplit=1)[0].rpartition("@")[2]
+
+
+def _text(name: str, value: object) -> str:
+    """Return an argument as text; raise if it is none, without showing it: it may be a credential."""
+    if value is None:
+        return ""
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise invalid(name, f"must be a string, not {type(value).__name__}; {_to_string(value, name)}")
+
+
+def _secret(name: str, value: object) -> Secret:
+    return value if isinstance(value, Secret) else Secret(_text(name, value))
+
+
+def _headers(headers: object) -> SecretHeaders:
+    if headers is None or isinstance(headers, SecretHeaders):
+        return headers or SecretHeaders()
+    if not isinstance(headers, Mapping):
+        raise invalid("headers", f"must be a mapping of names to strings, not {type(headers).__name__}")
+    texts: dict[str, str] = {}
+    for name, value in headers.items():
+        if not isinstance(name, str):
+            raise invalid("headers", f"must have strings as names, not {type(name).__name__}")
+        if value is None:
+            raise invalid(f"headers[{name!r}]", "must be a string, not None; omit the header")
+        texts[name] = value.reveal() if isinstance(value, Secret) else _text(f"headers[{name!r}]", value)
+    return SecretHeaders(texts)
+
+
+def _to_string(value: object, name: str) -> str:
+    """Return the remedy for a value that is not a string."""
+    if isinstance(value, (bytes, bytearray)):
+        return "decode it: value.decode()"
+    if hasattr(value, "get_secret_value"):
+        return "pass value.get_secret_value()"
+    if isinstance(value, int):
+        return "write it in quotes"
+    return "pass str(value)" if name == "base_url" else "pass its text"
 
 
 @dataclass(frozen=True, slots=True)

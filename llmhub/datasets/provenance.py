@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.cache_key import CREDENTIALS, MAPPING_VERSION
+from llmhub.core.provider import public_url
 from llmhub.core.types import JSON
 from llmhub.hub import Hub
 from llmhub.tables.tokenizers import encoding_name_of
@@ -122,18 +123,6 @@ def endpoint_settings(hub: Hub, models: Sequence[str]) -> dict[str, JSON]:
         query = sorted({name for name, _ in parse_qsl(urlsplit(endpoint.base_url).query, keep_blank_values=True)})
         settings[provider] |= {"query": query} if query else {}
     return {**settings}
-
-
-def public_url(url: str) -> str:
-    """Return a URL without user name, password, query and fragment, which may hold credentials.
-
-    Examples
-    --------
-    >>> public_url("https://ann:pw@host:8443/v1?sig=abc#x")
-    'https://host:8443/v1'
-    """
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def package_versions() -> dict[str, JSON]:

@@ -84,7 +84,7 @@ async def health_check(provider: Provider, endpoint: Endpoint, config: Transport
 async def _probe_address(provider: Provider, endpoint: Endpoint, transport: Transport) -> Health:
     start = time.perf_counter()
     url = provider.locate(endpoint, CompletionRequest(model="any", messages=()), False)
-    status = await transport.probe(provider.name, endpoint.base_url or provider.base_url or url)
+    status = await transport.probe(provider.name, endpoint.base_url or provider.base_url or url, endpoint)
     latency_s = time.perf_counter() - start
     if not is_successful(status):
         return Health(provider=provider.name, latency_s=latency_s, error=status.failure())

@@ -10,11 +10,14 @@ import asyncio
 import io
 import os
 import re
+import ssl
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from returns.pipeline import is_successful
@@ -24,12 +27,15 @@ from yarl import URL
 from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
 from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, prepare
-from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo
+from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo, public_url
+from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
 from llmhub.core.stream import Delta, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
 from llmhub.engine.hedging import InFlightTasks
-from llmhub.security.redaction import redact
+from llmhub.security.redaction import escape_controls, redact, url_secrets
+
+E = TypeVar("E", bound=BaseException)
 
 KEEP_ALIVE_S: Final = 30.0
 MAX_CACHED_URLS: Final = 4096
@@ -44,7 +50,8 @@ DEFAULT_HEADERS: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, defl
 HTTP_OK: Final = 200
 HTTP_ERRORS: Final = 400
 """The first status code that is an error."""
-URL_USERINFO: Final = re.compile(r"//[^/?#]*@")
+HTTP_SERVER_ERRORS: Final = 500
+"""The first status code of an error that is not the caller's."""
 RATE_LIMIT_HEADER: Final = re.compile("rate-?limit|retry", re.IGNORECASE)
 """Matches the name of every header with rate limit information."""
 
@@ -84,14 +91,17 @@ class TransportConfig:
         Maximum number of connections to each provider.
     max_reply_bytes
         Longer replies are an error.
-    use_proxy_settings
-        Whether to use the proxy variables of the environment (``HTTPS_PROXY``, ...).
+    proxies
+        Proxies by scheme. Nothing else of the environment is used: ``~/.netrc`` holds passwords of other programs.
+    ca_file
+        File or folder of trusted certificates and the variable that names it; ``None`` for the system's.
     """
 
     timeout: Timeout = field(default_factory=Timeout)
     pool_size: int = 256
     max_reply_bytes: int = 64 << 20
-    use_proxy_settings: bool = False
+    proxies: Proxies = NO_PROXIES
+    ca_file: tuple[str, str] | None = None
 
 
 class Transport:
@@ -100,7 +110,7 @@ class Transport:
     def __init__(self, config: TransportConfig) -> None:
         self._config = config
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._urls: dict[str, URL] = {}
+        self._urls: dict[str, tuple[URL, Proxy | None]] = {}
         self._connected_before: set[str] = set()
         self._timed_out: set[asyncio.Task[object]] = set()
         self._is_checking_deadlines = False
@@ -121,12 +131,14 @@ class Transport:
             call.on_sent()
         try:
             outcome = await self._exchange(call, request, observer, streaming=streaming)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if task not in self._timed_out or task.uncancel() > 0:
-                raise
-            outcome = Failure(self._network_error(TimeoutError(), target.provider.name, request.url))
+                raise _without_inner_frames(cancelled) from None
+            outcome = Failure(self._network_error(TimeoutError(), target, request.url))
         except NETWORK_ERRORS as error:
-            outcome = Failure(self._network_error(error, target.provider.name, request.url))
+            outcome = Failure(self._network_error(error, target, request.url))
+        except Exception as defect:  # noqa: BLE001 - raised again
+            raise _without_inner_frames(defect) from None
         finally:
             self.in_flight.end(task)
             self._timed_out.discard(task)
@@ -184,24 +196,28 @@ class Transport:
             interval_s = min(DEADLINE_CHECK_S, self._config.timeout.total_s * DEADLINE_CHECK_SHARE)
             asyncio.get_running_loop().call_later(interval_s, self._check_deadlines)
 
-    async def probe(self, name: str, url: str) -> Result[int, LLMError]:
+    async def probe(self, provider: str, url: str, endpoint: Endpoint) -> Result[int, LLMError]:
         """Send a GET request without credentials to ``url``; return the status code of the reply."""
-        try:
-            async with asyncio.timeout(self._config.timeout.total_s):
-                reply = await self._request(name, HttpRequest("GET", url, {}))
-            reply.close()
-        except NETWORK_ERRORS as error:
-            return Failure(self._network_error(error, name, url))
-        return Success(reply.status)
+        reply = await self._send_other(provider, HttpRequest("GET", url, {}), endpoint, with_body=False)
+        return reply.map(lambda received: received.status)
 
-    async def fetch(self, name: str, request: HttpRequest, endpoint: Endpoint) -> Result[HttpReply, LLMError]:
+    async def fetch(self, provider: str, request: HttpRequest, endpoint: Endpoint) -> Result[HttpReply, LLMError]:
         """Send a request that is not a completion; return the reply, with credentials redacted from error bodies."""
+        return await self._send_other(provider, request, endpoint, with_body=True)
+
+    async def _send_other(
+        self, provider: str, request: HttpRequest, endpoint: Endpoint, *, with_body: bool
+    ) -> Result[HttpReply, LLMError]:
+        body = b""
         try:
             async with asyncio.timeout(self._config.timeout.total_s):
-                reply = await self._request(name, request)
-                body = await self._read_body(reply)
+                reply = await self._request(provider, request)
+                if with_body:
+                    body = await self._read_body(reply)
+                else:
+                    reply.close()
         except NETWORK_ERRORS as error:
-            return Failure(self._network_error(error, name, request.url))
+            return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
         if reply.status >= HTTP_ERRORS:
             body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
         return Success(HttpReply(reply.status, reply.headers, body, time.time()))
@@ -214,25 +230,38 @@ class Transport:
 
     async def _request(self, pool: str, request: HttpRequest) -> aiohttp.ClientResponse:
         """Send a request on a connection of ``pool``; return the reply once its headers have arrived."""
-        url = self._urls.get(request.url)
-        if url is None:
+        parsed = self._urls.get(request.url)
+        if parsed is None:
             if len(self._urls) >= MAX_CACHED_URLS:
                 self._urls.clear()
-            url = self._urls[request.url] = _parse_url(request.url)
+            parsed = self._urls[request.url] = _parse_url(request.url), self._config.proxies.for_url(request.url)
+        url, proxy = parsed
         session = self._sessions.get(pool) or self._open(pool)
         body = request.body if len(request.body) <= MAX_INLINE_BODY_BYTES else io.BytesIO(request.body)
-        reply = await session.request(request.method, url, data=body, headers=request.headers, allow_redirects=False)
+        reply = await session.request(
+            request.method,
+            url,
+            data=body,
+            headers=request.headers,
+            allow_redirects=False,
+            proxy=None if proxy is None else _proxy_url(proxy),
+        )
         self._connected_before.add(pool)
         return reply
 
     def _open(self, pool: str) -> aiohttp.ClientSession:
         session = self._sessions[pool] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._config.pool_size, keepalive_timeout=KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=self._config.pool_size,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=True if self._config.ca_file is None else _ssl_context(*self._config.ca_file),
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.timeout.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=NO_AUTO_HEADERS,
             headers=DEFAULT_HEADERS,
-            trust_env=self._config.use_proxy_settings,
+            # Would take proxies from the environment, and with them the passwords of ~/.netrc.
+            trust_env=False,
             max_line_size=16 << 10,
             max_field_size=32 << 10,
         )
@@ -275,16 +304,17 @@ class Transport:
             observer.on_end(outcome.unwrap())
         return outcome
 
-    def _network_error(self, error: Exception, provider: str, url: str) -> LLMError:
+    def _network_error(self, error: Exception, target: Target | str, url: str) -> LLMError:
         """Return the error value of a network exception.
 
         A host that was never reached is not retried: its address is probably wrong.
         """
-        # A URL may contain a user name and password.
-        safe_url = URL_USERINFO.sub("//", url, count=1)
+        provider = target if isinstance(target, str) else target.provider.name
+        safe_url = public_url(url)
         origin = "/".join(safe_url.split("/", 3)[:3])
         message = str(error) or type(error).__name__
         timeout = self._config.timeout
+        proxy = self._config.proxies.for_url(url)
         kind: type[LLMError] = InvalidRequest
         should_retry: bool | None = None
         match error:
@@ -295,17 +325,26 @@ class Transport:
                 )
             case InvalidURLError() | aiohttp.InvalidURL():
                 message = f"base_url: {safe_url!r} is not an HTTP URL"
+            case SettingError():
+                pass
             case ReplyTooLargeError():
                 kind = Malformed
+            case aiohttp.ClientHttpProxyError() if proxy is not None:
+                kind, should_retry = Disconnected, error.status >= HTTP_SERVER_ERRORS
+                message = f"the proxy {proxy.address} refused to connect to {origin} (status {error.status}); "
+                message += f"check {proxy.variable}"
+            case aiohttp.ClientProxyConnectionError() if proxy is not None:
+                kind, should_retry = Disconnected, None if provider in self._connected_before else False
+                message = f"cannot connect to the proxy {proxy.address} ({_reason(error)}); check {proxy.variable}"
             case aiohttp.ClientSSLError():
                 kind, should_retry = Disconnected, False
                 message = f"cannot verify the certificate of {origin}: {message}"
             case aiohttp.ClientConnectorError():
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
-                reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or message
-                message = f"cannot connect to {origin} ({reason}); check its base URL"
+                message = f"cannot connect to {origin} ({_reason(error)}); check its base URL"
             case aiohttp.ClientError() | OSError():
-                kind, message = Disconnected, f"the connection to {origin} was lost: {message}"
+                through = "" if proxy is None else f" through the proxy {proxy.address} ({proxy.variable})"
+                kind, message = Disconnected, f"the connection to {origin}{through} was lost: {message}"
             case _:
                 # aiohttp refuses to send a line break in a header, for example.
                 message = f"endpoint: a header or the URL cannot be sent: {message}"
@@ -353,6 +392,10 @@ class InvalidURLError(ValueError):
     """A URL is not an HTTP URL."""
 
 
+class SettingError(ValueError):
+    """A setting of the environment cannot be used; the message names the variable."""
+
+
 class ReplyTooLargeError(ValueError):
     """A reply exceeds the size limit."""
 
@@ -362,26 +405,83 @@ NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 CONNECT_ERRORS: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
     InvalidURLError,
+    SettingError,
 )
 """Exceptions raised before a connection exists, so that nothing was sent."""
 
 
+def _without_inner_frames(error: E) -> E:
+    """Return an exception without the frames of the HTTP client, whose local variables include credentials.
+
+    Tracebacks with local variables (pytest, rich, Sentry) would show them. A note says where it was raised.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and not isinstance(error, asyncio.CancelledError):
+        error.add_note(f"raised in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno}")
+    return error.with_traceback(None)
+
+
 def redact_error(error: LLMError, endpoint: Endpoint) -> LLMError:
-    """Replace the endpoint's credentials in an error message."""
-    message = redact(error.message, _secrets(endpoint))
-    return error if message == error.message else replace(error, message=message)
+    """Replace the endpoint's credentials and control characters in the texts of an error, which people see."""
+    secrets = _secrets(endpoint)
+
+    def clean(text: str) -> str:
+        return escape_controls(redact(text, secrets)) if text else text
+
+    return replace(
+        error,
+        message=clean(error.message),
+        code=clean(error.code),
+        request_id=clean(error.request_id),
+        path=clean(error.path),
+    )
 
 
 def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return everything of an endpoint that may be a credential."""
     return (
-        endpoint.api_key,
-        endpoint.secret_access_key,
-        endpoint.access_key_id,
-        endpoint.session_token,
+        endpoint.api_key.reveal(),
+        endpoint.secret_access_key.reveal(),
+        endpoint.access_key_id.reveal(),
+        endpoint.session_token.reveal(),
         *endpoint.headers.values(),
+        *url_secrets(endpoint.base_url),
     )
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Return the reason of a failure to connect, in the words of the operating system."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+
+
+def _proxy_url(proxy: Proxy) -> URL:
+    """Return the URL of a proxy; raise for one that is none, or whose protocol is not spoken here."""
+    try:
+        url = URL(proxy.url.reveal())
+        host, _ = url.host, url.explicit_port
+    except ValueError:
+        host = None
+    # Raised outside of the handler: the message of the other exception contains the URL.
+    if not host or not host.isprintable() or " " in host:
+        raise SettingError(f"{proxy.variable}: not the URL of a proxy; write it as http://host:port, or unset it")
+    if url.scheme not in {"http", "https"}:
+        raise SettingError(
+            f"{proxy.variable}: {url.scheme}:// proxies are not supported; name an http:// proxy, or unset it"
+        )
+    return url
+
+
+def _ssl_context(path: str, variable: str) -> ssl.SSLContext:
+    """Return a context that trusts the certificates of a file or folder."""
+    try:
+        is_folder = Path(path).is_dir()
+        return ssl.create_default_context(capath=path if is_folder else None, cafile=None if is_folder else path)
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or type(error).__name__
+        raise SettingError(f"{variable}: cannot read certificates of {path!r} ({reason})") from error
 
 
 def _parse_url(url: str) -> URL:

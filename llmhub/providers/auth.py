@@ -54,7 +54,7 @@ def bearer_token(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpR
     >>> bearer_token(Endpoint(api_key="k"), HttpRequest("POST", "http://localhost", {}), 0.0).headers
     {'authorization': 'Bearer k'}
     """
-    headers = {"authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    headers = {"authorization": f"Bearer {endpoint.api_key.reveal()}"} if endpoint.api_key else {}
     return _with_headers(request, headers, endpoint.headers)
 
 
@@ -68,7 +68,7 @@ def api_key_header(name: str) -> Authorize:
     """
 
     def authorize(endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpRequest:
-        return _with_headers(request, {name: endpoint.api_key} if endpoint.api_key else {}, endpoint.headers)
+        return _with_headers(request, {name: endpoint.api_key.reveal()} if endpoint.api_key else {}, endpoint.headers)
 
     return authorize
 
@@ -82,14 +82,14 @@ def sigv4(service: str) -> Authorize:
 
     def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
         timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-        token = {"x-amz-security-token": endpoint.session_token} if endpoint.session_token else {}
+        token = {"x-amz-security-token": endpoint.session_token.reveal()} if endpoint.session_token else {}
         unsigned = _with_headers(request, {**token, "x-amz-date": timestamp}, endpoint.headers)
         scope = f"{timestamp[:8]}/{endpoint.region or DEFAULT_AWS_REGION}/{service}/aws4_request"
         signed_names, canonical = _canonical_request(unsigned)
         to_sign = "\n".join((SIGV4_ALGORITHM, timestamp, scope, hashlib.sha256(canonical).hexdigest()))
-        signing_key = reduce(_hmac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.encode())
+        signing_key = reduce(_hmac, scope.split("/"), b"AWS4" + endpoint.secret_access_key.reveal().encode())
         signature = _hmac(signing_key, to_sign).hex()
-        credential = f"{SIGV4_ALGORITHM} Credential={endpoint.access_key_id}/{scope}"
+        credential = f"{SIGV4_ALGORITHM} Credential={endpoint.access_key_id.reveal()}/{scope}"
         authorization = f"{credential}, SignedHeaders={signed_names}, Signature={signature}"
         return replace(unsigned, headers={"authorization": authorization, **unsigned.headers})
 

@@ -7,7 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from llmhub.core.errors import AuthFailed, Hint, InvalidRequest, LLMError, with_context
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import Endpoint, Provider, public_url
+from llmhub.core.secret import Secret
 from llmhub.core.types import CompletionRequest, Message
 
 CREDENTIAL_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
@@ -52,7 +53,7 @@ def _address_error(provider: Provider, endpoint: Endpoint) -> LLMError | None:
         hint = Hint("base_url", provider=provider.name, environment=tuple((name,) for name in variables))
         return InvalidRequest(path=path, message=f"{provider.name} has no public address", hint=hint)
     if not _is_http_url(address):
-        message = f"{endpoint.base_url!r} is not an HTTP URL; begin it with https://"
+        message = f"{public_url(endpoint.base_url)!r} is not an HTTP URL; begin it with https://"
         return InvalidRequest(path=path, message=message)
     if endpoint.region and not REGION_PATTERN.fullmatch(endpoint.region):
         message = f"{endpoint.region!r} is not a region; regions are spelt like us-east-1"
@@ -70,7 +71,7 @@ def _is_http_url(address: str) -> bool:
 
 def _credentials_error(provider: Provider, endpoint: Endpoint) -> LLMError | None:
     """Check that there are credentials where they are needed, and that they can be sent in a header."""
-    if not endpoint.api_key.isprintable() or endpoint.api_key != endpoint.api_key.strip():
+    if not _is_header_text(endpoint.api_key):
         message = "the key has white space around it or a line break in it; copy it again"
         return InvalidRequest(path="$.endpoint.api_key", message=message)
     if bool(endpoint.access_key_id) != bool(endpoint.secret_access_key):
@@ -84,3 +85,9 @@ def _credentials_error(provider: Provider, endpoint: Endpoint) -> LLMError | Non
         return None
     hint = Hint("api_key", provider=provider.name, environment=provider.required_env)
     return AuthFailed(path="$.endpoint.api_key", message=f"{provider.name} needs credentials", hint=hint)
+
+
+def _is_header_text(secret: Secret) -> bool:
+    """Return whether a credential can be sent in a header as it is."""
+    text = secret.reveal()
+    return text.isprintable() and text == text.strip()

@@ -130,19 +130,6 @@ async def test_compressed_reply_is_decoded(transport: Open, scripted: Any, repli
     assert (await transport().send(call(server.url))).outcome.unwrap().text == "Hello"
 
 
-async def test_proxy_of_the_environment_is_opt_in(
-    transport: Open, scripted: Any, replies: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server, proxy = scripted([replies.answer("direct")]), scripted([replies.answer("proxied")])
-    monkeypatch.setenv("http_proxy", proxy.url)
-    monkeypatch.delenv("no_proxy", raising=False)
-    texts = [
-        (await transport(use_proxy_settings=use_proxy).send(call(server.url))).outcome.unwrap().text
-        for use_proxy in (False, True)
-    ]
-    assert texts == ["direct", "proxied"]
-
-
 async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: Any, replies: Any) -> None:
     server = scripted([replies.answer()])
     assert is_successful((await transport().send(call(server.url, "x" * (2 << 20)))).outcome)
@@ -523,11 +510,11 @@ async def test_close_closes_connections_and_later_calls_open_new_ones(
 
 async def test_probe_returns_the_status(transport: Open, scripted: Any, replies: Any) -> None:
     server = scripted([replies.reply(b"not found", status=404)])
-    assert (await transport().probe("openai", server.url)).unwrap() == 404
+    assert (await transport().probe("openai", server.url, Endpoint())).unwrap() == 404
     assert b"authorization" not in server.requests[0].lower()
-    missing = await transport().probe("openai", f"http://127.0.0.1:{closed_port()}")
+    missing = await transport().probe("openai", f"http://127.0.0.1:{closed_port()}", Endpoint())
     assert isinstance(missing.failure(), Disconnected)
-    silent = await transport(timeout=Timeout(total_s=0.1)).probe("openai", scripted(["hang"]).url)
+    silent = await transport(timeout=Timeout(total_s=0.1)).probe("openai", scripted(["hang"]).url, Endpoint())
     assert isinstance(silent.failure(), TimedOut)
 
 

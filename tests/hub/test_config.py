@@ -11,15 +11,14 @@ import pytest
 import llmhub
 from llmhub import config
 from llmhub.config import (
-    PROXY_VARIABLES,
-    SECRET_FIELDS,
     Settings,
     endpoint_variables,
     load_settings,
     parse_settings,
 )
 from llmhub.core.errors import AuthenticationError, BadRequestError
-from llmhub.core.provider import Endpoint
+from llmhub.core.provider import SECRET_FIELDS, Endpoint
+from llmhub.core.proxies import NO_PROXIES, PROXY_VARIABLES
 from llmhub.hub import hub_from_environment, hub_with_endpoints
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
@@ -75,7 +74,11 @@ def test_variables_override_the_file_field_by_field() -> None:
     file = {"endpoints": {"openai": {"api_key": "file", "base_url": "http://file/v1", "headers": {"x-team": "a"}}}}
     settings = parse_settings({"OPENAI_API_KEY": "environment"}, file)
     endpoint = settings.endpoints["openai"]
-    assert (endpoint.api_key, endpoint.base_url, endpoint.headers) == ("environment", "http://file/v1", {"x-team": "a"})
+    assert (endpoint.api_key, endpoint.base_url, dict(endpoint.headers)) == (
+        "environment",
+        "http://file/v1",
+        {"x-team": "a"},
+    )
     assert settings.sources["openai"] == ("OPENAI_API_KEY",)
     assert parse_settings({}, file).sources["openai"] == ("llmhub.toml",)
 
@@ -116,8 +119,8 @@ def test_invalid_entries_of_the_file_are_named(file: dict[str, Any], message: st
 def test_file_is_read_from_the_folder(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "openai" not in load_settings().endpoints
     (tmp_path / "llmhub.toml").write_text('[endpoints.openai]\napi_key = "file"\n', encoding="utf-8")
-    assert load_settings().endpoints["openai"].api_key == "file"
-    assert llmhub.Hub().target("openai/x").endpoint.api_key == "file"
+    assert load_settings().endpoints["openai"].api_key.reveal() == "file"
+    assert llmhub.Hub().target("openai/x").endpoint.api_key.reveal() == "file"
 
 
 @pytest.mark.parametrize("content", [b"[endpoints", b"\xff\xfe", b"a = 1\na = 2"])
@@ -158,8 +161,11 @@ def test_no_default_cache_without_a_home(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", PROXY_VARIABLES)
 def test_proxy_variables_are_detected(name: str) -> None:
-    assert parse_settings({name: "http://proxy"}).use_proxy_settings
-    assert not parse_settings({name: ""}).use_proxy_settings
+    scheme = "http" if name.lower() == "http_proxy" else "https"
+    proxy = parse_settings({name: "http://proxy:1"}).proxies.for_url(f"{scheme}://host/v1")
+    assert proxy is not None
+    assert (proxy.address, proxy.variable) == ("http://proxy:1", name)
+    assert parse_settings({name: ""}).proxies == NO_PROXIES
 
 
 def test_explicit_endpoint_inherits_no_key_from_the_environment() -> None:
@@ -167,9 +173,12 @@ def test_explicit_endpoint_inherits_no_key_from_the_environment() -> None:
     settings = parse_settings({"OPENAI_API_KEY": KEY})
     local = Endpoint(base_url="http://localhost:8000/v1")
     hub = llmhub.Hub(settings=settings, endpoints={"openai": local})
-    assert hub.target("openai/x").endpoint.api_key == ""
+    assert hub.target("openai/x").endpoint.api_key.reveal() == ""
     assert (
-        hub_with_endpoints(llmhub.Hub(settings=settings), {"openai": local}).target("openai/x").endpoint.api_key == ""
+        hub_with_endpoints(llmhub.Hub(settings=settings), {"openai": local})
+        .target("openai/x")
+        .endpoint.api_key.reveal()
+        == ""
     )
 
 

@@ -57,7 +57,9 @@ def botocore_headers(endpoint: Endpoint, request: HttpRequest, now: dt.datetime)
     """Return the headers that botocore sends."""
     headers_sent = {name.lower(): value for name, value in {**request.headers, **endpoint.headers}.items()}
     aws = AWSRequest(method=request.method, url=request.url, data=request.body, headers=headers_sent)
-    credentials = Credentials(endpoint.access_key_id, endpoint.secret_access_key, endpoint.session_token or None)
+    credentials = Credentials(
+        endpoint.access_key_id.reveal(), endpoint.secret_access_key.reveal(), endpoint.session_token.reveal() or None
+    )
     with mock.patch("botocore.auth.get_current_datetime", return_value=now):
         SigV4Auth(credentials, "bedrock", endpoint.region or "us-east-1").add_auth(aws)
     return {name.lower(): value for name, value in aws.headers.items()}

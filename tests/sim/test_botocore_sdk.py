@@ -30,8 +30,8 @@ def connect(session: botocore.session.Session) -> Connect:
     def opened(served: SimulatorThread, **arguments: str) -> Iterator[Any]:
         endpoint = served.endpoints()["bedrock"]
         keys = {
-            "aws_access_key_id": endpoint.access_key_id,
-            "aws_secret_access_key": endpoint.secret_access_key,
+            "aws_access_key_id": endpoint.access_key_id.reveal(),
+            "aws_secret_access_key": endpoint.secret_access_key.reveal(),
             **arguments,
         }
         client = session.create_client(
@@ -203,8 +203,8 @@ def test_client_retries(simulate: Callable[..., SimulatorThread], session: botoc
         "bedrock-runtime",
         region_name=endpoint.region,
         endpoint_url=endpoint.base_url,
-        aws_access_key_id=endpoint.access_key_id,
-        aws_secret_access_key=endpoint.secret_access_key,
+        aws_access_key_id=endpoint.access_key_id.reveal(),
+        aws_secret_access_key=endpoint.secret_access_key.reveal(),
         config=Config(retries={"total_max_attempts": 2, "mode": "standard"}),
     )
     messages = [{"role": "user", "content": [{"text": "Say hi. [[sim:500 once]]"}]}]

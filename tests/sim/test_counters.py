@@ -258,7 +258,7 @@ def test_endpoints(simulate: Callable[..., SimulatorThread]) -> None:
     endpoints = served.endpoints()
     assert endpoints["openai"].base_url == f"{served.url}/openai/v1"
     assert endpoints.keys() == FAKE_PROVIDERS.keys() <= PROVIDERS.keys()
-    assert {endpoint.api_key for name, endpoint in endpoints.items() if name != "bedrock"} == {"right"}
+    assert {endpoint.api_key.reveal() for name, endpoint in endpoints.items() if name != "bedrock"} == {"right"}
     assert not any(validate_endpoint(PROVIDERS[name], endpoint) for name, endpoint in endpoints.items())
     bedrock = endpoints["bedrock"]
     assert (bedrock.api_key, bedrock.region, bedrock.secret_access_key) == ("", "us-east-1", "right")

@@ -277,8 +277,8 @@ def test_botocore_parses_converse(simulator: SimulatorThread) -> None:
         "bedrock-runtime",
         region_name=endpoint.region,
         endpoint_url=endpoint.base_url,
-        aws_access_key_id=endpoint.access_key_id,
-        aws_secret_access_key=endpoint.secret_access_key,
+        aws_access_key_id=endpoint.access_key_id.reveal(),
+        aws_secret_access_key=endpoint.secret_access_key.reveal(),
     )
     options: dict[str, Any] = {"modelId": "amazon.nova-lite-v1:0"}
     options["messages"] = [{"role": "user", "content": [{"text": PROMPT}]}]
