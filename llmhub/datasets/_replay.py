@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from returns.result import Failure, Success
@@ -27,17 +28,20 @@ from llmhub.core.types import CompletionResponse, Part, Text, ToolCall, Usage
 from llmhub.datasets import dataset
 from llmhub.datasets._diff import Difference, diff
 from llmhub.datasets._freeze import DatasetParts, to_parts
-from llmhub.datasets.dataset import MEASUREMENT_COLUMNS, Frozen
+from llmhub.datasets.dataset import MEASUREMENT_COLUMNS, REQUEST_COLUMNS, ROW_ID, SCORE_PREFIX, Frozen
 from llmhub.datasets.folder import endpoint_headers, not_frozen
 from llmhub.datasets.provenance import Recipe, recipe_from_lock
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.retry import NO_RETRY
+from llmhub.evals._compare import compare
 from llmhub.evals._evaluate import Evaluation, evaluate
 from llmhub.evals.judge import ScorerOrJudge
 from llmhub.evals.scorers import scorer_from_identity
+from llmhub.evals.statistics import IntArray
 from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
 from llmhub.tables.rows import IMAGE_URL_SCHEMES
+from llmhub.tables.schema import RESULTS
 
 PLACEHOLDER_CREDENTIAL: Final = "replay"
 """Value of credentials that an endpoint must have but that are never sent."""
@@ -108,18 +112,28 @@ def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = (), hub: Hub 
     folder = Path(path)
     kept = dataset.read(folder)
     recipe = recipe_from_lock(kept.lock["recipe"])
-    if not recipe.is_replayable:
+    if not (recipe.is_replayable or recipe.scorers):
         message = f"{str(folder)!r} has no recipe; freeze an evaluation, or pass freeze(..., recipe=...)"
         raise invalid("path", message)
     _check_recipe(folder, recipe, kept)
-    scorer_list = [_rebuild_scorer(folder, recorded, scorers) for recorded in recipe.scorers]
+    is_column = [_is_score_column(recorded) for recorded in recipe.scorers]
+    scorer_list = [
+        _rebuild_scorer(folder, recorded, scorers)
+        for recorded, given in zip(recipe.scorers, is_column, strict=True)
+        if not given
+    ]
     judgements = dataset.read_judgements(folder, kept.lock)
     answers = _answers_by_key(kept.table) | (_answers_by_key(judgements) if judgements is not None else {})
     endpoints = {name: _replay_endpoint(name, recorded, hub) for name, recorded in kept.lock["endpoints"].items()}
     middleware = (replay_middleware(answers),)
     with Hub(endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings()) as offline:
-        parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, offline)
-    rows = dataset.canonicalise(parts.inputs, _copy_measurements(parts.results, kept.table), parts.scores)
+        if recipe.is_replayable:
+            parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, offline)
+        else:
+            columns = [str(one["name"]) for one, given in zip(recipe.scorers, is_column, strict=True) if given]
+            parts, evaluation = _score_again(kept, recipe, scorer_list, columns, offline), None
+    results = _copy_measurements(parts.results, kept.table) if recipe.is_replayable else parts.results
+    rows = dataset.canonicalise(parts.inputs, results, parts.scores)
     again = Frozen(rows.table, kept.lock, rows.columns)
     with tempfile.TemporaryDirectory() as written:
         dataset.write_rows(Path(written), rows.table, dataset.dataset_layout(kept.lock))
@@ -177,7 +191,7 @@ def _input_rows(kept: Frozen, recipe: Recipe) -> pa.Table:
     provider, _, model = recipe.models[0].partition("/")
     columns = kept.table
     of_model = pc.and_(pc.equal(columns.column("provider"), provider), pc.equal(columns.column("model"), model))
-    return columns.filter(pc.and_(of_model, pc.equal(columns.column("sample"), 0))).select(kept.names("input"))
+    return kept.source_inputs(columns.filter(pc.and_(of_model, pc.equal(columns.column("sample"), 0))))
 
 
 def _run_again(
@@ -199,6 +213,43 @@ def _run_again(
     )
     evaluation = evaluate(inputs, task, recipe.models, hub=hub, **{**options, **recipe.design})
     return to_parts(evaluation, None), evaluation
+
+
+def _is_score_column(recorded: Mapping[str, Any]) -> bool:
+    """Return whether scores were given as a column of a finished table, which has no version."""
+    return recorded["version"] == "" and not recorded["parameters"]
+
+
+def _score_again(
+    kept: Frozen, recipe: Recipe, scorers: Sequence[ScorerOrJudge], columns: Sequence[str], hub: Hub
+) -> DatasetParts:
+    """Score the frozen responses again, of results whose requests are not known; columns of scores are kept."""
+    rows = _number_input_rows(kept)
+    results = {name: kept.table.column(name) for name in RESULTS.names if name in kept.table.column_names}
+    table = pa.table({"row": rows, **results})
+    inputs = kept.source_inputs(kept.table)
+    scores = {name: kept.table.column(SCORE_PREFIX + name) for name in columns}
+    taken = set(table.column_names) | set(scores)
+    scored = pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **scores})
+    for name in inputs.column_names:
+        if name not in taken:
+            scored = scored.append_column(name, inputs.column(name))
+    given = {"target": recipe.target} if recipe.target else {}
+    options: dict[str, Any] = {**recipe.design, **given, "scores": columns}
+    comparison = compare(scored, scorers=scorers, hub=hub, **options)
+    parts = to_parts(comparison, inputs.take(pa.array(np.unique(rows, return_index=True)[1])))
+    order = {name: index for index, name in enumerate(str(scorer["name"]) for scorer in recipe.scorers)}
+    ordered = {name: parts.scores[name] for name in sorted(parts.scores, key=lambda name: order.get(name, len(order)))}
+    return replace(parts, scores=ordered)
+
+
+def _number_input_rows(kept: Frozen) -> IntArray:
+    """Return the number of the input row of each result; equal input rows are told apart by their results' order."""
+    ids = [ROW_ID, *REQUEST_COLUMNS]
+    frame = kept.table.select(ids).to_pandas()
+    frame["copy"] = frame.groupby(ids, sort=False, dropna=False).cumcount()
+    numbers: IntArray = frame.groupby([ROW_ID, "copy"], sort=False).ngroup().to_numpy(np.int64)
+    return numbers
 
 
 def replay_middleware(answers: Mapping[bytes, Answer]) -> Middleware:

@@ -2,14 +2,17 @@
 
 A fingerprint is the SHA-256 of the row's values in the order of the column names. The width of a number, the kind of a
 string column, chunks and dictionaries do not matter; a missing value differs from an empty one, and -0.0 equals 0.0.
-Fingerprints are stored in datasets: any change of the encoding needs a new layout version.
+Fingerprints are stored in datasets: any change of the encoding needs a new layout version, and the old one is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -23,6 +26,8 @@ Fingerprints: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.uint8]]"
 """Array of shape ``(rows, 32)``."""
 
 FINGERPRINT_SIZE: Final = 32
+ENCODING_VERSION: Final = 2
+"""Latest version of the encoding; that of datasets of the same layout version."""
 ROWS_PER_BATCH: Final = 65_536
 """Rows that are encoded at a time."""
 LARGE_BINARY: Final = pa.large_binary()
@@ -30,7 +35,11 @@ _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 
 def fingerprints(
-    table: pa.Table, names: Sequence[str] | None = None, *, prefix: Fingerprints | None = None
+    table: pa.Table,
+    names: Sequence[str] | None = None,
+    *,
+    prefix: Fingerprints | None = None,
+    version: int = ENCODING_VERSION,
 ) -> Fingerprints:
     """Return the fingerprint of each row.
 
@@ -42,6 +51,8 @@ def fingerprints(
         Columns to include, in any order; all by default.
     prefix
         Fingerprints of other columns of the same rows, to be included.
+    version
+        Version of the encoding. In version 1, timestamps without a time zone were encoded as those in UTC.
 
     Returns
     -------
@@ -69,7 +80,7 @@ def fingerprints(
     missing = next((name for name in selected if name not in table.column_names), None)
     if missing is not None:
         raise invalid("columns", f"there is no column {missing!r}; the columns are {', '.join(table.column_names)}")
-    header = _JSON.encode([(name, _kind_name(table.schema.field(name).type)) for name in selected])
+    header = _JSON.encode([(name, _kind_name(table.schema.field(name).type, version)) for name in selected])
     prefix_array = None if prefix is None else _to_binary_array(prefix)
     digests: list[bytes] = []
     for start in range(0, table.num_rows, ROWS_PER_BATCH):
@@ -146,12 +157,14 @@ def _combined(column: pa.ChunkedArray) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def _kind_name(kind: pa.DataType) -> str:
+def _kind_name(kind: pa.DataType, version: int) -> str:
     """Return the name of the kind of values a type holds, whatever its width."""
-    if isinstance(kind, pa.ExtensionType):
-        return _kind_name(kind.storage_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _kind_name(kind.storage_type, version)
     if pa.types.is_dictionary(kind):
-        return _kind_name(kind.value_type)
+        return _kind_name(kind.value_type, version)
+    if version > 1 and pa.types.is_timestamp(kind) and kind.tz is None:
+        return "local time"
     return next((name for name, is_member, _ in VALUE_KINDS if is_member(kind)), "json")
 
 
@@ -172,8 +185,15 @@ def _encode_floats(array: pa.Array) -> pa.Array:
 
 
 def _encode_timestamps(array: pa.Array) -> pa.Array:
-    """Encode timestamps in microseconds since the epoch."""
-    return array.cast(pa.timestamp("us", tz=array.type.tz)).cast(pa.int64()).cast(pa.large_string())
+    """Encode timestamps in microseconds since the epoch, with a fraction where there are nanoseconds."""
+    if array.type.unit != "ns":
+        return array.cast(pa.timestamp("us", tz=array.type.tz)).cast(pa.int64()).cast(pa.large_string())
+    nanoseconds = array.cast(pa.int64())
+    microseconds = pc.divide(nanoseconds, 1000)
+    rest = pc.subtract(nanoseconds, pc.multiply(microseconds, 1000))
+    text = microseconds.cast(pa.large_string())
+    with_rest = pc.binary_join_element_wise(text, rest.cast(pa.large_string()), pa.scalar(".", pa.large_string()))
+    return pc.if_else(pc.equal(rest, 0), text, with_rest)
 
 
 def _encode_dates(array: pa.Array) -> pa.Array:
@@ -189,8 +209,26 @@ def _encode_nested(array: pa.Array) -> pa.Array:
     """Encode lists and structs as JSON with sorted keys."""
     if pa.types.is_list(array.type) and not len(array.flatten()):
         return pc.if_else(array.is_valid(), pa.scalar(b"[]", LARGE_BINARY), pa.scalar(None, LARGE_BINARY))
-    values = [None if value is None else _JSON.encode(value) for value in array.to_pylist()]
+    values = [None if value is None else _JSON.encode(_jsonable(value)) for value in _python_values(array)]
     return pa.array(values, LARGE_BINARY)
+
+
+def _python_values(array: pa.Array) -> list[Any]:
+    """Return the values of an array; nanoseconds, which Python's types cannot hold, as integers."""
+    try:
+        return list(array.to_pylist())
+    except (ValueError, pa.ArrowException):
+        return [getattr(value, "value", None) for value in array]
+
+
+def _jsonable(value: Any) -> Any:
+    """Return a value that the JSON encoder knows; keys that are not text become text."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    known = value is None or isinstance(value, (bool, int, float, str, bytes, Decimal, date, time, timedelta, UUID))
+    return value if known else str(value)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -80,6 +80,7 @@ class _Column(msgspec.Struct):
     name: PlainText
     role: Literal["input", "asked", "answer", "score", "measure"]
     type: PlainText
+    source: PlainText = ""
 
 
 class _Scorer(msgspec.Struct):
@@ -131,6 +132,7 @@ class _Lock(msgspec.Struct):
     asked_between: tuple[str | None, str | None]
     endpoints: dict[str, _Endpoint]
     packages: dict[str, Any]
+    schema: PlainText = ""
 
 
 def read_lock(folder: Path, latest_version: int) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def read_lock(folder: Path, latest_version: int) -> dict[str, Any]:
         raise not_frozen(folder, f"{LOCK_FILE} is not valid JSON: {error}") from error
     version = lock.get("version") if isinstance(lock, dict) else None
     if isinstance(version, int) and version > latest_version:
-        message = f"layout version {version} is later than {latest_version}, the latest this llmhub reads"
+        message = f"{LOCK_FILE}: layout version {version} is later than {latest_version}, the latest this llmhub reads"
         raise not_frozen(folder, message)
     try:
         shape = msgspec.convert(lock, _Lock)

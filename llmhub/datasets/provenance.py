@@ -66,6 +66,13 @@ class Recipe:
         """Whether prompt and models are known, so that the requests can be rebuilt."""
         return bool(self.prompt and self.models)
 
+    @property
+    def judge_models(self) -> tuple[str, ...]:
+        """Models of the judges among the scorers."""
+        parameters = [scorer.get("parameters") for scorer in self.scorers]
+        models = [own.get("model") for own in parameters if isinstance(own, Mapping) and "rubric" in own]
+        return tuple(model for model in models if isinstance(model, str))
+
 
 def recipe_from_lock(recorded: Mapping[str, Any]) -> Recipe:
     """Return the recipe recorded in a lock."""

@@ -138,9 +138,10 @@ def row_draws(table: pa.Table, seed: int, columns: Sequence[str] | None, stratif
     """Return the number of each row, from 0 (inclusive) to 1 (exclusive)."""
     if stratify is not None:
         frames.require_columns([stratify], table, "stratify")
-    prints = fingerprints(table, columns)
+    # The encoding of version 1 is kept, so that no row moves to another part.
+    prints = fingerprints(table, columns, version=1)
     if stratify is not None:
-        prints = np.concatenate([prints, fingerprints(table, [stratify])], axis=1)
+        prints = np.concatenate([prints, fingerprints(table, [stratify], version=1)], axis=1)
     return _to_unit_interval(prints, seed)
 
 

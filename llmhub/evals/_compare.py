@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any, TypeAlias, Unpack, get_args
+from typing import Any, Final, TypeAlias, Unpack, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -37,11 +37,16 @@ from llmhub.evals.scoring import (
     score_responses,
     scores_from_column,
 )
-from llmhub.evals.statistics import IntArray, import_scipy
+from llmhub.evals.statistics import FloatArray, IntArray, import_scipy
 from llmhub.hub import Hub
 from llmhub.tables import frames
+from llmhub.tables.schema import RESULTS
 
 NameOrNames: TypeAlias = str | Sequence[str]
+
+
+RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"})
+"""Options that change no response."""
 
 
 class CompareOptions(TableOptions, total=False):
@@ -154,9 +159,12 @@ def run_comparison(
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
     layout = read_layout(table, models)
     results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
-    design = _design(layout, results, scorers, plan, prompt if isinstance(prompt, str) else repr(prompt))
-    scored = ScoredTable(table, layout, results, outcomes, clusters)
-    return build_comparison(scored, replace(design, n=int(options.get("n", 1))))
+    parameters = {name: value for name, value in options.items() if name not in RUN_OPTIONS}
+    design = replace(
+        _design(layout, results, scorers, plan), prompt=prompt, parameters=parameters, n=int(options.get("n", 1))
+    )
+    comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
+    return replace(comparison, inputs=to_arrow(source), hub=hub)
 
 
 def _compare_finished(
@@ -164,21 +172,39 @@ def _compare_finished(
 ) -> Comparison:
     """Score a finished table, if scorers are given, and compare its models."""
     if "model" in frames.column_names(source):
-        table = to_arrow(source)
+        table = number_rows(to_arrow(source))
         if models:
             table = table.filter(pc.is_in(_full_model_names(table), pa.array(models)))
     else:
-        table, plan = wide_to_long(source, models, plan)
+        table, plan = wide_to_long(source, models, plan, responses=bool(scorers))
     _check_finished(table, scorers, hub, plan)
     layout = read_layout(table, models)
     first = first_response_per_row(table, layout)
     rows = input_rows(first, plan) if scorers else []
     clusters = group_clusters(first, plan.group)
     results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
-    design = _design(layout, results, scorers, plan, None)
     samples = np.bincount(layout.row_index * len(layout.models) + layout.model_index)
-    scored = ScoredTable(table, layout, results, outcomes, clusters)
-    return build_comparison(scored, replace(design, n=int(samples.max(initial=1))))
+    design = replace(_design(layout, results, scorers, plan), n=int(samples.max(initial=1)))
+    comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
+    return replace(comparison, inputs=_own_columns(first, plan), hub=hub)
+
+
+def number_rows(table: pa.Table) -> pa.Table:
+    """Return a results table whose ``row`` is an integer; ids of another kind are numbered and kept as ``row_name``."""
+    if "row" not in table.column_names or pa.types.is_integer(table.column("row").type):
+        return table
+    ids = table.column("row")
+    if ids.null_count:
+        raise invalid("frame", f"column 'row' has {ids.null_count:,} missing values; fill or drop these rows")
+    numbers = encode_categories([value if value.__hash__ else repr(value) for value in ids.to_pylist()])
+    numbered = table.set_column(table.column_names.index("row"), "row", pa.array(numbers))
+    return numbered if "row_name" in table.column_names else numbered.append_column("row_name", ids)
+
+
+def _own_columns(rows: pa.Table, plan: ScoringPlan) -> pa.Table:
+    """Return the input columns of a finished table: those that are neither results nor scores; else the row numbers."""
+    names = [name for name in rows.column_names if name not in RESULTS.names and name not in plan.scores]
+    return rows.select(names or ["row"])
 
 
 def _check_finished(table: pa.Table, scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan) -> None:
@@ -205,14 +231,12 @@ def _design(
     results: Sequence[ScorerResult],
     scorers: Sequence[ScorerOrJudge],
     plan: ScoringPlan,
-    prompt: str | None,
 ) -> ComparisonDesign:
     identities = {scorer.name: identity(scorer) for scorer in scorers}
     of_column: dict[str, JSON] = {"version": "", "parameters": {}}
     return ComparisonDesign(
         models=layout.model_names,
         scorers=tuple(identities.get(result.name, {"name": result.name, **of_column}) for result in results),
-        prompt=prompt,
         group=plan.group,
         target=plan.target,
         failures=plan.failures,
@@ -358,13 +382,17 @@ def cluster_codes(rows: Sequence[Mapping[str, Any]], group: str | None) -> IntAr
     return encode_categories([value if value.__hash__ else repr(value) for value in values])
 
 
-def wide_to_long(source: Any, models: Sequence[str], plan: ScoringPlan) -> tuple[pa.Table, ScoringPlan]:
-    """Reshape a table with one column of scores per model to one row per score.
+def wide_to_long(
+    source: Any, models: Sequence[str], plan: ScoringPlan, *, responses: bool = False
+) -> tuple[pa.Table, ScoringPlan]:
+    """Reshape a table with one column per model to one row per score, or per response if ``responses``.
+
+    The other columns are kept.
 
     Raises
     ------
     BadRequestError
-        ``models`` is empty or names a missing column.
+        ``models`` is empty or names a missing column, or scores are not numbers.
     """
     if not models:
         message = "without a prompt, pass a results table with a column 'model', or models= for columns with scores"
@@ -375,12 +403,33 @@ def wide_to_long(source: Any, models: Sequence[str], plan: ScoringPlan) -> tuple
     table = to_arrow(source)
     n_rows, n_models = len(table), len(models)
     row = np.repeat(np.arange(n_rows), n_models)
+    others = [name for name in table.column_names if name not in models]
     model = pa.DictionaryArray.from_arrays(np.tile(np.arange(n_models, dtype=np.int32), n_rows), list(models))
-    scores = np.stack([numeric_column(table, name) for name in models], axis=1).ravel()
-    columns = {"row": pa.array(row), "model": model, "score": pa.array(scores, from_pandas=True)}
-    if plan.group is not None:
-        columns[plan.group] = table.column(plan.group).take(pa.array(row))
-    return pa.table(columns), replace(plan, scores=("score",))
+    columns: dict[str, Any] = {"row": pa.array(row), "model": model}
+    value_name = "response" if responses else "score"
+    if responses:
+        texts = [_texts(table.column(name)) for name in models]
+        columns[value_name] = pa.array([text for answers in zip(*texts, strict=True) for text in answers], pa.string())
+    else:
+        scores = np.stack([_wide_scores(table, name) for name in models], axis=1).ravel()
+        columns[value_name] = pa.array(scores, from_pandas=True)
+    clash = next((name for name in others if name in columns), None)
+    if clash is not None:
+        raise invalid("frame", f"the column {clash!r} has a name that is needed for the table of scores; rename it")
+    columns |= {name: table.column(name).take(pa.array(row)) for name in others}
+    return pa.table(columns), plan if responses else replace(plan, scores=("score",))
+
+
+def _wide_scores(table: pa.Table, name: str) -> FloatArray:
+    kind = table.column(name).type
+    if str(kind) in {"string", "large_string", "string_view"}:
+        message = f"the column {name!r} of models= holds text, not scores; pass scorers= to score it as responses"
+        raise invalid("models", message)
+    return numeric_column(table, name)
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    return [None if value is None else str(value) for value in column.to_pylist()]
 
 
 def to_arrow(source: Any) -> pa.Table:

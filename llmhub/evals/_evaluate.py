@@ -17,6 +17,7 @@ from llmhub.api import current_hub
 from llmhub.core.errors import invalid
 from llmhub.evals import statistics
 from llmhub.evals._compare import (
+    RUN_OPTIONS,
     CompareOptions,
     NameOrNames,
     check_scorers,
@@ -50,8 +51,6 @@ SAMPLE_METRICS: Final = pa.schema(
     ]
 )
 """Metrics of several samples per row: one row per binary scorer, model and metric."""
-RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"})
-"""Options that change no response."""
 
 
 class EvaluateOptions(CompareOptions, total=False):

@@ -5,7 +5,7 @@ Every table has a fixed schema (`MODELS`, `PAIRS`, `COUNTS`, `JUDGES`); columns 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -19,6 +19,8 @@ from llmhub.evals.statistics import PowerTarget, required_sample_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from llmhub.hub import Hub
 
 PairedTest: TypeAlias = Literal["permutation", "wilcoxon"]
 
@@ -127,7 +129,9 @@ class ComparisonDesign:
     models, scorers
         Names of the models; name, version and parameters of each scorer.
     prompt
-        Prompt template, if prompts were sent.
+        Prompt template, or function of a row, if prompts were sent.
+    parameters
+        Request parameters and system message, if prompts were sent.
     n
         Samples per row and model.
     group, target
@@ -140,7 +144,8 @@ class ComparisonDesign:
 
     models: tuple[str, ...]
     scorers: tuple[Mapping[str, JSON], ...] = ()
-    prompt: str | None = None
+    prompt: str | Callable[..., Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     n: int = 1
     group: str | None = None
     target: str | None = None
@@ -170,6 +175,10 @@ class Comparison:
         Results table of each judge's own calls, by its name.
     design
         Design of the comparison.
+    inputs
+        Input rows, in the order of their numbers in ``results``.
+    hub
+        Hub that the requests were sent through.
     """
 
     results: pa.Table
@@ -180,6 +189,8 @@ class Comparison:
     judges: pa.Table
     judgements: Mapping[str, pa.Table]
     design: ComparisonDesign
+    inputs: pa.Table | None = field(default=None, repr=False, compare=False)
+    hub: Hub | None = field(default=None, repr=False, compare=False)
 
     @property
     def scorers(self) -> tuple[str, ...]:

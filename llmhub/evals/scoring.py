@@ -92,8 +92,27 @@ def read_layout(table: pa.Table, models: Sequence[str] = ()) -> ResponseLayout:
     known = [(name[0], name[1]) if len(name) > 1 else ("", name[0]) for name in names]
     full_names = {_full_name(provider, model) for provider, model in known}
     absent = [("", name) if len(model_columns) == 1 else _split_name(name) for name in models if name not in full_names]
+    everyone = known + absent
+    # Models that were named stand in the order they were named in, which decides the sides of a pair.
+    places = {name: place for place, name in enumerate(models)}
+    order = sorted(
+        range(len(everyone)), key=lambda index: places.get(_full_name(*everyone[index]), len(places) + index)
+    )
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
     is_single = len(np.unique(cells)) == len(cells)
-    return ResponseLayout(tuple(known + absent), model_index, row_index, row_ids.astype(np.int64), is_single)
+    ordered = tuple(everyone[index] for index in order)
+    return ResponseLayout(ordered, rank[model_index], row_index, row_ids.astype(np.int64), is_single)
+
+
+def number_samples(layout: ResponseLayout) -> IntArray:
+    """Return the number of each response among those of the same row and model, from 0, in the order of the table."""
+    cells = layout.row_index * max(1, len(layout.models)) + layout.model_index
+    order = np.argsort(cells, kind="stable")
+    ordered = cells[order]
+    numbers = np.empty(len(cells), np.int64)
+    numbers[order] = np.arange(len(cells)) - np.searchsorted(ordered, ordered, side="left")
+    return numbers
 
 
 def _full_name(provider: str, model: str) -> str:

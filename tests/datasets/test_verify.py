@@ -32,7 +32,11 @@ def changes(folder: Path) -> list[tuple[int, str]]:
 def test_unchanged_dataset_is_intact(folder: Path) -> None:
     verification = verify(folder)
     assert verification
-    assert str(verification) == f"intact: 20 rows, content sha256 {read(folder).content_sha256}"
+    frozen = read(folder)
+    assert str(verification).splitlines() == [
+        f"intact: 20 rows, content sha256 {frozen.content_sha256}",
+        f"digest {frozen.digest}, not compared with one you keep: pass expect= or public_key=",
+    ]
 
 
 def test_one_changed_character_identifies_its_row(folder: Path) -> None:
@@ -63,10 +67,10 @@ def test_missing_and_added_rows_are_identified(folder: Path) -> None:
     assert changes(folder) == [(20, "added")]
 
 
-def test_changed_measurement_changes_the_file_but_no_row(folder: Path) -> None:
+def test_changed_measurement_identifies_its_row(folder: Path) -> None:
     change_value(folder, "latency_s", 0, 99.0)
     verification = verify(folder)
-    assert (verification.ok, verification.changed) == (False, 0)
+    assert [(change.position, change.kind) for change in verification.changes] == [(0, "measurement")]
     assert len(verification.problems) == 1
 
 
