@@ -228,12 +228,12 @@ def _verify_rows(folder: Path, lock: Mapping[str, Any], problems: tuple[str, ...
 def _explain_data_file(
     name: str, problems: tuple[str, ...], changes: Sequence[RowChange], *, is_reordered: bool, version: int
 ) -> tuple[str, ...]:
-    """Add to the problem of a data file without changed rows that it was only encoded anew."""
+    """Add to the problem of a data file without changed rows that it was only re-encoded."""
     if changes or is_reordered:
         return problems
-    intact = "every value is intact: the file was encoded anew"
+    intact = "every value is intact: the file was re-encoded"
     if version == 1:
-        intact = "inputs, responses and scores of all rows are intact: a measurement was edited, or it was encoded anew"
+        intact = "inputs, responses and scores of all rows are intact: a measurement was edited, or it was re-encoded"
     return tuple(
         f"{problem}; {intact}" if problem.startswith(f"{name}: its sha256") else problem for problem in problems
     )

@@ -167,7 +167,7 @@ def test_encoded_anew_is_told_from_edited(folder: Path) -> None:
     verification = verify(folder)
     assert not verification
     assert verification.changed == 0
-    assert any("every value is intact: the file was encoded anew" in problem for problem in verification.problems)
+    assert any("every value is intact: the file was re-encoded" in problem for problem in verification.problems)
 
 
 # Digest and signature
