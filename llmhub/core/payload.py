@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from returns.result import Failure, Result, Success
@@ -11,6 +12,8 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.types import Payload
 
+EXCERPT_LENGTH: Final = 120
+"""Characters of a body that an error message quotes."""
 _DECODER: Final = msgspec.json.Decoder()
 
 
@@ -30,17 +33,47 @@ def deep_merge(payload: Payload, extra: Mapping[str, object]) -> Payload:
 
 
 def parse_json_object(body: bytes) -> Result[Payload, LLMError]:
-    """Parse a JSON object from untrusted bytes; anything else is `Malformed`.
+    r"""Parse a JSON object from untrusted bytes; anything else is `Malformed`.
+
+    Invalid UTF-8 is replaced, and half of a surrogate pair is kept, since a response that holds one was paid for.
 
     Examples
     --------
     >>> parse_json_object(b"[1]").failure().message
     'the body is a JSON list, not an object'
+    >>> parse_json_object(b'{"a": "\\ud83d"}').unwrap()
+    {'a': '\ud83d'}
     """
     try:
         payload = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Failure(Malformed(path="$", message=f"the body is not JSON: {error}"))
+        payload = _parse_leniently(body)
+        if payload is None:
+            return Failure(Malformed(path="$", message=f"not JSON ({error}): {excerpt(body)}"))
     if not isinstance(payload, dict):
         return Failure(Malformed(path="$", message=f"the body is a JSON {type(payload).__name__}, not an object"))
     return Success(payload)
+
+
+def excerpt(body: bytes) -> str:
+    r"""Return the first words of a body, for an error message.
+
+    Examples
+    --------
+    >>> excerpt(b"<html>\n  <title>Sign in</title>")
+    '<html> <title>Sign in</title>'
+    """
+    words = " ".join(body[: 4 * EXCERPT_LENGTH].decode("utf-8", "replace").split())
+    return words if len(words) <= EXCERPT_LENGTH else f"{words[:EXCERPT_LENGTH]}..."
+
+
+def _parse_leniently(body: bytes) -> Any:
+    """Parse JSON whose text is not valid Unicode; ``None`` if that is not all that is wrong with it."""
+    try:
+        return json.loads(body.decode("utf-8", "replace"), parse_constant=_reject_constant)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -17,9 +17,10 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError, Unsupported, with_context
 from llmhub.core.forced_tool import with_forced_tool
 from llmhub.core.framing import FEEDS, Frame, flush
-from llmhub.core.payload import deep_merge, parse_json_object
+from llmhub.core.payload import deep_merge, excerpt, parse_json_object
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.stream import Delta, PartKey, fold, label_forced_tool_deltas
+from llmhub.core.surrogates import SurrogateJoiner
 from llmhub.core.types import CompletionRequest, CompletionResponse, Payload
 from llmhub.core.validation import drop_unsupported, validate_request
 
@@ -27,6 +28,12 @@ JSON_ENCODING_ERRORS: Final = (TypeError, ValueError, OverflowError, RecursionEr
 """Raised by msgspec for a value that has no JSON form."""
 FORCED_TOOL_PATHS: Final = ("$.tools", "$.tool_choice")
 """Paths of errors about the tool that replaces a response schema, which the caller did not write."""
+SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""Beginnings of the lines of server-sent events."""
+EXPECTED_MEDIA_TYPES: Final = frozenset({"", "application/json", "text/event-stream", "application/x-ndjson"})
+"""Content types that say nothing about what is wrong with a body."""
+HEAD_SIZE: Final = 512
+"""Bytes at the beginning of a stream that an error message may quote."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -108,12 +115,20 @@ def _is_json_encodable(value: object) -> bool:
 
 
 def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse, LLMError]:
-    """Decode a complete reply to the response, or to the error that its status reports. Returns on arbitrary bytes."""
+    """Decode a complete reply to the response, or to the error that its status reports. Returns on arbitrary bytes.
+
+    Some servers stream although no stream was requested: server-sent events are decoded as a stream.
+    """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
         return Failure(_error_from_reply(provider, reply))
     response = provider.wire.decode_fast(reply.body)
     if response is None:
-        decoded = parse_json_object(reply.body).bind(provider.wire.decode)
+        if provider.wire.framing == "sse" and reply.body[:HEAD_SIZE].lstrip().startswith(SSE_FIELDS):
+            return interpret_stream(provider, replace(reply, body=b""), [reply.body])
+        parsed = parse_json_object(reply.body)
+        if not is_successful(parsed):
+            return Failure(_with_reply_context(provider, reply, _with_content_type(parsed.failure(), reply)))
+        decoded = provider.wire.decode(parsed.unwrap())
         if not is_successful(decoded):
             return Failure(_with_reply_context(provider, reply, decoded.failure()))
         response = decoded.unwrap()
@@ -138,17 +153,33 @@ def interpret_stream(
     decoder = StreamDecoder(provider, reply)
     deltas: list[Delta] = []
     for chunk in chunks:
-        decoded = decoder.feed(chunk)
-        if not is_successful(decoded):
-            return Failure(decoded.failure())
-        deltas.extend(decoded.unwrap())
+        deltas.extend(decoder.feed(chunk))
+        if decoder.error is not None:
+            return Failure(decoder.error)
     return decoder.close(deltas)
 
 
 class StreamDecoder:
-    """Incremental decoder of one streamed reply. Its state is the bytes of an incomplete frame."""
+    """Incremental decoder of one streamed reply. Its state is the bytes of an incomplete frame.
 
-    __slots__ = ("_feed", "_forced_calls", "_is_json_body", "_provider", "_reply", "_rest")
+    Attributes
+    ----------
+    error
+        First error of the stream; nothing after it is decoded. ``None`` if there is none so far.
+    """
+
+    __slots__ = (
+        "_feed",
+        "_forced_calls",
+        "_has_frames",
+        "_head",
+        "_is_json_body",
+        "_joiner",
+        "_provider",
+        "_reply",
+        "_rest",
+        "error",
+    )
 
     def __init__(self, provider: Provider, reply: HttpReply) -> None:
         self._provider = provider
@@ -156,54 +187,89 @@ class StreamDecoder:
         self._feed = FEEDS[provider.wire.framing]
         self._rest = reply.body
         self._forced_calls: set[PartKey] = set()
+        self._joiner = SurrogateJoiner()
+        self._head = reply.body[:HEAD_SIZE]
+        self._has_frames = False
         # Some servers ignore the request for a stream and reply with one JSON document.
-        self._is_json_body = reply.header("content-type").partition(";")[0].strip() == "application/json"
+        self._is_json_body = _media_type(reply) == "application/json" and not self._is_sse()
+        self.error: LLMError | None = None
 
-    def feed(self, chunk: bytes) -> Result[tuple[Delta, ...], LLMError]:
-        """Return the deltas of the frames that ``chunk`` completes."""
+    def feed(self, chunk: bytes) -> tuple[Delta, ...]:
+        """Return the deltas of the frames that ``chunk`` completes, those before an `error` included."""
+        if self.error is not None:
+            return ()
+        if len(self._head) < HEAD_SIZE:
+            self._head = (self._head + chunk)[:HEAD_SIZE]
+            # Others stream server-sent events under that content type.
+            self._is_json_body = self._is_json_body and not self._is_sse()
         if self._is_json_body:
             self._rest += chunk
-            return Success(())
+            return ()
         return self._decode_frames(self._feed(self._rest, chunk))
 
     def close(self, deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
         """Decode what is left at the end of the body, and fold all ``deltas`` into the response."""
-        if self._is_json_body and not self._rest.lstrip().startswith(b"["):
+        if self.error is None and self._is_json_body and not self._rest.lstrip().startswith(b"["):
             return interpret(self._provider, replace(self._reply, body=self._rest))
-        if self._is_json_body:
+        last: tuple[Delta, ...] = ()
+        if self.error is None and self._is_json_body:
             last = self._decode_array()
-        else:
+        elif self.error is None:
             last = self._decode_frames(flush(self._provider.wire.framing, self._rest))
-        if not is_successful(last):
-            return Failure(last.failure())
-        folded = fold((*deltas, *last.unwrap()))
+        if self.error is not None:
+            return Failure(self.error)
+        if not self._has_frames and (self._head.lstrip()[:1] == b"<" or _media_type(self._reply) == "text/html"):
+            return Failure(self._fail(Malformed(path="$", message=f"not a stream: {excerpt(self._head)}")))
+        folded = fold((*deltas, *last, *self._joiner.flush()))
         if not is_successful(folded):
             return Failure(_with_reply_context(self._provider, self._reply, folded.failure()))
         request_id = self._reply.header(self._provider.request_id_header)
         return Success(replace(folded.unwrap(), request_id=request_id)) if request_id else folded
 
-    def _decode_array(self) -> Result[tuple[Delta, ...], LLMError]:
+    def _is_sse(self) -> bool:
+        return self._provider.wire.framing == "sse" and self._head.lstrip().startswith(SSE_FIELDS)
+
+    def _fail(self, error: LLMError) -> LLMError:
+        """Set and return the error of the stream."""
+        if isinstance(error, Malformed):
+            error = _with_content_type(error, self._reply)
+        self.error = _with_reply_context(self._provider, self._reply, error)
+        return self.error
+
+    def _decode_array(self) -> tuple[Delta, ...]:
         """Decode a stream that arrived as one JSON array of its events."""
         try:
             events = msgspec.json.decode(self._rest, type=list[msgspec.Raw])
         except (msgspec.DecodeError, RecursionError) as error:
-            malformed = Malformed(path="$", message=f"not JSON: {error}")
-            return Failure(_with_reply_context(self._provider, self._reply, malformed))
+            self._fail(Malformed(path="$", message=f"not JSON ({error}): {excerpt(self._rest)}"))
+            return ()
         return self._decode_frames(Success((tuple(Frame("", bytes(event)) for event in events), b"")))
 
-    def _decode_frames(
-        self, fed: Result[tuple[tuple[Frame, ...], bytes], LLMError]
-    ) -> Result[tuple[Delta, ...], LLMError]:
+    def _decode_frames(self, fed: Result[tuple[tuple[Frame, ...], bytes], LLMError]) -> tuple[Delta, ...]:
         if not is_successful(fed):
-            return Failure(_with_reply_context(self._provider, self._reply, fed.failure()))
+            self._fail(fed.failure())
+            return ()
         frames, self._rest = fed.unwrap()
+        self._has_frames = self._has_frames or bool(frames)
         deltas: list[Delta] = []
         for frame in frames:
             decoded = self._provider.wire.decode_frame(frame)
             if not is_successful(decoded):
-                return Failure(_with_reply_context(self._provider, self._reply, decoded.failure()))
-            deltas.extend(label_forced_tool_deltas(decoded.unwrap(), self._forced_calls))
-        return Success(tuple(deltas))
+                self._fail(decoded.failure())
+                break
+            deltas.extend(self._joiner.join(label_forced_tool_deltas(decoded.unwrap(), self._forced_calls)))
+        return tuple(deltas)
+
+
+def _media_type(reply: HttpReply) -> str:
+    return reply.header("content-type").partition(";")[0].strip().lower()
+
+
+def _with_content_type(error: LLMError, reply: HttpReply) -> LLMError:
+    """Add the content type to an error about a body that is not of the provider's format."""
+    media_type = _media_type(reply)
+    is_expected = media_type in EXPECTED_MEDIA_TYPES
+    return error if is_expected else replace(error, message=f"{error.message} (content type {media_type})")
 
 
 def _error_from_reply(provider: Provider, reply: HttpReply) -> LLMError:

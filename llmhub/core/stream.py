@@ -7,6 +7,7 @@ halves of a stream and is associative.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -17,6 +18,7 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import Disconnected, LLMError
 from llmhub.core.forced_tool import FORCED_TOOL_NAME, is_forced_call, unwrap_forced_call, visible_text
+from llmhub.core.reasoning_details import REASONING_DETAILS, merge_details
 from llmhub.core.types import (
     NO_USAGE,
     Choice,
@@ -58,7 +60,7 @@ class StreamStarted:
 
 @dataclass(frozen=True, slots=True)
 class UsageDelta:
-    """Token counts so far. They are cumulative on every wire, so the largest count of a class is its latest."""
+    """Token counts so far. The last count of a class is the one that is billed: providers correct their estimates."""
 
     usage: Usage
 
@@ -88,6 +90,8 @@ class PartialResponse:
 
 
 EMPTY: Final = PartialResponse()
+GENERATED_ID_PREFIX: Final = "call_made_"
+"""Prefix of a tool call's id that was generated because the provider sent none."""
 ARGUMENTS_PLACEHOLDER: Final = "\0"
 """Stands in an `Opaque` part's JSON for what the stream delivers later, as the arguments of a call without a name.
 
@@ -113,7 +117,7 @@ def step(partial: PartialResponse, delta: Delta) -> PartialResponse:
                 request_id=partial.request_id or request_id,
             )
         case UsageDelta(usage):
-            return replace(partial, usage=_max_usage(partial.usage, usage))
+            return replace(partial, usage=_latest_usage(partial.usage, usage))
         case ChoiceFinished(reason, choice):
             return replace(partial, finish_reasons=_merge_reasons(partial.finish_reasons, {choice: reason}))
 
@@ -129,15 +133,16 @@ def merge(left: PartialResponse, right: PartialResponse) -> PartialResponse:
     return PartialResponse(
         parts=parts,
         finish_reasons=_merge_reasons(left.finish_reasons, right.finish_reasons),
-        usage=_max_usage(left.usage, right.usage),
+        usage=_latest_usage(left.usage, right.usage),
         served_model=left.served_model or right.served_model,
         request_id=left.request_id or right.request_id,
     )
 
 
 def finish(partial: PartialResponse) -> Result[CompletionResponse, LLMError]:
-    """Return the response; a stream without any finish reason was cut off, which is `Disconnected`."""
-    if not partial.finish_reasons:
+    """Return the response; a stream without any finish reason, or with nothing else, was cut off: `Disconnected`."""
+    is_empty = replace(partial, finish_reasons={}) == EMPTY and set(partial.finish_reasons.values()) == {"other"}
+    if not partial.finish_reasons or is_empty:
         return Failure(Disconnected(message="the stream ended before the response was complete"))
     choices: dict[int, list[Part]] = {0: []}
     for (choice, *_), part in sorted(partial.parts.items(), key=lambda item: item[0][:2]):
@@ -179,7 +184,7 @@ def fold(deltas: Iterable[Delta]) -> Result[CompletionResponse, LLMError]:
                     first_request_id or request_id,
                 )
             case UsageDelta(counts):
-                usage = _max_usage(usage, counts)
+                usage = _latest_usage(usage, counts)
             case ChoiceFinished(reason, choice):
                 if reason != "other" or choice not in reasons:
                     reasons[choice] = reason
@@ -198,7 +203,7 @@ def usage_so_far(deltas: Iterable[Delta]) -> Usage:
     usage = NO_USAGE
     for delta in deltas:
         if isinstance(delta, UsageDelta):
-            usage = _max_usage(usage, delta.usage)
+            usage = _latest_usage(usage, delta.usage)
     return _bounded_usage(usage)
 
 
@@ -211,9 +216,10 @@ def assemble_response(
 ) -> CompletionResponse:
     """Assemble a response in its normal form, whether it was streamed or not.
 
-    Empty texts are removed. Arguments of tool calls are compact JSON, ``{}`` if there are none. No class of tokens
-    exceeds the count that includes it. A finish reason ``stop`` becomes ``tool_calls`` or ``refusal`` if the response
-    has such parts. A forced tool call becomes text.
+    Empty texts are removed, and halves of surrogate pairs are joined or replaced. Arguments of tool calls are compact
+    JSON, ``{}`` if there are none, and a call without an id gets one. No class of tokens exceeds the count that
+    includes it. A finish reason ``stop`` or ``other`` becomes ``tool_calls`` if the response has calls, and ``stop``
+    becomes ``refusal`` if it has a refusal. A forced tool call becomes text.
 
     Parameters
     ----------
@@ -226,7 +232,8 @@ def assemble_response(
     'tool_calls'
     """
     forced = any(is_forced_call(part) for parts, _ in answers for part in parts)
-    (parts, reason), *rest = [_normalize_answer(parts, reason) for parts, reason in answers] or [((), "other")]
+    normal = [_normalize_answer(parts, reason, request_id) for parts, reason in answers]
+    (parts, reason), *rest = normal or [((), "other")]
     return CompletionResponse(
         parts=parts,
         finish_reason=reason,
@@ -311,8 +318,8 @@ def _join_two(old: Part, new: Part) -> Part:
             return ToolCall(
                 old.id or new.id, old.name or new.name, old.arguments + new.arguments, old.signature + new.signature
             )
-        case Logprobs(), Logprobs():
-            return Logprobs(old.data + new.data)
+        case (Logprobs(before), Logprobs(after)) | (Opaque("reasoning_details", before), Opaque(_, after)):
+            return Logprobs(before + after) if isinstance(old, Logprobs) else Opaque(REASONING_DETAILS, before + after)
         case Image(), Image():
             return Image(
                 old.url or new.url, old.data + new.data, old.media_type or new.media_type, old.detail or new.detail
@@ -335,8 +342,8 @@ def _join_all(fragments: Sequence[Part]) -> Part:
         case ToolCall():
             arguments, signature = _concatenate(fragments, "arguments"), _concatenate(fragments, "signature")
             return ToolCall(_first_nonempty(fragments, "id"), _first_nonempty(fragments, "name"), arguments, signature)
-        case Logprobs():
-            return Logprobs(_concatenate(fragments, "data"))
+        case Logprobs() | Opaque(kind="reasoning_details"):
+            return replace(fragments[0], data=_concatenate(fragments, "data"))
         case Image():
             url, data = _first_nonempty(fragments, "url"), _concatenate(fragments, "data")
             return Image(url, data, _first_nonempty(fragments, "media_type"), _first_nonempty(fragments, "detail"))
@@ -358,14 +365,14 @@ def _merge_reasons(left: Mapping[int, FinishReason], right: Mapping[int, FinishR
     return {**left, **{choice: reason for choice, reason in right.items() if reason != "other" or choice not in left}}
 
 
-def _max_usage(left: Usage, right: Usage) -> Usage:
-    """Return the larger count of each class; ``None`` counts as absent."""
+def _latest_usage(left: Usage, right: Usage) -> Usage:
+    """Return the later count of each class; ``None`` counts as absent."""
     return Usage(
-        input_tokens=_max_count(left.input_tokens, right.input_tokens),
-        output_tokens=_max_count(left.output_tokens, right.output_tokens),
-        cached_input_tokens=_max_count(left.cached_input_tokens, right.cached_input_tokens),
-        cache_write_tokens=_max_count(left.cache_write_tokens, right.cache_write_tokens),
-        reasoning_tokens=_max_count(left.reasoning_tokens, right.reasoning_tokens),
+        input_tokens=_latest_count(left.input_tokens, right.input_tokens),
+        output_tokens=_latest_count(left.output_tokens, right.output_tokens),
+        cached_input_tokens=_latest_count(left.cached_input_tokens, right.cached_input_tokens),
+        cache_write_tokens=_latest_count(left.cache_write_tokens, right.cache_write_tokens),
+        reasoning_tokens=_latest_count(left.reasoning_tokens, right.reasoning_tokens),
     )
 
 
@@ -382,35 +389,84 @@ def _bounded_usage(usage: Usage) -> Usage:
     return replace(usage, cached_input_tokens=read, cache_write_tokens=written)
 
 
-def _max_count(left: int | None, right: int | None) -> int | None:
-    return right if left is None else left if right is None else max(left, right)
+def _latest_count(left: int | None, right: int | None) -> int | None:
+    return left if right is None else right
 
 
-def _normalize_answer(parts: Sequence[Part], reason: FinishReason) -> tuple[tuple[Part, ...], FinishReason]:
+def _normalize_answer(
+    parts: Sequence[Part], reason: FinishReason, response_id: str
+) -> tuple[tuple[Part, ...], FinishReason]:
     """Return the normal form of one choice (see `assemble_response`)."""
     if len(parts) == 1 and type(parts[0]) is Text and parts[0].text:
-        return tuple(parts), reason
-    normal: list[Part] = []
-    calls = refused = False
-    for part in parts:
-        match part:
-            case Text(text) | Refusal(text) if not text:
-                continue
-            case Reasoning("", "", ""):
-                continue
-            case ToolCall(call, name, arguments, signature):
-                calls = True
-                normal.append(ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature))
-            case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:
-                normal.append(Opaque(kind, _fill_placeholder(data, "")))
-            case Refusal():
-                refused = True
-                normal.append(part)
-            case _:
-                normal.append(part)
-    if calls:
+        text = parts[0].text
+        return (parts[0] if text.isascii() else Text(repair_surrogates(text)),), reason
+    normalized = (_normalize_part(part, parts[:index], response_id) for index, part in enumerate(parts))
+    normal = [part for part in normalized if part is not None]
+    if any(isinstance(part, ToolCall) for part in normal):
         normal, reason = unwrap_forced_call(normal, reason)
-        calls = any(isinstance(part, ToolCall) for part in normal)
-    if reason == "stop":
-        reason = "tool_calls" if calls else "refusal" if refused else reason
+    if reason in {"stop", "other"} and any(isinstance(part, ToolCall) for part in normal):
+        reason = "tool_calls"
+    elif reason == "stop" and any(isinstance(part, Refusal) for part in normal):
+        reason = "refusal"
     return tuple(normal), reason
+
+
+def _normalize_part(part: Part, earlier: Sequence[Part], response_id: str) -> Part | None:
+    """Return the normal form of a part, ``None`` if it is empty."""
+    normal: Part | None = _repair_part(part)
+    match normal:
+        case Text("") | Refusal("") | Reasoning("", "", "") | ToolCall("", "", "", ""):
+            normal = None
+        case ToolCall(call, name, arguments, signature):
+            call = call or (generate_call_id(response_id, name, arguments, earlier) if name else "")
+            normal = ToolCall(call, name, _compact_json(arguments.strip() or "{}"), signature)
+        case Opaque("reasoning_details"):
+            normal = replace(normal, data=merge_details(normal.data))
+        case Opaque(kind, data) if ARGUMENTS_PLACEHOLDER in data:
+            normal = Opaque(kind, _fill_placeholder(data, ""))
+    return normal
+
+
+def generate_call_id(response_id: str, name: str, arguments: str, earlier: Iterable[Part]) -> str:
+    """Return an id for a tool call that came without one, so that a result can name the call it answers.
+
+    It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same
+    response gives the same ids, streamed or not, and two responses different ones.
+
+    Examples
+    --------
+    >>> generate_call_id("r1", "f", "{}", [])
+    'call_made_4b7873...'
+    >>> generate_call_id("r1", "f", "{}", [ToolCall("", "f", "{}")]) == generate_call_id("r1", "f", "{}", [])
+    False
+    """
+    equal = sum(isinstance(part, ToolCall) and (part.name, part.arguments) == (name, arguments) for part in earlier)
+    content = "\n".join((response_id, name, arguments, str(equal))).encode("utf-8", "surrogatepass")
+    return GENERATED_ID_PREFIX + hashlib.sha256(content).hexdigest()[:16]
+
+
+# Halves of surrogate pairs, as servers send that cut text by UTF-16 units
+
+
+def repair_surrogates(text: str) -> str:
+    r"""Return ``text`` with halves of surrogate pairs joined, and replaced where there is only one.
+
+    Examples
+    --------
+    >>> repair_surrogates("a\ud83d" + "\udc68") == "a\N{MAN}", repair_surrogates("b\ud83d")
+    (True, 'b\ufffd')
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _repair_part(part: Part) -> Part:
+    """Return a part without halves of surrogate pairs."""
+    names = [name for name in part.__dataclass_fields__ if isinstance(getattr(part, name), str)]
+    repaired = {name: repair_surrogates(getattr(part, name)) for name in names if not getattr(part, name).isascii()}
+    return replace(part, **repaired) if repaired else part  # type: ignore[arg-type] # fields of the part itself

@@ -14,6 +14,7 @@ from typing import Any, Final, get_args
 
 from llmhub.core.errors import InvalidRequest, LLMError, Unsupported
 from llmhub.core.forced_tool import FORCED_TOOL_NAME
+from llmhub.core.reasoning_details import REASONING_DETAILS
 from llmhub.core.types import (
     FLOAT_FIELDS,
     INT_FIELDS,
@@ -23,6 +24,7 @@ from llmhub.core.types import (
     Logprobs,
     Message,
     OnUnsupported,
+    Opaque,
     Part,
     Reasoning,
     Schema,
@@ -58,6 +60,14 @@ OPTIONAL_DEFAULTS: Final[dict[str, Any]] = {
 PART_PATH: Final = re.compile(r"\$\.messages\[(\d+)\]\.parts\[(\d+)\](\.is_error)?")
 DROPPABLE_PARTS: Final[dict[type[Part], str]] = {Reasoning: "messages.reasoning", CacheMark: "messages.cache_mark"}
 """Parts of a message that may be omitted, and their names in ``dropped_params``."""
+
+RESPONSE_KINDS: Final = frozenset(
+    {
+        *("annotation", "search_result", "search_image", "executed_tool"),
+        *("groundingMetadata", "urlContextMetadata", "citationMetadata"),
+    }
+)
+"""Kinds of `Opaque` parts that only responses have, as no API takes them back."""
 
 
 def validate_request(request: CompletionRequest) -> LLMError | None:
@@ -149,14 +159,15 @@ def drop_unsupported(request: CompletionRequest, error: LLMError) -> tuple[str, 
 def _drop_from_message(request: CompletionRequest, match: re.Match[str]) -> tuple[str, CompletionRequest] | None:
     message_index, part_index = int(match[1]), int(match[2])
     part = request.messages[message_index].parts[part_index]
-    if type(part) is Logprobs:
+    if type(part) is Logprobs or (type(part) is Opaque and part.kind in RESPONSE_KINDS):
         return "", _replace_part(request, message_index, part_index, ())
     if request.unsupported != "drop":
         return None
     if isinstance(part, ToolResult) and match[3]:
         without_flag = replace(part, is_error=False)
         return "messages.is_error", _replace_part(request, message_index, part_index, (without_flag,))
-    name = DROPPABLE_PARTS.get(type(part))
+    is_reasoning = type(part) is Opaque and part.kind == REASONING_DETAILS
+    name = DROPPABLE_PARTS.get(Reasoning if is_reasoning else type(part))
     return None if name is None else (name, _replace_part(request, message_index, part_index, ()))
 
 

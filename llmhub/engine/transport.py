@@ -290,11 +290,11 @@ class Transport:
                 size += len(chunk)
                 if size > self._config.max_reply_bytes:
                     raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
-                decoded = decoder.feed(chunk)
-                if not is_successful(decoded):
-                    return Failure(decoded.failure())
-                deltas.extend(decoded.unwrap())
-                observer.on_deltas(decoded.unwrap())
+                new = decoder.feed(chunk)
+                deltas.extend(new)
+                observer.on_deltas(new)
+                if decoder.error is not None:
+                    return Failure(decoder.error)
             reply.release()
         finally:
             if not reply.closed:

@@ -1,11 +1,16 @@
-"""Groq: an OpenAI-compatible server."""
+"""Groq: an OpenAI-compatible server.
+
+It takes earlier reasoning back as ``reasoning`` (the parameters of an assistant message in groq 0.37, read 2026-11-30).
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+from llmhub.core.types import CacheMark
 from llmhub.providers.model_profiles import ModelProfiles, ToolForcedSchema
-from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
 from llmhub.providers.vendor import PriceListing
 
 ENTRIES: Final = (
@@ -13,6 +18,8 @@ ENTRIES: Final = (
         "groq",
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
+        refused_parts=(CacheMark,),
+        adapt=partial(rename_reasoning, "reasoning"),
         models=ModelProfiles(
             # https://console.groq.com/docs/structured-outputs: the models on its list are those excluded here
             tool_forced_schemas=(ToolForcedSchema(r"^(?!openai/gpt-oss|meta-llama/llama-4|moonshotai/kimi-k2)"),),

@@ -1,14 +1,15 @@
 """Mistral AI: an OpenAI-compatible server with names of its own for the seed and the rate limit headers.
 
-It counts a stream's tokens unasked, so ``stream_options`` is left out.
+It counts a stream's tokens unasked, so ``stream_options`` is left out. Earlier reasoning goes back as a block of the
+content, as it came (the types of mistralai 1.9, read 2026-11-30).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from llmhub.core.types import Payload
-from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.core.types import CacheMark, Payload
+from llmhub.providers.openai_compatible import REASONING_FIELD, openai_compatible
 from llmhub.providers.rate_limit_headers import per_window_headers, rate_limit_reader
 from llmhub.providers.vendor import PriceListing, drop_field, rename_field
 
@@ -16,7 +17,21 @@ RATE_LIMIT_HEADERS: Final = per_window_headers("req-minute", "tokens-minute")
 
 
 def _adapt(payload: Payload) -> Payload:
-    return rename_field("seed", "random_seed", drop_field("stream_options", payload))
+    renamed = rename_field("seed", "random_seed", drop_field("stream_options", payload))
+    messages: Any = payload.get("messages") or ()
+    if not any(REASONING_FIELD in message for message in messages):
+        return renamed
+    return {**renamed, "messages": [_with_thinking(message) for message in messages]}
+
+
+def _with_thinking(message: Payload) -> Payload:
+    """Move the reasoning of a message into its content, as a block before the others."""
+    if REASONING_FIELD not in message:
+        return message
+    content: Any = message["content"] or []
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": message[REASONING_FIELD]}]}
+    return {**drop_field(REASONING_FIELD, message), "content": [thinking, *blocks]}
 
 
 ENTRIES: Final = (
@@ -24,6 +39,7 @@ ENTRIES: Final = (
         "mistral",
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
+        refused_parts=(CacheMark,),
         adapt=_adapt,
         limits=rate_limit_reader(RATE_LIMIT_HEADERS),
         request_id_header="mistral-correlation-id",

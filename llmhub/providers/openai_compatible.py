@@ -16,10 +16,12 @@ from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles
 from llmhub.providers.rate_limit_headers import HeaderTable, parse_go_duration, per_window_headers, rate_limit_reader
 from llmhub.providers.schema_support import SchemaSupport
 from llmhub.providers.vendor import (
+    Check,
     PriceListing,
     ProviderEntry,
     check_base_url,
     check_parts,
+    check_reasoning_details,
     completion_url,
     fixed_url,
     provider_entry,
@@ -48,6 +50,7 @@ def openai_compatible(
     *required_env: str,
     wire: Wire = openai_chat.WIRE,
     refused_parts: tuple[type[Part], ...] = (Reasoning, CacheMark),
+    takes_reasoning_details: bool = False,
     locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
     limits: Callable[[HttpReply], RateLimitInfo] = read_rate_limits,
@@ -69,11 +72,15 @@ def openai_compatible(
         Environment variables that must all be set for it to be used.
     refused_parts
         Message parts that the wire has and this server rejects. Earlier reasoning is sent only to servers that were
-        recorded answering a request with it.
+        recorded answering a request with it, or whose documentation names the field.
+    takes_reasoning_details
+        Whether it takes back ``reasoning_details``, the structured reasoning of gateways.
     health_url
         What a GET asks to validate a key: a path, a function of the endpoint, or ``None`` where nothing is suitable.
     """
-    checks = (partial(check_parts, name, frozenset(refused_parts)),)
+    checks: tuple[Check, ...] = (partial(check_parts, name, frozenset(refused_parts)),)
+    if wire is openai_chat.WIRE and not takes_reasoning_details:
+        checks = (*checks, partial(check_reasoning_details, name))
     provider = Provider(
         name,
         wire,
@@ -111,4 +118,4 @@ def rename_reasoning(name: str, payload: Payload) -> Payload:
     return {**payload, "messages": [rename_field(REASONING_FIELD, name, message) for message in messages]}
 
 
-ENTRIES: Final = (openai_compatible("compatible", refused_parts=(CacheMark,)),)
+ENTRIES: Final = (openai_compatible("compatible", refused_parts=(CacheMark,), takes_reasoning_details=True),)

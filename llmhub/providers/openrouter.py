@@ -18,6 +18,7 @@ ENTRIES: Final = (
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
         refused_parts=(CacheMark,),
+        takes_reasoning_details=True,
         adapt=partial(rename_reasoning, "reasoning"),
         request_id_header="x-generation-id",
         health_url="/key",  # its list of models needs no key

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupported
 from llmhub.core.provider import Endpoint, Provider
-from llmhub.core.types import CompletionRequest, Part, Payload
+from llmhub.core.reasoning_details import REASONING_DETAILS
+from llmhub.core.types import CompletionRequest, Opaque, Part, Payload
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles, check_model, structured_output_mode
 from llmhub.providers.schema_support import SchemaSupport, relax_schema
 
@@ -127,6 +128,16 @@ def check_parts(
             if type(part) in refused:
                 path = f"$.messages[{message_index}].parts[{part_index}]"
                 return Unsupported(path=path, message=f"{name} does not take a {type(part).__name__}", hint=DROP_HINT)
+    return None
+
+
+def check_reasoning_details(name: str, _endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Refuse structured reasoning, which only gateways take back."""
+    for message_index, message in enumerate(request.messages):
+        for part_index, part in enumerate(message.parts):
+            if isinstance(part, Opaque) and part.kind == REASONING_DETAILS:
+                path = f"$.messages[{message_index}].parts[{part_index}]"
+                return Unsupported(path=path, message=f"{name} does not take reasoning details", hint=DROP_HINT)
     return None
 
 

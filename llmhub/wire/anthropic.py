@@ -2,8 +2,9 @@
 
 What differs here:
 
-- System messages are gathered in ``system``, wherever they were; roles alternate, so tool results are blocks of a user
-  message and neighbours of one role are merged. ``max_tokens`` is required.
+- Leading system messages are gathered in ``system``, and those within the conversation too, except for models that take
+  them in their place. Roles alternate, so tool results are blocks of a user message and neighbours of one role are
+  merged. ``max_tokens`` is required.
 - Input counts exclude what was read from and written to the cache. A stream sends them first, and the others
   cumulatively at its end.
 - Blocks of server tools are kept as they are. A citation follows the text it belongs to. A thought is sent back with
@@ -17,6 +18,7 @@ Source: https://platform.claude.com/docs/en/api/messages and the types of anthro
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -150,6 +152,12 @@ EFFORTS: Final = ("none", "low", "medium", "high", "xhigh", "max")
 DEFAULT_MAX_TOKENS: Final = 4096
 """Sent where the request has no ``max_tokens``, since the API requires it; a reasoning budget is added to it."""
 
+MID_SYSTEM_MODELS: Final = re.compile(r"claude-(opus-4-8|(opus|sonnet|haiku|fable|mythos)-5)")
+"""Models that take a system message after a user's turn in its place.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages (read 2026-11-30).
+"""
+
 MIN_REASONING_BUDGET: Final = 1024
 INLINE_MEDIA_TYPES: Final[Mapping[type[Part], frozenset[str]]] = {
     Image: frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"}),
@@ -180,10 +188,11 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
         turn = _turn(message, index)
         if not is_successful(turn):
             return Failure(turn.failure())
-        if message.role == "system":
+        if message.role == "system" and not _takes_system_turn(request.model, messages):
             system.extend(turn.unwrap())
         else:
-            messages.append(("assistant" if message.role == "assistant" else "user", turn.unwrap()))
+            role = message.role if message.role in {"assistant", "system"} else "user"
+            messages.append((role, turn.unwrap()))
     fields = parameters.unwrap()
     # Both have fields of their own below.
     user_id, _ = fields.pop("user_id", None), fields.pop("parallel", None)
@@ -224,7 +233,9 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
 
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
-    """Decode one event of a stream; an event that is not in `EVENTS` adds nothing to the answer."""
+    """Decode one event of a stream; an event that is not in `EVENTS`, or a closing ``[DONE]``, adds nothing."""
+    if frame.data.strip() == b"[DONE]":
+        return Success(())
     return parse_json_object(frame.data).bind(_event)
 
 
@@ -329,7 +340,20 @@ def _refusal(payload: Mapping[str, object]) -> list[Part]:
 
 
 def _usage(counts: Mapping[str, object]) -> Usage:
-    """Decode token counts; the total input is what was not cached, read from the cache and written to it."""
+    """Decode token counts; the total input is what was not cached, read from the cache and written to it.
+
+    Where there are ``iterations`` (compaction, advisor tool), the counts beside them are those of the last one alone,
+    and the sum is billed.
+    """
+    iterations = [_usage(iteration) for iteration in iter_objects(counts.get("iterations"))]
+    if iterations:
+        return Usage(
+            **{
+                name: sum_counts(*(getattr(usage, name) for usage in iterations))
+                for name in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
+            },
+            reasoning_tokens=as_count(as_mapping(counts.get("output_tokens_details")).get("thinking_tokens")),
+        )
     uncached, cached = as_count(counts.get("input_tokens")), as_count(counts.get("cache_read_input_tokens"))
     written = as_count(counts.get("cache_creation_input_tokens"))
     return Usage(
@@ -361,6 +385,11 @@ def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
 
 
 # Requests
+
+
+def _takes_system_turn(model: str, messages: list[tuple[str, list[Payload]]]) -> bool:
+    """Return whether a system message may follow these messages."""
+    return bool(messages) and messages[-1][0] != "assistant" and MID_SYSTEM_MODELS.search(model) is not None
 
 
 def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMError]:

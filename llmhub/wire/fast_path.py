@@ -7,9 +7,12 @@ path.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
+
+NothingIn: TypeAlias = Annotated[list[Any], msgspec.Meta(max_length=0)] | None
+"""An absent, null or empty list."""
 
 
 class PlainChatMessage(msgspec.Struct, gc=False):
@@ -21,6 +24,8 @@ class PlainChatMessage(msgspec.Struct, gc=False):
     function_call: None = None
     reasoning: None = None
     reasoning_content: None = None
+    reasoning_details: NothingIn = None
+    annotations: NothingIn = None
 
 
 class PlainChatChoice(msgspec.Struct, gc=False):
@@ -39,6 +44,9 @@ class PlainChatResponse(msgspec.Struct):
     model: str = ""
     id: str = ""
     error: None = None
+    citations: NothingIn = None
+    search_results: NothingIn = None
+    images: NothingIn = None
 
 
 class PlainChatDelta(msgspec.Struct, gc=False):
@@ -50,6 +58,8 @@ class PlainChatDelta(msgspec.Struct, gc=False):
     function_call: None = None
     reasoning: None = None
     reasoning_content: None = None
+    reasoning_details: NothingIn = None
+    annotations: NothingIn = None
     audio: None = None
 
 
@@ -72,6 +82,9 @@ class PlainChatChunk(msgspec.Struct):
     usage: None = None
     x_groq: None = None
     error: None = None
+    citations: NothingIn = None
+    search_results: NothingIn = None
+    images: NothingIn = None
 
 
 class PlainGeminiPart(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -93,6 +106,9 @@ class PlainGeminiCandidate(msgspec.Struct, gc=False):
     index: int = 0
     finishReason: None = None  # noqa: N815 - Gemini's spelling
     logprobsResult: None = None  # noqa: N815
+    groundingMetadata: None = None  # noqa: N815
+    urlContextMetadata: None = None  # noqa: N815
+    citationMetadata: None = None  # noqa: N815
 
 
 class PlainGeminiChunk(msgspec.Struct):

@@ -44,7 +44,16 @@ from llmhub.core.errors import (
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
+from llmhub.core.stream import (
+    GENERATED_ID_PREFIX,
+    ChoiceFinished,
+    Delta,
+    Fragment,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
+    generate_call_id,
+)
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -67,13 +76,11 @@ from llmhub.wire.errors import ErrorTable, classify_error
 from llmhub.wire.fast_path import parse_plain_gemini_chunk
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_gemini_logprobs
 from llmhub.wire.readers import (
-    GENERATED_ID_PREFIX,
     as_count,
     as_mapping,
     as_text,
     encode_compact,
     error_message,
-    generate_call_id,
     iter_objects,
     require_list,
     sum_counts,
@@ -138,6 +145,9 @@ MEDIA_RESOLUTIONS: Final = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLU
 PART_METADATA: Final = frozenset({"thought", "thoughtSignature", "partMetadata", "mediaResolution", "videoMetadata"})
 """Fields of a part besides its content."""
 
+RESPONSE_METADATA: Final = ("groundingMetadata", "urlContextMetadata", "citationMetadata")
+"""Fields of a candidate about its content; a stream sends the last of each complete."""
+
 RETRY_DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
 
 
@@ -181,6 +191,8 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
 
 def decode_frame(frame: Frame) -> Result[tuple[Delta, ...], LLMError]:
     """Decode one chunk of a stream, which is a response of its own with the new content."""
+    if frame.data.strip() == b"[DONE]":
+        return Success(())
     chunk = parse_plain_gemini_chunk(frame.data)
     if chunk is None:
         return parse_json_object(frame.data).bind(_chunk)
@@ -225,13 +237,16 @@ def _deltas(candidate: Mapping[str, object], response_id: str, chunk_key: str) -
         match part:
             case Text() | Logprobs():
                 key = ""
+            case Opaque(kind) if kind in RESPONSE_METADATA:
+                key = kind
             case Reasoning(signature=signature):
                 key = signature
             case ToolCall(id=call_id) if not call_id.startswith(GENERATED_ID_PREFIX):
                 key = call_id
             case _:
                 key = f"{chunk_key} {position} {part!r}"
-        index = LOGPROBS_INDEX if isinstance(part, Logprobs) else 0
+        is_metadata = isinstance(part, Opaque) and part.kind in RESPONSE_METADATA
+        index = LOGPROBS_INDEX if isinstance(part, Logprobs) else LOGPROBS_INDEX - 1 if is_metadata else 0
         deltas.append(Fragment(index, part, answer, key))
     if candidate.get("finishReason"):
         deltas.append(ChoiceFinished(_finish_reason(candidate), answer))
@@ -256,7 +271,10 @@ def _parts(candidate: Mapping[str, object], response_id: str) -> list[Part]:
                     parts.append(ToolCall(call_id, name, arguments, signature))
                 case _:
                     parts.append(part)
-    return parts + decode_gemini_logprobs(as_mapping(candidate.get("logprobsResult")))
+    metadata = [
+        Opaque(name, encode_compact(candidate[name])) for name in RESPONSE_METADATA if as_mapping(candidate.get(name))
+    ]
+    return [*parts, *metadata, *decode_gemini_logprobs(as_mapping(candidate.get("logprobsResult")))]
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:

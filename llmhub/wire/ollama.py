@@ -23,7 +23,15 @@ from llmhub.core.errors import ContextTooLong, LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
+from llmhub.core.stream import (
+    ChoiceFinished,
+    Delta,
+    Fragment,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
+    generate_call_id,
+)
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -50,7 +58,6 @@ from llmhub.wire.readers import (
     encode_compact,
     error_body,
     error_message,
-    generate_call_id,
     iter_objects,
 )
 from llmhub.wire.writers import (

@@ -26,7 +26,16 @@ from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
-from llmhub.core.stream import ChoiceFinished, Delta, Fragment, StreamStarted, UsageDelta, assemble_response
+from llmhub.core.reasoning_details import REASONING_DETAILS, read_reasoning_details
+from llmhub.core.stream import (
+    ChoiceFinished,
+    Delta,
+    Fragment,
+    StreamStarted,
+    UsageDelta,
+    assemble_response,
+    generate_call_id,
+)
 from llmhub.core.types import (
     CacheMark,
     CompletionRequest,
@@ -52,13 +61,13 @@ from llmhub.wire.fast_path import parse_plain_chat, parse_plain_chat_chunk
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
 from llmhub.wire.readers import (
     as_count,
+    as_list,
     as_mapping,
     as_text,
     capped_count,
     encode_compact,
     error_body,
     error_message,
-    generate_call_id,
     iter_objects,
     require_list,
 )
@@ -104,11 +113,20 @@ REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
 
-PART_INDEX: Final = {Reasoning: 0, Text: 1, Refusal: 2}
+PART_INDEX: Final[Mapping[type[Part], int]] = {Reasoning: 0, Opaque: 1, Text: 2, Refusal: 3}
 """Index of a part among those of a streamed answer, in the order of a response that is not streamed."""
 
-FIRST_CALL_INDEX: Final = 3
+FIRST_CALL_INDEX: Final = 4
 """Index of the first tool call among the parts of a streamed answer."""
+
+METADATA_INDEX: Final = LOGPROBS_INDEX - 1
+"""Index of what is said about a streamed answer, such as its citations, after its parts."""
+
+MESSAGE_METADATA: Final = {"annotations": "annotation", "executed_tools": "executed_tool"}
+"""Lists in a message of what is said about it, and the kind of an `Opaque` part for each object in it."""
+
+RESPONSE_METADATA: Final = {"search_results": "search_result", "images": "search_image"}
+"""The same at the top of a response, as Perplexity has them."""
 
 
 def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
@@ -140,7 +158,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
         # A filtered answer may have a finish reason and no message.
         if not isinstance(choice, dict) or not (isinstance(choice.get("message"), dict) or choice.get("finish_reason")):
             return Failure(Malformed(path=f"$.choices[{index}].message", message="expected an object"))
-        parts = [*_parts(as_mapping(choice.get("message")), response_id), *_logprobs(choice)]
+        parts = [*_parts(as_mapping(choice.get("message"))), *_metadata(payload, choice), *_logprobs(choice)]
         answers.append((parts, _finish_reason(choice.get("finish_reason"))))
     if not answers:
         return Failure(Malformed(path="$.choices", message="expected at least one choice"))
@@ -194,6 +212,9 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     deltas: list[Delta] = [StreamStarted(as_text(payload.get("model")), response_id)]
     for choice in iter_objects(payload.get("choices")):
         deltas.extend(_deltas(choice, response_id))
+        answer = as_count(choice.get("index")) or 0
+        # They are repeated in every chunk, so their content is their key.
+        deltas += [Fragment(METADATA_INDEX, part, answer, part.data) for part in _metadata(payload, choice)]
     counts = _usage_counts(payload)
     if counts:
         deltas.append(UsageDelta(_usage(counts)))
@@ -205,9 +226,7 @@ def _deltas(choice: Mapping[str, object], response_id: str) -> list[Delta]:
     answer = as_count(choice.get("index")) or 0
     delta = as_mapping(choice.get("delta")) or as_mapping(choice.get("message"))
     deltas: list[Delta] = [
-        Fragment(PART_INDEX[type(part)], part, answer)
-        for part in _parts(delta, response_id)
-        if type(part) in PART_INDEX
+        Fragment(PART_INDEX[type(part)], part, answer) for part in _parts(delta) if type(part) in PART_INDEX
     ]
     complete_calls: list[Part] = []
     for call in iter_objects(delta.get("tool_calls")):
@@ -220,7 +239,7 @@ def _deltas(choice: Mapping[str, object], response_id: str) -> list[Delta]:
         else:
             deltas.append(Fragment(FIRST_CALL_INDEX + index, _tool_call(call), answer))
     legacy_call = as_mapping(delta.get("function_call"))
-    if legacy_call:
+    if any(legacy_call.values()):
         deltas.append(Fragment(FIRST_CALL_INDEX, _tool_call({"function": legacy_call}), answer))
     deltas += [Fragment(LOGPROBS_INDEX, part, answer) for part in _logprobs(choice)]
     if choice.get("finish_reason"):
@@ -231,27 +250,46 @@ def _deltas(choice: Mapping[str, object], response_id: str) -> list[Delta]:
 # Responses
 
 
-def _parts(message: Mapping[str, object], response_id: str) -> list[Part]:
+def _parts(message: Mapping[str, object]) -> list[Part]:
     """Decode a message's reasoning, content, refusal and tool calls."""
     parts: list[Part] = []
     reasoning = next((text for name in REASONING_FIELDS if (text := as_text(message.get(name)))), "")
     if reasoning:
         parts.append(Reasoning(reasoning))
+    details = "".join(f"{encode_compact(detail)}," for detail in iter_objects(message.get("reasoning_details")))
+    if details:
+        parts.append(Opaque(REASONING_DETAILS, details))
     content = message.get("content")
     if isinstance(content, str):
         parts.append(Text(content))
+    elif isinstance(content, dict):  # Cloudflare's answer to a schema
+        parts.append(Text(encode_compact(content)))
     else:
         parts.extend(part for block in iter_objects(content) for part in _block(block))
     if message.get("audio"):
         parts.append(Text(as_text(as_mapping(message.get("audio")).get("transcript"))))
     if as_text(message.get("refusal")):
         parts.append(Refusal(as_text(message.get("refusal"))))
-    for call in iter_objects(message.get("tool_calls")):
-        parts.append(_with_id(_tool_call(call), response_id, parts))
+    parts.extend(_tool_call(call) for call in iter_objects(message.get("tool_calls")))
     legacy_call = as_mapping(message.get("function_call"))
-    if legacy_call:
+    if any(legacy_call.values()):  # an empty one is no call
         parts.append(_tool_call({"function": legacy_call}))
     return parts
+
+
+def _metadata(payload: Mapping[str, object], choice: Mapping[str, object]) -> list[Opaque]:
+    """Decode what is said about an answer: citations, search results, and tools that the server ran."""
+    message = as_mapping(choice.get("message")) or as_mapping(choice.get("delta"))
+    found = [
+        Opaque(kind, encode_compact(item))
+        for source, kinds in ((payload, RESPONSE_METADATA), (message, MESSAGE_METADATA))
+        for name, kind in kinds.items()
+        for item in iter_objects(source.get(name))
+    ]
+    if not payload.get("search_results"):
+        addresses = [address for address in as_list(payload.get("citations")) if isinstance(address, str)]
+        found += [Opaque("search_result", encode_compact({"url": address})) for address in addresses]
+    return list(dict.fromkeys(found))
 
 
 def _block(block: Mapping[str, object]) -> list[Part]:
@@ -304,7 +342,12 @@ def _usage(counts: Mapping[str, object]) -> Usage:
     total = as_count(counts.get("total_tokens"))
     if prompt is not None and completion is not None and total is not None:
         completion = max(completion, total - prompt)
-    cached = capped_count(prompt, input_details.get("cached_tokens"), counts.get("prompt_cache_hit_tokens"))
+    cached = capped_count(
+        prompt,
+        input_details.get("cached_tokens"),
+        counts.get("prompt_cache_hit_tokens"),
+        counts.get("num_cached_tokens"),
+    )
     return Usage(
         input_tokens=prompt,
         output_tokens=completion,
@@ -344,6 +387,7 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
     calls: list[Payload] = []
     results: list[Payload] = []
     reasoning: list[str] = []
+    details: list[Payload] = []
     for part_index, part in enumerate(message.parts):
         path = f"$.messages[{message_index}].parts[{part_index}]"
         error: LLMError | None = None
@@ -360,6 +404,8 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
                 error = attach_cache_mark(content, breakpoint_field, path)
             case Reasoning(text, redacted=""):
                 reasoning.append(text)
+            case Opaque("reasoning_details"):
+                details += read_reasoning_details(part)
             case _ if (block := _part(part)) is not None:
                 content.append(block)
             case _:
@@ -367,11 +413,16 @@ def _turn(message: Message, message_index: int) -> Result[list[Payload], LLMErro
         if error is not None:
             return Failure(error)
     is_text = len(content) == 1 and content[0].keys() == {"type", "text"}
-    turn: Payload = {"role": message.role, "content": content[0]["text"] if is_text else content or None}
-    if calls:
-        turn["tool_calls"] = calls
-    if any(reasoning):
-        turn[REASONING_FIELDS[0]] = "".join(reasoning)
+    optional: Payload = {
+        "tool_calls": calls,
+        REASONING_DETAILS: details,
+        REASONING_FIELDS[0]: "" if details else "".join(reasoning),  # details hold the text as well
+    }
+    turn: Payload = {
+        "role": message.role,
+        "content": content[0]["text"] if is_text else content or None,
+        **{name: value for name, value in optional.items() if value},
+    }
     return Success([*results, turn] if content or calls or not results else results)
 
 
@@ -389,7 +440,7 @@ def _part(part: Part) -> Payload | None:
             return {"type": "file", "file": {"filename": filename, "file_data": f"data:{media_type};base64,{data}"}}
         case Refusal(text):
             return {"type": "refusal", "refusal": text}
-        case Opaque(kind) if (block := decode_opaque(part)).get("type") == kind:
+        case Opaque(kind) if kind not in {"", REASONING_DETAILS} and (block := decode_opaque(part)).get("type") == kind:
             return block
         case _:
             return None

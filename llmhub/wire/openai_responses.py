@@ -125,8 +125,11 @@ SIGNED_CALL_FIELDS: Final = ("namespace", "caller")
 NOT_SIGNED: Final = (None, {"type": "direct"})
 """Values of a signed field that need not be sent back."""
 
-OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response")
+OPAQUE_SUFFIXES: Final = ("_call", "_output", "_tools", "_request", "_response", "compaction")
 """Suffixes of the types of this wire's other items, which are sent back as they came."""
+
+OPAQUE_CONTENTS: Final = frozenset({"input_file", "input_image"})
+"""Types of contents that may be given as they are, such as a file by its id."""
 
 PHASE: Final = "message"
 """Kind of the `Opaque` part that holds the phase of the message before it."""
@@ -160,7 +163,7 @@ def encode(request: CompletionRequest) -> Result[Payload, LLMError]:
 def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     """Decode a Responses body."""
     status = as_text(payload.get("status"))
-    if payload.get("error") or status in FAILED:
+    if payload.get("error") or (status in FAILED and not payload.get("output")):
         return Failure(_error(payload, None))
     if status in UNFINISHED:
         message = f"the answer is still {status}; send the request without background"
@@ -204,7 +207,8 @@ def _event(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
     response = as_mapping(payload.get("response"))
     if kind == "error" or payload.get("error"):
         return Failure(_error(payload, None))
-    if kind == "response.failed" or response.get("error") or as_text(response.get("status")) in FAILED:
+    is_failed = kind == "response.failed" or as_text(response.get("status")) in FAILED
+    if response.get("error") or (is_failed and not response.get("output")):
         return Failure(_error(response, None))
     decode_event = EVENTS.get(kind)
     return Success(tuple(decode_event(payload)) if decode_event else ())
@@ -281,6 +285,7 @@ EVENTS: Final[Mapping[str, Callable[[Payload], list[Delta]]]] = {
     "response.output_item.done": _item_done,
     "response.completed": _response_done,
     "response.incomplete": _response_done,
+    "response.failed": _response_done,
 }
 
 # Responses
@@ -380,7 +385,7 @@ def _turn(message: Message, message_index: int, call_types: dict[str, str]) -> R
         if not is_successful(encoded):
             return Failure(encoded.failure())
         block = encoded.unwrap()
-        if isinstance(part, (Text, Refusal, Image, Document)):
+        if isinstance(part, (Text, Refusal, Image, Document)) or block.get("type") in OPAQUE_CONTENTS:
             content.append(block)
         elif is_citation(part):
             if not content or content[-1]["type"] != "output_text":
@@ -415,7 +420,9 @@ def _message(role: str, content: list[Payload], fields: Payload) -> list[Payload
         return []
     first = content[0]
     is_text = len(content) == 1 and "text" in first and not any(first.get(name) for name in TEXT_ATTACHMENTS)
-    return [{"role": role, "content": first["text"] if is_text else content, **fields}]
+    # Some compatible servers know an assistant's turn by its type only.
+    item_type = {"type": "message"} if role == "assistant" else {}
+    return [{**item_type, "role": role, "content": first["text"] if is_text else content, **fields}]
 
 
 def _part(part: Part, role: str, path: str, call_types: dict[str, str]) -> Result[Payload, LLMError]:
@@ -442,7 +449,7 @@ def _part(part: Part, role: str, path: str, call_types: dict[str, str]) -> Resul
         case Opaque(kind):
             block = decode_opaque(part)
             is_item = block.get("type") == kind and kind.endswith(OPAQUE_SUFFIXES)
-            if kind not in {"", CITATION, PHASE} and not is_item:
+            if kind not in {"", CITATION, PHASE, *OPAQUE_CONTENTS} and not is_item:
                 return Failure(foreign_part_error(part, path))
         case _:
             block = {}

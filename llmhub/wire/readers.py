@@ -5,9 +5,9 @@ Where a wrong type must be an error rather than an absence, `require_list` repor
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -16,10 +16,6 @@ from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.payload import parse_json_object
-from llmhub.core.types import Part, ToolCall
-
-GENERATED_ID_PREFIX: Final = "call_made_"
-"""Prefix of a tool call's id that was generated because the provider sent none."""
 
 _EMPTY: Final[Mapping[str, object]] = {}
 _COMPACT: Final = msgspec.json.Encoder()
@@ -102,6 +98,8 @@ def encode_compact(value: object) -> str:
     """
     try:
         return _COMPACT.encode(value).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(value, separators=(",", ":"))
     except RecursionError:  # JSON that was just shallow enough to decode may be too deep to encode
         return '"nested too deeply"'
 
@@ -130,21 +128,3 @@ def error_body(body: bytes, field: str = "message") -> Mapping[str, object]:
 def error_message(message: object, error: Mapping[str, object]) -> str:
     """Return ``message`` if it is text, else it, or without it the whole ``error``, as JSON."""
     return message if isinstance(message, str) else encode_compact(message or dict(error))
-
-
-def generate_call_id(response_id: str, name: str, arguments: str, earlier: Iterable[Part]) -> str:
-    """Return an id for a tool call that came without one, so that a result can name the call it answers.
-
-    It is a hash of the response's id, the call, and how many equal calls are among the ``earlier`` parts: the same
-    response gives the same ids, streamed or not, and two responses different ones.
-
-    Examples
-    --------
-    >>> generate_call_id("r1", "f", "{}", [])
-    'call_made_4b7873...'
-    >>> generate_call_id("r1", "f", "{}", [ToolCall("", "f", "{}")]) == generate_call_id("r1", "f", "{}", [])
-    False
-    """
-    equal = sum(isinstance(part, ToolCall) and (part.name, part.arguments) == (name, arguments) for part in earlier)
-    content = "\n".join((response_id, name, arguments, str(equal))).encode("utf-8", "surrogatepass")
-    return GENERATED_ID_PREFIX + hashlib.sha256(content).hexdigest()[:16]

@@ -583,7 +583,7 @@ def test_required_env_names_variables(name: str) -> None:
     ("name", "key"),
     [
         *((name, "reasoning_content") for name in ("deepseek", "xai", "ollama", "compatible")),
-        *((name, "reasoning") for name in ("openrouter", "vllm")),
+        *((name, "reasoning") for name in ("openrouter", "vllm", "groq", "cerebras", "together", "huggingface")),
     ],
 )
 def test_earlier_reasoning_is_sent_where_the_server_accepts_it(name: str, key: str) -> None:
@@ -594,7 +594,7 @@ def test_earlier_reasoning_is_sent_where_the_server_accepts_it(name: str, key: s
 WITH_REASONING = (Message("user", "hi"), Message("assistant", (Reasoning("hm"), Text("a"))), Message("user", "and?"))
 
 
-@pytest.mark.parametrize("name", ["openai", "azure", "groq", "mistral", "cerebras", "perplexity", "databricks"])
+@pytest.mark.parametrize("name", ["openai", "azure", "fireworks", "perplexity", "databricks"])
 def test_earlier_reasoning_is_refused_or_dropped_where_the_server_rejects_it(name: str) -> None:
     strict = prepare(PROVIDERS[name], build_endpoint(name), build_request("m", messages=WITH_REASONING), 0.0).failure()
     assert isinstance(strict, errors.Unsupported)

@@ -622,7 +622,7 @@ PARTS = st.lists(
     | st.builds(lambda data: Reasoning(redacted=data), st.text(min_size=1))
     | st.builds(
         ToolCall,
-        st.text(),
+        st.text(min_size=1),
         st.text(),
         st.dictionaries(st.text(), st.integers() | st.text(), max_size=3).map(
             lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))

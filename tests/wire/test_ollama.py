@@ -16,6 +16,7 @@ from llmhub.core import errors
 from llmhub.core.framing import Frame
 from llmhub.core.protocol import interpret, interpret_stream, prepare
 from llmhub.core.provider import Endpoint, HttpReply, Provider
+from llmhub.core.stream import GENERATED_ID_PREFIX
 from llmhub.core.types import (
     CompletionRequest,
     CompletionResponse,
@@ -33,7 +34,6 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire import ollama
-from llmhub.wire.readers import GENERATED_ID_PREFIX
 
 PIXEL = "iVBORw0KGgo="
 build_request = partial(CompletionRequest, model="gemma4:e2b")

@@ -227,7 +227,7 @@ def test_conversation_with_tools_images_and_documents() -> None:
                 {"type": "input_image", "image_url": "https://h/a.png", "detail": "auto"},
             ],
         },
-        {"role": "assistant", "content": "one"},
+        {"type": "message", "role": "assistant", "content": "one"},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'},
         {"type": "function_call_output", "call_id": "c1", "output": "1"},
         {"type": "function_call_output", "call_id": "c2", "output": "23"},
@@ -238,6 +238,7 @@ def test_conversation_with_tools_images_and_documents() -> None:
         },
         {"role": "user", "content": "look"},
         {
+            "type": "message",
             "role": "assistant",
             "content": [
                 {"type": "refusal", "refusal": "no"},
@@ -324,7 +325,7 @@ def test_every_request_matches_the_official_types(request_: CompletionRequest) -
         for part in turn.parts
     )
     kinds = {ToolCall: "function_call", ToolResult: "function_call_output", Reasoning: "reasoning"}
-    assert [item["type"] for item in result if "type" in item] == [
+    assert [item["type"] for item in result if item.get("type", "message") != "message"] == [
         kinds[type(part)] for turn in request_.messages for part in turn.parts if type(part) in kinds
     ]
 
@@ -440,6 +441,7 @@ def test_answer_is_sent_back(provider: Provider) -> None:
         THINKING,
         search,
         {
+            "type": "message",
             "role": "assistant",
             "content": [{"type": "output_text", "text": "a", "annotations": [NOTE]}],
             "phase": "commentary",

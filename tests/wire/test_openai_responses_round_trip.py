@@ -38,16 +38,13 @@ KNOWN_FIELDS = frozenset({*NAMES, "model", "input", "tools", "tool_choice", "tex
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
-NOT_ENCODABLE = {
-    "openai.responses.9da257ab5427": "an image that the provider stores and that is named by its id",
-    "openai.responses.dd5f023ec424": "a file in what a tool answered",
-}
+NOT_ENCODABLE: Mapping[str, str] = {}
 """Recorded requests that llmhub cannot encode, each with the reason."""
 
 
 def parse_block(block: Mapping[str, Any]) -> Part:
     match block["type"]:
-        case "input_image":
+        case "input_image" if "file_id" not in block:
             return Image(url=block.get("image_url", ""), detail=block.get("detail", ""))
         case "refusal":
             return Refusal(block["refusal"])

@@ -822,7 +822,6 @@ NOT_ENCODABLE: Mapping[str, str] = {
     "openai.chat_completions.1cc22d9ddb5a": "the model refuses stop while it reasons, as it did there with a 400",
     "anthropic.messages.20601c746f3d": NO_LIMIT,
     "anthropic.messages.a6fcc419624f": NO_LIMIT,
-    "anthropic.messages.0b7e83fad128": "a system turn inside the conversation is gathered before it",
     "vertex.generate_content.d8c64a549f67": "the role was wrong on purpose, and answered with a 400",
 }
 """Recorded requests that llmhub cannot encode, each with the reason."""
