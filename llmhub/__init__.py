@@ -42,9 +42,18 @@ def _suggestion(name: str) -> str:
     return ""
 
 
+_RARE: Final = frozenset({
+    "Breaker", "Completion", "CompletionResponse", "CostOptimized", "Health", "Hedge", "Job", "LowLatency",
+    "RoundRobin", "Row", "StreamChunk", "Timeout", "Weighted", "Written", "acomplete_table", "ahealth_check",
+    "complete_parallel", "complete_record_batches", "current_hub", "load_plugins", "metadata", "rehearsal",
+    "schema_of", "stream_table", "types",
+})  # fmt: skip
+"""Names that few programs need: they can be imported, but do not crowd completion."""
+
+
 def __dir__() -> list[str]:
-    """List the public names; exceptions are listed in `llmhub.errors`."""
-    hidden = {*_IPYTHON_HOOKS, *(name for name in __all__ if name.endswith(("Error", "Warning")))}
+    """List the names that most programs need; all public names are in ``__all__``."""
+    hidden = {*_IPYTHON_HOOKS, *_RARE, *(name for name in __all__ if name.endswith(("Error", "Warning")))}
     return sorted({*__all__, "__version__"} - hidden)
 
 

@@ -72,6 +72,7 @@ from .datasets._diff import diff as diff
 from .datasets._freeze import freeze as freeze
 from .datasets._replay import replay as replay
 from .datasets._verify import verify as verify
+from .datasets.splits import split_by_hash as split_by_hash
 from .engine.circuit_breaker import Breaker as Breaker
 from .engine.health import Health as Health
 from .engine.limits import Limit as Limit
@@ -84,8 +85,11 @@ from .engine.routing_policy import RoundRobin as RoundRobin
 from .engine.routing_policy import Route as Route
 from .engine.routing_policy import Weighted as Weighted
 from .engine.transport import Timeout as Timeout
+from .evals import scorers as scorers
+from .evals import tasks as tasks
 from .evals._compare import compare as compare
 from .evals._evaluate import evaluate as evaluate
+from .evals._scorer import scorer as scorer
 from .hub import Hub as Hub
 from .notebook.accessor import llm as llm
 from .notebook.magic import load_ipython_extension as load_ipython_extension

@@ -17,6 +17,7 @@ from returns.pipeline import is_successful
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt, resolve_concurrency
 from llmhub.api.raising import warn_cache_unavailable, warn_run_problems
+from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, build_table_run
 from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import Store, StoreError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from llmhub.tables.prompt_batch import ModelPrompts
 
 
+@shows_options(RowOptions)
 def plan(
     frame: Any,
     prompt: TablePrompt | None = None,

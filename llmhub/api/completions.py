@@ -29,6 +29,7 @@ from llmhub.api.options import (
     unknown_option,
 )
 from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_raise, warn_run_problems
+from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
 from llmhub.core.errors import CacheError, Cancelled, ConnectorError, InvalidRequest, LLMError, invalid
@@ -45,6 +46,7 @@ COMPLETION_OPTIONS: Final = frozenset(CompletionOptions.__annotations__)
 T = TypeVar("T")
 
 
+@shows_options(CompletionOptions)
 def complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Completion:
@@ -80,6 +82,7 @@ def complete(
     return unwrap_or_raise(outcome)
 
 
+@shows_options(CompletionOptions)
 async def acomplete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Completion:
@@ -88,6 +91,7 @@ async def acomplete(
     return unwrap_or_raise(_completion(run, await run_in_background(_execute(run, StopSignal()))))
 
 
+@shows_options(CompletionOptions)
 def try_complete(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Result[Completion, LLMError]:
@@ -99,6 +103,7 @@ def try_complete(
         return Failure(error.error)
 
 
+@shows_options(CompletionOptions)
 def stream(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> Iterator[StreamChunk]:
@@ -123,6 +128,7 @@ def stream(
         future.cancel()
 
 
+@shows_options(CompletionOptions)
 async def astream(
     prompt: Prompt, *, model: str | None = None, hub: Hub | None = None, **options: Unpack[CompletionOptions]
 ) -> AsyncIterator[StreamChunk]:

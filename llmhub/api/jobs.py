@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from llmhub.api.options import Models, RowOptions, TablePrompt
+from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, run_table
 from llmhub.engine import event_loop
 from llmhub.engine.event_loop import StopSignal
@@ -28,6 +29,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+@shows_options(RowOptions)
 def submit(
     frame: Any,
     prompt: TablePrompt | None = None,

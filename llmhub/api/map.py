@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.default_hub import current_hub, using
 from llmhub.api.options import MapOptions, RunOptions, resolve_concurrency, split_options
+from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, compile_prompts, run_blocking
 from llmhub.core.errors import BadRequestError, ConnectorError, error_type_name, invalid
 from llmhub.core.types import CompletionRequest
@@ -33,6 +34,7 @@ MAP_OPTIONS: Final = frozenset(MapOptions.__annotations__)
 RowFunction: TypeAlias = "Callable[[Row], Any]"
 
 
+@shows_options(MapOptions)
 def map_rows(
     frame: Any,
     function: RowFunction,

@@ -178,7 +178,12 @@ def unknown_option(name: str, known: Iterable[str]) -> BadRequestError:
 
 def request_fields(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a `CompletionRequest` that options set; ``response_schema`` is converted to a `Schema`."""
-    values = {name: value for name, value in options.items() if name != "system"}
+    optional = {"extra", "stop", "tools"}  # their defaults are empty, and None means the default
+    values = {
+        name: value
+        for name, value in options.items()
+        if name != "system" and (value is not None or name not in optional)
+    }
     if values.get("response_schema") is not None:
         values["response_schema"] = unwrap_or_raise(schema_of(values["response_schema"]))
     return values

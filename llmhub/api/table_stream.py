@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.raising import raise_first_row_error
+from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, execute
 from llmhub.engine.event_loop import StopSignal, submit
 from llmhub.hub import Hub
@@ -30,6 +31,7 @@ RowEvent: TypeAlias = "tuple[int, RowOutcome | None, float]"
 """Position of a result, its outcome, and the seconds that it waited in the queue."""
 
 
+@shows_options(RowOptions)
 def stream_table(
     frame: Any,
     prompt: TablePrompt | None = None,

@@ -36,6 +36,7 @@ from llmhub.api.raising import (
     unwrap_or_raise,
     warn_run_problems,
 )
+from llmhub.api.signatures import shows_options
 from llmhub.core.errors import ConnectorError, Hint, LLMError, Malformed, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
@@ -80,6 +81,7 @@ def complete_table(
     sink: str | Path,
     **options: Unpack[TableOptions],
 ) -> Written: ...
+@shows_options(TableOptions)
 def complete_table(
     frame: Any,
     prompt: TablePrompt | None = None,
@@ -180,6 +182,7 @@ async def acomplete_table(
     sink: str | Path,
     **options: Unpack[TableOptions],
 ) -> Written: ...
+@shows_options(TableOptions)
 async def acomplete_table(
     frame: Any,
     prompt: TablePrompt | None = None,
@@ -198,6 +201,7 @@ async def acomplete_table(
     return await run_in_background(run_table(run, run.start_display(stop), stop))
 
 
+@shows_options(RowOptions)
 def complete_series(
     values: pd.Series, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]
 ) -> pa.Table:
@@ -221,6 +225,7 @@ def complete_series(
     return run_blocking(TableRun(hub, batch, run_options, output))
 
 
+@shows_options(TableOptions)
 def complete_record_batches(
     batches: Iterable[pa.RecordBatch],
     prompt: TablePrompt | None = None,
@@ -246,6 +251,7 @@ def complete_record_batches(
         first_row += batch.num_rows
 
 
+@shows_options(RowOptions)
 def complete_parallel(
     frame: Any,
     prompt: TablePrompt | None = None,

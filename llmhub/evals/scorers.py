@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """List the public names only, so that completion shows nothing foreign."""
+    return sorted(__all__)
+
+
 def exact(target: str = TARGET) -> Scorer:
     """Return a scorer of exact matches; surrounding whitespace is ignored.
 

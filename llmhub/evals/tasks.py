@@ -22,6 +22,11 @@ LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 __all__ = ["Task", "choice", "classification", "numeric"]
 
 
+def __dir__() -> list[str]:
+    """List the public names only, so that completion shows nothing foreign."""
+    return sorted(__all__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Prompt template and scoring of an evaluation.

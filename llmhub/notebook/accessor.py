@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from llmhub import api
 from llmhub.api import Job, MapOptions, MessageOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
+from llmhub.api.signatures import shows_options
 from llmhub.core.errors import invalid
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
@@ -64,11 +65,16 @@ class FrameAccessor(Generic[F]):
     def __init__(self, frame: F) -> None:
         self._frame = frame
 
+    def __repr__(self) -> str:
+        """Return the kind of the frame and the methods."""
+        return _accessor_repr(self, self._frame)
+
     @property
     def plot(self) -> PlotAccessor:
         """Plots of a frame of results, such as ``df.llm.plot.cost_by_model()`` (see `llmhub.plots`)."""
         return PlotAccessor(self._frame)
 
+    @shows_options(TableOptions)
     def complete(
         self,
         prompt: TablePrompt | None = None,
@@ -109,6 +115,7 @@ class FrameAccessor(Generic[F]):
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **options)
         return self._join(table, prefix)
 
+    @shows_options(RowOptions)
     async def acomplete(
         self,
         prompt: TablePrompt | None = None,
@@ -123,6 +130,7 @@ class FrameAccessor(Generic[F]):
         table = await api.acomplete_table(self._frame, prompt, model=model, hub=hub, **options)
         return self._join(table, prefix)
 
+    @shows_options(RowOptions)
     def submit(
         self,
         prompt: TablePrompt | None = None,
@@ -143,6 +151,7 @@ class FrameAccessor(Generic[F]):
         job = api.submit(self._frame, prompt, model=model, hub=hub, **options)
         return job.map(lambda table: self._join(table, prefix))
 
+    @shows_options(RowOptions)
     def stream(
         self,
         prompt: TablePrompt | None = None,
@@ -181,6 +190,7 @@ class FrameAccessor(Generic[F]):
         prefix: str = "",
         **options: Unpack[MapOptions],
     ) -> Any: ...
+    @shows_options(MapOptions)
     def map(
         self,
         function: Callable[[Row], Any],
@@ -214,6 +224,7 @@ class FrameAccessor(Generic[F]):
         self._require_no_clash(prefix)
         return self._join(values, prefix)
 
+    @shows_options(TypedTableOptions)
     def extract(
         self,
         prompt: TablePrompt | None = None,
@@ -256,6 +267,7 @@ class FrameAccessor(Generic[F]):
         table = api.complete_table(self._frame, prompt, model=model, hub=hub, **{**options, "schema": schema})
         return self._append(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix), prefix)
 
+    @shows_options(TypedTableOptions)
     def classify(
         self,
         prompt: TablePrompt | None = None,
@@ -301,6 +313,7 @@ class FrameAccessor(Generic[F]):
         results, values = extract_labels(table, known)
         return self._append(results, pa.table({column: values}), prefix)
 
+    @shows_options(RowOptions)
     def plan(
         self,
         prompt: TablePrompt | None = None,
@@ -399,6 +412,11 @@ class SeriesAccessor(Generic[S]):
     def __init__(self, values: Any) -> None:
         self._values = values
 
+    def __repr__(self) -> str:
+        """Return the kind of the series and the methods."""
+        return _accessor_repr(self, self._values)
+
+    @shows_options(RowOptions)
     def complete(self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]) -> S:
         """Send a prompt for every value, and return the responses as a series, null where there is none.
 
@@ -423,6 +441,7 @@ class SeriesAccessor(Generic[S]):
         responses: S = frames.series_like(self._values, column)
         return responses
 
+    @shows_options(MessageOptions)
     def classify(
         self,
         prompt: str = "",
@@ -456,6 +475,7 @@ class SeriesAccessor(Generic[S]):
         result: S = frames.series_like(self._values, extract_labels(table, known)[1])
         return result
 
+    @shows_options(MessageOptions)
     def extract(
         self,
         prompt: str = "",
@@ -484,6 +504,7 @@ class SeriesAccessor(Generic[S]):
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **given)
         return frames.frame_like(self._values, struct_fields_table(table.column("parsed")))
 
+    @shows_options(MapOptions)
     def map(
         self,
         function: Callable[[Any], Any],
@@ -522,6 +543,11 @@ class SeriesAccessor(Generic[S]):
         """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""
         texts = [None if value is None else str(value) for value in frames.series_values(self._values)]
         return frames.frame_like(self._values, token_counts.count_tokens_table(texts, model, options))
+
+
+def _accessor_repr(accessor: object, frame: Any) -> str:
+    methods = ", ".join(name for name in dir(accessor) if not name.startswith("_"))
+    return f"<llmhub methods of a {type(frame).__name__}: {methods}>"
 
 
 @overload

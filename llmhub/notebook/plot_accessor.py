@@ -48,20 +48,34 @@ class PlotAccessor:
         return PlotAccessor(self._frame, prefix)
 
     def __getattr__(self, name: str) -> Callable[..., Axes]:
-        """Return the plot of that name, bound to the frame."""
-        plot = PLOT_FUNCTIONS.get(name)
-        if plot is None:
-            raise AttributeError(f"no plot {name!r}; the plots are {', '.join(sorted(PLOT_FUNCTIONS))}")
-
-        @wraps(plot)
-        def draw(*args: Any, **options: Any) -> Axes:
-            return plot(_without_prefix(self._frame, self._prefix), *args, **options)
-
-        return draw
+        """Raise for a name that is no plot; the plots are methods."""
+        raise AttributeError(f"no plot {name!r}; the plots are {', '.join(sorted(PLOT_FUNCTIONS))}")
 
     def __dir__(self) -> list[str]:
         """List the plots."""
         return sorted(PLOT_FUNCTIONS)
+
+    def __repr__(self) -> str:
+        """Return the names of the plots."""
+        return f"<plots of results: {', '.join(sorted(PLOT_FUNCTIONS))}>"
+
+
+def _as_method(plot: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Return a plot as a method of the accessor, whose signature lacks the table."""
+
+    @wraps(plot)
+    def draw(self: PlotAccessor, *args: Any, **options: Any) -> Axes:
+        return plot(_without_prefix(self._frame, self._prefix), *args, **options)
+
+    signature = inspect.signature(plot)
+    own = [each for name, each in signature.parameters.items() if name != "table"]
+    receiver = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    draw.__signature__ = signature.replace(parameters=[receiver, *own])  # type: ignore[attr-defined]
+    return draw
+
+
+for _name, _plot in PLOT_FUNCTIONS.items():
+    setattr(PlotAccessor, _name, _as_method(_plot))
 
 
 def _without_prefix(frame: Any, prefix: str) -> Any:

@@ -73,7 +73,7 @@ def test_return_types_and_arguments_of_completions(tmp_path: Path) -> None:
     response, awaited, result, text = revealed_types(messages)
     assert response.endswith("Completion")
     assert awaited.endswith("Completion")
-    assert "Result[llmhub.core.types.CompletionResponse" in result
+    assert "Result[llmhub.api._completion.Completion" in result
     assert text == "str"
     assert error_lines(messages) == [10, 11]
 

@@ -1,0 +1,148 @@
+"""Signatures and docstrings of functions that take options, generated from the typed dictionaries of the options.
+
+Functions take ``**options: Unpack[SomeOptions]``, which type checkers expand. `shows_options` expands it at run time as
+well, so that Tab and Shift-Tab in a notebook, ``help`` and `inspect.signature` show every option with one line of
+documentation. Each option is described once, in `OPTION_DOCS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, Signature
+from typing import Any, Final, ForwardRef, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OPTION_DOCS: Final[Mapping[str, str]] = {
+    "system": "System message; for rows, a template, the name of a column or a function of the row.",
+    "messages": "Name of a column of conversations, which precede the prompt.",
+    "images": "Images for the prompt: URL, path, bytes, PIL image or a list of them; for rows, the name of a column.",
+    "examples": "Few-shot examples: pairs of input and output, mappings with both, or a frame.",
+    "schema": "Pydantic model, dataclass or JSON schema that responses must match.",
+    "response_schema": "Schema to request; a single call parses it like ``schema``, rows are not checked against it.",
+    "n": "Responses per row.",
+    "temperature": "Sampling temperature; 0 for the most likely tokens.",
+    "top_p": "Sample from the most likely tokens whose probabilities add up to this.",
+    "top_k": "Sample from this many of the most likely tokens.",
+    "max_tokens": "Maximum tokens of a response, reasoning included.",
+    "stop": "Text, or several, that ends a response.",
+    "seed": "Seed of the model's sampling, where the provider supports one.",
+    "presence_penalty": "Penalty for tokens that have occurred.",
+    "frequency_penalty": "Penalty for tokens by how often they have occurred.",
+    "tools": "Tools the model may call.",
+    "tool_choice": "``auto``, ``none``, ``required``, or the name of a tool.",
+    "parallel_tool_calls": "Whether the model may call several tools at once.",
+    "logprobs": "Return log probabilities, with this many alternatives per token.",
+    "reasoning_effort": "How much a reasoning model thinks, such as ``low`` or ``high``.",
+    "reasoning_budget": "Maximum tokens of reasoning.",
+    "user": "Pseudonymous id of your end user, for providers that accept one.",
+    "extra": "Fields of the provider's own API, merged into the payload last.",
+    "unsupported": '``"error"``, or ``"drop"`` to omit parameters that the provider does not support.',
+    "budget_usd": "Maximum cost in US dollars; calls that could exceed it are not sent.",
+    "allow_unpriced": "Whether models without a known price may be called in spite of a budget; they do not count.",
+    "cache": "Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.",
+    "concurrency": "Maximum number of calls in flight.",
+    "progress": "Whether to show progress, or a function to call with it; by default where a person watches.",
+    "on_error": '``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.',
+    "stream": "Stream responses to measure the time to the first token.",
+    "n_jobs": "Number of processes (see `complete_parallel`).",
+}
+"""One line of documentation for each option, in the order in which signatures list them."""
+OPTION_DEFAULTS: Final[Mapping[str, Any]] = {
+    "n": 1,
+    "n_jobs": 1,
+    "stop": (),
+    "tools": (),
+    "unsupported": "error",
+    "allow_unpriced": False,
+    "on_error": "row",
+    "stream": False,
+}
+"""Defaults other than ``None``."""
+SECTIONS: Final = frozenset({"Returns", "Yields", "Raises", "Warns", "Examples", "Notes", "See Also"})
+
+
+def shows_options(options: type) -> Callable[[F], F]:
+    """Return a decorator that lists the options of a typed dictionary in the signature and docstring of a function.
+
+    Examples
+    --------
+    >>> from typing import TypedDict
+    >>> class Options(TypedDict, total=False):
+    ...     n: int
+    >>> @shows_options(Options)
+    ... def complete(prompt, **options):
+    ...     '''Send a prompt.'''
+    >>> inspect.signature(complete)
+    <Signature (prompt, *, n: 'int' = 1)>
+    >>> print(complete.__doc__)
+    Send a prompt.
+    <BLANKLINE>
+
+    Parameters
+    ----------
+    n : int
+        Responses per row.
+    """
+
+    def decorate(function: F) -> F:
+        own = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is not Parameter.VAR_KEYWORD
+        ]
+        taken = {parameter.name for parameter in own}
+        added = [parameter for parameter in option_parameters(options) if parameter.name not in taken]
+        target: Any = function
+        target.__signature__ = Signature(
+            [*own, *added], return_annotation=inspect.signature(function).return_annotation
+        )
+        if function.__doc__:
+            target.__doc__ = _with_options(inspect.cleandoc(function.__doc__), added)
+        return function
+
+    return decorate
+
+
+def option_parameters(options: type) -> list[Parameter]:
+    """Return the options of a typed dictionary as keyword parameters, in the order of `OPTION_DOCS`."""
+    annotations = options.__annotations__
+    names = [*(name for name in OPTION_DOCS if name in annotations), *(set(annotations) - set(OPTION_DOCS))]
+    return [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=OPTION_DEFAULTS.get(name),
+            annotation=_annotation_text(annotations[name], optional=OPTION_DEFAULTS.get(name) is None),
+        )
+        for name in names
+    ]
+
+
+def _annotation_text(annotation: Any, *, optional: bool) -> str:
+    text = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else str(annotation)
+    return f"{text} | None" if optional and not text.endswith("None") and text != "Any" else text
+
+
+def _with_options(text: str, options: Iterable[Parameter]) -> str:
+    """Return a docstring with the options in the place of ``**options``, or in a section of their own."""
+    entries = [
+        line
+        for option in options
+        for line in (f"{option.name} : {option.annotation}", f"    {OPTION_DOCS.get(option.name, '')}")
+    ]
+    lines = text.split("\n")
+    start = next((index for index, line in enumerate(lines) if line.endswith("**options") and line[0] != " "), None)
+    if start is None:
+        end = next((index for index, line in enumerate(lines) if line in SECTIONS), len(lines))
+        section = ["", "Parameters", "----------", *entries, ""]
+        while end and not lines[end - 1]:
+            end -= 1
+        return "\n".join([*lines[:end], *section, *lines[end:]]).replace("\n\n\n", "\n\n").rstrip("\n")
+    end = next((index for index in range(start + 1, len(lines)) if lines[index][:1] not in {" ", ""}), len(lines))
+    while not lines[end - 1]:
+        end -= 1
+    header = lines[start].removesuffix("**options").rstrip(", ")
+    kept = [header, *lines[start + 1 : end]] if header else []
+    return "\n".join([*lines[:start], *kept, *entries, *lines[end:]])
