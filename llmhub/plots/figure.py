@@ -1,7 +1,7 @@
 """Figures that show themselves: in notebooks as pictures, in a terminal without windows as the path of a file.
 
 New figures join pyplot's, as those of pandas do, so ``plt.show()``, ``plt.close()`` and the inline backend of notebooks
-find them. pyplot works in the main thread only; a figure made in another thread belongs to nobody.
+find them. pyplot works in the main thread only; a figure made in another thread is not among its figures.
 
 This module imports matplotlib, so it is imported only to plot.
 """
@@ -37,7 +37,7 @@ class PlotFigure(Figure):
 
     def __repr__(self) -> str:
         """Return a description; in a terminal without windows, the path that the picture was saved to."""
-        return _saved_text(self) if _is_plain_terminal() else super().__repr__()
+        return _saved_text(self) if _is_plain_prompt(self) else super().__repr__()
 
 
 class PlotAxes(Axes):
@@ -53,7 +53,7 @@ class PlotAxes(Axes):
     def __repr__(self) -> str:
         """Return a description; in a terminal without windows, the path that the picture was saved to."""
         figure = self.get_figure(root=True)
-        return _saved_text(figure) if figure is not None and _is_plain_terminal() else super().__repr__()
+        return _saved_text(figure) if figure is not None and _is_plain_prompt(figure) else super().__repr__()
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -64,7 +64,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
     figure = plt.figure(FigureClass=PlotFigure, figsize=(width_in, height_in))
     manager = figure.canvas.manager
-    if manager is not None and type(manager).show is FigureManagerBase.show and not _in_notebook():
+    if manager is not None and not _has_window(figure) and not _in_notebook():
         # pyplot's show() calls that of every figure's manager; that of a backend without windows does nothing.
         manager.show = partial(_announce, figure)  # type: ignore[method-assign]
     return figure
@@ -105,16 +105,15 @@ def _is_managed(figure: Figure) -> bool:
     return any(manager.canvas.figure is figure for manager in Gcf.get_all_fig_managers())
 
 
-def _is_plain_terminal() -> bool:
-    """Return whether a person types at a prompt, and the backend cannot open a window."""
-    return hasattr(sys, "ps1") and not _in_notebook() and mpl.get_backend().lower() in _windowless_backends()
+def _is_plain_prompt(figure: Figure) -> bool:
+    """Return whether a person types at a prompt that cannot open a window for a figure."""
+    return hasattr(sys, "ps1") and not _in_notebook() and not _has_window(figure)
 
 
-def _windowless_backends() -> frozenset[str]:
-    from matplotlib.backends import backend_registry  # noqa: PLC0415 - needed only at a prompt
-    from matplotlib.backends.registry import BackendFilter  # noqa: PLC0415 - see above
-
-    return frozenset(name.lower() for name in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE))
+def _has_window(figure: Figure) -> bool:
+    """Return whether the backend opens a window for a figure, unlike that of notebooks or files."""
+    manager = figure.canvas.manager
+    return manager is not None and type(manager).show is not FigureManagerBase.show
 
 
 def _in_notebook() -> bool:

@@ -177,10 +177,10 @@ def timeline(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axes:
     drawn = [_evenly_chosen(np.flatnonzero(calls.codes == code), int(rows_pt / CALL_PT)) for code in range(bands)]
     for code, (name, rows) in enumerate(zip(calls.names, drawn, strict=True)):
         row_pt = min(rows_pt / max(len(rows), 1), CALL_MAX_PT)
-        _draw_band(ax, calls, code, rows, np.arange(len(rows)) * row_pt / band_pt + name_height, row_pt / band_pt)
-        total = int((calls.codes == code).sum())
-        count = format_quantity(total, "call") if len(rows) == total else f"{len(rows):,} of {total:,} calls"
-        draw_row_text(ax, code, name, count, rows=bands, bottom=name_height - 3 / band_pt)
+        _draw_band(ax, calls, code, rows, name_height, row_pt / band_pt)
+        n_calls = int((calls.codes == code).sum())
+        value = format_quantity(n_calls, "call") if len(rows) == n_calls else f"{len(rows):,} of {n_calls:,} calls"
+        draw_row_text(ax, code, name, value, rows=bands, bottom=name_height - 3 / band_pt)
     ax.set_xlim(0, float(calls.times[:, 4].max()) * 1.01 or 1)
     ax.set_xlabel("time since the start of the run (s)", fontsize=9, color=colors.muted)
     count, total = sum(map(len, drawn)), len(calls.codes)
@@ -320,10 +320,10 @@ def _evenly_chosen(rows: IntArray, most: int) -> IntArray:
     return rows[np.linspace(0, len(rows) - 1, max(most, 1)).round().astype(np.int64)]
 
 
-def _draw_band(ax: Axes, calls: _CallTimes, code: int, rows: IntArray, tops: FloatArray, height: float) -> None:
+def _draw_band(ax: Axes, calls: _CallTimes, code: int, rows: IntArray, top: float, height: float) -> None:
     """Draw calls of one model below each other, stage by stage, and a cross at the end of failed ones."""
     colors, style = theme_colors(ax), series_style(code)
-    centers = code + tops + height / 2
+    centers = code + top + height * (np.arange(len(rows)) + 0.5)
     for stage, (label, fade) in enumerate(STAGES):
         start, end = calls.times[rows, stage], calls.times[rows, stage + 1]
         visible = end > start
