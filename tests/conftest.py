@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -48,6 +49,14 @@ VARIABLE_NAMES = {
     "TIKTOKEN_CACHE_DIR",
     "DATA_GYM_CACHE_DIR",
 }
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    """Close pyplot's figures, which plots join."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -112,18 +112,18 @@ def _short_names(models: Sequence[str]) -> dict[str, str]:
 
 def _create_axes(scores: Sequence[_ForestRow], pairs: Sequence[_ForestRow]) -> tuple[Axes, Axes | None]:
     """Create a figure with room for every row and its name."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - matplotlib is loaded on plotting
+    from llmhub.plots.figure import PlotAxes, new_figure  # noqa: PLC0415 - matplotlib is loaded on plotting
 
     heights = [ROW_IN * (len(rows) + 0.4) for rows in (scores, pairs) if rows]
     figure_in = TOP_IN + sum(heights) + GAP_IN * (len(heights) - 1) + BOTTOM_IN
     left_in = 0.35 + CHAR_IN * max(len(truncate_middle(row.name, MAX_NAME_CHARS)) for row in (*scores, *pairs))
-    figure = Figure(figsize=(WIDTH_IN, figure_in))
+    figure = new_figure(WIDTH_IN, figure_in)
     width = 1 - (left_in + RIGHT_IN + 0.6) / WIDTH_IN
     axes = []
     top_in = TOP_IN
     for height in heights:
         bounds = (left_in / WIDTH_IN, 1 - (top_in + height) / figure_in, width, height / figure_in)
-        axes.append(figure.add_axes(bounds))
+        axes.append(figure.add_axes(bounds, axes_class=PlotAxes))
         top_in += height + GAP_IN
     return axes[0], axes[1] if len(axes) > 1 else None
 
@@ -148,7 +148,7 @@ def _draw_rows(
         annotation = ax.annotate(
             row.annotation, (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points"
         )
-        annotation.set(va="center", fontsize=8.5, color=theme.text, annotation_clip=False)
+        annotation.set(va="center", fontsize=8.5, color=theme.text, annotation_clip=False, parse_math=False)
     ax.set(xlim=(low - margin, high + margin), ylim=(len(rows) - 0.5, -0.6))
     ax.set_yticks(range(len(rows)), [truncate_middle(row.name, MAX_NAME_CHARS) for row in rows])
     for label in ax.get_yticklabels():

@@ -1,8 +1,8 @@
 """Plots of a results table: cost, tokens, latency, throughput and trade-offs of the models in it.
 
 Each function takes a table of results (an Arrow table or a data frame), draws on the given axes or those of a new
-figure, and returns the axes. Nothing is shown, and matplotlib's global state is not changed. A model has the same
-colour in all plots of a table.
+figure, and returns the axes. A new figure joins pyplot's: notebooks draw it below the cell, ``plt.show()`` opens its
+window. A model has the same colour in all plots of a table.
 """
 
 from __future__ import annotations

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.formatting.numbers import format_count, format_count_tick, format_usd, format_usd_tick
 from llmhub.formatting.palette import SeriesStyle, series_style
-from llmhub.plots.model_summary import DataFrameLike, ModelSummary, count_summary, no_data_message, summarize_models
+from llmhub.plots.model_summary import (
+    DataFrameLike,
+    ModelSummary,
+    count_summary,
+    is_simulated,
+    no_data_message,
+    summarize_models,
+)
 from llmhub.plots.style import (
     axes_height_pt,
     axes_width_pt,
     blend,
+    draw_hatch,
     draw_message,
     ensure_axes,
     fit_text,
@@ -57,6 +65,7 @@ class BarRow:
     name: str
     value: str
     segments: Sequence[BarSegment]
+    style: SeriesStyle
 
 
 def cost_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axes:
@@ -80,18 +89,31 @@ def cost_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Ax
     if message := no_data_message(summaries):
         return draw_message(ax, "Cost by model", message)
     order = sorted(enumerate(summaries), key=lambda item: (-item[1].list_usd, not item[1].priced, item[0]))
+    simulated = is_simulated(table)
     rows = [
-        BarRow(model.name, _cost_label(model), _cost_segments(model, series_style(index))) for index, model in order
+        BarRow(
+            model.name,
+            _cost_label(model, simulated=simulated),
+            _cost_segments(model, series_style(index)),
+            series_style(index),
+        )
+        for index, model in order
     ]
     billed, list_price = sum(model.billed_usd for model in summaries), sum(model.list_usd for model in summaries)
     saved = list_price > billed
-    title = f"Cost by model: {format_usd(billed)} billed" + (f", {format_usd(list_price)} list price" if saved else "")
+    # Nobody is billed for simulated calls.
+    total = (
+        f"{format_usd(list_price)} list price"
+        if simulated
+        else f"{format_usd(billed)} billed" + (f", {format_usd(list_price)} list price" if saved else "")
+    )
     ax = draw_bars(
         rows,
         ax,
-        title=title if any(model.priced for model in summaries) else "Cost by model: no price is known",
+        title=f"Cost by model: {total if any(model.priced for model in summaries) else 'no price is known'}",
         subtitle=count_summary(summaries) + ("; light: saved by the cache" if saved else ""),
         unit="US dollars",
+        simulated=simulated,
     )
     ax.xaxis.set_major_formatter(lambda value, _: format_usd_tick(value))
     return ax
@@ -107,23 +129,33 @@ def tokens_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> 
         return draw_message(ax, "Tokens by model", message)
     order = sorted(enumerate(summaries), key=lambda item: (-sum(_token_classes(item[1]).values()), item[0]))
     rows = [
-        BarRow(model.name, _token_label(model), _token_segments(model, series_style(index))) for index, model in order
+        BarRow(model.name, _token_label(model), _token_segments(model, series_style(index)), series_style(index))
+        for index, model in order
     ]
     present = [name for name in TOKEN_FADES if any(_token_classes(model)[name] for model in summaries)]
     legend = f"; from light to dark: {', '.join(present)}" if len(present) > 1 else ""
-    ax = draw_bars(rows, ax, title="Tokens by model", subtitle=count_summary(summaries) + legend, unit="tokens")
+    ax = draw_bars(
+        rows,
+        ax,
+        title="Tokens by model",
+        subtitle=count_summary(summaries) + legend,
+        unit="tokens",
+        simulated=is_simulated(table),
+    )
     ax.xaxis.set_major_formatter(lambda value, _: format_count_tick(value))
     return ax
 
 
-def draw_bars(rows: Sequence[BarRow], ax: Axes | None, *, title: str, subtitle: str, unit: str) -> Axes:
+def draw_bars(
+    rows: Sequence[BarRow], ax: Axes | None, *, title: str, subtitle: str, unit: str, simulated: bool
+) -> Axes:
     """Draw one bar per row, from top to bottom, and return the axes."""
     ax = ensure_axes(ax, ROW_HEIGHT_IN * len(rows) + 0.1)
     ax.set_ylim(len(rows) - 0.05, -0.12)
     ax.set_yticks([])
     longest = max((segment.start + segment.width for row in rows for segment in row.segments), default=0.0)
     ax.set_xlim(0, longest * 1.02 or 1.0)
-    colors = style_axes(ax, title, subtitle, grid="x")
+    colors = style_axes(ax, title, subtitle, grid="x", simulated=simulated)
     ax.set_xlabel(unit, fontsize=9, color=colors.muted)
     text_style: dict[str, Any] = {
         "transform": ax.get_yaxis_transform(),
@@ -139,7 +171,10 @@ def draw_bars(rows: Sequence[BarRow], ax: Axes | None, *, title: str, subtitle: 
         fit_text(ax, name, max(0.97 - value_share, 0.2))
         for segment in row.segments:
             color = blend(segment.color, colors.background if segment.fade > 0 else colors.text, abs(segment.fade))
-            ax.barh(index + 0.62, segment.width, BAR_HEIGHT, segment.start, color=color, linewidth=0, label=row.name)
+            bar = ax.barh(
+                index + 0.62, segment.width, BAR_HEIGHT, segment.start, color=color, linewidth=0, label=row.name
+            )
+            draw_hatch(bar.patches[0], row.style, colors)
     if not longest:
         ax.set_xticks([])
     elif axes_width_pt(ax) < NARROW_PT:
@@ -147,14 +182,14 @@ def draw_bars(rows: Sequence[BarRow], ax: Axes | None, *, title: str, subtitle: 
     return ax
 
 
-def _cost_label(model: ModelSummary) -> str:
+def _cost_label(model: ModelSummary, *, simulated: bool) -> str:
     """Return the billed cost and list price, and the number of answers without a price."""
     if not model.answered:
         return _no_answer(model)
     if not model.priced:
         return "price unknown"
-    cost = f"{format_usd(model.billed_usd)}"
-    if model.list_usd > model.billed_usd:
+    cost = f"{format_usd(model.list_usd if simulated else model.billed_usd)}"
+    if not simulated and model.list_usd > model.billed_usd:
         cost += f" billed, {format_usd(model.list_usd)} list price"
     unpriced = model.answered - model.priced
     return cost + (f"; {unpriced:,} of unknown price" if unpriced else "")

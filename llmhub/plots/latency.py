@@ -15,6 +15,7 @@ from llmhub.plots.model_summary import (
     DataFrameLike,
     FloatArray,
     ModelSummary,
+    is_simulated,
     no_data_message,
     quantile,
     rank_index,
@@ -89,15 +90,15 @@ def latency_ecdf(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axe
 
     Parameters and errors are those of `cost_by_model`.
     """
-    return _ecdf(summarize_models(table), ax, LATENCY)
+    return _ecdf(summarize_models(table), ax, LATENCY, simulated=is_simulated(table))
 
 
 def ttft_ecdf(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axes:
     """Plot the share of each model's streamed calls that had a first token within a time (see `latency_ecdf`)."""
-    return _ecdf(summarize_models(table), ax, TTFT)
+    return _ecdf(summarize_models(table), ax, TTFT, simulated=is_simulated(table))
 
 
-def _ecdf(summaries: Sequence[ModelSummary], ax: Axes | None, metric: _LatencyMetric) -> Axes:
+def _ecdf(summaries: Sequence[ModelSummary], ax: Axes | None, metric: _LatencyMetric, *, simulated: bool) -> Axes:
     """Draw the curves of a metric, and the legend below them."""
     timed = [(index, model, metric.values(model)) for index, model in enumerate(summaries) if len(metric.values(model))]
     if not timed:
@@ -112,7 +113,7 @@ def _ecdf(summaries: Sequence[ModelSummary], ax: Axes | None, metric: _LatencyMe
         marks = [quantile(times_s, q) for q in QUANTILES]
         ax.plot(marks, QUANTILES, style.marker, color=style.color, markersize=4.5, label="_quantiles")
     calls = sum(len(times_s) for *_, times_s in timed)
-    colors = style_axes(ax, metric.title, f"share of {calls:,} {metric.subtitle}", grid="x")
+    colors = style_axes(ax, metric.title, f"share of {calls:,} {metric.subtitle}", grid="x", simulated=simulated)
     _draw_share_axis(ax, colors)
     ax.set_xlabel(metric.x_label, fontsize=9, color=colors.muted)
     set_axis_scale(ax, "x", [quantile(times_s, q) for *_, times_s in timed for q in (0.001, 1.0)])

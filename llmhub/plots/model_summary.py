@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from llmhub.core.pricing import NANO_DIGITS
 from llmhub.formatting.numbers import format_quantity
+from llmhub.tables import schema
 from llmhub.tables.cost_columns import to_nanos
 
 FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
@@ -188,6 +189,13 @@ def extract_columns(table: pa.Table | DataFrameLike, names: Sequence[str]) -> Ma
     selected = table.select(list(names)) if isinstance(table, pa.Table) else pa.table(table[list(names)])
     combined = selected.combine_chunks()
     return {name: _to_array(combined.column(name)) for name in names}
+
+
+def is_simulated(table: pa.Table | DataFrameLike) -> bool:
+    """Return whether the results are those of simulated providers (see `llmhub.tables.schema.is_simulated`)."""
+    if isinstance(table, pa.Table):
+        return schema.is_simulated(table.schema)
+    return bool(getattr(table, "attrs", {}).get(schema.SIMULATED))
 
 
 def to_floats(column: pa.Array) -> FloatArray:

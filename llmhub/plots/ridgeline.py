@@ -17,6 +17,7 @@ from llmhub.plots.model_summary import (
     count_summary,
     extract_columns,
     factorize_models,
+    is_simulated,
     no_data_message,
     quantile,
     summarize_models,
@@ -25,6 +26,7 @@ from llmhub.plots.model_summary import (
 from llmhub.plots.style import (
     axes_height_pt,
     blend,
+    draw_hatch,
     draw_message,
     ensure_axes,
     fit_text,
@@ -89,21 +91,23 @@ def token_histogram(table: pa.Table | DataFrameLike, ax: Axes | None = None, *, 
     if not counts:
         return draw_message(ax, title, no_data_message(summaries) or f"No provider reported {kind} tokens")
     ax = ridge_axes(ax, len(counts))
-    colors = style_axes(ax, title, f"{count_summary(summaries)}; tick: median", grid="x")
+    subtitle = f"{count_summary(summaries)}; tick: median"
+    colors = style_axes(ax, title, subtitle, grid="x", simulated=is_simulated(table))
     ax.set_xlabel(f"{kind} tokens of an answer", fontsize=9, color=colors.muted)
     set_axis_scale(ax, "x", [float(values[end]) for _, _, values in counts for end in (0, -1)], margin=0.02)
     ax.xaxis.set_major_formatter(lambda value, _: format_count_tick(value))
     edges = _bin_edges(ax)
-    draw_ridges(ax, [_ridge(name, style, values, edges) for name, style, values in counts], edges)
+    is_log = ax.get_xscale() == "log"
+    draw_ridges(ax, [_ridge(name, style, values, edges, is_log=is_log) for name, style, values in counts], edges)
     for index, (_, style, values) in enumerate(counts):
         median, base = quantile(values, 0.5), index + BASELINE
         ax.plot([median, median], [base - 0.06, base + 0.02], color=style.color, linewidth=2.2, label="_median")
     return ax
 
 
-def ridge_axes(ax: Axes | None, rows: int) -> Axes:
+def ridge_axes(ax: Axes | None, rows: int, *, height_in: float = 0.0, left_in: float = 0.4) -> Axes:
     """Return axes with space for ``rows`` ridges, the first at the top."""
-    ax = ensure_axes(ax, ROW_HEIGHT_IN * rows + 0.1)
+    ax = ensure_axes(ax, height_in or ROW_HEIGHT_IN * rows + 0.1, left_in=left_in)
     ax.set_ylim(rows - 0.02, -0.12)
     ax.set_yticks([])
     return ax
@@ -112,21 +116,31 @@ def ridge_axes(ax: Axes | None, rows: int) -> Axes:
 def draw_ridges(ax: Axes, ridges: Sequence[Ridge], edges: FloatArray) -> None:
     """Draw ridges as filled steps between ``edges``, of which there is one more than heights."""
     colors = theme_colors(ax)
-    text_style: dict[str, Any] = {
-        "transform": ax.get_yaxis_transform(),
-        "va": "bottom",
-        "fontsize": min(RIDGE_MAX_PT, max(RIDGE_MIN_PT, axes_height_pt(ax) / len(ridges) * 0.2)),
-        "parse_math": False,
-        "bbox": {"facecolor": colors.background, "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
-    }
     for index, ridge in enumerate(ridges):
         base = index + BASELINE
         color = blend(ridge.style.color, colors.background, FADE)
-        ax.stairs(base - ridge.heights * RIDGE_HEIGHT, edges, baseline=base, fill=True, color=color, label=ridge.name)
-        value = ax.text(1, index + 0.34, ridge.value, ha="right", color=colors.muted, **text_style)
-        value_share = value.get_window_extent().width / ax.get_window_extent().width
-        name = ax.text(0, index + 0.34, ridge.name, color=colors.text, **text_style)
-        fit_text(ax, name, max(0.97 - value_share, 0.2))
+        stairs = ax.stairs(base - ridge.heights * RIDGE_HEIGHT, edges, baseline=base, fill=True, label=ridge.name)
+        stairs.set(facecolor=color, linewidth=0)
+        draw_hatch(stairs, ridge.style, colors)
+        draw_row_text(ax, index, ridge.name, ridge.value, rows=len(ridges))
+
+
+def draw_row_text(ax: Axes, index: int, name: str, value: str, *, rows: int, bottom: float = 0.34) -> None:
+    """Write a name on the left and a value on the right of a row; a long name is cut in its middle.
+
+    ``bottom`` is the position of their lower end as a share of the row, from its top.
+    """
+    colors = theme_colors(ax)
+    text_style: dict[str, Any] = {
+        "transform": ax.get_yaxis_transform(),
+        "va": "bottom",
+        "fontsize": min(RIDGE_MAX_PT, max(RIDGE_MIN_PT, axes_height_pt(ax) / rows * 0.2)),
+        "parse_math": False,
+        "bbox": {"facecolor": colors.background, "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
+    }
+    right = ax.text(1, index + bottom, value, ha="right", color=colors.muted, **text_style)
+    value_share = right.get_window_extent().width / ax.get_window_extent().width
+    fit_text(ax, ax.text(0, index + bottom, name, color=colors.text, **text_style), max(0.97 - value_share, 0.2))
 
 
 def _sorted_counts(table: pa.Table | DataFrameLike, column: str) -> list[tuple[str, SeriesStyle, FloatArray]]:
@@ -149,7 +163,11 @@ def _bin_edges(ax: Axes) -> FloatArray:
     return np.arange(np.floor(low) - 0.5, high + width, width)
 
 
-def _ridge(name: str, style: SeriesStyle, counts: FloatArray, edges: FloatArray) -> Ridge:
-    heights, _ = np.histogram(counts, edges)
+def _ridge(name: str, style: SeriesStyle, counts: FloatArray, edges: FloatArray, *, is_log: bool) -> Ridge:
+    heights = np.histogram(counts, edges)[0].astype(np.float64)
+    if is_log:
+        # Bins hold a different number of integers, from one on: counts for an equal share of the axis are drawn.
+        integers = np.diff(edges)
+        heights = heights / integers * (edges[:-1] + integers / 2)
     value = f"median {format_count(quantile(counts, 0.5))}, p95 {format_count(quantile(counts, 0.95))}"
-    return Ridge(name, value, style, heights / max(heights.max(), 1))
+    return Ridge(name, value, style, heights / (heights.max() or 1.0))

@@ -1,7 +1,7 @@
 """Appearance shared by all plots: titles, grids, axis scales and text fitting, without matplotlib's global state.
 
-Text and background follow the theme in ``rcParams``. Figures are created without pyplot, so nothing has to be closed.
-matplotlib is imported inside functions, because importing it takes longer than most runs of the command line.
+Text and background follow the theme in ``rcParams``. matplotlib is imported inside functions, because importing
+it takes longer than most runs of the command line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from llmhub.formatting.text import truncate_middle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
     from matplotlib.text import Text
+
+    from llmhub.formatting.palette import SeriesStyle
 
 WIDTH_IN: Final = 8.5
 """Width of a new figure in inches."""
@@ -31,6 +34,9 @@ LABEL_SHARE: Final = 0.55
 """Share of the width of an x axis that is available for tick labels."""
 LABEL_PT: Final = 30.0
 """Width of a tick label of an x axis in points."""
+HATCH_FADE: Final = 0.8
+LOG_NOTE: Final = "logarithmic"
+"""Added to the label of a logarithmic axis."""
 Color: TypeAlias = tuple[float, float, float]
 
 
@@ -71,17 +77,26 @@ def ensure_axes(ax: Axes | None, height_in: float, *, left_in: float = 0.4, bott
     """Return ``ax``, or the axes of a new figure with a plotting area ``height_in`` inches high."""
     if ax is not None:
         return ax
-    from matplotlib.figure import Figure  # noqa: PLC0415 - matplotlib is imported only to plot
+    from llmhub.plots.figure import PlotAxes, new_figure  # noqa: PLC0415 - matplotlib is imported only to plot
 
     figure_height_in = TOP_IN + height_in + bottom_in
-    figure = Figure(figsize=(WIDTH_IN, figure_height_in))
+    figure = new_figure(WIDTH_IN, figure_height_in)
     width = 1 - (left_in + RIGHT_IN) / WIDTH_IN
-    return figure.add_axes((left_in / WIDTH_IN, bottom_in / figure_height_in, width, height_in / figure_height_in))
+    position = (left_in / WIDTH_IN, bottom_in / figure_height_in, width, height_in / figure_height_in)
+    return figure.add_axes(position, axes_class=PlotAxes)
 
 
-def style_axes(ax: Axes, title: str, subtitle: str, *, grid: Literal["both", "x", "y"] = "both") -> ThemeColors:
-    """Set title and subtitle, draw a light grid, and hide the frame. Return the colours of the theme."""
+def style_axes(
+    ax: Axes, title: str, subtitle: str, *, grid: Literal["both", "x", "y"] = "both", simulated: bool = False
+) -> ThemeColors:
+    """Set title and subtitle, draw a light grid, and hide the frame. Return the colours of the theme.
+
+    The title of ``simulated`` results says so.
+    """
     colors = theme_colors(ax)
+    if simulated:
+        head, colon, tail = title.partition(":")
+        title = f"{head} (simulated){colon}{tail}"
     ax.set_title(title, loc="left", fontsize=12, fontweight="bold", color=colors.text, pad=22, parse_math=False)
     text = ax.annotate(
         subtitle,
@@ -100,6 +115,12 @@ def style_axes(ax: Axes, title: str, subtitle: str, *, grid: Literal["both", "x"
     ax.grid(visible=True, axis=grid, color=colors.faint, linewidth=0.8)
     ax.tick_params(which="both", length=0, labelsize=8.5, labelcolor=colors.muted)
     return colors
+
+
+def draw_hatch(patch: Patch, style: SeriesStyle, colors: ThemeColors) -> None:
+    """Hatch a filled area, if its model shares the colour of another."""
+    if style.hatch:
+        patch.set(hatch=style.hatch, edgecolor=blend(style.color, colors.background, HATCH_FADE))
 
 
 def draw_message(ax: Axes | None, title: str, text: str) -> Axes:
@@ -154,7 +175,7 @@ def set_axis_scale(ax: Axes, name: Literal["x", "y"], values: Sequence[float], m
     """Set scale and limits of an axis to fit ``values``.
 
     The axis is logarithmic if the values span a ratio of 20 or more, cut off below if they are close to each other
-    and there is a margin, and starts at zero otherwise.
+    and there is a margin, and starts at zero otherwise. The label of a logarithmic axis says so.
     """
     from matplotlib.ticker import LogLocator, NullLocator  # noqa: PLC0415 - matplotlib is imported only to plot
 
@@ -170,4 +191,6 @@ def set_axis_scale(ax: Axes, name: Literal["x", "y"], values: Sequence[float], m
         ax.set(**{f"{name}lim": (low - (high - low) * 0.6, high + (high - low) * 0.6)})
     else:
         ax.set(**{f"{name}lim": (0, high * (1 + (margin or 0.02)) or 1)})
+    if axis.get_scale() == "log" and (label := axis.get_label_text()):
+        axis.set_label_text(f"{label}, {LOG_NOTE}")
     axis.set_major_formatter(lambda value, _: f"{value:g}")

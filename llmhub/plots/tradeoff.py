@@ -18,6 +18,7 @@ from llmhub.plots.model_summary import (
     ModelSummary,
     extract_columns,
     factorize_models,
+    is_simulated,
     no_data_message,
     quantile,
     summarize_models,
@@ -57,9 +58,10 @@ def cost_against_latency(table: pa.Table | DataFrameLike, ax: Axes | None = None
     best = [points[index] for index in pareto_front(points)]
     text = _PlotText(
         title=title,
-        subtitle=f"{missing}filled: no model is both cheaper and faster",
+        subtitle=f"{missing}filled: Pareto-optimal, no model is both cheaper and faster",
         x_label="median latency of a call (s)",
-        y_label="US dollars for 1,000 answers",
+        y_label="list price of 1,000 answers (US dollars)",
+        simulated=is_simulated(table),
     )
     ax = _styled_axes(ax, text)
     _draw_points(ax, points, best, shown)
@@ -108,9 +110,10 @@ def cost_against_quality(
     best = [points[index] for index in pareto_front([(cost_usd, -value) for cost_usd, value in points])]
     text = _PlotText(
         title=title,
-        subtitle=f"{missing}filled: no model is both cheaper and better",
-        x_label="US dollars for 1,000 answers",
+        subtitle=f"{missing}filled: Pareto-optimal, no model is both cheaper and better",
+        x_label="list price of 1,000 answers (US dollars)",
         y_label=f"mean {score}" if isinstance(score, str) else "score",
+        simulated=is_simulated(table),
     )
     ax = _styled_axes(ax, text)
     _draw_points(ax, points, best, shown)
@@ -156,11 +159,12 @@ class _PlotText:
     subtitle: str
     x_label: str
     y_label: str
+    simulated: bool
 
 
 def _styled_axes(ax: Axes | None, text: _PlotText) -> Axes:
     ax = ensure_axes(ax, 4.2, left_in=0.9)
-    colors = style_axes(ax, text.title, text.subtitle)
+    colors = style_axes(ax, text.title, text.subtitle, simulated=text.simulated)
     ax.set_xlabel(text.x_label, fontsize=9, color=colors.muted)
     ax.set_ylabel(text.y_label, fontsize=9, color=colors.muted)
     return ax

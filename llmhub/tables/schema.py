@@ -20,6 +20,9 @@ _TOOL_CALLS: Final = pa.list_(
 )
 _USD: Final = pa.decimal128(18, 9)
 
+SIMULATED: Final = "simulated"
+"""Key of the schema metadata, and of ``attrs`` of pandas frames, that marks results of simulated providers."""
+
 
 def _field(name: str, data_type: pa.DataType, description: str, unit: str = "") -> pa.Field:
     metadata = {"description": description, **({"unit": unit} if unit else {})}
@@ -65,12 +68,24 @@ RESULTS: Final[pa.Schema] = pa.schema(
 """Long form: one row per input row, model and sample, in input order."""
 
 
-def schema_for_run(run_id: str) -> pa.Schema:
-    """Return `RESULTS` with the run id in the schema metadata.
+def schema_for_run(run_id: str, *, simulated: bool = False) -> pa.Schema:
+    """Return `RESULTS` with the run id in the schema metadata, and whether the run was of simulated providers.
 
     Examples
     --------
     >>> schema_for_run("r1").metadata[b"run_id"]
     b'r1'
     """
-    return RESULTS.with_metadata({"schema_version": SCHEMA_VERSION, "run_id": run_id})
+    mark = {SIMULATED: "true"} if simulated else {}
+    return RESULTS.with_metadata({"schema_version": SCHEMA_VERSION, "run_id": run_id, **mark})
+
+
+def is_simulated(schema: pa.Schema) -> bool:
+    """Return whether a table of results holds responses of simulated providers.
+
+    Examples
+    --------
+    >>> is_simulated(schema_for_run("r1", simulated=True)), is_simulated(RESULTS)
+    (True, False)
+    """
+    return bool((schema.metadata or {}).get(SIMULATED.encode()) == b"true")

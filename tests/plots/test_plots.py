@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -407,6 +411,15 @@ class TestThroughput:
         (limit,) = (line for line in ax.lines if line.get_label() == "_limit")
         assert limit.get_ydata()[0] == pytest.approx(0.96 - 0.56 * min(1, 10 / 20))
         assert "1 per second, 1 rejected" in texts(ax)
+        assert "limit\n10/s" in texts(ax)
+        assert not any("rpm" in text for text in texts(ax))
+
+    def test_rates_have_an_axis_in_one_unit(self) -> None:
+        ax = throughput(results([at_s(0), at_s(0), at_s(5, model="other")]), limits_rpm={"p/m": 60})
+        assert ax.get_ylabel() == "answers per second"
+        labels = [label.get_text() for label in ax.get_yticklabels()]
+        assert labels == ["0", "20", "0", "20"]
+        assert any("dashed: limit, as a mean over a minute" in text for text in texts(ax))
 
     def test_retried_rejections_come_from_the_decisions(self) -> None:
         epoch_s = BEGAN.timestamp()
@@ -422,21 +435,48 @@ class TestThroughput:
 
     def test_stages_of_a_call(self) -> None:
         row = at_s(2, queue_s=0.5, rate_wait_s=1.0, latency_s=1.0, total_s=4.5, attempts=2)
-        ax = timeline(results([row, at_s(3)]))
-        spans = sorted((patch.get_x(), patch.get_width()) for patch in ax.patches if patch.get_y() < 1)
-        assert spans == [(-1.5, 0.5), (-1.0, 1.0), (0.0, 2.0), (2.0, 1.0)]
-        assert ax.get_ylim() == (2, 0)
+        ax = timeline(results([at_s(0), row]))
+        second = max(patch.get_y() for patch in ax.patches)
+        spans = sorted((patch.get_x(), patch.get_width()) for patch in ax.patches if patch.get_y() > second - 0.01)
+        assert spans == [(0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (4.0, 1.0)]
         assert any("queue, limit, earlier tries, provider" in text for text in texts(ax))
 
-    def test_large_timelines_are_sampled(self) -> None:
-        ax = timeline(results([at_s(n / 10) for n in range(1000)]))
-        assert len(ax.patches) == 334
-        assert any("334 of 1,000 calls, evenly chosen" in text for text in texts(ax))
+    def test_nothing_is_drawn_before_the_start(self) -> None:
+        """The waits of all attempts are one sum, of which only a part came before the first attempt."""
+        waited = at_s(0, rate_wait_s=0.8, latency_s=0.1, total_s=1.2, attempts=3, status="error", error_type="TimedOut")
+        queued = at_s(1, queue_s=0.25)
+        ax = timeline(results([waited, queued, at_s(0.1)]))
+        assert min(patch.get_x() for patch in ax.patches) == 0
+        assert ax.get_xlim()[0] == 0
+        (crosses,) = (line for line in ax.lines if line.get_label() == "_failed")
+        assert crosses.get_xdata().tolist() == [pytest.approx(1.2)]
+
+    def test_first_call_that_waited_starts_at_zero(self) -> None:
+        ax = timeline(results([at_s(2, queue_s=0.5, rate_wait_s=1.0), at_s(3)]))
+        assert min(patch.get_x() for patch in ax.patches) == 0
+        assert {patch.get_width() for patch in ax.patches} == {0.5, 1.0}
+
+    @pytest.mark.parametrize("models", [1, 2, 8])
+    def test_thousands_of_calls_are_sampled_into_visible_lines(self, models: int) -> None:
+        rows = [at_s(n / 10, model=f"m{n % models}") for n in range(4000)]
+        ax = timeline(results(rows))
+        ax.figure.draw_without_rendering()
+        heights = {patch.get_window_extent().height / ax.figure.dpi * 72 for patch in ax.patches}
+        assert min(heights) > 1.2
+        assert len(ax.patches) >= 20 * models
+        assert any(f"{len(ax.patches)} of 4,000 calls, evenly chosen" in text for text in texts(ax))
+
+    def test_each_model_has_a_band_of_its_own(self) -> None:
+        ax = timeline(results([at_s(n, model=f"m{n % 9}") for n in range(90)]))
+        bands = {(int(patch.get_y()), to_hex(patch.get_facecolor()), patch.get_hatch()) for patch in ax.patches}
+        assert len(bands) == 9
+        assert {f"p/m{n}" for n in range(9)} <= set(texts(ax))
 
     def test_failed_calls_end_in_a_cross(self) -> None:
         ax = timeline(results([at_s(0), at_s(1, status="error", error_type="TimedOut")]))
         (crosses,) = (line for line in ax.lines if line.get_label() == "_failed")
-        assert crosses.get_xydata().tolist() == [[2.0, 1.5]]
+        assert crosses.get_xdata().tolist() == [2.0]
+        assert sum(patch.get_y() < crosses.get_ydata()[0] < patch.get_y() + patch.get_height() for patch in ax.patches)
 
     @pytest.mark.parametrize("plot", [throughput, timeline])
     def test_only_cache_hits(self, plot: Plot) -> None:
@@ -501,6 +541,11 @@ class TestAllPlots:
         looks = [series_style(at) for at in range(28)]
         assert len({(look.color, look.dash) for look in looks}) == 28
         assert len({(look.color, look.marker) for look in looks}) == 28
+        assert len({(look.color, look.hatch) for look in looks}) == 28
+        assert len({look.color for look in looks[:8]}) == 8
+        assert (looks[6].hatch, looks[6].marker) == ("", "o")
+        assert looks[7].hatch
+        assert looks[7].marker != "o"
 
     @pytest.mark.parametrize("plot", PLOTS)
     @pytest.mark.parametrize("models", [1, 4, 12])
@@ -572,18 +617,95 @@ class TestAllPlots:
         assert to_rgb(name.get_color()) == (1, 1, 1)
 
     def test_rcparams_are_not_changed(self) -> None:
+        cost_by_model(sample_results(2))  # pyplot chooses its backend once
         before = dict(mpl.rcParams)
         for plot in PLOTS:
             plot(sample_results(2))
         assert dict(mpl.rcParams) == before
 
-    def test_matplotlib_is_imported_late_and_pyplot_never(self) -> None:
-        code = (
-            "import sys, llmhub.plots as plots; assert 'matplotlib' not in sys.modules\n"
-            "from llmhub.tables.schema import RESULTS\n"
-            "plots.cost_by_model(RESULTS.empty_table()); sys.exit('matplotlib.pyplot' in sys.modules)"
-        )
+    def test_matplotlib_is_imported_late(self) -> None:
+        code = "import sys, llmhub.plots; sys.exit('matplotlib' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+    @pytest.mark.parametrize("plot", PLOTS)
+    def test_simulated_results_say_so(self, plot: Plot) -> None:
+        table = sample_results(2)
+        assert "simulated" not in plot(table).get_title(loc="left")
+        marked = table.replace_schema_metadata({b"simulated": b"true"})
+        assert "(simulated)" in plot(marked).get_title(loc="left")
+        frame = table.to_pandas()
+        frame.attrs["simulated"] = True
+        assert "(simulated)" in plot(frame).get_title(loc="left")
+
+    def test_simulated_costs_are_list_prices_and_nothing_is_billed(self) -> None:
+        ax = cost_by_model(sample_results(2).replace_schema_metadata({b"simulated": b"true"}))
+        assert not any("billed" in text for text in [ax.get_title(loc="left"), *texts(ax)])
+        assert "list price" in ax.get_title(loc="left")
+
+    @pytest.mark.parametrize("plot", [cost_against_latency, cost_against_quality])
+    def test_costs_of_a_thousand_answers_are_list_prices(self, plot: Plot) -> None:
+        ax = plot(sample_results(3))
+        assert any("list price of 1,000 answers" in label for label in (ax.get_xlabel(), ax.get_ylabel()))
+
+    def test_logarithmic_axes_say_so(self) -> None:
+        counts = token_histogram(results([{"output_tokens": n} for n in (1, 20_000)]))
+        assert counts.get_xlabel() == "output tokens of an answer, logarithmic"
+        assert "logarithmic" not in token_histogram(results([{"output_tokens": 5}])).get_xlabel()
+
+
+class TestDisplay:
+    """A new figure joins pyplot's and shows itself; one that cannot be shown is saved."""
+
+    def test_new_figures_join_those_of_pyplot(self) -> None:
+        ax = cost_by_model(sample_results(1))
+        assert plt.gcf() is ax.figure
+        assert plt.gca() is ax
+        plt.close(ax.figure)
+        assert plt.get_fignums() == []
+
+    def test_given_axes_make_no_figure(self) -> None:
+        cost_by_model(sample_results(1), Figure().add_subplot())
+        assert plt.get_fignums() == []
+
+    def test_other_threads_do_not_touch_pyplot(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            ax = pool.submit(cost_by_model, sample_results(1)).result()
+        assert plt.get_fignums() == []
+        assert ax._repr_png_().startswith(b"\x89PNG")
+
+    def test_axes_and_figure_are_pictures(self) -> None:
+        ax = cost_by_model(sample_results(1))
+        assert ax._repr_png_().startswith(b"\x89PNG")
+        assert ax.figure._repr_png_().startswith(b"\x89PNG")
+
+    def test_script_without_windows_says_where_plots_were_saved(self) -> None:
+        shown = run_python("ax = plots.cost_by_model(RESULTS.empty_table())\nimport matplotlib.pyplot as p\np.show()")
+        path = re.search(r"<Cost by model: no window can be opened here; saved to (.*)>", shown.stderr)
+        assert path is not None
+        assert Path(path[1]).read_bytes().startswith(b"\x89PNG")
+        assert shown.stdout == ""
+
+    def test_prompt_without_windows_says_where_plots_were_saved(self) -> None:
+        shown = run_python("plots.cost_by_model(RESULTS.empty_table())\n", "-i")
+        path = re.search(r"<Cost by model: no window can be opened here; saved to (.*)>", shown.stdout)
+        assert path is not None
+        assert Path(path[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def run_python(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run code that plots in a process without windows; with ``-i``, at a prompt."""
+    code = f"import llmhub.plots as plots\nfrom llmhub.tables.schema import RESULTS\n{code}"
+    environment = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "MPLBACKEND"}}
+    command = [sys.executable, *flags, *([] if flags else ["-c", code])]
+    return subprocess.run(
+        command,
+        input=code if flags else "",
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
 
 
 class TestSave:
