@@ -37,6 +37,16 @@ settings.register_profile("ci", parent=settings.get_profile("fixed"), max_exampl
 settings.register_profile("random", parent=settings.get_profile("ci"), derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "fixed"))
 
+SLOW_TESTS = frozenset((Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()[1:])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests listed in ``slow.txt``."""
+    for item in items:
+        if item.nodeid.partition("[")[0] in SLOW_TESTS:
+            item.add_marker(pytest.mark.slow)
+
+
 VARIABLE_NAMES = {
     *(variable for rows in ENVIRONMENT_VARIABLES.values() for _, variable in rows),
     *(variable for provider in PROVIDERS.values() for group in provider.required_env for variable in group),

@@ -234,3 +234,15 @@ def test_layers_hold() -> None:
         pytest.skip("needs import-linter (extra dev)")
     completed = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stdout
+
+
+def test_slow_tests_exist() -> None:
+    root = Path(__file__).parents[1]
+    lines = (root / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()[1:]
+    stale = []
+    for line in lines:
+        path, _, name = line.partition("::")
+        text = (root / path).read_text(encoding="utf-8") if (root / path).exists() else ""
+        if name.rpartition("::")[2].rpartition(".")[2] not in text:
+            stale.append(line)
+    assert stale == []
