@@ -25,6 +25,7 @@ import pyarrow as pa
 
 import llmhub
 from llmhub.config import Settings
+from llmhub.engine.event_loop import new_event_loop
 
 HERE = Path(__file__).parent
 ROWS = 5_000
@@ -54,26 +55,36 @@ def texts(rows: int) -> pa.Table:
     return pa.table({"text": [f"How many vowels has the {i}th word of the dictionary?" for i in range(rows)]})
 
 
-def bare_loop(url: str, rows: int, concurrency: int) -> float:
-    """Return the rows per second of the simplest good loop: a session, a semaphore, gather, ``json=``, ``.json()``."""
-    prompts = [f"Answer in a word: {text}" for text in texts(rows).column("text").to_pylist()]
+def bounded_loop(url: str, rows: int, concurrency: int) -> float:
+    """Return the rows per second of the loop a careful engineer writes with aiohttp.
 
-    async def complete(session: aiohttp.ClientSession, semaphore: asyncio.Semaphore, prompt: str) -> Any:
-        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
-        async with semaphore, session.post(f"{url}/v1/chat/completions", json=body) as reply:
-            return (await reply.json())["choices"][0]["message"]["content"]
+    As many workers as calls in flight, one iterator over the prompts, one session, ``json=`` and ``await .json()``, the
+    garbage collector as it is, and the event loop that llmhub uses. The texts are all that is kept: no table, no retry,
+    no limit, no time-out of its own.
+    """
+    prompts = [f"Answer in a word: {text}" for text in texts(rows).column("text").to_pylist()]
+    responses: list[str | None] = [None] * rows
+
+    async def work(session: aiohttp.ClientSession, remaining: Iterator[tuple[int, str]]) -> None:
+        for index, prompt in remaining:
+            body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
+            async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
+                responses[index] = (await reply.json())["choices"][0]["message"]["content"]
 
     async def main() -> float:
-        semaphore = asyncio.Semaphore(concurrency)
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=concurrency), headers={"authorization": "Bearer benchmark"}
         ) as session:
-            await complete(session, semaphore, "warm up")
+            await work(session, iter([(0, "warm up")]))
             start = time.perf_counter()
-            await asyncio.gather(*(complete(session, semaphore, prompt) for prompt in prompts))
+            remaining = iter(enumerate(prompts))
+            await asyncio.gather(*(work(session, remaining) for _ in range(concurrency)))
             return rows / (time.perf_counter() - start)
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        rate = runner.run(main())
+    assert None not in responses
+    return rate
 
 
 def measure_table(hub: llmhub.Hub, rows: int, concurrency: int) -> float:
@@ -113,14 +124,14 @@ def bench_rows(runs: int) -> dict[str, float]:
                 return measure_table(caching_hub, ROWS, 64)
 
         bare, ours, cached = interleaved(
-            runs, lambda: bare_loop(url, ROWS, 64), lambda: measure_table(hub, ROWS, 64), with_cache
+            runs, lambda: bounded_loop(url, ROWS, 64), lambda: measure_table(hub, ROWS, 64), with_cache
         )
     return {
-        "bare aiohttp loop, rows/s": statistics.median(bare),
+        "bounded aiohttp loop, rows/s": statistics.median(bare),
         "complete_table, rows/s": statistics.median(ours),
-        "complete_table / bare": median_ratio(ours, bare),
+        "complete_table / bounded": median_ratio(ours, bare),
         "complete_table writing its cache, rows/s": statistics.median(cached),
-        "complete_table writing its cache / bare": median_ratio(cached, bare),
+        "complete_table writing its cache / bounded": median_ratio(cached, bare),
     }
 
 

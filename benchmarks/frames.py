@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from bench import MODEL, PROMPT, bare_loop, hub_at, interleaved, main, static_server, texts
+from bench import MODEL, PROMPT, bounded_loop, hub_at, interleaved, main, static_server, texts
 
 import llmhub
 from llmhub.cache.store import Entry
@@ -91,7 +91,7 @@ def bench_series(rows: int, runs: int) -> dict[str, float]:
             return timed(lambda: llmhub.llm(values).complete("Answer in a word.", **options)) - latency_s
 
         series()
-        overhead, bare = interleaved(max(runs, 7), series, lambda: short / bare_loop(url, short, short) - latency_s)
+        overhead, bare = interleaved(max(runs, 7), series, lambda: short / bounded_loop(url, short, short) - latency_s)
     return {
         "Series of 100 rows, overhead over the provider, ms": 1_000 * statistics.median(overhead),
         "the same, fastest run, ms": 1_000 * min(overhead),

@@ -86,7 +86,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     """Return the process's background loop, starting its thread on first use."""
     with _BACKGROUND.lock:
         if _BACKGROUND.loop is None or _BACKGROUND.loop.is_closed():
-            loop = _new_loop()
+            loop = new_event_loop()
             thread = threading.Thread(target=_run_loop, args=(loop,), name="llmhub-loop", daemon=True)
             thread.start()
             _BACKGROUND.loop = loop
@@ -95,7 +95,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return _BACKGROUND.loop
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_event_loop() -> asyncio.AbstractEventLoop:
     """Return a uvloop if it is installed, else an asyncio loop."""
     try:
         import uvloop  # noqa: PLC0415 - an extra

@@ -1,6 +1,7 @@
-"""Send HTTP requests and turn network exceptions into error values. The only module that opens client connections.
+"""Send HTTP requests and turn network exceptions into error values.
 
-Each provider has one pool of keep-alive connections. Certificates are verified. Redirects are not followed, so that
+Completions that are not streamed go over `llmhub.engine.connection_pool`; everything else goes through aiohttp. No other
+module opens client connections. Each provider has its own keep-alive connections. Certificates are verified. Redirects are not followed, so that
 credentials never reach another origin, and replies are bounded in size. Nothing is retried here.
 """
 
@@ -15,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -32,7 +34,9 @@ from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
 from llmhub.core.stream import Delta, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
+from llmhub.engine.connection_pool import CannotConnectError, ConnectionPool, ConnectTimeoutError, TlsError
 from llmhub.engine.hedging import InFlightTasks
+from llmhub.engine.http1 import Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.security.redaction import escape_controls, redact, url_secrets
 
 E = TypeVar("E", bound=BaseException)
@@ -47,6 +51,9 @@ DEADLINE_CHECK_SHARE: Final = 0.1
 """How often deadlines are checked, as a share of the timeout, where that is more often."""
 NO_AUTO_HEADERS: Final = ("User-Agent", "Content-Type", "Accept", "Accept-Encoding")
 DEFAULT_HEADERS: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, deflate"}
+PLAIN_HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
+PLAIN_PATH: Final = re.compile(r"/[!-~]*")
+"""Hosts and paths that can be sent as they are; URLs with others are left to aiohttp."""
 HTTP_OK: Final = 200
 HTTP_ERRORS: Final = 400
 """The first status code that is an error."""
@@ -110,7 +117,9 @@ class Transport:
     def __init__(self, config: TransportConfig) -> None:
         self._config = config
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._pools: dict[str, ConnectionPool] = {}
         self._urls: dict[str, tuple[URL, Proxy | None]] = {}
+        self._encoders: dict[str, RequestEncoder | None] = {}
         self._connected_before: set[str] = set()
         self._timed_out: set[asyncio.Task[object]] = set()
         self._is_checking_deadlines = False
@@ -168,12 +177,54 @@ class Transport:
     ) -> Outcome:
         """Send the HTTP request and decode the reply."""
         provider = call.target.provider
+        if not streaming:
+            observer.reply = await self._send_direct(provider.name, request)
+            if observer.reply is not None:
+                return interpret(provider, observer.reply)
         reply = await self._request(provider.name, request)
         if streaming and reply.status == HTTP_OK:
             observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
             return await self._read_stream(call, reply, observer)
         observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
         return interpret(provider, observer.reply)
+
+    async def _send_direct(self, pool_name: str, request: HttpRequest) -> HttpReply | None:
+        """Send a request on a connection of our own and return its reply; ``None`` if it has to go through aiohttp."""
+        url = request.url
+        encoder = self._encoders[url] if url in self._encoders else self._make_encoder(url)
+        if encoder is None or len(request.body) > MAX_INLINE_BODY_BYTES:
+            return None
+        message = encoder.encode(request.method, request.headers, request.body)
+        if message is None:
+            return None
+        pool = self._pools.get(pool_name)
+        if pool is None:
+            pool = self._pools[pool_name] = self._open_pool()
+        status, headers, body = await pool.send(encoder.origin, message)
+        self._connected_before.add(pool_name)
+        return HttpReply(status, headers, body, time.time())
+
+    def _open_pool(self) -> ConnectionPool:
+        config = self._config
+        return ConnectionPool(
+            size=config.pool_size,
+            connect_timeout_s=config.timeout.connect_s,
+            max_reply_bytes=config.max_reply_bytes,
+            tls_context=ssl.create_default_context if config.ca_file is None else partial(_ssl_context, *config.ca_file),
+        )
+
+    def _make_encoder(self, url: str) -> RequestEncoder | None:
+        """Return the encoder of requests to a URL; ``None`` if it needs a proxy, or has a user name or an odd host."""
+        parsed = _parse_url(url)
+        host, port, path = parsed.raw_host or "", parsed.port, parsed.raw_path_qs
+        encoder: RequestEncoder | None = None
+        is_plain = PLAIN_HOST.fullmatch(host) and PLAIN_PATH.fullmatch(path) and parsed.raw_user is None
+        if is_plain and port is not None and self._config.proxies.for_url(url) is None:
+            encoder = RequestEncoder(Origin(host, port, parsed.scheme == "https"), path, DEFAULT_HEADERS)
+        if len(self._encoders) >= MAX_CACHED_URLS:
+            self._encoders.clear()
+        self._encoders[url] = encoder
+        return encoder
 
     def _begin(self, start: float) -> asyncio.Task[object]:
         """Register the current task as in flight until its deadline."""
@@ -224,6 +275,9 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.close()
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             await session.close()
@@ -318,7 +372,7 @@ class Transport:
         kind: type[LLMError] = InvalidRequest
         should_retry: bool | None = None
         match error:
-            case aiohttp.ServerTimeoutError() | TimeoutError():
+            case aiohttp.ServerTimeoutError() | TimeoutError():  # including ConnectTimeoutError
                 kind = TimedOut
                 message = (
                     f"no response from {origin} within {timeout.total_s:g} s (connecting: {timeout.connect_s:g} s)"
@@ -336,10 +390,10 @@ class Transport:
             case aiohttp.ClientProxyConnectionError() if proxy is not None:
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
                 message = f"cannot connect to the proxy {proxy.address} ({_reason(error)}); check {proxy.variable}"
-            case aiohttp.ClientSSLError():
+            case aiohttp.ClientSSLError() | TlsError():
                 kind, should_retry = Disconnected, False
                 message = f"cannot verify the certificate of {origin}: {message}"
-            case aiohttp.ClientConnectorError():
+            case aiohttp.ClientConnectorError() | CannotConnectError():
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
                 message = f"cannot connect to {origin} ({_reason(error)}); check its base URL"
             case aiohttp.ClientError() | OSError():
@@ -396,10 +450,6 @@ class SettingError(ValueError):
     """A setting of the environment cannot be used; the message names the variable."""
 
 
-class ReplyTooLargeError(ValueError):
-    """A reply exceeds the size limit."""
-
-
 NETWORK_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
 """Exceptions of sending and reading that become error values; any other is a defect."""
 CONNECT_ERRORS: Final = (
@@ -407,6 +457,8 @@ CONNECT_ERRORS: Final = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
+    CannotConnectError,
+    ConnectTimeoutError,
     InvalidURLError,
     SettingError,
 )
@@ -452,8 +504,10 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
     )
 
 
-def _reason(error: aiohttp.ClientConnectorError) -> str:
+def _reason(error: OSError) -> str:
     """Return the reason of a failure to connect, in the words of the operating system."""
+    if isinstance(error, CannotConnectError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__
     return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
 
 

@@ -37,9 +37,11 @@ KEY = "key-0123456789abcdef"
 Open = Callable[..., Transport]
 
 
-@pytest.fixture
-async def transport() -> AsyncIterator[Open]:
-    """Return a factory of transports, closed after the test."""
+@pytest.fixture(params=["own connections", "aiohttp"])
+async def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
+    """Return a factory of transports, closed after the test; all tests hold for both ways to send."""
+    if request.param == "aiohttp":
+        monkeypatch.setattr(Transport, "_make_encoder", lambda *_: None)
     transports: list[Transport] = []
 
     def open_transport(**config: Any) -> Transport:
@@ -134,6 +136,24 @@ async def test_large_body_is_sent_without_a_warning(transport: Open, scripted: A
     server = scripted([replies.answer()])
     assert is_successful((await transport().send(call(server.url, "x" * (2 << 20)))).outcome)
     assert len(server.bodies[0]) > 2 << 20
+
+
+async def test_requests_that_need_aiohttp_are_sent_with_it(transport: Open, scripted: Any, replies: Any) -> None:
+    server, client = scripted([replies.answer("Hello")]), transport()
+    host = server.url.removeprefix("http://")
+    for url, headers in (
+        (f"http://ann:secret@{host}", {}),
+        (f"http://{host}/caf\u00e9", {}),
+        (server.url, {"Host": "other.example"}),
+        (server.url, {"connection": "close"}),
+    ):
+        target = Target(PROVIDERS["compatible"], Endpoint(base_url=url, headers=headers), "m", "compatible/m")
+        request = CompletionRequest(model="m", messages=(Message("user", "hi"),))
+        assert (await client.send(Call(target, request))).outcome.unwrap().text == "Hello"
+    heads = [request.partition(b"\r\n\r\n")[0].lower().split(b"\r\n") for request in server.requests]
+    assert b"authorization: basic yw5uonnly3jlda==" in heads[0]
+    assert b"host: other.example" in heads[2]
+    assert b"connection: close" in heads[3]
 
 
 # URLs
@@ -263,6 +283,32 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return context
 
 
+@pytest.fixture
+def trusted(certificate: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make clients trust the server's certificate."""
+    file = tmp_path / "trusted.pem"
+    file.write_text(certificate_text(certificate), encoding="ascii")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+
+
+def certificate_text(context: ssl.SSLContext) -> str:
+    """Return the certificate that a server with ``context`` presents."""
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+
+    def accept() -> None:
+        connection, _ = server.accept()
+        with connection, context.wrap_socket(connection, server_side=True):
+            pass
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    text = ssl.get_server_certificate(("127.0.0.1", port))
+    thread.join()
+    server.close()
+    return text
+
+
 async def test_untrusted_certificate_is_refused(
     transport: Open, scripted: Any, replies: Any, certificate: ssl.SSLContext
 ) -> None:
@@ -273,6 +319,16 @@ async def test_untrusted_certificate_is_refused(
     assert server.url in error.message
     assert not is_transient(error)
     assert server.requests == []
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_trusted_certificate_is_accepted(scripted: Any, replies: Any, certificate: ssl.SSLContext) -> None:
+    """With our own connections: aiohttp reads the trusted certificates when it is imported."""
+    server, client = scripted([replies.answer("Hello")], tls=certificate), Transport(TransportConfig())
+    for _ in range(2):
+        assert (await client.send(call(server.url))).outcome.unwrap().text == "Hello"
+    assert server.connections == 1
+    await client.close()
 
 
 # Lost connections and invalid replies

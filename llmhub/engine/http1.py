@@ -1,0 +1,357 @@
+"""Encode HTTP/1.1 requests and parse their replies, as pure functions of bytes.
+
+The parser is strict: a reply whose end is not certain is an error, and a connection may be used again only after a
+reply that ended where it said. Source: RFC 9112, https://www.rfc-editor.org/rfc/rfc9112 (read 2026-11-30).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+MAX_HEAD_BYTES: Final = 64 << 10
+"""Maximum size of a reply's head, and of its trailers."""
+MAX_CHUNK_LINE_BYTES: Final = 4 << 10
+"""Maximum size of the line before a chunk."""
+MAX_CACHED_HEADS: Final = 64
+"""Request heads kept for one URL: one for each combination of headers."""
+
+FIELD_NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+"""A header name (RFC 9110, section 5.6.2)."""
+HEADER_NAME: Final = re.compile(FIELD_NAME)
+INVALID_IN_VALUE: Final = re.compile(r"[\x00\r\n]")
+END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
+"""Some servers end lines with a line feed alone."""
+REPLY_HEAD: Final = re.compile(
+    rf"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [^\r\n\x00]*)?((?:\r?\n{FIELD_NAME}:[^\r\n\x00]*)*)\r?".encode()
+)
+CONTENT_LENGTH: Final = re.compile(r"([0-9]{1,18})(?:[ \t]*,[ \t]*\1)*", re.ASCII)
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\x00]*)?\r?\n")
+TRAILER_LINE: Final = re.compile(rf"(?:{FIELD_NAME}:[^\r\n\x00]*)?\r?\n".encode())
+CONNECTION_HEADERS: Final = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "te", "trailer", "keep-alive"}
+)
+"""Headers that change how a message is sent; requests with one of them are left to aiohttp."""
+NO_CONTENT, NOT_MODIFIED, SWITCHING_PROTOCOLS, FIRST_FINAL = 204, 304, 101, 200
+HTTP_PORT, HTTPS_PORT = 80, 443
+
+
+class InvalidReplyError(ConnectionError):
+    """The bytes of a reply are not HTTP, or end too early."""
+
+
+class ReplyTooLargeError(ValueError):
+    """A reply exceeds the size limit."""
+
+
+class Reply(NamedTuple):
+    """A complete reply.
+
+    Parameters
+    ----------
+    status
+        Status code.
+    headers
+        Values by lower-case name; those of a repeated name are joined by commas.
+    body
+        The body, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Origin(NamedTuple):
+    """Where a connection leads."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+
+class RequestEncoder:
+    """Encodes requests to one URL.
+
+    Parameters
+    ----------
+    origin
+        Where to connect.
+    request_target
+        Path and query, as sent in the request line.
+    defaults
+        Headers added to every request that does not have them, by lower-case name.
+    """
+
+    __slots__ = ("_heads", "_start", "defaults", "origin")
+
+    def __init__(self, origin: Origin, request_target: str, defaults: Mapping[str, str]) -> None:
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        if origin.port != (HTTPS_PORT if origin.is_tls else HTTP_PORT):
+            host = f"{host}:{origin.port}"
+        self.origin = origin
+        self.defaults = defaults
+        self._start = f" {request_target} HTTP/1.1\r\nhost: {host}\r\n"
+        self._heads: dict[tuple[str, int], tuple[Mapping[str, str], bytes | None]] = {}
+
+    def encode(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
+        """Return the bytes of a request; ``None`` if it has a header that changes how it is sent.
+
+        Raises
+        ------
+        ValueError
+            A header cannot be sent, because it has a line break for example.
+        """
+        # The requests of a run share one mapping of headers; a reference to it is kept, so its id is not reused.
+        cached = self._heads.get((method, id(headers)))
+        if cached is None or cached[0] is not headers:
+            if len(self._heads) >= MAX_CACHED_HEADS:
+                self._heads.clear()
+            cached = self._heads[(method, id(headers))] = (headers, self._encode_head(method, headers))
+        head = cached[1]
+        return None if head is None else b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+    def _encode_head(self, method: str, headers: Mapping[str, str]) -> bytes | None:
+        fields = {name.lower(): value for name, value in headers.items()}
+        if not CONNECTION_HEADERS.isdisjoint(fields):
+            return None
+        for name, value in fields.items():
+            if HEADER_NAME.fullmatch(name) is None or INVALID_IN_VALUE.search(value):
+                raise ValueError(f"the name or value of the header {name!r} has a character that headers cannot have")
+        lines = [f"{name}: {value}\r\n" for name, value in {**self.defaults, **fields}.items()]
+        return "".join([method, self._start, *lines, "content-length: "]).encode()
+
+
+class ReplyParser:
+    r"""Incremental parser of one reply. Pure: bytes go in, and ``reply`` is set when it is complete.
+
+    Parameters
+    ----------
+    max_body_bytes
+        Maximum size of the body, compressed and decompressed.
+
+    Examples
+    --------
+    >>> parser = ReplyParser(1000)
+    >>> parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh")
+    >>> parser.reply is None
+    True
+    >>> parser.feed(b"i")
+    >>> parser.reply.body, parser.is_reusable
+    (b'hi', True)
+    """
+
+    __slots__ = (
+        "_body", "_buffer", "_headers", "_max_body_bytes", "_missing", "_read", "_status", "is_reusable", "reply",
+    )  # fmt: skip
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self.reply: Reply | None = None
+        self.is_reusable = False
+        """Whether the connection can be used again, once the reply is complete."""
+        self._max_body_bytes = max_body_bytes
+        self._buffer = b""
+        self._body = bytearray()
+        self._missing = 0
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._read: Callable[[], bool] = self._read_head
+
+    def feed(self, data: bytes) -> None:
+        """Parse the next bytes.
+
+        Raises
+        ------
+        InvalidReplyError, ReplyTooLargeError
+            The connection must be closed.
+        """
+        self._buffer = self._buffer + data if self._buffer else data
+        while self.reply is None and self._read():
+            pass
+        if self.reply is not None and self._buffer:
+            self.is_reusable = False  # bytes that nobody asked for
+
+    def feed_eof(self) -> None:
+        """Parse the end of the connection: it completes a body without a length, and is an error anywhere else."""
+        if self.reply is not None:
+            return
+        if self._read == self._read_until_eof:
+            self._complete(bytes(self._body))
+        elif self._status or self._buffer:
+            raise InvalidReplyError("the server closed the connection before the reply was complete")
+        else:
+            raise InvalidReplyError("the server closed the connection without a reply")
+
+    # Each of these reads what it can from the buffer, and returns whether to go on with what follows.
+
+    def _read_head(self) -> bool:
+        end = END_OF_HEAD.search(self._buffer)
+        if end is None:
+            if len(self._buffer) > MAX_HEAD_BYTES:
+                raise InvalidReplyError(f"the head of the reply is longer than {MAX_HEAD_BYTES} bytes")
+            return False
+        if end.start() > MAX_HEAD_BYTES:
+            raise InvalidReplyError(f"the head of the reply is longer than {MAX_HEAD_BYTES} bytes")
+        head = REPLY_HEAD.fullmatch(self._buffer, 0, end.start())
+        if head is None:
+            raise InvalidReplyError("the head of the reply is not HTTP/1.1")
+        version, status, fields = head.groups()
+        self._buffer = self._buffer[end.end() :]
+        self._status = int(status)
+        if self._status == SWITCHING_PROTOCOLS:
+            raise InvalidReplyError("the server switched protocols without being asked")
+        if self._status < FIRST_FINAL:
+            self._status = 0
+            return True  # an interim reply; the final one follows
+        headers = self._headers
+        for line in fields.decode("utf-8", "surrogateescape").split("\n")[1:]:
+            name, _, value = line.partition(":")
+            name, value = name.lower(), value.strip(" \t\r")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        is_persistent = version == b"1" and "connection" not in headers
+        if not is_persistent:
+            options = {option.strip() for option in headers.get("connection", "").lower().split(",")}
+            is_persistent = "close" not in options if version == b"1" else "keep-alive" in options
+        self.is_reusable = is_persistent
+        return self._start_body()
+
+    def _start_body(self) -> bool:
+        headers, length = self._headers, self._headers.get("content-length")
+        if self._status in {NO_CONTENT, NOT_MODIFIED}:
+            self._complete(b"")
+        elif "transfer-encoding" in headers:
+            if headers["transfer-encoding"].lower() != "chunked":
+                raise InvalidReplyError(f"unsupported transfer encoding {headers['transfer-encoding']!r}")
+            # With a length besides, intermediaries may disagree about the end (RFC 9112, section 6.1).
+            self.is_reusable = self.is_reusable and length is None
+            self._read = self._read_chunk_line
+        elif length is not None:
+            match = CONTENT_LENGTH.fullmatch(length)
+            if match is None:
+                raise InvalidReplyError(f"invalid content length {length!r}")
+            self._missing = int(match[1])
+            self._check_size(self._missing)
+            self._read = self._read_sized_body
+        else:
+            self.is_reusable = False
+            self._read = self._read_until_eof
+        return True
+
+    def _read_sized_body(self) -> bool:
+        buffer, missing = self._buffer, self._missing
+        if not self._body and len(buffer) == missing:
+            self._buffer = b""
+            self._complete(buffer)  # all at once, as most replies come
+            return False
+        self._body += buffer[:missing]
+        self._buffer = buffer[missing:]
+        self._missing = missing - min(len(buffer), missing)
+        if not self._missing:
+            self._complete(bytes(self._body))
+        return False
+
+    def _read_until_eof(self) -> bool:
+        self._body += self._buffer
+        self._buffer = b""
+        self._check_size(len(self._body))
+        return False
+
+    def _read_chunk_line(self) -> bool:
+        line = CHUNK_LINE.match(self._buffer)
+        if line is None:
+            if b"\n" in self._buffer or len(self._buffer) > MAX_CHUNK_LINE_BYTES:
+                raise InvalidReplyError("invalid chunk size")
+            return False
+        self._buffer = self._buffer[line.end() :]
+        self._missing = int(line[1], 16)
+        self._check_size(len(self._body) + self._missing)
+        self._read = self._read_chunk if self._missing else self._read_trailers
+        return True
+
+    def _read_chunk(self) -> bool:
+        buffer, missing = self._buffer, self._missing
+        self._body += buffer[:missing]
+        self._buffer = buffer[missing:]
+        self._missing = missing - min(len(buffer), missing)
+        if self._missing:
+            return False
+        self._read = self._read_chunk_end
+        return True
+
+    def _read_chunk_end(self) -> bool:
+        buffer = self._buffer
+        end = 2 if buffer.startswith(b"\r\n") else 1 if buffer.startswith(b"\n") else 0
+        if not end:
+            if buffer not in {b"", b"\r"}:
+                raise InvalidReplyError("a chunk is longer than its size")
+            return False
+        self._buffer = buffer[end:]
+        self._read = self._read_chunk_line
+        return True
+
+    def _read_trailers(self) -> bool:
+        line = TRAILER_LINE.match(self._buffer)
+        if line is None:
+            if b"\n" in self._buffer or len(self._buffer) > MAX_HEAD_BYTES:
+                raise InvalidReplyError("invalid trailer")
+            return False
+        self._missing += line.end()
+        if self._missing > MAX_HEAD_BYTES:
+            raise InvalidReplyError(f"the trailers are longer than {MAX_HEAD_BYTES} bytes")
+        self._buffer = self._buffer[line.end() :]
+        if line[0] in {b"\r\n", b"\n"}:
+            self._complete(bytes(self._body))
+        return True
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise ReplyTooLargeError(f"the reply is longer than {self._max_body_bytes} bytes")
+
+    def _complete(self, body: bytes) -> None:
+        encoding = self._headers.get("content-encoding")
+        if encoding is not None and body:
+            body = decompress(body, encoding.lower(), self._max_body_bytes)
+        self.reply = Reply(self._status, self._headers, body)
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return a decompressed body; one in an encoding that was not asked for is returned as it is.
+
+    Raises
+    ------
+    InvalidReplyError
+        The body is not in its encoding, or ends too early.
+    ReplyTooLargeError
+        It is longer than ``max_bytes``.
+
+    Examples
+    --------
+    >>> import gzip
+    >>> decompress(gzip.compress(b"text"), "gzip", 10)
+    b'text'
+    """
+    if encoding in {"gzip", "x-gzip"}:
+        window_bits = zlib.MAX_WBITS | 16
+    elif encoding == "deflate":
+        # Some servers send the deflate format without the zlib header that the encoding of that name has.
+        window_bits = zlib.MAX_WBITS if body[0] & 0xF == zlib.DEFLATED else -zlib.MAX_WBITS
+    else:
+        return body
+    parts: list[bytes] = []
+    size = 0
+    while body:
+        decompressor = zlib.decompressobj(window_bits)
+        try:
+            part = decompressor.decompress(body, max_bytes - size + 1)
+        except zlib.error as error:
+            raise InvalidReplyError(f"the body is not {encoding}: {error}") from error
+        size += len(part)
+        if size > max_bytes:
+            raise ReplyTooLargeError(f"the reply is longer than {max_bytes} bytes")
+        if not decompressor.eof:
+            raise InvalidReplyError(f"the {encoding} body ends too early")
+        parts.append(part)
+        body = decompressor.unused_data  # gzip permits several members
+    return parts[0] if len(parts) == 1 else b"".join(parts)
