@@ -1,8 +1,9 @@
 """Send HTTP requests and turn network exceptions into error values.
 
-Completions that are not streamed go over `llmhub.engine.connection_pool`; everything else goes through aiohttp. No other
-module opens client connections. Each provider has its own keep-alive connections. Certificates are verified. Redirects are not followed, so that
-credentials never reach another origin, and replies are bounded in size. Nothing is retried here.
+Completions that are not streamed go over `llmhub.engine.connection_pool`, everything else through aiohttp; no other
+module opens client connections. Each provider has its own keep-alive connections. Certificates are verified. Redirects
+are not followed, so that credentials never reach another origin, and replies are bounded in size. Nothing is retried
+here.
 """
 
 from __future__ import annotations
@@ -210,7 +211,9 @@ class Transport:
             size=config.pool_size,
             connect_timeout_s=config.timeout.connect_s,
             max_reply_bytes=config.max_reply_bytes,
-            tls_context=ssl.create_default_context if config.ca_file is None else partial(_ssl_context, *config.ca_file),
+            tls_context=ssl.create_default_context
+            if config.ca_file is None
+            else partial(_ssl_context, *config.ca_file),
         )
 
     def _make_encoder(self, url: str) -> RequestEncoder | None:
