@@ -275,6 +275,7 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         connection = Connection(origin, self._on_closed)
         try:
+            tls = await self._tls_context() if origin.is_tls else None
             addresses = await self._resolve(origin)
             async with asyncio.timeout(self._connect_timeout_s):
                 sock = await aiohappyeyeballs.start_connection(
@@ -284,7 +285,7 @@ class ConnectionPool:
                     await loop.create_connection(
                         lambda: connection,
                         sock=sock,
-                        ssl=await self._tls_context() if origin.is_tls else None,
+                        ssl=tls,
                         server_hostname=origin.host.rstrip(".") if origin.is_tls else None,
                     )
                 except BaseException:

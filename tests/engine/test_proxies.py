@@ -178,7 +178,8 @@ async def test_unreadable_certificates_are_named(
 ) -> None:
     server = scripted([replies.answer()])
     (tmp_path / "empty.pem").write_text("", encoding="utf-8")
-    error = error_of(await send({"REQUESTS_CA_BUNDLE": str(make(tmp_path))}, server.url))
+    url = server.url.replace("http:", "https:")
+    error = error_of(await send({"REQUESTS_CA_BUNDLE": str(make(tmp_path))}, url))
     assert isinstance(error, InvalidRequest)
     assert error.message.startswith("REQUESTS_CA_BUNDLE: cannot read certificates")
     assert server.connections == 0
