@@ -19,9 +19,8 @@ SOURCE = ROOT / "notebooks"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-if not os.environ.get("CI"):
-    pytest.importorskip("sphinx", reason="needs the docs extra")
-    pytest.importorskip("myst_nb", reason="needs the docs extra")
+pytest.importorskip("sphinx", reason="needs the docs extra")
+pytest.importorskip("myst_nb", reason="needs the docs extra")
 
 
 @pytest.fixture(scope="module")
