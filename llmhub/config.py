@@ -69,6 +69,13 @@ class Variable(NamedTuple):
     name: str
 
 
+class CarriedSecret(NamedTuple):
+    """A credential that is part of a pickle, and where it came from."""
+
+    text: str
+    source: str
+
+
 def load_settings(folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None) -> Settings:
     """Load settings from the process's environment and from ``llmhub.toml`` in ``folder`` (the working directory)."""
     path = (folder or Path.cwd()) / CONFIG_FILE
@@ -181,6 +188,8 @@ def _fields_from_file(configured: Mapping[str, Any], name: str) -> dict[str, Any
     values = _require_known(table, tuple(sorted(ENDPOINT_FIELDS)), f"{section}.")
     for key, value in values.items():
         texts = _require_table(values, key, f"{section}.").values() if key == "headers" else [value]
+        if key == "cache_key_names" and isinstance(value, list):
+            texts = value
         if not all(isinstance(text, str) for text in texts):
             raise _invalid_file(f"{section}.{key}", "must be a string; write it in quotes")
     return {key: Secret(value, source=CONFIG_FILE) if key in SECRET_FIELDS else value for key, value in values.items()}
@@ -227,7 +236,7 @@ def export_endpoint(endpoint: Endpoint, *, include_environment: bool) -> Exporte
         value = getattr(endpoint, name)
         if isinstance(value, Secret):
             from_variable = value.source not in {"", CONFIG_FILE} and not include_environment
-            value = Variable(value.source) if from_variable else (value.reveal(), value.source)
+            value = Variable(value.source) if from_variable else CarriedSecret(value.reveal(), value.source)
         values[name] = dict(value) if isinstance(value, Mapping) else value
     return values
 
@@ -251,8 +260,8 @@ def import_endpoint(values: Exported) -> Endpoint:
                     f" or pass Endpoint({name}=...), which is pickled with the hub"
                 )
                 raise AuthenticationError(AuthFailed(path=value.name, message=message))
-        elif isinstance(value, tuple):
-            fields[name] = Secret(value[0], source=value[1])
+        elif isinstance(value, CarriedSecret):
+            fields[name] = Secret(value.text, source=value.source)
     return Endpoint(**fields)
 
 

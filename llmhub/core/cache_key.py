@@ -1,30 +1,52 @@
 """Cache keys: the SHA-256 of everything that determines a response.
 
-That is the version of the mapping, the provider, its wire, address and API version, the headers that are not
-credentials, the sample number, and the canonical JSON of the request. Equal requests have equal keys; any field that
+That is the version of the mapping, the provider, its wire, address and API version, the headers that choose a model or
+its behaviour, the sample number, and the canonical JSON of the request. Equal requests have equal keys; any field that
 reaches the wire changes the key; the order of fields and of mapping entries does not.
+
+Credentials are no part of keys, under whatever name they are sent: a renewed token must not make every response be paid
+for again. Hence a header or query parameter is left out unless its name says that it determines the response.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Final, TypeAlias
 
 import msgspec
 
+from llmhub.core.provider import Endpoint, Provider, public_url
 from llmhub.core.types import CompletionRequest, Text
-
-if TYPE_CHECKING:
-    from llmhub.core.provider import Endpoint, Provider
 
 MAPPING_VERSION: Final = 2
 """Incremented when a wire encodes or decodes with another meaning, so that older responses are not returned."""
 CREDENTIALS: Final = frozenset(
     {"authorization", "api-key", "x-api-key", "x-goog-api-key", "x-amz-security-token", "proxy-authorization", "cookie"}
 )
-"""Headers that identify the caller, in lower case: they are not part of keys, logs and stores."""
+"""Headers that identify the caller, in lower case. Other headers were part of keys before `is_keyed` was applied."""
+BEHAVIOUR_WORDS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        "apiversion beta betas config configuration deployment experiment fallback fallbacks feature features guardrail"
+        " guardrailidentifier guardrailversion guardrails language mode model models organization parameters"
+        " performanceconfig preset project prompt provider providers region route routing strategy target"
+        " variant version",
+    )
+)
+"""Words in names of headers and query parameters that determine the response (``anthropic-beta``, ``api-version``)."""
+CALLER_WORDS: Final = frozenset(
+    re.findall(
+        r"\w+",
+        "auth authorization cookie credential credentials id jwt key keys nonce password passwd sas secret session sig"
+        " signature timestamp token tokens trace traceparent tracestate user",
+    )
+)
+"""Words in names that identify a caller or a single request, whatever else the name says."""
+_WORDS: Final = re.compile(r"[a-z0-9]+")
 _CANONICAL: Final = msgspec.json.Encoder(order="deterministic")
 
 RequestKeyer: TypeAlias = Callable[[CompletionRequest, int], bytes]
@@ -48,13 +70,30 @@ def request_key(provider: Provider, endpoint: Endpoint, request: CompletionReque
 
 def request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer:
     """Return `request_key` for one endpoint; what all its keys share is hashed once."""
-    prefix = key_prefix(provider, endpoint)
+    return _request_keyer(provider, keyed_endpoint(endpoint))
+
+
+def legacy_request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer | None:
+    """Return the keys as they were while all headers, and the whole address, were part of them.
+
+    ``None`` if they are those of `request_keyer`. Responses stored under them are still found.
+    """
+    headers = {name: value for name, value in endpoint.headers.items() if name.lower() not in CREDENTIALS}
+    legacy = replace(endpoint, headers=headers)
+    keyed = keyed_endpoint(endpoint)
+    if (legacy.base_url, legacy.headers) == (keyed.base_url, keyed.headers):
+        return None
+    return _request_keyer(provider, legacy)
+
+
+def _request_keyer(provider: Provider, keyed: Endpoint) -> RequestKeyer:
+    prefix = key_prefix(provider, keyed)
     url_by_model: dict[str, bytes] = {}
 
     def key(request: CompletionRequest, sample: int = 0) -> bytes:
         url = url_by_model.get(request.model)
         if url is None:
-            url = url_by_model[request.model] = json_string(provider.locate(endpoint, request, False))
+            url = url_by_model[request.model] = json_string(provider.locate(keyed, request, False))
         digest = prefix.copy()
         digest.update(b"%b%d" % (url, sample))
         digest.update(canonical_json(request))
@@ -63,21 +102,59 @@ def request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer:
     return key
 
 
-def key_prefix(provider: Provider, endpoint: Endpoint) -> hashlib._Hash:
-    """Return the digest state that all keys of an endpoint begin with."""
+def key_prefix(provider: Provider, keyed: Endpoint) -> hashlib._Hash:
+    """Return the digest state that all keys of an endpoint begin with; ``keyed`` is its `keyed_endpoint`."""
     return hashlib.sha256(
         _CANONICAL.encode(
             [
                 MAPPING_VERSION,
                 provider.name,
                 provider.wire.name,
-                endpoint.base_url or provider.base_url,
-                endpoint.api_version,
-                endpoint.region,
-                sorted((k.lower(), v) for k, v in endpoint.headers.items() if k.lower() not in CREDENTIALS),
+                keyed.base_url or provider.base_url,
+                keyed.api_version,
+                keyed.region,
+                sorted((name.lower(), value) for name, value in keyed.headers.items()),
             ]
         )
     )
+
+
+def keyed_endpoint(endpoint: Endpoint) -> Endpoint:
+    """Return the part of an endpoint that is part of cache keys: it has no credentials.
+
+    Examples
+    --------
+    >>> endpoint = Endpoint(
+    ...     "https://ann:pw@host/v1?sig=s&api-version=1", headers={"X-Auth-Token": "t", "anthropic-beta": "b"}
+    ... )
+    >>> keyed = keyed_endpoint(endpoint)
+    >>> keyed.base_url, dict(keyed.headers)
+    ('https://host/v1?api-version=1', {'anthropic-beta': 'b'})
+    """
+    more = {name.lower() for name in endpoint.cache_key_names}
+    address, question_mark, query = endpoint.base_url.partition("?")
+    if "@" in address or query:
+        kept = [pair for pair in query.split("&") if is_keyed(pair.partition("=")[0], more)]
+        address = public_url(address) + (question_mark + "&".join(kept) if kept else "")
+    return Endpoint(
+        base_url=address,
+        api_version=endpoint.api_version,
+        region=endpoint.region,
+        project=endpoint.project,
+        headers={name: value for name, value in endpoint.headers.items() if is_keyed(name, more)},
+    )
+
+
+def is_keyed(name: str, more: Collection[str] = ()) -> bool:
+    """Return whether a header or query parameter of this name is part of cache keys, or is among ``more``.
+
+    Examples
+    --------
+    >>> [is_keyed(name) for name in ("anthropic-beta", "OpenAI-Organization", "X-Model-Key", "X-Request-Id", "X-Team")]
+    [True, True, False, False, False]
+    """
+    words = set(_WORDS.findall(name.lower()))
+    return name.lower() in more or (bool(words & BEHAVIOUR_WORDS) and not words & CALLER_WORDS)
 
 
 def canonical_json(request: CompletionRequest) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from returns.pipeline import is_successful
 from returns.result import Result, Success
 
-from llmhub.core.cache_key import canonical_json, json_string, json_strings, key_prefix, request_keyer
+from llmhub.core.cache_key import canonical_json, json_string, json_strings, key_prefix, keyed_endpoint, request_keyer
 from llmhub.core.errors import LLMError
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
@@ -133,8 +133,9 @@ def _split_key(
     if len(pieces) != PIECES_AROUND_PLACEHOLDER:
         return None
     before, after = pieces
-    prefix = key_prefix(provider, endpoint)
-    url = json_string(provider.locate(endpoint, probe, False))
+    keyed = keyed_endpoint(endpoint)
+    prefix = key_prefix(provider, keyed)
+    url = json_string(provider.locate(keyed, probe, False))
     digest_by_sample: dict[int, hashlib._Hash] = {}
 
     def start_digest(sample: int) -> hashlib._Hash:

@@ -7,7 +7,7 @@ has the functions that turn a request into an `HttpRequest` and an `HttpReply` i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -43,7 +43,10 @@ class Endpoint:
     access_key_id, secret_access_key, session_token
         AWS credentials.
     headers
-        Sent with every request, after the provider's own.
+        Sent with every request, after the provider's own. Those whose names say that they determine the response
+        (``anthropic-beta``, ``x-model-variant``) are part of cache keys; tokens, ids and all others are not.
+    cache_key_names
+        Names of further headers, or parameters in the query of ``base_url``, that determine the response.
 
     Notes
     -----
@@ -70,6 +73,7 @@ class Endpoint:
     secret_access_key: Secret
     session_token: Secret
     headers: Mapping[str, str]
+    cache_key_names: tuple[str, ...]
 
     def __init__(  # noqa: PLR0917 - the order of the fields
         self,
@@ -82,6 +86,7 @@ class Endpoint:
         secret_access_key: str | Secret | None = "",
         session_token: str | Secret | None = "",
         headers: Mapping[str, str] | None = None,
+        cache_key_names: Sequence[str] | None = (),
     ) -> None:
         # Trailing slashes make no difference to the cache key.
         set_field = object.__setattr__
@@ -94,6 +99,7 @@ class Endpoint:
         set_field(self, "secret_access_key", _secret("secret_access_key", secret_access_key))
         set_field(self, "session_token", _secret("session_token", session_token))
         set_field(self, "headers", _headers(headers))
+        set_field(self, "cache_key_names", _names("cache_key_names", cache_key_names))
 
     def __repr__(self) -> str:
         """Return the address without credentials, those within the URL included."""
@@ -141,6 +147,12 @@ def _headers(headers: object) -> SecretHeaders:
             raise invalid(f"headers[{name!r}]", "must be a string, not None; omit the header")
         texts[name] = value.reveal() if isinstance(value, Secret) else _text(f"headers[{name!r}]", value)
     return SecretHeaders(texts)
+
+
+def _names(argument: str, names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, (Sequence, set, frozenset, type(None))):
+        raise invalid(argument, f"must be a list of names, not {type(names).__name__}; write [...] around it")
+    return tuple(sorted(_text(f"{argument}[{index}]", name) for index, name in enumerate(names or ())))
 
 
 def _to_string(value: object, name: str) -> str:

@@ -311,6 +311,8 @@ def _replay_endpoint(provider: str, recorded: Mapping[str, Any], hub: Hub | None
         api_version=recorded["api_version"],
         region=recorded["region"],
         headers=headers,
+        # Those of an earlier version are part of the recorded keys whatever their names.
+        cache_key_names=(*headers, *recorded.get("query", ())),
         api_key=placeholder,
         access_key_id=placeholder,
         secret_access_key=placeholder,

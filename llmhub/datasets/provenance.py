@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmhub.core.cache_key import CREDENTIALS, MAPPING_VERSION
+from llmhub.core.cache_key import MAPPING_VERSION, is_keyed
 from llmhub.core.provider import public_url
 from llmhub.core.types import JSON
 from llmhub.hub import Hub
@@ -120,14 +120,16 @@ def endpoint_settings(hub: Hub, models: Sequence[str]) -> dict[str, JSON]:
     settings: dict[str, dict[str, JSON]] = {}
     for provider in sorted({model.partition("/")[0] for model in models}):
         endpoint = hub.target(next(model for model in models if model.startswith(f"{provider}/"))).endpoint
+        more = {name.lower() for name in endpoint.cache_key_names}
         settings[provider] = {
             "base_url": public_url(endpoint.base_url),
             "project": endpoint.project,
             "api_version": endpoint.api_version,
             "region": endpoint.region,
-            "headers": sorted(name for name in endpoint.headers if name.lower() not in CREDENTIALS),
+            "headers": sorted(name for name in endpoint.headers if is_keyed(name, more)),
         }
-        query = sorted({name for name, _ in parse_qsl(urlsplit(endpoint.base_url).query, keep_blank_values=True)})
+        parameters = parse_qsl(urlsplit(endpoint.base_url).query, keep_blank_values=True)
+        query = sorted({name for name, _ in parameters if is_keyed(name, more)})
         settings[provider] |= {"query": query} if query else {}
     return {**settings}
 

@@ -20,7 +20,7 @@ from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode, restrict
 from llmhub.cache.store import Cache
-from llmhub.core.cache_key import RequestKeyer, request_keyer
+from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_keyer
 from llmhub.core.errors import InvalidRequest
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
@@ -129,6 +129,7 @@ class Client:
         self.transport = Transport(transport)
         self.rate_limiter = RateLimiter(limits, time.monotonic, record_decision, adaptive=adaptive)
         self.has_routes = bool(resolver.routes)
+        self._legacy_keyers = _legacy_keyers(resolver)
         self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead)
         self._resolver = resolver
         self._breaker = breaker
@@ -217,21 +218,39 @@ class Client:
             checked_keys=checked_keys,
         )
 
-    def alternatives(self, key: bytes, make_call: Callable[[], Call]) -> Sequence[tuple[Target, bytes]]:
-        """Return the other candidates of a request's route, each with the key of the request as sent to it."""
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether a call may be answered by a response stored under another key than its own."""
+        return self.has_routes or bool(self._legacy_keyers)
+
+    def alternatives(self, key: bytes, make_call: Callable[[], Call]) -> Sequence[tuple[Target | None, bytes]]:
+        """Return the other candidates of a request's route, each with the key of the request as sent to it.
+
+        The target is ``None`` for the key under which an earlier version of llmhub stored the response.
+        """
+        try:
+            others = [pair for pair in self._remembered_candidates(key, make_call) if pair[1] != key]
+            return (*others, *self._legacy_pairs(make_call)) if self._legacy_keyers else others
+        except JSON_ENCODING_ERRORS:
+            return ()  # the call fails further on, with a message that names the field
+
+    def _remembered_candidates(self, key: bytes, make_call: Callable[[], Call]) -> list[tuple[Target, bytes]]:
+        """Return the candidates of a request's route, which are needed several times and slow to compute."""
+        if not self.has_routes:
+            return []
         candidates = self._candidate_keys_by_key.get(key)
         if candidates is None:
-            try:
-                candidates = self._candidate_keys(make_call())
-            except JSON_ENCODING_ERRORS:
-                return ()  # the call fails further on, with a message that names the field
-            # Needed again when the key is claimed and when the call is sent, and slow to compute.
-            self._candidate_keys_by_key[key] = candidates
+            candidates = self._candidate_keys_by_key[key] = self._candidate_keys(make_call())
             if len(self._candidate_keys_by_key) > MAX_CANDIDATE_KEYS:
                 del self._candidate_keys_by_key[next(iter(self._candidate_keys_by_key))]
-        return [pair for pair in candidates if pair[1] != key]
+        return candidates
 
-    def item_alternatives(self, item: PlannedItem) -> Sequence[tuple[Target, bytes]]:
+    def _legacy_pairs(self, make_call: Callable[[], Call]) -> Sequence[tuple[None, bytes]]:
+        call = make_call()
+        keyer = self._legacy_keyers.get(call.target.provider.name)
+        return () if keyer is None else ((None, keyer(call.request, call.sample)),)
+
+    def item_alternatives(self, item: PlannedItem) -> Sequence[tuple[Target | None, bytes]]:
         """Return `alternatives` of a planned item of a run."""
         _, key, make_call, prompt = item
         return self.alternatives(key, lambda: make_call(prompt, key))
@@ -330,7 +349,7 @@ class _SingleCall:
     async def _claim(self, log: WriteAheadLog) -> bool:
         """Return whether this call is to send its request; otherwise an equal one has answered it."""
         callbacks = RowCallbacks(self._settle, self._look_up_items, lambda _: self._outcome)
-        alternatives = self._item_alternatives if self._client.has_routes else None
+        alternatives = self._item_alternatives if self._client.has_alternatives else None
         flight = SingleFlight(log, self._context.run_id, callbacks, self._access.not_before, alternatives)
         self._flight = flight
         log.register_run(self._writer)
@@ -376,7 +395,7 @@ class _SingleCall:
         if self._access.store is None:
             return False
         pairs: list[tuple[Target | None, bytes]] = [(None, self._key)]
-        if self._client.has_routes:
+        if self._client.has_alternatives:
             pairs += self._client.alternatives(self._key, lambda: self._call)
             self._access.checked_keys.add(self._key)
         values = await self._writer.start_lookup(lambda store: store.get_many([key for _, key in pairs]))
@@ -386,7 +405,7 @@ class _SingleCall:
     async def _look_up_items(self, items: list[tuple[int, bytes]]) -> Sequence[tuple[int, bytes]]:
         return [] if await self._look_up() else items
 
-    def _item_alternatives(self, _item: tuple[int, bytes]) -> Sequence[tuple[Target, bytes]]:
+    def _item_alternatives(self, _item: tuple[int, bytes]) -> Sequence[tuple[Target | None, bytes]]:
         return self._client.alternatives(self._key, lambda: self._call)
 
     # Stopping
@@ -407,6 +426,14 @@ class _SingleCall:
             task.cancel()
         # A call that fails while draining would wait to be retried: check again.
         loop.call_later(SWEEP_INTERVAL_S, self._cancel_unless_draining)
+
+
+def _legacy_keyers(resolver: ModelResolver) -> dict[str, RequestKeyer]:
+    """Return the keyers of the endpoints whose keys were others in earlier versions, by provider."""
+    keyers = {
+        name: legacy_request_keyer(resolver.providers[name], endpoint) for name, endpoint in resolver.endpoints.items()
+    }
+    return {name: keyer for name, keyer in keyers.items() if keyer is not None}
 
 
 def _close(loop: asyncio.AbstractEventLoop, transport: Transport, log: WriteAheadLog | None) -> None:

@@ -23,7 +23,7 @@ FIRST_CHUNK_SIZE: Final = 512
 PlannedItem: TypeAlias = tuple[int, bytes, Callable[[Any, bytes], Call], Any]
 """A planned request: position, key (32 bytes), a function that builds the call, and the prompt to pass to it with the
 key. A plain tuple, since a run over a million rows creates a million of them."""
-Alternatives: TypeAlias = Callable[[PlannedItem], Sequence[tuple[Target, bytes]]]
+Alternatives: TypeAlias = Callable[[PlannedItem], Sequence[tuple[Target | None, bytes]]]
 """Returns the other candidate targets of an item, and the key of its request to each."""
 ResultEvent: TypeAlias = "tuple[int, RowOutcome, float] | StoredBlock"
 """A new result: position, outcome and queue time in seconds; or a block of responses from the store."""

@@ -80,7 +80,7 @@ class Runtime:
             send=client.send_uncached,
             in_flight=client.transport.in_flight,
             access=access,
-            alternatives=client.item_alternatives if client.has_routes else None,
+            alternatives=client.item_alternatives if client.has_alternatives else None,
             blocked_by=client.rate_limiter.wait_reason,
         )
         return await run_fan_out(spec, sender, stop)

@@ -74,7 +74,7 @@ class SingleFlight(Generic[ItemT]):
         run_id: bytes,
         rows: RowCallbacks[ItemT],
         not_before: float = 0.0,
-        alternatives: Callable[[ItemT], Sequence[tuple[Target, bytes]]] | None = None,
+        alternatives: Callable[[ItemT], Sequence[tuple[Target | None, bytes]]] | None = None,
     ) -> None:
         self.ambiguous_count = 0
         self._log = log

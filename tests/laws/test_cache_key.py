@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import llmhub
 from llmhub.config import Settings
-from llmhub.core import cache_key
-from llmhub.core.cache_key import request_key
+from llmhub.core import cache_key, prepared
+from llmhub.core.cache_key import legacy_request_keyer, request_key
 from llmhub.core.prepared import PLACEHOLDER, batch_prompt_keyer, request_template
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CompletionRequest, Message
@@ -114,3 +114,107 @@ def test_new_mapping_version_misses_older_responses(
     assert [ask(), ask()] == [4, 4]
     monkeypatch.undo()
     assert (key(), ask()) == (old, 4)
+
+
+# Credentials under any name
+
+VOLATILE = [
+    "Authorization",
+    "X-Auth-Token",
+    "Ocp-Apim-Subscription-Key",
+    "Helicone-Auth",
+    "cf-aig-authorization",
+    "Cookie",
+    "traceparent",
+    "X-Request-Id",
+    "X-Model-Key",
+    "X-Model-ID",
+    "X_MODEL_KEY",
+    "X-Goog-User-Project",
+    "Idempotency-Key",
+    "X-Team",
+    "User-Agent",
+]
+MEANINGFUL = [
+    "anthropic-beta",
+    "OpenAI-Organization",
+    "X-Model-Variant",
+    "azureml-model-deployment",
+    "x-portkey-config",
+]
+
+
+@pytest.mark.parametrize("name", VOLATILE)
+def test_headers_of_callers_do_not_change_the_key(name: str) -> None:
+    assert key(endpoint=replace(PLACE, headers={name: "a"})) == key()
+
+
+@pytest.mark.parametrize("name", MEANINGFUL)
+def test_headers_that_determine_the_response_change_the_key(name: str) -> None:
+    keys = {key(endpoint=replace(PLACE, headers={name: value})) for value in ("a", "b")}
+    assert len(keys | {key()}) == 3
+    assert key(endpoint=replace(PLACE, headers={name.lower(): "a"})) in keys
+
+
+def test_named_headers_change_the_key() -> None:
+    endpoints = [replace(PLACE, headers={"X-Persona": value}, cache_key_names=["x-persona"]) for value in ("a", "b")]
+    assert len({key(), *(key(endpoint=endpoint) for endpoint in endpoints)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("http://ann:pw@localhost:8000/v1", True),
+        ("http://localhost:8000/v1?sig=a&sv=2024", True),
+        ("http://ann:pw@localhost:8000/v1?key=a", True),
+        ("http://localhost:8000/v1?api-version=2", False),
+        ("http://localhost:8000/v1?deployment=a&sig=b", False),
+    ],
+)
+def test_secrets_of_the_address_do_not_change_the_key(url: str, same: bool) -> None:
+    assert (key(endpoint=replace(PLACE, base_url=url)) == key()) == same
+
+
+def test_renewed_token_pays_nothing_again(simulator: SimulatorThread, tmp_path: Any) -> None:
+    place = simulator.endpoints()["openai"]
+    hits = []
+    for token in ("first", "second"):
+        endpoint = replace(
+            place,
+            base_url=place.base_url.replace("http://", f"http://ann:{token}@"),
+            api_key="",
+            headers={"X-Auth-Token": token, "traceparent": token},
+        )
+        with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=tmp_path / "cache.db") as hub:
+            table = llmhub.complete_table({"q": ["a", "b"]}, "{q}", model=MODEL, hub=hub, progress=False)
+            hits.append([table["status"].to_pylist(), table["cache_hit"].to_pylist()])
+            hits.append(llmhub.complete("one call", model=MODEL, hub=hub).cache_hit)
+    assert hits == [[["ok", "ok"], [False, False]], False, [["ok", "ok"], [True, True]], True]
+
+
+def test_response_stored_under_its_earlier_key_is_found(
+    simulator: SimulatorThread, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In earlier versions, keys covered every header that is not a known credential, and the whole address."""
+    endpoint = replace(simulator.endpoints()["openai"], headers={"X-Auth-Token": "t", "x-api-key": "k"})
+    path = tmp_path / "cache.db"
+
+    def run() -> list[Any]:
+        with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=path) as hub:
+            table = llmhub.complete_table({"q": ["a", "b", "a"]}, "{q}", model=MODEL, hub=hub, progress=False)
+            single = llmhub.complete("one call", model=MODEL, hub=hub)
+            return [table["response"].to_pylist(), single.text, table["cache_hit"].to_pylist(), single.cache_hit]
+
+    legacy = replace(endpoint, headers={"X-Auth-Token": "t"})
+    with monkeypatch.context() as patch:
+        for module in (cache_key, prepared):
+            patch.setattr(module, "keyed_endpoint", lambda _: legacy)
+        texts = run()[:2]
+    sent = simulator.counts()["requests"]
+    assert run() == [*texts, [True] * 3, True]
+    assert simulator.counts()["requests"] == sent
+
+
+def test_endpoints_without_such_headers_have_no_earlier_keys() -> None:
+    for endpoint in (PLACE, Endpoint(api_key="k"), replace(PLACE, headers={"anthropic-beta": "b", "Cookie": "c"})):
+        assert legacy_request_keyer(PROVIDERS["openai"], endpoint) is None
