@@ -5,7 +5,9 @@ The typed dictionaries exist for type checkers and editors; `split_options` vali
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -141,6 +143,7 @@ class RunOptions:
     schema_or_words: bool = False
 
 
+INTERNAL_OPTIONS: Final = frozenset({"schema_or_words"})
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
 BUDGET_AND_CACHE_OPTIONS: Final = frozenset(BudgetOptions.__annotations__) | frozenset(CacheOptions.__annotations__)
 MESSAGE_OPTIONS: Final = frozenset({"system", "messages", "images", "examples"})
@@ -163,6 +166,9 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
         concurrency=None if concurrency is None else _positive_int("concurrency", concurrency),
     )
     resolve_mode(run_options.cache, CacheMode())
+    progress: Any = run_options.progress
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise invalid("progress", f"must be True, False or a function of the progress, not {progress!r}")
     if run_options.on_error not in {"row", "raise"}:
         raise invalid("on_error", f"must be 'row' or 'raise', not {run_options.on_error!r}")
     unknown = sorted(set(options) - REQUEST_OPTIONS)
@@ -171,9 +177,61 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
     return CompletionRequest(model="", messages=system_messages(options), **request_fields(options)), run_options
 
 
+RETRY_REMEDY: Final = "pass Hub(retry=llmhub.Retry(attempts=...))"
+ENDPOINT_REMEDY: Final = "pass Hub(endpoints={'provider': llmhub.Endpoint(api_key=..., base_url=...)})"
+FOREIGN_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_token"), "max_tokens"),
+    **dict.fromkeys(("response_format", "response_model", "output_schema", "output_type", "text_format"), "schema"),
+    **dict.fromkeys(("system_prompt", "system_message", "system_instruction", "instructions"), "system"),
+    **dict.fromkeys(("image", "image_url", "image_urls"), "images"),
+    **dict.fromkeys(("few_shot", "few_shot_examples", "fewshot", "demos", "shots"), "examples"),
+    **dict.fromkeys(("models", "model_name", "engine", "deployment"), "model"),
+    **dict.fromkeys(("max_workers", "workers", "num_workers", "max_concurrency", "max_concurrent_requests",
+                     "batch_size", "max_parallel_requests", "parallelism", "num_threads"), "concurrency"),
+    **dict.fromkeys(("num_completions", "num_samples", "n_samples", "samples", "candidate_count"), "n"),
+    **dict.fromkeys(("stop_sequences", "stop_words"), "stop"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("budget", "max_cost", "max_cost_usd", "max_budget"), "budget_usd"),
+    **dict.fromkeys(("functions", "function"), "tools"),
+    **dict.fromkeys(("function_call",), "tool_choice"),
+    **dict.fromkeys(("verbose", "show_progress", "progress_bar"), "progress"),
+    **dict.fromkeys(("use_cache", "caching", "cache_mode"), "cache"),
+    **dict.fromkeys(("extra_body", "extra_params", "model_kwargs", "provider_options"), "extra"),
+    **dict.fromkeys(("reasoning", "thinking", "effort"), "reasoning_effort"),
+    **dict.fromkeys(("thinking_budget", "max_reasoning_tokens", "budget_tokens"), "reasoning_budget"),
+    **dict.fromkeys(("drop_params",), "unsupported"),
+    **dict.fromkeys(("top_logprobs",), "logprobs"),
+    **dict.fromkeys(("errors", "raise_on_error"), "on_error"),
+    **dict.fromkeys(("labels",), "df.llm.classify(labels=...)"),
+}  # fmt: skip
+"""Options of other libraries, and the option of llmhub that does the same."""
+FOREIGN_REMEDIES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("retry", "retries", "max_retries", "num_retries", "max_attempts"), RETRY_REMEDY),
+    **dict.fromkeys(("timeout", "request_timeout", "timeout_s"), "pass Hub(timeout=llmhub.Timeout(...))"),
+    **dict.fromkeys(("api_key", "base_url", "api_base", "organization"), ENDPOINT_REMEDY),
+    **dict.fromkeys(("rpm", "tpm", "requests_per_minute", "tokens_per_minute", "rate_limit"),
+                    "pass Hub(limits={'provider': llmhub.Limit(rpm=..., tpm=...)})"),
+    **dict.fromkeys(("fallbacks", "fallback"), "pass Hub(route=llmhub.Failover(...))"),
+    "messages": "pass the conversation as the prompt",
+    "prompt": "it is the first argument",
+    "logit_bias": "pass extra={'logit_bias': ...}",
+}  # fmt: skip
+"""Options of other libraries that are set elsewhere in llmhub, and how."""
+
+
 def unknown_option(name: str, known: Iterable[str]) -> BadRequestError:
-    """Return the exception for an option that does not exist."""
-    return invalid(name, f"no such option; the options are {', '.join(sorted(known))}")
+    """Return the exception for an option that does not exist, with the one that was meant, if it is clear."""
+    names = {*known, "model", "hub"} - INTERNAL_OPTIONS
+    snake = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+    meant = FOREIGN_OPTIONS.get(snake, snake)
+    if meant in names or "(" in meant:
+        return invalid(name, f"no such option; did you mean {meant}?")
+    if snake in FOREIGN_REMEDIES:
+        return invalid(name, f"no such option; {FOREIGN_REMEDIES[snake]}")
+    near = difflib.get_close_matches(snake, sorted(names), n=1)
+    if near:
+        return invalid(name, f"no such option; did you mean {near[0]}?")
+    return invalid(name, f"no such option; the options are {', '.join(sorted(names))}")
 
 
 def request_fields(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any, Final, ForwardRef, TypeVar
+
+from llmhub.core.errors import ConnectorError
+from llmhub.formatting.tracebacks import is_user_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,15 +98,59 @@ def shows_options(options: type) -> Callable[[F], F]:
         ]
         taken = {parameter.name for parameter in own}
         added = [parameter for parameter in option_parameters(options) if parameter.name not in taken]
-        target: Any = function
+        target: Any = _with_short_tracebacks(function)
         target.__signature__ = Signature(
             [*own, *added], return_annotation=inspect.signature(function).return_annotation
         )
         if function.__doc__:
             target.__doc__ = _with_options(inspect.cleandoc(function.__doc__), added)
-        return function
+        decorated: F = target
+        return decorated
 
     return decorate
+
+
+def _with_short_tracebacks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose `ConnectorError` exceptions begin here: frames below are llmhub's, not the caller's.
+
+    A missing ``model`` is passed on as ``None``, so that the function can name it and suggest what was meant instead.
+    """
+    defaults = {
+        name: None
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name == "model" and parameter.kind is Parameter.KEYWORD_ONLY and parameter.default is Parameter.empty
+    }
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return function
+    if inspect.iscoroutinefunction(function):
+
+        @wraps(function)
+        async def awaited(*args: Any, **options: Any) -> Any:
+            try:
+                return await function(*args, **{**defaults, **options})
+            except ConnectorError as error:
+                raise shortened(error)  # noqa: B904 - the same exception
+
+        return awaited
+
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **{**defaults, **options})
+        except ConnectorError as error:
+            raise shortened(error)  # noqa: B904 - the same exception
+
+    return called
+
+
+def shortened(error: ConnectorError) -> ConnectorError:
+    """Return an exception without the innermost frames, unless some of them are the user's, such as a row function."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if is_user_file(traceback.tb_frame.f_code.co_filename):
+            return error
+        traceback = traceback.tb_next
+    return error.with_traceback(None)
 
 
 def option_parameters(options: type) -> list[Parameter]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
+from llmhub.formatting.tracebacks import user_traceback
+
 
 @dataclass(frozen=True, slots=True)
 class Hint:
@@ -295,6 +297,10 @@ class ConnectorError(Exception):
         super().__init__(str(error))
         self.error = error
         self.table: object = None
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the user's own lines and the message, without the frames of llmhub."""
+        return user_traceback(self)
 
     def __reduce__(self) -> tuple[type[ConnectorError], tuple[LLMError]]:
         """Pickle by value, so that a worker process can raise it in its parent."""

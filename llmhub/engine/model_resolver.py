@@ -12,6 +12,8 @@ from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.engine.call import Target
 from llmhub.engine.routing import ResolvedRoute
 from llmhub.engine.routing_policy import Route
+from llmhub.providers.prices import provider_of_model
+from llmhub.providers.registry import PROVIDER_ALIASES
 
 ROUTE_PROVIDER: Final = "route"
 """The provider of routes with names of their own: ``route/fast``."""
@@ -98,13 +100,25 @@ class ModelResolver:
             return _route_target(route).provider, route.name
         name, _, rest = model.partition("/")
         if not name or not rest:
-            example = f"openai/{model.strip('/') or 'gpt-4o-mini'}"
+            example = self._with_provider(model.strip("/")) or "openai/gpt-4o-mini"
             named = sorted(route for route in self.routes if "/" not in route)
             routes = f", or a route: {', '.join(named)}" if named else ""
             raise invalid("model", f"{model!r} names no provider; write 'provider/model', such as {example!r}{routes}")
         if name not in self.providers:
+            alias = PROVIDER_ALIASES.get(name.lower().replace(" ", "_"), "")
+            if alias in self.providers:
+                raise invalid("model", f"{model!r}: no provider is named {name!r}; did you mean '{alias}/{rest}'?")
             raise invalid("model", f"{model!r}: {unknown_provider_message(name, self.providers)}")
         return self.providers[name], rest
+
+    def _with_provider(self, model: str) -> str:
+        """Return ``provider/model`` for a bare or colon-separated name; empty if its provider is not known."""
+        before, colon, after = model.partition(":")
+        provider = PROVIDER_ALIASES.get(before.lower(), before.lower())
+        if colon and after and provider in self.providers:
+            return f"{provider}/{after}"
+        provider = provider_of_model(model, self.providers)
+        return f"{provider}/{model}" if provider else ""
 
     def _is_route_name(self, model: object) -> bool:
         """Return whether ``model`` is a route's own name, with or without the prefix ``route/``."""

@@ -121,11 +121,11 @@ def provider_of_model(model: str, providers: Iterable[str]) -> str:
     from genai_prices.data import providers as table  # noqa: PLC0415 - as above
 
     rows = {row.id: row for row in table}
-    for name in providers:
-        row = rows.get(price_listing(name).provider_id)
-        if row is not None and any(entry.is_match(model) for entry in row.models):
+    listed = [(name, row) for name in providers if (row := rows.get(price_listing(name).provider_id)) is not None]
+    for name, row in listed:  # the makers of models come before those who host them
+        if row.model_match is not None and row.model_match.is_match(model):
             return name
-    return ""
+    return next((name for name, row in listed if any(entry.match.is_match(model) for entry in row.models)), "")
 
 
 def _tiered(listed: ModelPrice, token_class: str) -> TieredPrices | None:

@@ -78,6 +78,24 @@ ENVIRONMENT_VARIABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = Mappin
 """Fields of an endpoint and the environment variables that set them, for providers with names of their own."""
 
 
+PROVIDER_ALIASES: Final[Mapping[str, str]] = MappingProxyType({
+    **dict.fromkeys(("gemini", "google-ai", "googleai", "google_genai", "palm"), "google"),
+    **dict.fromkeys(("vertex_ai", "vertexai", "google-vertex", "google_vertexai"), "vertex"),
+    **dict.fromkeys(("azure_openai", "azure-openai", "azureopenai", "azure_ai"), "azure"),
+    **dict.fromkeys(("aws", "amazon", "aws-bedrock", "bedrock_converse"), "bedrock"),
+    **dict.fromkeys(("claude",), "anthropic"),
+    **dict.fromkeys(("gpt", "chatgpt", "openai-chat"), "openai"),
+    **dict.fromkeys(("grok", "x-ai", "x_ai"), "xai"),
+    **dict.fromkeys(("together_ai", "togetherai"), "together"),
+    **dict.fromkeys(("fireworks_ai", "fireworksai"), "fireworks"),
+    **dict.fromkeys(("hf", "hugging_face"), "huggingface"),
+    **dict.fromkeys(("mistralai", "mistral_ai"), "mistral"),
+    **dict.fromkeys(("hosted_vllm",), "vllm"),
+    **dict.fromkeys(("ollama_chat",), "ollama"),
+})  # fmt: skip
+"""Names of providers in other libraries, suggested where one is used."""
+
+
 def price_listing(provider: str) -> PriceListing:
     """Return where a provider's prices are listed; one without a listing is looked up by its own name."""
     entry = ENTRIES.get(provider)

@@ -7,6 +7,7 @@ an invalid one fails in its own row.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     system = None if extras.system is None else _compile_part(extras.system, columns, "system")
     messages = _compile_column(extras.messages, columns, "messages", parse_conversation)
     images = _compile_column(extras.images, columns, "images", parse_images)
+    _warn_if_constant(prompt, [part for part in (text, system, messages, images) if part], len(columns))
     if text is not None and system is messages is images is None:
         returned = text.columns[0] if callable(prompt) else ()
         is_plain_text = text.template.render is not prompt_from_cell and all(
@@ -108,6 +110,16 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     return RowTemplate(
         len(columns), [column for part in parts for column in part.columns], template, is_plain_text=False
     )
+
+
+def _warn_if_constant(prompt: Any, parts: Sequence[_PromptPart], n_rows: int) -> None:
+    """Warn if no part of the prompts depends on the row, so that all rows ask the same."""
+    if n_rows > 1 and isinstance(prompt, str) and not any(part.columns for part in parts):
+        message = (
+            f"prompt: {prompt!r:.80} names no column, so all {n_rows:,} rows send the same request; write '{{column}}' "
+            "where the value belongs"
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def constant_system_prompt(system: Any, names: Sequence[str] = ()) -> str | None:

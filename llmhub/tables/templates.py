@@ -59,9 +59,12 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise invalid(argument, f"{template!r}: {error}; write {{{{ and }}}} for braces") from error
+        raise invalid(argument, f"{template!r}: {error}; double the braces of text: {{{{ and }}}}") from None
     fields = tuple(dict.fromkeys(name for _, name, _, _ in pieces if name is not None))
     for name in fields:
+        if looks_like_json(name):
+            text = f"{{{name}: ...}} looks like JSON and not like a column; double the braces of text: {{{{ and }}}}"
+            raise invalid(argument, text)
         if not name or name.isdigit():
             raise invalid(argument, f"{template!r}: {{{name}}} is not a column name; write {{column}}")
     for _, field_name, _, conversion in pieces:
@@ -75,6 +78,17 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
     if order == list(range(len(fields))):
         return Template(fields, percent_format.__mod__)
     return Template(fields, lambda values: percent_format % tuple(values[index] for index in order))
+
+
+def looks_like_json(field: str) -> bool:
+    """Return whether a placeholder is the beginning of a JSON object or another literal that was meant as text.
+
+    Examples
+    --------
+    >>> looks_like_json('"name"'), looks_like_json("my column")
+    (True, False)
+    """
+    return bool(field) and (field.lstrip()[:1] in {'"', "'", "{", "["} or "\n" in field)
 
 
 def _render_formatted(
@@ -93,7 +107,7 @@ def _render_formatted(
                 rendered.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
             except (ValueError, TypeError) as error:
                 message = f"{{{name}:{spec}}} cannot format {value!r} of type {type(value).__name__}: {error}"
-                raise invalid(argument, message) from error
+                raise invalid(argument, message) from None
     return "".join(rendered)
 
 
@@ -119,6 +133,13 @@ def parse_series_template(prompt: Any) -> Template[str]:
     if not isinstance(prompt, str) or (not pieces and "{}" in prompt):
         return parse_template(prompt)  # raises with the reason
     if not any(name == "" for _, name, _, _ in pieces):
+        named = [name for _, name, _, _ in pieces if name and name.isidentifier()]
+        if named:
+            message = (
+                f"{{{named[0]}}} names a column, but a Series has one value per row; write {{}} for it, use the frame "
+                f"(df.llm.complete), or double the braces of text: {{{{{named[0]}}}}}"
+            )
+            raise invalid("prompt", message)
         return Template((SERIES_FIELD,), partial(_append_value, prompt))
     template = parse_template("".join(_unparse(*piece) for piece in pieces))
     if template.fields != (SERIES_FIELD,):

@@ -150,7 +150,7 @@ def test_system_template(compile_requests: Any, hub: llmhub.Hub, simulator: Simu
     assert answers["response"].iloc[0] == same
     with pytest.raises(BadRequestError, match=r"^system: 'language' is not a column"):
         run(frame, hub, "{t}", system="In {language}.")
-    with pytest.raises(BadRequestError, match=r"^system: .*write \{\{ and \}\} for braces"):
+    with pytest.raises(BadRequestError, match=r"^system: .*double the braces of text: \{\{ and \}\}"):
         run(frame, hub, "{t}", system='As {"a": 1')
     with pytest.raises(BadRequestError, match=r"^system: Series is not a template; write '\{column\}'"):
         run(frame, hub, "{t}", system=frame["lang"])

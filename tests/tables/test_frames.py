@@ -201,6 +201,7 @@ def test_duplicate_columns_are_rejected_only_if_used() -> None:
     assert texts(frame, "{u}") == ["c"]
 
 
+@pytest.mark.filterwarnings("ignore:prompt:UserWarning")
 def test_a_template_without_placeholders_is_the_same_for_every_row() -> None:
     assert texts({"t": ["a", None]}, "Say hi.") == ["Say hi."] * 2
 
