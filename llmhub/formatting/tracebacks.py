@@ -18,7 +18,7 @@ def is_user_file(name: str) -> bool:
 
     Examples
     --------
-    >>> is_user_file("/home/ada/analysis.py"), is_user_file("/usr/lib/python3.12/runpy.py"), is_user_file(__file__)
+    >>> is_user_file("analysis.py"), is_user_file("/usr/lib/python3.12/runpy.py"), is_user_file(__file__)
     (True, False, False)
     """
     return not name.startswith(PACKAGE_FOLDER) and not any(folder in name for folder in LIBRARY_FOLDERS)
