@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from returns.pipeline import is_successful
@@ -37,7 +38,10 @@ from llmhub.api.raising import (
     warn_run_problems,
 )
 from llmhub.api.signatures import shows_options
-from llmhub.core.errors import ConnectorError, Hint, LLMError, Malformed, invalid
+from llmhub.cache.modes import resolve_mode, restrict
+from llmhub.cache.store import StoreError
+from llmhub.core.budget import parse_budget
+from llmhub.core.errors import BudgetExceededError, ConnectorError, Hint, InvalidRequest, LLMError, Malformed, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
@@ -47,6 +51,7 @@ from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
+from llmhub.engine.spending import SharedBudget, TargetPrices, require_call_fits
 from llmhub.hub import Hub, PortableHub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
 
@@ -358,7 +363,47 @@ def build_table_run(
     resolve_concurrency(hub, run_options)
     target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
     batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)
+    if not dry_run:
+        _require_budget_fits(hub, batch, run_options)
     return TableRun(hub, batch, run_options, output)
+
+
+def _require_budget_fits(hub: Hub, batch: PromptBatch, options: RunOptions) -> None:
+    """Raise if the first call of a model could not be sent within the budget of this run, and is not in the cache.
+
+    A budget of 0 is no mistake: only responses from the cache are wanted.
+    """
+    limit: Any = options.budget_usd
+    if limit is None or isinstance(limit, SharedBudget):
+        return
+    budget = parse_budget(limit)
+    if not budget.limit:
+        return
+    prices = TargetPrices(time.time)
+    prompt = next(
+        (prompt for prompt in batch.iter_prompts() if not isinstance(prompt, (InvalidRequest, NoneType))), None
+    )
+    if prompt is None:
+        return
+    for target_prompt in batch.target_prompts:
+        target = target_prompt.target
+        price = prices.lookup(target)
+        if price is None or len(hub.targets(target.name)) > 1:
+            continue
+        try:
+            require_call_fits(target, target_prompt.request_for(prompt), budget, price)
+        except BudgetExceededError:
+            if not _is_cached(hub, options, target_prompt.prompt_key(prompt, 0)):
+                raise
+
+
+def _is_cached(hub: Hub, options: RunOptions, key: bytes) -> bool:
+    """Return whether a response is in the cache, as far as this run may read it."""
+    store = restrict(hub.runtime.store, resolve_mode(options.cache, hub.runtime.cache_mode))
+    try:
+        return store is not None and bool(store.get_many([key]))
+    except StoreError:
+        return False  # the run reports it
 
 
 def _structured_output(options: dict[str, Any]) -> OutputSchema | None:

@@ -11,7 +11,7 @@ from llmhub.cli.console import print_result
 from llmhub.cli.hub_options import build_hub, collect_options
 from llmhub.core.errors import invalid
 from llmhub.tables import files
-from llmhub.tables.forecast import format_usd_interval
+from llmhub.tables.forecast import format_expected_usd
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
             estimate = plan(source, args.prompt, model=args.model, hub=hub, pilot=args.pilot, **options)
         except StoreError as error:
             raise invalid("cache", f"{error}; pass another cache, or --no-cache") from error
-    cost = "at an unknown cost" if estimate.usd is None else f"for ${format_usd_interval(estimate.usd)}"
+    cost = "at an unknown cost" if estimate.usd is None else f"for ${format_expected_usd(estimate.usd)}"
     print_result(str(estimate))
     sent = (
         f"The pilot made {estimate.pilot:,} calls; the run will reuse their responses."

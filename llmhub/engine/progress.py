@@ -57,6 +57,8 @@ class ModelProgress:
         Rows with a result, of which ``cached`` needed no call of their own and ``failed`` have an error.
     unanswered
         Rows without a result because the run was stopped or the budget was used up.
+    over_budget
+        Those of them whose maximum cost exceeded what was left of the budget.
     input_tokens, output_tokens
         Tokens of the calls of this run.
     spent_usd
@@ -71,6 +73,7 @@ class ModelProgress:
     cached: int = 0
     failed: int = 0
     unanswered: int = 0
+    over_budget: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     spent_usd: Decimal | None = None
@@ -120,6 +123,11 @@ class Progress:
     def unanswered(self) -> int:
         """Rows without a result because the run was stopped or the budget was used up."""
         return sum(model.unanswered for model in self.models)
+
+    @property
+    def over_budget(self) -> int:
+        """Rows that were not sent because their maximum cost exceeded what was left of the budget."""
+        return sum(model.over_budget for model in self.models)
 
     @property
     def input_tokens(self) -> int:
@@ -320,8 +328,9 @@ class ProgressTracker:
             response = outcome.outcome.unwrap()
             target = outcome.target or (self._targets[index] if self._targets else None)
             self._add_usage(counters, target, response.served_model, response.usage)
-        elif isinstance(outcome.outcome.failure(), (Cancelled, BudgetExceeded)):
+        elif isinstance(error := outcome.outcome.failure(), (Cancelled, BudgetExceeded)):
             counters.unanswered += 1
+            counters.over_budget += isinstance(error, BudgetExceeded)
         else:
             counters.failed += 1
         for billed in outcome.billed_failures:
@@ -441,6 +450,7 @@ class _ModelCounters:
     failed: int = 0
     succeeded: int = 0
     unanswered: int = 0
+    over_budget: int = 0
     unknown_cost: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -480,6 +490,7 @@ class _ModelCounters:
             cached=self.cached,
             failed=self.failed,
             unanswered=self.unanswered,
+            over_budget=self.over_budget,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             spent_usd=_usd(self.nano_usd) if known else None,

@@ -18,7 +18,16 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.core.budget import Budget, BudgetDecision, check_budget, nano_to_usd, reconcile, reserve
-from llmhub.core.errors import NOT_CONNECTED, BudgetExceeded, Cancelled, Disconnected, LLMError, Malformed, TimedOut
+from llmhub.core.errors import (
+    NOT_CONNECTED,
+    BudgetExceeded,
+    Cancelled,
+    Disconnected,
+    LLMError,
+    Malformed,
+    TimedOut,
+    to_exception,
+)
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
@@ -130,6 +139,45 @@ def max_cost_nano_usd(target: Target, request: CompletionRequest, price: Price) 
     model = model_metadata(target.provider.name, target.model)
     input_tokens = input_token_bound(request, model.context_window)
     return cost_bound_nano_usd(price, input_tokens, output_token_bound(request, model.max_output_tokens))
+
+
+def require_call_fits(target: Target, request: CompletionRequest, budget: Budget, price: Price) -> None:
+    """Raise if a call can never fit into a budget of which nothing is spent.
+
+    Raises
+    ------
+    BudgetExceededError
+        The message names the limit and a ``max_tokens`` that fits.
+    """
+    max_cost = max_cost_nano_usd(target, request, price)
+    if max_cost <= budget.limit:
+        return
+    facts = model_metadata(target.provider.name, target.model)
+    input_tokens = input_token_bound(request, facts.context_window)
+    output_tokens = output_token_bound(request, facts.max_output_tokens)
+    fitting = _largest_fitting(price, input_tokens, output_tokens, budget.limit)
+    remedy = f"pass max_tokens={max(fitting // max(request.n, 1), 1):,} or less, or a" if fitting else "pass a"
+    raise to_exception(
+        BudgetExceeded(
+            provider=target.provider.name,
+            path="budget_usd",
+            message=(
+                f"the first call to {target.name} may cost ${nano_to_usd(max_cost):f} "
+                f"({output_tokens:,} output tokens), more than the whole budget of ${budget.limit_usd:f}; "
+                f"nothing was sent. To run, {remedy} budget_usd of at least ${nano_to_usd(max_cost):f}"
+            ),
+        )
+    )
+
+
+def _largest_fitting(price: Price, input_tokens: int, output_tokens: int, limit: int) -> int:
+    """Return the most output tokens with which a call costs at most ``limit``, rounded to two digits; 0 if none."""
+    low, high = 0, output_tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost_bound_nano_usd(price, input_tokens, middle) <= limit else (low, middle - 1)
+    unit = int(10 ** max(len(str(low)) - 2, 0))
+    return low // unit * unit
 
 
 def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middleware) -> Middleware:

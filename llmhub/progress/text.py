@@ -52,7 +52,7 @@ def status_items(progress: Progress) -> list[StatusItem]:
         StatusItem("stopping" if p.stopping and not p.finished else "", 1),
         StatusItem(f"{p.done:,}/{p.total:,} rows"),
         StatusItem(percent_done(p), 1),
-        StatusItem(f"{p.unanswered:,} not sent" if p.unanswered else "", 1),
+        StatusItem(unsent_rows(p), 1),
         StatusItem(f"{p.cached:,} cached" if p.cached else "", 4),
         StatusItem(f"{p.failed:,} failed" if p.failed else "", 2),
         StatusItem(row_rate(p.rows_per_s), 5),
@@ -72,6 +72,21 @@ def percent_done(progress: Progress) -> str:
         return f"{skipped:,} skipped"
     # Rounded down, so that a run is not at 100 % before its last row.
     return f"{100 * p.done // p.total if p.total else 100} %"
+
+
+def unsent_rows(progress: Progress) -> str:
+    """Return the number of rows that were not sent, and why: the budget, or a stop.
+
+    Examples
+    --------
+    >>> models = (ModelProgress(model="p/m", total=9, unanswered=5, over_budget=3),)
+    >>> unsent_rows(Progress(total=9, done=4, cached=0, failed=0, in_flight=0, elapsed_s=1.0, models=models))
+    '3 not sent: budget, 2 not sent'
+    """
+    p = progress
+    stopped = p.unanswered - p.over_budget
+    over_budget = f"{p.over_budget:,} not sent: budget" if p.over_budget else ""
+    return ", ".join(item for item in (over_budget, f"{stopped:,} not sent" if stopped else "") if item)
 
 
 def row_rate(rows_per_s: float) -> str:

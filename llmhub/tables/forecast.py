@@ -106,6 +106,34 @@ def format_usd_interval(interval: CostInterval | None) -> str:
     return format_range(format_usd(interval.low, symbol=""), format_usd(interval.high, symbol=""))
 
 
+def format_expected_count(interval: PredictionInterval) -> str:
+    """Format an expected count, and its interval unless that is a point.
+
+    Examples
+    --------
+    >>> format_expected_count(PredictionInterval(90, 100, 1100)), format_expected_count(PredictionInterval(5, 5, 5))
+    ('100 (90..1,100)', '5')
+    """
+    return _with_interval(f"{round(interval.expected):,}", format_count_interval(interval))
+
+
+def format_expected_usd(interval: CostInterval | None) -> str:
+    """Format an expected cost in US dollars without a symbol, and its interval unless that is a point.
+
+    Examples
+    --------
+    >>> format_expected_usd(CostInterval(Decimal("0.00012"), Decimal("0.0002"), Decimal("0.0004")))
+    '0.000200 (0.000120..0.000400)'
+    """
+    if interval is None:
+        return format_usd_interval(None)
+    return _with_interval(format_usd(interval.expected, symbol=""), format_usd_interval(interval))
+
+
+def _with_interval(expected: str, interval: str) -> str:
+    return expected if interval == expected else f"{expected} ({interval})"
+
+
 # Sums of further values
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +27,7 @@ from llmhub.engine.call import Answer, Target
 from llmhub.engine.limits import Limit
 from llmhub.engine.row_outcome import to_stored
 from llmhub.formatting.html import container, facts_line, html_table
-from llmhub.formatting.numbers import format_duration_range, format_usd
+from llmhub.formatting.numbers import format_duration, format_duration_range, format_usd
 from llmhub.formatting.text import single_line
 from llmhub.formatting.text_tables import drop_empty_columns, text_table
 from llmhub.providers.prices import find_price
@@ -45,16 +45,23 @@ from llmhub.tables.forecast import (
     forecast_minutes,
     forecast_sum,
     format_count_interval,
+    format_expected_count,
+    format_expected_usd,
     format_usd_interval,
 )
 from llmhub.tables.prompt_batch import ModelPrompts, TargetPrompt, prompt_text
 from llmhub.tables.schema import MICROSECONDS_PER_S
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 DEFAULT_OUTPUT_TOKENS: Final = 256
 """Expected output tokens of a call without any basis."""
-DEFAULT_MAX_OUTPUT_TOKENS: Final = 4096
-"""Upper bound of the output tokens of a call without any basis and without ``max_tokens``."""
+DEFAULT_REASONING_TOKENS: Final = 1024
+"""The same for a model that reasons before it answers."""
+DEFAULT_SPREAD: Final = 8
+"""Factor between the expected value and the upper bound of the output tokens of a call without any basis."""
 MIN_OBSERVATIONS: Final = 5
 """Cached responses to prompts of the run from which on they are preferred to responses to other prompts."""
 MAX_SCANNED_ENTRIES: Final = 20_000
@@ -97,6 +104,8 @@ class ModelPlan:
         Sum of the latencies of all calls.
     longest_s
         Longest latency of a single call.
+    assumed_output_tokens
+        Output tokens of a response that are assumed without any history; 0 with one.
     """
 
     model: str
@@ -114,6 +123,7 @@ class ModelPlan:
     price_id: str
     latency_s: PredictionInterval = ZERO_INTERVAL
     longest_s: float = 0.0
+    assumed_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +171,7 @@ class Plan:
         return "\n".join([table, *self._notes()])
 
     def _repr_html_(self) -> str:
-        total = f"{self.calls:,} calls for {format_usd_interval(self.usd)} USD"
+        total = f"{self.calls:,} calls for {format_expected_usd(self.usd)} USD"
         table = html_table(PLAN_HEADER, [_plan_row(model) for model in self.models], range(1, len(PLAN_HEADER) - 1))
         return container(table, facts_line([total, *self._notes()]))
 
@@ -169,14 +179,57 @@ class Plan:
         notes = []
         if self.calls:
             limit = f", limited by {self.bottleneck}" if self.bottleneck else ""
+            expected = format_duration(self.minutes.expected * 60)
             duration = format_duration_range(self.minutes.low * 60, self.minutes.high * 60)
-            notes.append(f"Estimated time: {duration}{limit}.")
+            notes.append(f"Estimated time: {expected} ({duration}){limit}.")
+            notes += self._assumptions()
         if any(model.basis in {"bound", "model"} and model.calls for model in self.models):
             notes.append("For narrower intervals pass pilot=20: twenty rows are sent now and count towards the run.")
         if self.pilot:
             cost = "" if self.pilot_usd is None else f" for {format_usd(self.pilot_usd)}"
             notes.append(f"The pilot made {self.pilot:,} calls{cost}; their responses are in the cache.")
         return notes
+
+    def _assumptions(self) -> list[str]:
+        """Return what is assumed for models without any history."""
+        assumed: dict[int, list[str]] = {}
+        for model in self.models:
+            if model.assumed_output_tokens and model.calls:
+                assumed.setdefault(model.assumed_output_tokens, []).append(model.model)
+        return [
+            f"Without history, {tokens:,} output tokens per response are assumed for {', '.join(names)}."
+            for tokens, names in assumed.items()
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per model: counts, and expected value and interval of tokens and of cost in US dollars."""
+        import pandas as pd  # noqa: PLC0415 - only for this frame
+
+        return pd.DataFrame([_record(model) for model in self.models])
+
+
+def _record(model: ModelPlan) -> dict[str, Any]:
+    """Return the plan of a model as a flat record."""
+    usd = model.usd
+    return {
+        "model": model.model,
+        "rows": model.rows,
+        "skipped": model.skipped,
+        "duplicates": model.duplicates,
+        "cache_hits": model.cache_hits,
+        "calls": model.calls,
+        **{
+            f"{name}{suffix}": round(value)
+            for name, interval in (("input_tokens", model.input_tokens), ("output_tokens", model.output_tokens))
+            for suffix, value in (("", interval.expected), ("_low", interval.low), ("_high", interval.high))
+        },
+        "cost_usd": None if usd is None else float(usd.expected),
+        "cost_usd_low": None if usd is None else float(usd.low),
+        "cost_usd_high": None if usd is None else float(usd.high),
+        "basis": BASIS_LABELS[model.basis],
+        "observations": model.observations,
+        "price_id": model.price_id,
+    }
 
 
 def _plan_row(model: ModelPlan) -> tuple[str, ...]:
@@ -186,9 +239,9 @@ def _plan_row(model: ModelPlan) -> tuple[str, ...]:
         f"{model.rows:,}",
         f"{model.cache_hits:,}",
         f"{model.calls:,}",
-        format_count_interval(model.input_tokens),
-        format_count_interval(model.output_tokens),
-        format_usd_interval(model.usd),
+        format_expected_count(model.input_tokens),
+        format_expected_count(model.output_tokens),
+        format_expected_usd(model.usd),
         BASIS_LABELS[model.basis] + observations if model.calls else "",
     )
 
@@ -276,6 +329,7 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
         price_id=price_id,
         latency_s=latency_s,
         longest_s=longest_s,
+        assumed_output_tokens=0 if observations else _default_output_tokens(target_prompt),
     )
 
 
@@ -354,12 +408,23 @@ def _forecast_output(
     target, max_tokens = target_prompt.target, target_prompt.request.max_tokens
     values = [float(each.output_tokens) for each in observations if each.output_tokens is not None]
     if not values:
+        expected = _default_output_tokens(target_prompt)
         model_limit = model_metadata(target.provider.name, target.model).max_output_tokens
-        upper = max_tokens or min(model_limit or DEFAULT_MAX_OUTPUT_TOKENS, DEFAULT_MAX_OUTPUT_TOKENS)
-        return PredictionInterval(float(calls), calls * min(upper, DEFAULT_OUTPUT_TOKENS), calls * upper)
+        upper = min(limit for limit in (max_tokens, model_limit, expected * DEFAULT_SPREAD) if limit)
+        return PredictionInterval(float(calls), calls * expected, calls * max(upper, expected))
     if max_tokens is not None:
         values = [min(value, max_tokens) for value in values]
     return clip(_forecast_total(values, basis, calls), None if max_tokens is None else calls * max_tokens)
+
+
+def _default_output_tokens(target_prompt: TargetPrompt) -> int:
+    """Return the output tokens that are assumed for a response of a model without history."""
+    target, request = target_prompt.target, target_prompt.request
+    facts = model_metadata(target.provider.name, target.model)
+    effort = request.reasoning_effort
+    reasons = facts.reasons_by_default if effort is None else effort != "none"
+    expected = DEFAULT_REASONING_TOKENS if reasons else DEFAULT_OUTPUT_TOKENS
+    return min(limit for limit in (expected, request.max_tokens, facts.max_output_tokens) if limit)
 
 
 def _forecast_latency(
@@ -377,7 +442,7 @@ def _forecast_latency(
         calls + output_tokens.expected / 60,
         5.0 * calls + output_tokens.high / 12,
     )
-    return typical, typical.high / calls
+    return typical, 2 * typical.expected / calls
 
 
 def _forecast_total(values: Sequence[float], basis: str, calls: int) -> PredictionInterval:
