@@ -24,6 +24,10 @@ from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 CONFIG_FILE: Final = "llmhub.toml"
 FILE_SECTIONS: Final = ("endpoints",)
 ENDPOINT_FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
+FILE_FIELDS: Final = ENDPOINT_FIELDS - {"simulated"}
+"""Fields of an endpoint that ``llmhub.toml`` sets."""
+CACHE_FOLDERS: Final = ("LOCALAPPDATA", "XDG_CACHE_HOME")
+"""Variables that name the platform's folder for caches."""
 CERTIFICATE_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables with a file of trusted certificates; the first that is set applies, in place of the system's."""
 PLUGIN_POLICIES: Final = ("on", "strict", "off")
@@ -185,7 +189,7 @@ def _fields_from_file(configured: Mapping[str, Any], name: str) -> dict[str, Any
     """Return the endpoint fields that the file sets; raise for unknown fields and values that are not strings."""
     section = f"endpoints.{name}"
     table = _require_table(configured, name, "endpoints.")
-    values = _require_known(table, tuple(sorted(ENDPOINT_FIELDS)), f"{section}.")
+    values = _require_known(table, tuple(sorted(FILE_FIELDS)), f"{section}.")
     for key, value in values.items():
         texts = _require_table(values, key, f"{section}.").values() if key == "headers" else [value]
         if key == "cache_key_names" and isinstance(value, list):
@@ -334,6 +338,18 @@ def _cache_path(environ: Mapping[str, str]) -> Path | None:
         return _cache_folder(environ) / "llmhub" / "answers.db"
     except RuntimeError:
         return None
+
+
+def simulated_cache_path(settings: Settings) -> Path | None:
+    """Return the file in which the command line caches simulated responses, beside that of real ones.
+
+    Examples
+    --------
+    >>> str(simulated_cache_path(Settings(cache_path=Path("runs.db"))))
+    'runs-simulated.db'
+    """
+    path = settings.cache_path or _cache_path({name: os.environ[name] for name in CACHE_FOLDERS if name in os.environ})
+    return None if path is None else path.with_stem(f"{path.stem}-simulated")
 
 
 def _cache_folder(environ: Mapping[str, str]) -> Path:

@@ -17,8 +17,9 @@ from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Cache
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.budget import Budget, parse_budget
-from llmhub.core.errors import invalid
+from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.call import Middleware, Target
 from llmhub.engine.circuit_breaker import Breaker
 from llmhub.engine.client import Client
@@ -69,6 +70,10 @@ class Hub:
     ----------
     endpoints
         Base URL and credentials by provider. An entry replaces what the environment says about that provider.
+    simulator
+        Address of a running simulator (``llmhub sim``), such as ``"http://127.0.0.1:8000"``. It answers for every
+        provider, whatever the environment says; entries of ``endpoints`` take precedence. Its responses are cached
+        under other keys and names than real ones.
     cache
         Where responses are stored: `DiskCache`, `MemoryCache`, `RedisCache`, `TieredCache`, the URL of one
         (``sqlite:///runs.db``, ``redis://localhost:6379/0``: see `llmhub.cache.urls.cache_from_url`), or ``None``.
@@ -126,6 +131,7 @@ class Hub:
     """
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    simulator: str | None = None
     cache: Cache | str | Path | None = None
     cache_mode: CacheMode | str = field(default_factory=CacheMode)
     limits: Mapping[str, Limit] = field(default_factory=dict)
@@ -161,7 +167,8 @@ class Hub:
         object.__setattr__(self, "middleware", resolve_middleware(plugins, self.middleware))
         _validate_types(self)
         routes = routes_by_name(self.route)
-        resolver = ModelResolver(known, {**self.settings.endpoints, **self.endpoints}, routes)
+        endpoints = {**self._default_endpoints(), **self.endpoints}
+        resolver = ModelResolver(known, endpoints, routes, is_simulated=self.simulator is not None)
         for candidate in {name: None for route in routes.values() for name in route.candidates}:
             resolver.resolve_provider(candidate)
         object.__setattr__(self, "resolver", resolver)
@@ -170,6 +177,17 @@ class Hub:
             initialized = initialize_connectors(self.plugins, self)
             object.__setattr__(self, "_shutdown_plugins", weakref.finalize(self, shutdown_connectors, initialized))
 
+    def _default_endpoints(self) -> Mapping[str, Endpoint]:
+        """Return the endpoints of the simulator, or those of the environment."""
+        if self.simulator is None:
+            return self.settings.endpoints
+        from llmhub.sim.threaded import endpoints  # noqa: PLC0415 - a server, which few hubs need
+
+        try:
+            return endpoints(self.simulator)
+        except BadRequestError as error:
+            raise invalid("simulator", error.error.message) from None
+
     def _make_runtime(self) -> Runtime:
         open_client = partial(
             Client,
@@ -177,7 +195,7 @@ class Hub:
                 timeout=self.timeout,
                 pool_size=self.pool_size,
                 max_reply_bytes=self.max_reply_bytes,
-                proxies=self.settings.proxies,
+                proxies=self.settings.proxies if self.simulator is None else NO_PROXIES,
                 ca_file=self.settings.ca_file,
             ),
             cache=cast("Cache | None", self.cache),
@@ -254,7 +272,7 @@ class Hub:
 
     def available_providers(self) -> tuple[str, ...]:
         """Return the names of the providers with an endpoint."""
-        return tuple(sorted({*self.endpoints, *self.settings.endpoints}))
+        return tuple(sorted(self.resolver.endpoints))
 
     def close(self) -> None:
         """Close connections and the cache. The next call opens them again."""

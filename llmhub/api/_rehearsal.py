@@ -59,7 +59,7 @@ class Rehearsal:
         return f"{len(self.models)} models on {providers}: {', '.join(self.models)}"
 
 
-def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **options: Any) -> Rehearsal:
+def rehearsal(models: str | Sequence[str], *, simulator: Simulator | None = None, **options: Any) -> Rehearsal:
     """Return a hub for the real models whose credentials are set, or a hub of simulated models if there are none.
 
     A notebook that uses it runs everywhere: without credentials nothing leaves the machine and nothing is billed.
@@ -67,8 +67,9 @@ def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **op
     Parameters
     ----------
     models
-        ``provider/model``. If any of them has credentials, the rehearsal has those that do; otherwise all of them,
-        simulated.
+        ``provider/model``, or several. If any of them has credentials, the rehearsal has those that do; otherwise all
+        of them, simulated. A provider that needs no credentials, such as Ollama, is simulated unless its address is
+        set.
     simulator
         Behaviour of the simulator.
     **options
@@ -78,7 +79,7 @@ def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **op
     Raises
     ------
     BadRequestError
-        No model is given, or one of an unknown provider.
+        No model is given, or one of an unknown provider or one that is not simulated.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **op
     ...     run.real, run.models
     (False, ('openai/gpt-4o-mini',))
     """
-    names = tuple(models)
+    names = (models,) if isinstance(models, str) else tuple(models)
     if not names:
         raise invalid("models", "the list of models is empty; pass at least one")
     settings = config.load_settings()
@@ -94,10 +95,22 @@ def rehearsal(models: Sequence[str], *, simulator: Simulator | None = None, **op
     hub = Hub(**{"settings": settings, "budget_usd": DEFAULT_BUDGET_USD, **hub_options})
     for name in names:
         hub.provider(name)
-    available = tuple(name for name in names if name.partition("/")[0] in hub.available_providers())
+    # A provider that needs no credentials always has an endpoint; it counts only if its address was set.
+    set_up = (name for name, endpoint in settings.endpoints.items() if settings.sources.get(name) or endpoint.base_url)
+    configured = {*hub.endpoints, *set_up}
+    available = tuple(name for name in names if name.partition("/")[0] in configured)
     if available:
         return Rehearsal(hub, available)
     hub.close()
     served = serve(simulator or Simulator())
     endpoints = {**served.endpoints(), **hub_options.pop("endpoints", {})}
-    return Rehearsal(Hub(**{"settings": config.Settings(), "endpoints": endpoints, **hub_options}), names, served)
+    defaults = {"settings": config.Settings(), "simulator": served.url, "endpoints": endpoints}
+    simulated = Hub(**{**defaults, **hub_options})
+    try:
+        for name in names:
+            simulated.target(name)
+    except BaseException:
+        simulated.close()
+        served.stop()
+        raise
+    return Rehearsal(simulated, names, served)

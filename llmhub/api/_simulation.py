@@ -83,7 +83,8 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
     served = serve(simulator or Simulator(latency=DEFAULT_LATENCY))
     try:
         endpoints = {**served.endpoints(), **options.pop("endpoints", {})}
-        hub = Hub(**{"settings": config.Settings(), "cache": MemoryCache(), **options, "endpoints": endpoints})
+        defaults = {"settings": config.Settings(), "cache": MemoryCache(), "simulator": served.url}
+        hub = Hub(**{**defaults, **options, "endpoints": endpoints})
     except BaseException:
         served.stop()
         raise

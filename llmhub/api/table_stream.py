@@ -58,7 +58,8 @@ def stream_table(
 def _stream(run: TableRun) -> Iterator[pa.Table]:
     from llmhub.tables import results, schema  # noqa: PLC0415 - imports Arrow
 
-    started_at, run_schema = time.time(), schema.schema_for_run(uuid.uuid4().hex)
+    started_at = time.time()
+    run_schema = schema.schema_for_run(uuid.uuid4().hex, simulated=run.batch.is_simulated)
     events: queue.SimpleQueue[ResultEvent | None] = queue.SimpleQueue()
     stop = StopSignal()
     future = submit(execute(run, run.start_display(), stop, events.put))

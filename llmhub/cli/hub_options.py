@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from llmhub import config
@@ -38,10 +39,17 @@ def build_hub(args: argparse.Namespace) -> Hub:
         plugins=plugins,
         settings=settings,
         endpoints=overrides,
-        cache=None if args.no_cache else args.cache or settings.cache_url or settings.cache_path,
+        cache=None if args.no_cache else args.cache or _default_cache(args, settings),
         limits={name: Limit(rpm=args.rpm, tpm=args.tpm) for name in models} if has_limit else {},
         pool_size=max(DEFAULT_POOL_SIZE, args.concurrency or 0),
     )
+
+
+def _default_cache(args: argparse.Namespace, settings: config.Settings) -> str | Path | None:
+    """Return the cache of the environment; simulated responses have one of their own."""
+    if args.simulator:
+        return config.simulated_cache_path(settings)
+    return settings.cache_url or settings.cache_path
 
 
 def simulated_settings(

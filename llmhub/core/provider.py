@@ -47,6 +47,10 @@ class Endpoint:
         (``anthropic-beta``, ``x-model-variant``) are part of cache keys; tokens, ids and all others are not.
     cache_key_names
         Names of further headers, or parameters in the query of ``base_url``, that determine the response.
+        Sent with every request, after the provider's own.
+    simulated
+        Whether a simulator answers at the address (see `llmhub.sim.endpoints`). Its responses are stored apart from
+        those of the real model, and results and plots say that they are simulated.
 
     Notes
     -----
@@ -74,6 +78,7 @@ class Endpoint:
     session_token: Secret
     headers: Mapping[str, str]
     cache_key_names: tuple[str, ...]
+    simulated: bool
 
     def __init__(  # noqa: PLR0917 - the order of the fields
         self,
@@ -87,6 +92,8 @@ class Endpoint:
         session_token: str | Secret | None = "",
         headers: Mapping[str, str] | None = None,
         cache_key_names: Sequence[str] | None = (),
+        *,
+        simulated: bool = False,
     ) -> None:
         # Trailing slashes make no difference to the cache key.
         set_field = object.__setattr__
@@ -100,6 +107,7 @@ class Endpoint:
         set_field(self, "session_token", _secret("session_token", session_token))
         set_field(self, "headers", _headers(headers))
         set_field(self, "cache_key_names", _names("cache_key_names", cache_key_names))
+        set_field(self, "simulated", bool(simulated))
 
     def __repr__(self) -> str:
         """Return the address without credentials, those within the URL included."""

@@ -117,7 +117,7 @@ class CacheWriter:
             return None
         # The response of another candidate is written under the key of the request to that candidate.
         key, target = answer.key or key, answer.target or call.target
-        self._append(Entry(key, pack(to_stored(answer), key), target.name, answer.started_at))
+        self._append(Entry(key, pack(to_stored(answer), key), target.cache_name, answer.started_at))
         if self._timer is None and self._writing is None:
             self._schedule(FLUSH_DELAY_S)
         return key

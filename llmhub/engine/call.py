@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from returns.result import Result
 
@@ -19,6 +19,9 @@ from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk
 
 if TYPE_CHECKING:
     from llmhub.engine.spending import Budgets
+
+SIMULATED_PREFIX: Final = "simulated/"
+"""In front of the model's name in a cache, if a simulator answered."""
 
 Outcome: TypeAlias = Result[CompletionResponse, LLMError]
 
@@ -43,6 +46,11 @@ class Target:
     endpoint: Endpoint
     model: str
     name: str
+
+    @property
+    def cache_name(self) -> str:
+        """The name that responses are stored with; those of a simulator never count as the model's own."""
+        return f"{SIMULATED_PREFIX}{self.name}" if self.endpoint.simulated else self.name
 
 
 class PreparedText(NamedTuple):

@@ -33,11 +33,14 @@ class ModelResolver:
         The configured endpoints by provider name.
     routes
         Routes by the name they are requested under: a name of their own, or ``provider/model``.
+    is_simulated
+        Whether providers without an endpoint are refused, because a simulator takes the place of all providers.
     """
 
     providers: Mapping[str, Provider]
     endpoints: Mapping[str, Endpoint]
     routes: Mapping[str, Route] = field(default_factory=dict)
+    is_simulated: bool = False
     _resolved: dict[str, ResolvedRoute | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, model: str, *, allow_unconfigured: bool = False) -> Target:
@@ -130,6 +133,9 @@ class ModelResolver:
         provider, rest = self.resolve_provider(model)
         name = model.partition("/")[0]
         endpoint = self.endpoints.get(name)
+        if endpoint is None and self.is_simulated:
+            simulated = ", ".join(sorted(self.endpoints))
+            raise invalid("model", f"{model!r}: {name!r} is not simulated; simulated are {simulated}")
         if endpoint is None and provider.required_env and not allow_unconfigured:
             raise AuthenticationError(
                 AuthFailed(
@@ -160,7 +166,8 @@ def _route_target(route: ResolvedRoute) -> Target:
         return request
 
     provider = Provider(ROUTE_PROVIDER, first.provider.wire, address, locate, unsigned)
-    return Target(provider, Endpoint(), route.name, f"{ROUTE_PROVIDER}/{route.name}")
+    endpoint = Endpoint(simulated=all(target.endpoint.simulated for target in route.targets.values()))
+    return Target(provider, endpoint, route.name, f"{ROUTE_PROVIDER}/{route.name}")
 
 
 def routes_by_name(route: Route | Mapping[str, Route] | None) -> dict[str, Route]:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
 from llmhub.sim.faults import Faults
 from llmhub.sim.handler import SimRequestHandler
@@ -39,15 +41,37 @@ def base_url(url: str, provider: str) -> str:
 def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
     """Return the endpoints of all providers on a simulator, with keys that it accepts.
 
+    Parameters
+    ----------
+    url
+        Address of the simulator, as ``llmhub sim`` prints it.
+    api_key
+        The simulator's key, if it requires one.
+
+    Raises
+    ------
+    BadRequestError
+        ``url`` is not an address.
+
     Examples
     --------
     >>> list(endpoints("http://127.0.0.1:8000"))[:4]
     ['openai', 'openai-responses', 'anthropic', 'google']
     """
-    key = api_key or DEFAULT_API_KEY
-    keyed = {name: Endpoint(base_url=base_url(url, name), api_key=key, project=PROJECT_ID) for name in FAKE_PROVIDERS}
+    address: object = url
+    if not isinstance(address, str) or not (address.startswith(("http://", "https://")) and urlsplit(address).hostname):
+        raise invalid("url", f"expected the address of a simulator, such as 'http://127.0.0.1:8000', not {url!r:.80}")
+    url, key = url.rstrip("/"), api_key or DEFAULT_API_KEY
+    keyed = {
+        name: Endpoint(base_url=base_url(url, name), api_key=key, project=PROJECT_ID, simulated=True)
+        for name in FAKE_PROVIDERS
+    }
     signed = Endpoint(
-        base_url=base_url(url, "bedrock"), region=REGION, access_key_id=ACCESS_KEY_ID, secret_access_key=key
+        base_url=base_url(url, "bedrock"),
+        region=REGION,
+        access_key_id=ACCESS_KEY_ID,
+        secret_access_key=key,
+        simulated=True,
     )
     return {**keyed, "bedrock": signed}
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.errors import Hint, invalid
+from llmhub.tables.schema import SIMULATED, is_simulated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -339,7 +340,7 @@ def _append_pandas(frame: Any, table: pa.Table) -> Any:
     right = _to_arrow_backed_pandas(table)
     right.index = frame.index
     joined = pd.concat([frame, right], axis=1)
-    joined.attrs = dict(frame.attrs)
+    joined.attrs = {**frame.attrs, **({SIMULATED: True} if is_simulated(table.schema) else {})}
     return joined
 
 

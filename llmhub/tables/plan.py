@@ -306,7 +306,7 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
     counts, estimated = _count_input(target_prompt, texts, vocabularies)
     calls = len(to_send)
     own = _observations(dict(zip(sampled, counts[calls:], strict=True)), cached, inputs.pilot)
-    basis, observations = _choose_basis(own, target.name, inputs)
+    basis, observations = _choose_basis(own, target, inputs)
     same_prompts = observations if basis in {"pilot", "history"} else []
     input_tokens = _forecast_input(counts[:calls], same_prompts, estimated=estimated)
     output_tokens = _forecast_output(target_prompt, observations, basis, calls)
@@ -367,16 +367,16 @@ def _observation(counted_tokens: int, response: StoredResponse) -> Observation:
     return Observation(counted_tokens, response.usage[0], response.usage[1], response.latency_s)
 
 
-def _choose_basis(own: list[Observation], model: str, inputs: PlanInputs) -> tuple[str, list[Observation]]:
+def _choose_basis(own: list[Observation], target: Target, inputs: PlanInputs) -> tuple[str, list[Observation]]:
     """Choose what to forecast from: responses to prompts of this run if there are enough, else all of the model."""
     if len(own) >= MIN_OBSERVATIONS or (own and inputs.pilot):
         return ("pilot" if inputs.pilot else "history"), own
-    observations = [*own, *_model_history(model, inputs.store)]
+    observations = [*own, *_model_history(target.cache_name, inputs.store)]
     return ("model", observations) if observations else ("bound", [])
 
 
 def _model_history(model: str, store: Store | None) -> list[Observation]:
-    """Return cached responses of the model to any prompt."""
+    """Return cached responses of the model, named as in the cache, to any prompt."""
     observations: list[Observation] = []
     for entry in islice(store.scan(), MAX_SCANNED_ENTRIES) if store is not None else ():
         response = unpack(entry.value, entry.key).value_or(None) if entry.model == model else None

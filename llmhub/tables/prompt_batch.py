@@ -169,6 +169,11 @@ class PromptBatch:
         """Number of targets of a row times the number of samples."""
         return self.n_samples * (len(self.target_prompts) if self.target_of_row is None else 1)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a simulator answers any of the prompts."""
+        return any(prompt.target.endpoint.simulated for prompt in self.target_prompts)
+
     def iter_chunks(self, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[PlannedBlock | list[PlannedItem]]:
         """Yield the items lazily; a row with a missing value has none.
 

@@ -87,7 +87,8 @@ def results_table(batch: PromptBatch, result: FanOutResult, run_id: str, priced_
     outcomes = outcomes_by_position(batch, result)
     positions = np.arange(len(batch))
     columns = _outcome_columns(replace(result, outcomes=outcomes))
-    return _build_table(batch, positions, columns, outcomes, schema_for_run(run_id), priced_at)
+    schema = schema_for_run(run_id, simulated=batch.is_simulated)
+    return _build_table(batch, positions, columns, outcomes, schema, priced_at)
 
 
 def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema, priced_at: float) -> pa.Table:
@@ -102,7 +103,7 @@ def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema
 
 def completed_results(batch: PromptBatch, events: Iterable[ResultEvent], run_id: str, priced_at: float) -> pa.Table:
     """Return the results of the positions completed so far, in input order (see `results_table`)."""
-    schema = schema_for_run(run_id)
+    schema = schema_for_run(run_id, simulated=batch.is_simulated)
     rows: list[tuple[int, RowOutcome, float]] = []
     parts: list[CompletedPart] = []
     for event in events:

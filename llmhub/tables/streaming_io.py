@@ -21,7 +21,7 @@ from pyarrow import ipc, parquet
 
 from llmhub.core.errors import invalid
 from llmhub.tables import files, frames
-from llmhub.tables.schema import schema_for_run
+from llmhub.tables.schema import is_simulated, schema_for_run
 
 STREAM_SUFFIX: Final = ".arrows"
 """Extension of Arrow streams, as registered: https://www.iana.org/assignments/media-types (read 2026-11-27)."""
@@ -273,7 +273,7 @@ def offset_rows(results: pa.Table, offset: int) -> pa.Table:
 def concat_results(parts: Iterable[pa.Table], run_id: str) -> pa.Table:
     """Concatenate the results of slices into those of one run."""
     tables = list(parts)
-    schema = schema_for_run(run_id)
+    schema = schema_for_run(run_id, simulated=any(is_simulated(table.schema) for table in tables))
     if not tables:
         return schema.empty_table()
     index = schema.get_field_index("parsed")  # a struct if the run has an output schema

@@ -33,7 +33,7 @@ from llmhub.engine.store_access import StoreAccess
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
-TARGET: Any = Target(None, None, "m", "p/m")  # type: ignore[arg-type]
+TARGET: Any = Target(None, Endpoint(), "m", "p/m")  # type: ignore[arg-type]
 NOT_SENT = "!cancelled before the request was sent"
 
 

@@ -116,13 +116,18 @@ def _content_text(item: Mapping[str, object]) -> str:
     return detail if isinstance(detail, str) else "".join(as_text(part.get("text")) for part in iter_objects(detail))
 
 
+NON_REASONING_PREFIXES: Final = ("gpt-3", "gpt-4", "chatgpt")
+"""Names of models that do not reason begin so. A name that OpenAI does not have, such as a deployment's, may reason."""
+
+
 def _check_reasoning_rules(payload: Payload, request: SimRequest) -> SimRequest | SimError:
     """Apply the rules of reasoning models, or of all others, to a request."""
     family = next((family for family in REASONING_FAMILIES if family.pattern.match(request.model)), None)
     reasons = family is not None and NON_REASONING_MARKER not in request.model
     effort = as_text(as_mapping(payload.get("reasoning")).get("effort"))
     if family is None or not reasons:
-        if ENCRYPTED_REASONING in (payload.get("include") or ()):  # type: ignore[operator] # a list of texts
+        refuses = family is not None or request.model.startswith(NON_REASONING_PREFIXES)
+        if refuses and ENCRYPTED_REASONING in (payload.get("include") or ()):  # type: ignore[operator] # a list of texts
             return _invalid_request("Encrypted content is not supported with this model.", "include")
         detail = "Unsupported parameter: 'reasoning.effort' is not supported with this model."
         return _invalid_request(detail, "reasoning.effort", "unsupported_parameter") if effort else request
