@@ -183,7 +183,9 @@ def _cache(parser: CommandParser) -> None:
         choices=("stats", "ls", "export", "purge", "verify", "clear"),
         help="statistics; newest responses; export as rows; delete some; check for damage; delete all",
     )
-    parser.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {CACHE_URLS}")
+    location = parser.add_mutually_exclusive_group()
+    location.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {CACHE_URLS}")
+    location.add_argument("--simulated", action="store_true", help="the cache of runs with --simulator")
     parser.add_argument(
         "--older-than", type=age_seconds, metavar="AGE", help="only responses older than this: 90m, 12h, 30d, 2w"
     )

@@ -35,7 +35,8 @@ MAX_TEXT_CHARS: Final = 48
 def run(args: argparse.Namespace) -> int:
     """Run the requested action, and return the exit code."""
     settings = config.load_settings()
-    url = args.cache or settings.cache_url or settings.cache_path
+    default = config.simulated_cache_path(settings) if args.simulated else settings.cache_url or settings.cache_path
+    url = args.cache or default
     cache = cache_from_url(url) if url else None
     if cache is None or (isinstance(cache, DiskCache) and not Path(cache.path).expanduser().exists()):
         print_result(f"{url}: does not exist yet")

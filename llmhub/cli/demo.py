@@ -27,7 +27,6 @@ from llmhub.tables import files, frames
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.axes import Axes
 
 INTERRUPTED: Final = 130
 MAX_TOKENS: Final = 300
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             frame, TEMPLATE, model=models, hub=hub, progress=progress_callback(quiet=args.quiet), **options
         )
     with ignore_interrupts():
-        written = _write_files(folder, frame, results, simulated=not args.real)
+        written = _write_files(folder, frame, results)
     if not args.quiet:
         _print_summary(results, written, simulated=not args.real)
     counts = count_statuses(results)
@@ -153,32 +152,17 @@ def _with_fault(row: int, question: str) -> str:
     return f"{question} {FAULT_ROWS[row]}" if row in FAULT_ROWS else question
 
 
-def _write_files(
-    folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table, *, simulated: bool
-) -> list[tuple[Path, str]]:
+def _write_files(folder: Path, frame: Mapping[str, Sequence[str]], results: pa.Table) -> list[tuple[Path, str]]:
     """Write tables and plots, and return each path with a description."""
     results_path, questions_path = folder / "results.parquet", folder / "questions.csv"
     files.write_table(results, results_path, "--out")
     files.write_table(frames.pandas_or_arrow(frame), questions_path, "--out")
-    cost_axes, latency_axes = cost_by_model(results), latency_ecdf(results)
-    if simulated:
-        _annotate(cost_axes, "simulated: what the real models would charge")
-        _annotate(latency_axes, "simulated")
     return [
         (results_path, f"{len(results):,} rows x {results.num_columns} columns, one row per call"),
         (questions_path, "the questions"),
-        (save(cost_axes, folder / "cost.png"), "cost by model"),
-        (save(latency_axes, folder / "latency.png"), "latency by model"),
+        (save(cost_by_model(results), folder / "cost.png"), "cost by model"),
+        (save(latency_ecdf(results), folder / "latency.png"), "latency by model"),
     ]
-
-
-def _annotate(ax: Axes, note: str) -> None:
-    """Write a note at the right above a plot, and remove "billed" from its title."""
-    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
-    ax.annotate(note, (1, 1), xytext=(0, 8), ha="right", fontsize=9, style="italic", **place)
-    title = ax.get_title(loc="left")
-    for text in ax.findobj(lambda artist: getattr(artist, "get_text", str)() == title):
-        text.set(text=title.removesuffix(" billed"))
 
 
 def _print_summary(results: pa.Table, written: Sequence[tuple[Path, str]], *, simulated: bool) -> None:

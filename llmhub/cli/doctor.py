@@ -35,7 +35,15 @@ def run(args: argparse.Namespace) -> int:
     simulated: Mapping[str, Endpoint] = endpoints(args.simulator) if args.simulator else {}
     if simulated:
         sources = dict.fromkeys(simulated, ("simulator",))
-        settings = replace(settings, endpoints=simulated, proxies=NO_PROXIES, sources=sources)
+        cache_path = config.simulated_cache_path(settings)
+        settings = replace(
+            settings,
+            endpoints=simulated,
+            proxies=NO_PROXIES,
+            sources=sources,
+            cache_path=cache_path,
+            cache_url="",
+        )
     statuses = check_providers(settings, simulated)
     usable = any(status.usable for status in statuses)
     versions = package_versions()

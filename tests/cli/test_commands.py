@@ -88,14 +88,16 @@ def test_plan_needs_credentials_only_for_a_pilot(
 
 def test_cache_clear_needs_confirmation(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     assert shell("cache", "stats").out.endswith("answers.db: does not exist yet\n")
+    assert shell("cache", "stats", "--simulated").out.endswith("answers-simulated.db: does not exist yet\n")
     shell("run", rows, "out.csv", "--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url)
-    assert "2 responses, 0.0 MB" in shell("cache", "stats").out
-    rejected = shell("cache", "clear")
+    assert "2 responses, 0.0 MB" in shell("cache", "stats", "--simulated").out
+    rejected = shell("cache", "clear", "--simulated")
     assert rejected.code == 2
     assert "--yes" in rejected.err
-    assert "2 responses" in shell("cache", "stats").out
-    assert "deleted 2 responses" in shell("cache", "clear", "--yes").out
-    assert "0 responses" in shell("cache", "stats").out
+    assert "2 responses" in shell("cache", "stats", "--simulated").out
+    assert "deleted 2 responses" in shell("cache", "clear", "--simulated", "--yes").out
+    assert "0 responses" in shell("cache", "stats", "--simulated").out
+    assert shell("cache", "stats").out.endswith("answers.db: does not exist yet\n")
 
 
 def test_file_that_is_not_a_cache_is_rejected_and_kept(shell: Shell, rows: Path) -> None:

@@ -119,12 +119,12 @@ def test_cache_is_checked_and_not_created(
     shell: Shell, environ: pytest.MonkeyPatch, simulator: SimulatorThread, rows: Path, tmp_path: Path
 ) -> None:
     options = ("--simulator", simulator.url)
-    assert "answers.db: does not exist yet" in " ".join(shell("doctor", *options).out.split())
+    assert "answers-simulated.db: does not exist yet" in " ".join(shell("doctor", *options).out.split())
     assert not (tmp_path / "caches").exists()
     shell("run", rows, "out.csv", "--prompt", "{text}", "--model", "openai/gpt-4o-mini", *options)
     assert json.loads(shell("doctor", *options, "--json").out)["cache"]["entries"] == 2
     environ.setenv("LLMHUB_CACHE", str(rows))
-    assert "cannot be used: " in " ".join(shell("doctor", *options).out.split())
+    assert "cannot be used: " in " ".join(shell("doctor").out.split())
     assert rows.read_text(encoding="utf-8").startswith("id,zip,text")
 
 
