@@ -185,7 +185,7 @@ def _cache(parser: CommandParser) -> None:
     )
     location = parser.add_mutually_exclusive_group()
     location.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {CACHE_URLS}")
-    location.add_argument("--simulated", action="store_true", help="the cache of runs with --simulator")
+    location.add_argument("--simulated", action="store_true", help="the cache of simulated responses")
     parser.add_argument(
         "--older-than", type=age_seconds, metavar="AGE", help="only responses older than this: 90m, 12h, 30d, 2w"
     )
