@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return simulate(arguments[1:])
     args = build_parser().parse_args(arguments)
     with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_args, **_kwargs: print_message(args.command, f"note: {message}")
         return _run(args)
 

@@ -16,7 +16,6 @@ from llmhub.tables import files, frames
 from llmhub.tables.files import FILE_FORMATS
 from llmhub.tables.schema import RESULTS
 from llmhub.tables.streaming_io import STREAM_SUFFIX
-from llmhub.tables.templates import parse_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,11 +36,6 @@ def run(args: argparse.Namespace) -> int:
         frames.require_no_name_clash(source.column_names, RESULTS.names, args.prefix)
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
     files.require_writable(frames.join_schemas(kept, RESULTS, args.prefix), args.output, "OUTPUT")
-    if not parse_template(args.prompt).fields and len(source) > 1:
-        print_message(
-            "run",
-            f"note: the prompt has no {{column}}, so all {len(source):,} rows are sent the same prompt",
-        )
     with build_hub(args) as hub, announce_interrupt("run"):
         results = complete_table(
             source,

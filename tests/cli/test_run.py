@@ -257,7 +257,7 @@ def test_empty_input_gives_an_empty_output(shell: Shell, simulator: SimulatorThr
 def test_prompt_without_columns_is_noted_and_sent_once(shell: Shell, simulator: SimulatorThread, rows: Path) -> None:
     result = shell("run", rows, "out.csv", "--prompt", "Say hi", "--model", MODEL, "--simulator", simulator.url)
     assert result.code == 0
-    assert "has no {column}, so all 3 rows are sent the same prompt" in result.err
+    assert "note: prompt: 'Say hi' names no column, so all 3 rows send the same request" in result.err
     assert simulator.counts()["requests"] == 1
 
 
