@@ -29,6 +29,7 @@ from llmhub.engine.event_loop import new_event_loop
 
 HERE = Path(__file__).parent
 ROWS = 5_000
+JOB_ROWS = 20_000
 CACHED_ROWS = 100_000
 MODEL = "openai/gpt-4o-mini"
 PROMPT = "Answer in a word: {text}"
@@ -87,11 +88,13 @@ def bounded_loop(url: str, rows: int, concurrency: int) -> float:
     return rate
 
 
-def measure_table(hub: llmhub.Hub, rows: int, concurrency: int) -> float:
+def measure_table(hub: llmhub.Hub, rows: int, concurrency: int, n_jobs: int = 1) -> float:
     """Return the rows per second of ``complete_table``."""
     table = texts(rows)
     start = time.perf_counter()
-    results = llmhub.complete_table(table, PROMPT, model=MODEL, hub=hub, concurrency=concurrency, progress=False)
+    results = llmhub.complete_table(
+        table, PROMPT, model=MODEL, hub=hub, concurrency=concurrency, progress=False, n_jobs=n_jobs
+    )
     duration_s = time.perf_counter() - start
     assert results.num_rows == rows
     assert set(results.column("status").to_pylist()) == {"ok"}
@@ -132,6 +135,21 @@ def bench_rows(runs: int) -> dict[str, float]:
         "complete_table / bounded": median_ratio(ours, bare),
         "complete_table writing its cache, rows/s": statistics.median(cached),
         "complete_table writing its cache / bounded": median_ratio(cached, bare),
+    }
+
+
+def bench_jobs(runs: int) -> dict[str, float]:
+    """20,000 uncached rows in one process and in two, which have been started before."""
+    with static_server() as url, hub_at(url) as hub:
+        for n_jobs in (1, 2):
+            measure_table(hub, 1_000, 64, n_jobs)
+        one, two = interleaved(
+            runs, lambda: measure_table(hub, JOB_ROWS, 64), lambda: measure_table(hub, JOB_ROWS, 64, 2)
+        )
+    return {
+        "one process, rows/s": statistics.median(one),
+        "n_jobs=2, rows/s": statistics.median(two),
+        "n_jobs=2 / one process": median_ratio(two, one),
     }
 
 
@@ -212,6 +230,7 @@ def bench_import(runs: int) -> dict[str, float]:
 Bench: TypeAlias = Callable[[int], dict[str, float]]
 BENCHES: dict[str, Bench] = {
     "rows": bench_rows,
+    "jobs": bench_jobs,
     "cache": bench_cache,
     "latency": bench_latency,
     "limit": bench_limit,

@@ -135,12 +135,19 @@ class Plugins:
     broken: tuple[BrokenPlugin, ...] = ()
     strict: bool = False
 
-    def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[bool]]:
-        """Pickle as a call of `load_plugins`: another process loads the plugins installed there."""
-        return load_plugins, (self.strict,)
+    def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[bool, ...]]:
+        """Pickle as a call of `load_plugins`, so that another process loads the plugins installed there.
+
+        Without plugins it loads none either; looking for them takes as long as a thousand rows.
+        """
+        return (_no_plugins, ()) if self == NO_PLUGINS else (load_plugins, (self.strict,))
 
 
 NO_PLUGINS: Final = Plugins()
+
+
+def _no_plugins() -> Plugins:
+    return NO_PLUGINS
 
 
 def load_plugins(strict: bool = False, entries: Iterable[EntryPoint] | None = None) -> Plugins:

@@ -231,7 +231,7 @@ def assemble_response(
     >>> assemble_response([([Text(""), ToolCall("1", "f", "")], "stop")]).finish_reason
     'tool_calls'
     """
-    forced = any(is_forced_call(part) for parts, _ in answers for part in parts)
+    forced = any([is_forced_call(part) for parts, _ in answers for part in parts])  # noqa: C419 - half the time
     normal = [_normalize_answer(parts, reason, request_id) for parts, reason in answers]
     (parts, reason), *rest = normal or [((), "other")]
     return CompletionResponse(

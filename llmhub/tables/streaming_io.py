@@ -31,8 +31,8 @@ READ_ROWS: Final = 4096
 """Rows read from a Parquet file at a time."""
 FINISHED_STATUSES: Final = pa.array(["ok", "skipped"])
 """Statuses of rows that are not sent again."""
-SLICES_PER_JOB: Final = 4
-"""Slices per process, so that no process waits long for the slowest."""
+SLICES_PER_JOB: Final = 2
+"""Slices per process, so that no process waits long for the slowest. Each opens its own connections."""
 
 
 # Sources
@@ -245,7 +245,7 @@ def split_frame(frame: Any, jobs: int) -> list[tuple[int, Any]]:
     Examples
     --------
     >>> [(first, part.num_rows) for first, part in split_frame(pa.table({"x": range(10)}), 1)]
-    [(0, 2), (2, 3), (5, 2), (7, 3)]
+    [(0, 5), (5, 5)]
     """
     source = frames.pandas_or_arrow(frame)
     rows = len(source)

@@ -279,6 +279,12 @@ def test_middleware_by_name(make_entries: Any, scripted: Any, replies: Any) -> N
         llmhub.Hub(settings=Settings(), plugins=[])  # type: ignore[arg-type]
 
 
+def test_hub_without_plugins_has_none_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickled = pickle.dumps(NO_PLUGINS)
+    monkeypatch.setattr("llmhub.plugins.entry_points", lambda **_: pytest.fail("plugins were looked for"))
+    assert pickle.loads(pickled) == NO_PLUGINS
+
+
 def test_unpickled_plugins_are_loaded_again(make_entries: Any) -> None:
     plugins = load_plugins(entries=make_entries(("scorers", "local", lambda row, text: True)))
     unpickled = pickle.loads(pickle.dumps(plugins))
