@@ -563,7 +563,8 @@ def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest
 
 def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:
     """Parse the rate limits of a reply, if it has any: most successful ones do not."""
-    if reply is None or (reply.status < HTTP_ERRORS and not any(map(RATE_LIMIT_HEADER.search, reply.headers))):
+    # One search in all names together: a reply has dozens of headers.
+    if reply is None or (reply.status < HTTP_ERRORS and not RATE_LIMIT_HEADER.search("\n".join(reply.headers))):
         return None
     return target.provider.limits(reply)
 
