@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -120,6 +121,9 @@ class Hub:
     tune_gc
         Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
         program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
+    local_files
+        Whether paths in ``images=`` are read: ``True``, ``False``, or the folder in which they are, for data that you
+        do not trust. Relative paths begin in that folder.
     settings
         Settings of the environment; read if not given.
 
@@ -150,6 +154,7 @@ class Hub:
     pool_size: int = DEFAULT_POOL_SIZE
     max_reply_bytes: int = 64 << 20
     tune_gc: bool = True
+    local_files: bool | str | os.PathLike[str] = True
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
     resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
@@ -354,6 +359,12 @@ def _validate_types(hub: Hub) -> None:
         ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, policies),
         ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
+        (
+            "local_files",
+            hub.local_files,
+            isinstance(hub.local_files, (bool, str, os.PathLike)) and hub.local_files != "",
+            "True, False or a folder",
+        ),
         ("timeout", hub.timeout, isinstance(hub.timeout, Timeout), "Timeout(total_s=...)"),
         *((name, getattr(hub, name), _is_count(getattr(hub, name)), "an integer from 1") for name in COUNT_FIELDS),
     )

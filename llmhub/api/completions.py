@@ -216,7 +216,7 @@ def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: Comp
     given: dict[str, Any] = dict(options)
     spending = {name: given.pop(name) for name in list(given) if name in BUDGET_AND_CACHE_OPTIONS}
     output_type = single_schema(given)
-    request = _build_request(prompt, model, given)
+    request = _build_request(prompt, model, hub, given)
     hub = hub or current_hub()
     if not request.model:
         raise invalid("model", "missing; pass model='provider/model'")
@@ -232,7 +232,7 @@ def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: Comp
     return _CompletionRun(hub, call, cache=mode, output_type=output_type or request.response_schema)
 
 
-def _build_request(prompt: Prompt, model: str | None, options: Mapping[str, Any]) -> CompletionRequest:
+def _build_request(prompt: Prompt, model: str | None, hub: Hub | None, options: Mapping[str, Any]) -> CompletionRequest:
     """Return the request of a prompt with options; options override the fields of a given request."""
     unknown = sorted(set(options) - REQUEST_OPTIONS - CONTENT_OPTIONS)
     if unknown:
@@ -249,7 +249,7 @@ def _build_request(prompt: Prompt, model: str | None, options: Mapping[str, Any]
         request = replace(prompt, **changes)
         return replace(request, messages=(*system, *request.messages)) if system else request
     _require_one_prompt(prompt)
-    messages = _with_images(parse_messages(prompt), content.get("images"))
+    messages = _with_images(parse_messages(prompt), content.get("images"), hub)
     return CompletionRequest(model=model or "", messages=(*system, *messages), **request_fields(options))
 
 
@@ -264,13 +264,13 @@ def _require_one_prompt(prompt: Any) -> None:
         )
 
 
-def _with_images(messages: tuple[Message, ...], images: Any) -> tuple[Message, ...]:
+def _with_images(messages: tuple[Message, ...], images: Any, hub: Hub | None) -> tuple[Message, ...]:
     """Return the messages with images placed before the text of the last user message."""
     if images is None:
         return messages
-    from llmhub.tables.rows import parse_images  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables.images import parse_images  # noqa: PLC0415 - imports Arrow
 
-    parsed = parse_images(images)
+    parsed = parse_images(images, (hub or current_hub()).local_files)
     if isinstance(parsed, InvalidRequest):
         raise_if_error(parsed)
     else:

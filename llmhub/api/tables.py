@@ -349,7 +349,12 @@ def build_table_run(
 
     hub = hub or current_hub()
     examples = example_messages(options.pop("examples", None), prompt)
-    extras = row_prompts.RowExtras(*(options.pop(name, None) for name in ("system", "messages", "images")))
+    extras = row_prompts.RowExtras(
+        system=options.pop("system", None),
+        messages=options.pop("messages", None),
+        images=options.pop("images", None),
+        local_files=hub.local_files,
+    )
     source = frames.pandas_or_arrow(frame)
     system = row_prompts.constant_system_prompt(extras.system, frames.column_names(source))
     if system is not None:
@@ -509,6 +514,7 @@ async def execute(
         run_id=run_id or uuid.uuid4().bytes,
         progress_sink=run.progress_sink(display.report) if display else None,
         on_result=on_result,
+        draws_in_thread=run.batch.reads_files,
     )
     try:
         result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)

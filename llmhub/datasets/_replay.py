@@ -40,7 +40,7 @@ from llmhub.evals.scorers import scorer_from_identity
 from llmhub.evals.statistics import IntArray
 from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
-from llmhub.tables.rows import IMAGE_URL_SCHEMES
+from llmhub.tables.images import IMAGE_URL_SCHEMES
 from llmhub.tables.schema import RESULTS
 
 PLACEHOLDER_CREDENTIAL: Final = "replay"
@@ -126,7 +126,9 @@ def replay(path: str | Path, *, scorers: Sequence[ScorerOrJudge] = (), hub: Hub 
     answers = _answers_by_key(kept.table) | (_answers_by_key(judgements) if judgements is not None else {})
     endpoints = {name: _replay_endpoint(name, recorded, hub) for name, recorded in kept.lock["endpoints"].items()}
     middleware = (replay_middleware(answers),)
-    with Hub(endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings()) as offline:
+    with Hub(
+        endpoints=endpoints, middleware=middleware, retry=NO_RETRY, settings=Settings(), local_files=False
+    ) as offline:
         if recipe.is_replayable:
             parts, evaluation = _run_again(_input_rows(kept, recipe), recipe, scorer_list, offline)
         else:

@@ -72,7 +72,7 @@ class _FanOut:
         )
         self.results = results = _Results(spec, self.tracker)
         self.writer = CacheWriter(access, stop.request)
-        self.planner = planner = _Planner(spec.chunks, access, sender.alternatives, self.writer, results)
+        self.planner = planner = _Planner(spec, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
             SingleFlight(log, spec.run_id, rows, access.not_before, sender.alternatives) if log is not None else None
@@ -104,7 +104,7 @@ class _FanOut:
                 reporting.cancel()
             await asyncio.shield(self._close())
         if self.stop.requested:
-            await self.results.cancel_missing(self.planner.remaining_chunks())
+            await self.results.cancel_missing(await self.planner.remaining_chunks())
         self.finished = True
         if reporter is not None:
             await reporter.finish()
@@ -327,14 +327,16 @@ class _Planner:
 
     def __init__(
         self,
-        chunks: Iterator[list[PlannedItem] | PlannedBlock],
+        spec: FanOutSpec,
         access: StoreAccess,
         alternatives: Alternatives | None,
         writer: CacheWriter,
         results: _Results,
     ) -> None:
         self.exhausted = False
-        self._chunks = chunks
+        self._chunks = spec.chunks
+        self._draws_in_thread = spec.draws_in_thread
+        self._drawing: asyncio.Future[list[PlannedItem] | PlannedBlock | None] | None = None
         self._access = access
         self._alternatives = alternatives
         self._writer = writer
@@ -344,7 +346,9 @@ class _Planner:
 
     async def next_missing(self) -> tuple[Sequence[PlannedItem], int] | None:
         """Return the items of the next chunk that have to be sent, and the weight of each; ``None`` at the end."""
-        chunk = self._prefetched or self._draw()
+        chunk = self._prefetched or self._add_drawn(
+            await self._draw_in_thread() if self._draws_in_thread else next(self._chunks, None)
+        )
         self._prefetched = None
         if chunk is None:
             self.exhausted = True
@@ -357,19 +361,28 @@ class _Planner:
         store = self._writer.store
         if self._results.blocks and store is not None and store.releases_gil:
             # The store has answered before, so plan the next chunk while this one is being read.
-            self._prefetched = self._draw()
+            self._prefetched = self._add_drawn(next(self._chunks, None))
         block, lookup = chunk
         unique = self._results.without_duplicates(self._settle_block(block, await lookup))
         self._drawn.pop(0)
         return await self.look_up(unique, own=False), weight
 
-    def remaining_chunks(self) -> Iterator[Iterable[PlannedItem]]:
+    async def remaining_chunks(self) -> Iterator[Iterable[PlannedItem]]:
         """Return the chunks not planned yet, and those whose look-up was not finished."""
+        if self._drawing is not None:  # the run was cancelled meanwhile
+            self._add_drawn(await self._draw_in_thread())
         return itertools.chain(self._drawn, self._chunks)
 
-    def _draw(self) -> PlannedChunk | None:
-        """Draw the next chunk; if it is a block, start to look it up."""
-        chunk = next(self._chunks, None)
+    async def _draw_in_thread(self) -> list[PlannedItem] | PlannedBlock | None:
+        """Draw the next chunk in a thread, or wait for the one being drawn there."""
+        if self._drawing is None:
+            self._drawing = asyncio.get_running_loop().run_in_executor(None, next, self._chunks, None)
+        chunk = await asyncio.shield(self._drawing)
+        self._drawing = None
+        return chunk
+
+    def _add_drawn(self, chunk: list[PlannedItem] | PlannedBlock | None) -> PlannedChunk | None:
+        """Remember a chunk that was drawn; if it is a block, start to look it up."""
         if chunk is None:
             return None
         self._drawn.append(chunk)

@@ -48,6 +48,8 @@ class FanOutSpec:
         Where progress is reported, a few times a second, on the loop's thread; ``None`` for nowhere.
     on_result
         Called with each new result, on the loop's thread.
+    draws_in_thread
+        Whether drawing a chunk may block, so that it happens in a thread: files are read.
     """
 
     size: int
@@ -56,6 +58,7 @@ class FanOutSpec:
     run_id: bytes = b""
     progress_sink: ProgressSink | None = None
     on_result: OnResult | None = None
+    draws_in_thread: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

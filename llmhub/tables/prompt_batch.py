@@ -126,6 +126,8 @@ class PromptBatch:
         Whether every prompt is a string.
     target_of_row
         Index of each row's single target, if a row is not sent to all targets.
+    reads_files
+        Whether drawing a chunk may read files.
 
     Attributes
     ----------
@@ -148,6 +150,7 @@ class PromptBatch:
     n_samples: int = 1
     is_plain_text: bool = True
     target_of_row: Sequence[int] | None = None
+    reads_files: bool = False
     keys: bytearray = field(init=False)
     skipped: bytearray = field(init=False)
     not_reached: bytearray = field(init=False)
@@ -316,6 +319,7 @@ def batch_from_frame(
         tuple(target_prompts),
         n_samples,
         is_plain_text=compiled.is_plain_text,
+        reads_files=compiled.reads_files,
     )
     return _validate_formats(batch)
 

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.types import CompletionRequest, Image, Message, Part, Text
-from llmhub.tables.rows import FrameColumns, is_conversation, map_over_rows, parse_conversation, parse_images
+from llmhub.tables.images import ImageParser, LocalFiles
+from llmhub.tables.rows import FrameColumns, is_conversation, map_over_rows, parse_conversation
 from llmhub.tables.templates import Template, parse_template
 
 RowPrompt: TypeAlias = str | tuple[Message, ...] | CompletionRequest
@@ -39,12 +40,15 @@ class RowExtras:
         Name of a column of images, placed before the prompt's text.
     examples
         Few-shot examples, placed after a system prompt that depends on the row.
+    local_files
+        Whether paths of images are read, or the folder in which they are.
     """
 
     system: Any = None
     messages: str | None = None
     images: str | None = None
     examples: tuple[Message, ...] = ()
+    local_files: LocalFiles = True
 
 
 NO_EXTRAS: Final = RowExtras()
@@ -64,12 +68,15 @@ class RowTemplate:
         Function of a row's values in these columns.
     is_plain_text
         Whether every prompt is a string.
+    reads_files
+        Whether rendering may read files: those of images.
     """
 
     n_rows: int
     columns: Sequence[Sequence[Any]]
     template: Template[RowPrompt | InvalidRequest]
     is_plain_text: bool
+    reads_files: bool = False
 
 
 class _PromptPart(NamedTuple):
@@ -94,7 +101,7 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     text = None if prompt is None else _compile_part(prompt, columns, "prompt")
     system = None if extras.system is None else _compile_part(extras.system, columns, "system")
     messages = _compile_column(extras.messages, columns, "messages", parse_conversation)
-    images = _compile_column(extras.images, columns, "images", parse_images)
+    images = _compile_column(extras.images, columns, "images", ImageParser(extras.local_files).parse)
     _warn_if_constant(prompt, [part for part in (text, system, messages, images) if part], len(columns))
     if text is not None and system is messages is images is None:
         returned = text.columns[0] if callable(prompt) else ()
@@ -108,7 +115,11 @@ def compile_row_template(frame: Any, prompt: Any, extras: RowExtras = NO_EXTRAS)
     fields = tuple(dict.fromkeys(name for part in parts for name in part.template.fields))
     template = Template(fields, _compose([system, messages, images, text], extras.examples))
     return RowTemplate(
-        len(columns), [column for part in parts for column in part.columns], template, is_plain_text=False
+        len(columns),
+        [column for part in parts for column in part.columns],
+        template,
+        is_plain_text=False,
+        reads_files=images is not None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows as mappings of column names to values, and cells that hold images or conversations.
+"""Rows as mappings of column names to values, and cells that hold conversations.
 
 Columns are converted to Python values once, on first use, so a function that reads one column of fifty pays for one.
 Reading a missing value raises `MissingValueError`, which makes a row skipped instead of sending the text "None".
@@ -6,20 +6,16 @@ Reading a missing value raises `MissingValueError`, which makes a row skipped in
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from io import BytesIO
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from returns.pipeline import is_successful
 
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.messages import parse_message
-from llmhub.core.types import Image, Message
+from llmhub.core.types import Message
 from llmhub.tables import frames
 
 T = TypeVar("T")
@@ -144,125 +140,12 @@ def call_with_row(function: Callable[[Row], T], row: Row, index: int, argument: 
         raise
 
 
-# Images
-
-MAX_IMAGE_BYTES: Final = 64 << 20
-"""Larger files are rejected unread: no provider accepts an image of this size."""
-IMAGE_URL_SCHEMES: Final = ("https://", "http://", "data:", "gs://", "s3://")
-WEBP_HEADER_BYTES: Final = 12
-"""Length of the header that distinguishes WebP from other RIFF files."""
-IMAGE_SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
-"""First bytes of image files and their media types (https://mimesniff.spec.whatwg.org, read 2026-11-27)."""
-ACCEPTED_IMAGES: Final = (
-    "pass an https: or data: URL, a path, the bytes of a PNG, JPEG, GIF or WebP file, or a PIL image"
-)
+# Conversations
 
 
-def image_media_type(content: bytes) -> str:
-    r"""Return the media type of image bytes; empty unless they are PNG, JPEG, GIF or WebP.
-
-    Examples
-    --------
-    >>> image_media_type(b"\x89PNG\r\n\x1a\n..."), image_media_type(b"RIFF\0\0\0\0WEBPVP8 ")
-    ('image/png', 'image/webp')
-    >>> image_media_type(b"%PDF-1.7")
-    ''
-    """
-    if content[:4] == b"RIFF" and content[8:WEBP_HEADER_BYTES] == b"WEBP":
-        return "image/webp"
-    return next((media_type for signature, media_type in IMAGE_SIGNATURES if content.startswith(signature)), "")
-
-
-def parse_images(value: Any) -> tuple[Image, ...] | InvalidRequest:
-    """Parse a cell that holds an image or a list of images; files are read now.
-
-    Examples
-    --------
-    >>> parse_images("https://example.org/a.png")
-    (Image(url='https://example.org/a.png', data='', media_type='', detail=''),)
-    >>> parse_images("nowhere.png").message
-    "'nowhere.png' cannot be read: No such file or directory"
-    """
-    single_types = (str, bytes, bytearray, memoryview, os.PathLike, Image, Mapping)
-    if isinstance(value, single_types) or not _is_list(value):
-        image = _parse_image(value)
-        return (image,) if isinstance(image, Image) else image
-    parsed = [_parse_image(item) for item in value if item is not None]
-    error = next((item for item in parsed if isinstance(item, InvalidRequest)), None)
-    return error or tuple(item for item in parsed if isinstance(item, Image))
-
-
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
     """Return whether a value is a list of items; arrays of more than one dimension are pixels, not lists."""
     return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
-
-
-def _parse_image(value: Any) -> Image | InvalidRequest:
-    if isinstance(value, Mapping):  # the image type of Hugging Face datasets: a struct of bytes and path
-        content = value.get("bytes") or value.get("path") or value.get("url")
-        if content and not isinstance(content, Mapping):
-            return _parse_image(content)
-        return _invalid_image("a mapping without bytes, path or url")
-    read = next((read for types, read in IMAGE_READERS if isinstance(value, types)), None)
-    if read is None and type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "save"):
-        read = _image_from_pil
-    return _invalid_image(f"{type(value).__name__} is not an image") if read is None else read(value)
-
-
-def _image_from_text(value: str) -> Image | InvalidRequest:
-    return Image(url=value) if value.lower().startswith(IMAGE_URL_SCHEMES) else _image_from_file(value)
-
-
-def _image_from_bytes(content: bytes, name: str = "the bytes") -> Image | InvalidRequest:
-    media_type = image_media_type(content)
-    if not media_type:
-        return _invalid_image(f"{name} ({len(content):,} bytes) are not an image of a supported format")
-    return Image(data=base64.b64encode(content).decode(), media_type=media_type)
-
-
-def _image_from_file(name: str | os.PathLike[str]) -> Image | InvalidRequest:
-    path = name if isinstance(name, Path) else Path(name)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_IMAGE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return _invalid_image(f"{str(path)!r:.200} cannot be read: {reason}", remedy=False)
-    if len(content) > MAX_IMAGE_BYTES:
-        return _invalid_image(f"{str(path)!r} is larger than {MAX_IMAGE_BYTES >> 20} MiB", remedy=False)
-    return _image_from_bytes(content, f"the contents of {str(path)!r}")
-
-
-def _image_from_pil(picture: Any) -> Image | InvalidRequest:
-    """Encode a PIL image as PNG, which is lossless."""
-    buffer = BytesIO()
-    encodable = picture if picture.mode in {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"} else picture.convert("RGB")
-    try:
-        encodable.save(buffer, format="PNG")
-    except (OSError, ValueError) as error:
-        return _invalid_image(f"a PIL image cannot be encoded as PNG: {error}", remedy=False)
-    return Image(data=base64.b64encode(buffer.getvalue()).decode(), media_type="image/png")
-
-
-IMAGE_READERS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], Image | InvalidRequest]], ...]] = (
-    (Image, lambda value: value),
-    (str, _image_from_text),
-    (os.PathLike, _image_from_file),
-    ((bytes, bytearray, memoryview), lambda value: _image_from_bytes(bytes(value))),
-)
-"""Parsers of single images by type; PIL images are recognized without importing PIL."""
-
-
-def _invalid_image(message: str, *, remedy: bool = True) -> InvalidRequest:
-    return InvalidRequest(path="images", message=f"{message}; {ACCEPTED_IMAGES}" if remedy else message)
-
-
-# Conversations
 
 
 def is_conversation(value: Any) -> bool:
@@ -277,7 +160,7 @@ def is_conversation(value: Any) -> bool:
     """
     if isinstance(value, Message):
         return True
-    if not _is_list(value) or not len(value):
+    if not is_list(value) or not len(value):
         return False
     return all(isinstance(item, Message) or (isinstance(item, Mapping) and "role" in item) for item in value)
 

@@ -28,10 +28,11 @@ from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.engine.fan_out_types import CHUNK_SIZE
 from llmhub.hub import Hub
 from llmhub.sim import SimulatorThread
-from llmhub.tables import results
+from llmhub.tables import images, results
+from llmhub.tables.images import parse_images
 from llmhub.tables.prompt_batch import batch_from_frame, prepare_target_prompt
 from llmhub.tables.row_prompts import RowExtras
-from llmhub.tables.rows import Row, parse_conversation, parse_images
+from llmhub.tables.rows import Row, parse_conversation
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -373,17 +374,19 @@ def test_fast_path_sends_the_same_requests(values: list[str | None], samples: in
     assert (quick.keys, quick.skipped) == (general.keys, general.skipped)
 
 
-def test_stopped_run_reads_no_more_images(hub: llmhub.Hub, simulator: SimulatorThread, tmp_path: Path) -> None:
+def test_stopped_run_reads_no_more_images(
+    hub: llmhub.Hub, simulator: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     reads: list[Path] = []
 
-    class Noted(type(tmp_path)):  # type: ignore[misc]
-        def open(self, *args: Any, **options: Any) -> Any:
-            reads.append(self)
-            return super().open(*args, **options)
+    def read(path: Path, _root: Path | None) -> bytes:
+        reads.append(path)
+        return PNG
 
+    monkeypatch.setattr(images, "_read", read)
     count = CHUNK_SIZE + 100
-    frame = pd.DataFrame({"img": [None, *(Noted(tmp_path / "a.png") for _ in range(count))], "t": range(count + 1)})
+    frame = pd.DataFrame({"img": [None, *(tmp_path / "a.png" for _ in range(count))], "t": range(count + 1)})
     table_run = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
     halted = False
     chunks = table_run.batch.iter_chunks(lambda: halted)
