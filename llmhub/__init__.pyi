@@ -97,6 +97,7 @@ from .notebook.magic import unload_ipython_extension as unload_ipython_extension
 from .notebook.show import show as show
 from .plugins import PluginWarning as PluginWarning
 from .plugins import load_plugins as load_plugins
+from .tables.pandas_types import to_pandas as to_pandas
 from .tables.rows import Row as Row
 from .tables.tokenizers import EstimateWarning as EstimateWarning
 

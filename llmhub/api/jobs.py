@@ -116,20 +116,21 @@ class Job(Generic[T]):
         """Latest progress of the run."""
         return self._state.progress
 
-    def table(self) -> pa.Table:
+    def table(self) -> T:
         """Return the results so far, in input order; all results if the run has ended.
 
         Returns
         -------
-        pyarrow.Table
-            Rows with the schema `llmhub.tables.schema.RESULTS`; ``row`` is the position of the input row.
+        table or frame
+            What `result` returns, with the rows completed so far: of `llmhub.submit` a table with the schema
+            `llmhub.tables.schema.RESULTS`, of ``df.llm.submit`` a frame of the kind of ``df``.
 
         Raises
         ------
         ConnectorError
             As in `result`, if the run has ended.
         """
-        return self._state.future.result() if self.done else self._state.partial_table()
+        return self._convert(self._state.future.result() if self.done else self._state.partial_table())
 
     def result(self, timeout_s: float | None = None) -> T:
         """Wait until the run has ended, and return its result.
@@ -157,7 +158,7 @@ class Job(Generic[T]):
         self._state.stop.request()
 
     def map(self, function: Callable[[T], U]) -> Job[U]:
-        """Return a handle on the same run that applies ``function`` to its result."""
+        """Return a handle on the same run that applies ``function`` to its result, and to the results so far."""
         return Job(self._state, lambda table: function(self._convert(table)))
 
     def __await__(self) -> Generator[Any, None, T]:

@@ -486,7 +486,7 @@ async def run_table(
     started_at, run_id = time.time(), uuid.uuid4()
     with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
         result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
-        table = results.results_table(run.batch, result, run_id.hex, started_at)
+        table = results.build_results(run.batch, result, run_id.hex, started_at)
     table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     try:
         raise_if_cache_failed(result)

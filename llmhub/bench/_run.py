@@ -204,7 +204,7 @@ async def _measure_load(
     await send_load(_build_calls(warmup), one_at_a_time())
     load_run = await send_load(_build_calls(measured), load)
     fan_out = FanOutResult(list(load_run.answers), load_run.schedule_delay_s)
-    return load_run, results.results_table(measured, fan_out, uuid.uuid4().hex, time.time())
+    return load_run, results.build_results(measured, fan_out, uuid.uuid4().hex, time.time())
 
 
 def _build_calls(batch: PromptBatch) -> list[Call]:

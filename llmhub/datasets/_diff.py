@@ -153,7 +153,7 @@ def _to_frozen(source: DiffSource) -> Frozen:
     if isinstance(source, (str, Path)):
         return dataset.read(source)
     parts = to_parts(source, None)
-    rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores)
+    rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores, parts.answers)
     return Frozen(rows.table, {}, rows.columns)
 
 

@@ -29,7 +29,6 @@ from llmhub.datasets.dataset import (
     CanonicalRows,
     DatasetLayout,
     Frozen,
-    to_table,
 )
 from llmhub.datasets.folder import LOCK_FILE, file_sha256
 from llmhub.datasets.manifest import CROISSANT_FILE, SigningKey, load_signing_key, write_manifest
@@ -46,9 +45,13 @@ from llmhub.evals._scorer import identity
 from llmhub.evals.comparison import Comparison, ComparisonDesign
 from llmhub.evals.scoring import number_samples, read_layout
 from llmhub.hub import Hub
+from llmhub.tables import frames
+from llmhub.tables.result_frames import answer_columns, answer_texts, require_result_columns, results_table, with_rows
 from llmhub.tables.schema import RESULTS
 
 CARD_FILE: Final = "README.md"
+FROZEN_COLUMNS: Final = ("row", *dataset.REQUEST_COLUMNS, *dataset.RESPONSE_COLUMNS, *dataset.MEASUREMENT_COLUMNS)
+"""Result columns that a dataset holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,8 @@ class DatasetParts:
         Hub the requests were sent through, if it is known.
     summary
         Results in Markdown, for the card.
+    answers
+        Labels or extracted fields of each result.
     """
 
     inputs: pa.Table
@@ -80,6 +85,7 @@ class DatasetParts:
     judgements: pa.Table | None = None
     hub: Hub | None = None
     summary: str = ""
+    answers: pa.Table | None = None
 
 
 def freeze(
@@ -99,8 +105,8 @@ def freeze(
     Parameters
     ----------
     result
-        An evaluation; a comparison, also of imported results; a frame returned by ``df.llm.complete``, whose other
-        columns are the inputs; or a results table, with ``data``.
+        An evaluation; a comparison, also of imported results; a frame returned by
+        ``df.llm.complete(..., columns="all")``, whose other columns are the inputs; or a results table, with ``data``.
     path
         Folder to write. It must not exist, or be empty.
     data
@@ -144,7 +150,7 @@ def freeze(
     signing_key = None if signing_key is None else load_signing_key(signing_key)
     parts = to_parts(result, data)
     parts = replace(parts, recipe=recipe) if recipe is not None else parts
-    rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores)
+    rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores, parts.answers)
     about = about or About()
     about = about if about.name else replace(about, name=folder.resolve().name)
     with _atomic_folder(folder) as partial:
@@ -195,26 +201,30 @@ def to_parts(result: Any, data: Any) -> DatasetParts:
         parts = _comparison_parts(result.comparison, result.dataset)
         return replace(parts, recipe=_evaluation_recipe(result), summary=result.comparison.to_markdown())
     if isinstance(result, Comparison):
-        inputs = result.inputs if data is None else to_table(data)
+        inputs = result.inputs if data is None else frames.to_table(data)
         if inputs is None:
             raise invalid("data", "this comparison does not contain its input rows; pass them as data=")
         return replace(_comparison_parts(result, inputs), recipe=_comparison_recipe(result.design))
-    return _frame_parts(to_table(result), data)
+    return _frame_parts(results_table(result), data)
 
 
 def _frame_parts(table: pa.Table, data: Any) -> DatasetParts:
-    missing = next((name for name in RESULTS.names if name not in table.column_names), None)
-    if missing is not None:
-        message = f"there is no column {missing!r}; pass the result of df.llm.complete, complete_table or evaluate"
-        raise invalid("result", message)
-    results = table.select(RESULTS.names)
+    table = with_rows(table, "freeze", "result")
+    require_result_columns(table.column_names, FROZEN_COLUMNS, "freeze", "result")
+    results = table.select(list(FROZEN_COLUMNS))
+    if pa.types.is_nested(results.schema.field("parsed").type):
+        texts = pa.array(answer_texts(results, ["parsed"]), pa.string())
+        results = results.set_column(results.column_names.index("parsed"), RESULTS.field("parsed"), texts)
+    read = [name for name in answer_columns(table) if name not in RESULTS.names]
+    answers = table.select(read)
     if data is not None:
-        return DatasetParts(inputs=to_table(data), results=results)
-    input_names = [name for name in table.column_names if name not in RESULTS.names]
+        return DatasetParts(inputs=frames.to_table(data), results=results, answers=answers)
+    input_names = [name for name in table.column_names if name not in {*RESULTS.names, *read}]
     if not input_names:
         raise invalid("data", "a results table does not contain its input rows; pass them as data=")
     row = pa.array(range(table.num_rows), pa.int64())
-    return DatasetParts(inputs=table.select(input_names), results=results.set_column(0, RESULTS.field("row"), row))
+    results = results.set_column(0, RESULTS.field("row"), row)
+    return DatasetParts(inputs=table.select(input_names), results=results, answers=answers)
 
 
 def _comparison_parts(comparison: Comparison, inputs: pa.Table) -> DatasetParts:

@@ -38,7 +38,7 @@ from llmhub.datasets.fingerprint import (
 )
 from llmhub.datasets.folder import LOCK_FILE, not_frozen, open_regular, read_file
 from llmhub.datasets.manifest import MANIFEST_FILE, manifest_digest
-from llmhub.tables import files, frames
+from llmhub.tables import files
 from llmhub.tables.schema import RESULTS
 
 ColumnRole: TypeAlias = Literal["input", "asked", "answer", "score", "measure"]
@@ -174,13 +174,9 @@ class CanonicalRows:
         return content_hash(self.content_fingerprints)
 
 
-def to_table(frame: Any) -> pa.Table:
-    """Return any frame as an Arrow table, without a pandas index."""
-    source = frames.pandas_or_arrow(frame)
-    return pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
-
-
-def canonicalise(inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Array]) -> CanonicalRows:
+def canonicalise(
+    inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Array], answers: pa.Table | None = None
+) -> CanonicalRows:
     """Join inputs, results and scores to one table in canonical order.
 
     Parameters
@@ -191,15 +187,20 @@ def canonicalise(inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Ar
         Results, whose ``row`` is the position in ``inputs``.
     scores
         Scores of each result, by the scorer's name.
+    answers
+        What was read from each response: labels or extracted fields.
 
     Notes
     -----
     Law: the rows and their order depend on their content only, not on the order of the inputs.
     """
-    stored_names = _stored_names(inputs.column_names, scores)
+    answers = pa.table({}) if answers is None else answers
+    answer_names = [*RESPONSE_COLUMNS, *answers.column_names]
+    stored_names = _stored_names(inputs.column_names, scores, answers.column_names)
     rows = pa.table({stored_names[name]: _widened(inputs.column(name), name) for name in inputs.column_names})
     row_fingerprints, row = fingerprints(rows), results.column("row").to_numpy()
     content = {name: _widened(results.column(name)) for name in (*REQUEST_COLUMNS, *RESPONSE_COLUMNS)}
+    content |= {name: _widened(answers.column(name)) for name in answers.column_names}
     content |= {SCORE_PREFIX + name: _widened(pa.chunked_array([values])) for name, values in scores.items()}
     responses = pa.table(content)
     content_fingerprints = fingerprints(responses, prefix=row_fingerprints[row])
@@ -210,7 +211,7 @@ def canonicalise(inputs: pa.Table, results: pa.Table, scores: Mapping[str, pa.Ar
         ("asked", pa.table({ROW_ID: row_ids(row_fingerprints)}).take(row_of)),
         ("input", rows.take(row_of)),
         ("asked", responses.select(list(REQUEST_COLUMNS)).take(position)),
-        ("answer", responses.select(list(RESPONSE_COLUMNS)).take(position)),
+        ("answer", responses.select(answer_names).take(position)),
         ("score", responses.select([SCORE_PREFIX + name for name in scores]).take(position)),
         ("measure", measurements.take(position)),
     ]
@@ -233,9 +234,9 @@ def recompute_fingerprints(data: Frozen) -> CanonicalRows:
     return CanonicalRows(data.table, data.columns, inputs, contents, version)
 
 
-def _stored_names(names: Sequence[str], scores: Mapping[str, pa.Array]) -> dict[str, str]:
+def _stored_names(names: Sequence[str], scores: Mapping[str, pa.Array], answers: Sequence[str]) -> dict[str, str]:
     """Return the name that each input column is stored with: its own, unless a result column has it."""
-    reserved = {ROW_ID, *REQUEST_COLUMNS, *RESPONSE_COLUMNS, *MEASUREMENT_COLUMNS}
+    reserved = {ROW_ID, *REQUEST_COLUMNS, *RESPONSE_COLUMNS, *MEASUREMENT_COLUMNS, *answers}
     reserved |= {SCORE_PREFIX + name for name in scores}
     taken = reserved | set(names)
     stored = {}
@@ -445,14 +446,21 @@ def recorded_types(folder: Path, lock: Mapping[str, Any]) -> dict[str, pa.DataTy
 
 
 def _require_result_columns(folder: Path, columns: Sequence[DatasetColumn]) -> None:
-    """Raise unless every column of requests, responses and measurements is there, and every score is a number."""
+    """Raise unless every column of requests, responses and measurements is there, and every score is a number.
+
+    Further answers are labels or extracted fields.
+    """
     expected: dict[str, tuple[ColumnRole, str]] = {ROW_ID: ("asked", "string")}
     roles: dict[ColumnRole, Sequence[str]] = {
         "asked": REQUEST_COLUMNS, "answer": RESPONSE_COLUMNS, "measure": MEASUREMENT_COLUMNS,
     }  # fmt: skip
     for role, names in roles.items():
         expected |= {name: (role, str(stored_type(RESULTS.field(name).type))) for name in names}
-    found = {column.name: (column.role, column.type) for column in columns if column.role not in {"input", "score"}}
+    found = {
+        column.name: (column.role, column.type)
+        for column in columns
+        if column.role not in {"input", "score"} and (column.role != "answer" or column.name in expected)
+    }
     differing = next((name for name in (*expected, *found) if expected.get(name) != found.get(name)), None)
     if differing is not None:
         wanted = expected.get(differing, ("input", "any"))

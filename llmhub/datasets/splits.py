@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.errors import invalid
-from llmhub.datasets.dataset import to_table
 from llmhub.datasets.fingerprint import Fingerprints, fingerprints
 from llmhub.tables import frames
 
@@ -29,13 +28,13 @@ def split_by_hash(
     seed: int = 0,
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
-) -> dict[str, pa.Table]:
+) -> dict[str, Any]:
     """Split a dataset by the content of its rows.
 
     Parameters
     ----------
     frame
-        A pandas DataFrame, an Arrow table, a mapping of columns, or any object with ``__arrow_c_stream__``.
+        A frame of any kind, as for `llmhub.complete_table`.
     shares
         Share of each part by its name; they sum to 1: ``{"train": 0.8, "test": 0.2}``.
     seed
@@ -48,7 +47,7 @@ def split_by_hash(
     Returns
     -------
     dict
-        Parts by name, each with its rows in their original order.
+        Parts by name, each a frame of the same kind with its rows in their original order.
 
     Raises
     ------
@@ -68,12 +67,12 @@ def split_by_hash(
     {'train': 790, 'test': 210}
     """
     _check_shares(shares)
-    table = to_table(frame)
-    draws = row_draws(table, seed, columns, stratify)
+    native = frames.native_frame(frame)
+    draws = row_draws(frames.to_table(native), seed, columns, stratify)
     bounds = np.concatenate([[0.0], np.cumsum(list(shares.values()))])
     bounds[-1] = 1.0
     part = np.searchsorted(bounds, draws, side="right") - 1
-    return {name: table.filter(pa.array(part == index)) for index, name in enumerate(shares)}
+    return {name: _take(frame, native, part == index) for index, name in enumerate(shares)}
 
 
 def sample_by_hash(
@@ -84,7 +83,7 @@ def sample_by_hash(
     seed: int = 0,
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
-) -> pa.Table:
+) -> Any:
     """Sample rows of a dataset by their content.
 
     Parameters
@@ -98,7 +97,7 @@ def sample_by_hash(
 
     Returns
     -------
-    pyarrow.Table
+    frame of the same kind
         Rows in their original order; fewer than ``rows`` if the dataset has fewer.
 
     Raises
@@ -122,16 +121,22 @@ def sample_by_hash(
         raise invalid("rows", f"{rows!r} is not a number of rows; pass an integer >= 0")
     if share is not None and not 0 <= share <= 1:
         raise invalid("share", f"{share!r} is not between 0 and 1")
-    table = to_table(frame)
+    native = frames.native_frame(frame)
+    table = frames.to_table(native)
     draws = row_draws(table, seed, columns, stratify)
     if share is not None:
-        return table.filter(pa.array(draws < share))
+        return _take(frame, native, draws < share)
     strata = _strata(table, stratify)
     order = np.lexsort((draws, strata))
     first_of_stratum = np.searchsorted(strata[order], strata[order], side="left")
     rank_in_stratum = np.empty(len(order), np.int64)
     rank_in_stratum[order] = np.arange(len(order)) - first_of_stratum
-    return table.filter(pa.array(rank_in_stratum < np.int64(rows or 0)))
+    return _take(frame, native, rank_in_stratum < np.int64(rows or 0))
+
+
+def _take(frame: Any, native: Any, mask: Any) -> Any:
+    """Return the rows of a frame where ``mask`` is true, as a frame of its kind."""
+    return frames.to_kind_of(frame, frames.backend_of(native).take_rows(native, np.flatnonzero(mask)))
 
 
 def row_draws(table: pa.Table, seed: int, columns: Sequence[str] | None, stratify: str | None = None) -> Any:

@@ -40,6 +40,7 @@ from llmhub.evals.scoring import (
 from llmhub.evals.statistics import FloatArray, IntArray, import_scipy
 from llmhub.hub import Hub
 from llmhub.tables import frames
+from llmhub.tables.result_frames import answer_columns, answer_texts, results_table, with_rows
 from llmhub.tables.schema import RESULTS
 
 NameOrNames: TypeAlias = str | Sequence[str]
@@ -55,6 +56,7 @@ class CompareOptions(TableOptions, total=False):
     scores: NameOrNames
     group: str
     target: str
+    response: str
     failures: FailurePolicy
     level: float
     power: float
@@ -70,6 +72,7 @@ class ScoringPlan:
     scores: tuple[str, ...] = ()
     group: str | None = None
     target: str | None = None
+    response: str | None = None
     failures: FailurePolicy = "wrong"
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
 
@@ -91,8 +94,8 @@ def compare(
     Parameters
     ----------
     frame
-        Input rows, as for `complete_table`. Without a prompt: a finished results table with the columns ``row`` and
-        ``model``; or a table of scores with one column for each of ``models``.
+        Input rows, as for `complete_table`. Without a prompt: a finished frame of results, or a table of scores with
+        one column for each of ``models``. Of a classified or extracted frame the labels or fields are scored.
     prompt
         Prompt template over the columns.
     models
@@ -104,7 +107,8 @@ def compare(
     **options
         Those of `complete_table` (``n``, ``stream=True`` for times to first token, ``temperature``, ...), and:
         ``scores``, columns of a finished table that hold scores; ``group``, a column whose equal values form one
-        cluster; ``target``, the column with the reference answer; ``failures``, ``"wrong"`` to count a failed row as
+        cluster; ``target``, the column with the reference answer; ``response``, the column of a finished table with the
+        answers to score, if it is not found by itself; ``failures``, ``"wrong"`` to count a failed row as
         the worst score or ``"left_out"``; ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples``
         (10,000); ``random_state`` (0); ``test``, ``"permutation"`` or ``"wilcoxon"``, for scores that are graded or
         clustered.
@@ -134,7 +138,7 @@ def compare(
     check_scorers(scorer_list, hub)
     if prompt is None:
         reject_unused_options(remaining)
-        return _compare_finished(frames.pandas_or_arrow(frame), names, scorer_list, hub, plan)
+        return _compare_finished(frame, names, scorer_list, hub, plan)
     return run_comparison(frame, prompt, names, scorer_list, (hub or current_hub()), plan, remaining)
 
 
@@ -150,43 +154,47 @@ def run_comparison(
     """Send the rows, score the responses and compare the models."""
     source = frames.pandas_or_arrow(frame)
     check_columns(source, scorers, plan)
-    if plan.scores:
-        message = f"{plan.scores[0]!r} cannot be given with a prompt; pass scorers= to score the responses"
-        raise invalid("scores", message)
+    for argument, value in (("scores", plan.scores), ("response", plan.response)):
+        if value:
+            raise invalid(argument, "names a column of a finished table; omit it, or omit the prompt")
     check_judges(source, scorers, hub)
     rows = input_rows(source, plan)
     clusters = cluster_codes(rows, plan.group)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
     layout = read_layout(table, models)
-    results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
+    responses = table.column("response").to_pylist() if scorers else []
+    results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses)
     parameters = {name: value for name, value in options.items() if name not in RUN_OPTIONS}
     design = replace(
         _design(layout, results, scorers, plan), prompt=prompt, parameters=parameters, n=int(options.get("n", 1))
     )
     comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
-    return replace(comparison, inputs=to_arrow(source), hub=hub)
+    return replace(comparison, inputs=frames.to_table(source), hub=hub)
 
 
 def _compare_finished(
     source: Any, models: Sequence[str], scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan
 ) -> Comparison:
     """Score a finished table, if scorers are given, and compare its models."""
-    if "model" in frames.column_names(source):
-        table = number_rows(to_arrow(source))
+    native = frames.native_frame(source)
+    if "model" in frames.column_names(native):
+        table = with_rows(results_table(number_rows(frames.to_table(native))), "compare")
         if models:
             table = table.filter(pc.is_in(_full_model_names(table), pa.array(models)))
     else:
-        table, plan = wide_to_long(source, models, plan, responses=bool(scorers))
+        table, plan = wide_to_long(native, models, plan, responses=bool(scorers))
     _check_finished(table, scorers, hub, plan)
     layout = read_layout(table, models)
     first = first_response_per_row(table, layout)
     rows = input_rows(first, plan) if scorers else []
     clusters = group_clusters(first, plan.group)
-    results, outcomes = score_all(table, layout, rows, scorers, plan, hub)
+    answers = _answer_columns(table, scorers, plan)
+    responses = answer_texts(table, answers) if scorers else []
+    results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses)
     samples = np.bincount(layout.row_index * len(layout.models) + layout.model_index)
     design = replace(_design(layout, results, scorers, plan), n=int(samples.max(initial=1)))
     comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
-    return replace(comparison, inputs=_own_columns(first, plan), hub=hub)
+    return replace(comparison, inputs=_own_columns(first, plan, answers), hub=hub)
 
 
 def number_rows(table: pa.Table) -> pa.Table:
@@ -201,17 +209,29 @@ def number_rows(table: pa.Table) -> pa.Table:
     return numbered if "row_name" in table.column_names else numbered.append_column("row_name", ids)
 
 
-def _own_columns(rows: pa.Table, plan: ScoringPlan) -> pa.Table:
-    """Return the input columns of a finished table: those that are neither results nor scores; else the row numbers."""
-    names = [name for name in rows.column_names if name not in RESULTS.names and name not in plan.scores]
+def _own_columns(rows: pa.Table, plan: ScoringPlan, answers: Sequence[str]) -> pa.Table:
+    """Return the input columns of a finished table: neither results, answers nor scores; else the row numbers."""
+    others = {*RESULTS.names, *plan.scores, *answers}
+    names = [name for name in rows.column_names if name not in others]
     return rows.select(names or ["row"])
+
+
+def _answer_columns(table: pa.Table, scorers: Sequence[ScorerOrJudge], plan: ScoringPlan) -> tuple[str, ...]:
+    """Return the columns with the answers of a finished table: labels or fields, rather than their JSON."""
+    if plan.response is not None:
+        return (plan.response,)
+    read = {name for scorer in scorers if isinstance(scorer, Scorer) for name in scorer.columns}
+    columns = answer_columns(table, exclude={*read, *plan.scores, TARGET, plan.target or TARGET, plan.group or TARGET})
+    if columns == ("response",) and "parsed" in table.column_names:
+        return ("parsed",) if pa.types.is_struct(table.schema.field("parsed").type) else columns
+    return columns
 
 
 def _check_finished(table: pa.Table, scorers: Sequence[ScorerOrJudge], hub: Hub | None, plan: ScoringPlan) -> None:
     check_columns(table, scorers, plan)
     frames.require_columns(plan.scores, table, "scores")
     if scorers:
-        frames.require_columns(("response",), table, "frame")
+        frames.require_columns((plan.response or "response",), table, "response" if plan.response else "frame")
         check_judges(table, scorers, hub)
     if not (scorers or plan.scores):
         message = "no scores given; pass scores= for columns with scores, or scorers= to score the responses"
@@ -257,7 +277,7 @@ def pop_scoring_plan(options: dict[str, Any]) -> ScoringPlan:
     """
     import_scipy("stats")  # a missing library must be reported before responses are paid for
     scores = options.pop("scores", ())
-    given = {name: options.pop(name) for name in ("group", "target", "failures") if name in options}
+    given = {name: options.pop(name) for name in ("group", "target", "response", "failures") if name in options}
     fields = {"level": "level", "power": "power", "resamples": "resamples", "random_state": "seed", "test": "test"}
     settings = AnalysisSettings(**{own: options.pop(name) for name, own in fields.items() if name in options})
     plan = ScoringPlan(scores=(scores,) if isinstance(scores, str) else tuple(scores), settings=settings, **given)
@@ -400,7 +420,7 @@ def wide_to_long(
     frames.require_columns(models, source, "models")
     if plan.scores:
         raise invalid("scores", f"{plan.scores[0]!r}: the columns of models= hold the scores; remove scores=")
-    table = to_arrow(source)
+    table = frames.to_table(source)
     n_rows, n_models = len(table), len(models)
     row = np.repeat(np.arange(n_rows), n_models)
     others = [name for name in table.column_names if name not in models]
@@ -432,11 +452,6 @@ def _texts(column: pa.ChunkedArray) -> list[str | None]:
     return [None if value is None else str(value) for value in column.to_pylist()]
 
 
-def to_arrow(source: Any) -> pa.Table:
-    """Return a pandas or Arrow frame as an Arrow table, without a pandas index."""
-    return pa.Table.from_pandas(source, preserve_index=False) if frames.is_pandas(source) else source
-
-
 def first_response_per_row(table: pa.Table, layout: ResponseLayout) -> pa.Table:
     """Return the first result of each row, from which the row's own columns are read."""
     _, first = np.unique(layout.row_index, return_index=True)
@@ -453,11 +468,11 @@ def score_all(
     scorers: Sequence[ScorerOrJudge],
     plan: ScoringPlan,
     hub: Hub | None,
+    responses: Sequence[str | None],
 ) -> tuple[list[ScorerResult], list[tuple[Judge, JudgeOutcome]]]:
     """Score every response with every scorer; judges are called through the hub."""
     results = [apply_failure_policy(scores_from_column(table, name), table, plan.failures) for name in plan.scores]
     outcomes: list[tuple[Judge, JudgeOutcome]] = []
-    responses = table.column("response").to_pylist() if scorers else []
     hidden = frozenset({TARGET, *([plan.target] if plan.target else ())})
     scoring = ScoringInput(responses, layout, rows, hidden)
     for scorer in scorers:

@@ -24,7 +24,6 @@ from llmhub.evals._compare import (
     group_clusters,
     pop_scoring_plan,
     run_comparison,
-    to_arrow,
 )
 from llmhub.evals._scorer import Scorer
 from llmhub.evals.analysis import MetricValues, estimate_means
@@ -153,7 +152,7 @@ def evaluate(
     parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
     return Evaluation(
         task=replace(task, parameters=parameters, system=merged.get("system")),
-        dataset=to_arrow(source),
+        dataset=frames.to_table(source),
         comparison=comparison,
         samples=pa.Table.from_pylist(list(_sample_metrics(comparison, task, sizes, clusters)), schema=SAMPLE_METRICS),
     )

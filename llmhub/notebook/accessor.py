@@ -6,8 +6,9 @@ The accessors have no state but the frame, because pandas creates a new one at e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 import pyarrow as pa
 
@@ -22,10 +23,11 @@ from llmhub.notebook.plot_accessor import PlotAccessor
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
+from llmhub.tables.pandas_types import DtypeBackend
 from llmhub.tables.plan import Plan
+from llmhub.tables.result_frames import ROW, ResultColumns, result_columns
 from llmhub.tables.row_prompts import constant_system_prompt
 from llmhub.tables.rows import Row
-from llmhub.tables.schema import RESULTS
 from llmhub.tables.structured_outputs import (
     LABEL_FIELD,
     extract_labels,
@@ -41,20 +43,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-OUTCOME_COLUMNS: Final = (
-    "row",
-    "sample",
-    "provider",
-    "model",
-    "status",
-    "error_type",
-    "error",
-    "response",
-    "cost_usd",
-    "latency_s",
-    "cache_hit",
-)
-"""Result columns beside the typed columns of `FrameAccessor.extract` and `FrameAccessor.classify`."""
 F = TypeVar("F")
 S = TypeVar("S")
 
@@ -81,7 +69,9 @@ class FrameAccessor(Generic[F]):
         *,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[TableOptions],
     ) -> F:
         """Send a prompt for every row to every model, and return the frame with result columns.
@@ -95,25 +85,32 @@ class FrameAccessor(Generic[F]):
             ``provider/model``, or several: the result then has one row per input row and model (see `wide`).
         hub
             The hub to use; the default hub if omitted.
+        columns
+            Result columns: ``"compact"`` for provider, model, response, status, error, cost, latency, tokens and
+            cache hit, and for what the call asks for (``row`` with several models, ``sample`` with ``n``, ``parsed``
+            with ``schema``, ``ttft_s`` with ``stream``); ``"all"`` for every column of `complete_table`; or the names
+            of columns besides the compact ones.
         prefix
             Prefix of the names of the result columns.
+        dtype_backend
+            ``"pyarrow"`` or ``"numpy_nullable"`` for these types in a pandas frame, as in the readers of pandas.
         **options
             See `llmhub.complete_table`: ``system``, ``messages``, ``images``, ``n``, ``temperature``, ...
 
         Returns
         -------
         frame of the same kind
-            The columns and index of the frame, and the result columns (Arrow-backed in pandas). A row that lacks a
-            value the prompt uses is not sent; its ``status`` is ``skipped``.
+            The columns and index of the frame, and the result columns. In pandas they have its own types: categories
+            for names, floats for costs and times. A row that lacks a value the prompt uses is not sent; its ``status``
+            is ``skipped``. A LazyFrame is collected when it is sent.
 
         Raises
         ------
         BadRequestError
             Before anything is sent: a wrong argument, or a column with the name of a result column.
         """
-        self._require_no_clash(prefix)
-        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._join(table, prefix)
+        results = self._results(columns, model, options, prefix, dtype_backend)
+        return results.join(api.complete_table(results.native, prompt, model=model, hub=hub, **options))
 
     @shows_options(RowOptions)
     async def acomplete(
@@ -122,13 +119,14 @@ class FrameAccessor(Generic[F]):
         *,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[RowOptions],
     ) -> F:
         """Send a prompt for every row, awaited (see `complete`)."""
-        self._require_no_clash(prefix)
-        table = await api.acomplete_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._join(table, prefix)
+        results = self._results(columns, model, options, prefix, dtype_backend)
+        return results.join(await api.acomplete_table(results.native, prompt, model=model, hub=hub, **options))
 
     @shows_options(RowOptions)
     def submit(
@@ -137,7 +135,9 @@ class FrameAccessor(Generic[F]):
         *,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[RowOptions],
     ) -> Job[F]:
         """Start a run in the background, and return a handle at once (see `llmhub.submit`).
@@ -145,11 +145,10 @@ class FrameAccessor(Generic[F]):
         Returns
         -------
         Job
-            ``result()`` returns the frame that `complete` returns; ``table()`` the results so far; ``stop()`` stops it.
+            ``result()`` returns the frame that `complete` returns; ``table()`` its rows so far; ``stop()`` stops it.
         """
-        self._require_no_clash(prefix)
-        job = api.submit(self._frame, prompt, model=model, hub=hub, **options)
-        return job.map(lambda table: self._join(table, prefix))
+        results = self._results(columns, model, options, prefix, dtype_backend)
+        return api.submit(results.native, prompt, model=model, hub=hub, **options).map(results.join)
 
     @shows_options(RowOptions)
     def stream(
@@ -158,17 +157,18 @@ class FrameAccessor(Generic[F]):
         *,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[RowOptions],
     ) -> Iterator[Any]:
         """Send a prompt for every row, and yield each row of the result as it arrives (see `complete`).
 
-        A row of a pandas frame is a Series named by its index label; of any other frame, a dict. Closing the iterator
-        early sends nothing more.
+        A row of a pandas frame is a Series named by its index label; of any other frame, a dict. Each has ``row``, the
+        position of its input row. Closing the iterator early sends nothing more.
         """
-        self._require_no_clash(prefix)
-        tables = api.stream_table(self._frame, prompt, model=model, hub=hub, **options)
-        return self._iter_rows(tables, prefix)
+        results = self._results(columns, model, options, prefix, dtype_backend, numbered=True)
+        return results.iter_rows(api.stream_table(results.native, prompt, model=model, hub=hub, **options))
 
     @overload
     def map(
@@ -177,7 +177,9 @@ class FrameAccessor(Generic[F]):
         *,
         model: str | None = None,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[MapOptions],
     ) -> F: ...
     @overload
@@ -187,7 +189,9 @@ class FrameAccessor(Generic[F]):
         *,
         model: str | None = None,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[MapOptions],
     ) -> Any: ...
     @shows_options(MapOptions)
@@ -197,7 +201,9 @@ class FrameAccessor(Generic[F]):
         *,
         model: str | None = None,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         **options: Unpack[MapOptions],
     ) -> Any:
         """Call a function for every row; send the requests it returns, or return its values as a series.
@@ -218,11 +224,12 @@ class FrameAccessor(Generic[F]):
             If the function returns `CompletionRequest` objects, the frame with result columns as from `complete`;
             otherwise the values with the index of the frame.
         """
-        values = api.map_rows(self._frame, function, model=model, hub=hub, **options)
+        native = frames.native_frame(self._frame)
+        values = api.map_rows(native, function, model=model, hub=hub, **options)
         if isinstance(values, list):
-            return frames.series_for_frame(self._frame, values, prefix + "map")
-        self._require_no_clash(prefix)
-        return self._join(values, prefix)
+            return frames.series_for_frame(native, values, prefix + "map")
+        models = values.column("model").unique().to_pylist()
+        return self._results(columns, models, options, prefix, dtype_backend).join(values)
 
     @shows_options(TypedTableOptions)
     def extract(
@@ -232,7 +239,9 @@ class FrameAccessor(Generic[F]):
         schema: Any,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         field_prefix: str = "",
         **options: Unpack[TypedTableOptions],
     ) -> F:
@@ -240,7 +249,7 @@ class FrameAccessor(Generic[F]):
 
         Parameters
         ----------
-        prompt, model, hub, **options
+        prompt, model, hub, columns, dtype_backend, **options
             As in `complete`.
         schema
             A pydantic model, a dataclass or a JSON schema.
@@ -263,9 +272,10 @@ class FrameAccessor(Generic[F]):
         """
         output = api.unwrap_or_raise(output_schema(schema))
         names = [field_prefix + field.name for field in output.arrow_type]
-        self._require_free_names(names, prefix, "field_prefix")
-        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **{**options, "schema": schema})
-        return self._append(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix), prefix)
+        results = self._results(columns, model, options, prefix, dtype_backend)
+        results.require_free_names(names, "field_prefix")
+        table = api.complete_table(results.native, prompt, model=model, hub=hub, **{**options, "schema": schema})
+        return results.join(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix))
 
     @shows_options(TypedTableOptions)
     def classify(
@@ -275,7 +285,9 @@ class FrameAccessor(Generic[F]):
         labels: Any,
         model: Models,
         hub: Hub | None = None,
+        columns: ResultColumns = "compact",
         prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
         column: str = LABEL_FIELD,
         **options: Unpack[TypedTableOptions],
     ) -> F:
@@ -285,7 +297,7 @@ class FrameAccessor(Generic[F]):
 
         Parameters
         ----------
-        prompt, model, hub, **options
+        prompt, model, hub, columns, dtype_backend, **options
             As in `complete`.
         labels
             Texts or numbers, an enum, or a mapping of labels to descriptions.
@@ -306,12 +318,12 @@ class FrameAccessor(Generic[F]):
             Before anything is sent: ``labels`` are not labels, or ``column`` is the name of another column.
         """
         known = parse_labels(labels)
-        self._require_free_names([column], prefix, "column")
-        table = api.complete_table(
-            self._frame, prompt, model=model, hub=hub, **with_label_options(known, labels, dict(options))
-        )
-        results, values = extract_labels(table, known)
-        return self._append(results, pa.table({column: values}), prefix)
+        results = self._results(columns, model, options, prefix, dtype_backend)
+        results.require_free_names([column], "column")
+        label_options = with_label_options(known, labels, dict(options))
+        table = api.complete_table(results.native, prompt, model=model, hub=hub, **label_options)
+        checked, values = extract_labels(table, known)
+        return results.join(checked, pa.table({column: values}))
 
     @shows_options(RowOptions)
     def plan(
@@ -324,7 +336,7 @@ class FrameAccessor(Generic[F]):
         **options: Unpack[RowOptions],
     ) -> Plan:
         """Estimate calls, cache hits, tokens, cost and duration of `complete` without sending (see `llmhub.plan`)."""
-        return api.plan(self._frame, prompt, model=model, hub=hub, pilot=pilot, **options)
+        return api.plan(frames.native_frame(self._frame), prompt, model=model, hub=hub, pilot=pilot, **options)
 
     def count_tokens(self, prompt: str, *, model: str, **options: Unpack[CountOptions]) -> F:
         """Count the tokens of a text column, or of a template rendered for each row.
@@ -345,9 +357,10 @@ class FrameAccessor(Generic[F]):
             ``tokens`` (null for a missing text) and ``estimated``: whether another tokenizer was used, because that of
             the model is not public or could not be downloaded.
         """
-        texts = token_counts.render_texts(self._frame, prompt)
-        counted: F = frames.frame_like(self._frame, token_counts.count_tokens_table(texts, model, options))
-        return counted
+        native = frames.native_frame(self._frame)
+        texts = token_counts.render_texts(native, prompt)
+        counted = frames.frame_like(native, token_counts.count_tokens_table(texts, model, options))
+        return cast("F", frames.to_kind_of(self._frame, counted))
 
     def show(self, *, rows: int = DEFAULT_ROWS, columns: Sequence[str] | None = None, prefix: str = "") -> ResultsView:
         """Show results: totals, a line per model, and the first rows with their answers (see `llmhub.show`)."""
@@ -359,7 +372,7 @@ class FrameAccessor(Generic[F]):
         Parameters
         ----------
         *values
-            Result columns to return for each model; ``response`` if omitted.
+            Columns to return for each model; the labels, the extracted fields, or ``response`` if omitted.
         prefix
             Prefix of the result columns.
 
@@ -374,35 +387,65 @@ class FrameAccessor(Generic[F]):
         BadRequestError
             The frame has no results in long form, or two answers for the same row, model and sample.
         """
-        result: F = wide(self._frame, values or ("response",), prefix)
-        return result
+        return cast("F", wide(self._frame, values, prefix))
 
-    def _require_no_clash(self, prefix: str, new: Sequence[str] = RESULTS.names) -> None:
-        frames.require_no_name_clash(frames.column_names(self._frame), new, prefix)
+    def _results(
+        self,
+        columns: ResultColumns,
+        model: Any,
+        options: Mapping[str, Any],
+        prefix: str,
+        dtype_backend: DtypeBackend | None,
+        *,
+        numbered: bool = False,
+    ) -> _ResultsOfFrame[F]:
+        """Validate how results are to be returned, before anything is sent; ``numbered`` ones have their ``row``."""
+        native = frames.native_frame(self._frame)
+        frames.require_dtype_backend(native, dtype_backend)
+        names = result_columns(columns, model, options)
+        names = (ROW, *names) if numbered and ROW not in names else names
+        frames.require_no_name_clash(frames.column_names(native), names, prefix)
+        return _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)
 
-    def _require_free_names(self, names: Sequence[str], prefix: str, argument: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _ResultsOfFrame(Generic[F]):
+    """How the results of a frame are returned: beside its rows, in a frame of its kind.
+
+    Parameters
+    ----------
+    source, native
+        The frame, and the same as a frame with rows (see `llmhub.tables.frames.native_frame`).
+    columns, prefix
+        Names of the result columns, and their prefix.
+    dtype_backend
+        Types of the columns in a pandas frame.
+    """
+
+    source: F
+    native: Any
+    columns: tuple[str, ...]
+    prefix: str
+    dtype_backend: DtypeBackend | None
+
+    def require_free_names(self, names: Sequence[str], argument: str) -> None:
         """Raise if a name is that of a column of the frame or of a result column."""
-        self._require_no_clash(prefix, OUTCOME_COLUMNS)
-        taken = {*frames.column_names(self._frame), *(prefix + name for name in OUTCOME_COLUMNS)}
+        taken = {*frames.column_names(self.native), *(self.prefix + name for name in self.columns)}
         clash = next((name for name in names if name in taken), None)
         if clash is not None:
             raise invalid(argument, f"{clash!r} is the name of another column; pass another {argument}= or prefix=")
 
-    def _append(self, results: pa.Table, fields: pa.Table, prefix: str) -> F:
-        """Return the rows of the results with typed columns and result columns."""
-        backend = frames.backend_of(self._frame)
-        rows: F = backend.take_rows(self._frame, results.column("row").to_numpy())
-        outcome = frames.add_prefix(results.select(OUTCOME_COLUMNS), prefix)
-        complete: F = backend.append_columns(backend.append_columns(rows, fields), outcome)
-        return complete
+    def join(self, table: pa.Table, fields: pa.Table | None = None) -> F:
+        """Return the rows of the frame with typed fields, if any, and result columns."""
+        results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
+        joined = frames.join_rows(self.native, table.column("row"), (fields, results), self.dtype_backend)
+        return cast("F", frames.to_kind_of(self.source, joined))
 
-    def _join(self, table: pa.Table, prefix: str) -> F:
-        joined: F = frames.join_results(self._frame, table, prefix)
-        return joined
-
-    def _iter_rows(self, tables: Iterator[pa.Table], prefix: str) -> Iterator[Any]:
+    def iter_rows(self, tables: Iterator[pa.Table]) -> Iterator[Any]:
+        """Yield the rows of tables of results, each as the library of the frame yields rows."""
         for table in tables:
-            joined = self._join(table, prefix)
+            results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
+            joined = frames.join_rows(self.native, table.column("row"), (results,), self.dtype_backend)
             yield from frames.backend_of(joined).iter_rows(joined)
 
 
@@ -417,7 +460,15 @@ class SeriesAccessor(Generic[S]):
         return _accessor_repr(self, self._values)
 
     @shows_options(RowOptions)
-    def complete(self, prompt: str = "", *, model: str, hub: Hub | None = None, **options: Unpack[RowOptions]) -> S:
+    def complete(
+        self,
+        prompt: str = "",
+        *,
+        model: str,
+        hub: Hub | None = None,
+        dtype_backend: DtypeBackend | None = None,
+        **options: Unpack[RowOptions],
+    ) -> S:
         """Send a prompt for every value, and return the responses as a series, null where there is none.
 
         Parameters
@@ -428,6 +479,8 @@ class SeriesAccessor(Generic[S]):
             ``provider/model``.
         hub
             The hub to use; the default hub if omitted.
+        dtype_backend
+            Type of the strings in a pandas Series, as in `FrameAccessor.complete`.
         **options
             See `llmhub.complete_table`.
 
@@ -436,10 +489,10 @@ class SeriesAccessor(Generic[S]):
         series of the same kind
             Texts with the same index and name; with ``schema=``, structs of typed fields.
         """
+        frames.require_dtype_backend(self._values, dtype_backend)
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
         column = table.column("parsed" if options.get("schema") else "response")
-        responses: S = frames.series_like(self._values, column)
-        return responses
+        return cast("S", frames.series_like(self._values, column, dtype_backend))
 
     @shows_options(MessageOptions)
     def classify(
@@ -555,6 +608,8 @@ def llm(frame: pd.DataFrame) -> FrameAccessor[pd.DataFrame]: ...
 @overload
 def llm(frame: pl.DataFrame) -> FrameAccessor[pl.DataFrame]: ...
 @overload
+def llm(frame: pl.LazyFrame) -> FrameAccessor[pl.LazyFrame]: ...
+@overload
 def llm(frame: pd.Series[Any]) -> SeriesAccessor[pd.Series[str]]: ...
 @overload
 def llm(frame: pl.Series) -> SeriesAccessor[pl.Series]: ...
@@ -563,8 +618,8 @@ def llm(frame: Any) -> FrameAccessor[Any]: ...
 def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
     """Return the accessor of a frame or series, typed for type checkers: ``llmhub.llm(df).complete(...)``.
 
-    Methods return frames of the same kind for pandas and polars; Arrow tables for an Arrow table, a mapping of columns,
-    or any other object with ``__arrow_c_stream__``.
+    Methods return frames of the same kind for pandas, polars and DuckDB; Arrow tables for an Arrow table, a mapping of
+    columns, or any other object with ``__arrow_c_stream__``.
 
     Raises
     ------
@@ -578,6 +633,5 @@ def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
     """
     if frames.is_series(frame) or frames.is_polars(frame, "Series") or isinstance(frame, (pa.Array, pa.ChunkedArray)):
         return SeriesAccessor(frame)
-    if frames.is_polars(frame, "LazyFrame"):
-        raise invalid("frame", "a LazyFrame has no rows yet; call .collect() first")
-    return FrameAccessor(frames.native_frame(frame))
+    is_lazy = frames.is_polars(frame, "LazyFrame") or frames.is_relation(frame)
+    return FrameAccessor(frame if is_lazy else frames.native_frame(frame))

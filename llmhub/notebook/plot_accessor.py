@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from llmhub import plots
+from llmhub.tables.result_frames import results_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,8 @@ def _as_method(plot: Callable[..., Axes]) -> Callable[..., Axes]:
 
     @wraps(plot)
     def draw(self: PlotAccessor, *args: Any, **options: Any) -> Axes:
-        return plot(_without_prefix(self._frame, self._prefix), *args, **options)
+        table = results_table(self._frame, self._prefix) if self._prefix else self._frame
+        return plot(table, *args, **options)
 
     signature = inspect.signature(plot)
     own = [each for name, each in signature.parameters.items() if name != "table"]
@@ -76,12 +78,3 @@ def _as_method(plot: Callable[..., Axes]) -> Callable[..., Axes]:
 
 for _name, _plot in PLOT_FUNCTIONS.items():
     setattr(PlotAccessor, _name, _as_method(_plot))
-
-
-def _without_prefix(frame: Any, prefix: str) -> Any:
-    """Remove a prefix from column names. Other columns are kept unless their name would then occur twice."""
-    if not prefix:
-        return frame
-    renamed = {name: str(name).removeprefix(prefix) for name in frame.columns if str(name).startswith(prefix)}
-    kept = [name for name in frame.columns if name in renamed or name not in renamed.values()]
-    return frame[kept].rename(columns=renamed)

@@ -13,14 +13,15 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from llmhub.core.errors import invalid
 from llmhub.formatting import html
 from llmhub.formatting.html import Html
 from llmhub.formatting.numbers import format_duration, format_quantity, format_usd
 from llmhub.formatting.text import single_line
 from llmhub.formatting.text_tables import drop_empty_columns, text_table
-from llmhub.plots.model_summary import ModelSummary, count_summary, quantile, summarize_models
+from llmhub.plots.model_summary import COLUMNS as SUMMARY_COLUMNS
+from llmhub.plots.model_summary import OPTIONAL_COLUMNS, ModelSummary, count_summary, quantile, summarize_models
 from llmhub.tables import frames
+from llmhub.tables.result_frames import answer_columns, answer_texts, require_result_columns, results_table
 from llmhub.tables.schema import RESULTS
 
 DEFAULT_ROWS: Final = 10
@@ -35,7 +36,7 @@ MAX_MODELS: Final = 24
 MAX_UNBROKEN_CHARS: Final = 28
 """Characters of an input value that are kept on one line."""
 
-REQUIRED_COLUMNS: Final = ("row", "provider", "model", "status", "response", "error")
+REQUIRED_COLUMNS: Final = ("provider", "model", "status", "response", "error")
 """Result columns without which a frame cannot be shown."""
 ROW_COLUMNS: Final = (
     "row",
@@ -50,8 +51,8 @@ ROW_COLUMNS: Final = (
     "cache_hit",
 )
 """Result columns that are shown for each row."""
-UNSUMMED_COLUMNS: Final = frozenset({"response", "parsed", "tool_calls", "error", "request_key", "dropped_params"})
-"""Large result columns that totals do not need."""
+SUMMED_COLUMNS: Final = (*SUMMARY_COLUMNS, *OPTIONAL_COLUMNS)
+"""Result columns that totals are made of."""
 TOTAL_HEADERS: Final = (
     "model",
     "rows",
@@ -121,31 +122,22 @@ def show(
     """
     frame = frames.native_frame(result)
     names = frames.column_names(frame)
-    _require_columns(names, [prefix + name for name in REQUIRED_COLUMNS], prefix)
+    head = frames.backend_of(frame).take_rows(frame, np.arange(min(len(frame), max(rows, 0), MAX_ROWS)))
+    answers = answer_columns(frame, prefix)
+    results = results_table(head, prefix, {*ROW_COLUMNS, *answers})
+    require_result_columns(results.column_names, REQUIRED_COLUMNS, "show", "result")
     if columns is None:
-        result_names = {prefix + name for name in RESULTS.names}
-        columns = [name for name in names if name not in result_names][:MAX_INPUT_COLUMNS]
+        own = (name for name in names if not _is_result(name, prefix) and name not in answers)
+        columns = list(own)[:MAX_INPUT_COLUMNS]
     else:
-        _require_columns(names, list(columns), "")
-    summaries = summarize_models(_summed_columns(frame, names, prefix))
-    shown = _first_rows(frame, names, _Selection(min(rows, MAX_ROWS), list(columns), prefix))
+        require_result_columns(names, columns, "show", "columns")
+    summaries = summarize_models(_with_required_columns(results_table(frame, prefix, SUMMED_COLUMNS)))
+    shown = _first_rows(head, results, answers, columns)
     return ResultsView(_view_html(summaries, shown), _view_text(summaries, shown))
 
 
-def _require_columns(names: Sequence[str], required: Sequence[str], prefix: str) -> None:
-    missing = next((name for name in required if name not in names), None)
-    if missing is not None:
-        hint = f" whose column names begin with {prefix!r}" if prefix else ""
-        raise invalid("result", f"has no column {missing!r}; pass results of llmhub{hint}, or their prefix=")
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """Number of rows and input columns to show, and the prefix of the result columns."""
-
-    rows: int
-    columns: list[str]
-    prefix: str
+def _is_result(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and name.removeprefix(prefix) in RESULTS.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,37 +149,34 @@ class _ResultRow:
     result: dict[str, Any]
 
 
-def _summed_columns(frame: Any, names: list[str], prefix: str) -> pa.Table:
-    """Return the result columns that totals need, under their own names; a missing one is null."""
-    backend = frames.backend_of(frame)
-    columns = {
-        field.name: backend.arrow_column(frame, names.index(prefix + field.name))
-        if prefix + field.name in names
-        else pa.nulls(len(frame), field.type)
-        for field in RESULTS
-        if field.name not in UNSUMMED_COLUMNS
-    }
-    return pa.table(columns)
+def _with_required_columns(results: pa.Table) -> pa.Table:
+    """Return results with the columns that totals need; a missing one is null."""
+    for name in SUMMARY_COLUMNS:
+        if name not in results.column_names:
+            field = RESULTS.field(name)
+            results = results.append_column(field, pa.nulls(len(results), field.type))
+    return results
 
 
-def _first_rows(frame: Any, names: list[str], selection: _Selection) -> list[_ResultRow]:
-    backend = frames.backend_of(frame)
-    head = backend.take_rows(frame, np.arange(min(len(frame), max(selection.rows, 0))))
-    count = len(head)
+def _first_rows(head: Any, results: pa.Table, answers: Sequence[str], columns: Sequence[str]) -> list[_ResultRow]:
+    """Return the first rows of a frame, given their results and the columns with their answers."""
+    backend, names, count = frames.backend_of(head), frames.column_names(head), len(head)
     has_index = hasattr(head, "index") and hasattr(head, "iloc")
     labels = [str(label) for label in head.index] if has_index else [str(position) for position in range(count)]
-    results = {
-        name: backend.arrow_column(head, names.index(selection.prefix + name)).to_pylist()
-        if selection.prefix + name in names
-        else [None] * count
+    values = {
+        name: results.column(name).to_pylist() if name in results.column_names else [None] * count
         for name in ROW_COLUMNS
     }
-    inputs = {name: _column_texts(backend, head, names.index(name)) for name in selection.columns}
+    texts = answer_texts(results, answers)
+    # A response that holds no answer, such as one that is not a label, is shown as it is.
+    values["response"] = [text or response for text, response in zip(texts, values["response"], strict=True)]
+    values["row"] = values["row"] if "row" in results.column_names else list(range(count))
+    inputs = {name: _column_texts(backend, head, names.index(name)) for name in columns}
     return [
         _ResultRow(
             labels[position],
-            {name: values[position] for name, values in inputs.items()},
-            {name: values[position] for name, values in results.items()},
+            {name: texts_of_column[position] for name, texts_of_column in inputs.items()},
+            {name: values_of_column[position] for name, values_of_column in values.items()},
         )
         for position in range(count)
     ]

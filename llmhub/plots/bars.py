@@ -16,6 +16,7 @@ from llmhub.plots.model_summary import (
     ModelSummary,
     count_summary,
     is_simulated,
+    list_price_hint,
     no_data_message,
     summarize_models,
 )
@@ -42,6 +43,7 @@ BAR_HEIGHT: Final = 0.4
 """Height of a bar as a share of its row."""
 NARROW_PT: Final = 260
 """Width below which the x axis gets fewer ticks."""
+NO_PRICE_TITLE: Final = "Cost by model: no price is known"
 LIST_PRICE_FADE: Final = 0.66
 """Fade of the bar of list prices behind the bar of billed costs."""
 TOKEN_FADES: Final[Mapping[str, float]] = {"cached input": 0.8, "input": 0.55, "output": 0.0, "reasoning": -0.45}
@@ -76,14 +78,14 @@ def cost_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Ax
     Parameters
     ----------
     table
-        Results, with the columns of the result schema.
+        Results in any kind of frame, compact or with all columns.
     ax
         Axes to draw on; those of a new figure if omitted.
 
     Raises
     ------
-    ValueError
-        A column of the result schema is missing.
+    BadRequestError
+        ``table`` is not a frame of results, or lacks a column that the plot needs.
     """
     summaries = summarize_models(table)
     if message := no_data_message(summaries):
@@ -107,11 +109,13 @@ def cost_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Ax
         if simulated
         else f"{format_usd(billed)} billed" + (f", {format_usd(list_price)} list price" if saved else "")
     )
+    note = "light: saved by the cache" if saved else list_price_hint(summaries)
+    is_priced = any(model.unpriced < model.answered for model in summaries)
     ax = draw_bars(
         rows,
         ax,
-        title=f"Cost by model: {total if any(model.priced for model in summaries) else 'no price is known'}",
-        subtitle=count_summary(summaries) + ("; light: saved by the cache" if saved else ""),
+        title=f"Cost by model: {total if is_priced else 'no price is known'}",
+        subtitle="; ".join(filter(None, (count_summary(summaries), note))),
         unit="US dollars",
         simulated=simulated,
     )
@@ -186,13 +190,12 @@ def _cost_label(model: ModelSummary, *, simulated: bool) -> str:
     """Return the billed cost and list price, and the number of answers without a price."""
     if not model.answered:
         return _no_answer(model)
-    if not model.priced:
+    if model.unpriced == model.answered:
         return "price unknown"
     cost = f"{format_usd(model.list_usd if simulated else model.billed_usd)}"
     if not simulated and model.list_usd > model.billed_usd:
         cost += f" billed, {format_usd(model.list_usd)} list price"
-    unpriced = model.answered - model.priced
-    return cost + (f"; {unpriced:,} of unknown price" if unpriced else "")
+    return cost + (f"; {model.unpriced:,} of unknown price" if model.unpriced else "")
 
 
 def _no_answer(model: ModelSummary) -> str:

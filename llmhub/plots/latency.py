@@ -15,6 +15,7 @@ from llmhub.plots.model_summary import (
     DataFrameLike,
     FloatArray,
     ModelSummary,
+    extract_columns,
     is_simulated,
     no_data_message,
     quantile,
@@ -95,7 +96,9 @@ def latency_ecdf(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axe
 
 def ttft_ecdf(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Axes:
     """Plot the share of each model's streamed calls that had a first token within a time (see `latency_ecdf`)."""
-    return _ecdf(summarize_models(table), ax, TTFT, simulated=is_simulated(table))
+    summaries = summarize_models(table)
+    extract_columns(table, ("ttft_s",))
+    return _ecdf(summaries, ax, TTFT, simulated=is_simulated(table))
 
 
 def _ecdf(summaries: Sequence[ModelSummary], ax: Axes | None, metric: _LatencyMetric, *, simulated: bool) -> Axes:

@@ -15,31 +15,18 @@ from llmhub.core.pricing import NANO_DIGITS
 from llmhub.formatting.numbers import format_quantity
 from llmhub.tables import schema
 from llmhub.tables.cost_columns import to_nanos
+from llmhub.tables.result_frames import require_result_columns, results_table
 
 FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 BoolArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.bool_]]"
 IntArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.int64]]"
 
-TOKEN_COLUMNS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
-COLUMNS: Final = (
-    "provider",
-    "model",
-    "status",
-    "error_type",
-    *TOKEN_COLUMNS,
-    "cost_usd",
-    "list_cost_usd",
-    "latency_s",
-    "ttft_s",
-    "cache_hit",
-)
-"""Columns of the result schema that a summary needs."""
+COLUMNS: Final = ("provider", "model", "status", "input_tokens", "output_tokens", "cost_usd", "latency_s", "cache_hit")
+"""Result columns that a summary needs."""
+CLASS_COLUMNS: Final = ("cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+TOKEN_COLUMNS: Final = ("input_tokens", "output_tokens", *CLASS_COLUMNS)
+OPTIONAL_COLUMNS: Final = ("error_type", *CLASS_COLUMNS, "list_cost_usd", "ttft_s")
+"""Result columns that a summary reads if they are there; compact results do not have them."""
 MAX_ERROR_TYPES: Final = 4
 """Error types that `no_data_message` lists."""
 
@@ -67,9 +54,10 @@ class ModelSummary:
         Number of rows; of those with an answer, with an error, and answered without a call of their own.
     errors
         Number of rows by error type, most frequent first.
-    billed_usd, list_usd, priced
-        Cost of all rows with a known price in US dollars, billed and at list prices without our cache, and the number
-        of answers with a known price.
+    billed_usd, list_usd, priced, unpriced
+        Cost of all rows with a known price in US dollars, billed and at list prices without our cache; and the number
+        of answers with a known list price, and of those without a price. Results without the column ``list_cost_usd``
+        have neither for cache hits.
     latency_s, ttft_s
         Sorted latencies and times to the first token of answered calls; cache hits are left out.
     tokens, with_usage
@@ -85,6 +73,7 @@ class ModelSummary:
     billed_usd: float
     list_usd: float
     priced: int
+    unpriced: int
     latency_s: FloatArray
     ttft_s: FloatArray
     tokens: Mapping[str, int]
@@ -96,8 +85,8 @@ def summarize_models(table: pa.Table | DataFrameLike) -> tuple[ModelSummary, ...
 
     Raises
     ------
-    ValueError
-        A column of the result schema is missing.
+    BadRequestError
+        A result column is missing.
 
     Examples
     --------
@@ -105,7 +94,7 @@ def summarize_models(table: pa.Table | DataFrameLike) -> tuple[ModelSummary, ...
     >>> summarize_models(RESULTS.empty_table())
     ()
     """
-    columns = extract_columns(table, COLUMNS)
+    columns = extract_columns(table, COLUMNS, OPTIONAL_COLUMNS)
     codes, names = factorize_models(columns)
     arrays = _arrays(columns)
     return tuple(_summarize(name, arrays, codes == code) for code, name in enumerate(names))
@@ -126,6 +115,7 @@ def combine_summaries(summaries: Sequence[ModelSummary]) -> ModelSummary:
         billed_usd=sum(summary.billed_usd for summary in summaries),
         list_usd=sum(summary.list_usd for summary in summaries),
         priced=sum(summary.priced for summary in summaries),
+        unpriced=sum(summary.unpriced for summary in summaries),
         latency_s=np.sort(np.concatenate([summary.latency_s for summary in summaries])),
         ttft_s=np.sort(np.concatenate([summary.ttft_s for summary in summaries])),
         tokens={name: sum(summary.tokens[name] for summary in summaries) for name in TOKEN_COLUMNS},
@@ -152,6 +142,12 @@ def no_data_message(summaries: Sequence[ModelSummary]) -> str:
     return f"No answers: {total.failed:,} of {total.rows:,} rows failed\n{by_type}"
 
 
+def list_price_hint(summaries: Sequence[ModelSummary]) -> str:
+    """Return how to get the list prices of cache hits if the results do not have them; empty otherwise."""
+    is_unknown = any(model.priced + model.unpriced < model.answered for model in summaries)
+    return "list prices of cached answers need columns=['list_cost_usd']" if is_unknown else ""
+
+
 def count_summary(summaries: Sequence[ModelSummary]) -> str:
     """Return the number of answers, cache hits and failures as text."""
     answered = sum(summary.answered for summary in summaries)
@@ -174,21 +170,19 @@ def rank_index(count: int, q: float) -> int:
     return max(int(np.ceil(round(q * count, 6))) - 1, 0)
 
 
-def extract_columns(table: pa.Table | DataFrameLike, names: Sequence[str]) -> Mapping[str, pa.Array]:
-    """Return columns of a table or data frame, each as one array.
+def extract_columns(
+    table: pa.Table | DataFrameLike, names: Sequence[str], optional: Sequence[str] = ()
+) -> Mapping[str, pa.Array]:
+    """Return columns of a frame of results, each as one array; ``optional`` ones if it has them.
 
     Raises
     ------
-    ValueError
-        A column is missing.
+    BadRequestError
+        A column is missing; the message says which ``columns=`` brings it.
     """
-    present = table.column_names if isinstance(table, pa.Table) else list(table.columns)
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise ValueError(f"not a table of results: it has no column {', '.join(missing)}")
-    selected = table.select(list(names)) if isinstance(table, pa.Table) else pa.table(table[list(names)])
-    combined = selected.combine_chunks()
-    return {name: _to_array(combined.column(name)) for name in names}
+    results = results_table(table, columns=(*names, *optional)).combine_chunks()
+    require_result_columns(results.column_names, names, "the plot", "table")
+    return {name: _to_array(results.column(name)) for name in results.column_names}
 
 
 def is_simulated(table: pa.Table | DataFrameLike) -> bool:
@@ -231,6 +225,7 @@ class _Arrays:
     cache_hits: BoolArray
     called: BoolArray
     priced: BoolArray
+    unpriced: BoolArray
     with_usage: BoolArray
     billed: IntArray
     list_price: IntArray
@@ -244,20 +239,26 @@ def _arrays(columns: Mapping[str, pa.Array]) -> _Arrays:
     ok, failed = (_flags(pc.equal(columns["status"].cast(pa.string()), status)) for status in ("ok", "error"))
     cache_hits = _flags(columns["cache_hit"].cast(pa.bool_()))
     latency_s = to_floats(columns["latency_s"])
+    rows, cost = len(ok), columns["cost_usd"]
+    # Without a list price, the cost of a call is its list price, and that of a cache hit is unknown.
+    list_cost = columns.get("list_cost_usd", pc.if_else(pa.array(ok & ~cache_hits), cost, None))
+    priced = ok & _flags(list_cost.is_valid())
+    tokens = {name: columns.get(name, pa.nulls(rows, pa.int64())) for name in TOKEN_COLUMNS}
     return _Arrays(
         ok=ok,
         failed=failed,
         cache_hits=cache_hits,
         # A cache hit repeats the latency of the call that was cached, so it is left out.
         called=ok & ~cache_hits & np.isfinite(latency_s),
-        priced=ok & _flags(columns["list_cost_usd"].is_valid()),
+        priced=priced,
+        unpriced=ok & ~priced if "list_cost_usd" in columns else ok & _flags(cost.is_null()),
         with_usage=ok & _flags(columns["input_tokens"].is_valid()),
-        billed=to_nanos(columns["cost_usd"]),
-        list_price=to_nanos(columns["list_cost_usd"]),
+        billed=to_nanos(cost),
+        list_price=to_nanos(list_cost),
         latency_s=latency_s,
-        ttft_s=to_floats(columns["ttft_s"]),
-        tokens={name: _counts(columns[name]) for name in TOKEN_COLUMNS},
-        errors=columns["error_type"].cast(pa.string()),
+        ttft_s=to_floats(columns.get("ttft_s", pa.nulls(rows, pa.float64()))),
+        tokens={name: _counts(column) for name, column in tokens.items()},
+        errors=columns.get("error_type", pa.nulls(rows, pa.string())).cast(pa.string()),
     )
 
 
@@ -274,6 +275,7 @@ def _summarize(name: str, arrays: _Arrays, mask: BoolArray) -> ModelSummary:
         billed_usd=int(arrays.billed[mask].sum()) / 10**NANO_DIGITS,
         list_usd=int(arrays.list_price[mask].sum()) / 10**NANO_DIGITS,
         priced=int((mask & arrays.priced).sum()),
+        unpriced=int((mask & arrays.unpriced).sum()),
         latency_s=np.sort(arrays.latency_s[mask & arrays.called]),
         ttft_s=np.sort(arrays.ttft_s[mask & arrays.called & np.isfinite(arrays.ttft_s)]),
         tokens={column: int(counts[answers].sum()) for column, counts in arrays.tokens.items()},

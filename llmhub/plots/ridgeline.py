@@ -67,7 +67,7 @@ def token_histogram(table: pa.Table | DataFrameLike, ax: Axes | None = None, *, 
     Parameters
     ----------
     table
-        Results, with the columns of the result schema.
+        Results in any kind of frame, compact or with all columns.
     ax
         Axes to draw on; those of a new figure if omitted.
     kind
@@ -80,8 +80,10 @@ def token_histogram(table: pa.Table | DataFrameLike, ax: Axes | None = None, *, 
 
     Raises
     ------
+    BadRequestError
+        ``table`` is not a frame of results, or lacks a column that the plot needs.
     ValueError
-        A column of the result schema is missing, or ``kind`` is unknown.
+        ``kind`` is unknown.
     """
     if kind not in get_args(TokenKind):
         raise ValueError(f"kind must be one of {', '.join(map(repr, get_args(TokenKind)))}, not {kind!r}")

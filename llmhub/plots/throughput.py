@@ -107,7 +107,7 @@ def throughput(
     Parameters
     ----------
     table
-        Results, with the columns of the result schema.
+        Results in any kind of frame with the columns of the times of a call (``columns="all"``).
     ax
         Axes to draw on; those of a new figure if omitted.
     limits_rpm
@@ -123,8 +123,8 @@ def throughput(
 
     Raises
     ------
-    ValueError
-        A column of the result schema is missing.
+    BadRequestError
+        ``table`` is not a frame of results, or lacks a column that the plot needs.
     """
     calls = _call_times(table)
     if message := _no_calls_message(table, calls):

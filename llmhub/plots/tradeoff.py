@@ -19,6 +19,7 @@ from llmhub.plots.model_summary import (
     extract_columns,
     factorize_models,
     is_simulated,
+    list_price_hint,
     no_data_message,
     quantile,
     summarize_models,
@@ -50,8 +51,7 @@ def cost_against_latency(table: pa.Table | DataFrameLike, ax: Axes | None = None
     summaries = summarize_models(table)
     shown = [(index, model) for index, model in enumerate(summaries) if model.priced and len(model.latency_s)]
     if not shown:
-        message = no_data_message(summaries) or "No model has both a known price and a call of its own"
-        return draw_message(ax, title, message)
+        return draw_message(ax, title, _no_points_message(summaries, "a call of its own"))
     hidden = len(summaries) - len(shown)
     missing = f"{hidden} without a known price or a call of {'its' if hidden == 1 else 'their'} own; " if hidden else ""
     points = [(quantile(model.latency_s, 0.5), _usd_per_thousand(model)) for _, model in shown]
@@ -80,7 +80,7 @@ def cost_against_quality(
     Parameters
     ----------
     table
-        Results, with the columns of the result schema.
+        Results in any kind of frame, compact or with all columns.
     ax
         Axes to draw on; those of a new figure if omitted.
     score
@@ -94,16 +94,15 @@ def cost_against_quality(
 
     Raises
     ------
-    ValueError
-        A column of the result schema, or the column of scores, is missing.
+    BadRequestError
+        ``table`` is not a frame of results, or lacks the column of scores.
     """
     title = "Quality against cost"
     summaries = summarize_models(table)
     scores = score if isinstance(score, Mapping) else _mean_scores(table, score)
     shown = [(index, model) for index, model in enumerate(summaries) if model.priced and model.name in scores]
     if not shown:
-        message = no_data_message(summaries) or "No model has both a known price and a score"
-        return draw_message(ax, title, message)
+        return draw_message(ax, title, _no_points_message(summaries, "a score"))
     hidden = len(summaries) - len(shown)
     missing = f"{hidden} without a known price or a score; " if hidden else ""
     points = [(_usd_per_thousand(model), scores[model.name]) for _, model in shown]
@@ -188,6 +187,13 @@ def _draw_names(
     ax: Axes, points: Sequence[Point], shown: Sequence[tuple[int, ModelSummary]], front: Sequence[Point]
 ) -> None:
     place_labels(ax, points, [(model.name, series_style(index)) for index, model in shown], front)
+
+
+def _no_points_message(summaries: Sequence[ModelSummary], other: str) -> str:
+    """Return the reason why no model can be placed."""
+    message = f"No model has both a known price and {other}"
+    hint = list_price_hint(summaries)
+    return no_data_message(summaries) or (f"{message};\n{hint}" if hint else message)
 
 
 def _usd_per_thousand(model: ModelSummary) -> float:

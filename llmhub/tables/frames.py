@@ -1,29 +1,31 @@
 """Data frames at the boundary: read columns from any kind of frame, and return results in the kind that was passed.
 
-A frame is a pandas or polars DataFrame, an Arrow table or record batch, a mapping of columns, or any object with
-``__arrow_c_stream__``. What is done differently for each kind is in a `FrameBackend`, a record of functions.
-pandas and polars are never imported here unless a frame of theirs was passed.
+A frame is a pandas or polars DataFrame, a polars LazyFrame, a DuckDB relation, an Arrow table or record batch, a
+mapping of columns, or any object with ``__arrow_c_stream__``. What is done differently for each kind is in a
+`FrameBackend`, a record of functions. No library is imported here unless a frame of it was passed.
 """
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.errors import Hint, invalid
-from llmhub.tables.schema import SIMULATED, is_simulated
+from llmhub.tables.pandas_types import DtypeBackend, check_dtype_backend, to_pandas, to_series
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ACCEPTED_FRAMES: Final = (
-    "a pandas DataFrame or polars DataFrame, a pyarrow Table, a mapping of columns, or anything with __arrow_c_stream__"
+    "a pandas DataFrame, a polars DataFrame or LazyFrame, a DuckDB relation, a pyarrow Table, a mapping of columns, or "
+    "anything with __arrow_c_stream__"
 )
 PREFIX_SUGGESTIONS: Final = ("llm", "result", "answer", "out", "llmhub", "llm_result", "llm_answer")
 """Prefixes proposed when column names clash; the first without a clash is named in the error."""
@@ -50,18 +52,30 @@ def is_polars(frame: object, class_name: str = "DataFrame") -> bool:
     return polars is not None and isinstance(frame, getattr(polars, class_name))
 
 
+def is_relation(frame: object) -> bool:
+    """Return whether ``frame`` is a DuckDB relation, without importing duckdb."""
+    duckdb = sys.modules.get("duckdb")
+    return duckdb is not None and isinstance(frame, duckdb.DuckDBPyRelation)
+
+
 def pandas_or_arrow(frame: Any) -> Any:
-    """Return a pandas DataFrame unchanged, and any other frame as an Arrow table.
+    """Return a pandas DataFrame unchanged, and any other frame as an Arrow table of `standard_types`.
 
     Raises
     ------
     BadRequestError
         ``frame`` is not a frame, or cannot be read.
     """
-    if is_pandas(frame) or isinstance(frame, pa.Table):
+    return frame if is_pandas(frame) else standard_types(_to_arrow(frame))
+
+
+def _to_arrow(frame: Any) -> pa.Table:
+    if isinstance(frame, pa.Table):
         return frame
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
+    if is_polars(frame, "LazyFrame"):
+        return pa.table(frame.collect())
     message = f"{type(frame).__name__} is not a frame; pass {ACCEPTED_FRAMES}"
     try:
         if isinstance(frame, Mapping):
@@ -83,14 +97,43 @@ def _table_from_mapping(frame: Mapping[Any, Any]) -> pa.Table:
 
 
 def native_frame(frame: Any) -> Any:
-    """Return a pandas or polars DataFrame unchanged, and any other frame as an Arrow table.
+    """Return a pandas or polars DataFrame unchanged, a LazyFrame collected, and any other frame as an Arrow table.
 
     Raises
     ------
     BadRequestError
         ``frame`` is not a frame.
     """
+    if is_polars(frame, "LazyFrame"):
+        return frame.collect()
     return frame if is_pandas(frame) or is_polars(frame) else pandas_or_arrow(frame)
+
+
+def to_kind_of(source: Any, frame: Any) -> Any:
+    """Return a `native_frame` as the kind of frame that ``source`` is: lazy, or a relation of the same connection."""
+    if is_polars(source, "LazyFrame"):
+        return frame.lazy()
+    if is_relation(source):
+        results = frame  # noqa: F841 - DuckDB reads the variable that the query names
+        return source.query("source", "SELECT * FROM results")
+    return frame
+
+
+def to_table(frame: Any) -> pa.Table:
+    """Return any frame as an Arrow table of `standard_types`, without a pandas index.
+
+    Raises
+    ------
+    BadRequestError
+        ``frame`` is not a frame, or a column holds values of several types.
+    """
+    source = pandas_or_arrow(frame)
+    if not is_pandas(source):
+        return source
+    try:
+        return standard_types(pa.Table.from_pandas(source, preserve_index=False))
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError, ValueError) as error:
+        raise invalid("frame", f"cannot be converted to Arrow: {error}; convert such columns to one type") from error
 
 
 def column_names(frame: Any) -> list[str]:
@@ -121,6 +164,53 @@ def missing_column_message(name: str, existing: Sequence[str]) -> str:
     return f"{name!r} is not a column of the frame.{hint} Its columns are {', '.join(map(repr, existing)) or 'none'}"
 
 
+# Arrow types
+
+
+def standard_types(table: pa.Table) -> pa.Table:
+    """Return a table with strings, binaries, lists and dictionaries of the types that all functions of Arrow support.
+
+    polars, DuckDB and others export views, large offsets and other index types. Every frame passes here on entry, so
+    nothing else needs to know of them.
+
+    Examples
+    --------
+    >>> standard_types(pa.table({"t": pa.array(["a"], pa.string_view())})).schema.field("t").type
+    DataType(string)
+    """
+    columns = [standard_column(column) for column in table.columns]
+    fields = [field.with_type(column.type) for field, column in zip(table.schema, columns, strict=True)]
+    schema = pa.schema(fields, metadata=table.schema.metadata)
+    return table if schema.equals(table.schema) else pa.table(columns, schema=schema)
+
+
+def standard_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of a standard type (see `standard_types`)."""
+    standard = _standard_type(column.type, pa.string(), pa.binary())
+    if standard == column.type:
+        return column
+    try:
+        return column.cast(standard)
+    except pa.ArrowException:  # a chunk of more than two gigabytes
+        return column.cast(_standard_type(column.type, pa.large_string(), pa.large_binary()))
+
+
+def _standard_type(data_type: pa.DataType, string: pa.DataType, binary: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_large_string(data_type) or types.is_string_view(data_type):
+        return string
+    if types.is_large_binary(data_type) or types.is_binary_view(data_type):
+        return binary
+    if types.is_dictionary(data_type):
+        return pa.dictionary(pa.int32(), _standard_type(data_type.value_type, string, binary))
+    if types.is_list(data_type) or types.is_large_list(data_type):
+        field = data_type.value_field
+        return pa.list_(field.with_type(_standard_type(field.type, string, binary)))
+    if types.is_struct(data_type):
+        return pa.struct([field.with_type(_standard_type(field.type, string, binary)) for field in data_type])
+    return data_type
+
+
 # Reading values
 
 
@@ -149,7 +239,7 @@ def series_values(values: Any) -> list[Any]:
     if is_series(values):
         return _values_of_pandas(values)
     if is_polars(values, "Series"):
-        return _values_of_arrow(values.to_arrow())
+        return _values_of_arrow(_to_chunked(values.to_arrow()))
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return _values_of_arrow(values)
     raise invalid(
@@ -200,10 +290,21 @@ def join_results(frame: Any, results: pa.Table, prefix: str) -> Any:
     >>> join_results(pa.table({"q": ["a", "b"]}), pa.table({"row": [0, 0, 1], "n": [7, 8, 9]}), "llm_").to_pydict()
     {'q': ['a', 'a', 'b'], 'llm_row': [0, 0, 1], 'llm_n': [7, 8, 9]}
     """
-    backend = backend_of(frame)
     require_no_name_clash(column_names(frame), results.column_names, prefix)
-    rows = backend.take_rows(frame, results.column("row").to_numpy())
-    return backend.append_columns(rows, add_prefix(results, prefix))
+    return join_rows(frame, results.column("row"), [add_prefix(results, prefix)])
+
+
+def join_rows(
+    frame: Any, rows: pa.ChunkedArray, tables: Iterable[pa.Table | None], dtype_backend: DtypeBackend | None = None
+) -> Any:
+    """Return these rows of a frame, repeated as given and index included, with the columns of Arrow tables appended."""
+    backend, positions = backend_of(frame), rows.to_numpy()
+    is_whole = len(positions) == len(frame) and bool((positions == np.arange(len(frame))).all())
+    joined = frame if is_whole else backend.take_rows(frame, positions)
+    for table in tables:
+        if table is not None:
+            joined = backend.append_columns(joined, table, dtype_backend)
+    return joined
 
 
 def add_prefix(table: pa.Table, prefix: str) -> pa.Table:
@@ -240,13 +341,10 @@ def require_no_name_clash(existing: Sequence[str], new: Sequence[str], prefix: s
 # New columns of the caller's kind
 
 
-def series_like(values: Any, column: pa.ChunkedArray) -> Any:
+def series_like(values: Any, column: pa.ChunkedArray, dtype_backend: DtypeBackend | None = None) -> Any:
     """Return an Arrow column as a series of the kind of ``values``, with its name and index."""
     if is_series(values):
-        import pandas as pd  # noqa: PLC0415 - the caller's series is pandas
-
-        extension: Any = pd.arrays.ArrowExtensionArray(column)
-        return pd.Series(extension, index=values.index, name=values.name)
+        return to_series(column, dtype_backend).set_axis(values.index).rename(values.name)
     if is_polars(values, "Series"):
         import polars as pl  # noqa: PLC0415 - the caller's series is polars
 
@@ -281,12 +379,25 @@ def series_for_frame(frame: Any, values: list[Any], name: str) -> Any:
 def frame_like(values: Any, table: pa.Table) -> Any:
     """Return a table as a frame of the kind of ``values``, a frame or a series, with its index."""
     if is_series(values) or is_pandas(values):
-        return _to_arrow_backed_pandas(table).set_index(values.index)
+        return to_pandas(table).set_index(values.index)
     if is_polars(values) or is_polars(values, "Series"):
         import polars as pl  # noqa: PLC0415 - the caller's frame is polars
 
         return pl.from_arrow(table)
     return table
+
+
+def require_dtype_backend(frame: Any, dtype_backend: object) -> None:
+    """Raise unless ``dtype_backend`` is ``None``, or one that pandas has and ``frame`` is of pandas.
+
+    Raises
+    ------
+    BadRequestError
+        It is another value, or has no effect.
+    """
+    check_dtype_backend(dtype_backend)
+    if dtype_backend is not None and not (is_pandas(frame) or is_series(frame)):
+        raise invalid("dtype_backend", "applies to pandas frames only; omit it")
 
 
 # Backends
@@ -303,7 +414,8 @@ class FrameBackend:
     select_columns
         ``select_columns(frame, positions)``: the columns at these positions.
     append_columns
-        ``append_columns(frame, table)``: the frame with the columns of an Arrow table of equal length at its right.
+        ``append_columns(frame, table, dtype_backend)``: the frame with the columns of an Arrow table of equal length at
+        its right; ``dtype_backend`` chooses the types of a pandas frame (see `to_pandas`).
     arrow_column
         ``arrow_column(frame, position)``: a column as a chunked Arrow array.
     iter_rows
@@ -312,7 +424,7 @@ class FrameBackend:
 
     take_rows: Callable[[Any, Any], Any]
     select_columns: Callable[[Any, Sequence[int]], Any]
-    append_columns: Callable[[Any, pa.Table], Any]
+    append_columns: Callable[[Any, pa.Table, DtypeBackend | None], Any]
     arrow_column: Callable[[Any, int], Any]
     iter_rows: Callable[[Any], Iterator[Any]]
 
@@ -325,33 +437,28 @@ def backend_of(frame: Any) -> FrameBackend:
 
 
 def _to_chunked(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    """Return a column in chunks, of a standard type."""
+    return standard_column(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
 
 
-def _to_arrow_backed_pandas(table: pa.Table) -> Any:
+def _append_pandas(frame: Any, table: pa.Table, dtype_backend: DtypeBackend | None) -> Any:
     import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
 
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def _append_pandas(frame: Any, table: pa.Table) -> Any:
-    import pandas as pd  # noqa: PLC0415 - the caller's frame is pandas
-
-    right = _to_arrow_backed_pandas(table)
+    right = to_pandas(table, dtype_backend)
     right.index = frame.index
     joined = pd.concat([frame, right], axis=1)
-    joined.attrs = {**frame.attrs, **({SIMULATED: True} if is_simulated(table.schema) else {})}
+    joined.attrs = {**frame.attrs, **right.attrs}
     return joined
 
 
-def _append_polars(frame: Any, table: pa.Table) -> Any:
+def _append_polars(frame: Any, table: pa.Table, _dtype_backend: DtypeBackend | None) -> Any:
     import polars as pl  # noqa: PLC0415 - the caller's frame is polars
 
     right: Any = pl.from_arrow(table)
     return frame.hstack(right.get_columns())
 
 
-def _append_arrow(frame: pa.Table, table: pa.Table) -> pa.Table:
+def _append_arrow(frame: pa.Table, table: pa.Table, _dtype_backend: DtypeBackend | None) -> pa.Table:
     return pa.table([*frame.columns, *table.columns], schema=join_schemas(frame.schema, table.schema))
 
 

@@ -50,6 +50,7 @@ from llmhub.tables.forecast import (
     format_usd_interval,
 )
 from llmhub.tables.prompt_batch import ModelPrompts, TargetPrompt, prompt_text
+from llmhub.tables.result_frames import require_result_columns, results_table
 from llmhub.tables.schema import MICROSECONDS_PER_S
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
 
@@ -79,6 +80,18 @@ BASIS_LABELS: Final = {
     "bound": "no history",
 }
 """What forecasts of a model are based on, as shown to users."""
+COMPARED_COLUMNS: Final = (
+    "provider",
+    "model",
+    "status",
+    "cache_hit",
+    "cost_usd",
+    "input_tokens",
+    "output_tokens",
+)
+"""Result columns that a plan is compared with."""
+TIME_COLUMNS: Final = ("attempts", "started_at", "total_s")
+"""Result columns that tell how long a run took; compact results do not have them."""
 PLAN_HEADER: Final = ("model", "rows", "in cache", "calls", "input tokens", "output tokens", "USD", "basis")
 
 
@@ -581,7 +594,8 @@ def _format_actual(value: float | Decimal | None) -> str:
 
 def compare_plan(plan: Plan, table: Any) -> PlanComparison:
     """Compare a plan with the results of its run."""
-    results = table if isinstance(table, pa.Table) else pa.table(table)
+    results = results_table(table, columns=(*COMPARED_COLUMNS, *TIME_COLUMNS))
+    require_result_columns(results.column_names, COMPARED_COLUMNS, "Plan.compare", "table")
     names = pc.binary_join_element_wise(_string_column(results, "provider"), _string_column(results, "model"), "/")
     checks: list[PlanCheck] = []
     for model in plan.models:
@@ -598,7 +612,7 @@ def _string_column(results: pa.Table, name: str) -> Any:
 
 def _model_checks(model: ModelPlan, rows: pa.Table) -> list[PlanCheck]:
     """Compare a model's forecasts with its calls in this run; cache hits are not calls."""
-    sent = rows.filter(pc.and_(pc.invert(rows.column("cache_hit")), pc.greater(rows.column("attempts"), 0)))
+    sent = _sent_rows(rows.filter(pc.invert(rows.column("cache_hit"))))
     costs = sent.filter(pc.equal(_string_column(sent, "status"), "ok")).column("cost_usd")
     usd = None if costs.null_count else pc.sum(costs).as_py() or Decimal(0)
     calls = float(model.calls)
@@ -614,13 +628,22 @@ def _model_checks(model: ModelPlan, rows: pa.Table) -> list[PlanCheck]:
     ]
 
 
+def _sent_rows(rows: pa.Table) -> pa.Table:
+    """Return the rows of calls; compact results do not have the attempts, so a row with an outcome counts."""
+    if "attempts" in rows.column_names:
+        return rows.filter(pc.greater(rows.column("attempts"), 0))
+    return rows.filter(pc.is_in(_string_column(rows, "status"), pa.array(["ok", "error"])))
+
+
 def _column_sum(rows: pa.Table, name: str) -> float:
     return float(pc.sum(rows.column(name)).as_py() or 0)
 
 
 def _wall_time_s(results: pa.Table) -> float | None:
-    """Return the seconds from the start of the first call to the end of the last; ``None`` without calls."""
-    sent = results.filter(pc.greater(results.column("attempts"), 0))
+    """Return the seconds from the start of the first call to the end of the last; ``None`` without calls or times."""
+    if not {*TIME_COLUMNS} <= {*results.column_names}:
+        return None
+    sent = _sent_rows(results)
     started = sent.column("started_at").cast(pa.int64())
     if not len(sent) or started.null_count == len(sent):
         return None

@@ -70,7 +70,7 @@ class CompletedRows:
 CompletedPart: TypeAlias = StoredBlock | CompletedRows
 
 
-def results_table(batch: PromptBatch, result: FanOutResult, run_id: str, priced_at: float) -> pa.Table:
+def build_results(batch: PromptBatch, result: FanOutResult, run_id: str, priced_at: float) -> pa.Table:
     """Return the results table of a run.
 
     Parameters
@@ -92,7 +92,7 @@ def results_table(batch: PromptBatch, result: FanOutResult, run_id: str, priced_
 
 
 def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema, priced_at: float) -> pa.Table:
-    """Return the results of some positions, in their order in ``completed`` (see `results_table`)."""
+    """Return the results of some positions, in their order in ``completed`` (see `build_results`)."""
     if isinstance(completed, StoredBlock):
         columns = concat_columns([block_columns(completed)])
         return _build_table(batch, completed.positions, columns, (), schema, priced_at)
@@ -102,7 +102,7 @@ def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema
 
 
 def completed_results(batch: PromptBatch, events: Iterable[ResultEvent], run_id: str, priced_at: float) -> pa.Table:
-    """Return the results of the positions completed so far, in input order (see `results_table`)."""
+    """Return the results of the positions completed so far, in input order (see `build_results`)."""
     schema = schema_for_run(run_id, simulated=batch.is_simulated)
     rows: list[tuple[int, RowOutcome, float]] = []
     parts: list[CompletedPart] = []

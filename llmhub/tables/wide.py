@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.core.errors import invalid
-from llmhub.tables.frames import FrameBackend, backend_of, column_names, native_frame, require_no_name_clash
+from llmhub.tables.frames import (
+    FrameBackend,
+    backend_of,
+    column_names,
+    native_frame,
+    require_no_name_clash,
+    to_kind_of,
+)
+from llmhub.tables.result_frames import answer_columns, require_result_columns, results_table, with_rows
 from llmhub.tables.schema import RESULTS
 
 KEY_COLUMNS: Final = ("row", "sample", "provider", "model")
@@ -31,7 +39,8 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     frame
         Results in long form, alone or joined to the rows they answer.
     values
-        Names of the columns, result columns or others, that each model gets.
+        Names of the columns, result columns or others, that each model gets; those with the answers if empty (see
+        `answer_columns`).
     prefix
         Prefix of the result columns' names.
 
@@ -54,23 +63,27 @@ def wide(frame: Any, values: Sequence[str], prefix: str = "") -> Any:
     >>> wide(long, ["response"]).to_pydict()
     {'t': ['a'], 'x/m': ['A'], 'y/m': ['B']}
     """
-    frame = native_frame(frame)
-    backend, names = backend_of(frame), column_names(frame)
-    value_columns = [prefix + value if prefix + value in names else value for value in values]
-    _require_columns([prefix + name for name in KEY_COLUMNS] + value_columns, names, prefix)
-    layout = _compute_layout(*(backend.arrow_column(frame, names.index(prefix + name)) for name in KEY_COLUMNS))
-    result_columns = {prefix + name for name in RESULTS.names}
-    others = (index for index, name in enumerate(names) if name not in result_columns and name not in value_columns)
-    inputs = [index for index in others if _is_constant_per_row(backend, frame, index, layout)]
+    native = native_frame(frame)
+    backend, names = backend_of(native), column_names(native)
+    keys = results_table(native, prefix, KEY_COLUMNS)
+    require_result_columns(keys.column_names, ("provider", "model"), "wide")
+    layout = _compute_layout(*(with_rows(keys, "wide").column(name) for name in KEY_COLUMNS))
+    answers = answer_columns(native, prefix)
+    value_columns = [prefix + value if prefix + value in names else value for value in values or answers]
+    require_result_columns(names, value_columns, "wide")
+    excluded = {*(prefix + name for name in RESULTS.names), *value_columns, *answers}
+    others = (index for index, name in enumerate(names) if name not in excluded)
+    inputs = [index for index in others if _is_constant_per_row(backend, native, index, layout)]
     columns = {
-        (label if len(value_columns) == 1 else f"{value} {label}"): _take_rows(backend, frame, names.index(value), rows)
+        (label if len(value_columns) == 1 else f"{value} {label}"): _take_rows(
+            backend, native, names.index(value), rows
+        )
         for value in value_columns
         for label, rows in layout.label_rows.items()
     }
     require_no_name_clash([names[index] for index in inputs], list(columns), "")
-    return backend.append_columns(
-        backend.take_rows(backend.select_columns(frame, inputs), layout.first_rows), pa.table(columns)
-    )
+    rows_of_inputs = backend.take_rows(backend.select_columns(native, inputs), layout.first_rows)
+    return to_kind_of(frame, backend.append_columns(rows_of_inputs, pa.table(columns), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +164,3 @@ def _is_constant_per_row(backend: FrameBackend, frame: Any, index: int, layout: 
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     return bool(column.equals(column.take(pa.array(layout.group_starts))))
-
-
-def _require_columns(wanted: Sequence[str], names: Sequence[str], prefix: str) -> None:
-    missing = next((name for name in wanted if name not in names), None)
-    if missing is not None:
-        hint = f"whose names begin with {prefix!r}" if prefix else "if their names have a prefix, pass prefix="
-        message = f"{missing!r} is not a column; wide() takes results in long form ({hint})"
-        raise invalid("frame", message)

@@ -146,7 +146,7 @@ def test_accessor_submit_returns_a_frame(server: GatedServer) -> None:
     answered: pd.DataFrame = job.result()
     assert list(answered.index) == ["x", "x"]
     assert list(answered["r_status"]) == ["ok", "ok"]
-    assert job.table().num_rows == 2
+    pd.testing.assert_frame_equal(job.table(), answered)
     with pytest.raises(llmhub.ConnectorError, match="prefix"):
         frame.assign(status=1).llm.submit("Say {n}", model=MODEL, hub=server.hub)
 

@@ -41,7 +41,9 @@ def complete(hub: llmhub.Hub) -> Complete:
     """Return a function that completes a frame as the recipe says."""
 
     def complete_frame(frame: pd.DataFrame) -> pd.DataFrame:
-        results: pd.DataFrame = frame.llm.complete(PROMPT, model=MODELS, hub=hub, n=N_SAMPLES, progress=False)
+        results: pd.DataFrame = frame.llm.complete(
+            PROMPT, model=MODELS, hub=hub, n=N_SAMPLES, progress=False, columns="all"
+        )
         return results
 
     return complete_frame

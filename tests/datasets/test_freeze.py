@@ -105,7 +105,7 @@ def test_no_credential_is_written(
         name: replace(endpoint, api_key=key, headers=headers) for name, endpoint in simulator.endpoints().items()
     }
     with llmhub.Hub(endpoints=endpoints) as hub:
-        results = frame.llm.complete(recipe.prompt, model=recipe.models, hub=hub, progress=False)
+        results = frame.llm.complete(recipe.prompt, model=recipe.models, hub=hub, progress=False, columns="all")
         freeze(results, tmp_path / "set", recipe=recipe, hub=hub)
     assert not any(b"sk-no" in content for content in read_files(tmp_path / "set").values())
 
@@ -123,7 +123,7 @@ def test_other_folders_are_not_overwritten(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda results: results.drop(columns="served_model"), "no column 'served_model'"),
+        (lambda results: results.drop(columns="served_model"), "freeze needs the column 'served_model'"),
     ],
 )
 def test_invalid_results_raise_and_write_nothing(

@@ -61,7 +61,7 @@ def test_no_header_value_query_or_key_is_written(secretive: dict[str, llmhub.End
 
     with llmhub.Hub(endpoints=secretive) as hub:
         frame = pd.DataFrame({"q": ["one"]})
-        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False)
+        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False, columns="all")
         freeze(results, tmp_path / "set", recipe=Recipe(prompt="{q}", models=("openai/gpt-4o-mini",)), hub=hub)
         lock = read(tmp_path / "set").lock
         assert lock["endpoints"]["openai"]["headers"] == []
@@ -94,7 +94,7 @@ def test_headers_that_are_not_stored_come_from_the_hub_at_replay(simulator: Simu
     }
     with llmhub.Hub(endpoints=endpoints) as hub:
         frame = pd.DataFrame({"q": ["one", "two"]})
-        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False)
+        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False, columns="all")
         freeze(results, tmp_path / "set", recipe=Recipe(prompt="{q}", models=("openai/gpt-4o-mini",)), hub=hub)
         with pytest.raises(BadRequestError, match=r"hub: requests to 'openai' had 'X-Model-Variant', 'X-Persona' in"):
             replay(tmp_path / "set")
@@ -114,7 +114,7 @@ def test_dataset_of_keys_with_every_header_is_replayed(
     }
     with llmhub.Hub(endpoints=endpoints) as hub:
         frame = pd.DataFrame({"q": ["one", "two"]})
-        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False)
+        results = frame.llm.complete("{q}", model="openai/gpt-4o-mini", hub=hub, progress=False, columns="all")
         freeze(results, tmp_path / "set", recipe=Recipe(prompt="{q}", models=("openai/gpt-4o-mini",)), hub=hub)
         assert read(tmp_path / "set").lock["endpoints"]["openai"]["headers"] == sorted(SECRET_HEADERS)
     without_names = {name: llmhub.Endpoint(plain[name], "k", headers=SECRET_HEADERS) for name in endpoints}

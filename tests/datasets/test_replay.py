@@ -88,7 +88,7 @@ def test_evaluation_is_replayed_without_network(
 def test_frame_of_results_is_replayed(hub: llmhub.Hub, tmp_path: Path, block_network: Callable[[], None]) -> None:
     prompt = "What is {a} + {b}?"
     frame_results = SUMS.assign(a=[*range(11), None]).llm.complete(
-        prompt, model=MODELS, hub=hub, temperature=0.5, progress=False
+        prompt, model=MODELS, hub=hub, temperature=0.5, progress=False, columns="all"
     )
     recipe = Recipe(prompt=prompt, models=MODELS, parameters={"temperature": 0.5})
     freeze(frame_results, tmp_path / "set", recipe=recipe, hub=hub)
@@ -169,7 +169,7 @@ def test_custom_scorer_must_be_passed(hub: llmhub.Hub, tmp_path: Path) -> None:
 
 def test_dataset_without_recipe_raises(simulator: SimulatorThread, tmp_path: Path) -> None:
     with llmhub.Hub(endpoints=simulator.endpoints()) as hub:
-        frame_results = SUMS.llm.complete("{a}", model=MODELS[0], hub=hub, progress=False)
+        frame_results = SUMS.llm.complete("{a}", model=MODELS[0], hub=hub, progress=False, columns="all")
         freeze(frame_results, tmp_path / "set", hub=hub)
     with pytest.raises(BadRequestError, match="has no recipe"):
         replay(tmp_path / "set")

@@ -44,7 +44,7 @@ def test_shares_hold_overall_and_in_each_stratum() -> None:
 def test_rows_with_equal_ids_are_in_the_same_part() -> None:
     frame = pd.DataFrame({"id": [n // 3 for n in range(300)], "x": range(300)})
     parts = split_by_hash(frame, {"a": 0.5, "b": 0.5}, columns=["id"])
-    assert not set(parts["a"].column("id").to_pylist()) & set(parts["b"].column("id").to_pylist())
+    assert not set(parts["a"]["id"]) & set(parts["b"]["id"])
 
 
 def test_different_seed_gives_a_different_split() -> None:

@@ -405,7 +405,7 @@ def test_missing_scipy_raises_before_anything_is_sent(
         ({"row": [0], "model": ["a"]}, {"scorers": scorers.json_valid()}, "response"),
         ({"row": [None], "model": ["a"], "s": [1.0]}, {"scores": "s"}, "row"),
         ({"row": [0], "model": ["a"], "s": [1.0]}, {"scores": "s", "n": 3}, "n"),
-        ({"model": ["a"], "s": [1.0]}, {"scores": "s"}, "row"),
+        ({"model": ["a", "b"], "s": [1.0, 0.0]}, {"scores": "s"}, "row"),
     ],
 )
 def test_invalid_finished_table_raises(frame: Any, options: dict[str, Any], path: str) -> None:

@@ -15,7 +15,7 @@ import llmhub
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError
 from llmhub.sim import SimulatorThread
-from llmhub.tables.schema import RESULTS
+from llmhub.tables.result_frames import COMPACT_COLUMNS
 from llmhub.tables.tokenizers import EstimateWarning, MissingVocabulary, VocabularySource, load_encoding
 
 MODEL = "openai/gpt-4o-mini"
@@ -87,14 +87,13 @@ def test_input_frame_is_not_modified(hub: llmhub.Hub) -> None:
     before = frame.copy()
     answers = ask(frame, hub)
     pd.testing.assert_frame_equal(frame, before)
-    assert list(answers.columns) == ["t", *RESULTS.names]
-    assert answers.attrs == {"source": "here"}
-    assert all(isinstance(kind, pd.ArrowDtype) for kind in answers[RESULTS.names].dtypes)
+    assert list(answers.columns) == ["t", *COMPACT_COLUMNS]
+    assert answers.attrs == {"source": "here", "simulated": True}
 
 
 def test_empty_frame(hub: llmhub.Hub) -> None:
     answers = ask(pd.DataFrame({"t": pd.Series([], dtype=object)}), hub, model=BOTH)
-    assert (len(answers), list(answers.columns)) == (0, ["t", *RESULTS.names])
+    assert (len(answers), list(answers.columns)) == (0, ["t", "row", *COMPACT_COLUMNS])
 
 
 def test_result_column_clash_is_rejected_before_sending(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
@@ -114,7 +113,7 @@ def test_duplicate_columns_are_rejected(hub: llmhub.Hub) -> None:
 
 
 def test_several_samples_per_row(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
-    answers = ask(pd.DataFrame({"t": ["one", "two"]}), hub, n=3)
+    answers = ask(pd.DataFrame({"t": ["one", "two"]}), hub, n=3, columns=["request_key"])
     assert answers["sample"].tolist() == [0, 1, 2] * 2
     assert simulator.counts()["requests"] == 6
     assert answers["request_key"].nunique() == 6

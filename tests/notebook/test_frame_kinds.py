@@ -21,7 +21,7 @@ from llmhub.core.errors import BadRequestError
 from llmhub.sim import SimulatorThread
 from llmhub.tables import tokenizers
 from llmhub.tables.frames import frame_like, join_results, series_like
-from llmhub.tables.schema import RESULTS
+from llmhub.tables.result_frames import COMPACT_COLUMNS
 from llmhub.tables.wide import wide
 
 MODEL = "openai/gpt-4o-mini"
@@ -81,7 +81,7 @@ def test_result_has_the_kind_of_the_input(hub: llmhub.Hub, kind: str) -> None:
     answers = llmhub.llm(make()).complete("Say {t}", model=BOTH, hub=hub, progress=False)
     assert type(answers) is back
     table = pa.table(answers) if back is not pd.DataFrame else pa.Table.from_pandas(answers, preserve_index=False)
-    assert table.column_names == ["t", "n", *RESULTS.names]
+    assert table.column_names == ["t", "n", "row", *COMPACT_COLUMNS]
     assert table.column("n").to_pylist() == [1, 1, 2, 2, 3, 3]
     assert table.column("status").to_pylist() == ["ok", "ok", "skipped", "skipped", "ok", "ok"]
     side = llmhub.llm(answers).wide()
@@ -121,10 +121,8 @@ def test_series_of_any_kind(hub: llmhub.Hub, values: Any) -> None:
 
 
 def test_error_for_unsupported_frames() -> None:
-    with pytest.raises(BadRequestError, match=r"^frame: a LazyFrame has no rows yet; call .collect\(\)"):
-        llmhub.llm(pl.LazyFrame({"t": ["a"]}))
     for wrong in (7, "text", [1], None):
-        with pytest.raises(BadRequestError, match=r"^frame: .* is not a frame; pass a pandas DataFrame or polars"):
+        with pytest.raises(BadRequestError, match=r"^frame: .* is not a frame; pass a pandas DataFrame, a polars"):
             llmhub.llm(wrong)
 
 
@@ -221,9 +219,11 @@ def test_wide_with_values_samples_and_prefix(hub: llmhub.Hub) -> None:
 
 def test_wide_rejects_other_frames(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": ["one"]})
-    with pytest.raises(BadRequestError, match=r"^frame: 'row' is not a column; wide\(\) takes results in long form"):
+    with pytest.raises(
+        BadRequestError, match=r"^frame: wide needs results of llmhub, but there is no column 'provider'"
+    ):
         llmhub.llm(frame).wide()
-    long = llmhub.llm(frame).complete("{t}", model=MODEL, hub=hub, progress=False)
+    long = llmhub.llm(frame).complete("{t}", model=MODEL, hub=hub, progress=False, columns="all")
     with pytest.raises(BadRequestError, match="'respnse' is not a column"):
         llmhub.llm(long).wide("respnse")
     with pytest.raises(BadRequestError, match="row 0 has more than one result of openai/gpt-4o-mini, sample 0"):
@@ -236,8 +236,9 @@ def test_wide_rejects_other_frames(hub: llmhub.Hub) -> None:
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
 def test_stream_yields_the_rows_of_complete(hub: llmhub.Hub, kind: str) -> None:
     frame = KINDS[kind][0]()
-    rows = list(llmhub.llm(frame).stream("Say {t}", model=BOTH, hub=hub, progress=False))
-    completed = llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
+    options: dict[str, Any] = {"model": BOTH, "hub": hub, "progress": False, "columns": ["request_key"]}
+    rows = list(llmhub.llm(frame).stream("Say {t}", **options))
+    completed = llmhub.llm(frame).complete("Say {t}", **options)
     expected = pa.table(completed) if kind != "pandas" else pa.Table.from_pandas(completed, preserve_index=False)
     same = ("t", "row", "provider", "status", "response", "request_key")
 
@@ -264,10 +265,11 @@ def test_closed_stream_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorT
     rows = llmhub.llm(frame).stream("{t}", model=MODEL, hub=hub, progress=False, concurrency=1)
     next(rows)
     rows.close()  # type: ignore[attr-defined]
-    options = simulator.counts()["requests"]
+    sent = simulator.counts()["requests"]
     llmhub.complete("one more", model=MODEL, hub=hub)
-    assert options < 500
-    assert simulator.counts()["requests"] == options + 1
+    assert sent < 500
+    # A call that was in flight when the stream was closed may be counted after it.
+    assert simulator.counts()["requests"] <= sent + 2
 
 
 def test_stream_with_on_error_raise(hub: llmhub.Hub) -> None:
@@ -284,8 +286,9 @@ def test_stream_with_on_error_raise(hub: llmhub.Hub) -> None:
 @pytest.mark.slow
 def test_several_processes_return_the_same_results(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame({"t": pd.Series(["one", 2, None, "four", 5.5], dtype=object)}, index=list("edcba"))
-    plain = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", model=BOTH, hub=hub, progress=False)
-    spread = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", model=BOTH, hub=hub, progress=False, n_jobs=2)
+    options: dict[str, Any] = {"model": BOTH, "hub": hub, "progress": False, "columns": ["request_key"]}
+    plain = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", **options)
+    spread = llmhub.llm(frame).complete(lambda row: f"Say {row.t}", **options, n_jobs=2)
     same = ["t", "row", "provider", "model", "status", "response", "request_key"]
     pd.testing.assert_frame_equal(spread[same], plain[same])
     with pytest.raises(BadRequestError, match="n_jobs: "):

@@ -249,7 +249,7 @@ def test_any_value_is_a_message_or_an_error(turn: Any) -> None:
 def test_messages_column(hub: llmhub.Hub, compile_requests: Any) -> None:
     log = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "hi"}]
     frame = pd.DataFrame({"chat": [log, json.dumps(log), None, "hi", [{"role": "user"}], 7], "t": list("abcdef")})
-    answers = run(frame, hub, messages="chat")
+    answers = run(frame, hub, messages="chat", columns=["request_key"])
     assert answers["status"].tolist() == ["ok", "ok", "skipped", "ok", "error", "error"]
     assert answers["cache_hit"].tolist() == [False, True, False, False, False, False]
     assert answers["error"].iloc[4].startswith("messages: row 4: message 0: a message with role 'user' has no content")
@@ -330,7 +330,7 @@ def test_invalid_images(value: Any, message: str) -> None:
 
 def test_invalid_image_fails_its_own_row(hub: llmhub.Hub, compile_requests: Any) -> None:
     frame = pd.DataFrame({"t": list("abcd"), "img": [PNG, "nowhere.png", None, ["https://x.org/1.png", PNG]]})
-    answers = run(frame, hub, "What is {t}?", images="img")
+    answers = run(frame, hub, "What is {t}?", images="img", columns=["error_type"])
     assert answers["status"].tolist() == ["ok", "error", "skipped", "ok"]
     assert answers["error_type"].iloc[1] == "InvalidRequest"
     assert answers["error"].iloc[1] == "images: row 1: 'nowhere.png' cannot be read: No such file or directory"
@@ -398,7 +398,7 @@ def test_stopped_run_reads_no_more_images(
     stop.request()
     again = tables.build_table_run(frame, "{t}", MODEL, hub, {"images": "img"})
     done = run_sync(lambda _: tables.execute(again, None, stop))
-    table = results.results_table(again.batch, done, "r", 0.0)
+    table = results.build_results(again.batch, done, "r", 0.0)
     assert table.column("status").to_pylist() == ["skipped"] + ["cancelled"] * count
     assert table.column("request_key").null_count == count + 1
     assert (len(reads), simulator.counts()["requests"]) == (CHUNK_SIZE, 0)

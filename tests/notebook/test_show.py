@@ -195,7 +195,7 @@ def rows(hub: llmhub.Hub) -> pd.DataFrame:
         },
         index=[HOSTILE.replace("\ud800", ""), "b", "c", "d", "e"],
     )
-    return llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False)
+    return llmhub.llm(frame).complete("Say {t}", model=BOTH, hub=hub, progress=False, columns=["error_type"])
 
 
 def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
@@ -227,9 +227,9 @@ def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
 
 
 def test_show_rejects_other_frames(rows: pd.DataFrame) -> None:
-    with pytest.raises(BadRequestError, match=r"^result: has no column 'row'"):
+    with pytest.raises(BadRequestError, match=r"^result: show needs results of llmhub, but .* no column 'provider'"):
         llmhub.show(pd.DataFrame({"t": ["a"]}))
-    with pytest.raises(BadRequestError, match=r"^result: has no column 'x'"):
+    with pytest.raises(BadRequestError, match=r"^columns: 'x' is not a column of the frame"):
         llmhub.show(rows, columns=["x"])
     with pytest.raises(BadRequestError, match=r"^frame: "):
         llmhub.show(7)

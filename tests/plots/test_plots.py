@@ -347,7 +347,7 @@ class TestQuality:
         right = table.append_column("right", pa.array([True, False]))
         ax = cost_against_quality(right, score="right")
         assert [dots.get_offsets().tolist()[0][1] for dots in ax.collections] == [1.0, 0.0]
-        with pytest.raises(ValueError, match=r"no column grade$"):
+        with pytest.raises(ValueError, match="'grade' is not a column"):
             cost_against_quality(table, score="grade")
 
 
@@ -605,9 +605,9 @@ class TestAllPlots:
 
     @pytest.mark.parametrize("plot", PLOTS)
     def test_other_tables_are_rejected(self, plot: Plot) -> None:
-        with pytest.raises(ValueError, match="no column provider, model, status"):
+        with pytest.raises(ValueError, match="needs results of llmhub, but there is no column 'provider'"):
             plot(pa.table({"prompt": ["hi"]}))
-        with pytest.raises(ValueError, match=r"no column latency_s$"):
+        with pytest.raises(ValueError, match=r"no column 'latency_s'"):
             plot(sample_results(1).drop_columns(["latency_s"]).to_pandas())
 
     def test_dark_theme(self) -> None:

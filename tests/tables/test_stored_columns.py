@@ -159,7 +159,7 @@ def test_the_table_of_blocks_equals_the_table_of_single_responses(data: st.DataO
             with_blocks[chunk.positions[index]] = failed
     queue_s = array("d", range(len(batch)))
     single_table, block_table = [
-        results.results_table(batch, result, "run", 1.75e9)
+        results.build_results(batch, result, "run", 1.75e9)
         for result in (FanOutResult(one_by_one, queue_s), FanOutResult(with_blocks, queue_s, blocks=blocks))
     ]
     block_table.validate(full=True)
@@ -220,5 +220,5 @@ def test_invalid_utf8_is_replaced() -> None:
     value = packed[:1] + crc32(body, checksum_seed(chunk.keys)).to_bytes(4, "little") + body
     assert len(value) == TEXT_LAYOUT.size + 3
     checked = check_block(chunk, look_up({chunk.keys: value}, chunk.keys, 0))
-    table = results.results_table(batch, FanOutResult([None], array("d", [0.0]), blocks=[checked.block]), "run", 0.0)
+    table = results.build_results(batch, FanOutResult([None], array("d", [0.0]), blocks=[checked.block]), "run", 0.0)
     assert table.column("response").to_pylist() == ["a\ufffdc"]
