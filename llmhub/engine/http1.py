@@ -29,6 +29,7 @@ REPLY_HEAD: Final = re.compile(
 )
 CONTENT_LENGTH: Final = re.compile(r"([0-9]{1,18})(?:[ \t]*,[ \t]*\1)*", re.ASCII)
 CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\x00]*)?\r?\n")
+LINE_END: Final = re.compile(rb"\r?\n")
 TRAILER_LINE: Final = re.compile(rf"(?:{FIELD_NAME}:[^\r\n\x00]*)?\r?\n".encode())
 CONNECTION_HEADERS: Final = frozenset(
     {"host", "connection", "content-length", "transfer-encoding", "expect", "upgrade", "te", "trailer", "keep-alive"}
@@ -144,7 +145,8 @@ class ReplyParser:
     """
 
     __slots__ = (
-        "_body", "_buffer", "_headers", "_max_body_bytes", "_missing", "_read", "_status", "is_reusable", "reply",
+        "_body", "_buffer", "_headers", "_max_body_bytes", "_missing", "_position", "_read", "_searched", "_status",
+        "is_reusable", "reply",
     )  # fmt: skip
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -153,6 +155,10 @@ class ReplyParser:
         """Whether the connection can be used again, once the reply is complete."""
         self._max_body_bytes = max_body_bytes
         self._buffer = b""
+        self._position = 0
+        """Where the unread part of the buffer starts; cutting it off for each chunk would copy the rest each time."""
+        self._searched = 0
+        """Up to where the buffer has no end of the head."""
         self._body = bytearray()
         self._missing = 0
         self._status = 0
@@ -170,6 +176,9 @@ class ReplyParser:
         self._buffer = self._buffer + data if self._buffer else data
         while self.reply is None and self._read():
             pass
+        if self._position:
+            self._buffer = self._buffer[self._position :]
+            self._searched, self._position = max(0, self._searched - self._position), 0
         if self.reply is not None and self._buffer:
             self.is_reusable = False  # bytes that nobody asked for
 
@@ -187,18 +196,18 @@ class ReplyParser:
     # Each of these reads what it can from the buffer, and returns whether to go on with what follows.
 
     def _read_head(self) -> bool:
-        end = END_OF_HEAD.search(self._buffer)
-        if end is None:
-            if len(self._buffer) > MAX_HEAD_BYTES:
-                raise InvalidReplyError(f"the head of the reply is longer than {MAX_HEAD_BYTES} bytes")
-            return False
-        if end.start() > MAX_HEAD_BYTES:
+        start = self._position
+        end = END_OF_HEAD.search(self._buffer, max(start, self._searched))
+        if (len(self._buffer) if end is None else end.start()) - start > MAX_HEAD_BYTES:
             raise InvalidReplyError(f"the head of the reply is longer than {MAX_HEAD_BYTES} bytes")
-        head = REPLY_HEAD.fullmatch(self._buffer, 0, end.start())
+        if end is None:
+            self._searched = max(start, len(self._buffer) - 2)
+            return False
+        head = REPLY_HEAD.fullmatch(self._buffer, start, end.start())
         if head is None:
             raise InvalidReplyError("the head of the reply is not HTTP/1.1")
         version, status, fields = head.groups()
-        self._buffer = self._buffer[end.end() :]
+        self._position = self._searched = end.end()
         self._status = int(status)
         if self._status == SWITCHING_PROTOCOLS:
             raise InvalidReplyError("the server switched protocols without being asked")
@@ -239,71 +248,73 @@ class ReplyParser:
             self._read = self._read_until_eof
         return True
 
+    def _take(self) -> bool:
+        """Move what is missing of the body, or of a chunk, from the buffer; return whether nothing is missing."""
+        part = self._buffer[self._position : self._position + self._missing]
+        self._position += len(part)
+        self._missing -= len(part)
+        self._body += part
+        return not self._missing
+
     def _read_sized_body(self) -> bool:
-        buffer, missing = self._buffer, self._missing
-        if not self._body and len(buffer) == missing:
-            self._buffer = b""
-            self._complete(buffer)  # all at once, as most replies come
-            return False
-        self._body += buffer[:missing]
-        self._buffer = buffer[missing:]
-        self._missing = missing - min(len(buffer), missing)
-        if not self._missing:
+        if not self._body and len(self._buffer) - self._position >= self._missing:
+            end = self._position + self._missing
+            self._position, body = end, self._buffer[self._position : end]
+            self._complete(body)  # all at once, as most replies come
+        elif self._take():
             self._complete(bytes(self._body))
         return False
 
     def _read_until_eof(self) -> bool:
-        self._body += self._buffer
-        self._buffer = b""
+        self._missing = len(self._buffer) - self._position
+        self._take()
         self._check_size(len(self._body))
         return False
 
     def _read_chunk_line(self) -> bool:
-        line = CHUNK_LINE.match(self._buffer)
+        line = CHUNK_LINE.match(self._buffer, self._position)
         if line is None:
-            if b"\n" in self._buffer or len(self._buffer) > MAX_CHUNK_LINE_BYTES:
-                raise InvalidReplyError("invalid chunk size")
+            self._check_line("chunk size", MAX_CHUNK_LINE_BYTES)
             return False
-        self._buffer = self._buffer[line.end() :]
+        self._position = line.end()
         self._missing = int(line[1], 16)
         self._check_size(len(self._body) + self._missing)
         self._read = self._read_chunk if self._missing else self._read_trailers
         return True
 
     def _read_chunk(self) -> bool:
-        buffer, missing = self._buffer, self._missing
-        self._body += buffer[:missing]
-        self._buffer = buffer[missing:]
-        self._missing = missing - min(len(buffer), missing)
-        if self._missing:
+        if not self._take():
             return False
         self._read = self._read_chunk_end
         return True
 
     def _read_chunk_end(self) -> bool:
-        buffer = self._buffer
-        end = 2 if buffer.startswith(b"\r\n") else 1 if buffer.startswith(b"\n") else 0
-        if not end:
-            if buffer not in {b"", b"\r"}:
+        end = LINE_END.match(self._buffer, self._position)
+        if end is None:
+            if self._buffer[self._position :] not in {b"", b"\r"}:
                 raise InvalidReplyError("a chunk is longer than its size")
             return False
-        self._buffer = buffer[end:]
+        self._position = end.end()
         self._read = self._read_chunk_line
         return True
 
     def _read_trailers(self) -> bool:
-        line = TRAILER_LINE.match(self._buffer)
+        line = TRAILER_LINE.match(self._buffer, self._position)
         if line is None:
-            if b"\n" in self._buffer or len(self._buffer) > MAX_HEAD_BYTES:
-                raise InvalidReplyError("invalid trailer")
+            self._check_line("trailer", MAX_HEAD_BYTES)
             return False
-        self._missing += line.end()
+        self._missing += line.end() - self._position  # counts the bytes of the trailers
         if self._missing > MAX_HEAD_BYTES:
             raise InvalidReplyError(f"the trailers are longer than {MAX_HEAD_BYTES} bytes")
-        self._buffer = self._buffer[line.end() :]
+        self._position = line.end()
         if line[0] in {b"\r\n", b"\n"}:
             self._complete(bytes(self._body))
         return True
+
+    def _check_line(self, noun: str, max_bytes: int) -> None:
+        """Raise if a line that does not match is complete, or longer than it may be."""
+        if self._buffer.find(b"\n", self._position) >= 0 or len(self._buffer) - self._position > max_bytes:
+            raise InvalidReplyError(f"invalid {noun}")
 
     def _check_size(self, size: int) -> None:
         if size > self._max_body_bytes:

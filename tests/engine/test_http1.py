@@ -181,6 +181,16 @@ def test_reply_above_the_limit_is_refused(data: bytes) -> None:
         parse([data], closed=True)
 
 
+@pytest.mark.parametrize("pieces", [1, 1000])
+def test_time_is_proportional_to_the_number_of_chunks(pieces: int) -> None:
+    """Ten times as many chunks would take a hundred times as long if each copied what follows."""
+    data = CHUNKED + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n"
+    size = len(data) // pieces + 1
+    parser = parse((data[start : start + size] for start in range(0, len(data), size)), limit=1_000_000)
+    assert parser.reply is not None
+    assert parser.reply.body == b"x" * 200_000
+
+
 # Requests
 
 
