@@ -161,7 +161,7 @@ def _total_cost(billed: Sequence[BilledUsage], priced_at: float) -> Decimal | No
     when = datetime.fromtimestamp(priced_at, UTC)
     for each in billed:
         price = find_served_price(each.provider, each.model, each.served_model, when)
-        cost = None if price is None else compute_cost(each.usage, price)
+        cost = compute_cost(each.usage, price)
         if cost is None:
             return None
         total += cost

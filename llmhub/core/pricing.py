@@ -8,8 +8,9 @@ makes more tokens of a text than the text has bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from typing import Final
 
 import msgspec
@@ -18,6 +19,8 @@ from llmhub.core.types import CompletionRequest, Document, Image, Message, Text,
 
 NANO_DIGITS: Final = 9
 """Decimal places of a stored cost: billionths of a dollar."""
+MIN_RATE: Final = Decimal("1e-24")
+"""Rates that are derived from others are rounded to multiples of this."""
 BASE_TIER: Final = -1
 """Threshold of the tier that applies to every request."""
 
@@ -37,6 +40,12 @@ class Rates:
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
     reasoning: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+
+    @property
+    def write_1h(self) -> Decimal:
+        """Rate of a cache write that is kept for an hour."""
+        return self.by_class[2] if self.cache_write_1h is None else self.cache_write_1h
 
     @property
     def by_class(self) -> tuple[Decimal, Decimal, Decimal, Decimal, Decimal]:
@@ -61,11 +70,15 @@ class PriceTier:
 
 @dataclass(frozen=True, slots=True)
 class PriceTicks:
-    """A price in whole ticks of ``10 ** -decimal_places`` USD; ``bands`` are thresholds, largest first, and rates."""
+    """A price in whole ticks of ``10 ** -decimal_places`` USD; ``bands`` are thresholds, largest first, and rates.
+
+    ``writes_1h`` are the rates of cache writes that are kept for an hour, of the bands in the same order.
+    """
 
     decimal_places: int
     per_request: int
     bands: tuple[tuple[int, tuple[int, int, int, int, int]], ...]
+    writes_1h: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +97,8 @@ class Price:
         Rates of longer requests.
     request_usd
         Fee per request.
+    service_tiers
+        Prices of the other tiers that `Usage.service_tier` may name.
 
     Raises
     ------
@@ -96,12 +111,14 @@ class Price:
     rates: Rates
     tiers: tuple[PriceTier, ...] = ()
     request_usd: Decimal = Decimal(0)
+    service_tiers: Mapping[str, Price] = field(default_factory=dict, repr=False, compare=False)
     in_ticks: PriceTicks = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Convert all rates to ticks."""
         tiers = sorted((PriceTier(BASE_TIER, self.rates), *self.tiers), key=lambda tier: -tier.above)
         rates = [rate for tier in tiers for rate in tier.rates.by_class] + [self.request_usd]
+        rates += [tier.rates.write_1h for tier in tiers]
         if not all(rate.is_finite() and rate >= 0 for rate in rates):
             raise ValueError(f"{self.price_id}: all rates must be finite and not negative")
         places = max(NANO_DIGITS, *(-int(rate.as_tuple().exponent) for rate in rates))
@@ -110,11 +127,55 @@ class Price:
             (tier.above, (ticks[start], ticks[start + 1], ticks[start + 2], ticks[start + 3], ticks[start + 4]))
             for start, tier in zip(range(0, len(ticks), 5), tiers, strict=False)
         )
-        object.__setattr__(self, "in_ticks", PriceTicks(places, ticks[-1], bands))
+        per_request, *writes_1h = ticks[5 * len(tiers) :]
+        object.__setattr__(self, "in_ticks", PriceTicks(places, per_request, bands, tuple(writes_1h)))
+
+    def for_usage(self, usage: Usage) -> Price:
+        """Return the price of the service tier that a usage was billed by."""
+        return self.service_tiers.get(usage.service_tier, self)
 
 
-def compute_cost(usage: Usage, price: Price) -> Decimal | None:
-    """Return the exact cost in USD, or ``None`` if the input or output tokens are unknown.
+def scaled_price(price: Price, service_tier: str, factor: Fraction) -> Price:
+    """Return ``price`` with all rates multiplied, for a service tier.
+
+    Examples
+    --------
+    >>> price = Price(price_id="x@y", source="x", rates=Rates(input=Decimal("3e-6"), output=Decimal("15e-6")))
+    >>> half = scaled_price(price, "flex", Fraction(1, 2))
+    >>> half.price_id, half.rates.output
+    ('x@y#flex', Decimal('0.0000075'))
+    """
+
+    def scaled(rates: Rates) -> Rates:
+        optional = {
+            name: getattr(rates, name) for name in ("cached_input", "cache_write", "reasoning", "cache_write_1h")
+        }
+        return Rates(
+            input=_times(rates.input, factor),
+            output=_times(rates.output, factor),
+            **{name: None if value is None else _times(value, factor) for name, value in optional.items()},
+        )
+
+    return replace(
+        price,
+        price_id=f"{price.price_id}#{service_tier}",
+        rates=scaled(price.rates),
+        tiers=tuple(PriceTier(tier.above, scaled(tier.rates)) for tier in price.tiers),
+        service_tiers={},
+    )
+
+
+def _times(rate: Decimal, factor: Fraction) -> Decimal:
+    """Multiply exactly; a quotient that has no end is rounded to 24 places."""
+    product = Fraction(rate) * factor
+    quotient = Decimal(product.numerator) / Decimal(product.denominator)
+    return quotient.quantize(MIN_RATE).normalize() if quotient else quotient
+
+
+def compute_cost(usage: Usage, price: Price | None) -> Decimal | None:
+    """Return the exact cost in USD: what the provider reports, or else the tokens at a list price.
+
+    ``None`` if neither is known, or if the input or output tokens are not.
 
     Law: ``compute_cost(a + b, price) == compute_cost(a, price) + compute_cost(b, price)`` for usages of one tier and a
     price without a fee per request.
@@ -125,11 +186,16 @@ def compute_cost(usage: Usage, price: Price) -> Decimal | None:
     >>> compute_cost(Usage(input_tokens=1000, output_tokens=10), price)
     Decimal('0.003150000')
     """
-    total = _total_ticks(usage, price.in_ticks)
-    return None if total is None else Decimal(f"{total}E-{price.in_ticks.decimal_places}")
+    if usage.reported_cost_usd is not None:
+        return usage.reported_cost_usd
+    if price is None:
+        return None
+    ticks = price.for_usage(usage).in_ticks
+    total = _total_ticks(usage, ticks)
+    return None if total is None else Decimal(f"{total}E-{ticks.decimal_places}")
 
 
-def compute_cost_nano_usd(usage: Usage, price: Price) -> int | None:
+def compute_cost_nano_usd(usage: Usage, price: Price | None) -> int | None:
     """Return the cost in billionths of a dollar, rounded half to even; ``None`` as in `compute_cost`.
 
     Examples
@@ -138,7 +204,11 @@ def compute_cost_nano_usd(usage: Usage, price: Price) -> int | None:
     >>> [compute_cost_nano_usd(Usage(input_tokens=n, output_tokens=0), price) for n in range(1, 6)]
     [0, 1, 2, 2, 2]
     """
-    ticks = price.in_ticks
+    if usage.reported_cost_usd is not None:
+        return int(usage.reported_cost_usd.scaleb(NANO_DIGITS).to_integral_value(ROUND_HALF_EVEN))
+    if price is None:
+        return None
+    ticks = price.for_usage(usage).in_ticks
     total = _total_ticks(usage, ticks)
     if total is None or ticks.decimal_places == NANO_DIGITS:
         return total
@@ -152,7 +222,7 @@ def _total_ticks(usage: Usage, ticks: PriceTicks) -> int | None:
     inputs, outputs = usage.input_tokens, usage.output_tokens
     if inputs is None or outputs is None:
         return None
-    for above, rates in ticks.bands:  # noqa: B007 - the rates of the band that the loop stops at are used below
+    for band, (above, rates) in enumerate(ticks.bands):  # noqa: B007 - the band that the loop stops at is used below
         if inputs > above:
             break
     uncached_rate, read_rate, write_rate, visible_rate, reasoning_rate = rates
@@ -160,8 +230,10 @@ def _total_ticks(usage: Usage, ticks: PriceTicks) -> int | None:
     written = usage.cache_write_tokens or 0
     reasoning = usage.reasoning_tokens or 0
     uncached, visible = inputs - read - written, outputs - reasoning
+    for_an_hour = min(usage.cache_write_1h_tokens or 0, written)
     return (
-        ticks.per_request
+        (for_an_hour * (ticks.writes_1h[band] - write_rate) if for_an_hour else 0)
+        + ticks.per_request
         + (uncached * uncached_rate if uncached > 0 else 0)
         + read * read_rate
         + written * write_rate
@@ -229,10 +301,11 @@ def output_token_bound(request: CompletionRequest, max_output_tokens: int | None
     return choices * (max_tokens if max_tokens is not None else max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS)
 
 
-def cost_bound_nano_usd(price: Price, input_tokens: int, output_tokens: int) -> int:
+def cost_bound_nano_usd(price: Price, input_tokens: int, output_tokens: int, *, writes_1h: bool = False) -> int:
     """Return an upper bound of the cost of a call in billionths of a dollar, rounded up.
 
-    The bound holds for any split of the tokens into classes, and for fewer tokens, which may be of another tier.
+    The bound holds for any split of the tokens into classes, and for fewer tokens, which may be of another tier;
+    ``writes_1h`` includes cache writes that are kept for an hour.
 
     Examples
     --------
@@ -243,6 +316,9 @@ def cost_bound_nano_usd(price: Price, input_tokens: int, output_tokens: int) -> 
     ticks = price.in_ticks
     rates_in_reach = [rates for above, rates in ticks.bands if input_tokens > above]
     input_rate = max(max(rates[:3]) for rates in rates_in_reach)
+    if writes_1h:
+        in_reach = (rate for (above, _), rate in zip(ticks.bands, ticks.writes_1h, strict=True) if input_tokens > above)
+        input_rate = max(input_rate, *in_reach)
     output_rate = max(max(rates[3:]) for rates in rates_in_reach)
     total = ticks.per_request + input_tokens * input_rate + output_tokens * output_rate
     return -(-total // int(10 ** (ticks.decimal_places - NANO_DIGITS)))

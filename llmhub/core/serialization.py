@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, TypeAlias, cast, get_args
 from zlib import crc32
 
 import msgspec
@@ -41,6 +43,10 @@ VALUE_VERSION: Final = 2
 """Version of the layout, the first byte of a value."""
 
 
+Billing: TypeAlias = tuple[str, str, int | None]
+"""What decides a cost besides the counts: the reported cost as text (or ``""``), service tier, 1-hour cache writes."""
+
+
 class StoredPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A part in stored form: its index in `KINDS` and its fields."""
 
@@ -65,6 +71,7 @@ class StoredResponse(msgspec.Struct, array_like=True, frozen=True, gc=False):
     started_at: float
     dropped: tuple[str, ...]
     forced_tool: bool = False
+    billing: Billing | None = None
 
 
 KINDS: Final = (Text, Image, Document, ToolCall, ToolResult, Reasoning, Refusal, Opaque, CacheMark, Logprobs)
@@ -82,6 +89,15 @@ Version, checksum, `IS_TEXT`, finish reason, five token counts, latency, time to
 and the lengths in UTF-8 bytes of what follows: text, served model, request id, and dropped parameters joined by
 `SEPARATOR`.
 """
+DECODING_ERRORS: Final = (
+    msgspec.DecodeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    RecursionError,
+    ArithmeticError,
+)
+"""Raised for a damaged value."""
 IS_TEXT: Final = 1
 """First byte of the body of a single text; 0 marks MessagePack."""
 UNKNOWN_COUNT: Final = -(2**63)
@@ -128,6 +144,28 @@ def to_stored_response(
         started_at=started_at,
         dropped=dropped,
         forced_tool=response.forced_tool,
+        billing=_to_billing(usage),
+    )
+
+
+def _to_billing(usage: Usage) -> Billing | None:
+    cost, tier, writes_1h = usage.reported_cost_usd, usage.service_tier, usage.cache_write_1h_tokens
+    if cost is None and not tier and not writes_1h:
+        return None
+    return ("" if cost is None else f"{cost:f}", tier, writes_1h)
+
+
+def stored_usage(stored: StoredResponse) -> Usage:
+    """Return the usage of a response in stored form."""
+    usage = _to_usage(stored.usage)
+    if stored.billing is None:
+        return usage
+    cost, tier, writes_1h = stored.billing
+    return replace(
+        usage,
+        reported_cost_usd=Decimal(cost) if cost else None,
+        service_tier=tier,
+        cache_write_1h_tokens=writes_1h,
     )
 
 
@@ -136,7 +174,7 @@ def from_stored_response(stored: StoredResponse) -> CompletionResponse:
     return CompletionResponse(
         parts=(Text(stored.parts),) if isinstance(stored.parts, str) else from_stored_parts(stored.parts),
         finish_reason=stored.finish_reason,
-        usage=_to_usage(stored.usage),
+        usage=stored_usage(stored),
         served_model=stored.served_model,
         request_id=stored.request_id,
         others=tuple(Choice(from_stored_parts(parts), reason) for parts, reason in stored.others),
@@ -154,14 +192,19 @@ def pack(response: StoredResponse, key: bytes = b"") -> bytes:
 
     The module docstring describes the layout.
     """
-    body = _pack_text(response) or b"\0" + _ENCODER.encode(response)
+    body = _pack_text(response) or b"\0" + _ENCODER.encode(
+        # As values were written before there was a billing, which few responses have.
+        response if response.billing else msgspec.structs.astuple(response)[:-1]
+    )
     return b"%c%b%b" % (VALUE_VERSION, crc32(body, checksum_seed(key)).to_bytes(CHECKSUM_SIZE, "little"), body)
 
 
 def _pack_text(response: StoredResponse) -> bytes | None:
     """Encode a single text in `TEXT_LAYOUT`, without version and checksum; ``None`` if it does not fit."""
     parts, usage, dropped = response.parts, response.usage, response.dropped
-    if not isinstance(parts, str) or response.others or response.forced_tool or UNKNOWN_COUNT in usage:
+    if not isinstance(parts, str) or response.others or response.forced_tool or response.billing:
+        return None
+    if UNKNOWN_COUNT in usage:
         return None
     if dropped and any(SEPARATOR in name or not name for name in dropped):
         return None
@@ -202,9 +245,9 @@ def unpack(value: bytes, key: bytes = b"") -> Result[StoredResponse, LLMError]:
         if version != b"\x01" and value[HEADER_SIZE] == IS_TEXT:
             return Success(_unpack_text(value))
         response = _DECODER.decode(body if version == b"\x01" else body[1:])
-        if not isinstance(response.parts, str):
+        if not isinstance(response.parts, str) or response.billing:
             from_stored_response(response)
-    except (msgspec.DecodeError, TypeError, ValueError, IndexError, RecursionError, struct.error) as error:
+    except (*DECODING_ERRORS, struct.error) as error:
         return _corrupt(str(error))
     return Success(response)
 

@@ -373,6 +373,9 @@ def _latest_usage(left: Usage, right: Usage) -> Usage:
         cached_input_tokens=_latest_count(left.cached_input_tokens, right.cached_input_tokens),
         cache_write_tokens=_latest_count(left.cache_write_tokens, right.cache_write_tokens),
         reasoning_tokens=_latest_count(left.reasoning_tokens, right.reasoning_tokens),
+        cache_write_1h_tokens=_latest_count(left.cache_write_1h_tokens, right.cache_write_1h_tokens),
+        service_tier=right.service_tier or left.service_tier,
+        reported_cost_usd=left.reported_cost_usd if right.reported_cost_usd is None else right.reported_cost_usd,
     )
 
 

@@ -295,6 +295,16 @@ class Usage:
     """Token counts with the same meaning for every provider; ``None`` if the provider did not report one.
 
     ``input_tokens`` includes cached ones, read and written; ``output_tokens`` includes reasoning.
+
+    Parameters
+    ----------
+    cache_write_1h_tokens
+        Those of ``cache_write_tokens`` that are kept for an hour, where they have a price of their own.
+    service_tier
+        Tier that was billed, where it is not the standard one: ``flex``, ``priority``, or a search context of
+        Perplexity's (``medium``, ``high``).
+    reported_cost_usd
+        Cost as the provider itself reports it; it takes precedence over any price list.
     """
 
     input_tokens: int | None = None
@@ -302,9 +312,20 @@ class Usage:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    service_tier: str = ""
+    reported_cost_usd: Decimal | None = None
 
 
 NO_USAGE: Final = Usage()
+TOKEN_CLASSES: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+"""Fields of `Usage` that every provider may report, in the order in which they are stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from llmhub.config import Settings
 from llmhub.core import errors
 from llmhub.core.errors import BadRequestError, InvalidRequest, LLMError, NotFound, invalid
 from llmhub.core.provider import Endpoint
-from llmhub.core.types import CompletionResponse, Part, Text, ToolCall, Usage
+from llmhub.core.types import TOKEN_CLASSES, CompletionResponse, Part, Text, ToolCall, Usage
 from llmhub.datasets import dataset
 from llmhub.datasets._diff import Difference, diff
 from llmhub.datasets._freeze import DatasetParts, to_parts
@@ -53,7 +53,7 @@ REPLAY_PARAMETERS: Final = REQUEST_OPTIONS | MESSAGE_OPTIONS | {"schema", "unsup
 REPLAY_JUDGE_OPTIONS: Final = (REQUEST_OPTIONS | {"schema", "unsupported"}) - {"images"}
 REPLAY_DESIGN: Final = frozenset({"failures", "level", "power", "resamples", "random_state", "test", "group", "k"})
 MAX_RESAMPLES: Final = 1_000_000
-USAGE_FIELDS: Final = tuple(Usage.__dataclass_fields__)
+USAGE_FIELDS: Final = TOKEN_CLASSES
 
 
 @dataclass(frozen=True, slots=True)

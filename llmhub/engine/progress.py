@@ -472,7 +472,7 @@ class _ModelCounters:
 
     def add_cost(self, usage: Usage, price: Price | None) -> None:
         """Add the cost of a usage."""
-        nano_usd = None if price is None else compute_cost_nano_usd(usage, price)
+        nano_usd = compute_cost_nano_usd(usage, price)
         if nano_usd is None:
             self.unknown_cost += 1
         else:

@@ -29,7 +29,7 @@ from llmhub.core.errors import (
     to_exception,
 )
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
-from llmhub.core.types import CompletionRequest
+from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.providers.prices import find_price, find_served_price
 from llmhub.providers.registry import model_metadata
@@ -138,7 +138,11 @@ def max_cost_nano_usd(target: Target, request: CompletionRequest, price: Price) 
     """Return the maximum cost of a call in nano USD."""
     model = model_metadata(target.provider.name, target.model)
     input_tokens = input_token_bound(request, model.context_window)
-    return cost_bound_nano_usd(price, input_tokens, output_token_bound(request, model.max_output_tokens))
+    output_tokens = output_token_bound(request, model.max_output_tokens)
+    tier = request.extra.get("service_tier")
+    price = price.service_tiers.get(tier, price) if isinstance(tier, str) else price
+    marks = (part for message in request.messages for part in message.parts if isinstance(part, CacheMark))
+    return cost_bound_nano_usd(price, input_tokens, output_tokens, writes_1h=any(mark.ttl == "1h" for mark in marks))
 
 
 def require_call_fits(target: Target, request: CompletionRequest, budget: Budget, price: Price) -> None:
@@ -242,14 +246,15 @@ def _billed_nano_usd(answer: Answer, max_cost: int, target: Target, prices: Targ
     if is_successful(answer.outcome):
         response = answer.outcome.unwrap()
         price = prices.lookup(target, response.served_model)
-        cost = compute_cost_nano_usd(response.usage, price) if price is not None else 0
+        has_price = price is not None or response.usage.reported_cost_usd is not None
+        cost = compute_cost_nano_usd(response.usage, price) if has_price else 0
         return max_cost if cost is None else cost
     error = answer.outcome.failure()
     may_be_billed = answer.ttft_s is not None or type(error) in POSSIBLY_BILLED
     if may_be_billed and answer.attempts and error.code != NOT_CONNECTED:
         return max_cost
     priced = ((prices.lookup(failure.target), failure.usage) for failure in answer.billed_failures)
-    return sum(compute_cost_nano_usd(usage, price) or 0 for price, usage in priced if price is not None)
+    return sum(compute_cost_nano_usd(usage, price) or 0 for price, usage in priced)
 
 
 def _budget_error(budget: Budget, max_cost: int, call: Call) -> BudgetExceeded:

@@ -15,7 +15,8 @@ from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.openai import RESPONSES_PATH, SCHEMA_SUPPORT, adapt_chat, adapt_responses
-from llmhub.providers.openai_compatible import CHAT_PATH, openai_compatible
+from llmhub.providers.openai_compatible import CHAT_PATH, openai_compatible, read_rate_limits
+from llmhub.providers.rate_limit_headers import per_renewal_period
 from llmhub.providers.vendor import PriceListing, quote_model
 from llmhub.wire import openai_responses
 
@@ -52,6 +53,7 @@ _azure = partial(
     openai_compatible,
     authorize=api_key_header("api-key"),
     request_id_header="apim-request-id",
+    limits=per_renewal_period(read_rate_limits),
     health_url=_models_url,
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("azure"),

@@ -10,10 +10,8 @@ from typing import Any, Final
 
 from llmhub.core.types import CacheMark, Payload
 from llmhub.providers.openai_compatible import REASONING_FIELD, openai_compatible
-from llmhub.providers.rate_limit_headers import per_window_headers, rate_limit_reader
+from llmhub.providers.rate_limit_headers import read_windows
 from llmhub.providers.vendor import PriceListing, drop_field, rename_field
-
-RATE_LIMIT_HEADERS: Final = per_window_headers("req-minute", "tokens-minute")
 
 
 def _adapt(payload: Payload) -> Payload:
@@ -41,7 +39,7 @@ ENTRIES: Final = (
         "MISTRAL_API_KEY",
         refused_parts=(CacheMark,),
         adapt=_adapt,
-        limits=rate_limit_reader(RATE_LIMIT_HEADERS),
+        limits=read_windows,
         request_id_header="mistral-correlation-id",
         price_listing=PriceListing("mistral"),
     ),

@@ -7,9 +7,13 @@ https://platform.openai.com/docs/guides/rate-limits (read 2026-11-22).
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import Final
 
+from llmhub.core.pricing import Price, scaled_price
 from llmhub.core.types import Payload, Reasoning
 from llmhub.providers.model_profiles import (
     InputModalities,
@@ -52,6 +56,31 @@ def is_reasoning_model(model: str) -> bool:
     (False, True)
     """
     return not model.startswith(NON_REASONING_PREFIXES)
+
+
+FLEX_FACTOR: Final = Fraction(1, 2)
+"""Flex and batch processing cost half as much."""
+PRIORITY_FACTORS: Final = (
+    (re.compile(r"gpt-5-mini"), Fraction(9, 5)),
+    (re.compile(r"gpt-5\.5"), Fraction(5, 2)),
+    (re.compile(r"gpt-4\.1-nano"), Fraction(2)),
+    (re.compile(r"gpt-4\.1|o3"), Fraction(7, 4)),
+    (re.compile(r"gpt-4o-mini"), Fraction(5, 3)),
+    (re.compile(r"gpt-4o"), Fraction(17, 10)),
+    (re.compile(r"o4-mini"), Fraction(20, 11)),
+    (re.compile(""), Fraction(2)),
+)
+"""What priority processing costs, as a multiple of the standard price; the first pattern that matches counts.
+
+Sources: https://openai.com/api-priority-processing/, https://developers.openai.com/api/docs/pricing (read 2026-11-30).
+"""
+
+
+def add_service_tiers(model: str, price: Price) -> Price:
+    """Add the prices of flex, batch and priority processing."""
+    priority = next(factor for pattern, factor in PRIORITY_FACTORS if pattern.match(model))
+    factors = {"flex": FLEX_FACTOR, "batch": FLEX_FACTOR, "priority": priority}
+    return replace(price, service_tiers={tier: scaled_price(price, tier, factor) for tier, factor in factors.items()})
 
 
 _TO_HIGH: Final = ("low", "medium", "high")
@@ -111,7 +140,7 @@ _openai = partial(
     openai_compatible,
     models=MODELS,
     schema_support=SCHEMA_SUPPORT,
-    price_listing=PriceListing("openai"),
+    price_listing=PriceListing("openai", adjust=add_service_tiers),
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
 )
 

@@ -13,7 +13,13 @@ from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, Rat
 from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
 from llmhub.providers.auth import bearer_token
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles
-from llmhub.providers.rate_limit_headers import HeaderTable, parse_go_duration, per_window_headers, rate_limit_reader
+from llmhub.providers.rate_limit_headers import (
+    HeaderTable,
+    parse_go_duration,
+    per_window_headers,
+    rate_limit_reader,
+    tightest,
+)
 from llmhub.providers.schema_support import SchemaSupport
 from llmhub.providers.vendor import (
     Check,
@@ -41,7 +47,13 @@ RATE_LIMIT_HEADERS: Final[HeaderTable] = {
 }
 """Headers of OpenAI, which most compatible servers copy."""
 
-read_rate_limits: Final = rate_limit_reader(RATE_LIMIT_HEADERS)
+PROJECT_HEADERS: Final[HeaderTable] = {
+    **per_window_headers("requests", "project-tokens"),
+    "reset_tokens_s": (("x-ratelimit-reset-project-tokens",), parse_go_duration),
+}
+"""Headers of a project's own limit of tokens, which applies beside the organization's."""
+
+read_rate_limits: Final = tightest(rate_limit_reader(RATE_LIMIT_HEADERS), rate_limit_reader(PROJECT_HEADERS))
 
 
 def openai_compatible(

@@ -6,11 +6,38 @@ cost.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import Final
 
+from llmhub.core.pricing import Price
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.vendor import PriceListing, drop_field
+
+SEARCH_FEES_USD: Final = {
+    "sonar": {"low": "0.005", "medium": "0.008", "high": "0.012"},
+    "sonar-reasoning": {"low": "0.005", "medium": "0.008", "high": "0.012"},
+    "sonar-pro": {"low": "0.006", "medium": "0.010", "high": "0.014"},
+    "sonar-reasoning-pro": {"low": "0.006", "medium": "0.010", "high": "0.014"},
+}
+"""Fee of a request by the size of its search context; the default is ``low``.
+
+Source: https://docs.perplexity.ai/docs/getting-started/pricing (read 2026-11-30).
+"""
+
+
+def _add_search_fees(model: str, price: Price) -> Price:
+    """Set the fee of a request by its search context, of which the table has the largest alone."""
+    fees = SEARCH_FEES_USD.get(model)
+    if fees is None:
+        return price
+    by_size = {
+        size: replace(price, price_id=f"{price.price_id}#{size}", request_usd=Decimal(fee))
+        for size, fee in fees.items()
+    }
+    return replace(price, request_usd=Decimal(fees["low"]), service_tiers=by_size)
+
 
 ENTRIES: Final = (
     openai_compatible(
@@ -19,6 +46,6 @@ ENTRIES: Final = (
         "PERPLEXITY_API_KEY",
         adapt=partial(drop_field, "stream_options"),
         health_url=None,
-        price_listing=PriceListing("perplexity"),
+        price_listing=PriceListing("perplexity", adjust=_add_search_fees),
     ),
 )

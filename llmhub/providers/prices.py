@@ -2,7 +2,7 @@
 
 The table is the one bundled with genai-prices (https://github.com/pydantic/genai-prices, read 2026-11-22): nothing is
 downloaded. Items that a provider bills besides tokens and requests (web searches, storage) are in no usage and in no
-cost. Of two prices for cache writes, the one for the shorter lifetime is taken.
+cost, unless the provider reports the cost itself.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PRICE_FIELDS: Final[Mapping[str, str]] = {
     "cached_input": "cache_read_mtok",
     "cache_write": "cache_write_mtok",
     "reasoning": "output_reasoning_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
 }
 """The table's field for each class of tokens, in USD per million tokens."""
 
@@ -71,13 +72,14 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
         return None
     request = listed.requests_kcount
     starts = sorted({tier.start for name in PRICE_FIELDS if (tiered := _tiered(listed, name)) for tier in tiered.tiers})
-    return Price(
+    price = Price(
         price_id=f"genai-prices-{genai_prices.__version__}:{provider.id}/{entry.id}@{_timestamp(entry, utc)}",
         source=f"genai-prices {genai_prices.__version__}",
         rates=_rates(listed, 0),
         tiers=tuple(PriceTier(start, _rates(listed, start + 1)) for start in starts),
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
     )
+    return listing.adjust(entry.id, price) if listing.adjust else price
 
 
 class ListedModel(NamedTuple):
@@ -130,7 +132,7 @@ def provider_of_model(model: str, providers: Iterable[str]) -> str:
 
 def _tiered(listed: ModelPrice, token_class: str) -> TieredPrices | None:
     """Return the tiers of a class of tokens, if it has any."""
-    rate = getattr(listed, PRICE_FIELDS[token_class])
+    rate = getattr(listed, PRICE_FIELDS[token_class], None)
     return None if rate is None or isinstance(rate, Decimal) else rate
 
 
@@ -140,7 +142,7 @@ def _rates(listed: ModelPrice, input_tokens: int) -> Rates:
     def rate(token_class: str) -> Decimal | None:
         tiered = _tiered(listed, token_class)
         if tiered is None:
-            per_million: Decimal | None = getattr(listed, PRICE_FIELDS[token_class])
+            per_million: Decimal | None = getattr(listed, PRICE_FIELDS[token_class], None)
         else:
             reached = [tier.price for tier in tiered.tiers if input_tokens > tier.start]
             per_million = reached[-1] if reached else tiered.base
@@ -152,6 +154,7 @@ def _rates(listed: ModelPrice, input_tokens: int) -> Rates:
         cached_input=rate("cached_input"),
         cache_write=rate("cache_write"),
         reasoning=rate("reasoning"),
+        cache_write_1h=rate("cache_write_1h"),
     )
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from llmhub.core.provider import HttpReply, RateLimitInfo
 
@@ -154,6 +155,77 @@ def per_window_headers(requests: str, tokens: str) -> HeaderTable:
         for field in ("limit", "remaining")
         for counted, suffix in (("requests", requests), ("tokens", tokens))
     }
+
+
+WINDOW_HEADER: Final = re.compile(
+    r"x-ratelimit-(limit|remaining)-(req(?:uests)?|tokens)-(?:(\d{1,6})-)?(second|minute|hour)"
+)
+WINDOW_UNITS_S: Final = {"second": 1, "minute": 60, "hour": 3600}
+MINUTE_S: Final = 60
+
+
+def read_windows(reply: HttpReply) -> RateLimitInfo:
+    """Read headers that name their window (``req-60-second``, ``tokens-5-minute``), as allowances of a minute.
+
+    Of several windows of a unit, the one nearest to a minute counts.
+
+    Examples
+    --------
+    >>> headers = {"x-ratelimit-limit-req-10-second": "10", "x-ratelimit-remaining-req-10-second": "9"}
+    >>> info = read_windows(HttpReply(200, {**headers, "x-ratelimit-limit-tokens-5-minute": "600000"}))
+    >>> info.limit_requests, info.remaining_requests, info.limit_tokens
+    (60, 54, 120000)
+    """
+    found: dict[str, tuple[float, int]] = {}
+    for name, value in _lower_names(reply).items():
+        match, count = WINDOW_HEADER.fullmatch(name), parse_count(value, reply)
+        window_s = int(match[3] or 1) * WINDOW_UNITS_S[match[4]] if match else 0
+        if match is None or count is None or not window_s:
+            continue
+        field = f"{match[1]}_{'tokens' if match[2] == 'tokens' else 'requests'}"
+        distance = max(window_s / MINUTE_S, MINUTE_S / window_s)
+        if field not in found or distance < found[field][0]:
+            found[field] = (distance, count * MINUTE_S // window_s)
+    info = read_retry_headers(reply)
+    counts: dict[str, Any] = {field: count for field, (_, count) in found.items()}
+    return replace(info, **counts)
+
+
+def tightest(*readers: Callable[[HttpReply], RateLimitInfo]) -> Callable[[HttpReply], RateLimitInfo]:
+    """Return a reader of token limits of which several apply: the one with the least left counts.
+
+    The first reader reads everything else.
+    """
+
+    def read(reply: HttpReply) -> RateLimitInfo:
+        first, *others = (reader(reply) for reader in readers)
+        known = [info for info in (first, *others) if info.remaining_tokens is not None]
+        least = min(known, key=lambda info: info.remaining_tokens or 0, default=first)
+        return replace(
+            first,
+            limit_tokens=least.limit_tokens,
+            remaining_tokens=least.remaining_tokens,
+            reset_tokens_s=least.reset_tokens_s,
+        )
+
+    return read
+
+
+def per_renewal_period(read: Callable[[HttpReply], RateLimitInfo]) -> Callable[[HttpReply], RateLimitInfo]:
+    """Return a reader that turns allowances of a ``renewalperiod`` of Azure's into those of a minute."""
+
+    def read_scaled(reply: HttpReply) -> RateLimitInfo:
+        info, headers = read(reply), _lower_names(reply)
+        scaled: dict[str, Any] = {}
+        for unit in ("requests", "tokens"):
+            period_s = parse_count(headers.get(f"x-ratelimit-renewalperiod-{unit}", ""), reply)
+            if period_s and period_s != MINUTE_S:
+                for field in (f"limit_{unit}", f"remaining_{unit}"):
+                    count = getattr(info, field)
+                    scaled[field] = None if count is None else count * MINUTE_S // period_s
+        return replace(info, **scaled) if scaled else info
+
+    return read_scaled
 
 
 def _lower_names(reply: HttpReply) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupported
+from llmhub.core.pricing import Price
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.reasoning_details import REASONING_DETAILS
 from llmhub.core.types import CompletionRequest, Opaque, Part, Payload
@@ -50,10 +51,14 @@ class PriceListing:
         Its id in the table.
     model_name
         From a model's name at the provider to its name in the table.
+    adjust
+        From a model's name in the table and its price there to its price, for fees and service tiers that the table
+        does not have.
     """
 
     provider_id: str
     model_name: Callable[[str], str] = same_name
+    adjust: Callable[[str, Price], Price] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,6 @@ def _request_costs(requests: Sequence[EndedRequest]) -> list[Decimal | None]:
             sent_at = datetime.fromtimestamp(request.sent_at, UTC)
             prices[key] = find_served_price(provider, name, request.served_model, sent_at)
         price = prices.get(key)
-        nanos = compute_cost_nano_usd(usage, price) if price is not None else None
+        nanos = compute_cost_nano_usd(usage, price)
         costs.append(None if nanos is None else Decimal(nanos).scaleb(-NANO_DIGITS))
     return costs

@@ -22,8 +22,8 @@ from llmhub.cache.store import KEY_BYTES
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, error_type_name
 from llmhub.core.json_schema import extract_json
 from llmhub.core.pricing import Price, compute_cost_nano_usd
-from llmhub.core.serialization import StoredResponse, from_stored_parts
-from llmhub.core.types import ToolCall, join_text
+from llmhub.core.serialization import StoredResponse, from_stored_parts, stored_usage
+from llmhub.core.types import ToolCall, Usage, join_text
 from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
@@ -67,6 +67,8 @@ class CompletedRows:
     queue_s: Sequence[float]
 
 
+REPORTED: Final = "reported"
+"""Beginning of the price id of a row whose cost is what the provider reports, before the provider's name."""
 CompletedPart: TypeAlias = StoredBlock | CompletedRows
 
 
@@ -153,6 +155,7 @@ def _build_table(
     }
     targets = [target_prompt.target for target_prompt in batch.target_prompts]
     columns |= _cost_columns(targets, target_index, columns, fallbacks, priced_at)
+    columns |= _apply_billing(columns, outcomes, targets, target_index, priced_at)
     columns["served_model"] = _mark_fallbacks(columns["served_model"], fallbacks)
     columns["cost_usd"] = _add_failed_attempts(columns["cost_usd"], outcomes, priced_at)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
@@ -371,6 +374,51 @@ def _cost_columns(
     }
 
 
+def _apply_billing(
+    columns: ArrowColumns,
+    outcomes: Sequence[RowOutcome | None],
+    targets: Sequence[Target],
+    target_index: Any,
+    priced_at: float,
+) -> dict[str, pa.Array]:
+    """Return the cost columns with the rows replaced whose responses say more of their cost than token counts."""
+    billed: dict[int, tuple[Usage, Target]] = {}
+    for index, outcome in enumerate(outcomes):
+        usage, target = _billed_usage(outcome)
+        if usage is not None:
+            billed[index] = (usage, target or targets[target_index[index]])
+    if not billed:
+        return {}
+    nanos, is_hit = to_nanos(columns["list_cost_usd"]), np.asarray(columns["cache_hit"].combine_chunks())
+    is_known = columns["list_cost_usd"].is_valid().to_numpy(zero_copy_only=False).copy()
+    price_ids = columns["price_id"].to_pylist()
+    served = columns["served_model"].to_pylist()
+    for index, (usage, target) in billed.items():
+        price = _price_of(target, served[index] or "", priced_at)
+        cost = compute_cost_nano_usd(usage, price)
+        nanos[index], is_known[index] = cost or 0, cost is not None
+        if usage.reported_cost_usd is not None:
+            price_ids[index] = f"{REPORTED}:{target.provider.name}"
+        elif price is not None:
+            price_ids[index] = price.for_usage(usage).price_id
+    return {
+        "list_cost_usd": from_nanos(nanos, is_known),
+        "cost_usd": from_nanos(np.where(is_hit, 0, nanos), is_known | is_hit),
+        "price_id": pa.array(price_ids, pa.string()),
+    }
+
+
+def _billed_usage(outcome: RowOutcome | None) -> tuple[Usage | None, Target | None]:
+    """Return the usage of a response if it says more of its cost than token counts, and who answered if known."""
+    if isinstance(outcome, StoredResponse):
+        return (stored_usage(outcome), None) if outcome.billing else (None, None)
+    if outcome is None or not is_successful(outcome.outcome):
+        return None, None
+    usage = outcome.outcome.unwrap().usage
+    has_billing = usage.reported_cost_usd is not None or usage.service_tier or usage.cache_write_1h_tokens
+    return (usage if has_billing else None), outcome.target
+
+
 def _served_models(n_targets: int, target_index: Any, columns: ArrowColumns) -> tuple[list[tuple[int, str]], pa.Array]:
     """Return the distinct pairs of target and served model, and by position the index of its pair; null unless ok."""
     models = columns["served_model"].combine_chunks().dictionary_encode()
@@ -422,7 +470,7 @@ def _add_failed_attempts(costs: pa.Array, outcomes: Sequence[RowOutcome | None],
     is_known = costs.is_valid().to_numpy(zero_copy_only=False).copy()
     for index, call in billed:
         attempt_costs = [
-            compute_cost_nano_usd(attempt.usage, price) if (price := _price_of(attempt.target, "", priced_at)) else None
+            compute_cost_nano_usd(attempt.usage, _price_of(attempt.target, "", priced_at))
             for attempt in call.billed_failures
         ]
         is_known[index] |= not is_successful(call.outcome)

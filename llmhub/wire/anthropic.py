@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from returns.pipeline import is_successful
@@ -55,6 +55,7 @@ from llmhub.core.stream import (
     assemble_response,
 )
 from llmhub.core.types import (
+    TOKEN_CLASSES,
     CacheMark,
     CompletionRequest,
     CompletionResponse,
@@ -82,6 +83,7 @@ from llmhub.wire.readers import (
     error_body,
     error_message,
     iter_objects,
+    reported_cost,
     require_list,
     sum_counts,
 )
@@ -347,12 +349,12 @@ def _usage(counts: Mapping[str, object]) -> Usage:
     """
     iterations = [_usage(iteration) for iteration in iter_objects(counts.get("iterations"))]
     if iterations:
+        names = (*TOKEN_CLASSES[:4], "cache_write_1h_tokens")
+        sums: dict[str, Any] = {name: sum_counts(*(getattr(usage, name) for usage in iterations)) for name in names}
         return Usage(
-            **{
-                name: sum_counts(*(getattr(usage, name) for usage in iterations))
-                for name in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
-            },
+            **sums,
             reasoning_tokens=as_count(as_mapping(counts.get("output_tokens_details")).get("thinking_tokens")),
+            reported_cost_usd=reported_cost(counts),
         )
     uncached, cached = as_count(counts.get("input_tokens")), as_count(counts.get("cache_read_input_tokens"))
     written = as_count(counts.get("cache_creation_input_tokens"))
@@ -362,6 +364,9 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         cached_input_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=as_count(as_mapping(counts.get("output_tokens_details")).get("thinking_tokens")),
+        cache_write_1h_tokens=as_count(as_mapping(counts.get("cache_creation")).get("ephemeral_1h_input_tokens"))
+        or None,
+        reported_cost_usd=reported_cost(counts),
     )
 
 

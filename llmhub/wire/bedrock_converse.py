@@ -338,6 +338,8 @@ def _usage(counts: Mapping[str, object]) -> Usage:
     """Decode token counts; cached tokens are added to the input unless the total shows that they are in it."""
     uncached, output = as_count(counts.get("inputTokens")), as_count(counts.get("outputTokens"))
     cached, written = as_count(counts.get("cacheReadInputTokens")), as_count(counts.get("cacheWriteInputTokens"))
+    details = iter_objects(counts.get("cacheDetails"))
+    kept_1h = [as_count(detail.get("inputTokens")) for detail in details if detail.get("ttl") == "1h"]
     is_total = sum_counts(uncached, output) == as_count(counts.get("totalTokens"))
     with_cached = uncached if is_total else as_count(sum_counts(uncached, cached, written))
     return Usage(
@@ -345,6 +347,7 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         output_tokens=output,
         cached_input_tokens=cached,
         cache_write_tokens=written,
+        cache_write_1h_tokens=sum_counts(*kept_1h),
     )
 
 

@@ -43,6 +43,7 @@ class PlainChatResponse(msgspec.Struct):
     usage: dict[str, Any]
     model: str = ""
     id: str = ""
+    service_tier: str | None = None
     error: None = None
     citations: NothingIn = None
     search_results: NothingIn = None

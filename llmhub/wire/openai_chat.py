@@ -64,11 +64,13 @@ from llmhub.wire.readers import (
     as_list,
     as_mapping,
     as_text,
+    billed_tier,
     capped_count,
     encode_compact,
     error_body,
     error_message,
     iter_objects,
+    reported_cost,
     require_list,
 )
 from llmhub.wire.writers import (
@@ -109,6 +111,9 @@ PARAMS: Final = (
 TOOL_CHOICES: Final = frozenset({"auto", "none", "required"})
 REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 """Fields in which compatible servers send the text of reasoning; the first is the one it is sent back in."""
+
+SEARCH_CONTEXTS: Final = {"medium": "medium", "high": "high"}
+"""Perplexity's sizes of a search context with a fee above the standard one."""
 
 IN_BAND_STATUS: Final = {"invalid_request_error": 400, "invalid_parameter_error": 400}
 """Status for the type of an error that came inside a 200, without a status of its own."""
@@ -165,7 +170,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     return Success(
         assemble_response(
             answers,
-            usage=_usage(_usage_counts(payload)),
+            usage=_usage(_usage_counts(payload), payload.get("service_tier")),
             served_model=as_text(payload.get("model")),
             request_id=response_id,
         )
@@ -180,7 +185,10 @@ def decode_fast(body: bytes) -> CompletionResponse | None:
     choice = response.choices[0]
     answer = ((Text(choice.message.content),), _finish_reason(choice.finish_reason))
     return assemble_response(
-        [answer], usage=_usage(response.usage), served_model=response.model, request_id=response.id
+        [answer],
+        usage=_usage(response.usage, response.service_tier),
+        served_model=response.model,
+        request_id=response.id,
     )
 
 
@@ -217,7 +225,7 @@ def _chunk(payload: Payload) -> Result[tuple[Delta, ...], LLMError]:
         deltas += [Fragment(METADATA_INDEX, part, answer, part.data) for part in _metadata(payload, choice)]
     counts = _usage_counts(payload)
     if counts:
-        deltas.append(UsageDelta(_usage(counts)))
+        deltas.append(UsageDelta(_usage(counts, payload.get("service_tier"))))
     return Success(tuple(deltas))
 
 
@@ -334,7 +342,7 @@ def _usage_counts(payload: Mapping[str, object]) -> Mapping[str, object]:
     return {}
 
 
-def _usage(counts: Mapping[str, object]) -> Usage:
+def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     """Decode token counts; what the total holds beyond the prompt is output, and no part exceeds its total."""
     prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     input_details = as_mapping(counts.get("prompt_tokens_details"))
@@ -356,6 +364,8 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         reasoning_tokens=capped_count(
             completion, output_details.get("reasoning_tokens"), counts.get("reasoning_tokens")
         ),
+        service_tier=billed_tier(service_tier) or SEARCH_CONTEXTS.get(as_text(counts.get("search_context_size")), ""),
+        reported_cost_usd=reported_cost(counts),
     )
 
 
@@ -483,6 +493,6 @@ WIRE: Final = Wire(
     decode_frame=decode_frame,
     decode_error=decode_error,
     decode_fast=decode_fast,
-    decode_usage=lambda payload: _usage(_usage_counts(payload)),
+    decode_usage=lambda payload: _usage(_usage_counts(payload), payload.get("service_tier")),
     stream_fields={"stream": True, "stream_options": {"include_usage": True}},
 )

@@ -58,11 +58,13 @@ from llmhub.wire.readers import (
     as_list,
     as_mapping,
     as_text,
+    billed_tier,
     capped_count,
     encode_compact,
     error_body,
     error_message,
     iter_objects,
+    reported_cost,
     require_list,
 )
 from llmhub.wire.writers import (
@@ -179,7 +181,7 @@ def decode(payload: Payload) -> Result[CompletionResponse, LLMError]:
     return Success(
         assemble_response(
             [(parts, _finish_reason(payload))],
-            usage=_usage(as_mapping(payload.get("usage"))),
+            usage=_usage(as_mapping(payload.get("usage")), payload.get("service_tier")),
             served_model=as_text(payload.get("model")),
             request_id=as_text(payload.get("id")),
         )
@@ -252,7 +254,11 @@ def _response_done(payload: Payload) -> list[Delta]:
     """Decode the end of the response: its model, token counts and finish reason."""
     response = as_mapping(payload.get("response"))
     counts = as_mapping(response.get("usage"))
-    return [*_response_created(payload), UsageDelta(_usage(counts)), ChoiceFinished(_finish_reason(response))]
+    return [
+        *_response_created(payload),
+        UsageDelta(_usage(counts, response.get("service_tier"))),
+        ChoiceFinished(_finish_reason(response)),
+    ]
 
 
 def _deltas(to_part: Callable[[str], Part], slot: int) -> Callable[[Payload], list[Delta]]:
@@ -333,7 +339,7 @@ def _blocks(item: Mapping[str, object]) -> list[tuple[int, Part]]:
     return parts if is_final else [*parts, (STRIDE - 1, Opaque(PHASE, encode_compact({"phase": phase})))]
 
 
-def _usage(counts: Mapping[str, object]) -> Usage:
+def _usage(counts: Mapping[str, object], service_tier: object = None) -> Usage:
     """Decode token counts; no part exceeds its total."""
     prompt, completion = as_count(counts.get("input_tokens")), as_count(counts.get("output_tokens"))
     input_details = as_mapping(counts.get("input_tokens_details"))
@@ -344,6 +350,8 @@ def _usage(counts: Mapping[str, object]) -> Usage:
         cached_input_tokens=capped_count(prompt, input_details.get("cached_tokens")),
         cache_write_tokens=capped_count(prompt, input_details.get("cache_write_tokens")),
         reasoning_tokens=capped_count(completion, output_details.get("reasoning_tokens")),
+        service_tier=billed_tier(service_tier),
+        reported_cost_usd=reported_cost(counts),
     )
 
 
@@ -520,6 +528,6 @@ WIRE: Final = Wire(
     decode=decode,
     decode_frame=decode_frame,
     decode_error=decode_error,
-    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage"))),
+    decode_usage=lambda payload: _usage(as_mapping(payload.get("usage")), payload.get("service_tier")),
     stream_fields={"stream": True},
 )

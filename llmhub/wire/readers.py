@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -91,6 +92,59 @@ def capped_count(total: int | None, *values: object) -> int | None:
         if part is not None:
             return part if total is None else min(part, total)
     return None
+
+
+TICKS_PER_USD: Final = 10**10
+"""Unit in which xAI reports costs."""
+BILLED_TIERS: Final = frozenset({"flex", "priority", "batch"})
+"""Service tiers with prices of their own."""
+
+
+def as_usd(value: object) -> Decimal | None:
+    """Return ``value`` as an amount if it is a finite number, or the text of one, not below 0.
+
+    Examples
+    --------
+    >>> as_usd(0.00011), as_usd("0.5"), as_usd(-1), as_usd("n/a")
+    (Decimal('0.00011'), Decimal('0.5'), None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and 0 <= amount < MAX_USD else None
+
+
+MAX_USD: Final = Decimal(10**9)
+"""Larger costs of one call are mistakes."""
+
+
+def reported_cost(counts: Mapping[str, object]) -> Decimal | None:
+    """Return the cost in USD that a usage object states, in any of the forms that are known.
+
+    A gateway that uses the caller's own key (``is_byok``) charges its fee beside the upstream cost.
+
+    Examples
+    --------
+    >>> reported_cost({"cost": 0.002}), reported_cost({"cost": {"total_cost": 0.006}})
+    (Decimal('0.002'), Decimal('0.006'))
+    >>> reported_cost({"cost_in_usd_ticks": 2071250}), reported_cost({})
+    (Decimal('0.0002071250'), None)
+    """
+    ticks = as_count(counts.get("cost_in_usd_ticks"))
+    if ticks:
+        return Decimal(ticks) / TICKS_PER_USD
+    stated = counts.get("cost")
+    cost = as_usd(as_mapping(stated).get("total_cost") if isinstance(stated, dict) else stated)
+    upstream = as_usd(as_mapping(counts.get("cost_details")).get("upstream_inference_cost"))
+    return cost + upstream if cost is not None and upstream and counts.get("is_byok") is True else cost
+
+
+def billed_tier(*values: object) -> str:
+    """Return the first of ``values`` that is a service tier with a price of its own, else an empty string."""
+    return next((value for value in values if isinstance(value, str) and value in BILLED_TIERS), "")
 
 
 def encode_compact(value: object) -> str:

@@ -21,7 +21,7 @@ from returns.result import Result
 from llmhub.core.errors import LLMError
 from llmhub.core.protocol import interpret, interpret_stream
 from llmhub.core.provider import HttpReply, Provider
-from llmhub.core.types import CompletionResponse, Usage
+from llmhub.core.types import TOKEN_CLASSES, CompletionResponse, Usage
 from llmhub.providers.registry import PROVIDERS
 
 FOLDER = Path(__file__).parents[1] / "fixtures/conformance"
@@ -168,7 +168,7 @@ def sound(read: Result[CompletionResponse, LLMError]) -> None:
 
 
 def counts(usage: Usage) -> None:
-    every = [getattr(usage, name) for name in Usage.__slots__]
+    every = [getattr(usage, name) for name in (*TOKEN_CLASSES, "cache_write_1h_tokens")]
     assert all(value is None or (type(value) is int and value >= 0) for value in every)
     if usage.input_tokens is not None:
         assert (usage.cached_input_tokens or 0) + (usage.cache_write_tokens or 0) <= usage.input_tokens

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.core.pricing import Price, PriceTier, Rates, compute_cost, compute_cost_nano_usd
-from llmhub.core.types import Usage
+from llmhub.core.types import TOKEN_CLASSES, Usage
 
 MTOK = Decimal("1e-6")
 
@@ -41,7 +41,7 @@ def usages(draw: st.DrawFn, max_tokens: int = 10**7) -> Usage:
 
 
 def add_usages(a: Usage, b: Usage) -> Usage:
-    return Usage(**{name: getattr(a, name) + getattr(b, name) for name in Usage.__slots__})
+    return Usage(**{name: getattr(a, name) + getattr(b, name) for name in TOKEN_CLASSES})
 
 
 def test_each_class_is_billed_once_at_its_own_rate() -> None:
@@ -115,7 +115,7 @@ def test_cost_is_additive(a: Usage, b: Usage) -> None:
 
 @given(usages(200_000), usages(200_000))
 def test_cost_is_additive_within_a_tier(a: Usage, b: Usage) -> None:
-    halves = [Usage(**{name: getattr(u, name) // 2 for name in Usage.__slots__}) for u in (a, b)]
+    halves = [Usage(**{name: getattr(u, name) // 2 for name in TOKEN_CLASSES}) for u in (a, b)]
     total = compute_cost(add_usages(*halves), TIERED)
     assert total == sum(part for half in halves if (part := compute_cost(half, TIERED)) is not None)
 

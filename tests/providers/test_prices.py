@@ -126,7 +126,11 @@ def test_every_listing_is_in_the_table() -> None:
     assert {listing.provider_id for listing in LISTINGS.values()} <= {row.id for row in table}
 
 
-@pytest.mark.parametrize("provider", [name for name in LISTINGS if name not in {"openai-responses", "vertex"}])
+@pytest.mark.parametrize(
+    # The fees of Perplexity depend on the search context, which the table does not have.
+    "provider",
+    [name for name in LISTINGS if name not in {"openai-responses", "vertex", "perplexity"}],
+)
 def test_costs_equal_genai_prices_own_calculator(provider: str) -> None:
     row = next(row for row in table if row.id == LISTINGS[provider].provider_id)
     compared = 0

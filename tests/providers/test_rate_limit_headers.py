@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.core.provider import HttpReply, RateLimitInfo
-from llmhub.providers import anthropic, mistral, openai_compatible
+from llmhub.providers import anthropic, openai_compatible
 from llmhub.providers.rate_limit_headers import parse_go_duration, parse_seconds, read_retry_headers
 from llmhub.providers.registry import PROVIDERS
 
@@ -153,7 +153,6 @@ HEADER_NAMES = st.sampled_from(
             for table in (
                 openai_compatible.RATE_LIMIT_HEADERS,
                 anthropic.RATE_LIMIT_HEADERS,
-                mistral.RATE_LIMIT_HEADERS,
             )
             for names, _ in table.values()
             for name in names
@@ -208,7 +207,7 @@ RECORDED: Mapping[str, tuple[str, int]] = {
     "azure": ("azure_openai-responses", 2),
     "anthropic": ("anthropic-messages", 25),
     "cerebras": ("cerebras-chat_completions", 2),
-    "mistral": ("mistral-chat_completions", 3),
+    "mistral": ("mistral-chat_completions", 4),
 }
 
 
@@ -226,3 +225,23 @@ def test_recorded_headers_are_read(name: str) -> None:
             assert 0 <= info.remaining_requests <= info.limit_requests
             found += 1
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "expected"),
+    [
+        ("mistral", {"limit-req-60-second": 360, "remaining-req-60-second": 354}, {"limit_requests": 360}),
+        ("mistral", {"limit-req-10-second": 10, "limit-req-minute": 50}, {"limit_requests": 50}),
+        ("mistral", {"limit-tokens-5-minute": 600000, "limit-tokens-month": 10**9}, {"limit_tokens": 120000}),
+        ("mistral", {"limit-req-0-second": 360}, {"limit_requests": None}),
+        ("together", {"limit": 2, "remaining": 1, "reset": 2}, {"limit_requests": 2, "reset_requests_s": 2.0}),
+        ("azure", {"limit-requests": 10, "renewalperiod-requests": 10}, {"limit_requests": 60}),
+        ("azure", {"limit-requests": 10, "renewalperiod-requests": 60}, {"limit_requests": 10}),
+        ("openai", {"remaining-tokens": 9, "remaining-project-tokens": 5}, {"remaining_tokens": 5}),
+        ("openai", {"remaining-tokens": 9, "limit-tokens": 20}, {"remaining_tokens": 9, "limit_tokens": 20}),
+    ],
+)
+def test_windows_of_vendors(name: str, headers: dict[str, int], expected: dict[str, Any]) -> None:
+    reply = HttpReply(200, {f"x-ratelimit-{key}": str(value) for key, value in headers.items()})
+    info = PROVIDERS[name].limits(reply)
+    assert {field: getattr(info, field) for field in expected} == expected

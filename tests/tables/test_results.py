@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -167,3 +168,26 @@ def test_sums_of_costs_are_exact_in_pandas(hub: llmhub.Hub) -> None:
         total = sum(table.column("cost_usd").to_pylist(), Decimal(0))
     frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     assert frame["cost_usd"].sum() == total
+
+
+@pytest.mark.parametrize(
+    ("reply", "cost", "price_id"),
+    [
+        ({"usage": {"cost": 0.25, "prompt_tokens": 1, "completion_tokens": 1}}, "0.25", "reported:openai"),
+        ({"usage": {"prompt_tokens": 1000, "completion_tokens": 0}, "service_tier": "flex"}, "0.000625", "#flex"),
+    ],
+)
+def test_costs_besides_the_list_price_are_marked(
+    reply: dict[str, Any], cost: str, price_id: str, scripted: Any, replies: Any
+) -> None:
+    choice = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    body = json.dumps({"model": "gpt-5", "choices": [choice], **reply}).encode()
+    server = scripted([replies.reply(body)])
+    endpoints = {"openai": llmhub.Endpoint(base_url=server.url, api_key="k")}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        first, again = (ask(pa.table({"t": ["a"]}), hub, model="openai/gpt-5") for _ in range(2))
+    for table in (first, again):
+        assert table["list_cost_usd"].to_pylist() == [Decimal(cost)]
+        assert table["price_id"].to_pylist()[0].endswith(price_id)
+    assert first["cost_usd"].to_pylist() == [Decimal(cost)]
+    assert again["cost_usd"].to_pylist() == [Decimal(0)]

@@ -1,0 +1,172 @@
+"""What replies say of their cost: counts that are summed or corrected, service tiers, and the provider's own cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from returns.pipeline import is_successful
+
+from llmhub.core.pricing import compute_cost, compute_cost_nano_usd, cost_bound_nano_usd
+from llmhub.core.protocol import interpret, interpret_stream
+from llmhub.core.provider import HttpReply
+from llmhub.core.serialization import decode_response, encode_response
+from llmhub.core.types import CompletionResponse, Usage
+from llmhub.providers.prices import find_price
+from llmhub.providers.registry import PROVIDERS
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+SSE = HttpReply(200, {"content-type": "text/event-stream"})
+
+
+def events(*payloads: Any) -> bytes:
+    return "".join(f"data: {json.dumps(payload)}\n\n" for payload in payloads).encode()
+
+
+def whole(name: str, payload: Any) -> CompletionResponse:
+    return interpret(PROVIDERS[name], HttpReply(200, {}, json.dumps(payload).encode())).unwrap()
+
+
+def chat(usage: Any, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    return {"id": "c", "model": "m", "choices": [choice], "usage": usage, **more}
+
+
+COUNTS = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+
+def test_last_counts_of_a_stream_are_the_billed_ones() -> None:
+    chunks = [
+        {
+            "candidates": [{"content": {"parts": [{"text": "Hi"}]}, **({"finishReason": "STOP"} if last else {})}],
+            "usageMetadata": {"promptTokenCount": prompt, "candidatesTokenCount": 3, "totalTokenCount": prompt + 3},
+        }
+        for prompt, last in ((169, False), (79, True))
+    ]
+    usage = interpret_stream(PROVIDERS["google"], SSE, [events(*chunks)]).unwrap().usage
+    assert (usage.input_tokens, usage.output_tokens) == (79, 3)
+
+
+ITERATIONS = [
+    {"type": "compaction", "input_tokens": 55196, "output_tokens": 125},
+    {"type": "message", "input_tokens": 220, "output_tokens": 8, "cache_read_input_tokens": 5},
+]
+
+
+def test_iterations_of_anthropic_are_summed_whole_and_streamed() -> None:
+    last = {"input_tokens": 220, "output_tokens": 8, "cache_read_input_tokens": 5, "iterations": ITERATIONS}
+    body = {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "usage": last}
+    expected = Usage(input_tokens=55421, output_tokens=133, cached_input_tokens=5)
+    assert whole("anthropic", body).usage == expected
+    stream = events(
+        {"type": "message_start", "message": {"usage": {"input_tokens": 55196, "output_tokens": 1}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last},
+    )
+    assert interpret_stream(PROVIDERS["anthropic"], SSE, [stream]).unwrap().usage == expected
+
+
+def test_cached_tokens_of_mistral_are_read() -> None:
+    assert whole("mistral", chat({**COUNTS, "num_cached_tokens": 48})).usage.cached_input_tokens == 48
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"cost": 0.000764}, "0.000764"),
+        ({"cost": 0}, "0"),
+        ({"cost": {"request_cost": 0.006, "total_cost": 0.006}}, "0.006"),
+        ({"cost_in_usd_ticks": 2071250}, "0.000207125"),
+        ({"cost_in_usd_ticks": 0}, None),
+        ({"cost": 0.01, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.2}}, "0.21"),
+        ({"cost": -1}, None),
+        ({"cost": "NaN"}, None),
+        ({"cost": True}, None),
+    ],
+)
+def test_cost_that_the_provider_reports_takes_precedence(usage: dict[str, Any], expected: str | None) -> None:
+    payload = chat({**COUNTS, **usage})
+    response = whole("openrouter", payload)
+    assert response.usage.reported_cost_usd == (None if expected is None else Decimal(expected))
+    assert decode_response(encode_response(response)).unwrap() == response
+    price = find_price("openai", "gpt-4o-mini", NOW)
+    if expected is not None:
+        assert compute_cost(response.usage, None) == Decimal(expected) == compute_cost(response.usage, price)
+        assert compute_cost_nano_usd(response.usage, price) == int(Decimal(expected) * 10**9)
+    choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    stream = events({"choices": [choice]}, {"choices": [], "usage": payload["usage"]})
+    assert interpret_stream(PROVIDERS["openrouter"], SSE, [stream]).unwrap().usage == response.usage
+
+
+def test_cost_in_the_usage_of_responses_is_read() -> None:
+    body = {"status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 1, "cost": 0.5}}
+    assert whole("openai-responses", body).usage.reported_cost_usd == Decimal("0.5")
+
+
+@pytest.mark.parametrize(
+    ("model", "tier", "cost"),
+    [
+        ("gpt-5-mini", "default", "0.00045"),
+        ("gpt-5-mini", "flex", "0.000225"),
+        ("gpt-5-mini", "priority", "0.00081"),
+        ("gpt-5", "priority", "0.0045"),
+        ("gpt-4o-mini", "priority", "0.00035"),
+    ],
+)
+@pytest.mark.parametrize("name", ["openai", "openai-responses"])
+def test_service_tier_is_priced(name: str, model: str, tier: str, cost: str) -> None:
+    payload: dict[str, Any] = chat(COUNTS, service_tier=tier)
+    if name == "openai-responses":
+        usage = {"input_tokens": 1000, "output_tokens": 100}
+        payload = {"status": "completed", "output": [], "usage": usage, "service_tier": tier}
+    response = whole(name, payload)
+    price = find_price(name, model, NOW)
+    assert price is not None
+    assert compute_cost(response.usage, price) == Decimal(cost)
+    assert price.for_usage(response.usage).price_id.endswith(f"#{tier}") == (tier != "default")
+    assert decode_response(encode_response(response)).unwrap() == response
+
+
+def test_cache_writes_of_an_hour_have_their_own_price() -> None:
+    usage = {
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "cache_creation_input_tokens": 1000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600},
+    }
+    response = whole("anthropic", {"content": [], "stop_reason": "end_turn", "usage": usage})
+    price = find_price("anthropic", "claude-sonnet-4-5", NOW)
+    assert price is not None
+    assert compute_cost(response.usage, price) == Decimal("0.0051")  # 400 * 3.75 + 600 * 6 USD a million
+    assert decode_response(encode_response(response)).unwrap() == response
+    assert cost_bound_nano_usd(price, 1000, 0) < 6_000_000 == cost_bound_nano_usd(price, 1000, 0, writes_1h=True)
+
+
+@pytest.mark.parametrize(("size", "cost"), [(None, "0.0061"), ("low", "0.0061"), ("high", "0.0131")])
+def test_fee_of_perplexity_follows_its_search_context(size: str | None, cost: str) -> None:
+    usage = {**COUNTS, **({"search_context_size": size} if size else {})}
+    price = find_price("perplexity", "sonar", NOW)
+    assert compute_cost(whole("perplexity", chat(usage)).usage, price) == Decimal(cost)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("name", "provider", "expected"),
+    [
+        ("openrouter", "openrouter", 8),
+        ("xai", "xai", 4),
+        ("perplexity", "perplexity", 2),
+        ("vercel_gateway", "compatible", 3),
+    ],
+)
+def test_recorded_costs_are_read(corpus: Callable[[str], list[Any]], name: str, provider: str, expected: int) -> None:
+    found = 0
+    for exchange in corpus(f"{name}-chat_completions"):
+        row = PROVIDERS[provider]
+        result = interpret_stream(row, exchange.reply, []) if exchange.streaming else interpret(row, exchange.reply)
+        found += is_successful(result) and result.unwrap().usage.reported_cost_usd is not None
+    assert found == expected
