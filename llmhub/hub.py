@@ -277,7 +277,7 @@ class Hub:
 
     def available_providers(self) -> tuple[str, ...]:
         """Return the names of the providers with an endpoint."""
-        return tuple(sorted(self.resolver.endpoints))
+        return tuple(sorted({name.partition("/")[0] for name in self.resolver.endpoints}))
 
     def close(self) -> None:
         """Close connections and the cache. The next call opens them again."""

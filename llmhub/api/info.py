@@ -126,6 +126,13 @@ def health_check(provider: str, *, hub: Hub | None = None) -> Health:
 
     The request times out after 5 seconds. Problems of a known provider are in ``error`` of the result.
 
+    Parameters
+    ----------
+    provider
+        A provider, or ``provider/model``, whose endpoint is checked; whether it has that model is not.
+    hub
+        The hub with the endpoint; the default hub if omitted.
+
     Raises
     ------
     BadRequestError
@@ -140,8 +147,10 @@ async def ahealth_check(provider: str, *, hub: Hub | None = None) -> Health:
 
 
 async def _check(name: str, hub: Hub) -> Health:
-    provider, _ = hub.provider(f"{name}/any")
-    endpoint = hub.endpoints.get(name) or hub.settings.endpoints.get(name) or Endpoint()
+    provider_name = str(name).partition("/")[0]
+    provider, _ = hub.provider(f"{provider_name}/any")
+    known = {**hub.settings.endpoints, **hub.endpoints}
+    endpoint = known.get(name) or known.get(provider_name) or Endpoint()
     settings = hub.settings
     transport = TransportConfig(timeout=DEFAULT_TIMEOUT, proxies=settings.proxies, ca_file=settings.ca_file)
     return await health.health_check(provider, endpoint, transport)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -77,3 +79,31 @@ def _parse_leniently(body: bytes) -> Any:
 
 def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def is_html(body: bytes) -> bool:
+    """Return whether a body is an HTML page.
+
+    Examples
+    --------
+    >>> is_html(b"<!DOCTYPE html><p>Sign in"), is_html(b"{}")
+    (True, False)
+    """
+    return HTML_START.match(body) is not None
+
+
+def html_excerpt(body: bytes) -> str:
+    """Return the first words of an HTML page, without its markup.
+
+    Examples
+    --------
+    >>> html_excerpt(b"<html><head><title>Sign in</title><style>p {}</style></head><p>Welcome")
+    'an HTML page (Sign in Welcome)'
+    """
+    text = HTML_MARKUP.sub(b" ", body[: 1 << 14])
+    return f"an HTML page ({html.unescape(excerpt(text)) or 'without text'})"
+
+
+HTML_START: Final = re.compile(rb"\s*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+HTML_MARKUP: Final = re.compile(rb"(?is)<(script|style)\b.*?(</\1>|$)|<[^>]*>?")
+"""Matches what is not text in an HTML page."""

@@ -120,7 +120,7 @@ def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse
     Some servers stream although no stream was requested: server-sent events are decoded as a stream.
     """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
-        return Failure(_error_from_reply(provider, reply))
+        return Failure(error_from_reply(provider, reply))
     response = provider.wire.decode_fast(reply.body)
     if response is None:
         if provider.wire.framing == "sse" and reply.body[:HEAD_SIZE].lstrip().startswith(SSE_FIELDS):
@@ -149,7 +149,7 @@ def interpret_stream(
         The body, split anywhere. Arbitrary bytes return an error.
     """
     if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
-        return Failure(_error_from_reply(provider, replace(reply, body=reply.body + b"".join(chunks))))
+        return Failure(error_from_reply(provider, replace(reply, body=reply.body + b"".join(chunks))))
     decoder = StreamDecoder(provider, reply)
     deltas: list[Delta] = []
     for chunk in chunks:
@@ -272,7 +272,7 @@ def _with_content_type(error: LLMError, reply: HttpReply) -> LLMError:
     return error if is_expected else replace(error, message=f"{error.message} (content type {media_type})")
 
 
-def _error_from_reply(provider: Provider, reply: HttpReply) -> LLMError:
+def error_from_reply(provider: Provider, reply: HttpReply) -> LLMError:
     """Decode a reply with an error status; redirects are errors, because they are not followed."""
     if 300 <= reply.status < 400:  # noqa: PLR2004 - HTTP redirection
         location = reply.header("location")

@@ -150,9 +150,9 @@ def to_stored_response(
 
 def _to_billing(usage: Usage) -> Billing | None:
     cost, tier, writes_1h = usage.reported_cost_usd, usage.service_tier, usage.cache_write_1h_tokens
-    if cost is None and not tier and not writes_1h:
+    if cost is None and not tier and writes_1h is None:
         return None
-    return ("" if cost is None else f"{cost:f}", tier, writes_1h)
+    return ("" if cost is None else str(cost), tier, writes_1h)
 
 
 def stored_usage(stored: StoredResponse) -> Usage:

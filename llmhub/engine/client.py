@@ -431,7 +431,9 @@ class _SingleCall:
 def _legacy_keyers(resolver: ModelResolver) -> dict[str, RequestKeyer]:
     """Return the keyers of the endpoints whose keys were others in earlier versions, by provider."""
     keyers = {
-        name: legacy_request_keyer(resolver.providers[name], endpoint) for name, endpoint in resolver.endpoints.items()
+        name: legacy_request_keyer(resolver.providers[name], endpoint)
+        for name, endpoint in resolver.endpoints.items()
+        if name in resolver.providers
     }
     return {name: keyer for name, keyer in keyers.items() if keyer is not None}
 

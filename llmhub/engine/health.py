@@ -14,7 +14,9 @@ from typing import Final
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import AuthFailed, LLMError, with_context
+from llmhub.core.errors import AuthFailed, LLMError, Malformed, with_context
+from llmhub.core.payload import html_excerpt, is_html
+from llmhub.core.protocol import error_from_reply
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.transport import Timeout, Transport, TransportConfig, redact_error
@@ -105,8 +107,12 @@ async def _fetch_health_url(provider: Provider, endpoint: Endpoint, url: str, tr
 def _health_from_reply(provider: Provider, reply: HttpReply, latency_s: float) -> Health:
     """Return the health that a reply shows: a success, rejected credentials, or an error that tells nothing of them."""
     is_success = 200 <= reply.status < 300  # noqa: PLR2004 - HTTP success
-    error = None if is_success else with_context(provider.wire.decode_error(reply), provider=provider.name)
-    key_accepted = True if is_success else False if isinstance(error, AuthFailed) else None
+    error = None if is_success else error_from_reply(provider, reply)
+    if is_success and is_html(reply.body):
+        # A sign-in page or a proxy's own page, behind which there may be no API at all.
+        page = Malformed(status=reply.status, message=f"{html_excerpt(reply.body)} instead of JSON; check base_url")
+        error = with_context(page, provider=provider.name)
+    key_accepted = True if error is None else False if isinstance(error, AuthFailed) else None
     # A server without such a list may work all the same.
     has_no_list = reply.status in {404, 405} and key_accepted is None
     return Health(

@@ -30,7 +30,7 @@ class ModelResolver:
     providers
         All known providers by name.
     endpoints
-        The configured endpoints by provider name.
+        The configured endpoints by provider name, or by ``provider/model`` for a single model.
     routes
         Routes by the name they are requested under: a name of their own, or ``provider/model``.
     is_simulated
@@ -132,7 +132,8 @@ class ModelResolver:
         """Return the target of ``provider/model``, ignoring routes."""
         provider, rest = self.resolve_provider(model)
         name = model.partition("/")[0]
-        endpoint = self.endpoints.get(name)
+        # An endpoint of the model itself takes precedence over its provider's.
+        endpoint = self.endpoints.get(model) or self.endpoints.get(name)
         if endpoint is None and self.is_simulated:
             simulated = ", ".join(sorted(self.endpoints))
             raise invalid("model", f"{model!r}: {name!r} is not simulated; simulated are {simulated}")

@@ -4,6 +4,8 @@ Completions that are not streamed go over `llmhub.engine.connection_pool`, every
 module opens client connections. Each provider has its own keep-alive connections. Certificates are verified. Redirects
 are not followed, so that credentials never reach another origin, and replies are bounded in size. Nothing is retried
 here.
+
+The file is long because both ways of sending share their limits, and every network exception gets its message here.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -56,6 +59,7 @@ PLAIN_HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 PLAIN_PATH: Final = re.compile(r"/[!-~]*")
 """Hosts and paths that can be sent as they are; URLs with others are left to aiohttp."""
 HTTP_OK: Final = 200
+HTTP_NOT_FOUND: Final = 404
 HTTP_ERRORS: Final = 400
 """The first status code that is an error."""
 HTTP_SERVER_ERRORS: Final = 500
@@ -74,14 +78,17 @@ class Timeout:
         Seconds until the connection is established.
     total_s
         Seconds until the whole response has arrived.
+    idle_s
+        Seconds between two pieces of a stream; unbounded unless it is set, since a model may think for minutes.
     """
 
     connect_s: float = 10.0
     total_s: float = 600.0
+    idle_s: float = inf
 
     def __post_init__(self) -> None:
         """Raise if a time limit is not a positive number."""
-        for name in ("connect_s", "total_s"):
+        for name in ("connect_s", "total_s", "idle_s"):
             value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
                 raise invalid(f"timeout.{name}", f"must be a number of seconds above 0, not {value!r}")
@@ -155,7 +162,7 @@ class Transport:
         latency_s = time.perf_counter() - start
         billed_failures: tuple[BilledFailure, ...] = ()
         if not is_successful(outcome):
-            failure = redact_error(outcome.failure(), target.endpoint)
+            failure = redact_error(_with_address(outcome.failure(), call, request), target.endpoint)
             if call.on_chunk is not None and observer.ttft_s is not None:
                 # A stream of which chunks were delivered must not start again.
                 failure = replace(failure, should_retry=False)
@@ -337,13 +344,24 @@ class Transport:
                 chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    async def _read_piece(self, reply: aiohttp.ClientResponse) -> bytes:
+        """Return the next piece of a stream; raise `StalledError` if there is none for too long."""
+        idle_s = self._config.timeout.idle_s
+        if idle_s == inf:
+            return await reply.content.readany()
+        try:
+            async with asyncio.timeout(idle_s):
+                return await reply.content.readany()
+        except TimeoutError as error:
+            raise StalledError(f"the stream has stalled: nothing arrived for {idle_s:g} s") from error
+
     async def _read_stream(self, call: Call, reply: aiohttp.ClientResponse, observer: _ResponseObserver) -> Outcome:
         """Decode a stream as it arrives; an early exit closes the connection."""
         decoder = StreamDecoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
         deltas = observer.deltas
         size = 0
         try:
-            while chunk := await reply.content.readany():
+            while chunk := await self._read_piece(reply):
                 size += len(chunk)
                 if size > self._config.max_reply_bytes:
                     raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
@@ -361,7 +379,7 @@ class Transport:
             observer.on_end(outcome.unwrap())
         return outcome
 
-    def _network_error(self, error: Exception, target: Target | str, url: str) -> LLMError:
+    def _network_error(self, error: Exception, target: Target | str, url: str) -> LLMError:  # noqa: C901 - one case each
         """Return the error value of a network exception.
 
         A host that was never reached is not retried: its address is probably wrong.
@@ -382,6 +400,8 @@ class Transport:
                 )
             case InvalidURLError() | aiohttp.InvalidURL():
                 message = f"base_url: {safe_url!r} is not an HTTP URL"
+            case StalledError():
+                kind = TimedOut
             case SettingError():
                 pass
             case ReplyTooLargeError():
@@ -445,6 +465,10 @@ class _ResponseObserver:
             self._on_chunk(rest)
 
 
+class StalledError(OSError):
+    """A stream stopped arriving without an end."""
+
+
 class InvalidURLError(ValueError):
     """A URL is not an HTTP URL."""
 
@@ -477,6 +501,14 @@ def _without_inner_frames(error: E) -> E:
     if frames and not isinstance(error, asyncio.CancelledError):
         error.add_note(f"raised in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno}")
     return error.with_traceback(None)
+
+
+def _with_address(error: LLMError, call: Call, request: HttpRequest) -> LLMError:
+    """Add the address to a 404 of a server whose address the caller chose, since it may lack a part."""
+    if error.status != HTTP_NOT_FOUND or not call.target.endpoint.base_url:
+        return error
+    address = public_url(request.url).partition("?")[0]
+    return replace(error, message=f"{error.message}; the request went to {address}")
 
 
 def redact_error(error: LLMError, endpoint: Endpoint) -> LLMError:

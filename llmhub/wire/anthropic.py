@@ -73,7 +73,7 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.errors import CONTEXT_PHRASES, ErrorTable, classify_error
 from llmhub.wire.readers import (
     as_count,
     as_list,
@@ -136,17 +136,16 @@ ERRORS: Final = ErrorTable(
         "not_found_error": NotFound,
         "request_too_large": ContextTooLong,
         "rate_limit_error": RateLimited,
-        "api_error": ServerError,
         "timeout_error": TimedOut,
         "overloaded_error": Overloaded,
     },
     phrases=(
-        ("prompt is too long", ContextTooLong),
-        ("exceed context limit", ContextTooLong),
+        *CONTEXT_PHRASES,
         ("credit balance is too low", QuotaExhausted),
         ("api usage limits", QuotaExhausted),
         ("content filtering policy", ContentFiltered),
     ),
+    generic_codes={"api_error": ServerError},
 )
 
 TOOL_CHOICES: Final = {"auto": {"type": "auto"}, "none": {"type": "none"}, "required": {"type": "any"}}

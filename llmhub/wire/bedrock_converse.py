@@ -70,7 +70,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.wire.bedrock_models import encode_model_specific_fields
-from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.errors import CONTEXT_PHRASES, ErrorTable, classify_error
 from llmhub.wire.readers import (
     as_count,
     as_list,
@@ -140,11 +140,8 @@ ERRORS: Final = ErrorTable(
     },
     phrases=(
         ("please wait before trying again", RateLimited),
-        ("input is too long", ContextTooLong),
-        ("prompt is too long", ContextTooLong),
+        *CONTEXT_PHRASES,
         ("too many tokens", ContextTooLong),
-        ("too many input tokens", ContextTooLong),
-        ("exceed context limit", ContextTooLong),
         ("model identifier is invalid", NotFound),
         ("content filtering policy", ContentFiltered),
         ("security token", AuthFailed),
@@ -359,7 +356,9 @@ def _error(class_name: str, error: Mapping[str, object], status: int | None) -> 
     """Decode an error by its class, which may have a namespace, a URL or a lower-case initial."""
     name = class_name.partition(":")[0].rpartition("#")[2]
     code = name[:1].upper() + name[1:]
-    message = as_text(error.get("message") or error.get("Message")) or encode_compact(dict(error))
+    inner = as_mapping(error.get("error"))
+    message = as_text(error.get("message") or error.get("Message") or inner.get("message"))
+    message = message or encode_compact(dict(error))
     daily_quota = ["TooManyTokensPerDay"] if "tokens per day" in message.lower() else []
     return classify_error(
         ERRORS,

@@ -34,6 +34,7 @@ STATUS_ERRORS: Final[Mapping[int, ErrorFactory]] = {
     403: PermissionDenied,
     404: NotFound,
     408: TimedOut,
+    409: ServerError,  # a conflict of requests at the same time, which is over when it is sent again
     413: ContextTooLong,
     422: InvalidRequest,
     429: RateLimited,
@@ -49,10 +50,14 @@ MAX_MESSAGE_LENGTH: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class ErrorTable:
-    """Errors of one wire by code, and by a phrase in the message (lower case) where no code is known."""
+    """Errors of one wire by code, and by a phrase in the message (lower case) where no code is known.
+
+    ``generic_codes`` are known too, but say less than a phrase does.
+    """
 
     codes: Mapping[str, ErrorFactory] = field(default_factory=dict)
     phrases: Sequence[tuple[str, ErrorFactory]] = ()
+    generic_codes: Mapping[str, ErrorFactory] = field(default_factory=dict)
 
 
 def classify_error(table: ErrorTable, *, status: int | None, codes: Sequence[str], message: str) -> LLMError:
@@ -67,7 +72,8 @@ def classify_error(table: ErrorTable, *, status: int | None, codes: Sequence[str
     lowered = message.lower()
     by_code = next((table.codes[code] for code in codes if code in table.codes), None)
     by_phrase = next((error for phrase, error in table.phrases if phrase in lowered), None)
-    factory = by_code or by_phrase or error_for_status(status)
+    by_generic_code = next((table.generic_codes[code] for code in codes if code in table.generic_codes), None)
+    factory = by_code or by_phrase or by_generic_code or error_for_status(status)
     first_code = next(iter(codes), "")
     text = message.strip() or (first_code or "unnamed error" if status is None else f"HTTP {status}")
     return factory(message=text[:MAX_MESSAGE_LENGTH], status=status, code=first_code)
@@ -86,6 +92,35 @@ def error_for_status(status: int | None) -> ErrorFactory:
     return STATUS_ERRORS.get(status) or (InvalidRequest if 400 <= status < 500 else ServerError)  # noqa: PLR2004 - HTTP classes
 
 
+CONTEXT_PHRASES: Final = tuple(
+    (phrase, ContextTooLong)
+    for phrase in (
+        "context length",
+        "context size",
+        "context window",
+        "context limit",
+        "prompt is too long",
+        "prompt too long",
+        "input is too long",
+        "too many input tokens",
+        "input tokens exceeded",
+        "number of input tokens exceeds",
+        "exceeds the maximum number of tokens",
+        "input token count",
+        "contextwindowexceeded",
+    )
+)
+"""What servers of every wire say of a prompt that is too long, as recorded."""
+MODEL_PHRASES: Final = tuple(
+    (phrase, NotFound)
+    for phrase in ("invalid model", "not a valid model", "supported api model names are", "unknown model")
+)
+"""What servers say of a model that they do not have, where their status is 400."""
+REQUEST_PHRASES: Final = tuple(
+    (phrase, InvalidRequest) for phrase in ("image input is not supported", "image: unknown format")
+)
+"""What servers say of a request that they can never answer, where their status is 500."""
+
 OPENAI_ERRORS: Final = ErrorTable(
     codes={
         **dict.fromkeys(("invalid_api_key", "authentication_error"), AuthFailed),
@@ -94,16 +129,17 @@ OPENAI_ERRORS: Final = ErrorTable(
         **dict.fromkeys(("image_content_policy_violation", "misalignment_policy_violation"), ContentFiltered),
         **dict.fromkeys(("model_not_found", "DeploymentNotFound"), NotFound),
         **dict.fromkeys(("rate_limit_exceeded", "RateLimitReached"), RateLimited),
-        "context_length_exceeded": ContextTooLong,
+        **dict.fromkeys(("context_length_exceeded", "too_many_prompt_tokens"), ContextTooLong),
+        "exceed_context_size_error": ContextTooLong,
+        "invalid_model": NotFound,
         "permission_error": PermissionDenied,
-        "server_error": ServerError,
         "overloaded_error": Overloaded,
     },
+    generic_codes={"server_error": ServerError},
     phrases=(
-        ("context length", ContextTooLong),
-        ("context size", ContextTooLong),
-        ("context window", ContextTooLong),
-        ("prompt is too long", ContextTooLong),
+        *CONTEXT_PHRASES,
+        *MODEL_PHRASES,
+        *REQUEST_PHRASES,
         ("incorrect api key", AuthFailed),
         ("invalid api key", AuthFailed),
         ("insufficient permissions", PermissionDenied),

@@ -30,7 +30,6 @@ from returns.result import Failure, Result, Success
 from llmhub.core.errors import (
     AuthFailed,
     ContentFiltered,
-    ContextTooLong,
     InvalidRequest,
     LLMError,
     Malformed,
@@ -72,7 +71,7 @@ from llmhub.core.types import (
     ToolResult,
     Usage,
 )
-from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.errors import CONTEXT_PHRASES, ErrorTable, classify_error
 from llmhub.wire.fast_path import parse_plain_gemini_chunk
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_gemini_logprobs
 from llmhub.wire.readers import (
@@ -80,6 +79,7 @@ from llmhub.wire.readers import (
     as_mapping,
     as_text,
     encode_compact,
+    error_body,
     error_message,
     iter_objects,
     require_list,
@@ -128,8 +128,7 @@ ERRORS: Final = ErrorTable(
         "CANCELLED": ServerError,
     },
     phrases=(
-        ("exceeds the maximum number of tokens", ContextTooLong),
-        ("input token count is", ContextTooLong),
+        *CONTEXT_PHRASES,
         ("user location is not supported", PermissionDenied),
     ),
 )
@@ -208,7 +207,7 @@ def decode_error(reply: HttpReply) -> LLMError:
     body = parse_json_object(b'{"error_or_list":%b}' % reply.body)
     value = body.unwrap().get("error_or_list") if is_successful(body) else None
     error = next(iter_objects(value), None) or as_mapping(value)
-    return _error(error or {"message": reply.body.decode("utf-8", "replace")}, reply.status)
+    return _error(error or error_body(reply.body), reply.status)
 
 
 # Streams

@@ -19,7 +19,7 @@ from typing import Final
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
-from llmhub.core.errors import ContextTooLong, LLMError, Malformed
+from llmhub.core.errors import LLMError, Malformed
 from llmhub.core.framing import Frame
 from llmhub.core.payload import parse_json_object
 from llmhub.core.provider import HttpReply, Wire
@@ -48,7 +48,7 @@ from llmhub.core.types import (
     Usage,
     join_text,
 )
-from llmhub.wire.errors import ErrorTable, classify_error
+from llmhub.wire.errors import CONTEXT_PHRASES, REQUEST_PHRASES, ErrorTable, classify_error
 from llmhub.wire.fast_path import parse_plain_ollama_line
 from llmhub.wire.logprobs import LOGPROBS_INDEX, decode_logprobs
 from llmhub.wire.readers import (
@@ -85,7 +85,7 @@ PARAMS: Final = (
     Param("logprobs", "top_logprobs", 0, 20),
 )
 
-ERRORS: Final = ErrorTable(phrases=(("context length", ContextTooLong),))
+ERRORS: Final = ErrorTable(phrases=(*CONTEXT_PHRASES, *REQUEST_PHRASES))
 
 THINK: Final[Mapping[str, bool | str]] = {"none": False, "low": "low", "medium": "medium", "high": "high"}
 """Value of ``think`` for each effort."""
@@ -184,7 +184,8 @@ def _finish_reason(payload: Payload) -> FinishReason:
 
 def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
     """Decode the text of an error."""
-    message = error_message(payload.get("error") or payload.get("message"), payload)
+    error = payload.get("error")
+    message = error_message(as_mapping(error).get("message") or error or payload.get("message"), payload)
     return classify_error(ERRORS, status=status, codes=[], message=message)
 
 

@@ -384,8 +384,19 @@ def _error(payload: Mapping[str, object], status: int | None) -> LLMError:
     if status is None:
         in_band = IN_BAND_STATUS.get(as_text(error.get("type"))) or IN_BAND_STATUS.get(as_text(code))
         status = as_count(code) or in_band
-    message = error_message(error.get("message") or error.get("detail") or field, error)
+    codes.sort(key=str(status).__eq__)  # the status once more says less than a name
+    message = error_message(error.get("message") or error.get("detail") or field, error) + _upstream(error)
     return classify_error(OPENAI_ERRORS, status=status, codes=codes, message=message)
+
+
+def _upstream(error: Mapping[str, object]) -> str:
+    """Return what the server behind a gateway said, which OpenRouter keeps apart from its own message."""
+    metadata = as_mapping(error.get("metadata"))
+    raw = metadata.get("raw")
+    if not raw:
+        return ""
+    name = as_text(metadata.get("provider_name"))
+    return f" ({f'{name}: ' if name else ''}{raw if isinstance(raw, str) else encode_compact(raw)})"
 
 
 # Requests

@@ -16,7 +16,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.errors import LLMError, Malformed
-from llmhub.core.payload import parse_json_object
+from llmhub.core.payload import html_excerpt, is_html, parse_json_object
 
 _EMPTY: Final[Mapping[str, object]] = {}
 _COMPACT: Final = msgspec.json.Encoder()
@@ -173,14 +173,19 @@ def require_list(payload: Mapping[str, object], name: str) -> Result[list[object
 
 
 def error_body(body: bytes, field: str = "message") -> Mapping[str, object]:
-    """Return the object of an error reply; any other text under ``field``.
+    """Return the object of an error reply, or of its first server-sent event; any other text under ``field``.
 
     Examples
     --------
-    >>> error_body(b"<html>")
-    {'message': '<html>'}
+    >>> error_body(b"<html><h1>Bad gateway")
+    {'message': 'an HTML page (Bad gateway)'}
+    >>> error_body(b'data: {"error": "no"}')
+    {'error': 'no'}
     """
-    parsed = parse_json_object(body)
+    if is_html(body):
+        return {field: html_excerpt(body)}
+    event = body.lstrip().partition(b"\n")[0].removeprefix(b"data:") if body.lstrip().startswith(b"data:") else body
+    parsed = parse_json_object(event)
     return parsed.unwrap() if is_successful(parsed) else {field: body.decode("utf-8", "replace")}
 
 

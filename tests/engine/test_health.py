@@ -119,3 +119,17 @@ def test_health_url_of_each_provider(name: str, endpoint: Endpoint, url: str) ->
     check = PROVIDERS[name].health_url
     assert check is not None
     assert check(endpoint) == url
+
+
+async def test_html_page_is_no_accepted_key(scripted: Script, replies: Any) -> None:
+    page = b"<!doctype html><title>Sign in</title>"
+    server = scripted([replies.reply(page, headers={"content-type": "text/html"})])
+    health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert (health.reachable, health.key_accepted, health.ok) == (True, None, False)
+    assert "an HTML page (Sign in)" in str(health.error)
+
+
+async def test_redirect_is_named(scripted: Script, replies: Any) -> None:
+    server = scripted([replies.reply(b"", status=302, headers={"location": "https://elsewhere/"})])
+    health = await health_check(PROVIDERS["openai"], Endpoint(base_url=server.url, api_key=KEY), PLAIN)
+    assert "redirected to https://elsewhere/" in str(health.error)

@@ -26,6 +26,7 @@ from llmhub.core.serialization import (
     unpack,
 )
 from llmhub.core.types import (
+    TOKEN_CLASSES,
     CompletionRequest,
     CompletionResponse,
     Document,
@@ -272,7 +273,12 @@ def test_prepared_prompt_for_another_target(
 
 # Stored responses
 
-usages = st.builds(Usage, **dict.fromkeys(Usage.__slots__, st.none() | st.integers(0, 2**63 - 1)))
+usages = st.builds(
+    Usage,
+    **dict.fromkeys((*TOKEN_CLASSES, "cache_write_1h_tokens"), st.none() | st.integers(0, 2**63 - 1)),
+    service_tier=st.sampled_from(["", "flex"]),
+    reported_cost_usd=st.none() | st.decimals(0, 1000, allow_nan=False, allow_infinity=False),
+)
 responses = st.builds(
     CompletionResponse,
     parts=st.lists(parts, max_size=3).map(tuple),

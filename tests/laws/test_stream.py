@@ -27,6 +27,7 @@ from llmhub.core.stream import (
     to_stream_chunk,
 )
 from llmhub.core.types import (
+    TOKEN_CLASSES,
     CompletionResponse,
     FinishReason,
     Opaque,
@@ -46,7 +47,12 @@ counts = st.none() | st.integers(0, 5)
 parts: st.SearchStrategy[Part] = st.one_of(
     st.from_type(Part).map(lambda part: part), st.builds(Text, words), st.builds(ToolCall, words, words, words)
 )
-usages = st.builds(Usage, **dict.fromkeys(Usage.__slots__, counts))
+usages = st.builds(
+    Usage,
+    **dict.fromkeys((*TOKEN_CLASSES, "cache_write_1h_tokens"), counts),
+    service_tier=st.sampled_from(["", "flex"]),
+    reported_cost_usd=st.none() | st.decimals(0, 9, allow_nan=False, allow_infinity=False),
+)
 reasons: st.SearchStrategy[FinishReason] = st.sampled_from(
     ["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
 )

@@ -621,7 +621,7 @@ def test_errors(
 def test_error_that_is_not_json(provider: Provider) -> None:
     error = interpret(provider, HttpReply(502, body=b"<html>bad gateway")).failure()
     assert isinstance(error, errors.ServerError)
-    assert error.message == "<html>bad gateway"
+    assert error.message == "an HTML page (bad gateway)"
 
 
 # Streams
