@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from llmhub.security.redaction import escape_controls
+
 if TYPE_CHECKING:
     from llmhub.engine.progress import Progress
 
@@ -18,8 +20,11 @@ NOTICE_DELAY_S: Final = 0.1
 
 
 def print_result(text: str) -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(f"{text}\n")
+    """Write a line to standard output; to a terminal, with control characters as escape sequences.
+
+    Text of a provider may contain commands for a terminal. A file or another program gets the text as it is.
+    """
+    sys.stdout.write(f"{escape_controls(text) if sys.stdout.isatty() else text}\n")
 
 
 def print_message(command: str, text: str) -> None:
@@ -29,7 +34,7 @@ def print_message(command: str, text: str) -> None:
     """
     message = text.lstrip("\n")
     with suppress(BrokenPipeError):
-        sys.stderr.write(f"{text[: len(text) - len(message)]}llmhub {command}: {message}\n")
+        sys.stderr.write(f"{text[: len(text) - len(message)]}llmhub {command}: {escape_controls(message)}\n")
 
 
 def progress_callback(*, quiet: bool) -> bool | Callable[[Progress], None]:

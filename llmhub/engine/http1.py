@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 MAX_HEAD_BYTES: Final = 64 << 10
 """Maximum size of a reply's head, and of its trailers."""
+MAX_INTERIM_REPLIES: Final = 32
+"""Maximum number of interim replies (status 1xx) before the final one; a server can send them for ever."""
 MAX_CHUNK_LINE_BYTES: Final = 4 << 10
 """Maximum size of the line before a chunk."""
 MAX_CACHED_HEADS: Final = 64
@@ -145,8 +147,8 @@ class ReplyParser:
     """
 
     __slots__ = (
-        "_body", "_buffer", "_headers", "_max_body_bytes", "_missing", "_position", "_read", "_searched", "_status",
-        "is_reusable", "reply",
+        "_body", "_buffer", "_headers", "_interim_replies", "_max_body_bytes", "_missing", "_position", "_read",
+        "_searched", "_status", "is_reusable", "reply",
     )  # fmt: skip
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -161,6 +163,7 @@ class ReplyParser:
         """Up to where the buffer has no end of the head."""
         self._body = bytearray()
         self._missing = 0
+        self._interim_replies = 0
         self._status = 0
         self._headers: dict[str, str] = {}
         self._read: Callable[[], bool] = self._read_head
@@ -212,6 +215,9 @@ class ReplyParser:
         if self._status == SWITCHING_PROTOCOLS:
             raise InvalidReplyError("the server switched protocols without being asked")
         if self._status < FIRST_FINAL:
+            self._interim_replies += 1
+            if self._interim_replies > MAX_INTERIM_REPLIES:
+                raise InvalidReplyError(f"more than {MAX_INTERIM_REPLIES} interim replies and no final one")
             self._status = 0
             return True  # an interim reply; the final one follows
         headers = self._headers

@@ -2,6 +2,7 @@
 
 Files are written under a temporary name and renamed, so that a file is complete or absent. Text is preserved: a CSV
 column is read as numbers only if writing the numbers gives the same text, so that a prompt shows what the file shows.
+The exception are texts that a spreadsheet would run as a formula: in CSV they are written after an apostrophe.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +21,16 @@ from typing import IO, Any, Final
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pyarrow import ipc, parquet
 
 from llmhub.core.errors import BadRequestError, invalid
 
 MAX_CSV_BLOCK_BYTES: Final = 1 << 30
+FORMULA: Final = r"\A(\s*(?:=|@[A-Za-z.]+\(|[+\-]\S.*[|(]))"
+"""Matches the beginning of a formula that calls something, and no list, mention or number: a response may be one that
+sends data elsewhere. Source: https://owasp.org/www-community/attacks/CSV_Injection (read 2026-11-30)."""
 JSON_BATCH_ROWS: Final = 4096
 """Rows converted to Python values at a time."""
 
@@ -81,10 +87,9 @@ def read_table(path: Path, argument: str) -> pa.Table:
                 "rename it to the matching extension, or convert it"
             )
         raise _invalid_file(argument, path, message) from error
-    names = table.column_names
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate is not None:
-        raise _invalid_file(argument, path, f"has {names.count(duplicate)} columns named {duplicate!r}; rename one")
+    duplicate, count = next(iter(Counter(table.column_names).most_common(1)), ("", 0))
+    if count > 1:
+        raise _invalid_file(argument, path, f"has {count} columns named {duplicate!r}; rename one")
     return table
 
 
@@ -243,8 +248,15 @@ def _write_arrow(table: pa.Table, file: IO[bytes]) -> None:
 
 
 def _write_csv(table: pa.Table, file: IO[bytes]) -> None:
-    columns = [csv_column(column) for column in table.columns]
+    columns = [_quote_formulas(csv_column(column)) for column in table.columns]
     arrow_csv.write_csv(pa.table(columns, names=table.column_names), file)
+
+
+def _quote_formulas(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column whose formulas begin with an apostrophe: a spreadsheet shows the text and does not run it."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.replace_substring_regex(column, FORMULA, r"'\1", max_replacements=1)
+    return column
 
 
 def _write_json_lines(table: pa.Table, file: IO[bytes]) -> None:

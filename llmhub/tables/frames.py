@@ -93,7 +93,24 @@ def _table_from_mapping(frame: Mapping[Any, Any]) -> pa.Table:
     for name, values in frame.items():
         if not isinstance(name, str) or isinstance(values, (str, bytes)):
             raise TypeError(f"{name!r}: {values!r:.80} is not a named column")
-    return pa.table(dict(frame))
+    try:
+        return pa.table(dict(frame))
+    except UnicodeEncodeError as error:
+        raise invalid("frame", _surrogate_message(frame)) from error
+
+
+def _surrogate_message(frame: Mapping[str, Any]) -> str:
+    """Return which row of which column is no text."""
+    for name, values in frame.items():
+        for row, value in enumerate(values):
+            try:
+                pa.array([value])
+            except UnicodeEncodeError:
+                return (
+                    f"column {name!r}, row {row}: half of a surrogate pair, which is no text; pass "
+                    "value.encode('utf-8', 'replace').decode(), or a pandas column of objects to fail that row only"
+                )
+    return "half of a surrogate pair in a column's name or value, which is no text"
 
 
 def native_frame(frame: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from llmhub.cache.store import KEY_BYTES
 from llmhub.core.cache_key import RequestKeyer, request_keyer
-from llmhub.core.errors import InvalidRequest
+from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import PreparedPrompt
 from llmhub.core.types import CompletionRequest, Image
 from llmhub.engine.block_lookup import Int64Array, PlannedBlock
@@ -158,7 +158,16 @@ class PromptBatch:
 
     def __post_init__(self) -> None:
         """Allocate the attributes that `iter_chunks` fills."""
-        object.__setattr__(self, "keys", bytearray(KEY_BYTES * len(self)))
+        size = self.n_rows * self.positions_per_row
+        try:
+            keys = bytearray(KEY_BYTES * size)
+        except (MemoryError, OverflowError) as error:
+            message = (
+                f"{self.n_samples:,} responses for each of {self.n_rows:,} rows and {len(self.target_prompts)} models"
+                f" are {size:,}, more than fit into memory; pass a smaller n, or fewer rows at a time"
+            )
+            raise invalid("n", message) from error
+        object.__setattr__(self, "keys", keys)
         object.__setattr__(self, "skipped", bytearray(self.n_rows))
         object.__setattr__(self, "not_reached", bytearray(self.n_rows))
         object.__setattr__(self, "invalid_rows", {})

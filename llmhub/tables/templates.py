@@ -74,7 +74,8 @@ def parse_template(template: Any, argument: str = "prompt") -> Template[str]:
     if any(spec or conversion for _, _, spec, conversion in pieces):
         return Template(fields, partial(_render_formatted, tuple(pieces), fields, argument), has_format_specs=True)
     percent_format = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in pieces)
-    order = [fields.index(name) for _, name, _, _ in pieces if name is not None]
+    index_of = {name: index for index, name in enumerate(fields)}
+    order = [index_of[name] for _, name, _, _ in pieces if name is not None]
     if order == list(range(len(fields))):
         return Template(fields, percent_format.__mod__)
     return Template(fields, lambda values: percent_format % tuple(values[index] for index in order))
@@ -99,10 +100,11 @@ def _render_formatted(
 ) -> str:
     """Render a template with format specifications."""
     rendered: list[str] = []
+    value_of = dict(zip(fields, values, strict=True))
     for text, name, spec, conversion in pieces:
         rendered.append(text)
         if name is not None:
-            value = values[fields.index(name)]
+            value = value_of[name]
             try:
                 rendered.append(format(CONVERSIONS[conversion](value) if conversion else value, spec or ""))
             except (ValueError, TypeError) as error:

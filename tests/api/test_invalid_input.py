@@ -182,3 +182,18 @@ def test_decimals_and_dates_are_rendered_exactly(scripted: Any, replies: Any) ->
     with llmhub.Hub(endpoints=endpoints, settings=Settings()) as open_hub:
         llmhub.complete_table(frame, "{p} {d:%d.%m.%Y} {o}", model="compatible/m", hub=open_hub, progress=False)
     assert json.loads(server.bodies[0])["messages"][0]["content"] == "1.10 02.01.2026 {'a': 1}"
+
+
+@pytest.mark.parametrize("n", [10**12, 10**30])
+def test_more_samples_than_memory_holds_are_refused(hub: llmhub.Hub, n: int) -> None:
+    with pytest.raises(BadRequestError, match=r"^n: .* pass a smaller n"):
+        llmhub.complete_table({"q": ["a", "b"]}, "{q}", model=MODEL, hub=hub, progress=False, n=n)
+
+
+def test_half_a_surrogate_pair_is_named_or_fails_its_row(hub: llmhub.Hub) -> None:
+    texts = ["a", "half \ud800 pair", "c"]
+    with pytest.raises(BadRequestError, match=r"frame: column 'q', row 1: half of a surrogate pair"):
+        llmhub.complete_table({"p": ["x"] * 3, "q": texts}, "{q}", model=MODEL, hub=hub, progress=False)
+    frame = pd.DataFrame({"q": pd.Series(texts, dtype=object)})
+    table = llmhub.complete_table(frame, "{q}", model=MODEL, hub=hub, progress=False)
+    assert table["status"].to_pylist() == ["ok", "error", "ok"]

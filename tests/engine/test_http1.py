@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhub.engine.http1 import (
+    MAX_INTERIM_REPLIES,
     InvalidReplyError,
     Origin,
     Reply,
@@ -232,3 +233,10 @@ def test_header_that_cannot_be_sent_is_refused(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", ["Host", "Connection", "Transfer-Encoding", "content-length", "Expect", "Upgrade"])
 def test_request_with_a_header_of_the_connection_is_not_encoded(name: str) -> None:
     assert encoder().encode("POST", {name: "x"}, b"") is None
+
+
+def test_interim_replies_do_not_go_on_for_ever() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert parse([interim * MAX_INTERIM_REPLIES + SIZED]).reply is not None
+    with pytest.raises(InvalidReplyError, match="interim replies"):
+        parse([interim * (MAX_INTERIM_REPLIES + 1)])

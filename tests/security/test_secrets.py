@@ -315,3 +315,20 @@ def test_settings_name_where_credentials_come_from() -> None:
     settings = parse_settings({"OPENAI_API_KEY": CANARY}, {"endpoints": {"anthropic": {"api_key": CANARY}}})
     assert repr(settings.endpoints["openai"].api_key) == "Secret(source='OPENAI_API_KEY')"
     assert repr(settings.endpoints["anthropic"].api_key) == "Secret(source='llmhub.toml')"
+
+
+# Terminals
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, r"a\x1b[2J\x07b"), (False, "a\x1b[2J\x07b")])
+def test_text_of_a_provider_does_not_command_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool, shown: str
+) -> None:
+    from llmhub.cli.console import print_message, print_result  # noqa: PLC0415 - of this test
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    print_result("a\x1b[2J\x07b")
+    print_message("run", "\nline \x1b]0;title\x07")
+    captured = capsys.readouterr()
+    assert captured.out == f"{shown}\n"
+    assert captured.err == "\nllmhub run: line \\x1b]0;title\\x07\n"

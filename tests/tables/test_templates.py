@@ -46,3 +46,10 @@ def test_placeholders_braces_and_formats(
 def test_an_invalid_template_is_rejected(template: object) -> None:
     with pytest.raises(BadRequestError, match=r"^prompt: "):
         parse_template(template)
+
+
+@pytest.mark.parametrize("form", ["{{{}}}", "{{{}!s}}", "{{{}:}}"])
+def test_template_may_have_many_fields(form: str) -> None:
+    names = [f"c{index}" for index in range(20_000)]
+    template = parse_template("".join(form.format(name) for name in (*names, *reversed(names))))
+    assert template.render(tuple(names)) == "".join((*names, *reversed(names)))
