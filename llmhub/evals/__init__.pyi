@@ -7,6 +7,8 @@ from ._scorer import SCORES as SCORES
 from ._scorer import Score as Score
 from ._scorer import Scorer as Scorer
 from ._scorer import scorer as scorer
+from .agreement import cohen_kappa as cohen_kappa
+from .agreement import krippendorff_alpha as krippendorff_alpha
 from .comparison import AnalysisSettings as AnalysisSettings
 from .comparison import Comparison as Comparison
 from .comparison import ComparisonDesign as ComparisonDesign

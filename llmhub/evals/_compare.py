@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, Unpack, get_args
 
 import numpy as np
@@ -16,15 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.api import current_hub
-from llmhub.api.options import TableOptions
+from llmhub.api.options import TableOptions, as_shared_budget
 from llmhub.api.tables import complete_table
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
+from llmhub.engine.spending import SharedBudget
 from llmhub.evals._scorer import TARGET, Scorer, identity
 from llmhub.evals.analysis import ScoredTable, build_comparison
 from llmhub.evals.comparison import AnalysisSettings, Comparison, ComparisonDesign, PairedTest
 from llmhub.evals.judge import JUDGE_FIELDS, Judge, JudgeOutcome, ScorerOrJudge, run_judge
 from llmhub.evals.scoring import (
+    ERROR,
     FailurePolicy,
     ResponseLayout,
     ScorerResult,
@@ -110,8 +114,8 @@ def compare(
         cluster; ``target``, the column with the reference answer; ``response``, the column of a finished table with the
         answers to score, if it is not found by itself; ``failures``, ``"wrong"`` to count a failed row as
         the worst score or ``"left_out"``; ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples``
-        (10,000); ``random_state`` (0); ``test``, ``"permutation"`` or ``"wilcoxon"``, for scores that are graded or
-        clustered.
+        (10,000); ``random_state`` (0); ``test``, ``"studentised"``, ``"permutation"`` or ``"wilcoxon"``, for scores
+        that are graded or clustered.
 
     Returns
     -------
@@ -160,10 +164,13 @@ def run_comparison(
     check_judges(source, scorers, hub)
     rows = input_rows(source, plan)
     clusters = cluster_codes(rows, plan.group)
+    options = dict(options)
+    budget = share_budget(options)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
     layout = read_layout(table, models)
     responses = table.column("response").to_pylist() if scorers else []
-    results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses)
+    own_budget = remaining_budget(budget, table)
+    results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses, own_budget)
     parameters = {name: value for name, value in options.items() if name not in RUN_OPTIONS}
     design = replace(
         _design(layout, results, scorers, plan), prompt=prompt, parameters=parameters, n=int(options.get("n", 1))
@@ -287,7 +294,7 @@ def pop_scoring_plan(options: dict[str, Any]) -> ScoringPlan:
         ("power", settings.power, _is_share(settings.power), "a share such as 0.8"),
         ("resamples", settings.resamples, _is_integer_from(settings.resamples, 100), "an integer >= 100"),
         ("random_state", settings.seed, _is_integer_from(settings.seed, 0), "an integer >= 0"),
-        ("test", settings.test, settings.test in get_args(PairedTest), "'permutation' or 'wilcoxon'"),
+        ("test", settings.test, settings.test in get_args(PairedTest), "'studentised', 'permutation' or 'wilcoxon'"),
         ("failures", plan.failures, plan.failures in get_args(FailurePolicy), "'wrong' or 'left_out'"),
         ("group", plan.group, plan.group is None or isinstance(plan.group, str), "the name of one column"),
         ("target", plan.target, plan.target is None or isinstance(plan.target, str), "the name of one column"),
@@ -469,15 +476,16 @@ def score_all(
     plan: ScoringPlan,
     hub: Hub | None,
     responses: Sequence[str | None],
+    budget: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[list[ScorerResult], list[tuple[Judge, JudgeOutcome]]]:
-    """Score every response with every scorer; judges are called through the hub."""
+    """Score every response with every scorer; judges are called through the hub, within the budget of the call."""
     results = [apply_failure_policy(scores_from_column(table, name), table, plan.failures) for name in plan.scores]
     outcomes: list[tuple[Judge, JudgeOutcome]] = []
     hidden = frozenset({TARGET, *([plan.target] if plan.target else ())})
-    scoring = ScoringInput(responses, layout, rows, hidden)
+    scoring = ScoringInput(responses, layout, rows, hidden, _failed_positions(table, plan.failures))
     for scorer in scorers:
         if isinstance(scorer, Judge):
-            outcome = run_judge(scorer, scoring, lambda judge, prompts: _call_judge(judge, prompts, hub))
+            outcome = run_judge(scorer, scoring, lambda judge, prompts: _call_judge(judge, prompts, hub, budget))
             outcomes.append((scorer, outcome))
             result = outcome.scores
         else:
@@ -486,6 +494,37 @@ def score_all(
     return results, outcomes
 
 
-def _call_judge(judge: Judge, prompts: pa.Table, hub: Hub | None) -> pa.Table:
-    options: dict[str, Any] = {"progress": False, **judge.options, "n": judge.n}
+def _failed_positions(table: pa.Table, failures: FailurePolicy) -> frozenset[int]:
+    """Return the positions of failed responses, if they count as the worst."""
+    if failures != "wrong" or "status" not in table.column_names:
+        return frozenset()
+    return frozenset(np.flatnonzero(pc.equal(table.column("status").cast(pa.string()), ERROR).to_numpy()).tolist())
+
+
+def share_budget(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the budget options of judges, which spend the budget of the call together with its answers.
+
+    ``options`` are changed to hold the shared budget. With ``n_jobs`` answers are spent from a budget of their own.
+    """
+    given = {name: options[name] for name in ("budget_usd", "allow_unpriced") if options.get(name) is not None}
+    if "budget_usd" not in given:
+        return {}
+    if options.get("n_jobs", 1) == 1:
+        options["budget_usd"] = given["budget_usd"] = as_shared_budget(given["budget_usd"])
+    return given
+
+
+def remaining_budget(budget: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    """Return the budget options of judges after the answers, if these spent from a budget of their own."""
+    limit = budget.get("budget_usd")
+    if limit is None or isinstance(limit, SharedBudget):
+        return budget
+    spent = pc.sum(table.column("cost_usd")).as_py() or Decimal(0)
+    return {**budget, "budget_usd": max(Decimal(0), Decimal(str(limit)) - spent)}
+
+
+def _call_judge(
+    judge: Judge, prompts: pa.Table, hub: Hub | None, budget: Mapping[str, Any] = MappingProxyType({})
+) -> pa.Table:
+    options: dict[str, Any] = {"progress": False, **judge.options, **budget, "n": judge.n}
     return complete_table(prompts, judge.prompt, model=judge.model, hub=hub, **options)

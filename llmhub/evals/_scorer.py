@@ -152,7 +152,13 @@ def to_score(value: ScoreLike) -> Score:
 
 
 def try_score(scorer: Scorer, row: InputRow, response: str) -> tuple[Score, bool]:
-    """Score one response. Return the score and whether the function returned a truth value (or nothing)."""
+    """Score one response. Return the score and whether the function returned a truth value (or nothing).
+
+    A row without the target that the scorer reads has no score.
+    """
+    target = scorer.parameters.get("target")
+    if isinstance(target, str) and target in scorer.columns and target in row and not target_texts(row[target]):
+        return Score(None, f"the target {target!r} is missing"), True
     try:
         value = scorer.score(row, response)
         score = to_score(value)
@@ -166,15 +172,19 @@ MULTI_VALUE_TYPES: Final = (list, tuple, set, frozenset)
 
 
 def target_texts(value: Any) -> list[str]:
-    """Return a target as the list of accepted texts.
+    """Return a target as the list of accepted texts, without missing values.
 
     Examples
     --------
-    >>> target_texts(7), target_texts(["a", "b"])
-    (['7'], ['a', 'b'])
+    >>> target_texts(7), target_texts(["a", None, "b"]), target_texts(None)
+    (['7'], ['a', 'b'], [])
     """
     is_multiple = isinstance(value, MULTI_VALUE_TYPES) or type(value).__name__ == "ndarray"
-    return [str(accepted) for accepted in (value if is_multiple else (value,))]
+    return [str(accepted) for accepted in (value if is_multiple else (value,)) if not _is_missing(accepted)]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
 
 
 _CATEGORY: Final = pa.dictionary(pa.int32(), pa.string())

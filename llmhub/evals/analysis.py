@@ -1,6 +1,6 @@
 """Statistical analysis of scored responses: metrics of each model with intervals, and paired differences with tests.
 
-Rows of one cluster are resampled together, so dependence within a cluster does not narrow the intervals.
+Rows of one cluster count together, so dependence within a cluster does not narrow the intervals.
 `estimate_means` works on any metric given as rows x models; `model_metrics` returns error rate, cost, tokens and
 latency; `build_comparison` collects everything into a `Comparison`.
 """
@@ -8,8 +8,8 @@ latency; `build_comparison` collects everything into a `Comparison`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -20,16 +20,19 @@ import pyarrow.compute as pc
 from llmhub.evals import statistics
 from llmhub.evals.comparison import (
     COUNTS,
+    HEAD_TO_HEAD,
     JUDGES,
     MODELS,
     PAIRS,
+    RATINGS,
     AnalysisSettings,
     Comparison,
     ComparisonDesign,
 )
+from llmhub.evals.head_to_head import Tournament, mean_shares
 from llmhub.evals.judge import Judge, JudgeOutcome
 from llmhub.evals.scoring import ERROR, OK, BoolArray, ResponseLayout, ScorerResult, numeric_column, scores_table
-from llmhub.evals.statistics import UNBOUNDED, ConfidenceInterval, FloatArray, FloatMatrix, IntArray, bootstrap_sums
+from llmhub.evals.statistics import UNBOUNDED, ConfidenceInterval, FloatArray, FloatMatrix, IntArray
 from llmhub.plots.model_summary import quantile
 from llmhub.tables.cost_columns import to_nanos
 
@@ -81,8 +84,9 @@ class MeanEstimate:
 class PairedDifference:
     """Difference of two models (``left`` minus ``right``, as model indices) over the rows that both have.
 
-    ``standard_error`` is that of the difference; ``discordant_left`` and ``discordant_right`` count the rows on which
-    one model scored higher.
+    ``interval`` and ``p`` are of one procedure; ``simultaneous`` is its interval at a level at which those of all pairs
+    hold together. ``standard_error`` is that of the difference; ``discordant_left`` and ``discordant_right`` count the
+    rows on which one model scored higher.
     """
 
     left: int
@@ -90,6 +94,7 @@ class PairedDifference:
     means: tuple[float, float]
     value: float
     interval: ConfidenceInterval
+    simultaneous: ConfidenceInterval
     test: str
     p: float
     standard_error: float
@@ -99,35 +104,24 @@ class PairedDifference:
     discordant_right: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Resampled:
-    """Sums and counts of each column by cluster, and in each bootstrap resample."""
-
-    sums: FloatMatrix
-    counts: FloatMatrix
-    resampled_sums: FloatMatrix
-    resampled_counts: FloatMatrix
-
-    def resampled_means(self, column: int) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means: FloatArray = self.resampled_sums[:, column] / self.resampled_counts[:, column]
-        return means
-
-
 def estimate_means(
     metric: MetricValues, settings: AnalysisSettings, *, pairs: bool = True
 ) -> tuple[list[MeanEstimate], list[PairedDifference]]:
     """Estimate each model's mean and, with ``pairs``, the difference of each pair of models."""
     n_models = metric.values.shape[1]
-    resampled = _resample(*cluster_sums(metric.values, metric.clusters), settings)
-    means = [_estimate_mean(metric, resampled, model, settings) for model in range(n_models)]
+    sums, counts = cluster_sums(metric.values, metric.clusters)
+    means = [_estimate_mean(metric, sums[:, model], counts[:, model], model, settings) for model in range(n_models)]
     couples = list(combinations(range(n_models), 2)) if pairs else []
     if not couples or not len(metric.values):
         return means, []
     left, right = (np.array(side) for side in zip(*couples, strict=True))
     differences = metric.values[:, left] - metric.values[:, right]
-    resampled_pairs = _resample_pairs(metric, resampled, differences, (left, right), settings)
-    return means, _estimate_differences(metric, differences, resampled_pairs, couples, settings)
+
+    def means_of(pair: int) -> tuple[float, float]:
+        both = metric.values[~np.isnan(differences[:, pair])][:, list(couples[pair])].mean(axis=0)
+        return float(both[0]), float(both[1])
+
+    return means, estimate_differences(metric, differences, couples, means_of, settings)
 
 
 def cluster_sums(values: FloatMatrix, clusters: IntArray | None) -> tuple[FloatMatrix, FloatMatrix]:
@@ -151,37 +145,10 @@ def cluster_sums(values: FloatMatrix, clusters: IntArray | None) -> tuple[FloatM
     return grouped[0], grouped[1]
 
 
-def _resample(sums: FloatMatrix, counts: FloatMatrix, settings: AnalysisSettings) -> _Resampled:
-    """Resample sums and counts together. Counts that are equal in all columns are resampled once."""
-    all_equal = bool((counts == counts[:, :1]).all())
-    if not sums.size:
-        empty = np.zeros((settings.resamples, sums.shape[1]))
-        return _Resampled(sums, counts, empty, empty)
-    stacked = np.hstack((sums, counts[:, :1] if all_equal else counts))
-    resampled = bootstrap_sums(stacked, settings.resamples, settings.seed)
-    n = sums.shape[1]
-    return _Resampled(sums, counts, resampled[:, :n], np.broadcast_to(resampled[:, n:], resampled[:, :n].shape))
-
-
-def _resample_pairs(
-    metric: MetricValues,
-    models: _Resampled,
-    differences: FloatMatrix,
-    sides: tuple[IntArray, IntArray],
-    settings: AnalysisSettings,
-) -> _Resampled:
-    """Return the resampled differences: computed from those of the models unless values are missing."""
-    sums, counts = cluster_sums(differences, metric.clusters)
-    if bool((models.counts == models.counts[:, :1]).all()) and not np.isnan(differences).any():
-        left, right = sides
-        resampled_sums = models.resampled_sums[:, left] - models.resampled_sums[:, right]
-        return _Resampled(sums, counts, resampled_sums, models.resampled_counts[:, left])
-    return _resample(sums, counts, settings)
-
-
-def _estimate_mean(metric: MetricValues, resampled: _Resampled, model: int, settings: AnalysisSettings) -> MeanEstimate:
-    """Estimate one model's mean: Wilson intervals for binary values, bootstrap intervals otherwise."""
-    sums, counts = resampled.sums[:, model], resampled.counts[:, model]
+def _estimate_mean(
+    metric: MetricValues, sums: FloatArray, counts: FloatArray, model: int, settings: AnalysisSettings
+) -> MeanEstimate:
+    """Estimate one model's mean: Wilson intervals for binary values, intervals of a studentised mean otherwise."""
     rows, clusters = int(counts.sum()), int((counts > 0).sum())
     if not rows:
         return MeanEstimate(math.nan, UNBOUNDED, 0, 0, "none")
@@ -190,40 +157,65 @@ def _estimate_mean(metric: MetricValues, resampled: _Resampled, model: int, sett
         interval = statistics.wilson_interval(value, float(rows), settings.level)
         return MeanEstimate(value, interval, rows, clusters, "wilson")
     if metric.is_binary:
-        error, responses = statistics.clustered_standard_error(sums, counts), int(metric.response_counts[model])
-        trials = statistics.effective_sample_size(value, error, clusters, responses, settings.level)
+        responses = int(metric.response_counts[model])
+        trials = statistics.effective_sample_size(value, sums, counts, responses, settings.level)
         interval = statistics.wilson_interval(value, trials, settings.level)
         return MeanEstimate(value, interval, rows, clusters, "wilson, clustered")
-    interval = statistics.percentile_interval(resampled.resampled_means(model), clusters, settings.level)
-    method = "bootstrap" if metric.clusters is None else "bootstrap, clustered"
+    interval = statistics.studentised_mean(sums, counts).interval(settings.level)
+    method = "studentised" if metric.clusters is None else "studentised, clustered"
     return MeanEstimate(value, interval, rows, clusters, method)
 
 
-def _estimate_differences(
+@dataclass(frozen=True, slots=True)
+class PairProcedure:
+    """Test of a pair of models, and the interval of the same procedure at any level."""
+
+    test: str
+    p: float
+    interval: Callable[[float], ConfidenceInterval]
+
+
+def estimate_differences(
     metric: MetricValues,
     differences: FloatMatrix,
-    resampled: _Resampled,
     couples: Sequence[tuple[int, int]],
+    means_of: Callable[[int], tuple[float, float]],
     settings: AnalysisSettings,
 ) -> list[PairedDifference]:
-    """Estimate and test the difference of each pair of models."""
-    p_values = _paired_p_values(metric, differences, resampled, settings)
+    """Estimate and test the difference of each pair of models.
+
+    Parameters
+    ----------
+    metric
+        Kind of the values and clusters of the rows.
+    differences
+        Rows x pairs; NaN for rows that one model of the pair lacks.
+    couples
+        Models of each pair, by their indices.
+    means_of
+        Function from the index of a pair to the means of its models.
+    """
+    sums, counts = cluster_sums(differences, metric.clusters)
+    procedures = _pair_procedures(metric, differences, sums, counts, settings)
+    tests = int((counts.sum(axis=0) > 0).sum())
+    corrected_level = statistics.bonferroni_level(settings.level, tests)
     estimates = []
     for pair, (left, right) in enumerate(couples):
-        sums, counts, difference = resampled.sums[:, pair], resampled.counts[:, pair], differences[:, pair]
-        rows, clusters = int(counts.sum()), int((counts > 0).sum())
-        common = ~np.isnan(difference)
-        means = metric.values[common][:, [left, right]].mean(axis=0) if rows else (math.nan, math.nan)
+        difference, procedure = differences[:, pair], procedures[pair]
+        rows, clusters = int(counts[:, pair].sum()), int((counts[:, pair] > 0).sum())
         estimates.append(
             PairedDifference(
                 left=left,
                 right=right,
-                means=(float(means[0]), float(means[1])),
-                value=float(sums.sum() / rows) if rows else math.nan,
-                interval=_difference_interval(resampled, pair, metric, settings),
-                test="mcnemar" if metric.is_independent_binary else settings.test,
-                p=p_values[pair] if rows else math.nan,
-                standard_error=statistics.clustered_standard_error(sums, counts) if rows else math.nan,
+                means=means_of(pair) if rows else (math.nan, math.nan),
+                value=float(sums[:, pair].sum() / rows) if rows else math.nan,
+                interval=procedure.interval(settings.level) if rows else UNBOUNDED,
+                simultaneous=procedure.interval(corrected_level) if rows else UNBOUNDED,
+                test=procedure.test,
+                p=procedure.p if rows else math.nan,
+                standard_error=statistics.clustered_standard_error(sums[:, pair], counts[:, pair])
+                if rows
+                else math.nan,
                 rows=rows,
                 clusters=clusters,
                 discordant_left=int((difference > 0).sum()),
@@ -233,33 +225,60 @@ def _estimate_differences(
     return estimates
 
 
-def _difference_interval(
-    resampled: _Resampled, pair: int, metric: MetricValues, settings: AnalysisSettings
-) -> ConfidenceInterval:
-    clusters = int((resampled.counts[:, pair] > 0).sum())
-    if not clusters:
-        return UNBOUNDED
-    if metric.is_binary and not resampled.sums[:, pair].any():
-        # Resamples of equal scores are equal: the interval of a share of zero discordant clusters is used instead.
-        bound = statistics.wilson_interval(0.0, clusters, settings.level).high
-        return ConfidenceInterval(-bound, bound)
-    return statistics.percentile_interval(resampled.resampled_means(pair), clusters, settings.level)
-
-
-def _paired_p_values(
-    metric: MetricValues, differences: FloatMatrix, resampled: _Resampled, settings: AnalysisSettings
-) -> list[float]:
-    """Return the p-value of each pair."""
+def _pair_procedures(
+    metric: MetricValues, differences: FloatMatrix, sums: FloatMatrix, counts: FloatMatrix, settings: AnalysisSettings
+) -> list[PairProcedure]:
+    """Return the test and interval of each pair, which never disagree."""
+    n_pairs = differences.shape[1]
     if metric.is_independent_binary:
-        with np.errstate(invalid="ignore"):
-            return [
-                statistics.mcnemar_test(int((column > 0).sum()), int((column < 0).sum())) for column in differences.T
-            ]
+        return [_mcnemar_procedure(column) for column in differences.T]
     if settings.test == "permutation":
-        return statistics.permutation_test(resampled.sums, settings.resamples, settings.seed)
+        p_values = statistics.permutation_test(sums, settings.resamples, settings.seed)
+        flips = statistics.SignFlips(settings.resamples, settings.seed)
+        intervals = statistics.sign_flip_intervals(sums, counts, flips, p_values)
+        return [PairProcedure("permutation", p_values[pair], intervals[pair]) for pair in range(n_pairs)]
+    if settings.test == "wilcoxon":
+        return [_wilcoxon_procedure(sums[:, pair], counts[:, pair]) for pair in range(n_pairs)]
+    return [_studentised_procedure(metric, sums[:, pair], counts[:, pair]) for pair in range(n_pairs)]
+
+
+def _mcnemar_procedure(difference: FloatArray) -> PairProcedure:
+    known = difference[~np.isnan(difference)]
+    left, right = int((known > 0).sum()), int((known < 0).sum())
+
+    def interval(level: float) -> ConfidenceInterval:
+        return statistics.mcnemar_interval(left, right, len(known), level)
+
+    return PairProcedure("mcnemar", statistics.mcnemar_test(left, right), interval)
+
+
+def _studentised_procedure(metric: MetricValues, sums: FloatArray, counts: FloatArray) -> PairProcedure:
+    mean = statistics.studentised_mean(sums, counts)
+
+    def interval(level: float) -> ConfidenceInterval:
+        if metric.is_binary and not sums.any():
+            # Equal scores have no spread: the interval of a share of zero discordant clusters is used instead.
+            bound = statistics.wilson_interval(0.0, mean.clusters, level).high
+            return ConfidenceInterval(-bound, bound)
+        return mean.interval(level)
+
+    return PairProcedure("studentised", mean.p_value(), interval)
+
+
+def _wilcoxon_procedure(sums: FloatArray, counts: FloatArray) -> PairProcedure:
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = resampled.sums / resampled.counts
-    return [statistics.wilcoxon_test(column[~np.isnan(column)]) for column in means.T]
+        means = (sums / counts)[counts > 0]
+    p_zero = statistics.wilcoxon_test(means)
+
+    def interval(level: float) -> ConfidenceInterval:
+        spread = float(np.std(means))
+        if not spread > 0:
+            return UNBOUNDED
+        return statistics.invert_test(
+            lambda value: statistics.wilcoxon_test(means - value), float(np.median(means)), spread, level, p_zero
+        )
+
+    return PairProcedure("wilcoxon", p_zero, interval)
 
 
 # Metrics of a results table besides scores
@@ -382,7 +401,7 @@ def _call_quantiles(
 
 
 def _estimate_quantile(values: FloatArray, share: float, rows: IntArray, context: MetricContext) -> MeanEstimate:
-    """Estimate a quantile; for clustered calls the interval uses the effective sample size."""
+    """Estimate a quantile; for clustered calls the interval uses the number of independent ones."""
     level = context.settings.level
     if not len(values):
         return MeanEstimate(math.nan, UNBOUNDED, 0, 0, "none")
@@ -391,14 +410,8 @@ def _estimate_quantile(values: FloatArray, share: float, rows: IntArray, context
         interval = statistics.quantile_interval(values, share, level)
         return MeanEstimate(value, interval, len(values), len(values), "order statistics")
     cluster = rows if context.clusters is None else context.clusters[rows]
-    counts: FloatArray = np.bincount(cluster, np.ones(len(cluster))).astype(np.float64)
-    below: FloatArray = np.bincount(cluster, (values <= value).astype(np.float64)).astype(np.float64)
-    nonempty = counts > 0
-    clusters = int(nonempty.sum())
-    share_below = float(below.sum() / counts.sum())
-    error = statistics.clustered_standard_error(below[nonempty], counts[nonempty])
-    trials = statistics.effective_sample_size(share_below, error, clusters, len(values), level)
-    interval = statistics.quantile_interval(values, share, level, trials)
+    clusters = len(np.unique(cluster))
+    interval = statistics.quantile_interval(values, share, level, cluster)
     return MeanEstimate(value, interval, len(values), clusters, "order statistics, clustered")
 
 
@@ -434,6 +447,11 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
     """Analyse scored responses and return the comparison."""
     layout, settings = scored.layout, design.settings
     names = layout.model_names
+    tournaments = {
+        judge.name: Tournament(outcome.verdicts, layout, scored.clusters)
+        for judge, outcome in scored.judge_outcomes
+        if judge.pairwise
+    }
     model_rows: list[dict[str, Any]] = []
     pair_rows: list[dict[str, Any]] = []
     for result in scored.scorer_results:
@@ -448,6 +466,9 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
         means, differences = estimate_means(metric, settings)
         unit = "share" if result.is_binary else "score"
         model_rows += [_model_row(names[model], "score", result.name, unit, mean) for model, mean in enumerate(means)]
+        tournament = tournaments.get(result.name)
+        if tournament is not None:
+            differences = _head_to_head_differences(tournament, metric, settings)
         pair_rows += _pair_rows(result.name, names, differences, settings)
     context = MetricContext(layout, scored.clusters, settings)
     model_rows += [
@@ -463,8 +484,24 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
         counts=_status_counts(scored),
         judges=pa.Table.from_pylist(judge_rows, schema=JUDGES),
         judgements={judge.name: outcome.calls for judge, outcome in scored.judge_outcomes},
+        head_to_head=pa.Table.from_pylist(
+            [row for judge, matches in tournaments.items() for row in matches.rows(judge)], schema=HEAD_TO_HEAD
+        ),
+        ratings=pa.Table.from_pylist(
+            [row for judge, matches in tournaments.items() for row in matches.ratings(judge, settings)], schema=RATINGS
+        ),
         design=design,
     )
+
+
+def _head_to_head_differences(
+    tournament: Tournament, metric: MetricValues, settings: AnalysisSettings
+) -> list[PairedDifference]:
+    """Return the differences of pairs of models from their direct comparisons, not from those with other models."""
+    differences = tournament.differences()
+    couples = list(combinations(range(len(tournament.layout.models)), 2))
+    graded = replace(metric, is_binary=False)
+    return estimate_differences(graded, differences, couples, lambda pair: mean_shares(differences[:, pair]), settings)
 
 
 def _nan_to_none(value: float) -> float | None:
@@ -490,11 +527,14 @@ def _pair_rows(
     scorer: str, names: Sequence[str], differences: Sequence[PairedDifference], settings: AnalysisSettings
 ) -> list[dict[str, Any]]:
     """Return the rows of `PAIRS` for one scorer, with p-values corrected for the number of pairs."""
-    corrected = iter(statistics.holm_correction([pair.p for pair in differences if not math.isnan(pair.p)]))
+    tested = [pair.p for pair in differences if not math.isnan(pair.p)]
+    corrected = iter(statistics.holm_correction(tested))
+    target = replace(settings.power_target, tests=len(tested))
     rows = []
     for pair in differences:
         p_holm = None if math.isnan(pair.p) else next(corrected)
-        effect = statistics.minimum_detectable_effect(pair.standard_error, pair.clusters, settings.power_target)
+        effect = _minimum_detectable_effect(pair, target)
+        simultaneous = _agreeing_interval(pair, p_holm, settings.level)
         rows.append(
             {
                 "scorer": scorer,
@@ -505,6 +545,8 @@ def _pair_rows(
                 "difference": _nan_to_none(pair.value),
                 "low": _nan_to_none(pair.interval.low),
                 "high": _nan_to_none(pair.interval.high),
+                "simultaneous_low": _nan_to_none(simultaneous.low),
+                "simultaneous_high": _nan_to_none(simultaneous.high),
                 "test": pair.test,
                 "p": _nan_to_none(pair.p),
                 "p_holm": p_holm,
@@ -518,6 +560,27 @@ def _pair_rows(
             }
         )
     return rows
+
+
+def _minimum_detectable_effect(pair: PairedDifference, target: statistics.PowerTarget) -> float:
+    """Return the smallest true difference that the pair's test detects with the target's power; NaN for none."""
+    if pair.test == "mcnemar":
+        discordant = pair.discordant_left + pair.discordant_right
+        return statistics.mcnemar_detectable(pair.rows, discordant / pair.rows, target) if discordant else math.nan
+    if pair.test in {"permutation", "wilcoxon"} and 2.0 ** (1 - pair.clusters) > 1 - target.test_level:
+        return math.nan  # even if all clusters favour one model, p is above the level
+    return statistics.minimum_detectable_effect(pair.standard_error, pair.clusters, target)
+
+
+def _agreeing_interval(pair: PairedDifference, p_holm: float | None, level: float) -> ConfidenceInterval:
+    """Return the simultaneous interval; of a significant pair, it ends at 0 where Bonferroni's would reach beyond.
+
+    Holm's correction rejects a little more than Bonferroni's, whose intervals are the simultaneous ones.
+    """
+    low, high = pair.simultaneous
+    if p_holm is None or p_holm >= 1 - level:
+        return pair.simultaneous
+    return ConfidenceInterval(max(low, 0.0), high) if pair.value > 0 else ConfidenceInterval(low, min(high, 0.0))
 
 
 def _status_counts(scored: ScoredTable) -> pa.Table:
@@ -550,6 +613,8 @@ def _judge_row(judge: Judge, outcome: JudgeOutcome, level: float) -> Mapping[str
     calls = outcome.calls
     share = outcome.disagreed / outcome.compared if outcome.compared else math.nan
     interval = statistics.wilson_interval(share, outcome.compared, level)
+    first = outcome.first_won / outcome.decided if outcome.decided else math.nan
+    first_interval = statistics.wilson_interval(first, outcome.decided, level)
     return {
         "judge": judge.name,
         "model": judge.model,
@@ -563,6 +628,11 @@ def _judge_row(judge: Judge, outcome: JudgeOutcome, level: float) -> Mapping[str
         "disagreement": _nan_to_none(share),
         "low": _nan_to_none(interval.low),
         "high": _nan_to_none(interval.high),
+        "decided": outcome.decided if judge.pairwise else None,
+        "first_won": outcome.first_won if judge.pairwise else None,
+        "first_share": _nan_to_none(first),
+        "first_low": _nan_to_none(first_interval.low),
+        "first_high": _nan_to_none(first_interval.high),
     }
 
 

@@ -5,6 +5,7 @@ Every table has a fixed schema (`MODELS`, `PAIRS`, `COUNTS`, `JUDGES`); columns 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -15,14 +16,14 @@ import pyarrow.compute as pc
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals.scoring import FailurePolicy
-from llmhub.evals.statistics import PowerTarget, required_sample_size
+from llmhub.evals.statistics import PowerTarget, mcnemar_rows, required_sample_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from llmhub.hub import Hub
 
-PairedTest: TypeAlias = Literal["permutation", "wilcoxon"]
+PairedTest: TypeAlias = Literal["studentised", "permutation", "wilcoxon"]
 
 
 def _schema(*fields: tuple[str, pa.DataType, str]) -> pa.Schema:
@@ -49,9 +50,11 @@ PAIRS: Final = _schema(
     ("left_score", pa.float64(), "mean over the rows scored for both models"),
     ("right_score", pa.float64(), "mean over the rows scored for both models"),
     ("difference", pa.float64(), "left minus right"),
-    ("low", pa.float64(), "lower end of the difference's bootstrap interval"),
-    ("high", pa.float64(), "upper end of the difference's bootstrap interval"),
-    ("test", pa.string(), "mcnemar, permutation or wilcoxon"),
+    ("low", pa.float64(), "lower end of the difference's interval, of the same procedure as p; null if it is open"),
+    ("high", pa.float64(), "upper end of the difference's interval, of the same procedure as p; null if it is open"),
+    ("simultaneous_low", pa.float64(), "lower end of the interval that holds together with those of all pairs"),
+    ("simultaneous_high", pa.float64(), "upper end of the interval that holds together with those of all pairs"),
+    ("test", pa.string(), "mcnemar, studentised, permutation or wilcoxon"),
     ("p", pa.float64(), "p-value of the paired test"),
     ("p_holm", pa.float64(), "p-value corrected for the number of pairs of this scorer"),
     ("significant", pa.bool_(), "whether the corrected p-value is below 1 - level; null without common rows"),
@@ -60,7 +63,11 @@ PAIRS: Final = _schema(
     ("rows", pa.int64(), "rows scored for both models"),
     ("clusters", pa.int64(), "number of independent clusters of these"),
     ("standard_error", pa.float64(), "standard error of the difference"),
-    ("minimum_detectable_effect", pa.float64(), "smallest true difference detected with the design's power"),
+    (
+        "minimum_detectable_effect",
+        pa.float64(),
+        "smallest true difference detected with the power; null: none",
+    ),
 )
 """One row per scorer and pair of models."""
 COUNTS: Final = _schema(
@@ -87,8 +94,37 @@ JUDGES: Final = _schema(
     ("disagreement", pa.float64(), "share of repeated judgements that differ"),
     ("low", pa.float64(), "lower end of the share's interval"),
     ("high", pa.float64(), "upper end of the share's interval"),
+    ("decided", pa.int64(), "readable verdicts that are no tie; null for a judge that is not pairwise"),
+    ("first_won", pa.int64(), "verdicts of these for the response that was shown first"),
+    ("first_share", pa.float64(), "share of them; 0.5 without a preference for a position"),
+    ("first_low", pa.float64(), "lower end of the share's interval"),
+    ("first_high", pa.float64(), "upper end of the share's interval"),
 )
-"""One row per judge: its cost and its consistency."""
+"""One row per judge: its cost, its consistency, and its preference for a position."""
+HEAD_TO_HEAD: Final = _schema(
+    ("judge", pa.string(), "name of the judge"),
+    ("left", pa.string(), "provider/model"),
+    ("right", pa.string(), "provider/model"),
+    ("left_wins", pa.int64(), "verdicts for left, in both orders"),
+    ("ties", pa.int64(), "verdicts of a tie, in both orders"),
+    ("right_wins", pa.int64(), "verdicts for right, in both orders"),
+    ("inconsistent", pa.int64(), "verdicts that changed with the order; half a win for each"),
+    ("failed", pa.int64(), "pairs with a failed response, which loses; without a call"),
+    ("left_share", pa.float64(), "share of the comparisons won by left; ties and inconsistent verdicts are half"),
+)
+"""One row per pairwise judge and pair of models: their direct comparisons."""
+RATINGS: Final = _schema(
+    ("judge", pa.string(), "name of the judge"),
+    ("model", pa.string(), "provider/model"),
+    ("rating", pa.float64(), "Bradley-Terry strength: log-odds of a win against the average model"),
+    ("low", pa.float64(), "lower end of the rating's bootstrap interval"),
+    ("high", pa.float64(), "upper end of the rating's bootstrap interval"),
+    ("elo", pa.float64(), "rating on the Elo scale: 1000 + 400 / ln(10) times the rating"),
+    ("wins", pa.float64(), "won comparisons, ties half"),
+    ("comparisons", pa.int64(), "comparisons with any other model"),
+)
+"""One row per pairwise judge and model, with a half win of each model of a pair against the other added (see
+`llmhub.evals.head_to_head`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +138,18 @@ class AnalysisSettings:
     power
         Probability of detecting a true difference, used for sample sizes.
     resamples, seed
-        Of the bootstrap and the permutation test.
+        Of the permutation test and the bootstrap of ratings.
     test
-        Paired test of graded or clustered scores: ``permutation`` of signs, or ``wilcoxon``. Independent binary scores
-        are compared by McNemar's test.
+        Paired test of graded or clustered scores, and the interval of the same procedure: ``studentised``, corrected
+        for skewness; ``permutation`` of signs, for symmetric differences; or ``wilcoxon``, whose interval is that of
+        the median difference. Independent binary scores are compared by McNemar's exact test.
     """
 
     level: float = 0.95
     power: float = 0.8
     resamples: int = 10_000
     seed: int = 0
-    test: PairedTest = "permutation"
+    test: PairedTest = "studentised"
 
     @property
     def power_target(self) -> PowerTarget:
@@ -170,7 +207,11 @@ class Comparison:
     counts
         `COUNTS`: status of each model's rows.
     judges
-        `JUDGES`: cost and consistency of each judge.
+        `JUDGES`: cost and consistency of each judge, and its preference for a position.
+    head_to_head
+        `HEAD_TO_HEAD`: direct comparisons of each pair of models by pairwise judges.
+    ratings
+        `RATINGS`: Bradley-Terry strength of each model by pairwise judges.
     judgements
         Results table of each judge's own calls, by its name.
     design
@@ -189,6 +230,8 @@ class Comparison:
     judges: pa.Table
     judgements: Mapping[str, pa.Table]
     design: ComparisonDesign
+    head_to_head: pa.Table = field(default_factory=HEAD_TO_HEAD.empty_table)
+    ratings: pa.Table = field(default_factory=RATINGS.empty_table)
     inputs: pa.Table | None = field(default=None, repr=False, compare=False)
     hub: Hub | None = field(default=None, repr=False, compare=False)
 
@@ -231,7 +274,8 @@ class Comparison:
         Returns
         -------
         pyarrow.Table
-            Columns ``left right difference rows``, one row per pair; null if the spread is unknown.
+            Columns ``left right difference rows``, one row per pair; null if the spread is unknown. The power is that
+            of each pair after Holm's correction, counted as Bonferroni's.
 
         Raises
         ------
@@ -245,12 +289,8 @@ class Comparison:
         if not 0 < target.power < 1:
             raise invalid("power", f"{power!r} is not between 0 and 1; pass one such as 0.8")
         pairs = self.pairs_of(scorer)
-        needed = [
-            required_sample_size(pair["standard_error"] or 0.0, pair["clusters"], difference, target)
-            * pair["rows"]
-            / max(1, pair["clusters"])
-            for pair in pairs
-        ]
+        target = replace(target, tests=sum(pair["p"] is not None for pair in pairs))
+        needed = [_rows_needed(pair, difference, target) for pair in pairs]
         return pa.table(
             {
                 "left": pa.array([pair["left"] for pair in pairs], pa.string()),
@@ -259,6 +299,28 @@ class Comparison:
                 "rows": pa.array([None if rows != rows else round(rows) for rows in needed], pa.int64()),  # noqa: PLR0124
             }
         )
+
+    def agreement(self, labels: str | None = None) -> pa.Table:
+        """Return how far scorers and judges agree, with each other and with labels.
+
+        Parameters
+        ----------
+        labels
+            Column of the results or of the input rows with the scores that people gave.
+
+        Returns
+        -------
+        pyarrow.Table
+            `llmhub.evals.agreement.AGREEMENT`: one row per pair of scorers.
+
+        Raises
+        ------
+        BadRequestError
+            The column does not exist or is not numeric.
+        """
+        from llmhub.evals.agreement import comparison_agreement  # noqa: PLC0415 - loaded when it is needed
+
+        return comparison_agreement(self, labels)
 
     def to_markdown(self) -> str:
         """Return the comparison as Markdown: a headline, the models, the pairs and notes."""
@@ -289,3 +351,15 @@ class Comparison:
             known = ", ".join(self.scorers) or "none"
             raise invalid("scorer", f"{name!r} is not a scorer of this comparison; its scorers: {known}")
         return name
+
+
+def _rows_needed(pair: Mapping[str, Any], difference: float, target: PowerTarget) -> float:
+    """Return how many rows the test of a pair needs; NaN if the spread is unknown."""
+    if pair["test"] == "mcnemar":
+        discordant = pair["discordant_left"] + pair["discordant_right"]
+        is_possible = discordant and abs(difference) <= 1
+        return mcnemar_rows(difference, discordant / pair["rows"], target) if is_possible else math.nan
+    clusters = required_sample_size(pair["standard_error"] or 0.0, pair["clusters"], difference, target)
+    if pair["test"] in {"permutation", "wilcoxon"}:
+        clusters = max(clusters, 1 - math.log2(1 - target.test_level))
+    return float(clusters * pair["rows"] / max(1, pair["clusters"]))

@@ -1,7 +1,8 @@
 """Models as judges: grade single responses by a rubric, or compare responses pairwise.
 
 Each pair is shown in both orders, because judges tend to prefer one position; a verdict that changes with the order
-counts as a tie and as a disagreement. The target column is never shown to a judge.
+counts as a tie and as a disagreement. A failed response loses against one that did not fail. The target column is never
+shown to a judge.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pyarrow as pa
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
 from llmhub.evals._scorer import Scorer, check_name_and_version
-from llmhub.evals.scoring import ResponseLayout, ScorerResult, ScoringInput
+from llmhub.evals.scoring import ScorerResult, ScoringInput, number_samples
+from llmhub.evals.statistics import FloatArray
 
 POINTWISE_PROMPT: Final = """You grade an answer to a task.
 
@@ -149,14 +151,35 @@ def pairwise(model: str, rubric: str, *, name: str = "preferred", **more: Any) -
 
 
 @dataclass(frozen=True, slots=True)
+class PairVerdict:
+    """Verdict on two responses to the same row, ``left`` and ``right`` as positions in the results.
+
+    ``left_share`` is 1 if the left response won, 0 if it lost, and 0.5 for a tie or if the two orders disagree.
+    """
+
+    left: int
+    right: int
+    left_share: float
+    consistent: bool = True
+    judged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeOutcome:
-    """Scores of a judge, its own calls as a results table, and counts of its disagreements and unreadable responses."""
+    """Scores of a judge, its own calls as a results table, and counts of its disagreements and unreadable responses.
+
+    ``verdicts`` are those of a pairwise judge; ``decided`` counts its readable verdicts that are no tie, and
+    ``first_won`` those of them for the response that was shown first.
+    """
 
     scores: ScorerResult
     calls: pa.Table
     compared: int
     disagreed: int
     unreadable: int
+    verdicts: tuple[PairVerdict, ...] = ()
+    decided: int = 0
+    first_won: int = 0
 
 
 def run_judge(judge: Judge, scoring: ScoringInput, call: CallJudge) -> JudgeOutcome:
@@ -199,9 +222,9 @@ def _parse_score(judge: Judge, reply: str | None) -> float | None:
 
 
 def _compare_pairs(judge: Judge, scoring: ScoringInput, call: CallJudge) -> JudgeOutcome:
-    """Compare the responses to each row pairwise, in both orders."""
+    """Compare the responses to each row pairwise, in both orders; a failed response loses without a call."""
     responses = scoring.responses
-    pairs = _response_pairs(scoring.layout, responses)
+    pairs, verdicts = _response_pairs(scoring)
     prompts = [
         _prompt_fields(judge, scoring, left, {"first": responses[first], "second": responses[second]})
         for left, right in pairs
@@ -209,39 +232,64 @@ def _compare_pairs(judge: Judge, scoring: ScoringInput, call: CallJudge) -> Judg
     ]
     calls = call(judge, _prompt_table(prompts))
     replies = _group_replies(calls, len(prompts))
-    wins, comparisons = np.zeros(len(responses)), np.zeros(len(responses))
-    compared = disagreed = unreadable = 0
+    compared = disagreed = unreadable = decided = first_won = 0
     for (left, right), in_order, swapped in zip(pairs, replies[::2], replies[1::2], strict=True):
         for reply, swapped_reply in zip(in_order, swapped, strict=True):
-            verdict, swapped_verdict = _parse_verdict(reply), _parse_verdict(swapped_reply)
-            unreadable += (verdict is None) + (swapped_verdict is None)
+            shown = (_parse_verdict(reply), _parse_verdict(swapped_reply))
+            unreadable += shown.count(None)
+            decided += sum(verdict in {1, -1} for verdict in shown)
+            first_won += shown.count(1)
+            verdict, swapped_verdict = shown
             if verdict is None or swapped_verdict is None:
                 continue
             consistent = verdict == -swapped_verdict
             compared += 1
             disagreed += not consistent
-            left_share = (1 + verdict) / 2 if consistent else 0.5
-            wins[[left, right]] += (left_share, 1 - left_share)
-            comparisons[[left, right]] += 1
-    with np.errstate(invalid="ignore"):
-        scores = wins / comparisons
+            verdicts.append(PairVerdict(left, right, (1 + verdict) / 2 if consistent else 0.5, consistent))
+    scores = _win_shares(len(responses), verdicts)
     notes = [
         "not compared" if response is not None and missing else None
         for response, missing in zip(responses, np.isnan(scores), strict=True)
     ]
-    return JudgeOutcome(_to_result(judge, scores, notes), calls, compared, disagreed, unreadable)
+    result = _to_result(judge, scores, notes)
+    return JudgeOutcome(result, calls, compared, disagreed, unreadable, tuple(verdicts), decided, first_won)
 
 
-def _response_pairs(layout: ResponseLayout, responses: Sequence[str | None]) -> list[tuple[int, int]]:
-    """Pair the responses of different models to the same row and sample."""
-    last_sample: dict[tuple[int, int], int] = {}
+def _win_shares(size: int, verdicts: Sequence[PairVerdict]) -> FloatArray:
+    """Return the share of its comparisons that each response won; NaN without one."""
+    wins, comparisons = np.zeros(size), np.zeros(size)
+    for verdict in verdicts:
+        wins[[verdict.left, verdict.right]] += (verdict.left_share, 1 - verdict.left_share)
+        comparisons[[verdict.left, verdict.right]] += 1
+    with np.errstate(invalid="ignore"):
+        shares: FloatArray = wins / comparisons
+    return shares
+
+
+def _response_pairs(scoring: ScoringInput) -> tuple[list[tuple[int, int]], list[PairVerdict]]:
+    """Pair the responses of different models to the same row and sample.
+
+    Returns
+    -------
+    tuple
+        The pairs to judge; and the verdicts on pairs with a failed response: it loses, and two failed ones tie.
+    """
+    layout = scoring.layout
+    samples = number_samples(layout)
     positions_of: dict[tuple[int, int], list[int]] = {}
-    for position, response in enumerate(responses):
-        cell = (int(layout.row_index[position]), int(layout.model_index[position]))
-        sample = last_sample[cell] = last_sample.get(cell, -1) + 1
-        if response is not None:
-            positions_of.setdefault((cell[0], sample), []).append(position)
-    return [pair for positions in positions_of.values() for pair in combinations(positions, 2)]
+    for position, response in enumerate(scoring.responses):
+        if response is not None or position in scoring.failed:
+            row, sample = int(layout.row_index[position]), int(samples[position])
+            positions_of.setdefault((row, sample), []).append(position)
+    pairs, verdicts = [], []
+    for positions in positions_of.values():
+        for left, right in combinations(sorted(positions, key=lambda one: int(layout.model_index[one])), 2):
+            answered = (left not in scoring.failed, right not in scoring.failed)
+            if all(answered):
+                pairs.append((left, right))
+            else:
+                verdicts.append(PairVerdict(left, right, (1 + answered[0] - answered[1]) / 2, judged=False))
+    return pairs, verdicts
 
 
 def _parse_verdict(reply: str | None) -> int | None:

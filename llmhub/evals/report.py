@@ -211,6 +211,11 @@ def _judge_note(row: MetricRow) -> str:
         note += f"; {row['failed']:,} failed, {row['unreadable']:,} without a readable verdict"
     if row["disagreement"] is not None:
         note += f"; {format_percent(row['disagreement'])} of {row['compared']:,} repeated judgements disagree"
+    if row["first_share"] is not None:
+        interval = format_interval({"low": row["first_low"], "high": row["first_high"]}, format_percent)
+        note += (
+            f"; the response shown first won {format_percent(row['first_share'])} of {row['decided']:,} ({interval})"
+        )
     return note + "."
 
 
@@ -219,6 +224,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"**{headline(comparison)}**"] if comparison.scorers else []
     parts += [_models_table(comparison)]
     parts += [table for scorer in comparison.scorers if (table := _pairs_table(comparison, scorer))]
+    parts += [table for table in (_head_to_head_table(comparison), _ratings_table(comparison)) if table]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(comparison))])
 
 
@@ -260,6 +266,35 @@ def _pairs_table(comparison: Comparison, scorer: str) -> str:
     hidden = len(pairs) - MAX_PAIRS_SHOWN
     more = f"\n\n{hidden:,} more pairs are in `.pairs`." if hidden > 0 else ""
     return markdown_table(header, rows) + more
+
+
+def _head_to_head_table(comparison: Comparison) -> str:
+    """Return the direct comparisons of each pair by pairwise judges; empty without any."""
+    rows = [
+        [
+            f"{row['left']} : {row['right']}",
+            f"{row['left_wins']:,} : {row['right_wins']:,}",
+            *(f"{row[name]:,}" for name in ("ties", "inconsistent", "failed")),
+            format_percent(row["left_share"]),
+        ]
+        for row in comparison.head_to_head.to_pylist()[:MAX_PAIRS_SHOWN]
+    ]
+    header = ["head to head", "wins", "ties", "changed with the order", "with a failed response", "share of the first"]
+    return markdown_table(header, rows) if rows else ""
+
+
+def _ratings_table(comparison: Comparison) -> str:
+    """Return the Bradley-Terry ratings, best first; empty without pairwise judges."""
+    ratings = sorted(comparison.ratings.to_pylist(), key=lambda row: -row["rating"])
+    rows = [
+        [row["model"], f"{row['elo']:.0f}", _value_cell({**row, "value": row["rating"]}, _format_log_odds)]
+        for row in ratings
+    ]
+    return markdown_table(["rating", "Elo", "Bradley-Terry strength"], rows) if rows else ""
+
+
+def _format_log_odds(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)
 
 
 def samples_markdown(samples: pa.Table) -> str:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from llmhub.core.errors import invalid
 from llmhub.evals import answer_extraction
 from llmhub.evals._scorer import TARGET, InputRow, Score, ScoreLike, Scorer, target_texts
+from llmhub.evals.earlier_extraction import extract_choice_1
 from llmhub.evals.judge import Judge, ScorerOrJudge, judge, pairwise
 from llmhub.evals.optional_imports import import_optional
 from llmhub.evals.text_overlap import ROUGE_TYPES, bleu, edit_similarity, rouge
@@ -145,8 +146,10 @@ def _matches(read: Callable[[str], str | None], target: str | None, row: InputRo
     return match is not None if target is None else match in target_texts(row[target])
 
 
-def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1e-9) -> Scorer:
-    """Return a scorer of whether the last numbers of response and target are equal within a tolerance.
+def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1e-9, version: str = "2") -> Scorer:
+    """Return a scorer of whether the answers of response and target are equal numbers within a tolerance.
+
+    The answer is the number that is stated as such ("Answer: 18", "#### 18", a box), else the last one.
 
     Parameters
     ----------
@@ -154,6 +157,8 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
         Absolute tolerance.
     relative
         Tolerance relative to the target. The larger of the two applies.
+    version
+        In version ``"1"``, the answer is always the last number.
 
     Examples
     --------
@@ -164,60 +169,89 @@ def numeric(target: str = TARGET, *, tolerance: float = 0.0, relative: float = 1
     for path, value in given.items():
         if not isinstance(value, (int, float, Decimal)) or isinstance(value, bool) or not value >= 0:
             raise invalid(path, f"{value!r} is not a number >= 0; pass one such as 0.01")
+    read = _by_version("numeric", version, NUMBER_READERS)
     return Scorer(
         name="numeric",
-        version="1",
-        score=partial(_numbers_close, target, Decimal(str(tolerance)), Decimal(str(relative))),
+        version=version,
+        score=partial(_numbers_close, read, target, Decimal(str(tolerance)), Decimal(str(relative))),
         right=True,
         columns=(target,),
         parameters={"target": target, "tolerance": tolerance, "relative": relative},
-        read=_hashable_number,
+        read=read,
     )
 
 
-def _hashable_number(text: str) -> Hashable | None:
-    return answer_extraction.extract_last_number(text)
+NUMBER_READERS: Final[Mapping[str, Callable[[str], Decimal | None]]] = {
+    "1": answer_extraction.extract_last_number,
+    "2": answer_extraction.extract_answer_number,
+}
+"""Readers of numeric answers by the version of the scorer."""
+CHOICE_READERS: Final[Mapping[str, Callable[..., str | None]]] = {
+    "1": extract_choice_1,
+    "2": answer_extraction.extract_choice,
+}
+"""Readers of choice letters by the version of the scorer."""
+_Reader = TypeVar("_Reader")
 
 
-def _numbers_close(target: str, tolerance: Decimal, relative: Decimal, row: InputRow, response: str) -> ScoreLike:
-    number = answer_extraction.extract_last_number(response)
+def _by_version(name: str, version: str, readers: Mapping[str, _Reader]) -> _Reader:
+    if version not in readers:
+        raise invalid(
+            "version", f"{version!r} is not a version of the scorer {name!r}; use one of {', '.join(readers)}"
+        )
+    return readers[version]
+
+
+def _numbers_close(
+    read: Callable[[str], Decimal | None],
+    target: str,
+    tolerance: Decimal,
+    relative: Decimal,
+    row: InputRow,
+    response: str,
+) -> ScoreLike:
+    number = read(response)
     if number is None:
         return Score(0.0, "no number in the response")
-    extracted = [answer_extraction.extract_last_number(text) for text in target_texts(row[target])]
-    expected = [value for value in extracted if value is not None]
+    expected = [value for text in target_texts(row[target]) if (value := read(text)) is not None]
     if not expected:
         return Score(None, f"no number in the target {row[target]!r:.40}")
     return any(abs(number - value) <= max(tolerance, relative * abs(value)) for value in expected)
 
 
-def choice(target: str = TARGET, *, letters: str = "ABCDE") -> Scorer:
+def choice(target: str = TARGET, *, letters: str = "ABCDE", version: str = "2") -> Scorer:
     """Return a scorer of multiple-choice responses. The target is a letter, or an integer position from 0.
+
+    Version ``"1"`` did not read the letter A in every phrasing that it read others in.
 
     Examples
     --------
     >>> choice()({"target": "C"}, "The answer is (C)."), choice()({"target": 2}, "C")
     (True, True)
     """
+    read = partial(_by_version("choice", version, CHOICE_READERS), letters=letters)
     return Scorer(
         name="choice",
-        version="1",
-        score=partial(_choice_equal, target, letters),
+        version=version,
+        score=partial(_choice_equal, read, target, letters),
         right=True,
         columns=(target,),
         parameters={"target": target, "letters": letters},
-        read=partial(answer_extraction.extract_choice, letters=letters),
+        read=read,
     )
 
 
-def _choice_equal(target: str, letters: str, row: InputRow, response: str) -> ScoreLike:
+def _choice_equal(
+    read: Callable[[str], str | None], target: str, letters: str, row: InputRow, response: str
+) -> ScoreLike:
     value = row[target]
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(letters):
         expected: str | None = letters[value]
     else:
-        expected = answer_extraction.extract_choice(str(value), letters)
+        expected = read(str(value))
     if expected is None:
         return Score(None, f"the target {value!r:.40} is not one of the letters {letters}")
-    letter = answer_extraction.extract_choice(response, letters)
+    letter = read(response)
     return letter == expected if letter else Score(0.0, "no choice letter in the response")
 
 
@@ -345,6 +379,8 @@ BUILT_IN_SCORERS: Final[Mapping[str, Callable[..., Scorer]]] = {
 }
 """Factory of each built-in scorer, by the name of the scorer it returns."""
 
+VERSIONED_SCORERS: Final = frozenset({"numeric", "choice"})
+"""Scorers of which earlier versions are kept."""
 JUDGE_PARAMETER: Final = "rubric"
 """Parameter by which the identity of a judge is recognized."""
 
@@ -375,10 +411,17 @@ def scorer_from_identity(recorded: Mapping[str, Any], custom: Sequence[ScorerOrJ
     if found is None and JUDGE_PARAMETER in parameters:
         found = Judge(name=name, version=version, **parameters)
     elif found is None and name in BUILT_IN_SCORERS:
-        found = BUILT_IN_SCORERS[name](**parameters)
+        earlier = {"version": version} if name in VERSIONED_SCORERS else {}
+        found = BUILT_IN_SCORERS[name](**parameters, **earlier)
     if found is None:
         raise invalid("scorers", f"{name!r} is not a built-in scorer; pass yours as scorers=[...]")
     if found.version != recorded["version"]:
         message = f"{name!r} has version {found.version!r}, but scores were recorded with version {version!r}"
         raise invalid("scorers", f"{message}; pass the scorer of that version")
+    if dict(found.parameters) != parameters:
+        differing = sorted(
+            name for name in {*found.parameters, *parameters} if found.parameters.get(name) != parameters.get(name)
+        )
+        message = f"{name!r} has other parameters ({', '.join(differing)}) than the scores were recorded with"
+        raise invalid("scorers", f"{message}; pass the scorer with those parameters")
     return found

@@ -203,13 +203,15 @@ class ScorerResult:
 class ScoringInput:
     """Responses to score, their layout, and the input rows.
 
-    ``responses`` are ``None`` for rows without a response; ``hidden`` names columns that are not shown to judges.
+    ``responses`` are ``None`` for rows without a response; ``hidden`` names columns that are not shown to judges;
+    ``failed`` are the positions of failed responses that count as the worst.
     """
 
     responses: Sequence[str | None]
     layout: ResponseLayout
     rows: Sequence[Mapping[str, Any]]
     hidden: frozenset[str] = frozenset({TARGET})
+    failed: frozenset[int] = frozenset()
 
     def row(self, position: int) -> Mapping[str, Any]:
         """Return the input row of the response at a position."""

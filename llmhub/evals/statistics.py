@@ -12,7 +12,7 @@ Hanley and MacGibbon 2006, https://doi.org/10.1016/j.cmpb.2006.04.006; read 2026
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -36,6 +36,16 @@ WEIGHTS_PER_BLOCK: Final = 1 << 21
 """Weights in memory at a time, sized to fit the processor's cache."""
 RESAMPLE_BATCH: Final = 16
 """Resamples per matrix product, or a multiple of it: the shape in which products are fastest."""
+
+
+MAX_RELATIVE_SKEWNESS: Final = 0.3
+"""Skewness, relative to the root of the number of clusters, above which an interval's end at the long tail is open."""
+MIN_SKEWNESS: Final = 1e-8
+ROUNDING: Final = 1e-12
+MAX_DOUBLINGS: Final = 60
+BISECTIONS: Final = 60
+DETECTABLE_BISECTIONS: Final = 24
+MAX_ROWS: Final = 10**7
 
 
 class ConfidenceInterval(NamedTuple):
@@ -88,18 +98,122 @@ def clustered_standard_error(sums: FloatArray, counts: FloatArray) -> float:
     return math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals)) / float(counts.sum())
 
 
-def effective_sample_size(share: float, error: float, clusters: int, responses: int, level: float = 0.95) -> float:
+def effective_sample_size(share: float, sums: FloatArray, counts: FloatArray, responses: int, level: float) -> float:
     """Return the number of independent trials that would estimate a proportion as precisely as these clusters.
 
     After Korn and Graubard (1998, https://www150.statcan.gc.ca/n1/pub/12-001-x/1998002/article/4356-eng.pdf, read
-    2026-11-27): from the standard error between clusters, reduced for its own uncertainty with few clusters, and at
-    most the number of responses. If all clusters agree, it is the number of clusters.
+    2026-11-27): from the standard error between clusters, reduced for its own uncertainty, and at most the number of
+    responses. The degrees of freedom are Satterthwaite's, from the kurtosis of the clusters' residuals: where few
+    clusters hold most of the spread, as with proportions near 0 or 1, fewer than clusters - 1 count. If all clusters
+    agree, it is the number of clusters.
     """
+    clusters = int((counts > 0).sum())
+    error = clustered_standard_error(sums, counts)
     if clusters < 2 or error == 0:  # noqa: PLR2004 - a single cluster has no spread
         return float(min(clusters, responses))
     stats = import_scipy("stats")
-    normal_to_t = stats.norm.isf((1 - level) / 2) / stats.t.isf((1 - level) / 2, clusters - 1)
+    residuals = sums - share * counts
+    kurtosis = clusters * float((residuals**4).sum()) / float((residuals**2).sum()) ** 2
+    df = max(1.0, min(clusters - 1.0, 2 * clusters / max(kurtosis - 1, 1e-9)))
+    normal_to_t = stats.norm.isf((1 - level) / 2) / stats.t.isf((1 - level) / 2, df)
     return min(float(responses), share * (1 - share) / error**2 * float(normal_to_t) ** 2)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentisedMean:
+    """Mean of clusters with its interval and test, corrected for skewness.
+
+    Hall's transformation of Student's t (1992, "On the removal of skewness by transformation") is monotone, so that
+    interval and test are one procedure: the interval excludes a value exactly when the test rejects
+    it. The end of an interval on the side of the long tail is open if a few clusters decide the mean, as the data do
+    not show how far the tail goes.
+
+    Parameters
+    ----------
+    mean
+        Sum of the values over their number.
+    deviation, skewness
+        Standard deviation and skewness of the clusters' contributions.
+    clusters
+        Number of clusters.
+    """
+
+    mean: float
+    deviation: float
+    skewness: float
+    clusters: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the clusters have a spread from which to estimate the error of their mean."""
+        return self.clusters > 1 and self.deviation > 0
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean."""
+        return self.deviation / math.sqrt(self.clusters)
+
+    @property
+    def open_side(self) -> int:
+        """Side of the long tail, -1 or 1, if that end cannot be bounded; else 0."""
+        if abs(self.skewness) <= MAX_RELATIVE_SKEWNESS * math.sqrt(self.clusters):
+            return 0
+        return 1 if self.skewness > 0 else -1
+
+    def interval(self, level: float) -> ConfidenceInterval:
+        """Return the confidence interval of the mean; NaN for an end that cannot be bounded."""
+        if not self.is_known:
+            return UNBOUNDED
+        t = float(import_scipy("stats").t.isf((1 - level) / 2, self.clusters - 1)) / math.sqrt(self.clusters)
+        low, high = (self.mean - self.deviation * self._inverse(end) for end in (t, -t))
+        side = self.open_side
+        return ConfidenceInterval(math.nan if side < 0 else low, math.nan if side > 0 else high)
+
+    def p_value(self, value: float = 0.0) -> float:
+        """Return the two-sided p-value of a mean of ``value``; 1 if the interval's end towards it is open."""
+        if not self.is_known:
+            return 1.0
+        shift = (self.mean - value) / self.deviation
+        if shift * self.open_side < 0:
+            return 1.0
+        statistic = self._transform(shift) * math.sqrt(self.clusters)
+        # Values on the other side of the mean are never rejected for the skewness alone.
+        if statistic * shift <= 0:
+            return 1.0
+        return min(1.0, 2 * float(import_scipy("stats").t.sf(abs(statistic), self.clusters - 1)))
+
+    def _transform(self, shift: float) -> float:
+        g = self.skewness
+        return shift + g / 3 * shift**2 + g * g / 27 * shift**3 + g / (6 * self.clusters)
+
+    def _inverse(self, value: float) -> float:
+        g = self.skewness
+        if abs(g) < MIN_SKEWNESS:
+            return value
+        return 3 / g * (float(np.cbrt(1 + g * (value - g / (6 * self.clusters)))) - 1)
+
+
+def studentised_mean(sums: FloatArray, counts: FloatArray) -> StudentisedMean:
+    """Return the mean of values given as sums and counts of independent clusters.
+
+    Examples
+    --------
+    >>> mean = studentised_mean(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.ones(5))
+    >>> tuple(round(end, 3) for end in mean.interval(0.95)), round(mean.p_value(), 4)
+    ((1.037, 4.963), 0.0132)
+    """
+    present = counts > 0
+    clusters = int(present.sum())
+    if not clusters:
+        return StudentisedMean(math.nan, 0.0, 0.0, 0)
+    mean = float(sums.sum() / counts.sum())
+    residuals = (sums[present] - mean * counts[present]) * clusters / counts.sum()
+    square = float(residuals @ residuals)
+    scale = float(np.abs(sums[present]).max(initial=0.0)) * clusters / float(counts.sum())
+    if clusters < 2 or square <= (ROUNDING * scale) ** 2 * clusters:  # noqa: PLR2004 - a single cluster has no spread
+        return StudentisedMean(mean, 0.0, 0.0, clusters)
+    skewness = float((residuals**3).mean()) / (square / clusters) ** 1.5
+    return StudentisedMean(mean, math.sqrt(square / (clusters - 1)), skewness, clusters)
 
 
 def percentile_interval(draws: FloatArray, clusters: int, level: float = 0.95) -> ConfidenceInterval:
@@ -130,20 +244,59 @@ def expanded_tail(clusters: int, level: float = 0.95) -> float:
 
 
 def quantile_interval(
-    values: FloatArray, share: float, level: float = 0.95, trials: float | None = None
+    values: FloatArray, share: float, level: float = 0.95, clusters: IntArray | None = None
 ) -> ConfidenceInterval:
-    """Return a distribution-free interval of a quantile.
+    """Return a distribution-free interval of a quantile; NaN for an end that so few values cannot bound.
 
-    Computed from order statistics (`scipy.stats.quantile_test`); if ``trials``, an effective sample size of clustered
-    values, is given, from the values at the ends of the interval of ``share`` itself (Woodruff 1952).
+    Computed from order statistics (`scipy.stats.quantile_test`). Clustered values count as fewer independent ones, by
+    the correlation of their ranks within clusters.
     """
     if not len(values):
         return UNBOUNDED
-    if trials is None:
+    if clusters is None:
         interval = import_scipy("stats").quantile_test(values, p=share).confidence_interval(level)
         return ConfidenceInterval(float(interval.low), float(interval.high))
-    low, high = np.quantile(values, wilson_interval(share, trials, level), method="inverted_cdf")
-    return ConfidenceInterval(float(low), float(high))
+    trials = int(len(values) / design_effect(values, clusters))
+    binomial = import_scipy("stats").binom
+    below, above = (float(binomial.ppf(tail, trials, share)) for tail in ((1 - level) / 2, (1 + level) / 2))
+    ordered = np.sort(values)
+    low, high = below / trials * len(values), (above + 1) / trials * len(values)
+    return ConfidenceInterval(
+        math.nan if below < 1 else float(ordered[max(0, math.floor(low) - 1)]),
+        math.nan if above + 1 > trials else float(ordered[min(len(values), math.ceil(high)) - 1]),
+    )
+
+
+def design_effect(values: FloatArray, clusters: IntArray) -> float:
+    """Return how many clustered values are worth one independent one, from the ranks' intraclass correlation.
+
+    The correlation is the median-unbiased estimate of a one-way analysis of variance of normal scores, at least 0. A
+    single cluster is worth one value.
+
+    Examples
+    --------
+    >>> design_effect(np.arange(8.0), np.array([0, 0, 0, 0, 1, 1, 1, 1])) > 3
+    True
+    """
+    stats = import_scipy("stats")
+    scores = stats.norm.ppf((stats.rankdata(values) - 0.5) / len(values))
+    _, index, counts = np.unique(clusters, return_inverse=True, return_counts=True)
+    groups, size = len(counts), len(values)
+    if groups < 2:  # noqa: PLR2004 - a single cluster has no spread
+        return float(size)
+    if groups == size:
+        return 1.0
+    means = np.bincount(index.ravel(), scores) / counts
+    typical = (size - float((counts**2).sum()) / size) / (groups - 1)
+    between = float((counts * (means - scores.mean()) ** 2).sum()) / (groups - 1)
+    within = float(((scores - means[index.ravel()]) ** 2).sum()) / (size - groups)
+    if within == 0:
+        return size / groups
+    # With chance alone the ratio of variances has a median near 1; it is compared with that, not with its mean.
+    ratio = between / within * float(stats.f.ppf(0.5, size - groups, groups - 1))
+    correlation = min(1.0, max(0.0, (ratio - 1) / (ratio + typical - 1)))
+    weighted_size = float((counts**2).sum()) / size
+    return 1 + (weighted_size - 1) * correlation
 
 
 def mcnemar_test(discordant_left: int, discordant_right: int) -> float:
@@ -158,6 +311,43 @@ def mcnemar_test(discordant_left: int, discordant_right: int) -> float:
     if discordant == 0:
         return 1.0
     return float(import_scipy("stats").binomtest(discordant_left, discordant, 0.5).pvalue)
+
+
+def mcnemar_interval(left: int, right: int, rows: int, level: float = 0.95) -> ConfidenceInterval:
+    """Return the interval of a difference of two paired shares that agrees with McNemar's exact test.
+
+    The share of discordant rows won by left has the exact (Clopper-Pearson) interval, that of discordant rows Wilson's;
+    the interval of the difference combines both distances (Zou and Donner 2008, "Construction of confidence limits
+    about effect measures"). Its sign is that of the exact interval, so it excludes 0 exactly when the test rejects.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in mcnemar_interval(5, 0, 100)], mcnemar_test(5, 0)
+    ([-0.009, 0.112], 0.0625)
+    """
+    discordant = left + right
+    if not rows:
+        return UNBOUNDED
+    wide = wilson_interval(discordant / rows, rows, level)
+    if not discordant:
+        return ConfidenceInterval(-wide.high, wide.high)
+    beta, tail, share = import_scipy("stats").beta, (1 - level) / 2, discordant / rows
+    lowest = float(beta.ppf(tail, left, right + 1)) if left else 0.0
+    highest = float(beta.isf(tail, left + 1, right)) if right else 1.0
+    balance, balance_low, balance_high = (2 * won - 1 for won in (left / discordant, lowest, highest))
+    low = _combined_end(balance, balance_low, share, wide)
+    high = -_combined_end(-balance, -balance_high, share, wide)
+    return ConfidenceInterval(low, high)
+
+
+def _combined_end(balance: float, balance_low: float, share: float, wide: ConfidenceInterval) -> float:
+    """Return the lower end of the difference ``balance * share``, with the sign of ``balance_low``."""
+    share_end = wide.low if balance > 0 else wide.high
+    distance = math.hypot(share * (balance - balance_low), balance * (share - share_end))
+    end = balance * share - distance
+    if balance_low > 0:
+        return max(end, balance_low * wide.low)
+    return min(end, balance_low * wide.low)
 
 
 def wilcoxon_test(differences: FloatArray) -> float:
@@ -202,6 +392,121 @@ def _sum(values: Any, axis: int = -1) -> Any:
     return values.sum(axis=axis)
 
 
+def invert_test(
+    p_value: Callable[[float], float], estimate: float, scale: float, level: float, p_zero: float
+) -> ConfidenceInterval:
+    """Return the interval of values that a test does not reject, found by bisection on both sides of an estimate.
+
+    Parameters
+    ----------
+    p_value
+        The p-value of a true value; it falls with the distance from the estimate.
+    estimate, scale
+        Estimate and a positive length to start from.
+    level
+        Confidence level.
+    p_zero
+        The test's p-value of 0, with which the interval agrees.
+    """
+    alpha = 1 - level
+    ends = []
+    for side in (-1.0, 1.0):
+        inside, outside = estimate, estimate + side * scale
+        for _ in range(MAX_DOUBLINGS):
+            if p_value(outside) <= alpha:
+                break
+            inside, outside = outside, estimate + 2 * (outside - estimate)
+        else:
+            ends.append(math.nan)
+            continue
+        for _ in range(BISECTIONS):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if p_value(middle) > alpha else (inside, middle)
+        end = outside
+        is_zero_beyond = side * (0 - estimate) >= 0
+        if is_zero_beyond:
+            # The test of 0 itself is decisive; zero differences may make it differ from that of values close to 0.
+            if p_zero > alpha:
+                end = min(end, 0.0) if side < 0 else max(end, 0.0)
+            elif side * end >= 0:
+                end = side * -abs(ROUNDING * scale)
+        ends.append(end)
+    return ConfidenceInterval(ends[0], ends[1])
+
+
+def sign_flip_intervals(
+    sums: FloatMatrix, counts: FloatMatrix, settings: SignFlips, p_values: Sequence[float]
+) -> list[Callable[[float], ConfidenceInterval]]:
+    """Return, for each column, a function from level to the interval of means that the test does not reject."""
+    pairs = sums.shape[1]
+    clusters = len(sums)
+    stacked = np.hstack((sums, counts))
+    if clusters <= MAX_ENUMERATED_SIGNS:
+        signs = 1.0 - 2.0 * ((np.arange(2**clusters)[:, None] >> np.arange(clusters)) & 1)
+        flipped = signs @ stacked
+    else:
+        flipped = sign_flip_sums(stacked, settings.resamples, settings.seed)
+    enumerated = clusters <= MAX_ENUMERATED_SIGNS
+    return [
+        _sign_flip_interval(
+            flipped[:, pair],
+            flipped[:, pairs + pair],
+            sums[:, pair],
+            counts[:, pair],
+            p_values[pair],
+            enumerated=enumerated,
+        )
+        for pair in range(pairs)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class SignFlips:
+    """Number and seed of the random sign vectors of a permutation test."""
+
+    resamples: int
+    seed: int
+
+
+def _sign_flip_interval(
+    flipped: FloatArray,
+    flipped_counts: FloatArray,
+    sums: FloatArray,
+    counts: FloatArray,
+    p_zero: float,
+    *,
+    enumerated: bool,
+) -> Callable[[float], ConfidenceInterval]:
+    total, number = float(sums.sum()), float(counts.sum())
+    extra = 0 if enumerated else 1
+
+    def p_value(value: float) -> float:
+        observed = total - value * number
+        null = flipped - value * flipped_counts
+        slack = 1e-9 * (abs(total) + abs(value) * number)
+        above, below = int((null >= observed - slack).sum()), int((null <= observed + slack).sum())
+        return min(1.0, 2 * (min(above, below) + extra) / (len(null) + extra))
+
+    def interval(level: float) -> ConfidenceInterval:
+        error = clustered_standard_error(sums, counts)
+        if not error > 0:
+            return UNBOUNDED
+        return invert_test(p_value, total / number, error, level, p_zero)
+
+    return interval
+
+
+def bonferroni_level(level: float, tests: int) -> float:
+    """Return the level of each of several intervals that hold together with probability ``level``.
+
+    Examples
+    --------
+    >>> round(bonferroni_level(0.95, 10), 6)
+    0.995
+    """
+    return 1 - (1 - level) / max(1, tests)
+
+
 def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for multiple comparisons by Holm's step-down method (1979).
 
@@ -220,10 +525,79 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class PowerTarget:
-    """Confidence level of a test, and the power to detect a true difference."""
+    """Confidence level of a test, the power to detect a true difference, and the number of tests corrected for.
+
+    Holm's correction is counted as Bonferroni's: the power of each pair is at least the stated one.
+    """
 
     level: float = 0.95
     power: float = 0.8
+    tests: int = 1
+
+    @property
+    def test_level(self) -> float:
+        """Level of a single test."""
+        return bonferroni_level(self.level, self.tests)
+
+
+def mcnemar_power(rows: int, difference: float, discordance: float, target: PowerTarget = PowerTarget()) -> float:
+    """Return the power of McNemar's exact test.
+
+    Parameters
+    ----------
+    rows
+        Number of rows.
+    difference
+        True difference of the two shares.
+    discordance
+        True share of discordant rows, at least ``difference``.
+
+    Examples
+    --------
+    >>> round(mcnemar_power(300, 0.05, 0.1), 2)
+    0.74
+    """
+    stats, alpha = import_scipy("stats"), 1 - target.test_level
+    discordance = min(1.0, max(discordance, abs(difference)))
+    low, high = (int(stats.binom.ppf(tail, rows, discordance)) for tail in (1e-9, 1 - 1e-9))
+    counts = np.arange(max(low, 1), high + 1)
+    # The test rejects if the smaller count is at most the critical one.
+    critical = stats.binom.ppf(alpha / 2, counts, 0.5)
+    critical = np.where(stats.binom.cdf(critical, counts, 0.5) > alpha / 2, critical - 1, critical)
+    won = (1 + abs(difference) / discordance) / 2 if discordance else 0.5
+    rejects = stats.binom.cdf(critical, counts, won) + stats.binom.sf(counts - critical - 1, counts, won)
+    return float((stats.binom.pmf(counts, rows, discordance) * np.where(critical < 0, 0.0, rejects)).sum())
+
+
+def mcnemar_rows(difference: float, discordance: float, target: PowerTarget = PowerTarget()) -> float:
+    """Return the number of rows with which McNemar's exact test detects a true difference with the target's power.
+
+    The exact test's power rises in steps; the number is one from which a few per cent more rows do not lose it again.
+    """
+    discordance = min(1.0, max(discordance, abs(difference)))
+    deviation = math.sqrt(max(discordance - difference**2, 0.0)) / abs(difference)
+    rows = max(5, math.floor((deviation * _detectable_shift(math.inf, target)) ** 2 * 0.9))
+    while any(mcnemar_power(rows + extra, difference, discordance, target) < target.power for extra in _steps(rows)):
+        rows += max(1, rows // 100)
+        if rows > MAX_ROWS:
+            return math.nan
+    return float(rows)
+
+
+def _steps(rows: int) -> tuple[int, ...]:
+    return tuple(sorted({0, 1, 2, 3, rows // 100, rows // 50}))
+
+
+def mcnemar_detectable(rows: int, discordance: float, target: PowerTarget = PowerTarget()) -> float:
+    """Return the smallest true difference that McNemar's exact test detects with the target's power; NaN for none."""
+    if rows < 1 or mcnemar_power(rows, 1.0, 1.0, target) < target.power:
+        return math.nan
+    low, high = 0.0, 1.0
+    for _ in range(DETECTABLE_BISECTIONS):
+        middle = (low + high) / 2
+        enough = mcnemar_power(rows, middle, discordance, target) >= target.power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def minimum_detectable_effect(error: float, clusters: int, target: PowerTarget = PowerTarget()) -> float:
@@ -268,7 +642,7 @@ def required_sample_size(error: float, clusters: int, difference: float, target:
 def _detectable_shift(df: float, target: PowerTarget) -> float:
     """Return the true difference, in standard errors, that a two-sided t test detects with the target's power."""
     stats = import_scipy("stats")
-    tail = (1 - target.level) / 2
+    tail = (1 - target.test_level) / 2
     if df > NORMAL_APPROXIMATION_DF:
         return float(stats.norm.isf(tail) + stats.norm.ppf(target.power))
     critical = stats.t.isf(tail, df)
