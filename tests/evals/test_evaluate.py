@@ -131,7 +131,7 @@ def test_task_records_its_parameters_and_can_be_pickled(hub: llmhub.Hub, questio
     evaluation = llmhub.evaluate(frame, task, [LEFT], hub=hub, temperature=0.5, concurrency=2, **FAST)
     assert evaluation.task.parameters == {"temperature": 0.5, "max_tokens": 50}
     assert evaluation.task.system == "Be brief."
-    assert json.loads(json.dumps(evaluation.task.identity))["scorers"][0]["version"] == "1"
+    assert json.loads(json.dumps(evaluation.task.identity))["scorers"][0]["version"] == "2"
     assert pickle.loads(pickle.dumps(task)).identity == task.identity
     assert evaluation.dataset.column_names == ["question", "answer"]
     assert evaluation.comparison.scorers == ("numeric", "edit_similarity")
