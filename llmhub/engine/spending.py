@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
+from math import ceil
 from typing import Final
 
 from returns.pipeline import is_successful
@@ -189,10 +191,15 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
 
     The reservation is made once ``rate_limit`` has admitted the call: a reservation of a call that waits there would
     block calls that may be sent. A call that can never fit is refused without waiting.
+
+    A provider may charge more than the maximum: it ignores ``max_tokens``, or a dearer model answers. From the first
+    such response on, as much more is reserved for calls to the same target, so that a budget is exceeded at most by the
+    calls that were in flight then.
     """
 
     def wrap(send: Send) -> Send:
         send_unbudgeted = rate_limit(send)
+        overruns: dict[str, Fraction] = {}
 
         async def send_within_budget(call: Call) -> Answer:
             own = call.budgets or budgets
@@ -201,19 +208,29 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
             price = prices.lookup(call.target)
             if price is None and not own.allow_unpriced:
                 return Answer(Failure(BudgetExceeded(provider=call.target.provider.name, message=UNPRICED_MESSAGE)))
-            max_cost = max_cost_nano_usd(call.target, call.request, price) if price is not None else 0
+            nominal = max_cost_nano_usd(call.target, call.request, price) if price is not None else 0
+            max_cost = ceil(nominal * overruns.get(call.target.name, 1))
             for shared in own.shared:
                 if check_budget(shared.budget, max_cost) is BudgetDecision.REJECT:
                     return Answer(Failure(_budget_error(shared.budget, max_cost, call)))
-            return await rate_limit(_reserve_and_send(own.shared, max_cost, prices, send))(call)
+
+            def on_cost(cost: int) -> None:
+                if cost > max_cost and nominal:
+                    overruns[call.target.name] = max(
+                        Fraction(cost, nominal), overruns.get(call.target.name, Fraction(1))
+                    )
+
+            return await rate_limit(_reserve_and_send(own.shared, max_cost, prices, send, on_cost))(call)
 
         return send_within_budget
 
     return wrap
 
 
-def _reserve_and_send(budgets: tuple[SharedBudget, ...], max_cost: int, prices: TargetPrices, send: Send) -> Send:
-    """Return a `Send` that holds a reservation in every budget while the call is in flight."""
+def _reserve_and_send(
+    budgets: tuple[SharedBudget, ...], max_cost: int, prices: TargetPrices, send: Send, on_cost: Callable[[int], None]
+) -> Send:
+    """Return a `Send` that holds a reservation in every budget while the call is in flight; report what it cost."""
 
     async def send_reserved(call: Call) -> Answer:
         reserved: list[SharedBudget] = []
@@ -231,6 +248,7 @@ def _reserve_and_send(budgets: tuple[SharedBudget, ...], max_cost: int, prices: 
                 cost = max_cost if sent else 0
                 raise
             cost = _billed_nano_usd(answer, max_cost, call.target, prices)
+            on_cost(cost)
             return answer
         finally:
             for budget in reserved:

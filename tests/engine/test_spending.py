@@ -157,3 +157,26 @@ def test_invalid_budget_raises_before_anything_is_sent(simulator: SimulatorThrea
             with pytest.raises(BadRequestError, match="budget_usd"):
                 call()
     assert simulator.counts()["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "output_tokens", "cost"),
+    [("gpt-4o-mini", 1000, Decimal("0.00060045")), ("gpt-4", 10, Decimal("0.00069"))],
+    ids=["more tokens than max_tokens", "a dearer model"],
+)
+def test_reservations_learn_from_a_provider_that_charges_more(
+    scripted: Any, replies: Any, model: str, output_tokens: int, cost: Decimal
+) -> None:
+    """The first response shows it; from then on the budget holds exactly."""
+    body = replies.body().replace(b'"model":"m"', b'"model":"%b"' % model.encode())
+    body = body.replace(b'"completion_tokens":1', b'"completion_tokens":%d' % output_tokens)
+    server = scripted([replies.reply(body)])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    limit = 10 * cost + cost / 2
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), budget_usd=limit) as hub:
+        table = ask(hub, 40, concurrency=1, max_tokens=30)
+        spending = hub.spending()
+    assert statuses(table) == {"ok": 10, "budget": 30}
+    assert len(server.requests) == 10
+    assert spending is not None
+    assert spending.spent_usd == 10 * cost <= limit
