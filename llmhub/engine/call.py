@@ -203,6 +203,8 @@ class Answer:
         The target that answered, or failed last, if it is not the requested one.
     key
         The cache key of the request as sent to ``target``.
+    uncertain_requests
+        Requests that timed out or were cut off: the provider may have charged them, for tokens it did not report.
     """
 
     outcome: Outcome
@@ -218,6 +220,7 @@ class Answer:
     billed_failures: tuple[BilledFailure, ...] = ()
     target: Target | None = None
     key: bytes | None = None
+    uncertain_requests: int = 0
 
     def attributed_to(self, target: Target | None, key: bytes | None) -> Answer:
         """Return the answer as given by ``target`` to the request with ``key``; ``None`` for the requested target."""
@@ -225,6 +228,7 @@ class Answer:
         return Answer(
             self.outcome, self.latency_s, self.ttft_s, self.rate_wait_s, self.total_s, self.attempts, self.started_at,
             self.cache_hit, self.dropped, self.limits, self.billed_failures, target, key,
+            self.uncertain_requests,
         )  # fmt: skip
 
 

@@ -136,6 +136,7 @@ def add_attempts(earlier: Answer, last: Answer) -> Answer:
         total_s=_sum_if_known(earlier.total_s, last.total_s),
         started_at=earlier.started_at or last.started_at,
         billed_failures=earlier.billed_failures + last.billed_failures,
+        uncertain_requests=earlier.uncertain_requests + last.uncertain_requests,
     )
 
 

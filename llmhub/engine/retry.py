@@ -137,6 +137,7 @@ def retry_middleware(
                 return answer
             first, start = answer, clock() - (answer.total_s or 0.0)
             rate_wait_s, requests, billed = answer.rate_wait_s or 0.0, answer.attempts, answer.billed_failures
+            uncertain = answer.uncertain_requests
             for attempt in range(1, policy.attempts):
                 error = answer.outcome.failure()
                 # A routed attempt may send several requests; each counts.
@@ -149,6 +150,7 @@ def retry_middleware(
                 rate_wait_s += answer.rate_wait_s or 0.0
                 requests += answer.attempts
                 billed += answer.billed_failures
+                uncertain += answer.uncertain_requests
                 if is_successful(answer.outcome):
                     break
             if not is_successful(answer.outcome) and is_transient(error := answer.outcome.failure()):
@@ -162,6 +164,7 @@ def retry_middleware(
                 started_at=first.started_at or answer.started_at,
                 total_s=clock() - start,
                 billed_failures=billed,
+                uncertain_requests=uncertain,
             )
 
         return send_with_retries

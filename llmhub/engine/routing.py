@@ -249,8 +249,16 @@ class _FallbackLoop:
             detail = f"no answer in {delay_s:.3g} s: also sent to {other}"
             self._record_decision("hedge", name, detail, wait_s=delay_s)
 
-        first, second = (partial(self._send, self._to_candidate(call, candidate)) for candidate in (name, other))
-        return await race(first, second, delay_s, on_second)
+        sent: list[str] = []
+        first, second = (
+            partial(self._send, self._to_candidate(call, candidate).with_on_sent(partial(sent.append, candidate)))
+            for candidate in (name, other)
+        )
+        answers = await race(first, second, delay_s, on_second)
+        cut_off = len(sent) - sum(answer.attempts for answer in answers)
+        if cut_off > 0:  # the loser of the race, which the provider may charge all the same
+            answers[-1] = replace(answers[-1], uncertain_requests=answers[-1].uncertain_requests + cut_off)
+        return answers
 
     def _to_candidate(self, call: Call, name: str) -> Call:
         """Return the call to a candidate, noting whether any chunk is delivered."""

@@ -61,7 +61,15 @@ def for_duplicate(outcome: RowOutcome) -> RowOutcome:
     success = is_successful(outcome.outcome)
     if success and outcome.target is None:
         return to_stored(outcome)
-    return replace(outcome, cache_hit=success, attempts=0, rate_wait_s=None, total_s=None, billed_failures=())
+    return replace(
+        outcome,
+        cache_hit=success,
+        attempts=0,
+        rate_wait_s=None,
+        total_s=None,
+        billed_failures=(),
+        uncertain_requests=0,
+    )
 
 
 def is_failure(outcome: RowOutcome) -> bool:

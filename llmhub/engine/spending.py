@@ -236,13 +236,19 @@ def _reserve_and_send(
         reserved: list[SharedBudget] = []
         sent: list[bool] = []
         cost = 0
+
+        def on_sent() -> None:
+            sent.append(True)
+            if call.on_sent is not None:
+                call.on_sent()
+
         try:
             for budget in budgets:
                 if not await budget.reserve(max_cost):
                     return Answer(Failure(_budget_error(budget.budget, max_cost, call)))
                 reserved.append(budget)
             try:
-                answer = await send(call.with_on_sent(lambda: sent.append(True)))
+                answer = await send(call.with_on_sent(on_sent))
             except BaseException:
                 # Cancelled on the wire: the provider may charge in full.
                 cost = max_cost if sent else 0

@@ -178,6 +178,7 @@ class Transport:
             dropped=request.dropped,
             limits=_rate_limit_info(target, observer.reply),
             billed_failures=billed_failures,
+            uncertain_requests=int(_is_uncertain(outcome) and not billed_failures),
         )
 
     async def _exchange(
@@ -599,6 +600,14 @@ def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo |
     if reply is None or (reply.status < HTTP_ERRORS and not RATE_LIMIT_HEADER.search("\n".join(reply.headers))):
         return None
     return target.provider.limits(reply)
+
+
+def _is_uncertain(outcome: Outcome) -> bool:
+    """Return whether a request may have been answered, and charged, without its reply arriving."""
+    if is_successful(outcome):
+        return False
+    error = outcome.failure()
+    return isinstance(error, (TimedOut, Disconnected)) and error.code != NOT_CONNECTED
 
 
 def _billed_failures(target: Target, observer: _ResponseObserver) -> tuple[BilledFailure, ...]:

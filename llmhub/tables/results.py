@@ -158,6 +158,7 @@ def _build_table(
     columns |= _apply_billing(columns, outcomes, targets, target_index, priced_at)
     columns["served_model"] = _mark_fallbacks(columns["served_model"], fallbacks)
     columns["cost_usd"] = _add_failed_attempts(columns["cost_usd"], outcomes, priced_at)
+    columns["price_id"] = _mark_uncertain_costs(columns["price_id"], outcomes)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
 
 
@@ -477,6 +478,22 @@ def _add_failed_attempts(costs: pa.Array, outcomes: Sequence[RowOutcome | None],
         is_known[index] &= None not in attempt_costs
         nanos[index] += sum(filter(None, attempt_costs))
     return from_nanos(nanos, is_known)
+
+
+def _mark_uncertain_costs(price_ids: pa.Array, outcomes: Sequence[RowOutcome | None]) -> pa.Array:
+    """Mark rows with requests that may have been charged beyond ``cost_usd``: they timed out or were cut off."""
+    uncertain = {
+        index: outcome.uncertain_requests
+        for index, outcome in enumerate(outcomes)
+        if isinstance(outcome, Answer) and outcome.uncertain_requests
+    }
+    if not uncertain:
+        return price_ids
+    marked = price_ids.to_pylist()
+    for index, count in uncertain.items():
+        unknown = f"{count} of unknown cost"
+        marked[index] = unknown if marked[index] is None else f"{marked[index]} + {unknown}"
+    return pa.array(marked, pa.string())
 
 
 def _price_of(target: Target, served_model: str, priced_at: float) -> Price | None:

@@ -180,3 +180,47 @@ def test_reservations_learn_from_a_provider_that_charges_more(
     assert len(server.requests) == 10
     assert spending is not None
     assert spending.spent_usd == 10 * cost <= limit
+
+
+# Requests of which nobody knows what they cost
+
+
+@pytest.mark.parametrize("budget_usd", [None, 1])
+def test_row_with_a_request_that_was_cut_off_is_marked(scripted: Any, replies: Any, budget_usd: float | None) -> None:
+    server = scripted(["close"], [replies.answer("Hi")])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    retry = llmhub.Retry(base_s=0.001, cap_s=0.002)
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=retry, budget_usd=budget_usd) as hub:
+        row, other = ask(hub, 2, concurrency=1).to_pylist()
+    assert (row["status"], row["attempts"], row["cost_usd"]) == ("ok", 2, other["cost_usd"])
+    assert row["price_id"] == f"{other['price_id']} + 1 of unknown cost"
+
+
+def test_row_that_was_only_cut_off_has_an_unknown_cost(scripted: Any) -> None:
+    server = scripted(["close"])
+    endpoint = llmhub.Endpoint(base_url=server.url, api_key="k")
+    retry = llmhub.Retry(attempts=3, base_s=0.001, cap_s=0.002)
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=retry, breaker=None) as hub:
+        (row,) = ask(hub, 1).to_pylist()
+    assert (row["status"], row["cost_usd"], row["price_id"]) == ("error", None, "3 of unknown cost")
+
+
+def test_request_that_was_never_sent_is_not_marked() -> None:
+    endpoint = llmhub.Endpoint(base_url="http://127.0.0.1:9/v1", api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), retry=llmhub.Retry(attempts=1)) as hub:
+        (row,) = ask(hub, 1).to_pylist()
+    assert (row["status"], row["price_id"]) == ("error", None)
+
+
+@pytest.mark.parametrize("budget_usd", [None, 1])
+def test_row_whose_hedge_lost_is_marked(scripted: Any, replies: Any, budget_usd: float | None) -> None:
+    slow, quick = scripted(["hang"]), scripted([replies.answer("Hi")])
+    endpoints = {
+        "openai": llmhub.Endpoint(base_url=slow.url, api_key="k"),
+        "groq": llmhub.Endpoint(base_url=quick.url, api_key="k"),
+    }
+    route = llmhub.Failover(MODEL, "groq/llama-3.3-70b-versatile", hedge=llmhub.Hedge(after_s=0.01))
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), route=route, budget_usd=budget_usd) as hub:
+        (row,) = ask(hub, 1).to_pylist()
+    assert row["status"] == "ok"
+    assert row["price_id"].endswith(" + 1 of unknown cost")
