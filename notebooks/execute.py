@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 def execute(path: Path) -> nbformat.NotebookNode:
     """Run one notebook in a new kernel; an error in a cell raises."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
+    client = NotebookClient(notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
     client.execute()
     for cell in notebook.cells:
         cell.get("metadata", {}).pop("execution", None)
