@@ -99,7 +99,8 @@ class Hub:
         Functions ``send -> send`` around every call, outermost first; or hooks, objects with ``on_request``,
         ``on_response`` or ``on_error``; or names of installed plugins.
     budget_usd
-        Maximum cost in USD of all calls of this hub. A call that could exceed it is not sent.
+        Maximum cost in USD of all calls of this hub, in all processes of ``n_jobs``. A call that could exceed it is not
+        sent. A copy of a pickle may spend what was left when it was pickled.
     allow_unpriced
         With a budget, whether to send calls of unknown price without counting them, instead of refusing them.
     ambiguous
@@ -259,7 +260,10 @@ class Hub:
         return self.resolver.resolve_provider(model)
 
     def __reduce__(self) -> tuple[Callable[..., Hub], tuple[dict[str, Any]]]:
-        """Pickle the arguments only: another process opens its own connections.
+        """Pickle the arguments and what is spent of the budget; another process opens its own connections.
+
+        A copy may spend what was left when it was pickled. It does not know what this hub and other copies spend later:
+        runs with ``n_jobs`` share one budget, copies that a program sends to processes by itself do not.
 
         Credentials given in code or in ``llmhub.toml`` are part of the pickle; of those read from the environment only
         the names of the variables, which the other process reads.
@@ -267,7 +271,7 @@ class Hub:
         return _unpickle_hub, (_pickled_arguments(self, include_environment=False),)
 
     def spending(self) -> Budget | None:
-        """Return the state of the hub's budget; ``None`` without one."""
+        """Return the state of the hub's budget, including what processes of ``n_jobs`` have spent; ``None`` without."""
         shared = self.runtime.shared_budget
         return shared.budget if shared is not None else None
 
@@ -314,12 +318,23 @@ def _pickled_arguments(hub: Hub, *, include_environment: bool) -> dict[str, Any]
         for name, endpoint in hub.endpoints.items()
     }
     arguments["settings"] = config.export_settings(hub.settings, include_environment=include_environment)
+    budget = hub.spending()
+    if budget is not None:
+        arguments[SPENT] = budget.spent + budget.reserved  # calls in flight may be charged in full
     return arguments
 
 
+SPENT: Final = "spent_nano_usd"
+"""Key of a pickle: what the hub had spent of its budget."""
+
+
 def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
+    spent = arguments.pop(SPENT, 0)
     endpoints = {name: config.import_endpoint(values) for name, values in arguments["endpoints"].items()}
-    return Hub(**{**arguments, "endpoints": endpoints, "settings": config.import_settings(arguments["settings"])})
+    hub = Hub(**{**arguments, "endpoints": endpoints, "settings": config.import_settings(arguments["settings"])})
+    if hub.runtime.shared_budget is not None:
+        hub.runtime.shared_budget.budget = replace(hub.runtime.shared_budget.budget, spent=spent)
+    return hub
 
 
 def _unpickle_portable_hub(arguments: dict[str, Any]) -> PortableHub:

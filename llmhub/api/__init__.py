@@ -5,7 +5,8 @@
 - A failed call is a ``Result`` with an `LLMError` in all layers below. Calls for a single prompt raise its exception, a
   subclass of `ConnectorError`; `try_complete` returns the ``Result``.
 - A run over many rows records failures in the ``status``, ``error_type`` and ``error`` columns. With
-  ``on_error="raise"`` it raises the first one when the run is done; ``table`` of the exception has all results.
+  ``on_error="raise"`` it raises the first one when the run is done.
+- No exception loses responses: whatever is raised once they have arrived has them in its ``table``.
 - A failing cache is a warning, or a `CacheError` with ``CacheMode(strict=True)``.
 """
 
@@ -31,11 +32,11 @@ from llmhub.api.options import (
     TablePrompt,
     TypedTableOptions,
 )
+from llmhub.api.parallel import complete_parallel
 from llmhub.api.raising import unwrap_or_raise
 from llmhub.api.table_stream import stream_table
 from llmhub.api.tables import (
     acomplete_table,
-    complete_parallel,
     complete_record_batches,
     complete_series,
     complete_table,

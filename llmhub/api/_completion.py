@@ -160,7 +160,10 @@ def _total_cost(billed: Sequence[BilledUsage], priced_at: float) -> Decimal | No
     total = Decimal(0)
     when = datetime.fromtimestamp(priced_at, UTC)
     for each in billed:
-        price = find_served_price(each.provider, each.model, each.served_model, when)
+        try:
+            price = find_served_price(each.provider, each.model, each.served_model, when)
+        except OSError:  # the table cannot be read, for want of file descriptors; the next use tries again
+            price = None
         cost = compute_cost(each.usage, price)
         if cost is None:
             return None

@@ -32,7 +32,7 @@ from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.core import json_schema
-from llmhub.core.errors import CacheError, Cancelled, ConnectorError, InvalidRequest, LLMError, invalid
+from llmhub.core.errors import Cancelled, ConnectorError, InvalidRequest, LLMError, invalid
 from llmhub.core.messages import parse_messages
 from llmhub.core.types import JSON, Choice, CompletionRequest, CompletionResponse, Message, Schema, StreamChunk
 from llmhub.core.validation import validate_request
@@ -286,12 +286,13 @@ async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
     """Return the answer from the cache or the provider."""
     call = replace(run.call, on_chunk=run.on_chunk)
     result = await run.hub.runtime.send(call, stop, cache_mode=run.cache, run_id=uuid4().bytes)
-    warn_run_problems(result)
     answer = _with_served_model(result.answer)
     try:
         raise_if_cache_failed(result)
-    except CacheError as error:
-        error.response = answer.outcome.value_or(None)
+        warn_run_problems(result)
+    except Exception as error:
+        # A warning may be an exception, too; it must not lose a response that was paid for.
+        error.response = answer.outcome.value_or(None)  # type: ignore[attr-defined]
         raise
     return answer
 

@@ -72,7 +72,8 @@ def map_rows(
     BadRequestError
         The function reads a column that does not exist, or returns requests for some rows and values for others.
     Exception
-        Any other exception of the function, with a note on the row; no further rows are started.
+        Any other exception of the function, with a note on the row, and the values so far in ``values``. No further
+        rows are started; those under way are awaited.
 
     Warns
     -----
@@ -107,6 +108,7 @@ class _RowMapper:
     columns: FrameColumns
     raise_errors: bool
     failed: list[ConnectorError] = field(default_factory=list)
+    error: BaseException | None = None
 
     async def run(self, concurrency: int, context: contextvars.Context, stop: StopSignal) -> list[Any]:
         """Return the value of every row."""
@@ -118,27 +120,36 @@ class _RowMapper:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(concurrency, len(values))):
                     group.create_task(self._worker(rows, values, call, stop))
-        except BaseExceptionGroup as error:
-            raise error.exceptions[0] from None
+        except asyncio.CancelledError as cancelled:
+            self.error = cancelled
         finally:
             # Waiting would deadlock: a function that is still running may need this event loop to finish.
             threads.shutdown(wait=False, cancel_futures=True)
+        if self.error is not None:
+            # The functions may have paid for calls.
+            BaseException.__setattr__(self.error, "values", values)
+            raise self.error
         return values
 
     async def _worker(
         self, rows: Iterator[tuple[int, Row]], values: list[Any], call: Callable[..., Any], stop: StopSignal
     ) -> None:
         for position, row in rows:
-            if stop.requested:
+            if stop.requested or self.error is not None:
                 return
             try:
                 values[position] = await call(row, position)
+            except asyncio.CancelledError:
+                raise
             except ConnectorError as error:
                 # A wrong argument is a mistake in the function itself, and would fail for every row.
                 is_argument_error = isinstance(error, BadRequestError) and not error.error.provider
                 if self.raise_errors or is_argument_error:
-                    raise
-                self.failed.append(error)
+                    self.error = self.error or error
+                else:
+                    self.failed.append(error)
+            except BaseException as error:  # noqa: BLE001 - raised once the rows under way have their values
+                self.error = self.error or error
 
     async def _call(self, threads: ThreadPoolExecutor, context: contextvars.Context, row: Row, position: int) -> Any:
         from llmhub.tables.rows import MissingValueError, call_with_row  # noqa: PLC0415 - imports Arrow

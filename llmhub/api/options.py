@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
 from llmhub.api.raising import unwrap_or_raise
 from llmhub.cache.modes import CacheMode, Mode, resolve_mode
-from llmhub.core.budget import nano_to_usd, parse_budget
+from llmhub.core.budget import parse_budget
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.json_schema import schema_of
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
@@ -398,15 +398,3 @@ def budgets_for(
 def as_shared_budget(budget_usd: float | Decimal | SharedBudget) -> SharedBudget:
     """Return a budget that several calls can spend together."""
     return budget_usd if isinstance(budget_usd, SharedBudget) else SharedBudget(parse_budget(budget_usd))
-
-
-def split_budgets(hub: Hub, options: RowOptions, parts: int) -> tuple[Hub, RowOptions]:
-    """Divide every budget evenly among processes, which cannot see each other's spending."""
-    if hub.budget_usd is not None:
-        hub = replace(hub, budget_usd=_budget_share(hub.budget_usd, parts))
-    limit: Any = options.get("budget_usd")
-    return hub, options if limit is None else {**options, "budget_usd": _budget_share(limit, parts)}
-
-
-def _budget_share(amount: float | Decimal, parts: int) -> Decimal:
-    return nano_to_usd(parse_budget(amount).limit // max(parts, 1))

@@ -1,15 +1,19 @@
-"""How failures leave the library: error values become exceptions here, and problems of a run become warnings."""
+"""How failures leave the library: error values become exceptions here, and problems of a run become warnings.
+
+Law: an exception raised once responses have arrived carries them, in ``table`` or ``response``.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from returns.pipeline import is_successful
 from returns.result import Result
 
-from llmhub.core.errors import CacheError, InvalidRequest, LLMError, to_exception
+from llmhub.core.errors import CacheError, InvalidRequest, LLMError, attach_table, to_exception
 from llmhub.engine.call import Answer
 from llmhub.engine.client import SendResult
 from llmhub.engine.fan_out_types import FanOutResult
@@ -50,8 +54,20 @@ def raise_if_cache_failed(result: FanOutResult | SendResult) -> None:
         raise CacheError(InvalidRequest(path="cache", message=message))
 
 
-def warn_run_problems(result: FanOutResult | SendResult) -> None:
-    """Warn about problems that the run worked around."""
+@contextmanager
+def keep_table(table: object) -> Iterator[None]:
+    """Attach ``table`` to any exception that is raised in the block (see `llmhub.core.errors.attach_table`)."""
+    try:
+        yield
+    except BaseException as error:
+        attach_table(error, table)
+        raise
+
+
+def warn_run_problems(result: FanOutResult | SendResult, problems: Iterable[str] = ()) -> None:
+    """Warn about problems that the run worked around. Under ``-W error`` this raises, so call it with `keep_table`."""
+    for problem in problems:
+        warnings.warn(problem, RuntimeWarning, stacklevel=2)
     if result.store_error and not result.stopped_by_store_failure:
         warnings.warn(result.store_error, RuntimeWarning, stacklevel=2)
     if result.damaged_values:

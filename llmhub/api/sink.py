@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmhub.api.options import as_shared_budget
+from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
-from llmhub.core.errors import ConnectorError, invalid
+from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 
 if TYPE_CHECKING:
@@ -174,24 +175,26 @@ async def _write_block(
             return replace(written, reused_rows=written.reused_rows + len(rows))
         rows = rows.iloc[missing] if hasattr(rows, "iloc") else rows.take(missing)
         run = await run_in_thread(plan.build_run, rows)
-    error: ConnectorError | None = None
+    error: BaseException | None = None
+    results: Any = None
     try:
         results = await run_table(run, run.start_display(stop), stop)
-    except ConnectorError as raised:
-        if raised.table is None:
+    except BaseException as raised:
+        error, results = raised, getattr(raised, "table", None)
+        if results is None:
             raise
-        error, results = raised, raised.table
-    await run_in_thread(_write_results, plan, sink, replace(block, rows=rows), (finished, missing), results)
-    statuses.update(results.column("status").to_pylist())
-    if error is not None:
-        raise error
-    reused = 0 if missing is None else len(block.rows) - len(missing)
-    return replace(
-        written,
-        rows=written.rows + len(results),
-        reused_rows=written.reused_rows + reused,
-        cost_usd=written.cost_usd + _billed_usd(results),
-    )
+    with keep_table(results):
+        await run_in_thread(_write_results, plan, sink, replace(block, rows=rows), (finished, missing), results)
+        statuses.update(results.column("status").to_pylist())
+        if error is not None:
+            raise error
+        reused = 0 if missing is None else len(block.rows) - len(missing)
+        return replace(
+            written,
+            rows=written.rows + len(results),
+            reused_rows=written.reused_rows + reused,
+            cost_usd=written.cost_usd + _billed_usd(results),
+        )
 
 
 def _billed_usd(results: pa.Table) -> Decimal:

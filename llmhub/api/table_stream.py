@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from llmhub.api.options import Models, RowOptions, TablePrompt
-from llmhub.api.raising import raise_first_row_error
+from llmhub.api.raising import keep_table, raise_first_row_error, warn_run_problems
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, execute
 from llmhub.engine.event_loop import StopSignal, submit
@@ -56,7 +56,7 @@ def stream_table(
 
 
 def _stream(run: TableRun) -> Iterator[pa.Table]:
-    from llmhub.tables import results, schema  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables import schema  # noqa: PLC0415 - imports Arrow
 
     started_at = time.time()
     run_schema = schema.schema_for_run(uuid.uuid4().hex, simulated=run.batch.is_simulated)
@@ -66,9 +66,11 @@ def _stream(run: TableRun) -> Iterator[pa.Table]:
     future.add_done_callback(lambda _: events.put(None))
     try:
         for group in _group(events):
-            yield apply_schema(run, results.results_part(run.batch, _to_rows(run, group), run_schema, started_at))
-        if unsent := _unsent_rows(run, future.result()):
-            yield apply_schema(run, results.results_part(run.batch, _to_rows(run, unsent), run_schema, started_at))
+            yield _partial_table(run, group, run_schema, started_at)
+        result = future.result()
+        if unsent := _unsent_rows(run, result):
+            yield _partial_table(run, unsent, run_schema, started_at)
+        warn_run_problems(result)
     finally:
         _cancel(future, stop)
 
@@ -85,15 +87,23 @@ def _cancel(future: Future[FanOutResult], stop: StopSignal) -> None:
         wait([future], timeout=CLOSE_TIMEOUT_S)
 
 
-def _to_rows(run: TableRun, group: StoredBlock | Sequence[RowEvent]) -> Any:
-    """Convert a group of results to what a partial table is built from; raise for a failure if requested."""
+def _partial_table(
+    run: TableRun, group: StoredBlock | Sequence[RowEvent], schema: pa.Schema, started_at: float
+) -> pa.Table:
+    """Return the table of a group of results; raise for a failure if requested, with the other rows in ``table``."""
     from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 
-    if not isinstance(group, Sequence):
-        return group
-    positions, outcomes, queued_s = zip(*group, strict=True)
-    raise_first_row_error(run.options, outcomes)
-    return results.CompletedRows(positions, outcomes, queued_s)
+    outcomes: Sequence[RowOutcome | None] = ()
+    completed: StoredBlock | results.CompletedRows
+    if isinstance(group, Sequence):
+        positions, outcomes, queued_s = zip(*group, strict=True)
+        completed = results.CompletedRows(positions, outcomes, queued_s)
+    else:
+        completed = group
+    table = results.results_part(run.batch, completed, schema, started_at)
+    with keep_table(table):
+        raise_first_row_error(run.options, outcomes)
+        return apply_schema(run, table)
 
 
 def _unsent_rows(run: TableRun, result: FanOutResult) -> list[RowEvent]:

@@ -1,4 +1,4 @@
-"""Runs over the rows of a frame: one Arrow table of results, record batches, or several processes.
+"""Runs over the rows of a frame: one Arrow table of results, or record batches.
 
 A run is built in two steps: `build_table_run` validates everything that can be checked before sending and raises, and
 `run_table` sends the requests. Arrow is imported inside functions, so that ``import llmhub`` stays fast.
@@ -6,13 +6,16 @@ A run is built in two steps: `build_table_run` validates everything that can be 
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
@@ -27,10 +30,10 @@ from llmhub.api.options import (
     budgets_for,
     example_messages,
     resolve_concurrency,
-    split_budgets,
     split_options,
 )
 from llmhub.api.raising import (
+    keep_table,
     raise_first_row_error,
     raise_if_cache_failed,
     raise_if_error,
@@ -41,18 +44,18 @@ from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import StoreError
 from llmhub.core.budget import parse_budget
-from llmhub.core.errors import BudgetExceededError, ConnectorError, Hint, InvalidRequest, LLMError, Malformed, invalid
+from llmhub.core.errors import BudgetExceededError, Hint, InvalidRequest, LLMError, Malformed, attach_table, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
 from llmhub.core.types import CompletionRequest
 from llmhub.engine.call import Target
-from llmhub.engine.event_loop import StopSignal, run_in_background, run_sync
+from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.engine.spending import SharedBudget, TargetPrices, require_call_fits
-from llmhub.hub import Hub, PortableHub
+from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
 
 if TYPE_CHECKING:
@@ -156,12 +159,16 @@ def complete_table(
         is out of range. A cell that cannot be sent, such as a missing image file, is an error of its own row.
     ConnectorError
         With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
+    BaseException
+        Any other exception that ends a run, warnings that are errors included, has the results so far in ``table``.
     """
     if sink is not None:
         from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it imports this module
 
         return complete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
     if options.get("n_jobs", 1) != 1:
+        from llmhub.api.parallel import complete_parallel  # noqa: PLC0415 - it imports this module
+
         return complete_parallel(frame, prompt, model=model, hub=hub, **options)
     options.pop("n_jobs", None)
     return run_blocking(build_table_run(frame, prompt, model, hub, dict(options)))
@@ -202,8 +209,7 @@ async def acomplete_table(
         from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it imports this module
 
         return await acomplete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
-    run, stop = build_table_run(frame, prompt, model, hub, dict(options)), StopSignal()
-    return await run_in_background(run_table(run, run.start_display(stop), stop))
+    return await run_awaited(build_table_run(frame, prompt, model, hub, dict(options)))
 
 
 @shows_options(RowOptions)
@@ -254,52 +260,6 @@ def complete_record_batches(
         results = complete_table(batch, prompt, model=model, hub=hub, **options)
         yield from streaming_io.to_record_batches(streaming_io.offset_rows(results, first_row))
         first_row += batch.num_rows
-
-
-@shows_options(RowOptions)
-def complete_parallel(
-    frame: Any,
-    prompt: TablePrompt | None = None,
-    *,
-    model: Models,
-    hub: Hub | None = None,
-    n_jobs: int = -1,
-    **options: Unpack[RowOptions],
-) -> pa.Table:
-    """Send a prompt for every row of a frame from several processes, if one core is the bottleneck.
-
-    Parameters
-    ----------
-    frame, prompt, model, hub, **options
-        See `complete_table`. ``progress`` is not shown, and ``on_error="raise"`` raises for the first part that fails.
-    n_jobs
-        Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
-        they run (loky, dask, ray, spark). ``concurrency`` and ``limits`` apply to each process; a `DiskCache` is
-        shared; budgets are divided evenly.
-    """
-    import joblib  # noqa: PLC0415 - takes a third of a second to import
-
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
-
-    hub = hub or current_hub()
-    quiet: RowOptions = {**options, "progress": False}
-    # Arguments are validated here, before processes are started. Functions of a row are only called in those.
-    has_functions = callable(prompt) or callable(quiet.get("system"))
-    build_table_run(streaming_io.without_rows(frame) if has_functions else frame, prompt, model, hub, dict(quiet))
-    parts = streaming_io.split_frame(frame, streaming_io.effective_jobs(n_jobs))
-    hub, quiet = split_budgets(hub, quiet, len(parts))
-    portable = PortableHub(hub)
-    calls = (joblib.delayed(_complete_part)(part, prompt, model, portable, quiet) for _, part in parts)
-    tables = joblib.Parallel(n_jobs=n_jobs)(calls)
-    shifted = (streaming_io.offset_rows(table, first) for (first, _), table in zip(parts, tables, strict=True))
-    return streaming_io.concat_results(shifted, uuid.uuid4().hex)
-
-
-def _complete_part(
-    part: Any, prompt: TablePrompt | None, model: Models, portable: PortableHub, options: RowOptions
-) -> pa.Table:
-    """Complete one part of a frame in a process of its own."""
-    return complete_table(part, prompt, model=model, hub=portable.hub, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,7 +434,48 @@ def _unsigned(_endpoint: Endpoint, request: HttpRequest, _now: float) -> HttpReq
 
 def run_blocking(run: TableRun) -> pa.Table:
     """Send the requests of a run, wait, and return the table of results."""
-    return run_sync(partial(run_table, run, run.start_display()))
+    kept: queue.SimpleQueue[object] = queue.SimpleQueue()
+    try:
+        return run_sync(partial(_run_and_keep, run, run.start_display(), kept))
+    except KeyboardInterrupt as interrupt:
+        _attach_kept(interrupt, kept)  # the third one does not wait for the run to return
+        raise
+
+
+async def run_awaited(run: TableRun) -> pa.Table:
+    """Send the requests of a run, and return the table of results, awaited on any loop."""
+    kept: queue.SimpleQueue[object] = queue.SimpleQueue()
+    stop = StopSignal()
+    try:
+        return await run_in_background(_run_and_keep(run, run.start_display(stop), kept, stop))
+    except asyncio.CancelledError as cancelled:
+        await run_in_thread(_attach_kept, cancelled, kept)
+        raise
+
+
+async def _run_and_keep(
+    run: TableRun, display: ProgressDisplay | None, kept: queue.SimpleQueue[object], stop: StopSignal
+) -> pa.Table:
+    """Send the requests of a run, and put its table into ``kept`` however it ends, for a caller who is interrupted."""
+    table: object = None
+    try:
+        result = table = await run_table(run, display, stop)
+    except BaseException as error:
+        table = getattr(error, "table", None)
+        raise
+    finally:
+        kept.put(table)
+    return result
+
+
+def _attach_kept(error: BaseException, kept: queue.SimpleQueue[object]) -> None:
+    """Attach the table of a run that is being cancelled to the exception that the caller sees."""
+    with suppress(queue.Empty):
+        attach_table(error, kept.get(timeout=CANCEL_TIMEOUT_S))
+
+
+CANCEL_TIMEOUT_S: Final = 5.0
+"""Longest wait for the table of a run that was cancelled."""
 
 
 async def run_table(
@@ -484,18 +485,39 @@ async def run_table(
     from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 
     started_at, run_id = time.time(), uuid.uuid4()
+    problems: list[str] = []
     with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
-        result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
-        table = results.build_results(run.batch, result, run_id.hex, started_at)
-    table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
-    try:
+        try:
+            result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
+        except BaseException as error:
+            attach_partial_table(error, run, run_id.hex, started_at)
+            raise
+        table = results.build_results(run.batch, result, run_id.hex, started_at, problems.append)
+    with keep_table(table):
+        table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
+    with keep_table(table):
         raise_if_cache_failed(result)
         raise_first_row_error(run.options, results.outcomes_by_position(run.batch, result))
         _raise_if_schema_error(run.options, table)
-    except ConnectorError as error:
-        error.table = table
-        raise
+        warn_run_problems(result, problems)
     return table
+
+
+def attach_partial_table(error: BaseException, run: TableRun, run_id: str, started_at: float) -> None:
+    """Attach the results so far to an exception that ended a run, if any row was started."""
+    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+
+    partial_result = getattr(error, "fan_out_result", None)
+    if not isinstance(partial_result, FanOutResult):
+        return
+    del error.fan_out_result  # type: ignore[attr-defined] - the table takes its place
+    try:
+        table = results.results_table(run.batch, partial_result, run_id, started_at)
+        with keep_table(table):
+            table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
+    except BaseException as problem:  # noqa: BLE001 - the first exception is the one to be raised
+        table = getattr(problem, "table", None)
+    attach_table(error, table)
 
 
 async def execute(
@@ -516,13 +538,16 @@ async def execute(
         on_result=on_result,
         draws_in_thread=run.batch.reads_files,
     )
+    progress_error = ""
     try:
         result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)
     finally:
         if display is not None:
-            display.close()
-    warn_run_problems(result)
-    return result
+            try:
+                display.close()
+            except Exception as error:  # noqa: BLE001 - a display must not lose the outcomes
+                progress_error = f"{type(error).__name__}: {error}"
+    return replace(result, progress_error=result.progress_error or progress_error)
 
 
 def apply_schema(run: TableRun, table: pa.Table) -> pa.Table:

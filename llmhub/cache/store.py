@@ -303,6 +303,19 @@ class StoreError(Exception):
     """Raised by a store that cannot read or write. A run continues without the store unless the cache is strict."""
 
 
+def as_store_error(error: Exception) -> StoreError:
+    """Return any exception of a store as a `StoreError`: a plugin's store may raise anything.
+
+    Examples
+    --------
+    >>> as_store_error(ValueError("no such shard"))
+    StoreError('ValueError: no such shard')
+    """
+    if isinstance(error, StoreError):
+        return error
+    return StoreError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
 class Cache(Protocol):
     """A description of a store, which a hub opens at first use."""
 

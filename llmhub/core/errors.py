@@ -9,6 +9,7 @@ providers' SDKs use.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
@@ -291,6 +292,7 @@ class ConnectorError(Exception):
         The error value.
     table
         Results of the run that failed, so that responses which were paid for are not lost; ``None`` for a single call.
+        Any other exception that ends a run has this attribute too (see `attach_table`).
     """
 
     def __init__(self, error: LLMError) -> None:
@@ -302,9 +304,9 @@ class ConnectorError(Exception):
         """Return what IPython shows: the user's own lines and the message, without the frames of llmhub."""
         return user_traceback(self)
 
-    def __reduce__(self) -> tuple[type[ConnectorError], tuple[LLMError]]:
-        """Pickle by value, so that a worker process can raise it in its parent."""
-        return type(self), (self.error,)
+    def __reduce__(self) -> tuple[type[ConnectorError], tuple[LLMError], dict[str, object]]:
+        """Pickle by value and with the table, so that a worker process can raise it in its parent."""
+        return type(self), (self.error,), self.__dict__
 
 
 class BadRequestError(ConnectorError, ValueError):
@@ -379,6 +381,24 @@ class CacheError(ConnectorError):
 
     response: object = None
 
+
+def attach_table(error: BaseException, table: object) -> None:
+    """Set the ``table`` of an exception to the results of the run that it ends, unless it has one already.
+
+    Examples
+    --------
+    >>> error = OSError("no space left")
+    >>> attach_table(error, "3 rows")
+    >>> error.table
+    '3 rows'
+    """
+    if getattr(error, "table", None) is None:
+        BaseException.__setattr__(error, "table", table)  # even of an exception that is a frozen dataclass
+        with suppress(AttributeError):
+            error.add_note(TABLE_NOTE)
+
+
+TABLE_NOTE: Final = "The results of the run so far are in the `table` attribute of this exception."
 
 EXCEPTIONS: Final[dict[type[_ErrorValue], type[ConnectorError]]] = {
     InvalidRequest: BadRequestError,

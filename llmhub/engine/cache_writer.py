@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
 
-from llmhub.cache.store import Entry, Store, StoreError
+from llmhub.cache.store import Entry, Store, StoreError, as_store_error
 from llmhub.core.serialization import is_corrupt, pack, unpack
 from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.event_loop import run_in_thread
 from llmhub.engine.row_outcome import RowOutcome, from_stored, to_stored
 from llmhub.engine.store_access import StoreAccess
 
@@ -83,8 +84,8 @@ class CacheWriter:
     async def _look_up(self, started: Awaitable[T]) -> T | None:
         try:
             result = await started
-        except StoreError as error:
-            self._on_failure(error)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self._on_failure(as_store_error(error))
             return None
         self._backoff_s = INITIAL_BACKOFF_S
         self._has_worked = True
@@ -117,7 +118,14 @@ class CacheWriter:
             return None
         # The response of another candidate is written under the key of the request to that candidate.
         key, target = answer.key or key, answer.target or call.target
-        self._append(Entry(key, pack(to_stored(answer), key), target.cache_name, answer.started_at))
+        try:
+            value = pack(to_stored(answer), key)
+        except Exception as error:  # noqa: BLE001 - whatever cannot be encoded must still reach the caller
+            self._failures += 1
+            self._dropped += 1
+            self._last_error = StoreError(f"a response cannot be encoded: {as_store_error(error)}")
+            return None
+        self._append(Entry(key, value, target.cache_name, answer.started_at))
         if self._timer is None and self._writing is None:
             self._schedule(FLUSH_DELAY_S)
         return key
@@ -188,8 +196,8 @@ class CacheWriter:
         entries = tuple(self._backlog)
         try:
             written = self.store.try_put(entries)
-        except StoreError as error:
-            self._on_failure(error)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self._on_failure(as_store_error(error))
             if self._timer is None:
                 self._schedule(self._backoff_until - asyncio.get_running_loop().time())
             return True
@@ -208,9 +216,9 @@ class CacheWriter:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            await loop.run_in_executor(None, partial(self.store.put_many, entries))
-        except StoreError as error:
-            self._on_failure(error)
+            await run_in_thread(self.store.put_many, entries)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self._on_failure(as_store_error(error))
             self._requeue(entries)
             self._failed_slowly = loop.time() - started > SLOW_FAILURE_S
         else:

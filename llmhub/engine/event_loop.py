@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -126,8 +127,56 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
 
 
 def submit(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Schedule a coroutine on the background loop."""
-    return asyncio.run_coroutine_threadsafe(work, background_loop())
+    """Schedule a coroutine on the background loop. Its future has any exception, ``SystemExit`` included."""
+    loop = background_loop()
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def start() -> None:
+        task = loop.create_task(_contain_exit(work))
+        task.add_done_callback(partial(_copy_outcome, future))
+        future.add_done_callback(partial(_cancel_task, loop, task))
+
+    loop.call_soon_threadsafe(start)
+    return future
+
+
+def _cancel_task(
+    loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], future: concurrent.futures.Future[Any]
+) -> None:
+    """Cancel the task of a future that was cancelled."""
+    if future.cancelled():
+        with suppress(RuntimeError):  # the loop was closed in the meantime
+            loop.call_soon_threadsafe(task.cancel)
+
+
+async def _contain_exit(work: Coroutine[Any, Any, T]) -> T | _Exit:
+    """Return an exception that would end the loop's thread if a task raised it, and with it every run."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        return _Exit(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exit:
+    """A ``SystemExit`` or ``KeyboardInterrupt`` of work on the loop, to be raised by whoever waits for that."""
+
+    error: BaseException
+
+
+def _copy_outcome(future: concurrent.futures.Future[T], task: asyncio.Task[T | _Exit]) -> None:
+    """Copy the outcome of a task to the future of its work."""
+    if task.cancelled():
+        future.cancel()
+    if not future.set_running_or_notify_cancel():
+        return
+    error = task.exception()
+    if error is not None:
+        future.set_exception(error)
+    elif isinstance(outcome := task.result(), _Exit):
+        future.set_exception(outcome.error)
+    else:
+        future.set_result(outcome)
 
 
 def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
@@ -263,6 +312,12 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def run_in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run a blocking function in a thread and await its result."""
-    result: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
+    """Run a blocking function in a thread and await its result.
+
+    While the interpreter shuts down there are no threads left, and the function runs on the loop.
+    """
+    try:
+        result: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, lambda: function(*args))
+    except RuntimeError:
+        return function(*args)
     return await result

@@ -11,17 +11,25 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.event_loop import StopSignal
-from llmhub.engine.fan_out_types import CHUNK_SIZE, Alternatives, FanOutResult, FanOutSpec, PlannedItem, Sender
+from llmhub.engine.fan_out_types import (
+    CHUNK_SIZE,
+    Alternatives,
+    FanOutResult,
+    FanOutSpec,
+    PlannedItem,
+    ResultEvent,
+    Sender,
+)
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, for_duplicate
+from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, cancelled_outcome, for_duplicate
 from llmhub.engine.scheduling import MAX_RELEASED_PER_SLOT, ConcurrencySlots, QueuedItem, Slot, TargetQueues
 from llmhub.engine.single_flight import ITEMS_PER_YIELD, RowCallbacks, SingleFlight
 from llmhub.engine.store_access import StoreAccess
@@ -48,14 +56,21 @@ async def run_fan_out(spec: FanOutSpec, sender: Sender, stop: StopSignal) -> Fan
     -----
     At the first request of ``stop``, nothing more is sent, requests in flight are awaited, and the other rows fail with
     `Cancelled`. At the second one, requests in flight are cancelled too.
+
+    A defect stops the run in the same way. Law: no outcome is lost; whatever is raised has the outcomes so far in its
+    ``fan_out_result``.
     """
     fan_out = _FanOut(spec, sender, stop)
     # The listener is removed at the end, since a stop signal may outlive many runs and must not keep them alive.
     remove_listener = stop.add_listener(partial(asyncio.get_running_loop().call_soon_threadsafe, fan_out.on_stop))
     try:
-        return await fan_out.run()
+        result = await fan_out.run()
     finally:
         remove_listener()
+    if result.error is not None:
+        result.error.fan_out_result = result  # type: ignore[attr-defined]
+        raise result.error
+    return result
 
 
 class _FanOut:
@@ -66,11 +81,13 @@ class _FanOut:
         self.sender = sender
         self.stop = stop
         access, log, sink = sender.access, sender.access.write_ahead, spec.progress_sink
-        self.tracker = ProgressTracker(spec.size, sink, time.time()) if sink is not None else None
         self.reporter = (
-            ProgressReporter(sink, self.tracker, self._snapshot) if sink is not None and self.tracker else None
+            ProgressReporter(sink, ProgressTracker(spec.size, sink, time.time()), self._snapshot)
+            if sink is not None
+            else None
         )
-        self.results = results = _Results(spec, self.tracker)
+        self.error: BaseException | None = None
+        self.results = results = _Results(spec, self.reporter, self._fail)
         self.writer = CacheWriter(access, stop.request)
         self.planner = planner = _Planner(spec, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
@@ -97,14 +114,17 @@ class _FanOut:
         try:
             async with asyncio.TaskGroup() as self.group:
                 await self._supply()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        except asyncio.CancelledError as error:
+            self.error = error
         finally:
             if reporting is not None:
                 reporting.cancel()
             await asyncio.shield(self._close())
-        if self.stop.requested:
-            await self.results.cancel_missing(await self.planner.remaining_chunks())
+        if self.stop.requested or self.error is not None:
+            try:
+                await self.results.cancel_missing(await self.planner.remaining_chunks())
+            except Exception as error:  # noqa: BLE001 - planning may be what failed
+                self._fail(error)
         self.finished = True
         if reporter is not None:
             await reporter.finish()
@@ -117,13 +137,23 @@ class _FanOut:
             stopped_by_store_failure=self.writer.aborted_run,
             progress_error=reporter.error if reporter is not None else "",
             ambiguous_count=self.single_flight.ambiguous_count if self.single_flight is not None else 0,
+            error=self.error,
         )
+
+    def _fail(self, error: BaseException) -> None:
+        """Store the exception that ends the run, and stop sending. What is in flight is paid for, so it is awaited."""
+        self.error = self.error or error
+        if not self.stop.requested:
+            self.stop.request()
 
     async def _close(self) -> None:
         """Write what is left and release all keys."""
-        await self.writer.finish()
-        if self.single_flight is not None:
-            self.single_flight.close()
+        try:
+            await self.writer.finish()
+            if self.single_flight is not None:
+                self.single_flight.close()
+        except Exception as error:  # noqa: BLE001 - a defect must not lose the outcomes
+            self._fail(error)
         if self.sender.access.write_ahead is not None:
             await self.sender.access.write_ahead.unregister_run(self.writer)
 
@@ -150,13 +180,15 @@ class _FanOut:
             # If `on_stop` alone cancelled this task, the workers are still to be awaited.
             if self.supplier is not None or task is None or task.uncancel():
                 raise
+        except BaseException as error:  # noqa: BLE001 - raised once the requests in flight are answered
+            self._fail(error)
         finally:
             self.supplier = None
 
     async def _enqueue(self, missing: Sequence[PlannedItem], weight: int) -> None:
         """Queue the missing items whose requests are not in flight elsewhere; wait for the others in the background."""
-        if self.tracker is not None:
-            self.tracker.add_misses([item[0] for item in missing])
+        if self.reporter is not None:
+            self.reporter.add_misses([item[0] for item in missing])
         flight = self.single_flight
         if flight is not None and missing:
             missing = await flight.claim(missing)
@@ -166,9 +198,12 @@ class _FanOut:
 
     async def _wait_elsewhere(self, flight: SingleFlight[PlannedItem]) -> None:
         """Wait for requests in flight elsewhere, and queue the items that this run has to send itself."""
-        while flight.has_waiting:
-            self.queues.put(await flight.next_ready(), time.perf_counter())
-            self.wake.set()
+        try:
+            while flight.has_waiting:
+                self.queues.put(await flight.next_ready(), time.perf_counter())
+                self.wake.set()
+        except Exception as error:  # noqa: BLE001 - raised once the requests in flight are answered
+            self._fail(error)
         self.waiting_elsewhere = None
         self.wake.set()
 
@@ -193,17 +228,25 @@ class _FanOut:
         try:
             while not slot.released and not self.slots.hand_over() and (queued := self._next_item()) is not None:
                 (position, key, make_call, prompt), queued_at, _, slot.queue = queued
-                call, queue_s = make_call(prompt, key), time.perf_counter() - queued_at
+                queue_s = time.perf_counter() - queued_at
                 context.requests_sent = 0
                 try:
+                    call = make_call(prompt, key)
                     answer = await self.sender.send(call)
                 except asyncio.CancelledError:
                     was_in_flight = asyncio.current_task() in self.cancelled_in_flight
                     cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)
                     self._settle(position, key, cancelled)
                     raise
+                except BaseException as error:
+                    self._settle(position, key, aborted_outcome(error, context.requests_sent))
+                    raise
                 self.results.queue_s[position] = queue_s
                 self._settle(position, key, answer, self.writer.enqueue(key, call, answer))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised once the requests in flight are answered
+            self._fail(error)
         finally:
             slot.close()
 
@@ -265,22 +308,25 @@ class _FanOut:
 class _Results:
     """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key."""
 
-    def __init__(self, spec: FanOutSpec, tracker: ProgressTracker | None) -> None:
+    def __init__(
+        self, spec: FanOutSpec, reporter: ProgressReporter | None, fail: Callable[[BaseException], None]
+    ) -> None:
         self.outcomes: list[RowOutcome | None] = [None] * spec.size
         self.queue_s = array("d", bytes(8 * spec.size))
         self.blocks: list[StoredBlock] = []
         self._on_result = spec.on_result
-        self._tracker = tracker
+        self._reporter = reporter
+        self._fail = fail
         self._first_positions: dict[bytes, int] = {}
         self._duplicates: dict[int, list[int]] = {}
 
     def settle(self, position: int, outcome: RowOutcome) -> None:
         """Set the outcome of a position and of its duplicates."""
         self.outcomes[position] = outcome
-        if self._tracker is not None:
-            self._tracker.add(position, outcome)
+        if self._reporter is not None:
+            self._reporter.add(position, outcome)
         if self._on_result is not None:
-            self._on_result((position, outcome, self.queue_s[position]))
+            self._pass_on((position, outcome, self.queue_s[position]))
         duplicates = self._duplicates.pop(position, None)
         if duplicates:
             shared = for_duplicate(outcome)
@@ -293,9 +339,18 @@ class _Results:
             return
         self.blocks.append(block)
         if self._on_result is not None:
-            self._on_result(block)
-        if self._tracker is not None:
-            self._tracker.add_stored_block(block.positions)
+            self._pass_on(block)
+        if self._reporter is not None:
+            self._reporter.add_stored_block(block.positions)
+
+    def _pass_on(self, event: ResultEvent) -> None:
+        """Call ``on_result``; after an exception it is not called again, and the run ends."""
+        try:
+            if self._on_result is not None:
+                self._on_result(event)
+        except Exception as error:  # noqa: BLE001 - the other rows of an outcome are still to be settled
+            self._on_result = None
+            self._fail(error)
 
     def without_duplicates(self, items: Iterable[PlannedItem]) -> list[PlannedItem]:
         """Return the items with a new key; the others get the outcome of the first item with their key."""

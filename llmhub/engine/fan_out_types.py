@@ -108,6 +108,8 @@ class FanOutResult:
         The exception that ended progress reports; empty if there was none.
     ambiguous_count
         Number of requests that an earlier process had sent without recording an answer.
+    error
+        The exception that ended the run early. The caller raises it once it has saved the outcomes.
     """
 
     outcomes: list[RowOutcome | None]
@@ -118,3 +120,4 @@ class FanOutResult:
     stopped_by_store_failure: bool = False
     progress_error: str = ""
     ambiguous_count: int = 0
+    error: BaseException | None = None

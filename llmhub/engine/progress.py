@@ -224,7 +224,7 @@ def limiting_factor(now: RunSnapshot) -> str:
 
 
 class ProgressReporter:
-    """Reports the progress of a run to its sink. An exception in the sink ends the reports, not the run.
+    """Counts and reports the progress of a run. An exception of the tracker or the sink ends the reports, not the run.
 
     Parameters
     ----------
@@ -243,6 +243,27 @@ class ProgressReporter:
         self._snapshot = snapshot
         self._report_took_s = 0.0
         self._pricing: asyncio.Task[None] | None = None
+
+    def add(self, position: int, outcome: Answer | StoredResponse) -> None:
+        """Count an outcome (see `ProgressTracker.add`)."""
+        try:
+            self._tracker.add(position, outcome)
+        except Exception as error:  # noqa: BLE001 - a defect in a count must not lose a response
+            self._end(error)
+
+    def add_stored_block(self, positions: Int64Array) -> None:
+        """Count a block of responses from the store."""
+        try:
+            self._tracker.add_stored_block(positions)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end(error)
+
+    def add_misses(self, positions: Sequence[int]) -> None:
+        """Count positions that will be sent."""
+        try:
+            self._tracker.add_misses(positions)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end(error)
 
     async def run(self) -> None:
         """Report until cancelled; look up missing prices meanwhile."""

@@ -97,6 +97,13 @@ def cancelled_outcome(requests_sent: int = 0, *, was_in_flight: bool = False) ->
     return Answer(outcome=Failure(Cancelled(message=message)), attempts=requests_sent)
 
 
+def aborted_outcome(error: BaseException, requests_sent: int = 0) -> Answer:
+    """Return the outcome of a row without an answer in a run that an exception ended."""
+    cause = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    charged = "; the provider may have charged this request" if requests_sent else ""
+    return Answer(outcome=Failure(Cancelled(message=f"the run was ended by {cause}{charged}")), attempts=requests_sent)
+
+
 def ambiguous_outcome() -> Answer:
     """Return the outcome of a row whose earlier request has an unknown result and is not sent again."""
     message = (

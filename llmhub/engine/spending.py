@@ -57,7 +57,10 @@ class TargetPrices:
         self._prices: dict[tuple[str, str, str], Price | None] = {}
 
     def lookup(self, target: Target, served_model: str = "") -> Price | None:
-        """Return the price of ``served_model`` or, if that is empty, of the target's model; ``None`` if unknown."""
+        """Return the price of ``served_model`` or, if that is empty, of the target's model; ``None`` if unknown.
+
+        A look-up that fails counts as unknown, and is repeated by the next call.
+        """
         now = self._clock()
         if now // HOUR_S != self._hour:
             self._hour = now // HOUR_S
@@ -66,11 +69,14 @@ class TargetPrices:
         key = (provider, model, served_model)
         if key not in self._prices:
             moment = datetime.fromtimestamp(now, UTC)
-            self._prices[key] = (
-                find_served_price(provider, model, served_model, moment)
-                if served_model
-                else find_price(provider, model, moment)
-            )
+            try:
+                self._prices[key] = (
+                    find_served_price(provider, model, served_model, moment)
+                    if served_model
+                    else find_price(provider, model, moment)
+                )
+            except Exception:  # noqa: BLE001 - a table that cannot be read (no file descriptors) is tried again
+                return None
         return self._prices[key]
 
 
@@ -98,6 +104,16 @@ class SharedBudget:
                 self.reconcile(max_cost, 0)
             self._wake()
             raise
+
+    async def reserve_share(self, parts: int) -> int:
+        """Reserve one of ``parts`` equal shares of what is neither spent nor reserved; return it in nano USD.
+
+        It is given back, like the reservation of a call, with `reconcile`.
+        """
+        budget = self.budget
+        share = max(0, budget.limit - budget.spent - budget.reserved) // max(parts, 1)
+        self.budget = reserve(budget, share)
+        return share
 
     def reconcile(self, max_cost: int, cost: int) -> None:
         """Release a reservation of ``max_cost``, book the actual ``cost``, and admit the waiting calls that now fit."""
@@ -270,8 +286,8 @@ def _billed_nano_usd(answer: Answer, max_cost: int, target: Target, prices: Targ
     if is_successful(answer.outcome):
         response = answer.outcome.unwrap()
         price = prices.lookup(target, response.served_model)
-        has_price = price is not None or response.usage.reported_cost_usd is not None
-        cost = compute_cost_nano_usd(response.usage, price) if has_price else 0
+        # The maximum is 0 for a call that is allowed without a price.
+        cost = compute_cost_nano_usd(response.usage, price)
         return max_cost if cost is None else cost
     error = answer.outcome.failure()
     may_be_billed = answer.ttft_s is not None or type(error) in POSSIBLY_BILLED

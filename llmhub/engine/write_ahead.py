@@ -28,6 +28,7 @@ from llmhub.cache.store import (
     SentRequest,
     Store,
     StoreError,
+    as_store_error,
 )
 from llmhub.core.cache_key import request_key
 from llmhub.core.errors import error_type_name
@@ -227,8 +228,8 @@ class WriteAheadLog:
             await asyncio.sleep(self.store.claims.heartbeat_s)
             try:
                 await run_in_thread(self.store.claims.heartbeat)
-            except StoreError as error:
-                self.fail(error)
+            except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+                self.fail(as_store_error(error))
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat is not None:
@@ -290,8 +291,8 @@ class WriteAheadLog:
     ) -> ClaimResult:
         try:
             return await run_in_thread(claims.claim, requests, self.resend_ambiguous, repeated)
-        except StoreError as error:
-            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self.fail(as_store_error(error))
             return ClaimResult()
 
     def release_key(self, key: bytes, outcome: RowOutcome | None, written_as: bytes | None = None) -> None:
@@ -414,8 +415,8 @@ class WriteAheadLog:
         batch = LedgerBatch(urgent.sent, list(urgent.unsent), deferred.ended, list(deferred.released))
         try:
             written = not unflushed and self.store.ledger is not None and self.store.ledger.try_commit(batch)
-        except StoreError as error:
-            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self.fail(as_store_error(error))
             written = True
         if written:
             self._finish_commit(futures)
@@ -429,9 +430,9 @@ class WriteAheadLog:
         try:
             for pending in unflushed:
                 await pending.flush_pending()
-            await _write_in_thread(self.store, batch)
-        except StoreError as error:
-            self.fail(error)
+            await run_in_thread(_write_batch, self.store, batch)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self.fail(as_store_error(error))
         finally:
             self._commit = self._writing = None
             self._finish_commit(futures)
@@ -485,16 +486,6 @@ def _complete(futures: Sequence[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-async def _write_in_thread(store: Store, batch: LedgerBatch) -> None:
-    """Write a batch in a thread, or on the loop while the interpreter shuts down and has no threads left."""
-    try:
-        writing = asyncio.get_running_loop().run_in_executor(None, _write_batch, store, batch)
-    except RuntimeError:
-        _write_batch(store, batch)
-    else:
-        await writing
 
 
 def _write_batch(store: Store, batch: LedgerBatch) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from llmhub.api import current_hub
 from llmhub.api.options import TableOptions, as_shared_budget
+from llmhub.api.raising import keep_table
 from llmhub.api.tables import complete_table
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
@@ -167,16 +168,17 @@ def run_comparison(
     options = dict(options)
     budget = share_budget(options)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
-    layout = read_layout(table, models)
-    responses = table.column("response").to_pylist() if scorers else []
-    own_budget = remaining_budget(budget, table)
-    results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses, own_budget)
-    parameters = {name: value for name, value in options.items() if name not in RUN_OPTIONS}
-    design = replace(
-        _design(layout, results, scorers, plan), prompt=prompt, parameters=parameters, n=int(options.get("n", 1))
-    )
-    comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
-    return replace(comparison, inputs=frames.to_table(source), hub=hub)
+    with keep_table(table):  # a scorer may raise anything
+        layout = read_layout(table, models)
+        responses = table.column("response").to_pylist() if scorers else []
+        own_budget = remaining_budget(budget, table)
+        results, outcomes = score_all(table, layout, rows, scorers, plan, hub, responses, own_budget)
+        parameters = {name: value for name, value in options.items() if name not in RUN_OPTIONS}
+        design = replace(
+            _design(layout, results, scorers, plan), prompt=prompt, parameters=parameters, n=int(options.get("n", 1))
+        )
+        comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
+        return replace(comparison, inputs=frames.to_table(source), hub=hub)
 
 
 def _compare_finished(
@@ -371,13 +373,14 @@ def complete_in_random_order(
     order = np.random.default_rng(seed).permutation(size)
     shuffled = source.iloc[order] if frames.is_pandas(source) else source.take(pa.array(order))
     results = complete_table(shuffled, prompt, model=list(models), hub=hub, **options)
-    per_row = len(results) // size if size else 0
-    positions = (np.argsort(order)[:, None] * per_row + np.arange(per_row)).ravel()
-    ordered = results.take(pa.array(positions))
-    row = pa.array(np.repeat(np.arange(size, dtype=np.int64), per_row))
-    index = ordered.column_names.index("row")
-    ordered = ordered.set_column(index, ordered.schema.field("row"), row)
-    return ordered.replace_schema_metadata(results.schema.metadata)
+    with keep_table(results):
+        per_row = len(results) // size if size else 0
+        positions = (np.argsort(order)[:, None] * per_row + np.arange(per_row)).ravel()
+        ordered = results.take(pa.array(positions))
+        row = pa.array(np.repeat(np.arange(size, dtype=np.int64), per_row))
+        index = ordered.column_names.index("row")
+        ordered = ordered.set_column(index, ordered.schema.field("row"), row)
+        return ordered.replace_schema_metadata(results.schema.metadata)
 
 
 def input_rows(source: Any, plan: ScoringPlan) -> list[dict[str, Any]]:

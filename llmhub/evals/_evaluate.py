@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from llmhub.api import current_hub
+from llmhub.api.raising import keep_table
 from llmhub.core.errors import invalid
 from llmhub.evals import statistics
 from llmhub.evals._compare import (
@@ -148,14 +149,16 @@ def evaluate(
     source = frames.pandas_or_arrow(_read_dataset(dataset))
     names = (models,) if isinstance(models, str) else tuple(models)
     comparison = run_comparison(source, task.template, names, task.scorer_list, hub, plan, merged)
-    clusters = group_clusters(source, plan.group)
     parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
-    return Evaluation(
-        task=replace(task, parameters=parameters, system=merged.get("system")),
-        dataset=frames.to_table(source),
-        comparison=comparison,
-        samples=pa.Table.from_pylist(list(_sample_metrics(comparison, task, sizes, clusters)), schema=SAMPLE_METRICS),
-    )
+    with keep_table(comparison.results):
+        clusters = group_clusters(source, plan.group)
+        samples = list(_sample_metrics(comparison, task, sizes, clusters))
+        return Evaluation(
+            task=replace(task, parameters=parameters, system=merged.get("system")),
+            dataset=frames.to_table(source),
+            comparison=comparison,
+            samples=pa.Table.from_pylist(samples, schema=SAMPLE_METRICS),
+        )
 
 
 def _read_dataset(dataset: Any) -> Any:

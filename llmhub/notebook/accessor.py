@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from llmhub import api
 from llmhub.api import Job, MapOptions, MessageOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
+from llmhub.api.raising import keep_table
 from llmhub.api.signatures import shows_options
 from llmhub.core.errors import invalid
 from llmhub.core.types import CompletionRequest
@@ -275,7 +276,8 @@ class FrameAccessor(Generic[F]):
         results = self._results(columns, model, options, prefix, dtype_backend)
         results.require_free_names(names, "field_prefix")
         table = api.complete_table(results.native, prompt, model=model, hub=hub, **{**options, "schema": schema})
-        return results.join(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix))
+        with keep_table(table):
+            return results.join(table, frames.add_prefix(struct_fields_table(table.column("parsed")), field_prefix))
 
     @shows_options(TypedTableOptions)
     def classify(
@@ -322,8 +324,9 @@ class FrameAccessor(Generic[F]):
         results.require_free_names([column], "column")
         label_options = with_label_options(known, labels, dict(options))
         table = api.complete_table(results.native, prompt, model=model, hub=hub, **label_options)
-        checked, values = extract_labels(table, known)
-        return results.join(checked, pa.table({column: values}))
+        with keep_table(table):
+            checked, values = extract_labels(table, known)
+            return results.join(checked, pa.table({column: values}))
 
     @shows_options(RowOptions)
     def plan(
@@ -437,9 +440,10 @@ class _ResultsOfFrame(Generic[F]):
 
     def join(self, table: pa.Table, fields: pa.Table | None = None) -> F:
         """Return the rows of the frame with typed fields, if any, and result columns."""
-        results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
-        joined = frames.join_rows(self.native, table.column("row"), (fields, results), self.dtype_backend)
-        return cast("F", frames.to_kind_of(self.source, joined))
+        with keep_table(table):
+            results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
+            joined = frames.join_rows(self.native, table.column("row"), (fields, results), self.dtype_backend)
+            return cast("F", frames.to_kind_of(self.source, joined))
 
     def iter_rows(self, tables: Iterator[pa.Table]) -> Iterator[Any]:
         """Yield the rows of tables of results, each as the library of the frame yields rows."""
@@ -491,8 +495,9 @@ class SeriesAccessor(Generic[S]):
         """
         frames.require_dtype_backend(self._values, dtype_backend)
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        column = table.column("parsed" if options.get("schema") else "response")
-        return cast("S", frames.series_like(self._values, column, dtype_backend))
+        with keep_table(table):
+            column = table.column("parsed" if options.get("schema") else "response")
+            return cast("S", frames.series_like(self._values, column, dtype_backend))
 
     @shows_options(MessageOptions)
     def classify(
@@ -525,8 +530,9 @@ class SeriesAccessor(Generic[S]):
         instruction = constant_system_prompt(prepared["system"])
         prepared["system"] = f"{system}\n\n{instruction}" if system else instruction
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **prepared)
-        result: S = frames.series_like(self._values, extract_labels(table, known)[1])
-        return result
+        with keep_table(table):
+            result: S = frames.series_like(self._values, extract_labels(table, known)[1])
+            return result
 
     @shows_options(MessageOptions)
     def extract(
@@ -555,7 +561,8 @@ class SeriesAccessor(Generic[S]):
         """
         given: dict[str, Any] = {**options, "schema": schema}
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **given)
-        return frames.frame_like(self._values, struct_fields_table(table.column("parsed")))
+        with keep_table(table):
+            return frames.frame_like(self._values, struct_fields_table(table.column("parsed")))
 
     @shows_options(MapOptions)
     def map(

@@ -7,7 +7,7 @@ one. A row that was not sent (skipped, invalid or stopped early) has no key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -19,15 +19,15 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub.cache.store import KEY_BYTES
-from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, error_type_name
+from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, attach_table, error_type_name
 from llmhub.core.json_schema import extract_json
 from llmhub.core.pricing import Price, compute_cost_nano_usd
-from llmhub.core.serialization import StoredResponse, from_stored_parts, stored_usage
+from llmhub.core.serialization import TEXT_LAYOUT, StoredResponse, from_stored_parts, stored_usage, unpack
 from llmhub.core.types import ToolCall, Usage, join_text
-from llmhub.engine.block_lookup import StoredBlock
+from llmhub.engine.block_lookup import TEXT_FIELDS, StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
-from llmhub.engine.row_outcome import RowOutcome, to_stored
+from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, to_stored
 from llmhub.providers.prices import find_served_price
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
 from llmhub.tables.prompt_batch import PromptBatch
@@ -44,6 +44,7 @@ from llmhub.tables.stored_columns import (
 NO_CALL: Final = Answer(Failure(Cancelled()))
 """Stands in for the call of a row without one, so that all its timings are null."""
 NO_COUNTS: Final = (None, None, None, None, None)
+COST_COLUMNS: Final = ("list_cost_usd", "cost_usd", "price_id")
 STATUS_BY_ERROR: Final[Mapping[type[LLMError], str]] = {Cancelled: "cancelled", BudgetExceeded: "budget"}
 """Statuses of failures that are not errors of the call; all others are ``error``."""
 
@@ -72,7 +73,17 @@ REPORTED: Final = "reported"
 CompletedPart: TypeAlias = StoredBlock | CompletedRows
 
 
-def build_results(batch: PromptBatch, result: FanOutResult, run_id: str, priced_at: float) -> pa.Table:
+def _ignore_problem(_problem: str) -> None:
+    """Do nothing."""
+
+
+def build_results(
+    batch: PromptBatch,
+    result: FanOutResult,
+    run_id: str,
+    priced_at: float,
+    on_problem: Callable[[str], None] = _ignore_problem,
+) -> pa.Table:
     """Return the results table of a run.
 
     Parameters
@@ -85,22 +96,37 @@ def build_results(batch: PromptBatch, result: FanOutResult, run_id: str, priced_
         Written into the schema metadata.
     priced_at
         Time for which prices are looked up (epoch seconds).
+    on_problem
+        Called with a message if costs are unknown because they could not be computed.
+
+    Raises
+    ------
+    BaseException
+        Whatever prevented it, with a table of the responses in ``table`` (see `rescue_table`).
     """
     outcomes = outcomes_by_position(batch, result)
-    positions = np.arange(len(batch))
-    columns = _outcome_columns(replace(result, outcomes=outcomes))
     schema = schema_for_run(run_id, simulated=batch.is_simulated)
-    return _build_table(batch, positions, columns, outcomes, schema, priced_at)
+    try:
+        positions = np.arange(len(batch))
+        columns = _outcome_columns(replace(result, outcomes=outcomes))
+        return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem)
+    except BaseException as error:
+        attach_table(error, rescue_table(batch, replace(result, outcomes=outcomes), schema))
+        raise
 
 
 def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema, priced_at: float) -> pa.Table:
     """Return the results of some positions, in their order in ``completed`` (see `build_results`)."""
-    if isinstance(completed, StoredBlock):
-        columns = concat_columns([block_columns(completed)])
-        return _build_table(batch, completed.positions, columns, (), schema, priced_at)
-    columns = concat_columns([_columns_from_outcomes(completed.outcomes, completed.queue_s)])
-    positions = np.asarray(completed.positions, np.int64)
-    return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
+    try:
+        if isinstance(completed, StoredBlock):
+            columns = concat_columns([block_columns(completed)])
+            return _build_table(batch, completed.positions, columns, (), schema, priced_at)
+        columns = concat_columns([_columns_from_outcomes(completed.outcomes, completed.queue_s)])
+        positions = np.asarray(completed.positions, np.int64)
+        return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
+    except BaseException as error:
+        attach_table(error, _rescue(batch, completed, schema))
+        raise
 
 
 def completed_results(batch: PromptBatch, events: Iterable[ResultEvent], run_id: str, priced_at: float) -> pa.Table:
@@ -122,14 +148,34 @@ def completed_results(batch: PromptBatch, events: Iterable[ResultEvent], run_id:
 
 
 def outcomes_by_position(batch: PromptBatch, result: FanOutResult) -> list[RowOutcome | None]:
-    """Return the outcomes by position, including the errors of rows without a valid prompt."""
-    if not batch.invalid_rows:
+    """Return the outcomes by position, including the errors of rows without a valid prompt.
+
+    In a run that an exception ended, a row without an outcome is cancelled, and not skipped.
+    """
+    if not batch.invalid_rows and result.error is None:
         return result.outcomes
     outcomes = list(result.outcomes)
+    if result.error is not None:
+        aborted = aborted_outcome(result.error)
+        for position in _unsettled_positions(batch, result):
+            outcomes[position] = aborted
     for row, error in batch.invalid_rows.items():
         for position in range(row * batch.positions_per_row, (row + 1) * batch.positions_per_row):
             outcomes[position] = Answer(Failure(error))
     return outcomes
+
+
+def _unsettled_positions(batch: PromptBatch, result: FanOutResult) -> list[int]:
+    """Return the positions of rows to be sent that have neither an outcome nor a stored response."""
+    stored = {int(position) for block in result.blocks for position in block.positions}
+    unsettled = []
+    for position, outcome in enumerate(result.outcomes):
+        row = position // max(1, batch.positions_per_row)
+        if outcome is None and position not in stored and not batch.skipped[row]:
+            unsettled.append(position)
+            if not any(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]):
+                batch.not_reached[row] = 1  # it was not planned, so it has no key
+    return unsettled
 
 
 def _build_table(
@@ -139,6 +185,7 @@ def _build_table(
     outcomes: Sequence[RowOutcome | None],
     schema: pa.Schema,
     priced_at: float,
+    on_problem: Callable[[str], None] = _ignore_problem,
 ) -> pa.Table:
     """Return the table of some positions, given the columns that depend on the outcome alone."""
     target_index = _target_index(batch, positions)
@@ -154,12 +201,119 @@ def _build_table(
         if isinstance(outcome, Answer) and outcome.target is not None
     }
     targets = [target_prompt.target for target_prompt in batch.target_prompts]
-    columns |= _cost_columns(targets, target_index, columns, fallbacks, priced_at)
-    columns |= _apply_billing(columns, outcomes, targets, target_index, priced_at)
+    try:
+        costs = _cost_columns(targets, target_index, columns, fallbacks, priced_at)
+        costs |= _apply_billing({**columns, **costs}, outcomes, targets, target_index, priced_at)
+        costs["cost_usd"] = _add_failed_attempts(costs["cost_usd"], outcomes, priced_at)
+        costs["price_id"] = _mark_uncertain_costs(costs["price_id"], outcomes)
+    except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a response
+        on_problem(f"prices could not be looked up, so costs are unknown ({type(error).__name__}: {error})")
+        costs = {name: pa.nulls(len(positions), schema.field(name).type) for name in COST_COLUMNS}
+    columns |= costs
     columns["served_model"] = _mark_fallbacks(columns["served_model"], fallbacks)
-    columns["cost_usd"] = _add_failed_attempts(columns["cost_usd"], outcomes, priced_at)
-    columns["price_id"] = _mark_uncertain_costs(columns["price_id"], outcomes)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+
+
+# Rescue
+
+
+def rescue_table(batch: PromptBatch, result: FanOutResult, schema: pa.Schema) -> pa.Table:
+    """Return the results table without anything that may fail: row by row, without costs and parsed values.
+
+    A value that cannot be stored is null; an invalid character of a response is replaced. A stored response that was
+    being read is still in the cache, and its row is cancelled here.
+    """
+    stored = {position: value for block in result.blocks for position, value in _iter_stored(batch, block)}
+    outcomes = [outcome or stored.get(position) for position, outcome in enumerate(result.outcomes)]
+    return _rescue(batch, CompletedRows(range(len(batch)), outcomes, result.queue_s), schema)
+
+
+def _rescue(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema) -> pa.Table:
+    """Return the table of some positions (see `rescue_table`)."""
+    if isinstance(completed, StoredBlock):
+        stored = dict(_iter_stored(batch, completed))
+        completed = CompletedRows(tuple(stored), tuple(stored.values()), [0.0] * len(stored))
+    rows = [
+        _rescued_row(batch, *values)
+        for values in zip(completed.positions, completed.outcomes, completed.queue_s, strict=True)
+    ]
+    columns = [_rescued_array([row.get(field.name) for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _iter_stored(batch: PromptBatch, block: StoredBlock) -> Iterator[tuple[int, StoredResponse]]:
+    """Decode the stored responses of a block one by one."""
+    for position, start, fixed in zip(block.positions.tolist(), block.starts.tolist(), block.fixed, strict=True):
+        size = TEXT_LAYOUT.size + sum(int(fixed[name]) for name in TEXT_FIELDS)
+        key = bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)])
+        response = unpack(block.values[start : start + size], key)
+        if is_successful(response):
+            yield position, response.unwrap()
+
+
+def _rescued_row(batch: PromptBatch, position: int, outcome: RowOutcome | None, queue_s: float) -> dict[str, Any]:
+    """Return the values of one row as plain Python objects."""
+    row = position // max(1, batch.positions_per_row)
+    index = position // batch.n_samples % max(1, len(batch.target_prompts))
+    if batch.target_of_row is not None:
+        index = batch.target_of_row[row]
+    target = batch.target_prompts[index].target
+    values: dict[str, Any] = {
+        "row": row,
+        "sample": position % batch.n_samples,
+        "provider": target.provider.name,
+        "model": target.model,
+        "status": "skipped" if batch.skipped[row] else "cancelled",
+        "attempts": 0,
+        "cache_hit": False,
+        "request_key": bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]),
+    }
+    if isinstance(outcome, Answer):
+        values |= {
+            name: getattr(outcome, name) for name in ("latency_s", "ttft_s", "rate_wait_s", "total_s", "attempts")
+        }
+        values |= {"queue_s": queue_s, "cache_hit": outcome.cache_hit}
+        if not is_successful(outcome.outcome):
+            error = outcome.outcome.failure()
+            status = STATUS_BY_ERROR.get(type(error), "error")
+            return values | {"status": status, "error_type": error_type_name(error), "error": str(error)}
+        outcome = to_stored(outcome)
+    elif outcome is not None:
+        values |= {"latency_s": outcome.latency_s, "ttft_s": outcome.ttft_s, "cache_hit": True}
+    if outcome is None:
+        return values
+    started_at = int(outcome.started_at * MICROSECONDS_PER_S) if outcome.started_at else None
+    return values | {
+        "status": "ok",
+        "response": _response_text(outcome),
+        "tool_calls": _tool_calls(outcome),
+        "finish_reason": outcome.finish_reason,
+        "served_model": outcome.served_model or None,
+        "request_id": outcome.request_id or None,
+        "dropped_params": list(outcome.dropped),
+        "started_at": started_at,
+        **dict(zip(TokenColumns.__slots__, outcome.usage, strict=True)),
+    }
+
+
+def _rescued_array(values: list[Any], data_type: pa.DataType) -> pa.Array:
+    """Return values as an array; null, or text with its invalid characters replaced, where one does not fit."""
+    plain_type = data_type.value_type if pa.types.is_dictionary(data_type) else data_type
+    try:
+        array = pa.array(values, plain_type)
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        array = pa.array([_rescued_value(value, plain_type) for value in values], plain_type)
+    return array.cast(data_type)
+
+
+def _rescued_value(value: Any, data_type: pa.DataType) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    try:
+        pa.array([value], data_type)
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        return None
+    return value
 
 
 # Columns of the request

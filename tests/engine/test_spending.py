@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import signal
 from decimal import Decimal
 from typing import Any
 
+import joblib
 import pyarrow as pa
 import pytest
 
@@ -135,14 +139,77 @@ def test_batches_share_one_budget(simulator: SimulatorThread) -> None:
     assert statuses(table)["budget"] > 0
 
 
-def test_processes_split_a_budget(simulator: SimulatorThread) -> None:
-    import joblib  # noqa: PLC0415 - of this one test
-
+@pytest.mark.parametrize("backend", ["loky", "threading", "sequential"])
+def test_processes_share_one_budget(simulator: SimulatorThread, backend: str) -> None:
+    """Runs spend it one after another; what processes have spent is part of it."""
     limit = Decimal("0.0009")
-    with make_hub(simulator, budget_usd=limit) as hub, joblib.parallel_config(backend="threading"):
-        table = llmhub.complete_parallel(frame(60), "{t}", model=MODEL, hub=hub, n_jobs=3, max_tokens=60)
+    with make_hub(simulator, budget_usd=limit) as hub, joblib.parallel_config(backend=backend):
+        for number in range(4):
+            texts = pa.table({"t": [f"{number} {text}" for text in frame(20).column("t").to_pylist()]})
+            table = llmhub.complete_parallel(texts, "{t}", model=MODEL, hub=hub, n_jobs=2, max_tokens=60)
+            spent = hub.spending()
+            assert spent is not None
+            assert spent.reserved == 0
+            assert 0 < spent.spent_usd == billed(simulator) <= limit
+        assert statuses(table)["budget"] > 0
+        # What is left is for the calls of this process, too.
+        ask(hub, 60, max_tokens=60)
+        assert billed(simulator) <= limit
+
+
+def test_what_one_part_does_not_spend_is_for_the_next_ones(simulator: SimulatorThread) -> None:
+    """A share is not lost with its part, so a budget of little more than the cost of a run is enough."""
+    with make_hub(simulator) as hub:
+        ask(hub, 60, max_tokens=60)
+        cost = billed(simulator)
+    with make_hub(simulator, budget_usd=2 * cost) as hub, joblib.parallel_config(backend="sequential"):
+        table = llmhub.complete_parallel(frame(60), "{t}", model=MODEL, hub=hub, n_jobs=2, max_tokens=60)
+    assert statuses(table) == {"ok": 60}
+
+
+def test_batches_of_processes_share_one_budget(simulator: SimulatorThread) -> None:
+    limit = Decimal("0.0009")
+    with make_hub(simulator) as hub, joblib.parallel_config(backend="threading"):
+        batches = frame(60).to_batches(max_chunksize=20)
+        options: Any = {"max_tokens": 60, "budget_usd": limit, "n_jobs": 2, "progress": False}
+        table = pa.Table.from_batches(llmhub.complete_record_batches(batches, "{t}", model=MODEL, hub=hub, **options))
     assert billed(simulator) <= limit
     assert statuses(table)["budget"] > 0
+    assert statuses(table)["ok"] > 0
+
+
+def test_a_budget_counts_what_a_killed_process_may_have_spent(simulator: SimulatorThread) -> None:
+    limit = Decimal("0.0009")
+
+    def killing_prompt(row: Any) -> str:
+        if "5th" in row.t:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"Say {row.t}"
+
+    with make_hub(simulator, budget_usd=limit) as hub:
+        with pytest.raises(Exception, match="terminated") as caught:
+            llmhub.complete_parallel(frame(8), killing_prompt, model=MODEL, hub=hub, n_jobs=2, max_tokens=60)
+        spent = hub.spending()
+    assert spent is not None
+    assert spent.reserved == 0
+    assert billed(simulator) <= spent.spent_usd <= limit
+    assert set(caught.value.table.column("status").to_pylist()) <= {"ok"}  # type: ignore[attr-defined]
+
+
+def test_a_pickled_hub_may_spend_what_is_left(simulator: SimulatorThread) -> None:
+    limit = Decimal("0.0009")
+    with make_hub(simulator, budget_usd=limit) as hub:
+        ask(hub, 20, max_tokens=60)
+        spent = hub.spending()
+        assert spent is not None
+        assert spent.spent_usd == billed(simulator) > 0
+        with pickle.loads(pickle.dumps(hub)) as copy:
+            assert copy.spending() == spent
+            ask(copy, 60, max_tokens=60)
+            assert billed(simulator) <= limit
+            assert copy.spending().spent_usd == billed(simulator)
+        # What the copy spends is not known here.
+        assert hub.spending() == spent
 
 
 @pytest.mark.parametrize("invalid", [-1, "much", float("nan")])
