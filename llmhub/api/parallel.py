@@ -74,9 +74,10 @@ def complete_parallel(
         attach_table(error, run.table())
         raise
     table = run.table()
-    if (error := run.first_error) is not None:
-        attach_table(error, table)
-        raise error
+    failure = run.first_error
+    if failure is not None:
+        attach_table(failure, table)
+        raise failure
     return table
 
 

@@ -510,7 +510,7 @@ def attach_partial_table(error: BaseException, run: TableRun, run_id: str, start
     partial_result = getattr(error, "fan_out_result", None)
     if not isinstance(partial_result, FanOutResult):
         return
-    del error.fan_out_result  # type: ignore[attr-defined] - the table takes its place
+    del error.fan_out_result  # type: ignore[attr-defined]  # the table takes its place
     try:
         table = results.results_table(run.batch, partial_result, run_id, started_at)
         with keep_table(table):
