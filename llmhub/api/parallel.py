@@ -83,7 +83,7 @@ def complete_parallel(
 
 @dataclass(frozen=True, slots=True)
 class _PartResult:
-    """What comes back from the process of a part.
+    """The results and the spending of a part, as they come back from its process.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class _PartResult:
 
 @dataclass(frozen=True, slots=True)
 class _PartCall:
-    """What all parts of a run have in common; called in the process of a part."""
+    """The arguments that all parts of a run have in common; called in the process of a part."""
 
     prompt: TablePrompt | None
     model: Models

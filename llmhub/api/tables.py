@@ -512,7 +512,7 @@ def attach_partial_table(error: BaseException, run: TableRun, run_id: str, start
         return
     del error.fan_out_result  # type: ignore[attr-defined]  # the table takes its place
     try:
-        table = results.results_table(run.batch, partial_result, run_id, started_at)
+        table = results.build_results(run.batch, partial_result, run_id, started_at)
         with keep_table(table):
             table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     except BaseException as problem:  # noqa: BLE001 - the first exception is the one to be raised

@@ -159,7 +159,7 @@ async def _contain_exit(work: Coroutine[Any, Any, T]) -> T | _Exit:
 
 @dataclass(frozen=True, slots=True)
 class _Exit:
-    """A ``SystemExit`` or ``KeyboardInterrupt`` of work on the loop, to be raised by whoever waits for that."""
+    """A ``SystemExit`` or ``KeyboardInterrupt`` of work on the loop, to be raised where it is awaited."""
 
     error: BaseException
 

@@ -285,7 +285,7 @@ def test_an_exception_while_a_frame_is_joined_carries_the_table(
 ) -> None:
     frame = pd.DataFrame(FRAME)
     with hub_at(simulator) as hub:
-        monkeypatch.setattr(frames, "join_results", raising_function(error))
+        monkeypatch.setattr(frames, "join_rows", raising_function(error))
         with pytest.raises(type(error)) as caught:
             frame.llm.complete("Say {n}", model=MODEL, hub=hub, progress=False)
         assert_complete(caught.value.table)  # type: ignore[attr-defined]
