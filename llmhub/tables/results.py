@@ -7,7 +7,7 @@ one. A row that was not sent (skipped, invalid or stopped early) has no key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -22,9 +22,9 @@ from llmhub.cache.store import KEY_BYTES
 from llmhub.core.errors import BudgetExceeded, Cancelled, LLMError, attach_table, error_type_name
 from llmhub.core.json_schema import extract_json
 from llmhub.core.pricing import Price, compute_cost_nano_usd
-from llmhub.core.serialization import TEXT_LAYOUT, StoredResponse, from_stored_parts, stored_usage, unpack
+from llmhub.core.serialization import StoredResponse, from_stored_parts, stored_usage
 from llmhub.core.types import ToolCall, Usage, join_text
-from llmhub.engine.block_lookup import TEXT_FIELDS, StoredBlock
+from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, to_stored
@@ -102,7 +102,7 @@ def build_results(
     Raises
     ------
     BaseException
-        Whatever prevented it, with a table of the responses in ``table`` (see `rescue_table`).
+        Whatever prevented it, with a table of the responses in ``table`` (see `llmhub.tables.rescue`).
     """
     outcomes = outcomes_by_position(batch, result)
     schema = schema_for_run(run_id, simulated=batch.is_simulated)
@@ -111,6 +111,8 @@ def build_results(
         columns = _outcome_columns(replace(result, outcomes=outcomes))
         return _build_table(batch, positions, columns, outcomes, schema, priced_at, on_problem)
     except BaseException as error:
+        from llmhub.tables.rescue import rescue_table  # noqa: PLC0415 - it imports this module
+
         attach_table(error, rescue_table(batch, replace(result, outcomes=outcomes), schema))
         raise
 
@@ -125,7 +127,9 @@ def results_part(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema
         positions = np.asarray(completed.positions, np.int64)
         return _build_table(batch, positions, columns, completed.outcomes, schema, priced_at)
     except BaseException as error:
-        attach_table(error, _rescue(batch, completed, schema))
+        from llmhub.tables.rescue import rescue_part  # noqa: PLC0415 - it imports this module
+
+        attach_table(error, rescue_part(batch, completed, schema))
         raise
 
 
@@ -212,108 +216,6 @@ def _build_table(
     columns |= costs
     columns["served_model"] = _mark_fallbacks(columns["served_model"], fallbacks)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
-
-
-# Rescue
-
-
-def rescue_table(batch: PromptBatch, result: FanOutResult, schema: pa.Schema) -> pa.Table:
-    """Return the results table without anything that may fail: row by row, without costs and parsed values.
-
-    A value that cannot be stored is null; an invalid character of a response is replaced. A stored response that was
-    being read is still in the cache, and its row is cancelled here.
-    """
-    stored = {position: value for block in result.blocks for position, value in _iter_stored(batch, block)}
-    outcomes = [outcome or stored.get(position) for position, outcome in enumerate(result.outcomes)]
-    return _rescue(batch, CompletedRows(range(len(batch)), outcomes, result.queue_s), schema)
-
-
-def _rescue(batch: PromptBatch, completed: CompletedPart, schema: pa.Schema) -> pa.Table:
-    """Return the table of some positions (see `rescue_table`)."""
-    if isinstance(completed, StoredBlock):
-        stored = dict(_iter_stored(batch, completed))
-        completed = CompletedRows(tuple(stored), tuple(stored.values()), [0.0] * len(stored))
-    rows = [
-        _rescued_row(batch, *values)
-        for values in zip(completed.positions, completed.outcomes, completed.queue_s, strict=True)
-    ]
-    columns = [_rescued_array([row.get(field.name) for row in rows], field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _iter_stored(batch: PromptBatch, block: StoredBlock) -> Iterator[tuple[int, StoredResponse]]:
-    """Decode the stored responses of a block one by one."""
-    for position, start, fixed in zip(block.positions.tolist(), block.starts.tolist(), block.fixed, strict=True):
-        size = TEXT_LAYOUT.size + sum(int(fixed[name]) for name in TEXT_FIELDS)
-        key = bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)])
-        response = unpack(block.values[start : start + size], key)
-        if is_successful(response):
-            yield position, response.unwrap()
-
-
-def _rescued_row(batch: PromptBatch, position: int, outcome: RowOutcome | None, queue_s: float) -> dict[str, Any]:
-    """Return the values of one row as plain Python objects."""
-    row = position // max(1, batch.positions_per_row)
-    index = position // batch.n_samples % max(1, len(batch.target_prompts))
-    if batch.target_of_row is not None:
-        index = batch.target_of_row[row]
-    target = batch.target_prompts[index].target
-    values: dict[str, Any] = {
-        "row": row,
-        "sample": position % batch.n_samples,
-        "provider": target.provider.name,
-        "model": target.model,
-        "status": "skipped" if batch.skipped[row] else "cancelled",
-        "attempts": 0,
-        "cache_hit": False,
-        "request_key": bytes(batch.keys[KEY_BYTES * position : KEY_BYTES * (position + 1)]),
-    }
-    if isinstance(outcome, Answer):
-        values |= {
-            name: getattr(outcome, name) for name in ("latency_s", "ttft_s", "rate_wait_s", "total_s", "attempts")
-        }
-        values |= {"queue_s": queue_s, "cache_hit": outcome.cache_hit}
-        if not is_successful(outcome.outcome):
-            error = outcome.outcome.failure()
-            status = STATUS_BY_ERROR.get(type(error), "error")
-            return values | {"status": status, "error_type": error_type_name(error), "error": str(error)}
-        outcome = to_stored(outcome)
-    elif outcome is not None:
-        values |= {"latency_s": outcome.latency_s, "ttft_s": outcome.ttft_s, "cache_hit": True}
-    if outcome is None:
-        return values
-    started_at = int(outcome.started_at * MICROSECONDS_PER_S) if outcome.started_at else None
-    return values | {
-        "status": "ok",
-        "response": _response_text(outcome),
-        "tool_calls": _tool_calls(outcome),
-        "finish_reason": outcome.finish_reason,
-        "served_model": outcome.served_model or None,
-        "request_id": outcome.request_id or None,
-        "dropped_params": list(outcome.dropped),
-        "started_at": started_at,
-        **dict(zip(TokenColumns.__slots__, outcome.usage, strict=True)),
-    }
-
-
-def _rescued_array(values: list[Any], data_type: pa.DataType) -> pa.Array:
-    """Return values as an array; null, or text with its invalid characters replaced, where one does not fit."""
-    plain_type = data_type.value_type if pa.types.is_dictionary(data_type) else data_type
-    try:
-        array = pa.array(values, plain_type)
-    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
-        array = pa.array([_rescued_value(value, plain_type) for value in values], plain_type)
-    return array.cast(data_type)
-
-
-def _rescued_value(value: Any, data_type: pa.DataType) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    try:
-        pa.array([value], data_type)
-    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
-        return None
-    return value
 
 
 # Columns of the request
@@ -421,20 +323,22 @@ def _response_columns(responses: Sequence[StoredResponse | None]) -> dict[str, p
         counts = zip(*(NO_COUNTS if response is None else response.usage for response in responses), strict=True)
     usage = {name: pa.array(values, pa.int64()) for name, values in zip(TokenColumns.__slots__, counts, strict=True)}
     return {
-        "response": pa.array([None if each is None else _response_text(each) for each in responses], pa.string()),
+        "response": pa.array([None if each is None else response_text(each) for each in responses], pa.string()),
         "served_model": pa.array([each.served_model or None if each else None for each in responses], pa.string()),
         "request_id": pa.array([each.request_id or None if each else None for each in responses], pa.string()),
         "finish_reason": pa.array([each.finish_reason if each else None for each in responses], pa.string()),
-        "tool_calls": pa.array([_tool_calls(each) for each in responses], RESULTS.field("tool_calls").type),
+        "tool_calls": pa.array([tool_calls_of(each) for each in responses], RESULTS.field("tool_calls").type),
         **usage,
     }
 
 
-def _response_text(response: StoredResponse) -> str:
+def response_text(response: StoredResponse) -> str:
+    """Return the text of a stored response."""
     return response.parts if isinstance(response.parts, str) else join_text(from_stored_parts(response.parts))
 
 
-def _tool_calls(response: StoredResponse | None) -> list[dict[str, str]] | None:
+def tool_calls_of(response: StoredResponse | None) -> list[dict[str, str]] | None:
+    """Return the tool calls of a stored response as the column has them."""
     if response is None:
         return None
     if isinstance(response.parts, str):
