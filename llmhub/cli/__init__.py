@@ -1,4 +1,4 @@
-"""The command line: ``llmhub demo | run | plan | bench | sim | doctor | cache``.
+"""The command line: ``llmhub complete | run | plan | evaluate | compare | freeze | ...``; ``llmhub -h`` lists all.
 
 Results are written to standard output, everything else to standard error. Exit codes: 0 success; 1 some rows failed, or
 no provider is available; 2 wrong usage or input, and nothing was sent; 130 interrupted; 141 the reader of standard
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return simulate(arguments[1:])
     args = build_parser().parse_args(arguments)
+    if args.command is None or (args.command == "cache" and args.action is None):
+        build_parser().parse_args([*arguments, "-h"])
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_args, **_kwargs: print_message(args.command, f"note: {message}")

@@ -1,14 +1,18 @@
 """Argument parsers of all commands.
 
-Only the standard library is imported here, so that ``-h`` and usage errors are answered at once.
+Only the standard library is imported here, so that ``-h`` and usage errors are answered at once. The file is long
+because all commands are in it, which share most of their options.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+from collections.abc import Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from llmhub import __version__
@@ -24,6 +28,8 @@ CACHE_URLS: Final = "a file, sqlite:///..., redis://..."
 UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 EXAMPLES: Final = {
     "": "llmhub demo\n  llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' --model openai/gpt-4o-mini",
+    "complete": "llmhub complete 'Say hi' -m openai/gpt-4o-mini\n"
+    "  git diff | llmhub complete 'Write a commit message:' -m anthropic/claude-haiku-4-5",
     "demo": "llmhub demo --out demo\n"
     "  llmhub demo --rows 300 --model openai/gpt-4o-mini --model google/gemini-2.5-flash",
     "run": "llmhub run reviews.csv answers.parquet --prompt 'Summarise: {text}' \\\n"
@@ -31,6 +37,19 @@ EXAMPLES: Final = {
     "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
     "      --simulator http://127.0.0.1:8000      (against a simulator: see llmhub sim)",
     "plan": "llmhub plan reviews.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini --max-tokens 200",
+    "evaluate": "llmhub evaluate reviews.csv --task classification --label good --label bad -m openai/gpt-4o-mini\n"
+    "  llmhub evaluate sums.jsonl --task numeric -m openai/gpt-4o-mini --fail-under 0.9 --freeze runs/today",
+    "compare": "llmhub compare questions.csv -p '{question}' -m openai/gpt-4o-mini -m google/gemini-2.5-flash \\\n"
+    "      --scorer exact --target answer --json > report.json\n"
+    "  llmhub compare questions.csv -p '{question}' -m openai/gpt-4o-mini --scorer exact --target answer \\\n"
+    "      --baseline report.json --fail-under 0.8",
+    "freeze": "llmhub freeze answers.parquet runs/today",
+    "verify": "llmhub verify runs/today --expect SHA256",
+    "replay": "llmhub replay runs/today",
+    "diff": "llmhub diff runs/yesterday runs/today",
+    "models": "llmhub models anthropic\n  llmhub models --json | jq '.[] | select(.input_usd_per_mtok < 0.2)'",
+    "completion": "llmhub completion bash > ~/.local/share/bash-completion/completions/llmhub\n"
+    "  llmhub completion zsh > ~/.zfunc/_llmhub",
     "sim": "llmhub sim --port 8000 --latency 0.2",
     "bench": "llmhub bench --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub bench --model openai/gpt-4o-mini --workers 1 --workers 8 --workers 32 --target 2 --plot load.png",
@@ -38,14 +57,32 @@ EXAMPLES: Final = {
     "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
     "  llmhub cache purge --older-than 90d --yes\n  llmhub cache verify --cache redis://localhost:6379/0",
 }
-CODES: Final = (
-    "exit codes:\n  0  every row was answered    1  some rows failed, as their status column shows\n"
-    "  2  wrong usage or input, nothing was sent    130  interrupted, the answers so far were written"
-)
+CODES: Final = {
+    "run": "exit codes:\n  0  every row was answered    1  some rows failed, as their status column shows\n"
+    "  2  wrong usage or input, nothing was sent    130  interrupted, the answers so far were written",
+    **dict.fromkeys(
+        ("evaluate", "compare"),
+        "exit codes:\n  0  no threshold was missed    1  a model scored below --fail-under, or below --baseline\n"
+        "  2  wrong usage or input, nothing was sent    130  interrupted",
+    ),
+    "verify": "exit codes:\n  0  unchanged    1  changed    2  wrong usage, or not a frozen dataset",
+    "replay": "exit codes:\n  0  the same results    1  other results    2  wrong usage, or not a frozen dataset",
+    "diff": "exit codes:\n  0  the same    1  different    2  wrong usage or input",
+}
+SCORERS: Final = ("exact", "normalised", "contains", "numeric", "choice", "label", "json_valid", "json_equal", "regex")
+TASKS: Final = ("classification", "choice", "numeric")
+SHELLS: Final = ("bash", "zsh", "tcsh")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser that reports a usage error in one line."""
+    """Parser that reports a usage error in one line, and colours its help where a terminal shows colours."""
+
+    def format_help(self) -> str:
+        """Return the help, with headings and options in colour if standard output shows colours."""
+        from llmhub.config import shows_color  # noqa: PLC0415 - parsing arguments needs no settings
+
+        text = super().format_help()
+        return color_help(text) if shows_color(is_terminal=sys.stdout.isatty()) else text
 
     def error(self, message: str) -> NoReturn:
         """Exit with the error and a reference to the help."""
@@ -59,7 +96,7 @@ def build_parser() -> CommandParser:
         prog="llmhub", description=about, epilog=_epilog(""), formatter_class=HELP_FORMATTER, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"llmhub {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
     for name, (short, describe) in COMMANDS.items():
         describe(
             commands.add_parser(
@@ -75,14 +112,54 @@ def build_parser() -> CommandParser:
 
 
 def _epilog(name: str) -> str:
-    return f"examples:\n  {EXAMPLES[name]}" + (f"\n\n{CODES}" if name == "run" else "")
+    return f"examples:\n  {EXAMPLES[name]}" + (f"\n\n{CODES[name]}" if name in CODES else "")
+
+
+def color_help(text: str) -> str:
+    r"""Colour the headings of a help text, and the options and commands at the beginning of a line.
+
+    Examples
+    --------
+    >>> color_help("options:\n  -h, --help  show").replace("\x1b", "E")
+    'E[1moptions:E[0m\n  E[36m-h, --helpE[0m  show'
+    """
+    text = re.sub(r"(?m)^([a-z][^\n:]*:)(?=$| )", "\x1b[1m\\1\x1b[0m", text)
+    return re.sub(r"(?m)^(  (?:-|  (?=[a-z]+(?:  |$))))(.*?)(?=  |$)", _colored, text)
+
+
+def _colored(match: re.Match[str]) -> str:
+    indent = len(match[0]) - len(match[0].lstrip())
+    return f"{match[0][:indent]}\x1b[36m{match[0][indent:]}\x1b[0m"
+
+
+def _complete(parser: CommandParser) -> None:
+    parser.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="text of the prompt; standard input is added below it if piped"
+    )
+    request = parser.add_argument_group("request")
+    request.add_argument("-m", "--model", required=True, metavar="PROVIDER/MODEL")
+    request.add_argument("--image", action="append", metavar="FILE", help="path or URL of an image; may be repeated")
+    request.add_argument("--schema", type=Path, metavar="FILE", help="JSON schema of the answer")
+    _parameter_arguments(request)
+    parser.add_argument("--json", action="store_true", help="write the answer with cost, tokens and times as JSON")
+    parser.add_argument("--no-stream", action="store_true", help="write the answer when it is complete")
+    connection = parser.add_argument_group("connection")
+    _cache_arguments(connection)
+    _endpoint_arguments(connection)
+    _budget_arguments(connection)
 
 
 def _demo(parser: CommandParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="output folder (%(default)s)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="output folder (%(default)s)"
+    )
     parser.add_argument("--rows", type=positive_int, default=120, metavar="N", help="number of prompts (%(default)s)")
     parser.add_argument(
-        "--model", action="append", metavar="PROVIDER/MODEL", help="instead of the models of the demo; may be repeated"
+        "-m",
+        "--model",
+        action="append",
+        metavar="PROVIDER/MODEL",
+        help="instead of the models of the demo; may be repeated",
     )
     parser.add_argument("--seed", type=int, default=7, help="seed of the simulated answers (%(default)s)")
     parser.add_argument(
@@ -96,17 +173,33 @@ def _run(parser: CommandParser) -> None:
     parser.add_argument(
         "output",
         type=Path,
+        nargs="?",
         metavar="OUTPUT",
         help="a file of the same types, with the input columns beside the results; a folder (of Parquet files) or a "
         "file ending in .arrows is written during the run, with little memory, and continued by the same command",
     )
     _request_arguments(parser)
+    content = parser.add_argument_group("structured output and content")
+    kind = content.add_mutually_exclusive_group()
+    kind.add_argument("--schema", type=Path, metavar="FILE", help="JSON schema of the answers, parsed into a column")
+    kind.add_argument(
+        "--labels", type=comma_separated, metavar="A,B", help="answer with one of these labels, in the column `label`"
+    )
+    content.add_argument("--images", metavar="COLUMN", help="column of images: paths or URLs")
+    content.add_argument("--messages", metavar="COLUMN", help="column of conversations, sent before the prompt")
     output = parser.add_argument_group("output")
+    output.add_argument("-o", "--output", type=Path, dest="output_option", metavar="OUTPUT", help="instead of OUTPUT")
     output.add_argument(
         "--columns",
-        action=argparse.BooleanOptionalAction,
+        type=comma_separated,
+        nargs="?",
+        const=True,
         default=True,
-        help="write the input columns, too (yes)",
+        metavar="A,B",
+        help="columns to write, of the input and of the results (all)",
+    )
+    output.add_argument(
+        "--no-columns", dest="columns", action="store_false", help="write the result columns without the input columns"
     )
     output.add_argument("--prefix", default="", metavar="TEXT", help="prefix of the names of the result columns")
     output.add_argument(
@@ -129,12 +222,104 @@ def _plan(parser: CommandParser) -> None:
         metavar="N",
         help="send N rows to each model to improve the estimate: needs credentials, costs money, is reused by the run",
     )
+    parser.add_argument("--json", action="store_true", help="write JSON")
     _request_arguments(parser)
     _connection_arguments(parser)
 
 
+def _evaluate(parser: CommandParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
+    task = parser.add_argument_group("task")
+    task.add_argument("--task", choices=TASKS, required=True, help="prompt and scoring")
+    task.add_argument("--text", metavar="COLUMN", help="column of the text or question")
+    task.add_argument("--target", metavar="COLUMN", help="column of the correct answer")
+    task.add_argument("--label", action="append", metavar="LABEL", help="label or option; may be repeated")
+    _models_argument(task)
+    _parameter_arguments(task)
+    _threshold_arguments(parser)
+    parser.add_argument("--freeze", type=Path, metavar="DIR", help="write a frozen dataset (see llmhub freeze)")
+    _connection_arguments(parser)
+    _quiet_argument(parser)
+
+
+def _compare(parser: CommandParser) -> None:
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help=f"rows, or without --prompt results of llmhub run: {FILE_TYPES}"
+    )
+    request = parser.add_argument_group("request")
+    request.add_argument("-p", "--prompt", metavar="TEMPLATE", help="template with columns in braces: 'Answer: {text}'")
+    request.add_argument("-m", "--model", action="append", metavar="PROVIDER/MODEL", help="may be repeated")
+    _parameter_arguments(request)
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
+        "--scorer", action="append", required=True, choices=SCORERS, help="may be repeated; the first one ranks"
+    )
+    scoring.add_argument("--target", default="target", metavar="COLUMN", help="column of the answer (%(default)s)")
+    scoring.add_argument("--label", action="append", metavar="LABEL", help="label of --scorer label; may be repeated")
+    scoring.add_argument("--pattern", metavar="REGEX", help="pattern of --scorer regex")
+    _threshold_arguments(parser)
+    parser.add_argument("--freeze", type=Path, metavar="DIR", help="write a frozen dataset (see llmhub freeze)")
+    _connection_arguments(parser)
+    _quiet_argument(parser)
+
+
+def _threshold_arguments(parser: CommandParser) -> None:
+    report = parser.add_argument_group("report and thresholds")
+    report.add_argument("--json", action="store_true", help="write JSON")
+    report.add_argument(
+        "--fail-under", type=float, metavar="SCORE", help="exit with 1 if a model scores less by the first scorer"
+    )
+    report.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="FILE",
+        help="report of an earlier run (--json); exit with 1 if a model scores less than it did there",
+    )
+    report.add_argument(
+        "--tolerance", type=float, default=0.0, metavar="SCORE", help="how much less than the baseline (%(default)s)"
+    )
+
+
+def _freeze(parser: CommandParser) -> None:
+    parser.add_argument(
+        "results", type=Path, metavar="RESULTS", help="file with input and results that run has written"
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new folder")
+    parser.add_argument("--layout", choices=("parquet", "jsonl"), default="parquet", help="format of the rows")
+    parser.add_argument("--overwrite", action="store_true", help="replace a frozen dataset in the folder")
+    parser.add_argument("--signing-key", type=Path, metavar="FILE", help="Ed25519 private key (PEM)")
+
+
+def _verify(parser: CommandParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="frozen dataset")
+    parser.add_argument("--expect", metavar="SHA256", help="digest that freeze printed")
+    parser.add_argument("--public-key", type=Path, metavar="FILE", help="Ed25519 public key of the signer (PEM)")
+
+
+def _replay(parser: CommandParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="frozen dataset; nothing is sent")
+
+
+def _diff(parser: CommandParser) -> None:
+    source = "frozen dataset, or file of results with their inputs"
+    parser.add_argument("before", type=Path, metavar="BEFORE", help=source)
+    parser.add_argument("after", type=Path, metavar="AFTER", help=source)
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def _models(parser: CommandParser) -> None:
+    parser.add_argument("provider", nargs="*", metavar="PROVIDER", help="all if omitted")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def _completion(parser: CommandParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="shell to write a completion script for")
+
+
 def _bench(parser: CommandParser) -> None:
-    parser.add_argument("--model", action="append", required=True, metavar="PROVIDER/MODEL", help="may be repeated")
+    parser.add_argument(
+        "-m", "--model", action="append", required=True, metavar="PROVIDER/MODEL", help="may be repeated"
+    )
     load = parser.add_argument_group("load (one call at a time if omitted; repeat an option for a sweep)")
     load.add_argument("--workers", type=positive_int, action="append", metavar="N", help="calls in flight")
     load.add_argument(
@@ -155,15 +340,15 @@ def _bench(parser: CommandParser) -> None:
     )
     request = parser.add_argument_group("request")
     request.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="instead of short explanations; may be repeated"
+        "-p", "--prompt", action="append", metavar="TEXT", help="instead of short explanations; may be repeated"
     )
     request.add_argument("--max-tokens", type=positive_int, metavar="N", help="maximum output tokens (256)")
-    request.add_argument("--temperature", type=float, metavar="X")
+    request.add_argument("--temperature", type=float, metavar="X", help="randomness, from 0")
     request.add_argument(
         "--seed", type=int, metavar="N", help="seed of random intervals, and of providers that accept one"
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--out", type=Path, metavar="FILE", help=f"write a table of all calls: {FILE_TYPES}")
+    output.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"write a table of all calls: {FILE_TYPES}")
     output.add_argument("--plot", type=Path, metavar="FILE", help="plot latency over load: .png, .svg or .pdf")
     _connection_arguments(parser)
 
@@ -177,37 +362,72 @@ def _doctor(parser: CommandParser) -> None:
     parser.add_argument("--simulator", type=http_url, metavar="URL", help="check a simulator instead of the providers")
 
 
+SELECTION: Final = ("--cache", "--simulated", "--older-than", "--model", "--damaged")
+CACHE_ACTIONS: Final[Mapping[str, tuple[str, Collection[str]]]] = {
+    "stats": ("count the responses of each model", (*SELECTION, "--json")),
+    "ls": ("list the newest responses", (*SELECTION, "--limit", "--json")),
+    "export": ("write responses as rows", (*SELECTION, "--out")),
+    "purge": ("delete some responses", (*SELECTION, "--yes")),
+    "verify": ("check for damaged responses", SELECTION),
+    "clear": ("delete all responses", ("--cache", "--simulated", "--yes")),
+}
+"""What each action of ``llmhub cache`` does, and the options in its help."""
+CACHE_OPTIONS: Final = (*SELECTION, "--limit", "--out", "--yes", "--json")
+
+
 def _cache(parser: CommandParser) -> None:
-    parser.add_argument(
-        "action",
-        choices=("stats", "ls", "export", "purge", "verify", "clear"),
-        help="statistics; newest responses; export as rows; delete some; check for damage; delete all",
-    )
+    _cache_options(parser, shown=CACHE_OPTIONS)
+    parser.set_defaults(cache=None, simulated=False, older_than=None, model=None, damaged=False, limit=20)
+    parser.set_defaults(out=None, yes=False, json=False)
+    actions = parser.add_subparsers(dest="action", metavar=f"{{{','.join(CACHE_ACTIONS)}}}", parser_class=CommandParser)
+    for name, (short, options) in CACHE_ACTIONS.items():
+        action = actions.add_parser(name, help=short, description=f"{short[0].upper()}{short[1:]}.", allow_abbrev=False)
+        _cache_options(action, shown=options)
+
+
+def _cache_options(parser: CommandParser, shown: Collection[str]) -> None:
+    """Add the options of all actions, because each takes those of the others; only those ``shown`` are in its help."""
+
+    def add(group: argparse._ActionsContainer, *flags: str, text: str, **options: Any) -> None:
+        # Suppressed defaults keep what was given before the action.
+        shown_text = text if flags[-1] in shown else argparse.SUPPRESS
+        group.add_argument(*flags, help=shown_text, default=argparse.SUPPRESS, **options)
+
     location = parser.add_mutually_exclusive_group()
-    location.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {CACHE_URLS}")
-    location.add_argument("--simulated", action="store_true", help="the cache of simulated responses")
-    parser.add_argument(
-        "--older-than", type=age_seconds, metavar="AGE", help="only responses older than this: 90m, 12h, 30d, 2w"
+    add(location, "--cache", metavar="ADDRESS", text=f"instead of the default cache: {CACHE_URLS}")
+    add(location, "--simulated", action="store_true", text="the cache of simulated responses")
+    add(
+        parser,
+        "--older-than",
+        type=age_seconds,
+        metavar="AGE",
+        text="only responses older than this: 90m, 12h, 30d, 2w",
     )
-    parser.add_argument(
-        "--model", metavar="PROVIDER/MODEL", help="only responses of this model; * matches any characters"
-    )
-    parser.add_argument("--damaged", action="store_true", help="only responses that cannot be decoded")
-    parser.add_argument(
-        "--limit", type=positive_int, default=20, metavar="N", help="number of responses that ls shows (%(default)s)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"output file of export: {FILE_TYPES}")
-    parser.add_argument("--yes", action="store_true", help="confirm purge or clear")
+    add(parser, "-m", "--model", metavar="PROVIDER/MODEL", text="only this model; * matches any characters")
+    add(parser, "--damaged", action="store_true", text="only responses that cannot be decoded")
+    add(parser, "--limit", type=positive_int, metavar="N", text="number of responses that ls shows (20)")
+    add(parser, "-o", "--out", type=Path, metavar="FILE", text=f"output file of export: {FILE_TYPES}")
+    add(parser, "--yes", action="store_true", text="confirm purge or clear")
+    add(parser, "--json", action="store_true", text="write JSON (stats, ls)")
 
 
 COMMANDS: Final = {
+    "complete": ("send one prompt, and write the answer", _complete),
     "demo": ("run 120 prompts against simulated providers, and write tables and plots", _demo),
     "run": ("send a prompt for every row of a file to one or more models", _run),
     "plan": ("estimate what a run would send and cost; nothing is sent", _plan),
+    "evaluate": ("run a task with several models, score and compare them", _evaluate),
+    "compare": ("score models on the same rows, and compare them", _compare),
+    "freeze": ("write results as a dataset that can be verified and replayed", _freeze),
+    "verify": ("check whether a frozen dataset is unchanged", _verify),
+    "replay": ("run a frozen evaluation again from its own answers", _replay),
+    "diff": ("compare two runs row by row", _diff),
+    "models": ("list models with a known price", _models),
     "bench": ("load-test models: latency, throughput and cost", _bench),
     SIM_COMMAND: ("simulate providers on this machine (llmhub sim -h)", _sim),
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "cache": ("inspect, check, export or delete cached responses", _cache),
+    "completion": ("write a script that completes commands in a shell", _completion),
 }
 """Description of each command, and the function that adds its arguments."""
 
@@ -215,25 +435,50 @@ COMMANDS: Final = {
 def _request_arguments(parser: CommandParser) -> None:
     request = parser.add_argument_group("request")
     request.add_argument(
-        "--prompt", required=True, metavar="TEMPLATE", help="template with columns in braces: 'Summarise: {text}'"
+        "-p", "--prompt", required=True, metavar="TEMPLATE", help="template with columns in braces: 'Summarise: {text}'"
     )
-    request.add_argument("--model", action="append", required=True, metavar="PROVIDER/MODEL", help="may be repeated")
-    request.add_argument("--system", metavar="TEXT", help="system message")
-    request.add_argument("--temperature", type=float, metavar="X")
-    request.add_argument("--top-p", type=float, metavar="X")
-    request.add_argument("--max-tokens", type=positive_int, metavar="N", help="maximum output tokens")
-    request.add_argument("--stop", action="append", metavar="TEXT", help="stop sequence; may be repeated")
-    request.add_argument("--seed", type=int, metavar="N", help="for providers that accept one")
-    request.add_argument("--unsupported", choices=("error", "drop"), help="if a model does not support an option")
+    _models_argument(request)
+    _parameter_arguments(request)
     request.add_argument("--n", type=positive_int, metavar="N", help="responses per row (1)")
+
+
+def _models_argument(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-m", "--model", action="append", required=True, metavar="PROVIDER/MODEL", help="may be repeated"
+    )
+
+
+def _parameter_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--system", metavar="TEXT", help="system message")
+    group.add_argument("--temperature", type=float, metavar="X", help="randomness, from 0")
+    group.add_argument("--top-p", type=float, metavar="X", help="share of the most probable tokens to choose from")
+    group.add_argument("--max-tokens", type=positive_int, metavar="N", help="maximum output tokens")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="stop sequence; may be repeated")
+    group.add_argument("--seed", type=int, metavar="N", help="for providers that accept one")
+    group.add_argument("--unsupported", choices=("error", "drop"), help="if a model does not support an option")
 
 
 def _connection_arguments(parser: CommandParser) -> None:
     connection = parser.add_argument_group("connection")
-    cache = connection.add_mutually_exclusive_group()
+    _cache_arguments(connection)
+    _endpoint_arguments(connection)
+    connection.add_argument(
+        "--concurrency", type=positive_int, metavar="N", help="maximum number of calls in flight (64)"
+    )
+    connection.add_argument("--rpm", type=positive_float, metavar="N", help="requests per minute and model")
+    connection.add_argument("--tpm", type=positive_float, metavar="N", help="tokens per minute and model")
+    connection.add_argument("--stream", action="store_true", default=None, help="measure the time to the first token")
+    _budget_arguments(connection)
+
+
+def _cache_arguments(group: argparse._ArgumentGroup) -> None:
+    cache = group.add_mutually_exclusive_group()
     cache.add_argument("--cache", metavar="ADDRESS", help=f"instead of the default cache: {CACHE_URLS}")
     cache.add_argument("--no-cache", action="store_true", help="neither read nor write a cache")
-    endpoint = connection.add_mutually_exclusive_group()
+
+
+def _endpoint_arguments(group: argparse._ArgumentGroup) -> None:
+    endpoint = group.add_mutually_exclusive_group()
     endpoint.add_argument(
         "--simulator", type=http_url, metavar="URL", help="send all requests to a simulator (llmhub sim)"
     )
@@ -245,13 +490,6 @@ def _connection_arguments(parser: CommandParser) -> None:
         metavar="PROVIDER=URL",
         help="base URL of a provider",
     )
-    connection.add_argument(
-        "--concurrency", type=positive_int, metavar="N", help="maximum number of calls in flight (64)"
-    )
-    connection.add_argument("--rpm", type=positive_float, metavar="N", help="requests per minute and model")
-    connection.add_argument("--tpm", type=positive_float, metavar="N", help="tokens per minute and model")
-    connection.add_argument("--stream", action="store_true", default=None, help="measure the time to the first token")
-    _budget_arguments(connection)
 
 
 def _budget_arguments(group: argparse._ArgumentGroup) -> None:
@@ -272,6 +510,20 @@ def _budget_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _quiet_argument(parser: CommandParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="write errors only")
+
+
+def comma_separated(text: str) -> list[str]:
+    """Parse names that commas separate.
+
+    Examples
+    --------
+    >>> comma_separated("good, bad")
+    ['good', 'bad']
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; pass names separated by commas, such as a,b")
+    return names
 
 
 def age_seconds(text: str) -> float:

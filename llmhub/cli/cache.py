@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from llmhub.cache.maintenance import DAMAGED, INTACT, NEWER, EntryFilter, check_
 from llmhub.cache.sqlite import DiskCache
 from llmhub.cache.store import Entry, Store, StoreError
 from llmhub.cache.urls import cache_from_url
-from llmhub.cli.console import print_message, print_result
+from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.core.errors import invalid
 from llmhub.formatting.numbers import format_megabytes
 
@@ -83,6 +83,10 @@ def _stats(command: _CacheCommand) -> int:
     by_model = entries_by_model(command.entries())
     entries = sum(group.entries for group in by_model.values())
     size = sum(group.size_bytes for group in by_model.values())
+    if command.args.json:
+        models = [{"model": model, **asdict(group)} for model, group in by_model.items()]
+        print_json({"cache": command.name, "entries": entries, "size_bytes": size, "models": models})
+        return 0
     total_bytes = command.store.stats().size_bytes if command.selects_all else size
     print_result(f"{command.name}: {entries:,} responses, {format_megabytes(total_bytes)}")
     width = max(map(len, by_model), default=0)
@@ -96,6 +100,10 @@ def _stats(command: _CacheCommand) -> int:
 
 def _ls(command: _CacheCommand) -> int:
     newest = heapq.nlargest(command.args.limit, command.entries(), key=lambda entry: (entry.created_at, entry.key))
+    if command.args.json:
+        for entry in newest:
+            print_result(msgspec.json.encode(entry_to_row(entry)).decode())
+        return 0
     width = max((len(entry.model) for entry in newest), default=0)
     for entry in newest:
         row = entry_to_row(entry)

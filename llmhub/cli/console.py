@@ -27,6 +27,14 @@ def print_result(text: str) -> None:
     sys.stdout.write(f"{escape_controls(text) if sys.stdout.isatty() else text}\n")
 
 
+def print_json(value: object) -> None:
+    """Write a value as indented JSON to standard output; decimals are numbers, and unknown types text."""
+    import msgspec  # noqa: PLC0415 - help needs no JSON
+
+    encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
+    print_result(msgspec.json.format(encoder.encode(value), indent=2).decode())
+
+
 def print_message(command: str, text: str) -> None:
     """Write a line to standard error, with the name of the command.
 

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-import msgspec
-
 from llmhub import config
-from llmhub.cli.console import print_message, print_result
+from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.cli.diagnostics import ProviderStatus, check_cache, check_providers, package_versions
 from llmhub.core.provider import Endpoint
 from llmhub.core.proxies import NO_PROXIES
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         providers = [_to_json(status) for status in statuses]
         report = {"usable": usable, "providers": providers, "cache": cache, "versions": versions}
-        print_result(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         print_result(_provider_table(statuses))
         print_result(f"\n{_missing_keys(statuses)}" if any(not status.ready for status in statuses) else "")

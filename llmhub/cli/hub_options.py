@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmhub import config
 from llmhub.cli.arguments import REQUEST_FLAGS, RUN_FLAGS
 from llmhub.core.errors import invalid
@@ -32,7 +34,8 @@ def build_hub(args: argparse.Namespace) -> Hub:
     if args.simulator:
         settings = simulated_settings(settings, endpoints(args.simulator), args.model)
     overrides = {name: replace(settings.endpoints.get(name, Endpoint()), base_url=url) for name, url in args.base_url}
-    has_limit = args.rpm is not None or args.tpm is not None
+    rpm, tpm = getattr(args, "rpm", None), getattr(args, "tpm", None)
+    has_limit = rpm is not None or tpm is not None
     providers = {**PROVIDERS, **plugins.providers}
     models = [name for name in args.model if name.partition("/")[0] in providers]
     return Hub(
@@ -40,8 +43,8 @@ def build_hub(args: argparse.Namespace) -> Hub:
         settings=settings,
         endpoints=overrides,
         cache=None if args.no_cache else args.cache or _default_cache(args, settings),
-        limits={name: Limit(rpm=args.rpm, tpm=args.tpm) for name in models} if has_limit else {},
-        pool_size=max(DEFAULT_POOL_SIZE, args.concurrency or 0),
+        limits={name: Limit(rpm=rpm, tpm=tpm) for name in models} if has_limit else {},
+        pool_size=max(DEFAULT_POOL_SIZE, getattr(args, "concurrency", None) or 0),
     )
 
 
@@ -69,6 +72,25 @@ def simulated_settings(
                 "model", f"{model!r}: {name!r} is not simulated; simulated are {', '.join(sorted(FAKE_PROVIDERS))}"
             )
     return replace(settings, endpoints=simulated, proxies=NO_PROXIES)
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """Return the JSON schema in a file.
+
+    Raises
+    ------
+    BadRequestError
+        The file cannot be read, or holds no JSON object.
+    """
+    try:
+        schema = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise invalid("--schema", f"{str(path)!r}: {error.strerror or error}") from error
+    except msgspec.DecodeError as error:
+        raise invalid("--schema", f"{str(path)!r} is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise invalid("--schema", f"{str(path)!r} must hold a JSON object, not {type(schema).__name__}")
+    return schema
 
 
 def collect_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
+
+import pyarrow as pa
 
 from llmhub.api import complete_table
+from llmhub.api.raising import unwrap_or_raise
 from llmhub.api.sink import complete_to_sink
 from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_message, print_result, progress_callback
-from llmhub.cli.hub_options import build_hub, collect_options
+from llmhub.cli.hub_options import build_hub, collect_options, read_schema
 from llmhub.cli.run_summary import count_statuses, failure_summary, summary_table
 from llmhub.core.errors import invalid
 from llmhub.tables import files, frames
 from llmhub.tables.files import FILE_FORMATS
 from llmhub.tables.schema import RESULTS
 from llmhub.tables.streaming_io import STREAM_SUFFIX
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from llmhub.tables.structured_outputs import (
+    LABEL_FIELD,
+    extract_labels,
+    output_schema,
+    parse_labels,
+    with_label_options,
+)
 
 INTERRUPTED: Final = 130
 
 
 def run(args: argparse.Namespace) -> int:
     """Complete the rows, write the results, print a summary, and return the exit code."""
+    args.output = _output(args)
     # A folder whose name ends like a file is taken for a mistyped file name.
     is_folder = args.output.is_dir() and args.output.suffix not in FILE_FORMATS
     if is_folder or args.output.suffix == STREAM_SUFFIX:
@@ -32,10 +42,13 @@ def run(args: argparse.Namespace) -> int:
     files.file_format(args.output, "OUTPUT")
     _require_different_files(args.input, args.output)
     source = files.read_table(args.input, "INPUT")
-    if args.columns:
-        frames.require_no_name_clash(source.column_names, RESULTS.names, args.prefix)
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
-    files.require_writable(frames.join_schemas(kept, RESULTS, args.prefix), args.output, "OUTPUT")
+    structured = _structured_output(args)
+    schema = structured.schema(RESULTS)
+    frames.require_no_name_clash(kept.names, schema.names, args.prefix)
+    joined = frames.join_schemas(kept, schema, args.prefix)
+    chosen = _require_columns(args, joined.names)
+    files.require_writable(pa.schema([joined.field(name) for name in chosen]), args.output, "OUTPUT")
     with build_hub(args) as hub, announce_interrupt("run"):
         results = complete_table(
             source,
@@ -43,20 +56,97 @@ def run(args: argparse.Namespace) -> int:
             model=args.model,
             hub=hub,
             progress=progress_callback(quiet=args.quiet),
-            **collect_options(args),
+            **structured.options(_content_options(args)),
         )
+    results = structured.parse(results)
     with ignore_interrupts():
-        return _finish(args, source.select(kept.names), results)
+        return _finish(args, source.select(kept.names), results, chosen)
 
 
-def _finish(args: argparse.Namespace, source: pa.Table, results: pa.Table) -> int:
+def _output(args: argparse.Namespace) -> Path:
+    """Return the output, which may be given in two places.
+
+    Raises
+    ------
+    BadRequestError
+        It is given in none of them, or in both.
+    """
+    if args.output is not None and args.output_option is not None:
+        raise invalid("OUTPUT", f"is given twice: {str(args.output)!r} and --output {str(args.output_option)!r}")
+    output = args.output or args.output_option
+    if output is None:
+        raise invalid("OUTPUT", "is missing; pass it after INPUT, or as --output")
+    return Path(output)
+
+
+@dataclass(frozen=True, slots=True)
+class _StructuredOutput:
+    """How answers are constrained and parsed: as text, by a JSON schema, or as labels."""
+
+    response_schema: dict[str, Any] | None = None
+    labels: dict[str, Any] | None = None
+
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of a run with those of the structured output."""
+        if self.labels is not None:
+            return with_label_options(self.labels, list(self.labels), options)
+        return options if self.response_schema is None else {**options, "schema": self.response_schema}
+
+    def schema(self, results: pa.Schema) -> pa.Schema:
+        """Return the schema of the results: with a label, or with the type of the parsed answers."""
+        if self.labels is not None:
+            return results.append(pa.field(LABEL_FIELD, pa.string()))
+        if self.response_schema is None:
+            return results
+        index = results.get_field_index("parsed")
+        parsed_type = unwrap_or_raise(output_schema(self.response_schema)).arrow_type
+        return results.set(index, results.field(index).with_type(parsed_type))
+
+    def parse(self, results: pa.Table) -> pa.Table:
+        """Return results with a column of labels, if there are any."""
+        if self.labels is None:
+            return results
+        table, values = extract_labels(results, self.labels)
+        return table.append_column(LABEL_FIELD, values)
+
+
+def _structured_output(args: argparse.Namespace) -> _StructuredOutput:
+    if args.labels:
+        return _StructuredOutput(labels=parse_labels(args.labels))
+    return _StructuredOutput(response_schema=None if args.schema is None else read_schema(args.schema))
+
+
+def _content_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a run, with the columns of images and conversations."""
+    content = {name: getattr(args, name) for name in ("images", "messages") if getattr(args, name) is not None}
+    return {**collect_options(args), **content}
+
+
+def _require_columns(args: argparse.Namespace, existing: Sequence[str]) -> list[str]:
+    """Return the columns to write.
+
+    Raises
+    ------
+    BadRequestError
+        One of ``--columns`` does not exist.
+    """
+    if isinstance(args.columns, bool):
+        return list(existing)
+    for name in args.columns:
+        if name not in existing:
+            raise invalid("--columns", frames.missing_column_message(name, existing))
+    return list(args.columns)
+
+
+def _finish(args: argparse.Namespace, source: pa.Table, results: pa.Table, columns: Sequence[str]) -> int:
     """Write the results unless ``--on-error raise`` forbids it, print a summary, and return the exit code."""
     counts = count_statuses(results)
     failed, cancelled, unbudgeted = counts["error"], counts["cancelled"], counts["budget"]
     withheld = args.on_error == "raise" and bool(failed or cancelled or unbudgeted)
     if not withheld:
         try:
-            files.write_table(frames.join_results(source, results, args.prefix), args.output, "OUTPUT")
+            joined = frames.join_results(source, results, args.prefix)
+            files.write_table(joined.select(columns), args.output, "OUTPUT")
         except OSError as error:
             reason = error.strerror or error
             print_message("run", f"OUTPUT: {str(args.output)!r}: {reason}; {_cache_note(args)}")
@@ -83,12 +173,15 @@ def _run_to_sink(args: argparse.Namespace) -> int:
     """Write results as they arrive. The same command continues a stopped run."""
     if args.on_error == "raise":
         raise invalid("OUTPUT", "--on-error raise needs a file that is written at the end, not a folder or a stream")
+    structured = _structured_output(args)
 
     def shape(block: pa.Table, results: pa.Table) -> pa.Table:
         if not args.columns:
             block = block.select([])
-        frames.require_no_name_clash(block.column_names, RESULTS.names, args.prefix)
-        return frames.join_results(block, results, args.prefix)
+        results = structured.parse(results)
+        frames.require_no_name_clash(block.column_names, results.column_names, args.prefix)
+        joined = frames.join_results(block, results, args.prefix)
+        return joined.select(_require_columns(args, joined.column_names))
 
     with build_hub(args) as hub, announce_interrupt("run"):
         written = complete_to_sink(
@@ -99,7 +192,7 @@ def _run_to_sink(args: argparse.Namespace) -> int:
             prefix=args.prefix,
             model=args.model,
             hub=hub,
-            **collect_options(args),
+            **structured.options(_content_options(args)),
         )
     counts = written.statuses
     if not args.quiet:

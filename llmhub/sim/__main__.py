@@ -20,14 +20,29 @@ from llmhub.sim.settings import Simulator
 from llmhub.sim.threaded import base_url
 
 USAGE_ERROR: Final = 2
+FAULT_HELP: Final = {
+    "rate_429": "rate limit errors (429)",
+    "rate_500": "internal errors (500)",
+    "rate_529": "overload (529 at Anthropic, 503 elsewhere)",
+    "quota": "exhausted quota or credit, which no retry helps",
+    "reset": "connections reset instead of a response",
+    "truncate": "connections closed in the middle of a response",
+    "cut": "streams that end early without an error",
+    "drip": "responses sent in small pieces",
+    "malformed": "responses with malformed JSON or events",
+    "stream_error": "streams that report an error after half of their events",
+    "hang": "requests that are never answered",
+}
+"""Help of the options that inject faults."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="llmhub sim",
-        description="Simulated providers on loopback: prints one JSON line with the base URLs, then serves until "
-        "SIGINT or SIGTERM. Nothing leaves this machine and nothing is billed.",
+        description="Simulated providers on loopback: prints their address, or one JSON line with all base URLs if "
+        "standard output is not a terminal, then serves until Ctrl-C or SIGTERM. Nothing leaves this machine and "
+        "nothing is billed.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port; 0 selects a free one (default: %(default)s)")
@@ -43,9 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--burst", type=float, default=60.0, metavar="SECONDS", help="seconds of a limit that may be used at once"
     )
     parser.add_argument("--retry-after", type=float, default=1.0, metavar="SECONDS", help="retry delay of a 429 fault")
+    parser.add_argument("--json", action="store_true", help="print one JSON line with all base URLs")
     faults = parser.add_argument_group("faults", "rates of injected faults, from 0 to 1")
     for name in FAULT_BY_FIELD:
-        faults.add_argument(f"--{name.replace('_', '-')}", type=float, default=0.0, metavar="SHARE")
+        faults.add_argument(
+            f"--{name.replace('_', '-')}", type=float, default=0.0, metavar="SHARE", help=FAULT_HELP[name]
+        )
     return parser
 
 
@@ -72,12 +90,13 @@ def settings_from_args(args: argparse.Namespace) -> Simulator:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
     try:
-        settings = settings_from_args(build_parser().parse_args(argv))
+        args = build_parser().parse_args(argv)
+        settings = settings_from_args(args)
     except ValueError as error:
         sys.stderr.write(f"llmhub sim: {error}\n")
         return USAGE_ERROR
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, as_json=args.json or not sys.stdout.isatty()))
     except (OSError, OverflowError) as error:
         sys.stderr.write(f"llmhub sim: cannot listen on {settings.host} port {settings.port}: {error}\n")
         return 1
@@ -86,7 +105,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(settings: Simulator) -> None:
+def announcement(url: str) -> str:
+    r"""Return what a person needs to use a simulator.
+
+    Examples
+    --------
+    >>> print(announcement("http://127.0.0.1:8000").partition("\n")[0])
+    Simulating every provider at http://127.0.0.1:8000 (Ctrl-C stops it)
+    """
+    return (
+        f"Simulating every provider at {url} (Ctrl-C stops it)\n\n"
+        f"  shell   llmhub complete 'Say hi' --model openai/gpt-4o-mini --simulator {url}\n"
+        f'  Python  hub = llmhub.Hub(simulator="{url}")\n'
+        f"  SDKs    OPENAI_BASE_URL={base_url(url, 'openai')}\n"
+        f"          ANTHROPIC_BASE_URL={base_url(url, 'anthropic')}\n\n"
+        "All base URLs: llmhub sim --json"
+    )
+
+
+def _json_line(url: str) -> str:
+    addresses = {name: base_url(url, name) for name in FAKE_PROVIDERS}
+    return encode_json({"url": url, "base_urls": addresses}).decode()
+
+
+async def _serve(settings: Simulator, *, as_json: bool) -> None:
     """Print the base URLs and serve until a signal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -95,9 +137,7 @@ async def _serve(settings: Simulator) -> None:
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(signal_number, stop.set)
     async with aserving(settings) as simulator:
-        addresses = {name: base_url(simulator.url, name) for name in FAKE_PROVIDERS}
-        line = encode_json({"url": simulator.url, "base_urls": addresses}).decode()
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{_json_line(simulator.url) if as_json else announcement(simulator.url)}\n")
         sys.stdout.flush()
         await stop.wait()
 

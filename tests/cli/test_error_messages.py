@@ -219,8 +219,7 @@ def test_unknown_option(shell: Shell, rows: Path) -> None:
     assert result.err.startswith("llmhub: unrecognized arguments: --colour")
 
 
-def test_missing_and_unknown_command(shell: Shell) -> None:
-    assert shell().code == 2
+def test_unknown_command(shell: Shell) -> None:
     result = shell("rnu")
     assert result.code == 2
     assert "'rnu'" in result.err
