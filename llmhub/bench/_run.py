@@ -171,7 +171,7 @@ def run(
     -----
     In an open load, latency and time to first token count from the time the call was due: a call that waited for a free
     connection, or for a limit of the hub, took that much longer. ``service_s`` is the provider's own time,
-    ``schedule_delay_s`` and ``rate_wait_s`` are the waits. In a closed load nobody waits, and the times are the
+    ``schedule_delay_s`` and ``rate_wait_s`` are the waits. In a closed load no call waits, and the times are the
     provider's.
 
     The time per output token is that of ``vllm bench serve``: the time from the first token to the end of the response,
