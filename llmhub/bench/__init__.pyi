@@ -6,5 +6,6 @@ from .load import concurrent as concurrent
 from .load import constant_rate as constant_rate
 from .load import one_at_a_time as one_at_a_time
 from .load import poisson as poisson
+from .load import rate_sweep as rate_sweep
 from .load import sweep as sweep
 from .summary import Targets as Targets

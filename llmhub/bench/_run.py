@@ -7,6 +7,7 @@ times to the first token are known. Warm-up calls open the connections and are d
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+import numpy as np
 import pyarrow as pa
 
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import CompletionOptions, Models
 from llmhub.api.tables import build_table_run
-from llmhub.bench.load import Load, LoadRun, one_at_a_time, run_load
+from llmhub.bench.load import NOT_SENT, Load, LoadRun, one_at_a_time, run_load
 from llmhub.bench.summary import SUMMARY, Targets, summarise_run
 from llmhub.core.errors import invalid
-from llmhub.engine.call import Call
+from llmhub.core.types import Reasoning
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.engine.fan_out_types import FanOutResult
 from llmhub.engine.retry import NO_RETRY
@@ -101,11 +104,17 @@ class Measure:
         Calls before them, one at a time, that are discarded.
     targets
         Service-level targets for the goodput.
+    duration_s
+        Seconds after which no more calls are sent; ``requests`` is then the most calls.
+    level
+        Confidence level of the intervals of quantiles.
     """
 
     requests: int = 100
     warmup: int = 3
     targets: Targets = field(default_factory=Targets)
+    duration_s: float | None = None
+    level: float = 0.95
 
     def __post_init__(self) -> None:
         """Validate the counts."""
@@ -113,6 +122,10 @@ class Measure:
             value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
                 raise invalid(name, f"{value!r} is not an integer >= {minimum}")
+        if self.duration_s is not None and not self.duration_s > 0:
+            raise invalid("duration_s", f"{self.duration_s!r} is not a duration; pass seconds > 0")
+        if not 0 < self.level < 1:
+            raise invalid("level", f"{self.level!r} is not a share; pass one such as 0.95")
 
 
 def run(
@@ -156,9 +169,15 @@ def run(
 
     Notes
     -----
-    The time per output token is the time from the first token to the end of the response, divided by the number of
-    tokens that the provider counted less one, because the chunks of a stream are not tokens. ``queue_s`` of a call is
-    its schedule delay: the time from its being due to its being sent.
+    In an open load, latency and time to first token count from the time the call was due: a call that waited for a free
+    connection, or for a limit of the hub, took that much longer. ``service_s`` is the provider's own time,
+    ``schedule_delay_s`` and ``rate_wait_s`` are the waits. In a closed load no call waits, and the times are the
+    provider's.
+
+    The time per output token is that of ``vllm bench serve``: the time from the first token to the end of the response,
+    divided by the number of tokens less one. Tokens are counted by the provider, because the chunks of a stream are not
+    tokens; those of hidden reasoning came before the first token, and are not counted. ``queue_s`` of a call is its
+    schedule delay: the time from its being due to its being sent.
     """
     names = [model] if isinstance(model, str) else list(model)
     loads = [load] if isinstance(load, Load) else list(load) or [one_at_a_time()]
@@ -171,9 +190,16 @@ def run(
     with hub:
         for name, (warmup, measured) in zip(names, batches, strict=True):
             for shape in loads:
-                load_run, table = run_sync(partial(_measure_load, hub, warmup, measured, shape))
+                load_run, table = run_sync(partial(_measure_load, hub, warmup, measured, shape, measure))
+                hidden = _hidden_tokens(load_run.answers)
+                if measure.duration_s is not None:
+                    sent = [answer is not NOT_SENT for answer in load_run.answers]
+                    table, hidden = table.filter(pa.array(sent)), hidden[np.array(sent, np.bool_)]
                 runs.append((name, shape, table))
-                rows.append(summarise_run(name, shape, table, load_run.duration_s, measure.targets))
+                figures = summarise_run(
+                    name, shape, table, load_run.duration_s, measure.targets, hidden_tokens=hidden, level=measure.level
+                )
+                rows.append(figures)
     return Bench(summary=pa.Table.from_pylist(rows, schema=SUMMARY), runs=tuple(runs))
 
 
@@ -195,14 +221,25 @@ def _prompt_text(prompts: Sequence[str], index: int) -> str:
     return DEFAULT_PROMPT.format(number=index + 1, subject=SUBJECTS[index % len(SUBJECTS)])
 
 
+def _hidden_tokens(answers: Sequence[Answer]) -> Any:
+    """Return the reasoning tokens of each answer that the provider did not stream."""
+    hidden = np.zeros(len(answers))
+    for index, answer in enumerate(answers):
+        response = answer.outcome.value_or(None)
+        if response is not None and not any(isinstance(part, Reasoning) and part.text for part in response.parts):
+            hidden[index] = response.usage.reasoning_tokens or 0
+    return hidden
+
+
 async def _measure_load(
-    hub: Hub, warmup: PromptBatch, measured: PromptBatch, load: Load, stop: StopSignal
+    hub: Hub, warmup: PromptBatch, measured: PromptBatch, load: Load, measure: Measure, stop: StopSignal
 ) -> tuple[LoadRun, pa.Table]:
     """Send the warm-up calls and then the load; return the run and its results table."""
     clock = asyncio.get_running_loop().time
     send_load = partial(run_load, send=hub.runtime.send_uncached, stop=stop, max_in_flight=hub.pool_size, clock=clock)
     await send_load(_build_calls(warmup), one_at_a_time())
-    load_run = await send_load(_build_calls(measured), load)
+    duration_s = math.inf if measure.duration_s is None else measure.duration_s
+    load_run = await send_load(_build_calls(measured), load, duration_s=duration_s)
     fan_out = FanOutResult(list(load_run.answers), load_run.schedule_delay_s)
     return load_run, results.build_results(measured, fan_out, uuid.uuid4().hex, time.time())
 

@@ -35,6 +35,8 @@ class Load:
         Whether the gaps between calls are random.
     seed
         Seed of the random gaps.
+    ramp_s
+        Seconds in which the load rises evenly from nothing to its full rate or number of workers.
 
     Examples
     --------
@@ -46,6 +48,7 @@ class Load:
     per_s: float | None = None
     random: bool = False
     seed: int = 0
+    ramp_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate the shape."""
@@ -56,12 +59,15 @@ class Load:
             raise invalid("load.workers", f"{workers!r} is not a positive integer")
         if self.per_s is not None and not 0 < self.per_s < math.inf:
             raise invalid("load.per_s", f"{self.per_s!r} is not a rate; pass a number > 0")
+        if not 0 <= self.ramp_s < math.inf:
+            raise invalid("load.ramp_s", f"{self.ramp_s!r} is not a duration; pass seconds >= 0")
 
     def __str__(self) -> str:
         """Return the name of the shape."""
+        ramp = f", ramp of {self.ramp_s:g} s" if self.ramp_s else ""
         if self.workers is not None:
-            return f"{self.workers} at a time"
-        return f"{'Poisson ' if self.random else ''}{self.per_s:g}/s"
+            return f"{self.workers} at a time{ramp}"
+        return f"{'Poisson ' if self.random else ''}{self.per_s:g}/s{ramp}"
 
 
 def one_at_a_time() -> Load:
@@ -89,12 +95,23 @@ def sweep(workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]
     return tuple(concurrent(count) for count in workers)
 
 
+def rate_sweep(rates: Sequence[float], *, random: bool = True, seed: int = 0) -> tuple[Load, ...]:
+    """Return an open load for each rate: random arrivals, or evenly spaced ones.
+
+    Examples
+    --------
+    >>> [str(load) for load in rate_sweep([1, 2])]
+    ['Poisson 1/s', 'Poisson 2/s']
+    """
+    return tuple(poisson(rate, seed=seed) if random else constant_rate(rate) for rate in rates)
+
+
 def arrivals(load: Load, count: int) -> list[float] | None:
     """Return the time at which each call of an open load is due, in seconds from the first; ``None`` if it is closed.
 
     Notes
     -----
-    Laws: times do not decrease; the mean gap is ``1 / per_s``, exactly so for evenly spaced calls.
+    Laws: times do not decrease; after the ramp the mean gap is ``1 / per_s``, exactly so for evenly spaced calls.
 
     Examples
     --------
@@ -103,11 +120,21 @@ def arrivals(load: Load, count: int) -> list[float] | None:
     """
     if load.per_s is None:
         return None
-    if not load.random:
-        return [index / load.per_s for index in range(count)]
-    generator = random.Random(load.seed)  # noqa: S311 - not for security
-    gaps = (generator.expovariate(load.per_s) for _ in range(count - 1))
-    return list(accumulate(gaps, initial=0.0))[:count]
+    per_s = load.per_s
+    if load.random:
+        generator = random.Random(load.seed)  # noqa: S311 - not for security
+        gaps = (generator.expovariate(per_s) for _ in range(count - 1))
+        times = list(accumulate(gaps, initial=0.0))[:count]
+    else:
+        times = [index / per_s for index in range(count)]
+    return [_delay_by_ramp(time_s, load.ramp_s) for time_s in times]
+
+
+def _delay_by_ramp(time_s: float, ramp_s: float) -> float:
+    """Return when a call is due that without ramp is due at ``time_s``: half of the ramp's calls are left out."""
+    if time_s >= ramp_s / 2:
+        return time_s + ramp_s / 2
+    return math.sqrt(2 * ramp_s * time_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +167,7 @@ async def run_load(
     *,
     max_in_flight: int,
     clock: Callable[[], float],
+    duration_s: float = math.inf,
 ) -> LoadRun:
     """Send calls in the shape of a load.
 
@@ -149,6 +177,8 @@ async def run_load(
         Limit on the calls in flight of an open load. Further calls wait, which adds to their schedule delay.
     clock
         Clock of the running event loop, in seconds.
+    duration_s
+        Seconds after which no more calls are sent.
 
     Notes
     -----
@@ -164,18 +194,22 @@ async def run_load(
 
     times = arrivals(load, len(calls))
     if times is not None:
-        await _run_open_loop([start_s + time_s for time_s in times], send_call, stop, max_in_flight, clock)
+        due_s = [start_s + time_s for time_s in times if time_s < duration_s]
+        await _run_open_loop(due_s, send_call, stop, max_in_flight, clock)
         return LoadRun(answers, delays_s, clock() - start_s)
 
     remaining = iter(range(len(calls)))
 
-    async def work() -> None:
+    async def work(delay_s: float) -> None:
+        if delay_s:
+            await asyncio.sleep(delay_s)
         for index in remaining:
-            if stop.requested:
+            if stop.requested or clock() - start_s >= duration_s:
                 return
             await send_call(index, clock())
 
-    await asyncio.gather(*(work() for _ in range(min(load.workers or 1, len(calls)))))
+    workers = min(load.workers or 1, len(calls))
+    await asyncio.gather(*(work(load.ramp_s * worker / workers) for worker in range(workers)))
     return LoadRun(answers, delays_s, clock() - start_s)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SummaryRow = Mapping[str, Any]
 NO_VALUE: Final = "-"
+SHOWN_WAIT_S: Final = 0.001
+"""Shorter waits are those of the event loop."""
 
 
 def _or_dash(value: float | None, format_value: Callable[[float], str]) -> str:
@@ -23,6 +25,21 @@ def _or_dash(value: float | None, format_value: Callable[[float], str]) -> str:
 def _format_times(row: SummaryRow, metric: str, *quantiles: str) -> str:
     values = [row[f"{metric}_{quantile}"] for quantile in quantiles]
     return NO_VALUE if None in values else " / ".join(map(format_duration, values))
+
+
+def _format_latency(row: SummaryRow) -> str:
+    """Format the quantiles of latency; the p99 of few calls, whose upper end is open, as a lower bound."""
+    values = [row[f"latency_s_{quantile}"] for quantile in ("p50", "p95", "p99")]
+    if None in values:
+        return NO_VALUE
+    marks = ["≥ " if row[f"latency_s_{quantile}_high"] is None else "" for quantile in ("p50", "p95", "p99")]
+    return " / ".join(f"{mark}{format_duration(value)}" for mark, value in zip(marks, values, strict=True))
+
+
+def _format_waits(row: SummaryRow) -> str:
+    """Format the p95 of the waits for a connection and for limits, if anything waited."""
+    waits = [row["schedule_delay_s_p95"] or 0.0, row["rate_wait_s_p95"] or 0.0]
+    return " / ".join(map(format_duration, waits)) if max(waits) >= SHOWN_WAIT_S else ""
 
 
 def _format_answered(row: SummaryRow) -> str:
@@ -43,7 +60,8 @@ COLUMNS: Final[tuple[tuple[str, Callable[[SummaryRow], str]], ...]] = (
     ("tokens/s", lambda row: _or_dash(row["output_tokens_per_s"], format_rate)),
     ("first token p50 / p95", lambda row: _format_times(row, "ttft_s", "p50", "p95")),
     ("per token p50", lambda row: _format_times(row, "tpot_s", "p50")),
-    ("latency p50 / p95 / p99", lambda row: _format_times(row, "latency_s", "p50", "p95", "p99")),
+    ("latency p50 / p95 / p99", _format_latency),
+    ("waits p95: schedule / limit", _format_waits),
     ("goodput", _format_goodput),
     ("1,000 answers", lambda row: _or_dash(row["usd_per_1k_requests"], format_usd)),
     ("M output tokens", lambda row: _or_dash(row["usd_per_million_output_tokens"], format_usd)),
