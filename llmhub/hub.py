@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from llmhub import config
 from llmhub.cache.modes import CacheMode, resolve_mode
+from llmhub.cache.sqlite import DiskCache, is_unwritable_file
 from llmhub.cache.store import Cache
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.budget import Budget, parse_budget
@@ -170,6 +171,9 @@ class Hub:
             plugin_cache = cache_from_plugin(plugins, str(self.cache))
             object.__setattr__(self, "cache", cache_from_url(self.cache) if plugin_cache is None else plugin_cache)
         object.__setattr__(self, "cache_mode", resolve_mode(self.cache_mode, CacheMode()))
+        if isinstance(self.cache, DiskCache) and is_unwritable_file(self.cache.path):
+            is_read_only = not cast("CacheMode", self.cache_mode).writes
+            object.__setattr__(self, "cache", replace(self.cache, read_only=self.cache.read_only or is_read_only))
         object.__setattr__(self, "middleware", resolve_middleware(plugins, self.middleware))
         _validate_types(self)
         routes = routes_by_name(self.route)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
 
 from llmhub.cache import sqlite_ledger
 from llmhub.cache.store import (
@@ -100,7 +101,7 @@ _PUT: Final = "INSERT OR REPLACE INTO answers (key, value, model, created_at) VA
 
 @dataclass(frozen=True, slots=True)
 class DiskCache:
-    """Keeps responses in an SQLite file, which is created if it does not exist.
+    """Keeps responses in an SQLite file, which is created if it does not exist, readable by its owner only.
 
     Parameters
     ----------
@@ -110,6 +111,9 @@ class DiskCache:
         Age limit in seconds; an older entry is a miss, and stays in the file until it is purged.
     busy_s
         Seconds to wait for another process that is writing.
+    read_only
+        Whether to open the file without the right to write, for lookups only. A hub whose mode is ``read-only`` does so
+        if it lacks that right.
 
     Examples
     --------
@@ -126,6 +130,7 @@ class DiskCache:
     path: str | Path
     ttl_s: float | None = None
     busy_s: float = BUSY_S
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         """Validate the times."""
@@ -142,8 +147,10 @@ class DiskCache:
         """
         path = Path(self.path).expanduser()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = _SqliteStore(path, self.ttl_s, self.busy_s)
+            if not self.read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _create_private(path)
+            file = _SqliteStore(path, self.ttl_s, self.busy_s, read_only=self.read_only)
         except (sqlite3.Error, OSError) as error:
             raise unusable_file(path, str(error)) from error
         return Store(
@@ -160,8 +167,8 @@ class DiskCache:
             get_block=file.get_block,
             releases_gil=True,
             ttl_s=self.ttl_s,
-            claims=file.claims,
-            ledger=file.ledger,
+            claims=None if self.read_only else file.claims,
+            ledger=None if self.read_only else file.ledger,
         )
 
 
@@ -185,8 +192,10 @@ class _Connection:
 class _SqliteStore:
     """One file, with connections of each thread's own."""
 
-    def __init__(self, path: Path, ttl_s: float | None, busy_s: float) -> None:
+    def __init__(self, path: Path, ttl_s: float | None, busy_s: float, *, read_only: bool = False) -> None:
         self._path = path
+        self._read_only = read_only
+        self._identity: tuple[int, int] | None = None
         self._ttl_s = ttl_s
         self._busy_s = busy_s
         self._of_thread = threading.local()
@@ -199,12 +208,15 @@ class _SqliteStore:
         self._hits = self._misses = 0
         self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self._connection, self._try_connection)
         with closing(self._connect()) as connection:
+            if read_only and not self._is_set_up(connection):
+                raise sqlite3.DatabaseError("it is not a cache")
             deadline = time.monotonic() + busy_s
             while not self._is_set_up(connection) and not sqlite_ledger.try_write(partial(_create, connection)):
                 # SQLite does not wait for the lock that switches a new file to write-ahead logging.
                 if time.monotonic() > deadline:
                     raise sqlite3.OperationalError("another process holds its lock for too long while setting it up")
                 time.sleep(SETUP_RETRY_S)
+        self._identity = _identity(path)
 
     @contextmanager
     def _connection(self, kind: str = "plain") -> Iterator[sqlite3.Connection]:
@@ -277,6 +289,7 @@ class _SqliteStore:
             self._misses += misses
 
     def put_many(self, entries: Iterable[Entry]) -> None:
+        self._require_same_file()
         self._unchecked_pages = 0
         with self._connection() as connection:
             _put(connection, entries)
@@ -286,9 +299,15 @@ class _SqliteStore:
         too_large = len(entries) > MAX_NONBLOCKING_ENTRIES or size > MAX_NONBLOCKING_BYTES
         if too_large or self._unchecked_pages > CHECKPOINT_SOON_PAGES:
             return False
+        self._require_same_file()
         self._unchecked_pages += len(entries) + size // PAGE_BYTES
         with self._try_connection() as connection:
             return connection is not None and sqlite_ledger.try_write(partial(_put, connection, entries))
+
+    def _require_same_file(self) -> None:
+        """Raise if the file was deleted or replaced: what is written to the open one would be lost with it."""
+        if self._identity is not None and _identity(self._path) != self._identity:
+            raise StoreError(f"{self._path}: the file was deleted or replaced while in use")
 
     def delete(self, keys: Sequence[bytes]) -> None:
         with self._connection() as connection, connection:
@@ -332,6 +351,7 @@ class _SqliteStore:
         """Return this thread's connection of a kind (see `CONNECTION_PRAGMAS`), opened at first use."""
         connection: _Connection | None = getattr(self._of_thread, kind, None)
         if connection is None:
+            self._require_same_file()
             connection = self._keep(_Connection(self._connect(**CONNECTION_PRAGMAS[kind])))
             setattr(self._of_thread, kind, connection)
         return connection
@@ -347,7 +367,14 @@ class _SqliteStore:
 
     def _connect(self, **pragmas: int) -> sqlite3.Connection:
         """Open a connection with additional pragmas; close it if one of them fails."""
-        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
+        source, is_uri = str(self._path), self._read_only
+        if self._read_only:
+            # Without the right to create them, the files of the write-ahead log cannot be shared with a writer.
+            has_log = Path(f"{self._path}-wal").exists()
+            source = f"file:{quote(str(self._path.absolute()))}?{'mode=ro' if has_log else 'immutable=1'}"
+        connection = sqlite3.connect(
+            source, timeout=self._busy_s, isolation_level=None, check_same_thread=False, uri=is_uri
+        )
         with ExitStack() as on_failure:
             on_failure.callback(connection.close)
             for name, value in (_PRAGMAS | pragmas).items():
@@ -365,7 +392,31 @@ class _SqliteStore:
         if layout > LAYOUT_VERSION:
             raise sqlite3.DatabaseError(f"its layout {layout} is newer than {LAYOUT_VERSION}, which this version reads")
         # A file that is not writable fails now, in the set-up, and not at the first answer.
-        return layout == LAYOUT_VERSION and tables >= TABLES and os.access(self._path, os.W_OK)
+        return layout == LAYOUT_VERSION and tables >= TABLES and (self._read_only or os.access(self._path, os.W_OK))
+
+
+def _create_private(path: Path) -> None:
+    """Create an empty file that only its owner can read, unless there is one: responses may be confidential."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one at the same path; ``None`` if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_unwritable_file(path: str | Path) -> bool:
+    """Return whether a file exists and cannot be written."""
+    path = Path(path).expanduser()
+    try:
+        return path.is_file() and not os.access(path, os.W_OK)
+    except OSError:
+        return False  # opening it says why
 
 
 def _create(connection: sqlite3.Connection) -> bool:

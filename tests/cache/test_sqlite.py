@@ -9,8 +9,10 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -269,6 +271,77 @@ def test_read_only_files_and_folders_are_named(tmp_path: Path, what: str) -> Non
     assert err == ""
     assert f"cannot use '{target}'" in out
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Return a folder that every user can read; pytest makes its own private again whenever a test run begins."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+@pytest.mark.parametrize("writable_folder", [True, False])
+def test_unwritable_file_is_read_in_read_only_mode(public_folder: Path, writable_folder: bool) -> None:
+    """Runs as an unprivileged user, since root may write anything."""
+    folder = public_folder / "shelf"
+    folder.mkdir()
+    path = folder / "runs.db"
+    fill_cache(path)
+    checkpoint(path)
+    before = path.read_bytes()
+    path.chmod(0o444)
+    folder.chmod(0o777 if writable_folder else 0o555)
+    program = """
+        import os, sys
+        if os.geteuid() == 0:
+            import llmhub.api.tables, llmhub.cache.sqlite, llmhub.sim
+            os.setuid(65534)
+        import llmhub
+        from llmhub.config import Settings
+        with llmhub.Hub(cache=sys.argv[1], cache_mode="read-only", settings=Settings()) as hub:
+            print(len(hub.runtime.store.get_many([n.to_bytes(32, "big") for n in range(300)])))
+        try:
+            llmhub.Hub(cache=sys.argv[1], settings=Settings()).runtime.store
+        except ValueError as error:
+            print(error)
+    """
+    process = start_python(program, str(path))
+    out, err = process.communicate(timeout=30)
+    folder.chmod(0o777)
+    assert err == ""
+    assert out.startswith(f"200\ncache: cannot use '{path}'")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permissions")
+def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = llmhub.DiskCache(path).open()
+    store.put_many([Entry(key(1), b"value", "m", 1.0)])
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        "runs.db": 0o600,
+        "runs.db-wal": 0o600,
+        "runs.db-shm": 0o600,
+    }
+    store.close()
+    path.chmod(0o640)  # shared with a group, by its owner
+    llmhub.DiskCache(path).open().close()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_deleted_file_is_noticed_and_no_row_is_lost(tmp_path: Path, simulator: SimulatorThread, replaced: bool) -> None:
+    path = tmp_path / "runs.db"
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=path) as hub:
+        assert llmhub.complete("before", model=MODEL, hub=hub).text
+        path.unlink()
+        if replaced:
+            path.write_bytes(b"another file")
+        with pytest.warns(RuntimeWarning, match="the file was deleted or replaced while in use"):
+            table = llmhub.complete_table({"q": ["a", "b"]}, "{q}", model=MODEL, hub=hub, progress=False)
+    assert table["status"].to_pylist() == ["ok", "ok"]
 
 
 def test_damage_while_open_loses_no_response(tmp_path: Path, simulator: SimulatorThread) -> None:
