@@ -16,12 +16,14 @@ from llmhub.api._completion import Completion
 from llmhub.api._plan import plan
 from llmhub.api._rehearsal import Rehearsal, rehearsal
 from llmhub.api._simulation import Simulation, simulate
+from llmhub.api._tool_loop import turn_columns
 from llmhub.api.completions import acomplete, astream, complete, parse, schema_of, stream, try_complete
 from llmhub.api.default_hub import configure, current_hub, using
 from llmhub.api.info import ahealth_check, count_tokens, health_check, metadata, models
 from llmhub.api.jobs import Job, submit
 from llmhub.api.map import map_rows
 from llmhub.api.options import (
+    ChatOptions,
     CompletionOptions,
     MapOptions,
     MessageOptions,
@@ -43,6 +45,7 @@ from llmhub.api.tables import (
 )
 
 __all__ = [
+    "ChatOptions",
     "Completion",
     "CompletionOptions",
     "Job",
@@ -81,6 +84,7 @@ __all__ = [
     "stream_table",
     "submit",
     "try_complete",
+    "turn_columns",
     "unwrap_or_raise",
     "using",
 ]

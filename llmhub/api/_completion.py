@@ -89,12 +89,12 @@ class Completion(CompletionResponse):
     @property
     def cost_usd(self) -> Decimal | None:
         """Cost of the call in US dollars: 0 from the cache, ``None`` if the price or the token counts are unknown."""
-        return _total_cost(self.billed, self.priced_at)
+        return total_cost(self.billed, self.priced_at)
 
     @property
     def list_cost_usd(self) -> Decimal | None:
         """Cost in US dollars without llmhub's cache."""
-        return _total_cost(self.listed, self.priced_at)
+        return total_cost(self.listed, self.priced_at)
 
     def __eq__(self, other: object) -> bool:
         """Compare as responses: cost and timing of a call are not part of its response."""
@@ -155,7 +155,7 @@ def completion_of(
     )
 
 
-def _total_cost(billed: Sequence[BilledUsage], priced_at: float) -> Decimal | None:
+def total_cost(billed: Sequence[BilledUsage], priced_at: float) -> Decimal | None:
     """Return the list price of all attempts, looked up at first use because that loads the price table."""
     total = Decimal(0)
     when = datetime.fromtimestamp(priced_at, UTC)

@@ -6,7 +6,7 @@ import asyncio
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar, Unpack, overload
 from uuid import uuid4
@@ -15,6 +15,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result
 
 from llmhub.api._completion import Completion, completion_of
+from llmhub.api._tool_loop import Conversation, ToolLoop, converse, with_conversation
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
     BUDGET_AND_CACHE_OPTIONS,
@@ -26,6 +27,7 @@ from llmhub.api.options import (
     request_fields,
     single_schema,
     system_messages,
+    tool_loop,
     unknown_option,
 )
 from llmhub.api.raising import raise_if_cache_failed, raise_if_error, unwrap_or_raise, warn_run_problems
@@ -209,6 +211,8 @@ class _CompletionRun:
     on_chunk: Callable[[StreamChunk], None] | None = None
     cache: CacheMode | None = None
     output_type: Any = None
+    tool_loop: ToolLoop | None = None
+    conversation: list[Conversation] = field(default_factory=list)
 
 
 def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: CompletionOptions) -> _CompletionRun:
@@ -216,6 +220,7 @@ def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: Comp
     given: dict[str, Any] = dict(options)
     spending = {name: given.pop(name) for name in list(given) if name in BUDGET_AND_CACHE_OPTIONS}
     output_type = single_schema(given)
+    loop = tool_loop(given)
     request = _build_request(prompt, model, hub, given)
     hub = hub or current_hub()
     if not request.model:
@@ -229,7 +234,7 @@ def _build_run(prompt: Prompt, model: str | None, hub: Hub | None, options: Comp
     cache: Any = spending.get("cache")
     mode = resolve_mode(cache, hub.runtime.cache_mode)
     call = Call(target, request, budgets=budgets, requested_target=target)
-    return _CompletionRun(hub, call, cache=mode, output_type=output_type or request.response_schema)
+    return _CompletionRun(hub, call, cache=mode, output_type=output_type or request.response_schema, tool_loop=loop)
 
 
 def _build_request(prompt: Prompt, model: str | None, hub: Hub | None, options: Mapping[str, Any]) -> CompletionRequest:
@@ -285,6 +290,8 @@ def _with_images(messages: tuple[Message, ...], images: Any, hub: Hub | None) ->
 async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
     """Return the answer from the cache or the provider."""
     call = replace(run.call, on_chunk=run.on_chunk)
+    if run.tool_loop is not None:
+        return await _execute_with_tools(run, call, run.tool_loop, stop)
     result = await run.hub.runtime.send(call, stop, cache_mode=run.cache, run_id=uuid4().bytes)
     answer = _with_served_model(result.answer)
     try:
@@ -295,6 +302,16 @@ async def _execute(run: _CompletionRun, stop: StopSignal) -> Answer:
         error.response = answer.outcome.value_or(None)  # type: ignore[attr-defined]
         raise
     return answer
+
+
+async def _execute_with_tools(run: _CompletionRun, call: Call, loop: ToolLoop, stop: StopSignal) -> Answer:
+    """Hold the conversation of a call with tools, and return its last answer with the totals of all turns."""
+    conversation = await converse(run.hub, call, loop, stop, run.cache, uuid4().bytes)
+    run.conversation.append(conversation)
+    for result in conversation.problems:
+        warn_run_problems(result)
+        raise_if_cache_failed(result)
+    return _with_served_model(conversation.answer())
 
 
 def _with_served_model(answer: Answer) -> Answer:
@@ -313,7 +330,10 @@ def _with_served_model(answer: Answer) -> Answer:
 def _completion(run: _CompletionRun, answer: Answer) -> Result[Completion, LLMError]:
     """Return the outcome of a call, with cost and timing."""
     target = run.call.target
-    return answer.outcome.map(lambda response: completion_of(response, answer, target, output_type=run.output_type))
+    outcome = answer.outcome.map(lambda response: completion_of(response, answer, target, output_type=run.output_type))
+    if not run.conversation:
+        return outcome
+    return outcome.map(lambda completion: with_conversation(completion, run.conversation[0]))
 
 
 def _closing_chunks(run: _CompletionRun, answer: Answer) -> Iterator[StreamChunk]:

@@ -15,11 +15,13 @@ from decimal import Decimal
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
 
+from llmhub.api._tool_loop import MAX_TURNS, ToolLoop
 from llmhub.api.raising import unwrap_or_raise
 from llmhub.cache.modes import CacheMode, Mode, resolve_mode
 from llmhub.core.budget import parse_budget
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.json_schema import schema_of
+from llmhub.core.tool_functions import split_tools
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
 from llmhub.engine.call import Target
 from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices
@@ -27,6 +29,8 @@ from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from llmhub.tables.rows import Row
 
 Prompt: TypeAlias = str | Message | Sequence[str | Message | Mapping[str, object]] | CompletionRequest
@@ -61,7 +65,9 @@ class RequestOptions(BudgetOptions, CacheOptions, total=False):
     seed: int
     presence_penalty: float
     frequency_penalty: float
-    tools: Sequence[Tool]
+    tools: Sequence[Callable[..., Any] | Tool | Mapping[str, Any]]
+    max_turns: int
+    tool_executor: Executor
     tool_choice: str
     parallel_tool_calls: bool
     logprobs: int
@@ -105,6 +111,14 @@ class MessageOptions(RequestOptions, ExecutionOptions, total=False):
     n: int
 
 
+class ChatOptions(RequestOptions, ExecutionOptions, total=False):
+    """Options of ``df.llm.chat``."""
+
+    system: str | Callable[[Row], str | None]
+    images: str
+    examples: Any
+
+
 class RowOptions(MessageOptions, total=False):
     """Options of a run over rows (see `complete_table`)."""
 
@@ -141,9 +155,12 @@ class RunOptions:
     cache: CacheMode | str | None = None
     schema: Any = None
     schema_or_words: bool = False
+    max_turns: int | None = None
+    tool_executor: Executor | None = None
+    tool_loop: ToolLoop | None = None
 
 
-INTERNAL_OPTIONS: Final = frozenset({"schema_or_words"})
+INTERNAL_OPTIONS: Final = frozenset({"schema_or_words", "tool_loop"})
 RUN_OPTIONS: Final = frozenset(option.name for option in fields(RunOptions))
 BUDGET_AND_CACHE_OPTIONS: Final = frozenset(BudgetOptions.__annotations__) | frozenset(CacheOptions.__annotations__)
 MESSAGE_OPTIONS: Final = frozenset({"system", "messages", "images", "examples"})
@@ -158,7 +175,10 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
     BadRequestError
         An unknown option, or a value out of range.
     """
-    run_options = RunOptions(**{name: options.pop(name) for name in list(options) if name in RUN_OPTIONS})
+    loop = tool_loop(options)
+    run_options = RunOptions(
+        tool_loop=loop, **{name: options.pop(name) for name in list(options) if name in RUN_OPTIONS}
+    )
     concurrency = run_options.concurrency
     run_options = replace(
         run_options,
@@ -217,6 +237,23 @@ FOREIGN_REMEDIES: Final[Mapping[str, str]] = {
     "logit_bias": "pass extra={'logit_bias': ...}",
 }  # fmt: skip
 """Options of other libraries that are set elsewhere in llmhub, and how."""
+
+
+def tool_loop(options: dict[str, Any]) -> ToolLoop | None:
+    """Take the options of tools that run out of a call's options, and set its tools as they are sent.
+
+    Raises
+    ------
+    BadRequestError
+        A tool is none, or ``max_turns`` is not a positive integer.
+    """
+    max_turns, executor = options.pop("max_turns", None), options.pop("tool_executor", None)
+    if options.get("tools") is None:
+        return None
+    options["tools"], functions = split_tools(options["tools"])
+    if not functions:
+        return None
+    return ToolLoop(functions, MAX_TURNS if max_turns is None else _positive_int("max_turns", max_turns), executor)
 
 
 def unknown_option(name: str, known: Iterable[str]) -> BadRequestError:
@@ -330,6 +367,12 @@ def _plain(value: Any) -> Any:
 def system_messages(options: Mapping[str, Any]) -> tuple[Message, ...]:
     """Return the system message of ``system=``, if there is one."""
     return (Message("system", options["system"]),) if options.get("system") else ()
+
+
+def refuse_functions(options: RunOptions, where: str) -> None:
+    """Raise if tools are functions, which ``where`` does not run."""
+    if options.tool_loop is not None:
+        raise invalid("tools", f"functions do not run in {where}; use complete_table or submit, or pass Tool values")
 
 
 def resolve_concurrency(hub: Hub, options: RunOptions) -> int:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmhub.api.options import as_shared_budget
+from llmhub.api.options import as_shared_budget, refuse_functions
 from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
 from llmhub.core.errors import invalid
@@ -128,7 +128,9 @@ def _plan_sink(
         options["progress"] = False
 
     def build_run(block: Any) -> TableRun:
-        return build_table_run(block, prompt, model, hub, dict(options))
+        run = build_table_run(block, prompt, model, hub, dict(options))
+        refuse_functions(run.options, "runs with a sink")
+        return run
 
     blocks = streaming_io.iter_blocks(source, streaming_io.BLOCK_ROWS)
     return SinkPlan(blocks, build_run, Path(sink).expanduser(), shape or _results_only, prefix)

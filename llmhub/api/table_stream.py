@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
-from llmhub.api.options import Models, RowOptions, TablePrompt
+from llmhub.api.options import Models, RowOptions, TablePrompt, refuse_functions
 from llmhub.api.raising import keep_table, raise_first_row_error, warn_run_problems
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, apply_schema, build_table_run, execute
@@ -52,7 +52,9 @@ def stream_table(
     ConnectorError
         With ``on_error="raise"``, the first failure, when it arrives; calls in flight are cancelled.
     """
-    return _stream(build_table_run(frame, prompt, model, hub, dict(options)))
+    run = build_table_run(frame, prompt, model, hub, dict(options))
+    refuse_functions(run.options, "streams of rows")
+    return _stream(run)
 
 
 def _stream(run: TableRun) -> Iterator[pa.Table]:

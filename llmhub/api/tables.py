@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
+from llmhub.api._tool_loop import ToolRows, with_turns
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
     Models,
@@ -487,12 +488,22 @@ async def run_table(
     started_at, run_id = time.time(), uuid.uuid4()
     problems: list[str] = []
     with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
+        conversations = None
         try:
-            result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
+            if run.options.tool_loop is None:
+                result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
+            else:
+                rows = ToolRows(run, run.options.tool_loop, stop, run_id.bytes, on_result)
+                result = await rows.hold(display, resolve_concurrency(run.hub, run.options))
+                conversations = rows.conversations
+                warn_run_problems(result)
         except BaseException as error:
             attach_partial_table(error, run, run_id.hex, started_at)
             raise
         table = results.build_results(run.batch, result, run_id.hex, started_at, problems.append)
+    if conversations is not None:
+        with keep_table(table):
+            table = with_turns(table, conversations, started_at)
     with keep_table(table):
         table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     with keep_table(table):

@@ -5,7 +5,6 @@ The accessors have no state but the frame, because pandas creates a new one at e
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
@@ -13,22 +12,32 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import Job, MapOptions, MessageOptions, Models, RowOptions, TableOptions, TablePrompt, TypedTableOptions
+from llmhub.api import (
+    ChatOptions,
+    Job,
+    MapOptions,
+    Models,
+    RowOptions,
+    TableOptions,
+    TablePrompt,
+    TypedTableOptions,
+)
 from llmhub.api.raising import keep_table
 from llmhub.api.signatures import shows_options
 from llmhub.core.errors import invalid
 from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
 from llmhub.notebook import token_counts
+from llmhub.notebook.conversations import continued, rendered_prompts, with_column
 from llmhub.notebook.plot_accessor import PlotAccessor
+from llmhub.notebook.series_accessor import SeriesAccessor, accessor_repr
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
 from llmhub.tables.pandas_types import DtypeBackend
 from llmhub.tables.plan import Plan
 from llmhub.tables.result_frames import ROW, ResultColumns, result_columns
-from llmhub.tables.row_prompts import constant_system_prompt
-from llmhub.tables.rows import Row
+from llmhub.tables.rows import FrameColumns, Row
 from llmhub.tables.structured_outputs import (
     LABEL_FIELD,
     extract_labels,
@@ -37,7 +46,6 @@ from llmhub.tables.structured_outputs import (
     struct_fields_table,
     with_label_options,
 )
-from llmhub.tables.templates import SERIES_FIELD
 from llmhub.tables.wide import wide
 
 if TYPE_CHECKING:
@@ -56,7 +64,7 @@ class FrameAccessor(Generic[F]):
 
     def __repr__(self) -> str:
         """Return the kind of the frame and the methods."""
-        return _accessor_repr(self, self._frame)
+        return accessor_repr(self, self._frame)
 
     @property
     def plot(self) -> PlotAccessor:
@@ -170,6 +178,56 @@ class FrameAccessor(Generic[F]):
         """
         results = self._results(columns, model, options, prefix, dtype_backend, numbered=True)
         return results.iter_rows(api.stream_table(results.native, prompt, model=model, hub=hub, **options))
+
+    @shows_options(ChatOptions)
+    def chat(
+        self,
+        prompt: str | None = None,
+        *,
+        model: str,
+        messages: str = "messages",
+        hub: Hub | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> F:
+        """Continue the conversation of every row, and return the frame with the new turns in its column.
+
+        Parameters
+        ----------
+        prompt
+            Template of the user's next message; without it, the model answers the conversation as it is.
+        model
+            ``provider/model``.
+        messages
+            Name of the column of conversations; a column that does not exist begins new ones.
+        hub
+            The hub to use; the default hub if omitted.
+        **options
+
+        Returns
+        -------
+        frame of the same kind
+            The frame with the column of conversations, each a list of mappings with ``role`` and ``content``. A row
+            whose call failed keeps its conversation.
+
+        Raises
+        ------
+        BadRequestError
+            Before anything is sent: a wrong argument, or several models.
+
+        Warns
+        -----
+        RuntimeWarning
+            Calls of some rows failed.
+        """
+        if not isinstance(model, str):
+            raise invalid("model", "a conversation is with one model; pass one 'provider/model'")
+        exists = messages in frames.column_names(self._frame)
+        given: dict[str, Any] = {**options, **({"messages": messages} if exists else {})}
+        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **given)
+        before = FrameColumns(self._frame).column(messages) if exists else [None] * table.num_rows
+        after = continued(before, rendered_prompts(self._frame, prompt), table)
+        result: F = with_column(self._frame, messages, after)
+        return result
 
     @overload
     def map(
@@ -405,7 +463,7 @@ class FrameAccessor(Generic[F]):
         """Validate how results are to be returned, before anything is sent; ``numbered`` ones have their ``row``."""
         native = frames.native_frame(self._frame)
         frames.require_dtype_backend(native, dtype_backend)
-        names = result_columns(columns, model, options)
+        names = (*result_columns(columns, model, options), *api.turn_columns(options.get("tools")))
         names = (ROW, *names) if numbered and ROW not in names else names
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
         return _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)
@@ -451,163 +509,6 @@ class _ResultsOfFrame(Generic[F]):
             results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
             joined = frames.join_rows(self.native, table.column("row"), (results,), self.dtype_backend)
             yield from frames.backend_of(joined).iter_rows(joined)
-
-
-class SeriesAccessor(Generic[S]):
-    """Accessor ``series.llm`` of a series of texts."""
-
-    def __init__(self, values: Any) -> None:
-        self._values = values
-
-    def __repr__(self) -> str:
-        """Return the kind of the series and the methods."""
-        return _accessor_repr(self, self._values)
-
-    @shows_options(RowOptions)
-    def complete(
-        self,
-        prompt: str = "",
-        *,
-        model: str,
-        hub: Hub | None = None,
-        dtype_backend: DtypeBackend | None = None,
-        **options: Unpack[RowOptions],
-    ) -> S:
-        """Send a prompt for every value, and return the responses as a series, null where there is none.
-
-        Parameters
-        ----------
-        prompt
-            Instructions; the value replaces ``{}``, or follows after an empty line.
-        model
-            ``provider/model``.
-        hub
-            The hub to use; the default hub if omitted.
-        dtype_backend
-            Type of the strings in a pandas Series, as in `FrameAccessor.complete`.
-        **options
-            See `llmhub.complete_table`.
-
-        Returns
-        -------
-        series of the same kind
-            Texts with the same index and name; with ``schema=``, structs of typed fields.
-        """
-        frames.require_dtype_backend(self._values, dtype_backend)
-        table = api.complete_series(self._values, prompt, model=model, hub=hub, **options)
-        with keep_table(table):
-            column = table.column("parsed" if options.get("schema") else "response")
-            return cast("S", frames.series_like(self._values, column, dtype_backend))
-
-    @shows_options(MessageOptions)
-    def classify(
-        self,
-        prompt: str = "",
-        *,
-        labels: Any,
-        model: str,
-        hub: Hub | None = None,
-        **options: Unpack[MessageOptions],
-    ) -> S:
-        """Send a prompt for every value, and return one of several labels for each (see `FrameAccessor.classify`).
-
-        Parameters
-        ----------
-        prompt, model, hub, **options
-            As in `complete`.
-        labels
-            Texts or numbers, an enum, or a mapping of labels to descriptions.
-
-        Returns
-        -------
-        series of the same kind
-            Labels with the same index and name, null where there is none.
-        """
-        known = parse_labels(labels)
-        given: dict[str, Any] = dict(options)
-        system = given.pop("system", None)
-        prepared = with_label_options(known, labels, given)
-        instruction = constant_system_prompt(prepared["system"])
-        prepared["system"] = f"{system}\n\n{instruction}" if system else instruction
-        table = api.complete_series(self._values, prompt, model=model, hub=hub, **prepared)
-        with keep_table(table):
-            result: S = frames.series_like(self._values, extract_labels(table, known)[1])
-            return result
-
-    @shows_options(MessageOptions)
-    def extract(
-        self,
-        prompt: str = "",
-        *,
-        schema: Any,
-        model: str,
-        hub: Hub | None = None,
-        **options: Unpack[MessageOptions],
-    ) -> Any:
-        """Send a prompt for every value, and return the fields of its structured output as a frame.
-
-        Parameters
-        ----------
-        prompt, model, hub, **options
-            As in `complete`.
-        schema
-            A pydantic model, a dataclass or a JSON schema.
-
-        Returns
-        -------
-        frame of the same kind
-            A typed column per field, with the index of the series; null without an answer (see `FrameAccessor.extract`
-            for errors and costs).
-        """
-        given: dict[str, Any] = {**options, "schema": schema}
-        table = api.complete_series(self._values, prompt, model=model, hub=hub, **given)
-        with keep_table(table):
-            return frames.frame_like(self._values, struct_fields_table(table.column("parsed")))
-
-    @shows_options(MapOptions)
-    def map(
-        self,
-        function: Callable[[Any], Any],
-        *,
-        model: str | None = None,
-        hub: Hub | None = None,
-        **options: Unpack[MapOptions],
-    ) -> S:
-        """Call a function for every value; send the requests it returns, or return its values as a series.
-
-        Parameters
-        ----------
-        function
-            Takes a value; missing values are skipped. It may be a coroutine function, and it may block.
-        model, hub, **options
-            As in `FrameAccessor.map`.
-
-        Returns
-        -------
-        series of the same kind
-            The values, or for requests the texts of the responses.
-        """
-        of_row: Callable[[Row], Any] = lambda row: function(row[SERIES_FIELD])  # noqa: E731 - one expression
-        if inspect.iscoroutinefunction(function):
-
-            async def of_row(row: Row) -> Any:
-                return await function(row[SERIES_FIELD])
-
-        frame = {SERIES_FIELD: frames.series_values(self._values)}
-        values = api.map_rows(frame, of_row, model=model, hub=hub, **options)
-        column = pa.chunked_array([values]) if isinstance(values, list) else values.column("response")
-        result: S = frames.series_like(self._values, column)
-        return result
-
-    def count_tokens(self, *, model: str, **options: Unpack[CountOptions]) -> Any:
-        """Count the tokens of each text (see `FrameAccessor.count_tokens`)."""
-        texts = [None if value is None else str(value) for value in frames.series_values(self._values)]
-        return frames.frame_like(self._values, token_counts.count_tokens_table(texts, model, options))
-
-
-def _accessor_repr(accessor: object, frame: Any) -> str:
-    methods = ", ".join(name for name in dir(accessor) if not name.startswith("_"))
-    return f"<llmhub methods of a {type(frame).__name__}: {methods}>"
 
 
 @overload

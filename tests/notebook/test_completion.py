@@ -16,7 +16,8 @@ from llmhub import api, plots
 from llmhub.api import options
 from llmhub.api.signatures import OPTION_DOCS, option_parameters
 from llmhub.evals import scorers, tasks
-from llmhub.notebook.accessor import FrameAccessor, SeriesAccessor
+from llmhub.notebook.accessor import FrameAccessor
+from llmhub.notebook.series_accessor import SeriesAccessor
 
 FRAME = pd.DataFrame({"text": ["Hi"]})
 FUNCTIONS: dict[Callable[..., Any], type] = {
@@ -30,6 +31,7 @@ FUNCTIONS: dict[Callable[..., Any], type] = {
          FrameAccessor.submit, FrameAccessor.plan, SeriesAccessor.complete),
         options.RowOptions,
     ),
+    FrameAccessor.chat: options.ChatOptions,
     **dict.fromkeys((FrameAccessor.extract, FrameAccessor.classify), options.TypedTableOptions),
     **dict.fromkeys((SeriesAccessor.extract, SeriesAccessor.classify), options.MessageOptions),
     **dict.fromkeys((api.map_rows, FrameAccessor.map, SeriesAccessor.map), options.MapOptions),
@@ -87,7 +89,7 @@ def test_a_plot_method_has_the_signature_of_its_plot_without_the_table() -> None
 
 
 def test_accessors_say_what_they_are() -> None:
-    assert repr(FRAME.llm).startswith("<llmhub methods of a DataFrame: acomplete, classify, complete")
+    assert repr(FRAME.llm).startswith("<llmhub methods of a DataFrame: acomplete, chat, classify, complete")
     assert repr(FRAME.text.llm).startswith("<llmhub methods of a Series: classify")
     assert repr(FRAME.llm.plot).startswith("<plots of results: cost_against_latency")
 

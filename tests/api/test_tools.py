@@ -1,0 +1,327 @@
+"""Tools that run: functions become tools, their results go back, and each turn is a call like any other."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
+from typing import Any, Literal
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import llmhub
+from llmhub.config import Settings
+from llmhub.core.errors import BadRequestError
+from llmhub.core.tool_functions import function_tool, split_tools
+from llmhub.core.types import Tool, ToolCall, ToolResult
+from llmhub.sim import SimulatorThread
+from llmhub.tables.rows import FrameColumns
+from llmhub.types import Answer, Call, Send
+
+MODEL = "openai/gpt-4o-mini"
+MODELS = (
+    MODEL,
+    "openai-responses/gpt-4o-mini",
+    "anthropic/claude-haiku-4-5",
+    "google/gemini-2.0-flash",
+    "bedrock/amazon.nova-lite-v1:0",
+    "azure/gpt-4o",
+)
+ASK = "What now? [[sim:tool weather]]"
+
+
+def weather(city: str, unit: Literal["celsius", "kelvin"] = "celsius", days: list[int] | None = None) -> dict[str, Any]:
+    """Return the weather of a city.
+
+    Parameters
+    ----------
+    city : str
+        Name of the city.
+    unit
+        Unit of temperatures.
+    """
+    return {"city": city, "unit": unit, "days": days, "value": 21}
+
+
+def clock(zone: str) -> str:
+    """Return the time.
+
+    Args:
+        zone: Time zone, such as
+            UTC.
+    """
+    return f"noon in {zone}"
+
+
+def broken(city: str) -> str:
+    """Return nothing."""
+    raise RuntimeError(f"no weather in {city!r}")
+
+
+@pytest.fixture
+def sent() -> list[Call]:
+    return []
+
+
+@pytest.fixture
+def hub(simulator: SimulatorThread, sent: list[Call]) -> Iterator[llmhub.Hub]:
+    def record(send: Send) -> Send:
+        async def recorded(call: Call) -> Answer:
+            sent.append(call)
+            return await send(call)
+
+        return recorded
+
+    with llmhub.Hub(
+        endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache(), middleware=(record,)
+    ) as open_hub:
+        yield open_hub
+
+
+def test_hints_and_docstring_become_the_schema() -> None:
+    tool = function_tool(weather).tool
+    parameters: Any = tool.parameters
+    assert (tool.name, tool.description) == ("weather", "Return the weather of a city.")
+    assert parameters["required"] == ["city"]
+    assert parameters["properties"]["city"] == {"type": "string", "description": "Name of the city."}
+    assert parameters["properties"]["unit"]["enum"] == ["celsius", "kelvin"]
+    assert parameters["properties"]["unit"]["description"] == "Unit of temperatures."
+    zone: Any = function_tool(clock).tool.parameters["properties"]
+    assert zone["zone"]["description"] == "Time zone, such as UTC."
+
+
+def test_mappings_of_every_api_become_tools() -> None:
+    parameters = {"type": "object", "properties": {}}
+    flat = {"type": "function", "name": "a", "description": "A", "parameters": parameters}
+    nested = {"type": "function", "function": {**flat, "name": "b"}}
+    anthropic = {"name": "c", "description": "A", "input_schema": parameters}
+    tools, functions = split_tools([flat, nested, anthropic, Tool("d")])
+    assert [tool.name for tool in tools] == ["a", "b", "c", "d"]
+    assert [tool.parameters for tool in tools[:3]] == [parameters] * 3
+    assert not functions
+
+
+def variadic(*cities: str) -> str:
+    return str(cities)
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ([7], r"tools\[0\]: int is not a tool; pass a function"),
+        ([variadic], r"tools\[0\]: variadic takes \*cities"),
+        ([weather, weather], r"tools\[1\]: another tool is named 'weather'"),
+        ([lambda city: city], r"'<lambda>' cannot be the name of a tool"),
+        ([{"type": "function"}], "has no 'name'"),
+    ],
+)
+def test_tools_that_are_none_say_so(hub: llmhub.Hub, tools: Any, message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        llmhub.complete("Hi", model=MODEL, hub=hub, tools=tools)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_results_go_back_until_the_model_answers(hub: llmhub.Hub, sent: list[Call], model: str) -> None:
+    response = llmhub.complete(ASK, model=model, hub=hub, tools=[weather])
+    assert (response.turns, response.tool_calls, len(sent)) == (2, (), 2)
+    assert response.text
+    roles = [message.role for message in response.transcript]
+    assert roles == ["user", "assistant", "tool", "assistant"]
+    (result,) = response.transcript[2].parts
+    (call,) = response.transcript[1].parts[-1:]
+    assert isinstance(result, ToolResult)
+    assert isinstance(call, ToolCall)
+    assert result.id == call.id
+    assert json.loads(str(result.content))["city"] == json.loads(call.arguments)["city"]
+
+
+def test_tokens_and_cost_are_those_of_all_turns(hub: llmhub.Hub) -> None:
+    total = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather])
+    tool = function_tool(weather).tool
+    first = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[tool])
+    assert first.tool_calls
+    assert first.cache_hit
+    last = llmhub.complete(list(total.transcript[:3]), model=MODEL, hub=hub, tools=[tool])
+    assert last.cache_hit
+    assert total.cost_usd is not None
+    assert first.list_cost_usd is not None
+    assert last.list_cost_usd is not None
+    assert total.cost_usd == first.list_cost_usd + last.list_cost_usd
+    tokens = (first.usage.input_tokens, last.usage.input_tokens, total.usage.input_tokens)
+    assert tokens[0] is not None
+    assert tokens[1] is not None
+    assert tokens[0] + tokens[1] == tokens[2]
+
+
+def test_a_second_run_takes_every_turn_from_the_cache(hub: llmhub.Hub, sent: list[Call]) -> None:
+    first = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather])
+    again = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather])
+    assert again == first
+    assert (again.cost_usd, again.cache_hit, len(sent)) == (Decimal(0), True, 2)
+
+
+def test_exceptions_and_wrong_arguments_become_errors_of_the_tool(hub: llmhub.Hub) -> None:
+    def weather(city: int) -> str:
+        return str(city)
+
+    failed = llmhub.complete("Go [[sim:tool broken]]", model="anthropic/claude-haiku-4-5", hub=hub, tools=[broken])
+    (result,) = failed.transcript[2].parts
+    assert isinstance(result, ToolResult)
+    assert result.is_error
+    assert str(result.content).startswith("Error: RuntimeError: no weather in ")
+    plain = llmhub.complete("Go [[sim:tool broken]]", model=MODEL, hub=hub, tools=[broken])
+    (result,) = plain.transcript[2].parts
+    assert isinstance(result, ToolResult)
+    assert str(result.content).startswith("Error: RuntimeError: ")
+    assert plain.text
+    wrong = function_tool(weather)
+    with pytest.raises(llmhub.MalformedResponseError):
+        wrong.arguments('{"city": "Rome"}')
+
+
+def test_calls_of_one_turn_run_at_the_same_time(hub: llmhub.Hub) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def one(x: str) -> str:
+        both.wait()
+        return "1"
+
+    def two(x: str) -> str:
+        both.wait()
+        return "2"
+
+    response = llmhub.complete("[[sim:tool one]] [[sim:tool two]]", model=MODEL, hub=hub, tools=[one, two])
+    assert [part.content for part in response.transcript[2].parts if isinstance(part, ToolResult)] == ["1", "2"]
+
+
+async def test_coroutine_functions_are_awaited(hub: llmhub.Hub) -> None:
+    async def weather(city: str) -> str:
+        return f"sun in {city}"
+
+    response = await llmhub.acomplete(ASK, model=MODEL, hub=hub, tools=[weather])
+    assert response.turns == 2
+    assert "sun in" in str(response.transcript[2].parts[0])
+
+
+def test_functions_run_in_processes(hub: llmhub.Hub) -> None:
+    with ProcessPoolExecutor(1) as pool:
+        response = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather], tool_executor=pool)
+    assert '"value":21' in str(response.transcript[2].parts[0])
+
+
+def test_max_turns_ends_the_conversation(hub: llmhub.Hub, sent: list[Call]) -> None:
+    response = llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather], max_turns=1)
+    assert (response.turns, len(sent), response.finish_reason) == (1, 1, "tool_calls")
+    with pytest.raises(BadRequestError, match="max_turns"):
+        llmhub.complete(ASK, model=MODEL, hub=hub, tools=[weather], max_turns=0)
+
+
+def test_a_required_tool_is_required_once(hub: llmhub.Hub) -> None:
+    response = llmhub.complete("Hi", model=MODEL, hub=hub, tools=[weather], tool_choice="required")
+    assert (response.turns, response.tool_calls) == (2, ())
+
+
+def test_chunks_of_all_turns_are_streamed(hub: llmhub.Hub) -> None:
+    *chunks, last = llmhub.stream(ASK, model=MODEL, hub=hub, tools=[weather])
+    assert isinstance(last.response, llmhub.Completion)
+    assert last.response.turns == 2
+    assert "".join(chunk.text for chunk in chunks).endswith(last.response.text)
+
+
+FRAME = pd.DataFrame({"ask": ["Now? [[sim:tool weather]]", None, "Hi", "Then? [[sim:tool weather]]"]})
+
+
+def test_rows_have_turns_transcripts_and_totals(hub: llmhub.Hub, sent: list[Call]) -> None:
+    table = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], concurrency=2)
+    rows = table.to_pylist()
+    assert [row["turns"] for row in rows] == [2, 0, 1, 2]
+    assert [row["status"] for row in rows] == ["ok", "skipped", "ok", "ok"]
+    assert len(sent) == 5
+    assert rows[1]["transcript"] is None
+    log = json.loads(rows[0]["transcript"])
+    assert [entry["role"] for entry in log] == ["user", "assistant", "tool", "assistant"]
+    assert log[-1]["content"] == rows[0]["response"]
+    single = llmhub.complete(FRAME.ask[0], model=MODEL, hub=hub, tools=[weather])
+    assert rows[0]["cost_usd"] == single.list_cost_usd
+    assert rows[0]["input_tokens"] == single.usage.input_tokens
+    again = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather])
+    assert len(sent) == 5
+    assert again.column("cost_usd").to_pylist()[0] == 0
+    assert again.column("list_cost_usd").to_pylist() == table.column("list_cost_usd").to_pylist()
+    assert again.column("request_key").to_pylist() == table.column("request_key").to_pylist()
+
+
+def test_a_transcript_can_be_continued(hub: llmhub.Hub) -> None:
+    table = llmhub.complete_table(FRAME[:1], "{ask}", model=MODEL, hub=hub, tools=[weather])
+    more = llmhub.complete_table(table.select(["transcript"]), "And?", messages="transcript", model=MODEL, hub=hub)
+    assert more.column("status").to_pylist() == ["ok"]
+
+
+def test_the_budget_holds_turn_by_turn(hub: llmhub.Hub, sent: list[Call]) -> None:
+    table = llmhub.complete_table(
+        FRAME[:1], "{ask}", model=MODEL, hub=hub, tools=[weather], max_tokens=100, budget_usd=0.00029
+    )
+    (row,) = table.to_pylist()
+    assert row["status"] == "budget"
+    assert row["turns"] == 1
+    assert row["cost_usd"] > 0
+
+
+def test_frames_and_series_and_jobs_run_tools(hub: llmhub.Hub) -> None:
+    job = llmhub.submit(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather])
+    assert job.result().column("turns").to_pylist() == [2, 0, 1, 2]
+    framed = FRAME.llm.complete("{ask}", model=MODEL, hub=hub, tools=[weather])
+    assert framed["turns"].tolist() == [2, 0, 1, 2]
+    assert FRAME.ask.llm.complete(model=MODEL, hub=hub, tools=[weather]).notna().tolist() == [True, False, True, True]
+
+
+def test_streams_of_rows_and_sinks_refuse_functions(hub: llmhub.Hub, tmp_path: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"^tools: functions do not run in"):
+        llmhub.stream_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather])
+    with pytest.raises(BadRequestError, match=r"^tools: functions do not run"):
+        llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], sink=tmp_path / "out")
+
+
+def test_progress_of_tools_is_shown(hub: llmhub.Hub) -> None:
+    reports: list[Any] = []
+    llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], progress=reports.append)
+    assert (reports[-1].done, reports[-1].finished) == (3, True)
+
+
+def frame_of(kind: str, columns: dict[str, list[Any]]) -> Any:
+    if kind == "pandas":
+        return pd.DataFrame(columns, index=[5, 5])
+    return pa.table(columns) if kind == "arrow" else pl.DataFrame(columns)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+def test_chat_appends_turns_to_a_column(hub: llmhub.Hub, sent: list[Call], kind: str) -> None:
+    frame = frame_of(kind, {"name": ["Ada", "Bob"]})
+    once = llmhub.llm(frame).chat("I am {name}.", model=MODEL, hub=hub, system="Be brief.")
+    twice = llmhub.llm(once).chat("Who is {name}?", model=MODEL, hub=hub, system="Be brief.")
+    assert type(twice) is type(frame)
+    (first, _) = [list(cell) for cell in FrameColumns(twice).column("messages")]
+    assert [turn["role"] for turn in first] == ["user", "assistant", "user", "assistant"]
+    assert [turn["content"] for turn in first][::2] == ["I am Ada.", "Who is Ada?"]
+    assert [message.role for message in sent[-1].request.messages] == ["system", "user", "assistant", "user"]
+    assert len(FrameColumns(frame).names) == 1
+
+
+def test_a_failed_row_keeps_its_conversation(hub: llmhub.Hub) -> None:
+    log = [{"role": "user", "content": "Hi"}]
+    frame = pd.DataFrame({"talk": [log, None]})
+    with pytest.warns(RuntimeWarning, match=r"1 conversations are unchanged.*\(budget 1\)"):
+        after = llmhub.llm(frame).chat(model=MODEL, messages="talk", hub=hub, budget_usd=0)
+    assert after.talk.tolist() == [log, None]
+
+
+def test_chat_with_tools_keeps_their_turns(hub: llmhub.Hub) -> None:
+    after = llmhub.llm(FRAME[:1]).chat("{ask}", model=MODEL, hub=hub, tools=[weather])
+    assert [turn["role"] for turn in after.messages.iloc[0]] == ["user", "assistant", "tool", "assistant"]
+    again = llmhub.llm(after).chat("Thanks", model=MODEL, hub=hub, tools=[weather])
+    assert len(again.messages.iloc[0]) == 6
