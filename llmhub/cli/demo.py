@@ -22,7 +22,7 @@ from llmhub.formatting.numbers import format_usd
 from llmhub.hub import Hub
 from llmhub.plots import cost_by_model, latency_ecdf, save
 from llmhub.providers.registry import PROVIDERS
-from llmhub.sim import FAKE_PROVIDERS, Faults, Latency, Simulator, serving
+from llmhub.sim import SIMULATED, Faults, Latency, Simulator, serving
 from llmhub.tables import files, frames
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _simulated_hub(args: argparse.Namespace) -> Iterator[tuple[Hub, Sequence[str
     with ExitStack() as stack:
         for model in models:
             name = model.partition("/")[0]
-            if name in FAKE_PROVIDERS and name not in simulated:
+            if name in SIMULATED and name not in simulated:
                 simulator = Simulator(
                     seed=args.seed, latency=latencies.get(model, DEFAULT_LATENCY), faults=Faults(retry_after_s=0.3)
                 )

@@ -18,7 +18,7 @@ from llmhub.core.proxies import NO_PROXIES
 from llmhub.engine.limits import Limit
 from llmhub.hub import DEFAULT_POOL_SIZE, Hub, load_enabled_plugins
 from llmhub.providers.registry import PROVIDERS
-from llmhub.sim import FAKE_PROVIDERS, endpoints
+from llmhub.sim import SIMULATED, endpoints
 
 
 def build_hub(args: argparse.Namespace) -> Hub:
@@ -67,9 +67,9 @@ def simulated_settings(
     """
     for model in models:
         name = model.partition("/")[0]
-        if name in PROVIDERS and name not in FAKE_PROVIDERS:
+        if name in PROVIDERS and name not in SIMULATED:
             raise invalid(
-                "model", f"{model!r}: {name!r} is not simulated; simulated are {', '.join(sorted(FAKE_PROVIDERS))}"
+                "model", f"{model!r}: {name!r} is not simulated; simulated are {', '.join(sorted(SIMULATED))}"
             )
     return replace(settings, endpoints=simulated, proxies=NO_PROXIES)
 

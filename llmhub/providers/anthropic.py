@@ -63,7 +63,7 @@ CLAUDE_SCHEMA_SUPPORT: Final = SchemaSupport(
 )
 
 
-def _authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
+def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpRequest:
     """Add the key and the API version, which is a header."""
     version = {"anthropic-version": endpoint.api_version or DEFAULT_API_VERSION}
     versioned = replace(request, headers={**request.headers, **version})
@@ -77,7 +77,7 @@ ENTRIES: Final = (
             anthropic.WIRE,
             BASE_URL,
             locate=completion_url(BASE_URL, "/v1/messages"),
-            authorize=_authorize,
+            authorize=authorize,
             limits=rate_limit_reader(RATE_LIMIT_HEADERS),
             required_env=(("ANTHROPIC_API_KEY",),),
             request_id_header="request-id",

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
-from llmhub.providers.openai import RESPONSES_PATH, SCHEMA_SUPPORT, adapt_chat, adapt_responses
-from llmhub.providers.openai_compatible import CHAT_PATH, openai_compatible, read_rate_limits
+from llmhub.providers.openai import SCHEMA_SUPPORT, adapt_chat, adapt_responses
+from llmhub.providers.openai_compatible import CHAT_PATH, RESPONSES_PATH, openai_compatible, read_rate_limits
 from llmhub.providers.rate_limit_headers import per_renewal_period
 from llmhub.providers.vendor import PriceListing, quote_model
 from llmhub.wire import openai_responses

@@ -22,14 +22,13 @@ from llmhub.providers.model_profiles import (
     TokenLimits,
     ToolForcedSchema,
 )
-from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.providers.openai_compatible import RESPONSES_PATH, openai_compatible
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, NUMBER_KEYWORDS, SchemaSupport
 from llmhub.providers.vendor import PriceListing, completion_url, drop_field, rename_field
 from llmhub.wire import openai_responses
 from llmhub.wire.readers import as_list, as_text
 
 BASE_URL: Final = "https://api.openai.com/v1"
-RESPONSES_PATH: Final = "/responses"
 NON_REASONING_PREFIXES: Final = ("gpt-3", "gpt-4", "chatgpt-4o", "gpt-5-chat")
 """Names of models that do not reason begin so; those refuse to return reasoning encrypted."""
 

@@ -34,9 +34,10 @@ from llmhub.providers.vendor import (
     rename_field,
     same_payload,
 )
-from llmhub.wire import openai_chat
+from llmhub.wire import openai_chat, openai_responses
 
 CHAT_PATH: Final = "/chat/completions"
+RESPONSES_PATH: Final = "/responses"
 REASONING_FIELD: Final = "reasoning_content"
 """Field of an assistant message in which the wire sends earlier reasoning."""
 
@@ -130,4 +131,12 @@ def rename_reasoning(name: str, payload: Payload) -> Payload:
     return {**payload, "messages": [rename_field(REASONING_FIELD, name, message) for message in messages]}
 
 
-ENTRIES: Final = (openai_compatible("compatible", refused_parts=(CacheMark,), takes_reasoning_details=True),)
+ENTRIES: Final = (
+    openai_compatible("compatible", refused_parts=(CacheMark,), takes_reasoning_details=True),
+    openai_compatible(
+        "compatible-responses",
+        wire=openai_responses.WIRE,
+        locate=completion_url("", RESPONSES_PATH),
+        refused_parts=(CacheMark,),
+    ),
+)

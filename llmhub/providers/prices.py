@@ -62,7 +62,8 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
     import genai_prices  # noqa: PLC0415 - half a second that only a caller who asks for prices pays
     from genai_prices.data import providers  # noqa: PLC0415 - as above
 
-    provider = next((row for row in providers if row.id == listing.provider_id), None)
+    provider_id = listing.provider_id if listing.upstream is None else listing.upstream.get(model.partition("/")[0])
+    provider = next((row for row in providers if row.id == provider_id), None)
     entry = provider.find_model(listing.model_name(model), all_providers=providers) if provider else None
     if provider is None or entry is None:
         return None

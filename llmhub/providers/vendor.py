@@ -54,11 +54,14 @@ class PriceListing:
     adjust
         From a model's name in the table and its price there to its price, for fees and service tiers that the table
         does not have.
+    upstream
+        For a gateway at the prices of others: the table's id of each provider that a model's name begins with.
     """
 
     provider_id: str
     model_name: Callable[[str], str] = same_name
     adjust: Callable[[str, Price], Price] | None = None
+    upstream: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +105,15 @@ def provider_entry(
     """
     bound = replace(
         provider,
-        unsupported=partial(_first_error, (*checks, partial(check_model, provider.name, models))),
+        unsupported=partial(first_error, (*checks, partial(check_model, provider.name, models))),
         structured_output_mode=partial(structured_output_mode, models),
         relax_schema=provider.relax_schema if schema_support is None else partial(relax_schema, schema_support),
     )
     return ProviderEntry(bound, models, price_listing, environment_variables)
 
 
-def _first_error(checks: tuple[Check, ...], endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+def first_error(checks: tuple[Check, ...], endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Return the error of the first check that fails."""
     return next((error for check in checks if (error := check(endpoint, request)) is not None), None)
 
 

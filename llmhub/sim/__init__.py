@@ -24,10 +24,12 @@ from llmhub.sim.limits import SimLimit
 from llmhub.sim.server import SimulatorServer, aserve, aserving
 from llmhub.sim.servers import FAKE_PROVIDERS
 from llmhub.sim.settings import Simulator
+from llmhub.sim.stand_ins import SIMULATED
 from llmhub.sim.threaded import SimulatorThread, base_url, endpoints, serve, serving
 
 __all__ = [
     "FAKE_PROVIDERS",
+    "SIMULATED",
     "Faults",
     "Graded",
     "Latency",

@@ -14,9 +14,9 @@ from llmhub.sim.faults import FAULT_BY_FIELD, Faults
 from llmhub.sim.latency import Latency
 from llmhub.sim.limits import SimLimit
 from llmhub.sim.server import aserving
-from llmhub.sim.servers import FAKE_PROVIDERS
 from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.settings import Simulator
+from llmhub.sim.stand_ins import SIMULATED
 from llmhub.sim.threaded import base_url
 
 USAGE_ERROR: Final = 2
@@ -124,7 +124,7 @@ def announcement(url: str) -> str:
 
 
 def _json_line(url: str) -> str:
-    addresses = {name: base_url(url, name) for name in FAKE_PROVIDERS}
+    addresses = {name: base_url(url, name) for name in SIMULATED}
     return encode_json({"url": url, "base_urls": addresses}).decode()
 
 

@@ -15,9 +15,10 @@ from llmhub.sim.completions import Respond, draw_uniform, generate_response, req
 from llmhub.sim.counters import RequestCounters
 from llmhub.sim.faults import choose_fault, scripted_fault
 from llmhub.sim.limits import LimitDecision, SimBuckets, SimLimit, full_buckets, take_from_buckets
-from llmhub.sim.servers import FAKE_PROVIDERS, FakeProvider
+from llmhub.sim.servers import FakeProvider
 from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.settings import Simulator
+from llmhub.sim.stand_ins import SIMULATED
 from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimRequest, SimResponse, SimRoute
 
 decode_json: Final = msgspec.json.Decoder().decode
@@ -61,9 +62,9 @@ class ResponsePlan:
 
 PROVIDERS_BY_PREFIX: Final = tuple(
     (provider.prefix, provider)
-    for provider in sorted(FAKE_PROVIDERS.values(), key=lambda provider: not provider.path_suffix)
+    for provider in sorted(SIMULATED.values(), key=lambda provider: (not provider.path_suffix, -len(provider.prefix)))
 )
-"""Providers by prefix; those with a path suffix come first, since they share a prefix with others."""
+"""Providers by prefix; those with a path suffix or a longer prefix come first, since they share one with others."""
 TRANSPORT_FAULTS: Final = frozenset({"reset", "truncate", "drip", "hang"})
 """Faults of the transport, which do not change the content."""
 MAX_SAMPLES_PER_REQUEST: Final = 1024

@@ -16,9 +16,9 @@ from llmhub.core.provider import Endpoint
 from llmhub.sim.faults import Faults
 from llmhub.sim.handler import SimRequestHandler
 from llmhub.sim.server import SimulatorServer, aserving
-from llmhub.sim.servers import FAKE_PROVIDERS
 from llmhub.sim.servers.bedrock_converse import ACCESS_KEY_ID
 from llmhub.sim.settings import Simulator
+from llmhub.sim.stand_ins import SIMULATED
 
 REGION: Final = "us-east-1"
 PROJECT_ID: Final = "simulated"
@@ -35,7 +35,7 @@ def base_url(url: str, provider: str) -> str:
     >>> base_url("http://127.0.0.1:8000", "openai")
     'http://127.0.0.1:8000/openai/v1'
     """
-    return f"{url}{FAKE_PROVIDERS[provider].prefix}"
+    return f"{url}{SIMULATED[provider].prefix}"
 
 
 def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
@@ -64,7 +64,7 @@ def endpoints(url: str, api_key: str = "") -> dict[str, Endpoint]:
     url, key = url.rstrip("/"), api_key or DEFAULT_API_KEY
     keyed = {
         name: Endpoint(base_url=base_url(url, name), api_key=key, project=PROJECT_ID, simulated=True)
-        for name in FAKE_PROVIDERS
+        for name in SIMULATED
     }
     signed = Endpoint(
         base_url=base_url(url, "bedrock"),

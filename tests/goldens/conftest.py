@@ -37,6 +37,34 @@ from llmhub.providers.registry import PROVIDERS
 
 HERE = Path(__file__).parent
 LETTERS = string.ascii_letters + string.digits + " \n\"\\/{}<>&'éßπ漢😀\u2028"
+RECORDED_PROVIDERS = (
+    "anthropic",
+    "azure",
+    "azure-responses",
+    "bedrock",
+    "cerebras",
+    "compatible",
+    "databricks",
+    "deepseek",
+    "fireworks",
+    "google",
+    "groq",
+    "huggingface",
+    "mistral",
+    "ollama",
+    "ollama-native",
+    "openai",
+    "openai-responses",
+    "openrouter",
+    "perplexity",
+    "together",
+    "vertex",
+    "vertex-anthropic",
+    "vllm",
+    "xai",
+)
+"""The providers there were when the goldens were recorded, sorted; a new one must not change what is drawn."""
+
 MODELS = {
     "anthropic": "claude-haiku-4-5",
     "vertex-anthropic": "claude-haiku-4-5",
@@ -176,7 +204,7 @@ class Draw:
 
     def call(self) -> tuple[Any, Endpoint, CompletionRequest, int, bool]:
         """Draw a provider, an endpoint, a request, a sample and whether it streams."""
-        name = self.pick(sorted(PROVIDERS))
+        name = self.pick(RECORDED_PROVIDERS)
         endpoint = self.endpoint()
         if name in {"azure", "databricks", "compatible", "vllm"} and not endpoint.base_url:
             endpoint = replace(endpoint, base_url="https://golden.example.com")

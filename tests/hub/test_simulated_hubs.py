@@ -58,7 +58,7 @@ def test_no_provider_is_reached_that_is_not_simulated(simulator: SimulatorThread
     custom = {"mine": PROVIDERS[unsimulated]}
     with (
         llmhub.Hub(simulator=simulator.url, providers=custom) as hub,
-        pytest.raises(BadRequestError, match="'mine/m': 'mine' is not simulated; simulated are anthropic"),
+        pytest.raises(BadRequestError, match="'mine/m': 'mine' is not simulated; simulated are alibaba, anthropic"),
     ):
         hub.target("mine/m", allow_unconfigured=True)
 

@@ -129,7 +129,7 @@ def test_every_listing_is_in_the_table() -> None:
 @pytest.mark.parametrize(
     # The fees of Perplexity depend on the search context, which the table does not have.
     "provider",
-    [name for name in LISTINGS if name not in {"openai-responses", "vertex", "perplexity"}],
+    [name for name in LISTINGS if name not in {"openai-responses", "vertex", "perplexity", "vercel"}],
 )
 def test_costs_equal_genai_prices_own_calculator(provider: str) -> None:
     row = next(row for row in table if row.id == LISTINGS[provider].provider_id)
@@ -161,3 +161,13 @@ def test_costs_equal_genai_prices_own_calculator(provider: str) -> None:
             assert exact == pytest.approx(expected.total_price, abs=Decimal("1e-20")), name
             compared += 1
     assert compared > 0
+
+
+def test_gateway_models_have_the_price_of_their_provider() -> None:
+    gateway, own = (
+        find_price("vercel", "anthropic/claude-haiku-4-5", AT),
+        find_price("anthropic", "claude-haiku-4-5", AT),
+    )
+    assert gateway is not None
+    assert gateway == own
+    assert find_price("vercel", "nobody/claude-haiku-4-5", AT) is None

@@ -29,6 +29,9 @@ BASE_URLS = {
     "databricks": "https://w.cloud.databricks.com",
     "vllm": "http://h/v1",
     "compatible": "http://h/v1",
+    "compatible-responses": "http://h/v1",
+    "compatible-messages": "http://h",
+    "snowflake": "https://a.snowflakecomputing.com",
 }
 
 
@@ -169,7 +172,7 @@ def test_urls(name: str, model: str, stream: bool, url: str) -> None:
     assert prepared(name, model=model, stream=stream).url == url
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"azure"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"azure", "cloudflare"}))
 def test_custom_base_url_keeps_the_path(name: str) -> None:
     own = prepared(name, build_endpoint(name, base_url="http://127.0.0.1:9/x/"))
     assert own.url.startswith("http://127.0.0.1:9/x/")
@@ -204,6 +207,15 @@ def test_azure_urls(fields: dict[str, str], url: str) -> None:
     assert request.headers["api-key"] == SECRET
     assert "authorization" not in request.headers
     assert json.loads(request.body)["model"] == "m"
+
+
+def test_cloudflare_needs_an_account_or_an_address_with_one() -> None:
+    account = prepared("cloudflare", Endpoint(api_key=SECRET, project="acc"), model="@cf/m").url
+    own = prepared("cloudflare", Endpoint(api_key=SECRET, base_url="https://h/accounts/acc/ai/v1")).url
+    assert account == "https://api.cloudflare.com/client/v4/accounts/acc/ai/v1/chat/completions"
+    assert own == "https://h/accounts/acc/ai/v1/chat/completions"
+    error = prepare(PROVIDERS["cloudflare"], Endpoint(api_key=SECRET), build_request(), 0.0).failure()
+    assert error.path == "$.endpoint.project"
 
 
 def test_databricks_accepts_both_base_urls() -> None:
@@ -572,11 +584,17 @@ def test_dropping_omits_and_lists_unsupported_parameters(
         )
 
 
+WITHOUT_KEYS = {
+    *("compatible", "compatible-responses", "compatible-messages", "ollama", "ollama-native", "vllm"),
+    *("lmstudio", "llamacpp", "litellm"),
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_required_env_names_variables(name: str) -> None:
     groups = PROVIDERS[name].required_env
     assert all(variable.isupper() and variable.isidentifier() for group in groups for variable in group)
-    assert bool(groups) == (name not in {"compatible", "ollama", "ollama-native", "vllm"})
+    assert bool(groups) == (name not in WITHOUT_KEYS)
 
 
 @pytest.mark.parametrize(

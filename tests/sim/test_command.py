@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmhub.sim import FAKE_PROVIDERS
+from llmhub.sim import SIMULATED
 from llmhub.sim.__main__ import build_parser, main, settings_from_args
 from llmhub.sim.faults import FAULT_BY_FIELD
 
@@ -35,7 +35,7 @@ def test_serves_until_terminated(signal_number: signal.Signals) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             line = json.loads(process.stdout.readline())
-            assert set(line["base_urls"]) == set(FAKE_PROVIDERS)
+            assert set(line["base_urls"]) == set(SIMULATED)
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
             address = f"{line['base_urls']['openai']}/chat/completions"
             assert [ask(address, body)[0] for _ in range(2)] == [200, 429]

@@ -257,7 +257,7 @@ def test_endpoints(simulate: Callable[..., SimulatorThread]) -> None:
     served = simulate(api_key="right")
     endpoints = served.endpoints()
     assert endpoints["openai"].base_url == f"{served.url}/openai/v1"
-    assert endpoints.keys() == FAKE_PROVIDERS.keys() <= PROVIDERS.keys()
+    assert FAKE_PROVIDERS.keys() <= endpoints.keys() == PROVIDERS.keys()
     assert {endpoint.api_key.reveal() for name, endpoint in endpoints.items() if name != "bedrock"} == {"right"}
     assert not any(validate_endpoint(PROVIDERS[name], endpoint) for name, endpoint in endpoints.items())
     bedrock = endpoints["bedrock"]

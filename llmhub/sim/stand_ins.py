@@ -1,0 +1,74 @@
+"""Simulated servers of the providers that have none of their own: the compatible server of their wire, at any path.
+
+Every provider of the registry can therefore be simulated, with any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from llmhub.core.types import Payload
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim.servers import FAKE_PROVIDERS, FakeProvider
+from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
+
+SERVERS: Final[Mapping[str, tuple[str, str]]] = {
+    "openai_chat": ("compatible", "/chat/completions"),
+    "openai_responses": ("openai-responses", "/responses"),
+    "anthropic": ("anthropic", "/messages"),
+}
+"""For each wire, the simulated server that stands in, and what the path of a completion ends with."""
+
+
+def _match_any_path(ending: str) -> Callable[[SimHttpRequest], SimRoute | None]:
+    """Return a function that matches a completion at any path, and every GET as a list of models."""
+
+    def match_route(http_request: SimHttpRequest) -> SimRoute | None:
+        version = http_request.headers.get("anthropic-version", "")
+        if http_request.method == "GET":
+            return SimRoute(action="models", version=version)
+        is_completion = http_request.method == "POST" and http_request.subpath.endswith(ending)
+        return SimRoute(version=version) if is_completion else None
+
+    return match_route
+
+
+def _stand_in(name: str, wire: str) -> FakeProvider:
+    server, ending = SERVERS[wire]
+    fake_provider = FAKE_PROVIDERS[server]
+    return replace(
+        fake_provider,
+        name=name,
+        prefix=f"/{name}" if wire == "anthropic" else f"/{name}/v1",
+        path_suffix="",
+        match_route=_match_any_path(ending),
+        parse_request=_with_usage(fake_provider.parse_request),
+    )
+
+
+def _with_usage(
+    parse_request: Callable[[Payload, SimRoute], SimRequest | SimError],
+) -> Callable[[Payload, SimRoute], SimRequest | SimError]:
+    """Return a parser of requests whose streams are counted unasked, as some of these providers do."""
+
+    def parse(payload: Payload, route: SimRoute) -> SimRequest | SimError:
+        request = parse_request(payload, route)
+        return request if isinstance(request, SimError) else replace(request, include_usage=True)
+
+    return parse
+
+
+SIMULATED: Final[Mapping[str, FakeProvider]] = MappingProxyType(
+    {
+        **FAKE_PROVIDERS,
+        **{
+            name: _stand_in(name, provider.wire.name)
+            for name, provider in PROVIDERS.items()
+            if name not in FAKE_PROVIDERS and provider.wire.name in SERVERS
+        },
+    }
+)
+"""Every simulated provider by name: those with a server of their own, then the others."""
