@@ -12,11 +12,11 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import zip_longest
 from typing import Any, Final, TypeAlias
-
-import aiohappyeyeballs
 
 from llmhub.engine.http1 import InvalidReplyError, Origin, Reply, ReplyParser, ReplyTooLargeError
 
@@ -132,7 +132,8 @@ class Connection(asyncio.Protocol):
             self._on_closed(self)
 
 
-AddressInfo: TypeAlias = "tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]"
+IpAddress: TypeAlias = tuple[str, int]
+"""An address in digits, and a port."""
 
 
 class ConnectionPool:
@@ -161,7 +162,7 @@ class ConnectionPool:
         self._open: set[Connection] = set()
         self._connecting = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._addresses: dict[Origin, tuple[float, asyncio.Future[list[AddressInfo]]]] = {}
+        self._addresses: dict[Origin, tuple[float, asyncio.Future[list[IpAddress]]]] = {}
         self._tls: ssl.SSLContext | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -272,32 +273,33 @@ class ConnectionPool:
         return connection
 
     async def _open_connection(self, origin: Origin) -> Connection:
-        loop = asyncio.get_running_loop()
-        connection = Connection(origin, self._on_closed)
         try:
             tls = await self._tls_context() if origin.is_tls else None
             addresses = await self._resolve(origin)
             async with asyncio.timeout(self._connect_timeout_s):
-                sock = await aiohappyeyeballs.start_connection(
-                    list(addresses), happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, interleave=1, loop=loop
-                )
-                try:
-                    await loop.create_connection(
-                        lambda: connection,
-                        sock=sock,
-                        ssl=tls,
-                        server_hostname=origin.host.rstrip(".") if origin.is_tls else None,
-                    )
-                except BaseException:
-                    connection.close()
-                    sock.close()
-                    raise
+                return await _first_connected([partial(self._connect_to, origin, tls, ip) for ip in addresses])
         except ssl.SSLError as error:
             raise TlsError(str(error)) from error
         except OSError as error:
             if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the operating system's
                 raise ConnectTimeoutError(f"no connection within {self._connect_timeout_s:g} s") from error
             raise CannotConnectError(str(error)) from error
+
+    async def _connect_to(self, origin: Origin, tls: ssl.SSLContext | None, address: IpAddress) -> Connection:
+        """Open a connection to one address of a host."""
+        connection = Connection(origin, self._on_closed)
+        host, port = address
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                host,
+                port,
+                ssl=tls,
+                server_hostname=origin.host.rstrip(".") if tls is not None else None,
+            )
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def _tls_context(self) -> ssl.SSLContext:
@@ -307,7 +309,7 @@ class ConnectionPool:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    async def _resolve(self, origin: Origin) -> list[AddressInfo]:
+    async def _resolve(self, origin: Origin) -> list[IpAddress]:
         """Return the addresses of a host; requests at the same time share one look-up."""
         loop = asyncio.get_running_loop()
         expires_at, addresses = self._addresses.get(origin, (0.0, None))
@@ -325,8 +327,54 @@ class ConnectionPool:
             raise
 
 
-async def _look_up(origin: Origin) -> list[AddressInfo]:
+async def _look_up(origin: Origin) -> list[IpAddress]:
+    """Return the addresses of a host, its address families in turns."""
     infos = await asyncio.get_running_loop().getaddrinfo(
         origin.host, origin.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
     )
-    return list(infos)
+    by_family: dict[int, list[IpAddress]] = {}
+    for family, _, _, _, address in infos:
+        by_family.setdefault(family, []).append((str(address[0]), origin.port))
+    turns = zip_longest(*by_family.values())
+    return [address for turn in turns for address in turn if address is not None]
+
+
+async def _first_connected(attempts: Sequence[Callable[[], Coroutine[Any, Any, Connection]]]) -> Connection:
+    """Return the first connection that is made; start the next attempt when one fails or takes long (RFC 8305).
+
+    Written here because the sockets of `aiohappyeyeballs` fail on uvloop: an attempt that takes over the number of a
+    closed socket gets its error.
+    """
+    if len(attempts) == 1:
+        return await attempts[0]()
+    errors: list[BaseException] = []
+    running: set[asyncio.Task[Connection]] = set()
+    remaining = list(attempts)
+    winner: Connection | None = None
+    try:
+        while winner is None:
+            if remaining:
+                running.add(asyncio.get_running_loop().create_task(remaining.pop(0)()))
+            if not running:
+                raise errors[0] if errors else OSError("the host has no address")
+            delay_s = HAPPY_EYEBALLS_DELAY_S if remaining else None
+            done, _ = await asyncio.wait(running, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is not None:
+                    running.discard(task)
+                    errors.append(error)
+                elif winner is None:
+                    running.discard(task)
+                    winner = task.result()
+        return winner
+    finally:
+        for task in running:
+            task.cancel()
+            task.add_done_callback(_close_late)
+
+
+def _close_late(task: asyncio.Task[Connection]) -> None:
+    """Close the connection of an attempt that was not the first."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohappyeyeballs
 import pytest
 
 from llmhub.engine import connection_pool
@@ -133,11 +132,46 @@ async def test_next_address_of_a_host_is_tried(pools: Any, scripted: Any, monkey
     assert calls == ["provider.example"]
 
 
+@pytest.mark.parametrize("late", ["fails", "connects", "never connects"])
+async def test_first_connection_wins_and_the_others_are_closed(
+    pools: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    slow, quick, pool = scripted([SIZED]), scripted([SIZED]), pools()
+    connect_to = ConnectionPool._connect_to
+    proceed = asyncio.Event()
+
+    async def addresses(*_: Any, **__: Any) -> Any:
+        return [(family, 1, 6, "", (name, 0)) for family, name in ((10, "slow"), (2, "quick"))]
+
+    async def connect(self: ConnectionPool, origin: Origin, tls: Any, address: tuple[str, int]) -> Any:
+        if address[0] == "slow":
+            if late == "never connects":
+                await asyncio.get_running_loop().create_future()
+            try:
+                await proceed.wait()
+            except asyncio.CancelledError:  # too late to stop
+                if late == "fails":
+                    raise OSError("refused") from None
+        return await connect_to(
+            self, origin, tls, ("127.0.0.1", origin_of(slow if address[0] == "slow" else quick).port)
+        )
+
+    monkeypatch.setattr(connection_pool, "HAPPY_EYEBALLS_DELAY_S", 0.0)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses, raising=False)
+    monkeypatch.setattr(ConnectionPool, "_connect_to", connect)
+    assert (await pool.send(Origin("provider.example", 80, is_tls=False), REQUEST)).body == BODY
+    assert len(quick.requests) == 1
+    if late == "connects":
+        await asyncio.get_running_loop().run_in_executor(None, slow.disconnected.wait, 10)
+        assert slow.disconnected.is_set()
+    assert slow.requests == []
+
+
 async def test_connecting_has_its_own_time_limit(pools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: Any, **__: Any) -> Any:
         await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(aiohappyeyeballs, "start_connection", never)
+    monkeypatch.setattr(ConnectionPool, "_connect_to", never)
     with pytest.raises(ConnectTimeoutError, match=r"0\.01 s"):
         await pools(connect_timeout_s=0.01).send(Origin("127.0.0.1", 9, is_tls=False), REQUEST)
 
@@ -146,12 +180,14 @@ async def test_reply_before_the_request_is_sent_closes_the_connection(pools: Any
     """The rest of the request would be read as the next one."""
 
     class Refusing(asyncio.Protocol):
-        """Answers at once, reads nothing, and notes the end of its connection."""
+        """Answers the first bytes and reads no more."""
 
         def connection_made(self, transport: Any) -> None:
-            transport.pause_reading()
-            transport.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
             transports.append(transport)
+
+        def data_received(self, _data: bytes) -> None:
+            transports[-1].pause_reading()
+            transports[-1].write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
 
     transports: list[Any] = []
     server, pool = await asyncio.get_running_loop().create_server(Refusing, "127.0.0.1", 0), pools(size=1)
