@@ -9,6 +9,8 @@ from ._scorer import Scorer as Scorer
 from ._scorer import scorer as scorer
 from .agreement import cohen_kappa as cohen_kappa
 from .agreement import krippendorff_alpha as krippendorff_alpha
+from .classification import class_metrics as class_metrics
+from .classification import confusion_matrix as confusion_matrix
 from .comparison import AnalysisSettings as AnalysisSettings
 from .comparison import Comparison as Comparison
 from .comparison import ComparisonDesign as ComparisonDesign

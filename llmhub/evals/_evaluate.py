@@ -162,10 +162,31 @@ def evaluate(
 
 
 def _read_dataset(dataset: Any) -> Any:
-    """Read a file or a dataset of the ``datasets`` library; return a frame as it is."""
+    """Read a file, a dataset of the ``datasets`` library, or rows as mappings; return a frame as it is."""
     if isinstance(dataset, (str, Path)):
-        return files.read_table(Path(dataset), "dataset")
-    return dataset.with_format("arrow")[:] if hasattr(dataset, "with_format") else dataset
+        path = Path(dataset)
+        if not path.suffix and not path.exists():
+            message = f"{str(dataset)!r} is not a file; load a dataset of a hub with datasets.load_dataset and pass it"
+            raise invalid("dataset", message)
+        return files.read_table(path, "dataset")
+    if hasattr(dataset, "with_format"):
+        if isinstance(dataset, Mapping):
+            splits = ", ".join(map(repr, dataset))
+            raise invalid("dataset", f"it has several splits ({splits}); pass one, such as dataset['test']")
+        return dataset.with_format("arrow")[:] if hasattr(dataset, "__getitem__") else _rows_to_table(list(dataset))
+    return _rows_to_table(dataset) if isinstance(dataset, (list, tuple)) else dataset
+
+
+def _rows_to_table(rows: Sequence[Any]) -> pa.Table:
+    """Return rows that are mappings as a table."""
+    bad = next((row for row in rows if not isinstance(row, Mapping)), None)
+    if bad is not None:
+        raise invalid("dataset", f"{bad!r:.80} is not a row; pass a frame, or a list of mappings of columns to values")
+    names = dict.fromkeys(name for row in rows for name in row)
+    try:
+        return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
+    except pa.ArrowException as error:
+        raise invalid("dataset", f"a column has values of several types ({error}); convert them to one type") from error
 
 
 def _pass_at_k_sizes(k: Any, n: int) -> tuple[int, ...]:

@@ -134,6 +134,10 @@ def choice(
     """
     if not 2 <= len(options) <= len(LETTERS):  # noqa: PLR2004 - a choice needs an alternative
         raise invalid("options", f"{len(options)} columns cannot be lettered; pass 2 to {len(LETTERS)} columns")
+    repeated = next((column for column in options if list(options).count(column) > 1), None)
+    if repeated is not None:
+        message = f"the column {repeated!r} is given twice; pass one column per choice (spread a column of lists)"
+        raise invalid("options", message)
     letters = LETTERS[: len(options)]
     lines = "\n".join(f"{letter}) {{{column}}}" for letter, column in zip(letters, options, strict=True))
     return Task(
