@@ -14,7 +14,7 @@ from urllib.parse import quote
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
-from llmhub.providers.openai import SCHEMA_SUPPORT, adapt_chat, adapt_responses
+from llmhub.providers.openai import SCHEMA_SUPPORT, adapt_chat, adapt_responses, check_min_tokens
 from llmhub.providers.openai_compatible import CHAT_PATH, RESPONSES_PATH, openai_compatible, read_rate_limits
 from llmhub.providers.rate_limit_headers import per_renewal_period
 from llmhub.providers.vendor import PriceListing, quote_model
@@ -77,6 +77,7 @@ ENTRIES: Final = (
         wire=openai_responses.WIRE,
         locate=_responses_url,
         adapt=adapt_responses,
+        checks=(check_min_tokens,),
         refused_parts=(CacheMark,),
         environment_variables=_VARIABLES,
     ),

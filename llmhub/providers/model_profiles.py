@@ -47,12 +47,15 @@ class ReasoningFamily:
         Whether ``reasoning_effort="none"`` turns it off.
     efforts
         Efforts they accept; empty where not known for certain.
+    accepts
+        Parameters they take while they reason, though their provider's other models refuse them.
     """
 
     prefix: str
     default_on: bool
     can_disable: bool = False
     efforts: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ def _check_reasoning(profiles: ModelProfiles, request: CompletionRequest) -> LLM
         return _unsupported("reasoning_effort", f"{request.model} cannot stop reasoning")
     if not (family.default_on if effort is None else effort != "none"):
         return None
-    for name in profiles.refused_while_reasoning:
+    for name in _refused_while_reasoning(profiles, family):
         if getattr(request, name) not in {None, (), profiles.accepted_values.get(name)}:
             remedy = "; it does with reasoning_effort='none'" if family.can_disable else ""
             return _unsupported(name, f"{request.model} does not take {name} while it reasons{remedy}")
@@ -201,7 +204,7 @@ def metadata_from_profiles(provider: str, profiles: ModelProfiles, model: str) -
         if not rule.api_version and re.search(rule.pattern, model)
         for name in rule.parameters
     ]
-    while_reasoning = profiles.refused_while_reasoning if family else ()
+    while_reasoning = _refused_while_reasoning(profiles, family) if family else ()
     return ModelMetadata(
         provider=provider,
         model=model,
@@ -214,6 +217,10 @@ def metadata_from_profiles(provider: str, profiles: ModelProfiles, model: str) -
         reasoning_efforts=family.efforts if family else (),
         input_modalities=modalities,
     )
+
+
+def _refused_while_reasoning(profiles: ModelProfiles, family: ReasoningFamily) -> tuple[str, ...]:
+    return tuple(name for name in profiles.refused_while_reasoning if name not in family.accepts)
 
 
 def _reasoning_family(profiles: ModelProfiles, model: str) -> ReasoningFamily | None:

@@ -13,8 +13,10 @@ from fractions import Fraction
 from functools import partial
 from typing import Final
 
+from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.pricing import Price, scaled_price
-from llmhub.core.types import Payload, Reasoning
+from llmhub.core.provider import Endpoint
+from llmhub.core.types import CompletionRequest, Payload, Reasoning
 from llmhub.providers.model_profiles import (
     InputModalities,
     ModelProfiles,
@@ -29,6 +31,8 @@ from llmhub.wire import openai_responses
 from llmhub.wire.readers import as_list, as_text
 
 BASE_URL: Final = "https://api.openai.com/v1"
+MIN_OUTPUT_TOKENS: Final = 16
+"""Source: https://github.com/earendil-works/pi/issues/6265 (read 2026-11-22)."""
 NON_REASONING_PREFIXES: Final = ("gpt-3", "gpt-4", "chatgpt-4o", "gpt-5-chat")
 """Names of models that do not reason begin so; those refuse to return reasoning encrypted."""
 
@@ -44,6 +48,14 @@ def adapt_responses(payload: Payload) -> Payload:
         return payload
     include = [name for name in as_list(payload.get("include")) if name != openai_responses.ENCRYPTED_REASONING]
     return {**drop_field("include", payload), **({"include": include} if include else {})}
+
+
+def check_min_tokens(_endpoint: Endpoint, request: CompletionRequest) -> LLMError | None:
+    """Require as many output tokens as the Responses API does; compatible servers take fewer."""
+    if request.max_tokens is None or request.max_tokens >= MIN_OUTPUT_TOKENS:
+        return None
+    message = f"max_tokens={request.max_tokens!r} is below {MIN_OUTPUT_TOKENS}, the minimum of this API"
+    return InvalidRequest(path="$.max_tokens", message=message)
 
 
 def is_reasoning_model(model: str) -> bool:
@@ -107,6 +119,7 @@ MODELS: Final = ModelProfiles(
         ReasoningFamily("gpt-5-chat", default_on=False, can_disable=True),
         ReasoningFamily("gpt-5", default_on=True, efforts=("minimal", *_TO_HIGH)),
         ReasoningFamily("o1", default_on=True),
+        ReasoningFamily("o3-mini", default_on=True, efforts=_TO_HIGH, accepts=("stop",)),  # recorded with a 200
         ReasoningFamily("o3", default_on=True, efforts=_TO_HIGH),
         ReasoningFamily("o4-mini", default_on=True, efforts=_TO_HIGH),
     ),
@@ -152,6 +165,7 @@ ENTRIES: Final = (
         wire=openai_responses.WIRE,
         locate=completion_url(BASE_URL, RESPONSES_PATH),
         adapt=adapt_responses,
+        checks=(check_min_tokens,),
         refused_parts=(),
     ),
 )

@@ -64,6 +64,7 @@ def openai_compatible(
     wire: Wire = openai_chat.WIRE,
     refused_parts: tuple[type[Part], ...] = (Reasoning, CacheMark),
     takes_reasoning_details: bool = False,
+    checks: tuple[Check, ...] = (),
     locate: Callable[[Endpoint, CompletionRequest, bool], str] | None = None,
     authorize: Callable[[Endpoint, HttpRequest, float], HttpRequest] = bearer_token,
     limits: Callable[[HttpReply], RateLimitInfo] = read_rate_limits,
@@ -88,10 +89,12 @@ def openai_compatible(
         recorded answering a request with it, or whose documentation names the field.
     takes_reasoning_details
         Whether it takes back ``reasoning_details``, the structured reasoning of gateways.
+    checks
+        Further checks of a request, after those of its parts.
     health_url
         What a GET asks to validate a key: a path, a function of the endpoint, or ``None`` where nothing is suitable.
     """
-    checks: tuple[Check, ...] = (partial(check_parts, name, frozenset(refused_parts)),)
+    checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
         checks = (*checks, partial(check_reasoning_details, name))
     provider = Provider(

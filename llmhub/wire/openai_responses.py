@@ -16,8 +16,7 @@ What differs here:
   arguments grow, and opaque items come when they are done.
 
 Sources: https://platform.openai.com/docs/api-reference/responses, the types of openai 3.54.0; for the status
-https://github.com/BerriAI/litellm/issues/13420, for the minimum of max_output_tokens
-https://github.com/earendil-works/pi/issues/6265 (read 2026-11-22).
+https://github.com/BerriAI/litellm/issues/13420 (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ FINISH: Final[Mapping[str, FinishReason]] = {
 PARAMS: Final = (
     Param("temperature", "temperature", 0, 2),
     Param("top_p", "top_p", 0, 1),
-    Param("max_tokens", "max_output_tokens", 16),
+    Param("max_tokens", "max_output_tokens", 1),
     Param("parallel_tool_calls", "parallel_tool_calls"),
     Param("logprobs", "top_logprobs", 0, 20),
     Param("user", "safety_identifier"),

@@ -218,6 +218,21 @@ def test_cloudflare_needs_an_account_or_an_address_with_one() -> None:
     assert error.path == "$.endpoint.project"
 
 
+def test_minimum_of_output_tokens_is_openais_own() -> None:
+    request = build_request(max_tokens=12)
+    for name in ("openai-responses", "azure-responses"):
+        error = prepare(PROVIDERS[name], build_endpoint(name), request, 0.0).failure()
+        assert (type(error), error.path) == (errors.InvalidRequest, "$.max_tokens")
+    assert json.loads(prepared("compatible-responses", max_tokens=12).body)["max_output_tokens"] == 12
+
+
+def test_o3_mini_takes_stop() -> None:
+    assert json.loads(prepared("openai", model="o3-mini", stop=("X",)).body)["stop"] == ["X"]
+    assert not is_successful(
+        prepare(PROVIDERS["openai"], build_endpoint("openai"), build_request("o3", stop=("X",)), 0.0)
+    )
+
+
 def test_databricks_accepts_both_base_urls() -> None:
     urls = {
         prepared("databricks", build_endpoint("databricks", base_url=f"https://w{end}")).url

@@ -179,7 +179,7 @@ def test_tool_choice_by_mode(choice: str) -> None:
     ("fields", "error_type", "path"),
     [
         ({"temperature": 2.1}, errors.InvalidRequest, "$.temperature"),
-        ({"max_tokens": 15}, errors.InvalidRequest, "$.max_tokens"),
+        ({"max_tokens": 0}, errors.InvalidRequest, "$.max_tokens"),
         ({"top_k": 3}, errors.Unsupported, "$.top_k"),
         ({"stop": ("a",)}, errors.Unsupported, "$.stop"),
         ({"seed": 3}, errors.Unsupported, "$.seed"),
