@@ -16,14 +16,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import zip_longest
+from math import inf
 from typing import Any, Final, TypeAlias
 
+from llmhub.engine.file_descriptors import PROCESS_LIMIT, DescriptorLimit, is_out_of_descriptors
 from llmhub.engine.http1 import InvalidReplyError, Origin, Reply, ReplyParser, ReplyTooLargeError
 
 KEEP_ALIVE_S: Final = 30.0
 """Longest time a connection is kept open without a request."""
 DNS_CACHE_S: Final = 10.0
 """How long the addresses of a host are reused."""
+DESCRIPTOR_RETRY_S: Final = 0.1
+"""Seconds before a connection for which no file descriptor was free is tried again, unless another one is closed."""
+DESCRIPTOR_TIMEOUT_S: Final = 60.0
+"""Seconds after which such a connection is given up."""
 HAPPY_EYEBALLS_DELAY_S: Final = 0.25
 """Seconds before the next address of a host is tried as well (RFC 8305)."""
 
@@ -149,15 +155,23 @@ class ConnectionPool:
         Longer replies are an error.
     tls_context
         Makes the TLS context, when the first connection needs it.
+    descriptors
+        The room for connections of this process; without room, requests wait as for ``size``.
     """
 
     def __init__(
-        self, size: int, connect_timeout_s: float, max_reply_bytes: int, tls_context: Callable[[], ssl.SSLContext]
+        self,
+        size: int,
+        connect_timeout_s: float,
+        max_reply_bytes: int,
+        tls_context: Callable[[], ssl.SSLContext],
+        descriptors: DescriptorLimit = PROCESS_LIMIT,
     ) -> None:
         self._size = size
         self._connect_timeout_s = connect_timeout_s
         self._max_reply_bytes = max_reply_bytes
         self._make_tls_context = tls_context
+        self._descriptors = descriptors
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._connecting = 0
@@ -193,24 +207,46 @@ class ConnectionPool:
             self._sweep = None
 
     async def _acquire(self, origin: Origin) -> Connection:
-        """Return an idle connection, or a new one as soon as the pool has room for it."""
-        loop = asyncio.get_running_loop()
+        """Return an idle connection, or a new one as soon as pool and process have room for it."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = inf
         while True:
             idle = self._idle.get(origin)
             if idle:
                 return idle.pop()
-            if len(self._open) + self._connecting < self._size or self._close_idle():
-                return await self._connect(origin)
-            turn = loop.create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake_next()
-                else:
-                    self._waiting.remove(turn)
-                raise
+            retry_s: float | None = None
+            if (self.connection_count < self._size or self.close_idle()) and (
+                self._descriptors.has_room(self)
+                or self._descriptors.make_room(self)
+                or not self.connection_count  # nothing would wake the request
+            ):
+                try:
+                    return await self._connect(origin)
+                except CannotConnectError as error:
+                    give_up_at = min(give_up_at, clock() + DESCRIPTOR_TIMEOUT_S)
+                    if not is_out_of_descriptors(error) or clock() >= give_up_at:
+                        raise
+                    self._descriptors.on_exhausted()
+                    retry_s = DESCRIPTOR_RETRY_S
+            await self._wait_turn(retry_s)
+
+    async def _wait_turn(self, timeout_s: float | None) -> None:
+        """Wait until a connection is released or closed, or for ``timeout_s``."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _complete, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake_next()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            with suppress(ValueError):  # unless it was woken
+                self._waiting.remove(turn)
 
     def _release(self, connection: Connection) -> None:
         now = connection.idle_since = asyncio.get_running_loop().time()
@@ -234,7 +270,12 @@ class ConnectionPool:
             self._idle[connection.origin].remove(connection)
         self._wake_next()
 
-    def _close_idle(self) -> bool:
+    @property
+    def connection_count(self) -> int:
+        """Number of connections that are open or being opened."""
+        return len(self._open) + self._connecting
+
+    def close_idle(self) -> bool:
         """Close the connection that has been idle longest; return whether there was one."""
         oldest = min((idle[0] for idle in self._idle.values() if idle), key=lambda each: each.idle_since, default=None)
         if oldest is not None:
@@ -325,6 +366,11 @@ class ConnectionPool:
             if addresses.done() and self._addresses.get(origin, (0.0, None))[1] is addresses:
                 del self._addresses[origin]
             raise
+
+
+def _complete(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 async def _look_up(origin: Origin) -> list[IpAddress]:

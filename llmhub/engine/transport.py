@@ -38,7 +38,15 @@ from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
 from llmhub.core.stream import Delta, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
-from llmhub.engine.connection_pool import CannotConnectError, ConnectionPool, ConnectTimeoutError, TlsError
+from llmhub.engine.connection_pool import (
+    DESCRIPTOR_RETRY_S,
+    DESCRIPTOR_TIMEOUT_S,
+    CannotConnectError,
+    ConnectionPool,
+    ConnectTimeoutError,
+    TlsError,
+)
+from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors, soft_limit
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.security.redaction import escape_controls, redact, url_secrets
@@ -303,21 +311,27 @@ class Transport:
         url, proxy = parsed
         session = self._sessions.get(pool) or self._open(pool)
         body = request.body if len(request.body) <= MAX_INLINE_BODY_BYTES else io.BytesIO(request.body)
-        reply = await session.request(
-            request.method,
-            url,
-            data=body,
-            headers=request.headers,
-            allow_redirects=False,
-            proxy=None if proxy is None else _proxy_url(proxy),
-        )
-        self._connected_before.add(pool)
-        return reply
+        proxy_url = None if proxy is None else _proxy_url(proxy)
+        give_up_at = time.monotonic() + DESCRIPTOR_TIMEOUT_S
+        while True:
+            try:
+                reply = await session.request(
+                    request.method, url, data=body, headers=request.headers, allow_redirects=False, proxy=proxy_url
+                )
+            except OSError as error:
+                if not is_out_of_descriptors(error) or time.monotonic() >= give_up_at:
+                    raise
+                PROCESS_LIMIT.make_room()
+                await asyncio.sleep(DESCRIPTOR_RETRY_S)
+            else:
+                self._connected_before.add(pool)
+                return reply
 
     def _open(self, pool: str) -> aiohttp.ClientSession:
+        room = PROCESS_LIMIT.room()
         session = self._sessions[pool] = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._config.pool_size,
+                limit=self._config.pool_size if room is None else max(1, min(self._config.pool_size, room)),
                 keepalive_timeout=KEEP_ALIVE_S,
                 ssl=True if self._config.ca_file is None else _ssl_context(*self._config.ca_file),
             ),
@@ -417,6 +431,12 @@ class Transport:
             case aiohttp.ClientSSLError() | TlsError():
                 kind, should_retry = Disconnected, False
                 message = f"cannot verify the certificate of {origin}: {message}"
+            case OSError() if is_out_of_descriptors(error):
+                kind = Disconnected
+                message = (
+                    f"cannot connect to {origin}: this process has too many open files (its limit is {soft_limit()}); "
+                    "raise the limit (ulimit -n), or pass a lower concurrency= or Hub(pool_size=...)"
+                )
             case aiohttp.ClientConnectorError() | CannotConnectError():
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
                 message = f"cannot connect to {origin} ({_reason(error)}); check its base URL"
