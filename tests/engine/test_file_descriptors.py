@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import aiohappyeyeballs
 import pytest
 
 from llmhub.engine import connection_pool, file_descriptors
@@ -99,14 +98,16 @@ async def test_idle_connections_make_room_for_another_provider(open_pool: OpenPo
 async def test_a_connection_without_a_descriptor_is_tried_again(
     open_pool: OpenPool, scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, connect, failures = scripted([OK]), aiohappyeyeballs.start_connection, iter(range(5))
+    server, failures = scripted([OK]), iter(range(5))
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
 
-    async def start_connection(*args: Any, **options: Any) -> Any:
+    async def create_connection(*args: Any, **options: Any) -> Any:
         if next(failures, None) is not None:
             raise OSError(errno.EMFILE, "Too many open files")
         return await connect(*args, **options)
 
-    monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
+    monkeypatch.setattr(loop, "create_connection", create_connection)
     monkeypatch.setattr(connection_pool, "DESCRIPTOR_RETRY_S", 0.001)
     pool = open_pool(DescriptorLimit(limit=lambda: None))
     await asyncio.gather(*(pool.send(origin_of(server), REQUEST) for _ in range(10)))
@@ -116,11 +117,11 @@ async def test_a_connection_without_a_descriptor_is_tried_again(
 async def test_a_connection_is_given_up_in_the_end(
     open_pool: OpenPool, scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def start_connection(*_: Any, **__: Any) -> Any:
+    async def create_connection(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
     server = scripted([OK])
-    monkeypatch.setattr(aiohappyeyeballs, "start_connection", start_connection)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
     monkeypatch.setattr(connection_pool, "DESCRIPTOR_RETRY_S", 0.001)
     monkeypatch.setattr(connection_pool, "DESCRIPTOR_TIMEOUT_S", 0.01)
     pool = open_pool(DescriptorLimit(limit=lambda: None))
