@@ -12,7 +12,27 @@ from typing import Final, NoReturn, Self
 HIDDEN: Final = "[redacted]"
 
 
-class Secret:
+class _NotEncoded:
+    """An immutable value that copies share and that is not pickled: a pickle shows what it contains."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        """Return the same object."""
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Return the same object."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse."""
+        raise TypeError(
+            "credentials and headers are not pickled; pickle the Hub, which carries those given in code to another process"
+        )
+
+
+class Secret(_NotEncoded):
     """A string that only `reveal` returns. Equal strings and secrets are equal; an empty one is false.
 
     Parameters
@@ -61,22 +81,8 @@ class Secret:
         """Return the hash of the credential."""
         return hash(self._value)
 
-    def __copy__(self) -> Self:
-        """Return the same object, which is immutable."""
-        return self
 
-    def __deepcopy__(self, _memo: object) -> Self:
-        """Return the same object, which is immutable."""
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle is a file or a message that shows what it contains."""
-        raise TypeError(
-            "a credential is not pickled; pickle the Hub, which carries credentials given in code to another process"
-        )
-
-
-class SecretHeaders(Mapping[str, str]):
+class SecretHeaders(_NotEncoded, Mapping[str, str]):
     """HTTP headers whose values are not shown, because a header of any name may hold a credential.
 
     Examples
@@ -106,17 +112,3 @@ class SecretHeaders(Mapping[str, str]):
     def __repr__(self) -> str:
         """Return the names only."""
         return f"SecretHeaders({', '.join(map(repr, self._secrets))})"
-
-    def __copy__(self) -> Self:
-        """Return the same object, which is immutable."""
-        return self
-
-    def __deepcopy__(self, _memo: object) -> Self:
-        """Return the same object, which is immutable."""
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle is a file or a message that shows what it contains."""
-        raise TypeError(
-            "headers are not pickled, because they may hold credentials; pickle the Hub, which carries them"
-        )
