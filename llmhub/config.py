@@ -340,16 +340,6 @@ def _cache_path(environ: Mapping[str, str]) -> Path | None:
         return None
 
 
-def shows_color(*, is_terminal: bool) -> bool:
-    """Return whether to colour output: on a terminal, unless ``NO_COLOR`` is set; ``FORCE_COLOR`` colours it anyway.
-
-    See https://no-color.org (read 2026-11-30).
-    """
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (is_terminal and os.environ.get("TERM") != "dumb")
-
-
 def simulated_cache_path(settings: Settings) -> Path | None:
     """Return the file in which the command line caches simulated responses, beside that of real ones.
 

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from llmhub import __version__
+from llmhub.cli.color import shows_color
 
 SIM_COMMAND: Final = "sim"
 HELP_FORMATTER: Final = argparse.RawDescriptionHelpFormatter
@@ -79,8 +80,6 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """Return the help, with headings and options in colour if standard output shows colours."""
-        from llmhub.config import shows_color  # noqa: PLC0415 - parsing arguments needs no settings
-
         text = super().format_help()
         return color_help(text) if shows_color(is_terminal=sys.stdout.isatty()) else text
 
