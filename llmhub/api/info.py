@@ -149,7 +149,7 @@ async def ahealth_check(provider: str, *, hub: Hub | None = None) -> Health:
 async def _check(name: str, hub: Hub) -> Health:
     provider_name = str(name).partition("/")[0]
     provider, _ = hub.provider(f"{provider_name}/any")
-    known = {**hub.settings.endpoints, **hub.endpoints}
+    known = hub.resolver.endpoints
     endpoint = known.get(name) or known.get(provider_name) or Endpoint()
     settings = hub.settings
     transport = TransportConfig(timeout=DEFAULT_TIMEOUT, proxies=settings.proxies, ca_file=settings.ca_file)

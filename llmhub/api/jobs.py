@@ -19,6 +19,7 @@ from llmhub.hub import Hub
 from llmhub.progress.display import ProgressDisplay
 from llmhub.progress.html import progress_html
 from llmhub.progress.text import progress_line
+from llmhub.progress.widget import is_notebook
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ def submit(
     stop = StopSignal()
     state = _JobState(run, stop, run.initial_progress)
     display = run.start_display(stop, background=True)
+    state.has_panel = display is not None and is_notebook()
     state.future = event_loop.submit(run_table(run, state.recording(display), stop, state.results.append))
     return Job(state, _identity)
 
@@ -64,6 +66,7 @@ class _JobState:
     run: TableRun
     stop: StopSignal
     progress: Progress
+    has_panel: bool = False
     results: list[ResultEvent] = field(default_factory=list)
     future: concurrent.futures.Future[pa.Table] = field(default_factory=concurrent.futures.Future)
     started_at: float = field(default_factory=time.time)
@@ -170,7 +173,10 @@ class Job(Generic[T]):
         """Return the state and progress of the run."""
         return f"<Job {self._status()}: {progress_line(self.progress)}>"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
+        # While the run's own panel is live below its cell, a second one would be a frozen copy.
+        if self._state.has_panel and not self.done:
+            return None
         return progress_html(self.progress, self._status())
 
     def _status(self) -> str:

@@ -67,7 +67,7 @@ class Bench:
         """Return the summary as a Markdown table."""
         from llmhub.bench.report import summary_markdown  # noqa: PLC0415 - loaded on display
 
-        return summary_markdown(self.summary)
+        return summary_markdown(self.summary).replace("$", r"\$")
 
     def _repr_html_(self) -> str:
         """Return the HTML shown by notebooks."""

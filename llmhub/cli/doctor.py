@@ -97,7 +97,7 @@ def _missing_keys(statuses: Sequence[ProviderStatus]) -> str:
 
 
 def _required_variables(status: ProviderStatus) -> str:
-    return " or ".join(" and ".join(group) for group in PROVIDERS[status.name].required_env)
+    return " or ".join(dict.fromkeys(" and ".join(group) for group in PROVIDERS[status.name].required_env))
 
 
 def _remedy(statuses: Sequence[ProviderStatus]) -> str:
@@ -105,8 +105,8 @@ def _remedy(statuses: Sequence[ProviderStatus]) -> str:
         return "no provider accepts its key: see above; `llmhub demo` needs no key"
     if any(status.credentials for status in statuses):
         return "no provider is reachable: check the network, proxies and addresses; `llmhub demo` needs none of them"
-    suggested = [status for status in statuses if not status.ready][:MAX_SUGGESTIONS]
-    variables = " or ".join(_required_variables(status) for status in suggested)
+    needed = dict.fromkeys(_required_variables(status) for status in statuses if not status.ready)
+    variables = " or ".join(list(needed)[:MAX_SUGGESTIONS])
     return f"no provider has credentials: set {variables}; `llmhub demo` needs no key"
 
 

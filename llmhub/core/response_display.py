@@ -28,6 +28,7 @@ from llmhub.formatting.html import (
     container,
     facts_line,
     inline_text,
+    markdown_block,
     text_block,
 )
 from llmhub.formatting.text import MAX_LINE_LENGTH, single_line
@@ -130,7 +131,7 @@ def _tool_result_html(part: ToolResult) -> Html:
 
 
 PART_RENDERERS: Final[Mapping[type, Callable[[Any], Html]]] = {
-    Text: lambda part: text_block(part.text),
+    Text: lambda part: markdown_block(part.text),
     Image: _image_html,
     Document: lambda part: _labelled("document", part.name or part.url or part.media_type),
     ToolCall: _tool_call_html,

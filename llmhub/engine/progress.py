@@ -334,6 +334,7 @@ class ProgressTracker:
         self._stored_positions: list[int] = []
         self._prices: dict[ServedModel, Price | None] = {}
         self._history: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])
+        self._model_history: deque[tuple[float, list[int]]] = deque([(0.0, [0] * n_models)])
 
     def add(self, position: int, outcome: Answer | StoredResponse) -> None:
         """Count an outcome. One from the store is only noted here and counted at the next report."""
@@ -444,16 +445,31 @@ class ProgressTracker:
             # Keep one entry from before the window, so that the entries span all of it.
             while len(self._history) > 2 and self._history[1][0] < now.elapsed_s - RATE_WINDOW_S:  # noqa: PLR2004
                 self._history.popleft()
+            self._model_history.append((now.elapsed_s, [counters.calls for counters in self._counters]))
+            while len(self._model_history) > 2 and self._model_history[1][0] < now.elapsed_s - RATE_WINDOW_S:  # noqa: PLR2004
+                self._model_history.popleft()
             start = self._history[0]
         span_s = now.elapsed_s - start[0]
         return ((done - start[1]) / span_s, (calls - start[2]) / span_s) if span_s > 0 else (0.0, 0.0)
 
+    def _calls_per_s_by_model(self) -> list[float]:
+        """Return the calls per second of each model within `RATE_WINDOW_S`."""
+        (start_s, start), (end_s, end) = self._model_history[0], self._model_history[-1]
+        span_s = end_s - start_s
+        return [(after - before) / span_s if span_s > 0 else 0.0 for before, after in zip(start, end, strict=True)]
+
     def _remaining_s(self, done: int, rows_per_s: float, calls_per_s: float) -> float | None:
-        """Estimate the remaining seconds: from the calls still to be made, or from the rows if there are none."""
+        """Estimate the remaining seconds: of the slowest model, or from the rows if there are no calls to be made.
+
+        Models wait for limits of their own, so the run takes as long as the one that needs longest at its own pace.
+        A model without a call yet is assumed to be as fast as the run.
+        """
         unanswered = sum(counters.unanswered for counters in self._counters)
-        calls = sum(counters.expected_calls - counters.calls - counters.unanswered for counters in self._counters)
-        if calls >= 1 and calls_per_s:
-            return calls / calls_per_s
+        left = [counters.expected_calls - counters.calls - counters.unanswered for counters in self._counters]
+        if sum(left) >= 1 and calls_per_s:
+            paces = self._calls_per_s_by_model()
+            own = [calls / pace for calls, pace in zip(left, paces, strict=True) if calls > 0 and pace]
+            return max([sum(left) / calls_per_s, *own])
         return max(0, self._size - done - unanswered) / rows_per_s if rows_per_s else None
 
 

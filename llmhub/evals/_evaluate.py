@@ -104,7 +104,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """Return the Markdown report."""
-        return self.to_markdown()
+        return self.to_markdown().replace(r"\$", "$")
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw each model's score and each pair's difference, with confidence intervals."""

@@ -326,7 +326,7 @@ class Comparison:
         """Return the comparison as Markdown: a headline, the models, the pairs and notes."""
         from llmhub.evals.report import comparison_markdown  # noqa: PLC0415 - loaded on display
 
-        return comparison_markdown(self)
+        return comparison_markdown(self).replace("$", r"\$")
 
     def _repr_html_(self) -> str:
         """Return the HTML shown by notebooks."""
@@ -336,7 +336,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         """Return the Markdown report."""
-        return self.to_markdown()
+        return self.to_markdown().replace(r"\$", "$")
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw each model's score and each pair's difference, with confidence intervals."""

@@ -96,7 +96,7 @@ def interval_svg(scale: AxisScale, value: float | None, row: Any, color: str) ->
 
 def comparison_html(comparison: Comparison) -> str:
     """Return a comparison as HTML."""
-    parts = [STYLE, '<div class="llmhub-eval">']
+    parts = [STYLE, '<div class="llmhub-eval mathjax_ignore tex2jax_ignore">']
     if comparison.scorers:
         parts.append(f'<div class="headline">{escape(report.headline(comparison))}</div>')
     parts.append(_models_table(comparison))
@@ -195,4 +195,4 @@ def samples_html(samples: pa.Table, comparison: Comparison) -> str:
             for model in dict.fromkeys(model for model, _ in cells)
         ]
         tables.append(_html_table([f"<th>{escape(name)}</th>" for name in (f"{scorer}, samples", *metrics)], body))
-    return f'<div class="llmhub-eval">{"".join(tables)}</div>' if tables else ""
+    return f'<div class="llmhub-eval mathjax_ignore tex2jax_ignore">{"".join(tables)}</div>' if tables else ""

@@ -8,6 +8,7 @@ long text in ``<pre>``: notebooks render ``$...$`` as mathematics.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
@@ -38,6 +39,10 @@ HEADER_CELL_STYLE: Final = (
 )
 CELL_STYLE: Final = "padding:3px 12px 3px 0;border-bottom:1px solid rgba(128,128,128,0.22);vertical-align:top"
 DOT_SEPARATOR: Final = " \u00b7 "
+MARKDOWN_STYLE: Final = "overflow-wrap:anywhere;line-height:1.45;max-height:28em;overflow:auto"
+MARKDOWN_SIGNS: Final = re.compile(r"(?m)[*_`~|\[]|^ {0,3}(?:#{1,6} |[-+>] |\d{1,9}[.)] )")
+"""What Markdown is made of; text without any of it is shown as it is, with its line breaks."""
+WEB_LINK: Final = re.compile(r"https?://", re.IGNORECASE)
 NO_MATHJAX: Final = "mathjax_ignore tex2jax_ignore"
 """Classes that keep MathJax from interpreting the content."""
 
@@ -54,6 +59,33 @@ def text_block(text: str, max_length: int = MAX_TEXT_LENGTH, style: str = TEXT_S
     body = escape(escape_control_characters(text[:max_length]))
     note = f'<div style="{DIM_STYLE}">\u2026 {omitted:,} characters more</div>' if omitted > 0 else ""
     return Html(f'<pre dir="auto" class="{NO_MATHJAX}" style="{style}">{body}</pre>{note}')
+
+
+def markdown_block(text: str, max_length: int = MAX_TEXT_LENGTH) -> Html:
+    """Return the first ``max_length`` characters of Markdown as HTML: what models write, safe to show.
+
+    HTML within the text is escaped, images are not loaded, and links other than to the web are left as text. Without
+    markdown-it-py, or where the text has no Markdown, this is a `text_block`.
+
+    Examples
+    --------
+    >>> html = markdown_block("**bold** <script>alert(1)</script> [x](javascript:alert(1))")
+    >>> "<strong>bold</strong>" in html, "<script>" in html, "href" in html
+    (True, False, False)
+    """
+    if MARKDOWN_SIGNS.search(text) is None:
+        return text_block(text, max_length)
+    try:
+        from markdown_it import MarkdownIt  # noqa: PLC0415 - part of every notebook, not of every program
+    except ImportError:
+        return text_block(text, max_length)
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    parser.validateLink = WEB_LINK.match  # type: ignore[assignment,method-assign]
+    body = parser.render(escape_control_characters(text[:max_length]))
+    body = body.replace("<a href=", '<a rel="noopener noreferrer nofollow" target="_blank" href=')
+    omitted = len(text) - max_length
+    note = f'<div style="{DIM_STYLE}">\u2026 {omitted:,} characters more</div>' if omitted > 0 else ""
+    return Html(f'<div dir="auto" class="{NO_MATHJAX}" style="{MARKDOWN_STYLE}">{body}</div>{note}')
 
 
 def code_block(text: str, max_length: int = MAX_TEXT_LENGTH) -> Html:

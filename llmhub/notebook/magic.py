@@ -255,9 +255,7 @@ def _config_parser() -> _Parser:
 
 def _parser(name: str, description: str) -> _Parser:
     formatter = argparse.RawDescriptionHelpFormatter
-    return _Parser(
-        prog=name, description=description.replace("%", "%%"), exit_on_error=False, formatter_class=formatter
-    )
+    return _Parser(prog=name, description=description, exit_on_error=False, formatter_class=formatter)
 
 
 def _add(parser: _Parser, options: Options, prefix: str = "") -> None:

@@ -294,10 +294,10 @@ def _answer_html(row: _ResultRow) -> Html:
 def _collapsed_text(text: str) -> Html:
     """Return the beginning of a text, and the whole text as a collapsed block."""
     if len(text) <= MAX_CHARS:
-        return Html(f'<div style="{SCROLL_STYLE}">{html.text_block(text)}</div>')
+        return Html(f'<div style="{SCROLL_STYLE}">{html.markdown_block(text)}</div>')
     beginning = html.text_block(f"{text[:MAX_CHARS]}\u2026")
     limit = f"{html.MAX_TEXT_LENGTH:,} of " if len(text) > html.MAX_TEXT_LENGTH else "all "
-    rest = html.collapsible(f"{limit}{len(text):,} characters", html.text_block(text))
+    rest = html.collapsible(f"{limit}{len(text):,} characters", html.markdown_block(text))
     return Html(f'<div style="{SCROLL_STYLE}">{beginning}</div>{rest}')
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.progress import Progress
 from llmhub.progress.terminal import ProgressLine, ProgressLog
@@ -54,6 +55,8 @@ def create_display(
     """
     if callable(progress):
         return ProgressDisplay(progress)
+    if progress is not None and not isinstance(progress, bool):
+        raise invalid("progress", f"must be True, False, None or a function, not {progress!r:.80}")
     if progress is False:
         return None
     if is_notebook():

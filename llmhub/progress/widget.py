@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from llmhub.engine.event_loop import StopSignal
@@ -65,8 +66,11 @@ class ProgressWidget:
         if self._closed:
             return
         self._closed = True
-        note = "" if self._latest.finished else "ended early"
-        self._handle.update(self._html(progress_html(self._latest, note)))
+        latest, note = self._latest, ""
+        if not latest.finished:
+            # What was expected of a run that goes on is no longer true.
+            latest, note = replace(latest, in_flight=0, remaining_s=None, limited_by="", stopping=False), "ended early"
+        self._handle.update(self._html(progress_html(latest, note)))
         if self._box is not None:
             for widget in (*self._box.children, self._box):
                 # Layout and style are widgets of their own, which closing their owner leaves open.

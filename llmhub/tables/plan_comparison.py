@@ -62,7 +62,9 @@ class PlanCheck:
         if self.forecast is None or self.actual is None:
             return None
         value: Any = self.actual
-        return value in self.forecast
+        # What is equal as it is printed is equal: 0 seconds are within 0.3 to 19, which is shown as 0..19.
+        shown = {_format_actual(bound) for bound in (self.forecast.low, self.forecast.high)}
+        return value in self.forecast or _format_actual(value) in shown
 
 
 @dataclass(frozen=True, slots=True)
