@@ -136,7 +136,12 @@ def compare(
     """
     remaining = dict(options)
     plan = pop_scoring_plan(remaining)
-    scorer_list = (scorers,) if isinstance(scorers, (Scorer, Judge)) else tuple(scorers)
+    if "model" in options:
+        raise invalid("model", "is not an argument of compare; pass models=, as the models are compared")
+    # A single value that is no scorer, such as a name or a function, is refused as a whole by `check_scorers`.
+    given: Any = scorers
+    is_single = isinstance(given, (Scorer, Judge, str)) or callable(given)
+    scorer_list: Sequence[ScorerOrJudge] = (given,) if is_single else tuple(given)
     names = (models,) if isinstance(models, str) else tuple(models)
     needs_hub = prompt is not None or any(isinstance(scorer, Judge) for scorer in scorer_list)
     hub = hub or (current_hub() if needs_hub else None)

@@ -138,6 +138,11 @@ def evaluate(
     BadRequestError
         An argument is missing or out of range; raised before anything is sent.
     """
+    given: object = task
+    if not isinstance(given, Task):
+        raise invalid("task", f"{given!r:.80} is not a task; pass one of llmhub.evals.tasks, such as tasks.numeric()")
+    if "model" in options:
+        raise invalid("model", "is not an argument of evaluate; pass models=, as the models are compared")
     merged: dict[str, Any] = {**task.parameters, **({"system": task.system} if task.system else {}), **options}
     sizes = _pass_at_k_sizes(merged.pop("k", None), merged.get("n", 1))
     for name in ("target", "scores"):

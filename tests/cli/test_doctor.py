@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -147,3 +148,8 @@ def test_sources_have_names_without_values() -> None:
     }  # fmt: skip
     assert result.sources["ollama"] == ()
     assert "google" not in result.sources
+
+
+def test_remedy_names_each_variable_once(shell: Shell) -> None:
+    variables = re.findall(r"[A-Z]+(?:_[A-Z]+)+", shell("doctor").err)
+    assert len(variables) == len(set(variables)) >= 3

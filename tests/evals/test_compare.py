@@ -428,3 +428,15 @@ def test_provider_errors_are_counted_and_lose_no_rows(questions: Any) -> None:
     assert sum(comparison.counts.column("ok").to_pylist()) == 200 - errors
     for name in (LEFT, RIGHT):
         assert metric_row(comparison, name, "error_rate")["rows"] == 100
+
+
+@pytest.mark.parametrize("scorer", ["exact", lambda _row, _response: True])
+def test_a_name_or_a_function_is_not_a_scorer(scorer: Any) -> None:
+    with pytest.raises(BadRequestError, match=r"scorers: .*is not a scorer; pass one of llmhub.evals.scorers"):
+        llmhub.compare({"q": ["a"], "target": ["a"]}, "{q}", models=["openai/m"], scorers=scorer)
+
+
+def test_models_are_not_given_as_model() -> None:
+    options: Any = {"model": "openai/m"}
+    with pytest.raises(BadRequestError, match="model: is not an argument of compare; pass models="):
+        llmhub.compare({"q": ["a"]}, "{q}", models=["openai/m"], **options)

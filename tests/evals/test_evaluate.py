@@ -172,3 +172,9 @@ def test_invalid_options_raise_before_anything_is_sent(
 def test_invalid_task_raises(make: Any, path: str) -> None:
     with pytest.raises(BadRequestError, match=path):
         make()
+
+
+def test_a_name_is_not_a_task() -> None:
+    name: Any = "numeric"
+    with pytest.raises(BadRequestError, match=r"task: 'numeric' is not a task; pass one of llmhub.evals.tasks"):
+        llmhub.evaluate([{"question": "1?", "answer": 1}], name, ["openai/m"])

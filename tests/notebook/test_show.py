@@ -46,8 +46,11 @@ HOSTILE = (
 
 TAGS = {"div", "pre", "table", "thead", "tbody", "tr", "th", "td", "span", "bdi", "b", "details", "summary", "img"}
 
+MARKDOWN_TAGS = {"p", "em", "strong", "code", "a", "ul", "ol", "li", "blockquote", "hr", "br", "h1", "h2", "h3", "h4"}
+TAGS |= MARKDOWN_TAGS | {"h5", "h6"}
 
-ATTRIBUTES = {"style", "class", "dir", "alt", "src"}
+
+ATTRIBUTES = {"style", "class", "dir", "alt", "src", "href", "rel", "target", "title", "start"}
 
 
 class ParsedHtml(HTMLParser):
@@ -83,6 +86,7 @@ def parse_safe(html: str) -> ParsedHtml:
     assert set(seen.tags) <= TAGS
     assert set(seen.attributes) <= ATTRIBUTES
     assert all(source.startswith("data:image/") for source in seen.attributes.get("src", []))
+    assert all(re.match("https?://", link) for link in seen.attributes.get("href", []))
     assert not any(
         "url(" in style or "expression" in style or "position" in style for style in seen.attributes["style"]
     )

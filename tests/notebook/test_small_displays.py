@@ -22,6 +22,8 @@ from llmhub.progress.display import create_display
 from llmhub.progress.html import progress_html
 from llmhub.progress.widget import ProgressWidget
 from llmhub.sim import Latency, Simulator, serving
+from llmhub.tables.forecast import PredictionInterval
+from llmhub.tables.plan_comparison import PlanCheck
 
 MODEL = "openai/gpt-4o-mini"
 
@@ -158,3 +160,10 @@ def test_progress_of_a_model_is_shown_as_html() -> None:
     models = (ModelProgress(model=MODEL, total=2, done=1),)
     progress = Progress(total=2, done=1, cached=0, failed=0, in_flight=1, elapsed_s=1.0, models=models)
     assert MODEL in progress_html(progress)
+
+
+def test_what_is_printed_as_within_the_forecast_is_within() -> None:
+    forecast = PredictionInterval(0.3, 5.0, 19.2)
+    for actual, within in ((0.0, True), (19.4, True), (20.0, False), (5.0, True)):
+        check = PlanCheck(model="", quantity="seconds", forecast=forecast, actual=actual)
+        assert check.within_interval is within
