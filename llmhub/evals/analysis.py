@@ -274,8 +274,9 @@ def _wilcoxon_procedure(sums: FloatArray, counts: FloatArray) -> PairProcedure:
         spread = float(np.std(means))
         if not spread > 0:
             return UNBOUNDED
+        scale = spread / math.sqrt(len(means))
         return statistics.invert_test(
-            lambda value: statistics.wilcoxon_test(means - value), float(np.median(means)), spread, level, p_zero
+            lambda value: statistics.wilcoxon_test(means - value), float(np.median(means)), scale, level, p_zero
         )
 
     return PairProcedure("wilcoxon", p_zero, interval)

@@ -43,7 +43,8 @@ MAX_RELATIVE_SKEWNESS: Final = 0.3
 MIN_SKEWNESS: Final = 1e-8
 ROUNDING: Final = 1e-12
 MAX_DOUBLINGS: Final = 60
-BISECTIONS: Final = 60
+INVERSION_TOLERANCE: Final = 1e-3
+"""Precision of an inverted test's interval, relative to the length of the search."""
 DETECTABLE_BISECTIONS: Final = 24
 MAX_ROWS: Final = 10**7
 
@@ -402,7 +403,7 @@ def invert_test(
     p_value
         The p-value of a true value; it falls with the distance from the estimate.
     estimate, scale
-        Estimate and a positive length to start from.
+        Estimate, and a positive length to start from, such as its standard error.
     level
         Confidence level.
     p_zero
@@ -419,7 +420,7 @@ def invert_test(
         else:
             ends.append(math.nan)
             continue
-        for _ in range(BISECTIONS):
+        while abs(outside - inside) > INVERSION_TOLERANCE * scale:
             middle = (inside + outside) / 2
             inside, outside = (middle, outside) if p_value(middle) > alpha else (inside, middle)
         end = outside
