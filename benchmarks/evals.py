@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{options.rows:,} rows x {len(MODELS)} models, {options.resamples:,} resamples")
     print(f"{'scores':24} {'seconds':>8} {'CPU':>8} {'plain':>8} {'ratio':>7}")
-    llmhub.compare({"a": [1.0, 0.0], "b": [0.0, 1.0]}, models=["a", "b"])  # loading scipy takes a second
+    llmhub.compare({"a": [1.0, 0.0], "b": [0.0, 1.0]}, model=["a", "b"])  # loading scipy takes a second
     for kind, group in (("binary", None), ("graded", None), ("graded, grouped", "topic")):
         table = make_scores(options.rows, kind)
         started_at, cpu_at = time.perf_counter(), time.process_time()

@@ -8,6 +8,7 @@ documentation. Each option is described once, in `OPTION_DOCS`.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from inspect import Parameter, Signature
@@ -196,3 +197,40 @@ def _with_options(text: str, options: Iterable[Parameter]) -> str:
     header = lines[start].removesuffix("**options").rstrip(", ")
     kept = [header, *lines[start + 1 : end]] if header else []
     return "\n".join([*lines[:start], *kept, *entries, *lines[end:]])
+
+
+def renamed_arguments(**names: str) -> Callable[[F], F]:
+    """Return a decorator that accepts former names of keyword arguments, with a `DeprecationWarning`.
+
+    Parameters
+    ----------
+    **names
+        Name of today, by former name.
+
+    Examples
+    --------
+    >>> @renamed_arguments(models="model")
+    ... def compare(*, model):
+    ...     return model
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     compare(models="openai/gpt-4o"), str(caught[0].message)
+    ('openai/gpt-4o', 'compare: models= is now model=; the former name will be removed')
+    """
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def called(*args: Any, **options: Any) -> Any:
+            for former, name in names.items():
+                if former in options and name not in options:
+                    message = f"{function.__name__}: {former}= is now {name}=; the former name will be removed"
+                    warnings.warn(message, DeprecationWarning, stacklevel=2)
+                    options[name] = options.pop(former)
+            return function(*args, **options)
+
+        decorated: Any = called
+        result: F = decorated
+        return result
+
+    return decorate

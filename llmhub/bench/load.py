@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from returns.result import Failure
 
+from llmhub.api.signatures import renamed_arguments
 from llmhub.core.errors import Cancelled, invalid
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import StopSignal
@@ -85,9 +86,10 @@ def constant_rate(per_s: float) -> Load:
     return Load(per_s=per_s)
 
 
-def poisson(per_s: float, *, seed: int = 0) -> Load:
+@renamed_arguments(seed="random_state")
+def poisson(per_s: float, *, random_state: int = 0) -> Load:
     """Return an open load of random arrivals as of independent users, ``per_s`` per second on average."""
-    return Load(per_s=per_s, random=True, seed=seed)
+    return Load(per_s=per_s, random=True, seed=random_state)
 
 
 def sweep(workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]:
@@ -95,7 +97,8 @@ def sweep(workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]
     return tuple(concurrent(count) for count in workers)
 
 
-def rate_sweep(rates: Sequence[float], *, random: bool = True, seed: int = 0) -> tuple[Load, ...]:
+@renamed_arguments(seed="random_state")
+def rate_sweep(rates: Sequence[float], *, random: bool = True, random_state: int = 0) -> tuple[Load, ...]:
     """Return an open load for each rate: random arrivals, or evenly spaced ones.
 
     Examples
@@ -103,7 +106,7 @@ def rate_sweep(rates: Sequence[float], *, random: bool = True, seed: int = 0) ->
     >>> [str(load) for load in rate_sweep([1, 2])]
     ['Poisson 1/s', 'Poisson 2/s']
     """
-    return tuple(poisson(rate, seed=seed) if random else constant_rate(rate) for rate in rates)
+    return tuple(poisson(rate, random_state=random_state) if random else constant_rate(rate) for rate in rates)
 
 
 def arrivals(load: Load, count: int) -> list[float] | None:

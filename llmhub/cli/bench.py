@@ -41,7 +41,7 @@ def _loads(args: argparse.Namespace) -> list[Load]:
     """Return the requested loads: closed loops, then constant rates, then Poisson arrivals."""
     loads = [concurrent(workers) for workers in args.workers or ()]
     loads += [constant_rate(rate_per_s) for rate_per_s in args.rate or ()]
-    loads += [poisson(rate_per_s, seed=args.seed or 0) for rate_per_s in args.poisson or ()]
+    loads += [poisson(rate_per_s, random_state=args.seed or 0) for rate_per_s in args.poisson or ()]
     return loads
 
 

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     with build_hub(args) as hub, announce_interrupt("compare"):
         if args.prompt:
             options["progress"] = progress_callback(quiet=args.quiet or args.json)
-            comparison = compare(source, args.prompt, models=args.model, scorers=scorers, hub=hub, **options)
+            comparison = compare(source, args.prompt, model=args.model, scorers=scorers, hub=hub, **options)
         else:
             comparison = compare(source, scorers=scorers, hub=hub)
         if args.freeze is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llmhub.api.signatures import renamed_arguments
 from llmhub.core.errors import invalid
 from llmhub.datasets.fingerprint import Fingerprints, fingerprints
 from llmhub.tables import frames
@@ -21,11 +22,12 @@ from llmhub.tables import frames
 TOLERANCE: Final = 1e-9
 
 
+@renamed_arguments(seed="random_state")
 def split_by_hash(
     frame: Any,
     shares: Mapping[str, float],
     *,
-    seed: int = 0,
+    random_state: int = 0,
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
 ) -> dict[str, Any]:
@@ -37,8 +39,8 @@ def split_by_hash(
         A frame of any kind, as for `llmhub.complete_table`.
     shares
         Share of each part by its name; they sum to 1: ``{"train": 0.8, "test": 0.2}``.
-    seed
-        A different seed gives a different split.
+    random_state
+        Seed; a different one gives a different split.
     columns
         Columns that identify a row, such as an id or the question; all by default.
     stratify
@@ -68,19 +70,20 @@ def split_by_hash(
     """
     _check_shares(shares)
     native = frames.native_frame(frame)
-    draws = row_draws(frames.to_table(native), seed, columns, stratify)
+    draws = row_draws(frames.to_table(native), random_state, columns, stratify)
     bounds = np.concatenate([[0.0], np.cumsum(list(shares.values()))])
     bounds[-1] = 1.0
     part = np.searchsorted(bounds, draws, side="right") - 1
     return {name: _take(frame, native, part == index) for index, name in enumerate(shares)}
 
 
+@renamed_arguments(seed="random_state")
 def sample_by_hash(
     frame: Any,
     *,
     rows: int | None = None,
     share: float | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     columns: Sequence[str] | None = None,
     stratify: str | None = None,
 ) -> Any:
@@ -92,7 +95,7 @@ def sample_by_hash(
         Number of rows; with ``stratify``, of rows of each value. The rows with the lowest numbers are taken.
     share
         Share of the rows; an alternative to ``rows``.
-    frame, seed, columns, stratify
+    frame, random_state, columns, stratify
         See `split_by_hash`.
 
     Returns
@@ -123,7 +126,7 @@ def sample_by_hash(
         raise invalid("share", f"{share!r} is not between 0 and 1")
     native = frames.native_frame(frame)
     table = frames.to_table(native)
-    draws = row_draws(table, seed, columns, stratify)
+    draws = row_draws(table, random_state, columns, stratify)
     if share is not None:
         return _take(frame, native, draws < share)
     strata = _strata(table, stratify)

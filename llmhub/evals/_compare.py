@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from llmhub.api import current_hub
 from llmhub.api.options import TableOptions, as_shared_budget
 from llmhub.api.raising import keep_table
+from llmhub.api.signatures import renamed_arguments
 from llmhub.api.tables import complete_table
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
@@ -82,11 +83,12 @@ class ScoringPlan:
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
 
 
+@renamed_arguments(models="model")
 def compare(
     frame: Any,
     prompt: str | None = None,
     *,
-    models: NameOrNames = (),
+    model: NameOrNames = (),
     scorers: ScorerOrJudge | Sequence[ScorerOrJudge] = (),
     hub: Hub | None = None,
     **options: Unpack[CompareOptions],
@@ -100,10 +102,10 @@ def compare(
     ----------
     frame
         Input rows, as for `complete_table`. Without a prompt: a finished frame of results, or a table of scores with
-        one column for each of ``models``. Of a classified or extracted frame the labels or fields are scored.
+        one column for each of these models. Of a classified or extracted frame the labels or fields are scored.
     prompt
         Prompt template over the columns.
-    models
+    model
         Names of the models, as ``provider/model``.
     scorers
         `Scorer` and `Judge` values; models are ranked by the first.
@@ -130,19 +132,17 @@ def compare(
 
     Examples
     --------
-    >>> comparison = compare({"small": [1, 0, 1, 1], "large": [1, 1, 1, 1]}, models=["small", "large"])
+    >>> comparison = compare({"small": [1, 0, 1, 1], "large": [1, 1, 1, 1]}, model=["small", "large"])
     >>> comparison.pairs.column("difference").to_pylist(), comparison.pairs.column("significant").to_pylist()
     ([-0.25], [False])
     """
     remaining = dict(options)
     plan = pop_scoring_plan(remaining)
-    if "model" in options:
-        raise invalid("model", "is not an argument of compare; pass models=, as the models are compared")
     # A single value that is no scorer, such as a name or a function, is refused as a whole by `check_scorers`.
     given: Any = scorers
     is_single = isinstance(given, (Scorer, Judge, str)) or callable(given)
     scorer_list: Sequence[ScorerOrJudge] = (given,) if is_single else tuple(given)
-    names = (models,) if isinstance(models, str) else tuple(models)
+    names = (model,) if isinstance(model, str) else tuple(model)
     needs_hub = prompt is not None or any(isinstance(scorer, Judge) for scorer in scorer_list)
     hub = hub or (current_hub() if needs_hub else None)
     check_scorers(scorer_list, hub)
@@ -430,11 +430,11 @@ def wide_to_long(
         ``models`` is empty or names a missing column, or scores are not numbers.
     """
     if not models:
-        message = "without a prompt, pass a results table with a column 'model', or models= for columns with scores"
-        raise invalid("models", message)
+        message = "without a prompt, pass a results table with a column 'model', or model= for columns with scores"
+        raise invalid("model", message)
     frames.require_columns(models, source, "models")
     if plan.scores:
-        raise invalid("scores", f"{plan.scores[0]!r}: the columns of models= hold the scores; remove scores=")
+        raise invalid("scores", f"{plan.scores[0]!r}: the columns of model= hold the scores; remove scores=")
     table = frames.to_table(source)
     n_rows, n_models = len(table), len(models)
     row = np.repeat(np.arange(n_rows), n_models)
@@ -458,8 +458,8 @@ def wide_to_long(
 def _wide_scores(table: pa.Table, name: str) -> FloatArray:
     kind = table.column(name).type
     if str(kind) in {"string", "large_string", "string_view"}:
-        message = f"the column {name!r} of models= holds text, not scores; pass scorers= to score it as responses"
-        raise invalid("models", message)
+        message = f"the column {name!r} of model= holds text, not scores; pass scorers= to score it as responses"
+        raise invalid("model", message)
     return numeric_column(table, name)
 
 

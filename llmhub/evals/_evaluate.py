@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from llmhub.api import current_hub
 from llmhub.api.raising import keep_table
+from llmhub.api.signatures import renamed_arguments
 from llmhub.core.errors import invalid
 from llmhub.evals import statistics
 from llmhub.evals._compare import (
@@ -111,8 +112,9 @@ class Evaluation:
         return self.comparison.plot(scorer, ax)
 
 
+@renamed_arguments(models="model")
 def evaluate(
-    dataset: Any, task: Task, models: NameOrNames, *, hub: Hub | None = None, **options: Unpack[EvaluateOptions]
+    dataset: Any, task: Task, model: NameOrNames, *, hub: Hub | None = None, **options: Unpack[EvaluateOptions]
 ) -> Evaluation:
     """Run a task with several models, score the responses and compare the models.
 
@@ -125,7 +127,7 @@ def evaluate(
         Parquet or Arrow file.
     task
         Prompt and scoring; `llmhub.evals.tasks` has common ones.
-    models
+    model
         Names of the models, as ``provider/model``.
     hub
         Hub that models and judges are called through; the default hub if ``None``.
@@ -141,8 +143,6 @@ def evaluate(
     given: object = task
     if not isinstance(given, Task):
         raise invalid("task", f"{given!r:.80} is not a task; pass one of llmhub.evals.tasks, such as tasks.numeric()")
-    if "model" in options:
-        raise invalid("model", "is not an argument of evaluate; pass models=, as the models are compared")
     merged: dict[str, Any] = {**task.parameters, **({"system": task.system} if task.system else {}), **options}
     sizes = _pass_at_k_sizes(merged.pop("k", None), merged.get("n", 1))
     for name in ("target", "scores"):
@@ -152,7 +152,7 @@ def evaluate(
     hub = hub or current_hub()
     check_scorers(task.scorer_list, hub)
     source = frames.pandas_or_arrow(_read_dataset(dataset))
-    names = (models,) if isinstance(models, str) else tuple(models)
+    names = (model,) if isinstance(model, str) else tuple(model)
     comparison = run_comparison(source, task.template, names, task.scorer_list, hub, plan, merged)
     parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
     with keep_table(comparison.results):

@@ -30,7 +30,7 @@ from llmhub.engine.event_loop import StopSignal
 Clock = Callable[[], float]
 
 
-LOADS = (one_at_a_time(), concurrent(3), concurrent(100), constant_rate(10), poisson(10, seed=3))
+LOADS = (one_at_a_time(), concurrent(3), concurrent(100), constant_rate(10), poisson(10, random_state=3))
 
 
 class Provider:
@@ -111,16 +111,16 @@ def test_stop_sends_no_more_calls_and_awaits_those_in_flight(virtual: Any, load:
 
 @given(st.floats(0.01, 1e4), st.integers(1, 300), st.integers(0, 1000))
 def test_random_arrivals_start_at_zero_and_do_not_decrease(per_s: float, count: int, seed: int) -> None:
-    times = arrivals(poisson(per_s, seed=seed), count)
+    times = arrivals(poisson(per_s, random_state=seed), count)
     assert times is not None
     assert len(times) == count
     assert times[0] == 0.0
     assert times == sorted(times)
-    assert times == arrivals(poisson(per_s, seed=seed), count)
+    assert times == arrivals(poisson(per_s, random_state=seed), count)
 
 
 def test_random_gaps_are_exponential() -> None:
-    times = arrivals(poisson(5, seed=1), 20_001)
+    times = arrivals(poisson(5, random_state=1), 20_001)
     assert times is not None
     gaps = [b - a for a, b in pairwise(times)]
     mean = sum(gaps) / len(gaps)

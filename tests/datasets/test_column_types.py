@@ -146,7 +146,7 @@ def test_naive_and_zoned_timestamps_differ(hub: llmhub.Hub, tmp_path: Path) -> N
 def test_comparison_is_frozen_with_its_hub_and_replayed(hub: llmhub.Hub, tmp_path: Path) -> None:
     frame = pd.DataFrame({"q": ["one", "two"], "truth": ["one", "two"]})
     models = [MODEL, "anthropic/claude-haiku-4-5"]
-    comparison = compare(frame, "Say {q}.", models=models, scorers=scorers.contains("truth"), hub=hub, progress=False)
+    comparison = compare(frame, "Say {q}.", model=models, scorers=scorers.contains("truth"), hub=hub, progress=False)
     freeze(comparison, tmp_path / "set")  # no default hub: there are no credentials in the environment
     assert verify(tmp_path / "set")
     assert replay(tmp_path / "set")
@@ -165,7 +165,7 @@ def test_evaluation_is_frozen_with_the_hub_it_ran_on(hub: llmhub.Hub, tmp_path: 
 def test_template_that_is_a_function_is_frozen_and_scored_again(hub: llmhub.Hub, tmp_path: Path) -> None:
     frame = pd.DataFrame({"q": ["one", "two"], "model": ["x", "y"]})
     comparison = compare(
-        frame, lambda row: f"Say {row['q']}.", models=[MODEL], scorers=scorers.contains("q"), hub=hub, progress=False
+        frame, lambda row: f"Say {row['q']}.", model=[MODEL], scorers=scorers.contains("q"), hub=hub, progress=False
     )
     freeze(comparison, tmp_path / "set")
     assert replay(tmp_path / "set")
@@ -191,7 +191,7 @@ def test_imported_results_are_frozen_and_scored_again(tmp_path: Path, ids: list[
 
 
 def test_imported_scores_are_frozen_and_compared_again(tmp_path: Path) -> None:
-    comparison = compare({"a": [1, 0, 1], "b": [1, 1, 1], "id": ["x", "y", "z"]}, models=["a", "b"])
+    comparison = compare({"a": [1, 0, 1], "b": [1, 1, 1], "id": ["x", "y", "z"]}, model=["a", "b"])
     freeze(comparison, tmp_path / "set")
     assert read(tmp_path / "set").names("input") == ["id"]
     assert replay(tmp_path / "set")
@@ -199,9 +199,9 @@ def test_imported_scores_are_frozen_and_compared_again(tmp_path: Path) -> None:
 
 def test_wide_frame_of_answers_is_scored() -> None:
     frame = {"a": ["4", "5"], "b": ["4", "6"], "truth": [4, 6]}
-    comparison = compare(frame, models=["b", "a"], scorers=scorers.numeric("truth"))
+    comparison = compare(frame, model=["b", "a"], scorers=scorers.numeric("truth"))
     assert comparison.pairs.select(["left", "right", "difference"]).to_pylist() == [
         {"left": "b", "right": "a", "difference": 0.5}
     ]
-    with pytest.raises(BadRequestError, match=r"models: the column 'a' .*holds text, not scores; pass scorers="):
-        compare(frame, models=["a", "b"])
+    with pytest.raises(BadRequestError, match=r"model: the column 'a' .*holds text, not scores; pass scorers="):
+        compare(frame, model=["a", "b"])

@@ -21,12 +21,12 @@ def members(parts: dict[str, pa.Table]) -> dict[str, set[int]]:
 
 @given(st.lists(st.integers(0, 10_000), unique=True, min_size=1, max_size=60), st.integers(0, 5), st.randoms())
 def test_row_stays_in_its_part_when_rows_are_added_or_reordered(rows: list[int], seed: int, rng: Any) -> None:
-    before = members(split_by_hash({"x": rows}, SHARES, seed=seed))
+    before = members(split_by_hash({"x": rows}, SHARES, random_state=seed))
     assert set().union(*before.values()) == set(rows)
     assert sum(map(len, before.values())) == len(rows)
     more_rows = [*rows, *range(20_000, 20_050)]
     rng.shuffle(more_rows)
-    after = members(split_by_hash({"x": more_rows}, SHARES, seed=seed))
+    after = members(split_by_hash({"x": more_rows}, SHARES, random_state=seed))
     assert all(part_rows <= after[name] for name, part_rows in before.items())
 
 
@@ -49,7 +49,7 @@ def test_rows_with_equal_ids_are_in_the_same_part() -> None:
 
 def test_different_seed_gives_a_different_split() -> None:
     frame = {"x": list(range(200))}
-    assert members(split_by_hash(frame, SHARES)) != members(split_by_hash(frame, SHARES, seed=1))
+    assert members(split_by_hash(frame, SHARES)) != members(split_by_hash(frame, SHARES, random_state=1))
 
 
 @given(st.lists(st.integers(0, 10_000), unique=True, min_size=1, max_size=60), st.integers(0, 30), st.randoms())
@@ -92,3 +92,11 @@ def test_stratified_sample_by_rows_and_by_share() -> None:
 def test_invalid_arguments_raise(call: Any, message: str) -> None:
     with pytest.raises(BadRequestError, match=message):
         call()
+
+
+def test_the_former_name_of_the_seed_is_accepted_with_a_warning() -> None:
+    frame = {"x": list(range(50))}
+    former: dict[str, Any] = {"seed": 1}
+    with pytest.warns(DeprecationWarning, match=r"^split_by_hash: seed= is now random_state="):
+        before = members(split_by_hash(frame, SHARES, **former))
+    assert before == members(split_by_hash(frame, SHARES, random_state=1))

@@ -42,7 +42,7 @@ def test_comparison_of_two_models_has_all_tables_and_metrics(hub: llmhub.Hub, qu
     comparison = llmhub.compare(
         frame,
         "{question}",
-        models=[LEFT, RIGHT],
+        model=[LEFT, RIGHT],
         scorers=scorers.numeric(),
         target="answer",
         hub=hub,
@@ -93,7 +93,7 @@ def test_rows_are_sent_in_random_order_and_returned_in_frame_order(hub: llmhub.H
 
 def test_cached_responses_are_excluded_from_latency_but_not_from_cost(hub: llmhub.Hub, questions: Any) -> None:
     frame = {name: values[:30] for name, values in questions.frame.items()}
-    options: dict[str, Any] = {"models": [LEFT], "scorers": scorers.numeric("answer"), "hub": hub, **FAST}
+    options: dict[str, Any] = {"model": [LEFT], "scorers": scorers.numeric("answer"), "hub": hub, **FAST}
     first = llmhub.compare(frame, "{question}", **options)
     repeated = llmhub.compare(frame, "{question}", **options)
     assert metric_row(first, LEFT, "latency_p50_s")["rows"] == 30
@@ -113,7 +113,7 @@ def test_failure_policy(failures: str, value: float, rows: int) -> None:
     with simulated(lambda prompt: prompt) as served:
         hub = llmhub.Hub(endpoints=served.endpoints(), retry=llmhub.Retry(attempts=1))
         comparison = llmhub.compare(
-            {"q": [*sent, None, None]}, "{q}", models=[LEFT, RIGHT], scorers=scorers.exact("q"), hub=hub,
+            {"q": [*sent, None, None]}, "{q}", model=[LEFT, RIGHT], scorers=scorers.exact("q"), hub=hub,
             failures=failures, **FAST,
         )  # fmt: skip
     assert (metric_row(comparison, LEFT, "exact")["value"], metric_row(comparison, LEFT, "exact")["rows"]) == (
@@ -135,7 +135,7 @@ def test_groups_and_samples_are_clusters(hub: llmhub.Hub, questions: Any) -> Non
     frame = {name: values[:60] for name, values in questions.frame.items()} | {
         "topic": [index // 6 for index in range(60)]
     }
-    options: dict[str, Any] = {"models": [LEFT, RIGHT], "scorers": scorers.numeric("answer"), "hub": hub, **FAST}
+    options: dict[str, Any] = {"model": [LEFT, RIGHT], "scorers": scorers.numeric("answer"), "hub": hub, **FAST}
     grouped = llmhub.compare(frame, "{question}", group="topic", n=3, **options)
     (pair,) = grouped.pairs.to_pylist()
     assert (pair["rows"], pair["clusters"], pair["test"]) == (60, 10, "studentised")
@@ -158,7 +158,7 @@ def test_judge_scores_and_cost(hub: llmhub.Hub, questions: Any) -> None:
     with simulated(respond) as served:
         hub = llmhub.Hub(endpoints=served.endpoints(), cache=llmhub.MemoryCache())
         judge = scorers.judge("openai/gpt-4o", "Is it yes?", options={"temperature": 0})
-        options: dict[str, Any] = {"models": LEFT, "scorers": judge, "hub": hub, "target": "gold", **FAST}
+        options: dict[str, Any] = {"model": LEFT, "scorers": judge, "hub": hub, "target": "gold", **FAST}
         frame = {"q": ["yes", "no", "odd"], "gold": ["secret"] * 3}
         comparison = llmhub.compare(frame, "{q}", **options)
         assert comparison.scores.column("score").to_pylist() == [4.0, 2.0, None]
@@ -209,7 +209,7 @@ def test_judge_samples_that_differ_are_a_disagreement() -> None:
     with simulated(lambda prompt: f"Score: {next(counter) % 2 + 3}" if "grade" in prompt else "hm") as served:
         hub = llmhub.Hub(endpoints=served.endpoints())
         judge = scorers.judge("openai/gpt-4o", "?", n=2)
-        options: dict[str, Any] = {"models": LEFT, "scorers": judge, "hub": hub, "concurrency": 1, **FAST}
+        options: dict[str, Any] = {"model": LEFT, "scorers": judge, "hub": hub, "concurrency": 1, **FAST}
         comparison = llmhub.compare({"q": ["a"]}, "{q}", **options)
     assert comparison.scores.column("score").to_pylist() == [3.5]
     assert comparison.judges.column("disagreement").to_pylist() == [1.0]
@@ -226,7 +226,7 @@ def test_wide_and_long_tables_give_equal_comparisons() -> None:
         "score": wide[["a/x", "b/y"]].to_numpy().ravel(), "topic": np.repeat(wide["topic"], 2),
     })  # fmt: skip
     for group in ({}, {"group": "topic"}):
-        from_wide = llmhub.compare(wide, models=["a/x", "b/y"], **group)
+        from_wide = llmhub.compare(wide, model=["a/x", "b/y"], **group)
         from_long = llmhub.compare(long.sample(frac=1, random_state=1), scores="score", **group)
         assert {tuple(row.items()) for row in from_wide.models.to_pylist()} == {
             tuple(row.items()) for row in from_long.models.to_pylist()
@@ -235,7 +235,7 @@ def test_wide_and_long_tables_give_equal_comparisons() -> None:
         assert left["p"] == right["p"]
         assert abs(left["difference"]) == pytest.approx(abs(right["difference"]))
         # The interval agrees with scipy's bootstrap of the paired differences.
-    own = llmhub.compare(wide, models=["a/x", "b/y"]).pairs.to_pylist()[0]
+    own = llmhub.compare(wide, model=["a/x", "b/y"]).pairs.to_pylist()[0]
     differences = wide["a/x"].to_numpy(float) - wide["b/y"].to_numpy(float)
     reference = stats.bootstrap((differences,), np.mean, method="percentile", rng=np.random.default_rng(0))
     assert (own["low"], own["high"]) == pytest.approx(tuple(reference.confidence_interval), abs=0.01)
@@ -254,13 +254,13 @@ def test_finished_responses_are_scored_without_requests() -> None:
     assert comparison.scores.column("score").to_pylist() == [1.0, 0.0, 1.0, 0.0]
     assert comparison.scorers == ("numeric", "contains")
     assert comparison.leaders("contains") == ("a", "b")
-    only = llmhub.compare(table, scorers=scorers.numeric(), target="gold", models="b")
+    only = llmhub.compare(table, scorers=scorers.numeric(), target="gold", model="b")
     assert only.design.models == ("b",)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_reports_of_tables_with_few_rows(rows: int) -> None:
-    comparison = llmhub.compare({"a": [1.0] * rows, "b": [0.5] * rows}, models=["a", "b"])
+    comparison = llmhub.compare({"a": [1.0] * rows, "b": [0.5] * rows}, model=["a", "b"])
     assert len(comparison.models) == 2
     assert comparison._repr_html_()
     assert comparison.to_markdown()
@@ -277,7 +277,7 @@ def four_models() -> Comparison:
     shared_luck = rng.random((500, 1))
     rates = {"p/<b>best</b>": 0.9, "p/good": 0.89, "p/fair|ly": 0.7, "q/poor": 0.4}
     values = np.where(rng.random((500, 4)) < 0.6, shared_luck, rng.random((500, 4))) < list(rates.values())
-    return llmhub.compare(dict(zip(rates, values.T.astype(float), strict=True)), models=list(rates))
+    return llmhub.compare(dict(zip(rates, values.T.astype(float), strict=True)), model=list(rates))
 
 
 def test_leaders_are_the_best_model_and_those_not_significantly_different(four_models: Comparison) -> None:
@@ -335,10 +335,10 @@ def test_equal_data_and_design_give_equal_figures(four_models: Comparison) -> No
         name: four_models.results.filter(pa.compute.field("model") == name).column("score")
         for name in four_models.design.models
     }
-    repeated = llmhub.compare(columns, models=list(columns))
+    repeated = llmhub.compare(columns, model=list(columns))
     assert repeated.pairs.equals(four_models.pairs)
     assert repeated.models.equals(four_models.models)
-    other_seed = llmhub.compare(columns, models=list(columns), random_state=1)
+    other_seed = llmhub.compare(columns, model=list(columns), random_state=1)
     assert other_seed.pairs.equals(four_models.pairs)  # nothing is resampled
 
 
@@ -367,14 +367,14 @@ def test_equal_data_and_design_give_equal_figures(four_models: Comparison) -> No
         ({"test": "t"}, "test"),
         ({"on_error": "raise"}, "on_error"),
         ({"scores": "q"}, "scores"),
-        ({"models": []}, "model"),
+        ({"model": []}, "model"),
         ({"tempature": 1}, "tempature"),
     ],
 )
 def test_invalid_arguments_raise_before_anything_is_sent(
     simulator: SimulatorThread, change: dict[str, Any], path: str
 ) -> None:
-    options: dict[str, Any] = {"models": [LEFT], "scorers": scorers.exact("q"), "progress": False, **change}
+    options: dict[str, Any] = {"model": [LEFT], "scorers": scorers.exact("q"), "progress": False, **change}
     with pytest.raises(BadRequestError, match=path):
         llmhub.compare(
             {"q": ["a", "b"], "gaps": [1, None]}, "{q}", hub=llmhub.Hub(endpoints=simulator.endpoints()), **options
@@ -387,7 +387,7 @@ def test_missing_scipy_raises_before_anything_is_sent(
 ) -> None:
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(BadRequestError, match=r"llmhub\[evals\]"):
-        llmhub.compare({"q": ["a"]}, "{q}", models=LEFT, scorers=scorers.exact("q"), hub=llmhub.Hub(
+        llmhub.compare({"q": ["a"]}, "{q}", model=LEFT, scorers=scorers.exact("q"), hub=llmhub.Hub(
             endpoints=simulator.endpoints()
         ))  # fmt: skip
     assert simulator.counts()["requests"] == 0
@@ -396,9 +396,9 @@ def test_missing_scipy_raises_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("frame", "options", "path"),
     [
-        ({"a": [1.0]}, {}, "models"),
-        ({"a": [1.0]}, {"models": ["b"]}, "models"),
-        ({"a": ["x"]}, {"models": ["a"]}, "scores"),
+        ({"a": [1.0]}, {}, "model"),
+        ({"a": [1.0]}, {"model": ["b"]}, "models"),
+        ({"a": ["x"]}, {"model": ["a"]}, "scores"),
         ({"row": [0], "model": ["a"]}, {}, "scores"),
         ({"row": [0], "model": ["a"]}, {"scores": "x"}, "scores"),
         ({"row": [0], "model": ["a"]}, {"scorers": scorers.json_valid()}, "response"),
@@ -418,7 +418,7 @@ def test_provider_errors_are_counted_and_lose_no_rows(questions: Any) -> None:
         comparison = llmhub.compare(
             {"q": questions.questions[:100]},
             "{q}",
-            models=[LEFT, RIGHT],
+            model=[LEFT, RIGHT],
             scorers=scorers.json_valid(),
             hub=hub,
             **FAST,
@@ -433,10 +433,11 @@ def test_provider_errors_are_counted_and_lose_no_rows(questions: Any) -> None:
 @pytest.mark.parametrize("scorer", ["exact", lambda _row, _response: True])
 def test_a_name_or_a_function_is_not_a_scorer(scorer: Any) -> None:
     with pytest.raises(BadRequestError, match=r"scorers: .*is not a scorer; pass one of llmhub.evals.scorers"):
-        llmhub.compare({"q": ["a"], "target": ["a"]}, "{q}", models=["openai/m"], scorers=scorer)
+        llmhub.compare({"q": ["a"], "target": ["a"]}, "{q}", model=["openai/m"], scorers=scorer)
 
 
-def test_models_are_not_given_as_model() -> None:
-    options: Any = {"model": "openai/m"}
-    with pytest.raises(BadRequestError, match="model: is not an argument of compare; pass models="):
-        llmhub.compare({"q": ["a"]}, "{q}", models=["openai/m"], **options)
+def test_the_former_name_of_the_models_is_accepted_with_a_warning() -> None:
+    former: dict[str, Any] = {"models": ["a", "b"]}
+    with pytest.warns(DeprecationWarning, match=r"^compare: models= is now model="):
+        comparison = llmhub.compare({"a": [1.0, 0.0], "b": [1.0, 1.0]}, **former)
+    assert len(comparison.pairs) == 1

@@ -58,7 +58,7 @@ def test_mcnemar_interval_excludes_zero_when_the_test_rejects(level: float) -> N
 
 def test_few_discordant_rows_of_one_side_are_not_significant_and_the_interval_says_so() -> None:
     frame = {"a": [1] * 5 + [1] * 95, "b": [0] * 5 + [1] * 95}
-    (pair,) = compare(frame, models=["a", "b"]).pairs.to_pylist()
+    (pair,) = compare(frame, model=["a", "b"]).pairs.to_pylist()
     assert (round(pair["p"], 4), pair["significant"]) == (0.0625, False)
     assert pair["low"] < 0 < pair["high"]
 
@@ -69,7 +69,7 @@ def test_simultaneous_intervals_go_with_holm() -> None:
     frame = {
         name: base + shift + generator.normal(size=80) for name, shift in zip("abcd", (0, 0.3, 0.45, 0.9), strict=True)
     }
-    pairs = compare(frame, models=list("abcd")).pairs.to_pylist()
+    pairs = compare(frame, model=list("abcd")).pairs.to_pylist()
     assert {pair["significant"] for pair in pairs} == {True, False}
     for pair in pairs:
         excludes = pair["simultaneous_low"] >= 0 or pair["simultaneous_high"] <= 0
@@ -99,8 +99,8 @@ def test_rows_needed_count_the_correction_for_several_pairs() -> None:
     generator = np.random.default_rng(1)
     base = generator.normal(size=200)
     frame = {name: ((base + generator.normal(size=200)) > 0).astype(int) for name in "abcd"}
-    two = compare({name: frame[name] for name in "ab"}, models=["a", "b"]).rows_needed(0.05)
-    four = compare(frame, models=list("abcd")).rows_needed(0.05)
+    two = compare({name: frame[name] for name in "ab"}, model=["a", "b"]).rows_needed(0.05)
+    four = compare(frame, model=list("abcd")).rows_needed(0.05)
     assert four.column("rows")[0].as_py() > 1.3 * two.column("rows")[0].as_py()
 
 
@@ -108,14 +108,14 @@ def test_signs_of_few_groups_can_show_no_difference() -> None:
     groups = [group for group in range(5) for _ in range(4)]
     generator = np.random.default_rng(3)
     frame = {"a": generator.normal(size=20), "b": generator.normal(size=20), "g": groups}
-    (pair,) = compare(frame, models=["a", "b"], group="g", test="permutation").pairs.to_pylist()
+    (pair,) = compare(frame, model=["a", "b"], group="g", test="permutation").pairs.to_pylist()
     assert pair["p"] >= 0.0625
     assert pair["minimum_detectable_effect"] is None
 
 
 def test_scores_without_spread_have_no_interval() -> None:
     frame = {"a": [3.5] * 6, "b": [2.0, 2.0, 2.5, 3.0, 2.0, 1.0]}
-    rows = {row["model"]: row for row in compare(frame, models=["a", "b"]).models.to_pylist() if row["kind"] == "score"}
+    rows = {row["model"]: row for row in compare(frame, model=["a", "b"]).models.to_pylist() if row["kind"] == "score"}
     assert (rows["a"]["value"], rows["a"]["low"], rows["a"]["high"]) == (3.5, None, None)
     assert rows["b"]["low"] is not None
 

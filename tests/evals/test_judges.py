@@ -47,7 +47,7 @@ def test_budget_of_a_call_holds_answers_and_judges_together(budget: float) -> No
     frame = {"q": [f"{n} " * 40 for n in range(40)]}
     with simulated(lambda prompt: "Score: 3" if "grade" in prompt else "fine " * 30) as hub:
         comparison = compare(
-            frame, "{q}", models=["openai/gpt-4o-mini"], scorers=scorers.judge("openai/gpt-4o", "?"), hub=hub,
+            frame, "{q}", model=["openai/gpt-4o-mini"], scorers=scorers.judge("openai/gpt-4o", "?"), hub=hub,
             budget_usd=budget, max_tokens=60, **FAST,
         )  # fmt: skip
     judgements = comparison.judgements["judge"]
@@ -59,7 +59,7 @@ def test_budget_of_a_call_holds_answers_and_judges_together(budget: float) -> No
 def test_without_budget_judges_are_not_limited() -> None:
     with simulated(lambda prompt: "Score: 3" if "grade" in prompt else "fine") as hub:
         comparison = compare(
-            {"q": ["a"]}, "{q}", models=["openai/gpt-4o-mini"], scorers=scorers.judge("openai/gpt-4o", "?"), hub=hub,
+            {"q": ["a"]}, "{q}", model=["openai/gpt-4o-mini"], scorers=scorers.judge("openai/gpt-4o", "?"), hub=hub,
             **FAST,
         )  # fmt: skip
     assert comparison.scores.column("score").to_pylist() == [3.0]

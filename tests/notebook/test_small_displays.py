@@ -82,7 +82,7 @@ def test_costs_of_a_comparison_are_not_mathematics() -> None:
     rows = pd.DataFrame({"question": [f"q{n}" for n in range(4)], "target": ["a"] * 4})
     with serving(Simulator(respond=lambda _: "a")) as simulator:
         hub = llmhub.Hub(simulator=simulator.url)
-        result = compare(rows, "{question}", models=[MODEL], scorers=[llmhub.scorers.exact()], hub=hub, progress=False)
+        result = compare(rows, "{question}", model=[MODEL], scorers=[llmhub.scorers.exact()], hub=hub, progress=False)
         hub.close()
     assert "$" in str(result)
     assert r"\$" not in str(result)
