@@ -10,6 +10,7 @@ from llmhub.evals import report
 from llmhub.formatting.palette import SeriesStyle, series_style
 from llmhub.formatting.text import truncate_middle
 from llmhub.plots.style import RIGHT_IN, TOP_IN, WIDTH_IN, ThemeColors, draw_message, style_axes, theme_colors
+from llmhub.tables.schema import is_simulated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +56,11 @@ def forest_plot(comparison: Comparison, scorer: str, ax: Axes | None = None) -> 
     format_value = report.score_formatter(report.score_unit(comparison, scorer))
     upper, lower = (ax, None) if ax is not None else _create_axes(scores, pairs)
     n_rows = max(row["rows"] for row in comparison.ranked(scorer))
+    simulated = comparison.results is not None and is_simulated(comparison.results.schema)
     level = f"{comparison.design.settings.level:.0%}"
-    theme = style_axes(upper, title, f"{n_rows:,} rows; lines are {level} confidence intervals", grid="x")
+    theme = style_axes(
+        upper, title, f"{n_rows:,} rows; lines are {level} confidence intervals", grid="x", simulated=simulated
+    )
     _draw_rows(upper, scores, format_value, theme)
     if lower is not None:
         hidden = len(comparison.pairs_of(scorer)) - len(pairs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmhub.formatting.numbers import format_count, format_duration, format_percent, format_usd
 from llmhub.formatting.text_tables import markdown_table
+from llmhub.tables.schema import is_simulated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,6 +173,8 @@ def notes(comparison: Comparison) -> list[str]:
     groups = f" in {clusters:,} groups of {design.group}" if design.group else ""
     tests = "; paired tests with Holm's correction for the number of pairs" if len(comparison.pairs) else ""
     lines = [f"{rows:,} rows{samples}{groups}; {settings.level:.0%} confidence intervals{tests}."]
+    if comparison.results is not None and is_simulated(comparison.results.schema):
+        lines.append("Simulated responses: scores and times are not those of the real models; costs are list prices.")
     lines += _status_notes(comparison)
     if rows and clusters < FEW_CLUSTERS:
         noun = "groups" if design.group else "rows"

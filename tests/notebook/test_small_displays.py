@@ -84,6 +84,7 @@ def test_costs_of_a_comparison_are_not_mathematics() -> None:
         hub = llmhub.Hub(simulator=simulator.url)
         result = compare(rows, "{question}", model=[MODEL], scorers=[llmhub.scorers.exact()], hub=hub, progress=False)
         hub.close()
+    assert "(simulated)" in result.plot().get_title(loc="left")
     assert "$" in str(result)
     assert r"\$" not in str(result)
     assert not re.search(r"(?<!\\)\$", result.to_markdown())
