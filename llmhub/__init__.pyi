@@ -92,6 +92,7 @@ from .evals._evaluate import evaluate as evaluate
 from .evals._scorer import scorer as scorer
 from .hub import Hub as Hub
 from .notebook.accessor import llm as llm
+from .notebook.duckdb_functions import duckdb_functions as duckdb_functions
 from .notebook.magic import load_ipython_extension as load_ipython_extension
 from .notebook.magic import unload_ipython_extension as unload_ipython_extension
 from .notebook.show import show as show

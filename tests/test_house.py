@@ -42,7 +42,7 @@ CORE_DISTRIBUTIONS = {
 """Distributions that the project must depend on."""
 CONFIGURED = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
 """Distributions that are used through their configuration."""
-CONDA_NAMES = {"matplotlib-base": "matplotlib", "redis-py": "redis"}
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "python-duckdb": "duckdb", "redis-py": "redis"}
 DEVELOPMENT_EXTRAS = {"test", "dev", "docs", "fuzz"}
 """Extras for working on llmhub itself; ``all`` holds every other."""
 

@@ -29,6 +29,7 @@ from llmhub.core.types import CompletionRequest
 from llmhub.hub import Hub
 from llmhub.notebook import token_counts
 from llmhub.notebook.conversations import continued, rendered_prompts, with_column
+from llmhub.notebook.expression import ExprAccessor
 from llmhub.notebook.plot_accessor import PlotAccessor
 from llmhub.notebook.series_accessor import SeriesAccessor, accessor_repr
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
@@ -221,13 +222,13 @@ class FrameAccessor(Generic[F]):
         """
         if not isinstance(model, str):
             raise invalid("model", "a conversation is with one model; pass one 'provider/model'")
-        exists = messages in frames.column_names(self._frame)
+        native = frames.native_frame(self._frame)
+        exists = messages in frames.column_names(native)
         given: dict[str, Any] = {**options, **({"messages": messages} if exists else {})}
-        table = api.complete_table(self._frame, prompt, model=model, hub=hub, **given)
-        before = FrameColumns(self._frame).column(messages) if exists else [None] * table.num_rows
-        after = continued(before, rendered_prompts(self._frame, prompt), table)
-        result: F = with_column(self._frame, messages, after)
-        return result
+        table = api.complete_table(native, prompt, model=model, hub=hub, **given)
+        before = FrameColumns(native).column(messages) if exists else [None] * table.num_rows
+        after = continued(before, rendered_prompts(native, prompt), table)
+        return cast("F", frames.to_kind_of(self._frame, with_column(native, messages, after)))
 
     @overload
     def map(
@@ -522,8 +523,10 @@ def llm(frame: pd.Series[Any]) -> SeriesAccessor[pd.Series[str]]: ...
 @overload
 def llm(frame: pl.Series) -> SeriesAccessor[pl.Series]: ...
 @overload
+def llm(frame: pl.Expr) -> ExprAccessor: ...
+@overload
 def llm(frame: Any) -> FrameAccessor[Any]: ...
-def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
+def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any] | ExprAccessor:
     """Return the accessor of a frame or series, typed for type checkers: ``llmhub.llm(df).complete(...)``.
 
     Methods return frames of the same kind for pandas, polars and DuckDB; Arrow tables for an Arrow table, a mapping of
@@ -541,5 +544,7 @@ def llm(frame: Any) -> FrameAccessor[Any] | SeriesAccessor[Any]:
     """
     if frames.is_series(frame) or frames.is_polars(frame, "Series") or isinstance(frame, (pa.Array, pa.ChunkedArray)):
         return SeriesAccessor(frame)
+    if frames.is_polars(frame, "Expr"):
+        return ExprAccessor(frame)
     is_lazy = frames.is_polars(frame, "LazyFrame") or frames.is_relation(frame)
     return FrameAccessor(frame if is_lazy else frames.native_frame(frame))

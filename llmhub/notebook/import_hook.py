@@ -1,4 +1,4 @@
-"""Registers ``.llm`` on the frames of pandas and polars, whether they are imported before or after llmhub.
+"""Registers ``.llm`` on the frames of pandas, polars and DuckDB, whether they are imported before or after llmhub.
 
 A library that is imported later is found by a meta path finder, whose loader runs the library's own loader and then
 registers the accessors. Nothing is imported that the user did not import.
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Final
 
-FRAME_LIBRARIES: Final = ("pandas", "polars")
+FRAME_LIBRARIES: Final = {"pandas": "DataFrame", "polars": "DataFrame", "duckdb": "DuckDBPyRelation"}
+"""Libraries, and a class that each has once it is loaded."""
 
 
 class _FrameLibraryFinder(importlib.abc.MetaPathFinder):
@@ -66,7 +67,7 @@ def install() -> None:
 
 
 def _is_loaded(name: str) -> bool:
-    return getattr(sys.modules.get(name), "DataFrame", None) is not None
+    return getattr(sys.modules.get(name), FRAME_LIBRARIES[name], None) is not None
 
 
 def _register(library: ModuleType) -> None:

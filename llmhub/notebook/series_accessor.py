@@ -21,7 +21,6 @@ from llmhub.notebook import token_counts
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
 from llmhub.tables.pandas_types import DtypeBackend
-from llmhub.tables.row_prompts import constant_system_prompt
 from llmhub.tables.rows import Row
 from llmhub.tables.structured_outputs import (
     extract_labels,
@@ -105,11 +104,7 @@ class SeriesAccessor(Generic[S]):
             Labels with the same index and name, null where there is none.
         """
         known = parse_labels(labels)
-        given: dict[str, Any] = dict(options)
-        system = given.pop("system", None)
-        prepared = with_label_options(known, labels, given)
-        instruction = constant_system_prompt(prepared["system"])
-        prepared["system"] = f"{system}\n\n{instruction}" if system else instruction
+        prepared = with_label_options(known, labels, dict(options), template=False)
         table = api.complete_series(self._values, prompt, model=model, hub=hub, **prepared)
         with keep_table(table):
             result: S = frames.series_like(self._values, extract_labels(table, known)[1])

@@ -161,6 +161,20 @@ def decimal_floats(amounts: pa.ChunkedArray) -> pa.ChunkedArray:
 # Converters
 
 
+def _categorical(column: pa.ChunkedArray) -> Any:
+    """Return categories of the type that pandas gives to strings, even if there are none."""
+    import pandas as pd  # noqa: PLC0415 - see to_pandas
+
+    encoded = column.unify_dictionaries().combine_chunks()
+    chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    array = chunks[0] if chunks else pa.array([], column.type)
+    if array.dictionary.null_count or len(array.dictionary.unique()) < len(array.dictionary):
+        return column.to_pandas().array
+    codes = np.asarray(array.indices.fill_null(-1).to_numpy(zero_copy_only=False))
+    categories = pd.Index(_string_array(pa.chunked_array([array.dictionary.cast(pa.string())])))
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories), validate=False)
+
+
 def _as_pandas_would(column: pa.ChunkedArray) -> Any:
     return column.to_pandas().array
 
@@ -212,7 +226,7 @@ def _decoded_arrow_array(column: pa.ChunkedArray) -> Any:
 
 
 NATIVE: Final[Mapping[str, Converter]] = {
-    "category": _as_pandas_would,
+    "category": _categorical,
     "string": _string_array,
     "integer": _integer_array,
     "float": _float_array,

@@ -350,8 +350,13 @@ def label_instruction(labels: Iterable[str], descriptions: Any) -> str:
     return "\n".join(["Answer with exactly one of these labels, and nothing else:", *lines])
 
 
-def with_label_options(labels: Mapping[str, Any], descriptions: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return a call's options with the label schema added, and the instruction appended to the system prompt."""
+def with_label_options(
+    labels: Mapping[str, Any], descriptions: Any, options: dict[str, Any], *, template: bool = True
+) -> dict[str, Any]:
+    """Return a call's options with the label schema added, and the instruction appended to the system prompt.
+
+    ``template`` says whether the system prompt is a template over columns, in which braces are doubled.
+    """
     instruction = label_instruction(labels, descriptions)
     system = options.get("system")
     if callable(system):
@@ -362,7 +367,7 @@ def with_label_options(labels: Mapping[str, Any], descriptions: Any, options: di
 
         combined: Any = system_of_row
     else:
-        escaped = instruction.replace("{", "{{").replace("}", "}}")
+        escaped = instruction.replace("{", "{{").replace("}", "}}") if template else instruction
         combined = f"{system}\n\n{escaped}" if system else escaped
     return {**options, "system": combined, "response_schema": label_schema(labels), "schema_or_words": True}
 

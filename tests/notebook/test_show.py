@@ -230,6 +230,29 @@ def test_show_accepts_any_frame(hub: llmhub.Hub, kind: str) -> None:
     assert "one" not in none
 
 
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "arrow"])
+def test_show_shows_the_label_of_each_model(make: Any) -> None:
+    answers = make(
+        {
+            "t": ["fine"] * 2,
+            "mood": ["up", "down"],
+            "row": [0, 0],
+            "provider": ["p", "q"],
+            "model": ["a", "b"],
+            "response": ['{"label": "up"}', '{"label": "down"}'],
+            "status": ["ok", "ok"],
+            "error": pa.nulls(2, pa.string()).to_pylist(),
+        }
+    )
+    shown = llmhub.show(answers)
+    lines = repr(shown).splitlines()[-2:]
+    assert [line.split()[-1] for line in lines] == ["up", "down"]
+    text = "".join(parse_safe(shown._repr_html_()).text)
+    assert "{" not in text
+    assert "mood" not in text
+    assert text.count("fine") == 1
+
+
 def test_show_rejects_other_frames(rows: pd.DataFrame) -> None:
     with pytest.raises(BadRequestError, match=r"^result: show needs results of llmhub, but .* no column 'provider'"):
         llmhub.show(pd.DataFrame({"t": ["a"]}))
