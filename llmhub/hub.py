@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from llmhub import config
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.sqlite import DiskCache, is_unwritable_file
-from llmhub.cache.store import Cache
+from llmhub.cache.store import Cache, has_ledger
 from llmhub.cache.urls import cache_from_url
 from llmhub.core.budget import Budget, parse_budget
 from llmhub.core.errors import BadRequestError, invalid
@@ -33,7 +33,7 @@ from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
 from llmhub.engine.transport import Timeout, TransportConfig
-from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, AmbiguousPolicy
+from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
 from llmhub.plugins import (
     NO_PLUGINS,
     Plugins,
@@ -106,7 +106,8 @@ class Hub:
         With a budget, whether to send calls of unknown price without counting them, instead of refusing them.
     ambiguous
         What to do with a request sent by a process that died before the response arrived, and which may have been
-        charged: ``"resend"`` sends it again and warns, ``"error"`` fails it.
+        charged: ``"resend"`` sends it again and warns, ``"error"`` fails it. Needs a cache with a ledger: `DiskCache`,
+        or a `TieredCache` with one.
     providers
         Additional providers by name.
     plugins
@@ -176,6 +177,8 @@ class Hub:
             object.__setattr__(self, "cache", replace(self.cache, read_only=self.cache.read_only or is_read_only))
         object.__setattr__(self, "middleware", resolve_middleware(plugins, self.middleware))
         _validate_types(self)
+        if self.ambiguous == "error" and has_ledger(cast("Cache | None", self.cache)) is False:
+            raise invalid("ambiguous", NO_LEDGER)
         routes = routes_by_name(self.route)
         endpoints = {**self._default_endpoints(), **self.endpoints}
         resolver = ModelResolver(known, endpoints, routes, is_simulated=self.simulator is not None)

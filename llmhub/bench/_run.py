@@ -182,7 +182,7 @@ def run(
     names = [model] if isinstance(model, str) else list(model)
     loads = [load] if isinstance(load, Load) else list(load) or [one_at_a_time()]
     measure = measure or Measure()
-    hub = replace(hub or current_hub(), cache=None, retry=NO_RETRY)
+    hub = replace(hub or current_hub(), cache=None, ambiguous="resend", retry=NO_RETRY)
     merged: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **options, "stream": True, "progress": False}
     batches = [_build_batches(name, prompts, measure, hub, merged) for name in names]
     runs: list[tuple[str, Load, pa.Table]] = []

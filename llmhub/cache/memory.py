@@ -40,6 +40,11 @@ class MemoryCache:
         """Validate the age limit."""
         validate_seconds("ttl_s", self.ttl_s)
 
+    @property
+    def has_ledger(self) -> bool:
+        """Whether requests are recorded before they are sent."""
+        return False
+
     def open(self) -> Store:
         """Open an empty store."""
         lru = _LruStore(self.max_entries, self.max_bytes, self.ttl_s)

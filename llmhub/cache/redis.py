@@ -85,6 +85,11 @@ class RedisCache:
         if self.url.partition("://")[0] not in SCHEMES:
             raise invalid("cache", f"{redact_url(self.url)!r} is not a Redis URL such as 'redis://localhost:6379/0'")
 
+    @property
+    def has_ledger(self) -> bool:
+        """Whether requests are recorded before they are sent."""
+        return False
+
     def __repr__(self) -> str:
         return f"RedisCache({redact_url(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
 

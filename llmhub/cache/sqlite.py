@@ -137,6 +137,11 @@ class DiskCache:
         validate_seconds("ttl_s", self.ttl_s)
         validate_seconds("busy_s", self.busy_s)
 
+    @property
+    def has_ledger(self) -> bool:
+        """Whether requests are recorded before they are sent."""
+        return not self.read_only
+
     def open(self) -> Store:
         """Open the file.
 

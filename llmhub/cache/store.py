@@ -317,11 +317,20 @@ def as_store_error(error: Exception) -> StoreError:
 
 
 class Cache(Protocol):
-    """A description of a store, which a hub opens at first use."""
+    """A description of a store, which a hub opens at first use.
+
+    It may have the attribute ``has_ledger``: whether its store keeps a ledger.
+    """
 
     def open(self) -> Store:
         """Open the store."""
         ...
+
+
+def has_ledger(cache: Cache | None) -> bool | None:
+    """Return whether the store of a cache keeps a ledger; ``None`` if the cache does not tell before it is opened."""
+    found: bool | None = False if cache is None else getattr(cache, "has_ledger", None)
+    return found
 
 
 def lookup_block(store: Store, keys: bytes) -> BlockValues:

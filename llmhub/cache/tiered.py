@@ -6,14 +6,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from llmhub.cache.store import Cache, Entry, NonblockingPut, Store, StoreError, StoreStats, valid_since
+from llmhub.cache.store import (
+    Cache,
+    ClaimRequest,
+    ClaimResult,
+    Claims,
+    Entry,
+    Ledger,
+    LedgerBatch,
+    NonblockingPut,
+    Store,
+    StoreError,
+    StoreStats,
+    has_ledger,
+    valid_since,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TieredCache:
     """Looks up the near cache first, and copies what only the far cache has into the near one.
 
-    Responses are written to both. A failing near cache is ignored; a failing far cache is a failure.
+    Responses are written to both. A failing near cache is ignored; a failing far cache is a failure. Keys are claimed
+    in the far cache. The ledger is that of the far cache or, if that has none (`RedisCache`), of the near one, in which
+    keys are then claimed as well.
 
     Parameters
     ----------
@@ -32,6 +48,12 @@ class TieredCache:
     near: Cache
     far: Cache
 
+    @property
+    def has_ledger(self) -> bool | None:
+        """Whether requests are recorded before they are sent; ``None`` if that is known once the stores are open."""
+        answers = (has_ledger(self.near), has_ledger(self.far))
+        return True if True in answers else None if None in answers else False
+
     def open(self) -> Store:
         """Open both stores."""
         far = self.far.open()
@@ -45,6 +67,10 @@ class TieredCache:
 def tiered_store(near: Store, far: Store) -> Store:
     """Combine two open stores."""
     tiers = _Tiers(near, far)
+    claims, ledger = far.claims, far.ledger
+    if ledger is None and near.ledger is not None and near.claims is not None:
+        both = _ClaimsOfBoth(near.claims, far.claims, near.ledger)
+        claims, ledger = both.claims(), both.ledger()
     return replace(
         far,
         get_many=tiers.get_many,
@@ -56,6 +82,8 @@ def tiered_store(near: Store, far: Store) -> Store:
         clear=tiers.clear,
         stats=tiers.stats,
         close=tiers.close,
+        claims=claims,
+        ledger=ledger,
     )
 
 
@@ -111,3 +139,55 @@ class _Tiers:
             act(self.near)
         finally:
             act(self.far)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClaimsOfBoth:
+    """Claims in a near store with a ledger and in a far store without one.
+
+    The far store is shared more widely; only the near one knows what a dead process had sent.
+    """
+
+    near: Claims
+    far: Claims | None
+    near_ledger: Ledger
+
+    def claims(self) -> Claims:
+        """Return the claims of both stores as one."""
+        heartbeat_s = self.near.heartbeat_s if self.far is None else min(self.near.heartbeat_s, self.far.heartbeat_s)
+        return Claims(claim=self._claim, release=self._release, heartbeat=self._heartbeat, heartbeat_s=heartbeat_s)
+
+    def ledger(self) -> Ledger:
+        """Return the near ledger; a commit releases keys in both stores."""
+        return replace(self.near_ledger, commit=self._commit, try_commit=self._try_commit)
+
+    def _claim(self, requests: Sequence[ClaimRequest], resend: bool, again: bool) -> ClaimResult:
+        held: frozenset[bytes] = frozenset()
+        if self.far is not None:
+            held = self.far.claim(requests, resend, again).held_elsewhere
+            requests = [request for request in requests if request.key not in held]
+        if not requests:
+            return ClaimResult(held)
+        near = self.near.claim(requests, resend, again)
+        if near.held_elsewhere and self.far is not None:
+            self.far.release(list(near.held_elsewhere))
+        return ClaimResult(held | near.held_elsewhere, near.ambiguous, exclusive=near.exclusive and self.far is None)
+
+    def _release(self, keys: Sequence[bytes]) -> None:
+        self.near.release(keys)
+        if self.far is not None:
+            self.far.release(keys)
+
+    def _heartbeat(self) -> None:
+        self.near.heartbeat()
+        if self.far is not None:
+            self.far.heartbeat()
+
+    def _commit(self, batch: LedgerBatch) -> None:
+        self.near_ledger.commit(batch)
+        if batch.released and self.far is not None:
+            self.far.release(batch.released)
+
+    def _try_commit(self, batch: LedgerBatch) -> bool:
+        # A release in the far store may block.
+        return not (batch.released and self.far is not None) and self.near_ledger.try_commit(batch)

@@ -19,9 +19,9 @@ from typing import Any, Final
 from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode, restrict
-from llmhub.cache.store import Cache
+from llmhub.cache.store import Cache, has_ledger
 from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_keyer
-from llmhub.core.errors import InvalidRequest
+from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
@@ -44,7 +44,14 @@ from llmhub.engine.single_flight import RowCallbacks, SingleFlight
 from llmhub.engine.spending import Budgets, TargetPrices, budget_middleware
 from llmhub.engine.store_access import StoreAccess
 from llmhub.engine.transport import Transport, TransportConfig
-from llmhub.engine.write_ahead import SEND_CONTEXT, AmbiguousPolicy, SendContext, WriteAheadLog, write_ahead_middleware
+from llmhub.engine.write_ahead import (
+    NO_LEDGER,
+    SEND_CONTEXT,
+    AmbiguousPolicy,
+    SendContext,
+    WriteAheadLog,
+    write_ahead_middleware,
+)
 
 MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Requests whose keys at every candidate of their route are remembered."""
@@ -121,6 +128,9 @@ class Client:
     ) -> None:
         self.loop = background_loop()
         self.store = cache.open() if cache is not None else None
+        if ambiguous == "error" and self.store is not None and self.store.ledger is None and has_ledger(cache) is None:
+            self.store.close()
+            raise invalid("ambiguous", NO_LEDGER)
         self.write_ahead = WriteAheadLog(self.store, ambiguous) if self.store is not None else None
         # A read-only call records nothing in the store, but still shares requests in flight within this process.
         self._unrecorded = (

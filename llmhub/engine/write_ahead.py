@@ -49,6 +49,11 @@ MAX_RECENT_OUTCOMES: Final = 4096
 AmbiguousPolicy: TypeAlias = Literal["resend", "error"]
 """How to treat a request that a process sent before it died without recording an answer."""
 AMBIGUOUS_POLICIES: Final = get_args(AmbiguousPolicy)
+NO_LEDGER: Final = (
+    "'error' needs a cache with a ledger, which records requests before they are sent; pass Hub(cache=DiskCache(...)), "
+    "or TieredCache(DiskCache(...), far) to share responses"
+)
+"""Message for a cache that cannot tell which requests are ambiguous."""
 Waiter: TypeAlias = Callable[[RowOutcome | None], None]
 """Callback for the outcome of a request in flight elsewhere; ``None`` if there is none to share."""
 
