@@ -2,12 +2,14 @@
 
 - Values are stored under ``namespace:key``, claims under ``namespace!claim:key``.
 - A claim is a key set with ``NX`` and a time to live, whose value is a token of its owner; scripts extend and delete it
-  only for the owner of the token. An owner that stops extending its claims loses them.
+  only for the owner of the token. An owner that stops extending its claims loses them, at once if a process on its host
+  finds that it has ended.
 - After a failure the server is not contacted for a moment, longer each time, so that an outage costs little.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import struct
 import threading
@@ -16,14 +18,15 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import accumulate, islice
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from llmhub.cache.processes import host_id, process_start_time
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
-    LEASE_S,
     BlockValues,
     ClaimRequest,
     ClaimResult,
@@ -44,6 +47,8 @@ PIPELINE_COMMANDS: Final = 20
 """Commands sent before their replies are read."""
 READ_BYTES: Final = 1 << 20
 """Bytes read from the socket at a time; replies hold hundreds of values."""
+REDIS_LEASE_S: Final = 15.0
+"""Lifetime of a claim. The server's clock counts it, so that it can be shorter than in a file."""
 BACKOFF_S: Final = 0.25
 """Time for which a server is not contacted after a failure; doubles with each further failure."""
 MAX_BACKOFF_S: Final = 1.5
@@ -67,15 +72,15 @@ class RedisCache:
     timeout_s
         Time in seconds to wait for the server.
     lease_s
-        Lifetime in seconds of a claim that is not renewed: other processes wait this long for the requests of a process
-        that was killed.
+        Lifetime in seconds of a claim that is not renewed: processes elsewhere wait this long for the requests of a
+        process that was killed.
     """
 
     url: str = "redis://localhost:6379/0"
     namespace: str = "llmhub"
     ttl_s: float | None = None
     timeout_s: float = 2.0
-    lease_s: float = LEASE_S
+    lease_s: float = REDIS_LEASE_S
 
     def __post_init__(self) -> None:
         """Validate the times and the scheme of the URL."""
@@ -333,8 +338,9 @@ CLAIM_SCRIPT: Final = """
 local held = {}
 for at, key in ipairs(KEYS) do
     if not redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[2]) then
-        if redis.call('GET', key) == ARGV[1] then redis.call('PEXPIRE', key, ARGV[2])
-        else held[#held + 1] = at end
+        local owner = redis.call('GET', key)
+        if owner == ARGV[1] then redis.call('PEXPIRE', key, ARGV[2])
+        else held[#held + 1] = {at, owner} end
     end
 end
 return held
@@ -354,7 +360,37 @@ end
 return {}
 """
 
+RANDOM_BYTES: Final = 16
+"""Length of the part of a token that no other owner has."""
+HOST_BYTES: Final = 8
+"""Length of the digest of the host."""
+
 ClientFactory: TypeAlias = Callable[[], AbstractContextManager[Any]]
+
+
+def make_token() -> bytes:
+    """Return a token for a new owner: random bytes, a digest of the host, process id and start time."""
+    pid = os.getpid()
+    return secrets.token_bytes(RANDOM_BYTES) + _host_digest() + f"{pid} {process_start_time(pid)}".encode()
+
+
+def is_dead(token: bytes) -> bool:
+    """Return whether the owner of a token is known to have ended: it was a process of this host.
+
+    Examples
+    --------
+    >>> is_dead(make_token()), is_dead(b"token of an earlier version")
+    (False, False)
+    """
+    host, process = token[RANDOM_BYTES : RANDOM_BYTES + HOST_BYTES], token[RANDOM_BYTES + HOST_BYTES :]
+    pid, _, started_at = process.partition(b" ")
+    if host != _host_digest() or not pid.isdigit() or not started_at:
+        return False
+    return process_start_time(int(pid)) != started_at.decode()
+
+
+def _host_digest() -> bytes:
+    return blake2b(host_id().encode(), digest_size=HOST_BYTES).digest()
 
 
 def open_claims(client: ClientFactory, namespace: bytes, lease_s: float) -> tuple[Claims, Callable[[], None]]:
@@ -387,7 +423,7 @@ class _LeaseClaims:
 
     def __init__(self, client: ClientFactory, prefix: bytes, lease_ms: int) -> None:
         self._client, self._prefix, self._lease_ms = client, prefix, lease_ms
-        self._token = secrets.token_bytes(16)
+        self._token = make_token()
         self._lock = threading.Lock()
         self._held: set[bytes] = set()
 
@@ -396,34 +432,51 @@ class _LeaseClaims:
         # Before the reply: if it is lost, what the server granted must still be released.
         with self._lock:
             self._held.update(keys)
-        held_elsewhere = frozenset(self._run_script(CLAIM_SCRIPT, keys, self._lease_ms))
+        holders = dict(self._run_script(CLAIM_SCRIPT, keys, self._token, self._lease_ms))
+        if left_behind := self._release_of_dead(holders):
+            for key in left_behind:
+                del holders[key]
+            holders |= self._run_script(CLAIM_SCRIPT, left_behind, self._token, self._lease_ms)
+        held_elsewhere = frozenset(holders)
         with self._lock:
             self._held -= held_elsewhere
             # A heartbeat between the two may have dropped keys that were not granted yet.
             self._held.update(key for key in keys if key not in held_elsewhere)
         return ClaimResult(held_elsewhere)
 
+    def _release_of_dead(self, holders: Mapping[bytes, bytes]) -> list[bytes]:
+        """Release the claims of processes of this host that have ended; return their keys."""
+        dead = [token for token in set(holders.values()) if token != self._token and is_dead(token)]
+        for token in dead:
+            self._release(token, [key for key, holder in holders.items() if holder == token])
+        return [key for key, holder in holders.items() if holder in dead]
+
     def release(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             self._held.difference_update(keys)
-        for _ in self._run_script(RELEASE_SCRIPT, keys):
+        self._release(self._token, keys)
+
+    def _release(self, token: bytes, keys: Sequence[bytes]) -> None:
+        for _ in self._run_script(RELEASE_SCRIPT, keys, token):
             pass
 
     def heartbeat(self) -> None:
         with self._lock:
             held = tuple(self._held)
-        lost = set(self._run_script(EXTEND_SCRIPT, held, self._lease_ms))
+        lost = {key for key, _ in self._run_script(EXTEND_SCRIPT, held, self._token, self._lease_ms)}
         with self._lock:
             self._held -= lost
 
     def close(self) -> None:
         self.release(tuple(self._held))
 
-    def _run_script(self, script: str, keys: Sequence[bytes], *arguments: int) -> Iterator[bytes]:
-        """Run a script over batches of keys; yield the keys it returns."""
+    def _run_script(self, script: str, keys: Sequence[bytes], *arguments: bytes | int) -> Iterator[tuple[bytes, bytes]]:
+        """Run a script over batches of keys; yield the keys it returns, each with its owner if it returns that."""
         remaining = iter(keys)
         while batch := list(islice(remaining, COMMAND_KEYS)):
             names = [self._prefix + key for key in batch]
             with self._client() as client:
-                positions = client.eval(script, len(batch), *names, self._token, *arguments)
-            yield from (batch[position - 1] for position in positions)
+                found = client.eval(script, len(batch), *names, *arguments)
+            for each in found:
+                position, owner = each if isinstance(each, list) else (each, b"")
+                yield batch[position - 1], owner or b""

@@ -7,25 +7,28 @@
   request would cost five times as much.
 - An owner is identified by host, boot, process id namespace, process id and start time, so that a reused process id is
   not mistaken for it.
+- Clocks are stepped and laptops sleep, so the clock alone does not decide whether an owner lives: on its host the
+  process table does, elsewhere whether its lease changes while it is observed.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from returns.pipeline import is_successful
 
+from llmhub.cache.processes import host_id, process_start_time
 from llmhub.cache.store import (
     HEARTBEAT_S,
     LEASE_S,
@@ -124,19 +127,22 @@ class _SqliteLedger:
         self._owner_uncertain = False
         self._renew_at = 0.0
         self._owners_seen: tuple[int, int] = (0, 0)
+        self._observations = Observations(time.monotonic)
 
     def claim(self, requests: Sequence[ClaimRequest], resend: bool, again: bool) -> ClaimResult:
         with self._connect() as connection:
             if again:
                 # Most are held still: check that without taking the write lock.
-                result, _ = _look_up_holders(connection, requests, self._owner)
+                result, _ = _look_up_holders(connection, requests, self._others(connection))
                 if len(result.held_elsewhere) == len(requests):
                     return result
             with _WriteTransaction(connection, self._on_rollback):
-                owner = self._ensure_owner(connection)
+                self._ensure_owner(connection)
                 exclusive = self._is_exclusive(connection)
                 result, left_behind = (
-                    (ClaimResult(exclusive=True), {}) if exclusive else _look_up_holders(connection, requests, owner)
+                    (ClaimResult(exclusive=True), {})
+                    if exclusive
+                    else _look_up_holders(connection, requests, self._others(connection))
                 )
                 result, left_behind = _settle_answered(connection, result, left_behind)
                 granted = [request for request in requests if request.key not in result.held_elsewhere]
@@ -162,9 +168,9 @@ class _SqliteLedger:
 
     def _renew_lease(self, connection: sqlite3.Connection, owner: int) -> bool:
         """Extend the lease; return whether the owner was still registered."""
-        now = time.time()
-        updated = connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (now + LEASE_S, owner))
-        self._renew_at = now + HEARTBEAT_S if updated.rowcount else 0.0
+        lease_until = time.time() + LEASE_S
+        updated = connection.execute("UPDATE owners SET lease_until = ? WHERE id = ?", (lease_until, owner))
+        self._renew_at = time.monotonic() + HEARTBEAT_S if updated.rowcount else 0.0
         return updated.rowcount > 0
 
     def try_commit(self, batch: LedgerBatch) -> bool:
@@ -176,7 +182,7 @@ class _SqliteLedger:
         owner = self._owner
         others = batch.unsent or batch.ended or batch.released or self._owner_uncertain
         too_long = self._changes + len(batch.sent) > COMPACT_AFTER
-        if owner is None or others or too_long or time.time() >= self._renew_at:
+        if owner is None or others or too_long or time.monotonic() >= self._renew_at:
             self._commit(connection, batch)
             return True
         # A statement outside a transaction is one by itself, at a third of the cost of BEGIN, INSERT and COMMIT.
@@ -207,7 +213,7 @@ class _SqliteLedger:
         with self._connect() as connection:
             packs = connection.execute("SELECT pack FROM calls ORDER BY id")
             ended = [request for (pack,) in packs for request in _DECODE_ENDED(pack)]
-            owners = _owners(connection)
+            owners = self._owners(connection, final=True)
             logs = {owner.id: list(fold_log(_log_of(connection, owner.id)).values()) for owner in owners}
             answered = {owner.id: _answered(connection, logs[owner.id]) for owner, alive in owners.items() if not alive}
         yield from ended
@@ -233,6 +239,9 @@ class _SqliteLedger:
         owner, self._owner = self._owner, None
         if owner is None:
             return
+        # From here on it counts as dead for other owners of this process, even if it cannot be removed.
+        for key in [key for key, ledger in tuple(OPEN_LEDGERS.items()) if ledger is self]:
+            del OPEN_LEDGERS[key]
         with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
             _retire(connection, owner.id)
 
@@ -266,21 +275,39 @@ class _SqliteLedger:
 
     def _ensure_owner(self, connection: sqlite3.Connection) -> Owner:
         """Register this owner if it is not, and retire dead ones."""
-        if self._owner is not None and (self._owner_uncertain or time.time() >= self._renew_at):
+        if self._owner is not None and (self._owner_uncertain or time.monotonic() >= self._renew_at):
             # After a long pause or a rollback it may not be registered any more.
             registered = self._renew_lease(connection, self._owner.id)
             self._owner, self._owner_uncertain = self._owner if registered else None, False
         if self._owner is None:
             owner = current_owner()
             self._held = {}
-            for other, alive in _owners(connection).items():
+            for other, alive in self._owners(connection).items():
                 if not alive:
                     _retire(connection, other.id)
             row = (owner.host_id, owner.pid, owner.started_at, time.time() + LEASE_S)
             inserted = connection.execute("INSERT INTO owners (realm, pid, born, lease_until) VALUES (?, ?, ?, ?)", row)
             self._owner = replace(owner, id=inserted.lastrowid or 0)
-            self._renew_at = time.time() + HEARTBEAT_S
+            self._renew_at = time.monotonic() + HEARTBEAT_S
+            OPEN_LEDGERS[_file_id(connection), self._owner.id] = self
         return self._owner
+
+    def _others(self, connection: sqlite3.Connection) -> dict[Owner, bool]:
+        """Return the other owners, each with whether it is alive."""
+        return {owner: alive for owner, alive in self._owners(connection).items() if owner != self._owner}
+
+    def _owners(self, connection: sqlite3.Connection, *, final: bool = False) -> dict[Owner, bool]:
+        """Return all owners, each with whether it is alive; ``final`` decides about unobserved ones by their lease."""
+        file, now = _file_id(connection), time.time()
+        found: dict[Owner, bool] = {}
+        for *identity, lease_until in connection.execute("SELECT id, realm, pid, born, lease_until FROM owners"):
+            owner = Owner(*identity)
+            unchanged_s = self._observations.unchanged_s(owner.id, lease_until)
+            if final and not owner.is_local:
+                unchanged_s = max(unchanged_s, CONFIRM_S)
+            is_open = (file, owner.id) in OPEN_LEDGERS
+            found[owner] = is_alive(owner, lease_until, now, unchanged_s, is_open=is_open)
+        return found
 
 
 # Claim logs
@@ -328,23 +355,15 @@ def _replace_log(connection: sqlite3.Connection, owner: int, held: Iterable[Sent
 # Other owners
 
 
-def _owners(connection: sqlite3.Connection, exclude: Owner | None = None) -> dict[Owner, bool]:
-    """Return the owners other than ``exclude``, each with whether it is alive."""
-    now = time.time()
-    rows = connection.execute("SELECT id, realm, pid, born, lease_until FROM owners").fetchall()
-    leases = {Owner(*identity): lease_until for *identity, lease_until in rows}
-    return {owner: is_alive(owner, lease_until, now) for owner, lease_until in leases.items() if owner != exclude}
-
-
 def _look_up_holders(
-    connection: sqlite3.Connection, requests: Sequence[ClaimRequest], owner: Owner | None
+    connection: sqlite3.Connection, requests: Sequence[ClaimRequest], others: Mapping[Owner, bool]
 ) -> tuple[ClaimResult, Mapping[int, Sequence[SentRequest]]]:
     """Return which keys other owners hold, and what dead owners had sent of them, by the owner's id."""
     held: set[bytes] = set()
     ambiguous: dict[bytes, bytes] = {}
     left_behind: dict[int, Sequence[SentRequest]] = {}
     keys = [request.key for request in requests]
-    for other, alive in _owners(connection, exclude=owner).items():
+    for other, alive in others.items():
         log = fold_log(_log_of(connection, other.id))
         overlap = [log[key] for key in keys if key in log]
         if alive:
@@ -420,11 +439,15 @@ def _retire(connection: sqlite3.Connection, owner: int) -> None:
 
 # Owners as processes
 
-PROC: Final = Path("/proc")
 GRACE_S: Final = 600.0
-"""Time after the end of its lease for which a living process keeps its claims: it may be stopped or suspended."""
-DEAD_STATES: Final = frozenset("ZXx")
-"""States in ``/proc/PID/stat`` of a process that has ended but was not reaped."""
+"""Time for which a living process of this host keeps its claims without renewing its lease: it may be stopped."""
+CONFIRM_S: Final = 2 * HEARTBEAT_S
+"""Time for which an owner elsewhere whose lease has expired is observed: the clock may have been stepped."""
+FORGOTTEN_S: Final = 86_400.0
+"""Time after the end of its lease after which an owner elsewhere is not observed any more."""
+FileId: TypeAlias = tuple[object, ...]
+OPEN_LEDGERS: Final[WeakValueDictionary[tuple[FileId, int], _SqliteLedger]] = WeakValueDictionary()
+"""The open ledgers of this process by file and owner id. An owner of this process that is not here is dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,51 +469,87 @@ class Owner:
     pid: int
     started_at: str
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the system can be asked if its process exists."""
+        return bool(self.started_at) and self.host_id == host_id()
+
+
+class Observations:
+    """How long the lease of each owner has been the same, whatever the clock says.
+
+    Parameters
+    ----------
+    clock
+        Returns monotonic seconds, which do not count the time for which a computer sleeps.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[int, tuple[float, float]] = {}
+
+    def unchanged_s(self, owner: int, lease_until: float) -> float:
+        """Return for how long the owner's lease has been observed to be ``lease_until``.
+
+        Examples
+        --------
+        >>> times = iter([0.0, 7.0, 8.0])
+        >>> observations = Observations(lambda: next(times))
+        >>> [observations.unchanged_s(1, lease_until) for lease_until in (30.0, 30.0, 35.0)]
+        [0.0, 7.0, 0.0]
+        """
+        now = self._clock()
+        seen, since = self._seen.get(owner, (lease_until, now))
+        if seen != lease_until:
+            since = now
+        self._seen[owner] = (lease_until, since)
+        return now - since
+
+
+def _file_id(connection: sqlite3.Connection) -> FileId:
+    """Return what identifies the file of a connection within this process, whatever its path."""
+    path: str = connection.execute("PRAGMA database_list").fetchone()[2]
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return (path,)
+    return (status.st_dev, status.st_ino)
+
 
 def current_owner() -> Owner:
     """Return an unregistered owner for this process."""
     pid = os.getpid()
-    return Owner(0, _host_id(), pid, process_start_time(pid))
+    return Owner(0, host_id(), pid, process_start_time(pid))
 
 
-def is_alive(owner: Owner, lease_until: float, now: float) -> bool:
-    """Return whether an owner may still hold its claims. Times are epoch seconds.
+def is_alive(owner: Owner, lease_until: float, now: float, unchanged_s: float, *, is_open: bool = False) -> bool:
+    """Return whether an owner may still hold its claims.
 
-    On this host the system is asked whether the process exists; of another host only the lease is known. A living
-    process that failed to record its end counts as dead `GRACE_S` after its lease, or at once if it is this process,
-    which cannot be suspended alone.
+    Parameters
+    ----------
+    lease_until, now
+        End of its lease and the time by this computer's clock, in epoch seconds. They decide about owners elsewhere
+        only, and only together with what is observed.
+    unchanged_s
+        For how long its lease was observed to be the same; a living owner renews it every `HEARTBEAT_S`.
+    is_open
+        Whether it is an open ledger of this process.
 
     Examples
     --------
-    >>> is_alive(Owner(1, "elsewhere", 7, "1"), lease_until=10.0, now=9.0)
+    >>> owner = Owner(1, "elsewhere", 7, "1")
+    >>> is_alive(owner, lease_until=10.0, now=9.0, unchanged_s=0.0)
     True
-    >>> is_alive(Owner(1, "elsewhere", 7, "1"), lease_until=10.0, now=11.0)
-    False
+    >>> [is_alive(owner, lease_until=10.0, now=9999.0, unchanged_s=seconds) for seconds in (0.0, CONFIRM_S)]
+    [True, False]
     """
-    if owner.started_at and owner.host_id == _host_id():
-        grace_s = 0.0 if owner.pid == os.getpid() else GRACE_S
-        return process_start_time(owner.pid) == owner.started_at and now < lease_until + grace_s
-    return now < lease_until
-
-
-def process_start_time(pid: int) -> str:
-    """Return the start time of a process in clock ticks since boot; empty if it ended or ``/proc`` does not exist."""
-    try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return ""
-    # The command name in parentheses may contain anything, parentheses included.
-    fields = stat.rpartition(b")")[2].split()
-    return "" if fields[0].decode() in DEAD_STATES else fields[19].decode()
-
-
-@lru_cache(maxsize=1)
-def _host_id() -> str:
-    boot = namespace = ""
-    with suppress(OSError):
-        boot = (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = str((PROC / "self/ns/pid").readlink())
-    return f"{socket.gethostname()} {boot} {namespace}"
+    if owner.is_local:
+        if owner.pid == os.getpid():
+            return is_open
+        return process_start_time(owner.pid) == owner.started_at and unchanged_s < GRACE_S
+    if now < lease_until:
+        return unchanged_s < LEASE_S
+    return now < lease_until + FORGOTTEN_S and unchanged_s < CONFIRM_S
 
 
 # Writing

@@ -42,7 +42,7 @@ def cache_from_url(url: str | Path) -> Cache:
     >>> cache_from_url("memory://?max_entries=10")
     MemoryCache(max_entries=10, max_bytes=1073741824, ttl_s=None)
     >>> cache_from_url("memory://,sqlite:///runs.db?ttl_s=3600").far
-    DiskCache(path='runs.db', ttl_s=3600.0, busy_s=30.0)
+    DiskCache(path='runs.db', ttl_s=3600.0, busy_s=30.0, read_only=False)
     """
     if isinstance(url, Path) or not _SCHEME.match(url):
         return DiskCache(url)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhub.cache import sqlite_ledger
+from llmhub.cache import processes, sqlite_ledger
+from llmhub.cache.processes import process_start_time
 from llmhub.cache.sqlite import DiskCache
-from llmhub.cache.sqlite_ledger import GRACE_S, Owner, current_owner, is_alive, process_start_time
-from llmhub.cache.store import ClaimRequest, EndedRequest, LedgerBatch, SentRequest, Store
+from llmhub.cache.sqlite_ledger import CONFIRM_S, GRACE_S, Owner, current_owner, is_alive
+from llmhub.cache.store import HEARTBEAT_S, LEASE_S, ClaimRequest, EndedRequest, LedgerBatch, SentRequest, Store
 
 RUN = b"r" * 16
 KEYS = [bytes([n]) * 32 for n in range(6)]
@@ -149,18 +153,13 @@ def test_owner_registers_again_after_a_rollback(open_store: Any, monkeypatch: py
     assert claim(second, KEYS[0]).held_elsewhere == {KEYS[0]}
 
 
-def test_claims_of_an_owner_that_failed_to_close_expire_with_its_lease(
-    open_store: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_of_an_owner_that_failed_to_close_are_free(open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = open_store(), open_store()
     claim(first, KEYS[0], KEYS[1])
     commit(first, sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)])
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_ledger, "_retire", raise_disk_full)
         first.close()
-    assert claim(second, *KEYS[:2]).held_elsewhere == set(KEYS[:2])
-    later = time.time() + sqlite_ledger.LEASE_S + 1
-    monkeypatch.setattr(sqlite_ledger.time, "time", lambda: later)
     assert dict(claim(second, *KEYS[:2]).ambiguous) == {KEYS[0]: RUN}
 
 
@@ -168,11 +167,64 @@ def test_retired_owner_registers_again(open_store: Any, monkeypatch: pytest.Monk
     first, second, third = open_store(), open_store(), open_store()
     claim(first, KEYS[0])
     commit(first, released=[KEYS[0]])
-    later = time.time() + sqlite_ledger.LEASE_S + 1
-    monkeypatch.setattr(sqlite_ledger.time, "time", lambda: later)
-    claim(second, KEYS[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger, "is_alive", lambda *_, **__: False)
+        claim(second, KEYS[1])
+    first.claims.heartbeat()
     assert first.ledger.try_commit(LedgerBatch(sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)]))
     assert claim(third, KEYS[0]).held_elsewhere == {KEYS[0]}
+
+
+@pytest.mark.parametrize("step_s", [20 * 60, 2 * 3600, 30 * 86_400, -3600])
+def test_a_step_of_the_clock_frees_no_claim_of_a_living_owner(
+    open_store: Any, monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    first, second = open_store(), open_store()
+    claim(first, *KEYS[:2])
+    commit(first, sent=[SentRequest(KEYS[0], RUN, "p/m", 1.0)])
+    clock = time.time
+    monkeypatch.setattr(sqlite_ledger.time, "time", lambda: clock() + step_s)
+    for store in (second, open_store()):
+        assert claim(store, *KEYS[:2]).held_elsewhere == set(KEYS[:2])
+        assert claim(store, *KEYS[:2]).ambiguous == {}
+    commit(first, released=KEYS[:2])
+    assert claim(second, *KEYS[:2]).held_elsewhere == frozenset()
+
+
+def test_an_owner_elsewhere_is_observed_before_it_counts_as_dead(
+    open_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container on the same disk: its processes are not in the table of this one, and a clock step hits both."""
+    monotonic, wall = [0.0], [1e9]
+    monkeypatch.setattr(sqlite_ledger.time, "monotonic", lambda: monotonic[0])
+    monkeypatch.setattr(sqlite_ledger.time, "time", lambda: wall[0])
+    monkeypatch.setattr(Owner, "is_local", property(lambda _: False))
+    first, second = open_store(), open_store()
+    claim(first, KEYS[0])
+    wall[0] += 7200.0  # both wake up
+    assert claim(second, KEYS[0]).held_elsewhere == {KEYS[0]}
+    monotonic[0] += HEARTBEAT_S
+    first.claims.heartbeat()
+    monotonic[0] += HEARTBEAT_S
+    assert claim(second, KEYS[0]).held_elsewhere == {KEYS[0]}
+    wall[0] += 7200.0  # and this time the first one is dead
+    monotonic[0] += CONFIRM_S
+    assert claim(second, KEYS[0]).held_elsewhere == frozenset()
+
+
+def test_an_owner_elsewhere_that_stops_renewing_its_lease_is_dead(
+    open_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monotonic, wall = [0.0], [1e9]
+    monkeypatch.setattr(sqlite_ledger.time, "monotonic", lambda: monotonic[0])
+    monkeypatch.setattr(sqlite_ledger.time, "time", lambda: wall[0])
+    monkeypatch.setattr(Owner, "is_local", property(lambda _: False))
+    first, second = open_store(), open_store()
+    claim(first, KEYS[0])
+    wall[0] -= 7200.0  # the clock that wrote the lease was ahead
+    assert claim(second, KEYS[0]).held_elsewhere == {KEYS[0]}
+    monotonic[0] += LEASE_S
+    assert claim(second, KEYS[0]).held_elsewhere == frozenset()
 
 
 def test_ended_requests_are_listed_and_deleted_by_age(open_store: Any) -> None:
@@ -207,11 +259,32 @@ def test_reused_process_id_is_not_the_owner() -> None:
     owner = current_owner()
     assert owner.started_at == process_start_time(os.getpid())
     if owner.started_at:
-        # For this process the lease decides; for others the process table, up to the grace period.
-        assert is_alive(owner, 11.0, 10.0)
-        assert not is_alive(owner, 10.0, 11.0)
+        # Of this process open ledgers are alive; of others those in the process table that renew their lease.
+        assert is_alive(owner, 10.0, 11.0, 1e9, is_open=True)
+        assert not is_alive(owner, 11.0, 10.0, 0.0, is_open=False)
         parent = replace(owner, pid=os.getppid(), started_at=process_start_time(os.getppid()))
-        assert is_alive(parent, 10.0, 11.0)
-        assert not is_alive(parent, 10.0, 11.0 + GRACE_S)
-        assert not is_alive(Owner(owner.id, owner.host_id, owner.pid, owner.started_at + "1"), 1e12, 0.0)
-    assert not is_alive(Owner(1, owner.host_id, 2**22 + 1, "1"), 1e12, 0.0) or not owner.started_at
+        assert is_alive(parent, 10.0, 1e9, 0.0)
+        assert not is_alive(parent, 10.0, 11.0, GRACE_S)
+        assert not is_alive(replace(parent, started_at=parent.started_at + "1"), 1e12, 0.0, 0.0)
+    assert not is_alive(Owner(1, owner.host_id, 2**22 + 1, "1"), 1e12, 0.0, 0.0) or not owner.started_at
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_processes_are_told_apart_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on macOS."""
+    monkeypatch.setattr(processes, "PROC", tmp_path / "none")
+    owner = current_owner()
+    assert owner.started_at
+    assert owner.started_at == process_start_time(os.getpid())
+    parent = replace(owner, pid=os.getppid(), started_at=process_start_time(os.getppid()))
+    assert is_alive(parent, 10.0, 1e9, 0.0)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started_at = process_start_time(child.pid)
+    child.kill()
+    processes._start_time_of_ps.cache_clear()
+    child_owner = replace(owner, pid=child.pid, started_at=started_at)
+    while is_alive(child_owner, 1e12, 0.0, 0.0):  # until the kernel has ended it; it is not reaped yet
+        processes._start_time_of_ps.cache_clear()
+    assert started_at
+    child.communicate()
+    assert process_start_time(child.pid) == ""

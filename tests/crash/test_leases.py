@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llmhub.cache import redis
 from llmhub.cache.redis import RedisCache
 from llmhub.cache.store import ClaimRequest, StoreError
 from llmhub.sim import Latency, Simulator, serving
@@ -126,8 +127,10 @@ def test_processes_on_one_server_send_each_prompt_once(fork_server: Any, redis_s
 
 @posix
 @pytest.mark.slow
-def test_claims_of_a_killed_process_are_taken_over_when_they_expire(fork_server: Any, redis_server: Any) -> None:
-    store, prompts = f"{redis_server.url}?lease_s={LEASE_S}", [f"over {number}" for number in range(20)]
+@pytest.mark.parametrize("lease_s", [None, LEASE_S])
+def test_claims_of_a_killed_process_are_taken_over(fork_server: Any, redis_server: Any, lease_s: float | None) -> None:
+    """At once on its host; elsewhere when they expire."""
+    store, prompts = f"{redis_server.url}?lease_s={lease_s or 3600.0}", [f"over {number}" for number in range(20)]
     with serving(Simulator(latency=Latency(3600.0))) as hanging:
         first = fork_server.start(**job_for(hanging.base_url("openai"), store, prompts, concurrency=4))
         while hanging.counts()["requests"] < 4:
@@ -136,6 +139,18 @@ def test_claims_of_a_killed_process_are_taken_over_when_they_expire(fork_server:
         fork_server.kill(first)
         assert fork_server.wait(first)["killed"]
     with serving(Simulator(port=port)) as served:
-        result = fork_server.wait(fork_server.start(**job_for(served.base_url("openai"), store, prompts)))
+        job = job_for(served.base_url("openai"), store, prompts, elsewhere=lease_s is not None)
+        result = fork_server.wait(fork_server.start(**job))
         assert result["statuses"] == ["ok"] * len(prompts)
         assert served.counts()["requests"] == len(prompts)
+
+
+@posix
+def test_a_claim_of_a_dead_process_of_this_host_is_free(two_stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_stores
+    claim(first, *KEYS)
+    assert claim(second, *KEYS) == set(KEYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "process_start_time", lambda _: "")
+        assert claim(second, *KEYS) == frozenset()
+    assert claim(first, *KEYS) == set(KEYS)
