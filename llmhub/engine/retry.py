@@ -40,7 +40,8 @@ class Retry:
     attempts
         Maximum number of requests for one call, including the first.
     base_s, cap_s
-        The delay before the n-th retry is ``base_s * 2**(n-1)`` seconds, at most ``cap_s``, minus jitter.
+        The delay before the n-th retry is ``base_s * 2**(n-1)`` seconds, at most ``cap_s``, minus jitter; a longer one
+        if the provider asks for it.
     deadline_s
         No retry starts later than this many seconds after the first attempt.
     longest_s
@@ -82,15 +83,20 @@ def retry_delay_s(policy: Retry, attempt: int, error: LLMError, draw: float) -> 
     draw
         A random number from 0 to 1; an argument, so that the function stays pure.
 
-    Notes ----- Errors are retried if they are transient by kind (`llmhub.core.errors.TRANSIENT`), unless the provider
-    states otherwise. Law: the delay is at most ``cap_s``; if the provider asked for one (``retry_after_s``), it is at
-    least that and at most ``base_s`` longer, and a call is not retried if that exceeds ``longest_s``.
+    Notes
+    -----
+    Errors are retried if they are transient by kind (`llmhub.core.errors.TRANSIENT`), unless the provider states
+    otherwise. Law: the delay is at most ``cap_s``; if the provider asked for one (``retry_after_s``), it is at least
+    that and the delay without it, and at most ``base_s`` longer than the larger of them. A call is not retried if the
+    provider asked for more than ``longest_s``.
 
     Examples
     --------
     >>> from llmhub.core.errors import AuthFailed, RateLimited
     >>> retry_delay_s(Retry(), 1, RateLimited(retry_after_s=7.0), 0.0)
     7.0
+    >>> retry_delay_s(Retry(), 3, RateLimited(retry_after_s=0.0), 0.0)
+    2.0
     >>> retry_delay_s(Retry(), 1, AuthFailed(), 0.0) is None
     True
     """
@@ -104,8 +110,9 @@ def retry_delay_s(policy: Retry, attempt: int, error: LLMError, draw: float) -> 
         return backoff_s
     if requested_s > policy.longest_s:
         return None
-    # Jitter is added here, so that calls neither come too early nor all at the same time.
-    return requested_s + policy.jitter * draw * min(policy.base_s, requested_s)
+    # Jitter is added here, so that calls neither come too early nor all at the same time. A header of 0, or a date that
+    # has passed by this computer's clock, must not send all attempts within a moment.
+    return max(backoff_s, requested_s + policy.jitter * draw * min(policy.base_s, requested_s))
 
 
 def _ignore_decision(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:

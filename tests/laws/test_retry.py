@@ -54,8 +54,10 @@ def test_delay_is_at_least_retry_after_and_bounded(policy: Retry, attempt: int, 
         assert pause is not None
         assert 0 <= pause <= policy.cap_s
     else:
+        backoff_s = retry_delay_s(policy, attempt, ServerError(), draw)
         assert pause is not None
-        assert requested_s <= pause <= requested_s + policy.base_s
+        assert backoff_s is not None
+        assert max(requested_s, backoff_s) <= pause <= max(requested_s, backoff_s) + policy.base_s
 
 
 @given(policies, st.integers(1, 8), draws)
@@ -164,6 +166,17 @@ def test_permanent_error_after_a_transient_one_ends_the_retries(virtual: Any) ->
 
 def test_retry_after_is_waited(virtual: Any) -> None:
     assert sent(virtual, Retry(jitter=0), Failure(RateLimited(retry_after_s=7.0)), OK)[1].sent_at == [0.0, 8.0]
+
+
+@pytest.mark.parametrize("requested_s", [0.0, 0.001])
+@pytest.mark.parametrize("kind", [RateLimited, Overloaded])
+def test_a_retry_after_of_nothing_does_not_spend_all_attempts_at_once(
+    virtual: Any, kind: Any, requested_s: float
+) -> None:
+    """Nor does a date that has passed, which counts as 0."""
+    failed = Failure(kind(retry_after_s=requested_s))
+    without = sent(virtual, Retry(jitter=0), Failure(kind()), Failure(kind()), Failure(kind()), OK)[1].sent_at
+    assert sent(virtual, Retry(jitter=0), failed, failed, failed, OK)[1].sent_at == without == [0.0, 1.5, 3.5, 6.5]
 
 
 def test_no_retry_starts_after_the_deadline(virtual: Any) -> None:
