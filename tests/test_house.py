@@ -22,6 +22,7 @@ IMPORT_NAMES = {
     "genai-prices": "genai_prices",
     "google-genai": "google.genai",
     "lazy-loader": "lazy_loader",
+    "markdown-it-py": "markdown_it",
     "nest-asyncio": "nest_asyncio",
     "pytest-asyncio": "pytest_asyncio",
     "rouge-score": "rouge_score",

@@ -3,6 +3,8 @@
 Rows of one cluster count together, so dependence within a cluster does not narrow the intervals.
 `estimate_means` works on any metric given as rows x models; `model_metrics` returns error rate, cost, tokens and
 latency; `build_comparison` collects everything into a `Comparison`.
+
+The file is long because metrics, pairs and the comparison made of them share one set of clusters and weights.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ draws as many clusters as there are, with replacement; the weight of a cluster i
 equal values in every column are drawn together by one multinomial draw, which is exact and makes binary scores cheap
 for any number of rows. With many distinct clusters, weights are drawn independently instead (the Poisson bootstrap:
 Hanley and MacGibbon 2006, https://doi.org/10.1016/j.cmpb.2006.04.006; read 2026-11-27).
+
+The file is long because an interval and the test that agrees with it are one procedure and stand together.
 """
 
 from __future__ import annotations

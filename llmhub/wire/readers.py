@@ -131,7 +131,7 @@ def reported_cost(counts: Mapping[str, object]) -> Decimal | None:
     >>> reported_cost({"cost": 0.002}), reported_cost({"cost": {"total_cost": 0.006}})
     (Decimal('0.002'), Decimal('0.006'))
     >>> reported_cost({"cost_in_usd_ticks": 2071250}), reported_cost({})
-    (Decimal('0.0002071250'), None)
+    (Decimal('0.000207125'), None)
     """
     ticks = as_count(counts.get("cost_in_usd_ticks"))
     if ticks:

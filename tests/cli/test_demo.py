@@ -130,7 +130,7 @@ def test_failed_real_demo_has_exit_code_1(
     [
         (("--rows", "0"), "--rows: must be an integer of 1 or more, not '0'"),
         (("--rows", "1201"), "--rows: must be between 1 and 1200, not 1201"),
-        (("--model", "groq/llama-3"), "'groq' is not simulated"),
+        (("--model", "nowhere/llama-3"), "nowhere"),
         (("--model", "gpt-4o"), "names no provider"),
         (("--out", "a-file"), "--out: 'a-file': cannot be created"),
     ],

@@ -84,12 +84,6 @@ def test_provider_without_base_url(rejection: Rejected) -> None:
     assert "pass --base-url vllm=URL" in rejection(model="vllm/m", more=())
 
 
-def test_provider_that_is_not_simulated_is_rejected(rejection: Rejected, environ: pytest.MonkeyPatch) -> None:
-    environ.setenv("GROQ_API_KEY", "gsk_0123456789abcdef0123")
-    assert "'groq' is not simulated" in rejection(model="groq/llama-3.3-70b")
-    assert "'ollama' is not simulated" in rejection(model="ollama/llama3")
-
-
 def test_parameter_out_of_range(rejection: Rejected, simulator: SimulatorThread) -> None:
     line = rejection(more=("--simulator", simulator.url, "--temperature", "9"))
     assert line.startswith("--temperature: openai: ")

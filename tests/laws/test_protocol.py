@@ -479,5 +479,5 @@ def test_invalid_messages_are_rejected_with_their_path(written: Any) -> None:
 
 def test_repr_has_no_credentials() -> None:
     assert "secret" not in repr(HttpRequest("POST", "http://localhost", {"authorization": "secret"}))
-    assert "secret" not in repr(Endpoint("", "secret", "", "", "secret", "secret", "secret", {"x": "secret"}))
+    assert "secret" not in repr(Endpoint("", "secret", "", "", "secret", "secret", "secret", headers={"x": "secret"}))
     assert "secret" not in str(to_exception(RateLimited()))
