@@ -20,9 +20,12 @@ from llmhub.datasets import dataset
 from llmhub.datasets._freeze import to_parts
 from llmhub.datasets.dataset import REQUEST_COLUMNS, RESPONSE_COLUMNS, ROW_ID, Frozen
 from llmhub.datasets.fingerprint import Fingerprints, dense_ranks, fingerprints
+from llmhub.evals._evaluate import Evaluation
+from llmhub.evals.comparison import Comparison
 from llmhub.evals.statistics import IntArray
 from llmhub.formatting.numbers import format_quantity
 from llmhub.tables.files import to_jsonable
+from llmhub.tables.result_frames import complete_results, results_table
 
 DiffSource: TypeAlias = "Frozen | str | Path | Any"
 COMPARED_COLUMNS: Final = (*(name for name in RESPONSE_COLUMNS if name != "dropped_params"), "list_cost_usd")
@@ -108,7 +111,7 @@ def diff(before: DiffSource, after: DiffSource) -> Difference:
     ----------
     before, after
         Frozen datasets (their folders, or return values of `llmhub.freeze`), evaluations, or frames of results with
-        their inputs.
+        their inputs. Columns that one of two frames does not have are not compared.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def diff(before: DiffSource, after: DiffSource) -> Difference:
     Rows match if their values in the common input columns, the requested model and the sample are equal. Law:
     ``diff(a, a)`` has no differences, whatever the order of the rows.
     """
-    old, new = _to_frozen(before), _to_frozen(after)
+    (old, absent_before), (new, absent_after) = _to_frozen(before), _to_frozen(after)
     common = sorted(set(old.names("input")) & set(new.names("input")))
     if not common:
         raise invalid("after", f"no input column in common: {old.names('input')} and {new.names('input')}")
@@ -135,7 +138,9 @@ def diff(before: DiffSource, after: DiffSource) -> Difference:
     match = _match(fingerprints(old.table, key_columns), fingerprints(new.table, key_columns))
     a, b = old.table.take(pa.array(match.before)), new.table.take(pa.array(match.after))
     scores = [name for name in old.names("score") if name in new.names("score")]
-    changes = [_column_changes(a, b, name) for name in (*COMPARED_COLUMNS, *scores)]
+    answers = [name for name in old.names("answer") if name in new.names("answer") and name not in RESPONSE_COLUMNS]
+    compared = [name for name in COMPARED_COLUMNS if name not in absent_before | absent_after]
+    changes = [_column_changes(a, b, name) for name in (*compared, *answers, *scores)]
     identity = [ROW_ID, *REQUEST_COLUMNS]
     return Difference(
         compared=a.num_rows,
@@ -146,15 +151,18 @@ def diff(before: DiffSource, after: DiffSource) -> Difference:
     )
 
 
-def _to_frozen(source: DiffSource) -> Frozen:
-    """Return a run in the form of a frozen dataset."""
+def _to_frozen(source: DiffSource) -> tuple[Frozen, frozenset[str]]:
+    """Return a run in the form of a frozen dataset, and the result columns it does not have."""
     if isinstance(source, Frozen):
-        return source
+        return source, frozenset()
     if isinstance(source, (str, Path)):
-        return dataset.read(source)
+        return dataset.read(source), frozenset()
+    absent: frozenset[str] = frozenset()
+    if not isinstance(source, (Evaluation, Comparison)):
+        source, absent = complete_results(results_table(source), "diff")
     parts = to_parts(source, None)
     rows = dataset.canonicalise(parts.inputs, parts.results, parts.scores, parts.answers)
-    return Frozen(rows.table, {}, rows.columns)
+    return Frozen(rows.table, {}, rows.columns), absent
 
 
 @dataclass(frozen=True, slots=True)

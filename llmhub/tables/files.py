@@ -26,6 +26,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import ipc, parquet
 
 from llmhub.core.errors import BadRequestError, invalid
+from llmhub.tables.frames import standard_types
 
 MAX_CSV_BLOCK_BYTES: Final = 1 << 30
 FORMULA: Final = r"\A(\s*(?:=|@[A-Za-z.]+\(|[+\-]\S.*[|(]))"
@@ -90,7 +91,7 @@ def read_table(path: Path, argument: str) -> pa.Table:
     duplicate, count = next(iter(Counter(table.column_names).most_common(1)), ("", 0))
     if count > 1:
         raise _invalid_file(argument, path, f"has {count} columns named {duplicate!r}; rename one")
-    return table
+    return standard_types(table)
 
 
 def write_table(table: pa.Table, path: Path, argument: str) -> None:

@@ -213,6 +213,22 @@ def with_rows(table: pa.Table, use: str, argument: str = "frame") -> pa.Table:
     return table.append_column(RESULTS.field(ROW), pa.array(np.arange(len(table))))
 
 
+def complete_results(table: pa.Table, use: str, argument: str = "frame") -> tuple[pa.Table, frozenset[str]]:
+    """Return results with all columns of `RESULTS`, null where compact results lack one, and the names of these.
+
+    Raises
+    ------
+    BadRequestError
+        A compact column is missing, or the rows cannot be known.
+    """
+    require_result_columns(table.column_names, COMPACT_COLUMNS, use, argument)
+    table = with_rows(table, use, argument)
+    absent = [field for field in RESULTS if field.name not in table.column_names]
+    for field in absent:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table, frozenset(field.name for field in absent)
+
+
 def _read_column(source: Any, index: int, field: pa.Field | None) -> pa.ChunkedArray:
     """Return a column of a pandas or Arrow frame; a result column of mixed values as text."""
     try:

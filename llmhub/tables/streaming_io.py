@@ -61,7 +61,7 @@ def iter_blocks(source: Any, rows: int, argument: str = "frame") -> Iterator[Any
         return
     pending: list[pa.Table] = []
     n_pending = 0
-    for table in _iter_tables(source, argument):
+    for table in map(frames.to_table, _iter_tables(source, argument)):
         pending.append(table)
         n_pending += len(table)
         if n_pending < rows:
@@ -76,19 +76,20 @@ def iter_blocks(source: Any, rows: int, argument: str = "frame") -> Iterator[Any
         yield pa.concat_tables(pending)
 
 
-def _iter_tables(source: Any, argument: str) -> Iterator[pa.Table]:
+def _iter_tables(source: Any, argument: str) -> Iterator[Any]:
+    """Yield the parts of a source, each a frame."""
     if isinstance(source, (str, Path)):
         yield from _iter_file(Path(source), argument)
     elif isinstance(source, (pa.Table, pa.RecordBatch, Mapping)):
-        yield frames.pandas_or_arrow(source)
+        yield source
     elif hasattr(source, "to_batches"):
-        yield from map(frames.pandas_or_arrow, source.to_batches())
+        yield from source.to_batches()
     elif hasattr(source, "__arrow_c_stream__"):
-        yield from map(frames.pandas_or_arrow, pa.RecordBatchReader.from_stream(source))
+        yield from pa.RecordBatchReader.from_stream(source)
     elif isinstance(source, Iterable):
-        yield from map(frames.pandas_or_arrow, source)
+        yield from source
     else:
-        yield frames.pandas_or_arrow(source)
+        yield source
 
 
 def _iter_file(path: Path, argument: str) -> Iterator[pa.Table]:

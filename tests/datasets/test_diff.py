@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import llmhub
 from llmhub.core.errors import BadRequestError
 from llmhub.datasets import diff
 
+MODELS = ("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5")
+PROMPT = "Say {q} in a word."
 Complete = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -47,3 +51,24 @@ def test_rows_are_matched_by_common_input_columns(frame: pd.DataFrame, complete:
     assert diff(complete(frame), complete(frame.assign(note="later"))).same
     with pytest.raises(BadRequestError, match="no input column in common"):
         diff(complete(frame), complete(frame.rename(columns={"label": "l"})).drop(columns="q"))
+
+
+def test_compact_frames_are_compared_by_what_they_have(frame: pd.DataFrame, hub: llmhub.Hub) -> None:
+    options: dict[str, Any] = {"model": MODELS, "hub": hub, "progress": False}
+    compact = frame.llm.complete(PROMPT, **options)
+    assert diff(compact, compact.iloc[::-1]).same
+    assert diff(compact, frame.llm.complete(PROMPT, columns="all", **options)).same
+    other = compact.copy()
+    other.loc[other["response"].notna(), "response"] = "Something else."
+    assert set(diff(compact, other).counts()) == {"response"}
+    with pytest.raises(BadRequestError, match="diff needs results of llmhub, but there is no column 'provider'"):
+        diff(compact, frame)
+
+
+def test_labels_are_compared(frame: pd.DataFrame, hub: llmhub.Hub) -> None:
+    labelled = frame.llm.classify(PROMPT, labels=["up", "down"], column="mood", model=MODELS, hub=hub, progress=False)
+    opposite = {"up": "down", "down": "up"}
+    moods = [opposite.get(mood) for mood in labelled["mood"]]
+    other = labelled.assign(mood=moods, response=[f'{{"label": "{mood}"}}' for mood in moods])
+    assert diff(labelled, labelled).same
+    assert set(diff(labelled, other).counts()) == {"mood", "response"}

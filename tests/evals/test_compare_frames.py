@@ -94,4 +94,4 @@ def test_response_names_a_column_of_finished_results() -> None:
     with pytest.raises(BadRequestError, match="response: 'label' is not a column of the frame"):
         llmhub.compare(frame, scorers=scorers.exact("truth"), response="label")
     with pytest.raises(BadRequestError, match="response: names a column of a finished table"):
-        llmhub.compare(frame[["truth"]], "{truth}", models=MODELS, scorers=scorers.exact("truth"), response="truth")
+        llmhub.compare(frame[["truth"]], "{truth}", model=MODELS, scorers=scorers.exact("truth"), response="truth")

@@ -156,7 +156,7 @@ def test_plots(ask: Callable[..., Any]) -> None:
 def test_comparisons(ask: Callable[..., Any], frame: Any, hub: llmhub.Hub) -> None:
     scorers = llmhub.evals.scorers.exact("truth")
     finished = llmhub.compare(ask(), scorers=scorers, hub=hub)
-    fresh = llmhub.compare(frame, "Say {t}", models=BOTH, scorers=scorers, hub=hub, progress=False)
+    fresh = llmhub.compare(frame, "Say {t}", model=BOTH, scorers=scorers, hub=hub, progress=False)
     assert finished.scores.column("score").to_pylist() == fresh.scores.column("score").to_pylist()
     task = llmhub.evals.Task(template="Say {t}", target="truth", scorers=llmhub.evals.scorers.exact(), name="say")
     evaluation = llmhub.evaluate(frame, task, BOTH, hub=hub, progress=False)
@@ -166,6 +166,7 @@ def test_comparisons(ask: Callable[..., Any], frame: Any, hub: llmhub.Hub) -> No
 def test_frozen_datasets(ask: Callable[..., Any], tmp_path: Path, hub: llmhub.Hub) -> None:
     with pytest.raises(BadRequestError, match=r"^result: freeze needs the columns .* pass columns='all'"):
         llmhub.freeze(ask(), tmp_path / "set", hub=hub)
+    assert llmhub.diff(ask(), ask()).same
     llmhub.freeze(ask(columns="all"), tmp_path / "set", hub=hub)
     assert llmhub.verify(tmp_path / "set")
     assert llmhub.diff(tmp_path / "set", ask(columns="all")).same

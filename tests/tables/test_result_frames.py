@@ -13,9 +13,10 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from pyarrow import feather, parquet
+from pyarrow import feather, ipc, parquet
 
 from llmhub.core.errors import BadRequestError
+from llmhub.tables import files, streaming_io
 from llmhub.tables.frames import standard_types
 from llmhub.tables.pandas_types import to_pandas
 from llmhub.tables.result_frames import (
@@ -342,3 +343,15 @@ def test_types_on_entry_are_those_arrow_supports() -> None:
     assert standard_types(table) is table
     taken = table.take(pa.array([1, 0]))
     assert taken.column("s").to_pylist() == [None, "a"]
+
+
+def test_files_and_streams_of_polars_are_read(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"t": ["a", "b", None]})
+    frame.write_ipc(tmp_path / "views.arrow")
+    frame.write_ipc_stream(tmp_path / "views.arrows")
+    assert ipc.open_file(tmp_path / "views.arrow").schema.field("t").type == pa.string_view()
+    assert files.read_table(tmp_path / "views.arrow", "frame").schema.field("t").type == pa.string()
+    for source in (tmp_path / "views.arrows", frame, frame.lazy(), [frame, pd.DataFrame({"t": ["a", "b", None]})]):
+        for block in streaming_io.iter_blocks(source, 2):
+            assert block.schema.field("t").type == pa.string()
+            assert block.take(pa.array([0])).num_rows == 1
