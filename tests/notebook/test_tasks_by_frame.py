@@ -159,7 +159,7 @@ def test_comparisons(ask: Callable[..., Any], frame: Any, hub: llmhub.Hub) -> No
     fresh = llmhub.compare(frame, "Say {t}", model=BOTH, scorers=scorers, hub=hub, progress=False)
     assert finished.scores.column("score").to_pylist() == fresh.scores.column("score").to_pylist()
     task = llmhub.evals.Task(template="Say {t}", target="truth", scorers=llmhub.evals.scorers.exact(), name="say")
-    evaluation = llmhub.evaluate(frame, task, BOTH, hub=hub, progress=False)
+    evaluation = llmhub.evaluate(frame, task, model=BOTH, hub=hub, progress=False)
     assert evaluation.results.num_rows == 10
 
 
