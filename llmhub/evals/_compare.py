@@ -208,7 +208,7 @@ def _compare_finished(
     samples = np.bincount(layout.row_index * len(layout.models) + layout.model_index)
     design = replace(_design(layout, results, scorers, plan), n=int(samples.max(initial=1)))
     comparison = build_comparison(ScoredTable(table, layout, results, outcomes, clusters), design)
-    return replace(comparison, inputs=_own_columns(first, plan, answers), hub=hub)
+    return replace(comparison, inputs=_own_columns(first, plan, answers), answers=answers, hub=hub)
 
 
 def number_rows(table: pa.Table) -> pa.Table:

@@ -15,6 +15,7 @@ from llmhub.evals.agreement import cohen_kappa
 from llmhub.evals.comparison import Comparison
 from llmhub.evals.scorers import BUILT_IN_SCORERS, scorer_from_identity
 from llmhub.evals.scoring import read_layout
+from llmhub.tables.result_frames import answer_texts
 
 UNREADABLE: Final = ""
 """Predicted class of a response without a readable one, and of a failed row."""
@@ -89,7 +90,7 @@ def _predictions(comparison: Comparison, scorer: Scorer | str | None) -> Iterato
         raise invalid("comparison", f"its input rows have no column {column!r} with the right classes")
     layout = read_layout(results, comparison.design.models)
     targets = [target_texts(value) for value in inputs.column(column).to_pylist()]
-    responses = results.column("response").to_pylist()
+    responses = answer_texts(results, comparison.answers)
     statuses = results.column("status").to_pylist() if "status" in results.column_names else ["ok"] * len(responses)
     for index, model in enumerate(layout.model_names):
         pairs = []
@@ -97,9 +98,8 @@ def _predictions(comparison: Comparison, scorer: Scorer | str | None) -> Iterato
             accepted = targets[int(layout.row_index[position])]
             if not accepted or statuses[position] not in {"ok", "error"}:
                 continue
-            right, named = chosen.read(accepted[0]), None
-            if responses[position] is not None:
-                named = chosen.read(responses[position])
+            right, answer = chosen.read(accepted[0]), responses[position]
+            named = None if answer is None else chosen.read(answer)
             pairs.append((str(accepted[0] if right is None else right), UNREADABLE if named is None else str(named)))
         yield model, pairs
 

@@ -218,6 +218,8 @@ class Comparison:
         Design of the comparison.
     inputs
         Input rows, in the order of their numbers in ``results``.
+    answers
+        Columns of ``results`` that were scored: ``response``, labels or extracted fields.
     hub
         Hub that the requests were sent through.
     """
@@ -233,6 +235,7 @@ class Comparison:
     head_to_head: pa.Table = field(default_factory=HEAD_TO_HEAD.empty_table)
     ratings: pa.Table = field(default_factory=RATINGS.empty_table)
     inputs: pa.Table | None = field(default=None, repr=False, compare=False)
+    answers: tuple[str, ...] = field(default=("response",), repr=False, compare=False)
     hub: Hub | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -95,3 +95,10 @@ def test_response_names_a_column_of_finished_results() -> None:
         llmhub.compare(frame, scorers=scorers.exact("truth"), response="label")
     with pytest.raises(BadRequestError, match="response: names a column of a finished table"):
         llmhub.compare(frame[["truth"]], "{truth}", model=MODELS, scorers=scorers.exact("truth"), response="truth")
+
+
+def test_classes_are_those_of_the_labels() -> None:
+    frame = results([f'{{"label": "{label}"}}' for label in LABELS], truth=TRUTH, label=LABELS)
+    comparison = llmhub.compare(frame, scorers=scorers.label(["up", "down"], "truth"))
+    named = llmhub.evals.confusion_matrix(comparison, scorers.exact("truth"))
+    assert set(named.column("predicted").to_pylist()) == {"up", "down"}
