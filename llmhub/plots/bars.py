@@ -44,6 +44,8 @@ BAR_HEIGHT: Final = 0.4
 NARROW_PT: Final = 260
 """Width below which the x axis gets fewer ticks."""
 NO_PRICE_TITLE: Final = "Cost by model: no price is known"
+ALL_CACHED: Final = "answered from the cache"
+"""Cost of answers that cost nothing, and whose list price is not among the results."""
 LIST_PRICE_FADE: Final = 0.66
 """Fade of the bar of list prices behind the bar of billed costs."""
 TOKEN_FADES: Final[Mapping[str, float]] = {"cached input": 0.8, "input": 0.55, "output": 0.0, "reasoning": -0.45}
@@ -110,11 +112,12 @@ def cost_by_model(table: pa.Table | DataFrameLike, ax: Axes | None = None) -> Ax
         else f"{format_usd(billed)} billed" + (f", {format_usd(list_price)} list price" if saved else "")
     )
     note = "light: saved by the cache" if saved else list_price_hint(summaries)
-    is_priced = any(model.unpriced < model.answered for model in summaries)
+    if not any(model.priced for model in summaries):
+        total = "no price is known" if all(model.unpriced == model.answered for model in summaries) else ALL_CACHED
     ax = draw_bars(
         rows,
         ax,
-        title=f"Cost by model: {total if is_priced else 'no price is known'}",
+        title=f"Cost by model: {total}",
         subtitle="; ".join(filter(None, (count_summary(summaries), note))),
         unit="US dollars",
         simulated=simulated,
@@ -192,6 +195,8 @@ def _cost_label(model: ModelSummary, *, simulated: bool) -> str:
         return _no_answer(model)
     if model.unpriced == model.answered:
         return "price unknown"
+    if not model.priced:
+        return ALL_CACHED
     cost = f"{format_usd(model.list_usd if simulated else model.billed_usd)}"
     if not simulated and model.list_usd > model.billed_usd:
         cost += f" billed, {format_usd(model.list_usd)} list price"

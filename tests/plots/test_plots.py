@@ -37,6 +37,7 @@ from llmhub.plots.style import blend
 from llmhub.plots.throughput import throughput, timeline
 from llmhub.plots.tradeoff import cost_against_latency, cost_against_quality, pareto_front
 from llmhub.tables.cost_columns import from_nanos
+from llmhub.tables.result_frames import COMPACT_COLUMNS
 from llmhub.tables.schema import RESULTS
 
 Plot = Callable[..., Axes]
@@ -481,6 +482,30 @@ class TestThroughput:
     @pytest.mark.parametrize("plot", [throughput, timeline])
     def test_only_cache_hits(self, plot: Plot) -> None:
         assert texts(plot(results([{"cache_hit": True}] * 3)))[-1] == "No calls: 3 answers came from the cache"
+
+
+class TestCompactResults:
+    def test_cached_answers_have_no_list_price(self) -> None:
+        rows = [{"cost_usd": 500_000_000}, {"cost_usd": 0, "cache_hit": True}]
+        table = results(rows).select(list(COMPACT_COLUMNS))
+        ax = cost_by_model(table)
+        assert ax.get_title(loc="left") == "Cost by model: $0.500 billed"
+        assert any("list prices of cached answers need columns=['list_cost_usd']" in text for text in texts(ax))
+        cached = cost_by_model(table.slice(1))
+        assert cached.get_title(loc="left") == "Cost by model: answered from the cache"
+        assert "answered from the cache" in texts(cached)
+        placed = cost_against_latency(table)
+        assert placed.collections[0].get_offsets().tolist()[0][1] == 500  # of the answer that was paid for
+
+    @pytest.mark.parametrize("plot", PLOTS)
+    def test_plots_of_compact_results(self, plot: Plot) -> None:
+        table = sample_results(3)
+        compact = table.select([*COMPACT_COLUMNS, *(name for name in table.column_names if name == "score")])
+        if plot in {throughput, timeline, ttft_ecdf}:
+            with pytest.raises(ValueError, match="the plot needs the column"):
+                plot(compact)
+        else:
+            assert texts(plot(compact))
 
 
 class TestAccessor:
