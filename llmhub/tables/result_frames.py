@@ -255,7 +255,7 @@ def _restored(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         column = pc.if_else(pc.is_nan(column), None, column)
     try:
         return RESTORERS[str(field.type)](column)
-    except (pa.ArrowException, ValueError, SyntaxError, TypeError) as error:
+    except (pa.ArrowException, ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise invalid("frame", f"column {field.name!r} is not that of results of llmhub: {error}") from error
 
 
@@ -276,9 +276,9 @@ def _to_amounts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return exact amounts; those that are floats lie next to a billionth of a dollar."""
     if pa.types.is_decimal(column.type):
         return column.cast(USD_TYPE)
-    values = column.cast(pa.float64()).combine_chunks()
-    known = values.is_valid().to_numpy(zero_copy_only=False)
-    nanos = np.rint(np.where(known, values.to_numpy(zero_copy_only=False), 0.0) * 10**USD_TYPE.scale)
+    usd = column.cast(pa.float64()).to_numpy()
+    known = np.abs(usd) < 10 ** (USD_TYPE.precision - USD_TYPE.scale)  # False for NaN, too
+    nanos = np.rint(np.where(known, usd, 0.0) * 10**USD_TYPE.scale)
     return pa.chunked_array([from_nanos(nanos.astype(np.int64), known)])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -19,6 +20,8 @@ from llmhub.core.errors import BadRequestError
 from llmhub.datasets import sample_by_hash, split_by_hash
 from llmhub.sim import Simulator, serving
 from llmhub.tables import frames, tokenizers
+from llmhub.tables.result_frames import COMPACT_COLUMNS
+from llmhub.tables.schema import RESULTS
 
 BOTH = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
 COLUMNS: dict[str, list[Any]] = {
@@ -104,6 +107,20 @@ def test_complete(ask: Callable[..., Any], kind: str) -> None:
     assert rows["status"][::2] == ["ok", "ok", "skipped", "error", "ok"]
     assert set(rows["model"]) == {"gpt-4o-mini", "claude-haiku-4-5"}
     assert all(isinstance(float(cost), float) for cost in rows["cost_usd"] if cost is not None)
+
+
+def test_tables_and_empty_frames(frame: Any, hub: llmhub.Hub, kind: str) -> None:
+    table = llmhub.complete_table(frame, "Say {t}", model=BOTH, hub=hub, progress=False)
+    assert table.schema.equals(RESULTS)
+    assert table.num_rows == 10
+    native = frames.native_frame(frame)
+    nothing = frames.to_kind_of(frame, frames.backend_of(native).take_rows(native, np.array([], np.int64)))
+    answers = llmhub.llm(nothing).classify("Say {t}", labels=["up", "down"], model=BOTH, hub=hub, progress=False)
+    assert isinstance(answers, CLASSES[kind])
+    assert list(rows_of(answers)) == ["t", "truth", "label", "row", *COMPACT_COLUMNS]
+    assert rows_of(answers)["label"] == []
+    assert repr(llmhub.show(answers)) == "0 rows"
+    assert list(rows_of(llmhub.llm(answers).wide())) == ["t", "truth", "label"]
 
 
 def test_typed_answers(frame: Any, hub: llmhub.Hub, kind: str) -> None:

@@ -213,6 +213,8 @@ def test_times_and_amounts_of_other_types() -> None:
         assert table.column("started_at").type == RESULTS.field("started_at").type
     amounts = results_table({"cost_usd": [1, 2]}).column("cost_usd")
     assert amounts.to_pylist() == [Decimal(1), Decimal(2)]
+    wrong = results_table({"cost_usd": [float("inf"), 1e300, None, -0.5]}).column("cost_usd")
+    assert wrong.to_pylist() == [None, None, None, Decimal("-0.5")]
     assert results_table({"cost_usd": ["0.25"]}).column("cost_usd").to_pylist() == [Decimal("0.25")]
 
 
@@ -224,8 +226,9 @@ def test_times_and_amounts_of_other_types() -> None:
         {"request_key": ["xyz"]},
         {"started_at": [17]},
         {"dropped_params": ["[1"]},
+        {"tool_calls": ["[" * 100_000]},
     ],
-    ids=str,
+    ids=lambda frame: next(iter(frame)),
 )
 def test_a_column_of_something_else_is_named(frame: Any) -> None:
     (name,) = frame
