@@ -78,7 +78,7 @@ def complete(
         The call failed. There is a subclass for each kind of failure.
     """
     run = _build_run(prompt, model, hub, options)
-    outcome = _completion(run, run_sync(partial(_execute, run)))
+    outcome = _completion(run, run_sync(partial(_execute, run), drain=run.hub.cache is not None))
     if not is_successful(outcome) and isinstance(outcome.failure(), Cancelled):
         raise KeyboardInterrupt
     return unwrap_or_raise(outcome)
@@ -90,7 +90,9 @@ async def acomplete(
 ) -> Completion:
     """Send a prompt and await the response (see `complete`). Cancelling the task cancels the call."""
     run = _build_run(prompt, model, hub, options)
-    return unwrap_or_raise(_completion(run, await run_in_background(_execute(run, StopSignal()))))
+    stop = StopSignal()
+    answer = await run_in_background(_execute(run, stop), stop if run.hub.cache is not None else None)
+    return unwrap_or_raise(_completion(run, answer))
 
 
 @shows_options(CompletionOptions)
@@ -100,7 +102,7 @@ def try_complete(
     """Send a prompt and return the outcome as a ``returns.result.Result`` (see `complete`). Never raises an error."""
     try:
         run = _build_run(prompt, model, hub, options)
-        return _completion(run, run_sync(partial(_execute, run)))
+        return _completion(run, run_sync(partial(_execute, run), drain=run.hub.cache is not None))
     except ConnectorError as error:
         return Failure(error.error)
 

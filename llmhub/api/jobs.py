@@ -55,7 +55,8 @@ def submit(
     state = _JobState(run, stop, run.initial_progress)
     display = run.start_display(stop, background=True)
     state.has_panel = display is not None and is_notebook()
-    state.future = event_loop.submit(run_table(run, state.recording(display), stop, state.results.append))
+    work = run_table(run, state.recording(display), stop, state.results.append)
+    state.future = event_loop.submit(work, stop if run.stores_results else None)
     return Job(state, _identity)
 
 

@@ -93,7 +93,8 @@ def map_rows(
     concurrency = resolve_concurrency(hub, run_options)
     mapper = _RowMapper(function, FrameColumns(frame), run_options.on_error == "raise")
     with using(hub):
-        values = run_sync(partial(mapper.run, concurrency, contextvars.copy_context()))
+        work = partial(mapper.run, concurrency, contextvars.copy_context())
+        values = run_sync(work, drain=hub.cache is not None)
     mapper.warn_failed()
     if any(isinstance(value, CompletionRequest) for value in values):
         return _complete_requests(hub, values, model, run_options)

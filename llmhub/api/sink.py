@@ -106,12 +106,13 @@ def complete_to_sink(
     prefix
         Precedes the names of the result columns in the output of ``shape``.
     """
-    return run_sync(partial(_write_all, _plan_sink(sink, source, prompt, shape, prefix, options)))
+    return run_sync(partial(_write_all, _plan_sink(sink, source, prompt, shape, prefix, options)), drain=True)
 
 
 async def acomplete_to_sink(sink: str | Path, source: Any, prompt: Any, **options: Any) -> Written:
     """Send a prompt for every row of a source, and write results as they arrive, awaited (see `complete_to_sink`)."""
-    return await run_in_background(_write_all(_plan_sink(sink, source, prompt, None, "", options), StopSignal()))
+    stop = StopSignal()
+    return await run_in_background(_write_all(_plan_sink(sink, source, prompt, None, "", options), stop), stop)
 
 
 def _plan_sink(

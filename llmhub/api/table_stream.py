@@ -64,7 +64,7 @@ def _stream(run: TableRun) -> Iterator[pa.Table]:
     run_schema = schema.schema_for_run(uuid.uuid4().hex, simulated=run.batch.is_simulated)
     events: queue.SimpleQueue[ResultEvent | None] = queue.SimpleQueue()
     stop = StopSignal()
-    future = submit(execute(run, run.start_display(), stop, events.put))
+    future = submit(execute(run, run.start_display(), stop, events.put), stop if run.stores_results else None)
     future.add_done_callback(lambda _: events.put(None))
     try:
         for group in _group(events):

@@ -272,6 +272,11 @@ class TableRun:
     options: RunOptions
     structured_output: OutputSchema | None = None
 
+    @property
+    def stores_results(self) -> bool:
+        """Whether responses are stored beside the table, so that they outlive the process."""
+        return self.hub.cache is not None
+
     def start_display(self, stop: StopSignal | None = None, *, background: bool = False) -> ProgressDisplay | None:
         """Start the progress display. Call it in the thread that executes the notebook cell."""
         if self.options.progress is False:
@@ -437,7 +442,7 @@ def run_blocking(run: TableRun) -> pa.Table:
     """Send the requests of a run, wait, and return the table of results."""
     kept: queue.SimpleQueue[object] = queue.SimpleQueue()
     try:
-        return run_sync(partial(_run_and_keep, run, run.start_display(), kept))
+        return run_sync(partial(_run_and_keep, run, run.start_display(), kept), drain=run.stores_results)
     except KeyboardInterrupt as interrupt:
         _attach_kept(interrupt, kept)  # the third one does not wait for the run to return
         raise
@@ -448,7 +453,8 @@ async def run_awaited(run: TableRun) -> pa.Table:
     kept: queue.SimpleQueue[object] = queue.SimpleQueue()
     stop = StopSignal()
     try:
-        return await run_in_background(_run_and_keep(run, run.start_display(stop), kept, stop))
+        work = _run_and_keep(run, run.start_display(stop), kept, stop)
+        return await run_in_background(work, stop if run.stores_results else None)
     except asyncio.CancelledError as cancelled:
         await run_in_thread(_attach_kept, cancelled, kept)
         raise

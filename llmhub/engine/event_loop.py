@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from llmhub.engine.process_end import register_exit, register_work, restore_handler
+
 T = TypeVar("T")
 
 MAX_INTERRUPTS: Final = 2
@@ -93,6 +95,8 @@ def background_loop() -> asyncio.AbstractEventLoop:
             _BACKGROUND.loop = loop
             # Finalizers run in reverse order of creation: those of hubs, made later, still find the loop running.
             _BACKGROUND.finalizer = weakref.finalize(_BACKGROUND, _stop_loop, loop, thread)
+            # After the first finalizer, so that requests in flight are awaited before any of them runs.
+            register_exit()
         return _BACKGROUND.loop
 
 
@@ -126,10 +130,16 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
         thread.join(SHUTDOWN_TIMEOUT_S)
 
 
-def submit(work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Schedule a coroutine on the background loop. Its future has any exception, ``SystemExit`` included."""
+def submit(work: Coroutine[Any, Any, T], drain: StopSignal | None = None) -> concurrent.futures.Future[T]:
+    """Schedule a coroutine on the background loop. Its future has any exception, ``SystemExit`` included.
+
+    Work that stores its results passes its stop signal as ``drain``: it is then stopped and awaited when the process
+    ends (see `llmhub.engine.process_end`).
+    """
     loop = background_loop()
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    if drain is not None:
+        register_work(future, drain)
 
     def start() -> None:
         task = loop.create_task(_contain_exit(work))
@@ -179,8 +189,10 @@ def _copy_outcome(future: concurrent.futures.Future[T], task: asyncio.Task[T | _
         future.set_result(outcome)
 
 
-def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
+def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]], *, drain: bool = False) -> T:
     """Run ``work(stop)`` on the background loop and wait for its result, interruptibly.
+
+    ``drain`` tells that the work stores its results (see `submit`).
 
     The first ``KeyboardInterrupt`` requests ``stop`` and keeps waiting, so that ``work`` can drain what is in flight
     and return what has finished; the second requests it again; the third is raised.
@@ -193,7 +205,7 @@ def run_sync(work: Callable[[StopSignal], Coroutine[Any, Any, T]]) -> T:
     42
     """
     stop = StopSignal()
-    return wait_interruptibly(lambda: submit(work(stop)), stop)
+    return wait_interruptibly(lambda: submit(work(stop), stop if drain else None), stop)
 
 
 def wait_interruptibly(
@@ -214,19 +226,22 @@ def wait_interruptibly(
         )
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     interrupts = 0
-    with _interrupts_request(stop) as handled:
-        future = start()
-        while True:
-            try:
-                return _wait(future, deadline)
-            except KeyboardInterrupt:
-                interrupts += 1
-                if future.done():
-                    raise
-                if handled or interrupts > MAX_INTERRUPTS:
-                    future.cancel()
-                    raise
-                stop.request()
+    try:
+        with _interrupts_request(stop) as handled:
+            future = start()
+            while True:
+                try:
+                    return _wait(future, deadline)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                    if future.done():
+                        raise
+                    if handled or interrupts > MAX_INTERRUPTS:
+                        future.cancel()
+                        raise
+                    stop.request()
+    finally:
+        restore_handler()
 
 
 @contextmanager
@@ -270,8 +285,10 @@ def _wait(future: concurrent.futures.Future[T], deadline: float | None) -> T:
                 raise TimeoutError("not finished within the timeout; it continues in the background") from None
 
 
-async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
+async def run_in_background(work: Coroutine[Any, Any, T], drain: StopSignal | None = None) -> T:
     """Run ``work`` on the background loop and await it from any loop; cancellation is passed on.
+
+    ``drain`` is as in `submit`.
 
     Notes ----- Meanwhile the caller's loop is woken every `WAKE_INTERVAL_S`: the interrupt handler of a notebook kernel
     does not wake the loop of a cell that awaits, so a sleeping loop would notice an interrupt only at the end.
@@ -279,7 +296,10 @@ async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
     if _is_running(background_loop()):
         return await work
     with _kept_awake(asyncio.get_running_loop()):
-        return await asyncio.wrap_future(submit(work))
+        try:
+            return await asyncio.wrap_future(submit(work, drain))
+        finally:
+            restore_handler()
 
 
 async def await_shielded(future: concurrent.futures.Future[T]) -> T:

@@ -256,8 +256,8 @@ def test_the_third_interrupt_carries_the_table(simulator: SimulatorThread, monke
     assert_complete(caught.value.table)  # type: ignore[attr-defined]
 
 
-def interrupted_at_the_end(work: Any) -> Any:
-    event_loop.run_sync(work)
+def interrupted_at_the_end(work: Any, **options: Any) -> Any:
+    event_loop.run_sync(work, **options)
     raise KeyboardInterrupt
 
 
