@@ -2,14 +2,19 @@
 
 A block is 4096 input rows. Blocks that the sink already holds are skipped if their request keys match, so the same call
 continues a stopped run; a sink with results of other requests is an error.
+
+Where no cache stores responses, a journal beside the sink does, until their block is written: a hidden SQLite file that
+is removed at the end. A process that is killed loses what it has received in the last milliseconds, not a whole block.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -19,7 +24,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from llmhub.api.options import as_shared_budget, refuse_functions
 from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
-from llmhub.core.errors import invalid
+from llmhub.cache.modes import resolve_mode
+from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import KEY_BYTES, Store, StoreError
+from llmhub.core.errors import BadRequestError, invalid
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 
 if TYPE_CHECKING:
@@ -154,12 +162,53 @@ async def _write_all(plan: SinkPlan, stop: StopSignal) -> Written:
         await run_in_thread(plan.shape, block.rows[:0], RESULTS.empty_table())
     sink = await run_in_thread(open_sink, plan.path, plan.prefix)
     try:
-        while block is not None and not stop.requested:
-            written = await _write_block(plan, sink, stop, block, written, statuses)
-            block = await run_in_thread(_next_block, plan, block.first + BLOCK_ROWS)
+        journal = None if block is None else await run_in_thread(_open_journal, sink.journal_path, block.run)
+        try:
+            while block is not None and not stop.requested:
+                written = await _write_block(plan, sink, stop, (block, journal), written, statuses)
+                block = await run_in_thread(_next_block, plan, block.first + BLOCK_ROWS)
+        finally:
+            if journal is not None:
+                await asyncio.shield(run_in_thread(_close_journal, sink.journal_path, journal))
     finally:
         await asyncio.shield(run_in_thread(sink.close))
     return replace(written, statuses=dict(statuses), stopped=stop.requested, elapsed_s=time.perf_counter() - start)
+
+
+def _open_journal(path: Path, run: TableRun) -> Store | None:
+    """Open the journal, unless a cache stores the responses of the run."""
+    from llmhub.tables.streaming_io import BLOCK_ROWS  # noqa: PLC0415 - imports Arrow
+
+    mode = resolve_mode(run.options.cache, run.hub.runtime.cache_mode)
+    if run.hub.cache is not None and (mode.reads or mode.writes):
+        return None
+    try:
+        # Without claims and ledger, which are of a cache that processes share.
+        return replace(DiskCache(path).open(), claims=None, ledger=None)
+    except (StoreError, BadRequestError) as error:
+        message = (
+            f"results are written in blocks of {BLOCK_ROWS} rows, and responses of a block are kept in memory only "
+            f"until then, because the file beside the sink cannot be used: {error}; pass Hub(cache=...) to keep them"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _clear_journal(journal: Store, run: TableRun) -> None:
+    """Delete the responses of a block that is written."""
+    keys = bytes(run.batch.keys)
+    with suppress(StoreError):
+        journal.delete([keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)])
+
+
+def _close_journal(path: Path, journal: Store) -> None:
+    """Close the journal, and remove its files if it is empty."""
+    with suppress(StoreError, OSError):
+        is_empty = not journal.stats().entries
+        journal.close()
+        if is_empty:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _next_block(plan: SinkPlan, first: int) -> _Block | None:
@@ -168,9 +217,15 @@ def _next_block(plan: SinkPlan, first: int) -> _Block | None:
 
 
 async def _write_block(
-    plan: SinkPlan, sink: Sink, stop: StopSignal, block: _Block, written: Written, statuses: Counter[str]
+    plan: SinkPlan,
+    sink: Sink,
+    stop: StopSignal,
+    journaled: tuple[_Block, Store | None],
+    written: Written,
+    statuses: Counter[str],
 ) -> Written:
     """Complete the rows of a block that the sink lacks, write them, and return the updated summary."""
+    block, journal = journaled
     finished, missing = await run_in_thread(_find_missing, plan, sink, block)
     rows, run = block.rows, block.run
     if missing is not None:
@@ -178,6 +233,7 @@ async def _write_block(
             return replace(written, reused_rows=written.reused_rows + len(rows))
         rows = rows.iloc[missing] if hasattr(rows, "iloc") else rows.take(missing)
         run = await run_in_thread(plan.build_run, rows)
+    run = replace(run, journal=journal)
     error: BaseException | None = None
     results: Any = None
     try:
@@ -188,6 +244,8 @@ async def _write_block(
             raise
     with keep_table(results):
         await run_in_thread(_write_results, plan, sink, replace(block, rows=rows), (finished, missing), results)
+        if journal is not None:
+            await run_in_thread(_clear_journal, journal, run)
         statuses.update(results.column("status").to_pylist())
         if error is not None:
             raise error

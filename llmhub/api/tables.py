@@ -43,7 +43,7 @@ from llmhub.api.raising import (
 )
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import resolve_mode, restrict
-from llmhub.cache.store import StoreError
+from llmhub.cache.store import Store, StoreError
 from llmhub.core.budget import parse_budget
 from llmhub.core.errors import BudgetExceededError, Hint, InvalidRequest, LLMError, Malformed, attach_table, invalid
 from llmhub.core.prepared import request_template
@@ -265,12 +265,16 @@ def complete_record_batches(
 
 @dataclass(frozen=True, slots=True)
 class TableRun:
-    """A validated run over the rows of a frame that has not been started."""
+    """A validated run over the rows of a frame that has not been started.
+
+    Responses are stored in ``journal``, if there is one, instead of the cache.
+    """
 
     hub: Hub
     batch: PromptBatch
     options: RunOptions
     structured_output: OutputSchema | None = None
+    journal: Store | None = None
 
     @property
     def stores_results(self) -> bool:
@@ -557,7 +561,7 @@ async def execute(
     )
     progress_error = ""
     try:
-        result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)
+        result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)
     finally:
         if display is not None:
             try:

@@ -19,6 +19,7 @@ from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
 from llmhub.engine.spending import Budgets, SharedBudget
+from llmhub.engine.store_access import StoreAccess
 
 
 class OpenClient(Protocol):
@@ -70,11 +71,22 @@ class Runtime:
         return self.client.store
 
     async def run(
-        self, spec: FanOutSpec, stop: StopSignal, *, cache_mode: CacheMode | str | None = None
+        self,
+        spec: FanOutSpec,
+        stop: StopSignal,
+        *,
+        cache_mode: CacheMode | str | None = None,
+        journal: Store | None = None,
     ) -> FanOutResult:
-        """Answer every item (see `llmhub.engine.fan_out.run_fan_out`); ``cache_mode`` overrides that of the hub."""
+        """Answer every item (see `llmhub.engine.fan_out.run_fan_out`).
+
+        ``cache_mode`` overrides that of the hub. Responses are read from and written to ``journal`` instead of the
+        cache, if it is given.
+        """
         client = self.client
         access = client.access(resolve_mode(cache_mode, self.cache_mode))
+        if journal is not None:
+            access = StoreAccess(store=journal)
         CACHE_LOOKUPS.set(access.lookups)
         sender = Sender(
             send=client.send_uncached,

@@ -25,6 +25,8 @@ from llmhub.tables.schema import is_simulated, schema_for_run
 
 STREAM_SUFFIX: Final = ".arrows"
 """Extension of Arrow streams, as registered: https://www.iana.org/assignments/media-types (read 2026-11-27)."""
+JOURNAL_SUFFIX: Final = ".responses.db"
+"""End of the name of the file in which responses are kept until their block is written."""
 BLOCK_ROWS: Final = 4096
 """Input rows of one block of a streamed run, and of one part."""
 READ_ROWS: Final = 4096
@@ -123,6 +125,8 @@ class Sink:
         ``write(first, results)``: write the results of the block that begins at input row ``first``.
     close
         Close the file, if any.
+    journal_path
+        Where responses are kept until their block is written, hidden from readers of the sink.
     append_only
         Whether existing results stay where they are and only new ones are written; otherwise ``write`` replaces all
         results of its block.
@@ -131,6 +135,7 @@ class Sink:
     read_finished: Callable[[int, int], pa.Table | None]
     write: Callable[[int, pa.Table], None]
     close: Callable[[], None]
+    journal_path: Path
     append_only: bool
 
 
@@ -145,7 +150,13 @@ def open_sink(path: Path, prefix: str = "") -> Sink:
     try:
         if path.suffix == STREAM_SUFFIX:
             stream = _ArrowStreamFile(path, prefix)
-            return Sink(read_finished=stream.read_finished, write=stream.write, close=stream.close, append_only=True)
+            return Sink(
+                read_finished=stream.read_finished,
+                write=stream.write,
+                close=stream.close,
+                journal_path=path.with_name(f".{path.name}{JOURNAL_SUFFIX}"),
+                append_only=True,
+            )
         if path.suffix and not path.is_dir():
             raise invalid("sink", f"{str(path)!r} is neither a folder nor a file that ends with {STREAM_SUFFIX!r}")
         path.mkdir(parents=True, exist_ok=True)
@@ -187,7 +198,13 @@ def _parquet_sink(folder: Path, prefix: str) -> Sink:
         finally:
             temporary.unlink(missing_ok=True)
 
-    return Sink(read_finished=read_finished, write=write, close=lambda: None, append_only=False)
+    return Sink(
+        read_finished=read_finished,
+        write=write,
+        close=lambda: None,
+        journal_path=folder / JOURNAL_SUFFIX,
+        append_only=False,
+    )
 
 
 class _ArrowStreamFile:

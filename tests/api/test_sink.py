@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -10,10 +13,13 @@ import pytest
 from pyarrow import dataset, ipc, parquet
 
 import llmhub
+from llmhub.api import sink
 from llmhub.api.sink import complete_to_sink
+from llmhub.cache.sqlite import DiskCache
+from llmhub.cache.store import StoreError
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError
-from llmhub.sim import SimulatorThread
+from llmhub.sim import Latency, Simulator, SimulatorThread, serving
 from llmhub.sim.faults import Faults
 from llmhub.tables import streaming_io
 from llmhub.tables.schema import RESULTS
@@ -146,3 +152,82 @@ def test_ledger_has_the_cost_of_a_run(simulator: SimulatorThread, tmp_path: Path
     assert sum(ledger.column("cost_usd").to_pylist()) == sum(cost or 0 for cost in table.column("cost_usd").to_pylist())
     with llmhub.Hub(settings=Settings()) as bare, pytest.raises(BadRequestError, match="no cache with a ledger"):
         llmhub.ledger(hub=bare)
+
+
+# Without a cache, the responses of a block are kept beside the sink until the block is written.
+
+KILLED = """
+import sys
+import llmhub
+from llmhub.config import Settings
+endpoint = llmhub.Endpoint(base_url=sys.argv[1], api_key="k")
+with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), concurrency=4) as hub:
+    frame = {"q": [f"question {number}" for number in range(200)]}
+    llmhub.complete_table(frame, "{q}", model="openai/gpt-4o-mini", hub=hub, sink=sys.argv[2])
+"""
+
+
+def hidden_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob(".*"))
+
+
+@pytest.mark.parametrize("name", ["parts", "out.arrows"])
+def test_a_kill_loses_a_moment_of_a_sink_without_a_cache(tmp_path: Path, name: str) -> None:
+    with serving(Simulator(latency=Latency(0.01))) as served:
+        arguments = [sys.executable, "-c", KILLED, served.base_url("openai"), str(tmp_path / name)]
+        process = subprocess.Popen(arguments)
+        while served.counts()["requests"] < 120:
+            assert process.poll() is None
+            threading.Event().wait(0.005)
+        process.kill()
+        process.wait()
+        assert hidden_files(tmp_path)
+        subprocess.run(arguments, check=True)
+        assert 200 <= served.counts()["requests"] <= 250
+    table = read(tmp_path / name)
+    assert table.column("row").to_pylist() == list(range(200))
+    assert table.column("status").to_pylist() == ["ok"] * 200
+    assert hidden_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["parts", "out.arrows"])
+def test_responses_survive_a_block_that_cannot_be_written(
+    hub: Any, simulator: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write = sink._write_results
+
+    def fail_in_the_second_block(plan: Any, opened: Any, block: Any, *rest: Any) -> None:
+        if block.first:
+            raise OSError("the disk is full")
+        write(plan, opened, block, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):  # noqa: PT012 - patched for it
+        patch.setattr(sink, "_write_results", fail_in_the_second_block)
+        llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    assert hidden_files(tmp_path)
+    written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / name)
+    assert (written.rows, written.reused_rows, simulator.counts()["requests"]) == (12, 8, 19)
+    assert read(tmp_path / name).column("row").to_pylist() == list(range(20))
+    assert hidden_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("cache", ["off", "refresh"])
+def test_a_sink_leaves_the_cache_mode_alone(simulator: SimulatorThread, tmp_path: Path, cache: Any) -> None:
+    endpoint = llmhub.Endpoint(base_url=simulator.base_url("openai"), api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        for name in ("first", "second"):
+            llmhub.complete_table(rows(4), "{q}", model=MODEL, hub=hub, sink=tmp_path / name, cache=cache)
+            assert hidden_files(tmp_path) == []
+    assert simulator.counts()["requests"] == 8
+
+
+def test_a_folder_without_room_for_a_journal_is_a_warning(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_cache: object) -> None:
+        raise StoreError("no locks on this file system")
+
+    monkeypatch.setattr(DiskCache, "open", refuse)
+    with pytest.warns(RuntimeWarning, match=r"written in blocks of 8 rows.*no locks"):
+        written = llmhub.complete_table(rows(20), "{q}", model=MODEL, hub=hub, sink=tmp_path / "parts")
+    assert written.rows == 20
