@@ -65,8 +65,13 @@ PACE_MARGIN: Final = 0.02
 """How far the pace starts below and ends above the estimate, as a share of it."""
 MIN_SPACING, PRECISE_SPACING = 16, 100
 """Requests between two refusals that give a rough and a precise estimate of the rate."""
-TARGET_SPACING: Final = 500
-"""Requests that should lie between two refusals once the pace is known."""
+MIN_TARGET_SPACING, TARGET_SPACING = 64, 500
+"""Requests between two refusals of a known pace, at least and at most; `PROBE_INTERVAL_S` of the pace in between."""
+PROBE_INTERVAL_S: Final = 30.0
+OVERDUE_DOUBLING_S: Final = 1.5
+"""Time in which a pace doubles whose refusal is overdue: its limit may have been raised."""
+MIN_MEASURED: Final = 1
+"""Requests that must have been accepted so far for a rate to be measured."""
 UNEXPECTED_FRACTION: Final = 4
 """A refusal is unexpected if it comes before this fraction (a quarter) of the spacing."""
 KNOWN_PACE_RATIO: Final = 1.25
@@ -192,7 +197,7 @@ class AdaptiveState(NamedTuple):
     window
         Maximum number of calls in flight.
     ramp_from
-        When slow start began; ``None`` once it is over.
+        When slow start began; ``None`` once it is over, infinite while the first answer is awaited.
     ceiling
         Number in flight above which calls were refused.
     successes, probe_after
@@ -310,8 +315,16 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> Ada
             gain *= 1 if state.noise >= STREAK_SHARE else 1 + 2 / max(state.spacing, TARGET_SPACING / 2)
     if state.idle_requests < MIN_SPACING:
         rate_per_s = rate_per_s * 2 ** (1 / left) if is_noise else sqrt(rate_per_s * rate_per_s + gain)
+        if state.spacing and left < 0 and state.noise < STREAK_SHARE:
+            rate_per_s *= _overdue_growth(state, -left, now - updated_at)
     booked = _pace(rate_per_s, max(updated_at, now), level)
     return state._replace(pace=booked, pace_gain=gain, spacing_left=left, idle_requests=state.idle_requests + 1)
+
+
+def _overdue_growth(state: AdaptiveState, overdue: float, elapsed_s: float) -> float:
+    """Return the factor by which a pace grows with time, so many requests after its refusal was expected."""
+    share = min(overdue / max(state.spacing / 4, MIN_SPACING), 1.0)
+    return float(2 ** (share * min(elapsed_s / OVERDUE_DOUBLING_S, 0.25)))
 
 
 def on_pace_wait(state: AdaptiveState) -> AdaptiveState:
@@ -319,7 +332,7 @@ def on_pace_wait(state: AdaptiveState) -> AdaptiveState:
     return state._replace(idle_requests=0) if state.idle_requests else state
 
 
-def on_success(state: AdaptiveState, sent_at: float, in_flight: int) -> AdaptiveState:
+def on_success(state: AdaptiveState, now: float, sent_at: float, in_flight: int) -> AdaptiveState:
     """Return the state after an answer, or a failure other than a refusal, with so many calls still in flight."""
     if state.window >= MAX_IN_FLIGHT:
         if state.pace is None or in_flight < state.last_height:
@@ -328,6 +341,9 @@ def on_success(state: AdaptiveState, sent_at: float, in_flight: int) -> Adaptive
             successes_above=state.successes_above + 1,
             last_height=state.last_height if state.successes_above < SUCCESSES_ABOVE else int(MAX_IN_FLIGHT),
         )
+    if state.ramp_from == inf:
+        # The first answer after requests were refused without exception: slow start begins now.
+        return state._replace(ramp_from=now, pauses=0)
     if state.ramp_from is not None:
         return state._replace(window=state.window + 1)
     # A window that is not full says nothing about its limit.
@@ -499,6 +515,8 @@ def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s
     """Pause, since nothing is accepted, and set the pace at which to continue; return the pause in seconds."""
     pause_s = _pause_s(state, now, refusal)
     retry_after_s = refusal.retry_after_s or 0.0
+    if not state.spacing and state.last_mark.accepted - 1 < MIN_MEASURED:
+        return _restart(state, now, pause_s), pause_s
     open_s = now + (pause_s if pause_s > SHORT_RETRY_AFTER_S else 0.0) - state.opened.at
     max_rate_per_s = max(state.last_mark.accepted - state.opened.accepted - 1, 1) / max(open_s, 1e-3)
     if not state.spacing:
@@ -510,7 +528,8 @@ def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s
         blocked_s = max(refusal.sent_at - state.blocked_since, announced_s)
         if state.min_rate_per_s * blocked_s >= BLOCKED_REQUESTS and state.noise ** (state.pauses + 1) < MIN_CHANCE:
             # What was accepted was the allowance of a window.
-            rate_per_s, spacing = max_rate_per_s, float(TARGET_SPACING * min(state.refusals_since_pace, 2))
+            rate_per_s = max_rate_per_s
+            spacing = _target_spacing(rate_per_s) * min(state.refusals_since_pace, 2)
             gain = _gain(rate_per_s, spacing)
             state = state._replace(pace_known=True, spacing=spacing, spacing_left=spacing, pace_gain=gain)
         elif not state.pace_known:
@@ -534,6 +553,30 @@ def _pause_s(state: AdaptiveState, now: float, refusal: RefusedRequest) -> float
     if retry_after_s <= SHORT_RETRY_AFTER_S:
         return max(pause_s, retry_after_s)
     return retry_after_s + RETRY_AFTER_MARGIN_S
+
+
+def _restart(state: AdaptiveState, now: float, pause_s: float) -> AdaptiveState:
+    """Return to slow start after a pause: where nothing was accepted, there is no rate to measure.
+
+    One request at a time is sent until the first is accepted.
+    """
+    opened = Mark(now + pause_s, state.last_mark.accepted)
+    return state._replace(
+        window=MIN_IN_FLIGHT,
+        ceiling=inf,
+        successes=0,
+        ramp_from=inf,
+        pace=None,
+        crowd=NO_STREAK,
+        streak=NO_STREAK,
+        tried_slower=False,
+        crossed=opened,
+        opened=opened,
+        reopened=opened,
+        anchor=opened,
+        episode_start=now,
+        pauses=state.pauses + 1,
+    )
 
 
 def _start_search(state: AdaptiveState, start: float, highest_rate_per_s: float, latency_s: float) -> AdaptiveState:
@@ -571,8 +614,8 @@ def _measure_rate(
 
 def _set_pace(state: AdaptiveState, now: float, mark: Mark, low_per_s: float, high_per_s: float) -> AdaptiveState:
     """Continue a little below the lower bound of the rate, and grow to its upper bound."""
-    max_spacing = TARGET_SPACING * min(max(state.refusals_since_pace, 1), 2)
     start_per_s = max(low_per_s, high_per_s / 2)
+    max_spacing = _target_spacing(start_per_s) * min(max(state.refusals_since_pace, 1), 2)
     spacing = min(MIN_SPACING / max(high_per_s / start_per_s - 1, 1e-3), max_spacing)
     spacing = max(spacing, MIN_SPACING, 8 * (now - mark.at) * start_per_s)
     pace_known = high_per_s <= KNOWN_PACE_RATIO * start_per_s
@@ -606,6 +649,11 @@ def _without_pace(state: AdaptiveState, now: float) -> AdaptiveState:
         min_rate_per_s=0.0,
         pace_known=False,
     )
+
+
+def _target_spacing(rate_per_s: float) -> float:
+    """Return how many requests should lie between two refusals of a pace."""
+    return min(max(rate_per_s * PROBE_INTERVAL_S, MIN_TARGET_SPACING), TARGET_SPACING)
 
 
 def _gain(rate_per_s: float, spacing: float) -> float:

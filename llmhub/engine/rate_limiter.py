@@ -268,7 +268,7 @@ class RateLimiter:
         if error is not None and rate_limited:
             self._on_rate_limited(limiter, permit, now, answer.limits, error.retry_after_s)
         elif limiter.adaptive is not None and answer.attempts:
-            limiter.adaptive = on_success(limiter.adaptive, permit.granted_at, limiter.in_flight)
+            limiter.adaptive = on_success(limiter.adaptive, now, permit.granted_at, limiter.in_flight)
         if self._waiting:
             self._admit_waiters()
 

@@ -49,7 +49,7 @@ def replay(events: list[tuple[float, bool, int]]) -> list[tuple[float, AdaptiveS
         if state.pace is not None:
             state = on_paced_request(state, state.pace, now)
         if succeeds:
-            state = on_success(state, now, in_flight)
+            state = on_success(state, now, now, in_flight)
         else:
             state, pause_s = on_rate_limited(state, now, RefusedRequest(now, float(sent), float(sent), in_flight))
             now += pause_s or 0.0
@@ -64,7 +64,7 @@ def test_window_and_pace_stay_within_bounds(events: list[tuple[float, bool, int]
         assert state.pace is None or 0 < state.pace.rate_per_s < inf
 
 
-@given(st.integers(8, 100), st.integers(0, 90), st.permutations(range(8)))
+@given(st.integers(8, 100), st.integers(9, 90), st.permutations(range(8)))
 def test_an_episode_shrinks_the_limit_once(count: int, passed: int, order: list[int]) -> None:
     """Refusals of requests sent before the first of them was known, in any order of arrival."""
     state, episodes = slow_start(0.0), []
@@ -90,7 +90,7 @@ def test_window_never_shrinks_without_refusals(gaps: list[float]) -> None:
     before, now = slow_start(0.0), 0.0
     for gap in gaps:
         now += gap
-        after = on_success(before, now, 5)
+        after = on_success(before, now, now, 5)
         assert max_in_flight(after, now) >= max_in_flight(before, now)
         before = after
 
@@ -299,3 +299,14 @@ def test_unrelated_failures_do_not_slow_down(error: Any, virtual: Any) -> None:
 
 def test_healthy_provider_is_not_slowed_down(virtual: Any) -> None:
     assert run_saturated(virtual, 3000)[1] <= 1.05 * 3000 * 0.5 * 1.046 / 64 + 1.0
+
+
+@pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=1.0)], ids=["silent", "in a second"])
+@pytest.mark.parametrize("closed_s", [0.3, 1.0, 3.0, 10.0])
+def test_refusals_at_the_start_do_not_slow_the_run(closed_s: float, error: Any, virtual: Any) -> None:
+    """A server that accepts nothing at first has shown no rate, so slow start begins again once it accepts."""
+    closed, opened = TokenBucket(1e-9, 1.0, 0.0, 0.0), TokenBucket(1e6, 1e6, 1e6, closed_s)
+    options = {"bucket": closed, "then": (closed_s, opened), "latency_s": 0.1, "error": error}
+    provider, elapsed_s, _ = run_saturated(virtual, 1000, **options)
+    assert provider.answers >= 990
+    assert elapsed_s <= 3 * (closed_s + 1000 * 0.1 / 64)
