@@ -180,8 +180,9 @@ def _with_options(text: str, options: Iterable[Parameter]) -> str:
     lines = text.split("\n")
     start = next((index for index, line in enumerate(lines) if line.endswith("**options") and line[0] != " "), None)
     if start is None:
-        end = next((index for index, line in enumerate(lines) if line in SECTIONS), len(lines))
-        section = ["", "Parameters", "----------", *entries, ""]
+        own = lines.index("Parameters") + 1 if "Parameters" in lines else 0
+        end = next((index for index in range(own, len(lines)) if lines[index] in SECTIONS), len(lines))
+        section = [*entries, ""] if own else ["", "Parameters", "----------", *entries, ""]
         while end and not lines[end - 1]:
             end -= 1
         return "\n".join([*lines[:end], *section, *lines[end:]]).replace("\n\n\n", "\n\n").rstrip("\n")
