@@ -208,7 +208,8 @@ def test_intervals_have_nominal_coverage(rows: int, rates: tuple[float, float]) 
         narrower += pair.interval.high - pair.interval.low < unpaired_width
     assert (hits / seeds >= 0.93).all(), hits / seeds
     assert (hits / seeds <= 0.97).all(), hits / seeds
-    assert narrower / seeds > 0.94  # paired intervals are narrower than unpaired ones
+    # Paired intervals are narrower; the exact ones of few rows are a little wider than Wald intervals.
+    assert narrower / seeds > 0.93
 
 
 @pytest.mark.slow
