@@ -119,7 +119,7 @@ def test_stop_button_of_an_awaiting_cell(lab: Any, peer: Peer) -> None:
 def test_stop_button_of_a_job_while_other_cells_run(lab: Any, peer: Peer) -> None:
     begun = "job = df.llm.submit('Say {n}', **ask)"
     finish = "table = job.result()\n" + COUNT
-    with lab.opened("job", peer.set_up, begun, "job.done, job.table().num_rows <= 60", finish) as page:
+    with lab.opened("job", peer.set_up, begun, "job.done, len(job.table()) <= 60", finish) as page:
         peer.start.set()
         for cell in (0, 1, 2):
             page.run(cell)
@@ -159,7 +159,8 @@ def test_hostile_response_is_not_executed(lab: Any) -> None:
             output = page.output(cell)
             assert "\u2039ESC\u203a[31mred" in output.inner_text()
             assert output.locator("script, style, img, mjx-container").count() == 0
-            assert output.locator("pre").first.evaluate("pre => getComputedStyle(pre).unicodeBidi") in {
+            text = output.locator("pre, [dir=auto]").first
+            assert text.evaluate("block => getComputedStyle(block).unicodeBidi") in {
                 "isolate",
                 "plaintext",
             }
