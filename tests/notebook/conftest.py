@@ -119,6 +119,8 @@ def run_kernel(first: str = "") -> Iterator[Kernel]:
     """Run a kernel with a folder first in its import path."""
     folders = [first, str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    # The kernel's own backend is under test; a backend that the caller chose for its scripts would replace it.
+    environment.pop("MPLBACKEND", None)
     manager, client = start_new_kernel(startup_timeout=WAIT_S, kernel_name="python3", env=environment)
     try:
         yield Kernel(manager, client)

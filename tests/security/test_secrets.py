@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import llmhub
 from llmhub.config import Settings, load_settings, parse_settings
@@ -79,9 +80,8 @@ def test_no_representation_shows_a_credential(show: Callable[[Endpoint], Any]) -
 
 
 def test_rich_shows_no_credential() -> None:
-    rich_console = pytest.importorskip("rich.console")
     out = io.StringIO()
-    rich_console.Console(file=out, width=400).print(ENDPOINT, ENDPOINT.headers, {"endpoint": ENDPOINT})
+    Console(file=out, width=400).print(ENDPOINT, ENDPOINT.headers, {"endpoint": ENDPOINT})
     assert CANARY not in out.getvalue()
 
 
