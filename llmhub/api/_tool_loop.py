@@ -12,18 +12,16 @@ import contextvars
 import inspect
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from returns.pipeline import is_successful
 from returns.result import Failure
 
-from llmhub.api._completion import BilledUsage, completion_of, total_cost
-from llmhub.cache.modes import CacheMode
+from llmhub.api._completion import BilledUsage, completion_of
 from llmhub.core.errors import Cancelled, Unsupported
 from llmhub.core.protocol import prepare
 from llmhub.core.tool_functions import ToolFunction, result_text
@@ -42,16 +40,6 @@ from llmhub.core.types import (
 from llmhub.engine.call import Answer, Call
 from llmhub.engine.client import SendResult
 from llmhub.engine.event_loop import StopSignal
-from llmhub.engine.fan_out_types import FanOutResult
-from llmhub.engine.progress import ProgressReporter, ProgressTracker, RunSnapshot
-from llmhub.hub import Hub
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from llmhub.api.tables import TableRun
-    from llmhub.engine.fan_out_types import OnResult, PlannedItem
-    from llmhub.progress.display import ProgressDisplay
 
 TURN_COLUMNS: Final = ("turns", "transcript")
 """Columns that results of calls with functions have besides those of `RESULTS`."""
@@ -106,13 +94,12 @@ class Conversation:
         """Number of responses of the model."""
         return sum(is_successful(answer.outcome) for answer in self.answers)
 
-    def answer(self) -> Answer:
+    def answer(self) -> ConversationAnswer:
         """Return the last answer with the token counts, times and attempts of all turns."""
         last = self.answers[-1]
         usages = [answer.outcome.unwrap().usage for answer in self.answers if is_successful(answer.outcome)]
         outcome = last.outcome.map(lambda response: replace(response, usage=sum_usages(usages)))
-        return replace(
-            last,
+        return ConversationAnswer(
             outcome=outcome,
             latency_s=_sum([answer.latency_s for answer in self.answers]),
             ttft_s=self.answers[0].ttft_s,
@@ -121,7 +108,13 @@ class Conversation:
             attempts=sum(answer.attempts for answer in self.answers),
             started_at=self.answers[0].started_at,
             cache_hit=all(answer.cache_hit for answer in self.answers),
+            dropped=last.dropped,
+            limits=last.limits,
             billed_failures=tuple(failure for answer in self.answers for failure in answer.billed_failures),
+            target=last.target,
+            key=last.key,
+            uncertain_requests=sum(answer.uncertain_requests for answer in self.answers),
+            conversation=self,
         )
 
     def transcript(self) -> str:
@@ -129,21 +122,35 @@ class Conversation:
         return json.dumps([entry for message in self.messages for entry in _log_entries(message)], ensure_ascii=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationAnswer(Answer):
+    """The last answer of a conversation, with the token counts, times and attempts of all turns."""
+
+    conversation: Conversation | None = None
+
+
+SendTurn: TypeAlias = Callable[[Call], Awaitable[SendResult]]
+"""Answers the call of one turn from the cache or the provider."""
+
+
 async def converse(
-    hub: Hub,
-    call: Call,
-    loop: ToolLoop,
-    stop: StopSignal,
-    cache_mode: CacheMode | str | None,
-    run_id: bytes,
+    call: Call, loop: ToolLoop, stop: StopSignal, send: SendTurn, first: Answer | None = None
 ) -> Conversation:
-    """Send a call, run the functions that the response calls, and go on until a response calls none."""
+    """Send a call, run the functions that the response calls, and go on until a response calls none.
+
+    Parameters
+    ----------
+    send
+        Answers the call of each turn.
+    first
+        The answer to the first turn, if the cache has it.
+    """
     conversation = Conversation(call.request.messages)
     for turn in range(loop.max_turns):
         if stop.requested and conversation.answers:
             conversation.answers.append(Answer(Failure(Cancelled(message="stopped between two turns"))))
             break
-        sent = await hub.runtime.send(call, stop, cache_mode=cache_mode, run_id=run_id)
+        sent = SendResult(first) if first is not None and not turn else await send(call)
         answer = sent.answer
         conversation.answers.append(answer)
         conversation.problems.append(sent)
@@ -259,139 +266,6 @@ def sum_usages(usages: Sequence[Usage]) -> Usage:
 def _sum(values: Sequence[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
-
-
-# Rows
-
-
-@dataclass(slots=True)
-class ToolRows:
-    """The conversations of a run over rows.
-
-    Parameters
-    ----------
-    run
-        The run.
-    loop
-        Its tools.
-    stop
-        Ends it between two turns.
-    run_id
-        Identifies its calls in the ledger.
-    on_result
-        Called with each outcome.
-    """
-
-    run: TableRun
-    loop: ToolLoop
-    stop: StopSignal
-    run_id: bytes
-    on_result: OnResult | None = None
-    conversations: dict[int, Conversation] = field(default_factory=dict)
-    outcomes: list[Any] = field(default_factory=list)
-    tracker: ProgressTracker | None = None
-    in_flight: int = 0
-    finished: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    async def hold(self, display: ProgressDisplay | None, concurrency: int) -> FanOutResult:
-        """Hold all conversations, ``concurrency`` at a time, and return their outcomes."""
-        size = len(self.run.batch)
-        self.outcomes = [None] * size
-        reporter = self._reporter(display, concurrency)
-        reporting = asyncio.create_task(reporter.run()) if reporter is not None else None
-        items = iter([item for chunk in self.run.batch.iter_chunks(lambda: self.stop.requested) for item in chunk])
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, size)):
-                    group.create_task(self._work(items))
-        finally:
-            if reporting is not None and reporter is not None:
-                reporting.cancel()
-                self.finished = True
-                await reporter.finish()
-            if display is not None:
-                display.close()
-        return self._result("" if reporter is None else reporter.error)
-
-    def _reporter(self, display: ProgressDisplay | None, concurrency: int) -> ProgressReporter | None:
-        if display is None:
-            return None
-        sink = self.run.progress_sink(display.report)
-        self.tracker = ProgressTracker(len(self.run.batch), sink, time.time())
-
-        def snapshot() -> RunSnapshot:
-            return RunSnapshot(
-                time.monotonic() - self.started,
-                in_flight=self.in_flight,
-                concurrency=concurrency,
-                finished=self.finished,
-                stopping=self.stop.requested,
-            )
-
-        return ProgressReporter(sink, self.tracker, snapshot)
-
-    async def _work(self, items: Iterator[PlannedItem]) -> None:
-        for item in items:
-            self.in_flight += 1
-            await self._hold_one(item)
-            self.in_flight -= 1
-
-    async def _hold_one(self, item: PlannedItem) -> None:
-        position, key, make_call, prompt = item
-        if self.tracker is not None:
-            self.tracker.add_misses([position])
-        if self.stop.requested:
-            answer = Answer(Failure(Cancelled(message="cancelled before the request was sent")))
-        else:
-            call = make_call(prompt, key)
-            cache_mode = self.run.options.cache
-            conversation = await converse(self.run.hub, call, self.loop, self.stop, cache_mode, self.run_id)
-            self.conversations[position] = conversation
-            answer = conversation.answer()
-        self.outcomes[position] = answer
-        if self.tracker is not None:
-            self.tracker.add(position, answer)
-        if self.on_result is not None:
-            self.on_result((position, answer, 0.0))
-
-    def _result(self, progress_error: str) -> FanOutResult:
-        problems = [sent for conversation in self.conversations.values() for sent in conversation.problems]
-        return FanOutResult(
-            self.outcomes,
-            [0.0] * len(self.outcomes),
-            damaged_values=sum(sent.damaged_values for sent in problems),
-            store_error=next((sent.store_error for sent in problems if sent.store_error), ""),
-            stopped_by_store_failure=any(sent.stopped_by_store_failure for sent in problems),
-            progress_error=progress_error,
-            ambiguous_count=sum(sent.ambiguous_count for sent in problems),
-        )
-
-
-def with_turns(table: pa.Table, conversations: Mapping[int, Conversation], priced_at: float) -> pa.Table:
-    """Return results with the cost of all turns, and the columns ``turns`` and ``transcript``."""
-    import pyarrow as pa  # noqa: PLC0415 - imported where tables are made
-
-    rows = [conversations.get(position) for position in range(table.num_rows)]
-    for name, used in (("cost_usd", "billed"), ("list_cost_usd", "listed")):
-        costs = [_row_cost(row, used, priced_at) for row in rows]
-        index = table.column_names.index(name)
-        old = table.column(name).to_pylist()
-        merged = [new if row is not None else kept for row, new, kept in zip(rows, costs, old, strict=True)]
-        table = table.set_column(index, table.schema.field(name), pa.array(merged, table.schema.field(name).type))
-    turns = pa.array([0 if row is None else row.turns for row in rows], pa.int32())
-    transcripts = pa.array([None if row is None else row.transcript() for row in rows], pa.string())
-    metadata = table.schema.metadata
-    return (
-        table.append_column("turns", turns).append_column("transcript", transcripts).replace_schema_metadata(metadata)
-    )
-
-
-def _row_cost(row: Conversation | None, used: str, priced_at: float) -> Decimal | None:
-    if row is None or not row.turns:
-        return None
-    cost = total_cost(getattr(row, used), priced_at)
-    return None if cost is None else round(cost, 9)
 
 
 def turn_columns(tools: Any) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.signatures import shows_options
-from llmhub.api.tables import TableRun, apply_schema, build_table_run, run_table
+from llmhub.api.tables import TableRun, add_turns, apply_schema, build_table_run, run_table
 from llmhub.engine import event_loop
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.progress import Progress
@@ -87,7 +88,11 @@ class _JobState:
         """Return a table of the results so far."""
         from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
 
-        table = results.completed_results(self.run.batch, tuple(self.results), self.run_id, self.started_at)
+        events = tuple(self.results)
+        table = results.completed_results(self.run.batch, events, self.run_id, self.started_at)
+        if self.run.options.tool_loop is not None:
+            rows = sorted((event for event in events if isinstance(event, tuple)), key=itemgetter(0))
+            table = add_turns(self.run, table, [outcome for _, outcome, _ in rows], self.started_at)
         return apply_schema(replace(self.run, options=replace(self.run.options, on_error="row")), table)
 
 

@@ -369,12 +369,6 @@ def system_messages(options: Mapping[str, Any]) -> tuple[Message, ...]:
     return (Message("system", options["system"]),) if options.get("system") else ()
 
 
-def refuse_functions(options: RunOptions, where: str) -> None:
-    """Raise if tools are functions, which ``where`` does not run."""
-    if options.tool_loop is not None:
-        raise invalid("tools", f"functions do not run in {where}; use complete_table or submit, or pass Tool values")
-
-
 def resolve_concurrency(hub: Hub, options: RunOptions) -> int:
     """Return the maximum number of calls in flight.
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmhub.api.options import as_shared_budget, refuse_functions
+from llmhub.api.options import as_shared_budget
 from llmhub.api.raising import keep_table
 from llmhub.api.tables import TableRun, build_table_run, run_table
 from llmhub.cache.modes import resolve_mode
@@ -137,9 +137,7 @@ def _plan_sink(
         options["progress"] = False
 
     def build_run(block: Any) -> TableRun:
-        run = build_table_run(block, prompt, model, hub, dict(options))
-        refuse_functions(run.options, "runs with a sink")
-        return run
+        return build_table_run(block, prompt, model, hub, dict(options))
 
     blocks = streaming_io.iter_blocks(source, streaming_io.BLOCK_ROWS)
     return SinkPlan(blocks, build_run, Path(sink).expanduser(), shape or _results_only, prefix)
@@ -198,7 +196,10 @@ def _clear_journal(journal: Store, run: TableRun) -> None:
     """Delete the responses of a block that is written."""
     keys = bytes(run.batch.keys)
     with suppress(StoreError):
-        journal.delete([keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)])
+        if run.options.tool_loop is None:
+            journal.delete([keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES)])
+        else:  # later turns have keys of their own; all responses are of this block
+            journal.delete([entry.key for entry in journal.scan()])
 
 
 def _close_journal(path: Path, journal: Store) -> None:

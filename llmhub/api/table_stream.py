@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
-from llmhub.api.options import Models, RowOptions, TablePrompt, refuse_functions
+from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.raising import keep_table, raise_first_row_error, warn_run_problems
 from llmhub.api.signatures import shows_options
-from llmhub.api.tables import TableRun, apply_schema, build_table_run, execute
+from llmhub.api.tables import TableRun, add_turns, apply_schema, build_table_run, execute
 from llmhub.engine.event_loop import StopSignal, submit
 from llmhub.hub import Hub
 
@@ -53,7 +53,6 @@ def stream_table(
         With ``on_error="raise"``, the first failure, when it arrives; calls in flight are cancelled.
     """
     run = build_table_run(frame, prompt, model, hub, dict(options))
-    refuse_functions(run.options, "streams of rows")
     return _stream(run)
 
 
@@ -103,6 +102,8 @@ def _partial_table(
     else:
         completed = group
     table = results.results_part(run.batch, completed, schema, started_at)
+    with keep_table(table):
+        table = add_turns(run, table, outcomes, started_at)
     with keep_table(table):
         raise_first_row_error(run.options, outcomes)
         return apply_schema(run, table)

@@ -10,7 +10,7 @@ import asyncio
 import queue
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
-from llmhub.api._tool_loop import ToolRows, with_turns
+from llmhub.api._tool_rows import ToolRows, with_turns
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
     Models,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from llmhub.api.sink import Written
+    from llmhub.engine.row_outcome import RowOutcome
     from llmhub.tables.prompt_batch import PromptBatch
     from llmhub.tables.structured_outputs import OutputSchema
 
@@ -498,22 +499,14 @@ async def run_table(
     started_at, run_id = time.time(), uuid.uuid4()
     problems: list[str] = []
     with relaxed_gc(len(run.batch), enabled=run.hub.tune_gc):
-        conversations = None
         try:
-            if run.options.tool_loop is None:
-                result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
-            else:
-                rows = ToolRows(run, run.options.tool_loop, stop, run_id.bytes, on_result)
-                result = await rows.hold(display, resolve_concurrency(run.hub, run.options))
-                conversations = rows.conversations
-                warn_run_problems(result)
+            result = await execute(run, display, stop, on_result, run_id=run_id.bytes)
         except BaseException as error:
             attach_partial_table(error, run, run_id.hex, started_at)
             raise
         table = results.build_results(run.batch, result, run_id.hex, started_at, problems.append)
-    if conversations is not None:
-        with keep_table(table):
-            table = with_turns(table, conversations, started_at)
+    with keep_table(table):
+        table = add_turns(run, table, result.outcomes, started_at)
     with keep_table(table):
         table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     with keep_table(table):
@@ -535,6 +528,8 @@ def attach_partial_table(error: BaseException, run: TableRun, run_id: str, start
     try:
         table = results.build_results(run.batch, partial_result, run_id, started_at)
         with keep_table(table):
+            table = add_turns(run, table, partial_result.outcomes, started_at)
+        with keep_table(table):
             table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     except BaseException as problem:  # noqa: BLE001 - the first exception is the one to be raised
         table = getattr(problem, "table", None)
@@ -550,18 +545,10 @@ async def execute(
     run_id: bytes = b"",
 ) -> FanOutResult:
     """Send the requests of a run, show its progress, and return the outcomes."""
-    spec = FanOutSpec(
-        size=len(run.batch),
-        chunks=run.batch.iter_chunks(lambda: stop.requested),
-        concurrency=resolve_concurrency(run.hub, run.options),
-        run_id=run_id or uuid.uuid4().bytes,
-        progress_sink=run.progress_sink(display.report) if display else None,
-        on_result=on_result,
-        draws_in_thread=run.batch.reads_files,
-    )
+    run_id = run_id or uuid.uuid4().bytes
     progress_error = ""
     try:
-        result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)
+        result = await _send_rows(run, display, stop, on_result, run_id)
     finally:
         if display is not None:
             try:
@@ -569,6 +556,29 @@ async def execute(
             except Exception as error:  # noqa: BLE001 - a display must not lose the outcomes
                 progress_error = f"{type(error).__name__}: {error}"
     return replace(result, progress_error=result.progress_error or progress_error)
+
+
+async def _send_rows(
+    run: TableRun, display: ProgressDisplay | None, stop: StopSignal, on_result: OnResult | None, run_id: bytes
+) -> FanOutResult:
+    concurrency = resolve_concurrency(run.hub, run.options)
+    if run.options.tool_loop is not None:
+        return await ToolRows(run, run.options.tool_loop, stop, run_id, on_result).hold(display, concurrency)
+    spec = FanOutSpec(
+        size=len(run.batch),
+        chunks=run.batch.iter_chunks(lambda: stop.requested),
+        concurrency=concurrency,
+        run_id=run_id,
+        progress_sink=run.progress_sink(display.report) if display else None,
+        on_result=on_result,
+        draws_in_thread=run.batch.reads_files,
+    )
+    return await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)
+
+
+def add_turns(run: TableRun, table: pa.Table, outcomes: Sequence[RowOutcome | None], started_at: float) -> pa.Table:
+    """Return results with the turns of conversations, if tools of the run are functions."""
+    return table if run.options.tool_loop is None else with_turns(table, outcomes, started_at)
 
 
 def apply_schema(run: TableRun, table: pa.Table) -> pa.Table:

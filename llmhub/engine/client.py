@@ -193,13 +193,15 @@ class Client:
             circuit = self._circuits[address] = Circuit(policy, target.provider.name, self._record_decision)
         return circuit
 
-    async def send(self, call: Call, stop: StopSignal, cache_mode: CacheMode, *, run_id: bytes = b"") -> SendResult:
+    async def send(self, call: Call, stop: StopSignal, access: StoreAccess, *, run_id: bytes = b"") -> SendResult:
         """Answer one call from the store, from an equal call in flight, or from the provider.
 
         Parameters
         ----------
         stop
             The first request cancels a call that waits and drains one that is on the wire; the second cancels both.
+        access
+            How the store may be used (see `access`).
         run_id
             Identifies the call in the ledger (16 bytes).
         """
@@ -209,7 +211,7 @@ class Client:
             except JSON_ENCODING_ERRORS as error:
                 message = f"the request cannot be encoded as JSON: {error}"
                 return SendResult(Answer(Failure(InvalidRequest(path="$", message=message))))
-        return await _SingleCall(self, call, stop, self.access(cache_mode), run_id).run()
+        return await _SingleCall(self, call, stop, access, run_id).run()
 
     def access(self, mode: CacheMode) -> StoreAccess:
         """Return the store as ``mode`` allows it to be used from now on."""

@@ -83,10 +83,7 @@ class Runtime:
         ``cache_mode`` overrides that of the hub. Responses are read from and written to ``journal`` instead of the
         cache, if it is given.
         """
-        client = self.client
-        access = client.access(resolve_mode(cache_mode, self.cache_mode))
-        if journal is not None:
-            access = StoreAccess(store=journal)
+        client, access = self.client, self.access(cache_mode, journal)
         CACHE_LOOKUPS.set(access.lookups)
         sender = Sender(
             send=client.send_uncached,
@@ -97,11 +94,23 @@ class Runtime:
         )
         return await run_fan_out(spec, sender, stop)
 
+    def access(self, cache_mode: CacheMode | str | None = None, journal: Store | None = None) -> StoreAccess:
+        """Return the access of a call or run to the cache, or to ``journal`` instead of it."""
+        if journal is not None:
+            return StoreAccess(store=journal)
+        return self.client.access(resolve_mode(cache_mode, self.cache_mode))
+
     async def send(
-        self, call: Call, stop: StopSignal, *, cache_mode: CacheMode | str | None = None, run_id: bytes = b""
+        self,
+        call: Call,
+        stop: StopSignal,
+        *,
+        cache_mode: CacheMode | str | None = None,
+        run_id: bytes = b"",
+        journal: Store | None = None,
     ) -> SendResult:
-        """Answer one call (see `llmhub.engine.client.Client.send`); ``cache_mode`` overrides that of the hub."""
-        return await self.client.send(call, stop, resolve_mode(cache_mode, self.cache_mode), run_id=run_id)
+        """Answer one call (see `llmhub.engine.client.Client.send`); for the other arguments see `run`."""
+        return await self.client.send(call, stop, self.access(cache_mode, journal), run_id=run_id)
 
     async def send_uncached(self, call: Call) -> Answer:
         """Send one call through the middleware, bypassing the store."""

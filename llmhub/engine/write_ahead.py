@@ -109,7 +109,7 @@ def write_ahead_middleware(send: Send) -> Send:
         key = call.key or request_key(target.provider, target.endpoint, call.request, call.sample)
         sent_at = time.time()
         try:
-            await log.log_sent(SentRequest(key, run_id, target.name, sent_at))
+            await log.log_sent(SentRequest(key, run_id, target.cache_name, sent_at))
         except asyncio.CancelledError:
             log.log_unsent(key)
             raise
@@ -118,7 +118,7 @@ def write_ahead_middleware(send: Send) -> Send:
         try:
             answer = await send(call)
         except BaseException:
-            log.log_ended(EndedRequest(key, run_id, target.name, "", "ambiguous", "", sent_at, time.time()))
+            log.log_ended(EndedRequest(key, run_id, target.cache_name, "", "ambiguous", "", sent_at, time.time()))
             raise
         log.log_ended(to_ended_request(key, run_id, call, answer, sent_at))
         return answer
@@ -128,7 +128,7 @@ def write_ahead_middleware(send: Send) -> Send:
 
 def to_ended_request(key: bytes, run_id: bytes, call: Call, answer: Answer, sent_at: float) -> EndedRequest:
     """Return the ledger entry of a request that was answered."""
-    ended_at, model = time.time(), call.target.name
+    ended_at, model = time.time(), call.target.cache_name
     if is_successful(answer.outcome):
         response = answer.outcome.unwrap()
         counts = _token_counts(response.usage)

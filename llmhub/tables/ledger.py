@@ -12,6 +12,7 @@ import pyarrow as pa
 from llmhub.cache.store import EndedRequest
 from llmhub.core.pricing import NANO_DIGITS, Price, compute_cost_nano_usd
 from llmhub.core.types import Usage
+from llmhub.engine.call import SIMULATED_PREFIX
 from llmhub.providers.prices import find_served_price
 from llmhub.tables.schema import MICROSECONDS_PER_S
 
@@ -32,7 +33,10 @@ LEDGER: Final[pa.Schema] = pa.schema(
         pa.field("request_key", pa.binary(32)),
     ]
 )
-"""One row per request, retries included; ``state`` is done, error, ambiguous, sent or reserved."""
+"""One row per request, retries included; ``state`` is done, error, ambiguous, sent or reserved.
+
+Names of simulated models begin with ``simulated/``.
+"""
 
 
 def ledger_table(requests: Iterable[EndedRequest]) -> pa.Table:
@@ -63,10 +67,16 @@ def ledger_table(requests: Iterable[EndedRequest]) -> pa.Table:
 
 
 def _request_costs(requests: Sequence[EndedRequest]) -> list[Decimal | None]:
-    """Return the cost of each request; ``None`` where the token counts or the price are unknown."""
+    """Return the cost of each request; ``None`` where the token counts or the price are unknown.
+
+    A request to a simulator costs nothing.
+    """
     prices: dict[tuple[str, str, int], Price | None] = {}
     costs: list[Decimal | None] = []
     for request in requests:
+        if request.model.startswith(SIMULATED_PREFIX):
+            costs.append(Decimal(0))
+            continue
         usage = Usage(
             input_tokens=request.input_tokens,
             output_tokens=request.output_tokens,

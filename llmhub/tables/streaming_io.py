@@ -296,6 +296,8 @@ def concat_results(parts: Iterable[pa.Table], run_id: str) -> pa.Table:
         return schema.empty_table()
     index = schema.get_field_index("parsed")  # a struct if the run has an output schema
     schema = schema.set(index, schema.field(index).with_type(tables[0].schema.field(index).type))
+    for name in tables[0].column_names[len(schema) :]:  # turns and transcripts
+        schema = schema.append(tables[0].schema.field(name))
     return pa.concat_tables([table.unify_dictionaries().cast(schema) for table in tables]).unify_dictionaries()
 
 

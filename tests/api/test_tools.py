@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import llmhub
@@ -280,11 +283,118 @@ def test_frames_and_series_and_jobs_run_tools(hub: llmhub.Hub) -> None:
     assert FRAME.ask.llm.complete(model=MODEL, hub=hub, tools=[weather]).notna().tolist() == [True, False, True, True]
 
 
-def test_streams_of_rows_and_sinks_refuse_functions(hub: llmhub.Hub, tmp_path: Any) -> None:
-    with pytest.raises(BadRequestError, match=r"^tools: functions do not run in"):
-        llmhub.stream_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather])
-    with pytest.raises(BadRequestError, match=r"^tools: functions do not run"):
-        llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], sink=tmp_path / "out")
+def test_streams_of_rows_run_tools(hub: llmhub.Hub) -> None:
+    whole = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather])
+    parts = list(llmhub.stream_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather]))
+    streamed = pa.concat_tables(parts).sort_by("row")
+    columns = ["row", "status", "response", "turns", "transcript", "list_cost_usd", "request_key"]
+    assert streamed.select(columns).to_pylist() == whole.select(columns).to_pylist()
+    rows = list(FRAME.llm.stream("{ask}", model=MODEL, hub=hub, tools=[weather]))
+    assert sorted(row["turns"] for row in rows) == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["out", "out.arrows"])
+def test_sinks_hold_the_turns_and_continue(hub: llmhub.Hub, sent: list[Call], tmp_path: Path, name: str) -> None:
+    options: dict[str, Any] = {"model": MODEL, "hub": hub, "tools": [weather], "sink": tmp_path / name}
+    written = llmhub.complete_table(FRAME, "{ask}", **options)
+    assert (written.rows, written.statuses, len(sent)) == (4, {"ok": 3, "skipped": 1}, 5)
+    table = read_sink(tmp_path / name)
+    assert table.column("turns").to_pylist() == [2, 0, 1, 2]
+    assert written.cost_usd == sum(cost for cost in table.column("cost_usd").to_pylist() if cost)
+    again = llmhub.complete_table(FRAME, "{ask}", **options)
+    assert (again.reused_rows, again.rows, len(sent)) == (4, 0, 5)
+
+
+def test_the_journal_of_a_sink_keeps_every_turn_and_is_removed(simulator: SimulatorThread, tmp_path: Path) -> None:
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as hub:
+        options: dict[str, Any] = {"model": MODEL, "hub": hub, "sink": tmp_path / "out", "concurrency": 1}
+        before = simulator.counts()["requests"]
+        llmhub.complete_table(FRAME[:3], "{ask}", tools=[weather], **options)
+        assert simulator.counts()["requests"] - before == 3
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["part-000000000000.parquet"]
+
+
+def read_sink(path: Path) -> pa.Table:
+    if path.is_dir():
+        return pa.concat_tables([pq.read_table(part) for part in sorted(path.glob("*.parquet"))])
+    with pa.OSFile(str(path), "rb") as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
+def test_first_turns_are_looked_up_in_blocks(simulator: SimulatorThread) -> None:
+    lookups: list[int] = []
+
+    class Counting(llmhub.MemoryCache):
+        def open(self) -> Any:
+            store = super().open()
+
+            def get_many(keys: Any) -> Any:
+                lookups.append(len(keys))
+                return store.get_many(keys)
+
+            return dataclasses.replace(store, get_many=get_many)
+
+    frame = {"ask": [f"Row {number}" for number in range(40)]}
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=Counting()) as hub:
+        first = llmhub.complete_table(frame, "{ask}", model=MODEL, hub=hub, tools=[weather])
+        lookups.clear()
+        again = llmhub.complete_table(frame, "{ask}", model=MODEL, hub=hub, tools=[weather])
+    assert lookups == [40]
+    assert again.column("response").to_pylist() == first.column("response").to_pylist()
+    assert again.column("cache_hit").to_pylist() == [True] * 40
+    assert again.column("turns").to_pylist() == [1] * 40
+
+
+def test_equal_rows_share_a_conversation(simulator: SimulatorThread) -> None:
+    called: list[str] = []
+
+    def weather(city: str) -> str:
+        called.append(city)
+        return "sun"
+
+    frame = {"ask": ["Now? [[sim:tool weather]]"] * 6}
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings()) as hub:  # no cache
+        before = simulator.counts()["requests"]
+        rows = llmhub.complete_table(frame, "{ask}", model=MODEL, hub=hub, tools=[weather]).to_pylist()
+        assert (simulator.counts()["requests"] - before, len(called)) == (2, 1)
+    assert [row["turns"] for row in rows] == [2] * 6
+    assert [bool(row["cost_usd"]) for row in rows] == [True] + [False] * 5
+    assert len({row["list_cost_usd"] for row in rows}) == 1
+    assert [row["cache_hit"] for row in rows] == [False] + [True] * 5
+
+
+def test_results_so_far_of_a_job_have_turns(hub: llmhub.Hub) -> None:
+    running, proceed = threading.Event(), threading.Event()
+
+    def weather(city: str) -> str:
+        running.set()
+        proceed.wait(20)
+        return "sun"
+
+    frame = pd.DataFrame({"ask": ["Hi", "Now? [[sim:tool weather]]"]})
+    job = llmhub.llm(frame).submit("{ask}", model=MODEL, hub=hub, tools=[weather], concurrency=1)
+    assert running.wait(20)
+    partial = job.table()
+    proceed.set()
+    assert partial["turns"].tolist() == [1]
+    assert job.result()["turns"].tolist() == [1, 2]
+
+
+@pytest.mark.slow
+def test_tools_run_in_processes_of_rows(simulator: SimulatorThread, tmp_path: Path) -> None:
+    cache = llmhub.DiskCache(tmp_path / "cache.db")
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=cache) as hub:
+        table = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], n_jobs=2)
+    assert table.column("turns").to_pylist() == [2, 0, 1, 2]
+
+
+def test_a_row_whose_prompt_fails_ends_the_run_with_the_others(hub: llmhub.Hub) -> None:
+    def report(progress: Any) -> None:
+        raise RuntimeError("no display")
+
+    with pytest.warns(RuntimeWarning, match="no display"):
+        table = llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], progress=report)
+    assert table.column("turns").to_pylist() == [2, 0, 1, 2]
 
 
 def test_progress_of_tools_is_shown(hub: llmhub.Hub) -> None:

@@ -84,6 +84,22 @@ def test_plans_of_the_real_model_ignore_simulated_answers(simulator: SimulatorTh
     store.close()
 
 
+def test_simulated_requests_are_never_counted_as_real_money(simulator: SimulatorThread, tmp_path: Path) -> None:
+    cache = llmhub.DiskCache(tmp_path / "answers.db")
+    with llmhub.Hub(simulator=simulator.url, cache=cache) as hub:
+        llmhub.complete_table(FRAME, "Describe {city}", model=MODEL, hub=hub, progress=False)
+        simulated = llmhub.ledger(hub=hub)
+    assert simulated.column("model").to_pylist() == [SIMULATED_PREFIX + MODEL] * 4
+    assert simulated.column("cost_usd").to_pylist() == [0] * 4
+    # The same server under an address that is not marked: the ledger of both in one file.
+    real = {"openai": Endpoint(base_url=endpoints(simulator.url)["openai"].base_url, api_key="k")}
+    with llmhub.Hub(endpoints=real, settings=config.Settings(), cache=cache) as hub:
+        llmhub.complete_table(FRAME, "Describe {city} again", model=MODEL, hub=hub, progress=False)
+        both = llmhub.ledger(hub=hub).to_pylist()
+    assert sorted(row["model"] for row in both) == [MODEL] * 4 + [SIMULATED_PREFIX + MODEL] * 4
+    assert [row["cost_usd"] > 0 for row in both] == [row["model"] == MODEL for row in both]
+
+
 def test_simulated_runs_of_the_command_line_have_a_cache_of_their_own(
     simulator: SimulatorThread, tmp_path: Path, environ: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
