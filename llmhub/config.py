@@ -22,7 +22,7 @@ from llmhub.core.secret import Secret
 from llmhub.providers.registry import ENVIRONMENT_VARIABLES, PROVIDERS
 
 CONFIG_FILE: Final = "llmhub.toml"
-FILE_SECTIONS: Final = ("endpoints",)
+FILE_SECTIONS: Final = ("endpoints", "server")
 ENDPOINT_FIELDS: Final = frozenset(Endpoint.__dataclass_fields__)
 FILE_FIELDS: Final = ENDPOINT_FIELDS - {"simulated"}
 """Fields of an endpoint that ``llmhub.toml`` sets."""
@@ -80,9 +80,14 @@ class CarriedSecret(NamedTuple):
     source: str
 
 
-def load_settings(folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None) -> Settings:
-    """Load settings from the process's environment and from ``llmhub.toml`` in ``folder`` (the working directory)."""
-    path = (folder or Path.cwd()) / CONFIG_FILE
+def load_settings(
+    folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None, *, file: Path | None = None
+) -> Settings:
+    """Load settings from the process's environment and from ``llmhub.toml`` in ``folder`` (the working directory).
+
+    ``file`` is another file of the same format.
+    """
+    path = file or (folder or Path.cwd()) / CONFIG_FILE
     settings = _load(path, plugin_providers)
     if isinstance(settings, Settings):
         return settings
@@ -147,6 +152,11 @@ def parse_settings(
         ca_file=next(((environ[name], name) for name in CERTIFICATE_VARIABLES if environ.get(name)), None),
         sources=sources,
     )
+
+
+def variables_with_prefix(prefix: str) -> dict[str, str]:
+    """Return the environment variables whose names begin with ``prefix``."""
+    return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
 def plugin_policy() -> str:

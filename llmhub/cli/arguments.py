@@ -54,6 +54,8 @@ EXAMPLES: Final = {
     "sim": "llmhub sim --port 8000 --latency 0.2",
     "bench": "llmhub bench --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub bench --model openai/gpt-4o-mini --workers 1 --workers 8 --workers 32 --target 2 --plot load.png",
+    "serve": "llmhub serve\n  llmhub serve --port 0 --simulator http://127.0.0.1:8000 --cache none\n"
+    "  llmhub serve --config /etc/llmhub.toml --check",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
     "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
     "  llmhub cache purge --older-than 90d --yes\n  llmhub cache verify --cache redis://localhost:6379/0",
@@ -356,6 +358,15 @@ def _sim(parser: CommandParser) -> None:
     """Add nothing, because the simulator parses its own arguments."""
 
 
+def _serve(parser: CommandParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings (llmhub.toml in the working directory)")
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="N", help="port to listen on (8080); 0 for any free one")
+    parser.add_argument("--simulator", metavar="URL", help="send nothing to real providers, but to this simulator")
+    parser.add_argument("--cache", metavar="URL", help=f"{CACHE_URLS}, or none")
+    parser.add_argument("--check", action="store_true", help="check the settings, and exit")
+
+
 def _doctor(parser: CommandParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument("--simulator", type=http_url, metavar="URL", help="check a simulator instead of the providers")
@@ -424,6 +435,7 @@ COMMANDS: Final = {
     "models": ("list models with a known price", _models),
     "bench": ("load-test models: latency, throughput and cost", _bench),
     SIM_COMMAND: ("simulate providers on this machine (llmhub sim -h)", _sim),
+    "serve": ("run the hub as a service: the APIs of OpenAI, Anthropic and Gemini before any model", _serve),
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "cache": ("inspect, check, export or delete cached responses", _cache),
     "completion": ("write a script that completes commands in a shell", _completion),

@@ -6,7 +6,7 @@ can be tested alone. Calls and answers are immutable; the ``with_...`` methods r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ from returns.result import Result
 from llmhub.core.errors import LLMError
 from llmhub.core.prepared import PreparedPrompt, PromptPreparer, prepare_prompt, with_model
 from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
+from llmhub.core.stream import Delta
 from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ class Call:
         The request, with the target's model.
     on_chunk
         Called with each chunk of the response, which is then streamed.
+    on_deltas
+        Called with the deltas of the response as the wire decodes them, which have more than chunks: the index of each
+        part, further choices, log probabilities. The response is then streamed.
     stream
         Whether to stream the response even without ``on_chunk``, to measure the time to the first token.
     prepared
@@ -128,6 +132,12 @@ class Call:
     on_sent: Callable[[], None] | None = None
     sample: int = 0
     requested_target: Target | None = None
+    on_deltas: Callable[[Sequence[Delta]], None] | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the response is passed on while it arrives, so that it cannot begin again elsewhere."""
+        return self.on_chunk is not None or self.on_deltas is not None
 
     @property
     def valid_prepared(self) -> PreparedText | None:
@@ -164,7 +174,7 @@ class Call:
         """Return a copy with these fields. Runs for every routed attempt: `dataclasses.replace` takes twice as long."""
         return Call(
             target, request, self.on_chunk, self.stream, prepared, key, self.budgets, on_sent, self.sample,
-            requested_target,
+            requested_target, self.on_deltas,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -18,7 +18,6 @@ from returns.result import Failure
 from llmhub.core.errors import InvalidRequest, error_type_name
 from llmhub.core.pricing import Price
 from llmhub.core.token_estimate import estimate_tokens
-from llmhub.core.types import StreamChunk
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.hedging import race
@@ -38,6 +37,7 @@ from llmhub.engine.routing_policy import (
 )
 from llmhub.engine.spending import TargetPrices
 
+T = TypeVar("T")
 MAX_LATENCY_SAMPLES: Final = 128
 """Recent latencies kept of each candidate, for quantiles."""
 
@@ -168,7 +168,7 @@ def routing_middleware(
             if isinstance(ranked, InvalidRequest):
                 return Answer(Failure(ranked))
             first: Answer | None = None
-            if route.route.hedge is None and call.on_chunk is None:
+            if route.route.hedge is None and not call.is_delivered:
                 # The common case: the first candidate answers.
                 first = await send(call.with_target(route.targets[ranked[0]]))
                 if is_successful(first.outcome):
@@ -237,7 +237,7 @@ class _FallbackLoop:
         A call whose chunks are delivered is not hedged: two streams cannot be delivered.
         """
         hedge = self._route.route.hedge
-        is_hedged = hedge is not None and call.on_chunk is None
+        is_hedged = hedge is not None and not call.is_delivered
         delay_s = hedge_delay_s(hedge, self._metrics.recent_latencies_s(name)) if hedge and is_hedged else None
         if delay_s is None:
             return [await self._send(self._to_candidate(call, name))]
@@ -263,15 +263,23 @@ class _FallbackLoop:
     def _to_candidate(self, call: Call, name: str) -> Call:
         """Return the call to a candidate, noting whether any chunk is delivered."""
         routed = call.with_target(self._route.targets[name])
-        on_chunk = call.on_chunk
-        if on_chunk is None:
-            return routed
+        return (
+            replace(
+                routed, on_chunk=self._noting_delivery(call.on_chunk), on_deltas=self._noting_delivery(call.on_deltas)
+            )
+            if call.is_delivered
+            else routed
+        )
 
-        def deliver(chunk: StreamChunk) -> None:
+    def _noting_delivery(self, deliver: Callable[[T], None] | None) -> Callable[[T], None] | None:
+        if deliver is None:
+            return None
+
+        def deliver_and_note(content: T) -> None:
             self._chunk_delivered = True
-            on_chunk(chunk)
+            deliver(content)
 
-        return replace(routed, on_chunk=deliver)
+        return deliver_and_note
 
 
 def merge_answers(answers: Sequence[Answer]) -> Answer:

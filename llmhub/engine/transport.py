@@ -17,7 +17,7 @@ import re
 import ssl
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -35,7 +35,7 @@ from llmhub.core.payload import parse_json_object
 from llmhub.core.protocol import StreamDecoder, interpret, prepare
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo, public_url
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
-from llmhub.core.stream import Delta, to_stream_chunk, usage_so_far
+from llmhub.core.stream import Delta, Fragment, to_stream_chunk, usage_so_far
 from llmhub.core.types import NO_USAGE, CompletionResponse, StreamChunk
 from llmhub.engine.call import Answer, BilledFailure, Call, Outcome, Target
 from llmhub.engine.connection_pool import (
@@ -144,13 +144,13 @@ class Transport:
     async def send(self, call: Call) -> Answer:
         """Send the request of a call once. Every failure but cancellation is an outcome, not an exception."""
         target, now = call.target, time.time()
-        streaming = call.stream or call.on_chunk is not None
+        streaming = call.stream or call.is_delivered
         prepared = _prepare_call(call, now, stream=streaming)
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
         start = time.perf_counter()
-        observer = _ResponseObserver(call.on_chunk, start)
+        observer = _ResponseObserver(call.on_chunk, start, call.on_deltas)
         task = self._begin(start)
         if call.on_sent is not None:
             call.on_sent()
@@ -171,7 +171,7 @@ class Transport:
         billed_failures: tuple[BilledFailure, ...] = ()
         if not is_successful(outcome):
             failure = redact_error(_with_address(outcome.failure(), call, request), target.endpoint)
-            if call.on_chunk is not None and observer.ttft_s is not None:
+            if observer.has_delivered:
                 # A stream of which chunks were delivered must not start again.
                 failure = replace(failure, should_retry=False)
             outcome = Failure(failure)
@@ -453,18 +453,31 @@ class Transport:
 class _ResponseObserver:
     """Passes the chunks of a response to the caller, and records its reply, deltas and time to the first token."""
 
-    __slots__ = ("_on_chunk", "_reasoning_length", "_start", "_text_length", "deltas", "reply", "ttft_s")
+    __slots__ = (
+        "_on_chunk", "_on_deltas", "_reasoning_length", "_start", "_text_length", "deltas", "has_delivered", "reply",
+        "ttft_s",
+    )  # fmt: skip
 
-    def __init__(self, on_chunk: Callable[[StreamChunk], None] | None, start: float) -> None:
+    def __init__(
+        self,
+        on_chunk: Callable[[StreamChunk], None] | None,
+        start: float,
+        on_deltas: Callable[[Sequence[Delta]], None] | None = None,
+    ) -> None:
         self._on_chunk = on_chunk
+        self._on_deltas = on_deltas
         self._start = start
         self._text_length = self._reasoning_length = 0
         self.ttft_s: float | None = None
+        self.has_delivered = False
         self.reply: HttpReply | None = None
         self.deltas: list[Delta] = []
 
     def on_deltas(self, deltas: tuple[Delta, ...]) -> None:
-        """Pass on the content of new deltas, if they have any."""
+        """Pass on new deltas, and their content if they have any."""
+        if self._on_deltas is not None and (self.has_delivered or any(type(delta) is Fragment for delta in deltas)):
+            self.has_delivered = True
+            self._on_deltas(deltas)
         chunk = to_stream_chunk(deltas) if self._on_chunk is not None or self.ttft_s is None else None
         if chunk is None:
             return
@@ -473,6 +486,7 @@ class _ResponseObserver:
         self._text_length += len(chunk.text)
         self._reasoning_length += len(chunk.reasoning)
         if self._on_chunk is not None:
+            self.has_delivered = True
             self._on_chunk(chunk)
 
     def on_end(self, response: CompletionResponse) -> None:

@@ -1,0 +1,27 @@
+"""``llmhub serve``: run the hub as a service until SIGTERM or the interrupt key."""
+
+from __future__ import annotations
+
+import argparse
+
+from llmhub.cli.console import print_message, print_result
+from llmhub.server.running import serve
+from llmhub.server.server_settings import load_server_settings
+from llmhub.server.service import open_service
+
+OVERRIDES = ("host", "port", "simulator", "cache")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve, and return 1 if requests in progress were cut off at the end."""
+    overrides = {name: value for name in OVERRIDES if (value := getattr(args, name)) is not None}
+    settings = load_server_settings(args.config, overrides)
+    service = open_service(settings, args.config)
+    if args.check:
+        service.hub.close()
+        print_result("the settings are valid")
+        return 0
+    completed = serve(service, on_start=lambda url: print_message("serve", f"listening on {url}"))
+    if not completed:
+        print_message("serve", "stopped; requests that did not end in time were cut off")
+    return 0 if completed else 1

@@ -1,0 +1,249 @@
+"""The aiohttp application: authentication, limits, deadlines, and errors in the shape of each route's API.
+
+Every request passes through `dispatch`, which makes its context and turns errors into responses. Handlers read bodies
+with `read_body` or `read_json`, and stream with `open_stream` and `write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from returns.pipeline import is_successful
+
+from llmhub.core.errors import (
+    Cancelled,
+    ConnectorError,
+    InvalidRequest,
+    LLMError,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+    TimedOut,
+    to_exception,
+)
+from llmhub.core.types import Payload
+from llmhub.server.access import LOCAL_CALLER
+from llmhub.server.context import LANE_HEADER, LANES, REQUEST_ID_HEADER, Lane, RequestContext, request_id_of
+from llmhub.server.error_replies import encode_error, error_headers, status_of
+from llmhub.server.routes import ErrorEncoder, HttpRoute, RouteGroup
+from llmhub.server.service import Service
+
+LOGGER: Final = logging.getLogger("llmhub.server")
+JSON: Final = "application/json"
+CLIENT_CLOSED_REQUEST: Final = 499
+UNEXPECTED: Final = "the service had an internal error; its log has the details under this request id"
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def build_app(service: Service, groups: Sequence[RouteGroup]) -> web.Application:
+    """Return the application of a service with the routes of ``groups``."""
+    app = web.Application(client_max_size=service.settings.max_body_bytes, middlewares=[unrouted_middleware(groups)])
+    for group in groups:
+        for route in group.routes:
+            app.router.add_route(route.method, route.path, partial(dispatch, service, route))
+    return app
+
+
+def unrouted_middleware(groups: Sequence[RouteGroup]) -> Any:
+    """Return the middleware that answers requests without a route in the shape of the API that they look like."""
+    encoders = {_first_segments(route.path): route.encode_error for group in groups for route in group.routes}
+
+    @web.middleware
+    async def without_route(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            error: LLMError = NotFound(message=f"no route for {request.method} {request.path:.200}")
+        except web.HTTPMethodNotAllowed as refusal:
+            allowed = ", ".join(sorted(refusal.allowed_methods))
+            error = InvalidRequest(message=f"{request.path:.200} allows {allowed}", status=405)
+        encoder = encoders.get(_first_segments(request.path), encode_error)
+        return error_response(error, encoder, request_id_of(request.headers.get(REQUEST_ID_HEADER, "")))
+
+    return without_route
+
+
+def _first_segments(path: str) -> str:
+    return "/".join(path.split("/")[:3])
+
+
+async def dispatch(service: Service, route: HttpRoute, request: web.Request) -> web.StreamResponse:
+    """Answer one request: authenticate it, call the handler within the deadline, and encode errors."""
+    request_id = request_id_of(request.headers.get(REQUEST_ID_HEADER, ""))
+    service.request_started()
+    try:
+        response = await _handle(service, route, request, request_id)
+    except ConnectorError as refusal:
+        response = error_response(refusal.error, route.encode_error, request_id)
+    except web.HTTPException as refusal:
+        response = error_response(_http_error(refusal), route.encode_error, request_id)
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        LOGGER.exception("request %s: %s", request_id, route.name)
+        response = error_response(ServerError(message=UNEXPECTED), route.encode_error, request_id, status=500)
+    finally:
+        service.request_ended()
+    if not response.prepared:
+        response.headers[REQUEST_ID_HEADER] = request_id
+    return response
+
+
+async def _handle(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
+    loop = asyncio.get_running_loop()
+    timeout_s = service.settings.request_timeout_s if route.timeout_s is None else route.timeout_s
+    if not route.scope:
+        caller = LOCAL_CALLER
+    else:
+        if not service.accepts_work:
+            raise to_exception(Cancelled(message=f"the service is {service.state}", retry_after_s=1.0))
+        authenticated = await service.access.authenticate(request, route)
+        if not is_successful(authenticated):
+            raise to_exception(authenticated.failure())
+        caller = authenticated.unwrap()
+        if route.scope not in caller.scopes:
+            message = f"the key {caller.key_id} does not have the scope {route.scope!r}"
+            raise to_exception(PermissionDenied(message=message))
+        _require_media_type(route, request)
+    context = RequestContext(
+        request_id=request_id,
+        caller=caller,
+        lane=_lane(route, request),
+        deadline=loop.time() + timeout_s,
+        route=route.name,
+    )
+    if not timeout_s:
+        return await route.handler(service, request, context)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await route.handler(service, request, context)
+    except TimeoutError:
+        message = f"not answered within {timeout_s:g} s"
+        raise to_exception(TimedOut(message=message)) from None
+
+
+def _lane(route: HttpRoute, request: web.Request) -> Lane:
+    given = request.headers.get(LANE_HEADER)
+    if given is None:
+        return route.lane
+    for lane in LANES:
+        if given == lane:
+            return lane
+    raise to_exception(InvalidRequest(path=LANE_HEADER, message=f"must be one of {', '.join(LANES)}"))
+
+
+def _require_media_type(route: HttpRoute, request: web.Request) -> None:
+    if route.request_types and request.content_type not in route.request_types:
+        message = f"must be {' or '.join(route.request_types)}, not {request.content_type:.80}"
+        raise to_exception(InvalidRequest(path="content-type", message=message, status=415))
+
+
+def _http_error(refusal: web.HTTPException) -> LLMError:
+    """Return the error of an exception that aiohttp raised while it read the request."""
+    if refusal.status == web.HTTPNotFound.status_code:
+        return NotFound(message="no such resource")
+    return InvalidRequest(message=(refusal.text or refusal.reason).partition("\n")[0], status=refusal.status)
+
+
+# What handlers use
+
+
+async def read_body(service: Service, request: web.Request) -> bytes:
+    """Return the body of a request, within the limits of size and time.
+
+    Raises
+    ------
+    ConnectorError
+        It is too long, or does not arrive in time.
+    """
+    limit = service.settings.max_body_bytes
+    try:
+        if (request.content_length or 0) > limit:
+            raise to_exception(_too_large(limit))
+        async with asyncio.timeout(service.settings.body_timeout_s):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise to_exception(_too_large(limit)) from None
+    except TimeoutError:
+        message = f"the body did not arrive within {service.settings.body_timeout_s:g} s"
+        raise to_exception(InvalidRequest(message=message, status=408)) from None
+
+
+def _too_large(limit: int) -> LLMError:
+    return InvalidRequest(message=f"the body is longer than {limit} bytes", status=413)
+
+
+async def read_json(service: Service, request: web.Request) -> Payload:
+    """Return the JSON object in the body of a request.
+
+    Raises
+    ------
+    ConnectorError
+        The body is no JSON object, is too long, or does not arrive in time.
+    """
+    body = await read_body(service, request)
+    try:
+        payload = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise to_exception(InvalidRequest(path="$", message=f"the body is not JSON: {error}")) from None
+    if not isinstance(payload, dict):
+        message = f"the body is a JSON {type(payload).__name__}, not an object"
+        raise to_exception(InvalidRequest(path="$", message=message))
+    return payload
+
+
+def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a JSON response."""
+    return web.Response(body=_encode(value), status=status, headers=headers, content_type=JSON)
+
+
+def error_response(
+    error: LLMError, encode: ErrorEncoder, request_id: str, *, status: int | None = None
+) -> web.Response:
+    """Return the response of an error, in the shape of an API."""
+    code = status_of(error) if status is None else status
+    headers = {**error_headers(error, code), REQUEST_ID_HEADER: request_id}
+    return json_response(encode(error, code, request_id), status=code, headers=headers)
+
+
+async def open_stream(
+    request: web.Request, context: RequestContext, content_type: str, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Begin a streamed response whose pieces pass proxies unbuffered."""
+    response = web.StreamResponse(
+        headers={
+            "content-type": content_type,
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+            REQUEST_ID_HEADER: context.request_id,
+            **(headers or {}),
+        }
+    )
+    await response.prepare(request)
+    return response
+
+
+async def write(service: Service, request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Write a piece of a stream; a client that does not accept it in time is disconnected.
+
+    Raises
+    ------
+    ConnectionError
+        The client has left or is too slow.
+    """
+    try:
+        async with asyncio.timeout(service.settings.write_timeout_s):
+            await response.write(piece)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client is too slow") from None

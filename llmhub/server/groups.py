@@ -1,0 +1,10 @@
+"""All route groups of the service, in the order in which they are opened."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llmhub.server import health_routes
+from llmhub.server.routes import RouteGroup
+
+GROUPS: Final[tuple[RouteGroup, ...]] = (health_routes.GROUP,)

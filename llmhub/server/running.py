@@ -1,0 +1,150 @@
+"""Start, drain and stop a service: on the engine's loop in this process, or until a signal (``llmhub serve``)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from types import FrameType
+from typing import Final
+
+from aiohttp import web
+
+from llmhub.core.errors import invalid
+from llmhub.engine.event_loop import submit
+from llmhub.server.app import build_app
+from llmhub.server.groups import GROUPS
+from llmhub.server.routes import RouteGroup
+from llmhub.server.service import Service
+
+BACKLOG: Final = 4096
+"""Connections that wait to be accepted: clients open a thousand at once."""
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Longest wait for connections whose requests were cancelled."""
+
+
+class RunningService:
+    """A service that listens. Use it on the engine's loop only."""
+
+    def __init__(self, service: Service, runner: web.AppRunner, stack: AsyncExitStack) -> None:
+        self.service = service
+        self._runner = runner
+        self._stack = stack
+
+    @property
+    def url(self) -> str:
+        """Address of the service."""
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def stop(self, *, drain: bool = True) -> bool:
+        """Stop the service; return whether every request in progress was completed.
+
+        Parameters
+        ----------
+        drain
+            Whether to wait for requests in progress, for ``drain_timeout_s``; they are cancelled afterwards.
+        """
+        service = self.service
+        service.begin_drain()
+        for site in list(self._runner.sites):
+            await site.stop()
+        is_idle = await service.wait_idle(service.settings.drain_timeout_s if drain else 0.0)
+        service.stop.request()
+        service.stop.request()
+        await self._runner.cleanup()
+        await self._stack.aclose()
+        service.state = "stopped"
+        return is_idle
+
+
+async def start(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> RunningService:
+    """Start listening, on the engine's loop.
+
+    Raises
+    ------
+    BadRequestError
+        The address cannot be bound.
+    """
+    settings = service.settings
+    app = build_app(service, groups)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=settings.keepalive_s,
+        shutdown_timeout=CLOSE_TIMEOUT_S,
+        max_line_size=settings.max_header_bytes,
+        max_field_size=settings.max_header_bytes,
+    )
+    async with AsyncExitStack() as stack:
+        for group in groups:
+            await stack.enter_async_context(group.lifespan(service))
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
+        except OSError as error:
+            message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+            raise invalid("server.port", message) from None
+        service.state = "ready"
+        return RunningService(service, runner, stack.pop_all())
+    raise AssertionError  # pragma: no cover - the block returns or raises
+
+
+@contextmanager
+def serving(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Iterator[RunningService]:
+    """Run a service on the engine's loop for a ``with`` block, and close its hub.
+
+    Examples
+    --------
+    >>> from llmhub.server.service import open_service
+    >>> from llmhub.server.server_settings import ServerSettings
+    >>> with serving(open_service(ServerSettings(port=0, cache="none"))) as running:
+    ...     running.url.startswith("http://127.0.0.1:")
+    True
+    """
+    running = submit(start(service, groups)).result()
+    try:
+        yield running
+    finally:
+        submit(running.stop(drain=False)).result()
+        service.hub.close()
+
+
+def serve(service: Service, on_start: object = None) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal cancels what is in progress.
+
+    Parameters
+    ----------
+    on_start
+        Called with the address once the service listens.
+
+    Returns
+    -------
+    bool
+        Whether every request in progress was completed.
+    """
+    stopping = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        running = submit(start(service)).result()
+        if callable(on_start):
+            on_start(running.url)
+        stopping.wait()
+        stopping.clear()
+        stopped = submit(running.stop())
+        stopped.add_done_callback(lambda _: stopping.set())
+        stopping.wait()
+        if not stopped.done():  # a second signal
+            submit(running.stop(drain=False)).result()
+        return stopped.result()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        service.hub.close()

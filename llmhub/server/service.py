@@ -1,0 +1,191 @@
+"""The service: one hub for all callers, and the one way by which completions are answered for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+from uuid import uuid4
+
+from returns.result import Failure
+
+from llmhub import config
+from llmhub.cache.modes import CacheMode
+from llmhub.core.errors import ConnectorError, PermissionDenied, ServerError, invalid, to_exception
+from llmhub.core.stream import Delta
+from llmhub.core.types import CompletionRequest
+from llmhub.core.validation import validate_request
+from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.event_loop import StopSignal
+from llmhub.hub import Hub, load_enabled_plugins
+from llmhub.providers.prices import provider_of_model
+from llmhub.server.access import Access, access_from_settings
+from llmhub.server.context import RequestContext
+from llmhub.server.lanes import Lanes
+from llmhub.server.server_settings import ServerSettings
+
+State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
+OnDeltas: TypeAlias = Callable[[Sequence[Delta]], None]
+NO_CACHE: Final = "none"
+"""Value of the setting ``cache`` for a service without one."""
+
+
+@dataclass(slots=True)
+class Service:
+    """A running service. Use it on the engine's loop only.
+
+    Parameters
+    ----------
+    hub
+        Sends the calls; it is closed with the service.
+    settings
+        Settings of the service.
+    access
+        Authenticates requests.
+    """
+
+    hub: Hub
+    settings: ServerSettings
+    access: Access
+    state: State = "starting"
+    active_requests: int = 0
+    lanes: Lanes = field(init=False)
+    stop: StopSignal = field(default_factory=StopSignal)
+    _on_drain: list[Callable[[], object]] = field(default_factory=list)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """Open the lanes."""
+        self.lanes = Lanes(self.settings.concurrency, self.settings.max_queue)
+        self._idle.set()
+
+    @property
+    def accepts_work(self) -> bool:
+        """Whether new requests are answered."""
+        return self.state == "ready"
+
+    def on_drain(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` on the loop when the service begins to drain: stop taking work, and save its state."""
+        self._on_drain.append(callback)
+
+    def begin_drain(self) -> None:
+        """Refuse new work and report not ready; requests in progress go on."""
+        if self.state in {"starting", "ready"}:
+            self.state = "draining"
+            for callback in tuple(self._on_drain):
+                callback()
+
+    def request_started(self) -> None:
+        """Count a request in progress."""
+        self.active_requests += 1
+        self._idle.clear()
+
+    def request_ended(self) -> None:
+        """Uncount it."""
+        self.active_requests -= 1
+        if not self.active_requests:
+            self._idle.set()
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no request is in progress; return whether that was so in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def resolve_model(self, name: str) -> str:
+        """Return ``provider/model`` for a name of the settings, a bare model name or a full one."""
+        name = self.settings.models.get(name, name)
+        if "/" in name or name in self.hub.resolver.routes:
+            return name
+        provider = provider_of_model(name, self.hub.resolver.providers)
+        return f"{provider}/{name}" if provider else name
+
+    async def send(
+        self,
+        request: CompletionRequest,
+        context: RequestContext,
+        *,
+        on_deltas: OnDeltas | None = None,
+        cache_mode: CacheMode | str | None = None,
+    ) -> Answer:
+        """Answer a completion for a caller: from the cache, from an equal call in flight, or from the provider.
+
+        Cancelling it cancels the provider's request. Every failure is an outcome, not an exception.
+
+        Parameters
+        ----------
+        request
+            The request, with ``provider/model`` or a name that `resolve_model` knows.
+        context
+            Whose request it is, and in which lane it waits.
+        on_deltas
+            Called with the content of a stream as it arrives. A response of the cache is not passed to it.
+        cache_mode
+            Overrides that of the hub.
+        """
+        try:
+            target = self.target(request.model, context)
+        except ConnectorError as error:
+            return Answer(Failure(error.error))
+        request = replace(request, model=target.model)
+        invalid_request = validate_request(request)
+        if invalid_request is not None:
+            return Answer(Failure(invalid_request))
+        call = Call(target, request, budgets=context.caller.budgets, requested_target=target, on_deltas=on_deltas)
+        slot = await self.lanes.acquire(context)
+        if slot is not None:
+            return Answer(Failure(slot))
+        try:
+            result = await self.hub.runtime.send(call, self.stop, cache_mode=cache_mode, run_id=uuid4().bytes)
+        finally:
+            self.lanes.release(context)
+        if result.stopped_by_store_failure:
+            return Answer(Failure(ServerError(message=f"the cache failed: {result.store_error}", should_retry=True)))
+        return result.answer
+
+    def target(self, model: str, context: RequestContext) -> Target:
+        """Return the target of a model's name.
+
+        Raises
+        ------
+        ConnectorError
+            There is no such model, it has no credentials, or the caller may not use it.
+        """
+        if not model:
+            raise invalid("model", "missing; pass 'provider/model'")
+        name = self.resolve_model(model)
+        target = self.hub.target(name)
+        if not context.caller.may_use(target.name):
+            message = f"the key {context.key_id} may not use {target.name!r}"
+            raise to_exception(PermissionDenied(path="model", message=message))
+        return target
+
+
+def open_service(settings: ServerSettings, config_file: Path | None = None) -> Service:
+    """Return the service that settings, ``llmhub.toml`` and the environment describe.
+
+    Raises
+    ------
+    BadRequestError
+        A setting is wrong, or the service would be open to other machines without keys.
+    """
+    access = access_from_settings(settings)
+    plugins = load_enabled_plugins()
+    environment = config.load_settings(plugin_providers=plugins.providers, file=config_file)
+    cache = settings.cache or environment.cache_url or environment.cache_path
+    hub = Hub(
+        settings=environment,
+        plugins=plugins,
+        simulator=settings.simulator or None,
+        cache=None if cache == NO_CACHE else cache,
+        limits={name: limit.to_limit() for name, limit in settings.limits.items()},
+        concurrency=settings.concurrency,
+        pool_size=max(settings.concurrency, 1024),
+        local_files=False,
+    )
+    return Service(hub, settings, access)

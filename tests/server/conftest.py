@@ -1,0 +1,103 @@
+"""Fixtures: the service in this process and in a process of its own, before the simulator."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmhub.hub import Hub
+from llmhub.server.access import Access, OpenAccess
+from llmhub.server.groups import GROUPS
+from llmhub.server.routes import RouteGroup
+from llmhub.server.running import RunningService
+from llmhub.server.running import serving as run_service
+from llmhub.server.server_settings import ServerSettings
+from llmhub.server.service import Service
+from llmhub.sim import SimulatorThread
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def service_on(
+    simulator_url: str,
+    *,
+    access: Access | None = None,
+    groups: Sequence[RouteGroup] = GROUPS,
+    hub: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Iterator[RunningService]:
+    """Run a service in this process, before a simulator. ``hub`` holds further arguments of its hub."""
+    values = ServerSettings(port=0, **settings)
+    opened = Hub(simulator=simulator_url, **{"cache": None, "local_files": False, **(hub or {})})
+    with run_service(Service(opened, values, access or OpenAccess()), groups) as running:
+        yield running
+
+
+@pytest.fixture
+def serving(simulator: SimulatorThread) -> Iterator[Callable[..., RunningService]]:
+    """Return a function that runs a service in this process, before the simulator (see `service_on`)."""
+    with ExitStack() as stack:
+
+        def run(**arguments: Any) -> RunningService:
+            return stack.enter_context(service_on(simulator.url, **arguments))
+
+        yield run
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """A running ``llmhub serve``."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def terminate(self, timeout_s: float = 20.0) -> int:
+        """Send SIGTERM and return the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def service_process(
+    simulator_url: str, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[ServiceProcess]:
+    """Run ``llmhub serve`` before a simulator, without a cache unless ``arguments`` name one."""
+    cache = () if "--cache" in arguments else ("--cache", "none")
+    command = [sys.executable, "-m", "llmhub", "serve", "--port", "0", "--simulator", simulator_url, *cache, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    try:
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"listening on (\S+)", line):
+                yield ServiceProcess(found[1], process)
+                return
+        pytest.fail(f"llmhub serve ended with {process.wait()}: {''.join(lines)}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture
+def serving_process(simulator: SimulatorThread) -> Iterator[Callable[..., ServiceProcess]]:
+    """Return a function that runs ``llmhub serve`` in a process of its own, before the simulator."""
+    with ExitStack() as stack:
+
+        def run(*arguments: str, **more: Any) -> ServiceProcess:
+            return stack.enter_context(service_process(simulator.url, *arguments, **more))
+
+        yield run
