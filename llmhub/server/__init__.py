@@ -22,7 +22,7 @@ How to add routes
    `app.read_json`, which apply the size and time limits. An error is raised as everywhere in llmhub:
    ``raise invalid(path, message)`` or ``raise to_exception(NotFound(message=...))``; its status, its headers and its
    shape in the route's API are made by `app`. A client that leaves cancels the handler.
-2. End it with ``GROUP = RouteGroup(name, routes=(HttpRoute("POST", "/v1/things", create, scope="things", ...), ...))``. A
+2. End it with ``GROUP = RouteGroup(name, routes=(HttpRoute("POST", "/v1/things", create, scope="things", ...),))``. A
    route without ``scope`` needs no key. ``lifespan=`` opens what the group needs before the first request and closes it
    after the last; a group that works in the background registers ``service.on_drain(function)`` there, to stop taking
    work when the service is about to end.
