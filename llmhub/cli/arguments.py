@@ -306,6 +306,12 @@ def _diff(parser: CommandParser) -> None:
     parser.add_argument("before", type=Path, metavar="BEFORE", help=source)
     parser.add_argument("after", type=Path, metavar="AFTER", help=source)
     parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument(
+        "--fail-on",
+        choices=("any", "regression"),
+        default="any",
+        help="exit with 1 if anything differs, or only if a score is significantly lower (%(default)s)",
+    )
 
 
 def _models(parser: CommandParser) -> None:

@@ -15,10 +15,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences, and return 1 if there are any."""
     difference = diff(_source(args.before, "BEFORE"), _source(args.after, "AFTER"))
     if args.json:
-        counts = {"same": difference.same, **difference.counts()}
-        print_json(counts)
+        print_json({"same": difference.same, **difference.counts(), "tests": difference.tests.to_pylist()})
     else:
         print_result(str(difference))
+    if args.fail_on == "regression":
+        return int(any(row["significant"] and row["difference"] < 0 for row in difference.tests.to_pylist()))
     return 0 if difference.same else 1
 
 

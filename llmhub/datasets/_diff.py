@@ -5,8 +5,8 @@ Rows are matched by the content of their inputs, the model and the sample, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 from llmhub.core.errors import invalid
 from llmhub.datasets import dataset
 from llmhub.datasets._freeze import to_parts
-from llmhub.datasets.dataset import REQUEST_COLUMNS, RESPONSE_COLUMNS, ROW_ID, Frozen
+from llmhub.datasets.dataset import REQUEST_COLUMNS, RESPONSE_COLUMNS, ROW_ID, SCORE_PREFIX, Frozen
 from llmhub.datasets.fingerprint import Fingerprints, dense_ranks, fingerprints
 from llmhub.evals._evaluate import Evaluation
-from llmhub.evals.comparison import Comparison
-from llmhub.evals.statistics import IntArray
+from llmhub.evals.analysis import MetricValues, estimate_means
+from llmhub.evals.comparison import AnalysisSettings, Comparison
+from llmhub.evals.scoring import encode_categories, numeric_column
+from llmhub.evals.statistics import IntArray, holm_correction
 from llmhub.formatting.numbers import format_quantity
 from llmhub.tables.files import to_jsonable
 from llmhub.tables.result_frames import complete_results, results_table
@@ -47,6 +49,25 @@ CHANGES: Final[pa.Schema] = pa.schema(
 """One row per changed value."""
 
 
+TESTS: Final[pa.Schema] = pa.schema(
+    [
+        pa.field("score", pa.string(), metadata={"description": "name of the score"}),
+        pa.field("model", pa.string(), metadata={"description": "provider/model"}),
+        pa.field("before", pa.float64(), metadata={"description": "mean before, over the rows scored in both runs"}),
+        pa.field("after", pa.float64(), metadata={"description": "mean after, over the same rows"}),
+        pa.field("difference", pa.float64(), metadata={"description": "after minus before"}),
+        pa.field("low", pa.float64(), metadata={"description": "lower end of its interval; null if it is open"}),
+        pa.field("high", pa.float64(), metadata={"description": "upper end of its interval; null if it is open"}),
+        pa.field("test", pa.string(), metadata={"description": "mcnemar or studentised"}),
+        pa.field("p", pa.float64(), metadata={"description": "p-value of the paired test"}),
+        pa.field("p_holm", pa.float64(), metadata={"description": "p-value corrected for the number of tests"}),
+        pa.field("significant", pa.bool_(), metadata={"description": "whether the corrected p-value is below 0.05"}),
+        pa.field("rows", pa.int64(), metadata={"description": "number of input rows"}),
+    ]
+)
+"""One row per score and model: the paired difference between the runs. Samples of one input row count together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """Differences between two runs.
@@ -61,6 +82,8 @@ class Difference:
         Rows in only one of the runs: row id, provider, model and sample.
     means
         Means before and after of each score and of the list price, over the rows in both runs.
+    tests
+        `TESTS`: paired difference of each score of each model, with its interval and test; empty without scores.
     """
 
     compared: int
@@ -68,6 +91,7 @@ class Difference:
     only_before: pa.Table
     only_after: pa.Table
     means: Mapping[str, tuple[float | None, float | None]]
+    tests: pa.Table = field(default_factory=TESTS.empty_table)
 
     @property
     def same(self) -> bool:
@@ -92,6 +116,7 @@ class Difference:
             lines += [f"{format_quantity(table.num_rows, 'row')} only {side}"] if table.num_rows else []
         for column, count in self.counts().items():
             lines.append(f"{column}: {format_quantity(count, 'row')} changed{self._mean_change(column)}")
+        lines += [_test_line(row) for row in self.tests.to_pylist() if row["difference"]]
         lines += [
             f"  {row[ROW_ID][:8]} {row['provider']}/{row['model']} {row['column']}: "
             f"{_excerpt(row['before'], row['after'])} -> {_excerpt(row['after'], row['before'])}"
@@ -148,7 +173,64 @@ def diff(before: DiffSource, after: DiffSource) -> Difference:
         only_before=old.table.select(identity).take(pa.array(match.only_before)),
         only_after=new.table.select(identity).take(pa.array(match.only_after)),
         means={name: (_column_mean(a, name), _column_mean(b, name)) for name in (*scores, "list_cost_usd")},
+        tests=_score_tests(a, b, scores),
     )
+
+
+def _score_tests(a: pa.Table, b: pa.Table, scores: Sequence[str]) -> pa.Table:
+    """Return the paired difference of each score of each model, of matched rows in the same order."""
+    if not scores or not len(a):
+        return TESTS.empty_table()
+    models = pc.binary_join_element_wise(
+        a.column("provider").cast(pa.string()), a.column("model").cast(pa.string()), "/"
+    )
+    names, model_of = _encode(models)
+    _, row_of = _encode(a.column(ROW_ID))
+    settings = AnalysisSettings()
+    rows: list[dict[str, Any]] = []
+    for score in scores:
+        sides = [numeric_column(table, score) for table in (a, b)]
+        for index, name in enumerate(names):
+            known = (model_of == index) & ~np.isnan(sides[0]) & ~np.isnan(sides[1])
+            if not known.any():
+                continue
+            values = np.stack([sides[1][known], sides[0][known]], axis=1)
+            input_rows = encode_categories(row_of[known].tolist())
+            is_single = int(input_rows.max()) + 1 == len(input_rows)
+            counts = np.full(2, len(values))
+            is_binary = bool(np.isin(values, (0.0, 1.0)).all())
+            metric = MetricValues(values, counts, None if is_single else input_rows, is_binary, is_single)
+            _, (pair,) = estimate_means(metric, settings)
+            rows.append(
+                {
+                    "score": score.removeprefix(SCORE_PREFIX),
+                    "model": name,
+                    "before": pair.means[1],
+                    "after": pair.means[0],
+                    "difference": pair.value,
+                    "low": None if np.isnan(pair.interval.low) else pair.interval.low,
+                    "high": None if np.isnan(pair.interval.high) else pair.interval.high,
+                    "test": pair.test,
+                    "p": pair.p,
+                    "rows": pair.clusters,
+                }
+            )
+    corrected = holm_correction([row["p"] for row in rows])
+    for row, p in zip(rows, corrected, strict=True):
+        row |= {"p_holm": p, "significant": p < 1 - settings.level}
+    return pa.Table.from_pylist(rows, schema=TESTS)
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[list[str], IntArray]:
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices.to_numpy(), np.int64)
+
+
+def _test_line(row: Mapping[str, Any]) -> str:
+    low, high = ("…" if row[end] is None else f"{row[end]:+.4g}" for end in ("low", "high"))
+    conclusion = "significant" if row["significant"] else "not significant"
+    means = f"{row['before']:.4g} -> {row['after']:.4g}, difference {row['difference']:+.4g}"
+    return f"{row['score']} of {row['model']}: {means} ({low} to {high}), p = {row['p_holm']:.2g}, {conclusion}"
 
 
 def _to_frozen(source: DiffSource) -> tuple[Frozen, frozenset[str]]:

@@ -317,6 +317,7 @@ def _comparison_recipe(design: ComparisonDesign) -> Recipe:
             "random_state": settings.seed,
             "test": settings.test,
             **({"group": design.group} if design.group else {}),
+            **({"baseline": design.baseline} if design.baseline else {}),
         },
     )
 

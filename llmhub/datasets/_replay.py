@@ -51,7 +51,9 @@ NOT_FROZEN: Final = Answer(
 REPLAY_PARAMETERS: Final = REQUEST_OPTIONS | MESSAGE_OPTIONS | {"schema", "unsupported", "cache"}
 """Parameters of a recipe that are replayed; others write files, start processes or have no meaning in a lock file."""
 REPLAY_JUDGE_OPTIONS: Final = (REQUEST_OPTIONS | {"schema", "unsupported"}) - {"images"}
-REPLAY_DESIGN: Final = frozenset({"failures", "level", "power", "resamples", "random_state", "test", "group", "k"})
+REPLAY_DESIGN: Final = frozenset(
+    {"failures", "level", "power", "resamples", "random_state", "test", "group", "baseline", "k"}
+)
 MAX_RESAMPLES: Final = 1_000_000
 USAGE_FIELDS: Final = TOKEN_CLASSES
 

@@ -56,11 +56,15 @@ RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "str
 """Options that change no response."""
 
 
+PLAN_OPTIONS: Final = ("group", "baseline", "target", "response", "failures")
+
+
 class CompareOptions(TableOptions, total=False):
     """Options of `compare` besides those of `complete_table`."""
 
     scores: NameOrNames
     group: str
+    baseline: str
     target: str
     response: str
     failures: FailurePolicy
@@ -77,6 +81,7 @@ class ScoringPlan:
 
     scores: tuple[str, ...] = ()
     group: str | None = None
+    baseline: str | None = None
     target: str | None = None
     response: str | None = None
     failures: FailurePolicy = "wrong"
@@ -114,11 +119,11 @@ def compare(
     **options
         Those of `complete_table` (``n``, ``stream=True`` for times to first token, ``temperature``, ...), and:
         ``scores``, columns of a finished table that hold scores; ``group``, a column whose equal values form one
-        cluster; ``target``, the column with the reference answer; ``response``, the column of a finished table with the
-        answers to score, if it is not found by itself; ``failures``, ``"wrong"`` to count a failed row as
-        the worst score or ``"left_out"``; ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples``
-        (10,000); ``random_state`` (0); ``test``, ``"studentised"``, ``"permutation"`` or ``"wilcoxon"``, for scores
-        that are graded or clustered.
+        cluster; ``baseline``, the model that the others are compared with, instead of every pair; ``target``, the
+        column with the reference answer; ``response``, the column of a finished table with the answers to score, if it
+        is not found by itself; ``failures``, ``"wrong"`` to count a failed row as the worst score or ``"left_out"``;
+        ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples`` (10,000); ``random_state`` (0);
+        ``test``, ``"studentised"``, ``"permutation"`` or ``"wilcoxon"``, for scores that are graded or clustered.
 
     Returns
     -------
@@ -170,6 +175,7 @@ def run_comparison(
     check_judges(source, scorers, hub)
     rows = input_rows(source, plan)
     clusters = cluster_codes(rows, plan.group)
+    check_baseline(plan.baseline, models)
     options = dict(options)
     budget = share_budget(options)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
@@ -199,6 +205,7 @@ def _compare_finished(
         table, plan = wide_to_long(native, models, plan, responses=bool(scorers))
     _check_finished(table, scorers, hub, plan)
     layout = read_layout(table, models)
+    check_baseline(plan.baseline, layout.model_names)
     first = first_response_per_row(table, layout)
     rows = input_rows(first, plan) if scorers else []
     clusters = group_clusters(first, plan.group)
@@ -273,6 +280,7 @@ def _design(
         scorers=tuple(identities.get(result.name, {"name": result.name, **of_column}) for result in results),
         group=plan.group,
         target=plan.target,
+        baseline=plan.baseline,
         failures=plan.failures,
         settings=plan.settings,
     )
@@ -291,7 +299,7 @@ def pop_scoring_plan(options: dict[str, Any]) -> ScoringPlan:
     """
     import_scipy("stats")  # a missing library must be reported before responses are paid for
     scores = options.pop("scores", ())
-    given = {name: options.pop(name) for name in ("group", "target", "response", "failures") if name in options}
+    given = {name: options.pop(name) for name in PLAN_OPTIONS if name in options}
     fields = {"level": "level", "power": "power", "resamples": "resamples", "random_state": "seed", "test": "test"}
     settings = AnalysisSettings(**{own: options.pop(name) for name, own in fields.items() if name in options})
     plan = ScoringPlan(scores=(scores,) if isinstance(scores, str) else tuple(scores), settings=settings, **given)
@@ -336,6 +344,12 @@ def check_scorers(scorers: Sequence[ScorerOrJudge], hub: Hub | None) -> None:
         names.add(scorer.name)
         if isinstance(scorer, Judge) and hub is not None:
             hub.target(scorer.model)
+
+
+def check_baseline(baseline: str | None, models: Sequence[str]) -> None:
+    """Raise if the baseline is not one of the models."""
+    if baseline is not None and baseline not in models:
+        raise invalid("baseline", f"{baseline!r} is not one of the models; pass one of {', '.join(map(repr, models))}")
 
 
 def reject_unused_options(options: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ With several samples per row it also estimates pass@k and the score of the major
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -28,8 +28,8 @@ from llmhub.evals._compare import (
     run_comparison,
 )
 from llmhub.evals._scorer import Scorer
-from llmhub.evals.analysis import MetricValues, estimate_means
-from llmhub.evals.comparison import Comparison
+from llmhub.evals.analysis import MetricValues, compare_models, estimate_means
+from llmhub.evals.comparison import PAIRS, Comparison
 from llmhub.evals.scoring import BoolArray, ResponseLayout, read_layout
 from llmhub.evals.statistics import FloatArray, FloatMatrix, IntArray
 from llmhub.evals.tasks import Task
@@ -54,6 +54,13 @@ SAMPLE_METRICS: Final = pa.schema(
 """Metrics of several samples per row: one row per binary scorer, model and metric."""
 
 
+SAMPLE_PAIRS: Final = pa.schema(
+    [SAMPLE_METRICS.field("scorer"), SAMPLE_METRICS.field("metric"), SAMPLE_METRICS.field("k")]
+    + [field for field in PAIRS if field.name != "scorer"]
+)
+"""Paired differences of `SAMPLE_METRICS`: one row per binary scorer, metric and pair of models."""
+
+
 class EvaluateOptions(CompareOptions, total=False):
     """Options of `evaluate` besides those of `compare`."""
 
@@ -74,12 +81,15 @@ class Evaluation:
         Responses, scores, metrics of each model and differences of each pair.
     samples
         `SAMPLE_METRICS`: pass@k and majority votes, for several samples per row.
+    sample_pairs
+        `SAMPLE_PAIRS`: paired difference and test of these metrics for each pair of models.
     """
 
     task: Task
     dataset: pa.Table
     comparison: Comparison
     samples: pa.Table
+    sample_pairs: pa.Table = field(default_factory=SAMPLE_PAIRS.empty_table)
 
     @property
     def results(self) -> pa.Table:
@@ -91,17 +101,22 @@ class Evaluation:
         """Every score."""
         return self.comparison.scores
 
+    def by(self, column: str) -> pa.Table:
+        """Return the scores of each model in each group of rows; see `Comparison.by`."""
+        return self.comparison.by(column)
+
     def to_markdown(self) -> str:
         """Return the evaluation as Markdown."""
         from llmhub.evals.report import samples_markdown  # noqa: PLC0415 - loaded on display
 
-        return "\n\n".join(part for part in (self.comparison.to_markdown(), samples_markdown(self.samples)) if part)
+        samples = samples_markdown(self.samples, self.sample_pairs, len(self.dataset))
+        return "\n\n".join(part for part in (self.comparison.to_markdown(), samples) if part)
 
     def _repr_html_(self) -> str:
         """Return the HTML shown by notebooks."""
         from llmhub.evals.html_report import samples_html  # noqa: PLC0415 - loaded on display
 
-        return self.comparison._repr_html_() + samples_html(self.samples, self.comparison)
+        return self.comparison._repr_html_() + samples_html(self.samples, self.comparison, self.sample_pairs)
 
     def __repr__(self) -> str:
         """Return the Markdown report."""
@@ -157,12 +172,17 @@ def evaluate(
     parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
     with keep_table(comparison.results):
         clusters = group_clusters(source, plan.group)
-        samples = list(_sample_metrics(comparison, task, sizes, clusters))
+        values = list(_sample_values(comparison, task, sizes, clusters))
         return Evaluation(
             task=replace(task, parameters=parameters, system=merged.get("system")),
             dataset=frames.to_table(source),
             comparison=comparison,
-            samples=pa.Table.from_pylist(samples, schema=SAMPLE_METRICS),
+            samples=pa.Table.from_pylist(
+                [row for one in values for row in _metric_rows(one, comparison)], schema=SAMPLE_METRICS
+            ),
+            sample_pairs=pa.Table.from_pylist(
+                [row for one in values for row in _metric_pairs(one, comparison)], schema=SAMPLE_PAIRS
+            ),
         )
 
 
@@ -204,10 +224,20 @@ def _pass_at_k_sizes(k: Any, n: int) -> tuple[int, ...]:
     return sizes
 
 
-def _sample_metrics(
+@dataclass(frozen=True, slots=True)
+class _SampleValues:
+    """Values of one metric of several samples, as rows x models."""
+
+    scorer: str
+    metric: str
+    k: int
+    values: MetricValues
+
+
+def _sample_values(
     comparison: Comparison, task: Task, sizes: Sequence[int], clusters: IntArray | None
-) -> Iterator[Mapping[str, Any]]:
-    """Return the rows of `SAMPLE_METRICS`."""
+) -> Iterator[_SampleValues]:
+    """Return pass@k and the majority's score of each row and model, for each binary scorer."""
     n = comparison.design.n
     if n < 2:  # noqa: PLR2004 - one sample has no majority
         return
@@ -224,33 +254,32 @@ def _sample_metrics(
         cells = layout.row_index[counted] * len(layout.models) + layout.model_index[counted]
         tries = np.bincount(cells, minlength=means.size).reshape(means.shape).astype(np.float64)
         right = (np.nan_to_num(means) * tries).round()
+        response_counts = np.full(len(layout.models), n * len(layout.row_ids))
         for k in sizes:
             passed = statistics.pass_at_k(right.ravel(), tries.ravel(), k).reshape(means.shape)
-            yield from _metric_rows(passed, f"pass@{k}", k, scorer.name, layout, comparison, clusters)
+            values = MetricValues(passed, response_counts, clusters, is_binary=True, one_response_per_cell=False)
+            yield _SampleValues(scorer.name, f"pass@{k}", k, values)
         majority = _majority_scores(scorer.read, responses, scores, counted, layout)
-        yield from _metric_rows(majority, "majority", n, scorer.name, layout, comparison, clusters)
+        values = MetricValues(majority, response_counts, clusters, is_binary=True, one_response_per_cell=False)
+        yield _SampleValues(scorer.name, "majority", n, values)
 
 
-def _metric_rows(
-    values: FloatMatrix,
-    metric: str,
-    k: int,
-    scorer: str,
-    layout: ResponseLayout,
-    comparison: Comparison,
-    clusters: IntArray | None,
-) -> Iterator[Mapping[str, Any]]:
-    """Return each model's mean of a metric given as rows x models."""
-    response_counts = np.full(len(layout.models), comparison.design.n * len(layout.row_ids))
-    metric_values = MetricValues(values, response_counts, clusters, is_binary=True, one_response_per_cell=False)
-    means, _ = estimate_means(metric_values, comparison.design.settings, pairs=False)
-    for model, mean in zip(layout.model_names, means, strict=True):
+def _metric_pairs(sample: _SampleValues, comparison: Comparison) -> Iterator[Mapping[str, Any]]:
+    """Return the rows of `SAMPLE_PAIRS` of a metric."""
+    for row in compare_models(sample.scorer, sample.values, comparison.design):
+        yield {**row, "metric": sample.metric, "k": sample.k}
+
+
+def _metric_rows(sample: _SampleValues, comparison: Comparison) -> Iterator[Mapping[str, Any]]:
+    """Return the rows of `SAMPLE_METRICS` of a metric."""
+    means, _ = estimate_means(sample.values, comparison.design.settings, pairs=False)
+    for model, mean in zip(comparison.design.models, means, strict=True):
         has_rows = mean.rows > 0
         yield {
-            "scorer": scorer,
+            "scorer": sample.scorer,
             "model": model,
-            "metric": metric,
-            "k": k,
+            "metric": sample.metric,
+            "k": sample.k,
             "value": mean.value if has_rows else None,
             "low": mean.interval.low if has_rows else None,
             "high": mean.interval.high if has_rows else None,

@@ -107,13 +107,13 @@ class PairedDifference:
 
 
 def estimate_means(
-    metric: MetricValues, settings: AnalysisSettings, *, pairs: bool = True
+    metric: MetricValues, settings: AnalysisSettings, *, pairs: bool = True, baseline: int | None = None
 ) -> tuple[list[MeanEstimate], list[PairedDifference]]:
-    """Estimate each model's mean and, with ``pairs``, the difference of each pair of models."""
+    """Estimate each model's mean and, with ``pairs``, the difference of each pair of models (see `model_pairs`)."""
     n_models = metric.values.shape[1]
     sums, counts = cluster_sums(metric.values, metric.clusters)
     means = [_estimate_mean(metric, sums[:, model], counts[:, model], model, settings) for model in range(n_models)]
-    couples = list(combinations(range(n_models), 2)) if pairs else []
+    couples = model_pairs(n_models, baseline) if pairs else []
     if not couples or not len(metric.values):
         return means, []
     left, right = (np.array(side) for side in zip(*couples, strict=True))
@@ -124,6 +124,19 @@ def estimate_means(
         return float(both[0]), float(both[1])
 
     return means, estimate_differences(metric, differences, couples, means_of, settings)
+
+
+def model_pairs(n_models: int, baseline: int | None = None) -> list[tuple[int, int]]:
+    """Return all pairs of models, or with a baseline those of each other model with it.
+
+    Examples
+    --------
+    >>> model_pairs(3), model_pairs(3, baseline=1)
+    ([(0, 1), (0, 2), (1, 2)], [(0, 1), (2, 1)])
+    """
+    if baseline is None:
+        return list(combinations(range(n_models), 2))
+    return [(model, baseline) for model in range(n_models) if model != baseline]
 
 
 def cluster_sums(values: FloatMatrix, clusters: IntArray | None) -> tuple[FloatMatrix, FloatMatrix]:
@@ -450,6 +463,7 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
     """Analyse scored responses and return the comparison."""
     layout, settings = scored.layout, design.settings
     names = layout.model_names
+    baseline = None if design.baseline is None else names.index(design.baseline)
     tournaments = {
         judge.name: Tournament(outcome.verdicts, layout, scored.clusters)
         for judge, outcome in scored.judge_outcomes
@@ -466,12 +480,12 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
             is_binary=result.is_binary,
             one_response_per_cell=layout.one_response_per_cell,
         )
-        means, differences = estimate_means(metric, settings)
+        means, differences = estimate_means(metric, settings, baseline=baseline)
         unit = "share" if result.is_binary else "score"
         model_rows += [_model_row(names[model], "score", result.name, unit, mean) for model, mean in enumerate(means)]
         tournament = tournaments.get(result.name)
         if tournament is not None:
-            differences = _head_to_head_differences(tournament, metric, settings)
+            differences = _head_to_head_differences(tournament, metric, settings, baseline)
         pair_rows += _pair_rows(result.name, names, differences, settings)
     context = MetricContext(layout, scored.clusters, settings)
     model_rows += [
@@ -497,12 +511,19 @@ def build_comparison(scored: ScoredTable, design: ComparisonDesign) -> Compariso
     )
 
 
+def compare_models(name: str, metric: MetricValues, design: ComparisonDesign) -> list[dict[str, Any]]:
+    """Return the rows of `PAIRS` for a metric given as rows x models of the design."""
+    baseline = None if design.baseline is None else design.models.index(design.baseline)
+    _, differences = estimate_means(metric, design.settings, baseline=baseline)
+    return _pair_rows(name, design.models, differences, design.settings)
+
+
 def _head_to_head_differences(
-    tournament: Tournament, metric: MetricValues, settings: AnalysisSettings
+    tournament: Tournament, metric: MetricValues, settings: AnalysisSettings, baseline: int | None
 ) -> list[PairedDifference]:
     """Return the differences of pairs of models from their direct comparisons, not from those with other models."""
-    differences = tournament.differences()
-    couples = list(combinations(range(len(tournament.layout.models)), 2))
+    couples = model_pairs(len(tournament.layout.models), baseline)
+    differences = tournament.differences(couples)
     graded = replace(metric, is_binary=False)
     return estimate_differences(graded, differences, couples, lambda pair: mean_shares(differences[:, pair]), settings)
 

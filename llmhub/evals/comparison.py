@@ -173,6 +173,8 @@ class ComparisonDesign:
         Samples per row and model.
     group, target
         Columns of the clusters and of the reference answers.
+    baseline
+        Model that all others are compared with; ``None`` if every pair is compared.
     failures
         Whether a failed row counts as the ``worst`` score (``wrong``) or is ``left_out``.
     settings
@@ -186,6 +188,7 @@ class ComparisonDesign:
     n: int = 1
     group: str | None = None
     target: str | None = None
+    baseline: str | None = None
     failures: FailurePolicy = "wrong"
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
 
@@ -250,12 +253,17 @@ class Comparison:
         return sorted(rows, key=lambda row: -float("inf") if row["value"] is None else row["value"], reverse=True)
 
     def leaders(self, scorer: str | None = None) -> tuple[str, ...]:
-        """Return the best model and those that do not differ significantly from it, best first."""
+        """Return the best model and those that do not differ significantly from it, best first.
+
+        With a baseline, models that were not compared with the best one are among them.
+        """
         names = [row["model"] for row in self.ranked(scorer) if row["value"] is not None]
-        ties = {
-            frozenset((pair["left"], pair["right"])) for pair in self.pairs_of(scorer) if pair["significant"] is False
+        other = {
+            frozenset((pair["left"], pair["right"]))
+            for pair in self.pairs_of(scorer)
+            if pair["significant"] is not False
         }
-        return tuple(name for name in names if name == names[0] or frozenset((name, names[0])) in ties)
+        return tuple(name for name in names if name == names[0] or frozenset((name, names[0])) not in other)
 
     def pairs_of(self, scorer: str | None = None) -> list[dict[str, Any]]:
         """Return the rows of `pairs` for one scorer (by default the first)."""
@@ -302,6 +310,37 @@ class Comparison:
                 "rows": pa.array([None if rows != rows else round(rows) for rows in needed], pa.int64()),  # noqa: PLR0124
             }
         )
+
+    def by(self, column: str) -> pa.Table:
+        """Return the scores of each model in each group of rows, such as the subjects of a benchmark.
+
+        Parameters
+        ----------
+        column
+            Column of the input rows whose equal values form a group.
+
+        Returns
+        -------
+        pyarrow.Table
+            `llmhub.evals.subgroups.SUBGROUPS`: one row per scorer, group and model; and for each scorer and model the
+            mean of the groups, whose ``group`` is null.
+
+        Raises
+        ------
+        BadRequestError
+            The column does not exist.
+
+        Examples
+        --------
+        >>> from llmhub.evals import compare
+        >>> frame = {"subject": ["law", "law", "art", "art"], "a": [1, 1, 0, 1], "b": [1, 0, 0, 0]}
+        >>> table = compare(frame, model=["a", "b"]).by("subject")
+        >>> table.select(["group", "model", "value"]).to_pylist()[0]
+        {'group': 'law', 'model': 'a', 'value': 1.0}
+        """
+        from llmhub.evals.subgroups import scores_by_group  # noqa: PLC0415 - loaded when it is needed
+
+        return scores_by_group(self, column)
 
     def agreement(self, labels: str | None = None) -> pa.Table:
         """Return how far scorers and judges agree, with each other and with labels.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -35,15 +34,17 @@ class Tournament:
     layout: ResponseLayout
     clusters: IntArray | None = None
 
-    def differences(self) -> FloatMatrix:
+    def differences(self, couples: Sequence[tuple[int, int]]) -> FloatMatrix:
         """Return, as rows x pairs of models, the mean share of left minus that of right; NaN without a comparison."""
-        n = len(self.layout.models)
-        couples = {couple: index for index, couple in enumerate(combinations(range(n), 2))}
+        columns = {couple: (index, 1.0) for index, couple in enumerate(couples)}
+        columns |= {(right, left): (index, -1.0) for index, (left, right) in enumerate(couples)}
         sums, counts = np.zeros((2, len(self.layout.row_ids), len(couples)))
-        for verdict, (left, right) in self._sides():
-            cell = (self.layout.row_index[verdict.left], couples[left, right])
-            sums[cell] += 2 * verdict.left_share - 1
-            counts[cell] += 1
+        for verdict, sides in self._sides():
+            if sides in columns:
+                column, sign = columns[sides]
+                cell = (self.layout.row_index[verdict.left], column)
+                sums[cell] += sign * (2 * verdict.left_share - 1)
+                counts[cell] += 1
         with np.errstate(invalid="ignore"):
             means: FloatMatrix = sums / counts
         return means

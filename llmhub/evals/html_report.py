@@ -160,11 +160,14 @@ def _pairs_table(comparison: Comparison, scorer: str) -> str:
     hidden = len(pairs) - len(shown)
     if hidden:
         body.append(f'<tr><td colspan="6" class="muted">{hidden:,} more pairs are in .pairs</td></tr>')
-    header = [
-        f'<th>{escape(scorer)}: pair</th><th colspan="2">difference</th><th>p, corrected</th><th></th>',
+    return _html_table(_pairs_header(scorer), body)
+
+
+def _pairs_header(metric: str) -> list[str]:
+    return [
+        f'<th>{escape(metric)}: pair</th><th colspan="2">difference</th><th>p, corrected</th><th></th>',
         '<th title="Smallest true difference that these rows detect with the design\'s power">minimum detectable</th>',
     ]
-    return _html_table(header, body)
 
 
 def _pair_row(pair: Any, scale: AxisScale, colors: Mapping[str, str], format_value: Callable[[float], str]) -> str:
@@ -182,8 +185,8 @@ def _pair_row(pair: Any, scale: AxisScale, colors: Mapping[str, str], format_val
     )
 
 
-def samples_html(samples: pa.Table, comparison: Comparison) -> str:
-    """Return pass@k and majority votes as HTML, one table per scorer; empty without several samples per row."""
+def samples_html(samples: pa.Table, comparison: Comparison, pairs: pa.Table) -> str:
+    """Return pass@k and majority votes as HTML, with their pairs; empty without several samples per row."""
     rows, colors = samples.to_pylist(), model_colors(comparison)
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     tables = []
@@ -195,4 +198,15 @@ def samples_html(samples: pa.Table, comparison: Comparison) -> str:
             for model in dict.fromkeys(model for model, _ in cells)
         ]
         tables.append(_html_table([f"<th>{escape(name)}</th>" for name in (f"{scorer}, samples", *metrics)], body))
+        tables += [
+            _pairs_of_metric(metric, own, colors)
+            for metric in metrics
+            if (own := [row for row in pairs.to_pylist() if (row["scorer"], row["metric"]) == (scorer, metric)])
+        ]
     return f'<div class="llmhub-eval mathjax_ignore tex2jax_ignore">{"".join(tables)}</div>' if tables else ""
+
+
+def _pairs_of_metric(metric: str, pairs: Sequence[Any], colors: Mapping[str, str]) -> str:
+    scale = fit_scale(pairs, 0.0)
+    body = [_pair_row(pair, scale, colors, format_percent) for pair in pairs[: report.MAX_PAIRS_SHOWN]]
+    return _html_table(_pairs_header(metric), body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -157,10 +157,23 @@ def headline(comparison: Comparison) -> str:
     result = f"{best['model']} scores {score_formatter(best['unit'])(best['value'])} on {scorer}"
     if len(ranked) == 1:
         return f"{result}."
+    if comparison.design.baseline is not None:
+        return f"{result}. {_against_baseline(comparison, comparison.design.baseline)}"
     ties = comparison.leaders()[1:]
     if not ties:
         return f"{result}, significantly better than every other model."
     return f"{result}; the difference to {' and '.join(ties)} is not significant."
+
+
+def _against_baseline(comparison: Comparison, baseline: str) -> str:
+    """Return a sentence on the models that are significantly better and worse than the baseline."""
+    significant = [pair for pair in comparison.pairs_of() if pair["significant"]]
+    better = [pair["left"] for pair in significant if pair["difference"] > 0]
+    worse = [pair["left"] for pair in significant if pair["difference"] < 0]
+    parts = [f"{' and '.join(names)} {word}" for names, word in ((better, "better"), (worse, "worse")) if names]
+    if not parts:
+        return f"No model differs significantly from {baseline}."
+    return f"Significantly different from {baseline}: {'; '.join(parts)}."
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -300,16 +313,44 @@ def _format_log_odds(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS)
 
 
-def samples_markdown(samples: pa.Table) -> str:
-    """Return pass@k and majority votes as Markdown, one table per scorer; empty without several samples per row."""
+def samples_markdown(samples: pa.Table, pairs: pa.Table, dataset_rows: int) -> str:
+    """Return pass@k and majority votes as Markdown, one table per scorer; empty without several samples per row.
+
+    Below them are the pairs of models, and how many rows a metric leaves out because they have too few responses.
+    """
     rows = samples.to_pylist()
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    tables = []
+    parts = []
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
         cells = {(row["model"], row["metric"]): row for row in rows if row["scorer"] == scorer}
         models = dict.fromkeys(model for model, _ in cells)
         lines = [
             [model, *(_value_cell(cells[model, metric], format_percent) for metric in metrics)] for model in models
         ]
-        tables.append(markdown_table([scorer, *metrics], lines))
-    return "\n\n".join(tables)
+        parts.append(markdown_table([scorer, *metrics], lines))
+        parts += _sample_pairs_table([pair for pair in pairs.to_pylist() if pair["scorer"] == scorer])
+        missing = {
+            f"{dataset_rows - row['rows']:,} of {dataset_rows:,} rows of {row['model']} for {row['metric']}"
+            for row in cells.values()
+            if row["rows"] < dataset_rows
+        }
+        if missing:
+            parts.append(f"- Left out, because they have too few responses: {'; '.join(sorted(missing))}.")
+    return "\n\n".join(parts)
+
+
+def _sample_pairs_table(pairs: Sequence[MetricRow]) -> list[str]:
+    """Return the table of paired differences of pass@k and majority votes, or nothing without pairs."""
+    format_difference = signed_formatter(format_percent)
+    lines = [
+        [
+            f"{pair['left']} {MINUS} {pair['right']}",
+            pair["metric"],
+            "" if pair["difference"] is None else format_difference(pair["difference"]),
+            format_interval(pair, format_difference),
+            f"{format_p_value(pair['p_holm'])} ({pair['test']})",
+            pair_conclusion(pair),
+        ]
+        for pair in pairs[:MAX_PAIRS_SHOWN]
+    ]
+    return [markdown_table(["pair", "", "difference", "interval", "p, corrected", ""], lines)] if lines else []
