@@ -50,6 +50,8 @@ class ProviderStatus:
         Whether the credentials are complete.
     address
         Base URL without credentials.
+    configured
+        Whether somebody has set a key, an address or the like.
     health
         Result of the health check; ``None`` if it was not made.
     """
@@ -58,6 +60,7 @@ class ProviderStatus:
     credentials: tuple[str, ...]
     ready: bool
     address: str
+    configured: bool = True
     health: Health | None = None
 
     @property
@@ -77,6 +80,7 @@ def check_providers(settings: config.Settings, names: Collection[str]) -> list[P
             credentials=settings.sources.get(name, ()),
             ready=name in settings.endpoints,
             address=_address(provider, settings.endpoints.get(name, Endpoint())),
+            configured=settings.endpoints.get(name, Endpoint()) != Endpoint(),
         )
         for name, provider in PROVIDERS.items()
         if not names or name in names

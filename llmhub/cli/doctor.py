@@ -51,8 +51,14 @@ def run(args: argparse.Namespace) -> int:
         report = {"usable": usable, "providers": providers, "cache": cache, "versions": versions}
         print_json(report)
     else:
-        print_result(_provider_table(statuses))
-        print_result(f"\n{_missing_keys(statuses)}" if any(not status.ready for status in statuses) else "")
+        # A server on this machine that nobody has set up and that does not answer is no problem to report.
+        absent = [status for status in statuses if status.ready and not (status.configured or _answers(status))]
+        found = [status for status in statuses if status.ready and status not in absent]
+        print_result(f"{_provider_table(found)}\n" if found else "")
+        if absent:
+            print_result(_paragraph("not found", ", ".join(map(_absent_text, absent))))
+        if any(not status.ready for status in statuses):
+            print_result(_missing_keys(statuses))
         print_result(_paragraph("cache", f"{cache['path']}: {_cache_text(cache)}"))
         print_result(_paragraph("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if not usable:
@@ -60,30 +66,43 @@ def run(args: argparse.Namespace) -> int:
     return 0 if usable else 1
 
 
-def _provider_table(statuses: Sequence[ProviderStatus]) -> str:
+def _answers(status: ProviderStatus) -> bool:
+    return status.health is not None and status.health.reachable
+
+
+def _absent_text(status: ProviderStatus) -> str:
+    """Return a server that nobody has set up: where it was looked for, or how its address is set."""
+    return f"{status.name} ({status.address or ' or '.join(_address_variables(status))})"
+
+
+def _address_variables(status: ProviderStatus) -> list[str]:
+    return [variable for field, variable in config.endpoint_variables(status.name) if field == "base_url"]
+
+
+def _provider_table(ready: Sequence[ProviderStatus]) -> str:
     """Return a table of the providers with credentials, and the errors of their health checks below it."""
-    ready = [status for status in statuses if status.ready]
     header = ("provider", "credentials", "address", "answers")
     rows = [
         (status.name, ", ".join(status.credentials) or "none needed", status.address or "-", _health_text(status))
         for status in ready
     ]
-    errors = [
-        _paragraph("", f"{status.name}: {status.health.error}")
-        for status in ready
-        if status.health and status.health.error
-    ]
+    errors = [_paragraph("", _error_text(status)) for status in ready if status.health and status.health.error]
     return "\n".join(
         [text_table(header, rows, left_columns=len(header), rule=True), *([""] if errors else []), *errors]
     )
+
+
+def _error_text(status: ProviderStatus) -> str:
+    """Return the error of a health check after the name of its provider, which most errors begin with."""
+    text = "" if status.health is None else str(status.health.error)
+    return text if text.startswith(f"{status.name}: ") else f"{status.name}: {text}"
 
 
 def _health_text(status: ProviderStatus) -> str:
     """Return whether a provider is reachable and accepts the key, and its latency."""
     health = status.health
     if health is None or not health.reachable:
-        variables = [variable for field, variable in config.endpoint_variables(status.name) if field == "base_url"]
-        return "no" if status.address else f"no address: set {' or '.join(variables)}"
+        return "no" if status.address else f"no address: set {' or '.join(_address_variables(status))}"
     key_accepted = health.key_accepted if status.credentials else None
     key = {True: "key accepted, ", False: "key rejected, ", None: ""}[key_accepted]
     problem = "" if health.ok or health.key_accepted is False else "with an error, "
@@ -106,7 +125,7 @@ def _remedy(statuses: Sequence[ProviderStatus]) -> str:
     if any(status.credentials for status in statuses):
         return "no provider is reachable: check the network, proxies and addresses; `llmhub demo` needs none of them"
     needed = dict.fromkeys(_required_variables(status) for status in statuses if not status.ready)
-    variables = " or ".join(list(needed)[:MAX_SUGGESTIONS])
+    variables = " or ".join(sorted(needed, key=lambda names: " and " in names)[:MAX_SUGGESTIONS])
     return f"no provider has credentials: set {variables}; `llmhub demo` needs no key"
 
 

@@ -32,6 +32,9 @@ DPI: Final = 144
 class PlotFigure(Figure):
     """A figure that displays itself."""
 
+    def _ipython_display_(self) -> None:
+        _leave_to_backend(self)
+
     def _repr_png_(self) -> bytes:
         return to_png(self)
 
@@ -43,17 +46,29 @@ class PlotFigure(Figure):
 class PlotAxes(Axes):
     """Axes that display the figure they are in."""
 
+    def _ipython_display_(self) -> None:
+        _leave_to_backend(self.get_figure(root=True))
+
     def _repr_png_(self) -> bytes | None:
         figure = self.get_figure(root=True)
-        # The inline backend draws pyplot's figures at the end of the cell; a second picture would be a duplicate.
-        if figure is None or (mpl.get_backend() in INLINE_BACKENDS and _is_managed(figure)):
-            return None
-        return to_png(figure)
+        return None if figure is None else to_png(figure)
 
     def __repr__(self) -> str:
         """Return a description; in a terminal without windows, the path that the picture was saved to."""
         figure = self.get_figure(root=True)
         return _saved_text(figure) if figure is not None and _is_plain_prompt(figure) else super().__repr__()
+
+
+def _leave_to_backend(figure: Figure | None) -> None:
+    """Show nothing where the inline backend draws the figure at the end of the cell: neither twice nor as text.
+
+    Raises
+    ------
+    NotImplementedError
+        IPython is to ask for the picture.
+    """
+    if figure is None or mpl.get_backend() not in INLINE_BACKENDS or not _is_managed(figure):
+        raise NotImplementedError
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

@@ -42,9 +42,13 @@ def test_without_keys_variables_are_suggested(shell: Shell, environ: pytest.Monk
     environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
     result = shell("doctor")
     assert result.code == 1
-    assert result.err.startswith("llmhub doctor: no provider has credentials: set OPENAI_API_KEY")
+    assert result.err.startswith("llmhub doctor: no provider has credentials: set OPENAI_API_KEY or ANTHROPIC_API_KEY or ")
     assert "`llmhub demo` needs no key" in result.err
     assert "ollama: cannot connect to http://127.0.0.1:1" in result.out
+    assert "ollama: ollama:" not in result.out
+    absent = " ".join(result.out.split()).partition("not found ")[2]
+    assert "vllm (VLLM_BASE_URL)" in absent
+    assert [line.split()[0] for line in result.out.splitlines() if "none needed" in line] == ["ollama", "ollama-native"]
     assert "AWS_BEARER_TOKEN_BEDROCK or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in " ".join(result.out.split())
 
 

@@ -31,6 +31,12 @@ def pictures(cell: Cell) -> int:
     return sum("image/png" in message["content"].get("data", {}) for message in cell.messages)
 
 
+def texts(cell: Cell) -> list[str]:
+    """Return what a cell shows as text, and not as a picture with a text beside it."""
+    shown = [message["content"].get("data", {}) for message in cell.messages]
+    return [data["text/plain"] for data in shown if "text/plain" in data and "image/png" not in data]
+
+
 def run(kernel: Any, code: str) -> Cell:
     (cell,) = kernel.queue(code)
     kernel.finish(cell)
@@ -42,6 +48,19 @@ def test_each_plot_is_drawn_once(fresh: Kernel) -> None:
     assert pictures(run(fresh, "llmhub.plots.cost_by_model(table)")) == 1
     assert pictures(run(fresh, "import matplotlib.pyplot as plt; llmhub.plots.cost_by_model(table); plt.show()")) == 1
     assert pictures(run(fresh, "llmhub.plots.cost_by_model(table); llmhub.plots.timeline(table)")) == 2
+
+
+def test_no_text_stands_above_the_picture(fresh: Kernel) -> None:
+    for code in (
+        "llmhub.plots.cost_by_model(table)",
+        "llmhub.plots.cost_by_model(table); llmhub.plots.timeline(table)",
+        "display(llmhub.plots.timeline(table))",
+        "llmhub.plots.timeline(table).figure",
+    ):
+        cell = run(fresh, code)
+        assert texts(cell) == []
+        assert pictures(cell) == code.count("table)")
+    assert texts(run(fresh, "repr(llmhub.plots.cost_by_model(table))"))[0][1:].startswith("<PlotAxes: ")
 
 
 def test_kept_plots_show_themselves_later(fresh: Kernel) -> None:
