@@ -32,9 +32,6 @@ DPI: Final = 144
 class PlotFigure(Figure):
     """A figure that displays itself."""
 
-    def _ipython_display_(self) -> None:
-        _leave_to_backend(self)
-
     def _repr_png_(self) -> bytes:
         return to_png(self)
 
@@ -47,7 +44,10 @@ class PlotAxes(Axes):
     """Axes that display the figure they are in."""
 
     def _ipython_display_(self) -> None:
-        _leave_to_backend(self.get_figure(root=True))
+        """Show nothing where the inline backend draws the figure at the end of the cell: neither twice nor as text."""
+        figure = self.get_figure(root=True)
+        if figure is None or mpl.get_backend() not in INLINE_BACKENDS or not _is_managed(figure):
+            raise NotImplementedError  # IPython then asks for the picture
 
     def _repr_png_(self) -> bytes | None:
         figure = self.get_figure(root=True)
@@ -57,18 +57,6 @@ class PlotAxes(Axes):
         """Return a description; in a terminal without windows, the path that the picture was saved to."""
         figure = self.get_figure(root=True)
         return _saved_text(figure) if figure is not None and _is_plain_prompt(figure) else super().__repr__()
-
-
-def _leave_to_backend(figure: Figure | None) -> None:
-    """Show nothing where the inline backend draws the figure at the end of the cell: neither twice nor as text.
-
-    Raises
-    ------
-    NotImplementedError
-        IPython is to ask for the picture.
-    """
-    if figure is None or mpl.get_backend() not in INLINE_BACKENDS or not _is_managed(figure):
-        raise NotImplementedError
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

@@ -55,7 +55,6 @@ def test_no_text_stands_above_the_picture(fresh: Kernel) -> None:
         "llmhub.plots.cost_by_model(table)",
         "llmhub.plots.cost_by_model(table); llmhub.plots.timeline(table)",
         "display(llmhub.plots.timeline(table))",
-        "llmhub.plots.timeline(table).figure",
     ):
         cell = run(fresh, code)
         assert texts(cell) == []
