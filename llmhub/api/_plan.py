@@ -11,20 +11,22 @@ from hashlib import blake2b
 from heapq import nsmallest
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Unpack
+from uuid import uuid4
 
 from returns.pipeline import is_successful
 
+from llmhub.api._tool_rows import count_turns
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt, resolve_concurrency
 from llmhub.api.raising import warn_cache_unavailable, warn_run_problems
 from llmhub.api.signatures import shows_options
-from llmhub.api.tables import TableRun, build_table_run
+from llmhub.api.tables import TableRun, build_table_run, send_rows
 from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import Store, StoreError
 from llmhub.core.errors import invalid, to_exception
 from llmhub.engine.call import Answer
 from llmhub.engine.event_loop import StopSignal, run_sync
-from llmhub.engine.fan_out_types import FanOutSpec, PlannedItem
+from llmhub.engine.fan_out_types import PlannedItem
 from llmhub.engine.row_outcome import as_answer
 from llmhub.hub import Hub
 
@@ -81,7 +83,9 @@ def plan(
         if not pilot_rows:
             return estimate
         answers = _run_pilot(run, prompts, store, pilot_rows)
-        estimate = build_plan(prompts, replace(_plan_inputs(run, _run_store(run)), pilot=answers))
+        turns = {key: count_turns(answer) for key, answer in answers.items()}
+        inputs = replace(_plan_inputs(run, _run_store(run)), pilot=answers, pilot_turns=turns)
+        estimate = build_plan(prompts, inputs)
     except StoreError as error:
         warn_cache_unavailable(str(error))
         return build_plan(prompts, _plan_inputs(run, None))
@@ -112,6 +116,7 @@ def _plan_inputs(run: TableRun, store: Store | None) -> PlanInputs:
         concurrency=resolve_concurrency(hub, run.options),
         limits=hub.limits,
         candidates={name: hub.targets(name, allow_unconfigured=True) for name in names},
+        max_turns=1 if run.options.tool_loop is None else run.options.tool_loop.max_turns,
     )
 
 
@@ -146,9 +151,7 @@ def _prompt_hash(item: PlannedItem) -> bytes:
 
 
 async def _send_pilot(run: TableRun, chosen: list[PlannedItem], stop: StopSignal) -> dict[bytes, Answer]:
-    concurrency = resolve_concurrency(run.hub, run.options)
-    spec = FanOutSpec(size=len(run.batch), chunks=iter([chosen]), concurrency=concurrency)
-    result = await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache)
+    result = await send_rows(run, None, stop, run_id=uuid4().bytes, chunks=iter([chosen]))
     warn_run_problems(result)
     outcomes = ((item[1], result.outcomes[item[0]]) for item in chosen)
     return {key: as_answer(outcome) for key, outcome in outcomes if outcome is not None}

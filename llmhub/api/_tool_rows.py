@@ -50,18 +50,18 @@ class ToolRows:
         Ends it between two turns.
     run_id
         Identifies its calls in the ledger.
+    chunks
+        The items to send.
     on_result
         Called with each outcome.
-    chunks
-        The items to send; those of the run if omitted.
     """
 
     run: TableRun
     loop: ToolLoop
     stop: StopSignal
     run_id: bytes
+    chunks: Iterator[Iterable[PlannedItem]]
     on_result: OnResult | None = None
-    chunks: Iterator[Iterable[PlannedItem]] | None = None
     outcomes: list[RowOutcome | None] = field(default_factory=list)
     first_positions: dict[bytes, int] = field(default_factory=dict)
     duplicates: dict[int, list[int]] = field(default_factory=dict)
@@ -120,8 +120,7 @@ class ToolRows:
     async def _iter_items(self, writer: CacheWriter) -> AsyncIterator[tuple[PlannedItem, Answer | None]]:
         """Yield the items with the answers to their first turns in the cache, looked up chunk by chunk."""
         client = self.run.hub.runtime.client
-        chunks = self.chunks or self.run.batch.iter_chunks(lambda: self.stop.requested)
-        draw: Callable[[], Iterable[PlannedItem] | None] = partial(next, chunks, None)
+        draw: Callable[[], Iterable[PlannedItem] | None] = partial(next, self.chunks, None)
         while (chunk := await run_in_thread(draw) if self.run.batch.reads_files else draw()) is not None:
             items = [item for item in chunk if self._is_first(item)]
             candidates = [
@@ -203,6 +202,12 @@ def conversations_of(outcomes: Iterable[RowOutcome | None]) -> list[Conversation
     """Return the conversations of those outcomes that have one of their own."""
     found = (outcome.conversation for outcome in outcomes if isinstance(outcome, ConversationAnswer))
     return [conversation for conversation in found if conversation is not None]
+
+
+def count_turns(answer: RowOutcome) -> int:
+    """Return the number of responses of the model behind an answer."""
+    conversations = conversations_of([answer])
+    return conversations[0].turns if conversations else 1
 
 
 def _for_duplicate(outcome: RowOutcome) -> RowOutcome:

@@ -548,7 +548,7 @@ async def execute(
     run_id = run_id or uuid.uuid4().bytes
     progress_error = ""
     try:
-        result = await _send_rows(run, display, stop, on_result, run_id)
+        result = await send_rows(run, display, stop, on_result, run_id=run_id)
     finally:
         if display is not None:
             try:
@@ -558,15 +558,24 @@ async def execute(
     return replace(result, progress_error=result.progress_error or progress_error)
 
 
-async def _send_rows(
-    run: TableRun, display: ProgressDisplay | None, stop: StopSignal, on_result: OnResult | None, run_id: bytes
+async def send_rows(
+    run: TableRun,
+    display: ProgressDisplay | None,
+    stop: StopSignal,
+    on_result: OnResult | None = None,
+    *,
+    run_id: bytes,
+    chunks: Iterator[Any] | None = None,
 ) -> FanOutResult:
+    """Send the requests of a run, or those of ``chunks``, and return the outcomes."""
     concurrency = resolve_concurrency(run.hub, run.options)
+    chunks = chunks or run.batch.iter_chunks(lambda: stop.requested)
     if run.options.tool_loop is not None:
-        return await ToolRows(run, run.options.tool_loop, stop, run_id, on_result).hold(display, concurrency)
+        rows = ToolRows(run, run.options.tool_loop, stop, run_id, chunks, on_result)
+        return await rows.hold(display, concurrency)
     spec = FanOutSpec(
         size=len(run.batch),
-        chunks=run.batch.iter_chunks(lambda: stop.requested),
+        chunks=chunks,
         concurrency=concurrency,
         run_id=run_id,
         progress_sink=run.progress_sink(display.report) if display else None,

@@ -224,34 +224,98 @@ def clip(interval: PredictionInterval, upper: float | None) -> PredictionInterva
     return PredictionInterval(*(min(value, upper) for value in (interval.low, interval.expected, interval.high)))
 
 
+# Conversations
+
+
+class TurnForecast(NamedTuple):
+    """Requests, input tokens and output tokens of conversations together."""
+
+    requests: PredictionInterval
+    input_tokens: PredictionInterval
+    output_tokens: PredictionInterval
+
+
+def forecast_turns(
+    calls: int, max_turns: int, input_tokens: PredictionInterval, output_tokens: PredictionInterval
+) -> TurnForecast:
+    """Forecast conversations of which only the first turn can be estimated.
+
+    Between one turn and ``max_turns``; expected are `ASSUMED_TURNS`. Each turn sends what was exchanged before again.
+
+    Parameters
+    ----------
+    calls
+        Number of conversations.
+    max_turns
+        Maximum number of turns.
+    input_tokens, output_tokens
+        Of all first turns together.
+
+    Examples
+    --------
+    >>> point = PredictionInterval(100, 100, 100)
+    >>> turns = forecast_turns(10, 5, point, point)
+    >>> turns.requests.expected, turns.input_tokens.expected, turns.output_tokens.high
+    (20, 940.0, 500)
+    """
+    expected = min(ASSUMED_TURNS, max_turns)
+
+    def resent(turns: int, output: float) -> float:
+        """Return the tokens of earlier responses and results that later turns send again."""
+        return (output + ASSUMED_RESULT_TOKENS * calls) * turns * (turns - 1) / 2
+
+    return TurnForecast(
+        PredictionInterval(calls, expected * calls, max_turns * calls),
+        PredictionInterval(
+            input_tokens.low,
+            expected * input_tokens.expected + resent(expected, output_tokens.expected),
+            max_turns * input_tokens.high + resent(max_turns, output_tokens.high),
+        ),
+        PredictionInterval(output_tokens.low, expected * output_tokens.expected, max_turns * output_tokens.high),
+    )
+
+
+ASSUMED_TURNS: Final = 2
+"""Turns of a conversation with tools that are assumed without a pilot: a call of a function, and the answer."""
+ASSUMED_RESULT_TOKENS: Final = 64
+"""Tokens of a function's result that are assumed without a pilot."""
+
+
 # Cost
 
 
 def forecast_cost(
-    price: Price, calls: int, input_tokens: PredictionInterval, output_tokens: PredictionInterval, *, cached: bool
+    price: Price,
+    requests: PredictionInterval,
+    input_tokens: PredictionInterval,
+    output_tokens: PredictionInterval,
+    *,
+    cached: bool,
 ) -> CostInterval:
-    """Forecast the cost of calls.
+    """Forecast the cost of requests.
 
     Parameters
     ----------
     price
-        Price of the model; its tier is that of the expected input of one call.
-    calls
-        Number of calls.
+        Price of the model; its tier is that of the expected input of one request.
+    requests
+        Number of requests.
     input_tokens, output_tokens
-        Of all calls together.
+        Of all requests together.
     cached
         Whether the prompts may be read from or written to the provider's cache, at its rates.
     """
-    rates = _rates_for(price, input_tokens.expected / calls if calls else 0.0)
+    rates = _rates_for(price, input_tokens.expected / requests.expected if requests.expected else 0.0)
     min_input_rate = min(rates.by_class[:3]) if cached else rates.input
     max_input_rate = max(rates.by_class[:3]) if cached else rates.input
     min_output_rate, max_output_rate = min(rates.by_class[3:]), max(rates.by_class[3:])
-    fee = price.request_usd * calls
+    low, expected, high = (
+        price.request_usd * round(count) for count in (requests.low, requests.expected, requests.high)
+    )
     return CostInterval(
-        fee + _token_cost(input_tokens.low, min_input_rate) + _token_cost(output_tokens.low, min_output_rate),
-        fee + _token_cost(input_tokens.expected, rates.input) + _token_cost(output_tokens.expected, rates.output),
-        fee + _token_cost(input_tokens.high, max_input_rate) + _token_cost(output_tokens.high, max_output_rate),
+        low + _token_cost(input_tokens.low, min_input_rate) + _token_cost(output_tokens.low, min_output_rate),
+        expected + _token_cost(input_tokens.expected, rates.input) + _token_cost(output_tokens.expected, rates.output),
+        high + _token_cost(input_tokens.high, max_input_rate) + _token_cost(output_tokens.high, max_output_rate),
     )
 
 

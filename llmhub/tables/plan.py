@@ -31,6 +31,8 @@ from llmhub.formatting.text_tables import drop_empty_columns, text_table
 from llmhub.providers.prices import find_price
 from llmhub.providers.registry import model_metadata
 from llmhub.tables.forecast import (
+    ASSUMED_RESULT_TOKENS,
+    ASSUMED_TURNS,
     ZERO_INTERVAL,
     CostInterval,
     Observation,
@@ -42,6 +44,7 @@ from llmhub.tables.forecast import (
     forecast_from_other_prompts,
     forecast_minutes,
     forecast_sum,
+    forecast_turns,
     format_expected_count,
     format_expected_usd,
 )
@@ -103,6 +106,12 @@ class ModelPlan:
         Longest latency of a single call.
     assumed_output_tokens
         Output tokens of a response that are assumed without any history; 0 with one.
+    requests
+        Requests of all calls together: with tools that are functions, a call takes one for each turn.
+    max_turns
+        Maximum number of turns of a call.
+    open_conversations
+        Rows among the cache hits whose cached response calls a function: their later turns are not part of the plan.
     """
 
     model: str
@@ -121,6 +130,9 @@ class ModelPlan:
     latency_s: PredictionInterval = ZERO_INTERVAL
     longest_s: float = 0.0
     assumed_output_tokens: int = 0
+    requests: PredictionInterval = ZERO_INTERVAL
+    max_turns: int = 1
+    open_conversations: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +157,13 @@ class Plan:
 
     @property
     def calls(self) -> int:
-        """Number of calls that would be sent."""
+        """Number of calls that would be sent; with tools that are functions, of conversations (see `requests`)."""
         return sum(model.calls for model in self.models)
+
+    @property
+    def requests(self) -> PredictionInterval:
+        """Number of requests: that of the calls, or of the turns of all conversations."""
+        return sum((model.requests for model in self.models), ZERO_INTERVAL)
 
     @property
     def usd(self) -> CostInterval | None:
@@ -170,7 +187,7 @@ class Plan:
         return "\n".join([table, *self._notes()])
 
     def _repr_html_(self) -> str:
-        total = f"{self.calls:,} calls for {format_expected_usd(self.usd)} USD"
+        total = f"{format_expected_count(self.requests)} calls for {format_expected_usd(self.usd)} USD"
         table = html_table(PLAN_HEADER, [_plan_row(model) for model in self.models], range(1, len(PLAN_HEADER) - 1))
         return container(table, facts_line([total, *self._notes()]))
 
@@ -182,7 +199,8 @@ class Plan:
             duration = format_duration_range(self.minutes.low * 60, self.minutes.high * 60)
             notes.append(f"Estimated time: {expected} ({duration}){limit}.")
             notes += self._assumptions()
-        if any(model.basis in {"bound", "model"} and model.calls for model in self.models):
+        notes += self._turn_notes()
+        if any(_lacks_pilot(model) for model in self.models):
             notes.append("For narrower intervals pass pilot=20: twenty rows are sent now and count towards the run.")
         if self.pilot:
             cost = "" if self.pilot_usd is None else f" for {format_usd(self.pilot_usd)}"
@@ -200,11 +218,33 @@ class Plan:
             for tokens, names in assumed.items()
         ]
 
+    def _turn_notes(self) -> list[str]:
+        """Return what is known of the turns of conversations with tools."""
+        with_tools = [model for model in self.models if model.max_turns > 1]
+        notes = []
+        if any(model.basis != "pilot" and model.calls for model in with_tools):
+            turns, limit = min(ASSUMED_TURNS, with_tools[0].max_turns), with_tools[0].max_turns
+            notes.append(
+                f"With tools, {turns} turns per row (1..{limit}) and {ASSUMED_RESULT_TOKENS} tokens per result are "
+                "assumed."
+            )
+        if open_rows := sum(model.open_conversations for model in with_tools):
+            notes.append(
+                f"{open_rows:,} of the rows in the cache go on with a call of a function; their later turns are not "
+                "counted."
+            )
+        return notes
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per model: counts, and expected value and interval of tokens and of cost in US dollars."""
         import pandas as pd  # noqa: PLC0415 - only for this frame
 
         return pd.DataFrame([_record(model) for model in self.models])
+
+
+def _lacks_pilot(model: ModelPlan) -> bool:
+    """Return whether a pilot would narrow the intervals of a model."""
+    return bool(model.calls) and (model.basis in {"bound", "model"} or (model.max_turns > 1 and model.basis != "pilot"))
 
 
 def _record(model: ModelPlan) -> dict[str, Any]:
@@ -219,7 +259,11 @@ def _record(model: ModelPlan) -> dict[str, Any]:
         "calls": model.calls,
         **{
             f"{name}{suffix}": round(value)
-            for name, interval in (("input_tokens", model.input_tokens), ("output_tokens", model.output_tokens))
+            for name, interval in (
+                ("requests", model.requests),
+                ("input_tokens", model.input_tokens),
+                ("output_tokens", model.output_tokens),
+            )
             for suffix, value in (("", interval.expected), ("_low", interval.low), ("_high", interval.high))
         },
         "cost_usd": None if usd is None else float(usd.expected),
@@ -237,7 +281,7 @@ def _plan_row(model: ModelPlan) -> tuple[str, ...]:
         single_line(model.model),
         f"{model.rows:,}",
         f"{model.cache_hits:,}",
-        f"{model.calls:,}",
+        format_expected_count(model.requests),
         format_expected_count(model.input_tokens),
         format_expected_count(model.output_tokens),
         format_expected_usd(model.usd),
@@ -266,6 +310,10 @@ class PlanInputs:
         By requested model: the targets that may answer instead.
     pilot
         Results of a pilot, by cache key.
+    pilot_turns
+        Turns of its conversations, by cache key.
+    max_turns
+        Maximum number of turns of a call: 1 unless tools are functions.
     """
 
     store: Store | None
@@ -275,6 +323,8 @@ class PlanInputs:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     candidates: Mapping[str, Sequence[Target]] = field(default_factory=dict)
     pilot: Mapping[bytes, Answer] = field(default_factory=dict)
+    pilot_turns: Mapping[bytes, int] = field(default_factory=dict)
+    max_turns: int = 1
 
 
 def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
@@ -308,10 +358,21 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
     basis, observations = _choose_basis(own, target, inputs)
     same_prompts = observations if basis in {"pilot", "history"} else []
     input_tokens = _forecast_input(counts[:calls], same_prompts, estimated=estimated)
-    output_tokens = _forecast_output(target_prompt, observations, basis, calls)
-    candidates = inputs.candidates.get(target.name) or (target,)
-    usd, price_id = _forecast_usd(candidates, calls, input_tokens, output_tokens, inputs.priced_at)
+    # The answers of a pilot with tools are those of whole conversations.
+    turns_per_answer = inputs.max_turns if basis == "pilot" else 1
+    output_tokens = _forecast_output(target_prompt, observations, basis, calls, turns_per_answer)
     latency_s, longest_s = _forecast_latency(observations, basis, calls, output_tokens)
+    requests = PredictionInterval(calls, calls, calls)
+    if inputs.max_turns > 1 and basis == "pilot":
+        requests = _forecast_pilot_turns([inputs.pilot_turns.get(key, 1) for key in sampled], calls, inputs.max_turns)
+    elif inputs.max_turns > 1:
+        requests, input_tokens, output_tokens = forecast_turns(calls, inputs.max_turns, input_tokens, output_tokens)
+        factors = (1, min(ASSUMED_TURNS, inputs.max_turns), inputs.max_turns)
+        bounds = (latency_s.low, latency_s.expected, latency_s.high)
+        latency_s = PredictionInterval(*(value * factor for value, factor in zip(bounds, factors, strict=True)))
+        longest_s *= inputs.max_turns
+    candidates = inputs.candidates.get(target.name) or (target,)
+    usd, price_id = _forecast_usd(candidates, requests, input_tokens, output_tokens, inputs.priced_at)
     return ModelPlan(
         model=target.name,
         rows=prompts.rows,
@@ -329,7 +390,22 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
         latency_s=latency_s,
         longest_s=longest_s,
         assumed_output_tokens=0 if observations else _default_output_tokens(target_prompt),
+        requests=requests,
+        max_turns=inputs.max_turns,
+        open_conversations=_count_open(cached, inputs) if inputs.max_turns > 1 else 0,
     )
+
+
+def _count_open(cached: Mapping[bytes, bytes], inputs: PlanInputs) -> int:
+    """Return the number of cached responses that call a function, without those of the pilot's whole conversations."""
+    stored = (unpack(value, key).value_or(None) for key, value in cached.items() if key not in inputs.pilot_turns)
+    return sum(response is not None and response.finish_reason == "tool_calls" for response in stored)
+
+
+def _forecast_pilot_turns(turns: Sequence[int], calls: int, max_turns: int) -> PredictionInterval:
+    """Forecast the requests of further conversations from the turns of those of a pilot."""
+    forecast = clip(forecast_sum([float(count) for count in turns], calls), calls * max_turns)
+    return replace(forecast, low=max(forecast.low, calls))
 
 
 def _count_input(
@@ -401,10 +477,11 @@ def _forecast_input(counts: list[int], observations: list[Observation], *, estim
 
 
 def _forecast_output(
-    target_prompt: TargetPrompt, observations: list[Observation], basis: str, calls: int
+    target_prompt: TargetPrompt, observations: list[Observation], basis: str, calls: int, turns: int
 ) -> PredictionInterval:
-    """Forecast output tokens, bounded by ``max_tokens``."""
+    """Forecast output tokens, bounded by ``max_tokens`` of each of ``turns`` responses."""
     target, max_tokens = target_prompt.target, target_prompt.request.max_tokens
+    max_tokens = None if max_tokens is None else max_tokens * turns
     values = [float(each.output_tokens) for each in observations if each.output_tokens is not None]
     if not values:
         expected = _default_output_tokens(target_prompt)
@@ -451,7 +528,7 @@ def _forecast_total(values: Sequence[float], basis: str, calls: int) -> Predicti
 
 def _forecast_usd(
     candidates: Sequence[Target],
-    calls: int,
+    requests: PredictionInterval,
     input_tokens: PredictionInterval,
     output_tokens: PredictionInterval,
     priced_at: float,
@@ -462,14 +539,14 @@ def _forecast_usd(
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
         return None, ""
-    cached = calls > 0 and input_tokens.high / calls >= MIN_PROVIDER_CACHE_TOKENS
-    costs = [forecast_cost(price, calls, input_tokens, output_tokens, cached=cached) for price in known]
+    cached = requests.high > 0 and input_tokens.high / requests.high >= MIN_PROVIDER_CACHE_TOKENS
+    costs = [forecast_cost(price, requests, input_tokens, output_tokens, cached=cached) for price in known]
     low, high = min(cost.low for cost in costs), max(cost.high for cost in costs)
     return replace(costs[0], low=low, high=high), known[0].price_id
 
 
 RATE_LIMITS: Final[tuple[tuple[str, str, Callable[[ModelPlan], PredictionInterval]], ...]] = (
-    ("rpm", "requests a minute", lambda model: PredictionInterval(model.calls, model.calls, model.calls)),
+    ("rpm", "requests a minute", lambda model: model.requests),
     ("tpm", "tokens a minute", lambda model: model.input_tokens + model.output_tokens),
     ("input_tpm", "input tokens a minute", lambda model: model.input_tokens),
     ("output_tpm", "output tokens a minute", lambda model: model.output_tokens),

@@ -397,6 +397,36 @@ def test_a_row_whose_prompt_fails_ends_the_run_with_the_others(hub: llmhub.Hub) 
     assert table.column("turns").to_pylist() == [2, 0, 1, 2]
 
 
+def test_plans_forecast_turns(simulator: SimulatorThread) -> None:
+    asked = [f"City {number} [[sim:tool weather]]" if number % 2 else f"City {number}" for number in range(60)]
+    options: dict[str, Any] = {"model": MODEL, "tools": [weather], "max_turns": 3}
+    with llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache()) as hub:
+        blind = llmhub.plan({"ask": asked}, "{ask}", hub=hub, **options)
+        (model,) = blind.models
+        assert (model.requests.low, model.requests.expected, model.requests.high) == (60, 120, 180)
+        assert "With tools, 2 turns per row (1..3) and 64 tokens per result are assumed." in str(blind)
+        assert "pilot=20" in str(blind)
+        without = llmhub.plan({"ask": asked}, "{ask}", hub=hub, **{**options, "tools": [function_tool(weather).tool]})
+        assert without.requests.high == 60
+        assert without.usd is not None
+        assert blind.usd is not None
+        assert blind.usd.low <= without.usd.low
+        assert blind.usd.high > 3 * without.usd.high
+        estimate = llmhub.plan({"ask": asked}, "{ask}", hub=hub, pilot=20, **options)
+        results = llmhub.complete_table({"ask": asked}, "{ask}", hub=hub, **options)
+        again = llmhub.plan({"ask": asked}, "{ask}", hub=hub, **options)
+    (model,) = estimate.models
+    sent = sum(row["turns"] for row in results.to_pylist() if not row["cache_hit"])
+    assert model.requests.low <= sent <= model.requests.high
+    assert model.requests.high - model.requests.low < 60
+    assert (model.basis, estimate.pilot) == ("pilot", 20)
+    assert "are assumed" not in str(estimate)
+    checks = {check.quantity: check.within_interval for check in estimate.compare(results).checks}
+    assert (checks["input tokens"], checks["output tokens"], checks["USD"]) == (True, True, True)
+    assert "30 of the rows in the cache go on with a call of a function" in str(again)
+    assert list(estimate.to_pandas().filter(like="requests")) == ["requests", "requests_low", "requests_high"]
+
+
 def test_progress_of_tools_is_shown(hub: llmhub.Hub) -> None:
     reports: list[Any] = []
     llmhub.complete_table(FRAME, "{ask}", model=MODEL, hub=hub, tools=[weather], progress=reports.append)

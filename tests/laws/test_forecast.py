@@ -94,6 +94,10 @@ rates = st.decimals(0, "1e-4", places=9)
 plain = st.builds(Rates, input=rates, output=rates, cached_input=st.none() | rates)
 
 
+def point(value: float) -> PredictionInterval:
+    return PredictionInterval(value, value, value)
+
+
 @given(plain, st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 800)), min_size=1, max_size=30), st.booleans())
 def test_cost_interval_is_the_cost_of_the_token_interval(
     each: Rates, calls: list[tuple[int, int]], cached: bool
@@ -102,9 +106,9 @@ def test_cost_interval_is_the_cost_of_the_token_interval(
     inputs, outputs = (sum(call[side] for call in calls) for side in (0, 1))
     forecast = forecast_cost(
         price,
-        len(calls),
-        PredictionInterval(inputs, inputs, inputs),
-        PredictionInterval(outputs, outputs, outputs),
+        point(len(calls)),
+        point(inputs),
+        point(outputs),
         cached=cached,
     )
     paid = [
@@ -120,9 +124,9 @@ def test_cost_interval_is_the_cost_of_the_token_interval(
 def test_price_tier_applies_per_call() -> None:
     dear = PriceTier(200_000, Rates(input=Decimal(2), output=Decimal(2)))
     price = Price(price_id="x@y", source="x", rates=Rates(input=Decimal(1), output=Decimal(1)), tiers=(dear,))
-    short = PredictionInterval(300_000, 300_000, 300_000)
-    assert forecast_cost(price, 100, short, PredictionInterval(0, 0, 0), cached=False).expected == 300_000
-    assert forecast_cost(price, 1, short, PredictionInterval(0, 0, 0), cached=False).expected == 600_000
+    short = point(300_000)
+    assert forecast_cost(price, point(100), short, point(0), cached=False).expected == 300_000
+    assert forecast_cost(price, point(1), short, point(0), cached=False).expected == 600_000
 
 
 def test_money_is_additive() -> None:
