@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -59,6 +60,12 @@ def _no_op() -> None:
     return None
 
 
+@lru_cache(maxsize=1)
+def process_job(_pid: int) -> str:
+    """Return the name of the job of a process and of those to which it pickles its hubs."""
+    return secrets.token_hex(8)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Hub:
     """Providers, credentials, cache and policies: everything that decides how calls are made.
@@ -83,7 +90,8 @@ class Hub:
         How the cache is used: a `CacheMode`, or its name (``read-only``, ``refresh``, ...). A call may override it
         (``cache="refresh"``).
     limits
-        `Limit` by provider (``openai``) or model (``openai/gpt-4o-mini``); where both are given, both apply.
+        `Limit` by provider (``openai``) or model (``openai/gpt-4o-mini``); where both are given, both apply. Processes
+        with the same cache use them together (see `Limit`).
     adaptive
         Whether to adapt concurrency and pace to providers that declare no limit, starting slowly and backing off when
         a provider refuses requests.
@@ -124,6 +132,9 @@ class Hub:
     tune_gc
         Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
         program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
+    job
+        Name of the job that this hub works for. Jobs that share a limit get equal shares of it, however many processes
+        each has. By default, the process that made the hub and those to which it was pickled are one job.
     local_files
         Whether paths in ``images=`` are read: ``True``, ``False``, or the folder in which they are, for data that you
         do not trust. Relative paths begin in that folder.
@@ -158,6 +169,7 @@ class Hub:
     max_reply_bytes: int = 64 << 20
     tune_gc: bool = True
     local_files: bool | str | os.PathLike[str] = True
+    job: str = field(default_factory=lambda: process_job(os.getpid()), repr=False)
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
     resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
@@ -219,6 +231,7 @@ class Hub:
             breaker=self.breaker,
             middleware=[to_middleware(item, self.resolver.resolve) for item in self.middleware],
             ambiguous=self.ambiguous,
+            job=self.job,
         )
         return Runtime(
             open_client,
@@ -379,6 +392,7 @@ def _validate_types(hub: Hub) -> None:
         ),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
         ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, policies),
+        ("job", hub.job, isinstance(hub.job, str), "a name"),
         ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
         (

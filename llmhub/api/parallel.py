@@ -48,9 +48,9 @@ def complete_parallel(
         See `complete_table`. ``progress`` is not shown, and ``on_error="raise"`` raises for the first part that fails.
     n_jobs
         Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
-        they run (loky, dask, ray, spark). ``concurrency`` and ``limits`` apply to each process, and a `DiskCache` is
-        shared. Budgets apply to all processes together: each part of the frame gets a share of what is left, and
-        ``hub.spending()`` includes what they have spent.
+        they run (loky, dask, ray, spark). ``concurrency`` applies to each process. ``limits`` and responses are shared
+        through the cache; without one, limits apply to each process. Budgets apply to all processes together: each part
+        of the frame gets a share of what is left, and ``hub.spending()`` includes what they have spent.
 
     Raises
     ------

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from llmhub.cache.processes import host_id, process_start_time
+from llmhub.cache.redis_limiter import open_limiter
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
@@ -119,6 +120,7 @@ class RedisCache:
             get_block=server.get_block,
             ttl_s=self.ttl_s,
             claims=server.claims,
+            limiter=server.limiter,
         )
 
 
@@ -155,6 +157,7 @@ class _RedisStore:
         self._backoff_s, self._paused_until = BACKOFF_S, 0.0
         self._last_error = ""
         self.claims, self._close_claims = open_claims(self._client, cache.namespace.encode(), cache.lease_s)
+        self.limiter = open_limiter(self._client, cache.namespace.encode())
 
     @contextmanager
     def _client(self) -> Iterator[Any]:

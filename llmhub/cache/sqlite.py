@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
-from llmhub.cache import sqlite_ledger
+from llmhub.cache import sqlite_ledger, sqlite_limiter
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
@@ -174,6 +174,7 @@ class DiskCache:
             ttl_s=self.ttl_s,
             claims=None if self.read_only else file.claims,
             ledger=None if self.read_only else file.ledger,
+            limiter=None if self.read_only else sqlite_limiter.open_limiter(file.connection),
         )
 
 
@@ -211,7 +212,7 @@ class _SqliteStore:
         self._slow_until = -math.inf
         self._unchecked_pages = 0
         self._hits = self._misses = 0
-        self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self._connection, self._try_connection)
+        self.claims, self.ledger, self._close_ledger = sqlite_ledger.open_ledger(self.connection, self._try_connection)
         with closing(self._connect()) as connection:
             if read_only and not self._is_set_up(connection):
                 raise sqlite3.DatabaseError("it is not a cache")
@@ -224,7 +225,7 @@ class _SqliteStore:
         self._identity = _identity(path)
 
     @contextmanager
-    def _connection(self, kind: str = "plain") -> Iterator[sqlite3.Connection]:
+    def connection(self, kind: str = "plain") -> Iterator[sqlite3.Connection]:
         """Yield this thread's connection (see `CONNECTION_PRAGMAS`); raise `StoreError` for errors of the file."""
         try:
             connection = self._own_connection(kind)
@@ -260,7 +261,7 @@ class _SqliteStore:
     def _select(self, columns: str, keys: Sequence[bytes], since: float) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         since = valid_since(since, self._ttl_s)
-        with self._connection() as connection:
+        with self.connection() as connection:
             for start in range(0, len(keys), QUERY_KEYS):
                 batch = keys[start : start + QUERY_KEYS]
                 marks = ",".join("?" * len(batch))
@@ -270,8 +271,8 @@ class _SqliteStore:
         return rows
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
-        with self._connection() as connection:
-            mapped = partial(self._connection, "mapped")
+        with self.connection() as connection:
+            mapped = partial(self.connection, "mapped")
             block = read_block(connection, mapped, keys, valid_since(since, self._ttl_s))
         hits = int((block.sizes != ABSENT).sum())
         self._count(hits, len(block.sizes) - hits)
@@ -281,7 +282,7 @@ class _SqliteStore:
         last_rowid = 0
         while True:
             # In batches, so that the caller may write between them.
-            with self._connection() as connection:
+            with self.connection() as connection:
                 rows = connection.execute(_SCAN, (last_rowid, QUERY_KEYS)).fetchall()
             if not rows:
                 return
@@ -296,7 +297,7 @@ class _SqliteStore:
     def put_many(self, entries: Iterable[Entry]) -> None:
         self._require_same_file()
         self._unchecked_pages = 0
-        with self._connection() as connection:
+        with self.connection() as connection:
             _put(connection, entries)
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
@@ -315,22 +316,22 @@ class _SqliteStore:
             raise StoreError(f"{self._path}: the file was deleted or replaced while in use")
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        with self._connection() as connection, connection:
+        with self.connection() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
 
     def clear(self) -> None:
-        with self._connection() as connection:
+        with self.connection() as connection:
             connection.execute("DELETE FROM answers")
 
     def compact(self) -> None:
         # Fails while another connection is in a transaction; the free pages are reused all the same.
-        with suppress(StoreError), self._connection() as connection:
+        with suppress(StoreError), self.connection() as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def stats(self) -> StoreStats:
-        with self._connection() as connection:
+        with self.connection() as connection:
             (entries,) = connection.execute("SELECT count(*) FROM answers").fetchone()
         files = (Path(f"{self._path}{suffix}") for suffix in ("", "-wal"))
         return StoreStats(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from llmhub.cache.shared_limiter import SharedLimiter
 from llmhub.core.errors import invalid
 
 KEY_BYTES: Final = 32
@@ -275,6 +276,8 @@ class Store:
         shared most widely; a store restricted to reading or writing has none.
     ledger
         The ledger of requests, if the store keeps one.
+    limiter
+        The rate limiter that all processes on the store share, if it has one.
     """
 
     get_many: GetMany
@@ -292,6 +295,7 @@ class Store:
     ttl_s: float | None = None
     claims: Claims | None = None
     ledger: Ledger | None = None
+    limiter: SharedLimiter | None = None
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         """Store entries if that does not block; return whether they were stored."""

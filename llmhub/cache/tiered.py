@@ -29,7 +29,8 @@ class TieredCache:
 
     Responses are written to both. A failing near cache is ignored; a failing far cache is a failure. Keys are claimed
     in the far cache. The ledger is that of the far cache or, if that has none (`RedisCache`), of the near one, in which
-    keys are then claimed as well.
+    keys are then claimed as well. Rate limits are shared by the users of the far cache or, if that cannot, of the near
+    one.
 
     Parameters
     ----------
@@ -84,6 +85,7 @@ def tiered_store(near: Store, far: Store) -> Store:
         close=tiers.close,
         claims=claims,
         ledger=ledger,
+        limiter=far.limiter or near.limiter,
     )
 
 

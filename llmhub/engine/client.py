@@ -34,6 +34,7 @@ from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
 from llmhub.engine.hedging import OWNER_TASK
 from llmhub.engine.hooks import exception_guard
+from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver
 from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
@@ -105,6 +106,8 @@ class Client:
         The user's middleware, outermost first.
     ambiguous
         What to do with a request whose sender ended before the response arrived.
+    job
+        The job that this process works for, among those that share rate limits.
     budgets
         Budgets for calls that have none of their own.
     record_decision
@@ -123,6 +126,7 @@ class Client:
         breaker: Breaker | None,
         middleware: Sequence[Middleware],
         ambiguous: AmbiguousPolicy,
+        job: str = "",
         budgets: Budgets,
         record_decision: RecordDecision,
     ) -> None:
@@ -137,10 +141,12 @@ class Client:
             WriteAheadLog(replace(self.store, claims=None, ledger=None)) if self.store is not None else None
         )
         self.transport = Transport(transport)
-        self.rate_limiter = RateLimiter(limits, time.monotonic, record_decision, adaptive=adaptive)
+        limiter = self.store.limiter if self.store is not None else None
+        shared = SharedLimits(limiter, job) if limiter is not None else None
+        self.rate_limiter = RateLimiter(limits, time.monotonic, record_decision, adaptive=adaptive, shared=shared)
         self.has_routes = bool(resolver.routes)
         self._legacy_keyers = _legacy_keyers(resolver)
-        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead)
+        self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead, shared)
         self._resolver = resolver
         self._breaker = breaker
         self._budgets = budgets
@@ -450,12 +456,16 @@ def _legacy_keyers(resolver: ModelResolver) -> dict[str, RequestKeyer]:
     return {name: keyer for name, keyer in keyers.items() if keyer is not None}
 
 
-def _close(loop: asyncio.AbstractEventLoop, transport: Transport, log: WriteAheadLog | None) -> None:
+def _close(
+    loop: asyncio.AbstractEventLoop, transport: Transport, log: WriteAheadLog | None, shared: SharedLimits | None
+) -> None:
     """Close connections and the store, from any thread."""
     if loop is background_loop() and loop.is_running():
         _wait_on_loop(transport.close())
         if log is not None:
             _wait_on_loop(log.close())
+    if shared is not None:
+        shared.close()
     if log is not None:
         log.store.close()
 

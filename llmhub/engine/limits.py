@@ -208,6 +208,10 @@ class Limit:
         How the limit counts. `TokenBucket` spaces requests evenly and is right for every server. `SlidingWindow` uses
         an allowance as fast as it can but never more in any minute. `FixedWindow` does so in each minute of its own,
         for a server that counts from the first request on.
+    shared
+        Whether all processes whose hubs have the same cache use this limit together, if the cache is a `DiskCache`, a
+        `RedisCache` or a `TieredCache` with one of them. Limits of an account are told apart by provider, address and
+        credentials. ``rpd`` and the other windows than `TokenBucket` count in each process.
 
     Examples
     --------
@@ -224,6 +228,7 @@ class Limit:
     rpd: float | None = None
     burst: float = DEFAULT_BURST
     window: WindowKind = field(default=TokenBucket)
+    shared: bool = True
 
     def __post_init__(self) -> None:
         """Raise if a field is out of bounds."""
@@ -243,6 +248,7 @@ class Limit:
         shown = [f"{name}={value!r}" for name in AMOUNT_FIELDS if (value := getattr(self, name)) is not None]
         shown += [f"burst={self.burst!r}"] * (self.burst != DEFAULT_BURST)
         shown += [f"window={self.window.__name__}"] * (self.window is not TokenBucket)
+        shown += ["shared=False"] * (not self.shared)
         return f"Limit({', '.join(shown)})"
 
 

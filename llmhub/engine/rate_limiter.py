@@ -34,6 +34,7 @@ from llmhub.engine.adaptive_limit import (
 )
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decision_log import RecordDecision
+from llmhub.engine.leased_limits import REFUSED_PAUSE_S, LeasedLimits, LeaseEvents, SharedLimits, is_shared
 from llmhub.engine.limits import (
     DIMENSIONS,
     NO_COST,
@@ -43,6 +44,7 @@ from llmhub.engine.limits import (
     LearnedLimit,
     Limit,
     RateCost,
+    TokenBucket,
     WindowState,
     add_costs,
     estimate_cost,
@@ -156,8 +158,8 @@ class TargetLimiter:
     """
 
     __slots__ = (
-        "adaptive", "booked", "counts_tokens", "in_flight", "learned_at", "learned_limits", "learned_states", "limits",
-        "name", "paused_until", "typical_output_tokens", "wait_reason", "waiters",
+        "adaptive", "booked", "counts_tokens", "in_flight", "learned_at", "learned_limits", "learned_states", "leased",
+        "limits", "name", "paused_until", "typical_output_tokens", "wait_reason", "waiters",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: list[LimitState], adaptive: AdaptiveState | None) -> None:
@@ -173,6 +175,8 @@ class TargetLimiter:
         self.counts_tokens = any(limit.dimension for limit in limits)
         self.waiters: deque[_Waiter] = deque()
         self.wait_reason = ""
+        self.leased: LeasedLimits | None = None
+        """Limits that other processes share; they are booked in leases."""
 
 
 class RateLimiter:
@@ -188,6 +192,8 @@ class RateLimiter:
         Logs waits, and limits that were learned or adapted.
     adaptive
         Whether to find the limits of targets without a declared one by trial.
+    shared
+        The limiter that other processes use as well; ``None`` if the declared limits are of this process alone.
     """
 
     def __init__(
@@ -197,13 +203,15 @@ class RateLimiter:
         record_decision: RecordDecision,
         *,
         adaptive: bool = True,
+        shared: SharedLimits | None = None,
     ) -> None:
         self._clock = clock
+        self._limits, self._shared = limits, shared
         self._record_decision = record_decision
         self._adaptive = adaptive
         self._declared = {
             name: [LimitState(dimension, state, f"declared for {name}") for dimension, state in states]
-            for name, states in ((name, initial_states(limit, clock())) for name, limit in limits.items())
+            for name, states in ((name, self._states_of_process(limit)) for name, limit in limits.items())
         }
         self._limiters: dict[str, TargetLimiter] = {}
         self._waiting: set[TargetLimiter] = set()
@@ -218,7 +226,29 @@ class RateLimiter:
             limits = [limit for name in names for limit in self._declared.get(name, ())]
             adaptive = (start_unbounded if limits else slow_start)(self._clock()) if self._adaptive else None
             limiter = self._limiters[target.name] = TargetLimiter(target.name, limits, adaptive)
+            self._lease_limits(limiter, target, names)
         return limiter
+
+    def _states_of_process(self, limit: Limit) -> list[tuple[int, WindowState]]:
+        """Return the windows of a declared limit that are not shared with other processes."""
+        is_leased = self._shared is not None and is_shared(limit)
+        states = initial_states(limit, self._clock())
+        return [pair for pair in states if not (is_leased and isinstance(pair[1], TokenBucket))]
+
+    def _lease_limits(self, limiter: TargetLimiter, target: Target, names: Collection[str]) -> None:
+        """Let a limiter use leases of the limits that processes share."""
+        if self._shared is None:
+            return
+
+        def on_pause(until: float) -> None:
+            limiter.paused_until = max(limiter.paused_until, until)
+
+        limits = {name: self._limits[name] for name in names if name in self._limits}
+        events = LeaseEvents(self._admit_waiters, on_pause, self._record_decision)
+        limiter.leased = self._shared.for_target(target, limits, limiter.waiters, self._clock, events)
+        if limiter.leased is not None:
+            limiter.adaptive = None  # a search by one worker would be disturbed by the others
+            limiter.counts_tokens = limiter.counts_tokens or limiter.leased.counts_tokens
 
     def wait_reason(self, target: str) -> str:
         """Return what the calls to a target wait for; empty if none waits."""
@@ -278,13 +308,10 @@ class RateLimiter:
         self, limiter: TargetLimiter, cost: RateCost, now: float, slot: Slot | None = None
     ) -> Permit | Wait:
         """Return a permit if no limit is in the way and the call has its slot."""
-        if limiter.paused_until > now:
-            return Wait(limiter.paused_until - now, "pause after rate-limit errors")
         adaptive = limiter.adaptive
-        if adaptive is not None and (limiter.in_flight >= adaptive.window or adaptive.pace is not None):
-            wait = _adaptive_wait(limiter, adaptive, now)
-            if wait is not None:
-                return wait
+        wait = _wait_of_target(limiter, cost, now)
+        if wait is not None:
+            return wait
         booked: list[tuple[LimitState, WindowState]] = []
         for limit in limiter.limits:
             state, wait_s = take(limit.state, now, cost[limit.dimension])
@@ -295,6 +322,8 @@ class RateLimiter:
             return NO_SLOT
         for limit, state in booked:
             limit.state = state
+        if limiter.leased is not None:
+            limiter.leased.take(cost)
         if adaptive is not None and adaptive.pace is not None:
             limiter.adaptive = on_paced_request(adaptive, adaptive.pace, now)
         limiter.in_flight += 1
@@ -331,6 +360,9 @@ class RateLimiter:
                 waiter.granted.set_result(result)
             if not limiter.waiters:
                 limiters.discard(limiter)
+        for limiter in self._waiting:
+            if limiter.leased is not None:
+                limiter.leased.ask()
         self._waiting = {limiter for limiter in self._waiting if limiter.waiters}
         self._set_timer(next_wait_s)
 
@@ -375,6 +407,8 @@ class RateLimiter:
             # A learned state includes every request sent before the one whose reply taught it.
             if limit.dimension and limit.learned_at < permit.granted_at:
                 limit.state = refund(limit.state, unused[limit.dimension], permit.granted_at)
+        if limiter.leased is not None:
+            limiter.leased.refund(RateCost(*unused))
 
     def _learn(self, limiter: TargetLimiter, info: RateLimitInfo, permit: Permit, now: float) -> None:
         """Update the learned limits from a reply."""
@@ -427,8 +461,12 @@ class RateLimiter:
                 pace = limiter.adaptive.pace
                 rate = f", {pace.rate_per_s:.3g} per second" if pace is not None else ""
                 self._record_decision("shrink", limiter.name, f"to {limiter.adaptive.window:g} calls in flight{rate}")
+        elif limiter.leased is not None:
+            pause_s = retry_after_s or REFUSED_PAUSE_S
         if pause_s and pause_s <= MAX_LEARNED_WAIT_S and now + pause_s > limiter.paused_until:
             limiter.paused_until = now + pause_s
+            if limiter.leased is not None:
+                limiter.leased.pause(pause_s)
             self._record_decision("pause", limiter.name, "rate-limit errors", wait_s=pause_s)
 
 
@@ -438,6 +476,22 @@ def _first_admissible(limiter: TargetLimiter, full: Collection[ConcurrencySlots]
         return limiter.waiters[0]
     slots = ((waiter, waiter.slot) for waiter in limiter.waiters)
     return next((waiter for waiter, slot in slots if slot is None or not slot.released or slot.slots not in full), None)
+
+
+def _wait_of_target(limiter: TargetLimiter, cost: RateCost, now: float) -> Wait | None:
+    """Return the wait that a pause, the adaptive limit or shared limits impose, if any."""
+    if limiter.paused_until > now:
+        return Wait(limiter.paused_until - now, "pause after rate-limit errors")
+    adaptive = limiter.adaptive
+    if adaptive is not None and (limiter.in_flight >= adaptive.window or adaptive.pace is not None):
+        wait = _adaptive_wait(limiter, adaptive, now)
+        if wait is not None:
+            return wait
+    if limiter.leased is not None:
+        wait_s, reason = limiter.leased.wait(cost, now)
+        if wait_s > MIN_WAIT_S:
+            return Wait(wait_s, reason)
+    return None
 
 
 def _adaptive_wait(limiter: TargetLimiter, adaptive: AdaptiveState, now: float) -> Wait | None:

@@ -1,0 +1,174 @@
+"""The limiter that processes share through a store: every store books alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmhub
+from llmhub.cache.shared_limiter import (
+    MEMBER_TTL_US,
+    Member,
+    RateBooking,
+    SharedLimiter,
+    TotalBooking,
+    memory_limiter,
+)
+from llmhub.cache.sqlite_limiter import open_limiter
+from llmhub.cache.store import StoreError
+
+A, B = Member("job", "a"), Member("job", "b")
+SECOND = 1_000_000
+TOLERANCE_US = 900_000
+"""Time that may pass between two bookings of a test."""
+
+
+@pytest.fixture(params=["memory", "disk", "redis", "tier"])
+def limiter(request: pytest.FixtureRequest, make_cache: Callable[..., Any]) -> Iterator[SharedLimiter]:
+    if request.param == "memory":
+        yield memory_limiter(lambda: 1_000 * SECOND)
+        return
+    store = make_cache(request.param).open()
+    yield store.limiter
+    store.close()
+
+
+def rate(seconds: float, burst: float = 0.0, *, name: str = "requests", unused: float = 0.0) -> RateBooking:
+    return RateBooking(name, int(seconds * SECOND), int(burst * SECOND), int(unused * SECOND))
+
+
+def test_bookings_follow_each_other(limiter: SharedLimiter) -> None:
+    starts = [limiter.book("s", member, [rate(10)]).start_us / SECOND for member in (A, B, A)]
+    assert starts == pytest.approx([0, 10, 20], abs=TOLERANCE_US / SECOND)
+    assert limiter.book("s", A, [rate(1, name="other")]).start_us == 0
+
+
+def test_a_burst_is_granted_once(limiter: SharedLimiter) -> None:
+    starts = [limiter.book("s", A, [rate(10, burst=5)]).start_us / SECOND for _ in range(2)]
+    assert starts == pytest.approx([-5, 5], abs=TOLERANCE_US / SECOND)
+
+
+def test_limits_are_booked_together_from_the_latest_of_their_times(limiter: SharedLimiter) -> None:
+    limiter.book("s", A, [rate(30)])
+    both = limiter.book("s", A, [rate(10), rate(10, name="tokens")])
+    assert both.start_us == pytest.approx(30 * SECOND, abs=TOLERANCE_US)
+    assert limiter.book("s", A, [rate(1, name="tokens")]).start_us == pytest.approx(40 * SECOND, abs=TOLERANCE_US)
+
+
+def test_unused_time_is_given_back(limiter: SharedLimiter) -> None:
+    limiter.book("s", A, [rate(30)])
+    limiter.book("s", A, [rate(0, unused=20)])
+    assert limiter.book("s", B, [rate(10, unused=5)]).start_us == pytest.approx(5 * SECOND, abs=TOLERANCE_US)
+    assert limiter.book("s", B, [rate(1, unused=-4)]).start_us == pytest.approx(19 * SECOND, abs=TOLERANCE_US)
+
+
+def test_what_is_given_back_is_no_more_than_the_burst(limiter: SharedLimiter) -> None:
+    limiter.book("s", A, [rate(0, burst=2, unused=100)])
+    assert limiter.book("s", A, [rate(1, burst=2)]).start_us == pytest.approx(-2 * SECOND, abs=TOLERANCE_US)
+
+
+def test_a_pause_is_for_everybody(limiter: SharedLimiter) -> None:
+    limiter.book("s", A, [], pause_us=50 * SECOND)
+    lease = limiter.book("s", B, [rate(1)])
+    assert lease.start_us == lease.paused_us == pytest.approx(50 * SECOND, abs=TOLERANCE_US)
+    shorter = limiter.book("s", B, [], pause_us=SECOND)
+    assert shorter.paused_us == pytest.approx(50 * SECOND, abs=TOLERANCE_US)
+    assert limiter.book("elsewhere", B, [rate(1, name="theirs")]).paused_us == 0
+
+
+def test_workers_and_jobs_are_counted(limiter: SharedLimiter) -> None:
+    other = Member("other", "c")
+    leases = [limiter.book("s", member, [rate(0)]) for member in (A, A, B, other)]
+    assert [(lease.jobs, lease.job_workers, lease.workers) for lease in leases] == [
+        (1, 1, 1),
+        (1, 1, 1),
+        (1, 2, 2),
+        (2, 1, 3),
+    ]
+    limiter.leave("s", B)
+    limiter.leave("s", other)
+    lease = limiter.book("s", A, [])
+    assert (lease.jobs, lease.job_workers, lease.workers) == (1, 1, 1)
+
+
+def test_totals_are_granted_as_far_as_they_go(limiter: SharedLimiter) -> None:
+    lease = limiter.book("s", A, [rate(1)], [TotalBooking("usd", 70, 100), TotalBooking("calls", 1, 5)])
+    assert lease.totals == (70, 1)
+    assert limiter.book("s", B, [], [TotalBooking("usd", 70, 100)]).totals == (30,)
+    assert limiter.book("s", B, [], [TotalBooking("usd", 1, 100)]).totals == (0,)
+    assert limiter.book("s", A, [], [TotalBooking("usd", -20, 100)]).totals == (-20,)
+    assert limiter.book("s", B, [], [TotalBooking("usd", 70, 100)]).totals == (20,)
+
+
+def test_workers_of_two_stores_share_limits(make_cache: Callable[..., Any]) -> None:
+    for kind in ("disk", "redis"):
+        first, second = make_cache(kind).open(), make_cache(kind).open()
+        assert first.limiter is not None
+        assert second.limiter is not None
+        first.limiter.book("s", A, [rate(10)])
+        lease = second.limiter.book("s", B, [rate(10)])
+        assert lease.start_us == pytest.approx(10 * SECOND, abs=TOLERANCE_US)
+        assert lease.workers == 2
+        first.close()
+        second.close()
+
+
+def test_dead_workers_are_forgotten() -> None:
+    now = [0]
+    limiter = memory_limiter(lambda: now[0])
+    limiter.book("s", A, [rate(1)])
+    now[0] = MEMBER_TTL_US
+    assert limiter.book("s", B, []).workers == 2
+    now[0] += 2 * SECOND
+    assert limiter.book("s", B, []).workers == 1
+
+
+def test_a_file_survives_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    cache = llmhub.DiskCache(tmp_path / "a.db")
+    store = cache.open()
+    day = [2 * 86_400.0]
+    from llmhub.cache.sqlite import _SqliteStore  # noqa: PLC0415 - the connections of an open file
+
+    file = _SqliteStore(tmp_path / "a.db", None, 5.0)
+    limiter = open_limiter(file.connection, lambda: day[0])
+    limiter.book("s", A, [rate(10)])
+    day[0] -= 86_400.0
+    assert limiter.book("s", A, [rate(10)]).start_us == 0
+    file.close()
+    store.close()
+
+
+def test_a_lost_server_is_a_store_error(own_redis: Any) -> None:
+    store = llmhub.RedisCache(own_redis.url).open()
+    assert store.limiter is not None
+    store.limiter.book("s", A, [rate(1)])
+    own_redis.stop()
+    with pytest.raises(StoreError):
+        store.limiter.book("s", A, [rate(1)])
+    store.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(0, 60), st.integers(0, 30))))
+def test_no_more_than_the_burst_and_the_rate_begins_by_any_time(
+    bookings: list[tuple[int, int, int, int]],
+) -> None:
+    """Amounts are in units of which one is restored in a second, so that durations are amounts."""
+    now, burst = [100 * SECOND], 7
+    limiter = memory_limiter(lambda: now[0])
+    begins: list[tuple[int, int]] = []
+    for worker, amount, elapsed, paused in bookings:
+        now[0] += elapsed * SECOND // 4
+        lease = limiter.book("s", Member("job", str(worker)), [rate(amount, burst)], pause_us=paused * SECOND // 8)
+        begins.append((now[0] + lease.start_us, amount))
+        assert lease.start_us >= lease.paused_us or not lease.paused_us
+    for (first, _), (second, _) in pairwise(begins):
+        assert first <= second
+    for index, (begin, _) in enumerate(begins):
+        booked = sum(amount for _, amount in begins[:index])
+        assert booked * SECOND <= begin - 100 * SECOND + burst * SECOND

@@ -1,0 +1,269 @@
+"""Leases of shared limits, in virtual time: several workers, each a rate limiter of its own, before one store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from returns.result import Failure
+
+import llmhub
+from llmhub.cache.shared_limiter import Lease, SharedLimiter, memory_limiter
+from llmhub.cache.store import StoreError
+from llmhub.core.errors import RateLimited
+from llmhub.core.provider import Endpoint
+from llmhub.engine.call import Answer, Target
+from llmhub.engine.decision_log import DecisionLog
+from llmhub.engine.leased_limits import SharedLimits, account_scope
+from llmhub.engine.limits import DIMENSIONS, Limit, RateCost, SlidingWindow
+from llmhub.engine.rate_limiter import Permit, RateLimiter
+from llmhub.providers.registry import PROVIDERS
+from llmhub.sim import Latency, SimLimit, Simulator, SimulatorThread, serving
+
+Clock = Callable[[], float]
+TARGET = Target(PROVIDERS["openai"], Endpoint(api_key="k"), "m", "openai/m")
+RPM = 1200
+PERMITTED_PER_S = RPM / 60
+
+
+@dataclass
+class Workers:
+    """Workers with a store in memory, whose calls take a while."""
+
+    clock: Clock
+    limits: dict[str, Limit] = field(default_factory=lambda: {"openai": Limit(rpm=RPM)})
+    store_calls: int = 0
+    lost: bool = False
+    sent_at: list[tuple[float, str]] = field(default_factory=list)
+    logs: list[DecisionLog] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.memory = memory_limiter(lambda: int(self.clock() * 1e6))
+
+    async def call_store(self, book: Any, *arguments: Any) -> Lease:
+        self.store_calls += 1
+        await asyncio.sleep(0.001)
+        if self.lost:
+            raise StoreError("gone")
+        lease: Lease = book(*arguments)
+        return lease
+
+    def worker(self, job: str = "job") -> RateLimiter:
+        limiter = SharedLimiter(book=self.memory.book, leave=self.memory.leave)
+        self.logs.append(DecisionLog(self.clock))
+        shared = SharedLimits(limiter, job, self.call_store)
+        return RateLimiter(self.limits, self.clock, self.logs[-1].record, shared=shared)
+
+    async def send(self, worker: RateLimiter, name: str = "", cost: RateCost = RateCost()) -> Permit:  # noqa: B008
+        permit = await worker.acquire(worker.for_target(TARGET), cost, self.clock())
+        assert isinstance(permit, Permit)
+        self.sent_at.append((self.clock(), name))
+        await asyncio.sleep(0.2)
+        worker.release(worker.for_target(TARGET))
+        return permit
+
+    async def run(self, worker: RateLimiter, rows: int, name: str = "", concurrency: int = 64) -> None:
+        slots = asyncio.Semaphore(concurrency)
+
+        async def one() -> None:
+            async with slots:
+                await self.send(worker, name)
+
+        await asyncio.gather(*(one() for _ in range(rows)))
+
+    def most_in(self, seconds: float) -> int:
+        """Return the largest number of calls that were sent within some seconds."""
+        times = sorted(time for time, _ in self.sent_at)
+        return max(sum(start <= time < start + seconds for time in times) for start in times)
+
+
+def simulate(virtual: Any, work: Callable[[Workers], Coroutine[Any, Any, None]]) -> Workers:
+    made: list[Workers] = []
+
+    async def main(clock: Clock) -> None:
+        made.append(Workers(clock))
+        await work(made[0])
+
+    virtual.run(main)
+    return made[0]
+
+
+def test_four_workers_use_one_limit_with_one_store_call_a_second(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        await asyncio.gather(*(workers.run(workers.worker(), 500) for _ in range(4)))
+
+    workers = simulate(virtual, work)
+    elapsed_s = max(time for time, _ in workers.sent_at)
+    assert 2000 / elapsed_s >= 0.97 * PERMITTED_PER_S
+    assert workers.store_calls / elapsed_s <= 1.2
+    assert workers.most_in(60.0) <= RPM
+    assert workers.most_in(1.0) <= 2 * PERMITTED_PER_S
+
+
+def test_a_worker_alone_gets_the_whole_limit(virtual: Any) -> None:
+    """Three workers have little to do, and the fourth nearly everything."""
+
+    async def work(workers: Workers) -> None:
+        await asyncio.gather(*(workers.run(workers.worker(), rows) for rows in (940, 20, 20, 20)))
+
+    workers = simulate(virtual, work)
+    assert 1000 / max(time for time, _ in workers.sent_at) >= 0.97 * PERMITTED_PER_S
+
+
+def test_jobs_get_equal_shares_however_many_workers_they_have(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        large = [workers.run(workers.worker("large"), 400, "large") for _ in range(8)]
+        await asyncio.gather(*large, workers.run(workers.worker("small"), 500, "small"))
+
+    workers = simulate(virtual, work)
+    names = [name for time, name in workers.sent_at if 10.0 <= time < 40.0]
+    assert 0.4 <= names.count("small") / len(names) <= 0.6
+
+
+def test_many_workers_book_only_some_seconds_ahead(virtual: Any) -> None:
+    """A worker that comes late does not wait until all others are done."""
+
+    async def work(workers: Workers) -> None:
+        async def late() -> None:
+            await asyncio.sleep(10.0)
+            await workers.run(workers.worker(), 1, "late")
+
+        await asyncio.gather(*(workers.run(workers.worker(), 40, concurrency=40) for _ in range(20)), late())
+
+    workers = simulate(virtual, work)
+    assert next(time for time, name in workers.sent_at if name == "late") <= 17.0
+
+
+def test_tokens_are_booked_with_requests_and_what_is_not_used_is_given_back(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        workers.limits = {"openai": Limit(rpm=RPM, tpm=60_000)}
+        worker = workers.worker()
+        target = worker.for_target(TARGET)
+        cost = RateCost(1.0, 1000.0, 900.0, 100.0)
+        for _ in range(20):
+            permit = await worker.acquire(target, cost, workers.clock())
+            assert isinstance(permit, Permit)
+            workers.sent_at.append((workers.clock(), ""))
+            await asyncio.sleep(0.1)
+            assert target.leased is not None
+            target.leased.refund(RateCost(0.0, 900.0, 0.0, 0.0))  # a tenth was used
+            worker.release(target)
+
+    workers = simulate(virtual, work)
+    # At a thousand tokens each they would take 20 seconds.
+    assert 1.5 <= max(time for time, _ in workers.sent_at) <= 6.0
+
+
+def test_what_a_stopped_worker_has_booked_is_given_back(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        workers.limits = {"openai": Limit(rpm=60)}
+        first, second = workers.worker(), workers.worker()
+        running = [asyncio.create_task(workers.run(first, 1)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        running += [asyncio.create_task(workers.run(first, 40)) for _ in range(1)]
+        await asyncio.sleep(2.2)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.sleep(1.0)
+        began = workers.clock()
+        await workers.send(second, "second")
+        assert workers.clock() - began <= 3.0
+
+    simulate(virtual, work)
+
+
+def test_a_pause_reaches_the_other_workers_with_their_next_booking(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        first, second = workers.worker(), workers.worker()
+        running = [asyncio.create_task(workers.run(worker, 300, "x")) for worker in (first, second)]
+        await asyncio.sleep(5.0)
+        target = first.for_target(TARGET)
+        permit = Permit(workers.clock(), RateCost(), target.booked)
+        target.in_flight += 1
+        first.record(target, permit, Answer(Failure(RateLimited(provider="openai", retry_after_s=20.0)), attempts=1))
+        await asyncio.gather(*running)
+
+    workers = simulate(virtual, work)
+    during = [time for time, _ in workers.sent_at if 7.5 <= time < 25.0]
+    assert during == []
+    assert len(workers.sent_at) == 600
+
+
+def test_a_lost_store_leaves_each_worker_its_part_of_the_limit(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        async def lose() -> None:
+            await asyncio.sleep(20.0)
+            workers.lost = True
+            await asyncio.sleep(20.0)
+            workers.lost = False
+
+        await asyncio.gather(*(workers.run(workers.worker(), 350) for _ in range(4)), lose())
+
+    workers = simulate(virtual, work)
+    lost = [time for time, _ in workers.sent_at if 22.0 <= time < 40.0]
+    assert 0.8 * PERMITTED_PER_S <= len(lost) / 18.0 <= 1.1 * PERMITTED_PER_S
+    decisions = [decision for log in workers.logs for decision in log.read() if decision.kind == "limiter"]
+    assert "1/4 of the limit" in decisions[0].detail
+    assert "shared again" in decisions[-1].detail
+    assert 1400 / max(time for time, _ in workers.sent_at) >= 0.9 * PERMITTED_PER_S
+
+
+def test_only_token_buckets_are_shared(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        own = [Limit(rpm=60, window=SlidingWindow), Limit(rpm=60, shared=False), Limit(rpd=100)]
+        for limit in own:
+            workers.limits = {"openai": limit}
+            assert workers.worker().for_target(TARGET).leased is None
+        workers.limits = {"openai": Limit(rpd=100, tpm=1000)}
+        target = workers.worker().for_target(TARGET)
+        assert target.leased is not None
+        assert [DIMENSIONS[limit.dimension] for limit in target.limits] == ["requests"]
+
+    simulate(virtual, work)
+
+
+def test_limits_of_accounts_are_apart_and_show_no_key() -> None:
+    other = Target(TARGET.provider, Endpoint(api_key="another"), "m", "openai/m")
+    assert account_scope(TARGET) != account_scope(other)
+    assert "another" not in account_scope(other)
+
+
+@pytest.fixture
+def limited() -> Any:
+    settings = Simulator(seed=7, latency=Latency(0.02), limit=SimLimit(rpm=3000, burst_s=0.8))
+    with serving(settings) as served:
+        yield served
+
+
+@pytest.mark.parametrize("kind", ["disk", "redis"])
+def test_two_hubs_share_a_limit_through_their_cache(
+    kind: str, limited: SimulatorThread, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    cache = (
+        llmhub.DiskCache(tmp_path / "a.db")
+        if kind == "disk"
+        else llmhub.RedisCache(request.getfixturevalue("redis_server").url)
+    )
+    hubs = [
+        llmhub.Hub(simulator=limited.url, cache=cache, limits={"openai": Limit(rpm=3000)}, job=str(number))
+        for number in range(2)
+    ]
+    frames = [{"x": [f"{number}-{row}" for row in range(50)]} for number in range(2)]
+
+    async def both() -> list[Any]:
+        calls = (
+            llmhub.acomplete_table(frame, "{x}", model="openai/gpt-4o-mini", hub=hub, progress=False)
+            for frame, hub in zip(frames, hubs, strict=True)
+        )
+        return list(await asyncio.gather(*calls))
+
+    tables = asyncio.run(both())
+    assert [set(table["status"].to_pylist()) for table in tables] == [{"ok"}, {"ok"}]
+    assert sum(sum(table["attempts"].to_pylist()) for table in tables) == 100  # none was refused
+    for hub in hubs:
+        hub.close()
