@@ -235,7 +235,8 @@ def test_limits_of_accounts_are_apart_and_show_no_key() -> None:
 
 @pytest.fixture
 def limited() -> Any:
-    settings = Simulator(seed=7, latency=Latency(0.02), limit=SimLimit(rpm=3000, burst_s=0.8))
+    # It admits nine requests more at once than a limit of llmhub, for a machine that is busy.
+    settings = Simulator(seed=7, latency=Latency(0.02), limit=SimLimit(rpm=600, burst_s=1.5))
     with serving(settings) as served:
         yield served
 
@@ -250,10 +251,10 @@ def test_two_hubs_share_a_limit_through_their_cache(
         else llmhub.RedisCache(request.getfixturevalue("redis_server").url)
     )
     hubs = [
-        llmhub.Hub(simulator=limited.url, cache=cache, limits={"openai": Limit(rpm=3000)}, job=str(number))
+        llmhub.Hub(simulator=limited.url, cache=cache, limits={"openai": Limit(rpm=600)}, job=str(number))
         for number in range(2)
     ]
-    frames = [{"x": [f"{number}-{row}" for row in range(50)]} for number in range(2)]
+    frames = [{"x": [f"{number}-{row}" for row in range(15)]} for number in range(2)]
 
     async def both() -> list[Any]:
         calls = (
@@ -264,6 +265,6 @@ def test_two_hubs_share_a_limit_through_their_cache(
 
     tables = asyncio.run(both())
     assert [set(table["status"].to_pylist()) for table in tables] == [{"ok"}, {"ok"}]
-    assert sum(sum(table["attempts"].to_pylist()) for table in tables) == 100  # none was refused
+    assert sum(sum(table["attempts"].to_pylist()) for table in tables) == 30  # none was refused
     for hub in hubs:
         hub.close()
