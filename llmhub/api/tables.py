@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
+from llmhub.api._budget_check import require_budget_fits
 from llmhub.api._tool_rows import ToolRows, with_turns
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import (
@@ -42,10 +42,8 @@ from llmhub.api.raising import (
     warn_run_problems,
 )
 from llmhub.api.signatures import shows_options
-from llmhub.cache.modes import resolve_mode, restrict
-from llmhub.cache.store import Store, StoreError
-from llmhub.core.budget import parse_budget
-from llmhub.core.errors import BudgetExceededError, Hint, InvalidRequest, LLMError, Malformed, attach_table, invalid
+from llmhub.cache.store import Store
+from llmhub.core.errors import Hint, LLMError, Malformed, attach_table, invalid
 from llmhub.core.prepared import request_template
 from llmhub.core.protocol import prepare
 from llmhub.core.provider import Endpoint, HttpRequest
@@ -55,7 +53,6 @@ from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_threa
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
-from llmhub.engine.spending import SharedBudget, TargetPrices, require_call_fits
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
 
@@ -340,46 +337,8 @@ def build_table_run(
     target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
     batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)
     if not dry_run:
-        _require_budget_fits(hub, batch, run_options)
+        require_budget_fits(hub, batch, run_options)
     return TableRun(hub, batch, run_options, output)
-
-
-def _require_budget_fits(hub: Hub, batch: PromptBatch, options: RunOptions) -> None:
-    """Raise if the first call of a model could not be sent within the budget of this run, and is not in the cache.
-
-    A budget of 0 is no mistake: only responses from the cache are wanted.
-    """
-    limit: Any = options.budget_usd
-    if limit is None or isinstance(limit, SharedBudget):
-        return
-    budget = parse_budget(limit)
-    if not budget.limit:
-        return
-    prices = TargetPrices(time.time)
-    prompt = next(
-        (prompt for prompt in batch.iter_prompts() if not isinstance(prompt, (InvalidRequest, NoneType))), None
-    )
-    if prompt is None:
-        return
-    for target_prompt in batch.target_prompts:
-        target = target_prompt.target
-        price = prices.lookup(target)
-        if price is None or len(hub.targets(target.name)) > 1:
-            continue
-        try:
-            require_call_fits(target, target_prompt.request_for(prompt), budget, price)
-        except BudgetExceededError:
-            if not _is_cached(hub, options, target_prompt.prompt_key(prompt, 0)):
-                raise
-
-
-def _is_cached(hub: Hub, options: RunOptions, key: bytes) -> bool:
-    """Return whether a response is in the cache, as far as this run may read it."""
-    store = restrict(hub.runtime.store, resolve_mode(options.cache, hub.runtime.cache_mode))
-    try:
-        return store is not None and bool(store.get_many([key]))
-    except StoreError:
-        return False  # the run reports it
 
 
 def _structured_output(options: dict[str, Any]) -> OutputSchema | None:

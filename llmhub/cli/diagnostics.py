@@ -51,7 +51,7 @@ class ProviderStatus:
     address
         Base URL without credentials.
     configured
-        Whether somebody has set a key, an address or the like.
+        Whether a key, an address or the like is set.
     health
         Result of the health check; ``None`` if it was not made.
     """

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         report = {"usable": usable, "providers": providers, "cache": cache, "versions": versions}
         print_json(report)
     else:
-        # A server on this machine that nobody has set up and that does not answer is no problem to report.
+        # A server on this machine that is not configured and does not answer is no problem to report.
         absent = [status for status in statuses if status.ready and not (status.configured or _answers(status))]
         found = [status for status in statuses if status.ready and status not in absent]
         print_result(f"{_provider_table(found)}\n" if found else "")
@@ -71,7 +71,7 @@ def _answers(status: ProviderStatus) -> bool:
 
 
 def _absent_text(status: ProviderStatus) -> str:
-    """Return a server that nobody has set up: where it was looked for, or how its address is set."""
+    """Return a server that is not configured: where it was looked for, or how its address is set."""
     return f"{status.name} ({status.address or ' or '.join(_address_variables(status))})"
 
 
