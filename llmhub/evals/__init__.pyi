@@ -15,4 +15,8 @@ from .comparison import AnalysisSettings as AnalysisSettings
 from .comparison import Comparison as Comparison
 from .comparison import ComparisonDesign as ComparisonDesign
 from .judge import Judge as Judge
+from .logs.log_files import EvalLog as EvalLog
+from .logs.log_files import read_log as read_log
+from .logs.log_files import read_samples as read_samples
+from .logs.log_files import write_log as write_log
 from .tasks import Task as Task
