@@ -313,6 +313,8 @@ class RedisServer:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Held while the server starts or stops: one thread stops it while another, whose write failed, starts it again."""
 
     @property
     def url(self) -> str:
@@ -321,12 +323,13 @@ class RedisServer:
     def start(self, *more: str) -> None:
         options = ("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", "--appendonly", "no")
         command = ["redis-server", "--port", str(self.port), *options, *more]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + REDIS_PATIENCE_S
-        while not self.answers():
-            assert self.process.poll() is None, "the server did not start"
-            assert time.monotonic() < until, "the server does not respond"
-            time.sleep(0.01)
+        with self.changing:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            until = time.monotonic() + REDIS_PATIENCE_S
+            while not self.answers():
+                assert self.process.poll() is None, "the server did not start"
+                assert time.monotonic() < until, "the server does not respond"
+                time.sleep(0.01)
 
     def answers(self) -> bool:
         try:
@@ -337,10 +340,11 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        with self.changing:
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+                self.process = None
 
     def flush(self) -> None:
         with closing(socket.create_connection(("127.0.0.1", self.port), timeout=5)) as line:
