@@ -47,6 +47,8 @@ MAX_NOISE: Final = 0.3
 """The largest share of refusals that is assumed to be noise."""
 NOISE_HALVING_REQUESTS: Final = 100
 """Requests without a refusal after which the assumed noise is halved."""
+BLOCKED_SHARE: Final = 0.3
+"""A pause is at most this share of the time for which nothing has been accepted, so that little time is lost."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.25, 60.0
 """Bounds of a pause, doubled while nothing is accepted, unless the provider asks for a longer one."""
 SHORT_RETRY_AFTER_S, LONG_RETRY_AFTER_S = 1.0, 300.0
@@ -65,13 +67,11 @@ PACE_MARGIN: Final = 0.02
 """How far the pace starts below and ends above the estimate, as a share of it."""
 MIN_SPACING, PRECISE_SPACING = 16, 100
 """Requests between two refusals that give a rough and a precise estimate of the rate."""
-MIN_TARGET_SPACING, TARGET_SPACING = 64, 500
-"""Requests between two refusals of a known pace, at least and at most; `PROBE_INTERVAL_S` of the pace in between."""
-PROBE_INTERVAL_S: Final = 30.0
+PROBE_INTERVAL_S: Final = 12.0
+MIN_TARGET_SPACING, TARGET_SPACING = 24, 500
+"""Requests that should lie between two refusals once the pace is known: `PROBE_INTERVAL_S` of it, within bounds."""
 OVERDUE_DOUBLING_S: Final = 1.5
-"""Time in which a pace doubles whose refusal is overdue: its limit may have been raised."""
-MIN_MEASURED: Final = 1
-"""Requests that must have been accepted so far for a rate to be measured."""
+"""Time in which a pace doubles whose refusal is overdue; sooner, the longer it is overdue."""
 UNEXPECTED_FRACTION: Final = 4
 """A refusal is unexpected if it comes before this fraction (a quarter) of the spacing."""
 KNOWN_PACE_RATIO: Final = 1.25
@@ -80,6 +80,12 @@ EQUAL_RATE_SHARE: Final = 0.02
 """Two measured rates are equal if they differ by at most this share."""
 BLOCKED_REQUESTS: Final = 4
 """Nothing accepted in the time of so many requests is not a coincidence."""
+EARLY_SHARE: Final = 0.6
+"""A refusal before this share of the spacing is early: the limit's own tend to come later."""
+DOUBT_AFTER, DOUBT_FACTOR, MAX_DOUBT_AFTER = 4, 4, 256
+"""Early refusals after which a faster pace is tried, since noise would confirm any pace; and how their number grows."""
+PROBE_LATENCIES: Final = 1.2
+"""Time for which the first request after a pause is sent alone, in latencies of a refusal: by then it has come."""
 MIN_CHANCE: Final = 1e-3
 """What is less probable than this is not noise."""
 SAME_HEIGHT_REPEATS: Final = 2
@@ -237,6 +243,10 @@ class AdaptiveState(NamedTuple):
         Number in flight at the last refusal, how often it was the same, and answers with more in flight.
     noise
         Share of refusals that is not caused by us.
+    early_refusals, doubt_after
+        Refusals that came early, and after how many of them a faster pace is tried.
+    probe_s, probe_until
+        For how long the first request after a pause is sent alone, and until when it is, or an answer comes.
     """
 
     window: float = MIN_IN_FLIGHT
@@ -269,6 +279,10 @@ class AdaptiveState(NamedTuple):
     same_height: int = 0
     successes_above: int = 0
     noise: float = 0.0
+    early_refusals: int = 0
+    doubt_after: int = DOUBT_AFTER
+    probe_s: float = 0.0
+    probe_until: float = -inf
 
 
 def slow_start(now: float) -> AdaptiveState:
@@ -303,6 +317,8 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> Ada
     is_noise = state.spacing == inf
     if state.idle_requests >= (IDLE_REQUESTS if state.pace_known or is_noise else 4 * IDLE_REQUESTS):
         return _without_pace(state, now)
+    if state.probe_s:
+        state = state._replace(probe_s=0.0, probe_until=now + state.probe_s)
     rate_per_s, capacity, level, updated_at = pace
     level = min(capacity, level + max(now - updated_at, 0.0) * rate_per_s) - 1.0
     gain, left = state.pace_gain, state.spacing_left
@@ -315,7 +331,7 @@ def on_paced_request(state: AdaptiveState, pace: TokenBucket, now: float) -> Ada
             gain *= 1 if state.noise >= STREAK_SHARE else 1 + 2 / max(state.spacing, TARGET_SPACING / 2)
     if state.idle_requests < MIN_SPACING:
         rate_per_s = rate_per_s * 2 ** (1 / left) if is_noise else sqrt(rate_per_s * rate_per_s + gain)
-        if state.spacing and left < 0 and state.noise < STREAK_SHARE:
+        if left < 0 and state.noise < STREAK_SHARE:
             rate_per_s *= _overdue_growth(state, -left, now - updated_at)
     booked = _pace(rate_per_s, max(updated_at, now), level)
     return state._replace(pace=booked, pace_gain=gain, spacing_left=left, idle_requests=state.idle_requests + 1)
@@ -334,6 +350,8 @@ def on_pace_wait(state: AdaptiveState) -> AdaptiveState:
 
 def on_success(state: AdaptiveState, now: float, sent_at: float, in_flight: int) -> AdaptiveState:
     """Return the state after an answer, or a failure other than a refusal, with so many calls still in flight."""
+    if now < state.probe_until and sent_at > state.episode_start:
+        state = state._replace(probe_until=-inf)
     if state.window >= MAX_IN_FLIGHT:
         if state.pace is None or in_flight < state.last_height:
             return state
@@ -394,6 +412,13 @@ def on_rate_limited(state: AdaptiveState, now: float, refusal: RefusedRequest) -
     if not state.spacing or gap >= max(MIN_SPACING, state.spacing / UNEXPECTED_FRACTION):
         noise = state.noise / 2 if gap >= NOISE_HALVING_REQUESTS else state.noise
         state = state._replace(streak=NO_STREAK, tried_slower=False, noise=noise)
+        if state.spacing and gap < EARLY_SHARE * state.spacing:
+            state = state._replace(early_refusals=state.early_refusals + 1)
+            if state.early_refusals >= state.doubt_after:
+                # Refusals by chance would come so early at any pace: see whether a faster one is refused more.
+                doubt_after = min(DOUBT_FACTOR * state.doubt_after, MAX_DOUBT_AFTER)
+                state = state._replace(early_refusals=0, doubt_after=doubt_after)
+                return _assume_noise(state, now, refusal, max(1 / max(gap, 1.0), noise), rate_per_s), None
         return _measure_rate(state, now, refusal, (mark, before), rate_per_s), None
     return _on_unexpected_refusal(state, now, refusal, (mark, before), rate_per_s, follows_refusal=follows_refusal)
 
@@ -431,7 +456,8 @@ def _on_unpaced_refusal(
         same_height=-TARGET_SPACING if had_limit else state.same_height,
     )
     if is_crowd:
-        return _pause(_note_height(state, refusal)._replace(anchor=crowd.start), now, refusal, 0.0)
+        state = _note_height(state, refusal)._replace(anchor=crowd.start, blocked_since=refusal.sent_at)
+        return _pause(state, now, refusal, 0.0)
     low = min_rate_between(streak.start, mark, refusal, now)
     high = (refusal.sent - streak.first) / (now - streak.start.at)
     return _set_pace(state._replace(anchor=streak.start, tried_slower=True), now, mark, low, high), None
@@ -514,9 +540,9 @@ def _note_height(state: AdaptiveState, refusal: RefusedRequest) -> AdaptiveState
 def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s: float) -> tuple[AdaptiveState, float]:
     """Pause, since nothing is accepted, and set the pace at which to continue; return the pause in seconds."""
     pause_s = _pause_s(state, now, refusal)
-    retry_after_s = refusal.retry_after_s or 0.0
-    if not state.spacing and state.last_mark.accepted - 1 < MIN_MEASURED:
+    if not state.spacing and state.last_mark.accepted - state.opened.accepted - 1 < 1:
         return _restart(state, now, pause_s), pause_s
+    retry_after_s = refusal.retry_after_s or 0.0
     open_s = now + (pause_s if pause_s > SHORT_RETRY_AFTER_S else 0.0) - state.opened.at
     max_rate_per_s = max(state.last_mark.accepted - state.opened.accepted - 1, 1) / max(open_s, 1e-3)
     if not state.spacing:
@@ -537,30 +563,19 @@ def _pause(state: AdaptiveState, now: float, refusal: RefusedRequest, rate_per_s
             gain = max(high * high - rate_per_s * rate_per_s, 0.0) / state.spacing
             state = state._replace(pace_gain=gain, spacing_left=state.spacing)
         state = state._replace(pace=_pace(rate_per_s, now + pause_s, 1.0))
-    reopened = Mark(now + pause_s, state.last_mark.accepted)
-    return state._replace(episode_start=now, pauses=state.pauses + 1, reopened=reopened), pause_s
-
-
-def _pause_s(state: AdaptiveState, now: float, refusal: RefusedRequest) -> float:
-    """Return how long to pause: doubling, until the assumed window ends, or as long as the provider asks for."""
-    latency_s, retry_after_s = now - refusal.sent_at, refusal.retry_after_s or 0.0
-    pause_s = min(max(MIN_PAUSE_S, latency_s) * 2.0 ** min(state.pauses, 10), MAX_PAUSE_S)
-    window_end = state.opened.at + ASSUMED_WINDOW_S
-    if now + MIN_PAUSE_S < window_end < now + pause_s:
-        pause_s = window_end - now
-    if retry_after_s > LONG_RETRY_AFTER_S:
-        return pause_s
-    if retry_after_s <= SHORT_RETRY_AFTER_S:
-        return max(pause_s, retry_after_s)
-    return retry_after_s + RETRY_AFTER_MARGIN_S
+    reopened = Mark(now + pause_s, state.last_mark.accepted - 1)
+    probe_s = PROBE_LATENCIES * (now - refusal.sent_at)
+    return state._replace(
+        episode_start=now, pauses=state.pauses + 1, reopened=reopened, probe_s=probe_s, probe_until=-inf
+    ), pause_s
 
 
 def _restart(state: AdaptiveState, now: float, pause_s: float) -> AdaptiveState:
-    """Return to slow start after a pause: where nothing was accepted, there is no rate to measure.
+    """Return to slow start after a pause: where nothing was accepted, no rate was measured.
 
-    One request at a time is sent until the first is accepted.
+    One request at a time is sent until the first one is accepted.
     """
-    opened = Mark(now + pause_s, state.last_mark.accepted)
+    here = Mark(now + pause_s, state.last_mark.accepted - 1)
     return state._replace(
         window=MIN_IN_FLIGHT,
         ceiling=inf,
@@ -570,13 +585,28 @@ def _restart(state: AdaptiveState, now: float, pause_s: float) -> AdaptiveState:
         crowd=NO_STREAK,
         streak=NO_STREAK,
         tried_slower=False,
-        crossed=opened,
-        opened=opened,
-        reopened=opened,
-        anchor=opened,
+        crossed=here,
+        opened=here,
+        reopened=here,
+        anchor=here,
         episode_start=now,
         pauses=state.pauses + 1,
     )
+
+
+def _pause_s(state: AdaptiveState, now: float, refusal: RefusedRequest) -> float:
+    """Return how long to pause: doubling, until the assumed window ends, or as long as the provider asks for."""
+    latency_s, retry_after_s = now - refusal.sent_at, refusal.retry_after_s or 0.0
+    shortest_s, blocked_s = max(MIN_PAUSE_S, latency_s), now - state.blocked_since
+    pause_s = min(shortest_s * 2.0 ** min(state.pauses, 10), max(shortest_s, BLOCKED_SHARE * blocked_s), MAX_PAUSE_S)
+    window_end = state.opened.at + ASSUMED_WINDOW_S
+    if now + MIN_PAUSE_S < window_end < now + pause_s:
+        pause_s = window_end - now
+    if retry_after_s > LONG_RETRY_AFTER_S:
+        return pause_s
+    if retry_after_s <= SHORT_RETRY_AFTER_S:
+        return max(pause_s, retry_after_s)
+    return retry_after_s + RETRY_AFTER_MARGIN_S
 
 
 def _start_search(state: AdaptiveState, start: float, highest_rate_per_s: float, latency_s: float) -> AdaptiveState:
@@ -648,6 +678,8 @@ def _without_pace(state: AdaptiveState, now: float) -> AdaptiveState:
         spacing=0.0,
         min_rate_per_s=0.0,
         pace_known=False,
+        early_refusals=0,
+        doubt_after=DOUBT_AFTER,
     )
 
 

@@ -497,7 +497,10 @@ def _wait_of_target(limiter: TargetLimiter, cost: RateCost, now: float) -> Wait 
 def _adaptive_wait(limiter: TargetLimiter, adaptive: AdaptiveState, now: float) -> Wait | None:
     """Return the wait that the adaptive limit imposes, if any."""
     if limiter.in_flight >= max_in_flight(adaptive, now):
-        return Wait(inf if adaptive.ramp_from is None else RAMP_POLL_S, "adaptive concurrency")
+        is_ramping = adaptive.ramp_from is not None and adaptive.ramp_from < inf
+        return Wait(RAMP_POLL_S if is_ramping else inf, "adaptive concurrency")
+    if now < adaptive.probe_until:
+        return Wait(adaptive.probe_until - now, "adaptive request rate")
     if adaptive.pace is None or (wait_s := take(adaptive.pace, now, 1.0)[1]) <= MIN_WAIT_S:
         return None
     limiter.adaptive = on_pace_wait(adaptive)

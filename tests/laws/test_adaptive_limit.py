@@ -166,8 +166,8 @@ class Provider:
         self.clock = clock
         self.bucket: WindowState | None = options.get("bucket")
         self.then: tuple[float, WindowState] | None = options.get("then")
-        self.reports_limits: bool = options.get("tells", False)
-        self.concurrency: float = options.get("at_once", inf)
+        self.reports_limits: bool = options.get("reports_limits", False)
+        self.concurrency: float = options.get("concurrency", inf)
         self.share: float = options.get("share", 0.0)
         self.error: Any = options.get("error", RateLimited(retry_after_s=1.0))
         self.latency_s: float = options.get("latency_s", 0.5)
@@ -260,7 +260,7 @@ def test_unreported_limit_is_found(name: str, latency_s: float, error: Any, virt
     concurrency = limit.capacity if isinstance(limit, TokenBucket) else limit.allowed
     windowed = not isinstance(limit, TokenBucket)
     assert provider.answers >= share * (concurrency * (not windowed) + rate_s * elapsed_s)
-    assert provider.refused <= (0.03 if windowed else 0.015) * provider.answers
+    assert provider.refused <= (0.035 if windowed else 0.015) * provider.answers
     assert "pause" in {decision.kind for decision in decisions}
 
 
@@ -270,7 +270,7 @@ def test_slow_refusals_cause_no_storm(rate_s: float, seed: int, virtual: Any) ->
     options = {"latency_s": 0.2, "refuses_in_s": 0.2, "seed": seed, "error": RateLimited()}
     provider, elapsed_s, _ = run_saturated(virtual, 2000, bucket=bucket(rate_s, 2 * rate_s), **options)
     assert provider.answers >= 0.9 * rate_s * elapsed_s
-    assert provider.refused <= 0.12 * provider.answers
+    assert provider.refused <= 0.14 * provider.answers
 
 
 @pytest.mark.parametrize("concurrency", [5, 20])
@@ -310,3 +310,20 @@ def test_refusals_at_the_start_do_not_slow_the_run(closed_s: float, error: Any, 
     provider, elapsed_s, _ = run_saturated(virtual, 1000, **options)
     assert provider.answers >= 990
     assert elapsed_s <= 3 * (closed_s + 1000 * 0.1 / 64)
+
+
+@pytest.mark.parametrize("error", [RateLimited(), RateLimited(retry_after_s=2.0)], ids=["silent", "in 2 seconds"])
+@pytest.mark.parametrize(
+    ("rate_s", "options"),
+    [
+        (40.0, {"bucket": bucket(40.0, 2.0), "share": 0.02, "latency_s": 0.2}),
+        (30.0, {"bucket": bucket(1e-9, 2.0), "then": (0.2, bucket(30.0, 2.0)), "refuses_in_s": 1.0, "latency_s": 0.2}),
+        (2 / 0.2, {"concurrency": 2, "latency_s": 0.2}),
+        (4 / 0.1, {"concurrency": 4, "latency_s": 0.1}),
+    ],
+    ids=["also refused by chance", "refused at first", "two at once", "four at once"],
+)
+def test_no_server_makes_the_run_crawl(rate_s: float, options: dict[str, Any], error: Any, virtual: Any) -> None:
+    """Small bursts, refusals by chance and few calls at once are not taken for a much lower rate."""
+    provider, elapsed_s, _ = run_saturated(virtual, 1000, error=error, **options)
+    assert elapsed_s <= 3 * provider.answers / rate_s
