@@ -35,7 +35,7 @@ WaitReason: TypeAlias = Literal["queue", "cache", "limit", "retry"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class CallOrigin:
     """The origin of a call, for logs, traces and the metrics by team.
 
     Parameters
@@ -54,8 +54,8 @@ class Caller:
     user: str = ""
 
 
-NO_CALLER: Final = Caller()
-CALLER: Final[ContextVar[Caller]] = ContextVar("llmhub_caller", default=NO_CALLER)
+NO_ORIGIN: Final = CallOrigin()
+CALL_ORIGIN: Final[ContextVar[CallOrigin]] = ContextVar("llmhub_call_origin", default=NO_ORIGIN)
 """Who makes the calls of the current task, and of the tasks and calls it starts."""
 OUTGOING_HEADERS: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("llmhub_outgoing_headers", default=None)
 """Headers added to the requests of the current task: an observer of `RequestStarted` sets the trace context here."""
@@ -107,7 +107,7 @@ class CallFinished(NamedTuple):
     answer: Answer | None
     started_ns: int
     ended_ns: int
-    caller: Caller
+    origin: CallOrigin
     run_id: bytes
     trace_id: str
 
@@ -200,7 +200,7 @@ async def observe_call(
         OBSERVED_CALL.reset(token)
         run_id = run_id or (context.run_id if context is not None else b"")
         ended_ns, trace_id = time.time_ns(), observed.trace_id
-        event = CallFinished(observed.call_id, call, answer, started_ns, ended_ns, CALLER.get(), run_id, trace_id)
+        event = CallFinished(observed.call_id, call, answer, started_ns, ended_ns, CALL_ORIGIN.get(), run_id, trace_id)
         emit(observers, event)
 
 

@@ -203,8 +203,8 @@ def _call_measurements(event: CallFinished, cost_nano_usd: int | None) -> Iterat
     model, (status, error_type) = _model_labels(target), outcome_labels(answer)
     yield Measurement(CALLS, (*model, status, error_type), 1)
     yield Measurement(CALL_DURATION, model[:1], (event.ended_ns - event.started_ns) / NS_PER_S)
-    if event.caller.team:
-        yield Measurement(TEAM_CALLS, (event.caller.team, status), 1)
+    if event.origin.team:
+        yield Measurement(TEAM_CALLS, (event.origin.team, status), 1)
     if answer is None:
         return
     if answer.cache_hit:
@@ -214,13 +214,13 @@ def _call_measurements(event: CallFinished, cost_nano_usd: int | None) -> Iterat
     usages = [failure.usage for failure in answer.billed_failures]
     if is_successful(answer.outcome):
         usages.append(answer.outcome.unwrap().usage)
-    yield from _usage_measurements(usages, model, event.caller.team)
+    yield from _usage_measurements(usages, model, event.origin.team)
     if cost_nano_usd is None:
         yield Measurement(UNPRICED, model, 1)
         return
     yield Measurement(COST, model, cost_nano_usd * NANO)
-    if event.caller.team:
-        yield Measurement(TEAM_COST, (event.caller.team,), cost_nano_usd * NANO)
+    if event.origin.team:
+        yield Measurement(TEAM_COST, (event.origin.team,), cost_nano_usd * NANO)
 
 
 def _usage_measurements(usages: Iterable[Usage], model: tuple[str, str], team: str) -> Iterator[Measurement]:

@@ -141,14 +141,14 @@ def _log(logger: logging.Logger, level: int, message: str, fields: Fields, creat
 
 def call_fields(event: CallFinished, cost_nano_usd: int | None) -> Fields:
     """Return what is logged of a call: who, where, how long, how much; never content, error messages included."""
-    answer, caller = event.answer, event.caller
+    answer, origin = event.answer, event.origin
     target = (answer.target if answer is not None else None) or event.call.target
     status, error_type = outcome_labels(answer)
     fields: Fields = {
-        "request_id": caller.request_id,
-        "key_id": caller.key_id,
-        "team": caller.team,
-        "user": caller.user,
+        "request_id": origin.request_id,
+        "key_id": origin.key_id,
+        "team": origin.team,
+        "user": origin.user,
         "run_id": event.run_id.hex(),
         "trace_id": event.trace_id,
         "provider": target.provider.name,
@@ -243,8 +243,8 @@ def _call_message(fields: Fields) -> str:
     return ", ".join(parts)
 
 
+class _Configuration:
     """The way to undo the present configuration."""
-    """What `configure` has set up."""
 
     def __init__(self) -> None:
         self.undo: Callable[[], None] | None = None

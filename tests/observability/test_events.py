@@ -11,12 +11,12 @@ import pytest
 import llmhub
 from llmhub.engine.decision_log import Decision
 from llmhub.engine.observer import (
-    CALLER,
+    CALL_ORIGIN,
     OBSERVED_CALL,
     OUTGOING_HEADERS,
     CacheHits,
-    Caller,
     CallFinished,
+    CallOrigin,
     CallStarted,
     Event,
     RequestFinished,
@@ -108,13 +108,13 @@ def test_a_cancelled_call_ends_its_events(seen: Any, scripted: Any) -> None:
 
 
 def test_the_caller_reaches_the_events_of_its_calls(hub: llmhub.Hub, seen: Any) -> None:
-    token = CALLER.set(Caller(request_id="r1", key_id="k1", team="blue"))
+    token = CALL_ORIGIN.set(CallOrigin(request_id="r1", key_id="k1", team="blue"))
     try:
         llmhub.complete("hi", model=MODEL, hub=hub)
         llmhub.complete_table({"t": ["x"]}, "{t}", model=MODEL, hub=hub, progress=False)
     finally:
-        CALLER.reset(token)
-    assert [event.caller.team for event in seen.of(CallFinished)] == ["blue", "blue"]
+        CALL_ORIGIN.reset(token)
+    assert [event.origin.team for event in seen.of(CallFinished)] == ["blue", "blue"]
 
 
 def test_observers_add_headers_to_requests(scripted: Any, replies: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import llmhub
 from llmhub.core.errors import BadRequestError
-from llmhub.engine.observer import CALLER, Caller
+from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
 from llmhub.observability.logging import JsonFormatter
 from llmhub.sim import SimulatorThread
 
@@ -42,12 +42,12 @@ def lines(stream: io.StringIO, logger: str = "") -> list[dict[str, Any]]:
 
 def test_calls_are_lines_of_json_with_fields(hub: llmhub.Hub, stream: io.StringIO) -> None:
     undo = llmhub.logging.configure("info", json=True, stream=stream)
-    token = CALLER.set(Caller(request_id="req-1", key_id="key-7", team="blue", user="ann"))
+    token = CALL_ORIGIN.set(CallOrigin(request_id="req-1", key_id="key-7", team="blue", user="ann"))
     try:
         completion = llmhub.complete("a secret plan", model=MODEL, hub=hub)
         llmhub.complete("a secret plan", model=MODEL, hub=hub)
     finally:
-        CALLER.reset(token)
+        CALL_ORIGIN.reset(token)
     undo()
     paid, cached = lines(stream, "llmhub.calls")
     assert {name: paid[name] for name in ("request_id", "key_id", "team", "user", "provider", "model", "status")} == {

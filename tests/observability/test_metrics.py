@@ -25,7 +25,16 @@ from llmhub.core.errors import BadRequestError, NotFound, ServerError
 from llmhub.core.types import CompletionRequest, CompletionResponse, Usage
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.decision_log import Decision
-from llmhub.engine.observer import CALLER, NO_CALLER, CacheHits, Caller, CallFinished, Event, RequestFinished, Waited
+from llmhub.engine.observer import (
+    CALL_ORIGIN,
+    NO_ORIGIN,
+    CacheHits,
+    CallFinished,
+    CallOrigin,
+    Event,
+    RequestFinished,
+    Waited,
+)
 from llmhub.observability import metrics
 from llmhub.observability.instruments import INSTRUMENTS, MAX_SERIES, Measurement
 from llmhub.observability.metrics import MetricsCollector, PrometheusCollector
@@ -85,11 +94,11 @@ def test_time_to_first_token_is_measured_of_streams(hub: llmhub.Hub, collector: 
 
 
 def test_teams_have_calls_tokens_and_cost(hub: llmhub.Hub, collector: PrometheusCollector) -> None:
-    token = CALLER.set(Caller(team="blue"))
+    token = CALL_ORIGIN.set(CallOrigin(team="blue"))
     try:
         cost = llmhub.complete("hi", model=MODEL, hub=hub).cost_usd
     finally:
-        CALLER.reset(token)
+        CALL_ORIGIN.reset(token)
     llmhub.complete("hello", model=MODEL, hub=hub)
     page = collector.render()
     assert value(page, "llmhub_team_calls_total", team="blue", status="ok") == 1
@@ -217,12 +226,12 @@ def events(draw: st.DrawFn) -> Event:
             ]
         )
     )
-    caller = Caller(team=draw(NAMES)) if draw(st.booleans()) else NO_CALLER
+    origin = CallOrigin(team=draw(NAMES)) if draw(st.booleans()) else NO_ORIGIN
     return draw(
         st.sampled_from(
             [
                 RequestFinished(1, 1, call, answer, 0, 1),
-                CallFinished(1, call, answer, 0, 1, caller, b"", ""),
+                CallFinished(1, call, answer, 0, 1, origin, b"", ""),
                 CacheHits(target, 2),
                 Waited(1, call, "limit", 0, 10**7),
                 Decision(0.0, "retry", target.name, "ServerError"),
@@ -246,7 +255,7 @@ def test_any_events_make_a_bounded_number_of_series() -> None:
             target = Target(SimpleNamespace(name=f"p{number % 60}"), None, f"m{number}", f"p/m{number}")  # type: ignore[arg-type]
             call = Call(target, CompletionRequest(model="m", messages=()))
             dispatcher(RequestFinished(1, 1, call, case, 0, 1))
-            dispatcher(CallFinished(1, call, case, 0, 1, Caller(team=f"t{number}"), b"", ""))
+            dispatcher(CallFinished(1, call, case, 0, 1, CallOrigin(team=f"t{number}"), b"", ""))
             dispatcher(Decision(0.0, "retry", target.name, "ServerError"))
     dispatcher.close()
     page = collector.render()
