@@ -159,6 +159,11 @@ def variables_with_prefix(prefix: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
+def log_setting() -> str:
+    """Return which log records are written to standard error (``LLMHUB_LOG``): a level, or empty for none."""
+    return os.environ.get("LLMHUB_LOG", "")
+
+
 def plugin_policy() -> str:
     """Return whether plugins are loaded (``LLMHUB_PLUGINS``): ``on``, ``strict`` or ``off``."""
     policy = os.environ.get("LLMHUB_PLUGINS", "").strip().lower() or "on"

@@ -30,11 +30,15 @@ from llmhub.engine.decision_log import Decision
 from llmhub.engine.hooks import is_hook, to_middleware
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver, routes_by_name, unknown_provider_message
+from llmhub.engine.observer import Observer, Observers
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
 from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
+from llmhub.observability.logging import configure_from_setting
+from llmhub.observability.metrics import metrics_dispatcher
+from llmhub.observability.subscriptions import current_observers
 from llmhub.plugins import (
     NO_PLUGINS,
     Plugins,
@@ -54,6 +58,11 @@ DEFAULT_POOL_SIZE: Final = 1024
 MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
 COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
+
+
+def _with_own(observer: Observer) -> tuple[Observer, ...]:
+    """Return the observers of the process and one of a hub."""
+    return (*current_observers(), observer)
 
 
 def _no_op() -> None:
@@ -214,6 +223,10 @@ class Hub:
             raise invalid("simulator", error.error.message) from None
 
     def _make_runtime(self) -> Runtime:
+        configure_from_setting(config.log_setting())
+        observers: Observers = current_observers
+        if self.plugins.metrics:
+            observers = partial(_with_own, metrics_dispatcher(tuple(self.plugins.metrics.values())))
         open_client = partial(
             Client,
             transport=TransportConfig(
@@ -238,6 +251,7 @@ class Hub:
             cache_mode=cast("CacheMode", self.cache_mode),
             budget=None if self.budget_usd is None else parse_budget(self.budget_usd),
             allow_unpriced=self.allow_unpriced,
+            observers=observers,
         )
 
     def target(self, model: str, *, allow_unconfigured: bool = False) -> Target:

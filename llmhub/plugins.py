@@ -6,8 +6,8 @@ A distribution declares what it adds in its own ``pyproject.toml``::
     acme = "llmhub_acme:PROVIDER"
 
 Nothing needs to be subclassed: a provider is a `Provider`, a middleware a function of ``send`` or a hook, a store a
-function from a URL to a cache, a selector a ranking for `Route`, a scorer anything `llmhub.evals` accepts. A
-`ConnectorPlugin` is started with a hub and stopped with it.
+function from a URL to a cache, a selector a ranking for `Route`, a scorer anything `llmhub.evals` accepts, a collector
+of metrics a `MetricsCollector`. A `ConnectorPlugin` is started with a hub and stopped with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from llmhub.core.errors import invalid
 from llmhub.core.provider import Provider
 from llmhub.engine.hooks import is_hook
+from llmhub.observability.instruments import MetricsCollector
 from llmhub.providers.registry import PROVIDERS
 
 __all__ = ["BrokenPlugin", "ConnectorPlugin", "PluginWarning", "Plugins", "load_plugins"]
@@ -92,6 +93,12 @@ PLUGIN_KINDS: Final[Mapping[str, PluginKind]] = {
     "stores": PluginKind("llmhub.stores", callable, "a function from a URL to a cache"),
     "selectors": PluginKind("llmhub.selectors", callable, "a function of candidates and stats"),
     "scorers": PluginKind("llmhub.scorers", callable, "a scorer, or a function that returns one"),
+    "metrics": PluginKind(
+        "llmhub.metrics",
+        lambda value: isinstance(value, MetricsCollector),
+        "a MetricsCollector",
+        lambda _, value: str(value.name),
+    ),
     "connectors": PluginKind(
         "llmhub.plugins",
         lambda value: isinstance(value, ConnectorPlugin),
@@ -118,6 +125,8 @@ class Plugins:
         Rankings: ``Route(candidates, rank=plugins.selectors["greenest"])``.
     scorers
         For evaluations.
+    metrics
+        Collectors of the measurements of a hub.
     connectors
         Plugins started with a hub.
     broken
@@ -131,6 +140,7 @@ class Plugins:
     stores: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     selectors: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     scorers: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, MetricsCollector] = field(default_factory=dict)
     connectors: Mapping[str, ConnectorPlugin] = field(default_factory=dict)
     broken: tuple[BrokenPlugin, ...] = ()
     strict: bool = False

@@ -80,6 +80,8 @@ MODULES = {
 } | {
     "llmhub.scorers": "llmhub.evals.scorers",
     "llmhub.tasks": "llmhub.evals.tasks",
+    "llmhub.logging": "llmhub.observability.logging",
+    "llmhub.metrics": "llmhub.observability.metrics",
 }
 ACCESSORS = ("FrameAccessor", "SeriesAccessor")
 

@@ -24,6 +24,7 @@ IMPORT_NAMES = {
     "lazy-loader": "lazy_loader",
     "markdown-it-py": "markdown_it",
     "nest-asyncio": "nest_asyncio",
+    "prometheus-client": "prometheus_client",
     "pytest-asyncio": "pytest_asyncio",
     "rouge-score": "rouge_score",
 }
@@ -43,7 +44,12 @@ CORE_DISTRIBUTIONS = {
 """Distributions that the project must depend on."""
 CONFIGURED = {"pytest-asyncio": "asyncio_mode", "pytest-timeout": "\ntimeout = "}
 """Distributions that are used through their configuration."""
-CONDA_NAMES = {"matplotlib-base": "matplotlib", "python-duckdb": "duckdb", "redis-py": "redis"}
+CONDA_NAMES = {
+    "matplotlib-base": "matplotlib",
+    "prometheus_client": "prometheus-client",
+    "python-duckdb": "duckdb",
+    "redis-py": "redis",
+}
 DEVELOPMENT_EXTRAS = {"test", "dev", "docs", "fuzz"}
 """Extras for working on llmhub itself; ``all`` holds every other."""
 
@@ -90,7 +96,7 @@ def imported_modules() -> set[str]:
 
 
 OPTIONAL_IMPORT = "import_optional"
-"""Function of `llmhub.evals.optional_imports` that imports a module by name."""
+"""Function of `llmhub.core.optional_imports` that imports a module by name."""
 
 
 def test_every_requirement_is_used() -> None:

@@ -52,6 +52,7 @@ from llmhub.engine.call import Target
 from llmhub.engine.event_loop import StopSignal, run_in_background, run_in_thread, run_sync
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
+from llmhub.engine.observer import count_cache_hits
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
@@ -538,7 +539,7 @@ async def send_rows(
         concurrency=concurrency,
         run_id=run_id,
         progress_sink=run.progress_sink(display.report) if display else None,
-        on_result=on_result,
+        on_result=count_cache_hits(run.hub.runtime.observers, run.progress_sink(_ignore_progress), on_result),
         draws_in_thread=run.batch.reads_files,
     )
     return await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)

@@ -17,9 +17,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from llmhub.core.errors import BadRequestError, invalid
+from llmhub.core.optional_imports import import_optional
 from llmhub.core.types import JSON
 from llmhub.datasets.folder import LOCK_FILE, file_sha256, is_plain_name, read_file
-from llmhub.evals.optional_imports import import_optional
 
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "manifest.sig"

@@ -39,6 +39,10 @@ class CircuitHealth(Enum):
     UNHEALTHY = "unhealthy"
 
 
+HEALTH_ORDER: Final = tuple(CircuitHealth)
+"""From best to worst."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
     """When a circuit opens and closes.

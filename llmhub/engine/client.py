@@ -11,9 +11,11 @@ import asyncio
 import random
 import time
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from returns.result import Failure
@@ -27,7 +29,7 @@ from llmhub.core.protocol import JSON_ENCODING_ERRORS
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
-from llmhub.engine.circuit_breaker import Breaker, Circuit, circuit_breaker_middleware
+from llmhub.engine.circuit_breaker import HEALTH_ORDER, Breaker, Circuit, CircuitHealth, circuit_breaker_middleware
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop, submit
 from llmhub.engine.fan_out import DRAIN_TIMEOUT_S, SWEEP_INTERVAL_S
@@ -37,10 +39,21 @@ from llmhub.engine.hooks import exception_guard
 from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver
+from llmhub.engine.observer import (
+    OBSERVED_CALL,
+    Observers,
+    admission_middleware,
+    emit_wait,
+    no_observers,
+    observation_middleware,
+    observe_call,
+    request_middleware,
+)
 from llmhub.engine.rate_limiter import RateLimiter, rate_limit_middleware
 from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.engine.routing import CandidateMetrics, routing_middleware
 from llmhub.engine.row_outcome import RowOutcome, as_answer, cancelled_outcome
+from llmhub.engine.scheduling import TargetQueues
 from llmhub.engine.single_flight import RowCallbacks, SingleFlight
 from llmhub.engine.spending import Budgets, TargetPrices, budget_middleware
 from llmhub.engine.store_access import StoreAccess
@@ -58,6 +71,26 @@ MAX_CANDIDATE_KEYS: Final = 2 * CHUNK_SIZE
 """Requests whose keys at every candidate of their route are remembered."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Longest wait for open connections and pending writes when a client is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """State of a client at one moment.
+
+    Parameters
+    ----------
+    in_flight, waiting
+        Calls admitted but not answered, and calls that wait for a rate limit, by provider.
+    queued
+        Rows of runs that have not been started.
+    circuits
+        The worst health among the addresses of each provider called so far.
+    """
+
+    in_flight: Mapping[str, int]
+    waiting: Mapping[str, int]
+    queued: int
+    circuits: Mapping[str, CircuitHealth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +145,8 @@ class Client:
         Budgets for calls that have none of their own.
     record_decision
         Logs waits, retries, fallbacks and changes of circuits.
+    observers
+        Returns who is told of calls and requests (see `llmhub.engine.observer`).
     """
 
     def __init__(
@@ -129,6 +164,7 @@ class Client:
         job: str = "",
         budgets: Budgets,
         record_decision: RecordDecision,
+        observers: Observers = no_observers,
     ) -> None:
         self.loop = background_loop()
         self.store = cache.open() if cache is not None else None
@@ -151,9 +187,11 @@ class Client:
         self._breaker = breaker
         self._budgets = budgets
         self._record_decision = record_decision
+        self._observers = observers
         self._prices = TargetPrices(time.time)
         self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
         self._circuits: dict[tuple[str, str], Circuit] = {}
+        self.queues: set[TargetQueues] = set()
         self._attempts: dict[str, Send] = {}
         self._keyers: dict[str, RequestKeyer] = {}
         self._candidate_keys_by_key: dict[bytes, list[tuple[Target, bytes]]] = {}
@@ -166,6 +204,7 @@ class Client:
         """Return the layers that see a call once, whichever target answers it, around those of each attempt."""
         return chain(
             self._send_attempt,
+            observation_middleware(self._observers),
             *((exception_guard, *middleware) if middleware else ()),
             *((cache_middleware(self._candidate_keys),) if self.has_routes else ()),
             retry_middleware(retry, time.monotonic, random.random, self._record_decision),
@@ -177,11 +216,13 @@ class Client:
         has_ledger = self.store is not None and self.store.ledger is not None
         return chain(
             self.transport.send,
+            admission_middleware,
             *((self._metrics.middleware(target),) if self.has_routes else ()),
             *((circuit_breaker_middleware(self._circuit(target), time.monotonic),) if self._breaker else ()),
             # Reserves a budget once the rate limiter has admitted the call.
             budget_middleware(self._budgets, self._prices, self._rate_limit(target)),
             *((write_ahead_middleware,) if has_ledger else ()),
+            request_middleware,
         )
 
     def _routing(self) -> Middleware:
@@ -198,6 +239,20 @@ class Client:
             policy = self._breaker or Breaker()
             circuit = self._circuits[address] = Circuit(policy, target.provider.name, self._record_decision)
         return circuit
+
+    def state(self) -> ClientState:
+        """Return what the client is doing now. Any thread may ask; the figures are of almost the same moment."""
+        in_flight, waiting = Counter[str](), Counter[str]()
+        for limiter in self.rate_limiter.limiters():
+            provider = limiter.name.partition("/")[0]
+            in_flight[provider] += limiter.in_flight
+            waiting[provider] += len(limiter.waiters)
+        circuits: dict[str, CircuitHealth] = {}
+        for circuit in tuple(self._circuits.copy().values()):
+            worst = max(circuits.get(circuit.name, CircuitHealth.HEALTHY), circuit.state.health, key=HEALTH_ORDER.index)
+            circuits[circuit.name] = worst
+        queued = sum([queues.size for queues in self.queues.copy()])
+        return ClientState(in_flight, waiting, queued, circuits)
 
     async def send(self, call: Call, stop: StopSignal, access: StoreAccess, *, run_id: bytes = b"") -> SendResult:
         """Answer one call from the store, from an equal call in flight, or from the provider.
@@ -217,7 +272,11 @@ class Client:
             except JSON_ENCODING_ERRORS as error:
                 message = f"the request cannot be encoded as JSON: {error}"
                 return SendResult(Answer(Failure(InvalidRequest(path="$", message=message))))
-        return await _SingleCall(self, call, stop, access, run_id).run()
+        single = _SingleCall(self, call, stop, access, run_id)
+        active = self._observers()
+        if not active or OBSERVED_CALL.get() is not None:
+            return await single.run()
+        return await observe_call(active, call, single.run, attrgetter("answer"), run_id)
 
     def access(self, mode: CacheMode) -> StoreAccess:
         """Return the store as ``mode`` allows it to be used from now on."""
@@ -416,7 +475,9 @@ class _SingleCall:
         if self._client.has_alternatives:
             pairs += self._client.alternatives(self._key, lambda: self._call)
             self._access.checked_keys.add(self._key)
+        started_ns = time.perf_counter_ns()
         values = await self._writer.start_lookup(lambda store: store.get_many([key for _, key in pairs]))
+        emit_wait(self._call, "cache", time.perf_counter_ns() - started_ns)
         self._outcome = self._writer.first_stored(values, pairs) if values else None
         return self._outcome is not None
 

@@ -111,6 +111,7 @@ class _FanOut:
         reporting = asyncio.create_task(reporter.run()) if reporter is not None else None
         if log is not None:
             log.register_run(self.writer)
+        self.sender.queues.add(self.queues)
         try:
             async with asyncio.TaskGroup() as self.group:
                 await self._supply()
@@ -119,6 +120,7 @@ class _FanOut:
         finally:
             if reporting is not None:
                 reporting.cancel()
+            self.sender.queues.discard(self.queues)
             await asyncio.shield(self._close())
         if self.stop.requested or self.error is not None:
             try:
@@ -228,7 +230,7 @@ class _FanOut:
         try:
             while not slot.released and not self.slots.hand_over() and (queued := self._next_item()) is not None:
                 (position, key, make_call, prompt), queued_at, _, slot.queue = queued
-                queue_s = time.perf_counter() - queued_at
+                context.queue_s = queue_s = time.perf_counter() - queued_at
                 context.requests_sent = 0
                 try:
                     call = make_call(prompt, key)

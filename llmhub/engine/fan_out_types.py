@@ -14,6 +14,7 @@ from llmhub.engine.store_access import StoreAccess
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import PlannedBlock, StoredBlock
+    from llmhub.engine.scheduling import TargetQueues
 
 CHUNK_SIZE: Final = 4096
 """Maximum number of items planned and looked up at a time."""
@@ -77,6 +78,8 @@ class Sender:
         The candidates of routes; ``None`` without routes.
     blocked_by
         Returns the reason why calls to a target have to wait, by the target's name; empty if there is none.
+    queues
+        The queues of the runs of this client, for its state.
     """
 
     send: Send
@@ -84,6 +87,7 @@ class Sender:
     access: StoreAccess = field(default_factory=StoreAccess)
     alternatives: Alternatives | None = None
     blocked_by: Callable[[str], str] = lambda _: ""
+    queues: set[TargetQueues] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)

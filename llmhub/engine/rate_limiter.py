@@ -250,6 +250,10 @@ class RateLimiter:
             limiter.adaptive = None  # a search by one worker would be disturbed by the others
             limiter.counts_tokens = limiter.counts_tokens or limiter.leased.counts_tokens
 
+    def limiters(self) -> tuple[TargetLimiter, ...]:
+        """Return the limiters of the targets called so far. Any thread may ask."""
+        return tuple(self._limiters.copy().values())
+
     def wait_reason(self, target: str) -> str:
         """Return what the calls to a target wait for; empty if none waits."""
         limiter = self._limiters.get(target)

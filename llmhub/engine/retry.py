@@ -7,6 +7,7 @@ is pure. A call that waits gives up its concurrency slot (`llmhub.engine.schedul
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -18,6 +19,7 @@ from returns.pipeline import is_successful
 from llmhub.core.errors import LLMError, error_type_name, invalid, is_transient, retry_after_s
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.decision_log import RecordDecision
+from llmhub.engine.observer import emit_wait
 from llmhub.engine.scheduling import sleep_without_slot
 
 RETRY_BOUNDS: Final = (
@@ -152,7 +154,9 @@ def retry_middleware(
                 if wait_s is None or clock() + wait_s - start > policy.deadline_s:
                     break
                 note("retry", call.target.name, error_type_name(error), wait_s=wait_s)
+                waits_from_ns = time.perf_counter_ns()
                 await sleep_without_slot(wait_s)
+                emit_wait(call, "retry", time.perf_counter_ns() - waits_from_ns)
                 answer = await send(call)
                 rate_wait_s += answer.rate_wait_s or 0.0
                 requests += answer.attempts

@@ -13,19 +13,20 @@ from llmhub.cache.store import Store
 from llmhub.core.budget import Budget
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call
-from llmhub.engine.client import Client, SendResult
+from llmhub.engine.client import Client, ClientState, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
+from llmhub.engine.observer import Observers, decision_observer, no_observers
 from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.engine.store_access import StoreAccess
 
 
 class OpenClient(Protocol):
-    """Opens a client: `Client` with all its settings but these two."""
+    """Opens a client: `Client` with all its settings but these."""
 
-    def __call__(self, *, budgets: Budgets, record_decision: RecordDecision) -> Client:
+    def __call__(self, *, budgets: Budgets, record_decision: RecordDecision, observers: Observers) -> Client:
         """Return a client on the background loop."""
 
 
@@ -42,15 +43,24 @@ class Runtime:
         The budget shared by all calls; ``None`` for none.
     allow_unpriced
         With a budget, whether calls without a known price are sent uncounted.
+    observers
+        Returns who is told of calls, requests and decisions (see `llmhub.engine.observer`).
     """
 
     def __init__(
-        self, open_client: OpenClient, *, cache_mode: CacheMode, budget: Budget | None, allow_unpriced: bool
+        self,
+        open_client: OpenClient,
+        *,
+        cache_mode: CacheMode,
+        budget: Budget | None,
+        allow_unpriced: bool,
+        observers: Observers = no_observers,
     ) -> None:
         self.cache_mode = cache_mode
         # Closing a hub does not reset what was spent, and its decisions can still be read.
         self.shared_budget = SharedBudget(budget) if budget is not None else None
         self.decisions = DecisionLog(time.time)
+        self.observers = observers
         self._open_client = open_client
         self._budgets = Budgets((self.shared_budget,) if self.shared_budget is not None else (), allow_unpriced)
         self._lock = threading.Lock()
@@ -62,13 +72,21 @@ class Runtime:
         """The open client; opened on first use and after `close`."""
         with self._lock:
             if self._client is None or self._client.loop is not background_loop():
-                self._client = self._open_client(budgets=self._budgets, record_decision=self.decisions.record)
+                record = decision_observer(self.observers, time.time, self.decisions.record)
+                self._client = self._open_client(
+                    budgets=self._budgets, record_decision=record, observers=self.observers
+                )
             return self._client
 
     @property
     def store(self) -> Store | None:
         """The open store."""
         return self.client.store
+
+    def state(self) -> ClientState | None:
+        """Return what the open client is doing now; ``None`` if none is open. Any thread may ask."""
+        client = self._client
+        return client.state() if client is not None else None
 
     async def run(
         self,
@@ -91,6 +109,7 @@ class Runtime:
             access=access,
             alternatives=client.item_alternatives if client.has_alternatives else None,
             blocked_by=client.rate_limiter.wait_reason,
+            queues=client.queues,
         )
         return await run_fan_out(spec, sender, stop)
 
@@ -135,6 +154,11 @@ class Runtime:
 _RUNTIMES: Final[weakref.WeakSet[Runtime]] = weakref.WeakSet()
 _ABANDONED: Final[list[object]] = []
 """Clients of the parent process: destroying one in the child would unregister the parent's sockets from its loop."""
+
+
+def open_runtimes() -> tuple[Runtime, ...]:
+    """Return the runtimes of this process that have an open client."""
+    return tuple(runtime for runtime in tuple(_RUNTIMES) if runtime.state() is not None)
 
 
 def _abandon_all() -> None:

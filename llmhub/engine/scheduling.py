@@ -63,6 +63,11 @@ class TargetQueues:
         return bool(self.items or self._with_deferred)
 
     @property
+    def size(self) -> int:
+        """Items that have not been started. Any thread may ask."""
+        return len(self.items) + sum([len(queue.deferred) for queue in self._with_deferred.copy()])
+
+    @property
     def has_several_targets(self) -> bool:
         """Whether the items seen so far go to more than one target."""
         return len(self._by_target) > 1

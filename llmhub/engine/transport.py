@@ -49,6 +49,7 @@ from llmhub.engine.connection_pool import (
 from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors, soft_limit
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import Origin, ReplyTooLargeError, RequestEncoder
+from llmhub.engine.observer import OUTGOING_HEADERS
 from llmhub.security.redaction import escape_controls, redact, url_secrets
 
 E = TypeVar("E", bound=BaseException)
@@ -149,6 +150,9 @@ class Transport:
         if not is_successful(prepared):
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
+        added_headers = OUTGOING_HEADERS.get()
+        if added_headers is not None:
+            request = replace(request, headers={**request.headers, **added_headers})
         start = time.perf_counter()
         observer = _ResponseObserver(call.on_chunk, start, call.on_deltas)
         task = self._begin(start)

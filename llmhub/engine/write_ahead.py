@@ -85,12 +85,15 @@ class SendContext:
         Requests sent for the current call.
     strict
         Whether a request that cannot be recorded must not be sent.
+    queue_s
+        Seconds the current call waited for a worker.
     """
 
     run_id: bytes = b""
     write_ahead: WriteAheadLog | None = None
     requests_sent: int = 0
     strict: bool = False
+    queue_s: float = 0.0
 
 
 SEND_CONTEXT: Final[ContextVar[SendContext | None]] = ContextVar("llmhub_send_context", default=None)

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from llmhub.core.errors import invalid
+from llmhub.core.optional_imports import import_optional
 from llmhub.evals import answer_extraction
 from llmhub.evals._scorer import TARGET, InputRow, Score, ScoreLike, Scorer, target_texts
 from llmhub.evals.earlier_extraction import extract_choice_1
 from llmhub.evals.judge import Judge, ScorerOrJudge, judge, pairwise
-from llmhub.evals.optional_imports import import_optional
 from llmhub.evals.text_overlap import ROUGE_TYPES, bleu, edit_similarity, rouge
 
 __all__ = [

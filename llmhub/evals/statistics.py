@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from llmhub.evals.optional_imports import import_optional
+from llmhub.core.optional_imports import import_optional
 
 FloatArray: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 FloatMatrix: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.float64]]"

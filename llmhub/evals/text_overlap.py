@@ -11,9 +11,9 @@ from functools import cache, partial
 from typing import Any, Final, Literal
 
 from llmhub.core.errors import invalid
+from llmhub.core.optional_imports import import_optional
 from llmhub.core.types import JSON
 from llmhub.evals._scorer import TARGET, InputRow, ScoreLike, Scorer, target_texts
-from llmhub.evals.optional_imports import import_optional
 
 ROUGE_TYPES: Final = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 

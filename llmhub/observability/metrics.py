@@ -1,0 +1,388 @@
+"""Metrics of calls: for Prometheus, by a page or a push gateway, and for collectors of plugins.
+
+Events become measurements in a thread (`llmhub.observability.dispatcher`); labels are closed before any collector sees
+them (`llmhub.observability.instruments`). The state of hubs (calls in flight, circuits, budgets) is read when the
+metrics are.
+
+Examples
+--------
+>>> with start_http_server(port=0) as server:
+...     page = server.collector.render()
+>>> b"llmhub_build_info" in page
+True
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from llmhub.core.budget import nano_to_usd
+from llmhub.core.optional_imports import import_optional
+from llmhub.engine.circuit_breaker import HEALTH_ORDER
+from llmhub.engine.observer import Event
+from llmhub.engine.runtime import Runtime, open_runtimes
+from llmhub.observability.dispatcher import Dispatcher
+from llmhub.observability.instruments import (
+    BUDGET_LEFT,
+    BUDGET_LIMIT,
+    BUDGET_SPENT,
+    CIRCUIT,
+    FOLDED,
+    IN_FLIGHT,
+    INSTRUMENTS,
+    QUEUED,
+    WAITING,
+    Instrument,
+    LabelLimiter,
+    LabelValues,
+    Measurement,
+    MetricsCollector,
+    measurements,
+)
+from llmhub.observability.subscriptions import subscribe
+
+if TYPE_CHECKING:
+    from llmhub.observability.metrics_server import MetricsServer
+
+__all__ = [
+    "CONTENT_TYPE",
+    "Instrument",
+    "Measurement",
+    "MetricsCollector",
+    "PrometheusCollector",
+    "collect",
+    "pushing",
+    "read_state",
+    "start_http_server",
+]
+
+DEFAULT_PORT: Final = 9464
+"""Port that OpenTelemetry assigns to the Prometheus exporter."""
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Media type of `PrometheusCollector.render`."""
+SAMPLES_PER_SLICE: Final = 40
+"""Time series formatted between two pauses, in about a third of a millisecond."""
+PAUSE_S: Final = 0.0001
+"""Length of a pause, in which the thread of the event loop runs."""
+MAX_GAUGE_LABELS: Final = 40
+"""Providers and budgets with gauges of their own."""
+PUSH_INTERVAL_S: Final = 15.0
+
+
+class _HasCollector(Protocol):
+    """Anything with a `MetricsCollector`, such as a `PrometheusCollector`."""
+
+    @property
+    def collector(self) -> MetricsCollector:
+        """The record."""
+
+
+class _Pipeline:
+    """Turns events into measurements with closed labels and passes them to collectors."""
+
+    def __init__(self, collectors: Sequence[MetricsCollector]) -> None:
+        self._collectors = tuple(collectors)
+        self._limiter = LabelLimiter()
+
+    def __call__(self, event: Event, cost_nano_usd: int | None) -> None:
+        self._limiter.admit_models(event)
+        for measurement in measurements(event, cost_nano_usd):
+            closed = self._limiter.close(measurement)
+            for collector in self._collectors:
+                collector.record(closed)
+                if closed is not measurement:
+                    collector.record(Measurement(FOLDED, (), 1))
+
+
+def metrics_dispatcher(collectors: Sequence[MetricsCollector]) -> Dispatcher:
+    """Return an observer that passes measurements to collectors."""
+    return Dispatcher((_Pipeline(collectors),))
+
+
+def collect(collector: MetricsCollector | _HasCollector) -> Callable[[], None]:
+    """Pass the measurements of every hub of this process to a collector; return the function that ends it.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> stop = collect(MetricsCollector(name="list", record=seen.append))
+    >>> stop()
+    """
+    record = collector if isinstance(collector, MetricsCollector) else collector.collector
+    dispatcher = metrics_dispatcher((record,))
+    if isinstance(collector, PrometheusCollector):
+        collector.before_reading = dispatcher.flush
+    unsubscribe = subscribe(dispatcher)
+
+    def stop() -> None:
+        unsubscribe()
+        dispatcher.close()
+        record.close()
+
+    return stop
+
+
+def read_state(runtimes: Iterable[Runtime] | None = None) -> Iterator[Measurement]:
+    """Yield the gauges: calls in flight and waiting, queued rows, circuits and budgets of the open hubs."""
+    in_flight: dict[str, float] = {}
+    waiting: dict[str, float] = {}
+    circuits: dict[str, float] = {}
+    budgets: dict[str, tuple[int, int, int]] = {}
+    queued = 0
+    for runtime in open_runtimes() if runtimes is None else runtimes:
+        state = runtime.state()
+        if state is None:
+            continue
+        queued += state.queued
+        for totals, counts in ((in_flight, state.in_flight), (waiting, state.waiting)):
+            for provider, number in counts.items():
+                totals[provider] = totals.get(provider, 0) + number
+        for provider, health in state.circuits.items():
+            circuits[provider] = max(circuits.get(provider, 0), HEALTH_ORDER.index(health))
+        if runtime.shared_budget is not None:
+            budget = runtime.shared_budget.budget
+            limit, spent, reserved = budgets.get("hub", (0, 0, 0))
+            budgets["hub"] = (limit + budget.limit, spent + budget.spent, reserved + budget.reserved)
+    yield Measurement(QUEUED, (), queued)
+    for instrument, values in ((IN_FLIGHT, in_flight), (WAITING, waiting), (CIRCUIT, circuits)):
+        for provider in sorted(values)[:MAX_GAUGE_LABELS]:
+            yield Measurement(instrument, (provider,), values[provider])
+    for name, (limit, spent, reserved) in budgets.items():
+        yield Measurement(BUDGET_LIMIT, (name,), float(nano_to_usd(limit)))
+        yield Measurement(BUDGET_SPENT, (name,), float(nano_to_usd(spent)))
+        yield Measurement(BUDGET_LEFT, (name,), float(nano_to_usd(max(limit - spent - reserved, 0))))
+
+
+class PrometheusCollector:
+    """Keeps measurements and gives them to ``prometheus_client``; needs the extra ``metrics``.
+
+    Parameters
+    ----------
+    registry
+        Registry to register with, such as ``prometheus_client.REGISTRY``; a new one if it is not given.
+
+    Examples
+    --------
+    >>> collector = PrometheusCollector()
+    >>> stop = collect(collector)
+    >>> b"llmhub_rows_queued 0.0" in collector.render()
+    True
+    >>> stop()
+    """
+
+    def __init__(self, registry: Any = None) -> None:
+        self._client = import_optional("prometheus_client", "metrics")
+        self._families = import_optional("prometheus_client.core", "metrics")
+        self.registry = self._client.CollectorRegistry() if registry is None else registry
+        self.before_reading: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._values: dict[Instrument, dict[LabelValues, Any]] = {
+            instrument: {} for instrument in INSTRUMENTS if instrument.kind != "gauge"
+        }
+        self.registry.register(self)
+
+    @property
+    def collector(self) -> MetricsCollector:
+        """The record that receives measurements."""
+        return MetricsCollector(name="prometheus", record=self._record)
+
+    def _record(self, measurement: Measurement) -> None:
+        instrument, labels, value = measurement
+        with self._lock:
+            values = self._values[instrument]
+            if instrument.kind == "counter":
+                values[labels] = values.get(labels, 0.0) + value
+                return
+            histogram = values.get(labels)
+            if histogram is None:
+                histogram = values[labels] = [0.0, *[0] * (len(instrument.bounds) + 1)]
+            histogram[0] += value
+            histogram[1 + sum([value > bound for bound in instrument.bounds])] += 1
+
+    def describe(self) -> list[Any]:
+        """Return nothing, so that a registry does not collect at once."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics as ``prometheus_client`` keeps them."""
+        self.before_reading()
+        families = self._families
+        build = families.GaugeMetricFamily("llmhub_build_info", "Version of llmhub.", labels=("version",))
+        build.add_metric((_version(),), 1)
+        yield build
+        with self._lock:
+            copies = {
+                instrument: {labels: _copied(value) for labels, value in values.items()}
+                for instrument, values in self._values.items()
+            }
+        for instrument, values in copies.items():
+            is_counter = instrument.kind == "counter"
+            make = families.CounterMetricFamily if is_counter else families.HistogramMetricFamily
+            family = make(instrument.name, instrument.description, labels=instrument.labels)
+            for labels, value in values.items():
+                if is_counter:
+                    family.add_metric(labels, value)
+                else:
+                    family.add_metric(labels, list(_cumulative(instrument.bounds, value[1:])), value[0])
+            yield family
+        gauges = {
+            instrument: families.GaugeMetricFamily(instrument.name, instrument.description, labels=instrument.labels)
+            for instrument in INSTRUMENTS
+            if instrument.kind == "gauge"
+        }
+        for instrument, labels, value in read_state():
+            gauges[instrument].add_metric(labels, value)
+        yield from gauges.values()
+
+    def render(self) -> bytes:
+        """Return the metrics in the text format of Prometheus. Call it in a thread, not on an event loop.
+
+        The thread pauses after every few series: a thread that computes without a pause holds up the event loop for
+        5 ms at a time.
+        """
+        pages: list[bytes] = []
+        for family in self.registry.collect():
+            samples = family.samples
+            for start in range(0, max(len(samples), 1), SAMPLES_PER_SLICE):
+                family.samples = samples[start : start + SAMPLES_PER_SLICE]
+                text = self._client.generate_latest(_OneFamily(family))
+                # Only the first slice has the lines that describe the metric.
+                pages.append(text if not start else b"".join(_without_comments(text)))
+                time.sleep(PAUSE_S)
+            family.samples = samples
+        return b"".join(pages)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneFamily:
+    """A registry of one metric."""
+
+    family: Any
+
+    def collect(self) -> list[Any]:
+        return [self.family]
+
+
+def _without_comments(text: bytes) -> Iterator[bytes]:
+    return (line for line in text.splitlines(keepends=True) if not line.startswith(b"#"))
+
+
+def _copied(value: Any) -> Any:
+    return value if isinstance(value, float) else list(value)
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Yield the buckets of a histogram: upper bound, and number of values up to it."""
+    total = 0
+    for bound, number in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        total += number
+        yield bound, total
+
+
+def _version() -> str:
+    try:
+        return version("llmhub")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return "unknown"
+
+
+def start_http_server(
+    port: int = DEFAULT_PORT, address: str = "127.0.0.1", *, collector: PrometheusCollector | None = None
+) -> MetricsServer:
+    """Serve the metrics of this process to Prometheus, from a notebook or a script. Needs the extra ``metrics``.
+
+    Parameters
+    ----------
+    port, address
+        Where to listen; port 0 chooses a free one. Listens on this machine only, unless another address is given.
+    collector
+        Collector to serve; a new one if it is not given.
+
+    Returns
+    -------
+    MetricsServer
+        Its ``url`` is what Prometheus scrapes. ``close()``, or leaving a ``with`` block, ends it.
+
+    Examples
+    --------
+    >>> with start_http_server(port=0) as server:
+    ...     server.url.endswith("/metrics")
+    True
+    """
+    from llmhub.observability.metrics_server import MetricsServer  # noqa: PLC0415 - a server, which few programs need
+
+    return MetricsServer(PrometheusCollector() if collector is None else collector, address, port)
+
+
+class pushing:  # noqa: N801 - used like a function, in a with statement
+    """Push the metrics of a block to a Prometheus push gateway: every few seconds and at the end.
+
+    For scripts that end before Prometheus would scrape them.
+
+    Parameters
+    ----------
+    gateway
+        Address of the gateway: ``host:port`` or a URL.
+    job
+        Label of the metrics.
+    interval_s
+        Seconds between two pushes.
+    grouping
+        More labels, such as ``{"instance": "notebook-7"}``.
+
+    Examples
+    --------
+    >>> with pushing("localhost:9091", job="nightly"):  # doctest: +SKIP
+    ...     llmhub.complete_table(frame, "Summarise: {text}", model="openai/gpt-4o-mini")
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        job: str = "llmhub",
+        *,
+        interval_s: float = PUSH_INTERVAL_S,
+        grouping: dict[str, str] | None = None,
+    ) -> None:
+        self.collector = PrometheusCollector()
+        self._push = import_optional("prometheus_client", "metrics").push_to_gateway
+        self._target = (gateway, job, grouping)
+        self._interval_s = interval_s
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stop_collecting: Callable[[], None] = lambda: None
+
+    def push(self) -> None:
+        """Push now."""
+        gateway, job, grouping = self._target
+        self._push(gateway, job=job, registry=self.collector.registry, grouping_key=grouping)
+
+    def __enter__(self) -> Self:
+        """Begin to collect."""
+        self._ended.clear()
+        self._stop_collecting = collect(self.collector)
+        self._thread = threading.Thread(target=self._push_regularly, name="llmhub-push", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Push for the last time."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.push()
+        finally:
+            self._stop_collecting()
+
+    def _push_regularly(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            try:
+                self.push()
+            except OSError:  # tried again; the last push raises
+                continue
