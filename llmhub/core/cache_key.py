@@ -86,6 +86,17 @@ def legacy_request_keyer(provider: Provider, endpoint: Endpoint) -> RequestKeyer
     return _request_keyer(provider, legacy)
 
 
+def scoped_key(key: bytes, scope: str) -> bytes:
+    """Return the key of a request within a scope, such as a team that shares its responses with no other.
+
+    Examples
+    --------
+    >>> scoped_key(b"key", "team:a") == scoped_key(b"key", "team:b")
+    False
+    """
+    return hashlib.sha256(scope.encode() + b"\x00" + key).digest()
+
+
 def _request_keyer(provider: Provider, keyed: Endpoint) -> RequestKeyer:
     prefix = key_prefix(provider, keyed)
     url_by_model: dict[str, bytes] = {}

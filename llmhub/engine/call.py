@@ -120,6 +120,8 @@ class Call:
         Which of several responses to the same request is wanted, from 0.
     requested_target
         The target the caller named, if known; it differs from ``target`` once the call was routed elsewhere.
+    cache_scope
+        Part of the cache key: calls of other scopes share no responses. Empty for the key of the request alone.
     """
 
     target: Target
@@ -133,6 +135,7 @@ class Call:
     sample: int = 0
     requested_target: Target | None = None
     on_deltas: Callable[[Sequence[Delta]], None] | None = None
+    cache_scope: str = ""
 
     @property
     def is_delivered(self) -> bool:
@@ -174,7 +177,7 @@ class Call:
         """Return a copy with these fields. Runs for every routed attempt: `dataclasses.replace` takes twice as long."""
         return Call(
             target, request, self.on_chunk, self.stream, prepared, key, self.budgets, on_sent, self.sample,
-            requested_target, self.on_deltas,
+            requested_target, self.on_deltas, self.cache_scope,
         )  # fmt: skip
 
 

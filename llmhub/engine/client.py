@@ -22,7 +22,7 @@ from returns.result import Failure
 
 from llmhub.cache.modes import CacheMode, restrict
 from llmhub.cache.store import Cache, has_ledger
-from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_keyer
+from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_keyer, scoped_key
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
@@ -325,7 +325,8 @@ class Client:
     def _legacy_pairs(self, make_call: Callable[[], Call]) -> Sequence[tuple[None, bytes]]:
         call = make_call()
         keyer = self._legacy_keyers.get(call.target.provider.name)
-        return () if keyer is None else ((None, keyer(call.request, call.sample)),)
+        # Earlier versions had no scopes.
+        return () if keyer is None or call.cache_scope else ((None, keyer(call.request, call.sample)),)
 
     def item_alternatives(self, item: PlannedItem) -> Sequence[tuple[Target | None, bytes]]:
         """Return `alternatives` of a planned item of a run."""
@@ -343,7 +344,11 @@ class Client:
         return [(target, self._key_at(target, call)) for target in route.targets.values()]
 
     def _key_at(self, target: Target, call: Call) -> bytes:
-        """Return the key of the call's request as sent to ``target``."""
+        """Return the key of the call's request as sent to ``target``, within the call's scope."""
+        key = self._request_key_at(target, call)
+        return scoped_key(key, call.cache_scope) if call.cache_scope else key
+
+    def _request_key_at(self, target: Target, call: Call) -> bytes:
         prepared = call.valid_prepared
         if prepared is not None:
             return prepared.for_target(target).key(prepared.text, call.sample)

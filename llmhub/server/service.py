@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
 
+from returns.pipeline import is_successful
 from returns.result import Failure
 
 from llmhub import config
 from llmhub.cache.modes import CacheMode
 from llmhub.core.errors import ConnectorError, PermissionDenied, ServerError, invalid, to_exception
+from llmhub.core.pricing import compute_cost
 from llmhub.core.stream import Delta
 from llmhub.core.types import CompletionRequest
 from llmhub.core.validation import validate_request
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.providers.prices import provider_of_model
 from llmhub.server.access import Access, access_from_settings
@@ -30,6 +35,13 @@ State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
 OnDeltas: TypeAlias = Callable[[Sequence[Delta]], None]
 NO_CACHE: Final = "none"
 """Value of the setting ``cache`` for a service without one."""
+
+
+class Costs(NamedTuple):
+    """Cost of an answer in US dollars: as billed, and without llmhub's cache."""
+
+    billed_usd: Decimal | None
+    listed_usd: Decimal | None
 
 
 @dataclass(slots=True)
@@ -52,6 +64,7 @@ class Service:
     state: State = "starting"
     active_requests: int = 0
     lanes: Lanes = field(init=False)
+    prices: TargetPrices = field(default_factory=lambda: TargetPrices(time.time))
     stop: StopSignal = field(default_factory=StopSignal)
     _on_drain: list[Callable[[], object]] = field(default_factory=list)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -136,7 +149,14 @@ class Service:
         invalid_request = validate_request(request)
         if invalid_request is not None:
             return Answer(Failure(invalid_request))
-        call = Call(target, request, budgets=context.caller.budgets, requested_target=target, on_deltas=on_deltas)
+        call = Call(
+            target,
+            request,
+            budgets=context.caller.budgets,
+            requested_target=target,
+            on_deltas=on_deltas,
+            cache_scope=context.caller.cache_scope,
+        )
         slot = await self.lanes.acquire(context)
         if slot is not None:
             return Answer(Failure(slot))
@@ -147,6 +167,19 @@ class Service:
         if result.stopped_by_store_failure:
             return Answer(Failure(ServerError(message=f"the cache failed: {result.store_error}", should_retry=True)))
         return result.answer
+
+    def costs(self, target: Target, answer: Answer) -> Costs:
+        """Return the cost of an answer as billed and at list price; ``None`` where a price is unknown."""
+        if not is_successful(answer.outcome):
+            return Costs(None, None)
+        served_by, response = answer.target or target, answer.outcome.unwrap()
+        listed = compute_cost(response.usage, self.prices.lookup(served_by, response.served_model))
+        if answer.cache_hit:
+            return Costs(Decimal(0), listed)
+        billed = [listed]
+        billed += [compute_cost(each.usage, self.prices.lookup(each.target)) for each in answer.billed_failures]
+        known = [cost for cost in billed if cost is not None]
+        return Costs(sum(known, Decimal(0)) if len(known) == len(billed) else None, listed)
 
     def target(self, model: str, context: RequestContext) -> Target:
         """Return the target of a model's name.

@@ -1,0 +1,242 @@
+"""Routes of completions in each dialect: parse the request, send it through the service, encode the answer.
+
+A stream begins with its first content, so that an error before it has a status of its own. A client that leaves
+cancels the provider's request, before and after the first token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+from returns.pipeline import is_successful
+
+from llmhub.core.errors import invalid, to_exception
+from llmhub.core.stream import Delta
+from llmhub.core.types import Payload
+from llmhub.engine.call import Answer, Target
+from llmhub.server.app import json_response, open_stream, read_json, write
+from llmhub.server.context import RequestContext
+from llmhub.server.dialects import hub_completions, openai_chat
+from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, StreamEncoder
+from llmhub.server.error_replies import status_of
+from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
+from llmhub.server.service import Service
+
+CACHE_HEADER: Final = "x-llmhub-cache"
+UNSUPPORTED_HEADER: Final = "x-llmhub-unsupported"
+COST_HEADER: Final = "x-llmhub-cost-usd"
+CACHE_HIT_HEADER: Final = "x-llmhub-cache-hit"
+SERVED_HEADER: Final = "x-llmhub-served-model"
+DROPPED_HEADER: Final = "x-llmhub-dropped"
+OPTIONS: Final = (
+    Parameter(
+        name=CACHE_HEADER,
+        place="header",
+        description="How the cache is used.",
+        schema={"type": "string", "enum": ["read-write", "read-only", "write-only", "refresh", "off"]},
+    ),
+    Parameter(
+        name=UNSUPPORTED_HEADER,
+        place="header",
+        description="What happens to a parameter that the model does not support.",
+        schema={"type": "string", "enum": ["error", "drop"]},
+    ),
+    Parameter(
+        name="x-llmhub-lane",
+        place="header",
+        description="In which lane the call waits.",
+        schema={"type": "string", "enum": ["interactive", "bulk"]},
+    ),
+)
+"""Headers that every route of a completion reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """A parsed request on its way."""
+
+    service: Service
+    context: RequestContext
+    dialect: Dialect
+    parsed: ParsedRequest
+    target: Target
+    cache_mode: str | None
+
+    def info(self, answer: Answer | None = None) -> ReplyInfo:
+        """Return what a reply says besides the response."""
+        parsed = self.parsed
+        info = ReplyInfo(
+            id=self.context.request_id,
+            model=parsed.request.model,
+            created=int(time.time()),
+            stream_usage=parsed.stream_usage,
+        )
+        if answer is None:
+            return info
+        costs = self.service.costs(self.target, answer)
+        return replace(
+            info,
+            cost_usd=costs.billed_usd,
+            list_cost_usd=costs.listed_usd,
+            cache_hit=answer.cache_hit,
+            attempts=answer.attempts,
+            latency_s=answer.latency_s,
+            dropped=(*parsed.dropped, *answer.dropped),
+        )
+
+    async def send(self, on_deltas: Callable[[Sequence[Delta]], None] | None = None) -> Answer:
+        return await self.service.send(
+            self.parsed.request, self.context, on_deltas=on_deltas, cache_mode=self.cache_mode
+        )
+
+
+def parse_request(
+    service: Service, request: web.Request, context: RequestContext, dialect: Dialect, payload: Payload
+) -> _Completion:
+    """Parse a payload for its target.
+
+    Raises
+    ------
+    ConnectorError
+        It cannot be expressed, or the caller may not use the model.
+    """
+    model = payload.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("$.model", "is missing; pass 'provider/model', such as 'openai/gpt-4o-mini'")
+    provider = payload.get("provider") if dialect is hub_completions.DIALECT else None
+    target = service.target(f"{provider}/{model}" if isinstance(provider, str) and provider else model, context)
+    native = all(each.provider.wire.name in dialect.wires for each in service.hub.targets(target.name))
+    parsed = dialect.parse(payload, native)
+    unsupported: Any = request.headers.get(UNSUPPORTED_HEADER, "error")
+    if unsupported not in {"error", "drop"}:
+        raise invalid(UNSUPPORTED_HEADER, f"must be error or drop, not {unsupported!r:.80}")
+    if unsupported == "drop":
+        parsed = replace(parsed, request=replace(parsed.request, unsupported=unsupported))
+    return _Completion(service, context, dialect, parsed, target, request.headers.get(CACHE_HEADER))
+
+
+async def complete(
+    dialect: Dialect, service: Service, request: web.Request, context: RequestContext
+) -> web.StreamResponse:
+    """Answer a request of a dialect whose payload names the model and says whether to stream."""
+    payload = await read_json(service, request)
+    return await answer(parse_request(service, request, context, dialect, payload), request)
+
+
+async def answer(completion: _Completion, request: web.Request) -> web.StreamResponse:
+    """Send a parsed request, and return its response or stream."""
+    if completion.parsed.stream:
+        return await _stream(completion, request)
+    result = await completion.send()
+    if not is_successful(result.outcome):
+        raise to_exception(result.outcome.failure())
+    response, info = result.outcome.unwrap(), completion.info(result)
+    headers = {
+        CACHE_HIT_HEADER: "true" if info.cache_hit else "false",
+        SERVED_HEADER: _header_text(response.served_model or completion.target.model),
+        **({} if info.cost_usd is None else {COST_HEADER: f"{info.cost_usd:f}"}),
+        **({DROPPED_HEADER: ", ".join(info.dropped)} if info.dropped else {}),
+    }
+    return json_response(completion.dialect.encode(response, info), headers=headers)
+
+
+def _header_text(text: str) -> str:
+    """Return text that a header can hold."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text)
+
+
+async def _stream(completion: _Completion, request: web.Request) -> web.StreamResponse:
+    """Stream a response: each piece is written as soon as the client accepts it."""
+    encoder = completion.dialect.open_stream(completion.info())
+    pieces: list[bytes] = []
+    arrived = asyncio.Event()
+
+    def on_deltas(deltas: Sequence[Delta]) -> None:
+        piece = encoder.feed(deltas)
+        if piece:
+            pieces.append(piece)
+            arrived.set()
+
+    sending = asyncio.create_task(completion.send(on_deltas))
+    sending.add_done_callback(lambda _: arrived.set())
+    try:
+        response: web.StreamResponse | None = None
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            is_done = sending.done()
+            has_begun = response is not None or bool(pieces)
+            if is_done:
+                pieces.append(_last_piece(completion, encoder, sending.result(), has_begun=has_begun))
+            piece = b"".join(pieces)
+            pieces.clear()
+            if response is None:
+                response = await open_stream(request, completion.context, completion.dialect.stream_type)
+            await write(completion.service, request, response, piece)
+            if is_done:
+                await response.write_eof()
+                return response
+    finally:
+        if not sending.done():
+            sending.cancel()
+            await asyncio.wait([sending])
+
+
+def _last_piece(completion: _Completion, encoder: StreamEncoder, result: Answer, *, has_begun: bool) -> bytes:
+    """Return the end of a stream.
+
+    Raises
+    ------
+    ConnectorError
+        The call failed before there was any content.
+    """
+    if is_successful(result.outcome):
+        return encoder.finish(result.outcome.unwrap(), completion.info(result))
+    error = result.outcome.failure()
+    if not has_begun:
+        raise to_exception(error)
+    return encoder.fail(error, status_of(error))
+
+
+def completion_route(path: str, dialect: Dialect, request: Any, response: Any, summary: str) -> HttpRoute:
+    """Return the route of a dialect whose payload names the model."""
+    return HttpRoute(
+        "POST",
+        path,
+        partial(complete, dialect),
+        scope="completions",
+        summary=summary,
+        request=request,
+        response=response,
+        request_types=("application/json",),
+        response_types=("application/json", dialect.stream_type),
+        parameters=OPTIONS,
+        encode_error=dialect.encode_error,
+    )
+
+
+GROUP: Final = RouteGroup(
+    name="completions",
+    routes=(
+        completion_route(
+            "/v1/chat/completions",
+            openai_chat.DIALECT,
+            openai_chat.ChatRequest,
+            dict[str, Any],
+            "Answer in the format of OpenAI's Chat Completions",
+        ),
+        completion_route(
+            "/v1/completions",
+            hub_completions.DIALECT,
+            hub_completions.HubRequest,
+            hub_completions.HubCompletion,
+            "Answer in the hub's own format, with the cost",
+        ),
+    ),
+)
