@@ -265,8 +265,13 @@ def _compare(parser: CommandParser) -> None:
 
 
 def _threshold_arguments(parser: CommandParser) -> None:
+    analysis = parser.add_argument_group("analysis")
+    analysis.add_argument("--group", metavar="COLUMN", help="column of clusters of rows that depend on each other")
+    analysis.add_argument("--baseline-model", metavar="MODEL", help="compare the other models with this one only")
     report = parser.add_argument_group("report and thresholds")
     report.add_argument("--json", action="store_true", help="write JSON")
+    report.add_argument("--html", type=Path, metavar="FILE", help="write a report with all responses as one HTML file")
+    report.add_argument("--by", metavar="COLUMN", help="also report the scores of each group of rows")
     report.add_argument(
         "--fail-under", type=float, metavar="SCORE", help="exit with 1 if a model scores less by the first scorer"
     )

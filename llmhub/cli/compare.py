@@ -7,7 +7,7 @@ from typing import Any
 
 from llmhub.cli.console import announce_interrupt, print_message, progress_callback
 from llmhub.cli.hub_options import build_hub, collect_options
-from llmhub.cli.score_report import build_scorer, report_scores
+from llmhub.cli.score_report import analysis_options, build_scorer, report_scores
 from llmhub.core.errors import invalid
 from llmhub.datasets import freeze
 from llmhub.evals import compare
@@ -22,14 +22,14 @@ def run(args: argparse.Namespace) -> int:
     args.model = args.model or []
     scorers = [build_scorer(args, name) for name in args.scorer]
     source = files.read_table(args.input, "INPUT")
-    options: Any = collect_options(args)
+    analysis = analysis_options(args)
+    options: Any = {**collect_options(args), **analysis}
     with build_hub(args) as hub, announce_interrupt("compare"):
         if args.prompt:
             options["progress"] = progress_callback(quiet=args.quiet or args.json)
             comparison = compare(source, args.prompt, model=args.model, scorers=scorers, hub=hub, **options)
         else:
-            comparison = compare(source, scorers=scorers, hub=hub)
+            comparison = compare(source, scorers=scorers, hub=hub, **analysis)
         if args.freeze is not None:
-            frozen = freeze(comparison, args.freeze, data=None if args.prompt else source)
-            print_message("compare", f"froze {args.freeze}: {frozen.digest}")
-    return report_scores(args, comparison)
+            print_message("compare", f"froze {args.freeze}: {freeze(comparison, args.freeze).digest}")
+    return report_scores(args, comparison, comparison)

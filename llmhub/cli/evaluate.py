@@ -7,7 +7,7 @@ from typing import Any
 
 from llmhub.cli.console import announce_interrupt, print_message, progress_callback
 from llmhub.cli.hub_options import build_hub, collect_options
-from llmhub.cli.score_report import report_scores
+from llmhub.cli.score_report import analysis_options, report_scores
 from llmhub.core.errors import invalid
 from llmhub.datasets import freeze
 from llmhub.evals import Task, evaluate, tasks
@@ -18,12 +18,16 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison, and return the exit code."""
     task = _build_task(args)
     source = files.read_table(args.input, "INPUT")
-    options: Any = {**collect_options(args), "progress": progress_callback(quiet=args.quiet or args.json)}
+    options: Any = {
+        **collect_options(args),
+        **analysis_options(args),
+        "progress": progress_callback(quiet=args.quiet or args.json),
+    }
     with build_hub(args) as hub, announce_interrupt("evaluate"):
         evaluation = evaluate(source, task, args.model, hub=hub, **options)
         if args.freeze is not None:
             print_message("evaluate", f"froze {args.freeze}: {freeze(evaluation, args.freeze).digest}")
-    return report_scores(args, evaluation.comparison)
+    return report_scores(args, evaluation.comparison, evaluation)
 
 
 def _build_task(args: argparse.Namespace) -> Task:

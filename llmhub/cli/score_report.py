@@ -12,9 +12,10 @@ import msgspec
 from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.core.errors import invalid
 from llmhub.evals import scorers
+from llmhub.evals.report import groups_table
 
 if TYPE_CHECKING:
-    from llmhub.evals import Comparison, Scorer
+    from llmhub.evals import Comparison, Evaluation, Scorer
 
 REPORT_VERSION: Final = 1
 ROUNDING: Final = 1e-9
@@ -45,13 +46,24 @@ def build_scorer(args: argparse.Namespace, name: str) -> Scorer:
             return scorer
 
 
-def report_scores(args: argparse.Namespace, comparison: Comparison) -> int:
-    """Write the report, and return 1 if a model missed a threshold."""
+def analysis_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the analysis that were set, as keyword arguments of `llmhub.compare`."""
+    options = {"group": args.group, "baseline": args.baseline_model}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def report_scores(args: argparse.Namespace, comparison: Comparison, result: Comparison | Evaluation) -> int:
+    """Write the reports, and return 1 if a model missed a threshold."""
     baseline = {} if args.baseline is None else _read_baseline(args.baseline)
+    groups = None if args.by is None else comparison.by(args.by)
     if args.json:
-        print_json(_report(comparison))
+        print_json(_report(comparison) | ({} if groups is None else {"groups": groups.to_pylist()}))
     elif not args.quiet:
-        print_result(str(comparison))
+        print_result(str(result))
+        if groups is not None:
+            print_result(f"\n{groups_table(groups)}")
+    if args.html is not None:
+        print_message(args.command, f"wrote {result.write_report(args.html, by=args.by)}")
     misses = _misses(args, comparison, baseline)
     for miss in misses:
         print_message(args.command, miss)

@@ -105,6 +105,12 @@ class Evaluation:
         """Return the scores of each model in each group of rows; see `Comparison.by`."""
         return self.comparison.by(column)
 
+    def write_report(self, path: str | Path, *, by: str | None = None, max_rows: int = 1000) -> Path:
+        """Write the evaluation as one HTML file; see `Comparison.write_report`."""
+        from llmhub.evals.report_file import write_report  # noqa: PLC0415 - loaded when it is needed
+
+        return write_report(self.comparison, path, by=by, max_rows=max_rows, evaluation=self)
+
     def to_markdown(self) -> str:
         """Return the evaluation as Markdown."""
         from llmhub.evals.report import samples_markdown  # noqa: PLC0415 - loaded on display

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import pyarrow as pa
@@ -379,6 +380,32 @@ class Comparison:
     def __repr__(self) -> str:
         """Return the Markdown report."""
         return self.to_markdown().replace(r"\$", "$")
+
+    def write_report(self, path: str | Path, *, by: str | None = None, max_rows: int = 1000) -> Path:
+        """Write the comparison as one HTML file that needs no server: figures, and all models' responses side by side.
+
+        Parameters
+        ----------
+        path
+            File to write, such as ``report.html``; an existing file is replaced.
+        by
+            Column whose groups of rows have their own scores in the report; see `by`.
+        max_rows
+            Number of rows with their responses in the file.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        BadRequestError
+            The column does not exist, or the file cannot be written.
+        """
+        from llmhub.evals.report_file import write_report  # noqa: PLC0415 - loaded when it is needed
+
+        return write_report(self, path, by=by, max_rows=max_rows)
 
     def plot(self, scorer: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw each model's score and each pair's difference, with confidence intervals."""

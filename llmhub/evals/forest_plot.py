@@ -92,7 +92,7 @@ def _difference_rows(comparison: Comparison, scorer: str) -> list[_ForestRow]:
     names = _short_names(comparison.design.models)
     format_value = report.signed_formatter(report.score_formatter(report.score_unit(comparison, scorer)))
     rows = []
-    for pair in comparison.pairs_of(scorer)[:MAX_PAIRS_DRAWN]:
+    for pair in map(report.with_simultaneous_interval, comparison.pairs_of(scorer)[:MAX_PAIRS_DRAWN]):
         if pair["difference"] is None:
             continue
         # The better model comes first, so that every difference is positive.

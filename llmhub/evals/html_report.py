@@ -154,7 +154,8 @@ def _pairs_table(comparison: Comparison, scorer: str) -> str:
     if not pairs:
         return ""
     format_value = report.score_formatter(report.score_unit(comparison, scorer))
-    shown, colors = pairs[: report.MAX_PAIRS_SHOWN], model_colors(comparison)
+    shown = [report.with_simultaneous_interval(pair) for pair in pairs[: report.MAX_PAIRS_SHOWN]]
+    colors = model_colors(comparison)
     scale = fit_scale(shown, 0.0)
     body = [_pair_row(pair, scale, colors, format_value) for pair in shown]
     hidden = len(pairs) - len(shown)
@@ -207,6 +208,7 @@ def samples_html(samples: pa.Table, comparison: Comparison, pairs: pa.Table) -> 
 
 
 def _pairs_of_metric(metric: str, pairs: Sequence[Any], colors: Mapping[str, str]) -> str:
-    scale = fit_scale(pairs, 0.0)
-    body = [_pair_row(pair, scale, colors, format_percent) for pair in pairs[: report.MAX_PAIRS_SHOWN]]
+    shown = [report.with_simultaneous_interval(pair) for pair in pairs[: report.MAX_PAIRS_SHOWN]]
+    scale = fit_scale(shown, 0.0)
+    body = [_pair_row(pair, scale, colors, format_percent) for pair in shown]
     return _html_table(_pairs_header(metric), body)

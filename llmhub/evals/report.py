@@ -136,6 +136,11 @@ def score_unit(comparison: Comparison, scorer: str) -> str:
     return next((str(row["unit"]) for row in comparison.ranked(scorer)), "score")
 
 
+def with_simultaneous_interval(pair: MetricRow) -> MetricRow:
+    """Return a pair whose interval is that which holds for all pairs together, as its corrected p-value does."""
+    return {**pair, "low": pair["simultaneous_low"], "high": pair["simultaneous_high"]}
+
+
 def pair_conclusion(pair: MetricRow) -> str:
     """Return the result of a pair's test in words."""
     if pair["significant"] is None:
@@ -184,7 +189,11 @@ def notes(comparison: Comparison) -> list[str]:
     clusters = max((row["clusters"] for row in ranked), default=0)
     samples = f" of {design.n} samples" if design.n > 1 else ""
     groups = f" in {clusters:,} groups of {design.group}" if design.group else ""
-    tests = "; paired tests with Holm's correction for the number of pairs" if len(comparison.pairs) else ""
+    tests = (
+        "; paired tests with Holm's correction for the number of pairs, and intervals that hold for all of them"
+        if len(comparison.pairs)
+        else ""
+    )
     lines = [f"{rows:,} rows{samples}{groups}; {settings.level:.0%} confidence intervals{tests}."]
     if comparison.results is not None and is_simulated(comparison.results.schema):
         lines.append("Simulated responses: scores and times are not those of the real models; costs are list prices.")
@@ -276,12 +285,32 @@ def _pairs_table(comparison: Comparison, scorer: str) -> str:
             pair_conclusion(pair),
             "" if (effect := pair["minimum_detectable_effect"]) is None else format_value(effect),
         ]
-        for pair in pairs[:MAX_PAIRS_SHOWN]
+        for pair in map(with_simultaneous_interval, pairs[:MAX_PAIRS_SHOWN])
     ]
     header = [f"{scorer}: pair", "difference", "interval", "p, corrected", "", "minimum detectable"]
     hidden = len(pairs) - MAX_PAIRS_SHOWN
     more = f"\n\n{hidden:,} more pairs are in `.pairs`." if hidden > 0 else ""
     return markdown_table(header, rows) + more
+
+
+def groups_table(groups: pa.Table) -> str:
+    """Return the scores of each group of rows (`Comparison.by`) as Markdown, one table per scorer."""
+    parts = []
+    for scorer in dict.fromkeys(groups.column("scorer").to_pylist()):
+        rows = [row for row in groups.to_pylist() if row["scorer"] == scorer]
+        cells = {(row["group"], row["model"]): row for row in rows}
+        models = list(dict.fromkeys(row["model"] for row in rows))
+        format_value = score_formatter(rows[0]["unit"])
+        lines = [
+            [
+                "mean of the groups" if group is None else group,
+                *(_value_cell(cells[group, model], format_value) for model in models),
+                f"{max(cells[group, model]['rows'] for model in models):,}",
+            ]
+            for group in dict.fromkeys(row["group"] for row in rows)
+        ]
+        parts.append(markdown_table([scorer, *models, "rows"], lines))
+    return "\n\n".join(parts)
 
 
 def _head_to_head_table(comparison: Comparison) -> str:
@@ -351,6 +380,6 @@ def _sample_pairs_table(pairs: Sequence[MetricRow]) -> list[str]:
             f"{format_p_value(pair['p_holm'])} ({pair['test']})",
             pair_conclusion(pair),
         ]
-        for pair in pairs[:MAX_PAIRS_SHOWN]
+        for pair in map(with_simultaneous_interval, pairs[:MAX_PAIRS_SHOWN])
     ]
     return [markdown_table(["pair", "", "difference", "interval", "p, corrected", ""], lines)] if lines else []

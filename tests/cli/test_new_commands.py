@@ -301,6 +301,48 @@ def test_results_of_a_run_are_compared_without_calls(shell: Shell, adder: Simula
     assert adder.counts()["requests"] == calls
 
 
+def test_baseline_model_groups_and_html_report(
+    shell: Shell, simulator: SimulatorThread, questions: Path, tmp_path: Path
+) -> None:
+    frame = pd.read_csv(questions).assign(half=["low"] * 5 + ["high"] * 5)
+    frame.to_csv(questions, index=False)
+    options = ("-p", "{question}", "-m", MODEL, "-m", OTHER, "--simulator", simulator.url)
+    shell("run", questions, "out.parquet", *options)
+    command = ("compare", "out.parquet", "--scorer", "numeric", "--target", "answer", "--by", "half")
+    result = shell(*command, "--baseline-model", OTHER, "--html", "report.html")
+    assert result.code == 0
+    assert "mean of the groups" in result.out
+    assert "wrote report.html" in result.err
+    assert "low" in (tmp_path / "report.html").read_text()
+    report = json.loads(shell(*command, "--baseline-model", OTHER, "--json").out)
+    assert [(pair["left"], pair["right"]) for pair in report["pairs"]] == [(MODEL, OTHER)]
+    assert {row["group"] for row in report["groups"]} == {"low", "high", None}
+    wrong = shell(*command, "--baseline-model", "openai/none")
+    assert wrong.code == 2
+    assert "'openai/none' is not one of the models" in wrong.err
+
+
+def test_diff_fails_on_a_significant_regression_only(shell: Shell, tmp_path: Path) -> None:
+    for name, right in (("before", 40), ("slightly", 39), ("worse", 10)):
+        rows = pd.DataFrame(
+            {
+                "row": range(60), "sample": 0, "provider": "openai", "model": "m", "status": "ok",
+                "question": [f"q{n}" for n in range(60)], "answer": "yes",
+                "response": ["yes"] * right + ["no"] * (60 - right),
+            }
+        )  # fmt: skip
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        command = ("compare", f"{name}.parquet", "--scorer", "exact", "--target", "answer", "-q", "--freeze", name)
+        assert shell(*command).code == 0
+    assert shell("diff", "before", "slightly").code == 1
+    assert shell("diff", "before", "slightly", "--fail-on", "regression").code == 0
+    worse = shell("diff", "before", "worse", "--fail-on", "regression", "--json")
+    assert worse.code == 1
+    (row,) = json.loads(worse.out)["tests"]
+    assert (row["before"], row["significant"]) == (pytest.approx(40 / 60), True)
+    assert shell("diff", "worse", "before", "--fail-on", "regression").code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
