@@ -1,6 +1,10 @@
 # The public names of llmhub, once: `lazy_loader` reads this stub at run time, type checkers read it in place of
 # `__init__.py`. `X as X` marks a name as exported.
 
+import sys
+
+import llmhub._signatures as _signatures  # noqa: PLR0402 - lazy_loader reads every `from` import
+
 from . import bench as bench
 from . import datasets as datasets
 from . import errors as errors
@@ -10,14 +14,7 @@ from . import sim as sim
 from . import types as types
 from .api import Completion as Completion
 from .api import Job as Job
-from .api import acomplete as acomplete
-from .api import acomplete_table as acomplete_table
 from .api import ahealth_check as ahealth_check
-from .api import astream as astream
-from .api import complete as complete
-from .api import complete_parallel as complete_parallel
-from .api import complete_record_batches as complete_record_batches
-from .api import complete_table as complete_table
 from .api import configure as configure
 from .api import count_tokens as count_tokens
 from .api import current_hub as current_hub
@@ -25,14 +22,9 @@ from .api import health_check as health_check
 from .api import metadata as metadata
 from .api import models as models
 from .api import parse as parse
-from .api import plan as plan
 from .api import rehearsal as rehearsal
 from .api import schema_of as schema_of
 from .api import simulate as simulate
-from .api import stream as stream
-from .api import stream_table as stream_table
-from .api import submit as submit
-from .api import try_complete as try_complete
 from .api import using as using
 from .api.info import ledger as ledger
 from .api.sink import Written as Written
@@ -87,12 +79,8 @@ from .engine.routing_policy import Weighted as Weighted
 from .engine.transport import Timeout as Timeout
 from .evals import scorers as scorers
 from .evals import tasks as tasks
-from .evals._compare import compare as compare
-from .evals._evaluate import evaluate as evaluate
 from .evals._scorer import scorer as scorer
 from .hub import Hub as Hub
-from .notebook.accessor import llm as llm
-from .notebook.duckdb_functions import duckdb_functions as duckdb_functions
 from .notebook.magic import load_ipython_extension as load_ipython_extension
 from .notebook.magic import unload_ipython_extension as unload_ipython_extension
 from .notebook.show import show as show
@@ -103,5 +91,42 @@ from .plugins import load_plugins as load_plugins
 from .tables.pandas_types import to_pandas as to_pandas
 from .tables.rows import Row as Row
 from .tables.tokenizers import EstimateWarning as EstimateWarning
+
+# Functions with options: run time loads the functions themselves, type checkers and editors read signatures that list
+# every option (`python -m tests.typing.write_signatures`).
+if sys.version_info < (3,):  # noqa: UP036 - hides them from type checkers
+    from .api import acomplete as acomplete
+    from .api import acomplete_table as acomplete_table
+    from .api import astream as astream
+    from .api import complete as complete
+    from .api import complete_parallel as complete_parallel
+    from .api import complete_record_batches as complete_record_batches
+    from .api import complete_table as complete_table
+    from .api import plan as plan
+    from .api import stream as stream
+    from .api import stream_table as stream_table
+    from .api import submit as submit
+    from .api import try_complete as try_complete
+    from .evals._compare import compare as compare
+    from .evals._evaluate import evaluate as evaluate
+    from .notebook.accessor import llm as llm
+    from .notebook.duckdb_functions import duckdb_functions as duckdb_functions
+
+acomplete = _signatures.acomplete
+acomplete_table = _signatures.acomplete_table
+astream = _signatures.astream
+compare = _signatures.compare
+complete = _signatures.complete
+complete_parallel = _signatures.complete_parallel
+complete_record_batches = _signatures.complete_record_batches
+complete_table = _signatures.complete_table
+duckdb_functions = _signatures.duckdb_functions
+evaluate = _signatures.evaluate
+llm = _signatures.llm
+plan = _signatures.plan
+stream = _signatures.stream
+stream_table = _signatures.stream_table
+submit = _signatures.submit
+try_complete = _signatures.try_complete
 
 __version__: str

@@ -20,6 +20,18 @@ from llmhub.formatting.tracebacks import is_user_file
 F = TypeVar("F", bound=Callable[..., Any])
 
 OPTION_DOCS: Final[Mapping[str, str]] = {
+    "target": "Column with the reference answer, for scorers that do not name one.",
+    "scores": "Columns of a finished table that hold scores, instead of ``scorers``.",
+    "response": "Column of a finished table with the answers to score, if it is not found by itself.",
+    "group": "Column whose equal values form one cluster, such as the paragraph that several questions are about.",
+    "baseline": "Model that the others are compared with, instead of every pair.",
+    "failures": '``"wrong"`` to count a failed row as the worst score, or ``"left_out"``.',
+    "level": "Confidence level of intervals and tests.",
+    "power": "Power that minimum detectable effects and ``rows_needed`` are for.",
+    "resamples": "Number of resamples of bootstrap intervals and permutation tests.",
+    "random_state": "Seed of our own random numbers: the order of calls, and resamples.",
+    "test": 'Test of graded or clustered scores: ``"studentised"``, ``"permutation"`` or ``"wilcoxon"``.',
+    "k": "Values of pass@k if ``n`` is above 1; powers of two up to ``n`` if omitted.",
     "system": "System message; for rows, a template, the name of a column or a function of the row.",
     "messages": "Name of a column of conversations, which precede the prompt.",
     "images": "Images for the prompt: URL, path, bytes, PIL image or a list of them; for rows, the name of a column.",
@@ -65,6 +77,13 @@ OPTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "allow_unpriced": False,
     "on_error": "row",
     "stream": False,
+    "scores": (),
+    "failures": "wrong",
+    "level": 0.95,
+    "power": 0.8,
+    "resamples": 10_000,
+    "random_state": 0,
+    "test": "studentised",
 }
 """Defaults other than ``None``."""
 SECTIONS: Final = frozenset({"Returns", "Yields", "Raises", "Warns", "Examples", "Notes", "See Also"})

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from llmhub.api import current_hub
 from llmhub.api.options import TableOptions, as_shared_budget
 from llmhub.api.raising import keep_table
-from llmhub.api.signatures import renamed_arguments
+from llmhub.api.signatures import renamed_arguments, shows_options
 from llmhub.api.tables import complete_table
 from llmhub.core.errors import invalid
 from llmhub.core.types import JSON
@@ -59,13 +59,11 @@ RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "str
 PLAN_OPTIONS: Final = ("group", "baseline", "target", "response", "failures")
 
 
-class CompareOptions(TableOptions, total=False):
-    """Options of `compare` besides those of `complete_table`."""
+class AnalysisOptions(TableOptions, total=False):
+    """Options of `compare` and `evaluate` besides those of `complete_table`."""
 
-    scores: NameOrNames
     group: str
     baseline: str
-    target: str
     response: str
     failures: FailurePolicy
     level: float
@@ -73,6 +71,13 @@ class CompareOptions(TableOptions, total=False):
     resamples: int
     random_state: int
     test: PairedTest
+
+
+class CompareOptions(AnalysisOptions, total=False):
+    """Options of `compare`."""
+
+    scores: NameOrNames
+    target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,7 @@ class ScoringPlan:
 
 
 @renamed_arguments(models="model")
+@shows_options(CompareOptions)
 def compare(
     frame: Any,
     prompt: str | None = None,
@@ -117,13 +123,7 @@ def compare(
     hub
         Hub that models and judges are called through; the default hub if ``None``.
     **options
-        Those of `complete_table` (``n``, ``stream=True`` for times to first token, ``temperature``, ...), and:
-        ``scores``, columns of a finished table that hold scores; ``group``, a column whose equal values form one
-        cluster; ``baseline``, the model that the others are compared with, instead of every pair; ``target``, the
-        column with the reference answer; ``response``, the column of a finished table with the answers to score, if it
-        is not found by itself; ``failures``, ``"wrong"`` to count a failed row as the worst score or ``"left_out"``;
-        ``level`` of intervals and tests (0.95); ``power`` (0.8); ``resamples`` (10,000); ``random_state`` (0);
-        ``test``, ``"studentised"``, ``"permutation"`` or ``"wilcoxon"``, for scores that are graded or clustered.
+        Those of the analysis, and those of `complete_table`.
 
     Returns
     -------

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from llmhub.api import current_hub
 from llmhub.api.raising import keep_table
-from llmhub.api.signatures import renamed_arguments
+from llmhub.api.signatures import renamed_arguments, shows_options
 from llmhub.core.errors import invalid
 from llmhub.evals import statistics
 from llmhub.evals._compare import (
     RUN_OPTIONS,
-    CompareOptions,
+    AnalysisOptions,
     NameOrNames,
     check_scorers,
     group_clusters,
@@ -61,8 +61,8 @@ SAMPLE_PAIRS: Final = pa.schema(
 """Paired differences of `SAMPLE_METRICS`: one row per binary scorer, metric and pair of models."""
 
 
-class EvaluateOptions(CompareOptions, total=False):
-    """Options of `evaluate` besides those of `compare`."""
+class EvaluateOptions(AnalysisOptions, total=False):
+    """Options of `evaluate`."""
 
     k: Sequence[int]
 
@@ -134,6 +134,7 @@ class Evaluation:
 
 
 @renamed_arguments(models="model")
+@shows_options(EvaluateOptions)
 def evaluate(
     dataset: Any, task: Task, model: NameOrNames, *, hub: Hub | None = None, **options: Unpack[EvaluateOptions]
 ) -> Evaluation:
@@ -153,8 +154,7 @@ def evaluate(
     hub
         Hub that models and judges are called through; the default hub if ``None``.
     **options
-        Those of `compare` except ``target`` and ``scores``, which belong to the task; and ``k``, the values of pass@k
-        if ``n`` is above 1, by default powers of two up to ``n``. Request parameters override those of the task.
+        Those of the analysis, and those of `complete_table`, which override the parameters of the task.
 
     Raises
     ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jedi  # type: ignore[import-untyped]
@@ -16,8 +17,11 @@ from llmhub import api, plots
 from llmhub.api import options
 from llmhub.api.signatures import OPTION_DOCS, option_parameters
 from llmhub.evals import scorers, tasks
+from llmhub.evals._compare import CompareOptions
+from llmhub.evals._evaluate import EvaluateOptions
 from llmhub.notebook.accessor import FrameAccessor
 from llmhub.notebook.series_accessor import SeriesAccessor
+from tests.typing import write_signatures
 
 FRAME = pd.DataFrame({"text": ["Hi"]})
 FUNCTIONS: dict[Callable[..., Any], type] = {
@@ -34,6 +38,8 @@ FUNCTIONS: dict[Callable[..., Any], type] = {
     FrameAccessor.chat: options.ChatOptions,
     **dict.fromkeys((FrameAccessor.extract, FrameAccessor.classify), options.TypedTableOptions),
     **dict.fromkeys((SeriesAccessor.extract, SeriesAccessor.classify), options.MessageOptions),
+    llmhub.compare: CompareOptions,
+    llmhub.evaluate: EvaluateOptions,
     **dict.fromkeys((api.map_rows, FrameAccessor.map, SeriesAccessor.map), options.MapOptions),
 }  # fmt: skip
 
@@ -58,7 +64,7 @@ def test_signatures_and_docstrings_show_every_option(function: Callable[..., Any
 def test_every_option_is_described_and_every_description_is_of_an_option() -> None:
     declared = {
         name
-        for each in vars(options).values()
+        for each in (*vars(options).values(), CompareOptions, EvaluateOptions)
         if typing.is_typeddict(each) and each.__name__.endswith("Options")
         for name in each.__annotations__
     }
@@ -68,10 +74,43 @@ def test_every_option_is_described_and_every_description_is_of_an_option() -> No
 
 @pytest.mark.parametrize(
     "code",
-    ["df.llm.complete('{text}', ", "df.llm.submit(", "series.llm.complete(", "llmhub.complete(", "df.llm.classify("],
+    [
+        "df.llm.complete('{text}', ",
+        "df.llm.submit(",
+        "series.llm.complete(",
+        "llmhub.complete(",
+        "df.llm.classify(",
+        "llmhub.compare(df, ",
+        "llmhub.evaluate(df, ",
+    ],
 )
 def test_tab_offers_the_options_of_a_call(code: str) -> None:
     assert {"temperature=", "max_tokens=", "budget_usd=", "model="} <= set(completed(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("llmhub.complete('Hi', ", {"temperature=", "schema=", "cache="}),
+        ("llmhub.compare(df, ", {"baseline=", "level=", "temperature="}),
+        ("llmhub.evaluate(df, ", {"k=", "temperature="}),
+        ("llmhub.plan(df, ", {"pilot=", "max_tokens="}),
+        ("llmhub.submit(df, ", {"concurrency="}),
+        ("llmhub.llm(df).complete('{text}', ", {"columns=", "budget_usd="}),
+        ("llmhub.llm(df).classify('{text}', ", {"labels=", "examples="}),
+        ("llmhub.llm(df.text).extract('{}', ", {"schema=", "seed="}),
+        ("llmhub.llm(df).plot.cost_by_model(", {"ax="}),
+    ],
+)
+def test_editors_that_run_nothing_offer_the_options(code: str, names: set[str]) -> None:
+    script = f"import llmhub\nimport pandas as pd\ndf = pd.DataFrame({{'text': ['Hi']}})\n{code}"
+    project = jedi.Project(Path(llmhub.__file__).parents[1])
+    assert names <= {each.name_with_symbols for each in jedi.Script(script, project=project).complete()}
+
+
+def test_the_stub_of_signatures_is_current() -> None:
+    message = "run: python -m tests.typing.write_signatures"
+    assert write_signatures.STUB.read_text(encoding="utf-8") == write_signatures.stub_text(), message
 
 
 def test_tab_offers_plots_scorers_and_tasks_and_nothing_foreign() -> None:
@@ -109,3 +148,18 @@ def test_options_that_say_their_default_change_nothing() -> None:
         }
         again = llmhub.complete_table(FRAME, "{text}", model="openai/gpt-4o-mini", **rows).to_pylist()[0]
         assert (again["status"], again["cache_hit"]) == ("ok", True)
+
+
+def test_options_of_a_comparison_that_say_their_default_change_nothing() -> None:
+    frame = pd.DataFrame({"text": ["2+2", "3+3", "4+4"], "target": ["4", "6", "8"]})
+    with llmhub.simulate():
+        common: Any = {"model": ["openai/gpt-4o-mini", "openai/gpt-4o"]}
+        plain = llmhub.compare(frame, "{text}", scorers=[llmhub.scorers.exact()], **common)
+        defaults: Any = {
+            each.name: each.default
+            for each in inspect.signature(llmhub.compare).parameters.values()
+            if each.name not in ("frame", "prompt", "model", "scorers")
+        }
+        given = llmhub.compare(frame, "{text}", scorers=[llmhub.scorers.exact()], **common, **defaults)
+    assert given.scores.equals(plain.scores)
+    assert given.pairs.equals(plain.pairs)

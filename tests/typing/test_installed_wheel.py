@@ -37,7 +37,15 @@ except (RateLimitError, llmhub.NotFoundError) as error:
 reveal_type(llmhub.current_hub().available_providers())
 """
 EXPECTED = ["str", "list[str]", "DataFrame", "int", "float | None", "tuple[str, ...]"]
-WRONG = 'import llmhub\nllmhub.complete("hi", model="openai/gpt-4o-mini", tempature=1)\nllmhub.Limit(rpm="many")\n'
+WRONG = """\
+import llmhub
+llmhub.complete("hi", model="openai/gpt-4o-mini", tempature=1)
+llmhub.Limit(rpm="many")
+llmhub.compare({"a": [1]}, "{a}", model="openai/gpt-4o-mini", level="high")
+llmhub.llm({"a": [1]}).classify("{a}", labels=["x"], model="openai/gpt-4o-mini", tempature=1)
+llmhub.plan({"a": [1]}, "{a}", model="openai/gpt-4o-mini", max_tokens="many")
+"""
+WRONG_LINES = ["2", "3", "4", "5", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +111,7 @@ def test_mypy_strict(interpreter: Path, tmp_path: Path) -> None:
     types = [line.rpartition("Revealed type is ")[2].strip('"').replace("builtins.", "") for line in lines]
     assert [name.rpartition(".")[2] if "[" not in name else name for name in types] == EXPECTED, lines
     wrong = check(command, tmp_path, WRONG).splitlines()
-    assert [line.split(":")[1] for line in wrong if " error: " in line] == ["2", "3"], wrong
+    assert [line.split(":")[1] for line in wrong if " error: " in line] == WRONG_LINES, wrong
 
 
 def test_pyright(interpreter: Path, tmp_path: Path) -> None:
@@ -113,4 +121,4 @@ def test_pyright(interpreter: Path, tmp_path: Path) -> None:
     types = [line.rpartition(' is "')[2].strip('"') for line in lines]
     assert types == EXPECTED, lines
     wrong = check(command, tmp_path, WRONG).splitlines()
-    assert sorted({line.split(":")[1] for line in wrong if " error: " in line}) == ["2", "3"], wrong
+    assert sorted({line.split(":")[1] for line in wrong if " error: " in line}) == WRONG_LINES, wrong
