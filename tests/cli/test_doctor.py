@@ -42,7 +42,8 @@ def test_without_keys_variables_are_suggested(shell: Shell, environ: pytest.Monk
     environ.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1/v1")
     result = shell("doctor")
     assert result.code == 1
-    assert result.err.startswith("llmhub doctor: no provider has credentials: set OPENAI_API_KEY or ANTHROPIC_API_KEY or ")
+    expected = "llmhub doctor: no provider has credentials: set OPENAI_API_KEY or ANTHROPIC_API_KEY or "
+    assert result.err.startswith(expected)
     assert "`llmhub demo` needs no key" in result.err
     assert "ollama: cannot connect to http://127.0.0.1:1" in result.out
     assert "ollama: ollama:" not in result.out

@@ -46,7 +46,9 @@ def means(comparison: llmhub.evals.Comparison) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("column", ["label", "mood"])
-@pytest.mark.parametrize("convert", [lambda frame: frame, pl.from_pandas, pa.Table.from_pandas], ids=str)
+@pytest.mark.parametrize(
+    "convert", [lambda frame: frame, pl.from_pandas, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"]
+)
 def test_labels_are_scored(column: str, convert: Any) -> None:
     frame = results([f'{{"label": "{label}"}}' for label in LABELS], truth=TRUTH, **{column: LABELS})
     comparison = llmhub.compare(convert(frame), scorers=scorers.exact("truth"))
