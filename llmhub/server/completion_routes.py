@@ -22,11 +22,12 @@ from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
 from llmhub.server.app import json_response, open_stream, read_json, write
 from llmhub.server.context import RequestContext
-from llmhub.server.dialects import hub_completions, openai_chat
+from llmhub.server.dialects import anthropic, hub_completions, openai_chat
 from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, StreamEncoder
 from llmhub.server.error_replies import status_of
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
+from llmhub.server.token_counts import estimate_input_tokens
 
 CACHE_HEADER: Final = "x-llmhub-cache"
 UNSUPPORTED_HEADER: Final = "x-llmhub-unsupported"
@@ -221,6 +222,13 @@ def completion_route(path: str, dialect: Dialect, request: Any, response: Any, s
     )
 
 
+async def count_tokens(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
+    """Estimate the input tokens of a request from its characters; nothing is sent."""
+    payload = await read_json(service, request)
+    completion = parse_request(service, request, context, anthropic.DIALECT, payload)
+    return json_response(anthropic.TokenCount(estimate_input_tokens(completion.parsed.request)))
+
+
 GROUP: Final = RouteGroup(
     name="completions",
     routes=(
@@ -230,6 +238,24 @@ GROUP: Final = RouteGroup(
             openai_chat.ChatRequest,
             dict[str, Any],
             "Answer in the format of OpenAI's Chat Completions",
+        ),
+        completion_route(
+            "/v1/messages",
+            anthropic.DIALECT,
+            anthropic.MessagesRequest,
+            dict[str, Any],
+            "Answer in the format of Anthropic's Messages",
+        ),
+        HttpRoute(
+            "POST",
+            "/v1/messages/count_tokens",
+            count_tokens,
+            scope="completions",
+            summary="Estimate the input tokens of a Messages request; nothing is sent",
+            request=anthropic.MessagesRequest,
+            response=anthropic.TokenCount,
+            request_types=("application/json",),
+            encode_error=anthropic.encode_error,
         ),
         completion_route(
             "/v1/completions",

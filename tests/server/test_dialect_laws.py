@@ -35,7 +35,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.providers.registry import PROVIDERS
-from llmhub.server.dialects import openai_chat
+from llmhub.server.dialects import anthropic, openai_chat
 from llmhub.server.dialects.dialect import Dialect, ReplyInfo
 
 Body = Mapping[str, Any]
@@ -64,10 +64,12 @@ class Case:
     apis: tuple[str, ...]
     provider: str
     refused: Mapping[str, str]
+    has_unknown_usage: bool = False
 
 
 CASES = {
-    "openai_chat": Case(openai_chat.DIALECT, ("chat_completions",), "openai", {}),
+    "openai_chat": Case(openai_chat.DIALECT, ("chat_completions",), "openai", {}, has_unknown_usage=True),
+    "anthropic": Case(anthropic.DIALECT, ("messages",), "anthropic", {}),
 }
 
 
@@ -219,7 +221,10 @@ def responses(case: Case) -> st.SearchStrategy[CompletionResponse]:
         return CompletionResponse(parts=flat, finish_reason=finish, usage=usage, served_model="m", request_id="")
 
     return st.builds(
-        build, st.tuples(*optional).map(list), st.sampled_from(["stop", "length"]), st.sampled_from(USAGES)
+        build,
+        st.tuples(*optional).map(list),
+        st.sampled_from(["stop", "length"]),
+        st.sampled_from(USAGES if case.has_unknown_usage else USAGES[1:]),
     ).filter(lambda response: bool(response.parts))
 
 

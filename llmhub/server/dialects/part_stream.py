@@ -64,6 +64,8 @@ class PartStream:
     def _note(self, shown: _Shown, part: Part, key: tuple[int, int, str]) -> bool:
         """Record a part that is about to be shown; return whether it can be."""
         match part:
+            case Text("") | Refusal("") | Reasoning("", "", ""):
+                return False
             case Text(text):
                 shown.text.append(text)
             case Reasoning(text, signature):
