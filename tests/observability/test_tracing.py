@@ -268,8 +268,6 @@ def test_requests_carry_the_context_of_their_span(local: Local, configure: Any, 
     (span,) = local.spans("chat")
     context = span.context
     expected = f"traceparent: 00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-        f"traceparent: 00-{span.context.trace_id:032x}-{span.context.span_id:016x}-{span.context.trace_flags:02x}"
-    )
     assert expected.encode() in served.requests[0].lower()
     assert b"baggage" not in served.requests[0].lower()
 
