@@ -86,6 +86,7 @@ from .notebook.magic import unload_ipython_extension as unload_ipython_extension
 from .notebook.show import show as show
 from .observability import logging as logging
 from .observability import metrics as metrics
+from .observability import tracing as tracing
 from .plugins import PluginWarning as PluginWarning
 from .plugins import load_plugins as load_plugins
 from .tables.pandas_types import to_pandas as to_pandas

@@ -82,6 +82,7 @@ MODULES = {
     "llmhub.tasks": "llmhub.evals.tasks",
     "llmhub.logging": "llmhub.observability.logging",
     "llmhub.metrics": "llmhub.observability.metrics",
+    "llmhub.tracing": "llmhub.observability.tracing",
 }
 ACCESSORS = ("FrameAccessor", "SeriesAccessor")
 
