@@ -30,11 +30,12 @@ from llmhub.evals._compare import (
 from llmhub.evals._scorer import Scorer
 from llmhub.evals.analysis import MetricValues, compare_models, estimate_means
 from llmhub.evals.comparison import PAIRS, Comparison
+from llmhub.evals.dataset_reader import read_dataset
 from llmhub.evals.scoring import BoolArray, ResponseLayout, read_layout
 from llmhub.evals.statistics import FloatArray, FloatMatrix, IntArray
 from llmhub.evals.tasks import Task
 from llmhub.hub import Hub
-from llmhub.tables import files, frames
+from llmhub.tables import frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,7 +173,8 @@ def evaluate(
     plan = replace(pop_scoring_plan(merged), target=task.target)
     hub = hub or current_hub()
     check_scorers(task.scorer_list, hub)
-    source = frames.pandas_or_arrow(_read_dataset(dataset))
+    source = frames.pandas_or_arrow(read_dataset(dataset))
+    source = source if task.prepare is None else task.prepare(frames.to_table(source))
     names = (model,) if isinstance(model, str) else tuple(model)
     comparison = run_comparison(source, task.template, names, task.scorer_list, hub, plan, merged)
     parameters = {name: value for name, value in merged.items() if name not in RUN_OPTIONS and name != "system"}
@@ -190,34 +192,6 @@ def evaluate(
                 [row for one in values for row in _metric_pairs(one, comparison)], schema=SAMPLE_PAIRS
             ),
         )
-
-
-def _read_dataset(dataset: Any) -> Any:
-    """Read a file, a dataset of the ``datasets`` library, or rows as mappings; return a frame as it is."""
-    if isinstance(dataset, (str, Path)):
-        path = Path(dataset)
-        if not path.suffix and not path.exists():
-            message = f"{str(dataset)!r} is not a file; load a dataset of a hub with datasets.load_dataset and pass it"
-            raise invalid("dataset", message)
-        return files.read_table(path, "dataset")
-    if hasattr(dataset, "with_format"):
-        if isinstance(dataset, Mapping):
-            splits = ", ".join(map(repr, dataset))
-            raise invalid("dataset", f"it has several splits ({splits}); pass one, such as dataset['test']")
-        return dataset.with_format("arrow")[:] if hasattr(dataset, "__getitem__") else _rows_to_table(list(dataset))
-    return _rows_to_table(dataset) if isinstance(dataset, (list, tuple)) else dataset
-
-
-def _rows_to_table(rows: Sequence[Any]) -> pa.Table:
-    """Return rows that are mappings as a table."""
-    bad = next((row for row in rows if not isinstance(row, Mapping)), None)
-    if bad is not None:
-        raise invalid("dataset", f"{bad!r:.80} is not a row; pass a frame, or a list of mappings of columns to values")
-    names = dict.fromkeys(name for row in rows for name in row)
-    try:
-        return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
-    except pa.ArrowException as error:
-        raise invalid("dataset", f"a column has values of several types ({error}); convert them to one type") from error
 
 
 def _pass_at_k_sizes(k: Any, n: int) -> tuple[int, ...]:

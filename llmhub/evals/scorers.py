@@ -6,6 +6,7 @@ scorer from the name, version and parameters recorded with its scores.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from llmhub.core.errors import invalid
 from llmhub.core.optional_imports import import_optional
-from llmhub.evals import answer_extraction
+from llmhub.evals import answer_extraction, code_execution
 from llmhub.evals._scorer import TARGET, InputRow, Score, ScoreLike, Scorer, target_texts
 from llmhub.evals.earlier_extraction import extract_choice_1
 from llmhub.evals.judge import Judge, ScorerOrJudge, judge, pairwise
@@ -33,6 +34,7 @@ __all__ = [
     "normalised",
     "numeric",
     "pairwise",
+    "python_tests",
     "regex",
     "rouge",
 ]
@@ -282,6 +284,77 @@ def _label_equal(read: Callable[[str], str | None], target: str, row: InputRow, 
         return Score(0.0, "no single label in the response")
     normalise = answer_extraction.normalise_text
     return any(normalise(extracted) == normalise(text) for text in target_texts(row[target]))
+
+
+def python_tests(
+    target: str = "test",
+    *,
+    run_code: bool = False,
+    prompt: str = "prompt",
+    entry_point: str = "entry_point",
+    timeout_s: float = 10.0,
+    memory_mb: int = 1024,
+) -> Scorer:
+    r"""Return a scorer that runs the Python code of a response against tests, as HumanEval does.
+
+    A response may be the whole function or its body. The code runs in a process of its own, with limits on time, memory
+    and files and without credentials, which holds mistakes but no attack: use a container or virtual machine for models
+    that you do not trust. A frozen dataset is replayed with it only if it is passed to `replay`.
+
+    Parameters
+    ----------
+    target
+        Column with the tests: a function ``check(candidate)``.
+    run_code
+        Pass ``True`` to allow that code is run.
+    prompt, entry_point
+        Columns with the beginning of the program, and with the name of the function to test.
+    timeout_s, memory_mb
+        Limits of one program.
+
+    Raises
+    ------
+    BadRequestError
+        ``run_code`` is not true, a limit is out of range, or the system has no process limits.
+
+    Examples
+    --------
+    >>> row = {"prompt": "def double(x):\n", "entry_point": "double",
+    ...        "test": "def check(candidate):\n    assert candidate(2) == 4"}
+    >>> python_tests(run_code=True)(row, "    return 2 * x").value
+    True
+    """
+    if run_code is not True:
+        message = "scoring runs code that models wrote; pass run_code=True to allow it, best in a container"
+        raise invalid("run_code", message)
+    for path, value in (("timeout_s", timeout_s), ("memory_mb", memory_mb)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise invalid(path, f"{value!r} is not a limit; pass a number > 0")
+    if os.name != "posix":
+        raise invalid("run_code", "limits of processes need Linux or macOS; score in a container")
+    limits = {"timeout_s": float(timeout_s), "memory_mb": int(memory_mb)}
+    return Scorer(
+        name="python_tests",
+        version="1",
+        score=partial(_passes_tests, target, prompt, entry_point, limits),
+        right=True,
+        columns=(target, prompt, entry_point),
+        parameters={"target": target, "prompt": prompt, "entry_point": entry_point, **limits},
+        read=code_execution.extract_code,
+    )
+
+
+def _passes_tests(
+    target: str, prompt: str, entry_point: str, limits: Mapping[str, Any], row: InputRow, response: str
+) -> ScoreLike:
+    name = str(row[entry_point])
+    code = code_execution.extract_code(response, name)
+    beginning = str(row[prompt])
+    if code_execution.defines(code, name):  # the prompt's own definition is incomplete without a body
+        beginning = code_execution.before_definition(beginning, name)
+    program = f"{beginning}\n{code}\n\n{row[target]}\n\ncheck({name})\n"
+    run = code_execution.run_tests(program, **limits)
+    return Score(run.passed, run.note)
 
 
 def json_valid(schema: Mapping[str, Any] | None = None) -> Scorer:
