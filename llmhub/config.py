@@ -7,6 +7,7 @@ function of mappings; `load_settings` reads the process's environment and the fi
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from llmhub.core.errors import AuthenticationError, AuthFailed, BadRequestError, InvalidRequest, invalid
 from llmhub.core.provider import SECRET_FIELDS, Endpoint, Provider
@@ -30,6 +32,8 @@ CACHE_FOLDERS: Final = ("LOCALAPPDATA", "XDG_CACHE_HOME")
 """Variables that name the platform's folder for caches."""
 CERTIFICATE_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables with a file of trusted certificates; the first that is set applies, in place of the system's."""
+CREDENTIAL_HEADER: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
+"""Matches names of headers that may hold a credential."""
 PLUGIN_POLICIES: Final = ("on", "strict", "off")
 
 FieldVariables: TypeAlias = tuple[tuple[str, str], ...]
@@ -71,6 +75,13 @@ class Variable(NamedTuple):
     """An environment variable that another process reads a credential from."""
 
     name: str
+
+
+class OwnCredential(NamedTuple):
+    """A credential that another process reads from its own settings: the provider, and the field of its endpoint."""
+
+    provider: str
+    field: str
 
 
 class CarriedSecret(NamedTuple):
@@ -239,59 +250,91 @@ Exported: TypeAlias = dict[str, Any]
 """Fields of an endpoint or of settings as plain values: a credential as text, or as the variable to read it from."""
 
 
-def export_endpoint(endpoint: Endpoint, *, include_environment: bool) -> Exported:
+def export_endpoint(provider: str, endpoint: Endpoint, *, carry: bool) -> Exported:
     """Return the fields of an endpoint for a pickle.
 
     Parameters
     ----------
+    provider
+        The provider's name.
     endpoint
         Endpoint to export.
-    include_environment
-        Whether to include credentials that were read from environment variables. Otherwise their variables are
-        included, from which the other process reads them; credentials given in code or in a file are always included.
+    carry
+        Whether to include credentials. Otherwise the process that unpickles reads its own: the environment variable of
+        the same name, or what its settings say about the provider. Simulators take any key, so theirs is included.
+
+    Raises
+    ------
+    BadRequestError
+        Without ``carry``, the URL or a header holds a credential, for which no variable stands.
     """
     values: Exported = {}
+    carry = carry or endpoint.simulated
     for name in ENDPOINT_FIELDS:
         value = getattr(endpoint, name)
         if isinstance(value, Secret):
-            from_variable = value.source not in {"", CONFIG_FILE} and not include_environment
-            value = Variable(value.source) if from_variable else CarriedSecret(value.reveal(), value.source)
+            if carry or not value:
+                value = CarriedSecret(value.reveal(), value.source)
+            else:
+                in_variable = value.source not in {"", CONFIG_FILE}
+                value = Variable(value.source) if in_variable else OwnCredential(provider, name)
         values[name] = dict(value) if isinstance(value, Mapping) else value
+    if not carry:
+        _require_no_credentials(provider, endpoint)
     return values
 
 
+def _require_no_credentials(provider: str, endpoint: Endpoint) -> None:
+    """Raise if a URL or a header of an endpoint holds a credential."""
+    path = f"endpoints[{provider!r}]"
+    remedy = "which is not pickled; pass Hub(keys='carry') to pickle the hub with its credentials"
+    if "@" in urlsplit(endpoint.base_url).netloc:
+        raise invalid(f"{path}.base_url", f"holds a user name or password, {remedy}")
+    header = next((name for name in endpoint.headers if CREDENTIAL_HEADER.search(name)), None)
+    if header is not None:
+        raise invalid(f"{path}.headers", f"{header!r} may hold a credential, {remedy}")
+
+
 def import_endpoint(values: Exported) -> Endpoint:
-    """Return the endpoint of exported fields, reading variables that stand for credentials.
+    """Return the endpoint of exported fields, reading this process's own credentials where none is included.
 
     Raises
     ------
     AuthenticationError
-        A variable is not set in this process.
+        This process has no such credential.
     """
     fields: dict[str, Any] = {}
     for name, value in values.items():
         fields[name] = value
         if isinstance(value, Variable):
             fields[name] = Secret(os.environ.get(value.name, "").strip(), source=value.name)
-            if not fields[name]:
-                message = (
-                    f"{value.name} was set in the process that pickled the hub and is not set in this one; set it here,"
-                    f" or pass Endpoint({name}=...), which is pickled with the hub"
-                )
-                raise AuthenticationError(AuthFailed(path=value.name, message=message))
-        elif isinstance(value, CarriedSecret):
-            fields[name] = Secret(value.text, source=value.source)
+            missing = f"{value.name} was set in the process that pickled the hub and is not set in this one"
+            remedy = "set it here"
+        elif isinstance(value, OwnCredential):
+            own = load_settings().endpoints.get(value.provider)
+            fields[name] = getattr(own, value.field) if own is not None else Secret()
+            missing = f"the hub was pickled without {name} of {value.provider!r}, and this process has none of its own"
+            remedy = "set the provider's variable here"
+        else:
+            if isinstance(value, CarriedSecret):
+                fields[name] = Secret(value.text, source=value.source)
+            continue
+        if not fields[name]:
+            path = value.name if isinstance(value, Variable) else f"endpoints[{value.provider!r}].{name}"
+            message = f"{missing}; {remedy}, or pass Hub(keys='carry'), which is pickled with its credentials"
+            raise AuthenticationError(AuthFailed(path=path, message=message))
     return Endpoint(**fields)
 
 
-def export_settings(settings: Settings, *, include_environment: bool) -> Exported:
-    """Return settings for a pickle; ``include_environment`` as for `export_endpoint`."""
-    endpoints = {
-        name: export_endpoint(endpoint, include_environment=include_environment)
-        for name, endpoint in settings.endpoints.items()
-    }
+def export_settings(settings: Settings, *, carry: bool) -> Exported:
+    """Return settings for a pickle; ``carry`` as for `export_endpoint`."""
+    endpoints: dict[str, Exported | None] = {}
+    for name, endpoint in settings.endpoints.items():
+        endpoints[name] = None  # the other process reads its own
+        with suppress(BadRequestError):
+            endpoints[name] = export_endpoint(name, endpoint, carry=carry)
     proxies: Any = None  # read from the environment of the other process
-    if include_environment or not settings.proxies.by_scheme:
+    if carry or not settings.proxies.by_scheme:
         by_scheme = {
             scheme: (proxy.url.reveal(), proxy.variable) for scheme, proxy in settings.proxies.by_scheme.items()
         }
@@ -301,9 +344,13 @@ def export_settings(settings: Settings, *, include_environment: bool) -> Exporte
 
 
 def import_settings(values: Exported) -> Settings:
-    """Return exported settings; a provider whose variables are not set in this process has no endpoint."""
+    """Return exported settings; a provider whose credentials this process does not have gets no endpoint."""
     endpoints: dict[str, Endpoint] = {}
     for name, exported in values["endpoints"].items():
+        if exported is None:
+            own = load_settings().endpoints.get(name)
+            endpoints.update({} if own is None else {name: own})
+            continue
         with suppress(AuthenticationError):
             endpoints[name] = import_endpoint(exported)
     if values["proxies"] is None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import lru_cache, partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast, get_args
 
 from llmhub import config
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.sqlite import DiskCache, is_unwritable_file
 from llmhub.cache.store import Cache, has_ledger
 from llmhub.cache.urls import cache_from_url
-from llmhub.core.budget import Budget, parse_budget
+from llmhub.core.budget import Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.provider import Endpoint, Provider
 from llmhub.core.proxies import NO_PROXIES
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
 DEFAULT_POOL_SIZE: Final = 1024
 """Connections per provider."""
 MIDDLEWARE_FORMS: Final = "a function send -> send, or an object with on_request, on_response or on_error"
+PickledKeys: TypeAlias = Literal["worker", "carry"]
+"""What a pickled hub says about credentials."""
 COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
 
@@ -79,10 +83,9 @@ def process_job(_pid: int) -> str:
 class Hub:
     """Providers, credentials, cache and policies: everything that decides how calls are made.
 
-    A hub is immutable and can be pickled; connections and the cache are opened at first use. A pickle contains the
-    credentials that were given in code (``Endpoint(api_key=...)``, headers, URLs with passwords) or in ``llmhub.toml``:
-    keep it as secret as those. It does not contain keys of the environment: the process that unpickles it reads its own
-    variables.
+    A hub is immutable and can be pickled; connections and the cache are opened at first use. A pickle contains no key:
+    the process that unpickles it reads its own variables and settings (see ``keys``). Equal hubs that a process unpickles
+    share connections, limits and cache.
 
     Parameters
     ----------
@@ -141,6 +144,9 @@ class Hub:
     tune_gc
         Whether a run over more than 256 rows raises the threshold of Python's garbage collector until it ends, if the
         program has left it at its default (see `llmhub.engine.gc_tuning`). Saves up to a sixth of a run's time.
+    keys
+        What a pickle of this hub says about credentials. ``"worker"``: nothing; the process that unpickles it uses its
+        own environment and settings. ``"carry"``: all of them, so that the pickle is as secret as they are.
     job
         Name of the job that this hub works for. Jobs that share a limit get equal shares of it, however many processes
         each has. By default, the process that made the hub and those to which it was pickled are one job.
@@ -178,10 +184,12 @@ class Hub:
     max_reply_bytes: int = 64 << 20
     tune_gc: bool = True
     local_files: bool | str | os.PathLike[str] = True
+    keys: PickledKeys = "worker"
     job: str = field(default_factory=lambda: process_job(os.getpid()), repr=False)
     settings: config.Settings = field(default_factory=config.load_settings, repr=False)
     resolver: ModelResolver = field(init=False, repr=False, compare=False)
     runtime: Runtime = field(init=False, repr=False, compare=False)
+    _identity: str = field(default_factory=lambda: secrets.token_hex(8), init=False, repr=False, compare=False)
     _shutdown_plugins: Callable[[], Any] = field(default=_no_op, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -299,10 +307,18 @@ class Hub:
         A copy may spend what was left when it was pickled. It does not know what this hub and other copies spend later:
         runs with ``n_jobs`` share one budget, copies that a program sends to processes by itself do not.
 
-        Credentials given in code or in ``llmhub.toml`` are part of the pickle; of those read from the environment only
-        the names of the variables, which the other process reads.
+        A pickle has no credentials, unless ``keys="carry"``: the other process reads its own. Equal copies in one
+        process share one runtime.
         """
-        return _unpickle_hub, (_pickled_arguments(self, include_environment=False),)
+        return _unpickle_hub, (_pickled_arguments(self, carry=self.keys == "carry"),)
+
+    def __copy__(self) -> Self:
+        """Return the hub itself, which is immutable."""
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Return the hub itself, which is immutable."""
+        return self
 
     def spending(self) -> Budget | None:
         """Return the state of the hub's budget, including what processes of ``n_jobs`` have spent; ``None`` without."""
@@ -341,17 +357,17 @@ class PortableHub:
     hub: Hub
 
     def __reduce__(self) -> tuple[Callable[..., PortableHub], tuple[dict[str, Any]]]:
-        """Pickle the arguments of the hub, those that were read from the environment included."""
-        return _unpickle_portable_hub, (_pickled_arguments(self.hub, include_environment=True),)
+        """Pickle the arguments of the hub, credentials included."""
+        return _unpickle_portable_hub, (_pickled_arguments(self.hub, carry=True),)
 
 
-def _pickled_arguments(hub: Hub, *, include_environment: bool) -> dict[str, Any]:
+def _pickled_arguments(hub: Hub, *, carry: bool) -> dict[str, Any]:
     arguments = {field.name: getattr(hub, field.name) for field in fields(hub) if field.init}
     arguments["endpoints"] = {
-        name: config.export_endpoint(endpoint, include_environment=include_environment)
-        for name, endpoint in hub.endpoints.items()
+        name: config.export_endpoint(name, endpoint, carry=carry) for name, endpoint in hub.endpoints.items()
     }
-    arguments["settings"] = config.export_settings(hub.settings, include_environment=include_environment)
+    arguments["settings"] = config.export_settings(hub.settings, carry=carry)
+    arguments[IDENTITY] = hub._identity  # noqa: SLF001 - of this module
     budget = hub.spending()
     if budget is not None:
         arguments[SPENT] = budget.spent + budget.reserved  # calls in flight may be charged in full
@@ -360,15 +376,72 @@ def _pickled_arguments(hub: Hub, *, include_environment: bool) -> dict[str, Any]
 
 SPENT: Final = "spent_nano_usd"
 """Key of a pickle: what the hub had spent of its budget."""
+IDENTITY: Final = "identity"
+"""Key of a pickle: the hub that it is a copy of."""
 
 
 def _unpickle_hub(arguments: dict[str, Any]) -> Hub:
-    spent = arguments.pop(SPENT, 0)
+    """Return the hub of a pickle: an equal one that was unpickled in this process before, or a new one."""
+    spent, identity = arguments.pop(SPENT, 0), arguments.pop(IDENTITY, "")
     endpoints = {name: config.import_endpoint(values) for name, values in arguments["endpoints"].items()}
     hub = Hub(**{**arguments, "endpoints": endpoints, "settings": config.import_settings(arguments["settings"])})
+    object.__setattr__(hub, "_identity", identity)
     if hub.runtime.shared_budget is not None:
         hub.runtime.shared_budget.budget = replace(hub.runtime.shared_budget.budget, spent=spent)
-    return hub
+    return _UNPICKLED.intern(hub, spent)
+
+
+MAX_UNPICKLED_HUBS: Final = 8
+"""Unpickled hubs that are kept open."""
+
+
+class _UnpickledHubs:
+    """The hubs that this process unpickled, the latest ones, so that equal ones share connections, limits and budget.
+
+    An engine that ships a function with each task would otherwise open all connections again for each.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hubs: deque[tuple[Hub, int]] = deque(maxlen=MAX_UNPICKLED_HUBS)
+
+    def intern(self, hub: Hub, spent: int) -> Hub:
+        """Return the equal hub that is known, or ``hub``; ``spent`` is what its pickle says."""
+        with self._lock:
+            for index, (known, spent_before) in enumerate(self._hubs):
+                if not _is_same(known, hub):
+                    continue
+                shared = known.runtime.shared_budget
+                if shared is not None and spent > spent_before:
+                    # What was spent elsewhere since the earlier pickle.
+                    shared.budget = replace(shared.budget, spent=shared.budget.spent + spent - spent_before)
+                del self._hubs[index]
+                self._hubs.append((known, max(spent, spent_before)))
+                return known
+            self._hubs.append((hub, spent))
+            return hub
+
+    def reset_after_fork(self) -> None:
+        """Make a new lock: another thread of the parent may hold it."""
+        self._lock = threading.Lock()
+
+
+def _is_same(known: Hub, hub: Hub) -> bool:
+    """Return whether two unpickled hubs may share a runtime.
+
+    Functions that are pickled by value, such as a middleware of a notebook, are never equal; then the hub that both are
+    copies of decides.
+    """
+    if known == hub:
+        return True
+    same_origin = known._identity == hub._identity != ""  # noqa: SLF001 - of this module
+    return same_origin and known.endpoints == hub.endpoints and known.settings == hub.settings
+
+
+
+_UNPICKLED: Final = _UnpickledHubs()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_UNPICKLED.reset_after_fork)
 
 
 def _unpickle_portable_hub(arguments: dict[str, Any]) -> PortableHub:
@@ -406,6 +479,7 @@ def _validate_types(hub: Hub) -> None:
         ),
         ("plugins", hub.plugins, isinstance(hub.plugins, Plugins), "load_plugins()"),
         ("ambiguous", hub.ambiguous, hub.ambiguous in AMBIGUOUS_POLICIES, policies),
+        ("keys", hub.keys, hub.keys in get_args(PickledKeys), "'worker' or 'carry'"),
         ("job", hub.job, isinstance(hub.job, str), "a name"),
         ("breaker", hub.breaker, hub.breaker is None or isinstance(hub.breaker, Breaker), "Breaker(failures=...)"),
         ("retry", hub.retry, isinstance(hub.retry, Retry), "Retry(attempts=...)"),
@@ -440,6 +514,13 @@ def load_enabled_plugins() -> Plugins:
     """Load the installed plugins as ``LLMHUB_PLUGINS`` says."""
     policy = config.plugin_policy()
     return NO_PLUGINS if policy == "off" else load_plugins(strict=policy == "strict")
+
+
+def hub_with_share(hub: Hub, share: int) -> Hub:
+    """Return a hub with the runtime of ``hub`` and a budget of its own, a share in nano USD of that of ``hub``."""
+    view = replace(hub, budget_usd=nano_to_usd(share))
+    view.runtime.share_client(hub.runtime)
+    return view
 
 
 def hub_with_endpoints(hub: Hub, endpoints: Mapping[str, Endpoint]) -> Hub:

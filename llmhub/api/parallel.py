@@ -10,18 +10,18 @@ from __future__ import annotations
 import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from llmhub.api.default_hub import current_hub
 from llmhub.api.options import Models, RowOptions, TablePrompt, as_shared_budget
 from llmhub.api.signatures import shows_options
 from llmhub.api.tables import build_table_run, complete_table
-from llmhub.core.budget import Budget, nano_to_usd
+from llmhub.core.budget import Budget
 from llmhub.core.errors import attach_table
 from llmhub.engine.event_loop import submit
 from llmhub.engine.spending import SharedBudget
-from llmhub.hub import Hub, PortableHub
+from llmhub.hub import Hub, PortableHub, hub_with_share
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +119,7 @@ class _PartCall:
         if call_share is not None:
             options["budget_usd"] = own_budget
         if hub_share is not None:
-            hub = replace(hub, budget_usd=nano_to_usd(hub_share))
+            hub = hub_with_share(hub, hub_share)
         table, error = None, None
         try:
             table = complete_table(rows, self.prompt, model=self.model, hub=hub, **options)  # type: ignore[call-overload]

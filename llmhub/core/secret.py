@@ -28,7 +28,7 @@ class _NotEncoded:
     def __reduce__(self) -> NoReturn:
         """Refuse."""
         raise TypeError(
-            "credentials and headers are not pickled; pickle the Hub, which carries those that were given in code"
+            "credentials and headers are not pickled; pickle the Hub, with Hub(keys='carry') to include them"
         )
 
 

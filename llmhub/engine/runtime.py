@@ -65,11 +65,18 @@ class Runtime:
         self._budgets = Budgets((self.shared_budget,) if self.shared_budget is not None else (), allow_unpriced)
         self._lock = threading.Lock()
         self._client: Client | None = None
+        self._owner: Runtime | None = None
         _RUNTIMES.add(self)
+
+    def share_client(self, owner: Runtime) -> None:
+        """Use the client of another runtime, which opens and closes it; calls have this runtime's budget."""
+        self._owner = owner
 
     @property
     def client(self) -> Client:
         """The open client; opened on first use and after `close`."""
+        if self._owner is not None:
+            return self._owner.client
         with self._lock:
             if self._client is None or self._client.loop is not background_loop():
                 record = decision_observer(self.observers, time.time, self.decisions.record)

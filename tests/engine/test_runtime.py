@@ -283,6 +283,56 @@ def test_a_pickled_hub_opens_its_own_connections(simulator: SimulatorThread) -> 
     assert simulator.counts()["requests"] == 2
 
 
+def test_equal_hubs_that_a_process_unpickles_share_a_runtime(simulator: SimulatorThread) -> None:
+    import copy  # noqa: PLC0415 - of this one test
+    import pickle  # noqa: PLC0415
+
+    with llmhub.Hub(simulator=simulator.url, settings=Settings()) as hub:
+        first, second = (pickle.loads(pickle.dumps(hub)) for _ in range(2))
+        assert first is second
+        assert first.runtime is not hub.runtime
+        assert pickle.loads(pickle.dumps(first)) is first
+        equal = llmhub.Hub(simulator=simulator.url, settings=Settings())
+        assert pickle.loads(pickle.dumps(equal)) is first
+        other = llmhub.Hub(simulator=simulator.url, settings=Settings(), concurrency=3)
+        assert pickle.loads(pickle.dumps(other)) is not first
+        assert copy.deepcopy(copy.copy(hub)) is hub
+        first.close()
+
+
+def test_unpickled_hubs_share_a_runtime_if_only_their_functions_are_copies(simulator: SimulatorThread) -> None:
+    import pickle  # noqa: PLC0415 - of this one test
+
+    hub = llmhub.Hub(simulator=simulator.url, settings=Settings(), middleware=(PickledByValue(),))
+    pickled = pickle.dumps(hub)
+    first, second = pickle.loads(pickled), pickle.loads(pickled)
+    assert first is second
+    assert pickle.loads(pickle.dumps(llmhub.Hub(simulator=simulator.url, middleware=(PickledByValue(),)))) is not first
+
+
+class PickledByValue:
+    """A middleware whose copies are not equal, as functions of a notebook."""
+
+    def __call__(self, send: Any) -> Any:
+        return send
+
+
+def test_copies_of_a_hub_with_a_budget_share_it(simulator: SimulatorThread) -> None:
+    import pickle  # noqa: PLC0415 - of this one test
+
+    hub = llmhub.Hub(simulator=simulator.url, settings=Settings(), budget_usd=1.0)
+    first = pickle.loads(pickle.dumps(hub))
+    assert complete(first, model="openai/gpt-4o-mini")
+    spent = first.spending().spent
+    assert spent > 0
+    assert complete(hub, model="openai/gpt-4o-mini")
+    second = pickle.loads(pickle.dumps(hub))
+    assert second is first
+    assert second.spending().spent == spent + hub.spending().spent  # type: ignore[union-attr]
+    hub.close()
+    first.close()
+
+
 def test_a_call_in_flight_fails_when_its_hub_is_closed(scripted: Any) -> None:
     server = scripted(["hang"])
     hub = hub_at(server.url)

@@ -247,9 +247,44 @@ def test_pickled_hub_reads_the_environment_of_the_process_it_is_in(environ: pyte
         pickle.loads(pickled).target("openai/m")
 
 
-def test_pickled_hub_carries_what_was_given_in_code() -> None:
-    hub = llmhub.Hub(endpoints={"openai": ENDPOINT}, settings=Settings())
+def test_pickled_hub_has_no_key_that_was_given_in_code(environ: pytest.MonkeyPatch) -> None:
+    endpoint = Endpoint(base_url="http://localhost:1/v1", api_key=CANARY)
+    pickled = pickle.dumps(llmhub.Hub(endpoints={"openai": endpoint}, settings=Settings()))
+    assert CANARY.encode() not in pickled
+    with pytest.raises(llmhub.AuthenticationError, match=r"'openai'.*keys='carry'"):
+        pickle.loads(pickled)
+    environ.setenv("OPENAI_API_KEY", "of-the-worker")
+    again = pickle.loads(pickled).target("openai/m").endpoint
+    assert (again.api_key, again.base_url) == ("of-the-worker", "http://localhost:1/v1")
+
+
+def test_pickled_hub_has_no_key_of_a_file(environ: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "llmhub.toml").write_text(f'[endpoints.openai]\napi_key = "{CANARY}"\n', encoding="utf-8")
+    pickled = pickle.dumps(llmhub.Hub())
+    assert CANARY.encode() not in pickled
+    assert pickle.loads(pickled).target("openai/m").endpoint.api_key == CANARY  # the process reads the file itself
+    (tmp_path / "llmhub.toml").unlink()
+    with pytest.raises(llmhub.AuthenticationError):
+        pickle.loads(pickled).target("openai/m")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("base_url", f"http://ann:{CANARY}@localhost:1"), ("headers", {"X-Auth-Token": CANARY}), ("headers", {"Cookie": "c"})],
+)
+def test_a_hub_with_credentials_in_a_url_or_header_is_not_pickled_without_them(field: str, value: Any) -> None:
+    hub = llmhub.Hub(endpoints={"openai": Endpoint(**{field: value})}, settings=Settings())
+    with pytest.raises(llmhub.BadRequestError, match=field) as caught:
+        pickle.dumps(hub)
+    assert "carry" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_pickled_hub_carries_keys_if_it_is_told_to() -> None:
+    hub = llmhub.Hub(endpoints={"openai": ENDPOINT}, settings=Settings(), keys="carry")
     assert pickle.loads(pickle.dumps(hub)).endpoints == {"openai": ENDPOINT}
+    with pytest.raises(llmhub.BadRequestError, match="keys"):
+        llmhub.Hub(keys="all")  # type: ignore[arg-type]
 
 
 def test_endpoint_with_a_key_of_the_environment_names_the_variable(environ: pytest.MonkeyPatch) -> None:
@@ -259,7 +294,7 @@ def test_endpoint_with_a_key_of_the_environment_names_the_variable(environ: pyte
     assert CANARY.encode() not in pickled
     assert pickle.loads(pickled).target("openai/m").endpoint == moved
     environ.delenv("OPENAI_API_KEY")
-    with pytest.raises(llmhub.AuthenticationError, match=r"OPENAI_API_KEY was set.*Endpoint\(api_key=\.\.\.\)"):
+    with pytest.raises(llmhub.AuthenticationError, match=r"OPENAI_API_KEY was set.*keys='carry'"):
         pickle.loads(pickled)
 
 
