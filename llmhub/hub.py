@@ -84,8 +84,8 @@ class Hub:
     """Providers, credentials, cache and policies: everything that decides how calls are made.
 
     A hub is immutable and can be pickled; connections and the cache are opened at first use. A pickle contains no key:
-    the process that unpickles it reads its own variables and settings (see ``keys``). Equal hubs that a process unpickles
-    share connections, limits and cache.
+    the process that unpickles it reads its own variables and settings (see ``keys``). Equal hubs that a process
+    unpickles share connections, limits and cache.
 
     Parameters
     ----------
@@ -436,7 +436,6 @@ def _is_same(known: Hub, hub: Hub) -> bool:
         return True
     same_origin = known._identity == hub._identity != ""  # noqa: SLF001 - of this module
     return same_origin and known.endpoints == hub.endpoints and known.settings == hub.settings
-
 
 
 _UNPICKLED: Final = _UnpickledHubs()

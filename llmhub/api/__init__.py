@@ -36,10 +36,10 @@ from llmhub.api.options import (
 )
 from llmhub.api.parallel import complete_parallel
 from llmhub.api.raising import unwrap_or_raise
+from llmhub.api.record_batches import complete_record_batches
 from llmhub.api.table_stream import stream_table
 from llmhub.api.tables import (
     acomplete_table,
-    complete_record_batches,
     complete_series,
     complete_table,
 )

@@ -10,7 +10,7 @@ import asyncio
 import queue
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,6 @@ from llmhub.api.options import (
     RunOptions,
     TableOptions,
     TablePrompt,
-    as_shared_budget,
     budgets_for,
     example_messages,
     resolve_concurrency,
@@ -54,6 +53,7 @@ from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, OnResult
 from llmhub.engine.gc_tuning import relaxed_gc
 from llmhub.engine.observer import count_cache_hits
 from llmhub.engine.progress import Progress, ProgressSink, ProgressTracker, RunSnapshot
+from llmhub.engine.scheduling import SlotGroup
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback, ProgressDisplay, create_display
 
@@ -236,37 +236,11 @@ def complete_series(
     return run_blocking(TableRun(hub, batch, run_options, output))
 
 
-@shows_options(TableOptions)
-def complete_record_batches(
-    batches: Iterable[pa.RecordBatch],
-    prompt: TablePrompt | None = None,
-    *,
-    model: Models,
-    hub: Hub | None = None,
-    **options: Unpack[TableOptions],
-) -> Iterator[pa.RecordBatch]:
-    """Send a prompt for every row of each record batch, and yield its results as record batches.
-
-    See `complete_table`. Only one batch is in memory at a time. ``row`` counts on from batch to batch, and
-    ``budget_usd`` applies to all batches together.
-    """
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
-
-    first_row = 0
-    if (budget_usd := options.get("budget_usd")) is not None:
-        shared: Any = as_shared_budget(budget_usd)
-        options["budget_usd"] = shared
-    for batch in batches:
-        results = complete_table(batch, prompt, model=model, hub=hub, **options)
-        yield from streaming_io.to_record_batches(streaming_io.offset_rows(results, first_row))
-        first_row += batch.num_rows
-
-
 @dataclass(frozen=True, slots=True)
 class TableRun:
     """A validated run over the rows of a frame that has not been started.
 
-    Responses are stored in ``journal``, if there is one, instead of the cache.
+    Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs.
     """
 
     hub: Hub
@@ -274,6 +248,7 @@ class TableRun:
     options: RunOptions
     structured_output: OutputSchema | None = None
     journal: Store | None = None
+    slots: SlotGroup | None = None
 
     @property
     def stores_results(self) -> bool:
@@ -541,6 +516,7 @@ async def send_rows(
         progress_sink=run.progress_sink(display.report) if display else None,
         on_result=count_cache_hits(run.hub.runtime.observers, run.progress_sink(_ignore_progress), on_result),
         draws_in_thread=run.batch.reads_files,
+        slots=run.slots,
     )
     return await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)
 

@@ -98,7 +98,9 @@ class _FanOut:
         self.low = min(spec.concurrency * 2, CHUNK_SIZE)
         self.wake = asyncio.Event()
         self.workers: dict[asyncio.Task[None], SendContext] = {}
-        self.slots = ConcurrencySlots(spec.concurrency, self.queues, lambda: len(self.workers), self.wake.set)
+        self.slots = ConcurrencySlots(
+            spec.concurrency, self.queues, lambda: len(self.workers), self.wake.set, spec.slots
+        )
         self.supplier: asyncio.Task[Any] | None = None
         self.waiting_elsewhere: asyncio.Task[None] | None = None
         self.cancelled_in_flight: set[asyncio.Task[None]] = set()
@@ -150,6 +152,7 @@ class _FanOut:
 
     async def _close(self) -> None:
         """Write what is left and release all keys."""
+        self.slots.close()
         try:
             await self.writer.finish()
             if self.single_flight is not None:

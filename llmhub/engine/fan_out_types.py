@@ -14,7 +14,7 @@ from llmhub.engine.store_access import StoreAccess
 
 if TYPE_CHECKING:
     from llmhub.engine.block_lookup import PlannedBlock, StoredBlock
-    from llmhub.engine.scheduling import TargetQueues
+    from llmhub.engine.scheduling import SlotGroup, TargetQueues
 
 CHUNK_SIZE: Final = 4096
 """Maximum number of items planned and looked up at a time."""
@@ -51,6 +51,8 @@ class FanOutSpec:
         Called with each new result, on the loop's thread.
     draws_in_thread
         Whether drawing a chunk may block, so that it happens in a thread: files are read.
+    slots
+        Slots that this run shares with others; its own ones if omitted.
     """
 
     size: int
@@ -60,6 +62,7 @@ class FanOutSpec:
     progress_sink: ProgressSink | None = None
     on_result: OnResult | None = None
     draws_in_thread: bool = False
+    slots: SlotGroup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

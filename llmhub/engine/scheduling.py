@@ -130,6 +130,24 @@ class TargetQueues:
         return len(self.items)
 
 
+class SlotGroup:
+    """Slots that runs after one another share, so that the next one begins while the last calls of one are in flight.
+
+    Parameters
+    ----------
+    limit
+        Maximum number of concurrent calls of all runs.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.members: list[ConcurrencySlots] = []
+
+    def free_count(self) -> int:
+        """Return the number of free slots."""
+        return self.limit - sum([member.started_count() - member.released for member in self.members])
+
+
 class ConcurrencySlots:
     """The slots of one run, and the calls that wait to get one back.
 
@@ -143,12 +161,20 @@ class ConcurrencySlots:
         Returns the number of workers, including those that released their slot.
     on_change
         Called when a slot is free or a target has fewer waiting calls.
+    group
+        Slots shared with other runs, if there are any.
     """
 
     def __init__(
-        self, limit: int, queues: TargetQueues, started_count: Callable[[], int], on_change: Callable[[], None]
+        self,
+        limit: int,
+        queues: TargetQueues,
+        started_count: Callable[[], int],
+        on_change: Callable[[], None],
+        group: SlotGroup | None = None,
     ) -> None:
-        self.limit = limit
+        self.group = group if group is not None else SlotGroup(limit)
+        self.group.members.append(self)
         self.queues = queues
         self.released = 0
         self.started_count = started_count
@@ -157,21 +183,29 @@ class ConcurrencySlots:
 
     def free_count(self) -> int:
         """Return the number of free slots."""
-        return self.limit + self.released - self.started_count()
+        return self.group.free_count()
 
     def on_worker_done(self, _worker: object = None) -> None:
         """Hand over a slot that may have become free."""
         if self.free_count() > 0 and not self.hand_over():
-            self.on_change()
+            for member in self.group.members:
+                member.on_change()
 
     def hand_over(self) -> bool:
         """Hand a slot to the call that has waited longest to reacquire one. Return whether there was one."""
-        while self.reacquiring:
-            first = self.reacquiring.popleft()
-            if first.wakers:
-                first.grant()
-                return True
+        for member in self.group.members:
+            while member.reacquiring:
+                first = member.reacquiring.popleft()
+                if first.wakers:
+                    first.grant()
+                    return True
         return False
+
+    def close(self) -> None:
+        """Leave the slots to the other runs."""
+        self.group.members.remove(self)
+        for member in self.group.members:
+            member.on_change()
 
 
 class Slot:

@@ -270,7 +270,11 @@ def test_pickled_hub_has_no_key_of_a_file(environ: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("base_url", f"http://ann:{CANARY}@localhost:1"), ("headers", {"X-Auth-Token": CANARY}), ("headers", {"Cookie": "c"})],
+    [
+        ("base_url", f"http://ann:{CANARY}@localhost:1"),
+        ("headers", {"X-Auth-Token": CANARY}),
+        ("headers", {"Cookie": "c"}),
+    ],
 )
 def test_a_hub_with_credentials_in_a_url_or_header_is_not_pickled_without_them(field: str, value: Any) -> None:
     hub = llmhub.Hub(endpoints={"openai": Endpoint(**{field: value})}, settings=Settings())
