@@ -22,12 +22,12 @@ from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
 from llmhub.server.app import json_response, open_stream, read_json, write
 from llmhub.server.context import RequestContext
-from llmhub.server.dialects import anthropic, hub_completions, openai_chat
+from llmhub.server.dialects import anthropic, gemini, hub_completions, openai_chat
 from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, StreamEncoder
 from llmhub.server.error_replies import status_of
+from llmhub.server.input_token_estimate import estimate_input_tokens
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
 from llmhub.server.service import Service
-from llmhub.server.token_counts import estimate_input_tokens
 
 CACHE_HEADER: Final = "x-llmhub-cache"
 UNSUPPORTED_HEADER: Final = "x-llmhub-unsupported"
@@ -35,6 +35,9 @@ COST_HEADER: Final = "x-llmhub-cost-usd"
 CACHE_HIT_HEADER: Final = "x-llmhub-cache-hit"
 SERVED_HEADER: Final = "x-llmhub-served-model"
 DROPPED_HEADER: Final = "x-llmhub-dropped"
+STREAM_ACTION: Final = "streamGenerateContent"
+COUNT_ACTION: Final = "countTokens"
+GEMINI_ACTIONS: Final = ("generateContent", STREAM_ACTION, COUNT_ACTION)
 OPTIONS: Final = (
     Parameter(
         name=CACHE_HEADER,
@@ -222,11 +225,52 @@ def completion_route(path: str, dialect: Dialect, request: Any, response: Any, s
     )
 
 
+async def generate_content(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
+    """Answer a Gemini request, whose path holds the model and the kind of answer."""
+    model, _, action = request.match_info["call"].rpartition(":")
+    if action not in GEMINI_ACTIONS:
+        raise invalid("path", f"must end in {' or '.join(GEMINI_ACTIONS)}, not {action!r:.80}")
+    payload = {**await read_json(service, request), "model": model, "stream": action == STREAM_ACTION}
+    completion = parse_request(service, request, context, gemini.DIALECT, payload)
+    if action == COUNT_ACTION:
+        return json_response({"totalTokens": estimate_input_tokens(completion.parsed.request)})
+    if action == STREAM_ACTION and request.query.get("alt") != "sse":
+        raise invalid("alt", "must be sse; streams as one JSON array are not supported")
+    return await answer(completion, request)
+
+
 async def count_tokens(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
     """Estimate the input tokens of a request from its characters; nothing is sent."""
     payload = await read_json(service, request)
     completion = parse_request(service, request, context, anthropic.DIALECT, payload)
     return json_response(anthropic.TokenCount(estimate_input_tokens(completion.parsed.request)))
+
+
+def gemini_route(version: str) -> HttpRoute:
+    """Return the route of Gemini's API under the path of one of its versions, of which clients choose either."""
+    return HttpRoute(
+        "POST",
+        f"/{version}/models/{{call:.+}}",
+        generate_content,
+        scope="completions",
+        summary="Answer in the format of Gemini: {model}:generateContent, streamGenerateContent or countTokens",
+        request=gemini.GenerateContentRequest,
+        response=dict[str, Any],
+        request_types=("application/json",),
+        response_types=("application/json", gemini.DIALECT.stream_type),
+        parameters=(
+            Parameter(
+                name="call",
+                place="path",
+                description="provider/model and the kind of answer",
+                schema={"type": "string", "pattern": "^.+:(generateContent|streamGenerateContent|countTokens)$"},
+                required=True,
+            ),
+            Parameter(name="alt", description="sse, for streams"),
+            *OPTIONS,
+        ),
+        encode_error=gemini.encode_error,
+    )
 
 
 GROUP: Final = RouteGroup(
@@ -257,6 +301,7 @@ GROUP: Final = RouteGroup(
             request_types=("application/json",),
             encode_error=anthropic.encode_error,
         ),
+        *(gemini_route(version) for version in ("v1beta", "v1")),
         completion_route(
             "/v1/completions",
             hub_completions.DIALECT,

@@ -35,7 +35,7 @@ from llmhub.core.types import (
     Usage,
 )
 from llmhub.providers.registry import PROVIDERS
-from llmhub.server.dialects import anthropic, openai_chat
+from llmhub.server.dialects import anthropic, gemini, openai_chat
 from llmhub.server.dialects.dialect import Dialect, ReplyInfo
 
 Body = Mapping[str, Any]
@@ -69,6 +69,13 @@ class Case:
 
 CASES = {
     "openai_chat": Case(openai_chat.DIALECT, ("chat_completions",), "openai", {}, has_unknown_usage=True),
+    "gemini": Case(
+        gemini.DIALECT,
+        ("generate_content", "stream_generate_content"),
+        "google",
+        {"vertex.generate_content.654cb61a34a5": "it reads a bucket with the credentials of the service"},
+        has_unknown_usage=True,
+    ),
     "anthropic": Case(anthropic.DIALECT, ("messages",), "anthropic", {}),
 }
 

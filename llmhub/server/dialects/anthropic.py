@@ -8,6 +8,8 @@ What differs here:
 - Marks for the cache and earlier reasoning mean nothing to the models of other APIs; they are dropped for those, and
   the reply says so.
 
+The file is long because parser and encoder of one API are read side by side.
+
 Source: https://platform.claude.com/docs/en/api/messages and the types of anthropic 2.14.0 (read 2026-11-30).
 """
 
@@ -298,7 +300,7 @@ def _tools(body: MessagesRequest, *, native: bool) -> Fields:
 def _tool(tool: Mapping[str, Any], path: str, *, native: bool) -> Tool | None:
     """Return a function; ``None`` for a tool that only the provider understands."""
     name, schema = tool.get("name"), tool.get("input_schema")
-    if tool.get("type", "custom") not in {"custom", None} or not isinstance(schema, dict):
+    if tool.get("type") not in ("custom", None) or not isinstance(schema, dict):
         if native:
             return None
         raise unsupported(path, f"the tool {name!r:.80} is one of the provider's own, which this model does not have")

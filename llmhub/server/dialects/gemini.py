@@ -77,7 +77,9 @@ CONFIG_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "stopSequences": (list,),
 }
 TOOL_MODES: Final = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto"}
-RAW_VALUES: Final = frozenset({"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"})
+RAW_VALUES: Final = frozenset(
+    {"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"}
+)
 """Fields whose values hold the caller's own names."""
 STATUS_NAMES: Final[Mapping[int, str]] = {
     400: "INVALID_ARGUMENT",
@@ -116,7 +118,9 @@ class PathFields(Struct):
     stream: bool = False
 
 
-FIELDS: Final = frozenset({"contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "model", "stream"})
+FIELDS: Final = frozenset(
+    {"contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "model", "stream"}
+)
 
 
 # Requests
@@ -184,19 +188,17 @@ class _Parser:
         for index, content in enumerate(contents):
             path = f"$.contents[{index}]"
             role = content.get("role") or "user" if isinstance(content, dict) else "user"
-            if role not in {"user", "model", "function", "tool"}:
+            if role not in ("user", "model", "function", "tool"):
                 raise invalid(f"{path}.role", "must be user or model")
             blocks = _blocks_of(content, path)
             parts = [
-                part
-                for place, block in enumerate(blocks)
-                for part in self._block(block, f"{path}.parts[{place}]")
+                part for place, block in enumerate(blocks) for part in self._block(block, f"{path}.parts[{place}]")
             ]
             messages += self._message("assistant" if role == "model" else "user", parts)
         return messages
 
     def _message(self, role: Any, parts: list[Part]) -> list[Message]:
-        """Return a message; results of tools are a message of their own before the rest, unless they are all there is."""
+        """Return a message; results of tools are messages of their own before the rest."""
         results = [part for part in parts if isinstance(part, ToolResult)]
         others = [part for part in parts if not isinstance(part, ToolResult)]
         if results and not others:
@@ -205,7 +207,7 @@ class _Parser:
             return [Message(role, parts)] if parts or self.native else []
         return [*(Message("tool", result) for result in results), Message(role, others)]
 
-    def _block(self, block: Mapping[str, Any], path: str) -> list[Part]:
+    def _block(self, block: Mapping[str, Any], path: str) -> list[Part]:  # noqa: PLR0911 - one for each type
         signature = block.get("thoughtSignature") or ""
         if not isinstance(signature, str):
             raise invalid(f"{path}.thoughtSignature", "must be a string")
@@ -217,22 +219,22 @@ class _Parser:
                 return [Reasoning(text, signature)]
             case {"text": str(text)} if not self.native or has_only(block, "text", "thoughtSignature", "thought"):
                 return [Text(text), *([Reasoning("", signature)] if signature and self.native else [])]
-            case {"functionCall": {"name": str(name), **call}} if not self.native or has_only(
+            case {"functionCall": {"name": str(name)}} if not self.native or has_only(
                 block, "functionCall", "thoughtSignature"
             ):
-                return [self._call(name, call, signature, path)]
-            case {"functionResponse": {"name": str(name), **result}}:
-                return [self._result(name, result, block, path)]
+                return [self._call(name, block["functionCall"], signature, path)]
+            case {"functionResponse": {"name": str(name)}}:
+                return [self._result(name, block["functionResponse"], block, path)]
             case {"inlineData": {"mimeType": str(kind), "data": str(data)}} if not self.native or has_only(
                 block, "inlineData"
             ):
                 return [_media(kind, path)(f"{path}.inlineData", data=data, media_type=kind)]
-            case {"fileData": {"fileUri": str(uri), **more}} if not self.native or has_only(block, "fileData"):
-                kind = more.get("mimeType") or ""
+            case {"fileData": {"fileUri": str(uri)}} if not self.native or has_only(block, "fileData"):
+                kind = block["fileData"].get("mimeType") or ""
                 return [_media(kind, path)(f"{path}.fileData.fileUri", url=uri, media_type=kind)]
             case _:
-                kind = next((name for name in block if name not in {"thoughtSignature", "thought"}), "")
-                return [opaque(kind, block, path, native=self.native)]
+                named = next((name for name in block if name not in {"thoughtSignature", "thought"}), "")
+                return [opaque(named, block, path, native=self.native)]
 
     def _call(self, name: str, call: Mapping[str, Any], signature: str, path: str) -> ToolCall:
         arguments, call_id = call.get("args") or {}, call.get("id") or f"{name}-{self._count}"
@@ -279,7 +281,9 @@ def _blocks_of(content: Any, path: str) -> list[dict[str, Any]]:
     return blocks
 
 
-def _config(config: Mapping[str, Any], *, native: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _config(  # noqa: C901, PLR0912 - a case for each field
+    config: Mapping[str, Any], *, native: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of a generation config, and those that only a target of the same API understands."""
     fields: dict[str, Any] = {}
     rest: dict[str, Any] = {}
@@ -349,7 +353,7 @@ def _tools(body: GenerateContentRequest, *, native: bool) -> tuple[dict[str, Any
     if body.tool_config is None:
         return fields, rest
     others = {name: value for name, value in body.tool_config.items() if name != "functionCallingConfig"}
-    if isinstance(calling, dict) and mode in TOOL_MODES:
+    if isinstance(calling, dict) and isinstance(mode, str) and mode in TOOL_MODES:
         names = calling.get("allowedFunctionNames") or []
         is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not is_names or (len(names) > 1 and not native):
@@ -443,8 +447,8 @@ def _blocks(parts: Sequence[Part]) -> list[Payload]:
                 call = {"id": call_id, "name": name, "args": _arguments(arguments)}
                 blocks.append({"functionCall": call, **_signature(signature)})
             case Image(url, data, media_type):
-                inline = {"inlineData": {"mimeType": media_type, "data": data}}
-                blocks.append({"fileData": {"fileUri": url, "mimeType": media_type}} if url else inline)
+                source = {"fileUri": url} if url else {"data": data}
+                blocks.append({"fileData" if url else "inlineData": {"mimeType": media_type, **source}})
             case Opaque(kind, data) if kind not in METADATA and kind in (block := _arguments(data)):
                 blocks.append(block)
     return blocks
@@ -492,6 +496,8 @@ class GeminiStream:
             match fragment.part:
                 case Text() | Refusal() | Reasoning(signature="", redacted=""):
                     chunks.append(self._chunk([self._candidate(fragment.choice, [fragment.part])]))
+                case _:
+                    continue
         return b"".join(chunks)
 
     def finish(self, response: CompletionResponse, info: ReplyInfo) -> bytes:  # noqa: ARG002 - of the protocol
