@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from llmhub.core.embedding import EmbedOptions, EmbedRequest
 from llmhub.core.provider import Endpoint, Provider, public_url
 from llmhub.core.types import CompletionRequest, Text
 
@@ -128,6 +129,42 @@ def key_prefix(provider: Provider, keyed: Endpoint) -> hashlib._Hash:
             ]
         )
     )
+
+
+def embedding_keyer(
+    provider: Provider, endpoint: Endpoint, model: str, options: EmbedOptions
+) -> Callable[[Sequence[str]], list[bytes]]:
+    """Return a function from texts to the cache keys of their vectors, 32 bytes each.
+
+    A key does not depend on which other texts are in the request, nor on the form in which the numbers are sent. The
+    kind of the texts is part of it only where the provider embeds documents and queries differently.
+    """
+    service, keyed = provider.embeddings, keyed_endpoint(endpoint)
+    request = EmbedRequest(model, ("",), options)
+    prefix = key_prefix(provider, keyed)
+    prefix.update(
+        _CANONICAL.encode(
+            [
+                "embedding",
+                service.wire.name if service else "",
+                service.locate(keyed, request) if service else "",
+                model,
+                options.dimensions,
+                options.kind if service and service.wire.has_kinds else None,
+                options.extra,
+            ]
+        )
+    )
+
+    def keys(texts: Sequence[str]) -> list[bytes]:
+        digests = []
+        for text in json_strings(texts):
+            digest = prefix.copy()
+            digest.update(text)
+            digests.append(digest.digest())
+        return digests
+
+    return keys
 
 
 def keyed_endpoint(endpoint: Endpoint) -> Endpoint:

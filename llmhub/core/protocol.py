@@ -14,6 +14,7 @@ import msgspec
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
+from llmhub.core.embedding import EmbeddingResponse, EmbedRequest
 from llmhub.core.errors import InvalidRequest, LLMError, Malformed, ServerError, Unsupported, with_context
 from llmhub.core.forced_tool import with_forced_tool
 from llmhub.core.framing import FEEDS, Frame, flush
@@ -133,6 +134,59 @@ def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse
             return Failure(_with_reply_context(provider, reply, decoded.failure()))
         response = decoded.unwrap()
     request_id = reply.header(provider.request_id_header)
+    return Success(replace(response, request_id=request_id) if request_id else response)
+
+
+def prepare_embedding(
+    provider: Provider, endpoint: Endpoint, request: EmbedRequest, now: float
+) -> Result[HttpRequest, LLMError]:
+    """Encode texts as the provider's HTTP request for their vectors.
+
+    ``Unsupported`` if the provider has no embeddings, or cannot express an option.
+    """
+    service = provider.embeddings
+    if service is None:
+        message = f"{provider.name} has no embeddings"
+        return Failure(Unsupported(path="$.model", provider=provider.name, message=message))
+    error = _endpoint_error(provider, endpoint, request.model)
+    encoded = service.wire.encode(request) if error is None else Failure(error)
+    if not is_successful(encoded):
+        return Failure(with_context(encoded.failure(), provider=provider.name))
+    payload = encoded.unwrap()
+    extra = request.options.extra
+    try:
+        body = _ENCODER.encode(deep_merge(payload, extra) if extra else payload)
+    except JSON_ENCODING_ERRORS as encoding_error:
+        message = f"not representable as JSON: {encoding_error}"
+        return Failure(InvalidRequest(path="$.texts", provider=provider.name, message=message))
+    headers = {"content-type": "application/json"}
+    unauthorized = HttpRequest("POST", service.locate(endpoint, request), headers, body)
+    return Success(provider.authorize(endpoint, unauthorized, now))
+
+
+def _endpoint_error(provider: Provider, endpoint: Endpoint, model: str) -> LLMError | None:
+    """Return what is missing at the endpoint, such as an address or a project, whatever is asked of it."""
+    error = provider.unsupported(endpoint, CompletionRequest(model=model, messages=()))
+    return error if error is not None and error.path.startswith("$.endpoint") else None
+
+
+def interpret_embedding(
+    provider: Provider, request: EmbedRequest, reply: HttpReply
+) -> Result[EmbeddingResponse, LLMError]:
+    """Decode a reply to the vectors of a request, or to the error that it reports. Returns on arbitrary bytes."""
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
+        return Failure(error_from_reply(provider, reply))
+    if provider.embeddings is None:
+        return Failure(Unsupported(path="$.model", message=f"{provider.name} has no embeddings"))
+    decoded = provider.embeddings.wire.decode(request, reply)
+    if not is_successful(decoded):
+        return Failure(_with_reply_context(provider, reply, _with_content_type(decoded.failure(), reply)))
+    response = decoded.unwrap()
+    expected = request.options.dimensions
+    if expected and response.dimensions != expected:
+        message = f"vectors of {response.dimensions} dimensions, although dimensions={expected} was asked for"
+        return Failure(_with_reply_context(provider, reply, Malformed(path="$", message=message)))
+    request_id = reply.header(provider.request_id_header) if provider.request_id_header else ""
     return Success(replace(response, request_id=request_id) if request_id else response)
 
 

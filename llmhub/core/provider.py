@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from returns.result import Result
 
+from llmhub.core.embedding import EmbeddingResponse, EmbedRequest
 from llmhub.core.errors import LLMError, invalid
 from llmhub.core.forced_tool import StructuredOutputMode
 from llmhub.core.framing import Frame, Framing
@@ -285,6 +286,56 @@ class Wire:
     decode_usage: Callable[[Payload], Usage] = _no_usage
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedWire:
+    """A wire format of embeddings. Every function returns on arbitrary input.
+
+    Parameters
+    ----------
+    name
+        Name of the format; part of every cache key.
+    encode
+        Request to payload, or `Unsupported`.
+    decode
+        Request and successful reply to the vectors of all texts, in their order.
+    has_kinds
+        Whether documents and queries are embedded differently; otherwise their keys are the same.
+    """
+
+    name: str
+    encode: Callable[[EmbedRequest], Result[Payload, LLMError]]
+    decode: Callable[[EmbedRequest, HttpReply], Result[EmbeddingResponse, LLMError]]
+    has_kinds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackLimits:
+    """How many texts, and how many tokens of them, a request for embeddings may have; tokens of one text, if known."""
+
+    texts: int
+    tokens: int = 300_000
+    text_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedService:
+    """The embeddings of a provider.
+
+    Parameters
+    ----------
+    wire
+        Wire format.
+    locate
+        URL of a request.
+    limits
+        Limits of a request to a model.
+    """
+
+    wire: EmbedWire
+    locate: Callable[[Endpoint, EmbedRequest], str]
+    limits: Callable[[str], PackLimits]
+
+
 def _no_limits(_reply: HttpReply) -> RateLimitInfo:
     return RateLimitInfo()
 
@@ -339,6 +390,8 @@ class Provider:
         Whether ``authorize`` depends on the body or the time; otherwise its result is reused for many requests.
     health_url
         Address that answers a GET with whether the key is valid, free of charge; ``None`` if there is none.
+    embeddings
+        Its embeddings; ``None`` if it has none.
     """
 
     name: str
@@ -355,3 +408,4 @@ class Provider:
     request_id_header: str = "x-request-id"
     signature_covers_body: bool = True
     health_url: Callable[[Endpoint], str] | None = None
+    embeddings: EmbedService | None = None

@@ -11,27 +11,42 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from llmhub.core.embedding import EmbedRequest
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.auth import api_key_header
-from llmhub.providers.openai import SCHEMA_SUPPORT, adapt_chat, adapt_responses, check_min_tokens
-from llmhub.providers.openai_compatible import CHAT_PATH, RESPONSES_PATH, openai_compatible, read_rate_limits
+from llmhub.providers.openai import PACK_LIMITS, SCHEMA_SUPPORT, adapt_chat, adapt_responses, check_min_tokens
+from llmhub.providers.openai_compatible import (
+    CHAT_PATH,
+    EMBEDDINGS_PATH,
+    RESPONSES_PATH,
+    openai_compatible,
+    read_rate_limits,
+)
 from llmhub.providers.rate_limit_headers import per_renewal_period
-from llmhub.providers.vendor import PriceListing, quote_model
-from llmhub.wire import openai_responses
+from llmhub.providers.vendor import PriceListing, embed_service, quote_model
+from llmhub.wire import openai_embeddings, openai_responses
 
 DEFAULT_API_VERSION: Final = "2024-10-21"
 
 
 def _chat_url(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str:
+    return _deployment_url(endpoint, request.model, CHAT_PATH)
+
+
+def _embeddings_url(endpoint: Endpoint, request: EmbedRequest) -> str:
+    return _deployment_url(endpoint, request.model, EMBEDDINGS_PATH)
+
+
+def _deployment_url(endpoint: Endpoint, model: str, path: str) -> str:
     """Return the URL of a deployment, or of the v1 API, where the body names the deployment."""
     base = endpoint.base_url.removesuffix("/openai")
     if base.endswith("/openai/v1"):
-        return base + CHAT_PATH
+        return base + path
     if endpoint.api_version == "v1":
-        return f"{base}/openai/v1{CHAT_PATH}"
+        return f"{base}/openai/v1{path}"
     version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
-    return f"{base}/openai/deployments/{quote_model(request.model)}{CHAT_PATH}?api-version={version}"
+    return f"{base}/openai/deployments/{quote_model(model)}{path}?api-version={version}"
 
 
 def _responses_url(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
@@ -68,6 +83,7 @@ ENTRIES: Final = (
         *_ENV,
         locate=_chat_url,
         adapt=adapt_chat,
+        embeddings=embed_service("", openai_embeddings.BASE64_WIRE, PACK_LIMITS, locate=_embeddings_url),
         environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
     ),
     _azure(

@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from llmhub.core.provider import Endpoint, HttpRequest, Provider
+from llmhub.core.embedding import EmbedRequest
+from llmhub.core.provider import EmbedService, Endpoint, HttpRequest, PackLimits, Provider
 from llmhub.core.types import CompletionRequest
 from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
 from llmhub.providers.auth import DEFAULT_AWS_REGION, bearer_token, sigv4
 from llmhub.providers.model_profiles import ToolForcedSchema
 from llmhub.providers.rate_limit_headers import read_retry_headers
 from llmhub.providers.vendor import PriceListing, last_segment, provider_entry, quote_model
-from llmhub.wire import bedrock_converse
+from llmhub.wire import bedrock_converse, bedrock_embeddings
 
 _sign = sigv4("bedrock")
 
@@ -26,9 +27,22 @@ def authorize(endpoint: Endpoint, request: HttpRequest, now: float) -> HttpReque
 
 
 def _url(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
+    return _model_url(endpoint, request.model, "converse-stream" if stream else "converse")
+
+
+def _embeddings_url(endpoint: Endpoint, request: EmbedRequest) -> str:
+    return _model_url(endpoint, request.model, "invoke")
+
+
+def _embeddings_limits(model: str) -> PackLimits:
+    """Return the limits of a request: many texts to Cohere, one to Titan."""
+    return PackLimits(texts=96, tokens=100_000) if bedrock_embeddings.is_cohere(model) else PackLimits(1, 8192, 8192)
+
+
+def _model_url(endpoint: Endpoint, model: str, operation: str) -> str:
     """Return the URL of a model, named by its id, inference profile or ARN, in the endpoint's region."""
     base = endpoint.base_url or f"https://bedrock-runtime.{endpoint.region or DEFAULT_AWS_REGION}.amazonaws.com"
-    return f"{base}/model/{quote_model(request.model)}/{'converse-stream' if stream else 'converse'}"
+    return f"{base}/model/{quote_model(model)}/{operation}"
 
 
 def _models_url(endpoint: Endpoint) -> str:
@@ -64,6 +78,7 @@ ENTRIES: Final = (
             required_env=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
             request_id_header="x-amzn-requestid",
             health_url=_models_url,
+            embeddings=EmbedService(bedrock_embeddings.WIRE, _embeddings_url, _embeddings_limits),
         ),
         models=MODELS,
         schema_support=SCHEMA_SUPPORT,

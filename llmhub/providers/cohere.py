@@ -1,4 +1,4 @@
-"""Cohere's compatibility API: an OpenAI-compatible endpoint.
+"""Cohere: an OpenAI-compatible endpoint, and the embeddings of its own API.
 
 Source: https://docs.cohere.com/docs/compatibility-api (read 2026-11-30).
 """
@@ -7,15 +7,35 @@ from __future__ import annotations
 
 from typing import Final
 
+from llmhub.core.embedding import EmbedRequest
+from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.providers.openai_compatible import openai_compatible
-from llmhub.providers.vendor import PriceListing
+from llmhub.providers.vendor import PriceListing, embed_service
+from llmhub.wire import cohere_embeddings
+
+BASE_URL: Final = "https://api.cohere.com"
+COMPATIBLE_BASE_URL: Final = "https://api.cohere.ai/compatibility/v1"
+
+
+def own_api_url(endpoint: Endpoint, path: str) -> str:
+    """Return a URL of Cohere's own API, whether ``base_url`` is the server or its compatible endpoint."""
+    base = endpoint.base_url or BASE_URL
+    return base.removesuffix("/v2").removesuffix("/compatibility/v1") + path
+
+
+def _embeddings_url(endpoint: Endpoint, _request: EmbedRequest) -> str:
+    return own_api_url(endpoint, "/v2/embed")
+
 
 ENTRIES: Final = (
     openai_compatible(
         "cohere",
-        "https://api.cohere.ai/compatibility/v1",
+        COMPATIBLE_BASE_URL,
         "COHERE_API_KEY",
         health_url=None,
         price_listing=PriceListing("cohere"),
+        embeddings=embed_service(
+            BASE_URL, cohere_embeddings.WIRE, PackLimits(texts=96, tokens=100_000), locate=_embeddings_url
+        ),
     ),
 )

@@ -9,15 +9,25 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from llmhub.core.provider import Endpoint
+from llmhub.core.embedding import EmbedRequest
+from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.core.types import CompletionRequest
-from llmhub.providers.openai_compatible import CHAT_PATH, openai_compatible
-from llmhub.providers.vendor import PriceListing, drop_field
+from llmhub.providers.openai_compatible import CHAT_PATH, EMBEDDINGS_PATH, openai_compatible
+from llmhub.providers.vendor import PriceListing, drop_field, embed_service
+from llmhub.wire import openai_embeddings
 
 
 def _url(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
     """Return the URL of a workspace's chat, whether ``base_url`` is the workspace or its serving endpoints."""
-    return endpoint.base_url.removesuffix("/serving-endpoints") + "/serving-endpoints" + CHAT_PATH
+    return _base_url(endpoint) + CHAT_PATH
+
+
+def _embeddings_url(endpoint: Endpoint, _request: EmbedRequest) -> str:
+    return _base_url(endpoint) + EMBEDDINGS_PATH
+
+
+def _base_url(endpoint: Endpoint) -> str:
+    return endpoint.base_url.removesuffix("/serving-endpoints") + "/serving-endpoints"
 
 
 ENTRIES: Final = (
@@ -29,6 +39,9 @@ ENTRIES: Final = (
         locate=_url,
         adapt=partial(drop_field, "stream_options"),
         health_url=None,
+        embeddings=embed_service(
+            "", openai_embeddings.WIRE, PackLimits(texts=150, tokens=100_000), locate=_embeddings_url
+        ),
         price_listing=PriceListing("databricks"),
         environment_variables=(("api_key", "DATABRICKS_TOKEN"), ("base_url", "DATABRICKS_HOST")),
     ),

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
 
-from llmhub.core.provider import Endpoint, HttpReply, Provider, RateLimitInfo
+from llmhub.core.embedding import EmbedRequest
+from llmhub.core.provider import Endpoint, HttpReply, PackLimits, Provider, RateLimitInfo
 from llmhub.core.types import CompletionRequest
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.model_profiles import InputModalities, ModelProfiles, TokenLimits, ToolForcedSchema
 from llmhub.providers.rate_limit_headers import read_retry_headers
 from llmhub.providers.schema_support import SchemaSupport
-from llmhub.providers.vendor import PriceListing, last_segment, provider_entry, quote_model
-from llmhub.wire import gemini
+from llmhub.providers.vendor import PriceListing, embed_service, last_segment, provider_entry, quote_model
+from llmhub.wire import gemini, gemini_embeddings
 
 BASE_URL: Final = "https://generativelanguage.googleapis.com"
 DEFAULT_API_VERSION: Final = "v1beta"
@@ -50,11 +51,18 @@ def read_rate_limits(reply: HttpReply) -> RateLimitInfo:
 
 
 def _url(endpoint: Endpoint, request: CompletionRequest, stream: bool) -> str:
+    return _method_url(endpoint, request.model, "streamGenerateContent?alt=sse" if stream else "generateContent")
+
+
+def _embeddings_url(endpoint: Endpoint, request: EmbedRequest) -> str:
+    return _method_url(endpoint, request.model, "batchEmbedContents")
+
+
+def _method_url(endpoint: Endpoint, model: str, method: str) -> str:
     """Return the URL of a model, named with or without its collection, and of the method."""
-    collection, slash, name = request.model.partition("/")
+    collection, slash, name = model.partition("/")
     if not slash or collection not in COLLECTIONS:
-        collection, name = "models", request.model
-    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        collection, name = "models", model
     version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
     return f"{endpoint.base_url or BASE_URL}/{version}/{collection}/{quote_model(name)}:{method}"
 
@@ -76,6 +84,12 @@ ENTRIES: Final = (
             request_id_header="",
             signature_covers_body=False,
             health_url=_models_url,
+            embeddings=embed_service(
+                BASE_URL,
+                gemini_embeddings.WIRE,
+                PackLimits(texts=100, tokens=200_000),  # https://ai.google.dev/gemini-api/docs/embeddings
+                locate=_embeddings_url,
+            ),
         ),
         models=GEMINI_MODELS,
         schema_support=GEMINI_SCHEMA_SUPPORT,

@@ -9,12 +9,14 @@ from typing import Final
 
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import openai_compatible
+from llmhub.wire import openai_embeddings
 
 ENTRIES: Final = (
     openai_compatible(
         "litellm",
         "http://localhost:4000/v1",
         refused_parts=(CacheMark,),
+        embeddings=openai_embeddings.WIRE,
         environment_variables=(("api_key", "LITELLM_API_KEY"), ("base_url", "LITELLM_BASE_URL")),
     ),
 )

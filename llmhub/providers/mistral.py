@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from llmhub.core.provider import PackLimits
 from llmhub.core.types import CacheMark, Payload
 from llmhub.providers.openai_compatible import REASONING_FIELD, openai_compatible
 from llmhub.providers.rate_limit_headers import read_windows
 from llmhub.providers.vendor import PriceListing, drop_field, rename_field
+from llmhub.wire import openai_embeddings
 
 
 def _adapt(payload: Payload) -> Payload:
@@ -41,6 +43,8 @@ ENTRIES: Final = (
         adapt=_adapt,
         limits=read_windows,
         request_id_header="mistral-correlation-id",
+        embeddings=openai_embeddings.MISTRAL_WIRE,
+        pack_limits=PackLimits(texts=128, tokens=16_384, text_tokens=8192),
         price_listing=PriceListing("mistral"),
     ),
 )

@@ -7,7 +7,7 @@ from typing import Final
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.openai_compatible import openai_compatible
-from llmhub.wire import ollama
+from llmhub.wire import ollama, openai_embeddings
 
 BASE_URL: Final = "http://localhost:11434"
 
@@ -22,7 +22,7 @@ def _models_url(endpoint: Endpoint) -> str:
 
 
 ENTRIES: Final = (
-    openai_compatible("ollama", f"{BASE_URL}/v1", refused_parts=(CacheMark,)),
+    openai_compatible("ollama", f"{BASE_URL}/v1", refused_parts=(CacheMark,), embeddings=openai_embeddings.WIRE),
     openai_compatible(
         "ollama-native",
         BASE_URL,

@@ -15,7 +15,7 @@ from typing import Final
 
 from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.pricing import Price, scaled_price
-from llmhub.core.provider import Endpoint
+from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.core.types import CompletionRequest, Payload, Reasoning
 from llmhub.providers.model_profiles import (
     InputModalities,
@@ -27,7 +27,7 @@ from llmhub.providers.model_profiles import (
 from llmhub.providers.openai_compatible import RESPONSES_PATH, openai_compatible
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, NUMBER_KEYWORDS, SchemaSupport
 from llmhub.providers.vendor import PriceListing, completion_url, drop_field, rename_field
-from llmhub.wire import openai_responses
+from llmhub.wire import openai_embeddings, openai_responses
 from llmhub.wire.readers import as_list, as_text
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -156,8 +156,19 @@ _openai = partial(
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
 )
 
+PACK_LIMITS: Final = PackLimits(texts=2048, tokens=300_000, text_tokens=8192)
+"""Source: https://platform.openai.com/docs/api-reference/embeddings/create (read 2026-11-30)."""
+
 ENTRIES: Final = (
-    _openai("openai", BASE_URL, "OPENAI_API_KEY", adapt=adapt_chat, refused_parts=(Reasoning,)),
+    _openai(
+        "openai",
+        BASE_URL,
+        "OPENAI_API_KEY",
+        adapt=adapt_chat,
+        refused_parts=(Reasoning,),
+        embeddings=openai_embeddings.BASE64_WIRE,
+        pack_limits=PACK_LIMITS,
+    ),
     _openai(
         "openai-responses",
         BASE_URL,

@@ -9,7 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, Provider, RateLimitInfo, Wire
+from llmhub.core.provider import (
+    EmbedService,
+    EmbedWire,
+    Endpoint,
+    HttpReply,
+    HttpRequest,
+    PackLimits,
+    Provider,
+    RateLimitInfo,
+    Wire,
+)
 from llmhub.core.types import CacheMark, CompletionRequest, Part, Payload, Reasoning
 from llmhub.providers.auth import bearer_token
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles
@@ -29,15 +39,19 @@ from llmhub.providers.vendor import (
     check_parts,
     check_reasoning_details,
     completion_url,
+    embed_service,
     fixed_url,
     provider_entry,
     rename_field,
     same_payload,
 )
-from llmhub.wire import openai_chat, openai_responses
+from llmhub.wire import openai_chat, openai_embeddings, openai_responses
 
 CHAT_PATH: Final = "/chat/completions"
 RESPONSES_PATH: Final = "/responses"
+EMBEDDINGS_PATH: Final = "/embeddings"
+OWN_SERVER_LIMITS: Final = PackLimits(texts=256, tokens=100_000)
+"""Texts and tokens of one request to a server whose limits are those that its user has set."""
 REASONING_FIELD: Final = "reasoning_content"
 """Field of an assistant message in which the wire sends earlier reasoning."""
 
@@ -75,6 +89,8 @@ def openai_compatible(
     schema_support: SchemaSupport | None = None,
     price_listing: PriceListing | None = None,
     environment_variables: tuple[tuple[str, str], ...] = (),
+    embeddings: EmbedService | EmbedWire | None = None,
+    pack_limits: PackLimits = OWN_SERVER_LIMITS,
 ) -> ProviderEntry:
     """Return the entry of a server that speaks Chat Completions under a bearer token.
 
@@ -93,10 +109,16 @@ def openai_compatible(
         Further checks of a request, after those of its parts.
     health_url
         What a GET asks to validate a key: a path, a function of the endpoint, or ``None`` where nothing is suitable.
+    embeddings
+        Its embeddings, or the wire of those at the usual path; ``None`` where it has none.
+    pack_limits
+        Limits of a request for embeddings at the usual path.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
         checks = (*checks, partial(check_reasoning_details, name))
+    if isinstance(embeddings, EmbedWire):
+        embeddings = embed_service(base_url, embeddings, pack_limits)
     provider = Provider(
         name,
         wire,
@@ -109,6 +131,9 @@ def openai_compatible(
         request_id_header=request_id_header,
         signature_covers_body=False,
         health_url=fixed_url(base_url, health_url) if isinstance(health_url, str) else health_url,
+        embeddings=embed_service(base_url, embeddings, pack_limits)
+        if isinstance(embeddings, EmbedWire)
+        else embeddings,
     )
     return provider_entry(
         provider,
@@ -135,7 +160,12 @@ def rename_reasoning(name: str, payload: Payload) -> Payload:
 
 
 ENTRIES: Final = (
-    openai_compatible("compatible", refused_parts=(CacheMark,), takes_reasoning_details=True),
+    openai_compatible(
+        "compatible",
+        refused_parts=(CacheMark,),
+        takes_reasoning_details=True,
+        embeddings=openai_embeddings.WIRE,
+    ),
     openai_compatible(
         "compatible-responses",
         wire=openai_responses.WIRE,

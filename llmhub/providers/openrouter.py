@@ -8,9 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from llmhub.core.provider import PackLimits
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
 from llmhub.providers.vendor import PriceListing
+from llmhub.wire import openai_embeddings
 
 ENTRIES: Final = (
     openai_compatible(
@@ -21,6 +23,8 @@ ENTRIES: Final = (
         takes_reasoning_details=True,
         adapt=partial(rename_reasoning, "reasoning"),
         request_id_header="x-generation-id",
+        embeddings=openai_embeddings.WIRE,
+        pack_limits=PackLimits(texts=256, tokens=250_000),
         health_url="/key",  # its list of models needs no key
         price_listing=PriceListing("openrouter"),
     ),

@@ -11,10 +11,14 @@ from decimal import Decimal
 from functools import partial
 from typing import Final
 
+from llmhub.core.embedding import EmbedRequest
 from llmhub.core.pricing import Price
+from llmhub.core.provider import Endpoint, PackLimits
 from llmhub.providers.openai_compatible import openai_compatible
-from llmhub.providers.vendor import PriceListing, drop_field
+from llmhub.providers.vendor import PriceListing, drop_field, embed_service
+from llmhub.wire import openai_embeddings
 
+BASE_URL: Final = "https://api.perplexity.ai"
 SEARCH_FEES_USD: Final = {
     "sonar": {"low": "0.005", "medium": "0.008", "high": "0.012"},
     "sonar-reasoning": {"low": "0.005", "medium": "0.008", "high": "0.012"},
@@ -39,13 +43,24 @@ def _add_search_fees(model: str, price: Price) -> Price:
     return replace(price, request_usd=Decimal(fees["low"]), service_tiers=by_size)
 
 
+def _embeddings_url(endpoint: Endpoint, _request: EmbedRequest) -> str:
+    """Return the URL of the embeddings, which alone have a version in their path."""
+    return (endpoint.base_url or BASE_URL).removesuffix("/v1") + "/v1/embeddings"
+
+
 ENTRIES: Final = (
     openai_compatible(
         "perplexity",
-        "https://api.perplexity.ai",
+        BASE_URL,
         "PERPLEXITY_API_KEY",
         adapt=partial(drop_field, "stream_options"),
         health_url=None,
+        embeddings=embed_service(
+            BASE_URL,
+            openai_embeddings.INT8_WIRE,
+            PackLimits(texts=512, tokens=120_000, text_tokens=32_768),
+            locate=_embeddings_url,
+        ),
         price_listing=PriceListing("perplexity", adjust=_add_search_fees),
     ),
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from llmhub.core.provider import PackLimits
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import RATE_LIMIT_HEADERS as OPENAI_HEADERS
 from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
 from llmhub.providers.rate_limit_headers import HeaderTable, parse_count, parse_seconds, rate_limit_reader
 from llmhub.providers.vendor import PriceListing
+from llmhub.wire import openai_embeddings
 
 RATE_LIMIT_HEADERS: Final[HeaderTable] = {
     **OPENAI_HEADERS,
@@ -27,6 +29,8 @@ ENTRIES: Final = (
         refused_parts=(CacheMark,),
         adapt=partial(rename_reasoning, "reasoning"),
         limits=rate_limit_reader(RATE_LIMIT_HEADERS),
+        embeddings=openai_embeddings.WIRE,
+        pack_limits=PackLimits(texts=128, tokens=100_000),
         price_listing=PriceListing("together"),
     ),
 )

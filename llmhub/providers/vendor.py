@@ -13,9 +13,10 @@ from functools import partial
 from typing import TypeAlias
 from urllib.parse import quote
 
+from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import DROP_HINT, Hint, InvalidRequest, LLMError, Unsupported
 from llmhub.core.pricing import Price
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import EmbedService, EmbedWire, Endpoint, PackLimits, Provider
 from llmhub.core.reasoning_details import REASONING_DETAILS
 from llmhub.core.types import CompletionRequest, Opaque, Part, Payload
 from llmhub.providers.model_profiles import UNKNOWN_MODELS, ModelProfiles, check_model, structured_output_mode
@@ -156,6 +157,22 @@ def check_reasoning_details(name: str, _endpoint: Endpoint, request: CompletionR
 def completion_url(base_url: str, path: str) -> Callable[[Endpoint, CompletionRequest, bool], str]:
     """Return the ``locate`` function of an API whose path is the same for every model."""
     return lambda endpoint, _request, _stream: (endpoint.base_url or base_url) + path
+
+
+def embed_service(
+    base_url: str,
+    wire: EmbedWire,
+    limits: PackLimits,
+    *,
+    locate: Callable[[Endpoint, EmbedRequest], str] | None = None,
+    path: str = "/embeddings",
+) -> EmbedService:
+    """Return the embeddings of an API whose path and limits are the same for every model."""
+
+    def url(endpoint: Endpoint, _request: EmbedRequest) -> str:
+        return (endpoint.base_url or base_url) + path
+
+    return EmbedService(wire, locate or url, lambda _model: limits)
 
 
 def fixed_url(base_url: str, path: str = "/models") -> Callable[[Endpoint], str]:

@@ -12,14 +12,15 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import Hint, InvalidRequest, LLMError
-from llmhub.core.provider import Endpoint, Provider
+from llmhub.core.provider import EmbedService, Endpoint, PackLimits, Provider
 from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
 from llmhub.providers.auth import bearer_token
 from llmhub.providers.google import GEMINI_MODELS, GEMINI_SCHEMA_SUPPORT, read_rate_limits
 from llmhub.providers.vendor import PriceListing, drop_field, last_segment, provider_entry
-from llmhub.wire import anthropic, gemini
+from llmhub.wire import anthropic, gemini, gemini_embeddings
 
 DEFAULT_API_VERSION: Final = "v1"
 DEFAULT_REGION: Final = "global"
@@ -40,6 +41,25 @@ CLAUDE_VERSION: Final = {"anthropic_version": "vertex-2023-10-16"}
 def _url(
     publisher: str, method: str, stream_method: str, endpoint: Endpoint, request: CompletionRequest, stream: bool
 ) -> str:
+    return _method_url(publisher, stream_method if stream else method, endpoint, request.model)
+
+
+def _embeddings_url(endpoint: Endpoint, request: EmbedRequest) -> str:
+    method = "embedContent" if gemini_embeddings.takes_content(request.model) else "predict"
+    return _method_url("google", method, endpoint, request.model)
+
+
+def _embeddings_limits(model: str) -> PackLimits:
+    """Return the limits of a request: newer models take one text.
+
+    Source: https://docs.cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings (read 2026-11-30).
+    """
+    if gemini_embeddings.takes_content(model) or model.startswith("gemini-embedding"):
+        return PackLimits(texts=1, tokens=8192)
+    return PackLimits(texts=250, tokens=20_000, text_tokens=2048)
+
+
+def _method_url(publisher: str, method: str, endpoint: Endpoint, model: str) -> str:
     """Return the URL of a model in the endpoint's project and region, and of the method."""
     region = endpoint.region or DEFAULT_REGION
     version = quote(endpoint.api_version or DEFAULT_API_VERSION, safe="")
@@ -47,9 +67,8 @@ def _url(
     if PROJECTS_PATH not in base:
         location = f"{PROJECTS_PATH}{quote(endpoint.project, safe=':')}/locations/{quote(region, safe='')}"
         base = f"{base.removesuffix(f'/{version}')}/{version}{location}"
-    is_path = request.model.partition("/")[0] in COLLECTIONS
-    model = request.model if is_path else f"publishers/{publisher}/models/{request.model}"
-    return f"{base}/{quote(model, safe='/@', errors='surrogatepass')}:{stream_method if stream else method}"
+    path = model if model.partition("/")[0] in COLLECTIONS else f"publishers/{publisher}/models/{model}"
+    return f"{base}/{quote(path, safe='/@', errors='surrogatepass')}:{method}"
 
 
 def _models_url(publisher: str, endpoint: Endpoint) -> str:
@@ -92,6 +111,7 @@ ENTRIES: Final = (
             locate=partial(_url, "google", "generateContent", "streamGenerateContent?alt=sse"),
             request_id_header="",
             health_url=partial(_models_url, "google"),
+            embeddings=EmbedService(gemini_embeddings.VERTEX_WIRE, _embeddings_url, _embeddings_limits),
         ),
         checks=(partial(_check_project, "vertex"),),
         models=GEMINI_MODELS,

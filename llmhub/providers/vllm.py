@@ -10,5 +10,13 @@ from typing import Final
 
 from llmhub.core.types import CacheMark
 from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
+from llmhub.wire import openai_embeddings
 
-ENTRIES: Final = (openai_compatible("vllm", refused_parts=(CacheMark,), adapt=partial(rename_reasoning, "reasoning")),)
+ENTRIES: Final = (
+    openai_compatible(
+        "vllm",
+        refused_parts=(CacheMark,),
+        adapt=partial(rename_reasoning, "reasoning"),
+        embeddings=openai_embeddings.WIRE,
+    ),
+)
