@@ -92,18 +92,25 @@ from .plugins import load_plugins as load_plugins
 from .tables.pandas_types import to_pandas as to_pandas
 from .tables.rows import Row as Row
 from .tables.tokenizers import EstimateWarning as EstimateWarning
+from .tables.vectors import matrix as matrix
+from .tables.vectors import similarity as similarity
 
 # Functions with options: run time loads the functions themselves, type checkers and editors read signatures that list
 # every option (`python -m tests.typing.write_signatures`).
 if sys.version_info < (3,):  # noqa: UP036 - hides them from type checkers
     from .api import acomplete as acomplete
     from .api import acomplete_table as acomplete_table
+    from .api import aembed as aembed
+    from .api import aembed_table as aembed_table
     from .api import astream as astream
     from .api import complete as complete
     from .api import complete_parallel as complete_parallel
     from .api import complete_record_batches as complete_record_batches
     from .api import complete_table as complete_table
+    from .api import embed as embed
+    from .api import embed_table as embed_table
     from .api import plan as plan
+    from .api import plan_embeddings as plan_embeddings
     from .api import stream as stream
     from .api import stream_table as stream_table
     from .api import submit as submit
@@ -115,6 +122,8 @@ if sys.version_info < (3,):  # noqa: UP036 - hides them from type checkers
 
 acomplete = _signatures.acomplete
 acomplete_table = _signatures.acomplete_table
+aembed = _signatures.aembed
+aembed_table = _signatures.aembed_table
 astream = _signatures.astream
 compare = _signatures.compare
 complete = _signatures.complete
@@ -122,9 +131,12 @@ complete_parallel = _signatures.complete_parallel
 complete_record_batches = _signatures.complete_record_batches
 complete_table = _signatures.complete_table
 duckdb_functions = _signatures.duckdb_functions
+embed = _signatures.embed
+embed_table = _signatures.embed_table
 evaluate = _signatures.evaluate
 llm = _signatures.llm
 plan = _signatures.plan
+plan_embeddings = _signatures.plan_embeddings
 stream = _signatures.stream
 stream_table = _signatures.stream_table
 submit = _signatures.submit

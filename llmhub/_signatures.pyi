@@ -17,6 +17,7 @@ from llmhub.api.options import TablePrompt as TablePrompt
 from llmhub.api.sink import Written as Written
 from llmhub.cache.modes import CacheMode as CacheMode
 from llmhub.cache.modes import Mode as Mode
+from llmhub.core.embedding import TextKind as TextKind
 from llmhub.core.errors import LLMError as LLMError
 from llmhub.core.types import CompletionRequest as CompletionRequest
 from llmhub.core.types import JSON as JSON
@@ -36,6 +37,9 @@ from llmhub.notebook.show import ResultsView as ResultsView
 from llmhub.plots.ridgeline import TokenKind as TokenKind
 from llmhub.plots.tradeoff import ScoreSource as ScoreSource
 from llmhub.progress.display import ProgressCallback as ProgressCallback
+from llmhub.tables.embedding_plan import EmbeddingPlan as EmbeddingPlan
+from llmhub.tables.embeddings import EmbeddingColumns as EmbeddingColumns
+from llmhub.tables.embeddings import FloatMatrix as FloatMatrix
 from llmhub.tables.pandas_types import DtypeBackend as DtypeBackend
 from llmhub.tables.plan import Plan as Plan
 from llmhub.tables.result_frames import ResultColumns as ResultColumns
@@ -46,6 +50,7 @@ from returns.result import Result as Result
 from typing import Any as Any
 from typing import Literal as Literal
 import duckdb as duckdb
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -377,6 +382,91 @@ async def acomplete_table(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    """
+
+async def aembed(
+    text: str | Sequence[str],
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the vector of a text, or the matrix of several, awaited (see `embed`).
+
+    Parameters
+    ----------
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+    """
+
+async def aembed_table(
+    frame: Any,
+    prompt: str,
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> pa.Table:
+    """Embed a text for every row of a frame, awaited (see `embed_table`).
+
+    Parameters
+    ----------
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     """
 
 def astream(
@@ -1434,6 +1524,208 @@ def duckdb_functions(
     >>> con.sql("SELECT llm_complete('Summarise: ' || text) FROM articles").fetchall()    # doctest: +SKIP
     """
 
+@typing.overload
+def embed(
+    text: str,
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Return the vector of a text, or the matrix of several, as float32.
+
+    Parameters
+    ----------
+    text
+        One text, or a list of them.
+    model
+        ``provider/model``.
+    hub
+        The hub to use; the default hub if omitted.
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape ``(dimensions,)`` for a text, and ``(len(text), dimensions)`` for a list.
+
+    Raises
+    ------
+    BadRequestError
+        Before anything is sent: a wrong argument, or a provider without embeddings.
+    ConnectorError
+        A text has no vector. The ``table`` of the exception has the vectors of the others.
+
+    Examples
+    --------
+    >>> with llmhub.simulate():                                                      # doctest: +SKIP
+    ...     llmhub.embed("A cat.", model="openai/text-embedding-3-small").shape
+    (1536,)
+    """
+@typing.overload
+def embed(
+    text: list[str] | tuple[str, ...],
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> FloatMatrix:
+    """Return the vector of a text, or the matrix of several, as float32.
+
+    Parameters
+    ----------
+    text
+        One text, or a list of them.
+    model
+        ``provider/model``.
+    hub
+        The hub to use; the default hub if omitted.
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape ``(dimensions,)`` for a text, and ``(len(text), dimensions)`` for a list.
+
+    Raises
+    ------
+    BadRequestError
+        Before anything is sent: a wrong argument, or a provider without embeddings.
+    ConnectorError
+        A text has no vector. The ``table`` of the exception has the vectors of the others.
+
+    Examples
+    --------
+    >>> with llmhub.simulate():                                                      # doctest: +SKIP
+    ...     llmhub.embed("A cat.", model="openai/text-embedding-3-small").shape
+    (1536,)
+    """
+
+def embed_table(
+    frame: Any,
+    prompt: str,
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> pa.Table:
+    """Embed a text for every row of a frame, and return the vectors and their costs as one Arrow table.
+
+    Distinct texts are sent once, in requests of many, and stored in the cache one by one: the next run sends only those
+    that are new. A text that the provider refuses is an error of its own rows.
+
+    Parameters
+    ----------
+    frame
+        A pandas or polars DataFrame, an Arrow table, a mapping of columns, or any object with ``__arrow_c_stream__``.
+    prompt
+        The name of a column, or a template over the columns such as ``"{title}: {body}"``. A row that lacks a value is
+        skipped.
+    model
+        ``provider/model``.
+    hub
+        The hub to use; the default hub if omitted.
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row for each row of the frame, with the columns of `llmhub.tables.embeddings.COLUMNS`. ``embedding`` is a
+        ``fixed_size_list<float>``; the costs of the rows of a request add up to its cost.
+
+    Raises
+    ------
+    BadRequestError
+        Before anything is sent: the prompt names a column that does not exist, the provider has no embeddings, or an
+        option is out of range.
+    ConnectorError
+        With ``on_error="raise"``, the error of the first failed row. Its ``table`` has the results of all rows.
+    """
+
 def evaluate(
     dataset: Any,
     task: Task,
@@ -1727,6 +2019,53 @@ def plan(
         As in `complete_table`; or the responses of the pilot could not be cached.
     ConnectorError
         Every call of the pilot failed; this is the first error.
+    """
+
+def plan_embeddings(
+    frame: Any,
+    prompt: str,
+    *,
+    model: str,
+    hub: Hub | None = None,
+    dimensions: int | None = None,
+    kind: TextKind | None = None,
+    batch_size: int | None = None,
+    extra: Mapping[str, JSON] | None = None,
+    budget_usd: float | Decimal | None = None,
+    allow_unpriced: bool = False,
+    cache: Mode | CacheMode | None = None,
+    concurrency: int | None = None,
+    progress: bool | ProgressCallback | None = None,
+    on_error: Literal['row', 'raise'] = 'row',
+) -> EmbeddingPlan:
+    """Estimate what `embed_table` would do: requests, cached texts, tokens and cost in US dollars.
+
+    Nothing is sent, and no credentials are needed.
+
+    Parameters
+    ----------
+    frame, prompt, model, hub
+        As in `embed_table`.
+    dimensions : int | None
+        Length of the vectors; the model's own by default.
+    kind : TextKind | None
+        ``"document"`` or ``"query"``, for models that embed them differently.
+    batch_size : int | None
+        Maximum texts of a request; fewer where the provider's limits are lower (256).
+    extra : Mapping[str, JSON] | None
+        Fields of the provider's own API, merged into the payload last.
+    budget_usd : float | Decimal | None
+        Maximum cost in US dollars; calls that could exceed it are not sent.
+    allow_unpriced : bool
+        Whether models without a known price may be called in spite of a budget; they do not count.
+    cache : Mode | CacheMode | None
+        Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+    concurrency : int | None
+        Maximum number of calls in flight.
+    progress : bool | ProgressCallback | None
+        Whether to show progress, or a function to call with it; by default where a person watches.
+    on_error : Literal['row', 'raise']
+        ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     """
 
 def stream(
@@ -2853,6 +3192,61 @@ class SeriesAccessor(typing.Generic[S]):
         -------
         series of the same kind
             Texts with the same index and name; with ``schema=``, structs of typed fields.
+        """
+
+    def embed(
+        self,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        dtype_backend: DtypeBackend | None = None,
+        dimensions: int | None = None,
+        kind: TextKind | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, JSON] | None = None,
+        budget_usd: float | Decimal | None = None,
+        allow_unpriced: bool = False,
+        cache: Mode | CacheMode | None = None,
+        concurrency: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: Literal['row', 'raise'] = 'row',
+    ) -> Any:
+        """Embed every value, and return the vectors as a series, null where there is none.
+
+        Parameters
+        ----------
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        dtype_backend
+            ``"pyarrow"`` for fixed-size lists in a pandas Series.
+        dimensions : int | None
+            Length of the vectors; the model's own by default.
+        kind : TextKind | None
+            ``"document"`` or ``"query"``, for models that embed them differently.
+        batch_size : int | None
+            Maximum texts of a request; fewer where the provider's limits are lower (256).
+        extra : Mapping[str, JSON] | None
+            Fields of the provider's own API, merged into the payload last.
+        budget_usd : float | Decimal | None
+            Maximum cost in US dollars; calls that could exceed it are not sent.
+        allow_unpriced : bool
+            Whether models without a known price may be called in spite of a budget; they do not count.
+        cache : Mode | CacheMode | None
+            Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+        concurrency : int | None
+            Maximum number of calls in flight.
+        progress : bool | ProgressCallback | None
+            Whether to show progress, or a function to call with it; by default where a person watches.
+        on_error : Literal['row', 'raise']
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+        Returns
+        -------
+        series of the same kind
+            In pandas, float32 arrays that share one matrix, which `llmhub.matrix` returns; in polars an ``Array``; in
+            Arrow a fixed-size list. See `llmhub.embed_table` for errors and costs.
         """
 
     def classify(
@@ -4149,6 +4543,119 @@ class FrameAccessor(typing.Generic[F]):
         ------
         BadRequestError
             Before anything is sent: ``labels`` are not labels, or ``column`` is the name of another column.
+        """
+
+    def embed(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        columns: EmbeddingColumns = 'compact',
+        prefix: str = '',
+        dtype_backend: DtypeBackend | None = None,
+        dimensions: int | None = None,
+        kind: TextKind | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, JSON] | None = None,
+        budget_usd: float | Decimal | None = None,
+        allow_unpriced: bool = False,
+        cache: Mode | CacheMode | None = None,
+        concurrency: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: Literal['row', 'raise'] = 'row',
+    ) -> F:
+        """Embed a text for every row, and return the frame with its vectors.
+
+        Parameters
+        ----------
+        prompt
+            The name of a column, or a template over the columns such as ``"{title}: {body}"``.
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        columns
+            Result columns: ``"compact"`` for ``embedding``, status, error, cost, tokens and cache hit, ``"all"`` for
+            every column of `llmhub.embed_table`, or the names of columns besides the compact ones.
+        prefix
+            Prefix of the names of the result columns.
+        dtype_backend
+            ``"pyarrow"`` or ``"numpy_nullable"`` for these types in a pandas frame.
+        dimensions : int | None
+            Length of the vectors; the model's own by default.
+        kind : TextKind | None
+            ``"document"`` or ``"query"``, for models that embed them differently.
+        batch_size : int | None
+            Maximum texts of a request; fewer where the provider's limits are lower (256).
+        extra : Mapping[str, JSON] | None
+            Fields of the provider's own API, merged into the payload last.
+        budget_usd : float | Decimal | None
+            Maximum cost in US dollars; calls that could exceed it are not sent.
+        allow_unpriced : bool
+            Whether models without a known price may be called in spite of a budget; they do not count.
+        cache : Mode | CacheMode | None
+            Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+        concurrency : int | None
+            Maximum number of calls in flight.
+        progress : bool | ProgressCallback | None
+            Whether to show progress, or a function to call with it; by default where a person watches.
+        on_error : Literal['row', 'raise']
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+        Returns
+        -------
+        frame of the same kind
+            The columns and index of the frame, and the result columns. Vectors are float32 arrays that share one matrix
+            in pandas, an ``Array`` in polars, ``FLOAT[n]`` in DuckDB.
+
+        Raises
+        ------
+        BadRequestError
+            Before anything is sent: a wrong argument, or a column with the name of a result column.
+        """
+
+    def plan_embeddings(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        dimensions: int | None = None,
+        kind: TextKind | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, JSON] | None = None,
+        budget_usd: float | Decimal | None = None,
+        allow_unpriced: bool = False,
+        cache: Mode | CacheMode | None = None,
+        concurrency: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: Literal['row', 'raise'] = 'row',
+    ) -> EmbeddingPlan:
+        """Estimate what `embed` would send and cost, without sending (see `llmhub.plan_embeddings`).
+
+        Parameters
+        ----------
+        dimensions : int | None
+            Length of the vectors; the model's own by default.
+        kind : TextKind | None
+            ``"document"`` or ``"query"``, for models that embed them differently.
+        batch_size : int | None
+            Maximum texts of a request; fewer where the provider's limits are lower (256).
+        extra : Mapping[str, JSON] | None
+            Fields of the provider's own API, merged into the payload last.
+        budget_usd : float | Decimal | None
+            Maximum cost in US dollars; calls that could exceed it are not sent.
+        allow_unpriced : bool
+            Whether models without a known price may be called in spite of a budget; they do not count.
+        cache : Mode | CacheMode | None
+            Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+        concurrency : int | None
+            Maximum number of calls in flight.
+        progress : bool | ProgressCallback | None
+            Whether to show progress, or a function to call with it; by default where a person watches.
+        on_error : Literal['row', 'raise']
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         """
 
     def plan(

@@ -19,12 +19,14 @@ from llmhub.api._simulation import Simulation, simulate
 from llmhub.api._tool_loop import turn_columns
 from llmhub.api.completions import acomplete, astream, complete, parse, schema_of, stream, try_complete
 from llmhub.api.default_hub import configure, current_hub, using
+from llmhub.api.embeddings import aembed, aembed_table, embed, embed_series, embed_table, plan_embeddings
 from llmhub.api.info import ahealth_check, count_tokens, health_check, metadata, models
 from llmhub.api.jobs import Job, submit
 from llmhub.api.map import map_rows
 from llmhub.api.options import (
     ChatOptions,
     CompletionOptions,
+    EmbeddingOptions,
     MapOptions,
     MessageOptions,
     Models,
@@ -48,6 +50,7 @@ __all__ = [
     "ChatOptions",
     "Completion",
     "CompletionOptions",
+    "EmbeddingOptions",
     "Job",
     "MapOptions",
     "MessageOptions",
@@ -61,6 +64,8 @@ __all__ = [
     "TypedTableOptions",
     "acomplete",
     "acomplete_table",
+    "aembed",
+    "aembed_table",
     "ahealth_check",
     "astream",
     "complete",
@@ -71,12 +76,16 @@ __all__ = [
     "configure",
     "count_tokens",
     "current_hub",
+    "embed",
+    "embed_series",
+    "embed_table",
     "health_check",
     "map_rows",
     "metadata",
     "models",
     "parse",
     "plan",
+    "plan_embeddings",
     "rehearsal",
     "schema_of",
     "simulate",

@@ -19,6 +19,7 @@ from llmhub.api._tool_loop import MAX_TURNS, ToolLoop
 from llmhub.api.raising import unwrap_or_raise
 from llmhub.cache.modes import CacheMode, Mode, resolve_mode
 from llmhub.core.budget import parse_budget
+from llmhub.core.embedding import TextKind
 from llmhub.core.errors import BadRequestError, invalid
 from llmhub.core.json_schema import schema_of
 from llmhub.core.tool_functions import split_tools
@@ -119,6 +120,18 @@ class ChatOptions(RequestOptions, ExecutionOptions, total=False):
     examples: Any
 
 
+class EmbeddingOptions(BudgetOptions, CacheOptions, total=False):
+    """Options of `embed_table` and the other calls for embeddings."""
+
+    dimensions: int
+    kind: TextKind
+    batch_size: int
+    extra: Mapping[str, JSON]
+    concurrency: int
+    progress: bool | ProgressCallback
+    on_error: Literal["row", "raise"]
+
+
 class RowOptions(MessageOptions, total=False):
     """Options of a run over rows (see `complete_table`)."""
 
@@ -182,8 +195,8 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
     concurrency = run_options.concurrency
     run_options = replace(
         run_options,
-        n=_positive_int("n", run_options.n),
-        concurrency=None if concurrency is None else _positive_int("concurrency", concurrency),
+        n=positive_int("n", run_options.n),
+        concurrency=None if concurrency is None else positive_int("concurrency", concurrency),
     )
     resolve_mode(run_options.cache, CacheMode())
     progress: Any = run_options.progress
@@ -253,7 +266,7 @@ def tool_loop(options: dict[str, Any]) -> ToolLoop | None:
     options["tools"], functions = split_tools(options["tools"])
     if not functions:
         return None
-    return ToolLoop(functions, MAX_TURNS if max_turns is None else _positive_int("max_turns", max_turns), executor)
+    return ToolLoop(functions, MAX_TURNS if max_turns is None else positive_int("max_turns", max_turns), executor)
 
 
 def unknown_option(name: str, known: Iterable[str]) -> BadRequestError:
@@ -387,7 +400,7 @@ def resolve_concurrency(hub: Hub, options: RunOptions) -> int:
     return concurrency or hub.concurrency
 
 
-def _positive_int(name: str, value: Any) -> int:
+def positive_int(name: str, value: Any) -> int:
     """Convert an integer of any library, such as ``numpy.int64``, to ``int``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise invalid(name, f"must be an integer of 1 or more, not {value!r}")

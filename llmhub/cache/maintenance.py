@@ -10,9 +10,12 @@ from itertools import islice
 from typing import Any, Final
 
 from returns.pipeline import is_successful
+from returns.result import Result
 
 from llmhub.cache.store import Entry, Store
+from llmhub.core.errors import LLMError
 from llmhub.core.serialization import from_stored_response, is_corrupt, unpack
+from llmhub.core.vector_serialization import is_vector, unpack_vector
 
 DELETE_KEYS: Final = 500
 """Keys deleted in one call."""
@@ -56,7 +59,9 @@ class EntryFilter:
 
 def check_entry(entry: Entry) -> str:
     """Decode an entry; return `INTACT`, `DAMAGED` or `NEWER`."""
-    stored = unpack(entry.value, entry.key)
+    stored: Result[object, LLMError] = (
+        unpack_vector(entry.value, entry.key) if is_vector(entry.value) else unpack(entry.value, entry.key)
+    )
     if is_successful(stored):
         return INTACT
     return DAMAGED if is_corrupt(stored.failure()) else NEWER
@@ -96,6 +101,8 @@ def purge(store: Store, where: EntryFilter) -> int:
 
 def entry_to_row(entry: Entry) -> dict[str, Any]:
     """Convert an entry to an export row; fields of a response that cannot be decoded are ``None``."""
+    if is_vector(entry.value):
+        return _vector_to_row(entry)
     unpacked = unpack(entry.value, entry.key)
     stored = unpacked.unwrap() if is_successful(unpacked) else None
     response = from_stored_response(stored) if stored is not None else None
@@ -106,6 +113,25 @@ def entry_to_row(entry: Entry) -> dict[str, Any]:
         "served_model": response.served_model if response else None,
         "response": response.text if response else None,
         "finish_reason": response.finish_reason if response else None,
+        "input_tokens": response.usage.input_tokens if response else None,
+        "output_tokens": response.usage.output_tokens if response else None,
+        "latency_s": stored.latency_s if stored else None,
+        "size_bytes": len(entry.value),
+    }
+
+
+def _vector_to_row(entry: Entry) -> dict[str, Any]:
+    """Convert the entry of an embedding to an export row, without its numbers."""
+    unpacked = unpack_vector(entry.value, entry.key)
+    stored = unpacked.unwrap() if is_successful(unpacked) else None
+    response = stored.response if stored is not None else None
+    return {
+        "request_key": entry.key.hex(),
+        "model": entry.model,
+        "created_at": datetime.fromtimestamp(entry.created_at, UTC).isoformat(timespec="seconds"),
+        "served_model": response.served_model if response else None,
+        "response": f"{response.dimensions} dimensions" if response else None,
+        "finish_reason": None,
         "input_tokens": response.usage.input_tokens if response else None,
         "output_tokens": response.usage.output_tokens if response else None,
         "latency_s": stored.latency_s if stored else None,

@@ -88,7 +88,7 @@ def share_out(total: int, weights: Sequence[int]) -> list[int]:
     Examples
     --------
     >>> share_out(10, [1, 1, 1]), share_out(7, [0, 0]), share_out(0, [3, 4])
-    ([3, 4, 3], [3, 4], [0, 0])
+    ([3, 4, 3], [4, 3], [0, 0])
     """
     whole = sum(weights)
     if not whole:

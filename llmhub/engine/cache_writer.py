@@ -125,10 +125,14 @@ class CacheWriter:
             self._dropped += 1
             self._last_error = StoreError(f"a response cannot be encoded: {as_store_error(error)}")
             return None
-        self._append(Entry(key, value, target.cache_name, answer.started_at))
+        self.enqueue_entry(Entry(key, value, target.cache_name, answer.started_at))
+        return key
+
+    def enqueue_entry(self, entry: Entry) -> None:
+        """Queue an entry to be written within `FLUSH_DELAY_S`."""
+        self._append(entry)
         if self._timer is None and self._writing is None:
             self._schedule(FLUSH_DELAY_S)
-        return key
 
     def on_store_failure(self, error: StoreError) -> None:
         """Stop a strict run because the ledger or the leases failed."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from returns.result import Result
 
+from llmhub.core.embedding import EmbedOptions, EmbedRequest
 from llmhub.core.errors import LLMError
 from llmhub.core.prepared import PreparedPrompt, PromptPreparer, prepare_prompt, with_model
 from llmhub.core.provider import Endpoint, Provider, RateLimitInfo
 from llmhub.core.stream import Delta
-from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Usage
+from llmhub.core.types import CompletionRequest, CompletionResponse, StreamChunk, Text, Usage
 
 if TYPE_CHECKING:
     from llmhub.engine.spending import Budgets
@@ -122,6 +123,9 @@ class Call:
         The target the caller named, if known; it differs from ``target`` once the call was routed elsewhere.
     cache_scope
         Part of the cache key: calls of other scopes share no responses. Empty for the key of the request alone.
+    embedding
+        Options of a call for embeddings, whose request is one message with a part for each text; ``None`` for a
+        completion.
     """
 
     target: Target
@@ -136,11 +140,21 @@ class Call:
     requested_target: Target | None = None
     on_deltas: Callable[[Sequence[Delta]], None] | None = None
     cache_scope: str = ""
+    embedding: EmbedOptions | None = None
 
     @property
     def is_delivered(self) -> bool:
         """Whether the response is passed on while it arrives, so that it cannot begin again elsewhere."""
         return self.on_chunk is not None or self.on_deltas is not None
+
+    @property
+    def embed_request(self) -> EmbedRequest | None:
+        """The request for embeddings, as middleware has left it; ``None`` for a completion."""
+        if self.embedding is None:
+            return None
+        parts = (part for message in self.request.messages for part in message.parts)
+        texts = tuple([part.text for part in parts if isinstance(part, Text)])
+        return EmbedRequest(self.target.model, texts, self.embedding)
 
     @property
     def valid_prepared(self) -> PreparedText | None:
@@ -177,7 +191,7 @@ class Call:
         """Return a copy with these fields. Runs for every routed attempt: `dataclasses.replace` takes twice as long."""
         return Call(
             target, request, self.on_chunk, self.stream, prepared, key, self.budgets, on_sent, self.sample,
-            requested_target, self.on_deltas, self.cache_scope,
+            requested_target, self.on_deltas, self.cache_scope, self.embedding,
         )  # fmt: skip
 
 

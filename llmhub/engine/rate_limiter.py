@@ -528,7 +528,8 @@ def rate_limit_middleware(
         async def send_admitted(call: Call) -> Answer:
             cost = ONE_REQUEST
             if target_limiter.counts_tokens:
-                cost = estimate_cost(call.request, target_limiter.typical_output_tokens)
+                expected_output = 0.0 if call.embedding is not None else target_limiter.typical_output_tokens
+                cost = estimate_cost(call.request, expected_output)
             start = clock()
             permit = await limiter.acquire(target_limiter, cost, start)
             if isinstance(permit, Wait):

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
+from llmhub.core.embedding import EmbeddingResponse
 from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected
 from llmhub.core.serialization import StoredResponse, from_stored_response, to_stored_response
 from llmhub.engine.call import Answer, Target
@@ -59,7 +60,7 @@ def for_duplicate(outcome: RowOutcome) -> RowOutcome:
     if isinstance(outcome, StoredResponse):
         return outcome
     success = is_successful(outcome.outcome)
-    if success and outcome.target is None:
+    if success and outcome.target is None and not isinstance(outcome.outcome.unwrap(), EmbeddingResponse):
         return to_stored(outcome)
     return replace(
         outcome,

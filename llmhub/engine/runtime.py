@@ -15,6 +15,7 @@ from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call
 from llmhub.engine.client import Client, ClientState, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
+from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embeddings
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
@@ -125,6 +126,13 @@ class Runtime:
         if journal is not None:
             return StoreAccess(store=journal)
         return self.client.access(resolve_mode(cache_mode, self.cache_mode))
+
+    async def embed(
+        self, spec: EmbedSpec, stop: StopSignal, *, cache_mode: CacheMode | str | None = None
+    ) -> EmbedResult:
+        """Embed every text (see `llmhub.engine.embedding.run_embeddings`); ``cache_mode`` overrides the hub's."""
+        CACHE_LOOKUPS.set(None)
+        return await run_embeddings(spec, self.client, self.access(cache_mode), stop)
 
     async def send(
         self,

@@ -32,7 +32,7 @@ from yarl import URL
 
 from llmhub.core.errors import NOT_CONNECTED, Disconnected, InvalidRequest, LLMError, Malformed, TimedOut, invalid
 from llmhub.core.payload import parse_json_object
-from llmhub.core.protocol import StreamDecoder, interpret, prepare
+from llmhub.core.protocol import StreamDecoder, interpret, interpret_embedding, prepare, prepare_embedding
 from llmhub.core.provider import Endpoint, HttpReply, HttpRequest, RateLimitInfo, public_url
 from llmhub.core.proxies import NO_PROXIES, Proxies, Proxy
 from llmhub.core.stream import Delta, Fragment, to_stream_chunk, usage_so_far
@@ -201,13 +201,13 @@ class Transport:
         if not streaming:
             observer.reply = await self._send_direct(provider.name, request)
             if observer.reply is not None:
-                return interpret(provider, observer.reply)
+                return _interpret(call, observer.reply)
         reply = await self._request(provider.name, request)
         if streaming and reply.status == HTTP_OK:
             observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
             return await self._read_stream(call, reply, observer)
         observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
-        return interpret(provider, observer.reply)
+        return _interpret(call, observer.reply)
 
     async def _send_direct(self, pool_name: str, request: HttpRequest) -> HttpReply | None:
         """Send a request on a connection of our own and return its reply; ``None`` if it has to go through aiohttp."""
@@ -626,10 +626,25 @@ def _parse_url(url: str) -> URL:
 
 def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest, LLMError]:
     """Build the HTTP request, by the shortcut where the call has a valid one."""
+    embed_request = call.embed_request
+    if embed_request is not None:
+        return prepare_embedding(call.target.provider, call.target.endpoint, embed_request, now)
     prepared = call.valid_prepared
     if prepared is not None and stream == call.stream:
         return prepared.http(prepared.text, now)
     return prepare(call.target.provider, call.target.endpoint, call.request, now, stream=stream)
+
+
+def _interpret(call: Call, reply: HttpReply) -> Outcome:
+    """Decode a complete reply to a completion, or to embeddings."""
+    embed_request = call.embed_request
+    if embed_request is None:
+        return interpret(call.target.provider, reply)
+    return interpret_embedding(call.target.provider, embed_request, reply).map(_as_response)
+
+
+def _as_response(response: CompletionResponse) -> CompletionResponse:
+    return response
 
 
 def _rate_limit_info(target: Target, reply: HttpReply | None) -> RateLimitInfo | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from llmhub import api
 from llmhub.api import (
     ChatOptions,
+    EmbeddingOptions,
     Job,
     MapOptions,
     Models,
@@ -35,8 +36,11 @@ from llmhub.notebook.series_accessor import SeriesAccessor, accessor_repr
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
 from llmhub.notebook.token_counts import CountOptions
 from llmhub.tables import frames
+from llmhub.tables.embedding_plan import EmbeddingPlan
+from llmhub.tables.embeddings import EmbeddingColumns, embedding_columns
 from llmhub.tables.pandas_types import DtypeBackend
 from llmhub.tables.plan import Plan
+from llmhub.tables.prompt_batch import render_texts
 from llmhub.tables.result_frames import ROW, ResultColumns, result_columns
 from llmhub.tables.rows import FrameColumns, Row
 from llmhub.tables.structured_outputs import (
@@ -387,6 +391,61 @@ class FrameAccessor(Generic[F]):
             checked, values = extract_labels(table, known)
             return results.join(checked, pa.table({column: values}))
 
+    @shows_options(EmbeddingOptions)
+    def embed(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        columns: EmbeddingColumns = "compact",
+        prefix: str = "",
+        dtype_backend: DtypeBackend | None = None,
+        **options: Unpack[EmbeddingOptions],
+    ) -> F:
+        """Embed a text for every row, and return the frame with its vectors.
+
+        Parameters
+        ----------
+        prompt
+            The name of a column, or a template over the columns such as ``"{title}: {body}"``.
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        columns
+            Result columns: ``"compact"`` for ``embedding``, status, error, cost, tokens and cache hit, ``"all"`` for
+            every column of `llmhub.embed_table`, or the names of columns besides the compact ones.
+        prefix
+            Prefix of the names of the result columns.
+        dtype_backend
+            ``"pyarrow"`` or ``"numpy_nullable"`` for these types in a pandas frame.
+
+        Returns
+        -------
+        frame of the same kind
+            The columns and index of the frame, and the result columns. Vectors are float32 arrays that share one matrix
+            in pandas, an ``Array`` in polars, ``FLOAT[n]`` in DuckDB.
+
+        Raises
+        ------
+        BadRequestError
+            Before anything is sent: a wrong argument, or a column with the name of a result column.
+        """
+        native = frames.native_frame(self._frame)
+        frames.require_dtype_backend(native, dtype_backend)
+        names = embedding_columns(columns)
+        frames.require_no_name_clash(frames.column_names(native), names, prefix)
+        results = _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)
+        return results.join(api.embed_table(native, prompt, model=model, hub=hub, **options))
+
+    @shows_options(EmbeddingOptions)
+    def plan_embeddings(
+        self, prompt: str, *, model: str, hub: Hub | None = None, **options: Unpack[EmbeddingOptions]
+    ) -> EmbeddingPlan:
+        """Estimate what `embed` would send and cost, without sending (see `llmhub.plan_embeddings`)."""
+        return api.plan_embeddings(frames.native_frame(self._frame), prompt, model=model, hub=hub, **options)
+
     @shows_options(RowOptions)
     def plan(
         self,
@@ -420,7 +479,7 @@ class FrameAccessor(Generic[F]):
             the model is not public or could not be downloaded.
         """
         native = frames.native_frame(self._frame)
-        texts = token_counts.render_texts(native, prompt)
+        texts = render_texts(native, prompt)
         counted = frames.frame_like(native, token_counts.count_tokens_table(texts, model, options))
         return cast("F", frames.to_kind_of(self._frame, counted))
 

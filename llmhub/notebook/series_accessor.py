@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from llmhub import api
 from llmhub.api import (
+    EmbeddingOptions,
     MapOptions,
     MessageOptions,
     RowOptions,
@@ -78,6 +79,37 @@ class SeriesAccessor(Generic[S]):
         with keep_table(table):
             column = table.column("parsed" if options.get("schema") else "response")
             return cast("S", frames.series_like(self._values, column, dtype_backend))
+
+    @shows_options(EmbeddingOptions)
+    def embed(
+        self,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        dtype_backend: DtypeBackend | None = None,
+        **options: Unpack[EmbeddingOptions],
+    ) -> Any:
+        """Embed every value, and return the vectors as a series, null where there is none.
+
+        Parameters
+        ----------
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        dtype_backend
+            ``"pyarrow"`` for fixed-size lists in a pandas Series.
+
+        Returns
+        -------
+        series of the same kind
+            In pandas, float32 arrays that share one matrix, which `llmhub.matrix` returns; in polars an ``Array``; in
+            Arrow a fixed-size list. See `llmhub.embed_table` for errors and costs.
+        """
+        frames.require_dtype_backend(self._values, dtype_backend)
+        table = api.embed_series(self._values, model=model, hub=hub, **options)
+        with keep_table(table):
+            return frames.series_like(self._values, table.column("embedding"), dtype_backend)
 
     @shows_options(MessageOptions)
     def classify(

@@ -9,8 +9,6 @@ from typing import Any, TypedDict
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.tables import frames, prompt_batch
-from llmhub.tables.rows import FrameColumns
 from llmhub.tables.tokenizers import TokenCounts, VocabularySource, count_tokens
 
 
@@ -19,29 +17,6 @@ class CountOptions(TypedDict, total=False):
 
     n_jobs: int
     memory: Any
-
-
-def render_texts(frame: Any, prompt: str) -> list[str | None]:
-    """Return the texts of a column, or a template rendered for each row; ``None`` if a value is missing.
-
-    Raises
-    ------
-    BadRequestError
-        ``prompt`` is neither a column nor a template over columns.
-
-    Examples
-    --------
-    >>> render_texts(pa.table({"x": [1, None]}), "x"), render_texts(pa.table({"x": [1, None]}), "{x} more")
-    (['1', None], ['1 more', None])
-    """
-    if isinstance(prompt, str) and (prompt in frames.column_names(frames.native_frame(frame)) or "{" not in prompt):
-        return [None if value is None else str(value) for value in FrameColumns(frame).column(prompt)]
-    batch = prompt_batch.batch_from_frame(frame, prompt, (), 1)
-    rows = zip(*batch.columns, strict=True) if batch.columns else ((),) * batch.n_rows
-    return [
-        None if any(value is None for value in row) else prompt_batch.prompt_text(batch.template.render(row))
-        for row in rows
-    ]
 
 
 def count_tokens_table(texts: Sequence[str | None], model: str, options: CountOptions) -> pa.Table:

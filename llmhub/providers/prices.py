@@ -7,6 +7,7 @@ cost, unless the provider reports the cost itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -66,10 +67,10 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
     provider = next((row for row in providers if row.id == provider_id), None)
     entry = provider.find_model(listing.model_name(model), all_providers=providers) if provider else None
     if provider is None or entry is None:
-        return None
+        return _price_of_embeddings(listing, model)
     utc = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     listed = entry.get_prices(utc)
-    if listed.input_mtok is None or listed.output_mtok is None:
+    if listed.input_mtok is None or (listed.output_mtok is None and not is_embedding_model(entry.id)):
         return None
     request = listed.requests_kcount
     starts = sorted({tier.start for name in PRICE_FIELDS if (tiered := _tiered(listed, name)) for tier in tiered.tiers})
@@ -81,6 +82,53 @@ def find_listed_price(listing: PriceListing, model: str, when: datetime) -> Pric
         request_usd=request.scaleb(-3) if isinstance(request, Decimal) else Decimal(0),
     )
     return listing.adjust(entry.id, price) if listing.adjust else price
+
+
+EMBEDDING_NAMES: Final = re.compile(r"embed|(^|[-/.])(bge|gte|e5|voyage|minilm)([-.]|$)", re.IGNORECASE)
+"""What the names of models that only embed have in them; they have no output, and so no price of one."""
+
+EMBEDDING_PRICES: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
+    ("cohere", re.compile(r"embed-(english|multilingual)(-light)?-v3\.0$"), "0.1"),
+    ("aws", re.compile(r"cohere\.embed-(english|multilingual)-v3"), "0.1"),
+    ("aws", re.compile(r"cohere\.embed-v4"), "0.12"),
+    ("fireworks", re.compile(r"nomic-embed-text|gte-(base|large)$"), "0.008"),
+)
+"""Embeddings that the table does not have: its id of the provider, the model, and USD per million tokens.
+
+Sources: https://cohere.com/pricing, https://aws.amazon.com/bedrock/pricing/, https://fireworks.ai/pricing
+(read 2026-11-30).
+"""
+EMBEDDING_PRICES_DATE: Final = "2026-11-30"
+
+
+def is_embedding_model(model: str) -> bool:
+    """Return whether a model's name is one of an embedding model.
+
+    Examples
+    --------
+    >>> [is_embedding_model(name) for name in ("text-embedding-3-small", "@cf/baai/bge-m3", "gpt-4o", "davinci")]
+    [True, True, False, False]
+    """
+    return EMBEDDING_NAMES.search(model) is not None
+
+
+def _price_of_embeddings(listing: PriceListing, model: str) -> Price | None:
+    """Return the price of an embedding model that the table of genai-prices lacks."""
+    per_million = next(
+        (
+            usd
+            for provider_id, pattern, usd in EMBEDDING_PRICES
+            if provider_id == listing.provider_id and pattern.search(model)
+        ),
+        None,
+    )
+    if per_million is None:
+        return None
+    return Price(
+        price_id=f"llmhub:{listing.provider_id}/{listing.model_name(model)}@{EMBEDDING_PRICES_DATE}",
+        source=f"llmhub {EMBEDDING_PRICES_DATE}",
+        rates=Rates(input=Decimal(per_million).scaleb(-6), output=Decimal(0)),
+    )
 
 
 class ListedModel(NamedTuple):

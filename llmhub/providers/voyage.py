@@ -13,7 +13,6 @@ from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.vendor import PriceListing
 from llmhub.wire import openai_embeddings
 
-
 ENTRIES: Final = (
     openai_compatible(
         "voyage",

@@ -11,15 +11,26 @@ from typing import Final
 import msgspec
 
 from llmhub.core.provider import HttpReply
+from llmhub.core.types import Payload
 from llmhub.sim.completions import Respond, draw_uniform, generate_response, request_digest
 from llmhub.sim.counters import RequestCounters
 from llmhub.sim.faults import choose_fault, scripted_fault
 from llmhub.sim.limits import LimitDecision, SimBuckets, SimLimit, full_buckets, take_from_buckets
 from llmhub.sim.servers import FakeProvider
+from llmhub.sim.servers.embeddings import FakeEmbeddings, check_request
 from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.settings import Simulator
 from llmhub.sim.stand_ins import SIMULATED
-from llmhub.sim.types import SimError, SimErrorKind, SimHttpRequest, SimRequest, SimResponse, SimRoute
+from llmhub.sim.types import (
+    SimError,
+    SimErrorKind,
+    SimHttpRequest,
+    SimMessage,
+    SimRequest,
+    SimResponse,
+    SimRoute,
+)
+from llmhub.sim.vectors import model_dimensions, simulated_vector
 
 decode_json: Final = msgspec.json.Decoder().decode
 UNKNOWN_MODEL_MARKER: Final = "does-not-exist"
@@ -108,7 +119,9 @@ class SimRequestHandler:
             Seconds of a monotonic clock, for rate limits.
         """
         id_digits = self._request_digits()
-        route = provider.match_route(http_request)
+        embeddings = provider.embeddings
+        route = embeddings.match_route(http_request) if embeddings is not None else None
+        route = route or provider.match_route(http_request)
         if route is None:
             return self._error_plan(
                 provider, SimError(kind="not_found", param=f"{http_request.method} {http_request.subpath}"), id_digits
@@ -118,6 +131,8 @@ class SimRequestHandler:
             return self._error_plan(provider, error, id_digits)
         if route.action == "models":
             return self._body_plan(provider, encode_json(provider.encode_model_list(provider.models)), id_digits)
+        if embeddings is not None and route.action == "embed":
+            return self._plan_embeddings(provider, embeddings, http_request, route, id_digits, now, clock)
         request = _parse_body(provider, http_request.body, route)
         if isinstance(request, SimError):
             return self._error_plan(provider, request, id_digits)
@@ -164,6 +179,53 @@ class SimRequestHandler:
             broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
             return self._body_plan(provider, broken, id_digits, headers, response.duration_s, fault)
         return self._stream_plan(provider, response, id_digits, headers, fault)
+
+    def _plan_embeddings(
+        self,
+        provider: FakeProvider,
+        embeddings: FakeEmbeddings,
+        http_request: SimHttpRequest,
+        route: SimRoute,
+        id_digits: str,
+        now: float,
+        clock: float,
+    ) -> ResponsePlan:
+        """Return vectors, or the fault or the error that precedes them."""
+        payload = _decode_object(http_request.body)
+        parsed = embeddings.parse(payload, route) if not isinstance(payload, SimError) else payload
+        error = (
+            parsed if isinstance(parsed, SimError) else _check_model(parsed.model) or check_request(embeddings, parsed)
+        )
+        if isinstance(parsed, SimError) or error is not None:
+            return self._error_plan(provider, error or SimError(kind="invalid"), id_digits)
+        request = SimRequest(model=parsed.model, messages=(SimMessage("user", "\n".join(parsed.texts)),))
+        digest = request_digest(request)
+        attempt = self.counters.count_attempt(provider.name, request.model, digest)
+        fault = UNSTREAMED_FAULTS.get(name := self._choose_fault(http_request, request, digest, attempt), name)
+        if fault:
+            self.counters.by_fault[fault] += 1
+        if fault in FAULT_ERRORS:
+            return self._error_plan(provider, self._fault_error(fault, request), id_digits)
+        settings = self.settings
+        median_s = settings.latency.median_s
+        duration_s = settings.latency.duration_s(draw_uniform(digest, settings.seed, b"latency")) if median_s else 0.0
+        response = SimResponse(
+            request=request, choices=(), input_tokens=parsed.tokens, output_tokens=0, duration_s=duration_s
+        )
+        limit, headers = self._limit_for(provider, request.model), embeddings.headers(parsed)
+        if limit is not None:
+            decision, cost = self._apply_limit(provider, limit, response, clock)
+            headers = {**headers, **provider.limit_headers(decision.status, now)}
+            if not decision.granted:
+                return self._error_plan(
+                    provider, _limit_error(limit, decision, request.model, cost), id_digits, headers
+                )
+        self.counters.count_tokens(parsed.tokens, 0)
+        dimensions = parsed.dimensions or model_dimensions(parsed.model)
+        vectors = [simulated_vector(text, parsed.model, dimensions, settings.seed) for text in parsed.texts]
+        body = encode_json(embeddings.encode(parsed, vectors))
+        broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
+        return self._body_plan(provider, broken, id_digits, headers, duration_s, fault)
 
     def _responder(self, provider: FakeProvider, request: SimRequest, attempt: int) -> Respond | None:
         """Return the user's own model, or graded answers if the prompt has a graded question."""
@@ -308,16 +370,27 @@ def _limit_error(limit: SimLimit, decision: LimitDecision, model: str, cost: int
 
 def _parse_body(provider: FakeProvider, body: bytes, route: SimRoute) -> SimRequest | SimError:
     """Parse a body: a JSON object, and a model that exists."""
+    payload = _decode_object(body)
+    if isinstance(payload, SimError):
+        return payload
+    request = provider.parse_request(payload, route)
+    error = _check_model(request.model) if isinstance(request, SimRequest) else None
+    return error or request
+
+
+def _decode_object(body: bytes) -> Payload | SimError:
+    """Decode a body that must be a JSON object."""
     try:
         payload: object = decode_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return SimError(kind="invalid", message="We could not parse the JSON body of your request.")
     if not isinstance(payload, dict):
         return SimError(kind="invalid", message="The JSON body of your request is not an object.")
-    request = provider.parse_request(payload, route)
-    if isinstance(request, SimRequest) and UNKNOWN_MODEL_MARKER in request.model:
-        return SimError(kind="not_found", model=request.model)
-    return request
+    return payload
+
+
+def _check_model(model: str) -> SimError | None:
+    return SimError(kind="not_found", model=model) if UNKNOWN_MODEL_MARKER in model else None
 
 
 def _request_id_header(provider: FakeProvider, id_digits: str) -> Mapping[str, str]:

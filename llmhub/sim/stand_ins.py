@@ -13,6 +13,7 @@ from typing import Final
 from llmhub.core.types import Payload
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim.servers import FAKE_PROVIDERS, FakeProvider
+from llmhub.sim.servers.embeddings import EMBEDDINGS
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 
 SERVERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -46,6 +47,7 @@ def _stand_in(name: str, wire: str) -> FakeProvider:
         path_suffix="",
         match_route=_match_any_path(ending),
         parse_request=_with_usage(fake_provider.parse_request),
+        embeddings=EMBEDDINGS.get(name),
     )
 
 
@@ -63,7 +65,7 @@ def _with_usage(
 
 SIMULATED: Final[Mapping[str, FakeProvider]] = MappingProxyType(
     {
-        **FAKE_PROVIDERS,
+        **{name: replace(provider, embeddings=EMBEDDINGS.get(name)) for name, provider in FAKE_PROVIDERS.items()},
         **{
             name: _stand_in(name, provider.wire.name)
             for name, provider in PROVIDERS.items()

@@ -39,7 +39,7 @@ class SimRoute:
     Parameters
     ----------
     action
-        ``ask`` for a completion, ``models`` for the list of models.
+        ``ask`` for a completion, ``embed`` for embeddings, ``models`` for the list of models.
     model
         Model, if the URL has it.
     stream
@@ -50,7 +50,7 @@ class SimRoute:
         Send a stream as one JSON array instead of events.
     """
 
-    action: Literal["ask", "models"] = "ask"
+    action: Literal["ask", "embed", "models"] = "ask"
     model: str = ""
     stream: bool = False
     version: str = ""

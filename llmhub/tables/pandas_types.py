@@ -115,6 +115,7 @@ FAMILIES: Final[Mapping[str, Callable[[pa.DataType], bool]]] = {
     "integer": pa.types.is_integer,
     "float": pa.types.is_floating,
     "boolean": pa.types.is_boolean,
+    "vector": lambda kind: pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type),
     "nested": pa.types.is_nested,
 }
 """Families of Arrow types that are converted alike."""
@@ -193,6 +194,13 @@ def _object_array(values: list[Any]) -> Any:
     return pd.Series(values, dtype=object).array
 
 
+def _vectors(column: pa.ChunkedArray) -> list[Any]:
+    """Return vectors as arrays that share one matrix."""
+    from llmhub.tables.vectors import rows_of  # noqa: PLC0415 - it reads frames, which convert types here
+
+    return rows_of(column)
+
+
 def _with_dtype(name: str) -> Converter:
     """Return a converter to one dtype of pandas."""
 
@@ -231,6 +239,7 @@ NATIVE: Final[Mapping[str, Converter]] = {
     "integer": _integer_array,
     "float": _float_array,
     "boolean": _with_dtype("boolean"),
+    "vector": lambda column: _object_array(_vectors(column)),
     "nested": lambda column: _object_array(column.to_pylist()),
     "other": _as_pandas_would,
 }

@@ -27,7 +27,7 @@ from llmhub.engine.fan_out_types import CHUNK_SIZE, FIRST_CHUNK_SIZE, PlannedIte
 from llmhub.engine.spending import Budgets
 from llmhub.tables import frames
 from llmhub.tables.row_prompts import NO_EXTRAS, RowExtras, RowPrompt, compile_row_template, prompt_from_cell
-from llmhub.tables.rows import is_conversation
+from llmhub.tables.rows import FrameColumns, is_conversation
 from llmhub.tables.templates import SERIES_FIELD, Template, parse_series_template
 
 NO_KEY: Final = b""
@@ -358,6 +358,27 @@ def batch_from_requests(
     return PromptBatch(
         [requests], len(requests), template, tuple(target_prompts), is_plain_text=False, target_of_row=target_of_row
     )
+
+
+def render_texts(frame: Any, prompt: str) -> list[str | None]:
+    """Return the texts of a column, or a template rendered for each row; ``None`` if a value is missing.
+
+    Raises
+    ------
+    BadRequestError
+        ``prompt`` is neither a column nor a template over columns.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> render_texts(pa.table({"x": [1, None]}), "x"), render_texts(pa.table({"x": [1, None]}), "{x} more")
+    (['1', None], ['1 more', None])
+    """
+    if isinstance(prompt, str) and (prompt in frames.column_names(frames.native_frame(frame)) or "{" not in prompt):
+        return [None if value is None else str(value) for value in FrameColumns(frame).column(prompt)]
+    batch = batch_from_frame(frame, prompt, (), 1)
+    rows = zip(*batch.columns, strict=True) if batch.columns else ((),) * batch.n_rows
+    return [None if any(value is None for value in row) else prompt_text(batch.template.render(row)) for row in rows]
 
 
 def _validate_formats(batch: PromptBatch) -> PromptBatch:

@@ -130,6 +130,7 @@ OPENAI_ERRORS: Final = ErrorTable(
         **dict.fromkeys(("model_not_found", "DeploymentNotFound"), NotFound),
         **dict.fromkeys(("rate_limit_exceeded", "RateLimitReached"), RateLimited),
         **dict.fromkeys(("context_length_exceeded", "too_many_prompt_tokens"), ContextTooLong),
+        "max_tokens_per_request": ContextTooLong,
         "exceed_context_size_error": ContextTooLong,
         "invalid_model": NotFound,
         "permission_error": PermissionDenied,

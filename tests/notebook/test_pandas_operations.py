@@ -23,8 +23,8 @@ from llmhub.tables import tokenizers
 from llmhub.tables.result_frames import results_table
 
 BOTH = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
-NESTED = ("tool_calls", "dropped_params", "parsed", "tags")
-"""Columns of lists and dicts, which pandas cannot hash."""
+NESTED = ("tool_calls", "dropped_params", "parsed", "tags", "embedding")
+"""Columns of lists, dicts and arrays, which pandas cannot hash."""
 OLD_PANDAS = "pandas>=2.2,<2.3"
 
 
@@ -65,6 +65,7 @@ def make_kinds(hub: llmhub.Hub) -> dict[str, pd.DataFrame]:
         "schema": llm.complete(QUESTION, model=BOTH[0], schema=Person, stream=True, **options),
         "classify": llm.classify(prompt, labels=["up", "down"], model=BOTH, **options),
         "extract": llm.extract(QUESTION, schema=Person, model=BOTH, **options),
+        "embed": llm.embed("t", model="openai/text-embedding-3-small", dimensions=4, columns="all", **options),
         "wide": complete.llm.wide("response", "cost_usd", "status"),  # type: ignore[attr-defined]
         "tokens": llm.count_tokens("t", model=BOTH[0]),
         "pyarrow": llm.complete(prompt, model=BOTH, dtype_backend="pyarrow", **options),
@@ -80,7 +81,7 @@ def make_kinds(hub: llmhub.Hub) -> dict[str, pd.DataFrame]:
 
 
 KINDS = (
-    "models", "classify", "extract", "all",
+    "models", "classify", "extract", "all", "embed",
     *(
         pytest.param(kind, marks=pytest.mark.slow)
         for kind in (

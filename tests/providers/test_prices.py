@@ -71,7 +71,6 @@ def test_models_are_found_by_their_names_at_the_provider(provider: str, model: s
         ("vllm", "gpt-4o"),
         ("", "gpt-4o"),
         ("openrouter", "meta-llama/llama-3.3-70b-instruct:free"),
-        ("openai", "text-embedding-3-small"),
         ("openai", "whisper-1"),
     ],
 )
@@ -171,3 +170,25 @@ def test_gateway_models_have_the_price_of_their_provider() -> None:
     assert gateway is not None
     assert gateway == own
     assert find_price("vercel", "nobody/claude-haiku-4-5", AT) is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "per_million"),
+    [
+        ("openai", "text-embedding-3-small", "0.02"),
+        ("google", "gemini-embedding-001", "0.15"),
+        ("voyage", "voyage-3.5", "0.06"),
+        ("bedrock", "amazon.titan-embed-text-v2:0", "0.02"),
+        ("bedrock", "cohere.embed-english-v3", "0.1"),
+        ("cohere", "embed-english-light-v3.0", "0.1"),
+        ("cohere", "embed-v4.0", "0.12"),
+        ("perplexity", "pplx-embed-v1-0.6b", "0.004"),
+    ],
+)
+def test_embeddings_cost_their_input_alone(provider: str, model: str, per_million: str) -> None:
+    usage = Usage(input_tokens=10**6, output_tokens=0)
+    assert compute_cost(usage, price_of(model, provider)) == Decimal(per_million)
+
+
+def test_a_model_without_a_price_of_its_output_is_priced_only_if_it_has_none() -> None:
+    assert find_price("azure", "davinci", AT) is None

@@ -11,6 +11,7 @@ import msgspec
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
 from llmhub.sim.limits import LimitStatus
+from llmhub.sim.servers.embeddings import FakeEmbeddings
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimResponse, SimRoute
 
 JSON_HEADERS: Final = {"content-type": "application/json"}
@@ -51,6 +52,8 @@ class FakeProvider:
         Request id made of 32 hexadecimal digits, and its header, if any.
     stream_content_type
         Content type of a stream.
+    embeddings
+        Its embeddings, if it has any.
     """
 
     name: str
@@ -70,6 +73,7 @@ class FakeProvider:
     request_id_header: str = ""
     path_suffix: str = ""
     stream_content_type: str = "text/event-stream; charset=utf-8"
+    embeddings: FakeEmbeddings | None = None
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:
