@@ -22,6 +22,8 @@ from llmhub.api.default_hub import current_hub
 from llmhub.api.options import CompletionOptions, Models
 from llmhub.api.tables import build_table_run
 from llmhub.bench.load import NOT_SENT, Load, LoadRun, one_at_a_time, run_load
+from llmhub.bench.prompts import default_prompt, prompts_of_length
+from llmhub.bench.stream_times import ChunkTimes, stream_times
 from llmhub.bench.summary import SUMMARY, Targets, summarise_run
 from llmhub.core.errors import invalid
 from llmhub.core.types import Reasoning
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 
     from llmhub.tables.prompt_batch import PromptBatch
 
-DEFAULT_PROMPT: Final = "Number {number}. In about a hundred words, explain {subject} to a reader new to the subject."
-SUBJECTS: Final = ("tides", "yeast", "glaciers", "printing", "compasses", "vaccines", "lighthouses", "bridges")
+DEFAULT_WORDS: Final = 100
 DEFAULT_MAX_TOKENS: Final = 256
 """Output token limit: enough to measure the time per token, at a low cost."""
 
@@ -108,6 +109,12 @@ class Measure:
         Seconds after which no more calls are sent; ``requests`` is then the most calls.
     level
         Confidence level of the intervals of quantiles.
+    input_tokens
+        Length of every prompt, which is made of random words, in tokens of the model's vocabulary as far as it is
+        known; ``None`` for the given or the default prompts.
+    output_tokens
+        Length of every response: ``max_tokens``, and a prompt that asks for more. A server that reads ``ignore_eos``
+        (pass ``extra={"ignore_eos": True}``) generates exactly as many; others may stop before.
     """
 
     requests: int = 100
@@ -115,10 +122,13 @@ class Measure:
     targets: Targets = field(default_factory=Targets)
     duration_s: float | None = None
     level: float = 0.95
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Validate the counts."""
-        for name, minimum in (("requests", 1), ("warmup", 0)):
+        optional = [name for name in ("input_tokens", "output_tokens") if getattr(self, name) is not None]
+        for name, minimum in (("requests", 1), ("warmup", 0), *((name, 1) for name in optional)):
             value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
                 raise invalid(name, f"{value!r} is not an integer >= {minimum}")
@@ -151,7 +161,7 @@ def run(
     prompts
         Prompts, used in turn; by default requests for short explanations, each of them different.
     measure
-        Number of calls and of warm-up calls, and service-level targets.
+        Number of calls and of warm-up calls, service-level targets, and fixed lengths of prompts and responses.
     hub
         Hub that models are called through; the default hub if ``None``.
     **options
@@ -176,28 +186,43 @@ def run(
 
     The time per output token is that of ``vllm bench serve``: the time from the first token to the end of the response,
     divided by the number of tokens less one. Tokens are counted by the provider, because the chunks of a stream are not
-    tokens; those of hidden reasoning came before the first token, and are not counted. ``queue_s`` of a call is its
-    schedule delay: the time from its being due to its being sent.
+    tokens; those of hidden reasoning came before the first token, and are not counted. The inter-token latency
+    (``itl_s``) is the time between two pieces of a stream, over all calls, as in ``vllm bench serve``: a piece may hold
+    several tokens. ``ttfo_s`` is the time to the first piece of the response itself, after reasoning that is streamed.
+    ``queue_s`` of a call is its schedule delay: the time from its being due to its being sent.
     """
     names = [model] if isinstance(model, str) else list(model)
     loads = [load] if isinstance(load, Load) else list(load) or [one_at_a_time()]
     measure = measure or Measure()
     hub = replace(hub or current_hub(), cache=None, ambiguous="resend", retry=NO_RETRY)
-    merged: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, **options, "stream": True, "progress": False}
+    if measure.input_tokens is not None and prompts:
+        raise invalid("prompts", "have lengths of their own; remove them, or input_tokens=")
+    max_tokens = {"max_tokens": measure.output_tokens or DEFAULT_MAX_TOKENS}
+    if measure.output_tokens is not None and options.get("max_tokens", measure.output_tokens) != measure.output_tokens:
+        raise invalid("max_tokens", "is set by output_tokens; remove one of them")
+    merged: dict[str, Any] = {**max_tokens, **options, "stream": True, "progress": False}
     batches = [_build_batches(name, prompts, measure, hub, merged) for name in names]
     runs: list[tuple[str, Load, pa.Table]] = []
     rows: list[Mapping[str, Any]] = []
     with hub:
         for name, (warmup, measured) in zip(names, batches, strict=True):
             for shape in loads:
-                load_run, table = run_sync(partial(_measure_load, hub, warmup, measured, shape, measure))
+                load_run, table, chunks = run_sync(partial(_measure_load, hub, warmup, measured, shape, measure))
                 hidden = _hidden_tokens(load_run.answers)
                 if measure.duration_s is not None:
-                    sent = [answer is not NOT_SENT for answer in load_run.answers]
-                    table, hidden = table.filter(pa.array(sent)), hidden[np.array(sent, np.bool_)]
+                    sent = np.array([answer is not NOT_SENT for answer in load_run.answers], np.bool_)
+                    table, hidden = table.filter(pa.array(sent)), hidden[sent]
+                    chunks = [own for own, was_sent in zip(chunks, sent, strict=True) if was_sent]
                 runs.append((name, shape, table))
                 figures = summarise_run(
-                    name, shape, table, load_run.duration_s, measure.targets, hidden_tokens=hidden, level=measure.level
+                    name,
+                    shape,
+                    table,
+                    load_run.duration_s,
+                    measure.targets,
+                    hidden_tokens=hidden,
+                    level=measure.level,
+                    stream=stream_times(chunks),
                 )
                 rows.append(figures)
     return Bench(summary=pa.Table.from_pylist(rows, schema=SUMMARY), runs=tuple(runs))
@@ -207,18 +232,17 @@ def _build_batches(
     model: str, prompts: Sequence[str], measure: Measure, hub: Hub, options: Mapping[str, Any]
 ) -> tuple[PromptBatch, PromptBatch]:
     """Validate all requests; return those of the warm-up and those to measure."""
-    texts = [_prompt_text(prompts, index) for index in range(measure.warmup + measure.requests)]
+    count = measure.warmup + measure.requests
+    if measure.input_tokens is not None:
+        texts = prompts_of_length(measure.input_tokens, count, model.partition("/")[2])
+    else:
+        words = DEFAULT_WORDS if measure.output_tokens is None else measure.output_tokens
+        texts = [prompts[index % len(prompts)] if prompts else default_prompt(index, words) for index in range(count)]
     warmup, measured = (
         build_table_run(pa.table({"text": pa.array(part, pa.string())}), "{text}", model, hub, {**options})
         for part in (texts[: measure.warmup], texts[measure.warmup :])
     )
     return warmup.batch, measured.batch
-
-
-def _prompt_text(prompts: Sequence[str], index: int) -> str:
-    if prompts:
-        return prompts[index % len(prompts)]
-    return DEFAULT_PROMPT.format(number=index + 1, subject=SUBJECTS[index % len(SUBJECTS)])
 
 
 def _hidden_tokens(answers: Sequence[Answer]) -> Any:
@@ -233,15 +257,18 @@ def _hidden_tokens(answers: Sequence[Answer]) -> Any:
 
 async def _measure_load(
     hub: Hub, warmup: PromptBatch, measured: PromptBatch, load: Load, measure: Measure, stop: StopSignal
-) -> tuple[LoadRun, pa.Table]:
-    """Send the warm-up calls and then the load; return the run and its results table."""
+) -> tuple[LoadRun, pa.Table, list[ChunkTimes]]:
+    """Send the warm-up calls and then the load; return the run, its results table, and the times of all chunks."""
     clock = asyncio.get_running_loop().time
     send_load = partial(run_load, send=hub.runtime.send_uncached, stop=stop, max_in_flight=hub.pool_size, clock=clock)
     await send_load(_build_calls(warmup), one_at_a_time())
     duration_s = math.inf if measure.duration_s is None else measure.duration_s
-    load_run = await send_load(_build_calls(measured), load, duration_s=duration_s)
+    calls = _build_calls(measured)
+    chunks = [ChunkTimes() for _ in calls]
+    observed = [replace(call, on_chunk=own.record) for call, own in zip(calls, chunks, strict=True)]
+    load_run = await send_load(observed, load, duration_s=duration_s)
     fan_out = FanOutResult(list(load_run.answers), load_run.schedule_delay_s)
-    return load_run, results.build_results(measured, fan_out, uuid.uuid4().hex, time.time())
+    return load_run, results.build_results(measured, fan_out, uuid.uuid4().hex, time.time()), chunks
 
 
 def _build_calls(batch: PromptBatch) -> list[Call]:

@@ -36,6 +36,13 @@ def _format_latency(row: SummaryRow) -> str:
     return " / ".join(f"{mark}{format_duration(value)}" for mark, value in zip(marks, values, strict=True))
 
 
+def _format_first_output(row: SummaryRow) -> str:
+    """Format the time to the first output where streamed reasoning came before it."""
+    first, output = row["ttft_s_p50"], row["ttfo_s_p50"]
+    is_later = first is not None and output is not None and output - first >= SHOWN_WAIT_S
+    return format_duration(output) if is_later else ""
+
+
 def _format_waits(row: SummaryRow) -> str:
     """Format the p95 of the waits for a connection and for limits, if anything waited."""
     waits = [row["schedule_delay_s_p95"] or 0.0, row["rate_wait_s_p95"] or 0.0]
@@ -59,7 +66,9 @@ COLUMNS: Final[tuple[tuple[str, Callable[[SummaryRow], str]], ...]] = (
     ("answers/s", lambda row: _or_dash(row["requests_per_s"], format_rate)),
     ("tokens/s", lambda row: _or_dash(row["output_tokens_per_s"], format_rate)),
     ("first token p50 / p95", lambda row: _format_times(row, "ttft_s", "p50", "p95")),
+    ("first output p50", _format_first_output),
     ("per token p50", lambda row: _format_times(row, "tpot_s", "p50")),
+    ("between pieces p50 / p99", lambda row: _format_times(row, "itl_s", "p50", "p99")),
     ("latency p50 / p95 / p99", _format_latency),
     ("waits p95: schedule / limit", _format_waits),
     ("goodput", _format_goodput),

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmhub.bench.load import Load
+from llmhub.bench.stream_times import StreamTimes
 from llmhub.core.errors import invalid
 from llmhub.plots.model_summary import quantile
 from llmhub.tables.cost_columns import to_nanos
 
 QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 TIME_METRICS: Final = ("latency_s", "ttft_s", "tpot_s")
+MEASURED_TIMES: Final = (*TIME_METRICS, "ttfo_s")
 NANOS_PER_USD: Final = 1e9
 
 
@@ -41,15 +43,21 @@ SUMMARY: Final[pa.Schema] = pa.schema(
         _field("total_tokens_per_s", pa.float64(), "input and output tokens per second", "1/s"),
         *(
             _field(f"{time}_{name}{end}", pa.float64(), f"{about} {name} of answered calls", "s")
-            for time in (*TIME_METRICS, "service_s")
+            for time in (*MEASURED_TIMES, "service_s")
             for name, _ in QUANTILES
             for end, about in (("", ""), ("_low", "lower end of the interval of the"), ("_high", HIGH_END))
         ),
         *(
             _field(f"{time}_{name}", pa.float64(), f"{name} of answered calls", "s")
-            for time in TIME_METRICS
+            for time in MEASURED_TIMES
             for name in ("mean", "std")
         ),
+        *(
+            _field(f"itl_s_{name}", pa.float64(), f"{name} of the gaps between the pieces of all streams", "s")
+            for name in (*(name for name, _ in QUANTILES), "mean", "std")
+        ),
+        _field("input_tokens_mean", pa.float64(), "mean of answered calls, as reported by the provider", "tokens"),
+        _field("output_tokens_mean", pa.float64(), "mean of answered calls, as reported by the provider", "tokens"),
         _field("tokens_per_s", pa.float64(), "median of a call's tokens per second after the first", "1/s"),
         _field("schedule_delay_s_p95", pa.float64(), "p95 of the time from a call's being due to being sent", "s"),
         _field("rate_wait_s_p95", pa.float64(), "p95 of the waits for limits of the hub", "s"),
@@ -94,7 +102,9 @@ class Targets:
         return bool(self.limits)
 
 
-def response_times(table: pa.Table, *, is_open: bool = False, hidden_tokens: Any = 0.0) -> dict[str, Any]:
+def response_times(
+    table: pa.Table, *, is_open: bool = False, hidden_tokens: Any = 0.0, stream: StreamTimes | None = None
+) -> dict[str, Any]:
     """Return the times of answered calls in seconds, by metric; NaN for a call without one.
 
     Parameters
@@ -105,6 +115,8 @@ def response_times(table: pa.Table, *, is_open: bool = False, hidden_tokens: Any
         Whether latency and time to first token count from the time a call was due, waits included.
     hidden_tokens
         Output tokens of each call that came before the first token: reasoning that was not streamed.
+    stream
+        Times of the chunks of each call.
 
     Notes
     -----
@@ -119,7 +131,9 @@ def response_times(table: pa.Table, *, is_open: bool = False, hidden_tokens: Any
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(visible > 1, (service - ttft) / (visible - 1), np.nan)
     waited = np.nan_to_num(queue) + np.nan_to_num(rate_wait) if is_open else 0.0
-    return {"latency_s": service + waited, "ttft_s": ttft + waited, "tpot_s": tpot, "service_s": service}
+    first = ttft + waited
+    output = first + (np.full(len(first), np.nan) if stream is None else stream.output_delay_s[is_answered])
+    return {"latency_s": service + waited, "ttft_s": first, "tpot_s": tpot, "ttfo_s": output, "service_s": service}
 
 
 def summarise_run(
@@ -131,6 +145,7 @@ def summarise_run(
     *,
     hidden_tokens: Any = 0.0,
     level: float = 0.95,
+    stream: StreamTimes | None = None,
 ) -> Mapping[str, Any]:
     """Return the row of `SUMMARY` for the calls of a load.
 
@@ -144,8 +159,10 @@ def summarise_run(
         Output tokens of each call that came before its first token.
     level
         Confidence level of the intervals.
+    stream
+        Times of the chunks of each call.
     """
-    times = response_times(table, is_open=load.per_s is not None, hidden_tokens=hidden_tokens)
+    times = response_times(table, is_open=load.per_s is not None, hidden_tokens=hidden_tokens, stream=stream)
     ok = len(times["latency_s"])
     errors = table.filter(pc.equal(table.column("status"), "error")).column("error_type").value_counts().to_pylist()
     output_tokens = pc.sum(table.column("output_tokens")).as_py() or 0
@@ -167,6 +184,9 @@ def summarise_run(
         "total_tokens_per_s": (input_tokens + output_tokens) / duration_s if duration_s else None,
         **_quantiles(times, level),
         **_moments(times),
+        **_gap_figures(np.empty(0) if stream is None else stream.gaps_s),
+        "input_tokens_mean": input_tokens / ok if ok else None,
+        "output_tokens_mean": output_tokens / ok if ok else None,
         "tokens_per_s": 1 / tpot_s if (tpot_s := quantile_if_any(times["tpot_s"], 0.5)) else None,
         "schedule_delay_s_p95": quantile_if_any(table.column("queue_s").cast(pa.float64()).to_numpy(), 0.95),
         "rate_wait_s_p95": quantile_if_any(table.column("rate_wait_s").cast(pa.float64()).to_numpy(), 0.95),
@@ -192,10 +212,18 @@ def _quantiles(times: Mapping[str, Any], level: float) -> dict[str, float | None
 
 def _moments(times: Mapping[str, Any]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
-    for name in TIME_METRICS:
+    for name in MEASURED_TIMES:
         finite = times[name][np.isfinite(times[name])]
         figures[f"{name}_mean"] = float(finite.mean()) if len(finite) else None
         figures[f"{name}_std"] = float(finite.std(ddof=1)) if len(finite) > 1 else None
+    return figures
+
+
+def _gap_figures(gaps: Any) -> dict[str, float | None]:
+    """Return quantiles and moments of the gaps between pieces; without intervals, since gaps of a call are alike."""
+    figures = {f"itl_s_{mark}": quantile_if_any(gaps, share) for mark, share in QUANTILES}
+    figures["itl_s_mean"] = float(gaps.mean()) if len(gaps) else None
+    figures["itl_s_std"] = float(gaps.std(ddof=1)) if len(gaps) > 1 else None
     return figures
 
 

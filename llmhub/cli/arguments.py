@@ -344,17 +344,33 @@ def _bench(parser: CommandParser) -> None:
         metavar="PER_S",
         help="calls per second at random intervals (Poisson)",
     )
+    load.add_argument(
+        "--ramp", type=positive_float, metavar="S", help="seconds in which each load rises to its full size"
+    )
     load.add_argument("--requests", type=positive_int, default=100, metavar="N", help="calls per load (%(default)s)")
+    load.add_argument("--duration", type=positive_float, metavar="S", help="end each load after so many seconds")
     load.add_argument("--warmup", type=int, default=3, metavar="N", help="calls before the measurement (%(default)s)")
     load.add_argument("--target", type=positive_float, metavar="S", help="target latency in seconds")
     load.add_argument(
         "--target-first", type=positive_float, metavar="S", help="target time to the first token in seconds"
+    )
+    load.add_argument(
+        "--target-token", type=positive_float, metavar="S", help="target time per output token in seconds"
     )
     request = parser.add_argument_group("request")
     request.add_argument(
         "-p", "--prompt", action="append", metavar="TEXT", help="instead of short explanations; may be repeated"
     )
     request.add_argument("--max-tokens", type=positive_int, metavar="N", help="maximum output tokens (256)")
+    request.add_argument(
+        "--input-tokens", type=positive_int, metavar="N", help="length of every prompt, of random words"
+    )
+    request.add_argument(
+        "--output-tokens",
+        type=positive_int,
+        metavar="N",
+        help="length of every response, as far as the server keeps it",
+    )
     request.add_argument("--temperature", type=float, metavar="X", help="randomness, from 0")
     request.add_argument(
         "--seed", type=int, metavar="N", help="seed of random intervals, and of providers that accept one"
@@ -362,6 +378,7 @@ def _bench(parser: CommandParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-o", "--out", type=Path, metavar="FILE", help=f"write a table of all calls: {FILE_TYPES}")
     output.add_argument("--plot", type=Path, metavar="FILE", help="plot latency over load: .png, .svg or .pdf")
+    output.add_argument("--json", action="store_true", help="write the summary as JSON")
     _connection_arguments(parser)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from llmhub.bench._run import Bench, Measure
 from llmhub.bench._run import run as run_bench
-from llmhub.bench.load import Load, concurrent, constant_rate, poisson
+from llmhub.bench.load import Load, concurrent, constant_rate, one_at_a_time, poisson
 from llmhub.bench.summary import Targets
-from llmhub.cli.console import print_result
+from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.cli.hub_options import build_hub, collect_options
 from llmhub.core.errors import invalid
 from llmhub.plots import save
@@ -24,7 +26,10 @@ def run(args: argparse.Namespace) -> int:
     measure = Measure(
         requests=args.requests,
         warmup=args.warmup,
-        targets=Targets(latency_s=args.target, ttft_s=args.target_first),
+        targets=Targets(latency_s=args.target, ttft_s=args.target_first, tpot_s=args.target_token),
+        duration_s=args.duration,
+        input_tokens=args.input_tokens,
+        output_tokens=args.output_tokens,
     )
     if args.out is not None:
         files.file_format(args.out, "--out")
@@ -32,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
         result = run_bench(
             args.model, load=_loads(args), prompts=args.prompt or (), measure=measure, hub=hub, **options
         )
-    print_result(str(result))
+    if args.json:
+        print_json(result.summary.to_pylist())
+    else:
+        print_result(str(result))
     _write(args, result)
     return 0 if all(row["ok"] == row["requests"] for row in result.summary.to_pylist()) else FAILED
 
@@ -42,16 +50,18 @@ def _loads(args: argparse.Namespace) -> list[Load]:
     loads = [concurrent(workers) for workers in args.workers or ()]
     loads += [constant_rate(rate_per_s) for rate_per_s in args.rate or ()]
     loads += [poisson(rate_per_s, random_state=args.seed or 0) for rate_per_s in args.poisson or ()]
-    return loads
+    ramp_s = args.ramp or 0.0
+    return [replace(load, ramp_s=ramp_s) for load in loads or [one_at_a_time()]]
 
 
 def _write(args: argparse.Namespace, result: Bench) -> None:
     """Write the table of calls and the plot."""
+    say = partial(print_message, "bench") if args.json else print_result
     if args.out is not None:
         try:
             files.write_table(result.results, args.out, "--out")
         except OSError as error:
             raise invalid("--out", f"{args.out} cannot be written: {error.strerror or error}") from error
-        print_result(f"\nwrote {args.out}  {result.results.num_rows:,} calls")
+        say(f"wrote {args.out}  {result.results.num_rows:,} calls")
     if args.plot is not None:
-        print_result(f"wrote {save(result.plot(), args.plot)}")
+        say(f"wrote {save(result.plot(), args.plot)}")

@@ -171,6 +171,23 @@ class TestBench:
         with pytest.raises(BadRequestError, match=f"{name}: {value} is not an integer >= {minimum}"):
             Measure(**{name: value})
 
+    def test_command_line_takes_lengths_duration_and_ramp(
+        self, simulator: SimulatorThread, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "calls.parquet"
+        code = main(
+            ["bench", "--model", MODEL, "--poisson", "400", "--requests", "5", "--warmup", "0", "--ramp", "0.05",
+             "--duration", "30", "--input-tokens", "12", "--output-tokens", "8", "--target-token", "5", "--json",
+             "--simulator", simulator.url, "--out", str(out)]
+        )  # fmt: skip
+        captured = capsys.readouterr()
+        assert code == 0
+        (row,) = json.loads(captured.out)
+        assert row["load"] == "Poisson 400/s, ramp of 0.05 s"
+        assert row["output_tokens_mean"] <= 8
+        assert row["goodput_share"] == 1.0
+        assert f"wrote {out}" in captured.err
+
     def test_command_line_writes_calls_and_plot(
         self, simulator: SimulatorThread, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

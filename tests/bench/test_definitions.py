@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -18,16 +20,23 @@ from scipy import stats
 import llmhub
 from llmhub.bench import Measure, Targets, concurrent, constant_rate, poisson, rate_sweep, run
 from llmhub.bench.load import Load, arrivals
+from llmhub.bench.prompts import prompts_of_length
 from llmhub.bench.summary import order_statistic_interval
 from llmhub.config import Settings
 from llmhub.core.errors import BadRequestError
+from llmhub.tables.tokenizers import EstimateWarning, count_tokens
 
 MODEL = "openai/gpt-4o-mini"
 
 
 @contextmanager
-def reasoning_server(service_s: float, hidden: int, visible: int) -> Iterator[str]:
-    """Serve Chat Completions whose hidden reasoning takes most of the time; the visible tokens follow evenly."""
+def reasoning_server(
+    service_s: float, hidden: int, visible: int, *, streamed: int = 0, gaps: list[float] | None = None
+) -> Iterator[str]:
+    """Serve Chat Completions whose hidden reasoning takes most of the time; the visible tokens follow evenly.
+
+    Before them come as many pieces of ``streamed`` reasoning. The seconds between pieces are appended to ``gaps``.
+    """
     ready, address, runners = Event(), list[str](), list[web.AppRunner]()
     loop = asyncio.new_event_loop()
 
@@ -36,10 +45,16 @@ def reasoning_server(service_s: float, hidden: int, visible: int) -> Iterator[st
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await reply.prepare(request)
         await asyncio.sleep(service_s / 2)
-        for index in range(visible):
+        written_at = 0.0
+        for index in range(streamed + visible):
             if index:
-                await asyncio.sleep(service_s / 2 / (visible - 1))
-            await reply.write(chunk(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]))
+                await asyncio.sleep(service_s / 2 / (streamed + visible - 1))
+            delta = {"reasoning_content": "hm "} if index < streamed else {"content": "word "}
+            await reply.write(chunk(choices=[{"index": 0, "delta": delta, "finish_reason": None}]))
+            now = time.perf_counter()
+            if index and gaps is not None:
+                gaps.append(now - written_at)
+            written_at = now
         usage = {
             "prompt_tokens": 10, "completion_tokens": hidden + visible, "total_tokens": hidden + visible + 10,
             "completion_tokens_details": {"reasoning_tokens": hidden},
@@ -168,3 +183,51 @@ def test_ramp_rises_evenly_to_the_rate() -> None:
 def test_rate_sweep_returns_open_loads() -> None:
     assert [load.per_s for load in rate_sweep([1, 2.5])] == [1, 2.5]
     assert not any(load.random for load in rate_sweep([1], random=False))
+
+
+def test_gaps_between_pieces_and_the_first_output_after_streamed_reasoning() -> None:
+    gaps: list[float] = []
+    with reasoning_server(0.4, 0, 3, streamed=3, gaps=gaps) as url, hub_of(url) as hub:
+        result = run(MODEL, load=concurrent(2), hub=hub, measure=Measure(requests=6, warmup=0))
+    (row,) = result.summary.to_pylist()
+    # The server's own gaps are the measure: a busy machine stretches both.
+    assert len(gaps) == 6 * 5
+    assert row["itl_s_mean"] == pytest.approx(np.mean(gaps), rel=0.2, abs=0.01)
+    assert row["itl_s_p50"] == pytest.approx(np.median(gaps), rel=0.3, abs=0.02)
+    assert row["itl_s_p99"] >= row["itl_s_p50"] > 0
+    # Three gaps lie between the first piece, which is reasoning, and the first of the response.
+    assert row["ttfo_s_mean"] - row["ttft_s_mean"] == pytest.approx(3 * np.mean(gaps), rel=0.3, abs=0.03)
+    # All pieces were streamed, so that the time per output token counts all of the provider's tokens.
+    assert "first output p50" in result.to_markdown()
+    assert "between pieces p50 / p99" in result.to_markdown()
+
+
+def test_without_reasoning_the_first_token_is_the_first_output() -> None:
+    with reasoning_server(0.1, 0, 3) as url, hub_of(url) as hub:
+        result = run(MODEL, hub=hub, measure=Measure(requests=3, warmup=0))
+    (row,) = result.summary.to_pylist()
+    assert row["ttfo_s_p50"] == pytest.approx(row["ttft_s_p50"], abs=1e-6)
+    assert "first output p50" not in result.to_markdown()
+
+
+def test_prompts_and_responses_of_fixed_length() -> None:
+    sizes = []
+    with reasoning_server(0.01, 0, 3) as url, hub_of(url) as hub:
+        for tokens in (5, 300):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", EstimateWarning)
+                texts = prompts_of_length(tokens, 4, "gpt-4o-mini")
+                measure = Measure(requests=4, warmup=0, input_tokens=tokens, output_tokens=7)
+                result = run(MODEL, hub=hub, measure=measure)
+                counted = count_tokens(texts, "gpt-4o-mini")
+            sizes.append([len(text) for text in texts])
+            assert counted.counts == [tokens] * 4
+            assert len(set(texts)) == 4
+            assert result.summary.column("output_tokens_mean").to_pylist() == [3.0]  # the server stops before
+    assert min(sizes[1]) > max(sizes[0])
+    with pytest.raises(BadRequestError, match="prompts: have lengths of their own"):
+        run(MODEL, prompts=["x"], hub=hub, measure=Measure(input_tokens=5))
+    with pytest.raises(BadRequestError, match="max_tokens: is set by output_tokens"):
+        run(MODEL, hub=hub, measure=Measure(output_tokens=5), max_tokens=7)
+    with pytest.raises(BadRequestError, match="input_tokens: 0 is not an integer >= 1"):
+        Measure(input_tokens=0)
