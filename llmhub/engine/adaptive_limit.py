@@ -53,6 +53,8 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.25, 60.0
 """Bounds of a pause, doubled while nothing is accepted, unless the provider asks for a longer one."""
 SHORT_RETRY_AFTER_S, LONG_RETRY_AFTER_S = 1.0, 300.0
 """A shorter ``Retry-After`` may be rounded up; a longer one is left to the provider to enforce."""
+MAX_RETRY_AFTERS: Final = 8.0
+"""Before anything was accepted, a pause is at most this many times what the provider asks for."""
 RETRY_AFTER_PRECISION_S: Final = 2.0
 """A longer ``Retry-After`` tells how long nothing is accepted."""
 RETRY_AFTER_MARGIN_S: Final = 0.02
@@ -430,6 +432,8 @@ def _on_unpaced_refusal(
     if state.window > state.ceiling and refusal.in_flight >= state.ceiling:
         probe_after = min(2 * state.probe_after, MAX_PROBE_AFTER)
         return state._replace(window=state.ceiling, successes=0, probe_after=probe_after, episode_start=now), None
+    if state.ramp_from == inf:
+        return _pause(state, now, refusal, 0.0)
     state = _extend_streaks(state, now, refusal, mark, _noise_share(state.noise))
     crowd, streak, latency_s = state.crowd, state.streak, now - refusal.sent_at
     if state.ramp_from is not None and state.refusals - crowd.refusals_before > 1:
@@ -599,6 +603,8 @@ def _pause_s(state: AdaptiveState, now: float, refusal: RefusedRequest) -> float
     latency_s, retry_after_s = now - refusal.sent_at, refusal.retry_after_s or 0.0
     shortest_s, blocked_s = max(MIN_PAUSE_S, latency_s), now - state.blocked_since
     pause_s = min(shortest_s * 2.0 ** min(state.pauses, 10), max(shortest_s, BLOCKED_SHARE * blocked_s), MAX_PAUSE_S)
+    if state.ramp_from == inf and retry_after_s:
+        pause_s = min(pause_s, MAX_RETRY_AFTERS * retry_after_s)
     window_end = state.opened.at + ASSUMED_WINDOW_S
     if now + MIN_PAUSE_S < window_end < now + pause_s:
         pause_s = window_end - now

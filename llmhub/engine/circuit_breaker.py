@@ -173,6 +173,7 @@ class Circuit:
         self.policy = policy
         self.name = name
         self.state = INITIAL_STATE
+        self.last_failure: LLMError | None = None
         self._record_decision = record_decision
 
     def set_state(self, state: CircuitState, reason: str = "") -> None:
@@ -193,7 +194,7 @@ def circuit_breaker_middleware(circuit: Circuit, clock: Callable[[], float]) -> 
             if circuit.state.health is CircuitHealth.UNHEALTHY:
                 state, wait_s = admit(circuit.policy, circuit.state, now)
                 if wait_s:
-                    return Answer(Failure(_circuit_open_error(call, wait_s)))
+                    return Answer(Failure(_circuit_open_error(call, wait_s, circuit.last_failure)))
                 circuit.set_state(state)
             try:
                 answer = await send(call)
@@ -213,6 +214,7 @@ def _record_answer(circuit: Circuit, answer: Answer, sent_at: float, clock: Call
     policy, state = circuit.policy, circuit.state
     error = None if is_successful(answer.outcome) else answer.outcome.failure()
     if error is not None and type(error) in PROVIDER_FAILURES:
+        circuit.last_failure = error
         circuit.set_state(on_failure(policy, state, sent_at, clock()), str(error))
     elif not answer.attempts:
         circuit.set_state(on_abandoned(state, sent_at))
@@ -220,6 +222,8 @@ def _record_answer(circuit: Circuit, answer: Answer, sent_at: float, clock: Call
         circuit.set_state(on_success(policy, state, sent_at, clock()))
 
 
-def _circuit_open_error(call: Call, wait_s: float) -> Overloaded:
+def _circuit_open_error(call: Call, wait_s: float, last_failure: LLMError | None) -> Overloaded:
     message = f"not sent: the provider kept failing, and the next request is tried in {wait_s:.1f} s"
+    if last_failure is not None:
+        message += f"; the last failure was {type(last_failure).__name__}: {last_failure}"
     return Overloaded(provider=call.target.provider.name, code=CIRCUIT_OPEN, message=message, retry_after_s=wait_s)

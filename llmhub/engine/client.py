@@ -179,7 +179,14 @@ class Client:
         self.transport = Transport(transport)
         limiter = self.store.limiter if self.store is not None else None
         shared = SharedLimits(limiter, job) if limiter is not None else None
-        self.rate_limiter = RateLimiter(limits, time.monotonic, record_decision, adaptive=adaptive, shared=shared)
+        self.rate_limiter = RateLimiter(
+            limits,
+            time.monotonic,
+            record_decision,
+            adaptive=adaptive,
+            shared=shared,
+            refusal_deadline_s=retry.deadline_s,
+        )
         self.has_routes = bool(resolver.routes)
         self._legacy_keyers = _legacy_keyers(resolver)
         self.finalizer = weakref.finalize(self, _close, self.loop, self.transport, self.write_ahead, shared)
@@ -448,7 +455,9 @@ class _SingleCall:
         try:
             answer = await self._client.send_uncached(self._call)
         except asyncio.CancelledError:
-            self._outcome = cancelled_outcome(self._context.requests_sent, was_in_flight=self._was_in_flight)
+            self._outcome = cancelled_outcome(
+                self._context.requests_sent, was_in_flight=self._was_in_flight, last_error=self._context.last_error
+            )
             self._release(self._outcome, None)
             raise
         self._outcome = answer

@@ -234,13 +234,15 @@ class _FanOut:
             while not slot.released and not self.slots.hand_over() and (queued := self._next_item()) is not None:
                 (position, key, make_call, prompt), queued_at, _, slot.queue = queued
                 context.queue_s = queue_s = time.perf_counter() - queued_at
-                context.requests_sent = 0
+                context.requests_sent, context.last_error = 0, None
                 try:
                     call = make_call(prompt, key)
                     answer = await self.sender.send(call)
                 except asyncio.CancelledError:
                     was_in_flight = asyncio.current_task() in self.cancelled_in_flight
-                    cancelled = cancelled_outcome(context.requests_sent, was_in_flight=was_in_flight)
+                    cancelled = cancelled_outcome(
+                        context.requests_sent, was_in_flight=was_in_flight, last_error=context.last_error
+                    )
                     self._settle(position, key, cancelled)
                     raise
                 except BaseException as error:
@@ -307,6 +309,7 @@ class _FanOut:
             finished=self.finished,
             stopping=self.stop.requested,
             blocked_by=next(filter(None, (self.sender.blocked_by(target.name) for target in targets)), ""),
+            refused_by=next(filter(None, (self.sender.refused_by(target.name) for target in targets)), ""),
         )
 
 

@@ -83,6 +83,8 @@ class Sender:
         Returns the reason why calls to a target have to wait, by the target's name; empty if there is none.
     queues
         The queues of the runs of this client, for its state.
+    refused_by
+        Returns what a target's provider says while it refuses every request, by the target's name; else empty.
     """
 
     send: Send
@@ -91,6 +93,7 @@ class Sender:
     alternatives: Alternatives | None = None
     blocked_by: Callable[[str], str] = lambda _: ""
     queues: set[TargetQueues] = field(default_factory=set)
+    refused_by: Callable[[str], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,9 @@ class ModelProgress:
         Rows with a result, of which ``cached`` needed no call of their own and ``failed`` have an error.
     unanswered
         Rows without a result because the run was stopped or the budget was used up.
-    over_budget
-        Those of them whose maximum cost exceeded what was left of the budget.
+    over_budget, interrupted
+        Those of them whose maximum cost exceeded what was left of the budget, and those sent at least once before the
+        run was stopped.
     input_tokens, output_tokens
         Tokens of the calls of this run.
     spent_usd
@@ -74,6 +75,7 @@ class ModelProgress:
     failed: int = 0
     unanswered: int = 0
     over_budget: int = 0
+    interrupted: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     spent_usd: Decimal | None = None
@@ -102,6 +104,8 @@ class Progress:
         Expected seconds until the end; ``None`` while unknown.
     limited_by
         What limits the throughput: ``concurrency`` or the name of a rate limit; empty if nothing in particular does.
+    refused_by
+        What a provider says that refuses every request at present; empty if none does.
     models
         The same by model, in the order requested.
     """
@@ -117,6 +121,7 @@ class Progress:
     rows_per_s: float = 0.0
     remaining_s: float | None = None
     limited_by: str = ""
+    refused_by: str = ""
     models: tuple[ModelProgress, ...] = ()
 
     @property
@@ -128,6 +133,11 @@ class Progress:
     def over_budget(self) -> int:
         """Rows that were not sent because their maximum cost exceeded what was left of the budget."""
         return sum(model.over_budget for model in self.models)
+
+    @property
+    def interrupted(self) -> int:
+        """Rows without a result that were sent at least once before the run was stopped."""
+        return sum(model.interrupted for model in self.models)
 
     @property
     def input_tokens(self) -> int:
@@ -191,6 +201,8 @@ class RunSnapshot:
         Whether the run is over, or was asked to stop.
     blocked_by
         The reason why a rate limiter holds calls back; empty if none does.
+    refused_by
+        What a provider says that refuses every request; empty if none does.
     """
 
     elapsed_s: float
@@ -200,6 +212,7 @@ class RunSnapshot:
     finished: bool = False
     stopping: bool = False
     blocked_by: str = ""
+    refused_by: str = ""
 
 
 def limiting_factor(now: RunSnapshot) -> str:
@@ -353,6 +366,7 @@ class ProgressTracker:
         elif isinstance(error := outcome.outcome.failure(), (Cancelled, BudgetExceeded)):
             counters.unanswered += 1
             counters.over_budget += isinstance(error, BudgetExceeded)
+            counters.interrupted += isinstance(error, Cancelled) and bool(outcome.attempts)
         else:
             counters.failed += 1
         for billed in outcome.billed_failures:
@@ -413,6 +427,7 @@ class ProgressTracker:
             rows_per_s=rows_per_s,
             remaining_s=None if now.finished else self._remaining_s(done, rows_per_s, calls_per_s),
             limited_by="" if now.finished or now.stopping else limiting_factor(now),
+            refused_by="" if now.finished or now.stopping else now.refused_by,
             models=models,
         )
 
@@ -488,6 +503,7 @@ class _ModelCounters:
     succeeded: int = 0
     unanswered: int = 0
     over_budget: int = 0
+    interrupted: int = 0
     unknown_cost: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -528,6 +544,7 @@ class _ModelCounters:
             failed=self.failed,
             unanswered=self.unanswered,
             over_budget=self.over_budget,
+            interrupted=self.interrupted,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             spent_usd=_usd(self.nano_usd) if known else None,

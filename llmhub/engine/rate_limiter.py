@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from returns.pipeline import is_successful
 from returns.result import Failure
 
-from llmhub.core.errors import RateLimited
+from llmhub.core.errors import LLMError, RateLimited
 from llmhub.core.provider import RateLimitInfo
 from llmhub.engine.adaptive_limit import (
     AdaptiveState,
@@ -54,8 +54,12 @@ from llmhub.engine.limits import (
     reported_limits,
     take,
 )
-from llmhub.engine.scheduling import ConcurrencySlots, Slot, current_slot
+from llmhub.engine.scheduling import RETRIED_CALL, ConcurrencySlots, RetriedCall, Slot, current_slot
 
+MAX_REFUSAL_AGE_S: Final = 120.0
+"""Refusals this old say nothing about the present."""
+SHOWN_REFUSALS_S: Final = 2.0
+"""Refusals of a shorter time are not shown as what holds a run up."""
 MIN_WAIT_S: Final = 1e-6
 """Shorter waits are rounding errors."""
 RAMP_POLL_S: Final = 0.002
@@ -134,7 +138,25 @@ class Permit(NamedTuple):
     booked_total: RateCost
 
 
+class Refusals(NamedTuple):
+    """Rate-limit errors without another answer in between.
+
+    Parameters
+    ----------
+    since, until
+        When the first and the last of them arrived.
+    error
+        The last one.
+    """
+
+    since: float
+    until: float
+    error: RateLimited
+
+
 NO_SLOT: Final = Wait(inf, "concurrency of the run")
+RETRY_EXPIRED: Final = Wait(inf, "deadline of the retry")
+GIVEN_UP: Final = Wait(inf, "the provider refuses every request")
 
 
 class _Waiter(NamedTuple):
@@ -159,7 +181,7 @@ class TargetLimiter:
 
     __slots__ = (
         "adaptive", "booked", "counts_tokens", "in_flight", "learned_at", "learned_limits", "learned_states", "leased",
-        "limits", "name", "paused_until", "typical_output_tokens", "wait_reason", "waiters",
+        "limits", "name", "paused_until", "refusals", "typical_output_tokens", "wait_reason", "waiters",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: list[LimitState], adaptive: AdaptiveState | None) -> None:
@@ -170,6 +192,7 @@ class TargetLimiter:
         self.learned_states: dict[int, LimitState] = {}
         self.in_flight = 0
         self.paused_until = self.learned_at = -inf
+        self.refusals: Refusals | None = None
         self.booked = NO_COST
         self.typical_output_tokens = float(TYPICAL_OUTPUT_TOKENS)
         self.counts_tokens = any(limit.dimension for limit in limits)
@@ -194,6 +217,8 @@ class RateLimiter:
         Whether to find the limits of targets without a declared one by trial.
     shared
         The limiter that other processes use as well; ``None`` if the declared limits are of this process alone.
+    refusal_deadline_s
+        How long a provider may refuse every request before calls that would have to wait fail instead.
     """
 
     def __init__(
@@ -204,8 +229,10 @@ class RateLimiter:
         *,
         adaptive: bool = True,
         shared: SharedLimits | None = None,
+        refusal_deadline_s: float = inf,
     ) -> None:
         self._clock = clock
+        self._refusal_deadline_s = refusal_deadline_s
         self._limits, self._shared = limits, shared
         self._record_decision = record_decision
         self._adaptive = adaptive
@@ -259,6 +286,14 @@ class RateLimiter:
         limiter = self._limiters.get(target)
         return limiter.wait_reason if limiter is not None and limiter.waiters else ""
 
+    def refusal(self, target: str) -> str:
+        """Return what a target's provider says while it refuses every request; empty if it does not."""
+        limiter = self._limiters.get(target)
+        refusals = limiter.refusals if limiter is not None and limiter.waiters else None
+        if refusals is None or self._clock() - refusals.since < SHOWN_REFUSALS_S:
+            return ""
+        return str(refusals.error)
+
     async def acquire(self, limiter: TargetLimiter, cost: RateCost, now: float) -> Permit | Wait:
         """Wait until a call may be sent; return its permit, or a `Wait` that is too long.
 
@@ -269,9 +304,7 @@ class RateLimiter:
             permit = self._try_acquire(limiter, cost, now)
             if isinstance(permit, Permit):
                 return permit
-        waiter = _Waiter(next(self._tickets), cost, asyncio.get_running_loop().create_future(), slot)
-        limiter.waiters.append(waiter)
-        self._waiting.add(limiter)
+        waiter, expiry = self._enqueue(limiter, cost, now, slot)
         self._admit_waiters()
         if slot is not None and not waiter.granted.done():
             slot.release_while_rate_limited()
@@ -282,6 +315,33 @@ class RateLimiter:
                 self.release(limiter)
             self._admit_waiters()
             raise
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+
+    def _enqueue(
+        self, limiter: TargetLimiter, cost: RateCost, now: float, slot: Slot | None
+    ) -> tuple[_Waiter, asyncio.TimerHandle | None]:
+        """Let a call wait; return it, and the timer of its deadline if it is a retry."""
+        loop, retried = asyncio.get_running_loop(), RETRIED_CALL.get()
+        waiter = _Waiter(next(self._tickets), cost, loop.create_future(), slot)
+        limiter.waiters.append(waiter)
+        self._waiting.add(limiter)
+        if retried is None or retried.deadline == inf:
+            return waiter, None
+        return waiter, loop.call_later(max(0.0, retried.deadline - now), self._expire, limiter, waiter, retried)
+
+    def _expire(self, limiter: TargetLimiter, waiter: _Waiter, retried: RetriedCall) -> None:
+        """Fail a retry whose deadline is over; send it next if others have been accepted meanwhile."""
+        if waiter.granted.done() or waiter not in limiter.waiters:
+            return
+        refusals = limiter.refusals
+        if refusals is not None and refusals.since <= retried.failed_at:
+            waiter.granted.set_result(RETRY_EXPIRED)
+        else:
+            limiter.waiters.remove(waiter)
+            limiter.waiters.appendleft(waiter._replace(ticket=-1))
+        self._admit_waiters()
 
     def release(self, limiter: TargetLimiter) -> None:
         """Release the permit of a call without an answer; its reservation remains."""
@@ -295,6 +355,12 @@ class RateLimiter:
         now = self._clock()
         error = None if is_successful(answer.outcome) else answer.outcome.failure()
         rate_limited = isinstance(error, RateLimited)
+        if isinstance(error, RateLimited):
+            before = limiter.refusals
+            is_first = before is None or self._is_outdated(before, now)
+            limiter.refusals = Refusals(now if before is None or is_first else before.since, now, error)
+        elif answer.attempts:
+            limiter.refusals = None
         if error is None and limiter.counts_tokens:
             self._settle(limiter, permit, answer)
         if answer.limits is not None and (rate_limited or now - limiter.learned_at >= LEARN_INTERVAL_S):
@@ -354,9 +420,12 @@ class RateLimiter:
                 if result is NO_SLOT and waiter.slot is not None:
                     full.add(waiter.slot.slots)
                     continue
-                if isinstance(result, Wait) and not MAX_WAIT_S < result.wait_s < inf:
+                give_up_s = self._give_up_s(limiter, now) if isinstance(result, Wait) else inf
+                if give_up_s <= 0:
+                    result = GIVEN_UP
+                elif isinstance(result, Wait) and not MAX_WAIT_S < result.wait_s < inf:
                     self._set_wait_reason(limiter, result)
-                    next_wait_s = min(next_wait_s, result.wait_s)
+                    next_wait_s = min(next_wait_s, result.wait_s, give_up_s)
                     blocked.update((result.limit,) if result.limit is not None else ())
                     limiters.discard(limiter)
                     continue
@@ -369,6 +438,16 @@ class RateLimiter:
                 limiter.leased.ask()
         self._waiting = {limiter for limiter in self._waiting if limiter.waiters}
         self._set_timer(next_wait_s)
+
+    def _give_up_s(self, limiter: TargetLimiter, now: float) -> float:
+        """Return the seconds after which calls that wait fail, since every request was refused for too long."""
+        refusals = limiter.refusals
+        if refusals is None or self._is_outdated(refusals, now):
+            return inf
+        return refusals.since + self._refusal_deadline_s - now
+
+    def _is_outdated(self, refusals: Refusals, now: float) -> bool:
+        return now - refusals.until > max(MAX_REFUSAL_AGE_S, self._refusal_deadline_s)
 
     def _blocked(self, limiter: TargetLimiter, blocked: set[LimitState]) -> Wait | None:
         """Return a wait if an earlier call to another target waits for one of the same limits."""
@@ -533,7 +612,7 @@ def rate_limit_middleware(
             start = clock()
             permit = await limiter.acquire(target_limiter, cost, start)
             if isinstance(permit, Wait):
-                return Answer(Failure(_wait_too_long_error(call, permit)))
+                return Answer(Failure(_not_sent_error(call, permit, target_limiter, clock())))
             try:
                 answer = await send(call)
             except BaseException:
@@ -550,7 +629,15 @@ def rate_limit_middleware(
     return wrap
 
 
-def _wait_too_long_error(call: Call, wait: Wait) -> RateLimited:
+def _not_sent_error(call: Call, wait: Wait, limiter: TargetLimiter, now: float) -> LLMError:
+    """Return why a call was not sent: the failure that it would have retried, or the provider's words."""
+    retried, refusals = RETRIED_CALL.get(), limiter.refusals
+    if wait in (RETRY_EXPIRED, GIVEN_UP) and retried is not None:
+        return retried.error
+    if wait is GIVEN_UP and refusals is not None:
+        error = refusals.error
+        message = f"not sent: the provider refused every request for {now - refusals.since:.0f} s: {error.message}"
+        return replace(error, message=message, request_id="", should_retry=False)
     message = f"not sent: the rate limit ({wait.reason}) admits no call for another {wait.wait_s:.0f} s"
     provider = call.target.provider.name
     return RateLimited(provider=provider, message=message, retry_after_s=wait.wait_s, should_retry=False)

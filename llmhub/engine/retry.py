@@ -20,7 +20,8 @@ from llmhub.core.errors import LLMError, error_type_name, invalid, is_transient,
 from llmhub.engine.call import Answer, Call, Middleware, Send
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.observer import emit_wait
-from llmhub.engine.scheduling import sleep_without_slot
+from llmhub.engine.scheduling import RETRIED_CALL, RetriedCall, sleep_without_slot
+from llmhub.engine.write_ahead import SEND_CONTEXT
 
 RETRY_BOUNDS: Final = (
     ("attempts", 1, inf),
@@ -45,7 +46,8 @@ class Retry:
         The delay before the n-th retry is ``base_s * 2**(n-1)`` seconds, at most ``cap_s``, minus jitter; a longer one
         if the provider asks for it.
     deadline_s
-        No retry starts later than this many seconds after the first attempt.
+        No retry is sent later than this many seconds after the first failure; waiting for rate limits counts. Nor is a
+        call sent to a provider that has refused every request for so long.
     longest_s
         If the provider asks for a longer delay (``Retry-After``), the call fails instead of waiting.
     jitter
@@ -144,20 +146,28 @@ def retry_middleware(
             answer = await send(call)
             if is_successful(answer.outcome):
                 return answer
-            first, start = answer, clock() - (answer.total_s or 0.0)
+            first, failed_at = answer, clock()
+            start = failed_at - (answer.total_s or 0.0)
+            context = SEND_CONTEXT.get()
             rate_wait_s, requests, billed = answer.rate_wait_s or 0.0, answer.attempts, answer.billed_failures
             uncertain = answer.uncertain_requests
             for attempt in range(1, policy.attempts):
                 error = answer.outcome.failure()
                 # A routed attempt may send several requests; each counts.
                 wait_s = retry_delay_s(policy, attempt, error, draw()) if requests < policy.attempts else None
-                if wait_s is None or clock() + wait_s - start > policy.deadline_s:
+                if context is not None:
+                    context.last_error = error
+                if wait_s is None or clock() + wait_s - failed_at > policy.deadline_s:
                     break
                 note("retry", call.target.name, error_type_name(error), wait_s=wait_s)
                 waits_from_ns = time.perf_counter_ns()
                 await sleep_without_slot(wait_s)
                 emit_wait(call, "retry", time.perf_counter_ns() - waits_from_ns)
-                answer = await send(call)
+                token = RETRIED_CALL.set(RetriedCall(failed_at, failed_at + policy.deadline_s, error))
+                try:
+                    answer = await send(call)
+                finally:
+                    RETRIED_CALL.reset(token)
                 rate_wait_s += answer.rate_wait_s or 0.0
                 requests += answer.attempts
                 billed += answer.billed_failures

@@ -13,7 +13,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
 from llmhub.core.embedding import EmbeddingResponse
-from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected
+from llmhub.core.errors import BudgetExceeded, Cancelled, Disconnected, LLMError
 from llmhub.core.serialization import StoredResponse, from_stored_response, to_stored_response
 from llmhub.engine.call import Answer, Target
 
@@ -85,14 +85,18 @@ def is_shareable(outcome: RowOutcome) -> bool:
     )
 
 
-def cancelled_outcome(requests_sent: int = 0, *, was_in_flight: bool = False) -> Answer:
-    """Return the outcome of a row whose run was stopped after ``requests_sent`` requests for it."""
+def cancelled_outcome(
+    requests_sent: int = 0, *, was_in_flight: bool = False, last_error: LLMError | None = None
+) -> Answer:
+    """Return the outcome of a row whose run was stopped after ``requests_sent`` requests, the last with an error."""
     if was_in_flight:
         message = "cancelled while the request was in flight; the provider may have charged it"
         requests_sent = max(requests_sent, 1)
     elif requests_sent:
         attempts = "1 attempt" if requests_sent == 1 else f"{requests_sent} attempts"
         message = f"cancelled before the request was retried; {attempts} had failed"
+        if last_error is not None:
+            message += f": {last_error}"
     else:
         message = "cancelled before the request was sent"
     return Answer(outcome=Failure(Cancelled(message=message)), attempts=requests_sent)

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
+from llmhub.core.errors import LLMError
 from llmhub.engine.fan_out_types import CHUNK_SIZE, PlannedItem
 
 MAX_DEFERRED: Final = 16 * CHUNK_SIZE
@@ -284,6 +285,26 @@ class Slot:
 _CURRENT_SLOT: Final[ContextVar[weakref.ref[Slot] | None]] = ContextVar("llmhub_slot", default=None)
 """The slot of the current worker. A weak reference: connections keep the context they were opened in, and must not keep
 the run alive with it."""
+
+
+class RetriedCall(NamedTuple):
+    """A call that is sent again.
+
+    Parameters
+    ----------
+    failed_at, deadline
+        When it first failed, and when it must have been sent.
+    error
+        Why it failed last.
+    """
+
+    failed_at: float
+    deadline: float
+    error: LLMError
+
+
+RETRIED_CALL: Final[ContextVar[RetriedCall | None]] = ContextVar("llmhub_retried_call", default=None)
+"""The retry that is being sent; ``None`` for a first attempt."""
 
 
 def current_slot() -> Slot | None:

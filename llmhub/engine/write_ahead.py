@@ -31,7 +31,7 @@ from llmhub.cache.store import (
     as_store_error,
 )
 from llmhub.core.cache_key import request_key
-from llmhub.core.errors import error_type_name
+from llmhub.core.errors import LLMError, error_type_name
 from llmhub.core.types import NO_USAGE, Usage
 from llmhub.engine.call import Answer, Call, Send
 from llmhub.engine.event_loop import run_in_thread
@@ -87,6 +87,8 @@ class SendContext:
         Whether a request that cannot be recorded must not be sent.
     queue_s
         Seconds the current call waited for a worker.
+    last_error
+        The failure of the current call's last attempt; ``None`` before the first one.
     """
 
     run_id: bytes = b""
@@ -94,6 +96,7 @@ class SendContext:
     requests_sent: int = 0
     strict: bool = False
     queue_s: float = 0.0
+    last_error: LLMError | None = None
 
 
 SEND_CONTEXT: Final[ContextVar[SendContext | None]] = ContextVar("llmhub_send_context", default=None)

@@ -198,7 +198,7 @@ def _headline(summaries: Sequence[ModelSummary]) -> str:
         return "0 rows"
     models = f", {len(summaries)} models" if len(summaries) > 1 else ""
     count = rows - sum(model.answered + model.failed for model in summaries)
-    unsent = f", {count:,} not sent" if count else ""
+    unsent = f", {count:,} without an answer" if count else ""
     return f"{format_quantity(rows, 'row')}{models}: {count_summary(summaries)}{unsent}"
 
 

@@ -60,6 +60,7 @@ def status_items(progress: Progress) -> list[StatusItem]:
         StatusItem(token_counts(p), 8),
         StatusItem(cost_text(p), 6),
         StatusItem(f"limit: {p.limited_by}" if p.limited_by else "", 7),
+        StatusItem(f"refused: {p.refused_by}" if p.refused_by else "", 2),
     )
     return [item for item in items if item.text]
 
@@ -75,18 +76,19 @@ def percent_done(progress: Progress) -> str:
 
 
 def unsent_rows(progress: Progress) -> str:
-    """Return the number of rows that were not sent, and why: the budget, or a stop.
+    """Return the number of rows without a result, and why: the budget, or a stop before or after they were sent.
 
     Examples
     --------
-    >>> models = (ModelProgress(model="p/m", total=9, unanswered=5, over_budget=3),)
-    >>> unsent_rows(Progress(total=9, done=4, cached=0, failed=0, in_flight=0, elapsed_s=1.0, models=models))
-    '3 not sent: budget, 2 not sent'
+    >>> models = (ModelProgress(model="p/m", total=9, unanswered=6, over_budget=3, interrupted=1),)
+    >>> unsent_rows(Progress(total=9, done=3, cached=0, failed=0, in_flight=0, elapsed_s=1.0, models=models))
+    '3 not sent: budget, 1 interrupted, 2 not sent'
     """
     p = progress
-    stopped = p.unanswered - p.over_budget
+    stopped = p.unanswered - p.over_budget - p.interrupted
     over_budget = f"{p.over_budget:,} not sent: budget" if p.over_budget else ""
-    return ", ".join(item for item in (over_budget, f"{stopped:,} not sent" if stopped else "") if item)
+    interrupted = f"{p.interrupted:,} interrupted" if p.interrupted else ""
+    return ", ".join(item for item in (over_budget, interrupted, f"{stopped:,} not sent" if stopped else "") if item)
 
 
 def row_rate(rows_per_s: float) -> str:

@@ -69,7 +69,8 @@ class ProgressWidget:
         latest, note = self._latest, ""
         if not latest.finished:
             # What was expected of a run that goes on is no longer true.
-            latest, note = replace(latest, in_flight=0, remaining_s=None, limited_by="", stopping=False), "ended early"
+            latest = replace(latest, in_flight=0, remaining_s=None, limited_by="", refused_by="", stopping=False)
+            note = "ended early"
         self._handle.update(self._html(progress_html(latest, note)))
         if self._box is not None:
             for widget in (*self._box.children, self._box):

@@ -166,6 +166,7 @@ def test_open_circuit_fails_calls_at_once(error: LLMError, virtual: Any) -> None
         failed = answers[-1].outcome.failure()
         assert isinstance(failed, Overloaded)
         assert (failed.code, failed.retry_after_s, answers[-1].attempts) == (CIRCUIT_OPEN, 1.0, 0)
+        assert f"the last failure was {type(error).__name__}: {error}" in failed.message
         provider.error = None
         await asyncio.sleep(1.0)
         assert [(await send(CALL)).outcome for _ in range(2)] == [OK.outcome] * 2

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from returns.result import Failure, Success
 
-from llmhub.core.errors import BadRequestError, Overloaded, RateLimited
+from llmhub.core.errors import BadRequestError, Overloaded, RateLimited, ServerError
 from llmhub.core.provider import Endpoint, RateLimitInfo
 from llmhub.core.types import CompletionRequest, CompletionResponse, Message, Usage
-from llmhub.engine.call import Answer, Call, Target
+from llmhub.engine.call import Answer, Call, Target, chain
 from llmhub.engine.decision_log import DecisionLog
 from llmhub.engine.limits import (
     TYPICAL_OUTPUT_TOKENS,
@@ -29,6 +29,7 @@ from llmhub.engine.limits import (
     token_bucket,
 )
 from llmhub.engine.rate_limiter import Permit, RateLimiter, TargetLimiter, Wait, rate_limit_middleware
+from llmhub.engine.retry import Retry, retry_middleware
 from llmhub.providers.registry import PROVIDERS
 
 Clock = Callable[[], float]
@@ -346,3 +347,108 @@ def test_wait_beyond_the_maximum_fails_at_once(virtual: Any) -> None:
     assert isinstance(error, RateLimited)
     assert (error.should_retry, answers[1].attempts) == (False, 0)
     assert "the rate limit (requests, declared for openai)" in error.message
+
+
+# Providers that refuse every request
+
+
+class Refusing:
+    """Refuses every request until a time, and asks to be tried again in a second."""
+
+    def __init__(self, clock: Clock, until_s: float) -> None:
+        self.clock, self.until_s = clock, until_s
+        self.sent = 0
+
+    async def __call__(self, call: Call) -> Answer:
+        self.sent += 1
+        await asyncio.sleep(0.05)
+        if self.clock() >= self.until_s:
+            return Answer(Success(CompletionResponse()), attempts=1)
+        error = RateLimited(provider="openai", message="no credit left", status=429, retry_after_s=1.0)
+        return Answer(Failure(error), attempts=1)
+
+
+def send_rows(
+    virtual: Any, rows: int, until_s: float, deadline_s: float, *, pause_s: float = 0.0
+) -> tuple[list[tuple[float, Answer]], list[str], Refusing]:
+    """Send rows, 64 at once, the last of them after a pause; return when each ended and how, and what was shown."""
+
+    async def work(clock: Clock) -> tuple[list[tuple[float, Answer]], list[str], Refusing]:
+        provider, retry = Refusing(clock, until_s), Retry(deadline_s=deadline_s)
+        limiter = RateLimiter({}, clock, DecisionLog(clock).record, refusal_deadline_s=deadline_s)
+        send = chain(
+            provider,
+            retry_middleware(retry, clock, lambda: 0.5),
+            rate_limit_middleware(limiter, limiter.for_target(ONE), clock),
+        )
+        remaining, ended, shown = iter(range(rows)), [], list[str]()
+
+        async def worker() -> None:
+            for _ in remaining:
+                answer = await send(call("row"))
+                ended.append((clock(), answer))
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(1.0)
+                shown.append(limiter.refusal(ONE.name))
+
+        watcher = asyncio.create_task(watch())
+        await asyncio.gather(*(worker() for _ in range(64)))
+        watcher.cancel()
+        if pause_s:
+            await asyncio.sleep(pause_s)
+            ended += [(clock(), answer) for answer in await asyncio.gather(*(send(call("row")) for _ in range(64)))]
+        return ended, shown, provider
+
+    done: tuple[list[tuple[float, Answer]], list[str], Refusing] = virtual.run(work)
+    return done
+
+
+@pytest.mark.parametrize("deadline_s", [5.0, 30.0, 300.0])
+def test_a_run_ends_where_every_request_is_refused(deadline_s: float, virtual: Any) -> None:
+    ended, shown, provider = send_rows(virtual, 2000, 1e9, deadline_s)
+    assert len(ended) == 2000
+    assert max(at for at, _ in ended) <= deadline_s + 10.0
+    for _, answer in ended:
+        error = answer.outcome.failure()
+        assert isinstance(error, RateLimited)
+        assert error.message.endswith("no credit left")
+        assert error.status == 429
+    assert "openai: no credit left (429)" in shown
+    assert provider.sent <= 200 + deadline_s
+
+
+def test_a_provider_that_accepts_again_is_used_again(virtual: Any) -> None:
+    ended, _, _ = send_rows(virtual, 200, 600.0, 30.0, pause_s=3600.0)
+    assert all(isinstance(answer.outcome, Failure) for _, answer in ended[:200])
+    assert all(isinstance(answer.outcome, Success) for _, answer in ended[200:])
+
+
+def test_a_retry_that_waits_behind_others_is_sent_after_its_deadline(virtual: Any) -> None:
+    """The provider accepts requests, if slowly, so that the row is not lost."""
+
+    async def work(clock: Clock) -> list[Answer]:
+        refused: set[str] = set()
+
+        async def provider(call: Call) -> Answer:
+            text = call.request.messages[0].text
+            if text == "refused once" and text not in refused:
+                refused.add(text)
+                return Answer(Failure(ServerError(message="try again")), attempts=1)
+            return Answer(Success(CompletionResponse()), attempts=1)
+
+        limiter = RateLimiter({"openai": Limit(rpm=60, burst=1 / 60)}, clock, DecisionLog(clock).record)
+        send = chain(
+            provider,
+            retry_middleware(Retry(deadline_s=20.0), clock, lambda: 0.5),
+            rate_limit_middleware(limiter, limiter.for_target(ONE), clock),
+        )
+        texts = ["refused once", *(f"row {number}" for number in range(60))]
+        answers = await asyncio.gather(*(send(call(text)) for text in texts))
+        assert clock() > 60.0
+        return answers
+
+    answers = virtual.run(work)
+    assert all(isinstance(answer.outcome, Success) for answer in answers)
+    assert answers[0].total_s < 23.0

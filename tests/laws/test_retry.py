@@ -181,11 +181,11 @@ def test_a_retry_after_of_nothing_does_not_spend_all_attempts_at_once(
 
 def test_no_retry_starts_after_the_deadline(virtual: Any) -> None:
     policy = Retry(deadline_s=10.0, jitter=0)
-    within = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.0)), OK)
-    beyond = sent(virtual, policy, Failure(RateLimited(retry_after_s=9.1)), OK)
-    assert within[1].sent_at == [0.0, 10.0]
+    within = sent(virtual, policy, Failure(RateLimited(retry_after_s=10.0)), OK)
+    beyond = sent(virtual, policy, Failure(RateLimited(retry_after_s=10.1)), OK)
+    assert within[1].sent_at == [0.0, 11.0]
     assert beyond[1].sent_at == [0.0]
-    assert beyond[0].outcome == Failure(RateLimited(retry_after_s=9.1))
+    assert beyond[0].outcome == Failure(RateLimited(retry_after_s=10.1))
     assert beyond[0].total_s == 1.0
 
 

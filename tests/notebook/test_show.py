@@ -208,7 +208,7 @@ def test_hostile_results_are_escaped(rows: pd.DataFrame) -> None:
     for line in repr(shown).splitlines():
         assert_safe_line(line)
     text = "".join(seen.text)
-    assert "10 rows, 2 models: 6 answers, 2 failed, 2 not sent" in text
+    assert "10 rows, 2 models: 6 answers, 2 failed, 2 without an answer" in text
     assert "4,000 of" in text
     assert "skipped" in text
     assert "ServerError" in text

@@ -83,6 +83,7 @@ progresses = st.builds(
     rows_per_s=st.floats(0, 1e7),
     remaining_s=st.none() | st.floats(0, 1e9),
     limited_by=st.sampled_from(["", "concurrency", "rate limit"]),
+    refused_by=st.sampled_from(["", "openai: no credit left (429)"]),
     models=st.lists(models, max_size=3).map(tuple),
 )
 
@@ -101,6 +102,10 @@ progresses = st.builds(
         (at(999, 1000, rows_per_s=0.012), "999/1,000 rows   99 %   0.012 rows/s   10 s left"),
         (at(0, 0, finished=True, elapsed_s=0.001, rows_per_s=0.0), "0/0 rows   100 %   0 rows/s   1 ms"),
         (at(50, limited_by="concurrency"), "50/100 rows   50 %   5 rows/s   10 s left   limit: concurrency"),
+        (
+            at(50, refused_by="openai: no credit (429)"),
+            "50/100 rows   50 %   5 rows/s   10 s left   refused: openai: no credit (429)",
+        ),
         (at(50, stopping=True), "stopping   50/100 rows   50 %   5 rows/s   10 s left"),
         (
             at(50, models=(MODEL,)),
@@ -111,9 +116,9 @@ progresses = st.builds(
                 40,
                 finished=True,
                 stopping=True,
-                models=(ModelProgress(model="p/m", total=100, done=40, unanswered=55),),
+                models=(ModelProgress(model="p/m", total=100, done=40, unanswered=55, interrupted=4),),
             ),
-            "40/100 rows   5 skipped   55 not sent   5 rows/s   10 s",
+            "40/100 rows   5 skipped   4 interrupted, 51 not sent   5 rows/s   10 s",
         ),
     ],
 )
