@@ -3,7 +3,9 @@
 Calls wait in the order in which they came. Each is woken once, when it may be sent: by a timer set to that moment, or
 by an event that admits it earlier. A provider's limits are shared by the limiters of its models; a call never overtakes
 another that waits for the same limit. A call that waits gives up its concurrency slot and is admitted when it has one
-again.
+again. Where every request is refused for long, calls that would have to wait fail instead, with the provider's words.
+
+The file is long because admission and learning change the state of the same limiters.
 """
 
 from __future__ import annotations
