@@ -22,7 +22,7 @@ from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
 from llmhub.server.app import json_response, open_stream, read_json, write
 from llmhub.server.context import RequestContext
-from llmhub.server.dialects import anthropic, gemini, hub_completions, openai_chat
+from llmhub.server.dialects import anthropic, gemini, hub_completions, openai_chat, openai_responses
 from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, StreamEncoder
 from llmhub.server.error_replies import status_of
 from llmhub.server.input_token_estimate import estimate_input_tokens
@@ -282,6 +282,13 @@ GROUP: Final = RouteGroup(
             openai_chat.ChatRequest,
             dict[str, Any],
             "Answer in the format of OpenAI's Chat Completions",
+        ),
+        completion_route(
+            "/v1/responses",
+            openai_responses.DIALECT,
+            openai_responses.ResponsesRequest,
+            dict[str, Any],
+            "Answer in the format of OpenAI's Responses",
         ),
         completion_route(
             "/v1/messages",

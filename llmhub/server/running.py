@@ -68,6 +68,7 @@ async def start(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Runn
         The address cannot be bound.
     """
     settings = service.settings
+    service.groups = groups
     app = build_app(service, groups)
     runner = web.AppRunner(
         app,

@@ -29,6 +29,7 @@ from llmhub.providers.prices import provider_of_model
 from llmhub.server.access import Access, access_from_settings
 from llmhub.server.context import RequestContext
 from llmhub.server.lanes import Lanes
+from llmhub.server.routes import RouteGroup
 from llmhub.server.server_settings import ServerSettings
 
 State: TypeAlias = Literal["starting", "ready", "draining", "stopped"]
@@ -56,11 +57,14 @@ class Service:
         Settings of the service.
     access
         Authenticates requests.
+    groups
+        The route groups that are served.
     """
 
     hub: Hub
     settings: ServerSettings
     access: Access
+    groups: Sequence[RouteGroup] = ()
     state: State = "starting"
     active_requests: int = 0
     lanes: Lanes = field(init=False)
