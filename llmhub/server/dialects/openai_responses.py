@@ -8,6 +8,8 @@ What differs here:
   account is shared.
 - A stream numbers its events, and opens and closes each item and each of its contents.
 
+The file is long because parser and encoder of one API are read side by side.
+
 Source: https://platform.openai.com/docs/api-reference/responses and the types of openai 3.57.0 (read 2026-11-30).
 """
 
