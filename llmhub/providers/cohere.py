@@ -1,4 +1,4 @@
-"""Cohere: an OpenAI-compatible endpoint, and the embeddings of its own API.
+"""Cohere: an OpenAI-compatible endpoint, and its own API, which also has citations, thinking and embeddings.
 
 Source: https://docs.cohere.com/docs/compatibility-api (read 2026-11-30).
 """
@@ -9,9 +9,10 @@ from typing import Final
 
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.provider import Endpoint, PackLimits
+from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.providers.openai_compatible import openai_compatible
 from llmhub.providers.vendor import PriceListing, embed_service
-from llmhub.wire import cohere_embeddings
+from llmhub.wire import cohere_chat, cohere_embeddings
 
 BASE_URL: Final = "https://api.cohere.com"
 COMPATIBLE_BASE_URL: Final = "https://api.cohere.ai/compatibility/v1"
@@ -27,6 +28,18 @@ def _embeddings_url(endpoint: Endpoint, _request: EmbedRequest) -> str:
     return own_api_url(endpoint, "/v2/embed")
 
 
+def _chat_url(endpoint: Endpoint, _request: CompletionRequest, _stream: bool) -> str:
+    return own_api_url(endpoint, "/v2/chat")
+
+
+def _models_url(endpoint: Endpoint) -> str:
+    return own_api_url(endpoint, "/v1/models")
+
+
+EMBEDDINGS: Final = embed_service(
+    BASE_URL, cohere_embeddings.WIRE, PackLimits(texts=96, tokens=100_000), locate=_embeddings_url
+)
+
 ENTRIES: Final = (
     openai_compatible(
         "cohere",
@@ -34,8 +47,19 @@ ENTRIES: Final = (
         "COHERE_API_KEY",
         health_url=None,
         price_listing=PriceListing("cohere"),
-        embeddings=embed_service(
-            BASE_URL, cohere_embeddings.WIRE, PackLimits(texts=96, tokens=100_000), locate=_embeddings_url
-        ),
+        embeddings=EMBEDDINGS,
+    ),
+    openai_compatible(
+        "cohere-native",
+        BASE_URL,
+        "COHERE_API_KEY",
+        wire=cohere_chat.WIRE,
+        locate=_chat_url,
+        refused_parts=(CacheMark,),
+        request_id_header="x-debug-trace-id",
+        health_url=_models_url,
+        price_listing=PriceListing("cohere"),
+        embeddings=EMBEDDINGS,
+        environment_variables=(("api_key", "COHERE_API_KEY"), ("base_url", "CO_API_URL")),
     ),
 )

@@ -76,6 +76,12 @@ def _ollama(prompt: str, stream: bool, max_tokens: int | None) -> ProviderReques
     )
 
 
+def _cohere(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
+    body: dict[str, Any] = {"model": "command-a-03-2025", "messages": [{"role": "user", "content": prompt}]}
+    body |= {"stream": stream, **({} if max_tokens is None else {"max_tokens": max_tokens})}
+    return ProviderRequest("/cohere-native/v2/chat", body)
+
+
 def _vertex(prompt: str, stream: bool, max_tokens: int | None) -> ProviderRequest:
     request = _google(prompt, stream, max_tokens)
     path = "/v1/projects/simulated/locations/global/publishers/google/models"
@@ -93,6 +99,7 @@ ASKS = {
     "openai-responses": _responses("/openai/v1"),
     "azure-responses": _responses("/azure/openai/v1"),
     "ollama-native": _ollama,
+    "cohere-native": _cohere,
     "vertex": _vertex,
     "vertex-anthropic": _claude,
     "openai": _openai("/openai/v1", "gpt-4o-mini"),

@@ -92,15 +92,18 @@ async def test_unknown_routes_of_a_provider(
     async with http.post(f"{simulator.base_url(provider)}/nowhere", json={}) as reply:
         assert reply.status == 404
         body = await reply.json()
-    assert body["message" if provider == "bedrock" else "error"] is not None
+    assert body["message" if provider in MESSAGE_ERRORS else "error"] is not None
 
 
+MESSAGE_ERRORS = ("bedrock", "cohere-native")
+"""Providers whose errors are a bare message."""
 LISTS = {
     "openai-responses": ("/models", "data", "id"),
     "azure-responses": ("/openai/v1/models", "data", "id"),
     "vertex": ("/v1beta1/publishers/google/models", "publisherModels", "name"),
     "vertex-anthropic": ("/v1beta1/publishers/anthropic/models", "publisherModels", "name"),
     "ollama-native": ("/api/tags", "models", "name"),
+    "cohere-native": ("/v1/models", "models", "name"),
     "openai": ("/models", "data", "id"),
     "compatible": ("/models", "data", "id"),
     "azure": ("/openai/v1/models", "data", "id"),
@@ -118,7 +121,9 @@ async def test_listed_models_respond(simulator: SimulatorThread, http: aiohttp.C
     assert len(listed) == len(set(listed)) >= 3
 
 
-BEARERS = ("openai", "compatible", "openai-responses", "vertex", "vertex-anthropic", "ollama-native")
+BEARERS = (
+    "openai", "compatible", "openai-responses", "vertex", "vertex-anthropic", "ollama-native", "cohere-native",
+)  # fmt: skip
 KEYS = {
     **dict.fromkeys(BEARERS, ("authorization", "Bearer {}")),
     **dict.fromkeys(("azure", "azure-responses"), ("api-key", "{}")),
@@ -132,6 +137,7 @@ REASONS = {
     **dict.fromkeys(("azure", "azure-responses"), ("error", "code", "401")),
     **dict.fromkeys(("vertex", "vertex-anthropic"), ("error", "status", "UNAUTHENTICATED")),
     "ollama-native": ("error", None, "unauthorized"),
+    "cohere-native": ("message", None, "invalid api token"),
     "anthropic": ("error", "type", "authentication_error"),
     "google": ("error", "status", "INVALID_ARGUMENT"),
     "bedrock": ("message", None, "Authentication failed: Please make sure your API Key is valid."),
@@ -187,7 +193,7 @@ async def test_malformed_bodies_are_rejected(
     async with http.post(simulator.url + request.path, data=body, headers=request.headers) as reply:
         assert reply.status == 400
         error_body = await reply.json()
-    assert error_body["message"] if provider == "bedrock" else error_body["error"]
+    assert error_body["message"] if provider in MESSAGE_ERRORS else error_body["error"]
 
 
 async def test_too_large_body_is_rejected(

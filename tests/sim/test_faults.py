@@ -50,7 +50,7 @@ async def test_error_faults(
     status, body = await send(http, simulator, ask(provider, stream=stream), fault)
     assert status == (529 if "anthropic" in provider and fault == "529" else STATUSES[fault])
     error = json.loads(body)
-    assert error["message"] if provider == "bedrock" else error["error"]
+    assert error["message"] if provider in {"bedrock", "cohere-native"} else error["error"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -102,6 +102,7 @@ RETRIES = {
     "vertex": {},
     "vertex-anthropic": {},
     "ollama-native": {"retry-after": "60", "retry-after-ms": None},
+    "cohere-native": {"retry-after": "60", "retry-after-ms": None},
     "openai-responses": {"retry-after": "60", "retry-after-ms": None},
     "azure-responses": {"retry-after": "60", "retry-after-ms": None},
 }

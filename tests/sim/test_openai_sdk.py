@@ -134,8 +134,8 @@ def test_unknown_model_and_unknown_route(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-does-not-exist", messages=SAY_HI)
     assert caught.value.code == "model_not_found"
-    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /embeddings\)"):
-        client.embeddings.create(model="m", input="x")
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /moderations\)"):
+        client.moderations.create(input="x")
 
 
 def test_model_list(client: openai.OpenAI) -> None:

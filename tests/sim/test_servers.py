@@ -79,6 +79,9 @@ def text_of(provider: str, events: list[dict[str, Any]]) -> str:
     match provider:
         case "ollama-native":
             pieces = [event["message"]["content"] for event in events]
+        case "cohere-native":
+            contents = [event["delta"]["message"]["content"] for event in events if event["type"] == "content-delta"]
+            pieces = [content["text"] for content in contents]
         case "openai-responses" | "azure-responses":
             pieces = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
         case "anthropic" | "vertex-anthropic":

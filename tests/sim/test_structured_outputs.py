@@ -34,6 +34,7 @@ MODELS = {
     "vertex": "gemini-2.5-flash",
     "bedrock": "us.anthropic.claude-haiku-4-5-20251001-v1:0",
     "ollama-native": "llama3.2",
+    "cohere-native": "command-a-03-2025",
 }
 PLACE = {
     "type": "object",

@@ -9,6 +9,7 @@ from typing import Final
 from llmhub.sim.servers.anthropic import ANTHROPIC
 from llmhub.sim.servers.azure import AZURE
 from llmhub.sim.servers.bedrock_converse import BEDROCK
+from llmhub.sim.servers.cohere import COHERE
 from llmhub.sim.servers.fake_provider import FakeProvider
 from llmhub.sim.servers.gemini import GEMINI
 from llmhub.sim.servers.ollama import OLLAMA
@@ -22,7 +23,7 @@ FAKE_PROVIDERS: Final[Mapping[str, FakeProvider]] = MappingProxyType(
         peer.name: peer
         for peer in (
             *(OPENAI, RESPONSES, ANTHROPIC, GEMINI, BEDROCK, AZURE, AZURE_RESPONSES),
-            *(VERTEX, VERTEX_CLAUDE, COMPATIBLE, OLLAMA),
+            *(VERTEX, VERTEX_CLAUDE, COMPATIBLE, OLLAMA, COHERE),
         )
     }
 )

@@ -256,6 +256,9 @@ def _bedrock_headers(request: SimEmbedRequest) -> Mapping[str, str]:
 
 
 OPENAI: Final = FakeEmbeddings(match_route=_match_openai, parse=_parse_openai, encode=_encode_openai)
+COHERE: Final = FakeEmbeddings(
+    match_route=_match_cohere, parse=_parse_cohere, encode=_encode_cohere, max_texts=96, max_tokens=100_000
+)
 EMBEDDINGS: Final[Mapping[str, FakeEmbeddings]] = MappingProxyType(
     {
         **dict.fromkeys(
@@ -282,9 +285,7 @@ EMBEDDINGS: Final[Mapping[str, FakeEmbeddings]] = MappingProxyType(
             max_texts=250,
             max_tokens=20_000,
         ),
-        "cohere": FakeEmbeddings(
-            match_route=_match_cohere, parse=_parse_cohere, encode=_encode_cohere, max_texts=96, max_tokens=100_000
-        ),
+        **dict.fromkeys(("cohere", "cohere-native"), COHERE),
         "bedrock": FakeEmbeddings(
             match_route=_match_bedrock,
             parse=_parse_bedrock,
