@@ -32,7 +32,7 @@ from llmhub.engine.decision_log import Decision
 from llmhub.engine.hooks import is_hook, to_middleware
 from llmhub.engine.limits import Limit
 from llmhub.engine.model_resolver import ModelResolver, routes_by_name, unknown_provider_message
-from llmhub.engine.observer import Observer, Observers
+from llmhub.engine.observer import Observer, Observers, ObserverSet
 from llmhub.engine.retry import Retry
 from llmhub.engine.routing_policy import Route
 from llmhub.engine.runtime import Runtime
@@ -40,7 +40,7 @@ from llmhub.engine.transport import Timeout, TransportConfig
 from llmhub.engine.write_ahead import AMBIGUOUS_POLICIES, NO_LEDGER, AmbiguousPolicy
 from llmhub.observability.logging import configure_from_setting
 from llmhub.observability.metrics import metrics_dispatcher
-from llmhub.observability.subscriptions import current_observers
+from llmhub.observability.subscriptions import current_observers, with_observer
 from llmhub.plugins import (
     NO_PLUGINS,
     Plugins,
@@ -64,9 +64,9 @@ COUNT_FIELDS: Final = ("concurrency", "pool_size", "max_reply_bytes")
 """Fields that must be integers from 1."""
 
 
-def _with_own(observer: Observer) -> tuple[Observer, ...]:
+def _with_own(observer: Observer) -> ObserverSet:
     """Return the observers of the process and one of a hub."""
-    return (*current_observers(), observer)
+    return with_observer(current_observers(), observer)
 
 
 def _no_op() -> None:

@@ -281,7 +281,7 @@ class Client:
                 return SendResult(Answer(Failure(InvalidRequest(path="$", message=message))))
         single = _SingleCall(self, call, stop, access, run_id)
         active = self._observers()
-        if not active or OBSERVED_CALL.get() is not None:
+        if not active.observers or OBSERVED_CALL.get() is not None:
             return await single.run()
         return await observe_call(active, call, single.run, attrgetter("answer"), run_id)
 

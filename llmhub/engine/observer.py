@@ -30,8 +30,8 @@ MIN_WAIT_NS: Final = 1_000_000
 """Shorter waits make no event."""
 NS_PER_S: Final = 1_000_000_000
 
-WaitReason: TypeAlias = Literal["queue", "cache", "limit", "retry"]
-"""Reason of a wait: a free slot of its run, the cache, a rate limit or budget, or the delay before a retry."""
+WaitReason: TypeAlias = Literal["cache", "limit", "retry"]
+"""Reason of a wait: the cache, a rate limit or budget, or the delay before a retry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,10 @@ class Waited(NamedTuple):
 
 
 class CallFinished(NamedTuple):
-    """A call has its answer; ``None`` if it was cancelled or ended by an exception."""
+    """A call has its answer; ``None`` if it was cancelled or ended by an exception.
+
+    ``queue_ns`` is how long it had waited for a free slot of its run before it started, if that took time.
+    """
 
     call_id: int
     call: Call
@@ -110,6 +113,7 @@ class CallFinished(NamedTuple):
     origin: CallOrigin
     run_id: bytes
     trace_id: str
+    queue_ns: int
 
 
 class CacheHits(NamedTuple):
@@ -121,16 +125,34 @@ class CacheHits(NamedTuple):
 
 Event: TypeAlias = CallStarted | RequestStarted | RequestFinished | Waited | CallFinished | CacheHits | Decision
 Observer: TypeAlias = Callable[[Event], None]
-Observers: TypeAlias = Callable[[], Sequence[Observer]]
-"""Returns the observers of now; empty if nothing is observed."""
+
+
+class ObserverSet(NamedTuple):
+    """Observers at one moment.
+
+    Parameters
+    ----------
+    observers
+        All of them; empty if nothing is observed.
+    of_starts
+        Those that want `CallStarted` and `RequestStarted` too, which are not made for the others.
+    """
+
+    observers: tuple[Observer, ...] = ()
+    of_starts: tuple[Observer, ...] = ()
+
+
+NO_OBSERVERS: Final = ObserverSet()
+Observers: TypeAlias = Callable[[], ObserverSet]
+"""Returns the observers of now."""
 
 LOGGER: Final = logging.getLogger("llmhub.observer")
 _CALL_IDS: Final = count(1)
 
 
-def no_observers() -> tuple[Observer, ...]:
+def no_observers() -> ObserverSet:
     """Return no observers."""
-    return ()
+    return NO_OBSERVERS
 
 
 @dataclass(slots=True)
@@ -141,8 +163,8 @@ class ObservedCall:
     ----------
     call_id
         Distinguishes the calls of a process.
-    observers
-        Those that were there when the call was made.
+    active
+        The observers when the call was made.
     requests_sent
         HTTP requests so far.
     trace_id
@@ -150,7 +172,7 @@ class ObservedCall:
     """
 
     call_id: int
-    observers: Sequence[Observer]
+    active: ObserverSet
     requests_sent: int = 0
     trace_id: str = ""
 
@@ -173,35 +195,44 @@ def emit_wait(call: Call, reason: WaitReason, duration_ns: int, ended_ns: int | 
     observed = OBSERVED_CALL.get()
     if observed is not None and duration_ns >= MIN_WAIT_NS:
         end = time.time_ns() if ended_ns is None else ended_ns
-        emit(observed.observers, Waited(observed.call_id, call, reason, end - duration_ns, end))
+        emit(observed.active.observers, Waited(observed.call_id, call, reason, end - duration_ns, end))
 
 
 async def observe_call(
-    observers: Sequence[Observer],
+    active: ObserverSet,
     call: Call,
     send: Callable[[], Awaitable[T]],
     answer_of: Callable[[T], Answer],
     run_id: bytes = b"",
 ) -> T:
     """Send a call and emit its start and end; events of the layers below belong to it."""
-    observed = ObservedCall(next(_CALL_IDS), observers)
+    observed = ObservedCall(next(_CALL_IDS), active)
     started_ns = time.time_ns()
     token = OBSERVED_CALL.set(observed)
     answer: Answer | None = None
     context = SEND_CONTEXT.get()
     try:
-        emit(observers, CallStarted(observed.call_id, call, started_ns))
-        if context is not None and context.queue_s:
-            emit_wait(call, "queue", int(context.queue_s * NS_PER_S), started_ns)
+        if active.of_starts:
+            emit(active.of_starts, CallStarted(observed.call_id, call, started_ns))
         result = await send()
         answer = answer_of(result)
         return result
     finally:
         OBSERVED_CALL.reset(token)
         run_id = run_id or (context.run_id if context is not None else b"")
-        ended_ns, trace_id = time.time_ns(), observed.trace_id
-        event = CallFinished(observed.call_id, call, answer, started_ns, ended_ns, CALL_ORIGIN.get(), run_id, trace_id)
-        emit(observers, event)
+        queue_ns = int(context.queue_s * NS_PER_S) if context is not None else 0
+        event = CallFinished(
+            observed.call_id,
+            call,
+            answer,
+            started_ns,
+            time.time_ns(),
+            CALL_ORIGIN.get(),
+            run_id,
+            observed.trace_id,
+            queue_ns if queue_ns >= MIN_WAIT_NS else 0,
+        )
+        emit(active.observers, event)
 
 
 def _itself(answer: Answer) -> Answer:
@@ -214,7 +245,7 @@ def observation_middleware(observers: Observers) -> Middleware:
     def wrap(send: Send) -> Send:
         def send_or_observe(call: Call) -> Awaitable[Answer]:
             active = observers()
-            if not active or OBSERVED_CALL.get() is not None:
+            if not active.observers or OBSERVED_CALL.get() is not None:
                 return send(call)
             return observe_call(active, call, lambda: send(call), _itself)
 
@@ -244,18 +275,19 @@ def request_middleware(send: Send) -> Send:
     async def send_observed(call: Call, observed: ObservedCall) -> Answer:
         started_ns = time.time_ns()
         observed.requests_sent += 1
-        number, observers = observed.requests_sent, observed.observers
+        number, active = observed.requests_sent, observed.active
         emit_wait(call, "limit", started_ns - (_ADMISSION_STARTED_NS.get() or started_ns), started_ns)
         token = OUTGOING_HEADERS.set(None)
         answer: Answer | None = None
         try:
-            emit(observers, RequestStarted(observed.call_id, number, call, started_ns))
+            if active.of_starts:
+                emit(active.of_starts, RequestStarted(observed.call_id, number, call, started_ns))
             answer = await send(call)
             return answer
         finally:
             OUTGOING_HEADERS.reset(token)
             event = RequestFinished(observed.call_id, number, call, answer, started_ns, time.time_ns())
-            emit(observers, event)
+            emit(active.observers, event)
 
     return send_or_observe
 
@@ -265,7 +297,7 @@ def decision_observer(observers: Observers, clock: Callable[[], float], record: 
 
     def record_and_emit(kind: str, target: str, detail: str = "", *, wait_s: float | None = None) -> None:
         record(kind, target, detail, wait_s=wait_s)
-        active = observers()
+        active = observers().observers
         if active:
             emit(active, Decision(clock(), kind, target, detail, wait_s))
 
@@ -277,7 +309,7 @@ def count_cache_hits(observers: Observers, sink: ProgressSink, on_result: OnResu
 
     ``sink`` tells which target each position belongs to.
     """
-    active = observers()
+    active = observers().observers
     if not active or not sink.targets:
         return on_result
     return _HitCounter(active, sink, on_result)

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from returns.pipeline import is_successful
@@ -36,18 +36,26 @@ MAX_QUEUED: Final = 200_000
 
 
 class Dispatcher:
-    """An observer that passes events to consumers in a thread of its own.
+    """An observer that passes events to a function in a thread of its own.
 
     Parameters
     ----------
-    consumers
-        Called with each event, in order.
+    consume
+        Called with each event.
+    after_batch
+        Called after the events that were queued, before the pause.
     clock
         Returns epoch seconds, for prices that change with the time of day.
     """
 
-    def __init__(self, consumers: Sequence[Consumer], clock: Callable[[], float] = time.time) -> None:
-        self._consumers = tuple(consumers)
+    def __init__(
+        self,
+        consume: Consumer,
+        after_batch: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._consume = consume
+        self._after_batch = after_batch
         self._prices = TargetPrices(clock)
         self._queue: deque[Event] = deque()
         self._reset()
@@ -76,6 +84,10 @@ class Dispatcher:
                 if time.perf_counter() > pause_at:
                     time.sleep(PAUSE_S)
                     pause_at = time.perf_counter() + SLICE_S
+            try:
+                self._after_batch()
+            except Exception:  # noqa: BLE001 - a plugin's collector may raise anything
+                LOGGER.exception("measurements cannot be passed on")
 
     def close(self) -> None:
         """Process what is queued and end the thread."""
@@ -94,14 +106,13 @@ class Dispatcher:
         self._thread.start()
 
     def _process(self, event: Event) -> None:
-        cost = None
-        if isinstance(event, CallFinished) and event.answer is not None:
-            cost = cost_nano_usd(event.call.target, event.answer, self._prices)
-        for consumer in self._consumers:
-            try:
-                consumer(event, cost)
-            except Exception:  # noqa: BLE001 - a plugin's collector may raise anything
-                LOGGER.exception("an event cannot be processed")
+        try:
+            cost = None
+            if type(event) is CallFinished and event.answer is not None:
+                cost = cost_nano_usd(event.call.target, event.answer, self._prices)
+            self._consume(event, cost)
+        except Exception:  # noqa: BLE001 - a price table of a plugin may raise anything
+            LOGGER.exception("an event cannot be processed")
 
 
 def _work(reference: weakref.ref[Dispatcher], closed: threading.Event) -> None:

@@ -6,23 +6,14 @@ those that the semantic conventions of OpenTelemetry advise for generative AI.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import (
-    AuthFailed,
-    BudgetExceeded,
-    Cancelled,
-    InvalidRequest,
-    LLMError,
-    NotFound,
-    PermissionDenied,
-    Unsupported,
-    error_type_name,
-)
+from llmhub.core.errors import error_type_name
 from llmhub.core.types import Usage
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.decision_log import Decision
@@ -40,8 +31,13 @@ MAX_SERIES: Final = 2000
 RESERVED_SERIES: Final = 400
 """Those of them that are kept for `OTHER` and for gauges."""
 NANO: Final = 1e-9
-USERS_ERRORS: Final[frozenset[type[LLMError]]] = frozenset({
-    InvalidRequest, Unsupported, AuthFailed, PermissionDenied, NotFound, BudgetExceeded, Cancelled,
+OK: Final = ("ok", "")
+CACHED: Final = ("cached", "")
+"""Status and type of error of successful calls."""
+TOKEN_KINDS: Final = ("input", "cached_input", "cache_write", "output", "reasoning")
+"""Types of tokens, which do not overlap."""
+USERS_ERRORS: Final = frozenset({
+    "InvalidRequest", "Unsupported", "AuthFailed", "PermissionDenied", "NotFound", "BudgetExceeded", "Cancelled",
 })  # fmt: skip
 """Errors that any name of a model may cause, so that they give it no label of its own."""
 
@@ -77,11 +73,14 @@ class Instrument:
 
 
 class Measurement(NamedTuple):
-    """A value of an instrument: an increment of a counter, one observation of a histogram, the state of a gauge."""
+    """Values of an instrument: the increment of a counter, the state of a gauge, or observations of a histogram.
+
+    Counters and gauges have one value.
+    """
 
     instrument: Instrument
     labels: LabelValues
-    value: float
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ class MetricsCollector:
     name
         Name for messages.
     record
-        Called with each measurement of a counter or histogram, in a thread, one at a time. Gauges are read with
+        Called with measurements of counters and histograms, in a thread, several times a second. Gauges are read with
         `llmhub.observability.metrics.read_state`.
     close
         Called when the collector is no longer used.
@@ -168,72 +167,186 @@ INSTRUMENTS: Final = (
 """All metrics."""
 
 
-def measurements(event: Event, cost_nano_usd: int | None) -> Iterator[Measurement]:
-    """Yield the measurements of an event, with labels as they come (see `LabelLimiter`)."""
-    match event:
-        case RequestFinished(call=call, answer=answer):
-            model = _model_labels(call.target)
-            yield Measurement(REQUESTS, (*model, *outcome_labels(answer)), 1)
-            yield Measurement(REQUEST_DURATION, model, (event.ended_ns - event.started_ns) / NS_PER_S)
-            if answer is not None and answer.ttft_s is not None:
-                yield Measurement(FIRST_TOKEN, model, answer.ttft_s)
-        case CallFinished():
-            yield from _call_measurements(event, cost_nano_usd)
-        case Waited(call=call, reason=reason):
-            labels = (call.target.provider.name, reason)
-            yield Measurement(WAITS, labels, 1)
-            yield Measurement(WAIT_TIME, labels, (event.ended_ns - event.started_ns) / NS_PER_S)
-        case CacheHits(target, rows):
-            model = _model_labels(target)
-            yield Measurement(CALLS, (*model, "cached", ""), rows)
-            yield Measurement(CACHE_HITS, model, rows)
-        case Decision(kind=kind, target=name):
-            provider, _, model_name = name.partition("/")
-            yield Measurement(DECISIONS, (provider, kind), 1)
-            if kind == "retry":
-                yield Measurement(RETRIES, (provider, model_name, event.detail), 1)
-        case _:
-            pass
+class ModelTotals:
+    """Sums over the events of one model since the last measurements were taken."""
+
+    __slots__ = (
+        "cache_write",
+        "cached_input",
+        "calls",
+        "cost_nano_usd",
+        "exists",
+        "first_token_s",
+        "hits",
+        "input",
+        "misses",
+        "output",
+        "reasoning",
+        "request_s",
+        "requests",
+        "retries",
+        "unpriced",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.exists = False
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.request_s: list[float] = []
+        self.first_token_s: list[float] = []
+        self.input = self.cached_input = self.cache_write = self.output = self.reasoning = 0
+        self.cost_nano_usd = self.unpriced = self.hits = self.misses = 0
+
+    def add_usage(self, usage: Usage) -> None:
+        """Add the tokens of a response, by classes that do not overlap."""
+        read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
+        reasoning = usage.reasoning_tokens or 0
+        self.input += max((usage.input_tokens or 0) - read - written, 0)
+        self.output += max((usage.output_tokens or 0) - reasoning, 0)
+        self.cached_input += read
+        self.cache_write += written
+        self.reasoning += reasoning
+
+    def measurements(self, model: tuple[str, str]) -> Iterator[Measurement]:
+        """Yield the sums as measurements."""
+        for instrument, outcomes in ((CALLS, self.calls), (REQUESTS, self.requests)):
+            for outcome, number in outcomes.items():
+                yield Measurement(instrument, (*model, *outcome), (number,))
+        for error_type, number in self.retries.items():
+            yield Measurement(RETRIES, (*model, error_type), (number,))
+        for kind in TOKEN_KINDS:
+            if tokens := getattr(self, kind):
+                yield Measurement(TOKENS, (*model, kind), (tokens,))
+        cost_usd = self.cost_nano_usd * NANO
+        for instrument, total in (
+            (COST, cost_usd), (UNPRICED, self.unpriced), (CACHE_HITS, self.hits), (CACHE_MISSES, self.misses),
+        ):  # fmt: skip
+            if total:
+                yield Measurement(instrument, model, (total,))
+        for instrument, seconds in ((REQUEST_DURATION, self.request_s), (FIRST_TOKEN, self.first_token_s)):
+            if seconds:
+                yield Measurement(instrument, model, tuple(seconds))
 
 
-def _call_measurements(event: CallFinished, cost_nano_usd: int | None) -> Iterator[Measurement]:
-    answer, target = event.answer, event.call.target
-    if answer is not None and answer.target is not None:
-        target = answer.target
-    model, (status, error_type) = _model_labels(target), outcome_labels(answer)
-    yield Measurement(CALLS, (*model, status, error_type), 1)
-    yield Measurement(CALL_DURATION, model[:1], (event.ended_ns - event.started_ns) / NS_PER_S)
-    if event.origin.team:
-        yield Measurement(TEAM_CALLS, (event.origin.team, status), 1)
-    if answer is None:
-        return
-    if answer.cache_hit:
-        yield Measurement(CACHE_HITS, model, 1)
-        return
-    yield Measurement(CACHE_MISSES, model, 1)
-    usages = [failure.usage for failure in answer.billed_failures]
-    if is_successful(answer.outcome):
-        usages.append(answer.outcome.unwrap().usage)
-    yield from _usage_measurements(usages, model, event.origin.team)
-    if cost_nano_usd is None:
-        yield Measurement(UNPRICED, model, 1)
-        return
-    yield Measurement(COST, model, cost_nano_usd * NANO)
-    if event.origin.team:
-        yield Measurement(TEAM_COST, (event.origin.team,), cost_nano_usd * NANO)
+class EventTotals:
+    """Sums over events; `take` returns them as measurements, with labels as they come (see `LabelLimiter`).
 
+    Adding an event takes a microsecond or two; the rest is done once for many of them.
+    """
 
-def _usage_measurements(usages: Iterable[Usage], model: tuple[str, str], team: str) -> Iterator[Measurement]:
-    for usage in usages:
-        for kind, tokens in disjoint_tokens(usage):
-            yield Measurement(TOKENS, (*model, kind), tokens)
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.models: dict[tuple[str, str], ModelTotals] = {}
+        self._call_s: dict[str, list[float]] = {}
+        self._waits: dict[tuple[str, str], list[float]] = {}
+        self._decisions: Counter[tuple[str, str]] = Counter()
+        self._team_calls: Counter[tuple[str, str]] = Counter()
+        self._team_tokens: Counter[tuple[str, str]] = Counter()
+        self._team_cost: Counter[str] = Counter()
+
+    def add(self, event: Event, cost_nano_usd: int | None) -> None:
+        """Add an event; the cost is that of a finished call."""
+        kind = type(event)
+        if kind is RequestFinished:
+            self._add_request(cast("RequestFinished", event))
+        elif kind is CallFinished:
+            self._add_call(cast("CallFinished", event), cost_nano_usd)
+        elif kind is Waited:
+            waited = cast("Waited", event)
+            self._add_wait(waited.call.target.provider.name, waited.reason, waited.ended_ns - waited.started_ns)
+        elif kind is CacheHits:
+            target, rows = cast("CacheHits", event)
+            totals = self._model(target)
+            totals.exists = True
+            totals.calls[CACHED] += rows
+            totals.hits += rows
+        elif kind is Decision:
+            self._add_decision(cast("Decision", event))
+
+    def take(self) -> Iterator[Measurement]:
+        """Yield the measurements since the last time, and begin anew."""
+        for model, totals in self.models.items():
+            yield from totals.measurements(model)
+        for provider, seconds in self._call_s.items():
+            yield Measurement(CALL_DURATION, (provider,), tuple(seconds))
+        for labels, seconds in self._waits.items():
+            yield Measurement(WAITS, labels, (len(seconds),))
+            yield Measurement(WAIT_TIME, labels, (sum(seconds),))
+        for labels, number in self._decisions.items():
+            yield Measurement(DECISIONS, labels, (number,))
+        for labels, number in self._team_calls.items():
+            yield Measurement(TEAM_CALLS, labels, (number,))
+        for labels, number in self._team_tokens.items():
+            yield Measurement(TEAM_TOKENS, labels, (number,))
+        for team, cost in self._team_cost.items():
+            yield Measurement(TEAM_COST, (team,), (cost * NANO,))
+        self._clear()
+
+    def _model(self, target: Target) -> ModelTotals:
+        key = (target.provider.name, target.model)
+        totals = self.models.get(key)
+        if totals is None:
+            totals = self.models[key] = ModelTotals()
+        return totals
+
+    def _add_request(self, event: RequestFinished) -> None:
+        answer, totals = event.answer, self._model(event.call.target)
+        outcome = outcome_labels(answer)
+        totals.requests[outcome] += 1
+        totals.exists = totals.exists or outcome[1] not in USERS_ERRORS
+        totals.request_s.append((event.ended_ns - event.started_ns) / NS_PER_S)
+        if answer is not None and answer.ttft_s is not None:
+            totals.first_token_s.append(answer.ttft_s)
+
+    def _add_call(self, event: CallFinished, cost_nano_usd: int | None) -> None:
+        answer, target = event.answer, event.call.target
+        if answer is not None and answer.target is not None:
+            target = answer.target
+        totals, outcome, team = self._model(target), outcome_labels(answer), event.origin.team
+        provider = target.provider.name
+        totals.calls[outcome] += 1
+        totals.exists = totals.exists or outcome[1] not in USERS_ERRORS
+        self._call_s.setdefault(provider, []).append((event.ended_ns - event.started_ns) / NS_PER_S)
+        if event.queue_ns:
+            self._add_wait(provider, "queue", event.queue_ns)
         if team:
-            yield Measurement(TEAM_TOKENS, (team, "input"), usage.input_tokens or 0)
-            yield Measurement(TEAM_TOKENS, (team, "output"), usage.output_tokens or 0)
+            self._team_calls[team, outcome[0]] += 1
+        if answer is None:
+            return
+        if answer.cache_hit:
+            totals.hits += 1
+            return
+        totals.misses += 1
+        if cost_nano_usd is None:
+            totals.unpriced += 1
+        else:
+            totals.cost_nano_usd += cost_nano_usd
+        usages = [failure.usage for failure in answer.billed_failures]
+        if not outcome[1]:
+            usages.append(answer.outcome.unwrap().usage)
+        for usage in usages:
+            totals.add_usage(usage)
+        if team:
+            self._add_team(team, usages, cost_nano_usd)
 
+    def _add_team(self, team: str, usages: Iterable[Usage], cost_nano_usd: int | None) -> None:
+        self._team_cost[team] += cost_nano_usd or 0
+        for usage in usages:
+            self._team_tokens[team, "input"] += usage.input_tokens or 0
+            self._team_tokens[team, "output"] += usage.output_tokens or 0
 
-def _model_labels(target: Target) -> tuple[str, str]:
-    return target.provider.name, target.model
+    def _add_wait(self, provider: str, reason: str, duration_ns: int) -> None:
+        self._waits.setdefault((provider, reason), []).append(duration_ns / NS_PER_S)
+
+    def _add_decision(self, decision: Decision) -> None:
+        provider, _, model = decision.target.partition("/")
+        self._decisions[provider, decision.kind] += 1
+        if decision.kind == "retry":
+            totals = self.models.setdefault((provider, model), ModelTotals())
+            totals.retries[decision.detail] += 1
 
 
 def outcome_labels(answer: Answer | None) -> tuple[str, str]:
@@ -247,30 +360,9 @@ def outcome_labels(answer: Answer | None) -> tuple[str, str]:
     if answer is None:
         return "cancelled", "Cancelled"
     if is_successful(answer.outcome):
-        return ("cached" if answer.cache_hit else "ok"), ""
+        return CACHED if answer.cache_hit else OK
     error_type = error_type_name(answer.outcome.failure())
     return ("cancelled" if error_type == "Cancelled" else "error"), error_type
-
-
-def disjoint_tokens(usage: Usage) -> Iterator[tuple[str, int]]:
-    """Yield the tokens of a response by types that do not overlap, without those that are 0.
-
-    Examples
-    --------
-    >>> dict(disjoint_tokens(Usage(input_tokens=10, cached_input_tokens=4, output_tokens=3)))
-    {'input': 6, 'cached_input': 4, 'output': 3}
-    """
-    read, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
-    reasoning = usage.reasoning_tokens or 0
-    for kind, tokens in (
-        ("input", (usage.input_tokens or 0) - read - written),
-        ("cached_input", read),
-        ("cache_write", written),
-        ("output", (usage.output_tokens or 0) - reasoning),
-        ("reasoning", reasoning),
-    ):
-        if tokens > 0:
-            yield kind, tokens
 
 
 class LabelLimiter:
@@ -285,18 +377,9 @@ class LabelLimiter:
         self._known: set[tuple[str, LabelValues]] = set()
         self._models: set[tuple[str, str]] = set()
 
-    def admit_models(self, event: Event) -> None:
-        """Note the model of an answered call, and that it exists."""
-        match event:
-            case RequestFinished(call=call, answer=answer) | CallFinished(call=call, answer=answer):
-                if answer is None:
-                    return
-                if is_successful(answer.outcome) or type(answer.outcome.failure()) not in USERS_ERRORS:
-                    self._models.add(_model_labels(answer.target or call.target))
-            case CacheHits(target, _):
-                self._models.add(_model_labels(target))
-            case _:
-                pass
+    def admit(self, model: tuple[str, str]) -> None:
+        """Note that a model exists."""
+        self._models.add(model)
 
     def close(self, measurement: Measurement) -> Measurement:
         """Return the measurement with labels of closed sets."""

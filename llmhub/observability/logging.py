@@ -8,7 +8,6 @@ without content: prompts and responses are logged only if asked for, and redacte
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import queue
 import sys
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, Final, TextIO, TypeAlias
 
+import msgspec
 from returns.pipeline import is_successful
 
 from llmhub.core.budget import nano_to_usd
@@ -26,7 +26,7 @@ from llmhub.engine.decision_log import Decision
 from llmhub.engine.observer import NS_PER_S, CallFinished, Event, RequestFinished
 from llmhub.observability.dispatcher import Dispatcher, flush
 from llmhub.observability.instruments import outcome_labels
-from llmhub.security.redaction import escape_controls, redact
+from llmhub.security.redaction import MIN_SECRET_LENGTH, escape_controls, redact
 
 __all__ = ["JsonFormatter", "configure", "is_enabled"]
 
@@ -43,6 +43,7 @@ WARNED_DECISIONS: Final = frozenset({"circuit", "give_up"})
 ID_LENGTH: Final = 12
 """Length of ids in messages for people."""
 
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 Fields: TypeAlias = dict[str, Any]
 Redact: TypeAlias = Callable[[str], str]
 
@@ -60,8 +61,8 @@ class JsonFormatter(logging.Formatter):
     Examples
     --------
     >>> record = logging.LogRecord("app", logging.INFO, "", 0, "key sk-abcdefgh12345", None, None)
-    >>> json.loads(JsonFormatter().format(record))["message"]
-    'key [redacted]'
+    >>> '"message":"key [redacted]"' in JsonFormatter().format(record)
+    True
     """
 
     def __init__(self, redact: Redact = redact) -> None:
@@ -82,10 +83,10 @@ class JsonFormatter(logging.Formatter):
         exception = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
         if exception:
             entry["exception"] = self._redact(exception)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return _encode(entry).decode()
 
     def _clean(self, value: Any) -> Any:
-        return self._redact(value) if isinstance(value, str) else value
+        return self._redact(value) if isinstance(value, str) and len(value) >= MIN_SECRET_LENGTH else value
 
 
 class _TextFormatter(logging.Formatter):
@@ -124,7 +125,7 @@ class _LogWriter:
 
 
 WRITER: Final = _LogWriter()
-LOG_OBSERVER: Final = Dispatcher((WRITER,))
+LOG_OBSERVER: Final = Dispatcher(WRITER)
 """The observer that logs; it observes while `is_enabled`."""
 
 
@@ -243,6 +244,21 @@ def _call_message(fields: Fields) -> str:
     return ", ".join(parts)
 
 
+class _Handler(QueueHandler):
+    """Queues records, except for those that were made in a thread already."""
+
+    def __init__(self, records: queue.SimpleQueue[logging.LogRecord], output: logging.Handler) -> None:
+        super().__init__(records)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write or queue a record."""
+        if hasattr(record, "llmhub"):
+            self._output.handle(record)
+        else:
+            super().emit(record)
+
+
 class _Configuration:
     """The way to undo the present configuration."""
 
@@ -296,7 +312,7 @@ def configure(
     output: logging.StreamHandler[TextIO] = logging.StreamHandler(stream if stream is not None else sys.stderr)
     output.setFormatter(JsonFormatter() if json else _TextFormatter(TEXT_FORMAT))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    handler, listener = QueueHandler(records), QueueListener(records, output)
+    handler, listener = _Handler(records, output), QueueListener(records, output)
     level_before, propagate_before = ROOT.level, ROOT.propagate
     ROOT.addHandler(handler)
     ROOT.setLevel(level.upper())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from llmhub.core.budget import nano_to_usd
 from llmhub.core.optional_imports import import_optional
 from llmhub.engine.circuit_breaker import HEALTH_ORDER
-from llmhub.engine.observer import Event
 from llmhub.engine.runtime import Runtime, open_runtimes
 from llmhub.observability.dispatcher import Dispatcher
 from llmhub.observability.instruments import (
@@ -37,12 +37,12 @@ from llmhub.observability.instruments import (
     INSTRUMENTS,
     QUEUED,
     WAITING,
+    EventTotals,
     Instrument,
     LabelLimiter,
     LabelValues,
     Measurement,
     MetricsCollector,
-    measurements,
 )
 from llmhub.observability.subscriptions import subscribe
 
@@ -83,25 +83,30 @@ class _HasCollector(Protocol):
 
 
 class _Pipeline:
-    """Turns events into measurements with closed labels and passes them to collectors."""
+    """Sums events and passes the sums to collectors, as measurements with closed labels."""
 
     def __init__(self, collectors: Sequence[MetricsCollector]) -> None:
         self._collectors = tuple(collectors)
         self._limiter = LabelLimiter()
+        self.totals = EventTotals()
 
-    def __call__(self, event: Event, cost_nano_usd: int | None) -> None:
-        self._limiter.admit_models(event)
-        for measurement in measurements(event, cost_nano_usd):
+    def pass_on(self) -> None:
+        """Pass on the measurements since the last time."""
+        for model, sums in self.totals.models.items():
+            if sums.exists:
+                self._limiter.admit(model)
+        for measurement in self.totals.take():
             closed = self._limiter.close(measurement)
             for collector in self._collectors:
                 collector.record(closed)
                 if closed is not measurement:
-                    collector.record(Measurement(FOLDED, (), 1))
+                    collector.record(Measurement(FOLDED, (), (1,)))
 
 
 def metrics_dispatcher(collectors: Sequence[MetricsCollector]) -> Dispatcher:
     """Return an observer that passes measurements to collectors."""
-    return Dispatcher((_Pipeline(collectors),))
+    pipeline = _Pipeline(collectors)
+    return Dispatcher(pipeline.totals.add, pipeline.pass_on)
 
 
 def collect(collector: MetricsCollector | _HasCollector) -> Callable[[], None]:
@@ -117,7 +122,7 @@ def collect(collector: MetricsCollector | _HasCollector) -> Callable[[], None]:
     dispatcher = metrics_dispatcher((record,))
     if isinstance(collector, PrometheusCollector):
         collector.before_reading = dispatcher.flush
-    unsubscribe = subscribe(dispatcher)
+    unsubscribe = subscribe(dispatcher, starts=False)
 
     def stop() -> None:
         unsubscribe()
@@ -148,14 +153,14 @@ def read_state(runtimes: Iterable[Runtime] | None = None) -> Iterator[Measuremen
             budget = runtime.shared_budget.budget
             limit, spent, reserved = budgets.get("hub", (0, 0, 0))
             budgets["hub"] = (limit + budget.limit, spent + budget.spent, reserved + budget.reserved)
-    yield Measurement(QUEUED, (), queued)
+    yield Measurement(QUEUED, (), (queued,))
     for instrument, values in ((IN_FLIGHT, in_flight), (WAITING, waiting), (CIRCUIT, circuits)):
         for provider in sorted(values)[:MAX_GAUGE_LABELS]:
-            yield Measurement(instrument, (provider,), values[provider])
+            yield Measurement(instrument, (provider,), (values[provider],))
     for name, (limit, spent, reserved) in budgets.items():
-        yield Measurement(BUDGET_LIMIT, (name,), float(nano_to_usd(limit)))
-        yield Measurement(BUDGET_SPENT, (name,), float(nano_to_usd(spent)))
-        yield Measurement(BUDGET_LEFT, (name,), float(nano_to_usd(max(limit - spent - reserved, 0))))
+        yield Measurement(BUDGET_LIMIT, (name,), (float(nano_to_usd(limit)),))
+        yield Measurement(BUDGET_SPENT, (name,), (float(nano_to_usd(spent)),))
+        yield Measurement(BUDGET_LEFT, (name,), (float(nano_to_usd(max(limit - spent - reserved, 0))),))
 
 
 class PrometheusCollector:
@@ -192,17 +197,18 @@ class PrometheusCollector:
         return MetricsCollector(name="prometheus", record=self._record)
 
     def _record(self, measurement: Measurement) -> None:
-        instrument, labels, value = measurement
+        instrument, labels, values = measurement
         with self._lock:
-            values = self._values[instrument]
+            totals = self._values[instrument]
             if instrument.kind == "counter":
-                values[labels] = values.get(labels, 0.0) + value
+                totals[labels] = totals.get(labels, 0.0) + values[0]
                 return
-            histogram = values.get(labels)
+            histogram = totals.get(labels)
             if histogram is None:
-                histogram = values[labels] = [0.0, *[0] * (len(instrument.bounds) + 1)]
-            histogram[0] += value
-            histogram[1 + sum([value > bound for bound in instrument.bounds])] += 1
+                histogram = totals[labels] = [0.0, *[0] * (len(instrument.bounds) + 1)]
+            histogram[0] += sum(values)
+            for value in values:
+                histogram[1 + bisect_left(instrument.bounds, value)] += 1
 
     def describe(self) -> list[Any]:
         """Return nothing, so that a registry does not collect at once."""
@@ -235,7 +241,7 @@ class PrometheusCollector:
             for instrument in INSTRUMENTS
             if instrument.kind == "gauge"
         }
-        for instrument, labels, value in read_state():
+        for instrument, labels, (value,) in read_state():
             gauges[instrument].add_metric(labels, value)
         yield from gauges.values()
 

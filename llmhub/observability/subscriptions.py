@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from llmhub.engine.observer import Observer
+from llmhub.engine.observer import NO_OBSERVERS, Observer, ObserverSet
 from llmhub.observability.logging import LOG_OBSERVER, is_enabled
 
 
@@ -18,25 +18,37 @@ class _Subscriptions:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.observers: tuple[Observer, ...] = ()
+        self.active = NO_OBSERVERS
 
 
 _SUBSCRIBED: Final = _Subscriptions()
 
 
-def subscribe(observer: Observer) -> Callable[[], None]:
-    """Observe every hub of this process from now on; return the function that ends it."""
+def subscribe(observer: Observer, *, starts: bool = True) -> Callable[[], None]:
+    """Observe every hub of this process from now on; return the function that ends it.
+
+    ``starts`` tells whether the observer wants the events of starts too.
+    """
     with _SUBSCRIBED.lock:
-        _SUBSCRIBED.observers = (*_SUBSCRIBED.observers, observer)
+        _SUBSCRIBED.active = with_observer(_SUBSCRIBED.active, observer, starts=starts)
 
     def unsubscribe() -> None:
         with _SUBSCRIBED.lock:
-            _SUBSCRIBED.observers = tuple(item for item in _SUBSCRIBED.observers if item is not observer)
+            active = _SUBSCRIBED.active
+            _SUBSCRIBED.active = ObserverSet(
+                tuple(item for item in active.observers if item is not observer),
+                tuple(item for item in active.of_starts if item is not observer),
+            )
 
     return unsubscribe
 
 
-def current_observers() -> tuple[Observer, ...]:
+def current_observers() -> ObserverSet:
     """Return the observers of now."""
-    subscribed = _SUBSCRIBED.observers
-    return (*subscribed, LOG_OBSERVER) if is_enabled() else subscribed
+    active = _SUBSCRIBED.active
+    return with_observer(active, LOG_OBSERVER) if is_enabled() else active
+
+
+def with_observer(active: ObserverSet, observer: Observer, *, starts: bool = False) -> ObserverSet:
+    """Return observers and one more."""
+    return ObserverSet((*active.observers, observer), (*active.of_starts, observer) if starts else active.of_starts)

@@ -9,6 +9,7 @@ thread. Content is recorded only if asked for, and redacted.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
@@ -53,6 +54,8 @@ __all__ = ["configure", "server_span"]
 SCOPE: Final = "llmhub"
 """Name of the instrumentation scope."""
 DEFAULT_RATIO: Final = 1.0
+UNSAMPLED: Final = "00-{:032x}-{:016x}-00"
+"""A trace context that is not traced."""
 PORTS: Final = {"http": 80, "https": 443}
 
 Attributes: TypeAlias = dict[str, Any]
@@ -88,8 +91,8 @@ def configure(
         Address of a collector that takes OTLP over HTTP (``http://localhost:4318``). Without it, spans go to the
         providers that the program, or ``opentelemetry-instrument``, has set up.
     ratio
-        Share of calls that are traced, with ``endpoint``. Calls within a span of the program, or of an incoming
-        request, are traced if that one is.
+        Share of calls that are traced, such as 0.1 for runs of many rows. Calls within a span of the program, or of an
+        incoming request, are traced if that one is.
     content
         Whether to record prompts and responses, redacted. They may hold personal data.
     metrics
@@ -121,7 +124,7 @@ def configure(
         _CONFIGURED.undo()
     shut_down: list[Callable[[], None]] = []
     if endpoint is not None:
-        tracer_provider, meter_provider = _otlp_providers(endpoint, ratio, headers, with_metrics=metrics)
+        tracer_provider, meter_provider = _otlp_providers(endpoint, headers, with_metrics=metrics)
         shut_down = [item.shutdown for item in (tracer_provider, meter_provider) if item is not None]
     tracer_provider = api.get_tracer_provider() if tracer_provider is None else tracer_provider
     tracer = tracer_provider.get_tracer(SCOPE, schema_url=version.schema_url or None)
@@ -131,7 +134,7 @@ def configure(
         if provider is None:
             provider = import_optional("opentelemetry.metrics", "otel").get_meter_provider()
         recorder = _Metrics(provider.get_meter(SCOPE, schema_url=version.schema_url or None), version)
-    tracing = _Tracing(tracer, version, recorder, with_content=content)
+    tracing = _Tracing(tracer, version, recorder, ratio=ratio, with_content=content)
     unsubscribe = subscribe(tracing.observe)
 
     def undo() -> None:
@@ -147,20 +150,17 @@ def configure(
     return undo
 
 
-def _otlp_providers(
-    endpoint: str, ratio: float, headers: Mapping[str, str] | None, *, with_metrics: bool
-) -> tuple[Any, Any]:
+def _otlp_providers(endpoint: str, headers: Mapping[str, str] | None, *, with_metrics: bool) -> tuple[Any, Any]:
     """Return providers that send to a collector."""
     parts = urlsplit(endpoint)
     if parts.scheme not in PORTS or not parts.hostname:
         raise invalid("endpoint", "must be the address of a collector, such as 'http://localhost:4318'")
     base = endpoint.rstrip("/").removesuffix("/v1/traces")
     sdk = import_optional("opentelemetry.sdk.trace", "otel")
-    sampling = import_optional("opentelemetry.sdk.trace.sampling", "otel")
     exporting = import_optional("opentelemetry.sdk.trace.export", "otel")
     otlp = import_optional("opentelemetry.exporter.otlp.proto.http.trace_exporter", "otel")
     resource = import_optional("opentelemetry.sdk.resources", "otel").Resource.create({"service.name": SCOPE})
-    provider = sdk.TracerProvider(sampler=sampling.ParentBased(sampling.TraceIdRatioBased(ratio)), resource=resource)
+    provider = sdk.TracerProvider(resource=resource)
     exporter = otlp.OTLPSpanExporter(endpoint=f"{base}/v1/traces", headers=dict(headers or {}))
     provider.add_span_processor(exporting.BatchSpanProcessor(exporter))
     if not with_metrics:
@@ -214,16 +214,19 @@ def _propagator() -> Any:
 class _Tracing:
     """Begins spans on the event loop, and completes them in the thread of its dispatcher."""
 
-    def __init__(self, tracer: Any, version: Conventions, recorder: _Metrics | None, *, with_content: bool) -> None:
+    def __init__(
+        self, tracer: Any, version: Conventions, recorder: _Metrics | None, *, ratio: float, with_content: bool
+    ) -> None:
         self._api = import_optional("opentelemetry.trace", "otel")
         self._inject = _propagator().inject
         self._tracer = tracer
         self._version = version
         self._recorder = recorder
+        self._ratio = ratio
         self._with_content = with_content
         self._calls: dict[int, Any] = {}
         self._requests: dict[tuple[int, int], Any] = {}
-        self.dispatcher = Dispatcher((self._complete,))
+        self.dispatcher = Dispatcher(self._complete)
 
     # On the event loop
 
@@ -251,6 +254,9 @@ class _Tracing:
         return span is not None and span.is_recording()
 
     def _begin_call(self, event: CallStarted) -> None:
+        is_root = not self._api.get_current_span().get_span_context().is_valid
+        if is_root and self._ratio < 1 and random.random() >= self._ratio:  # noqa: S311 - no secret
+            return
         span = self._tracer.start_span(f"call {event.call.target.name}", start_time=event.started_ns)
         self._calls[event.call_id] = span
         observed = OBSERVED_CALL.get()
@@ -259,7 +265,9 @@ class _Tracing:
 
     def _begin_request(self, event: RequestStarted) -> None:
         parent = self._calls.get(event.call_id)
-        if parent is None:  # begun before the configuration
+        if parent is None:
+            # The provider's side is told that the call is not traced, so that it does not decide anew.
+            OUTGOING_HEADERS.set({"traceparent": UNSAMPLED.format(random.getrandbits(128), random.getrandbits(64))})
             return
         context = self._api.set_span_in_context(parent)
         if parent.is_recording():
@@ -293,8 +301,13 @@ class _Tracing:
                 context = self._api.set_span_in_context(self._calls[event.call_id])
                 span = self._tracer.start_span(f"wait {event.reason}", context=context, start_time=event.started_ns)
                 span.end(end_time=event.ended_ns)
-            case CallFinished():
+            case CallFinished(started_ns=started_ns):
                 span = self._calls.pop(event.call_id)
+                if event.queue_ns:
+                    queued_ns = started_ns - event.queue_ns
+                    context = self._api.set_span_in_context(span)
+                    wait = self._tracer.start_span("wait queue", context=context, start_time=queued_ns)
+                    wait.end(end_time=started_ns)
                 span.set_attributes(call_attributes(event, cost_nano_usd))
                 self._set_status(span, outcome_labels(event.answer))
                 span.end(end_time=event.ended_ns)

@@ -77,7 +77,7 @@ def test_each_row_is_a_call_and_each_cached_row_a_hit(hub: llmhub.Hub, seen: Any
 def test_rows_wait_in_the_queue_of_their_run(hub: llmhub.Hub, seen: Any) -> None:
     frame = {"text": [f"row {index}" for index in range(30)]}
     llmhub.complete_table(frame, "{text}", model=MODEL, hub=hub, progress=False, concurrency=1)
-    assert {event.reason for event in seen.of(Waited)} >= {"queue"}
+    assert sum(event.queue_ns > 0 for event in seen.of(CallFinished)) > 20
     assert len({event.run_id for event in seen.of(CallFinished)}) == 1
     assert seen.of(CallFinished)[0].run_id
 
@@ -164,7 +164,7 @@ def test_nothing_is_observed_unless_asked_for(hub: llmhub.Hub, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise AssertionError("an event was made")
 
-    assert current_observers() == ()
+    assert current_observers() == ((), ())
     for name in ("CallStarted", "RequestStarted", "CallFinished", "RequestFinished", "CacheHits"):
         monkeypatch.setattr(f"llmhub.engine.observer.{name}", refuse)
     llmhub.complete("hi", model=MODEL, hub=hub)

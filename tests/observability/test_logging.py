@@ -132,7 +132,7 @@ with llmhub.simulate():
 """
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("info,json", '"status": "ok"'), ("info", "gpt-4o-mini ok in")])
+@pytest.mark.parametrize(("setting", "expected"), [("info,json", '"status":"ok"'), ("info", "gpt-4o-mini ok in")])
 def test_the_environment_sets_logging_up(setting: str, expected: str, environ: pytest.MonkeyPatch) -> None:
     environ.setenv("LLMHUB_LOG", setting)
     completed = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

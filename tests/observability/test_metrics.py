@@ -231,7 +231,7 @@ def events(draw: st.DrawFn) -> Event:
         st.sampled_from(
             [
                 RequestFinished(1, 1, call, answer, 0, 1),
-                CallFinished(1, call, answer, 0, 1, origin, b"", ""),
+                CallFinished(1, call, answer, 0, 1, origin, b"", "", 0),
                 CacheHits(target, 2),
                 Waited(1, call, "limit", 0, 10**7),
                 Decision(0.0, "retry", target.name, "ServerError"),
@@ -255,7 +255,7 @@ def test_any_events_make_a_bounded_number_of_series() -> None:
             target = Target(SimpleNamespace(name=f"p{number % 60}"), None, f"m{number}", f"p/m{number}")  # type: ignore[arg-type]
             call = Call(target, CompletionRequest(model="m", messages=()))
             dispatcher(RequestFinished(1, 1, call, case, 0, 1))
-            dispatcher(CallFinished(1, call, case, 0, 1, CallOrigin(team=f"t{number}"), b"", ""))
+            dispatcher(CallFinished(1, call, case, 0, 1, CallOrigin(team=f"t{number}"), b"", "", 10**7))
             dispatcher(Decision(0.0, "retry", target.name, "ServerError"))
     dispatcher.close()
     page = collector.render()

@@ -1,0 +1,209 @@
+"""Measure the cost of logs, metrics and traces.
+
+``python benchmarks/observability.py`` prints the throughput of `complete_table` with each of them on and off, and how
+late tasks on the event loop wake while a page of metrics is rendered. The provider is a static server in a process of
+its own. Rounds of all arms are interleaved and compared within a round, since other programs share the machine; CPU
+time of this process per row is printed beside the throughput and varies less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+import llmhub
+from llmhub.engine.event_loop import submit
+from llmhub.observability.instruments import INSTRUMENTS, Measurement
+
+MODEL = "openai/gpt-4o-mini"
+Stop = Callable[[], object]
+
+
+class Discard(SpanExporter):
+    """An exporter that encodes nothing and sends nothing."""
+
+    def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the interface
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        return None
+
+
+def off() -> Stop:
+    return lambda: None
+
+
+def metrics() -> Stop:
+    return llmhub.metrics.collect(llmhub.metrics.PrometheusCollector())
+
+
+def logs() -> Stop:
+    return llmhub.logging.configure("info", json=True, stream=io.StringIO())
+
+
+def traces(ratio: float) -> Callable[[], Stop]:
+    def start() -> Stop:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(Discard()))
+        return llmhub.tracing.configure(tracer_provider=provider, ratio=ratio, metrics=False)
+
+    return start
+
+
+def everything() -> Stop:
+    stops = [metrics(), logs(), traces(0.1)()]
+
+    def stop() -> None:
+        for function in reversed(stops):
+            function()
+
+    return stop
+
+
+ARMS: dict[str, Callable[[], Stop]] = {
+    "off": off,
+    "off again": off,
+    "metrics": metrics,
+    "traces 10 %": traces(0.1),
+    "traces 100 %": traces(1.0),
+    "logs": logs,
+    "everything": everything,
+}
+
+
+def cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def one_round(start: Callable[[], Stop], url: str, rows: int) -> tuple[float, float]:
+    """Return seconds and CPU seconds per row of a run with an arm, what is queued for its threads included."""
+    endpoint = llmhub.Endpoint(base_url=f"{url}/v1", api_key="k")
+    table = {"text": [f"row {number}" for number in range(rows)]}
+    with llmhub.Hub(endpoints={"openai": endpoint}, adaptive=False) as hub:
+        llmhub.complete_table({"text": ["warm"]}, "{text}", model=MODEL, hub=hub, progress=False)
+        stop = start()
+        began, began_cpu = time.perf_counter(), cpu_s()
+        llmhub.complete_table(table, "{text}", model=MODEL, hub=hub, progress=False)
+        elapsed = time.perf_counter() - began
+        llmhub.observability.flush()
+        used = cpu_s() - began_cpu
+        stop()
+    return elapsed / rows, used / rows
+
+
+def bench_cost(url: str, rounds: int, rows: int) -> dict[str, dict[str, float]]:
+    """Compare each arm with the one that observes nothing, within rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
+    cpu: dict[str, list[float]] = {name: [] for name in ARMS}
+    for _ in range(rounds):
+        for name, start in ARMS.items():
+            took, used = one_round(start, url, rows)
+            seconds[name].append(took)
+            cpu[name].append(used)
+    return {
+        name: {
+            "rows_per_s": 1 / statistics.median(seconds[name]),
+            "slower": statistics.median(took / base for took, base in zip(seconds[name], seconds["off"], strict=True))
+            - 1,
+            "cpu_us_per_row": statistics.median(cpu[name]) * 1e6,
+            "more_cpu": statistics.median(used / base for used, base in zip(cpu[name], cpu["off"], strict=True)) - 1,
+        }
+        for name in ARMS
+    }
+
+
+def excess(values: list[float], base: list[float]) -> float:
+    """Return the median excess over the base, within rounds."""
+    return statistics.median(value / other for value, other in zip(values, base, strict=True)) - 1
+
+
+def full_collector() -> llmhub.metrics.PrometheusCollector:
+    """Return a collector with about as many series as there may be."""
+    collector = llmhub.metrics.PrometheusCollector()
+    record = collector.collector.record
+    by_name = {instrument.name: instrument for instrument in INSTRUMENTS}
+    for number in range(60):
+        for name in ("llmhub_request_duration_seconds", "llmhub_time_to_first_token_seconds"):
+            record(Measurement(by_name[name], ("openai", f"m{number}"), (0.1,)))
+    return collector
+
+
+def bench_scrape(scrapes: int) -> dict[str, float]:
+    """Return how late a task on the event loop wakes, at most, while pages of metrics are rendered in a thread."""
+    collector = full_collector()
+    page = collector.render()
+    ended = threading.Event()
+
+    async def tick() -> list[float]:
+        late = []
+        while not ended.is_set():
+            due = time.perf_counter() + 0.001
+            await asyncio.sleep(0.001)
+            late.append(time.perf_counter() - due)
+        return late
+
+    def lateness(work: Callable[[], object]) -> list[float]:
+        ended.clear()
+        future = submit(tick())
+        for _ in range(scrapes):
+            work()
+            time.sleep(0.01)
+        ended.set()
+        return sorted(future.result())
+
+    import prometheus_client  # noqa: PLC0415 - only here
+
+    idle = lateness(lambda: time.sleep(0.03))
+    ours = lateness(collector.render)
+    plain = lateness(lambda: prometheus_client.generate_latest(collector.registry))
+    figures = {"series": page.count(b"\n") - page.count(b"#"), "page_kb": len(page) / 1000}
+    for name, values in (("idle", idle), ("render", ours), ("generate_latest in a thread", plain)):
+        figures[f"{name}: p50 ms"] = values[len(values) // 2] * 1000
+        figures[f"{name}: p99 ms"] = values[int(len(values) * 0.99)] * 1000
+        figures[f"{name}: max ms"] = values[-1] * 1000
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--scrapes", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    server = Path(__file__).with_name("static_server.py")
+    with subprocess.Popen([sys.executable, str(server)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            cost = bench_cost(url, arguments.rounds, arguments.rows)
+        finally:
+            process.terminate()
+    scrape = bench_scrape(arguments.scrapes)
+    for name, figures in cost.items():
+        print(
+            f"{name:14}{figures['rows_per_s']:8,.0f} rows/s  {figures['slower']:+7.1%} time"
+            f"{figures['cpu_us_per_row']:8.0f} us of CPU a row  {figures['more_cpu']:+7.1%}"
+        )
+    for name, value in scrape.items():
+        print(f"{name:40}{value:10.2f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"cost": cost, "scrape": scrape}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
