@@ -21,6 +21,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 IMPORT_NAMES = {
     "genai-prices": "genai_prices",
     "google-genai": "google.genai",
+    "grafana-foundation-sdk": "grafana_foundation_sdk",
     "lazy-loader": "lazy_loader",
     "markdown-it-py": "markdown_it",
     "nest-asyncio": "nest_asyncio",

@@ -49,6 +49,7 @@ EXAMPLES: Final = {
     "replay": "llmhub replay runs/today",
     "diff": "llmhub diff runs/yesterday runs/today",
     "models": "llmhub models anthropic\n  llmhub models --json | jq '.[] | select(.input_usd_per_mtok < 0.2)'",
+    "dashboards": "llmhub dashboards export monitoring",
     "completion": "llmhub completion bash > ~/.local/share/bash-completion/completions/llmhub\n"
     "  llmhub completion zsh > ~/.zfunc/_llmhub",
     "sim": "llmhub sim --port 8000 --latency 0.2",
@@ -324,6 +325,12 @@ def _models(parser: CommandParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
+def _dashboards(parser: CommandParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="write the files to a folder")
+    export.add_argument("folder", type=Path, metavar="DIR", help="folder to write to; made if it is not there")
+
+
 def _completion(parser: CommandParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="shell to write a completion script for")
 
@@ -466,6 +473,7 @@ COMMANDS: Final = {
     "serve": ("run the hub as a service: the APIs of OpenAI, Anthropic and Gemini before any model", _serve),
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "cache": ("inspect, check, export or delete cached responses", _cache),
+    "dashboards": ("write dashboards for Grafana, and rules for Prometheus", _dashboards),
     "completion": ("write a script that completes commands in a shell", _completion),
 }
 """Description of each command, and the function that adds its arguments."""
