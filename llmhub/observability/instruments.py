@@ -267,7 +267,7 @@ class EventTotals:
             self._add_decision(cast("Decision", event))
 
     def take(self) -> Iterator[Measurement]:
-        """Yield the measurements since the last time, and begin anew."""
+        """Yield the measurements since the last time, and reset the sums."""
         for model, totals in self.models.items():
             yield from totals.measurements(model)
         for provider, seconds in self._call_s.items():
