@@ -983,6 +983,9 @@ def complete_record_batches(
     *,
     model: Models,
     hub: Hub | None = None,
+    keep: Sequence[str] = (),
+    partition: int = 0,
+    plain: bool = False,
     system: str | Callable[[Row], str | None] | None = None,
     messages: str | None = None,
     images: str | None = None,
@@ -1018,13 +1021,18 @@ def complete_record_batches(
     stream: bool = False,
     n_jobs: int = 1,
 ) -> Iterator[pa.RecordBatch]:
-    """Send a prompt for every row of each record batch, and yield its results as record batches.
+    """Send a prompt for every row of each record batch, and yield its results as record batches, in order.
 
-    See `complete_table`. Only one batch is in memory at a time. ``row`` counts on from batch to batch, and
-    ``budget_usd`` applies to all batches together.
+    A few batches are in memory at a time: the next one begins when fewer rows are left than twice ``concurrency``.
+    ``row`` counts on from batch to batch, and ``budget_usd`` applies to all batches together. Progress is shown only
+    with ``progress=True``, and then for one batch after the other.
 
     Parameters
     ----------
+    batches
+        Record batches, or any frames with the same columns.
+    prompt, model, hub
+        See `complete_table`.
     system : str | Callable[[Row], str | None] | None
         System message; for rows, a template, the name of a column or a function of the row.
     messages : str | None
@@ -1093,6 +1101,19 @@ def complete_record_batches(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    keep
+        Names of columns to put before those of the results, such as an id to join on.
+    partition
+        Number of this partition, if the batches are one of several: ``row`` begins at ``partition * 2**33``, so that it
+        is unique over all of them.
+    plain
+        Return only types that every engine knows: strings in place of dictionaries, binaries of any size.
+
+    Raises
+    ------
+    BadRequestError
+        As in `complete_table`; or a column to keep does not exist, or has the name of a result column. Nothing is sent
+        for its batch.
     """
 
 @typing.overload

@@ -47,6 +47,8 @@ class Completion(CompletionResponse):
         Whether the response came from the cache or an equal call in flight.
     attempts
         HTTP requests sent; 0 from the cache.
+    simulated
+        Whether a simulated provider answered.
     turns, transcript
         With ``tools=`` of Python functions: responses of the model, and all messages that were exchanged. Token
         counts, cost and latency are then those of all turns together.
@@ -69,6 +71,7 @@ class Completion(CompletionResponse):
     billed: tuple[BilledUsage, ...] = field(default=())
     listed: tuple[BilledUsage, ...] = field(default=())
     priced_at: float = 0.0
+    simulated: bool = False
 
     @property
     def parsed(self) -> Any:
@@ -119,6 +122,7 @@ class Completion(CompletionResponse):
         facts = [*response_facts(self)]
         facts += ["cached"] if self.cache_hit else [format_usd(cost)] if cost is not None else []
         facts += [] if self.latency_s is None else [format_duration(self.latency_s)]
+        facts += ["simulated"] if self.simulated else []
         return facts
 
 
@@ -152,6 +156,7 @@ def completion_of(
         billed=() if answer.cache_hit else (own, *failed),
         listed=(own,),
         priced_at=time.time(),
+        simulated=target.endpoint.simulated,
     )
 
 

@@ -33,6 +33,7 @@ from llmhub.engine.fan_out_types import FanOutResult
 from llmhub.engine.retry import NO_RETRY
 from llmhub.hub import Hub
 from llmhub.tables import results
+from llmhub.tables.schema import SIMULATED, is_simulated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,7 +226,9 @@ def run(
                     stream=stream_times(chunks),
                 )
                 rows.append(figures)
-    return Bench(summary=pa.Table.from_pylist(rows, schema=SUMMARY), runs=tuple(runs))
+    simulated = any(is_simulated(table.schema) for *_, table in runs)
+    schema = SUMMARY.with_metadata({**(SUMMARY.metadata or {}), SIMULATED: "true"}) if simulated else SUMMARY
+    return Bench(summary=pa.Table.from_pylist(rows, schema=schema), runs=tuple(runs))
 
 
 def _build_batches(

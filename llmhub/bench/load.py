@@ -24,20 +24,20 @@ from llmhub.engine.event_loop import StopSignal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Shape of a load: closed with ``workers``, or open with ``per_s``.
+    """Shape of a load: closed with ``concurrency``, or open with ``per_s``.
 
     Parameters
     ----------
-    workers
+    concurrency
         Number of calls in flight.
     per_s
         Calls per second: evenly spaced, or a Poisson process with ``random=True``.
     random
         Whether the gaps between calls are random.
-    seed
+    random_state
         Seed of the random gaps.
     ramp_s
-        Seconds in which the load rises evenly from nothing to its full rate or number of workers.
+        Seconds in which the load rises evenly from nothing to its full rate or concurrency.
 
     Examples
     --------
@@ -45,19 +45,19 @@ class Load:
     ('8 at a time', 'Poisson 2.5/s', '1 at a time')
     """
 
-    workers: int | None = None
+    concurrency: int | None = None
     per_s: float | None = None
     random: bool = False
-    seed: int = 0
+    random_state: int = 0
     ramp_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate the shape."""
-        if (self.workers is None) == (self.per_s is None):
-            raise invalid("load", "pass either workers= or per_s=")
-        workers: Any = self.workers
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise invalid("load.workers", f"{workers!r} is not a positive integer")
+        if (self.concurrency is None) == (self.per_s is None):
+            raise invalid("load", "pass either concurrency= or per_s=")
+        count: Any = self.concurrency
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise invalid("load.concurrency", f"{count!r} is not a positive integer")
         if self.per_s is not None and not 0 < self.per_s < math.inf:
             raise invalid("load.per_s", f"{self.per_s!r} is not a rate; pass a number > 0")
         if not 0 <= self.ramp_s < math.inf:
@@ -66,19 +66,20 @@ class Load:
     def __str__(self) -> str:
         """Return the name of the shape."""
         ramp = f", ramp of {self.ramp_s:g} s" if self.ramp_s else ""
-        if self.workers is not None:
-            return f"{self.workers} at a time{ramp}"
+        if self.concurrency is not None:
+            return f"{self.concurrency} at a time{ramp}"
         return f"{'Poisson ' if self.random else ''}{self.per_s:g}/s{ramp}"
 
 
 def one_at_a_time() -> Load:
     """Return a closed load of one call in flight."""
-    return Load(workers=1)
+    return Load(concurrency=1)
 
 
-def concurrent(workers: int) -> Load:
-    """Return a closed load of ``workers`` calls in flight."""
-    return Load(workers=workers)
+@renamed_arguments(workers="concurrency")
+def concurrent(concurrency: int) -> Load:
+    """Return a closed load of ``concurrency`` calls in flight."""
+    return Load(concurrency=concurrency)
 
 
 def constant_rate(per_s: float) -> Load:
@@ -89,12 +90,13 @@ def constant_rate(per_s: float) -> Load:
 @renamed_arguments(seed="random_state")
 def poisson(per_s: float, *, random_state: int = 0) -> Load:
     """Return an open load of random arrivals as of independent users, ``per_s`` per second on average."""
-    return Load(per_s=per_s, random=True, seed=random_state)
+    return Load(per_s=per_s, random=True, random_state=random_state)
 
 
-def sweep(workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]:
-    """Return a closed load for each number of workers."""
-    return tuple(concurrent(count) for count in workers)
+@renamed_arguments(workers="concurrency")
+def sweep(concurrency: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)) -> tuple[Load, ...]:
+    """Return a closed load for each number of calls in flight."""
+    return tuple(concurrent(count) for count in concurrency)
 
 
 @renamed_arguments(seed="random_state")
@@ -125,7 +127,7 @@ def arrivals(load: Load, count: int) -> list[float] | None:
         return None
     per_s = load.per_s
     if load.random:
-        generator = random.Random(load.seed)  # noqa: S311 - not for security
+        generator = random.Random(load.random_state)  # noqa: S311 - not for security
         gaps = (generator.expovariate(per_s) for _ in range(count - 1))
         times = list(accumulate(gaps, initial=0.0))[:count]
     else:
@@ -211,7 +213,7 @@ async def run_load(
                 return
             await send_call(index, clock())
 
-    workers = min(load.workers or 1, len(calls))
+    workers = min(load.concurrency or 1, len(calls))
     await asyncio.gather(*(work(load.ramp_s * worker / workers) for worker in range(workers)))
     return LoadRun(answers, delays_s, clock() - start_s)
 

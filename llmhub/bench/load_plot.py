@@ -8,6 +8,7 @@ from llmhub.formatting.numbers import format_quantity
 from llmhub.formatting.palette import SeriesStyle, series_style
 from llmhub.plots.point_labels import Point, place_labels
 from llmhub.plots.style import draw_message, ensure_axes, set_axis_scale, style_axes
+from llmhub.tables.schema import is_simulated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,8 @@ def load_plot(summary: pa.Table, ax: Axes | None = None) -> Axes:
     ax = ensure_axes(ax, 4.2, left_in=0.9)
     unanswered = len(rows) - len(answered)
     note = f"{format_quantity(unanswered, 'load')} without an answer; " if unanswered else ""
-    theme = style_axes(ax, "Latency under load", f"{note}points: median of a load; dotted: p95")
+    subtitle = f"{note}points: median of a load; dotted: p95"
+    theme = style_axes(ax, "Latency under load", subtitle, simulated=is_simulated(summary.schema))
     # A model keeps its style when another one has no answers.
     styles = {name: series_style(index) for index, name in enumerate(dict.fromkeys(row["model"] for row in rows))}
     ends: list[Point] = []

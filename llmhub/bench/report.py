@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from llmhub.formatting.html import container, html_table
+from llmhub.formatting.html import container, facts_line, html_table
 from llmhub.formatting.numbers import format_duration, format_percent, format_rate, format_usd
 from llmhub.formatting.text_tables import drop_empty_columns, markdown_table, text_table
+from llmhub.tables.schema import is_simulated
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SummaryRow = Mapping[str, Any]
 NO_VALUE: Final = "-"
+SIMULATED_NOTE: Final = "Simulated providers: times are not those of the real ones; costs are list prices."
 SHOWN_WAIT_S: Final = 0.001
 """Shorter waits are those of the event loop."""
 
@@ -89,16 +91,19 @@ def table_cells(summary: pa.Table) -> tuple[list[str], list[list[str]]]:
 def summary_markdown(summary: pa.Table) -> str:
     """Return the summary as a Markdown table."""
     header, rows = table_cells(summary)
-    return markdown_table(header, rows, left_columns=TEXT_COLUMNS)
+    table = markdown_table(header, rows, left_columns=TEXT_COLUMNS)
+    return f"{table}\n\n{SIMULATED_NOTE}" if is_simulated(summary.schema) else table
 
 
 def summary_text(summary: pa.Table) -> str:
     """Return the summary as a table for a terminal."""
     header, rows = table_cells(summary)
-    return text_table(header, rows, left_columns=TEXT_COLUMNS)
+    table = text_table(header, rows, left_columns=TEXT_COLUMNS)
+    return f"{table}\n{SIMULATED_NOTE}" if is_simulated(summary.schema) else table
 
 
 def summary_html(summary: pa.Table) -> str:
     """Return the summary as HTML for notebooks."""
     header, rows = table_cells(summary)
-    return container(html_table(header, rows, range(TEXT_COLUMNS, len(header))))
+    note = [facts_line([SIMULATED_NOTE])] if is_simulated(summary.schema) else []
+    return container(html_table(header, rows, range(TEXT_COLUMNS, len(header))), *note)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _loads(args: argparse.Namespace) -> list[Load]:
     """Return the requested loads: closed loops, then constant rates, then Poisson arrivals."""
-    loads = [concurrent(workers) for workers in args.workers or ()]
+    loads = [concurrent(count) for count in args.workers or ()]
     loads += [constant_rate(rate_per_s) for rate_per_s in args.rate or ()]
     loads += [poisson(rate_per_s, random_state=args.seed or 0) for rate_per_s in args.poisson or ()]
     ramp_s = args.ramp or 0.0

@@ -12,6 +12,7 @@ from llmhub.formatting.numbers import format_count, format_duration, format_usd
 from llmhub.formatting.text import truncate_middle
 from llmhub.formatting.text_tables import text_table
 from llmhub.plots.model_summary import ModelSummary, combine_summaries, quantile, summarize_models
+from llmhub.tables.schema import is_simulated
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +48,8 @@ def summary_table(results: pa.Table) -> str:
         return "No rows."
     total = combine_summaries(summaries)
     columns = [column for column in COLUMNS if not column.optional or column.cell(total) != NO_VALUE]
+    if is_simulated(results.schema):  # nothing was billed
+        columns = [*(column for column in columns if column.header not in {"billed", "list price"}), SIMULATED_COST]
     rows = [
         [truncate_middle(model.name, MAX_NAME_CHARS), *(column.cell(model) for column in columns)]
         for model in summaries
@@ -90,6 +93,8 @@ COLUMNS: Final = (
         "list price", lambda model: _cost(model, model.list_usd) if model.cache_hits else NO_VALUE, optional=True
     ),
 )
+
+SIMULATED_COST: Final = SummaryColumn("list price (simulated)", lambda model: _cost(model, model.list_usd))
 
 
 def failure_summary(results: pa.Table) -> str:

@@ -108,6 +108,8 @@ class Progress:
         What a provider says that refuses every request at present; empty if none does.
     models
         The same by model, in the order requested.
+    simulated
+        Whether simulated providers answer, so that costs are list prices and nothing is billed.
     """
 
     total: int
@@ -123,6 +125,7 @@ class Progress:
     limited_by: str = ""
     refused_by: str = ""
     models: tuple[ModelProgress, ...] = ()
+    simulated: bool = False
 
     @property
     def unanswered(self) -> int:
@@ -429,6 +432,7 @@ class ProgressTracker:
             limited_by="" if now.finished or now.stopping else limiting_factor(now),
             refused_by="" if now.finished or now.stopping else now.refused_by,
             models=models,
+            simulated=any(target.endpoint.simulated for target in self._targets),
         )
 
     def _model_index(self, position: int) -> int:

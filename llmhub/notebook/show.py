@@ -22,7 +22,7 @@ from llmhub.plots.model_summary import COLUMNS as SUMMARY_COLUMNS
 from llmhub.plots.model_summary import OPTIONAL_COLUMNS, ModelSummary, count_summary, quantile, summarize_models
 from llmhub.tables import frames
 from llmhub.tables.result_frames import answer_columns, answer_texts, require_result_columns, results_table
-from llmhub.tables.schema import RESULTS
+from llmhub.tables.schema import RESULTS, is_simulated
 
 DEFAULT_ROWS: Final = 10
 MAX_ROWS: Final = 1_000
@@ -131,13 +131,22 @@ def show(
         columns = list(own)[:MAX_INPUT_COLUMNS]
     else:
         require_result_columns(names, columns, "show", "columns")
-    summaries = summarize_models(_with_required_columns(results_table(frame, prefix, SUMMED_COLUMNS)))
+    summed = results_table(frame, prefix, SUMMED_COLUMNS)
+    summary = _Summary(summarize_models(_with_required_columns(summed)), is_simulated(summed.schema))
     shown = _first_rows(head, results, answers, columns)
-    return ResultsView(_view_html(summaries, shown), _view_text(summaries, shown))
+    return ResultsView(_view_html(summary, shown), _view_text(summary, shown))
 
 
 def _is_result(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and name.removeprefix(prefix) in RESULTS.names
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """Totals by model, and whether the results are of simulated providers, which bill nothing."""
+
+    models: Sequence[ModelSummary]
+    simulated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,27 +200,29 @@ def _column_texts(backend: frames.FrameBackend, frame: Any, index: int) -> list[
     return ["" if value is None else str(value)[: MAX_CHARS * 2] for value in values]
 
 
-def _headline(summaries: Sequence[ModelSummary]) -> str:
+def _headline(summary: _Summary) -> str:
     """Return the numbers of rows, models, answers and failures."""
+    summaries = summary.models
     rows = sum(model.rows for model in summaries)
     if not rows:
         return "0 rows"
     models = f", {len(summaries)} models" if len(summaries) > 1 else ""
     count = rows - sum(model.answered + model.failed for model in summaries)
     unsent = f", {count:,} without an answer" if count else ""
-    return f"{format_quantity(rows, 'row')}{models}: {count_summary(summaries)}{unsent}"
+    simulated = "; simulated" if summary.simulated else ""
+    return f"{format_quantity(rows, 'row')}{models}: {count_summary(summaries)}{unsent}{simulated}"
 
 
-def _totals(summaries: Sequence[ModelSummary]) -> tuple[list[str], list[list[str]]]:
+def _totals(summary: _Summary) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the table of totals, without empty columns."""
-    rows = [[model.name, *_figures(model)] for model in summaries[:MAX_MODELS]]
+    rows = [[model.name, *_figures(model, simulated=summary.simulated)] for model in summary.models[:MAX_MODELS]]
     return drop_empty_columns(TOTAL_HEADERS, rows)
 
 
-def _figures(model: ModelSummary) -> list[str]:
+def _figures(model: ModelSummary, *, simulated: bool) -> list[str]:
     """Return the totals of a model; unknown and zero values are empty."""
     has_latency = bool(len(model.latency_s))
-    saved = model.list_usd > model.billed_usd
+    saved = simulated or model.list_usd > model.billed_usd
     return [
         f"{model.rows:,}",
         f"{model.answered:,}",
@@ -219,7 +230,7 @@ def _figures(model: ModelSummary) -> list[str]:
         f"{model.cache_hits:,}" if model.cache_hits else "",
         f"{model.tokens['input_tokens']:,}" if model.with_usage else "",
         f"{model.tokens['output_tokens']:,}" if model.with_usage else "",
-        format_usd(model.billed_usd, symbol="") if model.priced else "",
+        format_usd(model.billed_usd, symbol="") if model.priced and not simulated else "",
         format_usd(model.list_usd, symbol="") if model.priced and saved else "",
         *(format_duration(quantile(model.latency_s, q)) if has_latency else "" for q in (0.5, 0.95)),
     ]
@@ -228,19 +239,19 @@ def _figures(model: ModelSummary) -> list[str]:
 # HTML
 
 
-def _view_html(summaries: Sequence[ModelSummary], rows: Sequence[_ResultRow]) -> Html:
-    total = sum(model.rows for model in summaries)
-    headline = Html(f'<div style="font-weight:600">{html.inline_text(_headline(summaries))}</div>')
+def _view_html(summary: _Summary, rows: Sequence[_ResultRow]) -> Html:
+    total = sum(model.rows for model in summary.models)
+    headline = Html(f'<div style="font-weight:600">{html.inline_text(_headline(summary))}</div>')
     if not total:
         return html.container(headline)
     hidden = total - len(rows)
     more = Html(f'<div style="{html.DIM_STYLE}">and {hidden:,} rows more</div>' if hidden else "")
-    return html.container(headline, _totals_html(summaries), _rows_html(rows), more)
+    return html.container(headline, _totals_html(summary), _rows_html(rows), more)
 
 
-def _totals_html(summaries: Sequence[ModelSummary]) -> Html:
-    header, rows = _totals(summaries)
-    hidden = len(summaries) - MAX_MODELS
+def _totals_html(summary: _Summary) -> Html:
+    header, rows = _totals(summary)
+    hidden = len(summary.models) - MAX_MODELS
     more = f'<div style="{html.DIM_STYLE}">and {hidden:,} models more</div>' if hidden > 0 else ""
     return Html(html.html_table(header, rows, range(1, len(header))) + more)
 
@@ -314,11 +325,11 @@ def _cost_text(row: _ResultRow) -> str:
 # Text
 
 
-def _view_text(summaries: Sequence[ModelSummary], rows: Sequence[_ResultRow]) -> str:
-    total = sum(model.rows for model in summaries)
-    lines = [_headline(summaries)]
+def _view_text(summary: _Summary, rows: Sequence[_ResultRow]) -> str:
+    total = sum(model.rows for model in summary.models)
+    lines = [_headline(summary)]
     if total:
-        header, totals = _totals(summaries)
+        header, totals = _totals(summary)
         lines.append(text_table(header, [[single_line(row[0]), *row[1:]] for row in totals]))
         lines += [_row_text(row) for row in rows]
         if total > len(rows):

@@ -187,9 +187,7 @@ def extract_columns(
 
 def is_simulated(table: pa.Table | DataFrameLike) -> bool:
     """Return whether the results are those of simulated providers (see `llmhub.tables.schema.is_simulated`)."""
-    if isinstance(table, pa.Table):
-        return schema.is_simulated(table.schema)
-    return bool(getattr(table, "attrs", {}).get(schema.SIMULATED))
+    return schema.is_simulated(results_table(table, columns=("cost_usd",)).schema)
 
 
 def to_floats(column: pa.Array) -> FloatArray:

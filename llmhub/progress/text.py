@@ -58,7 +58,7 @@ def status_items(progress: Progress) -> list[StatusItem]:
         StatusItem(row_rate(p.rows_per_s), 5),
         StatusItem(format_elapsed(p.elapsed_s) if p.finished else remaining, 3),
         StatusItem(token_counts(p), 8),
-        StatusItem(cost_text(p), 6),
+        StatusItem(f"{cost_text(p)} (simulated)" if p.simulated and cost_text(p) else cost_text(p), 6),
         StatusItem(f"limit: {p.limited_by}" if p.limited_by else "", 7),
         StatusItem(f"refused: {p.refused_by}" if p.refused_by else "", 2),
     )

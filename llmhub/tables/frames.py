@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from llmhub.core.errors import Hint, invalid
 from llmhub.tables.pandas_types import DtypeBackend, check_dtype_backend, to_pandas, to_series
+from llmhub.tables.schema import mark_amounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +132,7 @@ def to_kind_of(source: Any, frame: Any) -> Any:
     if is_polars(source, "LazyFrame"):
         return frame.lazy()
     if is_relation(source):
-        results = frame  # noqa: F841 - DuckDB reads the variable that the query names
+        results = mark_amounts(frame)  # noqa: F841 - DuckDB reads the variable that the query names
         return source.query("source", "SELECT * FROM results")
     return frame
 
@@ -471,7 +472,7 @@ def _append_pandas(frame: Any, table: pa.Table, dtype_backend: DtypeBackend | No
 def _append_polars(frame: Any, table: pa.Table, _dtype_backend: DtypeBackend | None) -> Any:
     import polars as pl  # noqa: PLC0415 - the caller's frame is polars
 
-    right: Any = pl.from_arrow(table)
+    right: Any = pl.from_arrow(mark_amounts(table))
     return frame.hstack(right.get_columns())
 
 

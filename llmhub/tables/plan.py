@@ -147,6 +147,8 @@ class Plan:
         How long the run would take, and what limits it.
     pilot, pilot_usd
         Calls made by the pilot, and their cost; their responses are in the cache.
+    simulated
+        Whether simulated providers would answer, so that nothing would be billed.
     """
 
     models: tuple[ModelPlan, ...]
@@ -154,6 +156,7 @@ class Plan:
     bottleneck: str = ""
     pilot: int = 0
     pilot_usd: Decimal | None = None
+    simulated: bool = False
 
     @property
     def calls(self) -> int:
@@ -205,6 +208,8 @@ class Plan:
         if self.pilot:
             cost = "" if self.pilot_usd is None else f" for {format_usd(self.pilot_usd)}"
             notes.append(f"The pilot made {self.pilot:,} calls{cost}; their responses are in the cache.")
+        if self.simulated:
+            notes.append("Simulated providers: costs are list prices, and nothing is billed.")
         return notes
 
     def _assumptions(self) -> list[str]:
@@ -341,7 +346,8 @@ def build_plan(prompts: Sequence[ModelPrompts], inputs: PlanInputs) -> Plan:
     calls = sum(model.calls for model in models)
     concurrency = min(inputs.concurrency, max(calls, 1))
     minutes, bottleneck = forecast_minutes(work_s, longest_s, concurrency, _rate_demands(models, inputs.limits))
-    return Plan(models=models, minutes=minutes, bottleneck=bottleneck)
+    simulated = any(own.target_prompt.target.endpoint.simulated for own in prompts)
+    return Plan(models=models, minutes=minutes, bottleneck=bottleneck, simulated=simulated)
 
 
 def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: VocabularySource) -> ModelPlan:

@@ -21,7 +21,7 @@ from llmhub.core.json_schema import extract_json
 from llmhub.tables import frames
 from llmhub.tables.cost_columns import USD_TYPE, from_nanos
 from llmhub.tables.pandas_types import KEY_TYPE
-from llmhub.tables.schema import RESULTS, SIMULATED
+from llmhub.tables.schema import RESULTS, SIMULATED, SIMULATED_USD
 from llmhub.tables.structured_outputs import LABEL_FIELD, find_label
 
 ResultColumns: TypeAlias = Literal["compact", "all"] | Sequence[str]
@@ -132,15 +132,19 @@ def results_table(frame: Any, prefix: str = "", columns: Iterable[str] | None = 
     results = {prefix + name: name for name in RESULTS.names if prefix + name in names}
     wanted = None if columns is None else set(columns)
     found: dict[str, tuple[pa.Field, pa.ChunkedArray]] = {}
+    is_marked = False
     for index, name in enumerate(names):
         own_name = results.get(name, name)
         if (wanted is not None and own_name not in wanted) or (name not in results and name in results.values()):
             continue
         field = RESULTS.field(own_name) if name in results else None
         column = _read_column(source, index, field)
+        is_marked = is_marked or column.type == SIMULATED_USD
         column = column if field is None else _restored(column, field)
         found[own_name] = ((field or pa.field(name, column.type)).with_type(column.type), column)
     metadata = source.schema.metadata if isinstance(source, pa.Table) else _attrs_metadata(source)
+    if is_marked:
+        metadata = {**(metadata or {}), SIMULATED: "true"}
     fields = [field for field, _ in found.values()]
     return pa.table([column for _, column in found.values()], schema=pa.schema(fields, metadata=metadata))
 

@@ -68,6 +68,29 @@ RESULTS: Final[pa.Schema] = pa.schema(
 """Long form: one row per input row, model and sample, in input order."""
 
 
+SIMULATED_USD: Final = pa.decimal128(20, 9)
+"""Type of the amounts in frames without metadata (polars, DuckDB) that marks results of simulated providers.
+
+It holds the same amounts as the type of `RESULTS`, and survives filters, joins and Parquet files.
+"""
+
+
+def mark_amounts(table: pa.Table) -> pa.Table:
+    """Return results with `SIMULATED_USD` as the type of amounts, if they are of simulated providers.
+
+    Examples
+    --------
+    >>> table = schema_for_run("r1", simulated=True).empty_table()
+    >>> mark_amounts(table).schema.field("cost_usd").type
+    Decimal128Type(decimal128(20, 9))
+    """
+    if not is_simulated(table.schema):
+        return table
+    usd = RESULTS.field("cost_usd").type
+    fields = [field.with_type(SIMULATED_USD) if field.type == usd else field for field in table.schema]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+
 def schema_for_run(run_id: str, *, simulated: bool = False) -> pa.Schema:
     """Return `RESULTS` with the run id in the schema metadata, and whether the run was of simulated providers.
 

@@ -175,7 +175,7 @@ def test_ramp_rises_evenly_to_the_rate() -> None:
     assert sum(time <= 4 for time in times) == pytest.approx(20, abs=1)
     assert sum(time <= 2 for time in times) == pytest.approx(5, abs=1)
     assert np.diff([time for time in times if time > 4]) == pytest.approx(0.1)
-    assert str(Load(workers=4, ramp_s=2)) == "4 at a time, ramp of 2 s"
+    assert str(Load(concurrency=4, ramp_s=2)) == "4 at a time, ramp of 2 s"
     with pytest.raises(BadRequestError, match=r"load\.ramp_s: -1 is not a duration"):
         Load(per_s=1, ramp_s=-1)
 

@@ -136,11 +136,11 @@ def test_sweep_returns_closed_loads() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "either workers= or per_s="),
-        ({"workers": 1, "per_s": 1}, "either workers= or per_s="),
-        ({"workers": 0}, "load.workers: 0 is not a positive integer"),
-        ({"workers": True}, "load.workers: True is not a positive integer"),
-        ({"workers": 1.5}, "load.workers: 1.5 is not a positive integer"),
+        ({}, "either concurrency= or per_s="),
+        ({"concurrency": 1, "per_s": 1}, "either concurrency= or per_s="),
+        ({"concurrency": 0}, "load.concurrency: 0 is not a positive integer"),
+        ({"concurrency": True}, "load.concurrency: True is not a positive integer"),
+        ({"concurrency": 1.5}, "load.concurrency: 1.5 is not a positive integer"),
         ({"per_s": 0}, "load.per_s: 0 is not a rate"),
         ({"per_s": math.inf}, "load.per_s: inf is not a rate"),
     ],

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -16,6 +19,7 @@ from llmhub.cli import main
 from llmhub.core.errors import BadRequestError
 from llmhub.core.provider import Endpoint
 from llmhub.engine.call import SIMULATED_PREFIX
+from llmhub.progress.text import progress_line
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import FAKE_PROVIDERS, Simulator, SimulatorThread, endpoints, serving
 
@@ -139,6 +143,63 @@ def test_results_are_marked_as_simulated(simulator: SimulatorThread) -> None:
     assert batches[0].schema.metadata[b"simulated"] == b"true"
     assert frame.attrs == {"simulated": True}
     assert "(simulated)" in frame.llm.plot.cost_by_model().get_title(loc="left")
+
+
+def test_polars_and_duckdb_frames_keep_the_mark(simulator: SimulatorThread, tmp_path: Path) -> None:
+    with llmhub.Hub(simulator=simulator.url) as hub:
+        frame = pl.DataFrame(FRAME).llm.complete("Describe {city}", model=MODEL, hub=hub, progress=False)  # type: ignore[attr-defined]
+        relation = duckdb.connect().query("SELECT 'Bonn' AS city")
+        answered = llmhub.llm(relation).complete("Describe {city}", model=MODEL, hub=hub, progress=False)
+    frame.write_parquet(tmp_path / "answers.parquet")
+    kept = (
+        frame,
+        frame.filter(pl.col("city") != "Bonn").join(
+            pl.DataFrame({"city": ["Graz"], "population": [300_000]}), on="city"
+        ),
+        frame.lazy().sort("latency_s").collect(),
+        pl.read_parquet(tmp_path / "answers.parquet"),
+        answered,
+        answered.filter("status = 'ok'"),
+    )
+    for each in kept:
+        accessor = llmhub.llm(each)
+        assert "(simulated)" in accessor.plot.cost_by_model().get_title(loc="left")
+        assert repr(accessor.show()).splitlines()[0].endswith("; simulated")
+    assert (frame["status"] == "ok").all()
+    assert frame["cost_usd"].sum() == sum(frame["cost_usd"].to_list())
+
+
+def test_everything_that_shows_costs_says_that_they_are_simulated(
+    simulator: SimulatorThread, environ: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[str] = []
+    with llmhub.Hub(simulator=simulator.url) as hub:
+        given: dict[str, Any] = {"model": MODEL, "hub": hub}
+        completion = llmhub.complete("Hi", **given)
+        estimate = llmhub.plan(FRAME, "Describe {city}", **given)
+        results = pd.DataFrame(FRAME).llm.complete(
+            "Describe {city}", progress=lambda progress: lines.append(progress_line(progress)), **given
+        )
+        load = llmhub.bench.run(
+            MODEL, hub=hub, load=llmhub.bench.concurrent(2), measure=llmhub.bench.Measure(requests=4, warmup=0)
+        )
+    assert repr(completion).endswith("simulated)")
+    assert "simulated" in completion._repr_html_()
+    assert "Simulated providers: costs are list prices, and nothing is billed." in str(estimate)
+    assert lines[-1].endswith(" USD (simulated)")
+    view = results.llm.show()
+    assert "; simulated" in repr(view).splitlines()[0]
+    assert "USD billed" not in repr(view)
+    assert "USD list price" in repr(view)
+    assert "Simulated providers" in str(load)
+    assert "Simulated providers" in load._repr_html_()
+    assert load.plot().get_title(loc="left") == "Latency under load (simulated)"
+    pd.DataFrame(FRAME).to_csv(tmp_path / "cities.csv", index=False)
+    paths = [str(tmp_path / "cities.csv"), str(tmp_path / "out.csv")]
+    main(["run", *paths, "--prompt", "Describe {city}", "--model", MODEL, "--simulator", simulator.url])
+    printed = capsys.readouterr().out
+    assert "list price (simulated)" in printed
+    assert "billed" not in printed
 
 
 def test_routes_of_simulated_models_are_simulated(simulator: SimulatorThread) -> None:
