@@ -23,6 +23,7 @@ IMPORT_NAMES = {
     "google-genai": "google.genai",
     "lazy-loader": "lazy_loader",
     "markdown-it-py": "markdown_it",
+    "mlflow-skinny": "mlflow",
     "nest-asyncio": "nest_asyncio",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",
     "opentelemetry-proto": "opentelemetry.proto",
