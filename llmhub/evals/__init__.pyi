@@ -20,3 +20,5 @@ from .logs.log_files import read_log as read_log
 from .logs.log_files import read_samples as read_samples
 from .logs.log_files import write_log as write_log
 from .tasks import Task as Task
+from .tracking import log_to_mlflow as log_to_mlflow
+from .tracking import log_to_wandb as log_to_wandb

@@ -73,13 +73,17 @@ class MetricValues:
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """Estimate of one model's metric, its interval and the interval's method; NaN without data."""
+    """Estimate of one model's metric, its interval and the interval's method; NaN without data.
+
+    ``unseen_share`` of an unbounded mean is `statistics.unseen_share`; NaN for other estimates.
+    """
 
     value: float
     interval: ConfidenceInterval
     rows: int
     clusters: int
     method: str
+    unseen_share: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,8 @@ def _estimate_mean(
         return MeanEstimate(value, interval, rows, clusters, "wilson, clustered")
     interval = statistics.studentised_mean(sums, counts).interval(settings.level)
     method = "studentised" if metric.clusters is None else "studentised, clustered"
-    return MeanEstimate(value, interval, rows, clusters, method)
+    unseen = statistics.unseen_share(clusters, settings.level)
+    return MeanEstimate(value, interval, rows, clusters, method, unseen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,6 +549,7 @@ def _model_row(model: str, kind: str, metric: str, unit: str, estimate: MeanEsti
         "rows": estimate.rows,
         "clusters": estimate.clusters,
         "method": estimate.method,
+        "unseen_share": _nan_to_none(estimate.unseen_share),
     }
 
 

@@ -42,6 +42,11 @@ MODELS: Final = _schema(
     ("rows", pa.int64(), "number of rows, or for quantiles of calls"),
     ("clusters", pa.int64(), "number of independent clusters of these"),
     ("method", pa.string(), "method of the interval"),
+    (
+        "unseen_share",
+        pa.float64(),
+        "of a mean: largest share of rows that may be missing from the sample, a tail in which no interval covers",
+    ),
 )
 """One row per model and metric."""
 PAIRS: Final = _schema(

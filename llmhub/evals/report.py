@@ -19,6 +19,8 @@ MAX_PAIRS_SHOWN: Final = 30
 """Pairs in a report; the table `Comparison.pairs` has all of them."""
 FEW_CLUSTERS: Final = 20
 """Number of clusters below which a note warns that intervals and tests are unreliable."""
+RARE_SHARE: Final = 0.05
+"""Share of rows above which a note says that rarer values may be missing from the sample."""
 MINUS: Final = "\u2212"
 MetricRow = Mapping[str, Any]
 
@@ -201,6 +203,7 @@ def notes(comparison: Comparison) -> list[str]:
     if rows and clusters < FEW_CLUSTERS:
         noun = "groups" if design.group else "rows"
         lines.append(f"With only {clusters} {noun}, intervals and tests are unreliable; use at least {FEW_CLUSTERS}.")
+    lines += _unseen_notes(comparison)
     effects = [pair["minimum_detectable_effect"] for pair in comparison.pairs_of()] if rows else []
     effects = [effect for effect in effects if effect is not None]
     if effects:
@@ -209,6 +212,21 @@ def notes(comparison: Comparison) -> list[str]:
         span = low if min(effects) == max(effects) else f"{low} to {high}"
         lines.append(f"Minimum detectable difference with {settings.power:.0%} power: {span}.")
     return lines + [_judge_note(row) for row in comparison.judges.to_pylist()]
+
+
+def _unseen_notes(comparison: Comparison) -> list[str]:
+    """Return a note on means of so few rows that a rare, very different value may be missing from them."""
+    means = [row for row in comparison.models.to_pylist() if row["low"] is not None and row["unseen_share"] is not None]
+    share = max((row["unseen_share"] for row in means), default=0.0)
+    if share <= RARE_SHARE:
+        return []
+    names = ", ".join(dict.fromkeys(_spoken(row["metric"]) for row in means if row["unseen_share"] > RARE_SHARE))
+    note = f"Means ({names}) are those of what the rows show: values rarer than {format_percent(share)} may be missing"
+    return [f"{note}, such as a few very expensive responses."]
+
+
+def _spoken(metric: str) -> str:
+    return {"cost_usd": "cost", "input_tokens": "tokens in", "output_tokens": "tokens out"}.get(metric, metric)
 
 
 def _status_notes(comparison: Comparison) -> list[str]:

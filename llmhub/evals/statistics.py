@@ -219,6 +219,20 @@ def studentised_mean(sums: FloatArray, counts: FloatArray) -> StudentisedMean:
     return StudentisedMean(mean, math.sqrt(square / (clusters - 1)), skewness, clusters)
 
 
+def unseen_share(clusters: int, level: float = 0.95) -> float:
+    """Return the largest share of values that may all be missing from a sample, with probability ``1 - level``.
+
+    A tail of this share or less, however heavy, may leave no trace in the sample: no interval of a mean covers it. For
+    many clusters it is about 3 / clusters (the rule of three).
+
+    Examples
+    --------
+    >>> round(unseen_share(10), 3), round(unseen_share(300), 3), unseen_share(0)
+    (0.259, 0.01, 1.0)
+    """
+    return 1.0 if clusters < 1 else 1 - (1 - level) ** (1 / clusters)
+
+
 def percentile_interval(draws: FloatArray, clusters: int, level: float = 0.95) -> ConfidenceInterval:
     """Return the expanded percentile interval of bootstrap draws.
 
