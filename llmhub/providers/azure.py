@@ -18,10 +18,12 @@ from llmhub.providers.auth import api_key_header
 from llmhub.providers.openai import PACK_LIMITS, SCHEMA_SUPPORT, adapt_chat, adapt_responses, check_min_tokens
 from llmhub.providers.openai_compatible import (
     CHAT_PATH,
+    COMPLETIONS_PATH,
     EMBEDDINGS_PATH,
     RESPONSES_PATH,
     openai_compatible,
     read_rate_limits,
+    text_completions,
 )
 from llmhub.providers.rate_limit_headers import per_renewal_period
 from llmhub.providers.vendor import PriceListing, embed_service, quote_model
@@ -32,6 +34,10 @@ DEFAULT_API_VERSION: Final = "2024-10-21"
 
 def _chat_url(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str:
     return _deployment_url(endpoint, request.model, CHAT_PATH)
+
+
+def _completions_url(endpoint: Endpoint, request: CompletionRequest, _stream: bool) -> str:
+    return _deployment_url(endpoint, request.model, COMPLETIONS_PATH)
 
 
 def _embeddings_url(endpoint: Endpoint, request: EmbedRequest) -> str:
@@ -84,6 +90,18 @@ ENTRIES: Final = (
         locate=_chat_url,
         adapt=adapt_chat,
         embeddings=embed_service("", openai_embeddings.BASE64_WIRE, PACK_LIMITS, locate=_embeddings_url),
+        environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
+    ),
+    text_completions(
+        "azure",
+        "",
+        *_ENV,
+        locate=_completions_url,
+        authorize=api_key_header("api-key"),
+        request_id_header="apim-request-id",
+        limits=per_renewal_period(read_rate_limits),
+        health_url=_models_url,
+        price_listing=PriceListing("azure"),
         environment_variables=(*_VARIABLES, ("api_version", "OPENAI_API_VERSION")),
     ),
     _azure(

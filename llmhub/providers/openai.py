@@ -24,7 +24,7 @@ from llmhub.providers.model_profiles import (
     TokenLimits,
     ToolForcedSchema,
 )
-from llmhub.providers.openai_compatible import RESPONSES_PATH, openai_compatible
+from llmhub.providers.openai_compatible import RESPONSES_PATH, openai_compatible, text_completions
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, NUMBER_KEYWORDS, SchemaSupport
 from llmhub.providers.vendor import PriceListing, completion_url, drop_field, rename_field
 from llmhub.wire import openai_embeddings, openai_responses
@@ -178,5 +178,12 @@ ENTRIES: Final = (
         adapt=adapt_responses,
         checks=(check_min_tokens,),
         refused_parts=(),
+    ),
+    text_completions(
+        "openai",
+        BASE_URL,
+        "OPENAI_API_KEY",
+        price_listing=PriceListing("openai", adjust=add_service_tiers),
+        environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
     ),
 )

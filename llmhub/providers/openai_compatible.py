@@ -45,10 +45,11 @@ from llmhub.providers.vendor import (
     rename_field,
     same_payload,
 )
-from llmhub.wire import openai_chat, openai_embeddings, openai_responses
+from llmhub.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 
 CHAT_PATH: Final = "/chat/completions"
 RESPONSES_PATH: Final = "/responses"
+COMPLETIONS_PATH: Final = "/completions"
 EMBEDDINGS_PATH: Final = "/embeddings"
 OWN_SERVER_LIMITS: Final = PackLimits(texts=256, tokens=100_000)
 """Texts and tokens of one request to a server whose limits are those that its user has set."""
@@ -145,6 +146,18 @@ def openai_compatible(
     )
 
 
+def text_completions(name: str, base_url: str = "", *required_env: str, **fields: Any) -> ProviderEntry:
+    """Return the entry of a server's completions of a text, for base models: ``<name>-completions``."""
+    return openai_compatible(
+        f"{name}-completions",
+        base_url,
+        *required_env,
+        wire=openai_completions.WIRE,
+        refused_parts=(),
+        **{"locate": completion_url(base_url, COMPLETIONS_PATH), **fields},
+    )
+
+
 def rename_reasoning(name: str, payload: Payload) -> Payload:
     """Send earlier reasoning under the field ``name``.
 
@@ -172,4 +185,5 @@ ENTRIES: Final = (
         locate=completion_url("", RESPONSES_PATH),
         refused_parts=(CacheMark,),
     ),
+    text_completions("compatible"),
 )

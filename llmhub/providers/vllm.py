@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from llmhub.core.types import CacheMark
-from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning
+from llmhub.providers.openai_compatible import openai_compatible, rename_reasoning, text_completions
 from llmhub.wire import openai_embeddings
 
 ENTRIES: Final = (
@@ -19,4 +19,5 @@ ENTRIES: Final = (
         adapt=partial(rename_reasoning, "reasoning"),
         embeddings=openai_embeddings.WIRE,
     ),
+    text_completions("vllm", environment_variables=(("api_key", "VLLM_API_KEY"), ("base_url", "VLLM_BASE_URL"))),
 )

@@ -19,9 +19,14 @@ from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 SERVERS: Final[Mapping[str, tuple[str, str]]] = {
     "openai_chat": ("compatible", "/chat/completions"),
     "openai_responses": ("openai-responses", "/responses"),
+    "openai_completions": ("openai-completions", "/completions"),
     "anthropic": ("anthropic", "/messages"),
 }
 """For each wire, the simulated server that stands in, and what the path of a completion ends with."""
+
+
+CREDENTIAL_CHECKS: Final[Mapping[str, str]] = {"azure-completions": "azure"}
+"""Providers whose credentials are checked as those of another simulated server."""
 
 
 def _match_any_path(ending: str) -> Callable[[SimHttpRequest], SimRoute | None]:
@@ -46,6 +51,7 @@ def _stand_in(name: str, wire: str) -> FakeProvider:
         prefix=f"/{name}" if wire == "anthropic" else f"/{name}/v1",
         path_suffix="",
         match_route=_match_any_path(ending),
+        check_credentials=FAKE_PROVIDERS[CREDENTIAL_CHECKS.get(name, server)].check_credentials,
         parse_request=_with_usage(fake_provider.parse_request),
         embeddings=EMBEDDINGS.get(name),
     )

@@ -26,8 +26,11 @@ NAMES = sorted(PROVIDERS)
 BASE_URLS = {
     "azure": "https://res.openai.azure.com",
     "azure-responses": "https://res.openai.azure.com",
+    "azure-completions": "https://res.openai.azure.com",
     "databricks": "https://w.cloud.databricks.com",
     "vllm": "http://h/v1",
+    "vllm-completions": "http://h/v1",
+    "compatible-completions": "http://h/v1",
     "compatible": "http://h/v1",
     "compatible-responses": "http://h/v1",
     "compatible-messages": "http://h",
@@ -340,7 +343,11 @@ def test_vertex_urls_equal_the_recorded_ones(name: str) -> None:
     assert (located, derived) == RECORDED_VERTEX_URLS[name]
 
 
-HEADERS = {"anthropic": "x-api-key", "google": "x-goog-api-key", "azure": "api-key", "azure-responses": "api-key"}
+HEADERS = {
+    "anthropic": "x-api-key",
+    "google": "x-goog-api-key",
+    **dict.fromkeys(("azure", "azure-responses", "azure-completions"), "api-key"),
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -384,7 +391,7 @@ def test_mistral_renames_the_seed() -> None:
 
 def test_stream_requests_its_usage_unless_it_is_always_sent() -> None:
     requesting = {name for name in NAMES if "stream_options" in json.loads(prepared(name, stream=True).body)}
-    chat_providers = {name for name in NAMES if PROVIDERS[name].wire.name == "openai_chat"}
+    chat_providers = {name for name in NAMES if PROVIDERS[name].wire.name in {"openai_chat", "openai_completions"}}
     assert chat_providers - requesting == {"mistral", "perplexity", "databricks"}
 
 
@@ -601,6 +608,7 @@ def test_dropping_omits_and_lists_unsupported_parameters(
 
 WITHOUT_KEYS = {
     *("compatible", "compatible-responses", "compatible-messages", "ollama", "ollama-native", "vllm"),
+    *("compatible-completions", "vllm-completions"),
     *("lmstudio", "llamacpp", "litellm"),
 }
 

@@ -82,6 +82,8 @@ def text_of(provider: str, events: list[dict[str, Any]]) -> str:
         case "cohere-native":
             contents = [event["delta"]["message"]["content"] for event in events if event["type"] == "content-delta"]
             pieces = [content["text"] for content in contents]
+        case "openai-completions":
+            pieces = [choice["text"] for event in events for choice in event["choices"]]
         case "openai-responses" | "azure-responses":
             pieces = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
         case "anthropic" | "vertex-anthropic":

@@ -14,6 +14,7 @@ from llmhub.sim.servers.fake_provider import FakeProvider
 from llmhub.sim.servers.gemini import GEMINI
 from llmhub.sim.servers.ollama import OLLAMA
 from llmhub.sim.servers.openai_chat import COMPATIBLE, OPENAI
+from llmhub.sim.servers.openai_completions import COMPLETIONS
 from llmhub.sim.servers.openai_responses import AZURE_RESPONSES, RESPONSES
 from llmhub.sim.servers.vertex import VERTEX, VERTEX_CLAUDE
 
@@ -23,7 +24,7 @@ FAKE_PROVIDERS: Final[Mapping[str, FakeProvider]] = MappingProxyType(
         peer.name: peer
         for peer in (
             *(OPENAI, RESPONSES, ANTHROPIC, GEMINI, BEDROCK, AZURE, AZURE_RESPONSES),
-            *(VERTEX, VERTEX_CLAUDE, COMPATIBLE, OLLAMA, COHERE),
+            *(VERTEX, VERTEX_CLAUDE, COMPATIBLE, OLLAMA, COHERE, COMPLETIONS),
         )
     }
 )
