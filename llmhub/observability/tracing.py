@@ -201,9 +201,20 @@ def server_span(name: str, headers: Mapping[str, str], attributes: Mapping[str, 
     api = import_optional("opentelemetry.trace", "otel")
     context = _propagator().extract(headers)
     with tracer.start_as_current_span(
-        name, context=context, kind=api.SpanKind.SERVER, attributes=dict(attributes or {}), record_exception=False
+        name,
+        context=context,
+        kind=api.SpanKind.SERVER,
+        attributes=dict(attributes or {}),
+        record_exception=False,
+        set_status_on_exception=False,
     ) as span:
-        yield span
+        try:
+            yield span
+        except Exception as error:
+            # Without the message, which may quote a prompt.
+            span.set_attribute(names.ERROR_TYPE, type(error).__name__)
+            span.set_status(api.StatusCode.ERROR)
+            raise
 
 
 def _propagator() -> Any:

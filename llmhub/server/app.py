@@ -28,6 +28,8 @@ from llmhub.core.errors import (
     to_exception,
 )
 from llmhub.core.types import Payload
+from llmhub.engine.observer import CALL_ORIGIN, CallOrigin
+from llmhub.observability.tracing import server_span
 from llmhub.server.access import LOCAL_CALLER
 from llmhub.server.context import LANE_HEADER, LANES, REQUEST_ID_HEADER, Lane, RequestContext, request_id_of
 from llmhub.server.error_replies import encode_error, error_headers, status_of
@@ -121,6 +123,18 @@ async def _handle(service: Service, route: HttpRoute, request: web.Request, requ
         deadline=loop.time() + timeout_s,
         route=route.name,
     )
+    origin = CALL_ORIGIN.set(CallOrigin(request_id=request_id, key_id=caller.key_id, team=caller.team))
+    try:
+        with server_span(route.name, request.headers, {"http.route": route.path}):
+            return await _answer(service, route, request, context, timeout_s)
+    finally:
+        CALL_ORIGIN.reset(origin)
+
+
+async def _answer(
+    service: Service, route: HttpRoute, request: web.Request, context: RequestContext, timeout_s: float
+) -> web.StreamResponse:
+    """Call the handler within its time, if that is limited."""
     if not timeout_s:
         return await route.handler(service, request, context)
     try:

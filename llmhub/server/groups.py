@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmhub.server import api_routes, completion_routes, health_routes
+from llmhub.server import api_routes, completion_routes, health_routes, metrics_route
 from llmhub.server.routes import RouteGroup
 
 GROUPS: Final[tuple[RouteGroup, ...]] = (
     health_routes.GROUP,
     completion_routes.GROUP,
     api_routes.GROUP,
+    metrics_route.GROUP,
 )

@@ -25,6 +25,7 @@ from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
+from llmhub.observability.metrics import PrometheusCollector
 from llmhub.providers.prices import provider_of_model
 from llmhub.server.access import Access, access_from_settings
 from llmhub.server.context import RequestContext
@@ -59,12 +60,15 @@ class Service:
         Authenticates requests.
     groups
         The route groups that are served.
+    metrics
+        Metrics of the calls, while they are collected.
     """
 
     hub: Hub
     settings: ServerSettings
     access: Access
     groups: Sequence[RouteGroup] = ()
+    metrics: PrometheusCollector | None = None
     state: State = "starting"
     active_requests: int = 0
     lanes: Lanes = field(init=False)
