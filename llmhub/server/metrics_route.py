@@ -1,4 +1,4 @@
-"""The route for Prometheus, ``GET /metrics``: metrics are collected while the service runs, and rendered in a thread."""
+"""The route for Prometheus, ``GET /metrics``: collected while the service runs, and rendered in a thread."""
 
 from __future__ import annotations
 
