@@ -35,6 +35,7 @@ from llmhub.api.options import (
     TableOptions,
     TablePrompt,
     TypedTableOptions,
+    mode_columns,
 )
 from llmhub.api.parallel import complete_parallel
 from llmhub.api.raising import unwrap_or_raise
@@ -82,6 +83,7 @@ __all__ = [
     "health_check",
     "map_rows",
     "metadata",
+    "mode_columns",
     "models",
     "parse",
     "plan",

@@ -86,10 +86,15 @@ class _JobState:
 
     def partial_table(self) -> pa.Table:
         """Return a table of the results so far."""
-        from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+        from llmhub.tables import batch_columns, results  # noqa: PLC0415 - imports Arrow
 
         events = tuple(self.results)
-        table = results.completed_results(self.run.batch, events, self.run_id, self.started_at)
+        is_batch = self.run.options.mode == "batch"
+        table = results.completed_results(
+            self.run.batch, batch_columns.last_events(events) if is_batch else events, self.run_id, self.started_at
+        )
+        if is_batch:
+            table = batch_columns.with_mode_of_events(table, events, self.run.batch)
         if self.run.options.tool_loop is not None:
             rows = sorted((event for event in events if isinstance(event, tuple)), key=itemgetter(0))
             table = add_turns(self.run, table, [outcome for _, outcome, _ in rows], self.started_at)
@@ -163,8 +168,15 @@ class Job(Generic[T]):
         return self._convert(event_loop.wait_interruptibly(lambda: state.future, state.stop, timeout_s))
 
     def stop(self) -> None:
-        """Send nothing more and let calls in flight finish; a second call cancels those. Returns at once."""
-        self._state.stop.request()
+        """Send nothing more and let calls in flight finish; a second call cancels those. Returns at once.
+
+        With ``mode="batch"``, cancel the open batches and collect what they have answered; a second call leaves them.
+        """
+        run = self._state.run
+        if run.options.mode == "batch" and not run.batch_cancel.requested:
+            run.batch_cancel.request()
+        else:
+            self._state.stop.request()
 
     def map(self, function: Callable[[T], U]) -> Job[U]:
         """Return a handle on the same run that applies ``function`` to its result, and to the results so far."""

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict
@@ -20,11 +21,13 @@ from llmhub.api.raising import unwrap_or_raise
 from llmhub.cache.modes import CacheMode, Mode, resolve_mode
 from llmhub.core.budget import parse_budget
 from llmhub.core.embedding import TextKind
-from llmhub.core.errors import BadRequestError, invalid
+from llmhub.core.errors import BadRequestError, Hint, invalid
 from llmhub.core.json_schema import schema_of
 from llmhub.core.tool_functions import split_tools
 from llmhub.core.types import JSON, CompletionRequest, Message, Schema, Tool
-from llmhub.engine.call import Target
+from llmhub.engine.batch_run import DEFAULT_POLL_S, LATE_POLICIES, BatchPolicy, LatePolicy
+from llmhub.engine.call import SendMode, Target
+from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.spending import Budgets, SharedBudget, TargetPrices
 from llmhub.hub import Hub
 from llmhub.progress.display import ProgressCallback
@@ -102,7 +105,19 @@ class MapOptions(ExecutionOptions, BudgetOptions, total=False):
     """Options of `map_rows`."""
 
 
-class MessageOptions(RequestOptions, ExecutionOptions, total=False):
+class BatchOptions(TypedDict, total=False):
+    """How rows are sent, and how batches of a provider's Batch API are treated."""
+
+    mode: SendMode
+    late: LatePolicy
+    deadline: float | str | timedelta
+    poll_s: float
+    batch_tokens: int
+    batch_storage: str
+    batch_role: str
+
+
+class MessageOptions(RequestOptions, ExecutionOptions, BatchOptions, total=False):
     """Messages beside the prompt of a row, and the number of samples per row."""
 
     system: str | Callable[[Row], str | None]
@@ -112,7 +127,7 @@ class MessageOptions(RequestOptions, ExecutionOptions, total=False):
     n: int
 
 
-class ChatOptions(RequestOptions, ExecutionOptions, total=False):
+class ChatOptions(RequestOptions, ExecutionOptions, BatchOptions, total=False):
     """Options of ``df.llm.chat``."""
 
     system: str | Callable[[Row], str | None]
@@ -171,6 +186,25 @@ class RunOptions:
     max_turns: int | None = None
     tool_executor: Executor | None = None
     tool_loop: ToolLoop | None = None
+    mode: SendMode = "live"
+    late: LatePolicy = "wait"
+    deadline: float | str | timedelta | None = None
+    poll_s: float = DEFAULT_POLL_S
+    batch_tokens: int | None = None
+    batch_storage: str = ""
+    batch_role: str = ""
+
+    def batch_policy(self, cancel: StopSignal) -> BatchPolicy:
+        """Return how batches of this run are treated."""
+        return BatchPolicy(
+            late=self.late,
+            deadline_s=None if self.deadline is None else parse_duration("deadline", self.deadline),
+            poll_s=self.poll_s,
+            cancel=cancel,
+            max_tokens=self.batch_tokens,
+            storage=self.batch_storage,
+            role=self.batch_role,
+        )
 
 
 INTERNAL_OPTIONS: Final = frozenset({"schema_or_words", "tool_loop"})
@@ -204,10 +238,60 @@ def split_options(options: dict[str, Any]) -> tuple[CompletionRequest, RunOption
         raise invalid("progress", f"must be True, False or a function of the progress, not {progress!r}")
     if run_options.on_error not in {"row", "raise"}:
         raise invalid("on_error", f"must be 'row' or 'raise', not {run_options.on_error!r}")
+    _validate_batch_options(run_options)
     unknown = sorted(set(options) - REQUEST_OPTIONS)
     if unknown:
         raise unknown_option(unknown[0], REQUEST_OPTIONS | RUN_OPTIONS | MESSAGE_OPTIONS)
     return CompletionRequest(model="", messages=system_messages(options), **request_fields(options)), run_options
+
+
+DURATION_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
+
+def parse_duration(name: str, value: float | str | timedelta) -> float:
+    """Return a duration in seconds, given as such, as text (``"24h"``, ``"90m"``) or as a ``timedelta``.
+
+    Examples
+    --------
+    >>> parse_duration("deadline", "24h"), parse_duration("deadline", 90)
+    (86400.0, 90.0)
+    """
+    seconds: object = value
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, str):
+        match = DURATION.fullmatch(value.strip())
+        seconds = float(match[1]) * DURATION_UNITS[match[2]] if match else None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < MAX_DURATION_S:
+        raise invalid(name, f"must be seconds above 0, a timedelta, or text such as '24h' or '90m', not {value!r:.80}")
+    return float(seconds)
+
+
+MAX_DURATION_S: Final = 366 * 86_400.0
+BATCH_OPTIONS: Final = frozenset(BatchOptions.__annotations__) - {"mode"}
+
+
+def _validate_batch_options(options: RunOptions) -> None:
+    """Raise for values of batch options that are none, and for options that batches do not have."""
+    modes = ("live", "batch")
+    if options.mode not in modes:
+        raise invalid("mode", f"must be 'live' or 'batch', not {options.mode!r:.80}")
+    if options.late not in LATE_POLICIES:
+        raise invalid("late", f"must be 'wait', 'live' or 'error', not {options.late!r:.80}")
+    if options.deadline is not None:
+        parse_duration("deadline", options.deadline)
+    parse_duration("poll_s", options.poll_s)
+    if options.batch_tokens is not None:
+        positive_int("batch_tokens", options.batch_tokens)
+    if options.mode == "live":
+        changed = [name for name in sorted(BATCH_OPTIONS) if getattr(options, name) != getattr(RunOptions(), name)]
+        if changed:
+            raise invalid(changed[0], "is an option of batches", hint=Hint("mode", "batch", purpose="send batches"))
+    elif options.stream:
+        raise invalid("stream", "batches are not streamed; omit stream=True, or pass mode='live'")
+    elif options.tool_loop is not None:
+        raise invalid("tools", "functions do not run in batches; pass mode='live', or Tool values")
 
 
 RETRY_REMEDY: Final = "pass Hub(retry=llmhub.Retry(attempts=...))"
@@ -250,6 +334,17 @@ FOREIGN_REMEDIES: Final[Mapping[str, str]] = {
     "logit_bias": "pass extra={'logit_bias': ...}",
 }  # fmt: skip
 """Options of other libraries that are set elsewhere in llmhub, and how."""
+
+
+def mode_columns(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the further result columns of a call with these options: ``mode`` if rows are sent in batches.
+
+    Examples
+    --------
+    >>> mode_columns({"mode": "batch"}), mode_columns({})
+    (('mode',), ())
+    """
+    return ("mode",) if options.get("mode") == "batch" else ()
 
 
 def tool_loop(options: dict[str, Any]) -> ToolLoop | None:

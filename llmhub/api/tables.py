@@ -12,12 +12,13 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack, overload
 
 from returns.pipeline import is_successful
 
+from llmhub.api._batch_checks import refuse_batches, require_batches
 from llmhub.api._budget_check import require_budget_fits
 from llmhub.api._tool_rows import ToolRows, with_turns
 from llmhub.api.default_hub import current_hub
@@ -145,6 +146,22 @@ def complete_table(
             Number of processes (see `complete_parallel`).
         ``budget_usd``
             Maximum cost in US dollars; rows that could exceed it are not sent and have the status ``budget``.
+        ``mode``
+            ``"batch"`` sends the rows through the provider's Batch API, at a lower price and within a day. Repeating
+            the call continues to wait; rows that wait have the status ``pending``, and a column ``mode`` says how each
+            was sent. Needs a cache with a ledger.
+        ``late``
+            Rows that a batch did not process: ``"wait"`` sends them in another batch, ``"live"`` by themselves,
+            ``"error"`` makes errors of them.
+        ``deadline``
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds; by default when the provider gives up.
+            With ``late="wait"`` the call returns then and leaves the batch.
+        ``poll_s``
+            Seconds between the first two polls of a batch; the time grows to five minutes.
+        ``batch_tokens``
+            Estimated prompt tokens of one batch, at most.
+        ``batch_storage``, ``batch_role``
+            Object storage (``"s3://bucket/folder"``) and role, for providers that read batches from there.
 
     Returns
     -------
@@ -165,10 +182,12 @@ def complete_table(
     if sink is not None:
         from llmhub.api.sink import complete_to_sink  # noqa: PLC0415 - it imports this module
 
+        refuse_batches(options, "sink")
         return complete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
     if options.get("n_jobs", 1) != 1:
         from llmhub.api.parallel import complete_parallel  # noqa: PLC0415 - it imports this module
 
+        refuse_batches(options, "n_jobs")
         return complete_parallel(frame, prompt, model=model, hub=hub, **options)
     options.pop("n_jobs", None)
     return run_blocking(build_table_run(frame, prompt, model, hub, dict(options)))
@@ -208,6 +227,7 @@ async def acomplete_table(
     if sink is not None:
         from llmhub.api.sink import acomplete_to_sink  # noqa: PLC0415 - it imports this module
 
+        refuse_batches(options, "sink")
         return await acomplete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
     return await run_awaited(build_table_run(frame, prompt, model, hub, dict(options)))
 
@@ -232,7 +252,10 @@ def complete_series(
         raise invalid("model", "a Series takes one model; use a DataFrame for several")
     if run_options.n != 1:
         raise invalid("n", "a Series takes one response per value; use a DataFrame for several")
-    batch = prompt_batch.batch_from_series(values, prompt, compile_prompts(hub, model, request, run_options))
+    target_prompts = compile_prompts(hub, model, request, run_options)
+    if run_options.mode == "batch":
+        require_batches(hub, run_options, [target_prompt.target for target_prompt in target_prompts])
+    batch = prompt_batch.batch_from_series(values, prompt, target_prompts)
     return run_blocking(TableRun(hub, batch, run_options, output))
 
 
@@ -240,7 +263,8 @@ def complete_series(
 class TableRun:
     """A validated run over the rows of a frame that has not been started.
 
-    Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs.
+    Responses are stored in ``journal``, if there is one, instead of the cache. ``slots`` are shared with other runs,
+    ``batch_cancel`` cancels the batches of this one.
     """
 
     hub: Hub
@@ -249,6 +273,7 @@ class TableRun:
     structured_output: OutputSchema | None = None
     journal: Store | None = None
     slots: SlotGroup | None = None
+    batch_cancel: StopSignal = field(default_factory=StopSignal)
 
     @property
     def stores_results(self) -> bool:
@@ -311,8 +336,10 @@ def build_table_run(
         extras = replace(extras, examples=examples)
     resolve_concurrency(hub, run_options)
     target_prompts = compile_prompts(hub, model, request, run_options, dry_run=dry_run)
+    if run_options.mode == "batch":
+        require_batches(hub, run_options, [target_prompt.target for target_prompt in target_prompts], dry_run=dry_run)
     batch = prompt_batch.batch_from_frame(source, prompt, target_prompts, run_options.n, extras)
-    if not dry_run:
+    if not dry_run and run_options.mode == "live":
         require_budget_fits(hub, batch, run_options)
     return TableRun(hub, batch, run_options, output)
 
@@ -429,7 +456,7 @@ async def run_table(
     run: TableRun, display: ProgressDisplay | None, stop: StopSignal, on_result: OnResult | None = None
 ) -> pa.Table:
     """Send the requests of a run, and return the table of results."""
-    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables import batch_columns, results  # noqa: PLC0415 - imports Arrow
 
     started_at, run_id = time.time(), uuid.uuid4()
     problems: list[str] = []
@@ -442,6 +469,8 @@ async def run_table(
         table = results.build_results(run.batch, result, run_id.hex, started_at, problems.append)
     with keep_table(table):
         table = add_turns(run, table, result.outcomes, started_at)
+        if run.options.mode == "batch":
+            table = batch_columns.with_mode(table, result)
     with keep_table(table):
         table = apply_schema(replace(run, options=replace(run.options, on_error="row")), table)
     with keep_table(table):
@@ -454,7 +483,7 @@ async def run_table(
 
 def attach_partial_table(error: BaseException, run: TableRun, run_id: str, started_at: float) -> None:
     """Attach the results so far to an exception that ended a run, if any row was started."""
-    from llmhub.tables import results  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables import batch_columns, results  # noqa: PLC0415 - imports Arrow
 
     partial_result = getattr(error, "fan_out_result", None)
     if not isinstance(partial_result, FanOutResult):
@@ -462,6 +491,8 @@ def attach_partial_table(error: BaseException, run: TableRun, run_id: str, start
     del error.fan_out_result  # type: ignore[attr-defined]  # the table takes its place
     try:
         table = results.build_results(run.batch, partial_result, run_id, started_at)
+        if run.options.mode == "batch":
+            table = batch_columns.with_mode(table, partial_result)
         with keep_table(table):
             table = add_turns(run, table, partial_result.outcomes, started_at)
         with keep_table(table):
@@ -518,6 +549,9 @@ async def send_rows(
         draws_in_thread=run.batch.reads_files,
         slots=run.slots,
     )
+    if run.options.mode == "batch":
+        policy = run.options.batch_policy(run.batch_cancel)
+        return await run.hub.runtime.run_batches(spec, stop, policy, cache_mode=run.options.cache)
     return await run.hub.runtime.run(spec, stop, cache_mode=run.options.cache, journal=run.journal)
 
 

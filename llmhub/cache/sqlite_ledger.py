@@ -29,9 +29,11 @@ import msgspec
 from returns.pipeline import is_successful
 
 from llmhub.cache.processes import host_id, process_start_time
+from llmhub.cache.sqlite_batches import batch_ledger
 from llmhub.cache.store import (
     HEARTBEAT_S,
     LEASE_S,
+    OPEN_BATCH_STATES,
     ClaimRequest,
     ClaimResult,
     Claims,
@@ -108,6 +110,7 @@ def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledg
             try_commit=ledger.try_commit,
             requests=ledger.requests,
             delete_before=ledger.delete_before,
+            batches=ledger.batches,
         ),
         ledger.close,
     )
@@ -118,6 +121,7 @@ class _SqliteLedger:
 
     def __init__(self, connect: Connect, try_connect: TryConnect) -> None:
         self._connect, self._try_connect = connect, try_connect
+        self.batches = batch_ledger(connect)
         # Appending to the log and updating the state kept of it must be one step for other threads.
         self._log_lock = threading.Lock()
         self._owner: Owner | None = None
@@ -227,6 +231,18 @@ class _SqliteLedger:
                     yield EndedRequest(key, run, model, "", "sent" if alive else "ambiguous", "", sent_at, 0.0)
                 elif alive:
                     yield EndedRequest(key, run, model, "", "reserved", "", 0.0, 0.0)
+        for batch in self.batches.records():
+            for key in self.batches.rows(batch.token) if batch.state in OPEN_BATCH_STATES else ():
+                yield EndedRequest(
+                    key,
+                    batch.run,
+                    batch.values.get("cache_name", batch.model),
+                    "",
+                    "batched",
+                    "",
+                    batch.created_at,
+                    0.0,
+                )
 
     def delete_before(self, before: float) -> int:
         with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):

@@ -87,8 +87,17 @@ class NonblockingPut(NamedTuple):
     try_put: Callable[[Sequence[Entry]], bool]
 
 
-LedgerState: TypeAlias = Literal["reserved", "sent", "done", "error", "ambiguous"]
-"""State of a request; ``ambiguous``: it was sent, and its sender ended without recording an answer."""
+LedgerState: TypeAlias = Literal["reserved", "sent", "done", "error", "ambiguous", "batched"]
+"""State of a request.
+
+``ambiguous``: it was sent, and its sender ended without recording an answer; ``batched``: it is in a batch whose
+results are not stored yet.
+"""
+BatchState: TypeAlias = Literal["draft", "intent", "open", "collected", "failed"]
+"""State of a batch: its rows are being written; it is about to be created; its provider has it; its results are stored;
+its provider refused it."""
+OPEN_BATCH_STATES: Final = frozenset({"intent", "open"})
+"""States of batches whose rows may be paid for."""
 
 
 class ClaimRequest(NamedTuple):
@@ -193,6 +202,66 @@ class LedgerBatch:
         return bool(self.sent or self.unsent or self.ended or self.released)
 
 
+class BatchRecord(NamedTuple):
+    """A batch in the ledger.
+
+    ``model`` is ``provider/model``, ``values`` what the provider returned (``id`` is its name of the batch). Times are
+    epoch seconds; ``intent_at`` is when the request that creates the batch was about to be sent.
+    """
+
+    token: str
+    model: str
+    state: BatchState
+    base_url: str = ""
+    row_url: str = ""
+    rows: int = 0
+    created_at: float = 0.0
+    intent_at: float = 0.0
+    ended_at: float = 0.0
+    run: bytes = b""
+    values: dict[str, str] = {}  # noqa: RUF012 - never changed in place
+    label: str = ""
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLedger:
+    """A durable record of batches and of the keys in them. The functions block and may be called from any thread.
+
+    Parameters
+    ----------
+    put
+        Stores a record, replacing one with its token.
+    get
+        Returns the record of a token, or ``None``.
+    records
+        Returns all records, oldest first.
+    add_rows
+        ``add_rows(token, keys)`` puts keys into a batch, and returns the token of each key that another batch has.
+    find
+        Returns the batch of each key that is in one.
+    rows
+        Returns the keys in a batch.
+    remove_rows
+        Takes keys out of a batch.
+    finish
+        Stores a record and takes all keys out of its batch.
+    remove
+        Deletes a record and its keys.
+    """
+
+    put: Callable[[BatchRecord], None]
+    get: Callable[[str], BatchRecord | None]
+    records: Callable[[], list[BatchRecord]]
+    add_rows: Callable[[str, Sequence[bytes]], Mapping[bytes, str]]
+    find: Callable[[Sequence[bytes]], Mapping[bytes, str]]
+    rows: Callable[[str], list[bytes]]
+    remove_rows: Callable[[str, Sequence[bytes]], None]
+    finish: Callable[[BatchRecord], None]
+    remove: Callable[[str], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """A durable record of every request. The functions block and may be called from any thread.
@@ -208,12 +277,15 @@ class Ledger:
         Iterates over all requests in the order they ended, those in flight last.
     delete_before
         Deletes requests that ended before a time (epoch seconds) and returns their number.
+    batches
+        The ledger of batches, if the store keeps one.
     """
 
     commit: Callable[[LedgerBatch], None]
     try_commit: Callable[[LedgerBatch], bool]
     requests: Callable[[], Iterator[EndedRequest]]
     delete_before: Callable[[float], int]
+    batches: BatchLedger | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from returns.result import Result
 
@@ -20,6 +20,9 @@ from llmhub.core.framing import Frame, Framing
 from llmhub.core.secret import Secret, SecretHeaders
 from llmhub.core.stream import Delta
 from llmhub.core.types import NO_USAGE, CompletionRequest, CompletionResponse, Payload, Usage
+
+if TYPE_CHECKING:
+    from llmhub.core.batch import BatchApi
 
 SECRET_FIELDS: Final = ("api_key", "access_key_id", "secret_access_key", "session_token")
 """Fields of an endpoint that are credentials."""
@@ -392,6 +395,8 @@ class Provider:
         Address that answers a GET with whether the key is valid, free of charge; ``None`` if there is none.
     embeddings
         Its embeddings; ``None`` if it has none.
+    batch
+        Its Batch API; ``None`` if it has none.
     """
 
     name: str
@@ -409,3 +414,4 @@ class Provider:
     signature_covers_body: bool = True
     health_url: Callable[[Endpoint], str] | None = None
     embeddings: EmbedService | None = None
+    batch: BatchApi | None = None

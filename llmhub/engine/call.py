@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from returns.result import Result
 
@@ -26,6 +26,8 @@ SIMULATED_PREFIX: Final = "simulated/"
 """In front of the model's name in a cache, if a simulator answered."""
 
 Outcome: TypeAlias = Result[CompletionResponse, LLMError]
+SendMode: TypeAlias = Literal["live", "batch"]
+"""How a request is sent: by itself, or in a batch of the provider's Batch API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,8 @@ class Answer:
         The cache key of the request as sent to ``target``.
     uncertain_requests
         Requests that timed out or were cut off: the provider may have charged them, for tokens it did not report.
+    mode
+        How the request was sent: ``live``, or ``batch`` through the provider's Batch API, at the price of batches.
     """
 
     outcome: Outcome
@@ -248,6 +252,7 @@ class Answer:
     target: Target | None = None
     key: bytes | None = None
     uncertain_requests: int = 0
+    mode: SendMode = "live"
 
     def attributed_to(self, target: Target | None, key: bytes | None) -> Answer:
         """Return the answer as given by ``target`` to the request with ``key``; ``None`` for the requested target."""
@@ -255,7 +260,7 @@ class Answer:
         return Answer(
             self.outcome, self.latency_s, self.ttft_s, self.rate_wait_s, self.total_s, self.attempts, self.started_at,
             self.cache_hit, self.dropped, self.limits, self.billed_failures, target, key,
-            self.uncertain_requests,
+            self.uncertain_requests, self.mode,
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from llmhub.core.cache_key import RequestKeyer, legacy_request_keyer, request_ke
 from llmhub.core.errors import InvalidRequest, invalid
 from llmhub.core.prepared import with_model
 from llmhub.core.protocol import JSON_ENCODING_ERRORS
+from llmhub.engine.batch_run import BatchRegistry
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS, CacheLookups, cache_middleware
 from llmhub.engine.cache_writer import CacheWriter
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target, chain
@@ -196,6 +197,7 @@ class Client:
         self._record_decision = record_decision
         self._observers = observers
         self._prices = TargetPrices(time.time)
+        self.batches = BatchRegistry()
         self._metrics = CandidateMetrics(time.monotonic, random.random, self._prices)
         self._circuits: dict[tuple[str, str], Circuit] = {}
         self.queues: set[TargetQueues] = set()
@@ -301,6 +303,11 @@ class Client:
             lookups=lookups,
             checked_keys=checked_keys,
         )
+
+    @property
+    def default_budgets(self) -> Budgets:
+        """The budgets of calls that have none of their own."""
+        return self._budgets
 
     @property
     def has_alternatives(self) -> bool:

@@ -87,9 +87,9 @@ class _FanOut:
             else None
         )
         self.error: BaseException | None = None
-        self.results = results = _Results(spec, self.reporter, self._fail)
+        self.results = results = ResultCollector(spec, self.reporter, self._fail)
         self.writer = CacheWriter(access, stop.request)
-        self.planner = planner = _Planner(spec, access, sender.alternatives, self.writer, results)
+        self.planner = planner = ItemPlanner(spec, access, sender.alternatives, self.writer, results)
         rows = RowCallbacks(results.settle, planner.look_up, results.outcomes.__getitem__)
         self.single_flight = (
             SingleFlight(log, spec.run_id, rows, access.not_before, sender.alternatives) if log is not None else None
@@ -313,7 +313,7 @@ class _FanOut:
         )
 
 
-class _Results:
+class ResultCollector:
     """The outcomes of one run by position. A duplicate item gets the outcome of the first item with its key."""
 
     def __init__(
@@ -385,7 +385,7 @@ class _Results:
                 self.settle(position, cancelled_outcome())
 
 
-class _Planner:
+class ItemPlanner:
     """Plans one chunk after another and settles what the store answers."""
 
     def __init__(
@@ -394,7 +394,7 @@ class _Planner:
         access: StoreAccess,
         alternatives: Alternatives | None,
         writer: CacheWriter,
-        results: _Results,
+        results: ResultCollector,
     ) -> None:
         self.exhausted = False
         self._chunks = spec.chunks

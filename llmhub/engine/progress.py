@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -21,8 +21,9 @@ from llmhub.core.errors import BudgetExceeded, Cancelled
 from llmhub.core.pricing import NANO_DIGITS, Price, compute_cost_nano_usd
 from llmhub.core.serialization import StoredResponse
 from llmhub.core.types import Usage
-from llmhub.engine.call import Answer, Target
+from llmhub.engine.call import Answer, SendMode, Target
 from llmhub.engine.event_loop import run_in_thread
+from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.prices import find_served_price
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ SATURATED_SHARE: Final = 0.9
 CONCURRENCY: Final = "concurrency"
 RATE_LIMIT: Final = "rate limit"
 
-ServedModel: TypeAlias = tuple[str, str, str]
-"""The key of a price: provider, requested model, served model."""
+ServedModel: TypeAlias = tuple[str, str, str, SendMode]
+"""The key of a price: provider, requested model, served model, and how requests were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +322,12 @@ class ProgressReporter:
         self.error = f"{type(error).__name__}: {error}"
 
 
+def _price_of(served: ServedModel, priced_at: datetime) -> Price | None:
+    provider, model, served_model, mode = served
+    price = find_served_price(provider, model, served_model, priced_at)
+    return (batch_price(provider, model, price) or price) if mode == "batch" else price
+
+
 class ProgressTracker:
     """Counts the outcomes of one run. Use it on the loop's thread, except for `look_up_prices`.
 
@@ -365,7 +372,7 @@ class ProgressTracker:
             counters.succeeded += 1
             response = outcome.outcome.unwrap()
             target = outcome.target or (self._targets[index] if self._targets else None)
-            self._add_usage(counters, target, response.served_model, response.usage)
+            self._add_usage(counters, target, response.served_model, response.usage, outcome.mode)
         elif isinstance(error := outcome.outcome.failure(), (Cancelled, BudgetExceeded)):
             counters.unanswered += 1
             counters.over_budget += isinstance(error, BudgetExceeded)
@@ -397,7 +404,7 @@ class ProgressTracker:
 
     def look_up_prices(self, models: Sequence[ServedModel]) -> Mapping[ServedModel, Price | None]:
         """Return the prices of models. The first call takes half a second; it may run in any thread."""
-        return {served: find_served_price(*served, self._priced_at) for served in models}
+        return {served: _price_of(served, self._priced_at) for served in models}
 
     def set_prices(self, prices: Mapping[ServedModel, Price | None]) -> None:
         """Add prices, and with them the cost of the usage that waited for them."""
@@ -444,12 +451,21 @@ class ProgressTracker:
             return [(0, len(positions))]
         return Counter(map(self._model_index, positions)).items()
 
-    def _add_usage(self, counters: _ModelCounters, target: Target | None, served_model: str, usage: Usage) -> None:
+    def _add_usage(
+        self,
+        counters: _ModelCounters,
+        target: Target | None,
+        served_model: str,
+        usage: Usage,
+        mode: SendMode = "live",
+    ) -> None:
         counters.input_tokens += usage.input_tokens or 0
         counters.output_tokens += usage.output_tokens or 0
         if target is None:
             return
-        served = (target.provider.name, target.model, served_model)
+        served = (target.provider.name, target.model, served_model, mode)
+        if mode == "batch":
+            usage = replace(usage, service_tier="")  # priced by how it was sent
         if served in self._prices:
             counters.add_cost(usage, self._prices[served])
         else:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from llmhub.cache.modes import CacheMode, resolve_mode
 from llmhub.cache.store import Store
 from llmhub.core.budget import Budget
+from llmhub.engine.batch_run import BatchPolicy, BatchRun
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS
 from llmhub.engine.call import Answer, Call
 from llmhub.engine.client import Client, ClientState, SendResult
@@ -134,6 +135,15 @@ class Runtime:
         """Embed every text (see `llmhub.engine.embedding.run_embeddings`); ``cache_mode`` overrides the hub's."""
         CACHE_LOOKUPS.set(None)
         return await run_embeddings(spec, self.client, self.access(cache_mode), stop)
+
+    async def run_batches(
+        self, spec: FanOutSpec, stop: StopSignal, policy: BatchPolicy, *, cache_mode: CacheMode | str | None = None
+    ) -> FanOutResult:
+        """Answer every item through providers' Batch APIs (see `llmhub.engine.batch_run`)."""
+        client = self.client
+        access = client.access(resolve_mode(cache_mode, self.cache_mode))
+        CACHE_LOOKUPS.set(access.lookups)
+        return await BatchRun(spec, client, access, policy, stop).run()
 
     async def send(
         self,

@@ -228,7 +228,7 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
             max_cost = ceil(nominal * overruns.get(call.target.name, 1))
             for shared in own.shared:
                 if check_budget(shared.budget, max_cost) is BudgetDecision.REJECT:
-                    return Answer(Failure(_budget_error(shared.budget, max_cost, call)))
+                    return Answer(Failure(budget_error(shared.budget, max_cost, call)))
 
             def on_cost(cost: int) -> None:
                 if cost > max_cost and nominal:
@@ -261,7 +261,7 @@ def _reserve_and_send(
         try:
             for budget in budgets:
                 if not await budget.reserve(max_cost):
-                    return Answer(Failure(_budget_error(budget.budget, max_cost, call)))
+                    return Answer(Failure(budget_error(budget.budget, max_cost, call)))
                 reserved.append(budget)
             try:
                 answer = await send(call.with_on_sent(on_sent))
@@ -297,7 +297,8 @@ def _billed_nano_usd(answer: Answer, max_cost: int, target: Target, prices: Targ
     return sum(compute_cost_nano_usd(usage, price) or 0 for price, usage in priced)
 
 
-def _budget_error(budget: Budget, max_cost: int, call: Call) -> BudgetExceeded:
+def budget_error(budget: Budget, max_cost: int, call: Call) -> BudgetExceeded:
+    """Return the error of a call whose maximum cost does not fit into what is left of a budget."""
     remaining = nano_to_usd(max(budget.limit - budget.spent, 0))
     message = (
         f"the call may cost ${nano_to_usd(max_cost):f}, but only ${remaining:f} "

@@ -17,7 +17,7 @@ import re
 import ssl
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -67,6 +67,8 @@ DEFAULT_HEADERS: Final = {"user-agent": "llmhub", "accept-encoding": "gzip, defl
 PLAIN_HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 PLAIN_PATH: Final = re.compile(r"/[!-~]*")
 """Hosts and paths that can be sent as they are; URLs with others are left to aiohttp."""
+MIN_UPLOAD_BYTES_PER_S: Final = 100_000.0
+"""Slowest upload that is waited for, beyond the time limit of a request."""
 HTTP_OK: Final = 200
 HTTP_NOT_FOUND: Final = 404
 HTTP_ERRORS: Final = 400
@@ -295,6 +297,50 @@ class Transport:
         if reply.status >= HTTP_ERRORS:
             body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
         return Success(HttpReply(reply.status, reply.headers, body, time.time()))
+
+    async def upload(
+        self, provider: str, request: HttpRequest, endpoint: Endpoint, body: AsyncIterator[bytes], size: int
+    ) -> Result[HttpReply, LLMError]:
+        """Send a request whose body of ``size`` bytes is read piece by piece, and return the reply."""
+        url, proxy = _parse_url(request.url), self._config.proxies.for_url(request.url)
+        session = self._sessions.get(provider) or self._open(provider)
+        headers = {**request.headers, "content-length": str(size)}
+        timeout_s = self._config.timeout.total_s + size / MIN_UPLOAD_BYTES_PER_S
+        try:
+            async with asyncio.timeout(timeout_s):
+                reply = await session.request(
+                    request.method,
+                    url,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    proxy=None if proxy is None else _proxy_url(proxy),
+                )
+                content = await self._read_body(reply)
+        except NETWORK_ERRORS as error:
+            return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
+        return Success(_redacted_reply(reply, content, endpoint))
+
+    async def download(
+        self, provider: str, request: HttpRequest, endpoint: Endpoint, on_piece: Callable[[bytes], Awaitable[None]]
+    ) -> Result[HttpReply, LLMError]:
+        """Send a request and pass its body on as it arrives; the body of an error is in the returned reply instead."""
+        try:
+            async with asyncio.timeout(self._config.timeout.total_s):
+                reply = await self._request(provider, request)
+            if reply.status >= HTTP_ERRORS:
+                async with asyncio.timeout(self._config.timeout.total_s):
+                    return Success(_redacted_reply(reply, await self._read_body(reply), endpoint))
+            async with reply:
+                while True:
+                    async with asyncio.timeout(self._config.timeout.total_s):
+                        piece = await reply.content.readany()
+                    if not piece:
+                        break
+                    await on_piece(piece)
+        except NETWORK_ERRORS as error:
+            return Failure(redact_error(self._network_error(error, provider, request.url), endpoint))
+        return Success(HttpReply(reply.status, reply.headers, b"", time.time()))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -576,6 +622,13 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
         *endpoint.headers.values(),
         *url_secrets(endpoint.base_url),
     )
+
+
+def _redacted_reply(reply: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint) -> HttpReply:
+    """Return a reply, without credentials in its body if it is an error."""
+    if reply.status >= HTTP_ERRORS:
+        body = redact(body.decode("utf-8", "replace"), _secrets(endpoint)).encode()
+    return HttpReply(reply.status, reply.headers, body, time.time())
 
 
 def _reason(error: OSError) -> str:

@@ -523,7 +523,8 @@ class FrameAccessor(Generic[F]):
         """Validate how results are to be returned, before anything is sent; ``numbered`` ones have their ``row``."""
         native = frames.native_frame(self._frame)
         frames.require_dtype_backend(native, dtype_backend)
-        names = (*result_columns(columns, model, options), *api.turn_columns(options.get("tools")))
+        further = (*api.turn_columns(options.get("tools")), *api.mode_columns(options))
+        names = (*result_columns(columns, model, options), *further)
         names = (ROW, *names) if numbered and ROW not in names else names
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
         return _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)

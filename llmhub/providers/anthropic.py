@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.provider import Endpoint, HttpRequest, Provider
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.model_profiles import (
@@ -22,7 +23,7 @@ from llmhub.providers.model_profiles import (
 from llmhub.providers.rate_limit_headers import HeaderTable, parse_count, parse_rfc3339, rate_limit_reader
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, SchemaSupport
 from llmhub.providers.vendor import PriceListing, completion_url, fixed_url, provider_entry
-from llmhub.wire import anthropic
+from llmhub.wire import anthropic, anthropic_batch
 
 BASE_URL: Final = "https://api.anthropic.com"
 DEFAULT_API_VERSION: Final = "2023-06-01"
@@ -83,6 +84,7 @@ ENTRIES: Final = (
             request_id_header="request-id",
             signature_covers_body=False,
             health_url=fixed_url(BASE_URL, "/v1/models"),
+            batch=BatchApi(wire=anthropic_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
         ),
         models=replace(
             CLAUDE_MODELS,

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from llmhub.core.batch import BatchApi, BatchLimits
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.provider import Endpoint
 from llmhub.core.types import CacheMark, CompletionRequest
@@ -27,7 +28,7 @@ from llmhub.providers.openai_compatible import (
 )
 from llmhub.providers.rate_limit_headers import per_renewal_period
 from llmhub.providers.vendor import PriceListing, embed_service, quote_model
-from llmhub.wire import openai_embeddings, openai_responses
+from llmhub.wire import openai_batch, openai_embeddings, openai_responses
 
 DEFAULT_API_VERSION: Final = "2024-10-21"
 
@@ -70,6 +71,14 @@ def _models_url(endpoint: Endpoint) -> str:
     return f"{base}/openai/models?api-version={quote(endpoint.api_version or DEFAULT_API_VERSION, safe='')}"
 
 
+def _batch_url(endpoint: Endpoint) -> str:
+    """Return the address of files and batches under the v1 API, whichever version completions use."""
+    return f"{endpoint.base_url.removesuffix('/v1').removesuffix('/openai')}/openai/v1"
+
+
+BATCH_LIMITS: Final = BatchLimits(rows=100_000, size=190_000_000)
+"""95 % of the maximum size of a file, 200 MB."""
+
 _azure = partial(
     openai_compatible,
     authorize=api_key_header("api-key"),
@@ -78,6 +87,7 @@ _azure = partial(
     health_url=_models_url,
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("azure"),
+    batch=BatchApi(wire=openai_batch.WIRE, base_url=_batch_url, limits=BATCH_LIMITS),
 )
 _ENV: Final = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT")
 _VARIABLES: Final = (("api_key", "AZURE_OPENAI_API_KEY"), ("base_url", "AZURE_OPENAI_ENDPOINT"))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.provider import Endpoint, HttpReply, PackLimits, Provider, RateLimitInfo
 from llmhub.core.types import CompletionRequest
@@ -17,7 +18,7 @@ from llmhub.providers.model_profiles import InputModalities, ModelProfiles, Toke
 from llmhub.providers.rate_limit_headers import read_retry_headers
 from llmhub.providers.schema_support import SchemaSupport
 from llmhub.providers.vendor import PriceListing, embed_service, last_segment, provider_entry, quote_model
-from llmhub.wire import gemini, gemini_embeddings
+from llmhub.wire import gemini, gemini_batch, gemini_embeddings
 
 BASE_URL: Final = "https://generativelanguage.googleapis.com"
 DEFAULT_API_VERSION: Final = "v1beta"
@@ -67,8 +68,12 @@ def _method_url(endpoint: Endpoint, model: str, method: str) -> str:
     return f"{endpoint.base_url or BASE_URL}/{version}/{collection}/{quote_model(name)}:{method}"
 
 
+def _version_url(endpoint: Endpoint) -> str:
+    return f"{endpoint.base_url or BASE_URL}/{quote(endpoint.api_version or DEFAULT_API_VERSION, safe='')}"
+
+
 def _models_url(endpoint: Endpoint) -> str:
-    return f"{endpoint.base_url or BASE_URL}/{quote(endpoint.api_version or DEFAULT_API_VERSION, safe='')}/models"
+    return f"{_version_url(endpoint)}/models"
 
 
 ENTRIES: Final = (
@@ -90,6 +95,7 @@ ENTRIES: Final = (
                 PackLimits(texts=100, tokens=200_000),  # https://ai.google.dev/gemini-api/docs/embeddings
                 locate=_embeddings_url,
             ),
+            batch=BatchApi(wire=gemini_batch.WIRE, base_url=_version_url),
         ),
         models=GEMINI_MODELS,
         schema_support=GEMINI_SCHEMA_SUPPORT,

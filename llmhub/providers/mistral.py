@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.provider import PackLimits
 from llmhub.core.types import CacheMark, Payload
 from llmhub.providers.openai_compatible import REASONING_FIELD, openai_compatible
 from llmhub.providers.rate_limit_headers import read_windows
-from llmhub.providers.vendor import PriceListing, drop_field, rename_field
-from llmhub.wire import openai_embeddings
+from llmhub.providers.vendor import PriceListing, drop_field, fixed_url, rename_field
+from llmhub.wire import mistral_batch, openai_embeddings
+
+BASE_URL: Final = "https://api.mistral.ai/v1"
 
 
 def _adapt(payload: Payload) -> Payload:
@@ -37,7 +40,7 @@ def _with_thinking(message: Payload) -> Payload:
 ENTRIES: Final = (
     openai_compatible(
         "mistral",
-        "https://api.mistral.ai/v1",
+        BASE_URL,
         "MISTRAL_API_KEY",
         refused_parts=(CacheMark,),
         adapt=_adapt,
@@ -46,5 +49,6 @@ ENTRIES: Final = (
         embeddings=openai_embeddings.MISTRAL_WIRE,
         pack_limits=PackLimits(texts=128, tokens=16_384, text_tokens=8192),
         price_listing=PriceListing("mistral"),
+        batch=BatchApi(wire=mistral_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
     ),
 )

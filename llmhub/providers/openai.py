@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Final
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.errors import InvalidRequest, LLMError
 from llmhub.core.pricing import Price, scaled_price
 from llmhub.core.provider import Endpoint, PackLimits
@@ -26,8 +27,8 @@ from llmhub.providers.model_profiles import (
 )
 from llmhub.providers.openai_compatible import RESPONSES_PATH, openai_compatible, text_completions
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, NUMBER_KEYWORDS, SchemaSupport
-from llmhub.providers.vendor import PriceListing, completion_url, drop_field, rename_field
-from llmhub.wire import openai_embeddings, openai_responses
+from llmhub.providers.vendor import PriceListing, completion_url, drop_field, fixed_url, rename_field
+from llmhub.wire import openai_batch, openai_embeddings, openai_responses
 from llmhub.wire.readers import as_list, as_text
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -154,6 +155,7 @@ _openai = partial(
     schema_support=SCHEMA_SUPPORT,
     price_listing=PriceListing("openai", adjust=add_service_tiers),
     environment_variables=(("api_key", "OPENAI_API_KEY"), ("base_url", "OPENAI_BASE_URL")),
+    batch=BatchApi(wire=openai_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
 )
 
 PACK_LIMITS: Final = PackLimits(texts=2048, tokens=300_000, text_tokens=8192)

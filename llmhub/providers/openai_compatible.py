@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from llmhub.core.batch import BatchApi
 from llmhub.core.provider import (
     EmbedService,
     EmbedWire,
@@ -92,6 +93,7 @@ def openai_compatible(
     environment_variables: tuple[tuple[str, str], ...] = (),
     embeddings: EmbedService | EmbedWire | None = None,
     pack_limits: PackLimits = OWN_SERVER_LIMITS,
+    batch: BatchApi | None = None,
 ) -> ProviderEntry:
     """Return the entry of a server that speaks Chat Completions under a bearer token.
 
@@ -114,6 +116,8 @@ def openai_compatible(
         Its embeddings, or the wire of those at the usual path; ``None`` where it has none.
     pack_limits
         Limits of a request for embeddings at the usual path.
+    batch
+        Its Batch API.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
@@ -135,6 +139,7 @@ def openai_compatible(
         embeddings=embed_service(base_url, embeddings, pack_limits)
         if isinstance(embeddings, EmbedWire)
         else embeddings,
+        batch=batch,
     )
     return provider_entry(
         provider,

@@ -12,11 +12,13 @@ import msgspec
 
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
+from llmhub.sim.batch_store import SimBatchStore
 from llmhub.sim.completions import Respond, draw_uniform, generate_response, request_digest
 from llmhub.sim.counters import RequestCounters
 from llmhub.sim.faults import choose_fault, scripted_fault
 from llmhub.sim.limits import LimitDecision, SimBuckets, SimLimit, full_buckets, take_from_buckets
 from llmhub.sim.servers import FakeProvider
+from llmhub.sim.servers.batch_endpoints import BATCH_SERVERS
 from llmhub.sim.servers.embeddings import FakeEmbeddings, check_request
 from llmhub.sim.servers.fake_provider import encode_json
 from llmhub.sim.settings import Simulator
@@ -33,6 +35,10 @@ from llmhub.sim.types import (
 from llmhub.sim.vectors import model_dimensions, simulated_vector
 
 decode_json: Final = msgspec.json.Decoder().decode
+ROW_VERSION: Final[Mapping[str, str]] = {"anthropic": "2023-06-01"}
+"""Version of the API by which rows of batches are answered."""
+MODEL_OF_BATCH: Final = frozenset({"mistral"})
+"""Providers whose batches name the model instead of their rows."""
 UNKNOWN_MODEL_MARKER: Final = "does-not-exist"
 """Models with this in their name do not exist; all others do."""
 FAULT_ERRORS: Final[Mapping[str, SimErrorKind]] = {
@@ -103,10 +109,11 @@ class SimRequestHandler:
         self.settings = settings
         self.faults = settings.faults
         self.counters = RequestCounters()
+        self.batches = SimBatchStore(settings.batches, self._answer_row, settings.seed)
         self._buckets: dict[str, SimBuckets] = {}
         self._serial = count()
 
-    def plan_response(
+    def plan_response(  # noqa: PLR0911 - one reply each
         self, provider: FakeProvider, http_request: SimHttpRequest, now: float, clock: float
     ) -> ResponsePlan:
         """Return the response to a request.
@@ -119,6 +126,9 @@ class SimRequestHandler:
             Seconds of a monotonic clock, for rate limits.
         """
         id_digits = self._request_digits()
+        batch_plan = self._plan_batch_reply(provider, http_request, id_digits, now)
+        if batch_plan is not None:
+            return batch_plan
         embeddings = provider.embeddings
         route = embeddings.match_route(http_request) if embeddings is not None else None
         route = route or provider.match_route(http_request)
@@ -141,6 +151,44 @@ class SimRequestHandler:
     def plan_error(self, provider: FakeProvider, error: SimError) -> ResponsePlan:
         """Return an error reply for a request that cannot be parsed."""
         return self._error_plan(provider, error, self._request_digits())
+
+    def _plan_batch_reply(
+        self, provider: FakeProvider, http_request: SimHttpRequest, id_digits: str, now: float
+    ) -> ResponsePlan | None:
+        """Return the reply of a batch endpoint; ``None`` for other paths and without valid credentials."""
+        server, key = BATCH_SERVERS.get(provider.name), self.settings.api_key
+        if server is None or (key and provider.check_credentials(http_request, key) is not None):
+            return None
+        reply = server(self.batches, provider.name, http_request, now)
+        if reply is None:
+            return None
+        headers = {**reply.headers, **_request_id_header(provider, id_digits)}
+        return ResponsePlan(reply=replace(reply, headers=headers))
+
+    def _answer_row(
+        self, provider_name: str, path: str, model: str, payload: Mapping[str, object], now: float
+    ) -> HttpReply:
+        """Answer a row of a batch as the request would be answered if it were sent alone, without rate limits."""
+        name = f"{provider_name}-responses" if path.endswith("/responses") else provider_name
+        provider = SIMULATED.get(name, SIMULATED[provider_name])
+        route = SimRoute(model=model.removeprefix("models/"), version=ROW_VERSION.get(provider_name, ""))
+        body = {**payload, "model": model} if provider_name in MODEL_OF_BATCH else payload
+        id_digits = self._request_digits()
+        request = _parse_body(provider, encode_json(body), route)
+        if isinstance(request, SimError):
+            return provider.encode_error(request, provider.format_request_id(id_digits))
+        digest = request_digest(request)
+        attempt = self.counters.count_attempt(provider.name, request.model, digest)
+        fault = self._choose_fault(SimHttpRequest("POST", path, path, "", {}), request, digest, attempt)
+        if fault in FAULT_ERRORS:
+            self.counters.by_fault[fault] += 1
+            error = self._fault_error(fault, request)
+            return provider.encode_error(error, provider.format_request_id(id_digits))
+        response = self._generate(request, digest, now, self._responder(provider, request, attempt))
+        if isinstance(response, SimError):
+            return provider.encode_error(response, provider.format_request_id(id_digits))
+        self.counters.count_tokens(response.input_tokens, response.output_tokens)
+        return HttpReply(200, {"content-type": "application/json"}, encode_json(provider.encode_reply(response)))
 
     def _plan_answer(
         self,

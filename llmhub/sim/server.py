@@ -24,7 +24,7 @@ from llmhub.sim.servers.fake_provider import JSON_HEADERS, encode_json
 from llmhub.sim.settings import Simulator
 from llmhub.sim.types import SimError, SimHttpRequest
 
-MAX_BODY_BYTES: Final = 64 << 20
+MAX_BODY_BYTES: Final = 512 << 20
 BACKLOG: Final = 4096
 """Pending connections: clients open a thousand at once."""
 LINGER_RESET: Final = struct.pack("ii", 1, 0)
@@ -52,6 +52,10 @@ class SimulatorServer:
     def set_faults(self, faults: Faults) -> None:
         """Replace the injected faults."""
         self.handler.faults = faults
+
+    def advance_clock(self, seconds: float) -> None:
+        """Set the clock of batches forward."""
+        self.handler.batches.advance(seconds)
 
     async def stop(self) -> None:
         """Stop the server and close its connections."""
@@ -216,7 +220,9 @@ def _reset_connection(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
-async def _handle_control(handler: SimRequestHandler, request: web.BaseRequest, path: str) -> web.StreamResponse:
+async def _handle_control(  # noqa: PLR0911 - one case each
+    handler: SimRequestHandler, request: web.BaseRequest, path: str
+) -> web.StreamResponse:
     """Serve the simulator's control routes, which are not counted."""
     match request.method, path:
         case "GET", "/sim/health":
@@ -225,6 +231,13 @@ async def _handle_control(handler: SimRequestHandler, request: web.BaseRequest, 
             return _json_response(handler.counters.snapshot())
         case "POST", "/sim/reset":
             handler.counters = handler.counters.restarted()
+            return _json_response({"status": "ok"})
+        case "POST", "/sim/clock":
+            try:
+                seconds = msgspec.json.decode(await request.read(), type=dict[str, float])["advance_s"]
+            except (msgspec.DecodeError, KeyError) as error:
+                return _json_response({"error": f"invalid clock: {error}"}, 400)
+            handler.batches.advance(seconds)
             return _json_response({"status": "ok"})
         case "POST", "/sim/faults":
             try:

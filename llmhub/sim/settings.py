@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from llmhub.sim.batch_store import SimBatches
 from llmhub.sim.completions import Respond
 from llmhub.sim.faults import Faults
 from llmhub.sim.graded import Graded
@@ -32,6 +33,8 @@ class Simulator:
         Rate limits by ``provider`` or ``provider/model``, which take precedence over ``limit``.
     respond
         Your own model: text of the last user message to text of the response, or to JSON arguments of a required tool.
+    batches
+        How batches behave.
     graded
         Questions with correct answers, and the accuracy of each model; all other prompts get generated responses.
     """
@@ -46,3 +49,4 @@ class Simulator:
     limits: Mapping[str, SimLimit] = field(default_factory=dict)
     respond: Respond | None = None
     graded: Graded | None = None
+    batches: SimBatches = field(default_factory=SimBatches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from llmhub.core.errors import invalid
 from llmhub.core.provider import Endpoint
+from llmhub.sim.batch_store import SimBatch
 from llmhub.sim.faults import Faults
 from llmhub.sim.handler import SimRequestHandler
 from llmhub.sim.server import SimulatorServer, aserving
@@ -114,6 +116,19 @@ class SimulatorThread:
     def set_faults(self, faults: Faults) -> None:
         """Replace the injected faults."""
         self._call_in_loop(lambda: self._server.set_faults(faults))
+
+    def advance_clock(self, seconds: float) -> None:
+        """Set the clock of batches forward: a batch of a day ends at once."""
+        self._call_in_loop(lambda: self._server.advance_clock(seconds))
+
+    def batch_rows(self) -> Counter[str]:
+        """Return how many batches that were neither refused nor cancelled hold each row, by its id."""
+        rows: Counter[str] = self._call_in_loop(self._handler.batches.rows_in_live_batches)
+        return rows
+
+    def batches(self) -> list[SimBatch]:
+        """Return all batches, oldest first."""
+        return list(self._call_in_loop(lambda: list(self._handler.batches.batches.values())))
 
     def stop(self) -> None:
         """Stop the server and wait for its thread; a second call does nothing."""

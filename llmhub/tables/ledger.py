@@ -33,7 +33,7 @@ LEDGER: Final[pa.Schema] = pa.schema(
         pa.field("request_key", pa.binary(32)),
     ]
 )
-"""One row per request, retries included; ``state`` is done, error, ambiguous, sent or reserved.
+"""One row per request, retries included; ``state`` is done, error, ambiguous, sent, reserved or batched.
 
 Names of simulated models begin with ``simulated/``.
 """

@@ -24,11 +24,13 @@ from llmhub.core.json_schema import extract_json
 from llmhub.core.pricing import Price, compute_cost_nano_usd
 from llmhub.core.serialization import StoredResponse, from_stored_parts, stored_usage
 from llmhub.core.types import ToolCall, Usage, join_text
+from llmhub.engine.batch_run import PENDING_CODE
 from llmhub.engine.block_lookup import StoredBlock
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.fan_out_types import FanOutResult, ResultEvent
 from llmhub.engine.row_outcome import RowOutcome, aborted_outcome, to_stored
 from llmhub.providers.prices import find_served_price
+from llmhub.tables.batch_columns import REPORTED, batch_answers, batch_costs
 from llmhub.tables.cost_columns import TokenColumns, cost_column_by_price, from_nanos, to_nanos
 from llmhub.tables.prompt_batch import PromptBatch
 from llmhub.tables.schema import MICROSECONDS_PER_S, RESULTS, schema_for_run
@@ -68,8 +70,6 @@ class CompletedRows:
     queue_s: Sequence[float]
 
 
-REPORTED: Final = "reported"
-"""Beginning of the price id of a row whose cost is what the provider reports, before the provider's name."""
 CompletedPart: TypeAlias = StoredBlock | CompletedRows
 
 
@@ -208,6 +208,7 @@ def _build_table(
     try:
         costs = _cost_columns(targets, target_index, columns, fallbacks, priced_at)
         costs |= _apply_billing({**columns, **costs}, outcomes, targets, target_index, priced_at)
+        costs |= _apply_batch_prices({**columns, **costs}, outcomes, targets, target_index, priced_at)
         costs["cost_usd"] = _add_failed_attempts(costs["cost_usd"], outcomes, priced_at)
         costs["price_id"] = _mark_uncertain_costs(costs["price_id"], outcomes)
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a response
@@ -373,10 +374,17 @@ def _timing_columns(
     }
 
 
+def _status_of(error: LLMError | None) -> str:
+    if error is None:
+        return "ok"
+    if error.code == PENDING_CODE and isinstance(error, Cancelled):
+        return "pending"
+    return STATUS_BY_ERROR.get(type(error), "error")
+
+
 def _status_columns(errors: Sequence[LLMError | None], outcomes: Sequence[RowOutcome | None]) -> dict[str, pa.Array]:
     status = [
-        "skipped" if outcome is None else "ok" if error is None else STATUS_BY_ERROR.get(type(error), "error")
-        for error, outcome in zip(errors, outcomes, strict=True)
+        "skipped" if outcome is None else _status_of(error) for error, outcome in zip(errors, outcomes, strict=True)
     ]
     return {
         "status": pa.array(status, pa.string()),
@@ -465,6 +473,23 @@ def _apply_billing(
         "cost_usd": from_nanos(np.where(is_hit, 0, nanos), is_known | is_hit),
         "price_id": pa.array(price_ids, pa.string()),
     }
+
+
+def _apply_batch_prices(
+    columns: ArrowColumns,
+    outcomes: Sequence[RowOutcome | None],
+    targets: Sequence[Target],
+    target_index: Any,
+    priced_at: float,
+) -> dict[str, pa.Array]:
+    """Return the cost columns with rows that batches answered at the price of batches."""
+    in_batch = batch_answers(outcomes)
+    if not in_batch:
+        return {}
+    served, price_index = _served_models(len(targets), target_index, columns)
+    prices = [_price_of(targets[target], model, priced_at) for target, model in served]
+    usages = {row: usage for row in in_batch if (usage := _billed_usage(outcomes[row])[0]) is not None}
+    return batch_costs(columns, in_batch, usages, [targets[target] for target, _ in served], prices, price_index)
 
 
 def _billed_usage(outcome: RowOutcome | None) -> tuple[Usage | None, Target | None]:

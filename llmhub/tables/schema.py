@@ -68,6 +68,10 @@ RESULTS: Final[pa.Schema] = pa.schema(
 """Long form: one row per input row, model and sample, in input order."""
 
 
+MODE_FIELD: Final[pa.Field] = _field("mode", _DICTIONARY, "live or batch, null where nothing was sent")
+"""The column that results of runs with batches have beside those of `RESULTS`."""
+
+
 SIMULATED_USD: Final = pa.decimal128(20, 9)
 """Type of the amounts in frames without metadata (polars, DuckDB) that marks results of simulated providers.
 

@@ -1,0 +1,365 @@
+"""Runs through Batch APIs, end to end against the simulator: order, money, resumption, late rows, refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from returns.result import Failure
+
+import llmhub
+from llmhub.cache.sqlite import DiskCache
+from llmhub.config import Settings
+from llmhub.core.batch import BatchApi, BatchLimits
+from llmhub.core.errors import BadRequestError, TimedOut
+from llmhub.engine import batch_run
+from llmhub.engine.batch_client import BatchClient
+from llmhub.sim import Simulator, SimulatorThread, serving
+from llmhub.sim.batch_store import SimBatches
+
+MODELS = ("openai/gpt-4o-mini", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash")
+DAY = 86_400.0
+
+
+@pytest.fixture(autouse=True)
+def quick_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_run, "SETTLE_S", 0.05)
+    monkeypatch.setattr(batch_run, "CLAIM_POLL_S", 0.02)
+
+
+@contextmanager
+def simulated(path: Path, **batches: Any) -> Iterator[tuple[SimulatorThread, llmhub.Hub]]:
+    with serving(Simulator(seed=5, batches=SimBatches(**batches))) as served, hub_of(served, path) as hub:
+        yield served, hub
+
+
+def hub_of(served: SimulatorThread, path: Path, **options: Any) -> llmhub.Hub:
+    return llmhub.Hub(endpoints=served.endpoints(), settings=Settings(), cache=DiskCache(path / "runs.db"), **options)
+
+
+def complete(prompts: list[str | None], model: str, hub: llmhub.Hub, **options: Any) -> pa.Table:
+    options = {"mode": "batch", "poll_s": 0.02, "progress": False, **options}
+    if options["mode"] == "live":
+        del options["poll_s"]
+    return llmhub.complete_table({"q": prompts}, "{q}", model=model, hub=hub, **options)
+
+
+def column(table: pa.Table, name: str) -> list[Any]:
+    found: list[Any] = table.column(name).to_pylist()
+    return found
+
+
+def open_batches(hub: llmhub.Hub) -> list[str]:
+    assert hub.runtime.store is not None
+    assert hub.runtime.store.ledger is not None
+    assert hub.runtime.store.ledger.batches is not None
+    return [record.state for record in hub.runtime.store.ledger.batches.records() if record.state != "collected"]
+
+
+@pytest.mark.parametrize("model", [*MODELS, "mistral/mistral-small-latest", "xai/grok-4", "together/m", "azure/m"])
+def test_rows_come_back_in_order_at_the_price_of_batches(tmp_path: Path, model: str) -> None:
+    prompts = [f"question {number}" for number in range(20)]
+    with simulated(tmp_path) as (served, hub):
+        table = complete([*prompts, None, prompts[3]], model, hub)
+        live = complete(prompts, model, hub_of(served, tmp_path / "other"), mode="live")
+        assert column(table, "response")[:20] == column(live, "response")
+        assert column(table, "status") == ["ok"] * 20 + ["skipped", "ok"]
+        assert column(table, "mode") == ["batch"] * 20 + [None, None]
+        assert column(table, "cache_hit")[-1]
+        factor = {"xai": Decimal("0.8"), "together": Decimal(1)}.get(model.partition("/")[0], Decimal("0.5"))
+        if column(live, "cost_usd")[0] is not None:
+            for cost, listed, full in zip(
+                column(table, "cost_usd")[:20],
+                column(table, "list_cost_usd")[:20],
+                column(live, "cost_usd"),
+                strict=True,
+            ):
+                assert listed == full
+                assert abs(cost - full * factor) <= Decimal("0.5e-9")
+        sent = served.counts()["requests"]
+        again = complete(prompts, model, hub)
+        assert column(again, "cache_hit") == [True] * 20
+        assert column(again, "cost_usd") == [Decimal(0)] * 20
+        assert served.counts()["requests"] == sent
+        assert open_batches(hub) == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_repeating_a_run_waits_for_its_batch(tmp_path: Path, model: str) -> None:
+    prompts = [f"question {number}" for number in range(10)]
+    with simulated(tmp_path, duration_s=3600.0) as (served, hub):
+        table = complete(prompts, model, hub, deadline=0.01)
+        assert column(table, "status") == ["pending"] * 10
+        assert "the same call again collects it" in column(table, "error")[0]
+        assert column(table, "mode") == ["batch"] * 10
+        states = {row.state for row in hub.runtime.store.ledger.requests()}  # type: ignore[union-attr]
+        assert states == {"batched"}
+    with serving(Simulator(seed=5, batches=SimBatches(duration_s=3600.0))) as served:
+        with hub_of(served, tmp_path / model.partition("/")[0]) as hub:
+            complete(prompts, model, hub, deadline=0.01)
+        served.advance_clock(4000.0)
+        with hub_of(served, tmp_path / model.partition("/")[0]) as hub:
+            table = complete(prompts, model, hub)
+            assert column(table, "status") == ["ok"] * 10
+            assert set(served.batch_rows().values()) == {1}
+            assert len(served.batches()) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_of_cached_batched_expired_failed_and_live_rows_comes_out_in_order(tmp_path: Path, model: str) -> None:
+    prompts = [f"question {number}" + (" [[sim:quota]]" if number % 20 == 7 else "") for number in range(100)]
+    keeps = not model.startswith("google")
+    with simulated(tmp_path, stuck=0.1, keeps_results_of_expired=keeps) as (served, hub):
+        cached = [prompt for number, prompt in enumerate(prompts) if number % 3 == 0 and number % 20 != 7]
+        complete(cached, model, hub, mode="live")
+        served.advance_clock(0)
+        job = llmhub.submit({"q": prompts}, "{q}", model=model, hub=hub, mode="batch", poll_s=0.02, late="live")
+        while not served.batches():
+            time.sleep(0.005)
+        served.advance_clock(2 * DAY)
+        table = job.result(60)
+        reference = complete(prompts, model, hub_of(served, tmp_path / "other"), mode="live")
+    assert column(table, "row") == list(range(100))
+    assert column(table, "response") == column(reference, "response")
+    statuses = ["error" if number % 20 == 7 else "ok" for number in range(100)]
+    assert column(table, "status") == statuses
+    modes = column(table, "mode")
+    assert modes.count(None) == len(cached)
+    assert modes.count("live") >= 2
+    assert (modes.count("batch") > 30) is keeps
+    attempts = [count for count, mode in zip(column(table, "attempts"), modes, strict=True) if mode == "live"]
+    assert set(attempts) == {2}
+
+
+@pytest.mark.parametrize(("late", "status", "batches"), [("error", "error", 1), ("wait", "error", 3)])
+def test_expired_rows_fail_or_wait_as_asked(tmp_path: Path, late: str, status: str, batches: int) -> None:
+    with simulated(tmp_path, stuck=1.0, window_s=0.0) as (served, hub):
+        table = complete(["a", "b"], MODELS[0], hub, late=late)
+        assert column(table, "status") == [status] * 2
+        assert column(table, "error_type") == ["TimedOut"] * 2
+        assert "late='live'" in column(table, "error")[0]
+        assert len(served.batches()) == batches
+        assert column(table, "attempts") == [batches] * 2
+        assert column(table, "cost_usd") == [None] * 2
+
+
+def test_transient_errors_of_rows_are_sent_again(tmp_path: Path) -> None:
+    with simulated(tmp_path) as (served, hub):
+        table = complete(["a [[sim:500 once]]", "b"], MODELS[0], hub)
+        assert column(table, "status") == ["ok", "ok"]
+        assert column(table, "attempts") == [2, 1]
+        table = complete(["c [[sim:529]]"], MODELS[0], hub, late="error")
+        assert column(table, "error_type") == ["ServerError"]
+        assert len(served.batches()) == 3
+
+
+def test_batches_are_split_by_rows_bytes_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [f"question {number} " + "x" * 400 for number in range(30)]
+    with simulated(tmp_path) as (served, hub):
+        table = complete(prompts, MODELS[0], hub, batch_tokens=700)
+        assert column(table, "status") == ["ok"] * 30
+        sizes = [len(batch.rows) for batch in served.batches()]
+        assert sum(sizes) == 30
+        assert max(sizes) <= 6
+    limits = BatchLimits(rows=4, size=900)
+    monkeypatch.setattr(BatchApi, "batch_limits", property(lambda _: limits))
+    with simulated(tmp_path / "small") as (served, hub):
+        assert column(complete(prompts, MODELS[1], hub), "status") == ["ok"] * 30
+        assert {len(batch.rows) for batch in served.batches()} == {1}
+        assert column(complete(["y" * 2000], MODELS[1], hub), "error_type") == ["InvalidRequest"]
+        short = [f"q {number}" for number in range(10)]
+        assert column(complete(short, MODELS[1], hub), "status") == ["ok"] * 10
+
+
+def test_a_batch_over_the_limit_of_tokens_waits_for_another_or_is_halved(tmp_path: Path) -> None:
+    prompts = [f"question {number} " + "x" * 400 for number in range(30)]
+    with simulated(tmp_path, duration_s=0.1, max_enqueued_tokens=1500) as (served, hub):
+        table = complete(prompts, MODELS[0], hub)
+        assert column(table, "status") == ["ok"] * 30
+        refused = [batch for batch in served.batches() if batch.refusal]
+        assert refused
+        assert set(served.batch_rows().values()) == {1}
+
+
+@pytest.mark.parametrize("late", ["wait", "live", "error"])
+def test_a_batch_that_is_refused_after_its_creation(tmp_path: Path, late: str) -> None:
+    with simulated(tmp_path, refuse="invalid_json_line") as (served, hub):
+        table = complete(["a", "b", "c"], MODELS[0], hub, late=late)
+        statuses = column(table, "status")
+        assert "error" in statuses
+        assert any("refused" in (error or "") for error in column(table, "error"))
+        assert (statuses.count("ok") > 0) is (late == "live")
+        assert set(served.batch_rows().values()) == set()
+
+
+def test_budgets_are_reserved_at_the_price_of_batches_and_settled(tmp_path: Path) -> None:
+    prompts = [f"question {number}" for number in range(10)]
+    with serving(Simulator(seed=5)) as served:
+        with hub_of(served, tmp_path, budget_usd=1.0) as hub:
+            table = complete(prompts, MODELS[0], hub, max_tokens=50)
+            spending = hub.spending()
+            assert spending is not None
+            assert spending.reserved == 0
+            assert spending.spent == sum(column(table, "cost_usd")).scaleb(9)
+        with hub_of(served, tmp_path / "small", budget_usd=0.00008) as hub:
+            statuses = column(complete(prompts, MODELS[0], hub, max_tokens=50), "status")
+            assert {"ok", "budget"} == set(statuses)
+
+
+def test_rows_left_in_a_batch_stay_reserved(tmp_path: Path) -> None:
+    settings = Simulator(seed=5, batches=SimBatches(duration_s=100.0))
+    with serving(settings) as served, hub_of(served, tmp_path, budget_usd=1.0) as hub:
+        complete(["a"], MODELS[0], hub, deadline=0.01, max_tokens=50)
+        spending = hub.spending()
+        assert spending is not None
+        assert spending.reserved > 0
+        served.advance_clock(200.0)
+        table = complete(["a"], MODELS[0], hub, max_tokens=50)
+        spending = hub.spending()
+        assert spending is not None
+        assert (spending.reserved, spending.spent) == (0, sum(column(table, "cost_usd")).scaleb(9))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rows_go_live_at_the_deadline(tmp_path: Path, model: str) -> None:
+    with simulated(tmp_path, duration_s=100.0) as (served, hub):
+        table = complete(["a", "b"], model, hub, deadline=0.05, late="live")
+        assert column(table, "status") == ["ok", "ok"]
+        assert column(table, "mode") == ["live", "live"]
+        assert [batch.cancelled is not None for batch in served.batches()] == [True]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_job_shows_pending_rows_and_stop_cancels_and_collects(tmp_path: Path, model: str) -> None:
+    with simulated(tmp_path, duration_s=100.0) as (served, hub):
+        prompts = [f"question {number}" for number in range(10)]
+        job = llmhub.submit({"q": prompts}, "{q}", model=model, hub=hub, mode="batch", poll_s=0.02)
+        deadline = time.monotonic() + 20
+        while job.table().num_rows < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert column(job.table(), "status") == ["pending"] * 10
+        assert column(job.table(), "mode") == ["batch"] * 10
+        served.advance_clock(50.0)
+        job.stop()
+        table = job.result(20)
+        assert column(table, "status") == ["ok"] * 5 + ["cancelled"] * 5
+        assert open_batches(hub) == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_batch_whose_creation_had_no_answer_is_adopted(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, lost = BatchClient.send_step, []
+
+    async def send_and_lose(self: BatchClient, step: Any, batch: Any, rows: Any) -> Any:
+        sent = await send(self, step, batch, rows)
+        if step is self.api.wire.steps[-1] and not lost:
+            lost.append(sent)
+            return Failure(TimedOut())
+        return sent
+
+    monkeypatch.setattr(BatchClient, "send_step", send_and_lose)
+    with simulated(tmp_path) as (served, hub):
+        table = complete(["a", "b"], model, hub)
+        assert column(table, "status") == ["ok", "ok"]
+        assert len(served.batches()) == 1
+        assert lost
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_batch_whose_creation_never_arrived_is_sent_again(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, lost = BatchClient.send_step, []
+
+    async def lose_or_send(self: BatchClient, step: Any, batch: Any, rows: Any) -> Any:
+        if step is self.api.wire.steps[-1] and not lost:
+            lost.append(batch)
+            return Failure(TimedOut())
+        return await send(self, step, batch, rows)
+
+    monkeypatch.setattr(BatchClient, "send_step", lose_or_send)
+    with simulated(tmp_path) as (served, hub):
+        table = complete(["a", "b"], model, hub)
+        assert column(table, "status") == ["ok", "ok"]
+        assert len(served.batches()) == 1
+
+
+def test_a_batch_of_somebody_else_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anthropic has no field for a name: a batch of the same size is ruled out by the ids of its rows."""
+    send, lost = BatchClient.send_step, []
+    with simulated(tmp_path) as (served, hub):
+        with hub_of(served, tmp_path / "other") as other:
+            complete(["x", "y"], MODELS[1], other)
+
+        async def lose(self: BatchClient, step: Any, batch: Any, rows: Any) -> Any:
+            if not lost:
+                lost.append(batch)
+                return Failure(TimedOut())
+            return await send(self, step, batch, rows)
+
+        monkeypatch.setattr(BatchClient, "send_step", lose)
+        table = complete(["a", "b"], MODELS[1], hub)
+        assert column(table, "status") == ["ok", "ok"]
+        assert len(served.batches()) == 2
+        assert set(served.batch_rows().values()) == {1}
+
+
+def test_two_runs_at_once_share_batches(tmp_path: Path) -> None:
+    prompts = [f"question {number}" for number in range(20)]
+    with simulated(tmp_path, duration_s=0.2) as (served, hub):
+        jobs = [
+            llmhub.submit({"q": part}, "{q}", model=MODELS[0], hub=hub, mode="batch", poll_s=0.02)
+            for part in (prompts, prompts[::-1], prompts[5:15])
+        ]
+        tables = [job.result(30) for job in jobs]
+        assert all(set(column(table, "status")) == {"ok"} for table in tables)
+        assert set(served.batch_rows().values()) == {1}
+        costs = [sum(cost for cost in column(table, "cost_usd") if cost) for table in tables]
+        assert sorted(bool(cost) for cost in costs).count(True) >= 1
+
+
+def test_several_models_have_batches_of_their_own(tmp_path: Path) -> None:
+    with simulated(tmp_path) as (served, hub):
+        table = llmhub.complete_table(
+            {"q": ["a", "b"]}, "{q}", model=list(MODELS), hub=hub, mode="batch", poll_s=0.02, n=2, progress=False
+        )
+        assert column(table, "status") == ["ok"] * 12
+        assert len(served.batches()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stream": True}, "stream: batches are not streamed"),
+        ({"n_jobs": 2}, "n_jobs: is not possible with mode='batch'"),
+        ({"late": "never"}, "late: must be 'wait', 'live' or 'error'"),
+        ({"deadline": "soon"}, "deadline: must be seconds above 0"),
+        ({"mode": "bulk"}, "mode: must be 'live' or 'batch'"),
+        ({"mode": "live", "late": "live"}, "late: is an option of batches; pass mode='batch'"),
+        ({"cache": "read-only"}, "cache: batches are remembered in the cache"),
+        ({"model": "deepseek/deepseek-chat"}, "mode: deepseek has no Batch API"),
+        ({"sink": "folder"}, "sink: is not possible with mode='batch'"),
+    ],
+)
+def test_what_batches_cannot_do_is_refused_before_anything_is_sent(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with simulated(tmp_path) as (served, hub):
+        with pytest.raises(BadRequestError, match=message.replace("(", r"\(")):
+            complete(["a"], options.pop("model", MODELS[0]), hub, **options)
+        assert served.counts()["requests"] == 0
+
+
+def test_batches_need_a_cache_with_a_ledger(simulator: SimulatorThread) -> None:
+    hub = llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache())
+    with pytest.raises(BadRequestError, match="a cache with a ledger"):
+        complete(["a"], MODELS[0], hub)
