@@ -8,6 +8,7 @@ from collections.abc import Iterator as Iterator
 from collections.abc import Mapping as Mapping
 from collections.abc import Sequence as Sequence
 from concurrent.futures import Executor as Executor
+from datetime import timedelta as timedelta
 from decimal import Decimal as Decimal
 from llmhub.api._completion import Completion as Completion
 from llmhub.api.jobs import Job as Job
@@ -24,6 +25,8 @@ from llmhub.core.types import JSON as JSON
 from llmhub.core.types import Schema as Schema
 from llmhub.core.types import StreamChunk as StreamChunk
 from llmhub.core.types import Tool as Tool
+from llmhub.engine.batch_run import LatePolicy as LatePolicy
+from llmhub.engine.call import SendMode as SendMode
 from llmhub.engine.decision_log import Decision as Decision
 from llmhub.evals._compare import NameOrNames as NameOrNames
 from llmhub.evals._evaluate import Evaluation as Evaluation
@@ -193,6 +196,13 @@ async def acomplete_table(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> pa.Table:
     """Send a prompt for every row of a frame, awaited (see `complete_table`).
 
@@ -266,6 +276,20 @@ async def acomplete_table(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     """
 @typing.overload
 async def acomplete_table(
@@ -309,6 +333,13 @@ async def acomplete_table(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Written:
     """Send a prompt for every row of a frame, awaited (see `complete_table`).
 
@@ -382,6 +413,20 @@ async def acomplete_table(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     """
 
 async def aembed(
@@ -614,6 +659,13 @@ def compare(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Comparison:
     """Send the same rows to every model, score the responses, and estimate the differences between models.
 
@@ -723,6 +775,20 @@ def compare(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -892,6 +958,13 @@ def complete_parallel(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> pa.Table:
     """Send a prompt for every row of a frame from several processes, if one core is the bottleneck.
 
@@ -965,6 +1038,20 @@ def complete_parallel(
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     stream : bool
         Stream responses to measure the time to the first token.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     n_jobs
         Number of processes as in joblib: -1 for one per core. ``joblib.parallel_config(backend=...)`` decides where
         they run (loky, dask, ray, spark). ``concurrency`` applies to each process. ``limits`` and responses are shared
@@ -1020,6 +1107,13 @@ def complete_record_batches(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Send a prompt for every row of each record batch, and yield its results as record batches, in order.
 
@@ -1101,6 +1195,20 @@ def complete_record_batches(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     keep
         Names of columns to put before those of the results, such as an id to join on.
     partition
@@ -1158,6 +1266,13 @@ def complete_table(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> pa.Table:
     """Send a prompt for every row of a frame to every model, and return the results as one Arrow table.
 
@@ -1244,6 +1359,20 @@ def complete_table(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -1303,6 +1432,13 @@ def complete_table(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Written:
     """Send a prompt for every row of a frame to every model, and return the results as one Arrow table.
 
@@ -1389,6 +1525,20 @@ def complete_table(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -1445,6 +1595,13 @@ def duckdb_functions(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Register SQL functions that send prompts on a DuckDB connection.
 
@@ -1527,6 +1684,20 @@ def duckdb_functions(
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     stream : bool
         Stream responses to measure the time to the first token.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Returns
     -------
@@ -1797,6 +1968,13 @@ def evaluate(
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
     n_jobs: int = 1,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Evaluation:
     """Run a task with several models, score the responses and compare the models.
 
@@ -1901,6 +2079,20 @@ def evaluate(
         Stream responses to measure the time to the first token.
     n_jobs : int
         Number of processes (see `complete_parallel`).
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Raises
     ------
@@ -1948,6 +2140,13 @@ def plan(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Plan:
     """Estimate what `complete_table` would do: calls, cache hits, tokens, cost in US dollars, and duration.
 
@@ -2025,6 +2224,20 @@ def plan(
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     stream : bool
         Stream responses to measure the time to the first token.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
     pilot
         Number of rows per model to send first. They are chosen by hash: spread over the input, and the same in every
         call. Their responses are cached, so that the run does not send them again.
@@ -2228,6 +2441,13 @@ def stream_table(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Iterator[pa.Table]:
     """Send a prompt for every row of a frame, and yield tables of one or more results as they arrive.
 
@@ -2302,6 +2522,20 @@ def stream_table(
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     stream : bool
         Stream responses to measure the time to the first token.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Raises
     ------
@@ -2350,6 +2584,13 @@ def submit(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal['row', 'raise'] = 'row',
     stream: bool = False,
+    mode: SendMode = 'live',
+    late: LatePolicy = 'wait',
+    deadline: float | str | timedelta | None = None,
+    poll_s: float | None = None,
+    batch_tokens: int | None = None,
+    batch_storage: str | None = None,
+    batch_role: str | None = None,
 ) -> Job[pa.Table]:
     """Start a run over the rows of a frame in the background, and return a handle at once.
 
@@ -2425,6 +2666,20 @@ def submit(
         ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
     stream : bool
         Stream responses to measure the time to the first token.
+    mode : SendMode
+        ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+    late : LatePolicy
+        Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+    deadline : float | str | timedelta | None
+        When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+    poll_s : float | None
+        Seconds between the first two polls of a batch; the time grows to five minutes (30).
+    batch_tokens : int | None
+        Estimated prompt tokens of one batch, at most.
+    batch_storage : str | None
+        Object storage (``s3://bucket/folder``), for providers that read batches from there.
+    batch_role : str | None
+        ARN of the role that may read and write the storage.
 
     Raises
     ------
@@ -2757,6 +3012,13 @@ class ExprAccessor:
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> pl.Expr:
         """Send a prompt for every value, and return the responses, null where there is none.
 
@@ -2835,6 +3097,20 @@ class ExprAccessor:
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -2881,6 +3157,13 @@ class ExprAccessor:
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> pl.Expr:
         """Send a prompt for every value, and return one of several labels for each.
 
@@ -2954,6 +3237,20 @@ class ExprAccessor:
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3000,6 +3297,13 @@ class ExprAccessor:
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> pl.Expr:
         """Send a prompt for every value, and return the fields of its structured output as structs.
 
@@ -3073,6 +3377,20 @@ class ExprAccessor:
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3129,6 +3447,13 @@ class SeriesAccessor(typing.Generic[S]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> S:
         """Send a prompt for every value, and return the responses as a series, null where there is none.
 
@@ -3208,6 +3533,20 @@ class SeriesAccessor(typing.Generic[S]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3309,6 +3648,13 @@ class SeriesAccessor(typing.Generic[S]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> S:
         """Send a prompt for every value, and return one of several labels for each (see `FrameAccessor.classify`).
 
@@ -3380,6 +3726,20 @@ class SeriesAccessor(typing.Generic[S]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         labels
             Texts or numbers, an enum, or a mapping of labels to descriptions.
 
@@ -3428,6 +3788,13 @@ class SeriesAccessor(typing.Generic[S]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> Any:
         """Send a prompt for every value, and return the fields of its structured output as a frame.
 
@@ -3499,6 +3866,20 @@ class SeriesAccessor(typing.Generic[S]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         schema
             A pydantic model, a dataclass or a JSON schema.
 
@@ -3616,6 +3997,13 @@ class FrameAccessor(typing.Generic[F]):
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
         n_jobs: int = 1,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Send a prompt for every row to every model, and return the frame with result columns.
 
@@ -3705,6 +4093,20 @@ class FrameAccessor(typing.Generic[F]):
             Stream responses to measure the time to the first token.
         n_jobs : int
             Number of processes (see `complete_parallel`).
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3761,6 +4163,13 @@ class FrameAccessor(typing.Generic[F]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Send a prompt for every row, awaited (see `complete`).
 
@@ -3832,6 +4241,20 @@ class FrameAccessor(typing.Generic[F]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         """
 
     def submit(
@@ -3876,6 +4299,13 @@ class FrameAccessor(typing.Generic[F]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> Job[F]:
         """Start a run in the background, and return a handle at once (see `llmhub.submit`).
 
@@ -3947,6 +4377,20 @@ class FrameAccessor(typing.Generic[F]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -3996,6 +4440,13 @@ class FrameAccessor(typing.Generic[F]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> Iterator[Any]:
         """Send a prompt for every row, and yield each row of the result as it arrives (see `complete`).
 
@@ -4070,6 +4521,20 @@ class FrameAccessor(typing.Generic[F]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         """
 
     def chat(
@@ -4109,6 +4574,13 @@ class FrameAccessor(typing.Generic[F]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Continue the conversation of every row, and return the frame with the new turns in its column.
 
@@ -4182,6 +4654,20 @@ class FrameAccessor(typing.Generic[F]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
 
         Returns
         -------
@@ -4335,6 +4821,13 @@ class FrameAccessor(typing.Generic[F]):
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
         n_jobs: int = 1,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Send a prompt for every row, and return the fields of its structured output as typed columns.
 
@@ -4408,6 +4901,20 @@ class FrameAccessor(typing.Generic[F]):
             Stream responses to measure the time to the first token.
         n_jobs : int
             Number of processes (see `complete_parallel`).
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         schema
             A pydantic model, a dataclass or a JSON schema.
         prefix
@@ -4472,6 +4979,13 @@ class FrameAccessor(typing.Generic[F]):
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
         n_jobs: int = 1,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> F:
         """Send a prompt for every row, and return one of several labels.
 
@@ -4547,6 +5061,20 @@ class FrameAccessor(typing.Generic[F]):
             Stream responses to measure the time to the first token.
         n_jobs : int
             Number of processes (see `complete_parallel`).
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         labels
             Texts or numbers, an enum, or a mapping of labels to descriptions.
         prefix
@@ -4719,6 +5247,13 @@ class FrameAccessor(typing.Generic[F]):
         progress: bool | ProgressCallback | None = None,
         on_error: Literal['row', 'raise'] = 'row',
         stream: bool = False,
+        mode: SendMode = 'live',
+        late: LatePolicy = 'wait',
+        deadline: float | str | timedelta | None = None,
+        poll_s: float | None = None,
+        batch_tokens: int | None = None,
+        batch_storage: str | None = None,
+        batch_role: str | None = None,
     ) -> Plan:
         """Estimate calls, cache hits, tokens, cost and duration of `complete` without sending (see `llmhub.plan`).
 
@@ -4790,6 +5325,20 @@ class FrameAccessor(typing.Generic[F]):
             ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
         stream : bool
             Stream responses to measure the time to the first token.
+        mode : SendMode
+            ``"live"``, or ``"batch"`` to send rows through the provider's Batch API, cheaper and within a day.
+        late : LatePolicy
+            Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.
+        deadline : float | str | timedelta | None
+            When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.
+        poll_s : float | None
+            Seconds between the first two polls of a batch; the time grows to five minutes (30).
+        batch_tokens : int | None
+            Estimated prompt tokens of one batch, at most.
+        batch_storage : str | None
+            Object storage (``s3://bucket/folder``), for providers that read batches from there.
+        batch_role : str | None
+            ARN of the role that may read and write the storage.
         """
 
     def count_tokens(

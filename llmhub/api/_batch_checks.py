@@ -26,7 +26,7 @@ def require_batches(hub: Hub, options: RunOptions, targets: Iterable[Target], *,
             raise invalid("mode", f"{target.name!r} is a route, and a batch is for one model; name the model")
         if provider.batch is None:
             raise invalid("mode", f"{provider.name} has no Batch API that llmhub knows; pass mode='live'")
-        if provider.batch.needs_storage and not options.batch_storage.startswith(provider.batch.needs_storage):
+        if provider.batch.needs_storage and not (options.batch_storage or "").startswith(provider.batch.needs_storage):
             wanted = f"batch_storage='{provider.batch.needs_storage}bucket/folder'"
             raise invalid("batch_storage", f"{provider.name} reads batches from object storage; pass {wanted}")
         if provider.batch.needs_role and not options.batch_role:

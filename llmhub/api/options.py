@@ -189,21 +189,21 @@ class RunOptions:
     mode: SendMode = "live"
     late: LatePolicy = "wait"
     deadline: float | str | timedelta | None = None
-    poll_s: float = DEFAULT_POLL_S
+    poll_s: float | None = None
     batch_tokens: int | None = None
-    batch_storage: str = ""
-    batch_role: str = ""
+    batch_storage: str | None = None
+    batch_role: str | None = None
 
     def batch_policy(self, cancel: StopSignal) -> BatchPolicy:
         """Return how batches of this run are treated."""
         return BatchPolicy(
             late=self.late,
             deadline_s=None if self.deadline is None else parse_duration("deadline", self.deadline),
-            poll_s=self.poll_s,
+            poll_s=DEFAULT_POLL_S if self.poll_s is None else self.poll_s,
             cancel=cancel,
             max_tokens=self.batch_tokens,
-            storage=self.batch_storage,
-            role=self.batch_role,
+            storage=self.batch_storage or "",
+            role=self.batch_role or "",
         )
 
 
@@ -281,7 +281,8 @@ def _validate_batch_options(options: RunOptions) -> None:
         raise invalid("late", f"must be 'wait', 'live' or 'error', not {options.late!r:.80}")
     if options.deadline is not None:
         parse_duration("deadline", options.deadline)
-    parse_duration("poll_s", options.poll_s)
+    if options.poll_s is not None:
+        parse_duration("poll_s", options.poll_s)
     if options.batch_tokens is not None:
         positive_int("batch_tokens", options.batch_tokens)
     if options.mode == "live":

@@ -69,6 +69,13 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
     "on_error": '``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.',
     "stream": "Stream responses to measure the time to the first token.",
     "n_jobs": "Number of processes (see `complete_parallel`).",
+    "mode": '``"live"``, or ``"batch"`` to send rows through the provider\'s Batch API, cheaper and within a day.',
+    "late": 'Rows that a batch did not process: ``"wait"`` for another batch, ``"live"`` to send them, ``"error"``.',
+    "deadline": 'When rows of a batch are late: ``"6h"``, a ``timedelta`` or seconds.',
+    "poll_s": "Seconds between the first two polls of a batch; the time grows to five minutes (30).",
+    "batch_tokens": "Estimated prompt tokens of one batch, at most.",
+    "batch_storage": "Object storage (``s3://bucket/folder``), for providers that read batches from there.",
+    "batch_role": "ARN of the role that may read and write the storage.",
 }
 """One line of documentation for each option, in the order in which signatures list them."""
 OPTION_DEFAULTS: Final[Mapping[str, Any]] = {
@@ -79,6 +86,8 @@ OPTION_DEFAULTS: Final[Mapping[str, Any]] = {
     "unsupported": "error",
     "allow_unpriced": False,
     "on_error": "row",
+    "mode": "live",
+    "late": "wait",
     "stream": False,
     "scores": (),
     "failures": "wrong",
