@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from llmhub.core.errors import invalid
-from llmhub.engine.event_loop import submit
+from llmhub.engine.event_loop import background_loop, submit
 from llmhub.server.app import build_app
 from llmhub.server.groups import GROUPS
 from llmhub.server.routes import RouteGroup
@@ -20,8 +23,35 @@ from llmhub.server.service import Service
 
 BACKLOG: Final = 4096
 """Connections that wait to be accepted: clients open a thousand at once."""
+LINGERING_TIME_S: Final = 1.0
+"""Longest wait for the rest of a body that was refused."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """Longest wait for connections whose requests were cancelled."""
+
+
+class _TimedRunner(web.AppRunner):
+    """A runner that disconnects clients which do not send the head of their first request in time."""
+
+    def __init__(self, app: web.Application, *, header_timeout_s: float, **arguments: Any) -> None:
+        super().__init__(app, **arguments)
+        self._header_timeout_s = header_timeout_s
+
+    @property
+    def server(self) -> Any:
+        """Factory of connections, as sites call it."""
+        make = super().server
+        return None if make is None else partial(_timed_connection, make, self._header_timeout_s)
+
+
+def _timed_connection(make: Callable[[], RequestHandler], timeout_s: float) -> RequestHandler:
+    connection = make()
+    asyncio.get_running_loop().call_later(timeout_s, _close_without_request, connection)
+    return connection
+
+
+def _close_without_request(connection: RequestHandler) -> None:
+    if not connection._request_count and connection.transport is not None:  # noqa: SLF001 - not public
+        connection.transport.abort()
 
 
 class RunningService:
@@ -31,12 +61,27 @@ class RunningService:
         self.service = service
         self._runner = runner
         self._stack = stack
+        self._hurry = asyncio.Event()
 
     @property
     def url(self) -> str:
         """Address of the service."""
         host, port = self._runner.addresses[0][:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def hurry(self) -> None:
+        """End a drain that is going on: cancel the requests in progress."""
+        self._hurry.set()
+
+    async def _wait_idle(self) -> bool:
+        """Wait until no request is in progress, or the time is over; return whether all were completed."""
+        idle = asyncio.ensure_future(self.service.wait_idle(self.service.settings.drain_timeout_s))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait([idle, hurry], return_when=asyncio.FIRST_COMPLETED)
+        completed = idle.done() and idle.result()
+        idle.cancel()
+        hurry.cancel()
+        return completed
 
     async def stop(self, *, drain: bool = True) -> bool:
         """Stop the service; return whether every request in progress was completed.
@@ -50,7 +95,7 @@ class RunningService:
         service.begin_drain()
         for site in list(self._runner.sites):
             await site.stop()
-        is_idle = await service.wait_idle(service.settings.drain_timeout_s if drain else 0.0)
+        is_idle = await self._wait_idle() if drain else not service.active_requests
         service.stop.request()
         service.stop.request()
         await self._runner.cleanup()
@@ -70,12 +115,14 @@ async def start(service: Service, groups: Sequence[RouteGroup] = GROUPS) -> Runn
     settings = service.settings
     service.groups = groups
     app = build_app(service, groups)
-    runner = web.AppRunner(
+    runner = _TimedRunner(
         app,
+        header_timeout_s=settings.header_timeout_s,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=settings.keepalive_s,
         shutdown_timeout=CLOSE_TIMEOUT_S,
+        lingering_time=LINGERING_TIME_S,
         max_line_size=settings.max_header_bytes,
         max_field_size=settings.max_header_bytes,
     )
@@ -143,7 +190,7 @@ def serve(service: Service, on_start: object = None) -> bool:
         stopped.add_done_callback(lambda _: stopping.set())
         stopping.wait()
         if not stopped.done():  # a second signal
-            submit(running.stop(drain=False)).result()
+            background_loop().call_soon_threadsafe(running.hurry)
         return stopped.result()
     finally:
         for number, handler in previous.items():

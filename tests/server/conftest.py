@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ def service_on(
     opened = Hub(simulator=simulator_url, **{"cache": None, "local_files": False, **(hub or {})})
     with run_service(Service(opened, values, access or OpenAccess()), groups) as running:
         yield running
+
+
+@pytest.fixture
+def serve_on() -> Callable[..., AbstractContextManager[RunningService]]:
+    """Return `service_on`, for tests that run a simulator of their own."""
+    return service_on
 
 
 @pytest.fixture
