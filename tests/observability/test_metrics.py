@@ -146,8 +146,9 @@ def test_the_page_of_a_notebook(hub: llmhub.Hub) -> None:
             assert value(reply.read(), "llmhub_calls_total", provider="openai") == 1
         with pytest.raises(BadRequestError, match="pass another port"):
             llmhub.metrics.start_http_server(port=server.port)
-        with pytest.raises(urllib.error.HTTPError):
+        with pytest.raises(urllib.error.HTTPError) as missing:
             urllib.request.urlopen(f"http://127.0.0.1:{server.port}/favicon.ico")
+        missing.value.close()
 
 
 def test_the_page_is_what_prometheus_client_writes(hub: llmhub.Hub, collector: PrometheusCollector) -> None:

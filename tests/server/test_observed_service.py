@@ -54,6 +54,7 @@ def test_metrics_of_the_service_name_teams(serving: Callable[..., Any]) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         get(f"{running.url}/metrics", {})
     assert refused.value.code == 401
+    refused.value.close()
     page, content_type = get(f"{running.url}/metrics", KEY)
     assert content_type == llmhub.metrics.CONTENT_TYPE
     samples = {
