@@ -159,7 +159,10 @@ class SentRequest(NamedTuple):
 
 
 class EndedRequest(NamedTuple):
-    """A finished request; tokens as the provider counted them."""
+    """A finished request; tokens as the provider counted them, and what decides their cost beside their number.
+
+    Later fields are missing in what earlier versions wrote. ``reported_cost_usd`` is a decimal number as text.
+    """
 
     key: bytes
     run: bytes
@@ -174,6 +177,9 @@ class EndedRequest(NamedTuple):
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    service_tier: str = ""
+    reported_cost_usd: str = ""
 
 
 @dataclass(slots=True)

@@ -133,8 +133,15 @@ def interpret(provider: Provider, reply: HttpReply) -> Result[CompletionResponse
         if not is_successful(decoded):
             return Failure(_with_reply_context(provider, reply, decoded.failure()))
         response = decoded.unwrap()
+    return Success(_completed(provider, reply, response))
+
+
+def _completed(provider: Provider, reply: HttpReply, response: CompletionResponse) -> CompletionResponse:
+    """Return a response with the request id of its reply, and without a cost that is not known to be USD."""
+    if response.usage.reported_cost_usd is not None and not provider.reports_cost:
+        response = replace(response, usage=replace(response.usage, reported_cost_usd=None))
     request_id = reply.header(provider.request_id_header)
-    return Success(replace(response, request_id=request_id) if request_id else response)
+    return replace(response, request_id=request_id) if request_id else response
 
 
 def prepare_embedding(
@@ -186,6 +193,8 @@ def interpret_embedding(
     if expected and response.dimensions != expected:
         message = f"vectors of {response.dimensions} dimensions, although dimensions={expected} was asked for"
         return Failure(_with_reply_context(provider, reply, Malformed(path="$", message=message)))
+    if response.usage.reported_cost_usd is not None and not provider.reports_cost:
+        response = replace(response, usage=replace(response.usage, reported_cost_usd=None))
     request_id = reply.header(provider.request_id_header) if provider.request_id_header else ""
     return Success(replace(response, request_id=request_id) if request_id else response)
 
@@ -277,8 +286,7 @@ class StreamDecoder:
         folded = fold((*deltas, *last, *self._joiner.flush()))
         if not is_successful(folded):
             return Failure(_with_reply_context(self._provider, self._reply, folded.failure()))
-        request_id = self._reply.header(self._provider.request_id_header)
-        return Success(replace(folded.unwrap(), request_id=request_id)) if request_id else folded
+        return Success(_completed(self._provider, self._reply, folded.unwrap()))
 
     def _is_sse(self) -> bool:
         return self._provider.wire.framing == "sse" and self._head.lstrip().startswith(SSE_FIELDS)

@@ -397,6 +397,9 @@ class Provider:
         Its embeddings; ``None`` if it has none.
     batch
         Its Batch API; ``None`` if it has none.
+    reports_cost
+        Whether the usage of its replies states what it charged, in USD. Such a number of another server is ignored: it
+        may be in another currency, or an estimate.
     """
 
     name: str
@@ -415,3 +418,4 @@ class Provider:
     health_url: Callable[[Endpoint], str] | None = None
     embeddings: EmbedService | None = None
     batch: BatchApi | None = None
+    reports_cost: bool = False

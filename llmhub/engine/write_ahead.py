@@ -137,20 +137,24 @@ def to_ended_request(key: bytes, run_id: bytes, call: Call, answer: Answer, sent
     ended_at, model = time.time(), call.target.cache_name
     if is_successful(answer.outcome):
         response = answer.outcome.unwrap()
-        counts = _token_counts(response.usage)
-        return EndedRequest(key, run_id, model, response.served_model, "done", "", sent_at, ended_at, *counts)
+        ended = EndedRequest(key, run_id, model, response.served_model, "done", "", sent_at, ended_at)
+        return _with_usage(ended, response.usage)
     usage = answer.billed_failures[-1].usage if answer.billed_failures else NO_USAGE
     error_type = error_type_name(answer.outcome.failure())
-    return EndedRequest(key, run_id, model, "", "error", error_type, sent_at, ended_at, *_token_counts(usage))
+    return _with_usage(EndedRequest(key, run_id, model, "", "error", error_type, sent_at, ended_at), usage)
 
 
-def _token_counts(usage: Usage) -> tuple[int | None, ...]:
-    return (
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.reasoning_tokens,
+def _with_usage(ended: EndedRequest, usage: Usage) -> EndedRequest:
+    cost = usage.reported_cost_usd
+    return ended._replace(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        service_tier=usage.service_tier,
+        reported_cost_usd="" if cost is None else str(cost),
     )
 
 

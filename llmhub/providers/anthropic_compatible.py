@@ -54,6 +54,7 @@ ENTRIES: Final = (
             request_id_header="x-generation-id",
             signature_covers_body=False,
             health_url=fixed_url(OPENROUTER_URL, "/v1/key"),
+            reports_cost=True,
         ),
         schema_support=CLAUDE_SCHEMA_SUPPORT,
         price_listing=PriceListing("openrouter"),

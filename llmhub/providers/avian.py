@@ -20,6 +20,7 @@ ENTRIES: Final = (
         "AVIAN_API_KEY",
         refused_parts=(CacheMark,),
         takes_reasoning_details=True,
+        reports_cost=True,
         price_listing=PriceListing("avian"),
     ),
 )

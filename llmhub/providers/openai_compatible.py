@@ -94,6 +94,7 @@ def openai_compatible(
     embeddings: EmbedService | EmbedWire | None = None,
     pack_limits: PackLimits = OWN_SERVER_LIMITS,
     batch: BatchApi | None = None,
+    reports_cost: bool = False,
 ) -> ProviderEntry:
     """Return the entry of a server that speaks Chat Completions under a bearer token.
 
@@ -118,6 +119,8 @@ def openai_compatible(
         Limits of a request for embeddings at the usual path.
     batch
         Its Batch API.
+    reports_cost
+        Whether its replies are documented to state what it charged, in USD.
     """
     checks = (partial(check_parts, name, frozenset(refused_parts)), *checks)
     if wire is openai_chat.WIRE and not takes_reasoning_details:
@@ -140,6 +143,7 @@ def openai_compatible(
         if isinstance(embeddings, EmbedWire)
         else embeddings,
         batch=batch,
+        reports_cost=reports_cost,
     )
     return provider_entry(
         provider,

@@ -26,6 +26,7 @@ ENTRIES: Final = (
         embeddings=openai_embeddings.WIRE,
         pack_limits=PackLimits(texts=256, tokens=250_000),
         health_url="/key",  # its list of models needs no key
+        reports_cost=True,
         price_listing=PriceListing("openrouter"),
     ),
 )

@@ -61,6 +61,7 @@ ENTRIES: Final = (
             PackLimits(texts=512, tokens=120_000, text_tokens=32_768),
             locate=_embeddings_url,
         ),
+        reports_cost=True,
         price_listing=PriceListing("perplexity", adjust=_add_search_fees),
     ),
 )

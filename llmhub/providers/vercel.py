@@ -33,6 +33,7 @@ ENTRIES: Final = (
         takes_reasoning_details=True,
         adapt=partial(rename_reasoning, "reasoning"),
         health_url="/credits",  # its list of models needs no key
+        reports_cost=True,
         price_listing=PriceListing("openai", last_segment, upstream=UPSTREAM_LISTINGS),
         environment_variables=(("api_key", "AI_GATEWAY_API_KEY"), ("base_url", "AI_GATEWAY_BASE_URL")),
     ),

@@ -18,6 +18,7 @@ ENTRIES: Final = (
         BASE_URL,
         "XAI_API_KEY",
         refused_parts=(CacheMark,),
+        reports_cost=True,
         price_listing=PriceListing("x-ai"),
         batch=BatchApi(wire=xai_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
     ),

@@ -1,4 +1,4 @@
-"""The request ledger as a table: every request sent, its state, and its cost at the prices of that day."""
+"""The request ledger as a table: every request sent, its state, and its cost as stated or at the prices of that day."""
 
 from __future__ import annotations
 
@@ -83,6 +83,9 @@ def _request_costs(requests: Sequence[EndedRequest]) -> list[Decimal | None]:
             cached_input_tokens=request.cached_input_tokens,
             cache_write_tokens=request.cache_write_tokens,
             reasoning_tokens=request.reasoning_tokens,
+            cache_write_1h_tokens=request.cache_write_1h_tokens,
+            service_tier=request.service_tier,
+            reported_cost_usd=Decimal(request.reported_cost_usd) if request.reported_cost_usd else None,
         )
         key = (request.model, request.served_model, int(request.sent_at // DAY_S))
         if key not in prices and request.input_tokens is not None:

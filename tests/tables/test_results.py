@@ -6,6 +6,7 @@ import decimal
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -171,21 +172,34 @@ def test_sums_of_costs_are_exact_in_pandas(hub: llmhub.Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "cost", "price_id"),
+    ("provider", "reply", "cost", "price_id"),
     [
-        ({"usage": {"cost": 0.25, "prompt_tokens": 1, "completion_tokens": 1}}, "0.25", "reported:openai"),
-        ({"usage": {"prompt_tokens": 1000, "completion_tokens": 0}, "service_tier": "flex"}, "0.000625", "#flex"),
+        (
+            "openrouter",
+            {"usage": {"cost": 0.25, "prompt_tokens": 1, "completion_tokens": 1}},
+            "0.25",
+            "reported:openrouter",
+        ),
+        ("openai", {"usage": {"cost": 0.25, "prompt_tokens": 1000, "completion_tokens": 0}}, "0.00125", ""),
+        (
+            "openai",
+            {"usage": {"prompt_tokens": 1000, "completion_tokens": 0}, "service_tier": "flex"},
+            "0.000625",
+            "#flex",
+        ),
     ],
 )
 def test_costs_besides_the_list_price_are_marked(
-    reply: dict[str, Any], cost: str, price_id: str, scripted: Any, replies: Any
+    provider: str, reply: dict[str, Any], cost: str, price_id: str, scripted: Any, replies: Any, tmp_path: Path
 ) -> None:
+    """A cost that a reply states counts for providers that document it in USD; the ledger has the same costs."""
     choice = {"message": {"content": "Hi"}, "finish_reason": "stop"}
     body = json.dumps({"model": "gpt-5", "choices": [choice], **reply}).encode()
     server = scripted([replies.reply(body)])
-    endpoints = {"openai": llmhub.Endpoint(base_url=server.url, api_key="k")}
-    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.MemoryCache()) as hub:
-        first, again = (ask(pa.table({"t": ["a"]}), hub, model="openai/gpt-5") for _ in range(2))
+    endpoints = {provider: llmhub.Endpoint(base_url=server.url, api_key="k")}
+    with llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=tmp_path / "runs.db") as hub:
+        first, again = (ask(pa.table({"t": ["a"]}), hub, model=f"{provider}/gpt-5") for _ in range(2))
+        assert llmhub.ledger(hub=hub)["cost_usd"].to_pylist() == [Decimal(cost)]
     for table in (first, again):
         assert table["list_cost_usd"].to_pylist() == [Decimal(cost)]
         assert table["price_id"].to_pylist()[0].endswith(price_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -102,9 +103,12 @@ def test_cost_that_the_provider_reports_takes_precedence(usage: dict[str, Any], 
     assert interpret_stream(PROVIDERS["openrouter"], SSE, [stream]).unwrap().usage == response.usage
 
 
-def test_cost_in_the_usage_of_responses_is_read() -> None:
+def test_cost_in_the_usage_of_responses_is_read_where_it_is_known_to_be_usd() -> None:
     body = {"status": "completed", "output": [], "usage": {"input_tokens": 1, "output_tokens": 1, "cost": 0.5}}
-    assert whole("openai-responses", body).usage.reported_cost_usd == Decimal("0.5")
+    assert whole("openai-responses", body).usage.reported_cost_usd is None
+    reply = HttpReply(200, {}, json.dumps(body).encode())
+    gateway = replace(PROVIDERS["compatible-responses"], reports_cost=True)
+    assert interpret(gateway, reply).unwrap().usage.reported_cost_usd == Decimal("0.5")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_fee_of_perplexity_follows_its_search_context(size: str | None, cost: st
         ("openrouter", "openrouter", 8),
         ("xai", "xai", 4),
         ("perplexity", "perplexity", 2),
-        ("vercel_gateway", "compatible", 3),
+        ("vercel_gateway", "vercel", 3),
     ],
 )
 def test_recorded_costs_are_read(corpus: Callable[[str], list[Any]], name: str, provider: str, expected: int) -> None:
