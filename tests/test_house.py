@@ -24,6 +24,7 @@ IMPORT_NAMES = {
     "grafana-foundation-sdk": "grafana_foundation_sdk",
     "lazy-loader": "lazy_loader",
     "markdown-it-py": "markdown_it",
+    "math-verify": "math_verify",
     "mlflow-skinny": "mlflow",
     "nest-asyncio": "nest_asyncio",
     "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter.otlp.proto.http",

@@ -52,7 +52,9 @@ from llmhub.tables.schema import RESULTS
 NameOrNames: TypeAlias = str | Sequence[str]
 
 
-RUN_OPTIONS: Final = frozenset({"n", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"})
+RUN_OPTIONS: Final = frozenset(
+    {"n", "n_jobs", "concurrency", "progress", "on_error", "stream", "budget_usd", "allow_unpriced"}
+)
 """Options that change no response."""
 
 
@@ -542,7 +544,8 @@ def remaining_budget(budget: dict[str, Any], table: pa.Table) -> dict[str, Any]:
     if limit is None or isinstance(limit, SharedBudget):
         return budget
     spent = pc.sum(table.column("cost_usd")).as_py() or Decimal(0)
-    return {**budget, "budget_usd": max(Decimal(0), Decimal(str(limit)) - spent)}
+    # A shared budget refuses single calls of judges, not the whole run: the answers have been paid for.
+    return {**budget, "budget_usd": as_shared_budget(max(Decimal(0), Decimal(str(limit)) - spent))}
 
 
 def _call_judge(

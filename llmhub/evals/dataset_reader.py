@@ -30,11 +30,9 @@ def read_dataset(dataset: Any, argument: str = "dataset") -> Any:
         if isinstance(dataset, Mapping):
             splits = ", ".join(map(repr, dataset))
             raise invalid(argument, f"it has several splits ({splits}); pass one, such as dataset['test']")
-        return (
-            dataset.with_format("arrow")[:]
-            if hasattr(dataset, "__getitem__")
-            else _rows_to_table(list(dataset), argument)
-        )
+        if hasattr(dataset, "__len__"):
+            return dataset.with_format("arrow")[:]
+        return _rows_to_table(list(dataset), argument)  # a dataset that is streamed
     return _rows_to_table(dataset, argument) if isinstance(dataset, (list, tuple)) else dataset
 
 

@@ -115,6 +115,15 @@ class Judge:
 ScorerOrJudge = Scorer | Judge
 
 
+def _check_fields(given: Mapping[str, Any]) -> None:
+    """Raise if a keyword is not a field of `Judge`."""
+    known = ("version", "prompt", "n", "options")
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is not None:
+        message = f"is not a field of a judge ({', '.join(known)}); parameters of its requests are options={{...}}"
+        raise invalid(unknown, message)
+
+
 def judge(model: str, rubric: str, *, scale: tuple[float, float] = (1, 5), name: str = "judge", **more: Any) -> Judge:
     """Return a judge that grades each response by a rubric.
 
@@ -134,6 +143,7 @@ def judge(model: str, rubric: str, *, scale: tuple[float, float] = (1, 5), name:
     >>> judge("openai/gpt-4o", "Is it polite?", options={"temperature": 0}).worst
     1.0
     """
+    _check_fields(more)
     low, high = (float(end) for end in scale)
     return Judge(**{"version": "1", **more, "name": name, "model": model, "rubric": rubric, "low": low, "high": high})
 
@@ -146,6 +156,7 @@ def pairwise(model: str, rubric: str, *, name: str = "preferred", **more: Any) -
 
     The parameters are those of `judge`, except ``scale``.
     """
+    _check_fields(more)
     fields = {"version": "1", "prompt": PAIRWISE_PROMPT, **more, "name": name, "model": model, "rubric": rubric}
     return Judge(**{**fields, "pairwise": True, "low": 0.0, "high": 1.0})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
@@ -31,6 +32,7 @@ __all__ = [
     "json_valid",
     "judge",
     "label",
+    "math",
     "normalised",
     "numeric",
     "pairwise",
@@ -193,6 +195,7 @@ CHOICE_READERS: Final[Mapping[str, Callable[..., str | None]]] = {
     "2": answer_extraction.extract_choice,
 }
 """Readers of choice letters by the version of the scorer."""
+MATH_TIMEOUT_S: Final = 5
 _Reader = TypeVar("_Reader")
 
 
@@ -284,6 +287,62 @@ def _label_equal(read: Callable[[str], str | None], target: str, row: InputRow, 
         return Score(0.0, "no single label in the response")
     normalise = answer_extraction.normalise_text
     return any(normalise(extracted) == normalise(text) for text in target_texts(row[target]))
+
+
+def math(target: str = TARGET) -> Scorer:
+    r"""Return a scorer of whether the answers of response and target are the same mathematics, in LaTeX or plain.
+
+    Answers are extracted and compared by the library Math-Verify (the extra ``math``): fractions, roots, sets,
+    intervals, equations and expressions that are equal by algebra. For numbers alone, `numeric` is faster.
+
+    Raises
+    ------
+    BadRequestError
+        Math-Verify is not installed.
+
+    Examples
+    --------
+    >>> math()({"target": "3/4"}, r"So the share is $\boxed{\frac{6}{8}}$.")
+    True
+    """
+    import_optional("math_verify", "math")  # reported before anything is sent
+    return Scorer(
+        name="math",
+        version="1",
+        score=partial(_same_mathematics, target),
+        right=True,
+        columns=(target,),
+        parameters={"target": target},
+        read=_read_mathematics,
+    )
+
+
+def _time_limits() -> tuple[int | None, int | None]:
+    """Return the seconds for parsing and for comparing; none outside the main thread, as they need its signals."""
+    is_main = threading.current_thread() is threading.main_thread() and os.name == "posix"
+    return (MATH_TIMEOUT_S, MATH_TIMEOUT_S) if is_main else (None, None)
+
+
+def _read_mathematics(text: str) -> str | None:
+    parsed = import_optional("math_verify", "math").parse(text, parsing_timeout=_time_limits()[0])
+    return str(parsed[0]) if parsed else None
+
+
+def _same_mathematics(target: str, row: InputRow, response: str) -> ScoreLike:
+    library = import_optional("math_verify", "math")
+    parsing_s, comparing_s = _time_limits()
+    answer = library.parse(response, parsing_timeout=parsing_s)
+    if not answer:
+        return Score(False, "no mathematics found")
+    return any(
+        bool(library.verify(library.parse(text, parsing_timeout=parsing_s), answer, timeout_seconds=comparing_s))
+        for text in map(_in_latex, target_texts(row[target]))
+    )
+
+
+def _in_latex(target: str) -> str:
+    """Return a target so that it is read as LaTeX where it is written as such without delimiters."""
+    return f"${target}$" if "\\" in target and "$" not in target and "\\boxed" not in target else target
 
 
 def python_tests(
@@ -446,6 +505,7 @@ BUILT_IN_SCORERS: Final[Mapping[str, Callable[..., Scorer]]] = {
     "label": label,
     "json_valid": json_valid,
     "json_equal": json_equal,
+    "math": math,
     "bleu": bleu,
     "edit_similarity": edit_similarity,
     **dict.fromkeys(ROUGE_TYPES, rouge),

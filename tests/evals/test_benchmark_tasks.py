@@ -127,6 +127,21 @@ def test_gsm8k_and_missing_answers() -> None:
     assert task.example(rows[0]) == "1 + 1?\n\nIt is 1 + 1 = 2.\nAnswer: 2"
 
 
+def test_streamed_datasets_and_lists_of_records_are_rows(mmlu_records: datasets.Dataset) -> None:
+    given = (
+        mmlu_records,
+        mmlu_records.to_iterable_dataset(),
+        mmlu_records.to_list(),
+        pd.DataFrame(mmlu_records.to_list()),
+    )
+    with llmhub.simulate():
+        evaluations = [llmhub.evaluate(one, tasks.mmlu(), MODEL, progress=False) for one in given]
+    assert all(one.dataset.select(["question", "choices", "answer"]).equals(
+        evaluations[0].dataset.select(["question", "choices", "answer"])) for one in evaluations)  # fmt: skip
+    with pytest.raises(BadRequestError, match=r"dataset: it has several splits \('test'\)"):
+        llmhub.evaluate(datasets.DatasetDict({"test": mmlu_records}), tasks.mmlu(), MODEL)
+
+
 class TestFewShot:
     def test_examples_are_of_the_same_subject_and_never_the_row_itself(self, mmlu_records: datasets.Dataset) -> None:
         task = few_shot(tasks.mmlu(), mmlu_records, k=2, by="subject")

@@ -56,6 +56,25 @@ def test_budget_of_a_call_holds_answers_and_judges_together(budget: float) -> No
     assert "budget" in judgements.column("status").to_pylist()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [0.0003, 0.005, 0.2])
+def test_budget_holds_with_processes_too(budget: float) -> None:
+    """Answers are spent by worker processes, judges from what these have left; no answer that was paid for is lost."""
+    frame = {"q": [f"{n} " * 40 for n in range(40)]}
+    with simulated(lambda prompt: "Score: 3" if "grade" in prompt else "fine " * 30) as hub:
+        comparison = compare(
+            frame, "{q}", model=["openai/gpt-4o-mini"], hub=hub, budget_usd=budget, max_tokens=60, n_jobs=2,
+            scorers=scorers.judge("openai/gpt-4o", "?", options={"max_tokens": 20}), **FAST,
+        )  # fmt: skip
+    judgements = comparison.judgements["judge"]
+    costs = [*comparison.results.column("cost_usd").to_pylist(), *judgements.column("cost_usd").to_pylist()]
+    assert 0 < sum(cost or Decimal(0) for cost in costs) <= Decimal(str(budget))
+    assert "ok" in comparison.results.column("status").to_pylist()
+    judged = set(judgements.column("status").to_pylist())
+    assert judged == {0.0003: {"budget"}, 0.005: {"ok", "budget"}, 0.2: {"ok"}}[budget]
+    assert "n_jobs" not in comparison.design.parameters
+
+
 def test_without_budget_judges_are_not_limited() -> None:
     with simulated(lambda prompt: "Score: 3" if "grade" in prompt else "fine") as hub:
         comparison = compare(
@@ -63,6 +82,12 @@ def test_without_budget_judges_are_not_limited() -> None:
             **FAST,
         )  # fmt: skip
     assert comparison.scores.column("score").to_pylist() == [3.0]
+
+
+def test_unknown_field_of_a_judge_is_named() -> None:
+    for make in (scorers.judge, scorers.pairwise):
+        with pytest.raises(BadRequestError, match=r"max_tokens: is not a field of a judge .* are options="):
+            make("openai/gpt-4o", "?", max_tokens=5)
 
 
 # Pairwise verdicts

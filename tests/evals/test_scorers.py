@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -188,3 +189,30 @@ def test_missing_library_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "jsonschema", None)
     with pytest.raises(BadRequestError, match=r"llmhub\[evals\]"):
         scorers.json_valid({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "response", "right"),
+    [
+        ("3/4", "It is $0.75$.", True),
+        (r"\frac{3}{4}", r"So \boxed{\frac{6}{8}}.", True),
+        ("$x^2+2x+1$", "That is $(x+1)^2$.", True),
+        (r"\{1, 2\}", r"The set is $\{2, 1\}$", True),
+        ("1/2", "The answer is 3/2.", False),
+        ("42", "Answer: 42", True),
+        (["7", "8"], "$8$", True),
+        ("42", "I do not know.", False),
+    ],
+)
+def test_mathematics_is_compared_by_algebra(target: Any, response: str, right: bool) -> None:
+    score, _ = try_score(scorers.math(), {"target": target}, response)
+    assert score.value == right
+
+
+@pytest.mark.slow
+def test_mathematics_is_scored_in_other_threads_and_rebuilt_by_its_identity() -> None:
+    scorer = scorers.scorer_from_identity(identity(scorers.math("answer")))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(scorer, {"answer": "1/2"}, "It is $0.5$").result() is True  # type: ignore[arg-type]
+    assert scorer.read("It is $0.5$") == scorer.read(r"It is $0.5$!")  # type: ignore[union-attr]
