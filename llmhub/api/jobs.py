@@ -191,10 +191,12 @@ class Job(Generic[T]):
         """Return the state and progress of the run."""
         return f"<Job {self._status()}: {progress_line(self.progress)}>"
 
-    def _repr_html_(self) -> str | None:
-        # While the run's own panel is live below its cell, a second one would be a frozen copy.
-        if self._state.has_panel and not self.done:
-            return None
+    def _ipython_display_(self) -> None:
+        """Show nothing while the run's own panel is live below its cell: a second one would be a frozen copy."""
+        if self.done or not self._state.has_panel:
+            raise NotImplementedError  # IPython then asks for the HTML
+
+    def _repr_html_(self) -> str:
         return progress_html(self.progress, self._status())
 
     def _status(self) -> str:

@@ -23,9 +23,9 @@ STYLE: Final = """<style>
 .llmhub-eval{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:inherit;max-width:100%;overflow-x:auto}
 .llmhub-eval .headline{font-size:15px;font-weight:600;margin:2px 0 8px}
 .llmhub-eval table{border-collapse:collapse;margin:0 0 12px;font-size:13px}
-.llmhub-eval th,.llmhub-eval td{padding:5px 12px 5px 0;text-align:right;vertical-align:middle;border:0;
+.llmhub-eval th,.llmhub-eval td{padding:5px 10px 5px 0;text-align:right;vertical-align:middle;border:0;
 border-bottom:1px solid rgba(128,128,128,.25);white-space:nowrap;background:transparent}
-.llmhub-eval th{font-weight:500;opacity:.65;border-bottom-color:rgba(128,128,128,.5)}
+.llmhub-eval th{font-weight:500;opacity:.65;border-bottom-color:rgba(128,128,128,.5);white-space:normal}
 .llmhub-eval th:first-child,.llmhub-eval td:first-child,.llmhub-eval .left{text-align:left}
 .llmhub-eval tr:hover td{background:rgba(128,128,128,.08)}
 .llmhub-eval small{display:block;opacity:.6;font-size:11px}
@@ -33,10 +33,11 @@ border-bottom:1px solid rgba(128,128,128,.25);white-space:nowrap;background:tran
 .llmhub-eval .dot{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:7px}
 .llmhub-eval .muted{opacity:.65}
 .llmhub-eval .better{font-weight:600}
+.llmhub-eval .wrap{white-space:normal;min-width:9em}
 .llmhub-eval ul{margin:0 0 12px;padding-left:18px;opacity:.75;font-size:12px}
-.llmhub-eval svg{vertical-align:middle;overflow:visible}
+.llmhub-eval svg{vertical-align:middle;overflow:visible;max-width:none}
 </style>"""
-SVG_WIDTH: Final = 150
+SVG_WIDTH: Final = 110
 SVG_HEIGHT: Final = 18
 SVG_MARGIN: Final = 4
 NOT_SIGNIFICANT_COLOR: Final = "#8a8a8a"
@@ -181,7 +182,7 @@ def _pair_row(pair: Any, scale: AxisScale, colors: Mapping[str, str], format_val
         f'<td class="left">{interval_svg(scale, pair["difference"], pair, color)}</td>'
         f"{_value_cell(difference, report.signed_formatter(format_value))}"
         f'<td class="num">{escape(report.format_p_value(pair["p_holm"]))}<small>{escape(pair["test"])}</small></td>'
-        f'<td class="left {emphasis}">{escape(report.pair_conclusion(pair))}</td>'
+        f'<td class="left wrap {emphasis}">{escape(report.pair_conclusion(pair))}</td>'
         f'<td class="num">{"" if effect is None else escape(format_value(effect))}</td></tr>'
     )
 

@@ -24,6 +24,8 @@ class Html(str):
 
 MAX_TEXT_LENGTH: Final = 4_000
 """Characters of a text that are shown."""
+MAX_UNBROKEN_CELL: Final = 40
+"""Characters of a name or figure in a table that are kept on one line."""
 CONTAINER_STYLE: Final = "font-size:13px;line-height:1.5;max-width:96em;text-align:left"
 TEXT_STYLE: Final = (
     "white-space:pre-wrap;overflow-wrap:anywhere;word-break:break-word;font-family:inherit;font-size:inherit;"
@@ -139,9 +141,16 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str | Html]], righ
 
 def _row_cells(row: Sequence[str | Html], aligns: Sequence[str]) -> str:
     return "".join(
-        f'<td style="{CELL_STYLE};text-align:{align}">{_to_html(cell)}</td>'
+        f'<td style="{CELL_STYLE};text-align:{align}{_wrapping(cell, align)}">{_to_html(cell)}</td>'
         for cell, align in zip(row, aligns, strict=True)
     )
+
+
+def _wrapping(cell: str | Html, align: str) -> str:
+    """Return the style that keeps a name, or a figure and its unit, on one line."""
+    is_short = not isinstance(cell, Html) and len(cell) <= MAX_UNBROKEN_CELL
+    is_unit = align == "right" and "(" not in cell
+    return ";white-space:nowrap" if is_short and (is_unit or " " not in cell) else ""
 
 
 def _to_html(content: str | Html) -> Html:

@@ -53,6 +53,8 @@ ROW_COLUMNS: Final = (
 """Result columns that are shown for each row."""
 SUMMED_COLUMNS: Final = (*SUMMARY_COLUMNS, *OPTIONAL_COLUMNS)
 """Result columns that totals are made of."""
+BILLED_HEADER: Final = "USD billed"
+SIMULATED_HEADER: Final = "USD simulated"
 TOTAL_HEADERS: Final = (
     "model",
     "rows",
@@ -61,7 +63,7 @@ TOTAL_HEADERS: Final = (
     "cached",
     "tokens in",
     "tokens out",
-    "USD billed",
+    BILLED_HEADER,
     "USD list price",
     "p50",
     "p95",
@@ -215,14 +217,15 @@ def _headline(summary: _Summary) -> str:
 
 def _totals(summary: _Summary) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the table of totals, without empty columns."""
-    rows = [[model.name, *_figures(model, simulated=summary.simulated)] for model in summary.models[:MAX_MODELS]]
-    return drop_empty_columns(TOTAL_HEADERS, rows)
+    rows = [[model.name, *_figures(model)] for model in summary.models[:MAX_MODELS]]
+    header = [SIMULATED_HEADER if summary.simulated and name == BILLED_HEADER else name for name in TOTAL_HEADERS]
+    return drop_empty_columns(header, rows)
 
 
-def _figures(model: ModelSummary, *, simulated: bool) -> list[str]:
+def _figures(model: ModelSummary) -> list[str]:
     """Return the totals of a model; unknown and zero values are empty."""
     has_latency = bool(len(model.latency_s))
-    saved = simulated or model.list_usd > model.billed_usd
+    saved = model.list_usd > model.billed_usd
     return [
         f"{model.rows:,}",
         f"{model.answered:,}",
@@ -230,7 +233,7 @@ def _figures(model: ModelSummary, *, simulated: bool) -> list[str]:
         f"{model.cache_hits:,}" if model.cache_hits else "",
         f"{model.tokens['input_tokens']:,}" if model.with_usage else "",
         f"{model.tokens['output_tokens']:,}" if model.with_usage else "",
-        format_usd(model.billed_usd, symbol="") if model.priced and not simulated else "",
+        format_usd(model.billed_usd, symbol="") if model.priced else "",
         format_usd(model.list_usd, symbol="") if model.priced and saved else "",
         *(format_duration(quantile(model.latency_s, q)) if has_latency else "" for q in (0.5, 0.95)),
     ]

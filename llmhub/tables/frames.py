@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from llmhub.core.errors import Hint, invalid
 from llmhub.tables.pandas_types import DtypeBackend, check_dtype_backend, to_pandas, to_series
-from llmhub.tables.schema import mark_amounts
+from llmhub.tables.schema import SIMULATED, mark_amounts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,9 +149,11 @@ def to_table(frame: Any) -> pa.Table:
     if not is_pandas(source):
         return source
     try:
-        return standard_types(pa.Table.from_pandas(source, preserve_index=False))
+        table = standard_types(pa.Table.from_pandas(source, preserve_index=False))
     except (pa.ArrowException, UnicodeEncodeError, OverflowError, ValueError) as error:
         raise invalid("frame", f"cannot be converted to Arrow: {error}; convert such columns to one type") from error
+    mark = {SIMULATED: "true"} if source.attrs.get(SIMULATED) else {}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **mark}) if mark else table
 
 
 def column_names(frame: Any) -> list[str]:

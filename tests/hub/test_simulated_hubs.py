@@ -190,7 +190,10 @@ def test_everything_that_shows_costs_says_that_they_are_simulated(
     view = results.llm.show()
     assert "; simulated" in repr(view).splitlines()[0]
     assert "USD billed" not in repr(view)
-    assert "USD list price" in repr(view)
+    assert "USD simulated" in repr(view)
+    assert "Simulated responses: " in repr(
+        llmhub.compare(results.assign(truth="x"), scorers=[llmhub.scorers.exact("truth")])
+    )
     assert "Simulated providers" in str(load)
     assert "Simulated providers" in load._repr_html_()
     assert load.plot().get_title(loc="left") == "Latency under load (simulated)"

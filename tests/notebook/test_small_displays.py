@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 import llmhub
 from llmhub.api import jobs
@@ -104,9 +105,11 @@ def test_a_job_with_a_live_panel_is_not_shown_twice(monkeypatch: pytest.MonkeyPa
         job = llmhub.submit({"n": [1, 2]}, "Say {n}", **options)
         job._state.has_panel = True
         while not job.done:
-            assert job._repr_html_() is None or job.done
+            shown, _ = DisplayFormatter().format(job)
+            assert shown == {} or job.done  # neither HTML nor text
         job.result()
-        assert "2/2" in (job._repr_html_() or "")
+        shown, _ = DisplayFormatter().format(job)
+        assert "2/2" in shown["text/html"]
 
 
 def test_an_ended_run_forecasts_nothing() -> None:
