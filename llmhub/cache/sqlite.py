@@ -29,6 +29,7 @@ from llmhub.cache.store import (
     KEY_BYTES,
     BlockValues,
     Entry,
+    NonblockingGet,
     NonblockingPut,
     Store,
     StoreError,
@@ -162,6 +163,7 @@ class DiskCache:
             get_many=file.get_many,
             put_many=file.put_many,
             nonblocking_put=NonblockingPut(file.put_many, file.try_put),
+            nonblocking_get=NonblockingGet(file.get_many, file.try_get),
             delete=file.delete,
             clear=file.clear,
             stats=file.stats,
@@ -259,16 +261,30 @@ class _SqliteStore:
         return list(map(Entry._make, self._select("key, value, model, created_at", keys, since)))
 
     def _select(self, columns: str, keys: Sequence[bytes], since: float) -> list[tuple[Any, ...]]:
+        with self.connection() as connection:
+            return self._select_from(connection, columns, keys, since)
+
+    def _select_from(
+        self, connection: sqlite3.Connection, columns: str, keys: Sequence[bytes], since: float
+    ) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         since = valid_since(since, self._ttl_s)
-        with self.connection() as connection:
-            for start in range(0, len(keys), QUERY_KEYS):
-                batch = keys[start : start + QUERY_KEYS]
-                marks = ",".join("?" * len(batch))
-                query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
-                rows += connection.execute(query, (*batch, since))
+        for start in range(0, len(keys), QUERY_KEYS):
+            batch = keys[start : start + QUERY_KEYS]
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT {columns} FROM answers WHERE key IN ({marks}) AND created_at >= ?"  # noqa: S608 - names and question marks
+            rows += connection.execute(query, (*batch, since))
         self._count(len(rows), len(keys) - len(rows))
         return rows
+
+    def try_get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes] | None:
+        if len(keys) > MAX_NONBLOCKING_ENTRIES:
+            return None
+        try:
+            with self._try_connection() as connection:
+                return None if connection is None else dict(self._select_from(connection, "key, value", keys, 0.0))
+        except StoreError:  # such as a lock for an exclusive checkpoint; the blocking form tells
+            return None
 
     def get_block(self, keys: bytes, since: float = 0.0, /) -> BlockValues:
         with self.connection() as connection:

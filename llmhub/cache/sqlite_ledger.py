@@ -104,7 +104,7 @@ def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledg
     """
     ledger = _SqliteLedger(connect, try_connect)
     return (
-        Claims(claim=ledger.claim, release=ledger.release, heartbeat=ledger.heartbeat),
+        Claims(claim=ledger.claim, release=ledger.release, heartbeat=ledger.heartbeat, try_claim=ledger.try_claim),
         Ledger(
             commit=ledger.commit,
             try_commit=ledger.try_commit,
@@ -140,23 +140,39 @@ class _SqliteLedger:
                 result, _ = _look_up_holders(connection, requests, self._others(connection))
                 if len(result.held_elsewhere) == len(requests):
                     return result
-            with _WriteTransaction(connection, self._on_rollback):
-                self._ensure_owner(connection)
-                exclusive = self._is_exclusive(connection)
-                result, left_behind = (
-                    (ClaimResult(exclusive=True), {})
-                    if exclusive
-                    else _look_up_holders(connection, requests, self._others(connection))
-                )
-                result, left_behind = _settle_answered(connection, result, left_behind)
-                granted = [request for request in requests if request.key not in result.held_elsewhere]
-                if not resend:
-                    granted = [request for request in granted if request.key not in result.ambiguous]
-                # A resent request keeps the run that sent it first, which a provider may know it by.
-                sent = [SentRequest(key, result.ambiguous.get(key, run)) for key, run in granted]
-                self._append(connection, RESERVED, sent)
-                if resend:
-                    _record_ambiguous(connection, left_behind)
+            return self._claim(connection, requests, resend)
+
+    def try_claim(self, requests: Sequence[ClaimRequest], resend: bool) -> ClaimResult | None:
+        if self._owner is None:  # it has to be registered first, which takes longer
+            return None
+        claimed: list[ClaimResult] = []
+
+        def write(connection: sqlite3.Connection) -> bool:
+            claimed.append(self._claim(connection, requests, resend))
+            return True
+
+        with self._try_connect() as connection:
+            is_written = connection is not None and try_write(partial(write, connection))
+        return claimed[0] if is_written else None
+
+    def _claim(self, connection: sqlite3.Connection, requests: Sequence[ClaimRequest], resend: bool) -> ClaimResult:
+        with _WriteTransaction(connection, self._on_rollback):
+            self._ensure_owner(connection)
+            exclusive = self._is_exclusive(connection)
+            result, left_behind = (
+                (ClaimResult(exclusive=True), {})
+                if exclusive
+                else _look_up_holders(connection, requests, self._others(connection))
+            )
+            result, left_behind = _settle_answered(connection, result, left_behind)
+            granted = [request for request in requests if request.key not in result.held_elsewhere]
+            if not resend:
+                granted = [request for request in granted if request.key not in result.ambiguous]
+            # A resent request keeps the run that sent it first, which a provider may know it by.
+            sent = [SentRequest(key, result.ambiguous.get(key, run)) for key, run in granted]
+            self._append(connection, RESERVED, sent)
+            if resend:
+                _record_ambiguous(connection, left_behind)
         return result
 
     def release(self, keys: Sequence[bytes]) -> None:

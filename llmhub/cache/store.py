@@ -72,6 +72,21 @@ class GetBlock(Protocol):
         ...
 
 
+class NonblockingGet(NamedTuple):
+    """A variant of ``get_many`` that may be called on an event loop.
+
+    Parameters
+    ----------
+    blocking_get
+        The ``get_many`` it stands for. A store whose ``get_many`` was replaced has no nonblocking variant any more.
+    try_get
+        Returns the values of a few keys, or ``None`` if the look-up could take long.
+    """
+
+    blocking_get: GetMany
+    try_get: Callable[[Sequence[bytes]], Mapping[bytes, bytes] | None]
+
+
 class NonblockingPut(NamedTuple):
     """A variant of ``put_many`` that may be called on an event loop.
 
@@ -141,12 +156,16 @@ class Claims:
         Releases keys.
     heartbeat
         Renews the owner's lease; due every ``heartbeat_s`` seconds.
+    try_claim
+        ``try_claim(requests, resend)`` claims a few keys like ``claim``, or returns ``None`` if the store is locked. It
+        may be called on an event loop.
     """
 
     claim: Callable[[Sequence[ClaimRequest], bool, bool], ClaimResult]
     release: Callable[[Sequence[bytes]], None]
     heartbeat: Callable[[], None]
     heartbeat_s: float = HEARTBEAT_S
+    try_claim: Callable[[Sequence[ClaimRequest], bool], ClaimResult | None] | None = None
 
 
 class SentRequest(NamedTuple):
@@ -345,8 +364,8 @@ class Store:
         Looks up a block of keys, if the store does so faster than ``get_many``.
     releases_gil
         Whether ``get_block`` lets other Python threads run.
-    nonblocking_put
-        Stores a few entries without blocking, if the store can.
+    nonblocking_put, nonblocking_get
+        Store and look up a few entries without blocking, if the store can.
     ttl_s
         Age limit of entries in seconds.
     claims
@@ -370,10 +389,16 @@ class Store:
     get_block: GetBlock | None = None
     releases_gil: bool = False
     nonblocking_put: NonblockingPut | None = None
+    nonblocking_get: NonblockingGet | None = None
     ttl_s: float | None = None
     claims: Claims | None = None
     ledger: Ledger | None = None
     limiter: SharedLimiter | None = None
+
+    def try_get(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes] | None:
+        """Look up a few keys if that does not block; ``None`` if it might."""
+        get = self.nonblocking_get
+        return get.try_get(keys) if get is not None and get.blocking_get == self.get_many else None
 
     def try_put(self, entries: Sequence[Entry]) -> bool:
         """Store entries if that does not block; return whether they were stored."""

@@ -183,15 +183,20 @@ class CacheWriter:
         """Write what is left at the end of the run; try a store that worked before once more."""
         if self._writing is not None:
             await self._writing
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._failed_slowly:
+        self._cancel_timer()
+        is_written = bool(self._backlog) and not self._failures and self._write_on_loop() and not self._backlog
+        self._cancel_timer()  # set by a failure on the loop
+        if not is_written and not self._failed_slowly:
             await self._write_in_thread()
         if self._backlog and self._has_worked and not (self._failed_slowly or self.aborted_run):
             await asyncio.sleep(FINAL_BACKOFF_S)
             await self._write_in_thread()
         self._dropped += len(self._backlog)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _write_on_loop(self) -> bool:
         """Try to write without blocking: a thread would cost more than the write, since both hold the GIL."""

@@ -448,7 +448,7 @@ class _SingleCall:
         alternatives = self._item_alternatives if self._client.has_alternatives else None
         flight = SingleFlight(log, self._context.run_id, callbacks, self._access.not_before, alternatives)
         self._flight = flight
-        log.register_run(self._writer)
+        log.register_run(self._writer, single_call=True)
         granted = await flight.claim([(0, self._key)])
         while not granted and flight.has_waiting:
             granted = await flight.next_ready()
@@ -484,7 +484,7 @@ class _SingleCall:
         if self._flight is not None:
             self._flight.close()
         if self._access.write_ahead is not None:
-            await self._access.write_ahead.unregister_run(self._writer)
+            await self._access.write_ahead.unregister_run(self._writer, single_call=True)
 
     # The store
 
@@ -497,7 +497,10 @@ class _SingleCall:
             pairs += self._client.alternatives(self._key, lambda: self._call)
             self._access.checked_keys.add(self._key)
         started_ns = time.perf_counter_ns()
-        values = await self._writer.start_lookup(lambda store: store.get_many([key for _, key in pairs]))
+        keys = [key for _, key in pairs]
+        values = self._access.store.try_get(keys)
+        if values is None:
+            values = await self._writer.start_lookup(lambda store: store.get_many(keys))
         emit_wait(self._call, "cache", time.perf_counter_ns() - started_ns)
         self._outcome = self._writer.first_stored(values, pairs) if values else None
         return self._outcome is not None

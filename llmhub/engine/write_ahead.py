@@ -39,6 +39,8 @@ from llmhub.engine.row_outcome import RowOutcome, cancelled_outcome, is_failure
 
 COMMIT_INTERVAL_S: Final = 0.005
 """Minimum time between two commits that a request waits for; the first one after a pause starts at once."""
+MANY_CALLS: Final = 64
+"""Single calls at once for which commits are gathered as for a run."""
 MAX_DELAY_S: Final = 0.1
 """Maximum time until the end of a request is recorded, once its response is in the store."""
 IMMEDIATELY: Final = -1.0
@@ -174,7 +176,7 @@ class WriteAheadLog:
         self.store = store
         self.resend_ambiguous = ambiguous == "resend"
         self.failure = ""
-        self._runs = 0
+        self._runs = self._single_calls = 0
         self._pending: list[PendingWrites] = []
         self._in_flight: dict[bytes, list[Waiter]] = {}
         self._recent: dict[bytes, RowOutcome] = {}
@@ -193,8 +195,10 @@ class WriteAheadLog:
 
     # Runs
 
-    def register_run(self, pending: PendingWrites) -> None:
+    def register_run(self, pending: PendingWrites, *, single_call: bool = False) -> None:
         """Add a run and its pending responses. The first run tries a store that failed again.
+
+        Commits are gathered for runs; a ``single_call`` that is alone waits for no other.
 
         Pending responses are written before further requests are recorded, so a crash leaves at most one ambiguous
         request per worker.
@@ -204,13 +208,15 @@ class WriteAheadLog:
             self._deferred.released.update(self._unreleased)
             self._unreleased.clear()
         self._runs += 1
+        self._single_calls += single_call
         self._pending.append(pending)
         if (self._heartbeat is None or self._heartbeat.done()) and self.store.claims is not None:
             self._heartbeat = asyncio.get_running_loop().create_task(self._run_heartbeat())
 
-    async def unregister_run(self, pending: PendingWrites) -> None:
+    async def unregister_run(self, pending: PendingWrites, *, single_call: bool = False) -> None:
         """Remove a run and wait until everything logged is written."""
         self._runs -= 1
+        self._single_calls -= single_call
         self._pending.remove(pending)
         if not self._runs:
             self._recent.clear()
@@ -292,6 +298,10 @@ class WriteAheadLog:
         claims = self.store.claims
         if claims is None or not requests or self.failure:
             return ClaimResult()
+        if len(requests) == 1 and not repeated and self._commit is None and claims.try_claim is not None:
+            claimed = self._try_claim(claims.try_claim, requests)
+            if claimed is not None:
+                return claimed
         # Keys that are being released right now would be granted and then released.
         while self._commit is not None and self._writing is not None and _overlaps(requests, self._writing.released):
             await asyncio.shield(self._commit)
@@ -300,6 +310,15 @@ class WriteAheadLog:
         self._claiming.add(claiming)
         claiming.add_done_callback(self._claiming.discard)
         return await asyncio.shield(claiming)
+
+    def _try_claim(
+        self, try_claim: Callable[[Sequence[ClaimRequest], bool], ClaimResult | None], requests: Sequence[ClaimRequest]
+    ) -> ClaimResult | None:
+        try:
+            return try_claim(requests, self.resend_ambiguous)
+        except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            self.fail(as_store_error(error))
+            return ClaimResult()
 
     async def _claim_in_thread(
         self, claims: Claims, requests: Sequence[ClaimRequest], *, repeated: bool
@@ -402,17 +421,23 @@ class WriteAheadLog:
             self._schedule_commit(MAX_DELAY_S)
 
     def _schedule_commit(self, delay_s: float) -> None:
-        """Schedule a commit after ``delay_s``, but not before `COMMIT_INTERVAL_S` has passed since the last one."""
+        """Schedule a commit after ``delay_s``, but not before the commit interval has passed since the last one."""
         if self._commit is not None:
             return
         loop = asyncio.get_running_loop()
-        due = max(loop.time() + delay_s, self._last_commit + COMMIT_INTERVAL_S)
+        due = max(loop.time() + delay_s, self._last_commit + self._commit_interval_s())
         if self._timer is not None:
             if self._commit_due <= due:
                 return
             self._timer.cancel()
         self._commit_due = due
         self._timer = loop.call_at(due, self._start_commit)
+
+    def _commit_interval_s(self) -> float:
+        """Return how long commits are gathered: not at all for a lone call, longer the more there are."""
+        if self._runs != self._single_calls:
+            return COMMIT_INTERVAL_S
+        return COMMIT_INTERVAL_S * min(max(self._single_calls - 1, 0) / MANY_CALLS, 1.0)
 
     def _start_commit(self) -> None:
         """Write what is due: on the loop if no other process is writing, since a thread costs ten times as much."""

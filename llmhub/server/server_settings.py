@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from llmhub import config
+from llmhub.config import CONFIG_FILE, variables_with_prefix
 from llmhub.core.errors import invalid
 from llmhub.core.payload import deep_merge
 from llmhub.engine.limits import Limit
@@ -101,19 +101,19 @@ def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] 
     BadRequestError
         The file cannot be read, or a value is wrong: the error names the key and its line, or the variable.
     """
-    file = path if path is not None else Path(config.CONFIG_FILE)
+    file = path if path is not None else Path(CONFIG_FILE)
     try:
         text = file.read_text(encoding="utf-8") if path is not None or file.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise invalid(str(file), f"cannot be read: {error}") from None
-    settings = parse_server_settings(text, config.variables_with_prefix(ENVIRONMENT_PREFIX), str(file))
+    settings = parse_server_settings(text, variables_with_prefix(ENVIRONMENT_PREFIX), str(file))
     if not overrides:
         return settings
     given = {**msgspec.structs.asdict(settings), **overrides}
     return _convert(msgspec.to_builtins(given), strict=False, where=lambda key: f"--{key}")
 
 
-def parse_server_settings(text: str, variables: Mapping[str, str], file: str = config.CONFIG_FILE) -> ServerSettings:
+def parse_server_settings(text: str, variables: Mapping[str, str], file: str = CONFIG_FILE) -> ServerSettings:
     r"""Combine the text of a file with environment variables, which take precedence.
 
     Examples

@@ -14,8 +14,8 @@ from uuid import uuid4
 from returns.pipeline import is_successful
 from returns.result import Failure
 
-from llmhub import config
 from llmhub.cache.modes import CacheMode
+from llmhub.config import load_settings
 from llmhub.core.errors import ConnectorError, PermissionDenied, ServerError, invalid, to_exception
 from llmhub.core.pricing import compute_cost
 from llmhub.core.stream import Delta
@@ -217,7 +217,7 @@ def open_service(settings: ServerSettings, config_file: Path | None = None) -> S
     """
     access = access_from_settings(settings)
     plugins = load_enabled_plugins()
-    environment = config.load_settings(plugin_providers=plugins.providers, file=config_file)
+    environment = load_settings(plugin_providers=plugins.providers, file=config_file)
     cache = settings.cache or environment.cache_url or environment.cache_path
     hub = Hub(
         settings=environment,
