@@ -199,9 +199,10 @@ def build_embeddings(
     answers = [outcome for outcome in result.run.outcomes if isinstance(outcome, Answer)]
     dimensions = _dimensions(answers, options)
     answers = [_with_length(answer, dimensions) for answer in answers]
+    found = [_response(answer) for answer in answers]
     first_rows = {rows[0] for rows in batch.rows_of}
     rows = [_row(batch, answers, row, is_first=row in first_rows) for row in range(len(batch))]
-    responses = [_response(answer) for answer in rows]
+    responses = [None if position < 0 else found[position] for position in batch.index.tolist()]
     errors = [None if answer is None or is_successful(answer.outcome) else answer.outcome.failure() for answer in rows]
     calls = [answer or Answer(Failure(InvalidRequest())) for answer in rows]
     is_hit = np.array([answer is not None and answer.cache_hit for answer in rows], np.bool_)
@@ -215,7 +216,7 @@ def build_embeddings(
             "skipped" if answer is None else "ok" if error is None else STATUS_BY_ERROR.get(type(error), "error")
             for answer, error in zip(rows, errors, strict=True)
         ],
-        EMBEDDING: _vectors(batch, answers, dimensions),
+        EMBEDDING: _vectors(batch, found, dimensions),
         "error_type": [None if error is None else error_type_name(error) for error in errors],
         "error": [None if error is None else error.message for error in errors],
         "input_tokens": [response.usage.input_tokens if response is not None else None for response in responses],
@@ -228,7 +229,7 @@ def build_embeddings(
         "request_key": [batch.keys[position] if position >= 0 else None for position in batch.index.tolist()],
         "request_id": [response.request_id or None if response is not None else None for response in responses],
         "started_at": started,
-        **_costs(batch, target, answers, result, is_hit, priced_at, on_problem),
+        **_costs(batch, target, found, result, is_hit, priced_at, on_problem),
     }
     schema = embeddings_schema(dimensions, run_id, simulated=target.endpoint.simulated)
     arrays = [
@@ -284,17 +285,16 @@ def _response(answer: Answer | None) -> EmbeddingResponse | None:
     return response if isinstance(response, EmbeddingResponse) else None
 
 
-def _vectors(batch: TextBatch, answers: Sequence[Answer], dimensions: int) -> pa.Array:
+def _vectors(batch: TextBatch, responses: Sequence[EmbeddingResponse | None], dimensions: int) -> pa.Array:
     """Return the column of vectors: one buffer, null where there is none."""
     size = BYTES_PER_NUMBER * dimensions
-    responses = [_response(answer) for answer in answers]
     data = b"".join([response.vectors if response is not None else bytes(size) for response in responses])
-    matrix = np.frombuffer(data, "<f4").reshape(len(answers), dimensions)
+    matrix = np.frombuffer(data, "<f4").reshape(len(responses), dimensions)
     has_vector = np.array([response is not None for response in responses] or [False], np.bool_)
     valid = np.where(batch.index >= 0, has_vector[np.maximum(batch.index, 0)], False)
-    is_one_to_one = len(batch) == len(answers) and bool((batch.index == np.arange(len(batch))).all())
+    is_one_to_one = len(batch) == len(responses) and bool((batch.index == np.arange(len(batch))).all())
     if not is_one_to_one:
-        taken = matrix[np.maximum(batch.index, 0)] if len(answers) else np.zeros((len(batch), dimensions), "<f4")
+        taken = matrix[np.maximum(batch.index, 0)] if len(responses) else np.zeros((len(batch), dimensions), "<f4")
         matrix = np.where(valid[:, None], taken, np.float32(0))
     values = pa.Array.from_buffers(pa.float32(), matrix.size, [None, pa.py_buffer(np.ascontiguousarray(matrix))])
     bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
@@ -307,7 +307,7 @@ def _vectors(batch: TextBatch, answers: Sequence[Answer], dimensions: int) -> pa
 def _costs(
     batch: TextBatch,
     target: Target,
-    answers: Sequence[Answer],
+    responses: Sequence[EmbeddingResponse | None],
     result: EmbedResult,
     is_hit: np.ndarray[Any, np.dtype[np.bool_]],
     priced_at: float,
@@ -316,10 +316,10 @@ def _costs(
     """Return the columns of costs; the rows of a request add up to its cost."""
     rows = len(batch)
     try:
-        nanos, price_ids = _text_costs(target, answers, result, datetime.fromtimestamp(priced_at, UTC))
+        nanos, price_ids = _text_costs(target, responses, result, datetime.fromtimestamp(priced_at, UTC))
     except Exception as error:  # noqa: BLE001 - an unknown cost is no reason to lose a vector
         on_problem(f"prices could not be looked up, so costs are unknown ({type(error).__name__}: {error})")
-        nanos, price_ids = [None] * len(answers), [None] * len(answers)
+        nanos, price_ids = [None] * len(responses), [None] * len(responses)
     by_row = [nanos[position] if position >= 0 else None for position in batch.index.tolist()]
     amounts = np.array([amount or 0 for amount in by_row], np.int64)
     is_known = np.array([amount is not None for amount in by_row], np.bool_)
@@ -333,7 +333,7 @@ def _costs(
 
 
 def _text_costs(
-    target: Target, answers: Sequence[Answer], result: EmbedResult, when: datetime
+    target: Target, responses: Sequence[EmbeddingResponse | None], result: EmbedResult, when: datetime
 ) -> tuple[list[int | None], list[str | None]]:
     """Return the cost of each text in billionths of a dollar, and the id of its price."""
     prices: dict[str, Price | None] = {}
@@ -343,20 +343,20 @@ def _text_costs(
             prices[served_model] = find_served_price(target.provider.name, target.model, served_model, when)
         return prices[served_model]
 
-    nanos: list[int | None] = [None] * len(answers)
-    ids: list[str | None] = [None] * len(answers)
-    for position, answer in enumerate(answers):
-        response = _response(answer)
+    nanos: list[int | None] = [None] * len(responses)
+    ids: list[str | None] = [None] * len(responses)
+    for positions, total in _pack_costs(result, price_of):
+        weights = [response.usage.input_tokens or 0 for position in positions if (response := responses[position])]
+        for position, share in zip(positions, share_out(total, weights), strict=True):
+            nanos[position] = share
+    for position, response in enumerate(responses):
         if response is None:
             continue
         price = price_of(response.served_model)
-        nanos[position] = compute_cost_nano_usd(response.usage, price)
+        if nanos[position] is None:
+            nanos[position] = compute_cost_nano_usd(response.usage, price)
         is_reported = response.usage.reported_cost_usd is not None
         ids[position] = f"reported:{target.provider.name}" if is_reported else price.price_id if price else None
-    for positions, total in _pack_costs(result, price_of):
-        weights = [_tokens(answers[position]) for position in positions]
-        for position, share in zip(positions, share_out(total, weights), strict=True):
-            nanos[position] = share
     return nanos, ids
 
 
@@ -367,8 +367,3 @@ def _pack_costs(result: EmbedResult, price_of: Callable[[str], Price | None]) ->
             total = compute_cost_nano_usd(pack.usage, price_of(pack.served_model))
             if total is not None:
                 yield pack.positions, total
-
-
-def _tokens(answer: Answer) -> int:
-    response = _response(answer)
-    return (response.usage.input_tokens or 0) if response is not None else 0

@@ -15,7 +15,7 @@ exchanges (read 2026-11-30).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -29,7 +29,7 @@ from llmhub.core.payload import excerpt
 from llmhub.core.provider import EmbedWire, HttpReply
 from llmhub.core.types import Payload, Usage
 from llmhub.wire.readers import as_count, as_mapping, reported_cost
-from llmhub.wire.vectors import FLOAT32, INT8, decode_vector, first_failure, float32_bytes, join_vectors
+from llmhub.wire.vectors import FLOAT32, INT8, decode_vectors, float32_bytes, join_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,18 @@ def decode(dialect: Dialect, request: EmbedRequest, reply: HttpReply) -> Result[
     by_index: list[Item] = [items[0]] * count
     for index, item in zip(indices, items, strict=True):
         by_index[index] = item
-    vectors = [_vector(item, request.options.dimensions, dialect.number_type) for item in by_index]
-    error_value = first_failure(vectors)
-    if error_value is not None:
-        return Failure(error_value)
-    return join_vectors([vector.unwrap() for vector in vectors], count, "$.data", _usage(body.usage), body.model)
+    vectors = _vectors(by_index, request.options.dimensions, dialect.number_type)
+    usage = _usage(body.usage)
+    return vectors.bind(lambda found: join_vectors(found, count, "$.data", usage, body.model))
 
 
-def _vector(item: Item, dimensions: int | None, number_type: str) -> Result[bytes, LLMError]:
-    if isinstance(item.embedding, bytes):
-        return decode_vector(item.embedding, dimensions, number_type, "$.data[*].embedding")
+def _vectors(items: Sequence[Item], dimensions: int | None, number_type: str) -> Result[list[bytes], LLMError]:
+    """Decode vectors of one form: base64, or numbers."""
+    encoded = [item.embedding for item in items if isinstance(item.embedding, bytes)]
+    if len(encoded) == len(items):
+        return decode_vectors(encoded, dimensions, number_type, "$.data[*].embedding")
     try:
-        return Success(float32_bytes(item.embedding))
+        return Success([float32_bytes(item.embedding) for item in items if isinstance(item.embedding, list)])
     except OverflowError as error:
         return Failure(Malformed(path="$.data[*].embedding", message=str(error)))
 

@@ -13,7 +13,6 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from llmhub.core.embedding import BYTES_PER_NUMBER, EmbeddingResponse
@@ -41,32 +40,35 @@ def float32_bytes(values: Sequence[float]) -> bytes:
     return numbers.tobytes()
 
 
-def decode_vector(
-    data: bytes, dimensions: int | None, default: str = FLOAT32, path: str = "$"
-) -> Result[bytes, LLMError]:
-    """Return the bytes behind base64 as little-endian float32.
+def decode_vectors(
+    vectors: Sequence[bytes], dimensions: int | None, default: str = FLOAT32, path: str = "$"
+) -> Result[list[bytes], LLMError]:
+    """Return the bytes behind base64, of vectors of one type, as little-endian float32.
 
     Parameters
     ----------
     dimensions
-        Expected length of the vector; ``None`` if unknown.
+        Expected length of the vectors; ``None`` if unknown.
     default
         Type of the numbers that the server is known to send, used if the length is unknown.
 
     Examples
     --------
-    >>> decode_vector(bytes([1, 255]), 2).unwrap() == float32_bytes([1.0, -1.0])
+    >>> decode_vectors([bytes([1, 255])], 2).unwrap() == [float32_bytes([1.0, -1.0])]
     True
-    >>> decode_vector(bytes(6), 4).failure().message
+    >>> decode_vectors([bytes(6)], 4).failure().message
     '6 bytes are no vector of 4 dimensions'
     """
-    code = _number_type(data, dimensions, default)
-    if code is None:
-        message = f"{len(data)} bytes are no vector" + ("" if dimensions is None else f" of {dimensions} dimensions")
+    first = vectors[0]
+    code = _number_type(first, dimensions, default)
+    odd = next((vector for vector in vectors if len(vector) != len(first)), first if code is None else None)
+    if code is None or odd is not None:
+        size = len(first if odd is None else odd)
+        message = f"{size} bytes are no vector" + ("" if dimensions is None else f" of {dimensions} dimensions")
         return Failure(Malformed(path=path, message=message))
     if code == FLOAT32:
-        return Success(data)
-    return Success(float32_bytes(_numbers(data, code)))
+        return Success(list(vectors))
+    return Success([float32_bytes(_numbers(vector, code)) for vector in vectors])
 
 
 def _number_type(data: bytes, dimensions: int | None, default: str) -> str | None:
@@ -130,8 +132,3 @@ def from_lists(
     except (OverflowError, TypeError) as error:
         return Failure(Malformed(path=path, message=f"not a vector: {error}"))
     return join_vectors(vectors, count, path, usage, served_model, tuple(tokens))
-
-
-def first_failure(results: Sequence[Result[bytes, LLMError]]) -> LLMError | None:
-    """Return the first error of several results."""
-    return next((result.failure() for result in results if not is_successful(result)), None)
