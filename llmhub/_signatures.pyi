@@ -2107,6 +2107,7 @@ def plan(
     model: Models,
     hub: Hub | None = None,
     pilot: int = 0,
+    count_tokens: int = 0,
     system: str | Callable[[Row], str | None] | None = None,
     messages: str | None = None,
     images: str | None = None,
@@ -2150,7 +2151,8 @@ def plan(
 ) -> Plan:
     """Estimate what `complete_table` would do: calls, cache hits, tokens, cost in US dollars, and duration.
 
-    Nothing is sent and no credentials are needed, unless ``pilot`` is set. Estimates are 95 % prediction intervals.
+    Nothing is sent and no credentials are needed, unless ``pilot`` or ``count_tokens`` is set. Estimates are 95 %
+    prediction intervals.
     The length of responses is estimated from cached responses to requests of this run, or else from other cached
     responses of the model; without any, the interval is wide.
 
@@ -2241,6 +2243,9 @@ def plan(
     pilot
         Number of rows per model to send first. They are chosen by hash: spread over the input, and the same in every
         call. Their responses are cached, so that the run does not send them again.
+    count_tokens
+        Number of rows per model whose input tokens the provider counts, chosen in the same way. The counts of all other
+        rows are corrected by them. It costs nothing; Anthropic, Gemini, Vertex AI and Bedrock can do so.
 
     Returns
     -------
@@ -5214,6 +5219,7 @@ class FrameAccessor(typing.Generic[F]):
         model: Models,
         hub: Hub | None = None,
         pilot: int = 0,
+        count_tokens: int = 0,
         system: str | Callable[[Row], str | None] | None = None,
         messages: str | None = None,
         images: str | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +11,11 @@ from functools import partial
 from hashlib import blake2b
 from heapq import nsmallest
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from uuid import uuid4
 
 from returns.pipeline import is_successful
+from returns.result import Failure, Result
 
 from llmhub.api._tool_rows import count_turns
 from llmhub.api.default_hub import current_hub
@@ -23,8 +25,9 @@ from llmhub.api.signatures import shows_options
 from llmhub.api.tables import TableRun, build_table_run, send_rows
 from llmhub.cache.modes import resolve_mode, restrict
 from llmhub.cache.store import Store, StoreError
-from llmhub.core.errors import invalid, to_exception
-from llmhub.engine.call import Answer
+from llmhub.core.errors import LLMError, invalid, to_exception
+from llmhub.core.protocol import interpret_token_count, prepare_token_count
+from llmhub.engine.call import Answer, Call
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.engine.fan_out_types import PlannedItem
 from llmhub.engine.row_outcome import as_answer
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
     from llmhub.tables.prompt_batch import ModelPrompts
 
 
+COUNTS_IN_FLIGHT: Final = 8
+"""Requests in flight that count tokens: they are not rate-limited here."""
+
+
 @shows_options(RowOptions)
 def plan(
     frame: Any,
@@ -43,11 +50,13 @@ def plan(
     model: Models,
     hub: Hub | None = None,
     pilot: int = 0,
+    count_tokens: int = 0,
     **options: Unpack[RowOptions],
 ) -> Plan:
     """Estimate what `complete_table` would do: calls, cache hits, tokens, cost in US dollars, and duration.
 
-    Nothing is sent and no credentials are needed, unless ``pilot`` is set. Estimates are 95 % prediction intervals.
+    Nothing is sent and no credentials are needed, unless ``pilot`` or ``count_tokens`` is set. Estimates are 95 %
+    prediction intervals.
     The length of responses is estimated from cached responses to requests of this run, or else from other cached
     responses of the model; without any, the interval is wide.
 
@@ -58,6 +67,9 @@ def plan(
     pilot
         Number of rows per model to send first. They are chosen by hash: spread over the input, and the same in every
         call. Their responses are cached, so that the run does not send them again.
+    count_tokens
+        Number of rows per model whose input tokens the provider counts, chosen in the same way. The counts of all other
+        rows are corrected by them. It costs nothing; Anthropic, Gemini, Vertex AI and Bedrock can do so.
 
     Returns
     -------
@@ -74,28 +86,78 @@ def plan(
     from llmhub.tables.plan import build_plan  # noqa: PLC0415 - imports Arrow
     from llmhub.tables.prompt_batch import unique_prompts  # noqa: PLC0415 - as above
 
-    pilot_rows = _pilot_rows(pilot)
+    pilot_rows, counted_rows = _row_count("pilot", pilot), _row_count("count_tokens", count_tokens)
     hub = hub or current_hub()
-    run = build_table_run(frame, prompt, model, hub, {**options, "progress": False}, dry_run=not pilot_rows)
+    run = build_table_run(
+        frame, prompt, model, hub, {**options, "progress": False}, dry_run=not (pilot_rows or counted_rows)
+    )
     store, prompts = _run_store(run), unique_prompts(run.batch)
+    counted = _count_with_providers(run, prompts, counted_rows)
     try:
-        estimate = build_plan(prompts, _plan_inputs(run, store))
+        estimate = build_plan(prompts, replace(_plan_inputs(run, store), counted=counted))
         if not pilot_rows:
-            return estimate
+            return replace(estimate, counted=len(counted))
         answers = _run_pilot(run, prompts, store, pilot_rows)
         turns = {key: count_turns(answer) for key, answer in answers.items()}
-        inputs = replace(_plan_inputs(run, _run_store(run)), pilot=answers, pilot_turns=turns)
+        inputs = replace(_plan_inputs(run, _run_store(run)), pilot=answers, pilot_turns=turns, counted=counted)
         estimate = build_plan(prompts, inputs)
     except StoreError as error:
         warn_cache_unavailable(str(error))
         return build_plan(prompts, _plan_inputs(run, None))
-    return replace(estimate, pilot=len(answers), pilot_usd=_pilot_cost(prompts, answers))
+    return replace(estimate, pilot=len(answers), pilot_usd=_pilot_cost(prompts, answers), counted=len(counted))
 
 
-def _pilot_rows(pilot: Any) -> int:
-    if isinstance(pilot, bool) or not isinstance(pilot, Integral) or pilot < 0:
-        raise invalid("pilot", f"must be an integer of 0 or more, not {pilot!r}")
-    return int(pilot)
+def _row_count(argument: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise invalid(argument, f"must be an integer of 0 or more, not {value!r}")
+    return int(value)
+
+
+def _count_with_providers(run: TableRun, prompts: Sequence[ModelPrompts], rows: int) -> Mapping[bytes, int]:
+    """Return the input tokens of some rows of each model, counted by its provider, by request key.
+
+    Raises
+    ------
+    BadRequestError
+        A provider counts no tokens.
+    ConnectorError
+        No row of a model could be counted.
+    """
+    if not rows:
+        return {}
+    calls = []
+    for own in prompts:
+        target = own.target_prompt.target
+        if target.provider.token_counts is None:
+            able = sorted(name for name, row in run.hub.resolver.providers.items() if row.token_counts is not None)
+            message = f"{target.provider.name} has no endpoint that counts tokens; those of {', '.join(able)} have"
+            raise invalid("count_tokens", message)
+        chosen = nsmallest(rows, own.items.values(), key=_prompt_hash)
+        calls += [make_call(prompt, key) for _, key, make_call, prompt in chosen]
+    outcomes = run_sync(partial(_count_all, run, calls))
+    for own in prompts:
+        results = [outcome for call, outcome in zip(calls, outcomes, strict=True) if call.key in own.items]
+        if results and not any(map(is_successful, results)):
+            raise to_exception(results[0].failure())
+    pairs = zip(calls, outcomes, strict=True)
+    return {call.key: outcome.unwrap() for call, outcome in pairs if call.key is not None and is_successful(outcome)}
+
+
+async def _count_all(run: TableRun, calls: Sequence[Call], _stop: StopSignal) -> list[Result[int, LLMError]]:
+    """Ask the providers for the input tokens of some calls, a few at a time."""
+    transport = run.hub.runtime.client.transport
+    slots = asyncio.Semaphore(COUNTS_IN_FLIGHT)
+
+    async def count(call: Call) -> Result[int, LLMError]:
+        provider, endpoint = call.target.provider, call.target.endpoint
+        prepared = prepare_token_count(provider, endpoint, call.request, time.time())
+        if not is_successful(prepared):
+            return Failure(prepared.failure())
+        async with slots:
+            reply = await transport.fetch(provider.name, prepared.unwrap(), endpoint)
+        return reply.bind(partial(interpret_token_count, provider))
+
+    return list(await asyncio.gather(*map(count, calls)))
 
 
 def _run_store(run: TableRun) -> Store | None:

@@ -171,6 +171,35 @@ def prepare_embedding(
     return Success(provider.authorize(endpoint, unauthorized, now))
 
 
+def prepare_token_count(
+    provider: Provider, endpoint: Endpoint, request: CompletionRequest, now: float
+) -> Result[HttpRequest, LLMError]:
+    """Encode a request to count the input tokens of ``request``; ``Unsupported`` if the provider counts none."""
+    service = provider.token_counts
+    if service is None:
+        message = f"{provider.name} has no endpoint that counts tokens"
+        return Failure(Unsupported(path="$.model", provider=provider.name, message=message))
+    unsigned = replace(provider, authorize=lambda _endpoint, unsigned_request, _now: unsigned_request)
+    prepared = prepare(unsigned, endpoint, request, now)
+    if not is_successful(prepared):
+        return prepared
+    completion = prepared.unwrap()
+    body = _ENCODER.encode(service.payload(request.model, parse_json_object(completion.body).value_or({})))
+    url = service.locate(endpoint, request.model)
+    return Success(provider.authorize(endpoint, replace(completion, url=url, body=body), now))
+
+
+def interpret_token_count(provider: Provider, reply: HttpReply) -> Result[int, LLMError]:
+    """Decode a reply to the number of tokens, or to the error that it reports."""
+    if not 200 <= reply.status < 300:  # noqa: PLR2004 - HTTP success
+        return Failure(error_from_reply(provider, reply))
+    field = provider.token_counts.field if provider.token_counts is not None else ""
+    count = parse_json_object(reply.body).map(lambda payload: payload.get(field)).value_or(None)
+    if type(count) is not int or count < 0:
+        return Failure(Malformed(path=f"$.{field}", message=f"no count of tokens: {excerpt(reply.body)}"))
+    return Success(count)
+
+
 def _endpoint_error(provider: Provider, endpoint: Endpoint, model: str) -> LLMError | None:
     """Return what is missing at the endpoint, such as an address or a project, whatever is asked of it."""
     error = provider.unsupported(endpoint, CompletionRequest(model=model, messages=()))

@@ -290,6 +290,25 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCountService:
+    """The endpoint of a provider that counts the input tokens of a request, free of charge.
+
+    Parameters
+    ----------
+    locate
+        URL of a count for a model.
+    payload
+        From a model and the payload of its completion to the payload of the count.
+    field
+        Field of the reply with the count.
+    """
+
+    locate: Callable[[Endpoint, str], str]
+    payload: Callable[[str, Payload], Payload]
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedWire:
     """A wire format of embeddings. Every function returns on arbitrary input.
 
@@ -395,6 +414,8 @@ class Provider:
         Address that answers a GET with whether the key is valid, free of charge; ``None`` if there is none.
     embeddings
         Its embeddings; ``None`` if it has none.
+    token_counts
+        Where it counts input tokens; ``None`` if nowhere.
     batch
         Its Batch API; ``None`` if it has none.
     reports_cost
@@ -417,5 +438,6 @@ class Provider:
     signature_covers_body: bool = True
     health_url: Callable[[Endpoint], str] | None = None
     embeddings: EmbedService | None = None
+    token_counts: TokenCountService | None = None
     batch: BatchApi | None = None
     reports_cost: bool = False

@@ -454,10 +454,12 @@ class FrameAccessor(Generic[F]):
         model: Models,
         hub: Hub | None = None,
         pilot: int = 0,
+        count_tokens: int = 0,
         **options: Unpack[RowOptions],
     ) -> Plan:
         """Estimate calls, cache hits, tokens, cost and duration of `complete` without sending (see `llmhub.plan`)."""
-        return api.plan(frames.native_frame(self._frame), prompt, model=model, hub=hub, pilot=pilot, **options)
+        native = frames.native_frame(self._frame)
+        return api.plan(native, prompt, model=model, hub=hub, pilot=pilot, count_tokens=count_tokens, **options)
 
     def count_tokens(self, prompt: str, *, model: str, **options: Unpack[CountOptions]) -> F:
         """Count the tokens of a text column, or of a template rendered for each row.

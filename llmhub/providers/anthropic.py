@@ -8,10 +8,11 @@ https://docs.anthropic.com/en/api/rate-limits (read 2026-11-22).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from llmhub.core.batch import BatchApi
-from llmhub.core.provider import Endpoint, HttpRequest, Provider
+from llmhub.core.provider import Endpoint, HttpRequest, Provider, TokenCountService
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.model_profiles import (
     InputModalities,
@@ -22,7 +23,7 @@ from llmhub.providers.model_profiles import (
 )
 from llmhub.providers.rate_limit_headers import HeaderTable, parse_count, parse_rfc3339, rate_limit_reader
 from llmhub.providers.schema_support import DATE_FORMATS, NETWORK_FORMATS, SchemaSupport
-from llmhub.providers.vendor import PriceListing, completion_url, fixed_url, provider_entry
+from llmhub.providers.vendor import PriceListing, completion_url, fixed_url, keep_fields, provider_entry
 from llmhub.wire import anthropic, anthropic_batch
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -38,6 +39,8 @@ RATE_LIMIT_HEADERS: Final[HeaderTable] = {
     )
 }
 
+COUNTED_FIELDS: Final = frozenset({"model", "system", "messages", "tools", "tool_choice", "thinking", "output_config"})
+"""Fields of a request whose tokens are counted: https://platform.claude.com/docs/en/api/messages-count-tokens."""
 SAMPLING_PARAMETERS: Final = ("temperature", "top_p", "top_k")
 
 CLAUDE_MODELS: Final = ModelProfiles(
@@ -84,6 +87,11 @@ ENTRIES: Final = (
             request_id_header="request-id",
             signature_covers_body=False,
             health_url=fixed_url(BASE_URL, "/v1/models"),
+            token_counts=TokenCountService(
+                locate=lambda endpoint, _model: (endpoint.base_url or BASE_URL) + "/v1/messages/count_tokens",
+                payload=partial(keep_fields, COUNTED_FIELDS),
+                field="input_tokens",
+            ),
             batch=BatchApi(wire=anthropic_batch.WIRE, base_url=fixed_url(BASE_URL, "")),
         ),
         models=replace(

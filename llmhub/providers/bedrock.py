@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Final
 
 from llmhub.core.embedding import EmbedRequest
-from llmhub.core.provider import EmbedService, Endpoint, HttpRequest, PackLimits, Provider
-from llmhub.core.types import CompletionRequest
+from llmhub.core.provider import EmbedService, Endpoint, HttpRequest, PackLimits, Provider, TokenCountService
+from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
 from llmhub.providers.auth import DEFAULT_AWS_REGION, bearer_token, sigv4
 from llmhub.providers.model_profiles import ToolForcedSchema
 from llmhub.providers.rate_limit_headers import read_retry_headers
-from llmhub.providers.vendor import PriceListing, last_segment, provider_entry, quote_model
+from llmhub.providers.vendor import PriceListing, keep_fields, last_segment, provider_entry, quote_model
 from llmhub.wire import bedrock_converse, bedrock_embeddings
 
 _sign = sigv4("bedrock")
@@ -43,6 +43,14 @@ def _model_url(endpoint: Endpoint, model: str, operation: str) -> str:
     """Return the URL of a model, named by its id, inference profile or ARN, in the endpoint's region."""
     base = endpoint.base_url or f"https://bedrock-runtime.{endpoint.region or DEFAULT_AWS_REGION}.amazonaws.com"
     return f"{base}/model/{quote_model(model)}/{operation}"
+
+
+COUNTED_FIELDS: Final = frozenset({"messages", "system", "toolConfig", "additionalModelRequestFields"})
+"""Fields of a request whose tokens are counted."""
+
+
+def _count_payload(model: str, payload: Payload) -> Payload:
+    return {"input": {"converse": keep_fields(COUNTED_FIELDS, model, payload)}}
 
 
 def _models_url(endpoint: Endpoint) -> str:
@@ -78,6 +86,11 @@ ENTRIES: Final = (
             required_env=(("AWS_BEARER_TOKEN_BEDROCK",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
             request_id_header="x-amzn-requestid",
             health_url=_models_url,
+            token_counts=TokenCountService(
+                locate=lambda endpoint, model: _model_url(endpoint, model, "count-tokens"),
+                payload=_count_payload,
+                field="inputTokens",
+            ),
             embeddings=EmbedService(bedrock_embeddings.WIRE, _embeddings_url, _embeddings_limits),
         ),
         models=MODELS,

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from llmhub.core.batch import BatchApi
 from llmhub.core.embedding import EmbedRequest
-from llmhub.core.provider import Endpoint, HttpReply, PackLimits, Provider, RateLimitInfo
-from llmhub.core.types import CompletionRequest
+from llmhub.core.provider import Endpoint, HttpReply, PackLimits, Provider, RateLimitInfo, TokenCountService
+from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers.auth import api_key_header
 from llmhub.providers.model_profiles import InputModalities, ModelProfiles, TokenLimits, ToolForcedSchema
 from llmhub.providers.rate_limit_headers import read_retry_headers
@@ -72,6 +72,10 @@ def _version_url(endpoint: Endpoint) -> str:
     return f"{endpoint.base_url or BASE_URL}/{quote(endpoint.api_version or DEFAULT_API_VERSION, safe='')}"
 
 
+def _count_payload(model: str, payload: Payload) -> Payload:
+    return {"generateContentRequest": {"model": model if "/" in model else f"models/{model}", **payload}}
+
+
 def _models_url(endpoint: Endpoint) -> str:
     return f"{_version_url(endpoint)}/models"
 
@@ -89,6 +93,11 @@ ENTRIES: Final = (
             request_id_header="",
             signature_covers_body=False,
             health_url=_models_url,
+            token_counts=TokenCountService(
+                locate=lambda endpoint, model: _method_url(endpoint, model, "countTokens"),
+                payload=_count_payload,
+                field="totalTokens",
+            ),
             embeddings=embed_service(
                 BASE_URL,
                 gemini_embeddings.WIRE,

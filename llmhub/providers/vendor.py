@@ -210,6 +210,17 @@ def rename_field(old: str, new: str, payload: Mapping[str, object]) -> Payload:
     return {new if name == old else name: value for name, value in payload.items()}
 
 
+def keep_fields(wanted: frozenset[str], _model: str, payload: Mapping[str, object]) -> Payload:
+    """Return the fields of ``payload`` that are ``wanted``.
+
+    Examples
+    --------
+    >>> keep_fields(frozenset({"model"}), "m", {"model": "m", "max_tokens": 9})
+    {'model': 'm'}
+    """
+    return {name: value for name, value in payload.items() if name in wanted}
+
+
 def drop_field(unwanted: str, payload: Mapping[str, object]) -> Payload:
     """Return ``payload`` without the field ``unwanted``."""
     return {name: value for name, value in payload.items() if name != unwanted}

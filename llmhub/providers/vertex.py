@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 from llmhub.core.embedding import EmbedRequest
 from llmhub.core.errors import Hint, InvalidRequest, LLMError
-from llmhub.core.provider import EmbedService, Endpoint, PackLimits, Provider
+from llmhub.core.provider import EmbedService, Endpoint, PackLimits, Provider, TokenCountService
 from llmhub.core.types import CompletionRequest, Payload
 from llmhub.providers.anthropic import CLAUDE_MODELS, CLAUDE_SCHEMA_SUPPORT
 from llmhub.providers.auth import bearer_token
 from llmhub.providers.google import GEMINI_MODELS, GEMINI_SCHEMA_SUPPORT, read_rate_limits
-from llmhub.providers.vendor import PriceListing, drop_field, last_segment, provider_entry
+from llmhub.providers.vendor import PriceListing, drop_field, keep_fields, last_segment, provider_entry
 from llmhub.wire import anthropic, gemini, gemini_embeddings
 
 DEFAULT_API_VERSION: Final = "v1"
@@ -35,6 +35,8 @@ COLLECTIONS: Final = frozenset({"publishers", "endpoints"})
 """Collections that a model's name may begin with; a bare name is one of the entry's publisher."""
 
 PROJECTS_PATH: Final = "/projects/"
+COUNTED_FIELDS: Final = frozenset({"contents", "systemInstruction", "tools", "generationConfig"})
+"""Fields of a request whose tokens are counted."""
 CLAUDE_VERSION: Final = {"anthropic_version": "vertex-2023-10-16"}
 
 
@@ -111,6 +113,11 @@ ENTRIES: Final = (
             locate=partial(_url, "google", "generateContent", "streamGenerateContent?alt=sse"),
             request_id_header="",
             health_url=partial(_models_url, "google"),
+            token_counts=TokenCountService(
+                locate=partial(_method_url, "google", "countTokens"),
+                payload=partial(keep_fields, COUNTED_FIELDS),
+                field="totalTokens",
+            ),
             embeddings=EmbedService(gemini_embeddings.VERTEX_WIRE, _embeddings_url, _embeddings_limits),
         ),
         checks=(partial(_check_project, "vertex"),),

@@ -13,14 +13,14 @@ import msgspec
 from llmhub.core.provider import HttpReply
 from llmhub.core.types import Payload
 from llmhub.sim.batch_store import SimBatchStore
-from llmhub.sim.completions import Respond, draw_uniform, generate_response, request_digest
+from llmhub.sim.completions import Respond, count_tokens, draw_uniform, generate_response, request_digest
 from llmhub.sim.counters import RequestCounters
 from llmhub.sim.faults import choose_fault, scripted_fault
 from llmhub.sim.limits import LimitDecision, SimBuckets, SimLimit, full_buckets, take_from_buckets
 from llmhub.sim.servers import FakeProvider
 from llmhub.sim.servers.batch_endpoints import BATCH_SERVERS
 from llmhub.sim.servers.embeddings import FakeEmbeddings, check_request
-from llmhub.sim.servers.fake_provider import encode_json
+from llmhub.sim.servers.fake_provider import FakeTokenCounts, encode_json
 from llmhub.sim.settings import Simulator
 from llmhub.sim.stand_ins import SIMULATED
 from llmhub.sim.types import (
@@ -131,6 +131,8 @@ class SimRequestHandler:
             return batch_plan
         embeddings = provider.embeddings
         route = embeddings.match_route(http_request) if embeddings is not None else None
+        counts = provider.token_counts
+        route = route or (counts.match_route(http_request) if counts is not None else None)
         route = route or provider.match_route(http_request)
         if route is None:
             return self._error_plan(
@@ -143,6 +145,8 @@ class SimRequestHandler:
             return self._body_plan(provider, encode_json(provider.encode_model_list(provider.models)), id_digits)
         if embeddings is not None and route.action == "embed":
             return self._plan_embeddings(provider, embeddings, http_request, route, id_digits, now, clock)
+        if counts is not None and route.action == "count":
+            return self._plan_count(provider, counts, http_request, route, id_digits)
         request = _parse_body(provider, http_request.body, route)
         if isinstance(request, SimError):
             return self._error_plan(provider, request, id_digits)
@@ -227,6 +231,23 @@ class SimRequestHandler:
             broken = body[: len(body) * 2 // 3] if fault == "malformed" else body
             return self._body_plan(provider, broken, id_digits, headers, response.duration_s, fault)
         return self._stream_plan(provider, response, id_digits, headers, fault)
+
+    def _plan_count(
+        self,
+        provider: FakeProvider,
+        counts: FakeTokenCounts,
+        http_request: SimHttpRequest,
+        route: SimRoute,
+        id_digits: str,
+    ) -> ResponsePlan:
+        """Return the number of input tokens of a request, which costs nothing and counts towards no limit."""
+        payload = _decode_object(http_request.body)
+        parsed = payload if isinstance(payload, SimError) else provider.parse_request(counts.unwrap(payload), route)
+        if not isinstance(parsed, SimError):
+            parsed = _check_model(parsed.model) or parsed
+        if isinstance(parsed, SimError):
+            return self._error_plan(provider, parsed, id_digits)
+        return self._body_plan(provider, encode_json({counts.field: count_tokens(parsed.text)}), id_digits)
 
     def _plan_embeddings(
         self,

@@ -5,6 +5,7 @@ Every provider of the registry can therefore be simulated, with any model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from llmhub.core.types import Payload
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim.servers import FAKE_PROVIDERS, FakeProvider
 from llmhub.sim.servers.embeddings import EMBEDDINGS
+from llmhub.sim.servers.fake_provider import FakeTokenCounts
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 
 SERVERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -23,6 +25,39 @@ SERVERS: Final[Mapping[str, tuple[str, str]]] = {
     "anthropic": ("anthropic", "/messages"),
 }
 """For each wire, the simulated server that stands in, and what the path of a completion ends with."""
+
+
+def _as_it_is(payload: Payload) -> Payload:
+    return payload
+
+
+def _nested(*names: str) -> Callable[[Payload], Payload]:
+    """Return a function to the object under these names, one within the other."""
+
+    def unwrap(payload: Payload) -> Payload:
+        for name in names:
+            inner = payload.get(name)
+            payload = inner if isinstance(inner, dict) else {}
+        return payload
+
+    return unwrap
+
+
+TOKEN_COUNTS: Final[Mapping[str, FakeTokenCounts]] = {
+    "anthropic": FakeTokenCounts(
+        re.compile("/v1/messages/count_tokens"), lambda payload: {"max_tokens": 1, **payload}, "input_tokens"
+    ),
+    "google": FakeTokenCounts(
+        re.compile(r"/v1(?:beta|alpha)?/models/([^/:]+):countTokens"),
+        lambda payload: _nested("generateContentRequest")(payload) or payload,
+        "totalTokens",
+    ),
+    "vertex": FakeTokenCounts(
+        re.compile(r"/v1(?:beta1)?/projects/.+/models/([^/:]+):countTokens"), _as_it_is, "totalTokens"
+    ),
+    "bedrock": FakeTokenCounts(re.compile(r"/model/([^/]+)/count-tokens"), _nested("input", "converse"), "inputTokens"),
+}
+"""Endpoints that count input tokens, by provider."""
 
 
 CREDENTIAL_CHECKS: Final[Mapping[str, str]] = {"azure-completions": "azure"}
@@ -71,7 +106,10 @@ def _with_usage(
 
 SIMULATED: Final[Mapping[str, FakeProvider]] = MappingProxyType(
     {
-        **{name: replace(provider, embeddings=EMBEDDINGS.get(name)) for name, provider in FAKE_PROVIDERS.items()},
+        **{
+            name: replace(provider, embeddings=EMBEDDINGS.get(name), token_counts=TOKEN_COUNTS.get(name))
+            for name, provider in FAKE_PROVIDERS.items()
+        },
         **{
             name: _stand_in(name, provider.wire.name)
             for name, provider in PROVIDERS.items()

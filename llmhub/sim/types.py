@@ -39,7 +39,8 @@ class SimRoute:
     Parameters
     ----------
     action
-        ``ask`` for a completion, ``embed`` for embeddings, ``models`` for the list of models.
+        ``ask`` for a completion, ``count`` for its input tokens, ``embed`` for embeddings, ``models`` for the list of
+        models.
     model
         Model, if the URL has it.
     stream
@@ -50,7 +51,7 @@ class SimRoute:
         Send a stream as one JSON array instead of events.
     """
 
-    action: Literal["ask", "embed", "models"] = "ask"
+    action: Literal["ask", "count", "embed", "models"] = "ask"
     model: str = ""
     stream: bool = False
     version: str = ""

@@ -147,6 +147,8 @@ class Plan:
         How long the run would take, and what limits it.
     pilot, pilot_usd
         Calls made by the pilot, and their cost; their responses are in the cache.
+    counted
+        Requests whose input tokens the providers counted.
     simulated
         Whether simulated providers would answer, so that nothing would be billed.
     """
@@ -156,6 +158,7 @@ class Plan:
     bottleneck: str = ""
     pilot: int = 0
     pilot_usd: Decimal | None = None
+    counted: int = 0
     simulated: bool = False
 
     @property
@@ -205,6 +208,8 @@ class Plan:
         notes += self._turn_notes()
         if any(_lacks_pilot(model) for model in self.models):
             notes.append("For narrower intervals pass pilot=20: twenty rows are sent now and count towards the run.")
+        if self.counted:
+            notes.append(f"The providers counted the input tokens of {self.counted:,} requests, at no cost.")
         if self.pilot:
             cost = "" if self.pilot_usd is None else f" for {format_usd(self.pilot_usd)}"
             notes.append(f"The pilot made {self.pilot:,} calls{cost}; their responses are in the cache.")
@@ -319,6 +324,8 @@ class PlanInputs:
         Turns of its conversations, by cache key.
     max_turns
         Maximum number of turns of a call: 1 unless tools are functions.
+    counted
+        Input tokens that the providers counted, by cache key.
     """
 
     store: Store | None
@@ -330,6 +337,7 @@ class PlanInputs:
     pilot: Mapping[bytes, Answer] = field(default_factory=dict)
     pilot_turns: Mapping[bytes, int] = field(default_factory=dict)
     max_turns: int = 1
+    counted: Mapping[bytes, int] = field(default_factory=dict)
 
 
 def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
@@ -363,7 +371,9 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
     own = _observations(dict(zip(sampled, counts[calls:], strict=True)), cached, inputs.pilot)
     basis, observations = _choose_basis(own, target, inputs)
     same_prompts = observations if basis in {"pilot", "history"} else []
-    input_tokens = _forecast_input(counts[:calls], same_prompts, estimated=estimated)
+    own_counts = dict(zip(to_send, counts, strict=False))
+    pairs = [(float(own_counts[key]), float(inputs.counted[key])) for key in to_send if key in inputs.counted]
+    input_tokens = _forecast_input(counts[:calls], same_prompts, pairs, estimated=estimated)
     # The answers of a pilot with tools are those of whole conversations.
     turns_per_answer = inputs.max_turns if basis == "pilot" else 1
     output_tokens = _forecast_output(target_prompt, observations, basis, calls, turns_per_answer)
@@ -468,10 +478,15 @@ def _model_history(model: str, store: Store | None) -> list[Observation]:
     return observations
 
 
-def _forecast_input(counts: list[int], observations: list[Observation], *, estimated: bool) -> PredictionInterval:
-    """Forecast input tokens as the provider counts them, by regression on the counts made here."""
+def _forecast_input(
+    counts: list[int], observations: list[Observation], counted: list[tuple[float, float]], *, estimated: bool
+) -> PredictionInterval:
+    """Forecast input tokens as the provider counts them, by regression on the counts made here.
+
+    ``counted`` are counts made here, each with that of the provider.
+    """
     total, calls = sum(counts), len(counts)
-    pairs = [
+    pairs = counted + [
         (float(each.counted_tokens), float(each.input_tokens)) for each in observations if each.input_tokens is not None
     ]
     if not calls:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -16,6 +18,33 @@ from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimResponse, 
 
 JSON_HEADERS: Final = {"content-type": "application/json"}
 encode_json: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class FakeTokenCounts:
+    """Endpoint of a simulated provider that counts input tokens.
+
+    Parameters
+    ----------
+    path
+        Matches its path below the provider's prefix; the first group is the model, where the path has it.
+    unwrap
+        From the payload of a count to that of the completion.
+    field
+        Field of the reply with the count.
+    """
+
+    path: re.Pattern[str]
+    unwrap: Callable[[Payload], Payload]
+    field: str
+
+    def match_route(self, http_request: SimHttpRequest) -> SimRoute | None:
+        """Match a count."""
+        match = self.path.fullmatch(http_request.subpath) if http_request.method == "POST" else None
+        if match is None:
+            return None
+        version = http_request.headers.get("anthropic-version", "")
+        return SimRoute(action="count", model=unquote(match[1]) if match.lastindex else "", version=version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +83,8 @@ class FakeProvider:
         Content type of a stream.
     embeddings
         Its embeddings, if it has any.
+    token_counts
+        Where it counts input tokens, if anywhere.
     """
 
     name: str
@@ -74,6 +105,7 @@ class FakeProvider:
     path_suffix: str = ""
     stream_content_type: str = "text/event-stream; charset=utf-8"
     embeddings: FakeEmbeddings | None = None
+    token_counts: FakeTokenCounts | None = None
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:
