@@ -1,9 +1,11 @@
 """Admit calls within declared limits, limits learned from replies, and adaptive limits.
 
-Calls wait in the order in which they came. Each is woken once, when it may be sent: by a timer set to that moment, or
-by an event that admits it earlier. A provider's limits are shared by the limiters of its models; a call never overtakes
-another that waits for the same limit. A call that waits gives up its concurrency slot and is admitted when it has one
-again. Where every request is refused for long, calls that would have to wait fail instead, with the provider's words.
+Calls wait in the order in which they came, those of the bulk lane after all others. Each is woken once, when it may be
+sent: by a timer set to that moment, or by an event that admits it earlier. A provider's limits are shared by the
+limiters of its models; a call never overtakes another of its lane that waits for the same limit. A call that waits
+gives up its concurrency slot and is admitted when it has one again.
+
+Where every request is refused for long, calls that would have to wait fail instead, with the provider's words.
 
 The file is long because admission and learning change the state of the same limiters.
 """
@@ -56,7 +58,7 @@ from llmhub.engine.limits import (
     reported_limits,
     take,
 )
-from llmhub.engine.scheduling import RETRIED_CALL, ConcurrencySlots, RetriedCall, Slot, current_slot
+from llmhub.engine.scheduling import BULK_LANE, RETRIED_CALL, ConcurrencySlots, RetriedCall, Slot, current_slot
 
 MAX_REFUSAL_AGE_S: Final = 120.0
 """Refusals this old say nothing about the present."""
@@ -159,6 +161,10 @@ class Refusals(NamedTuple):
 NO_SLOT: Final = Wait(inf, "concurrency of the run")
 RETRY_EXPIRED: Final = Wait(inf, "deadline of the retry")
 GIVEN_UP: Final = Wait(inf, "the provider refuses every request")
+
+
+BULK_TICKETS: Final = 1 << 62
+"""Added to the tickets of bulk calls, so that every other call precedes them."""
 
 
 class _Waiter(NamedTuple):
@@ -326,8 +332,9 @@ class RateLimiter:
     ) -> tuple[_Waiter, asyncio.TimerHandle | None]:
         """Let a call wait; return it, and the timer of its deadline if it is a retry."""
         loop, retried = asyncio.get_running_loop(), RETRIED_CALL.get()
-        waiter = _Waiter(next(self._tickets), cost, loop.create_future(), slot)
-        limiter.waiters.append(waiter)
+        ticket = next(self._tickets) + (BULK_TICKETS if BULK_LANE.get() else 0)
+        waiter = _Waiter(ticket, cost, loop.create_future(), slot)
+        _insert(limiter.waiters, waiter)
         self._waiting.add(limiter)
         if retried is None or retried.deadline == inf:
             return waiter, None
@@ -553,6 +560,15 @@ class RateLimiter:
             if limiter.leased is not None:
                 limiter.leased.pause(pause_s)
             self._record_decision("pause", limiter.name, "rate-limit errors", wait_s=pause_s)
+
+
+def _insert(waiters: deque[_Waiter], waiter: _Waiter) -> None:
+    """Insert a waiter in the order of the tickets."""
+    if not waiters or waiters[-1].ticket < waiter.ticket:
+        waiters.append(waiter)
+    else:
+        index = next(index for index, other in enumerate(waiters) if other.ticket > waiter.ticket)
+        waiters.insert(index, waiter)
 
 
 def _first_admissible(limiter: TargetLimiter, full: Collection[ConcurrencySlots]) -> _Waiter | None:

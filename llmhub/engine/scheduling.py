@@ -282,6 +282,8 @@ class Slot:
             self.slots.on_change()
 
 
+BULK_LANE: Final[ContextVar[bool]] = ContextVar("llmhub_bulk_lane", default=False)
+"""Whether calls of this task wait for rate limits after all calls that are not bulk."""
 _CURRENT_SLOT: Final[ContextVar[weakref.ref[Slot] | None]] = ContextVar("llmhub_slot", default=None)
 """The slot of the current worker. A weak reference: connections keep the context they were opened in, and must not keep
 the run alive with it."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from llmhub.core.errors import Overloaded
 from llmhub.server.context import LANES, Lane, RequestContext
+
+RETRY_AFTER_S: Final = 1.0
+"""When a client whose call was refused may try again."""
 
 
 @dataclass(slots=True)
@@ -53,16 +56,19 @@ class _Queue:
 class Lanes:
     """Slots for calls, and the calls that wait for one. Use it on one event loop only.
 
+    Bulk calls use the slots that interactive calls leave. An interactive call waits for no bulk call: those that are on
+    their way already, perhaps waiting for a rate limit, do not count against its slots.
+
     Parameters
     ----------
     slots
-        Calls at once.
+        Calls at once: of the interactive lane, and of both together before another bulk call begins.
     max_queue
         Calls that may wait; further ones are refused.
     """
 
     def __init__(self, slots: int, max_queue: int) -> None:
-        self._free = slots
+        self._slots = slots
         self._max_queue = max_queue
         self._queues: dict[Lane, _Queue] = {lane: _Queue() for lane in LANES}
         self._weights: dict[str, float] = {}
@@ -71,40 +77,36 @@ class Lanes:
 
     async def acquire(self, context: RequestContext) -> Overloaded | None:
         """Wait for a slot; return ``None``, or the error of a full queue."""
-        if self._free > 0 and not self.waiting:
-            self._free -= 1
-            self.in_use[context.lane] += 1
+        lane = context.lane
+        if self._has_slot(lane) and not self._queues[lane].by_key:
+            self.in_use[lane] += 1
             return None
         if self.waiting >= self._max_queue:
-            return Overloaded(message=f"{self.waiting} calls are waiting already", retry_after_s=1.0)
+            return Overloaded(message=f"{self.waiting} calls are waiting already", retry_after_s=RETRY_AFTER_S)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._weights[context.key_id] = context.caller.weight
-        self._queues[context.lane].put(context.key_id, context.caller.weight, waiter)
+        self._queues[lane].put(context.key_id, context.caller.weight, waiter)
         self.waiting += 1
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._pass_on()
+                self.release(context)
             raise
         finally:
             self.waiting -= 1
-        self.in_use[context.lane] += 1
         return None
 
     def release(self, context: RequestContext) -> None:
-        """Pass the slot on to the next call."""
+        """Return a slot, and pass it on to the calls that it admits."""
         self.in_use[context.lane] -= 1
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        for lane in self._in_order():
-            waiter = self._queues[lane].take(self._weights)
-            if waiter is not None:
+        for lane in LANES:
+            while self._has_slot(lane) and (waiter := self._queues[lane].take(self._weights)) is not None:
+                self.in_use[lane] += 1
                 waiter.set_result(None)
-                return
-        self._free += 1
-        self._weights.clear()
+        if not self.waiting:
+            self._weights.clear()
 
-    def _in_order(self) -> Iterator[Lane]:
-        return iter(LANES)
+    def _has_slot(self, lane: Lane) -> bool:
+        used = self.in_use["interactive"] if lane == "interactive" else sum(self.in_use.values())
+        return used < self._slots

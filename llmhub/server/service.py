@@ -23,6 +23,7 @@ from llmhub.core.types import CompletionRequest
 from llmhub.core.validation import validate_request
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.scheduling import BULK_LANE
 from llmhub.engine.spending import TargetPrices
 from llmhub.hub import Hub, load_enabled_plugins
 from llmhub.observability.metrics import PrometheusCollector
@@ -165,6 +166,7 @@ class Service:
             on_deltas=on_deltas,
             cache_scope=context.caller.cache_scope,
         )
+        BULK_LANE.set(context.lane == "bulk")
         slot = await self.lanes.acquire(context)
         if slot is not None:
             return Answer(Failure(slot))
