@@ -22,7 +22,7 @@ SIM_COMMAND: Final = "sim"
 HELP_FORMATTER: Final = argparse.RawDescriptionHelpFormatter
 REQUEST_FLAGS: Final = ("system", "temperature", "top_p", "max_tokens", "stop", "seed", "unsupported")
 """Options that are request parameters."""
-RUN_FLAGS: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced")
+RUN_FLAGS: Final = ("n", "concurrency", "stream", "budget_usd", "allow_unpriced", "mode", "late", "deadline")
 """Options of the execution of a run."""
 FILE_TYPES: Final = ".csv, .jsonl, .ndjson, .parquet, .arrow, .feather or .ipc"
 CACHE_URLS: Final = "a file, sqlite:///..., redis://..."
@@ -58,6 +58,7 @@ EXAMPLES: Final = {
     "serve": "llmhub serve\n  llmhub serve --port 0 --simulator http://127.0.0.1:8000 --cache none\n"
     "  llmhub serve --config /etc/llmhub.toml --check",
     "doctor": "llmhub doctor\n  llmhub doctor --simulator http://127.0.0.1:8000",
+    "batches": "llmhub batches ls\n  llmhub batches collect --wait\n  llmhub batches cancel batch_6780bb2f",
     "cache": "llmhub cache stats\n  llmhub cache export --model 'openai/*' --out answers.parquet\n"
     "  llmhub cache purge --older-than 90d --yes\n  llmhub cache verify --cache redis://localhost:6379/0",
 }
@@ -211,8 +212,22 @@ def _run(parser: CommandParser) -> None:
         help="record failed rows in the output (row), or write no output unless every row is answered (raise); answers "
         "are cached in both cases",
     )
+    _batch_arguments(parser)
     _connection_arguments(parser)
     _quiet_argument(parser)
+
+
+def _batch_arguments(parser: CommandParser) -> None:
+    batch = parser.add_argument_group("batches")
+    batch.add_argument(
+        "--batch",
+        dest="mode",
+        action="store_const",
+        const="batch",
+        help="send the rows through the provider's Batch API: cheaper, within a day; the same command goes on waiting",
+    )
+    batch.add_argument("--late", choices=("wait", "live", "error"), help="rows that a batch did not process (wait)")
+    batch.add_argument("--deadline", metavar="TIME", help="when rows of a batch are late: 90m, 6h, 1d")
 
 
 def _plan(parser: CommandParser) -> None:
@@ -226,6 +241,7 @@ def _plan(parser: CommandParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
     _request_arguments(parser)
+    _batch_arguments(parser)
     _connection_arguments(parser)
 
 
@@ -456,6 +472,28 @@ def _cache_options(parser: CommandParser, shown: Collection[str]) -> None:
     add(parser, "--json", action="store_true", text="write JSON (stats, ls)")
 
 
+BATCH_ACTIONS: Final = {
+    "ls": "list the batches that the cache remembers",
+    "show": "ask the providers for the state of batches",
+    "collect": "store the answers of batches that have ended",
+    "cancel": "cancel batches, and store what they have answered",
+}
+"""What each action of ``llmhub batches`` does."""
+
+
+def _batches(parser: CommandParser) -> None:
+    parser.add_argument("action", choices=BATCH_ACTIONS, help="; ".join(f"{k}: {v}" for k, v in BATCH_ACTIONS.items()))
+    parser.add_argument(
+        "id", nargs="*", metavar="ID", help="id of a batch, or its beginning; collect takes all without"
+    )
+    parser.add_argument("--wait", action="store_true", help="wait until the batches to collect have ended")
+    parser.add_argument("--poll", type=positive_float, default=30.0, metavar="S", help="seconds between polls (30)")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    connection = parser.add_argument_group("connection")
+    _cache_arguments(connection)
+    _endpoint_arguments(connection)
+
+
 COMMANDS: Final = {
     "complete": ("send one prompt, and write the answer", _complete),
     "demo": ("run 120 prompts against simulated providers, and write tables and plots", _demo),
@@ -472,6 +510,7 @@ COMMANDS: Final = {
     SIM_COMMAND: ("simulate providers on this machine (llmhub sim -h)", _sim),
     "serve": ("run the hub as a service: the APIs of OpenAI, Anthropic and Gemini before any model", _serve),
     "doctor": ("check which providers are available, and what is missing", _doctor),
+    "batches": ("list, collect or cancel batches at providers", _batches),
     "cache": ("inspect, check, export or delete cached responses", _cache),
     "dashboards": ("write dashboards for Grafana, and rules for Prometheus", _dashboards),
     "completion": ("write a script that completes commands in a shell", _completion),

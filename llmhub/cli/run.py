@@ -19,7 +19,7 @@ from llmhub.cli.run_summary import count_statuses, failure_summary, summary_tabl
 from llmhub.core.errors import invalid
 from llmhub.tables import files, frames
 from llmhub.tables.files import FILE_FORMATS
-from llmhub.tables.schema import RESULTS
+from llmhub.tables.schema import MODE_FIELD, RESULTS
 from llmhub.tables.streaming_io import STREAM_SUFFIX
 from llmhub.tables.structured_outputs import (
     LABEL_FIELD,
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     source = files.read_table(args.input, "INPUT")
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
     structured = _structured_output(args)
-    schema = structured.schema(RESULTS)
+    schema = structured.schema(RESULTS.append(MODE_FIELD) if args.mode == "batch" else RESULTS)
     frames.require_no_name_clash(kept.names, schema.names, args.prefix)
     joined = frames.join_schemas(kept, schema, args.prefix)
     chosen = _require_columns(args, joined.names)
@@ -138,7 +138,9 @@ def _require_columns(args: argparse.Namespace, existing: Sequence[str]) -> list[
     return list(args.columns)
 
 
-def _finish(args: argparse.Namespace, source: pa.Table, results: pa.Table, columns: Sequence[str]) -> int:
+def _finish(  # noqa: C901 - one case for each status
+    args: argparse.Namespace, source: pa.Table, results: pa.Table, columns: Sequence[str]
+) -> int:
     """Write the results unless ``--on-error raise`` forbids it, print a summary, and return the exit code."""
     counts = count_statuses(results)
     failed, cancelled, unbudgeted = counts["error"], counts["cancelled"], counts["budget"]
@@ -163,16 +165,21 @@ def _finish(args: argparse.Namespace, source: pa.Table, results: pa.Table, colum
         print_message("run", f"no output was written (--on-error raise); {_cache_note(args)}")
     if unbudgeted:
         print_message("run", f"the budget was spent: {unbudgeted:,} of {len(results):,} rows were not sent")
+    if pending := counts["pending"]:
+        waiting = "the same command collects them, as does llmhub batches collect"
+        print_message("run", f"{pending:,} of {len(results):,} rows wait in batches; {waiting}")
     if cancelled:
         print_message("run", f"interrupted: {cancelled:,} of {len(results):,} rows have no answer; {_cache_note(args)}")
         return INTERRUPTED
-    return 1 if failed or unbudgeted else 0
+    return 1 if failed or unbudgeted or pending else 0
 
 
 def _run_to_sink(args: argparse.Namespace) -> int:
     """Write results as they arrive. The same command continues a stopped run."""
     if args.on_error == "raise":
         raise invalid("OUTPUT", "--on-error raise needs a file that is written at the end, not a folder or a stream")
+    if args.mode == "batch":
+        raise invalid("OUTPUT", "--batch needs a file that is written at the end, not a folder or a stream")
     structured = _structured_output(args)
 
     def shape(block: pa.Table, results: pa.Table) -> pa.Table:

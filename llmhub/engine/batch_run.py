@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from returns.pipeline import is_successful
@@ -77,6 +78,7 @@ DEFAULT_POLL_S: Final = 30.0
 """Seconds between the first two polls of a batch."""
 MAX_POLL_S: Final = 300.0
 POLL_GROWTH: Final = 1.5
+MIN_PAUSE_S: Final = 0.001
 SETTLE_S: Final = 10.0
 """Time after which a batch that a dead process was creating is in the provider's list, if it exists."""
 MAX_BATCHES_PER_ROW: Final = 3
@@ -264,6 +266,13 @@ class BatchRun:
             result.error.fan_out_result = result  # type: ignore[attr-defined]
             raise result.error
         return result
+
+    async def attend(self, record: BatchRecord, target: Target) -> None:
+        """Wait for one batch of the ledger and store its results."""
+        self._open[record.token] = opened = _OpenBatch(record, target, self._batch_client(target))
+        self._planned = True
+        self._start(self._attend_found(opened))
+        await self.run()
 
     async def _close(self) -> None:
         """Stop all tasks, and settle what is left as pending or cancelled."""
@@ -693,16 +702,20 @@ class BatchRun:
             else:
                 await self._on_gone(opened, error)
                 return
-            await self._pause(interval_s)
+            await self._pause(min(interval_s, max(self._overdue_in(opened), MIN_PAUSE_S)))
             if opened.cancelled or self._policy.cancel.requested:
                 interval_s = self._policy.poll_s
             else:
                 interval_s = min(interval_s * POLL_GROWTH, max(MAX_POLL_S, self._policy.poll_s))
 
     def _is_overdue(self, opened: _OpenBatch) -> bool:
+        return self._overdue_in(opened) <= 0
+
+    def _overdue_in(self, opened: _OpenBatch) -> float:
+        """Return the seconds until the rows of a batch are late."""
         deadline_s = self._policy.deadline_s
         since = opened.record.intent_at or opened.record.created_at
-        return deadline_s is not None and not opened.cancelled and time.time() - since >= deadline_s
+        return inf if deadline_s is None or opened.cancelled else since + deadline_s - time.time()
 
     async def _note(self, opened: _OpenBatch, status: BatchStatus) -> None:
         """Record the counts of a batch, where they changed."""

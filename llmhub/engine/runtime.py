@@ -9,11 +9,11 @@ import weakref
 from typing import Final, Protocol
 
 from llmhub.cache.modes import CacheMode, resolve_mode
-from llmhub.cache.store import Store
+from llmhub.cache.store import BatchRecord, Store
 from llmhub.core.budget import Budget
 from llmhub.engine.batch_run import BatchPolicy, BatchRun
 from llmhub.engine.cache_middleware import CACHE_LOOKUPS
-from llmhub.engine.call import Answer, Call
+from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.client import Client, ClientState, SendResult
 from llmhub.engine.decision_log import DecisionLog, RecordDecision
 from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embeddings
@@ -144,6 +144,12 @@ class Runtime:
         access = client.access(resolve_mode(cache_mode, self.cache_mode))
         CACHE_LOOKUPS.set(access.lookups)
         return await BatchRun(spec, client, access, policy, stop).run()
+
+    async def attend_batch(self, record: BatchRecord, target: Target, policy: BatchPolicy, stop: StopSignal) -> None:
+        """Poll a batch of the ledger, and store its results once it has ended."""
+        client = self.client
+        access = client.access(resolve_mode(None, self.cache_mode))
+        await BatchRun(FanOutSpec(size=0, chunks=iter(())), client, access, policy, stop).attend(record, target)
 
     async def send(
         self,
