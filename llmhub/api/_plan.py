@@ -178,6 +178,7 @@ def _plan_inputs(run: TableRun, store: Store | None) -> PlanInputs:
         concurrency=resolve_concurrency(hub, run.options),
         limits=hub.limits,
         candidates={name: hub.targets(name, allow_unconfigured=True) for name in names},
+        mode=run.options.mode,
         max_turns=1 if run.options.tool_loop is None else run.options.tool_loop.max_turns,
     )
 

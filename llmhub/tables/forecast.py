@@ -7,14 +7,18 @@ Student's t times the standard error of predicting such a sum, ``s * sqrt(count 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import fmean, quantiles, stdev
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llmhub.core.pricing import Price, Rates
 from llmhub.formatting.numbers import format_range, format_usd
+
+if TYPE_CHECKING:
+    from llmhub.engine.limits import Limit
+    from llmhub.tables.plan import ModelPlan
 
 T_975: Final = (
     12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
@@ -394,3 +398,25 @@ def _rate_limited_s(amount: float, demand: RateDemand) -> float:
     """Return the seconds until a limit has admitted an amount."""
     at_once = max(1.0, demand.per_minute * demand.burst)
     return max(0.0, amount - at_once) / demand.per_minute * 60
+
+
+RATE_LIMITS: Final[tuple[tuple[str, str, Callable[[ModelPlan], PredictionInterval]], ...]] = (
+    ("rpm", "requests a minute", lambda model: model.requests),
+    ("tpm", "tokens a minute", lambda model: model.input_tokens + model.output_tokens),
+    ("input_tpm", "input tokens a minute", lambda model: model.input_tokens),
+    ("output_tpm", "output tokens a minute", lambda model: model.output_tokens),
+)
+"""Fields of `llmhub.Limit`, their units, and a model's demand in that unit."""
+
+
+def rate_demands(models: Sequence[ModelPlan], limits: Mapping[str, Limit]) -> list[RateDemand]:
+    """Return the declared rate limits that apply to the models, each with their total demand."""
+    demands = []
+    for name, limit in limits.items():
+        limited = [model for model in models if model.model == name or model.model.partition("/")[0] == name]
+        for rate, unit, demand_of in RATE_LIMITS:
+            per_minute = getattr(limit, rate, None)
+            if per_minute is not None and limited:
+                demand = sum((demand_of(model) for model in limited), ZERO_INTERVAL)
+                demands.append(RateDemand(f"{name}: {per_minute:,.0f} {unit}", per_minute, limit.burst, demand))
+    return demands

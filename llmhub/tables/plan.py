@@ -8,7 +8,7 @@ run, cached responses of the model to other prompts, or fixed defaults.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from returns.pipeline import is_successful
 from llmhub.cache.store import Store
 from llmhub.core.pricing import compute_cost
 from llmhub.core.serialization import StoredResponse, unpack
-from llmhub.engine.call import Answer, Target
+from llmhub.engine.call import Answer, SendMode, Target
 from llmhub.engine.limits import Limit
 from llmhub.engine.row_outcome import to_stored
 from llmhub.formatting.html import container, facts_line, html_table
@@ -30,6 +30,7 @@ from llmhub.formatting.text import single_line
 from llmhub.formatting.text_tables import drop_empty_columns, text_table
 from llmhub.providers.prices import find_price
 from llmhub.providers.registry import model_metadata
+from llmhub.tables.batch_plan import batch_notes, price_of_mode, total_usd
 from llmhub.tables.forecast import (
     ASSUMED_RESULT_TOKENS,
     ASSUMED_TURNS,
@@ -37,7 +38,6 @@ from llmhub.tables.forecast import (
     CostInterval,
     Observation,
     PredictionInterval,
-    RateDemand,
     clip,
     forecast_by_regression,
     forecast_cost,
@@ -47,6 +47,7 @@ from llmhub.tables.forecast import (
     forecast_turns,
     format_expected_count,
     format_expected_usd,
+    rate_demands,
 )
 from llmhub.tables.prompt_batch import ModelPrompts, TargetPrompt, prompt_text
 from llmhub.tables.tokenizers import EstimateWarning, VocabularySource, count_tokens
@@ -133,6 +134,7 @@ class ModelPlan:
     requests: PredictionInterval = ZERO_INTERVAL
     max_turns: int = 1
     open_conversations: int = 0
+    live_usd: CostInterval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,8 @@ class Plan:
         Requests whose input tokens the providers counted.
     simulated
         Whether simulated providers would answer, so that nothing would be billed.
+    mode
+        Whether rows would be sent by themselves (``live``) or in batches, whose cost is in ``usd`` then.
     """
 
     models: tuple[ModelPlan, ...]
@@ -160,6 +164,7 @@ class Plan:
     pilot_usd: Decimal | None = None
     counted: int = 0
     simulated: bool = False
+    mode: SendMode = "live"
 
     @property
     def calls(self) -> int:
@@ -174,8 +179,18 @@ class Plan:
     @property
     def usd(self) -> CostInterval | None:
         """Cost of all calls; ``None`` if a price is unknown."""
-        known = [model.usd for model in self.models if model.usd is not None]
-        return sum(known, CostInterval(*[Decimal(0)] * 3)) if len(known) == len(self.models) else None
+        return total_usd([model.usd for model in self.models])
+
+    @property
+    def live_usd(self) -> CostInterval | None:
+        """Cost of all calls if they were sent by themselves; ``None`` if a price is unknown."""
+        return total_usd([model.live_usd for model in self.models])
+
+    @property
+    def saving_usd(self) -> Decimal | None:
+        """Expected saving of batches over single requests; 0 without batches, ``None`` if a price is unknown."""
+        live, usd = self.live_usd, self.usd
+        return None if live is None or usd is None else live.expected - usd.expected
 
     def compare(self, table: Any) -> PlanComparison:
         """Compare the plan with the results of its run, as an Arrow table or a frame with the same columns."""
@@ -199,7 +214,9 @@ class Plan:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self.calls:
+        if self.calls and self.mode == "batch":
+            notes += [*batch_notes(self.models), *self._assumptions()]
+        elif self.calls:
             limit = f", limited by {self.bottleneck}" if self.bottleneck else ""
             expected = format_duration(self.minutes.expected * 60)
             duration = format_duration_range(self.minutes.low * 60, self.minutes.high * 60)
@@ -326,6 +343,8 @@ class PlanInputs:
         Maximum number of turns of a call: 1 unless tools are functions.
     counted
         Input tokens that the providers counted, by cache key.
+    mode
+        How rows would be sent.
     """
 
     store: Store | None
@@ -338,6 +357,7 @@ class PlanInputs:
     pilot_turns: Mapping[bytes, int] = field(default_factory=dict)
     max_turns: int = 1
     counted: Mapping[bytes, int] = field(default_factory=dict)
+    mode: SendMode = "live"
 
 
 def cached_values(prompts: ModelPrompts, store: Store | None) -> Mapping[bytes, bytes]:
@@ -353,9 +373,9 @@ def build_plan(prompts: Sequence[ModelPrompts], inputs: PlanInputs) -> Plan:
     longest_s = max((model.longest_s for model in models), default=0.0)
     calls = sum(model.calls for model in models)
     concurrency = min(inputs.concurrency, max(calls, 1))
-    minutes, bottleneck = forecast_minutes(work_s, longest_s, concurrency, _rate_demands(models, inputs.limits))
+    minutes, bottleneck = forecast_minutes(work_s, longest_s, concurrency, rate_demands(models, inputs.limits))
     simulated = any(own.target_prompt.target.endpoint.simulated for own in prompts)
-    return Plan(models=models, minutes=minutes, bottleneck=bottleneck, simulated=simulated)
+    return Plan(models=models, minutes=minutes, bottleneck=bottleneck, simulated=simulated, mode=inputs.mode)
 
 
 def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: VocabularySource) -> ModelPlan:
@@ -388,7 +408,9 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
         latency_s = PredictionInterval(*(value * factor for value, factor in zip(bounds, factors, strict=True)))
         longest_s *= inputs.max_turns
     candidates = inputs.candidates.get(target.name) or (target,)
-    usd, price_id = _forecast_usd(candidates, requests, input_tokens, output_tokens, inputs.priced_at)
+    demand = (candidates, requests, input_tokens, output_tokens, inputs.priced_at)
+    live_usd, price_id = _forecast_usd(*demand)
+    usd, price_id = (live_usd, price_id) if inputs.mode == "live" else _forecast_usd(*demand, inputs.mode)
     return ModelPlan(
         model=target.name,
         rows=prompts.rows,
@@ -409,6 +431,7 @@ def _plan_model(prompts: ModelPrompts, inputs: PlanInputs, vocabularies: Vocabul
         requests=requests,
         max_turns=inputs.max_turns,
         open_conversations=_count_open(cached, inputs) if inputs.max_turns > 1 else 0,
+        live_usd=live_usd,
     )
 
 
@@ -553,10 +576,13 @@ def _forecast_usd(
     input_tokens: PredictionInterval,
     output_tokens: PredictionInterval,
     priced_at: float,
+    mode: SendMode = "live",
 ) -> tuple[CostInterval | None, str]:
     """Forecast the cost, from that of the cheapest candidate to that of the most expensive, and return a price id."""
     date = datetime.fromtimestamp(priced_at, UTC)
-    prices = [find_price(target.provider.name, target.model, date) for target in candidates]
+    prices = [
+        price_of_mode(target, find_price(target.provider.name, target.model, date), mode) for target in candidates
+    ]
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
         return None, ""
@@ -564,28 +590,6 @@ def _forecast_usd(
     costs = [forecast_cost(price, requests, input_tokens, output_tokens, cached=cached) for price in known]
     low, high = min(cost.low for cost in costs), max(cost.high for cost in costs)
     return replace(costs[0], low=low, high=high), known[0].price_id
-
-
-RATE_LIMITS: Final[tuple[tuple[str, str, Callable[[ModelPlan], PredictionInterval]], ...]] = (
-    ("rpm", "requests a minute", lambda model: model.requests),
-    ("tpm", "tokens a minute", lambda model: model.input_tokens + model.output_tokens),
-    ("input_tpm", "input tokens a minute", lambda model: model.input_tokens),
-    ("output_tpm", "output tokens a minute", lambda model: model.output_tokens),
-)
-"""Fields of `llmhub.Limit`, their units, and a model's demand in that unit."""
-
-
-def _rate_demands(models: Sequence[ModelPlan], limits: Mapping[str, Limit]) -> list[RateDemand]:
-    """Return the declared rate limits that apply to the models, each with their total demand."""
-    demands = []
-    for name, limit in limits.items():
-        limited = [model for model in models if model.model == name or model.model.partition("/")[0] == name]
-        for rate, unit, demand_of in RATE_LIMITS:
-            per_minute = getattr(limit, rate, None)
-            if per_minute is not None and limited:
-                demand = sum((demand_of(model) for model in limited), ZERO_INTERVAL)
-                demands.append(RateDemand(f"{name}: {per_minute:,.0f} {unit}", per_minute, limit.burst, demand))
-    return demands
 
 
 def pilot_cost_usd(answers: Mapping[bytes, Answer], target: Target, priced_at: float) -> Decimal | None:

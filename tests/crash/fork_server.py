@@ -20,7 +20,7 @@ import pyarrow as pa
 import llmhub
 from llmhub.cache import redis
 from llmhub.config import Settings
-from llmhub.engine import fan_out, runtime, transport  # noqa: F401 - imported before the fork, once for all children
+from llmhub.engine import batch_run, fan_out, runtime, transport  # noqa: F401 - imported before the fork, once for all children
 from llmhub.providers import prices
 from llmhub.tables import prompt_batch, results  # noqa: F401 - as above
 from llmhub.wire import openai_chat  # noqa: F401 - as above
@@ -29,8 +29,29 @@ MODEL = "openai/gpt-4o-mini"
 prices.find_price("openai", "gpt-4o-mini", datetime.now(UTC))
 
 
+def run_batch(job: dict[str, Any]) -> dict[str, Any]:
+    """Send the prompts of a job in batches. Return the columns of the results."""
+    batch_run.SETTLE_S, batch_run.CLAIM_POLL_S = 0.1, 0.02  # type: ignore[misc]
+    provider = job["batch"].partition("/")[0]
+    endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
+    with llmhub.Hub(endpoints={provider: endpoint}, cache=job["store"], settings=Settings()) as hub:
+        table = llmhub.complete_table(
+            pa.table({"q": job["prompts"]}),
+            "{q}",
+            model=job["batch"],
+            hub=hub,
+            mode="batch",
+            poll_s=0.02,
+            progress=False,
+        )
+    names = {"statuses": "status", "responses": "response", "hits": "cache_hit", "errors": "error"}
+    return {name: table.column(column).to_pylist() for name, column in names.items()}
+
+
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Send the prompts of a job to a simulator. Return the columns of the results."""
+    if "batch" in job:
+        return run_batch(job)
     endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
     if job.get("elsewhere"):
         redis.host_id = lambda: "elsewhere"

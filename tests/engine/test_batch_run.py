@@ -363,3 +363,20 @@ def test_batches_need_a_cache_with_a_ledger(simulator: SimulatorThread) -> None:
     hub = llmhub.Hub(endpoints=simulator.endpoints(), settings=Settings(), cache=llmhub.MemoryCache())
     with pytest.raises(BadRequestError, match="a cache with a ledger"):
         complete(["a"], MODELS[0], hub)
+
+
+def test_plans_show_both_prices_and_the_saving(tmp_path: Path) -> None:
+    frame = {"q": [f"question {number}" for number in range(100)]}
+    hub = llmhub.Hub(settings=Settings(), cache=DiskCache(tmp_path / "runs.db"))
+    for model in MODELS:
+        plan = llmhub.plan(frame, "{q}", model=model, hub=hub, mode="batch")
+        live = llmhub.plan(frame, "{q}", model=model, hub=hub)
+        assert plan.usd is not None
+        assert live.usd is not None
+        assert plan.live_usd == live.usd
+        assert plan.usd.expected * 2 == live.usd.expected
+        assert plan.saving_usd == plan.usd.expected
+        assert live.saving_usd == 0
+        assert "a saving of" in str(plan)
+        assert "(50%)" in str(plan)
+        assert ("expires has no results" in str(plan)) is model.startswith("google")
