@@ -1,4 +1,4 @@
-"""Processes that send batches are killed at any moment: no row is in two live batches, and each is paid at most once."""
+"""Processes that send batches are killed at any moment: no row is in two live batches, and none is paid twice."""
 
 from __future__ import annotations
 
