@@ -264,42 +264,14 @@ class Plan:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per model: counts, and expected value and interval of tokens and of cost in US dollars."""
-        import pandas as pd  # noqa: PLC0415 - only for this frame
+        from llmhub.tables.plan_frame import plan_frame  # noqa: PLC0415 - it imports this module
 
-        return pd.DataFrame([_record(model) for model in self.models])
+        return plan_frame(self.models)
 
 
 def _lacks_pilot(model: ModelPlan) -> bool:
     """Return whether a pilot would narrow the intervals of a model."""
     return bool(model.calls) and (model.basis in {"bound", "model"} or (model.max_turns > 1 and model.basis != "pilot"))
-
-
-def _record(model: ModelPlan) -> dict[str, Any]:
-    """Return the plan of a model as a flat record."""
-    usd = model.usd
-    return {
-        "model": model.model,
-        "rows": model.rows,
-        "skipped": model.skipped,
-        "duplicates": model.duplicates,
-        "cache_hits": model.cache_hits,
-        "calls": model.calls,
-        **{
-            f"{name}{suffix}": round(value)
-            for name, interval in (
-                ("requests", model.requests),
-                ("input_tokens", model.input_tokens),
-                ("output_tokens", model.output_tokens),
-            )
-            for suffix, value in (("", interval.expected), ("_low", interval.low), ("_high", interval.high))
-        },
-        "cost_usd": None if usd is None else float(usd.expected),
-        "cost_usd_low": None if usd is None else float(usd.low),
-        "cost_usd_high": None if usd is None else float(usd.high),
-        "basis": BASIS_LABELS[model.basis],
-        "observations": model.observations,
-        "price_id": model.price_id,
-    }
 
 
 def _plan_row(model: ModelPlan) -> tuple[str, ...]:
