@@ -183,6 +183,8 @@ async def read_body(service: Service, request: web.Request) -> bytes:
     try:
         if (request.content_length or 0) > limit:
             raise to_exception(_too_large(limit))
+        if request.content.is_eof():  # it came with the head
+            return await request.read()
         async with asyncio.timeout(service.settings.body_timeout_s):
             return await request.read()
     except web.HTTPRequestEntityTooLarge:

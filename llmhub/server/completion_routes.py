@@ -27,7 +27,7 @@ from llmhub.server.dialects.dialect import Dialect, ParsedRequest, ReplyInfo, St
 from llmhub.server.error_replies import status_of
 from llmhub.server.input_token_estimate import estimate_input_tokens
 from llmhub.server.routes import HttpRoute, Parameter, RouteGroup
-from llmhub.server.service import Service
+from llmhub.server.service import NO_COSTS, Service
 
 CACHE_HEADER: Final = "x-llmhub-cache"
 UNSUPPORTED_HEADER: Final = "x-llmhub-unsupported"
@@ -75,28 +75,23 @@ class _Completion:
     def info(self, answer: Answer | None = None) -> ReplyInfo:
         """Return what a reply says besides the response."""
         parsed = self.parsed
-        info = ReplyInfo(
+        costs = NO_COSTS if answer is None else self.service.costs(self.target, answer)
+        return ReplyInfo(
             id=self.context.request_id,
             model=parsed.request.model,
             created=int(time.time()),
             stream_usage=parsed.stream_usage,
-        )
-        if answer is None:
-            return info
-        costs = self.service.costs(self.target, answer)
-        return replace(
-            info,
             cost_usd=costs.billed_usd,
             list_cost_usd=costs.listed_usd,
-            cache_hit=answer.cache_hit,
-            attempts=answer.attempts,
-            latency_s=answer.latency_s,
-            dropped=(*parsed.dropped, *answer.dropped),
+            cache_hit=answer is not None and answer.cache_hit,
+            attempts=0 if answer is None else answer.attempts,
+            latency_s=None if answer is None else answer.latency_s,
+            dropped=parsed.dropped if answer is None else (*parsed.dropped, *answer.dropped),
         )
 
     async def send(self, on_deltas: Callable[[Sequence[Delta]], None] | None = None) -> Answer:
         return await self.service.send(
-            self.parsed.request, self.context, on_deltas=on_deltas, cache_mode=self.cache_mode
+            self.parsed.request, self.context, on_deltas=on_deltas, cache_mode=self.cache_mode, target=self.target
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
-from uuid import uuid4
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -17,10 +17,10 @@ from returns.result import Failure
 from llmhub.cache.modes import CacheMode
 from llmhub.config import load_settings
 from llmhub.core.errors import ConnectorError, PermissionDenied, ServerError, invalid, to_exception
+from llmhub.core.prepared import with_model
 from llmhub.core.pricing import compute_cost
 from llmhub.core.stream import Delta
 from llmhub.core.types import CompletionRequest
-from llmhub.core.validation import validate_request
 from llmhub.engine.call import Answer, Call, Target
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.scheduling import BULK_LANE
@@ -45,6 +45,9 @@ class Costs(NamedTuple):
 
     billed_usd: Decimal | None
     listed_usd: Decimal | None
+
+
+NO_COSTS: Final = Costs(None, None)
 
 
 @dataclass(slots=True)
@@ -134,6 +137,7 @@ class Service:
         *,
         on_deltas: OnDeltas | None = None,
         cache_mode: CacheMode | str | None = None,
+        target: Target | None = None,
     ) -> Answer:
         """Answer a completion for a caller: from the cache, from an equal call in flight, or from the provider.
 
@@ -149,29 +153,30 @@ class Service:
             Called with the content of a stream as it arrives. A response of the cache is not passed to it.
         cache_mode
             Overrides that of the hub.
+        target
+            The target of the request's model, if `target` has returned it already.
         """
-        try:
-            target = self.target(request.model, context)
-        except ConnectorError as error:
-            return Answer(Failure(error.error))
-        request = replace(request, model=target.model)
-        invalid_request = validate_request(request)
-        if invalid_request is not None:
-            return Answer(Failure(invalid_request))
+        if target is None:
+            try:
+                target = self.target(request.model, context)
+            except ConnectorError as error:
+                return Answer(Failure(error.error))
         call = Call(
             target,
-            request,
+            with_model(request, target.model),
             budgets=context.caller.budgets,
             requested_target=target,
             on_deltas=on_deltas,
             cache_scope=context.caller.cache_scope,
         )
-        BULK_LANE.set(context.lane == "bulk")
+        if context.lane == "bulk":
+            BULK_LANE.set(True)
         slot = await self.lanes.acquire(context)
         if slot is not None:
             return Answer(Failure(slot))
         try:
-            result = await self.hub.runtime.send(call, self.stop, cache_mode=cache_mode, run_id=uuid4().bytes)
+            run_id = random.randbytes(16)  # noqa: S311 - an id, no secret
+            result = await self.hub.runtime.send(call, self.stop, cache_mode=cache_mode, run_id=run_id)
         finally:
             self.lanes.release(context)
         if result.stopped_by_store_failure:
@@ -181,7 +186,7 @@ class Service:
     def costs(self, target: Target, answer: Answer) -> Costs:
         """Return the cost of an answer as billed and at list price; ``None`` where a price is unknown."""
         if not is_successful(answer.outcome):
-            return Costs(None, None)
+            return NO_COSTS
         served_by, response = answer.target or target, answer.outcome.unwrap()
         listed = compute_cost(response.usage, self.prices.lookup(served_by, response.served_model))
         if answer.cache_hit:
