@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate, islice
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from llmhub.cache.processes import host_id, process_start_time
 from llmhub.cache.redis_limiter import open_limiter
@@ -40,6 +40,7 @@ from llmhub.cache.store import (
     validate_seconds,
 )
 from llmhub.core.errors import invalid
+from llmhub.core.secret import Secret
 
 SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 COMMAND_KEYS: Final = 500
@@ -65,7 +66,8 @@ class RedisCache:
     Parameters
     ----------
     url
-        ``redis://user:password@host:6379/0``, ``rediss://...`` for TLS, or ``unix://path``.
+        ``redis://user:password@host:6379/0``, ``rediss://...`` for TLS, or ``unix://path``. The attribute has no
+        password.
     namespace
         Prefix of the keys, for caches that share a server.
     ttl_s
@@ -75,6 +77,8 @@ class RedisCache:
     lease_s
         Lifetime in seconds of a claim that is not renewed: processes elsewhere wait this long for the requests of a
         process that was killed.
+    password
+        The password, if it is not part of ``url``.
     """
 
     url: str = "redis://localhost:6379/0"
@@ -82,9 +86,18 @@ class RedisCache:
     ttl_s: float | None = None
     timeout_s: float = 2.0
     lease_s: float = REDIS_LEASE_S
+    password: Secret | str = ""
 
     def __post_init__(self) -> None:
-        """Validate the times and the scheme of the URL."""
+        """Take the password out of the URL; validate the times and the scheme of the URL."""
+        head, at, tail = self.url.rpartition("@")
+        scheme, slashes, user_info = head.partition("://")
+        user, colon, password = user_info.partition(":")
+        if at and slashes and colon:
+            object.__setattr__(self, "url", f"{scheme}://{user}{at if user else ''}{tail}")
+            object.__setattr__(self, "password", Secret(unquote(password)))
+        elif isinstance(self.password, str):
+            object.__setattr__(self, "password", Secret(self.password))
         validate_seconds("ttl_s", self.ttl_s)
         validate_seconds("timeout_s", self.timeout_s)
         validate_seconds("lease_s", self.lease_s)
@@ -95,6 +108,11 @@ class RedisCache:
     def has_ledger(self) -> bool:
         """Whether requests are recorded before they are sent."""
         return False
+
+    def __reduce__(self) -> tuple[type[RedisCache], tuple[Any, ...]]:
+        """Pickle the cache with its password, so that other processes can open it."""
+        password = self.password.reveal() if isinstance(self.password, Secret) else self.password
+        return RedisCache, (self.url, self.namespace, self.ttl_s, self.timeout_s, self.lease_s, password)
 
     def __repr__(self) -> str:
         return f"RedisCache({redact_url(self.url)!r}, namespace={self.namespace!r}, ttl_s={self.ttl_s!r})"
@@ -321,6 +339,7 @@ def _connect(cache: RedisCache) -> tuple[Any, tuple[type[Exception], ...]]:
     try:
         client = redis.Redis.from_url(
             cache.url,
+            password=(cache.password.reveal() if isinstance(cache.password, Secret) else cache.password) or None,
             socket_timeout=cache.timeout_s,
             socket_connect_timeout=cache.timeout_s,
             socket_read_size=READ_BYTES,

@@ -12,8 +12,8 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import zip_longest
 from math import inf
@@ -175,6 +175,7 @@ class ConnectionPool:
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._connecting = 0
+        self._lent = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._addresses: dict[Origin, tuple[float, asyncio.Future[list[IpAddress]]]] = {}
         self._tls: ssl.SSLContext | None = None
@@ -215,7 +216,7 @@ class ConnectionPool:
             if idle:
                 return idle.pop()
             retry_s: float | None = None
-            if (self.connection_count < self._size or self.close_idle()) and (
+            if self._has_place() and (
                 self._descriptors.has_room(self)
                 or self._descriptors.make_room(self)
                 or not self.connection_count  # nothing would wake the request
@@ -229,6 +230,22 @@ class ConnectionPool:
                     self._descriptors.on_exhausted()
                     retry_s = DESCRIPTOR_RETRY_S
             await self._wait_turn(retry_s)
+
+    def _has_place(self) -> bool:
+        """Return whether another connection may be in use, after closing an idle one if need be."""
+        return self.connection_count + self._lent < self._size or self.close_idle()
+
+    @asynccontextmanager
+    async def lend_place(self) -> AsyncIterator[None]:
+        """Lend the place of a connection, as soon as there is one, to a request that is sent in another way."""
+        while not self._has_place():
+            await self._wait_turn(None)
+        self._lent += 1
+        try:
+            yield
+        finally:
+            self._lent -= 1
+            self._wake_next()
 
     async def _wait_turn(self, timeout_s: float | None) -> None:
         """Wait until a connection is released or closed, or for ``timeout_s``."""

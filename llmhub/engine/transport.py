@@ -50,7 +50,7 @@ from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors,
 from llmhub.engine.hedging import InFlightTasks
 from llmhub.engine.http1 import Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.engine.observer import OUTGOING_HEADERS
-from llmhub.security.redaction import escape_controls, redact, url_secrets
+from llmhub.security.redaction import REPLACEMENT, escape_controls, redact, url_secrets
 
 E = TypeVar("E", bound=BaseException)
 
@@ -69,6 +69,8 @@ PLAIN_PATH: Final = re.compile(r"/[!-~]*")
 """Hosts and paths that can be sent as they are; URLs with others are left to aiohttp."""
 MIN_UPLOAD_BYTES_PER_S: Final = 100_000.0
 """Slowest upload that is waited for, beyond the time limit of a request."""
+MIN_ECHOED_KEY_LENGTH: Final = 16
+"""Shorter keys, such as those made up for local servers, may occur in a response by chance."""
 HTTP_OK: Final = 200
 HTTP_NOT_FOUND: Final = 404
 HTTP_ERRORS: Final = 400
@@ -204,12 +206,14 @@ class Transport:
             observer.reply = await self._send_direct(provider.name, request)
             if observer.reply is not None:
                 return _interpret(call, observer.reply)
-        reply = await self._request(provider.name, request)
-        if streaming and reply.status == HTTP_OK:
-            observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
-            return await self._read_stream(call, reply, observer)
-        observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
-        return _interpret(call, observer.reply)
+        # Streams and whole replies share the places of the pool, though aiohttp opens the connections of streams.
+        async with self._pool(provider.name).lend_place():
+            reply = await self._request(provider.name, request)
+            if streaming and reply.status == HTTP_OK:
+                observer.reply = HttpReply(HTTP_OK, reply.headers, b"", time.time())
+                return await self._read_stream(call, reply, observer)
+            observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
+            return _interpret(call, observer.reply)
 
     async def _send_direct(self, pool_name: str, request: HttpRequest) -> HttpReply | None:
         """Send a request on a connection of our own and return its reply; ``None`` if it has to go through aiohttp."""
@@ -220,12 +224,15 @@ class Transport:
         message = encoder.encode(request.method, request.headers, request.body)
         if message is None:
             return None
-        pool = self._pools.get(pool_name)
-        if pool is None:
-            pool = self._pools[pool_name] = self._open_pool()
-        status, headers, body = await pool.send(encoder.origin, message)
+        status, headers, body = await self._pool(pool_name).send(encoder.origin, message)
         self._connected_before.add(pool_name)
         return HttpReply(status, headers, body, time.time())
+
+    def _pool(self, name: str) -> ConnectionPool:
+        pool = self._pools.get(name)
+        if pool is None:
+            pool = self._pools[name] = self._open_pool()
+        return pool
 
     def _open_pool(self) -> ConnectionPool:
         config = self._config
@@ -423,14 +430,14 @@ class Transport:
     async def _read_stream(self, call: Call, reply: aiohttp.ClientResponse, observer: _ResponseObserver) -> Outcome:
         """Decode a stream as it arrives; an early exit closes the connection."""
         decoder = StreamDecoder(call.target.provider, HttpReply(reply.status, reply.headers, b"", time.time()))
-        deltas = observer.deltas
+        deltas, keys = observer.deltas, _long_keys(call.target.endpoint)
         size = 0
         try:
             while chunk := await self._read_piece(reply):
                 size += len(chunk)
                 if size > self._config.max_reply_bytes:
                     raise ReplyTooLargeError(f"the stream is longer than {self._config.max_reply_bytes} bytes")
-                new = decoder.feed(chunk)
+                new = decoder.feed(_without_keys(chunk, keys))
                 deltas.extend(new)
                 observer.on_deltas(new)
                 if decoder.error is not None:
@@ -624,6 +631,19 @@ def _secrets(endpoint: Endpoint) -> tuple[str, ...]:
     )
 
 
+def _long_keys(endpoint: Endpoint) -> list[bytes]:
+    """Return the keys of an endpoint that are too long to occur in a response by chance."""
+    keys = (endpoint.api_key.reveal(), endpoint.secret_access_key.reveal(), endpoint.session_token.reveal())
+    return [key.encode() for key in keys if len(key) >= MIN_ECHOED_KEY_LENGTH]
+
+
+def _without_keys(body: bytes, keys: Sequence[bytes]) -> bytes:
+    """Return a body without keys: responses are stored in caches and tables."""
+    for key in keys:
+        body = body.replace(key, REPLACEMENT.encode())
+    return body
+
+
 def _redacted_reply(reply: aiohttp.ClientResponse, body: bytes, endpoint: Endpoint) -> HttpReply:
     """Return a reply, without credentials in its body if it is an error."""
     if reply.status >= HTTP_ERRORS:
@@ -689,7 +709,10 @@ def _prepare_call(call: Call, now: float, *, stream: bool) -> Result[HttpRequest
 
 
 def _interpret(call: Call, reply: HttpReply) -> Outcome:
-    """Decode a complete reply to a completion, or to embeddings."""
+    """Decode a complete reply to a completion, or to embeddings, without credentials that it repeats."""
+    keys = _long_keys(call.target.endpoint)
+    if any(key in reply.body for key in keys):
+        reply = replace(reply, body=_without_keys(reply.body, keys))
     embed_request = call.embed_request
     if embed_request is None:
         return interpret(call.target.provider, reply)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from llmhub.cache.redis import redact_url
 from llmhub.cache.urls import cache_from_url
 from llmhub.config import parse_settings
 from llmhub.core.errors import BadRequestError
+from llmhub.core.secret import Secret
 
 
 @pytest.mark.parametrize(
@@ -78,3 +82,24 @@ def test_llmhub_cache_may_be_a_url(environ: pytest.MonkeyPatch) -> None:
     assert (settings.cache_path, settings.cache_url) == (None, "redis://localhost:1/0")
     assert llmhub.hub.hub_from_environment().cache == llmhub.RedisCache("redis://localhost:1/0")
     assert parse_settings({"LLMHUB_CACHE": "runs.db"}).cache_url == ""
+
+
+def test_a_redis_password_is_in_no_representation_of_the_cache() -> None:
+    cache = llmhub.RedisCache("redis://me:s3c%2Fret@h:1/2")
+    assert "s3c" not in f"{cache!r} {dataclasses.asdict(cache)} {cache.url} {vars_of(cache)}"
+    assert cache.url == "redis://me@h:1/2"
+    assert isinstance(cache.password, Secret)
+    assert cache.password.reveal() == "s3c/ret"
+    assert cache == llmhub.RedisCache("redis://me@h:1/2", password="s3c/ret") == pickle.loads(pickle.dumps(cache))
+
+
+def vars_of(value: object) -> dict[str, object]:
+    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def test_the_server_gets_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections: list[Any] = []
+    monkeypatch.setattr(redis.Redis, "from_url", lambda url, **options: connections.append((url, options)))
+    llmhub.RedisCache("redis://me:s3c%2Fret@h:1/2").open()
+    assert connections[0][0] == "redis://me@h:1/2"
+    assert connections[0][1]["password"] == "s3c/ret"

@@ -78,6 +78,28 @@ async def test_waiting_requests_are_sent_in_order(pools: Any, scripted: Any) -> 
     assert server.connections == 1
 
 
+async def test_lent_places_count_as_connections(pools: Any, scripted: Any) -> None:
+    server, pool, events = scripted([SIZED], [SIZED]), pools(size=2), list[str]()
+
+    async def send(name: str) -> None:
+        await pool.send(origin_of(server), REQUEST)
+        events.append(name)
+
+    async with pool.lend_place():
+        async with pool.lend_place():
+            waiting = asyncio.ensure_future(send("sent"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not server.connections
+            events.append("given back")
+        await waiting
+        async with pool.lend_place():  # the idle connection is closed for it
+            assert pool.connection_count == 0
+    assert events == ["given back", "sent"]
+    await send("again")
+    assert server.connections == 2
+
+
 async def test_full_pool_closes_an_idle_connection_to_another_origin(pools: Any, scripted: Any) -> None:
     first, second, pool = scripted([SIZED]), scripted([SIZED]), pools(size=1)
     for server in (first, second, first):

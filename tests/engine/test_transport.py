@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ async def test_call_is_posted_and_its_reply_decoded(transport: Open, scripted: A
     assert f"authorization: bearer {KEY}".encode() in head.lower()
     assert b"content-type: application/json" in head.lower()
     assert json.loads(body) == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_key_that_a_server_repeats_is_not_in_the_response(
+    is_streamed: bool, transport: Open, scripted: Any, replies: Any
+) -> None:
+    """Responses are stored in caches and tables. Short keys are made up, and may be words."""
+    key, texts = "sk-a-key-of-somebody", ["your key is sk-a-key-of-somebody", "ollama"]
+    scripts = [[replies.stream(), replies.event(text, "stop"), "close"] for text in texts]
+    server = scripted(*(scripts if is_streamed else [[replies.answer(text)] for text in texts]))
+    found = []
+    for api_key in (key, "ollama"):
+        request = call(server.url, stream=is_streamed)
+        target = replace(request.target, endpoint=Endpoint(base_url=server.url, api_key=api_key))
+        found.append((await transport().send(replace(request, target=target))).outcome.unwrap().text)
+    assert found == ["your key is [redacted]", "ollama"]
 
 
 async def test_unsupported_request_is_not_sent(transport: Open, scripted: Any, replies: Any) -> None:
