@@ -17,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+ENGINE_EXTRAS = {"spark", "ray", "dask", "daft"}
+"""Engines of hundreds of megabytes, which are installed one by one and tested in environments of their own."""
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 IMPORT_NAMES = {
     "genai-prices": "genai_prices",
@@ -150,7 +152,7 @@ def test_extra_all_holds_every_optional_feature() -> None:
     (requirement,) = EXTRAS["all"]
     listed = re.fullmatch(r"llmhub\[(.*)]", requirement)
     assert listed is not None
-    assert set(listed[1].split(",")) == set(EXTRAS) - DEVELOPMENT_EXTRAS - {"all"}
+    assert set(listed[1].split(",")) == set(EXTRAS) - DEVELOPMENT_EXTRAS - ENGINE_EXTRAS - {"all"}
 
 
 # Documentation

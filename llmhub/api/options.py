@@ -163,6 +163,7 @@ class TableOptions(RowOptions, total=False):
     """Options of `complete_table`."""
 
     n_jobs: int
+    engine: Literal["ray", "spark", "dask", "joblib"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

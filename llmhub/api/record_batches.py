@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -84,6 +84,32 @@ def complete_record_batches(
     options.pop("n_jobs", None)
     options["progress"] = False
     return _Window(batches, form, (prompt, model, hub, dict(options))).results()
+
+
+def stream_record_batches(
+    batches: Iterable[Any],
+    prompt: TablePrompt | None,
+    *,
+    options: tuple[Models, Hub | None, dict[str, Any]],
+    form: tuple[Sequence[str], int, bool],
+    observe: tuple[StopSignal, Callable[[pa.Table], None]],
+) -> Iterator[pa.RecordBatch]:
+    """Yield results as `complete_record_batches` does, for a caller that observes and stops the run.
+
+    Parameters
+    ----------
+    options
+        Model, hub and further options.
+    form
+        Columns to keep, number of the partition, and whether types are plain.
+    observe
+        A signal that stops the run, and a function that is called with the results of each batch.
+    """
+    model, hub, others = options
+    keep, partition, plain = form
+    stop, on_results = observe
+    shape = _Form(check_keep(keep), partition * ROWS_PER_PARTITION, plain)
+    return _Window(batches, shape, (prompt, model, hub, {**others, "progress": False}), stop, on_results).results()
 
 
 def check_keep(keep: Sequence[str]) -> tuple[str, ...]:
@@ -188,8 +214,9 @@ class _Window:
     batches: Iterable[Any]
     form: _Form
     arguments: tuple[Any, Any, Any, dict[str, Any]]
-    begun: deque[_Begun] = field(default_factory=deque)
     stop: StopSignal = field(default_factory=StopSignal)
+    on_results: Callable[[pa.Table], None] | None = None
+    begun: deque[_Begun] = field(default_factory=deque)
     slots: SlotGroup | None = None
     changed: asyncio.Event | None = None
     rows: int = 0
@@ -209,10 +236,14 @@ class _Window:
                 head = self.begun[0]
                 if not head.table.done():
                     wait_interruptibly(lambda: submit(self._wait()), self.stop)
-                    self.exhausted = self.exhausted or self.stop.requested
+                    # A run that another thread stops returns the other rows as cancelled.
+                    self.exhausted = self.exhausted or (self.stop.requested and self.on_results is None)
                 if head.table.done():
                     self.begun.popleft()
-                    shaped = self.form.shape(head.batch, head.table.result(), head.first)
+                    table = head.table.result()
+                    if self.on_results is not None:
+                        self.on_results(table)
+                    shaped = self.form.shape(head.batch, table, head.first)
                     yield from streaming_io.to_record_batches(shaped)
         finally:
             self._close()

@@ -76,6 +76,7 @@ OPTION_DOCS: Final[Mapping[str, str]] = {
     "batch_tokens": "Estimated prompt tokens of one batch, at most.",
     "batch_storage": "Object storage (``s3://bucket/folder``), for providers that read batches from there.",
     "batch_role": "ARN of the role that may read and write the storage.",
+    "engine": '``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.',
 }
 """One line of documentation for each option, in the order in which signatures list them."""
 OPTION_DEFAULTS: Final[Mapping[str, Any]] = {

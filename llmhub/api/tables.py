@@ -7,6 +7,7 @@ A run is built in two steps: `build_table_run` validates everything that can be 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import queue
 import time
 import uuid
@@ -144,6 +145,8 @@ def complete_table(
             Measure the time to the first token.
         ``n_jobs``
             Number of processes (see `complete_parallel`).
+        ``engine``
+            Run on the workers of ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"`` (see `llmhub.distributed`).
         ``budget_usd``
             Maximum cost in US dollars; rows that could exceed it are not sent and have the status ``budget``.
         ``mode``
@@ -184,6 +187,10 @@ def complete_table(
 
         refuse_batches(options, "sink")
         return complete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
+    if (engine := options.pop("engine", None)) is not None:
+        distributed = importlib.import_module("llmhub.distributed")  # a layer above
+        table: pa.Table = distributed.complete_on(engine, frame, prompt, model=model, hub=hub, **options)
+        return table
     if options.get("n_jobs", 1) != 1:
         from llmhub.api.parallel import complete_parallel  # noqa: PLC0415 - it imports this module
 

@@ -33,6 +33,7 @@ from llmhub.cache.store import (
     ClaimResult,
     Claims,
     Entry,
+    Reach,
     Store,
     StoreError,
     StoreStats,
@@ -103,6 +104,11 @@ class RedisCache:
         validate_seconds("lease_s", self.lease_s)
         if self.url.partition("://")[0] not in SCHEMES:
             raise invalid("cache", f"{redact_url(self.url)!r} is not a Redis URL such as 'redis://localhost:6379/0'")
+
+    @property
+    def reach(self) -> Reach:
+        """Who can open the same store."""
+        return "machines"
 
     @property
     def has_ledger(self) -> bool:

@@ -54,13 +54,13 @@ for at = 1, rates do
     if duration > longest then longest = duration end
     redis.call('SET', KEYS[4 + at], number(booked), 'PX', number(math.ceil(math.max(booked - now, 0) / 1000) + 3600000))
 end
-local granted = {}
+local granted, used = {}, {}
 for at = 4 + rates + 1, #KEYS do
     local amount, limit = tonumber(ARGV[position]), tonumber(ARGV[position + 1])
     if amount > 0 then
         amount = math.max(math.min(amount, limit - tonumber(redis.call('GET', KEYS[at]) or 0)), 0)
     end
-    redis.call('INCRBY', KEYS[at], number(amount))
+    used[#used + 1] = number(redis.call('INCRBY', KEYS[at], number(amount)))
     redis.call('PEXPIRE', KEYS[at], ARGV[#ARGV])
     granted[#granted + 1] = number(amount)
     position = position + 2
@@ -73,7 +73,7 @@ redis.call('ZADD', job_key, number(alive), worker)
 for _, key in ipairs({jobs_key, workers_key, job_key}) do redis.call('PEXPIRE', key, 2 * 3600000) end
 return {
     number(start - now), number(math.max(paused_until - now, 0)),
-    redis.call('ZCARD', jobs_key), redis.call('ZCARD', job_key), redis.call('ZCARD', workers_key), granted
+    redis.call('ZCARD', jobs_key), redis.call('ZCARD', job_key), redis.call('ZCARD', workers_key), granted, used
 }
 """
 LEAVE_SCRIPT: Final = """
@@ -117,8 +117,9 @@ class _RedisLimiter:
             arguments += total[1:]
         with self._client() as client:
             reply = client.eval(BOOK_SCRIPT, len(keys), *keys, *arguments, TOTAL_TTL_MS)
-        start, paused, jobs, job_workers, workers, granted = reply
-        return Lease(int(start), int(paused), jobs, job_workers, workers, tuple(map(int, granted)))
+        start, paused, jobs, job_workers, workers, granted, used = reply
+        totals_granted, totals_used = tuple(map(int, granted)), tuple(map(int, used))
+        return Lease(int(start), int(paused), jobs, job_workers, workers, totals_granted, totals_used)
 
     def leave(self, scope: str, member: Member) -> None:
         keys = self._member_keys(scope, member)

@@ -85,8 +85,8 @@ class Lease(NamedTuple):
         For how long, from now on, every worker pauses; 0 for no pause.
     jobs, job_workers, workers
         Number of jobs alive, of workers of the caller's job, and of all workers.
-    totals
-        The amounts granted of each total, in the order of the bookings.
+    totals, used
+        The amount granted of each total, and the total after it, in the order of the bookings.
     """
 
     start_us: int
@@ -95,6 +95,7 @@ class Lease(NamedTuple):
     job_workers: int = 1
     workers: int = 1
     totals: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
 
 
 class Book(Protocol):
@@ -215,18 +216,20 @@ class _MemoryLimiter:
         booked = [(self.tats.get(rate.name, 0), rate) for rate in rates]
         start = next_start(now, state.paused_until, [pair for pair in booked if pair[1].duration_us])
         self.tats.update(zip((rate.name for rate in rates), next_tats(start, now, booked), strict=True))
-        granted = []
+        granted, used = [], []
         for name, amount, limit in totals:
-            used = self.totals.get(name, 0)
-            granted.append(max(min(amount, limit - used), 0) if amount > 0 else amount)
-            self.totals[name] = used + granted[-1]
+            before = self.totals.get(name, 0)
+            granted.append(max(min(amount, limit - before), 0) if amount > 0 else amount)
+            self.totals[name] = before + granted[-1]
+            used.append(self.totals[name])
         ahead = max((rate.duration_us for rate in rates), default=0)
         state.members[member] = max(start, now) + ahead + MEMBER_TTL_US
         state.members = {found: until for found, until in state.members.items() if until > now}
         jobs = {found.job for found in state.members}
         job_workers = sum(found.job == member.job for found in state.members)
         paused_us = max(state.paused_until - now, 0)
-        return Lease(start - now, paused_us, len(jobs), job_workers, len(state.members), tuple(granted))
+        counts = (len(jobs), job_workers, len(state.members))
+        return Lease(start - now, paused_us, *counts, tuple(granted), tuple(used))
 
     def leave(self, scope: str, member: Member) -> None:
         state = self.scopes.get(scope)

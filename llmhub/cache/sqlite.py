@@ -31,6 +31,7 @@ from llmhub.cache.store import (
     Entry,
     NonblockingGet,
     NonblockingPut,
+    Reach,
     Store,
     StoreError,
     StoreStats,
@@ -137,6 +138,11 @@ class DiskCache:
         """Validate the times."""
         validate_seconds("ttl_s", self.ttl_s)
         validate_seconds("busy_s", self.busy_s)
+
+    @property
+    def reach(self) -> Reach:
+        """Who can open the same store."""
+        return "host"
 
     @property
     def has_ledger(self) -> bool:

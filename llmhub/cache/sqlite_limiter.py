@@ -92,16 +92,17 @@ class _SqliteLimiter:
         start = next_start(now, paused_until, [pair for pair in booked if pair[1].duration_us])
         names = (f"rate:{rate.name}" for rate in rates)
         connection.executemany(_WRITE, list(zip(names, next_tats(start, now, booked), strict=True)))
-        granted = []
+        granted, used = [], []
         for name, amount, limit in totals:
-            used = _read(connection, f"total:{name}")
-            granted.append(max(min(amount, limit - used), 0) if amount > 0 else amount)
-            connection.execute(_WRITE, (f"total:{name}", used + granted[-1]))
+            before = _read(connection, f"total:{name}")
+            granted.append(max(min(amount, limit - before), 0) if amount > 0 else amount)
+            used.append(before + granted[-1])
+            connection.execute(_WRITE, (f"total:{name}", used[-1]))
         alive_until = max(start, now) + max((rate.duration_us for rate in rates), default=0) + MEMBER_TTL_US
         connection.execute("DELETE FROM limit_workers WHERE alive_until <= ?", (now,))
         connection.execute("INSERT OR REPLACE INTO limit_workers VALUES (?, ?, ?, ?)", (scope, *member, alive_until))
-        jobs, job_workers, workers = connection.execute(_COUNT, (member.job, scope)).fetchone()
-        return Lease(start - now, max(paused_until - now, 0), jobs, job_workers, workers, tuple(granted))
+        counts = connection.execute(_COUNT, (member.job, scope)).fetchone()
+        return Lease(start - now, max(paused_until - now, 0), *counts, tuple(granted), tuple(used))
 
     def leave(self, scope: str, member: Member) -> None:
         if not self._created:

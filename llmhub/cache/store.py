@@ -426,12 +426,29 @@ def as_store_error(error: Exception) -> StoreError:
 class Cache(Protocol):
     """A description of a store, which a hub opens at first use.
 
-    It may have the attribute ``has_ledger``: whether its store keeps a ledger.
+    It may have the attributes ``has_ledger``, whether its store keeps a ledger, and ``reach`` (see `Reach`).
     """
 
     def open(self) -> Store:
         """Open the store."""
         ...
+
+
+Reach: TypeAlias = Literal["process", "host", "machines"]
+"""Who can open the same store: this process alone, processes of this host, or those of other machines as well."""
+
+
+def reach_of(cache: Cache | None) -> Reach:
+    """Return who can share the store of a cache; a plugin's cache is asked for its ``reach``.
+
+    Examples
+    --------
+    >>> from llmhub.cache.memory import MemoryCache
+    >>> reach_of(MemoryCache()), reach_of(None)
+    ('process', 'process')
+    """
+    reach: Reach = getattr(cache, "reach", "process")
+    return reach
 
 
 def has_ledger(cache: Cache | None) -> bool | None:

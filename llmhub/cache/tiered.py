@@ -15,10 +15,12 @@ from llmhub.cache.store import (
     Ledger,
     LedgerBatch,
     NonblockingPut,
+    Reach,
     Store,
     StoreError,
     StoreStats,
     has_ledger,
+    reach_of,
     valid_since,
 )
 
@@ -48,6 +50,11 @@ class TieredCache:
 
     near: Cache
     far: Cache
+
+    @property
+    def reach(self) -> Reach:
+        """Who can open the far store."""
+        return reach_of(self.far)
 
     @property
     def has_ledger(self) -> bool | None:

@@ -87,6 +87,10 @@ class SharedBudget:
         self.budget = budget
         self._waiting: deque[tuple[int, asyncio.Future[bool]]] = deque()
 
+    def rejects(self, max_cost: int) -> bool:
+        """Return whether a call that may cost ``max_cost`` nano USD can never be sent."""
+        return check_budget(self.budget, max_cost) is BudgetDecision.REJECT
+
     async def reserve(self, max_cost: int) -> bool:
         """Reserve ``max_cost`` nano USD as soon as it fits; return whether it ever does."""
         decision = check_budget(self.budget, max_cost)
@@ -227,7 +231,7 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
             nominal = max_cost_nano_usd(call.target, call.request, price) if price is not None else 0
             max_cost = ceil(nominal * overruns.get(call.target.name, 1))
             for shared in own.shared:
-                if check_budget(shared.budget, max_cost) is BudgetDecision.REJECT:
+                if shared.rejects(max_cost):
                     return Answer(Failure(budget_error(shared.budget, max_cost, call)))
 
             def on_cost(cost: int) -> None:

@@ -288,6 +288,53 @@ def offset_rows(results: pa.Table, offset: int) -> pa.Table:
     return results.set_column(index, results.schema.field(index), rows)
 
 
+def replace_rows(results: pa.Table, others: pa.Table, position: str, duplicates: Mapping[int, int]) -> pa.Table:
+    """Replace the results of input rows by those that other workers have for them.
+
+    Parameters
+    ----------
+    results
+        Results of all rows, in order.
+    others
+        Results of some rows, of plain types; those of one row follow each other in order. The column ``position`` has
+        the number of their row.
+    duplicates
+        Rows whose request equals that of another row, by their number. Where ``results`` has no response for them, they
+        get what the other row got.
+    """
+    positions = others.column(position).to_numpy()
+    order = np.argsort(positions, kind="stable")
+    positions = positions[order]
+    rows, counts = np.unique(positions, return_counts=True)
+    per_row = int(counts.max(initial=1))
+    taken = np.arange(len(results))
+    taken[positions * per_row + np.arange(len(positions)) % per_row] = len(results) + np.arange(len(positions))
+    numbers = results.column("row").to_numpy().copy()
+    answered = pc.is_null(results.column("error_type")).to_numpy(zero_copy_only=False)
+    sent = set(rows.tolist())
+    for row, original in duplicates.items():
+        block = slice(row * per_row, (row + 1) * per_row)
+        if original in sent and not answered[block].all():
+            taken[block] = taken[original * per_row : (original + 1) * per_row]
+    moved = others.take(pa.array(order)).select(results.schema.names)
+    combined = pa.concat_tables([results.unify_dictionaries(), _cast_results(moved, results.schema)])
+    whole = combined.unify_dictionaries().take(pa.array(taken))
+    index = whole.schema.get_field_index("row")
+    whole = whole.set_column(index, whole.schema.field(index), pa.array(numbers, pa.int64()))
+    return whole.cast(results.schema).replace_schema_metadata(results.schema.metadata)
+
+
+def _cast_results(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return results of plain types in the types of ``schema``."""
+    columns = []
+    for field in schema:
+        column = table.column(field.name)
+        if pa.types.is_dictionary(field.type):
+            column = column.dictionary_encode().cast(field.type)
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
+
+
 def concat_results(parts: Iterable[pa.Table], run_id: str) -> pa.Table:
     """Concatenate the results of slices into those of one run."""
     tables = list(parts)

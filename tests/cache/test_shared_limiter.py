@@ -99,10 +99,10 @@ def test_workers_and_jobs_are_counted(limiter: SharedLimiter) -> None:
 
 def test_totals_are_granted_as_far_as_they_go(limiter: SharedLimiter) -> None:
     lease = limiter.book("s", A, [rate(1)], [TotalBooking("usd", 70, 100), TotalBooking("calls", 1, 5)])
-    assert lease.totals == (70, 1)
+    assert (lease.totals, lease.used) == ((70, 1), (70, 1))
     assert limiter.book("s", B, [], [TotalBooking("usd", 70, 100)]).totals == (30,)
     assert limiter.book("s", B, [], [TotalBooking("usd", 1, 100)]).totals == (0,)
-    assert limiter.book("s", A, [], [TotalBooking("usd", -20, 100)]).totals == (-20,)
+    assert limiter.book("s", A, [], [TotalBooking("usd", -20, 100)]).used == (80,)
     assert limiter.book("s", B, [], [TotalBooking("usd", 70, 100)]).totals == (20,)
 
 

@@ -1,0 +1,179 @@
+"""One picklable job, and the engines that need no cluster: joblib, polars and DuckDB."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pyarrow as pa
+import pytest
+
+import llmhub
+from llmhub import distributed
+from llmhub.config import Settings
+from llmhub.sim import SimulatorThread
+
+MODEL = "openai/gpt-4o-mini"
+ROWS = pa.table({"id": [f"id {n}" for n in range(24)], "text": [f"number {n % 20}" for n in range(24)]})
+VARYING = {
+    "latency_s", "ttft_s", "queue_s", "rate_wait_s", "total_s", "started_at", "request_id", "request_key"
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub(simulator: SimulatorThread, tmp_path: Path) -> Iterator[llmhub.Hub]:
+    cache = llmhub.DiskCache(tmp_path / "a.db")
+    with llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=cache) as opened:
+        yield opened
+
+
+def make_job(hub: llmhub.Hub, **options: Any) -> distributed.DistributedJob:
+    return distributed.job("{text}", model=MODEL, hub=hub, keep=["id"], **options)
+
+
+def columns(table: pa.Table) -> dict[str, list[Any]]:
+    return {name: table.column(name).to_pylist() for name in table.column_names if name not in VARYING}
+
+
+def test_a_job_maps_batches_with_the_schema_that_it_announces(hub: llmhub.Hub) -> None:
+    job = make_job(hub)
+    schema = job.schema(ROWS.schema)
+    batches = list(job(ROWS.to_batches(max_chunksize=7)))
+    assert [batch.num_rows for batch in batches] == [7, 7, 7, 3]
+    assert all(batch.schema.equals(schema) for batch in batches)
+    assert batches[1].column("id").to_pylist() == ROWS.column("id").to_pylist()[7:14]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda hub: distributed.job("{missing}", model=MODEL, hub=hub), lambda hub: make_job(hub, n=0)]
+)
+def test_a_job_that_does_not_fit_a_frame_raises_before_anything_is_sent(hub: llmhub.Hub, make: Any) -> None:
+    with pytest.raises(llmhub.BadRequestError):
+        make(hub).schema(ROWS.schema)
+    with pytest.raises(llmhub.BadRequestError, match="result column"):
+        distributed.job("x", model=MODEL, hub=hub, keep=["status"])
+
+
+def test_a_pickled_job_has_no_key_unless_it_is_told_to(environ: pytest.MonkeyPatch) -> None:
+    canary = "sk-canary-of-the-driver"
+    environ.setenv("OPENAI_API_KEY", "of-the-worker")
+    endpoints = {"openai": llmhub.Endpoint(base_url="http://localhost:1/v1", api_key=canary)}
+    hub = llmhub.Hub(endpoints=endpoints, settings=Settings(), cache=llmhub.RedisCache("redis://localhost:1"))
+    pickled = pickle.dumps(make_job(hub))
+    assert canary.encode() not in pickled
+    assert pickle.loads(pickled).hub.target(MODEL).endpoint.api_key == "of-the-worker"
+    carried = pickle.loads(pickle.dumps(make_job(hub, keys="carry")))
+    assert carried.hub.target(MODEL).endpoint.api_key == canary
+
+
+def test_jobs_without_a_store_that_workers_reach_are_refused(hub: llmhub.Hub) -> None:
+    private = llmhub.Hub(simulator=hub.simulator, settings=Settings(), cache=llmhub.MemoryCache())
+    redis = llmhub.Hub(simulator=hub.simulator, settings=Settings(), cache=llmhub.RedisCache())
+    for refused, one_host in ((private, True), (hub, False)):
+        with pytest.raises(llmhub.BadRequestError, match=r"pay_again=True"):
+            make_job(refused).require_store("Spark", one_host=one_host)
+    with pytest.raises(llmhub.BadRequestError, match="RedisCache"):
+        make_job(redis, cache="off").require_store("Spark", one_host=False)
+    make_job(hub).require_store("Spark", one_host=True)
+    make_job(redis).require_store("Spark", one_host=False)
+    make_job(private, pay_again=True).require_store("Spark", one_host=False)
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_joblib_gives_the_rows_of_one_process(hub: llmhub.Hub, simulator: SimulatorThread, backend: str) -> None:
+    with joblib.parallel_config(backend=backend):
+        table = distributed.joblib(ROWS, make_job(hub), n_jobs=2)
+    assert simulator.counts()["requests"] == 20
+    assert table.column("row").to_pylist() == list(range(24))
+    alone = llmhub.complete_table(ROWS, "{text}", model=MODEL, hub=hub)
+    assert table.column("response").to_pylist() == alone.column("response").to_pylist()
+    assert table.column("id").to_pylist() == ROWS.column("id").to_pylist()
+
+
+def test_polars_frames_are_lazy_if_they_were(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    import polars as pl  # noqa: PLC0415 - an extra
+
+    frame = pl.from_arrow(ROWS)
+    assert isinstance(frame, pl.DataFrame)
+    lazy = distributed.polars(frame.lazy(), make_job(hub)).filter(pl.col("id") == "id 3")
+    assert simulator.counts()["requests"] == 0
+    assert lazy.collect()["id"].to_list() == ["id 3"]
+    assert distributed.polars(frame, make_job(hub)).height == 24
+    assert simulator.counts()["requests"] == 20
+
+
+def test_duckdb_relations(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    import duckdb  # noqa: PLC0415 - an extra
+
+    relation = duckdb.connect().from_arrow(ROWS)
+    done = distributed.duckdb(relation, make_job(hub))
+    assert done.aggregate("count(*), count(distinct id)").fetchall() == [(24, 24)]
+    assert simulator.counts()["requests"] == 20
+
+
+def test_workers_share_one_budget_and_report_to_one_place(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    rows = pa.table({"id": range(80), "text": [f"row {n} of a budget" for n in range(80)]})
+    job = make_job(hub, budget_usd=0.0005, max_tokens=60)
+    with joblib.parallel_config(backend="loky"):
+        table = distributed.joblib(rows, job, n_jobs=2)
+    statuses = table.column("status").to_pylist()
+    spent = sum((cost for cost in table.column("cost_usd").to_pylist() if cost is not None), Decimal(0))
+    assert spent <= Decimal("0.0005")
+    assert statuses.count("ok") > 4
+    assert statuses.count("budget") > 4
+    progress = job.progress()
+    assert (progress.rows, progress.failed) == (80, statuses.count("budget"))
+    assert progress.cost_usd == spent
+    assert not progress.stopping
+
+
+def test_a_stopped_job_sends_nothing_more(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    job = make_job(hub)
+    job.stop()
+    assert job.progress().stopping
+    (batch,) = job([ROWS.to_batches()[0]])
+    assert set(batch.column("status").to_pylist()) == {"cancelled"}
+    assert simulator.counts()["requests"] == 0
+    without = distributed.job("x", model=MODEL, hub=llmhub.Hub(simulator=hub.simulator, settings=Settings()))
+    with pytest.raises(llmhub.BadRequestError, match="RedisCache"):
+        without.stop()
+    assert without.progress().rows == 0
+
+
+def test_an_engine_completes_a_frame_as_this_process_does(hub: llmhub.Hub, simulator: SimulatorThread) -> None:
+    import pandas as pd  # noqa: PLC0415 - slow to import
+
+    frame = pd.DataFrame({"text": [f"t{n % 15}" for n in range(20)]})
+    frame.loc[3, "text"] = None
+    options: Any = {"model": [MODEL, "anthropic/claude-haiku-4-5"], "progress": False}
+    llmhub.complete_table(frame[:2], "Say {text}", hub=hub, **options)
+    asked = simulator.counts()["requests"]
+    table = llmhub.complete_table(frame, "Say {text}", hub=hub, engine="joblib", **options)
+    assert simulator.counts()["requests"] == 30
+    private = llmhub.Hub(simulator=simulator.url, settings=Settings(), cache=llmhub.MemoryCache())
+    llmhub.complete_table(frame[:2], "Say {text}", hub=private, **options)
+    alone = llmhub.complete_table(frame, "Say {text}", hub=private, **options)
+    assert asked == 4
+    assert table.schema.equals(alone.schema)
+    assert columns(table) == columns(alone)
+    assert list(frame.llm.complete("Say {text}", hub=hub, engine="joblib", **options).index) == [
+        n // 2 for n in range(40)
+    ]
+    with pytest.raises(llmhub.BadRequestError, match=r"'flink' is not one of ray, spark"):
+        llmhub.complete_table(frame, "x", hub=hub, engine="flink", **options)
+
+
+def test_missing_engines_name_their_extra(monkeypatch: pytest.MonkeyPatch, hub: llmhub.Hub) -> None:
+    import sys  # noqa: PLC0415 - of this one test
+
+    for engine, modules in {"spark": ["pyspark"], "ray": ["ray"], "daft": ["daft"]}.items():
+        for module in (*modules, *(f"{module}.data" for module in modules)):
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(llmhub.BadRequestError, match=rf"llmhub\[{engine}\]"):
+            getattr(distributed, engine)(ROWS, make_job(hub))
+    with pytest.raises(llmhub.BadRequestError, match=r"distributed\.Client"):
+        distributed.dask(ROWS, make_job(hub))
