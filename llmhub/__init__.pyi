@@ -7,6 +7,7 @@ import llmhub._signatures as _signatures  # noqa: PLR0402 - lazy_loader reads ev
 
 from . import bench as bench
 from . import datasets as datasets
+from . import distributed as distributed
 from . import errors as errors
 from . import evals as evals
 from . import plots as plots

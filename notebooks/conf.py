@@ -76,7 +76,7 @@ GROUPS = {
 }
 MODULES = {
     f"llmhub.{name}": f"llmhub.{name}"
-    for name in ("evals", "datasets", "bench", "plots", "sim", "types", "errors", "plugins")
+    for name in ("evals", "datasets", "distributed", "bench", "plots", "sim", "types", "errors", "plugins")
 } | {
     "llmhub.scorers": "llmhub.evals.scorers",
     "llmhub.tasks": "llmhub.evals.tasks",

@@ -187,7 +187,10 @@ def complete_table(
 
         refuse_batches(options, "sink")
         return complete_to_sink(sink, frame, prompt, model=model, hub=hub, **options)
-    if (engine := options.pop("engine", None)) is not None:
+    engine = options.get("engine")
+    options.pop("engine", None)
+    if engine is not None:
+        refuse_batches(options, "engine")
         distributed = importlib.import_module("llmhub.distributed")  # a layer above
         table: pa.Table = distributed.complete_on(engine, frame, prompt, model=model, hub=hub, **options)
         return table
@@ -195,7 +198,8 @@ def complete_table(
         from llmhub.api.parallel import complete_parallel  # noqa: PLC0415 - it imports this module
 
         refuse_batches(options, "n_jobs")
-        return complete_parallel(frame, prompt, model=model, hub=hub, **options)
+        for_processes: Any = options  # without the engine
+        return complete_parallel(frame, prompt, model=model, hub=hub, **for_processes)
     options.pop("n_jobs", None)
     return run_blocking(build_table_run(frame, prompt, model, hub, dict(options)))
 

@@ -101,8 +101,9 @@ class _SqliteLimiter:
         alive_until = max(start, now) + max((rate.duration_us for rate in rates), default=0) + MEMBER_TTL_US
         connection.execute("DELETE FROM limit_workers WHERE alive_until <= ?", (now,))
         connection.execute("INSERT OR REPLACE INTO limit_workers VALUES (?, ?, ?, ?)", (scope, *member, alive_until))
-        counts = connection.execute(_COUNT, (member.job, scope)).fetchone()
-        return Lease(start - now, max(paused_until - now, 0), *counts, tuple(granted), tuple(used))
+        jobs, job_workers, workers = connection.execute(_COUNT, (member.job, scope)).fetchone()
+        paused_us = max(paused_until - now, 0)
+        return Lease(start - now, paused_us, jobs, job_workers, workers, tuple(granted), tuple(used))
 
     def leave(self, scope: str, member: Member) -> None:
         if not self._created:

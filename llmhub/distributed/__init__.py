@@ -1,4 +1,4 @@
-"""The same call on joblib, Spark, Ray, Dask, DuckDB, polars and Daft: one picklable job, and an adapter for each engine.
+"""The same call on joblib, Spark, Ray, Dask, DuckDB, polars and Daft: one picklable job, and an adapter for each.
 
 - `job` describes the call. Its pickle has no key: workers read their own (``keys="carry"`` includes them).
 - `spark`, `ray`, `dask`, `joblib`, `duckdb`, `polars` and `daft` apply it to a frame of that engine.
@@ -9,7 +9,7 @@
 """
 
 from llmhub.distributed.adapters import daft, dask, duckdb, joblib, polars, ray, spark
-from llmhub.distributed.jobs import DistributedJob, JobProgress, job
+from llmhub.distributed.distributed_job import DistributedJob, JobProgress, job
 from llmhub.distributed.local_frames import complete_on
 
 __all__ = [

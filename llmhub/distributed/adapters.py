@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from llmhub.core.errors import invalid
-from llmhub.distributed.jobs import DistributedJob
+from llmhub.distributed.distributed_job import DistributedJob
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -254,9 +254,9 @@ def joblib(frame: Any, job: DistributedJob, *, n_jobs: int = -1) -> pa.Table:
 
 
 def _map_part(job: DistributedJob, first: int, part: pa.Table) -> list[pa.RecordBatch]:
-    from llmhub.tables.streaming_io import offset_rows  # noqa: PLC0415 - imports Arrow
-
     import pyarrow as pa  # noqa: PLC0415 - slow to import
+
+    from llmhub.tables.streaming_io import offset_rows  # noqa: PLC0415 - imports Arrow
 
     table = pa.Table.from_batches(job(_blocks(part)))
     return offset_rows(table, first).to_batches()  # type: ignore[no-any-return]
@@ -303,7 +303,6 @@ def daft(frame: Any, job: DistributedJob, *, batch_rows: int = BLOCK_ROWS) -> An
     fields = {column.name: library.DataType.from_arrow_type(column.type) for column in schema}
     names = frame.column_names
 
-    @library.func.batch(return_dtype=library.DataType.struct(fields), unnest=True, batch_size=batch_rows)
     def complete(*columns: Any) -> Any:
         import pyarrow as pa  # noqa: PLC0415 - slow to import
 
@@ -311,7 +310,8 @@ def daft(frame: Any, job: DistributedJob, *, batch_rows: int = BLOCK_ROWS) -> An
         partition = int.from_bytes(os.urandom(4), "big") % MAX_PARTITIONS
         return pa.Table.from_batches(job(_blocks(table), partition=partition), schema=schema).to_struct_array()
 
-    return frame.select(complete(*(library.col(name) for name in names)))
+    as_function = library.func.batch(return_dtype=library.DataType.struct(fields), unnest=True, batch_size=batch_rows)
+    return frame.select(as_function(complete)(*(library.col(name) for name in names)))
 
 
 def _complete_table(table: pa.Table, job: DistributedJob) -> pa.Table:

@@ -18,7 +18,7 @@ from llmhub.api.tables import build_table_run, complete_table
 from llmhub.cache.store import KEY_BYTES, Store, StoreError
 from llmhub.core.errors import invalid
 from llmhub.distributed import adapters
-from llmhub.distributed.jobs import DistributedJob, JobProgress, job
+from llmhub.distributed.distributed_job import DistributedJob, JobProgress, job
 from llmhub.engine.progress import Progress
 from llmhub.progress.display import create_display
 
@@ -35,7 +35,9 @@ PANEL_INTERVAL_S: Final = 1.0
 """Time between two updates of the progress display."""
 
 
-def complete_on(engine: Engine, frame: Any, prompt: Any = None, *, model: Any, hub: Any = None, **options: Any) -> pa.Table:
+def complete_on(
+    engine: Engine, frame: Any, prompt: Any = None, *, model: Any, hub: Any = None, **options: Any
+) -> pa.Table:
     """Send a prompt for every row of a frame from the workers of an engine, and return one Arrow table of results.
 
     Parameters

@@ -18,8 +18,8 @@ CALLS_PER_PART: Final = 32
 class StoreBudget(SharedBudget):
     """The parts of a shared budget that this process has booked. Use it on one loop only.
 
-    ``budget.limit`` is what is booked. A call is refused only if the store has nothing left for it and no call in flight
-    here can give anything back.
+    ``budget.limit`` is what is booked. A call is refused only if the store has nothing left for it and no call in
+    flight here can give anything back.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class StoreBudget(SharedBudget):
         return await super().reserve(max_cost)
 
     def close(self) -> None:
-        """Give back what was booked and not spent; blocks."""
+        """Return what was booked and not spent to the store; blocks."""
         unspent = self.budget.limit - self.budget.spent - self.budget.reserved
         if unspent > 0:
             self.budget = replace(self.budget, limit=self.budget.limit - unspent)

@@ -150,7 +150,7 @@ def test_rows_are_those_of_one_process_under_one_limit_and_paid_once(engine: Eng
         assert job.progress().rows >= 400
 
 
-def test_a_worker_that_dies_costs_at_most_what_it_had_on_the_wire(engine: Engine, make_hub: Any, tmp_path: Path) -> None:
+def test_a_worker_that_dies_costs_what_it_had_on_the_wire(engine: Engine, make_hub: Any, tmp_path: Path) -> None:
     if engine.name == "daft":
         return  # its functions run in this process
     from failing_middleware import KillOnce  # type: ignore[import-not-found]  # noqa: PLC0415 - on the workers' path

@@ -81,9 +81,7 @@ class DistributedJob:
     budget: Budget | None = None
     job_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def __call__(
-        self, batches: Iterable[pa.RecordBatch | pa.Table], *, partition: int = 0
-    ) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch | pa.Table], *, partition: int = 0) -> Iterator[pa.RecordBatch]:
         """Send the prompt for every row, and yield the results batch by batch, with plain types.
 
         Parameters
