@@ -21,7 +21,7 @@ from llmhub.notebook import import_hook
 __version__: Final = "0.1.0"
 
 _load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_PUBLIC_MODULES: Final = ("bench", "datasets", "distributed", "errors", "evals", "plugins", "sim", "types")
+_PUBLIC_MODULES: Final = ("bench", "datasets", "errors", "evals", "plugins", "sim", "types")
 _IPYTHON_HOOKS: Final = ("load_ipython_extension", "unload_ipython_extension")
 
 
