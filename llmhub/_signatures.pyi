@@ -1607,7 +1607,8 @@ def duckdb_functions(
 
     ``llm_complete(prompt)`` returns the response, ``llm_classify(prompt, labels)`` one of a list of labels,
     ``llm_extract(prompt, schema)`` the fields of a JSON schema as JSON text, ``llm_result(prompt)`` a struct with
-    response, status, error, cost, latency and tokens, and ``llm_count_tokens(text)`` a number of tokens. All take
+    response, status, error, cost, latency and tokens, ``llm_embed(text)`` a vector (``FLOAT[]``; cast it to
+    ``FLOAT[1536]`` for functions of arrays), and ``llm_count_tokens(text)`` a number of tokens. All take
     ``model := '...'``, and the first four ``system := '...'``. NULL gives NULL, as does a call that failed.
 
     Parameters
@@ -3401,6 +3402,57 @@ class ExprAccessor:
         -------
         polars.Expr
             Structs, null without an answer; ``.struct.unnest()`` makes columns of their fields.
+        """
+
+    def embed(
+        self,
+        *,
+        model: str,
+        hub: Hub | None = None,
+        dimensions: int | None = None,
+        kind: TextKind | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, JSON] | None = None,
+        budget_usd: float | Decimal | None = None,
+        allow_unpriced: bool = False,
+        cache: Mode | CacheMode | None = None,
+        concurrency: int | None = None,
+        progress: bool | ProgressCallback | None = None,
+        on_error: Literal['row', 'raise'] = 'row',
+    ) -> pl.Expr:
+        """Embed every value, and return the vectors, null where there is none.
+
+        Parameters
+        ----------
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+        dimensions : int | None
+            Length of the vectors; the model's own by default.
+        kind : TextKind | None
+            ``"document"`` or ``"query"``, for models that embed them differently.
+        batch_size : int | None
+            Maximum texts of a request; fewer where the provider's limits are lower (256).
+        extra : Mapping[str, JSON] | None
+            Fields of the provider's own API, merged into the payload last.
+        budget_usd : float | Decimal | None
+            Maximum cost in US dollars; calls that could exceed it are not sent.
+        allow_unpriced : bool
+            Whether models without a known price may be called in spite of a budget; they do not count.
+        cache : Mode | CacheMode | None
+            Cache mode: a `CacheMode`, or the name of one, such as ``off``, ``refresh`` or ``read-only``.
+        concurrency : int | None
+            Maximum number of calls in flight.
+        progress : bool | ProgressCallback | None
+            Whether to show progress, or a function to call with it; by default where a person watches.
+        on_error : Literal['row', 'raise']
+            ``"row"`` to record a failure in its row, ``"raise"`` to raise when the run is done.
+
+        Returns
+        -------
+        polars.Expr
+            An ``Array`` with ``dimensions=``, because polars has to know the type beforehand; a ``List`` without it.
         """
 
 class SeriesAccessor(typing.Generic[S]):

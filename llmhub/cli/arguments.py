@@ -37,6 +37,8 @@ EXAMPLES: Final = {
     "      --model openai/gpt-4o-mini --model anthropic/claude-haiku-4-5\n"
     "  llmhub run reviews.csv answers.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini \\\n"
     "      --simulator http://127.0.0.1:8000      (against a simulator: see llmhub sim)",
+    "embed": "llmhub embed articles.csv vectors.parquet --prompt '{title}: {body}' \\\n"
+    "      --model openai/text-embedding-3-small",
     "plan": "llmhub plan reviews.csv --prompt 'Summarise: {text}' --model openai/gpt-4o-mini --max-tokens 200",
     "evaluate": "llmhub evaluate reviews.csv --task classification --label good --label bad -m openai/gpt-4o-mini\n"
     "  llmhub evaluate sums.jsonl --task numeric -m openai/gpt-4o-mini --fail-under 0.9 --freeze runs/today",
@@ -228,6 +230,24 @@ def _batch_arguments(parser: CommandParser) -> None:
     )
     batch.add_argument("--late", choices=("wait", "live", "error"), help="rows that a batch did not process (wait)")
     batch.add_argument("--deadline", metavar="TIME", help="when rows of a batch are late: 90m, 6h, 1d")
+
+
+def _embed(parser: CommandParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help=FILE_TYPES)
+    request = parser.add_argument_group("request")
+    request.add_argument(
+        "-p", "--prompt", required=True, metavar="TEMPLATE", help="a column, or a template: '{title}: {body}'"
+    )
+    request.add_argument("-m", "--model", required=True, metavar="PROVIDER/MODEL")
+    request.add_argument("--dimensions", type=positive_int, metavar="N", help="length of the vectors (the model's own)")
+    request.add_argument("--kind", choices=("document", "query"), help="what the texts are to a search")
+    request.add_argument("--batch-size", type=positive_int, metavar="N", help="maximum texts of a request (256)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--all-columns", action="store_true", help="write every column of the results")
+    output.add_argument("--prefix", default="", metavar="TEXT", help="prefix of the names of the result columns")
+    _connection_arguments(parser, streams=False)
+    _quiet_argument(parser)
 
 
 def _plan(parser: CommandParser) -> None:
@@ -498,6 +518,7 @@ COMMANDS: Final = {
     "complete": ("send one prompt, and write the answer", _complete),
     "demo": ("run 120 prompts against simulated providers, and write tables and plots", _demo),
     "run": ("send a prompt for every row of a file to one or more models", _run),
+    "embed": ("embed a text for every row of a file", _embed),
     "plan": ("estimate what a run would send and cost; nothing is sent", _plan),
     "evaluate": ("run a task with several models, score and compare them", _evaluate),
     "compare": ("score models on the same rows, and compare them", _compare),
@@ -544,7 +565,7 @@ def _parameter_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--unsupported", choices=("error", "drop"), help="if a model does not support an option")
 
 
-def _connection_arguments(parser: CommandParser) -> None:
+def _connection_arguments(parser: CommandParser, *, streams: bool = True) -> None:
     connection = parser.add_argument_group("connection")
     _cache_arguments(connection)
     _endpoint_arguments(connection)
@@ -553,7 +574,10 @@ def _connection_arguments(parser: CommandParser) -> None:
     )
     connection.add_argument("--rpm", type=positive_float, metavar="N", help="requests per minute and model")
     connection.add_argument("--tpm", type=positive_float, metavar="N", help="tokens per minute and model")
-    connection.add_argument("--stream", action="store_true", default=None, help="measure the time to the first token")
+    if streams:
+        connection.add_argument(
+            "--stream", action="store_true", default=None, help="measure the time to the first token"
+        )
     _budget_arguments(connection)
 
 

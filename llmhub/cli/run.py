@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if is_folder or args.output.suffix == STREAM_SUFFIX:
         return _run_to_sink(args)
     files.file_format(args.output, "OUTPUT")
-    _require_different_files(args.input, args.output)
+    require_different_files(args.input, args.output)
     source = files.read_table(args.input, "INPUT")
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
     structured = _structured_output(args)
@@ -220,7 +220,7 @@ def _cache_note(args: argparse.Namespace) -> str:
     return "answers are cached, so the same command sends the other rows only"
 
 
-def _require_different_files(source: Path, target: Path) -> None:
+def require_different_files(source: Path, target: Path) -> None:
     """Raise if the output would overwrite the input."""
     same = source.exists() and target.exists() and source.samefile(target)
     if same or source.resolve() == target.resolve():

@@ -13,12 +13,13 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import RowOptions
+from llmhub.api import EmbeddingOptions, RowOptions
 from llmhub.api.options import as_shared_budget
 from llmhub.api.signatures import shows_options
 from llmhub.core.errors import invalid
@@ -62,7 +63,8 @@ def duckdb_functions(
 
     ``llm_complete(prompt)`` returns the response, ``llm_classify(prompt, labels)`` one of a list of labels,
     ``llm_extract(prompt, schema)`` the fields of a JSON schema as JSON text, ``llm_result(prompt)`` a struct with
-    response, status, error, cost, latency and tokens, and ``llm_count_tokens(text)`` a number of tokens. All take
+    response, status, error, cost, latency and tokens, ``llm_embed(text)`` a vector (``FLOAT[]``; cast it to
+    ``FLOAT[1536]`` for functions of arrays), and ``llm_count_tokens(text)`` a number of tokens. All take
     ``model := '...'``, and the first four ``system := '...'``. NULL gives NULL, as does a call that failed.
 
     Parameters
@@ -220,8 +222,20 @@ def _functions(options: Mapping[str, Any]) -> list[_SqlFunction]:
         _SqlFunction("result", {"prompt": TEXT}, _sql_struct(), RESULT_TYPE, result),
         _SqlFunction("classify", {"prompt": TEXT, "labels": f"{TEXT}[]"}, TEXT, pa.string(), classify),
         _SqlFunction("extract", {"prompt": TEXT, "schema": TEXT}, TEXT, pa.string(), extract),
+        _SqlFunction(
+            "embed", {"text": TEXT}, "FLOAT[]", pa.list_(pa.float32()), partial(_embed, options), has_system=False
+        ),
         _SqlFunction("count_tokens", {"text": TEXT}, "BIGINT", pa.int64(), count_tokens, has_system=False),
     ]
+
+
+def _embed(options: Mapping[str, Any], texts: Sequence[str | None], model: str | None) -> list[Any]:
+    """Return the vector of each text."""
+    if model is None:
+        raise invalid("model", "the call names no model; pass model := 'provider/model'")
+    given = {name: value for name, value in options.items() if name in EmbeddingOptions.__annotations__}
+    table = api.embed_series(pa.array(texts, pa.string()), model=model, hub=options["hub"], **given)
+    return _values(table.column("embedding"))
 
 
 def _values(column: pa.Array | pa.ChunkedArray) -> list[Any]:

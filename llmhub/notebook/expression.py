@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pyarrow as pa
 
 from llmhub import api
-from llmhub.api import MessageOptions, RowOptions
+from llmhub.api import EmbeddingOptions, MessageOptions, RowOptions
 from llmhub.api.signatures import shows_options
 from llmhub.hub import Hub
 from llmhub.tables import frames
@@ -101,6 +101,36 @@ class ExprAccessor:
             Structs, null without an answer; ``.struct.unnest()`` makes columns of their fields.
         """
         return self.complete(prompt, model=model, hub=hub, **{**options, "schema": schema})
+
+    @shows_options(EmbeddingOptions)
+    def embed(self, *, model: str, hub: Hub | None = None, **options: Unpack[EmbeddingOptions]) -> pl.Expr:
+        """Embed every value, and return the vectors, null where there is none.
+
+        Parameters
+        ----------
+        model
+            ``provider/model``.
+        hub
+            The hub to use; the default hub if omitted.
+
+        Returns
+        -------
+        polars.Expr
+            An ``Array`` with ``dimensions=``, because polars has to know the type beforehand; a ``List`` without it.
+        """
+        import polars as pl  # noqa: PLC0415 - the caller's expression is polars
+
+        call_options: dict[str, Any] = {"progress": False, **options, "model": model, "hub": hub or api.current_hub()}
+        api.embed_series(pl.Series([], dtype=pl.String), **call_options)  # validates
+        dimensions = options.get("dimensions")
+        return_dtype = pl.List(pl.Float32) if dimensions is None else pl.Array(pl.Float32, dimensions)
+
+        def evaluate(values: pl.Series) -> pl.Series:
+            column = api.embed_series(values, **call_options).column("embedding")
+            series: pl.Series = frames.series_like(values, column)
+            return series.cast(return_dtype)
+
+        return self._expr.map_batches(evaluate, return_dtype=return_dtype, is_elementwise=True)
 
     def _evaluate(
         self,

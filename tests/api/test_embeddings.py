@@ -87,6 +87,24 @@ def test_polars_has_arrays_and_duckdb_floats(hub: llmhub.Hub) -> None:
         assert score == pytest.approx(1)
 
 
+def test_expressions_and_sql_functions_embed(hub: llmhub.Hub) -> None:
+    frame = pl.DataFrame({"t": ["a", None, "b"]})
+    column: Any = pl.col("t")
+    found = frame.with_columns(
+        v=column.llm.embed(model=MODEL, hub=hub, dimensions=4), w=column.llm.embed(model=MODEL, hub=hub)
+    )
+    assert (found.schema["v"], found.schema["w"]) == (pl.Array(pl.Float32, 4), pl.List(pl.Float32))
+    assert found["v"].null_count() == found["w"].null_count() == 1
+    with pytest.raises(llmhub.BadRequestError, match="anthropic has no embeddings"):
+        column.llm.embed(model="anthropic/x", hub=hub)
+    with duckdb.connect() as con:
+        llmhub.duckdb_functions(con, model="openai/gpt-4o-mini", hub=hub)
+        sql = f"SELECT t, llm_embed(t, model := '{MODEL}') AS v FROM (VALUES ('a'), (NULL), ('b')) AS x(t)"
+        rows = dict(con.sql(sql).fetchall())
+    assert rows[None] is None
+    assert rows["a"] == pytest.approx(llmhub.embed("a", model=MODEL, hub=hub).tolist())
+
+
 def test_frames_get_compact_columns_or_all(hub: llmhub.Hub) -> None:
     frame = pd.DataFrame(FRAME, index=[3, 3, 1])
     result = frame.llm.embed("{title}: {body}", model=MODEL, hub=hub)  # type: ignore[attr-defined]
