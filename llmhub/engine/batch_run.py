@@ -768,7 +768,8 @@ class BatchRun:
                 if filed.answer is not None:
                     self._book(filed.key, opened.target, filed.answer)
                     if row is not None and not self._is_late(filed.answer):
-                        self._settle(row, replace(filed.answer, attempts=row.sent + 1))
+                        answer = filed.answer if not row.sent else replace(filed.answer, attempts=row.sent + 1)
+                        self._settle(row, answer)
                     elif row is not None:
                         late.append((row, filed.answer))
                 elif row is not None:
