@@ -1,8 +1,8 @@
 """Batches: rows a second from prompts to an uploaded file, and from a result file to stored answers and a table.
 
-Run ``python benchmarks/batches.py --rows 100000``. A server in a process of its own takes a file and answers each of its
-rows at once with the same completion; the run is a process of its own too, so that its memory can be read. Wall times
-depend on what else runs.
+Run ``python benchmarks/batches.py --rows 100000``. A server in a process of its own takes files and answers each row at
+once with the same completion; the run is a process of its own too, so that its memory can be read. Wall times depend
+on what else runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -71,7 +72,7 @@ class BatchServer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *_: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Write nothing."""
 
 
@@ -85,14 +86,14 @@ def measure(url: str, rows: int) -> dict[str, float]:
     marks: dict[str, list[float]] = {"sent": [], "read": []}
     send, read = batch_client.BatchClient.send_step, batch_client.BatchClient.read_rows
 
-    async def timed_send(self, step, batch, file):  # type: ignore[no-untyped-def]
+    async def timed_send(self: Any, step: Any, batch: Any, file: Any) -> Any:
         sent = await send(self, step, batch, file)
         marks["sent"].append(time.perf_counter())
         return sent
 
-    async def timed_read(self, *args):  # type: ignore[no-untyped-def]
+    async def timed_read(self: Any, *given: Any) -> Any:
         marks["read"].append(time.perf_counter())
-        return await read(self, *args)
+        return await read(self, *given)
 
     batch_client.BatchClient.send_step = timed_send  # type: ignore[method-assign]
     batch_client.BatchClient.read_rows = timed_read  # type: ignore[method-assign]

@@ -265,7 +265,9 @@ def _gemini_batch(store: SimBatchStore, batch: SimBatch, now: float, *, with_res
         operation["error"] = {"code": 8 if batch.refusal else 4, "message": batch.refusal or "The batch expired."}
     elif ended and with_results:
         rows = [_gemini_row(result) for result in view.results]
-        operation["response"] = {"@type": f"{type_name}Output", "inlinedResponses": {"inlinedResponses": rows}}
+        output = {"inlinedResponses": {"inlinedResponses": rows}}
+        metadata["output"] = output  # both places are recorded
+        operation["response"] = {"@type": f"{type_name}Output", **output}
     return operation
 
 
