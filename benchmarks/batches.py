@@ -101,7 +101,13 @@ def measure(url: str, rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         cache = llmhub.DiskCache(Path(folder) / "cache.db")
         with llmhub.Hub(endpoints={"openai": endpoint}, cache=cache, settings=Settings()) as hub:
-            warm = {"model": "openai/gpt-4o-mini", "hub": hub, "mode": "batch", "poll_s": 0.01, "progress": False}
+            warm: dict[str, Any] = {
+                "model": "openai/gpt-4o-mini",
+                "hub": hub,
+                "mode": "batch",
+                "poll_s": 0.01,
+                "progress": False,
+            }
             llmhub.complete_table({"q": ["warm"]}, "{q}", **warm)
             before_mb = peak_mb()
             for seen in marks.values():
@@ -128,9 +134,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         BatchServer.expected = args.rows
-        server = ThreadingHTTPServer(("127.0.0.1", 0), BatchServer)
-        print(server.server_address[1], flush=True)
-        server.serve_forever()
+        http = ThreadingHTTPServer(("127.0.0.1", 0), BatchServer)
+        print(http.server_address[1], flush=True)
+        http.serve_forever()
     if args.url:
         print(json.dumps(measure(args.url, args.rows)))
         return

@@ -13,7 +13,6 @@ from llmhub.core.errors import invalid
 from llmhub.engine.batch_run import DEFAULT_POLL_S, BatchPolicy
 from llmhub.engine.event_loop import StopSignal, run_sync
 from llmhub.formatting.html import container, html_table, text_block
-from llmhub.formatting.numbers import format_duration
 from llmhub.formatting.text_tables import text_table
 from llmhub.hub import Hub
 
@@ -152,10 +151,18 @@ class ProviderBatches(Sequence[ProviderBatch]):
                 f"{batch.rows:,}",
                 f"{batch.succeeded:,}",
                 f"{batch.failed:,}",
-                format_duration((now - batch.created_at).total_seconds()),
+                _age((now - batch.created_at).total_seconds()),
             ]
             for batch in self._batches
         ]
+
+
+def _age(seconds: float) -> str:
+    """Return a time as a person reads it: ``45 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
+    for limit, unit, size in ((60.0, "s", 1.0), (3600.0, "min", 60.0), (86_400.0, "h", 3600.0)):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86_400.0:.3g} d"
 
 
 def batches(*, hub: Hub | None = None) -> ProviderBatches:

@@ -17,6 +17,7 @@ To make one prompt fail, put ``[[sim:500 always]]`` or ``[[sim:429 once]]`` into
 
 from __future__ import annotations
 
+from llmhub.sim.batch_store import SimBatches
 from llmhub.sim.faults import Faults
 from llmhub.sim.graded import Graded
 from llmhub.sim.latency import Latency
@@ -33,6 +34,7 @@ __all__ = [
     "Faults",
     "Graded",
     "Latency",
+    "SimBatches",
     "SimLimit",
     "Simulator",
     "SimulatorServer",

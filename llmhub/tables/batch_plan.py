@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from llmhub.core.pricing import Price
 from llmhub.engine.call import SendMode, Target
-from llmhub.formatting.numbers import format_duration, format_usd
+from llmhub.formatting.numbers import format_usd
 from llmhub.providers.batch_prices import batch_price
 from llmhub.providers.registry import PROVIDERS
 from llmhub.tables.forecast import CostInterval
@@ -16,6 +16,7 @@ from llmhub.tables.forecast import CostInterval
 if TYPE_CHECKING:
     from llmhub.tables.plan import ModelPlan
 
+HOUR_S: Final = 3600.0
 ZERO_USD: Final = CostInterval(Decimal(0), Decimal(0), Decimal(0))
 
 
@@ -45,7 +46,7 @@ def batch_notes(models: Sequence[ModelPlan]) -> list[str]:
     known = {name: api for name, api in apis.items() if api is not None}
     if known:
         window = max(api.batch_limits.window_s for api in known.values())
-        notes.append(f"Answers come within {format_duration(window)}, mostly sooner; the same call goes on waiting.")
+        notes.append(f"Answers come within {window / HOUR_S:g} hours, mostly sooner; the same call goes on waiting.")
     for name, api in known.items():
         if not api.wire.keeps_results_of_expired:
             notes.append(
