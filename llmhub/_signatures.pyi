@@ -203,6 +203,7 @@ async def acomplete_table(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> pa.Table:
     """Send a prompt for every row of a frame, awaited (see `complete_table`).
 
@@ -290,6 +291,8 @@ async def acomplete_table(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
     """
 @typing.overload
 async def acomplete_table(
@@ -340,6 +343,7 @@ async def acomplete_table(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> Written:
     """Send a prompt for every row of a frame, awaited (see `complete_table`).
 
@@ -427,6 +431,8 @@ async def acomplete_table(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
     """
 
 async def aembed(
@@ -666,6 +672,7 @@ def compare(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> Comparison:
     """Send the same rows to every model, score the responses, and estimate the differences between models.
 
@@ -789,6 +796,8 @@ def compare(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
 
     Returns
     -------
@@ -1114,6 +1123,7 @@ def complete_record_batches(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Send a prompt for every row of each record batch, and yield its results as record batches, in order.
 
@@ -1209,6 +1219,8 @@ def complete_record_batches(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
     keep
         Names of columns to put before those of the results, such as an id to join on.
     partition
@@ -1273,6 +1285,7 @@ def complete_table(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> pa.Table:
     """Send a prompt for every row of a frame to every model, and return the results as one Arrow table.
 
@@ -1373,6 +1386,8 @@ def complete_table(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
 
     Returns
     -------
@@ -1439,6 +1454,7 @@ def complete_table(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> Written:
     """Send a prompt for every row of a frame to every model, and return the results as one Arrow table.
 
@@ -1539,6 +1555,8 @@ def complete_table(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
 
     Returns
     -------
@@ -1976,6 +1994,7 @@ def evaluate(
     batch_tokens: int | None = None,
     batch_storage: str | None = None,
     batch_role: str | None = None,
+    engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
 ) -> Evaluation:
     """Run a task with several models, score the responses and compare the models.
 
@@ -2094,6 +2113,8 @@ def evaluate(
         Object storage (``s3://bucket/folder``), for providers that read batches from there.
     batch_role : str | None
         ARN of the role that may read and write the storage.
+    engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+        ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
 
     Raises
     ------
@@ -4061,6 +4082,7 @@ class FrameAccessor(typing.Generic[F]):
         batch_tokens: int | None = None,
         batch_storage: str | None = None,
         batch_role: str | None = None,
+        engine: Literal['ray', 'spark', 'dask', 'joblib'] | None = None,
     ) -> F:
         """Send a prompt for every row to every model, and return the frame with result columns.
 
@@ -4164,6 +4186,8 @@ class FrameAccessor(typing.Generic[F]):
             Object storage (``s3://bucket/folder``), for providers that read batches from there.
         batch_role : str | None
             ARN of the role that may read and write the storage.
+        engine : Literal['ray', 'spark', 'dask', 'joblib'] | None
+            ``"ray"``, ``"spark"``, ``"dask"`` or ``"joblib"``, whose workers send the rows.
 
         Returns
         -------
