@@ -83,7 +83,11 @@ def resolve_mode(mode: CacheMode | str | None, default: CacheMode) -> CacheMode:
         return default
     if isinstance(mode, CacheMode):
         return mode
-    if not isinstance(mode, str):
+    given: object = mode
+    if isinstance(given, bool):
+        meant = "read-write" if given else "off"
+        raise invalid("cache", f"must be the name of a mode, not {given}; pass cache={meant!r}")
+    if not isinstance(given, str):
         raise invalid("cache", f"must be one of {', '.join(MODES)}, or a CacheMode, not {type(mode).__name__}")
     return replace(default, mode=cast("Mode", mode))  # validated by the constructor
 

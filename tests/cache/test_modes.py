@@ -133,3 +133,8 @@ def test_hub_accepts_urls_and_paths_of_caches(tmp_path: Path, simulator: Simulat
         with hub_at(simulator, cache=url) as hub:
             run_table(hub, "a")
     assert simulator.counts()["requests"] == 1
+
+
+def test_a_boolean_mode_is_refused_with_the_name_that_is_meant() -> None:
+    with pytest.raises(BadRequestError, match=r"^cache: must be the name of a mode, not False; pass cache='off'$"):
+        resolve_mode(False, CacheMode())  # type: ignore[arg-type]
