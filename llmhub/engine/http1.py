@@ -39,6 +39,7 @@ CONNECTION_HEADERS: Final = frozenset(
 """Headers that change how a message is sent; requests with one of them are left to aiohttp."""
 NO_CONTENT, NOT_MODIFIED, SWITCHING_PROTOCOLS, FIRST_FINAL = 204, 304, 101, 200
 HTTP_PORT, HTTPS_PORT = 80, 443
+CLOSED_TOO_SOON: Final = "the server closed the connection before the reply was complete"
 
 
 class InvalidReplyError(ConnectionError):
@@ -192,7 +193,7 @@ class ReplyParser:
         if self._read == self._read_until_eof:
             self._complete(bytes(self._body))
         elif self._status or self._buffer:
-            raise InvalidReplyError("the server closed the connection before the reply was complete")
+            raise InvalidReplyError(CLOSED_TOO_SOON)
         else:
             raise InvalidReplyError("the server closed the connection without a reply")
 

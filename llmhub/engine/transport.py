@@ -48,7 +48,7 @@ from llmhub.engine.connection_pool import (
 )
 from llmhub.engine.file_descriptors import PROCESS_LIMIT, is_out_of_descriptors, soft_limit
 from llmhub.engine.hedging import InFlightTasks
-from llmhub.engine.http1 import Origin, ReplyTooLargeError, RequestEncoder
+from llmhub.engine.http1 import CLOSED_TOO_SOON, Origin, ReplyTooLargeError, RequestEncoder
 from llmhub.engine.observer import OUTGOING_HEADERS
 from llmhub.security.redaction import REPLACEMENT, escape_controls, redact, url_secrets
 
@@ -69,6 +69,8 @@ PLAIN_PATH: Final = re.compile(r"/[!-~]*")
 """Hosts and paths that can be sent as they are; URLs with others are left to aiohttp."""
 MIN_UPLOAD_BYTES_PER_S: Final = 100_000.0
 """Slowest upload that is waited for, beyond the time limit of a request."""
+WITHOUT_TLS: Final = "WRONG_VERSION_NUMBER"
+"""How OpenSSL reports a server that answers in plain HTTP."""
 MIN_ECHOED_KEY_LENGTH: Final = 16
 """Shorter keys, such as those made up for local servers, may occur in a response by chance."""
 HTTP_OK: Final = 200
@@ -487,7 +489,11 @@ class Transport:
                 message = f"cannot connect to the proxy {proxy.address} ({_reason(error)}); check {proxy.variable}"
             case aiohttp.ClientSSLError() | TlsError():
                 kind, should_retry = Disconnected, False
-                message = f"cannot verify the certificate of {origin}: {message}"
+                message = (
+                    f"{origin} answers without TLS: its base URL probably begins with http://"
+                    if WITHOUT_TLS in message
+                    else f"cannot verify the certificate of {origin}: {message}"
+                )
             case OSError() if is_out_of_descriptors(error):
                 kind = Disconnected
                 message = (
@@ -497,6 +503,10 @@ class Transport:
             case aiohttp.ClientConnectorError() | CannotConnectError():
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
                 message = f"cannot connect to {origin} ({_reason(error)}); check its base URL"
+            case aiohttp.ClientPayloadError():
+                # aiohttp's own words name a status of 400, which the server did not send.
+                kind = Disconnected
+                message = f"the connection to {origin} was lost: {CLOSED_TOO_SOON}"
             case aiohttp.ClientError() | OSError():
                 through = "" if proxy is None else f" through the proxy {proxy.address} ({proxy.variable})"
                 kind, message = Disconnected, f"the connection to {origin}{through} was lost: {message}"

@@ -249,6 +249,27 @@ async def test_key_with_invalid_characters_is_refused_without_being_shown(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_a_reply_that_is_cut_off_is_called_that(is_streamed: bool, transport: Open, scripted: Any) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+    for rest in (b"content-length: 1000\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n10\r\n{"):
+        error = failed(await transport().send(call(scripted([head + rest, "close"]).url, stream=is_streamed)))
+        assert isinstance(error, Disconnected)
+        assert error.message.endswith("was lost: the server closed the connection before the reply was complete")
+
+
+async def test_a_server_without_tls_is_called_that(transport: Open) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = failed(await transport().send(call(f"https://127.0.0.1:{port}/v1")))
+    assert f"https://127.0.0.1:{port} answers without TLS: its base URL probably begins with http://" in error.message
+
+
 async def test_redirects_are_not_followed(transport: Open, scripted: Any, replies: Any) -> None:
     other_server = scripted([replies.answer()])
     for status in (301, 302, 303, 307, 308):
