@@ -76,8 +76,19 @@ CODES: Final = {
     "replay": "exit codes:\n  0  the same results    1  other results    2  wrong usage, or not a frozen dataset",
     "diff": "exit codes:\n  0  the same    1  different    2  wrong usage or input",
 }
-SCORERS: Final = ("exact", "normalised", "contains", "numeric", "choice", "label", "json_valid", "json_equal", "regex")
-TASKS: Final = ("classification", "choice", "numeric")
+SCORERS: Final = (
+    "exact",
+    "normalised",
+    "contains",
+    "numeric",
+    "choice",
+    "label",
+    "json_valid",
+    "json_equal",
+    "regex",
+    "math",
+)
+TASKS: Final = ("classification", "choice", "numeric", "arc", "gsm8k", "mmlu")
 SHELLS: Final = ("bash", "zsh", "tcsh")
 
 
@@ -502,7 +513,7 @@ BATCH_ACTIONS: Final = {
 
 
 def _batches(parser: CommandParser) -> None:
-    parser.add_argument("action", choices=BATCH_ACTIONS, help="; ".join(f"{k}: {v}" for k, v in BATCH_ACTIONS.items()))
+    parser.add_argument("action", choices=tuple(BATCH_ACTIONS), help="; ".join(f"{k}: {v}" for k, v in BATCH_ACTIONS.items()))
     parser.add_argument(
         "id", nargs="*", metavar="ID", help="id of a batch, or its beginning; collect takes all without"
     )

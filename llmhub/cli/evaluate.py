@@ -49,5 +49,12 @@ def _build_task(args: argparse.Namespace) -> Task:
             return tasks.classification(args.label, **columns)
         case "choice":
             return tasks.choice(**columns, **({"options": args.label} if args.label else {}))
+        case "arc" | "gsm8k" | "mmlu":
+            if columns or args.label:
+                raise invalid(
+                    "--task", f"{args.task!r} reads the columns of its dataset; remove --text, --target and --label"
+                )
+            task: Task = getattr(tasks, args.task)()
+            return task
         case _:
             return tasks.numeric(**columns)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, Unpack, get_args
@@ -22,7 +21,8 @@ from llmhub.api.options import TableOptions, as_shared_budget
 from llmhub.api.raising import keep_table
 from llmhub.api.signatures import renamed_arguments, shows_options
 from llmhub.api.tables import complete_table
-from llmhub.core.errors import invalid
+from llmhub.core.budget import reconcile
+from llmhub.core.errors import BudgetExceeded, invalid, to_exception
 from llmhub.core.types import JSON
 from llmhub.engine.spending import SharedBudget
 from llmhub.evals._scorer import TARGET, Scorer, identity
@@ -46,6 +46,7 @@ from llmhub.evals.scoring import (
 from llmhub.evals.statistics import FloatArray, IntArray, import_scipy
 from llmhub.hub import Hub
 from llmhub.tables import frames
+from llmhub.tables.cost_columns import to_nanos
 from llmhub.tables.result_frames import answer_columns, answer_texts, results_table, with_rows
 from llmhub.tables.schema import RESULTS
 
@@ -181,6 +182,7 @@ def run_comparison(
     options = dict(options)
     budget = share_budget(options)
     table = complete_in_random_order(source, prompt, models, hub, plan.settings.seed, options)
+    _require_answers_fit(table, options.get("budget_usd"))
     with keep_table(table):  # a scorer may raise anything
         layout = read_layout(table, models)
         responses = table.column("response").to_pylist() if scorers else []
@@ -538,14 +540,31 @@ def share_budget(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _require_answers_fit(table: pa.Table, budget: Any) -> None:
+    """Raise if no call fitted into the budget; one of 0 asks for cached responses only.
+
+    A budget that is shared with judges is not checked before the first call, as that of `complete_table` is.
+    """
+    if not isinstance(budget, SharedBudget) or not budget.budget.limit:
+        return
+    statuses = set(table.column("status").cast(pa.string()).to_pylist())
+    if "budget" in statuses and not statuses - {"budget", "skipped"}:
+        message = (
+            f"no call fits into the budget of ${budget.budget.limit_usd:f}; nothing was sent."
+            " Pass a larger budget_usd or a smaller max_tokens"
+        )
+        raise to_exception(BudgetExceeded(path="budget_usd", message=message))
+
+
 def remaining_budget(budget: dict[str, Any], table: pa.Table) -> dict[str, Any]:
     """Return the budget options of judges after the answers, if these spent from a budget of their own."""
     limit = budget.get("budget_usd")
     if limit is None or isinstance(limit, SharedBudget):
         return budget
-    spent = pc.sum(table.column("cost_usd")).as_py() or Decimal(0)
-    # A shared budget refuses single calls of judges, not the whole run: the answers have been paid for.
-    return {**budget, "budget_usd": as_shared_budget(max(Decimal(0), Decimal(str(limit)) - spent))}
+    # What is spent is booked, so that single calls of judges are refused and not the whole run.
+    shared = as_shared_budget(limit)
+    shared.budget = reconcile(shared.budget, 0, int(to_nanos(table.column("cost_usd")).sum()))
+    return {**budget, "budget_usd": shared}
 
 
 def _call_judge(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
@@ -131,8 +132,12 @@ def numeric(question: str = "question", target: str = "answer", *, tolerance: fl
         scorers=(built_in.numeric(tolerance=tolerance),),
         target=target,
         parameters=parameters,
-        example=lambda row: f"{row[question]}\n\n{str(row[target]).replace('#### ', 'Answer: ')}",
+        example=partial(_numeric_example, question, target),
     )
+
+
+def _numeric_example(question: str, target: str, row: Row) -> str:
+    return f"{row[question]}\n\n{str(row[target]).replace('#### ', 'Answer: ')}"
 
 
 def gsm8k(**parameters: Any) -> Task:
@@ -190,21 +195,21 @@ def choice(
             raise invalid("options", message)
         letters = LETTERS[: len(options)]
         lines = "\n".join(f"{letter}) {{{column}}}" for letter, column in zip(letters, options, strict=True))
-    shown = parse_template(f"{{{question}}}\n\n{lines}")
-
-    def example(row: Row) -> str:
-        text = shown.render(tuple(row[name] for name in shown.fields))
-        return f"{text}\n\nAnswer: {_letter(row[target], letters)}"
-
     return Task(
         name="choice",
         template=f"{{{question}}}\n\n{lines}\n\n{LETTER_INSTRUCTION}",
         scorers=(built_in.choice(letters=letters),),
         target=target,
         parameters=parameters,
-        prepare=_letter_choices(options, target) if isinstance(options, str) else None,
-        example=example,
+        prepare=partial(_letter_choices, options, target) if isinstance(options, str) else None,
+        example=partial(_choice_example, f"{{{question}}}\n\n{lines}", target, letters),
     )
+
+
+def _choice_example(shown: str, target: str, letters: str, row: Row) -> str:
+    template = parse_template(shown)
+    text = template.render(tuple(row[name] for name in template.fields))
+    return f"{text}\n\nAnswer: {_letter(row[target], letters)}"
 
 
 def _letter(answer: Any, letters: str) -> str:
@@ -213,29 +218,25 @@ def _letter(answer: Any, letters: str) -> str:
     return letters[int(text)] if text.isdigit() and int(text) < len(letters) else text
 
 
-def _letter_choices(options: str, target: str) -> Callable[[pa.Table], pa.Table]:
-    """Return the function that letters the choices in a column of lists, and gives the right one by its letter."""
-
-    def prepare(records: pa.Table) -> pa.Table:
-        frames.require_columns((options, target), records, "dataset")
-        lines, answers = [], []
-        pairs = zip(records.column(options).to_pylist(), records.column(target).to_pylist(), strict=True)
-        for position, (choices, answer) in enumerate(pairs):
-            texts = choices["text"] if isinstance(choices, Mapping) else choices
-            if not isinstance(texts, list) or not 1 < len(texts) <= len(LETTERS):
-                raise invalid("dataset", f"row {position}: {options!r} is {choices!r:.80}, not a list of choices")
-            labels = choices["label"] if isinstance(choices, Mapping) else list(range(len(texts)))
-            own = [str(label) for label in labels]
-            text = str(answer).strip()
-            if text not in own and text in LETTERS[: len(texts)]:
-                own = list(LETTERS[: len(texts)])
-            if answer is not None and text not in own:
-                raise invalid("dataset", f"row {position}: {target!r} is {answer!r:.80}, which is none of {own}")
-            lines.append("\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)))
-            answers.append(None if answer is None else LETTERS[own.index(text)])
-        return _with_columns(records, {options: pa.array(lines, pa.string()), target: pa.array(answers, pa.string())})
-
-    return prepare
+def _letter_choices(options: str, target: str, records: pa.Table) -> pa.Table:
+    """Return records with the choices of a column of lists as lettered lines, and the right one by its letter."""
+    frames.require_columns((options, target), records, "dataset")
+    lines, answers = [], []
+    pairs = zip(records.column(options).to_pylist(), records.column(target).to_pylist(), strict=True)
+    for position, (choices, answer) in enumerate(pairs):
+        texts = choices["text"] if isinstance(choices, Mapping) else choices
+        if not isinstance(texts, list) or not 1 < len(texts) <= len(LETTERS):
+            raise invalid("dataset", f"row {position}: {options!r} is {choices!r:.80}, not a list of choices")
+        labels = choices["label"] if isinstance(choices, Mapping) else list(range(len(texts)))
+        own = [str(label) for label in labels]
+        text = str(answer).strip()
+        if text not in own and text in LETTERS[: len(texts)]:
+            own = list(LETTERS[: len(texts)])
+        if answer is not None and text not in own:
+            raise invalid("dataset", f"row {position}: {target!r} is {answer!r:.80}, which is none of {own}")
+        lines.append("\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False)))
+        answers.append(None if answer is None else LETTERS[own.index(text)])
+    return _with_columns(records, {options: pa.array(lines, pa.string()), target: pa.array(answers, pa.string())})
 
 
 def _with_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
@@ -306,8 +307,12 @@ def human_eval(*, run_code: bool = False, timeout_s: float = 10.0, memory_mb: in
         scorers=(scorer,),
         target="test",
         parameters=parameters,
-        example=lambda row: f"```python\n{row['prompt']}{row['canonical_solution']}```",
+        example=_code_example,
     )
+
+
+def _code_example(row: Row) -> str:
+    return f"```python\n{row['prompt']}{row['canonical_solution']}```"
 
 
 def few_shot(task: Task, rows: Any, k: int = 5, *, by: str | None = None, random_state: int | None = None) -> Task:
@@ -362,23 +367,40 @@ def few_shot(task: Task, rows: Any, k: int = 5, *, by: str | None = None, random
         if len(pool) <= k:  # one more than are shown, in place of the row itself
             pool.append((text, _example(task, row, text)))
 
-    def prepare(records: pa.Table) -> pa.Table:
-        table = _prepared(task, records)
+    prepare = _ExampleColumn(task, {group: tuple(pool) for group, pool in pools.items()}, k, by)
+    return replace(task, name=f"{task.name}, {k}-shot", template=f"{{{EXAMPLES}}}{task.template}", prepare=prepare)
+
+
+@dataclass(frozen=True, slots=True)
+class _ExampleColumn:
+    """Function that prepares records and adds the column of examples.
+
+    ``pools`` are prompts and worked examples by the value of the column ``by``, one more than the ``k`` that are shown.
+    """
+
+    task: Task
+    pools: Mapping[Any, tuple[tuple[str, str], ...]]
+    k: int
+    by: str | None
+
+    def __call__(self, records: pa.Table) -> pa.Table:
+        """Return the rows with their examples."""
+        template = parse_template(self.task.template)
+        table = _prepared(self.task, records)
         if EXAMPLES in table.column_names:
             raise invalid("dataset", f"has a column {EXAMPLES!r}, which few-shot prompts need; rename it")
-        frames.require_columns((*template.fields, *((by,) if by else ())), table, "dataset")
+        frames.require_columns((*template.fields, *((self.by,) if self.by else ())), table, "dataset")
         texts = []
         for row in table.to_pylist():
             own = template.render(tuple(row[name] for name in template.fields))
-            group = row[by] if by else None
-            shown = [example for prompt, example in pools.get(group, ()) if prompt != own][:k]
-            if len(shown) < k:
-                place = f" with {by} {group!r}" if by else ""
-                raise invalid("k", f"{k} examples are wanted, but the rows{place} have {len(shown)}; pass a smaller k")
+            group = row[self.by] if self.by else None
+            shown = [example for prompt, example in self.pools.get(group, ()) if prompt != own][: self.k]
+            if len(shown) < self.k:
+                place = f" with {self.by} {group!r}" if self.by else ""
+                message = f"{self.k} examples are wanted, but the rows{place} have {len(shown)}; pass a smaller k"
+                raise invalid("k", message)
             texts.append("".join(f"{example}\n\n" for example in shown))
         return table.append_column(EXAMPLES, pa.array(texts, pa.string()))
-
-    return replace(task, name=f"{task.name}, {k}-shot", template=f"{{{EXAMPLES}}}{task.template}", prepare=prepare)
 
 
 def _prepared(task: Task, records: pa.Table) -> pa.Table:

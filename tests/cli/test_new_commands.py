@@ -301,6 +301,20 @@ def test_results_of_a_run_are_compared_without_calls(shell: Shell, adder: Simula
     assert adder.counts()["requests"] == calls
 
 
+def test_benchmark_tasks_read_the_columns_of_their_datasets(
+    shell: Shell, simulator: SimulatorThread, tmp_path: Path
+) -> None:
+    rows = [{"question": f"{n}?", "subject": "law", "choices": ["a", "b"], "answer": n % 2} for n in range(4)]
+    (tmp_path / "mmlu.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ("evaluate", "mmlu.jsonl", "--task", "mmlu", "-m", MODEL, "--simulator", simulator.url)
+    result = shell(*command, "--by", "subject")
+    assert result.code == 0, result.err
+    assert "| law |" in result.out
+    wrong = shell(*command, "--text", "question")
+    assert wrong.code == 2
+    assert "'mmlu' reads the columns of its dataset" in wrong.err
+
+
 def test_baseline_model_groups_and_html_report(
     shell: Shell, simulator: SimulatorThread, questions: Path, tmp_path: Path
 ) -> None:

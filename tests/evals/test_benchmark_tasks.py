@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,17 @@ def test_streamed_datasets_and_lists_of_records_are_rows(mmlu_records: datasets.
         evaluations[0].dataset.select(["question", "choices", "answer"])) for one in evaluations)  # fmt: skip
     with pytest.raises(BadRequestError, match=r"dataset: it has several splits \('test'\)"):
         llmhub.evaluate(datasets.DatasetDict({"test": mmlu_records}), tasks.mmlu(), MODEL)
+
+
+def test_tasks_can_be_pickled(mmlu_records: datasets.Dataset) -> None:
+    made = [
+        tasks.numeric(), tasks.gsm8k(), tasks.choice(), tasks.mmlu(), tasks.arc(), tasks.human_eval(run_code=True),
+        few_shot(tasks.mmlu(), mmlu_records, k=1, by="subject"),
+    ]  # fmt: skip
+    for task in made:
+        again = pickle.loads(pickle.dumps(task))
+        assert again.identity == task.identity
+    assert again.prepare(mmlu_records.with_format("arrow")[:]).column("examples")[0].as_py().startswith("law 1?")
 
 
 class TestFewShot:

@@ -14,7 +14,7 @@ import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
 import llmhub
-from llmhub.core.errors import BadRequestError
+from llmhub.core.errors import BadRequestError, BudgetExceededError
 from llmhub.evals import compare, scorers
 from llmhub.evals.agreement import AGREEMENT, cohen_kappa, krippendorff_alpha
 from llmhub.evals.comparison import HEAD_TO_HEAD, RATINGS
@@ -73,6 +73,15 @@ def test_budget_holds_with_processes_too(budget: float) -> None:
     judged = set(judgements.column("status").to_pylist())
     assert judged == {0.0003: {"budget"}, 0.005: {"ok", "budget"}, 0.2: {"ok"}}[budget]
     assert "n_jobs" not in comparison.design.parameters
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_budget_too_small_for_the_first_answer_is_an_error(n_jobs: int) -> None:
+    with simulated(lambda prompt: "fine") as hub, pytest.raises(BudgetExceededError, match="nothing was sent"):
+        compare(
+            {"q": ["a " * 40] * 4}, "{q}", model="openai/gpt-4o-mini", scorers=scorers.exact("q"), hub=hub,
+            budget_usd=0.00001, max_tokens=60, n_jobs=n_jobs, **FAST,
+        )  # fmt: skip
 
 
 def test_without_budget_judges_are_not_limited() -> None:
