@@ -20,6 +20,8 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from playwright.sync_api import sync_playwright
 
+from tests.old_releases import install_release
+
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
 OLD = "ipykernel>=6.29,<7"
@@ -100,18 +102,8 @@ def _keep(cell: Cell, message: dict[str, Any]) -> None:
 
 
 def install_old_ipykernel(config: pytest.Config) -> Path:
-    """Install an older ipykernel into a folder of its own, once; skip without a network."""
-    folder: Path = config.cache.mkdir("ipykernel6")  # type: ignore[union-attr]
-    if not (folder / "ipykernel").exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--retries", "1", "--timeout", "15"]
-        done = subprocess.run(
-            [*command, "--target", str(folder), OLD], capture_output=True, text=True, check=False, timeout=WAIT_S
-        )
-        if done.returncode:
-            if os.environ.get("CI"):
-                pytest.fail(f"{OLD} could not be had: {done.stderr}")
-            pytest.skip(f"{OLD} could not be had; it is tested where there is a network")
-    return folder
+    """Install an older ipykernel into a folder of its own, once."""
+    return install_release(config, OLD)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from llmhub.config import Settings
 from llmhub.sim import Simulator, serving
 from llmhub.tables import tokenizers
 from llmhub.tables.result_frames import results_table
+from tests.old_releases import install_release
 
 BOTH = ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]
 NESTED = ("tool_calls", "dropped_params", "parsed", "tags", "embedding")
@@ -320,7 +321,7 @@ def test_nested_values_survive_files(kinds: dict[str, pd.DataFrame], tmp_path: P
 
 @pytest.mark.slow
 def test_operations_with_the_oldest_pandas(request: pytest.FixtureRequest) -> None:
-    folder = install_old_pandas(request.config)
+    folder = install_release(request.config, OLD_PANDAS, "pytz")
     root = Path(__file__).parents[2]
     files = ["tests/notebook/test_pandas_operations.py", "tests/tables/test_result_frames.py"]
     paths = os.pathsep.join([str(folder), str(root), os.environ.get("PYTHONPATH", "")])
@@ -337,18 +338,3 @@ def test_operations_with_the_oldest_pandas(request: pytest.FixtureRequest) -> No
 
 def test_the_pandas_that_is_meant_is_tested() -> None:
     assert pd.__version__.startswith(os.environ.get("LLMHUB_TEST_PANDAS", ""))
-
-
-def install_old_pandas(config: pytest.Config) -> Path:
-    """Install the oldest supported pandas into a folder of its own, once; skip without a network."""
-    folder: Path = config.cache.mkdir("pandas22")  # type: ignore[union-attr]
-    if not (folder / "pandas").exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--retries", "1", "--timeout", "15"]
-        done = subprocess.run(
-            [*command, "--target", str(folder), OLD_PANDAS, "pytz"], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            if os.environ.get("CI"):
-                pytest.fail(f"{OLD_PANDAS} cannot be installed: {done.stderr}")
-            pytest.skip(f"{OLD_PANDAS} cannot be installed; it is tested where there is a network")
-    return folder
