@@ -503,13 +503,11 @@ class Transport:
             case aiohttp.ClientConnectorError() | CannotConnectError():
                 kind, should_retry = Disconnected, None if provider in self._connected_before else False
                 message = f"cannot connect to {origin} ({_reason(error)}); check its base URL"
-            case aiohttp.ClientPayloadError():
-                # aiohttp's own words name a status of 400, which the server did not send.
-                kind = Disconnected
-                message = f"the connection to {origin} was lost: {CLOSED_TOO_SOON}"
             case aiohttp.ClientError() | OSError():
                 through = "" if proxy is None else f" through the proxy {proxy.address} ({proxy.variable})"
-                kind, message = Disconnected, f"the connection to {origin}{through} was lost: {message}"
+                # aiohttp's own words name a status of 400, which the server did not send.
+                reason = CLOSED_TOO_SOON if isinstance(error, aiohttp.ClientPayloadError) else message
+                kind, message = Disconnected, f"the connection to {origin}{through} was lost: {reason}"
             case _:
                 # aiohttp refuses to send a line break in a header, for example.
                 message = f"endpoint: a header or the URL cannot be sent: {message}"
