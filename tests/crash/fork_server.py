@@ -18,6 +18,7 @@ import msgspec
 import pyarrow as pa
 
 import llmhub
+from llmhub.api import embeddings  # noqa: F401 - imported before the fork, once for all children
 from llmhub.cache import redis
 from llmhub.config import Settings
 from llmhub.engine import batch_run, fan_out, runtime, transport  # noqa: F401 - imported before the fork, once for all children
@@ -48,10 +49,30 @@ def run_batch(job: dict[str, Any]) -> dict[str, Any]:
     return {name: table.column(column).to_pylist() for name, column in names.items()}
 
 
+def run_embeddings(job: dict[str, Any]) -> dict[str, Any]:
+    """Embed the prompts of a job. Return the columns of the results."""
+    endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
+    with llmhub.Hub(endpoints={"openai": endpoint}, cache=job["store"], settings=Settings()) as hub:
+        table = llmhub.embed_table(
+            pa.table({"q": job["prompts"]}),
+            "q",
+            model=job["embed"],
+            hub=hub,
+            dimensions=8,
+            batch_size=job["batch_size"],
+            concurrency=job["concurrency"],
+            progress=False,
+        )
+    names = {"statuses": "status", "responses": "embedding", "hits": "cache_hit", "errors": "error"}
+    return {name: table.column(column).to_pylist() for name, column in names.items()}
+
+
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Send the prompts of a job to a simulator. Return the columns of the results."""
     if "batch" in job:
         return run_batch(job)
+    if "embed" in job:
+        return run_embeddings(job)
     endpoint = llmhub.Endpoint(base_url=job["url"], api_key="k")
     if job.get("elsewhere"):
         redis.host_id = lambda: "elsewhere"
