@@ -55,7 +55,7 @@ class EmbeddingResponse(CompletionResponse):
     Parameters
     ----------
     vectors
-        Little-endian float32, one vector after the other.
+        Little-endian float32, one vector after the other; a view of the reply's, for one text of many.
     dimensions
         Length of each vector.
     text_tokens
@@ -67,7 +67,7 @@ class EmbeddingResponse(CompletionResponse):
     EmbeddingResponse(2 x 2)
     """
 
-    vectors: bytes = b""
+    vectors: bytes | memoryview = b""
     dimensions: int = 0
     text_tokens: tuple[int, ...] = ()
 

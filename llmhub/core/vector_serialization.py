@@ -86,7 +86,7 @@ def unpack_vector(value: bytes, key: bytes) -> Result[StoredVector, LLMError]:
     if id_start + id_size != len(body):
         return Failure(Malformed(code=CORRUPT, message="damaged stored vector: its lengths do not add up to its size"))
     response = EmbeddingResponse(
-        vectors=bytes(body[_FIXED.size : model_start]),
+        vectors=body[_FIXED.size : model_start],
         dimensions=dimensions,
         usage=Usage(
             input_tokens=None if tokens == UNKNOWN else tokens,

@@ -376,11 +376,11 @@ class _EmbedRun:
         self._has_succeeded = True
         self._packs.append(SentPack(positions, response.usage, response.served_model))
         usages = _share_usage(response, [self._tokens[position] for position in positions])
-        size = BYTES_PER_NUMBER * response.dimensions
+        vectors, size = memoryview(response.vectors), BYTES_PER_NUMBER * response.dimensions
         latency_s, started_at = answer.latency_s or 0.0, answer.started_at
         for index, position in enumerate(positions):
             own = EmbeddingResponse(
-                vectors=response.vectors[size * index : size * (index + 1)],
+                vectors=vectors[size * index : size * (index + 1)],
                 dimensions=response.dimensions,
                 usage=usages[index],
                 served_model=response.served_model,
