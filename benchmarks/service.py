@@ -3,8 +3,8 @@
 ``python benchmarks/service.py`` starts a static provider, the service without a cache and the service with a
 `DiskCache` and its ledger, each in a process of its own, and prints what each costs. Arms take turns within each round,
 and medians of the rounds are printed, since other programs share the machine; CPU time is that of the service's process
-and varies less. ``--other URL --other-model NAME`` adds another OpenAI-compatible proxy before the same provider as an arm, such as
-LiteLLM's (``litellm --config proxy.yaml`` with ``api_base`` set to the address that this script prints).
+and varies less. ``--other URL --other-model NAME`` adds another OpenAI-compatible proxy before the same provider as an
+arm, such as LiteLLM's (``litellm --config proxy.yaml`` with ``api_base`` set to the address that this script prints).
 """
 
 from __future__ import annotations
@@ -228,9 +228,9 @@ async def measure(options: argparse.Namespace, arms: list[Arm], direct: Arm, res
     """Measure calls that are not streamed, in rounds of all arms."""
     for arm in [direct, *arms]:
         await throughput(arm, 4, 0.3)
-    rounds: list[dict[str, Any]] = []
+    rounds: list[dict[tuple[str, str], float]] = []
     for _ in range(options.rounds):
-        row: dict[str, Any] = {}
+        row: dict[tuple[str, str], float] = {}
         for arm in [direct, *arms]:
             row[arm.name, "p50_ms"] = await latency_ms(arm, options.calls)
             row[arm.name, "rps"], row[arm.name, "cpu_us"] = await throughput(arm, 16, options.seconds)

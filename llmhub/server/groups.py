@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmhub.server import api_routes, completion_routes, health_routes, metrics_route
+from llmhub.server import api_routes, completion_routes, embedding_routes, health_routes, metrics_route
 from llmhub.server.routes import RouteGroup
 
 GROUPS: Final[tuple[RouteGroup, ...]] = (
     health_routes.GROUP,
     completion_routes.GROUP,
+    embedding_routes.GROUP,
     api_routes.GROUP,
     metrics_route.GROUP,
 )

@@ -1,0 +1,144 @@
+"""The route of embeddings: distinct texts are sent once, and vectors are cached one by one."""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal
+from typing import Any, Final
+
+from aiohttp import web
+from returns.pipeline import is_successful
+
+from llmhub.core.cache_key import embedding_keyer, scoped_key
+from llmhub.core.embedding import EmbeddingResponse
+from llmhub.core.errors import Cancelled, ServerError, Unsupported, invalid, to_exception
+from llmhub.core.pricing import compute_cost
+from llmhub.core.provider import PackLimits
+from llmhub.engine.call import Answer, Target
+from llmhub.engine.embedding import EmbedSpec
+from llmhub.engine.event_loop import StopSignal
+from llmhub.engine.row_outcome import as_answer
+from llmhub.engine.scheduling import BULK_LANE
+from llmhub.server.app import json_response, read_json
+from llmhub.server.completion_routes import CACHE_HEADER, CACHE_HIT_HEADER, COST_HEADER, OPTIONS
+from llmhub.server.context import RequestContext
+from llmhub.server.dialects import openai_embeddings
+from llmhub.server.dialects.openai_error_body import encode_openai_error
+from llmhub.server.routes import HttpRoute, RouteGroup
+from llmhub.server.service import Service
+
+WIRE_PREFIX: Final = "openai"
+CONCURRENCY: Final = 8
+"""Requests to the provider at once, for one request of a client."""
+
+
+async def embed(service: Service, request: web.Request, context: RequestContext) -> web.StreamResponse:
+    """Answer a request for embeddings in OpenAI's format, by the model of any provider that has them."""
+    payload = await read_json(service, request)
+    model = payload.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("$.model", "is missing; pass 'provider/model', such as 'openai/text-embedding-3-small'")
+    target = service.target(model, context)
+    limits = _limits(service, target)
+    native = target.provider.wire.name.startswith(WIRE_PREFIX)
+    parsed = openai_embeddings.parse(payload, native)
+    distinct = list(dict.fromkeys(parsed.texts))
+    keys = embedding_keyer(target.provider, target.endpoint, target.model, parsed.options)(distinct)
+    scope = context.caller.cache_scope
+    spec = EmbedSpec(
+        target=target,
+        texts=distinct,
+        keys=[scoped_key(key, scope) for key in keys] if scope else keys,
+        options=parsed.options,
+        limits=limits,
+        concurrency=CONCURRENCY,
+        budgets=context.caller.budgets,
+        run_id=random.randbytes(16),  # noqa: S311 - an id, no secret
+        rows=len(distinct),
+    )
+    answers = dict(zip(distinct, await _answers(service, request, context, spec), strict=True))
+    responses = [_response(answers[text]) for text in parsed.texts]
+    tokens = [_response(answer).usage.input_tokens for answer in answers.values()]
+    known = [count for count in tokens if count is not None]
+    body = openai_embeddings.encode(
+        responses, model, parsed.encoding, sum(known) if len(known) == len(tokens) else None
+    )
+    cost = _cost(service, target, list(answers.values()))
+    hit = all(answer.cache_hit for answer in answers.values())
+    headers = {CACHE_HIT_HEADER: "true" if hit else "false", **({} if cost is None else {COST_HEADER: f"{cost:f}"})}
+    return json_response(body, headers=headers)
+
+
+def _limits(service: Service, target: Target) -> PackLimits:
+    embeddings = target.provider.embeddings
+    if embeddings is None or len(service.hub.targets(target.name)) > 1:
+        message = f"{target.name!r} has no embeddings; name one model of a provider that has"
+        raise to_exception(Unsupported(path="model", message=message))
+    return embeddings.limits(target.model)
+
+
+async def _answers(service: Service, request: web.Request, context: RequestContext, spec: EmbedSpec) -> list[Answer]:
+    """Return an answer for each distinct text.
+
+    Raises
+    ------
+    ConnectorError
+        A text has no vector, or the queue is full.
+    """
+    if context.lane == "bulk":
+        BULK_LANE.set(True)
+    refusal = await service.lanes.acquire(context)
+    if refusal is not None:
+        raise to_exception(refusal)
+    try:
+        mode = request.headers.get(CACHE_HEADER)
+        result = await service.hub.runtime.embed(spec, StopSignal(), cache_mode=mode)
+    finally:
+        service.lanes.release(context)
+    outcomes = [outcome for outcome in result.run.outcomes if outcome is not None]
+    if len(outcomes) != len(spec.texts):
+        raise to_exception(Cancelled(message="the service is stopping", retry_after_s=1.0))
+    answers = [as_answer(outcome) for outcome in outcomes]
+    failed = next((answer for answer in answers if not is_successful(answer.outcome)), None)
+    if failed is not None:
+        raise to_exception(failed.outcome.failure())
+    return answers
+
+
+def _response(answer: Answer) -> EmbeddingResponse:
+    response = answer.outcome.unwrap()
+    if not isinstance(response, EmbeddingResponse):
+        raise to_exception(ServerError(message="the answer has no vector"))
+    return response
+
+
+def _cost(service: Service, target: Target, answers: list[Answer]) -> Decimal | None:
+    """Return what the vectors were billed; ``None`` where a price is unknown."""
+    total = Decimal(0)
+    for answer in answers:
+        if not answer.cache_hit:
+            response = _response(answer)
+            cost = compute_cost(response.usage, service.prices.lookup(target, response.served_model))
+            if cost is None:
+                return None
+            total += cost
+    return total
+
+
+GROUP: Final = RouteGroup(
+    name="embeddings",
+    routes=(
+        HttpRoute(
+            "POST",
+            "/v1/embeddings",
+            embed,
+            scope="embeddings",
+            summary="Embed texts in the format of OpenAI's Embeddings",
+            request=openai_embeddings.EmbeddingsRequest,
+            response=dict[str, Any],
+            request_types=("application/json",),
+            parameters=OPTIONS,
+            encode_error=encode_openai_error,
+        ),
+    ),
+)
