@@ -80,7 +80,7 @@ def encode(responses: Sequence[EmbeddingResponse], model: str, encoding: str, in
     [{'object': 'embedding', 'index': 0, 'embedding': [0.5, -1.0]}]
     """
     data = [
-        {"object": "embedding", "index": index, "embedding": _vector(response.vectors, encoding)}
+        {"object": "embedding", "index": index, "embedding": _vector(bytes(response.vectors), encoding)}
         for index, response in enumerate(responses)
     ]
     usage = None if input_tokens is None else {"prompt_tokens": input_tokens, "total_tokens": input_tokens}
