@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from llmhub.cache.processes import host_id, process_start_time
 from llmhub.cache.redis_limiter import open_limiter
+from llmhub.cache.release_listeners import RedisReleases
 from llmhub.cache.store import (
     ABSENT,
     KEY_BYTES,
@@ -33,6 +34,7 @@ from llmhub.cache.store import (
     ClaimResult,
     Claims,
     Entry,
+    OnReleased,
     Reach,
     Store,
     StoreError,
@@ -50,7 +52,7 @@ PIPELINE_COMMANDS: Final = 20
 """Commands sent before their replies are read."""
 READ_BYTES: Final = 1 << 20
 """Bytes read from the socket at a time; replies hold hundreds of values."""
-REDIS_LEASE_S: Final = 15.0
+REDIS_LEASE_S: Final = 10.0
 """Lifetime of a claim. The server's clock counts it, so that it can be shorter than in a file."""
 BACKOFF_S: Final = 0.25
 """Time for which a server is not contacted after a failure; doubles with each further failure."""
@@ -362,6 +364,8 @@ HEARTBEATS_PER_LEASE: Final = 6
 """How often a lease is extended before it would expire."""
 CLAIM_INFIX: Final = b"!claim:"
 """Between the namespace and the key of a claim; values have a colon there."""
+RELEASED_INFIX: Final = b"!released:"
+"""Between the namespace and the token of an owner, in the name of the channel on which it publishes releases."""
 CLAIM_SCRIPT: Final = """
 local held = {}
 for at, key in ipairs(KEYS) do
@@ -438,10 +442,16 @@ def open_claims(client: ClientFactory, namespace: bytes, lease_s: float) -> tupl
     The server does not know whether a dead owner had sent a request, so no key is ever ``ambiguous``: it is granted to
     the next claim after the lease has expired.
     """
-    claims = _LeaseClaims(client, namespace + CLAIM_INFIX, max(1, round(lease_s * 1000)))
+    claims = _LeaseClaims(client, namespace, max(1, round(lease_s * 1000)))
     heartbeat_s = lease_s / HEARTBEATS_PER_LEASE
     return (
-        Claims(claim=claims.claim, release=claims.release, heartbeat=claims.heartbeat, heartbeat_s=heartbeat_s),
+        Claims(
+            claim=claims.claim,
+            release=claims.release,
+            heartbeat=claims.heartbeat,
+            heartbeat_s=heartbeat_s,
+            watch=claims.watch,
+        ),
         claims.close,
     )
 
@@ -449,11 +459,21 @@ def open_claims(client: ClientFactory, namespace: bytes, lease_s: float) -> tupl
 class _LeaseClaims:
     """The claims of one owner on a server."""
 
-    def __init__(self, client: ClientFactory, prefix: bytes, lease_ms: int) -> None:
-        self._client, self._prefix, self._lease_ms = client, prefix, lease_ms
+    def __init__(self, client: ClientFactory, namespace: bytes, lease_ms: int) -> None:
+        self._client, self._prefix, self._lease_ms = client, namespace + CLAIM_INFIX, lease_ms
+        self._channel = namespace + RELEASED_INFIX
         self._token = make_token()
         self._lock = threading.Lock()
         self._held: set[bytes] = set()
+        self._owners: dict[bytes, bytes] = {}
+        self._releases = RedisReleases(
+            self._open_pubsub,
+            self._channel,
+            self._changed_owner,
+            is_dead,
+            key_bytes=KEY_BYTES,
+            check_s=lease_ms / 1000,
+        )
 
     def claim(self, requests: Sequence[ClaimRequest], _resend: bool, _again: bool) -> ClaimResult:
         keys = [request.key for request in requests]
@@ -467,6 +487,7 @@ class _LeaseClaims:
             holders |= self._run_script(CLAIM_SCRIPT, left_behind, self._token, self._lease_ms)
         held_elsewhere = frozenset(holders)
         with self._lock:
+            self._owners.update(holders)
             self._held -= held_elsewhere
             # A heartbeat between the two may have dropped keys that were not granted yet.
             self._held.update(key for key in keys if key not in held_elsewhere)
@@ -487,6 +508,27 @@ class _LeaseClaims:
     def _release(self, token: bytes, keys: Sequence[bytes]) -> None:
         for _ in self._run_script(RELEASE_SCRIPT, keys, token):
             pass
+        with self._client() as client:
+            for start in range(0, len(keys), COMMAND_KEYS):
+                client.publish(self._channel + token, b"".join(keys[start : start + COMMAND_KEYS]))
+
+    def watch(self, keys: Collection[bytes], on_released: OnReleased) -> Callable[[], None]:
+        """Call ``on_released`` for keys that their owners release (see `Claims`)."""
+        with self._lock:
+            owners = {key: self._owners.pop(key, b"") for key in keys}
+        return self._releases.watch(owners, on_released)
+
+    def _open_pubsub(self) -> Any:
+        with self._client() as client:
+            return client.pubsub()
+
+    def _changed_owner(self, owners: Mapping[bytes, bytes]) -> list[bytes]:
+        """Return the keys that their owner does not hold any more."""
+        keys, now_held_by = list(owners), list[bytes | None]()
+        with self._client() as client:
+            for start in range(0, len(keys), COMMAND_KEYS):
+                now_held_by += client.mget([self._prefix + key for key in keys[start : start + COMMAND_KEYS]])
+        return [key for key, owner in zip(keys, now_held_by, strict=True) if owner is None or owner != owners[key]]
 
     def heartbeat(self) -> None:
         with self._lock:

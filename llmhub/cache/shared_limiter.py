@@ -15,6 +15,7 @@ Law: whatever workers book, the requests that begin by time ``t`` use at most ``
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -188,8 +189,26 @@ def next_tats(start: int, now: int, booked: Sequence[tuple[int, RateBooking]]) -
 
 @dataclass(slots=True)
 class _Scope:
+    """The pause of a scope, and until when each member counts; dead members are forgotten once a second."""
+
     paused_until: int = 0
     members: dict[Member, int] = field(default_factory=dict)
+    workers_of_job: Counter[str] = field(default_factory=Counter)
+    forget_at: int = 0
+
+    def report_alive(self, member: Member, until: int, now: int) -> None:
+        if member not in self.members:
+            self.workers_of_job[member.job] += 1
+        self.members[member] = until
+        if now >= self.forget_at:
+            self.forget_at = now + MICROSECONDS
+            for dead in [found for found, alive_until in self.members.items() if alive_until <= now]:
+                self.forget(dead)
+
+    def forget(self, member: Member) -> None:
+        if self.members.pop(member, None) is not None:
+            self.workers_of_job[member.job] -= 1
+            self.workers_of_job += Counter()  # drops jobs without workers
 
 
 @dataclass(slots=True)
@@ -223,18 +242,15 @@ class _MemoryLimiter:
             self.totals[name] = before + granted[-1]
             used.append(self.totals[name])
         ahead = max((rate.duration_us for rate in rates), default=0)
-        state.members[member] = max(start, now) + ahead + MEMBER_TTL_US
-        state.members = {found: until for found, until in state.members.items() if until > now}
-        jobs = {found.job for found in state.members}
-        job_workers = sum(found.job == member.job for found in state.members)
+        state.report_alive(member, max(start, now) + ahead + MEMBER_TTL_US, now)
         paused_us = max(state.paused_until - now, 0)
-        counts = (len(jobs), job_workers, len(state.members))
+        counts = (len(state.workers_of_job), state.workers_of_job[member.job], len(state.members))
         return Lease(start - now, paused_us, *counts, tuple(granted), tuple(used))
 
     def leave(self, scope: str, member: Member) -> None:
         state = self.scopes.get(scope)
         if state is not None:
-            state.members.pop(member, None)
+            state.forget(member)
 
 
 def memory_limiter(clock_us: Callable[[], int]) -> SharedLimiter:

@@ -29,6 +29,7 @@ import msgspec
 from returns.pipeline import is_successful
 
 from llmhub.cache.processes import host_id, process_start_time
+from llmhub.cache.release_listeners import SqliteReleases
 from llmhub.cache.sqlite_batches import batch_ledger
 from llmhub.cache.store import (
     HEARTBEAT_S,
@@ -104,7 +105,13 @@ def open_ledger(connect: Connect, try_connect: TryConnect) -> tuple[Claims, Ledg
     """
     ledger = _SqliteLedger(connect, try_connect)
     return (
-        Claims(claim=ledger.claim, release=ledger.release, heartbeat=ledger.heartbeat, try_claim=ledger.try_claim),
+        Claims(
+            claim=ledger.claim,
+            release=ledger.release,
+            heartbeat=ledger.heartbeat,
+            try_claim=ledger.try_claim,
+            watch=SqliteReleases(ledger.version, ledger.held_elsewhere).watch,
+        ),
         Ledger(
             commit=ledger.commit,
             try_commit=ledger.try_commit,
@@ -178,6 +185,18 @@ class _SqliteLedger:
     def release(self, keys: Sequence[bytes]) -> None:
         with self._connect() as connection, _WriteTransaction(connection, self._on_rollback):
             self._append(connection, RELEASED, keys)
+
+    def version(self) -> int:
+        """Return a number that changes when another connection writes to the file."""
+        with self._connect() as connection:
+            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+            return version
+
+    def held_elsewhere(self, keys: Iterable[bytes]) -> frozenset[bytes]:
+        """Return which of some keys other owners hold."""
+        with self._connect() as connection:
+            requests = [ClaimRequest(key, b"") for key in keys]
+            return _look_up_holders(connection, requests, self._others(connection))[0].held_elsewhere
 
     def heartbeat(self) -> None:
         owner = self._owner

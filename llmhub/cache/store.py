@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
@@ -142,6 +142,12 @@ class ClaimResult:
     exclusive: bool = False
 
 
+OnReleased: TypeAlias = Callable[[Collection[bytes]], None]
+"""Called with keys that may be claimed again."""
+Watch: TypeAlias = Callable[[Collection[bytes], OnReleased], Callable[[], None]]
+"""Watches keys (see `Claims`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """Claims on keys across processes. The functions block and may be called from any thread.
@@ -159,6 +165,9 @@ class Claims:
     try_claim
         ``try_claim(requests, resend)`` claims a few keys like ``claim``, or returns ``None`` if the store is locked. It
         may be called on an event loop.
+    watch
+        ``watch(keys, on_released)`` calls ``on_released``, in any thread, with those of the keys that may be claimed
+        again, each once; it returns a function that ends the watch. Without it, callers try again from time to time.
     """
 
     claim: Callable[[Sequence[ClaimRequest], bool, bool], ClaimResult]
@@ -166,6 +175,7 @@ class Claims:
     heartbeat: Callable[[], None]
     heartbeat_s: float = HEARTBEAT_S
     try_claim: Callable[[Sequence[ClaimRequest], bool], ClaimResult | None] | None = None
+    watch: Watch | None = None
 
 
 class SentRequest(NamedTuple):

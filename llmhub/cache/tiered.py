@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from llmhub.cache.store import (
     Ledger,
     LedgerBatch,
     NonblockingPut,
+    OnReleased,
     Reach,
     Store,
     StoreError,
@@ -164,7 +165,14 @@ class _ClaimsOfBoth:
     def claims(self) -> Claims:
         """Return the claims of both stores as one."""
         heartbeat_s = self.near.heartbeat_s if self.far is None else min(self.near.heartbeat_s, self.far.heartbeat_s)
-        return Claims(claim=self._claim, release=self._release, heartbeat=self._heartbeat, heartbeat_s=heartbeat_s)
+        watches = [claims.watch for claims in (self.near, self.far) if claims is not None]
+        return Claims(
+            claim=self._claim,
+            release=self._release,
+            heartbeat=self._heartbeat,
+            heartbeat_s=heartbeat_s,
+            watch=None if None in watches else self._watch,
+        )
 
     def ledger(self) -> Ledger:
         """Return the near ledger; a commit releases keys in both stores."""
@@ -181,6 +189,20 @@ class _ClaimsOfBoth:
         if near.held_elsewhere and self.far is not None:
             self.far.release(list(near.held_elsewhere))
         return ClaimResult(held | near.held_elsewhere, near.ambiguous, exclusive=near.exclusive and self.far is None)
+
+    def _watch(self, keys: Collection[bytes], on_released: OnReleased) -> Callable[[], None]:
+        """Watch the keys in the far store, if there is one, and those that are released there in the near one."""
+        watch_near, ends = self.near.watch, list[Callable[[], None]]()
+        assert watch_near is not None  # noqa: S101 - checked by `claims`
+        if self.far is None or self.far.watch is None:
+            return watch_near(keys, on_released)
+
+        def end_all() -> None:
+            for end in ends:
+                end()
+
+        ends.append(self.far.watch(keys, lambda released: ends.append(watch_near(released, on_released))))
+        return end_all
 
     def _release(self, keys: Sequence[bytes]) -> None:
         self.near.release(keys)

@@ -141,6 +141,20 @@ class LeaseEvents(NamedTuple):
     record_decision: RecordDecision
 
 
+def lease_seconds(jobs: int, job_workers: int) -> float:
+    """Return how much of a limit a worker may lease at once, as the time in which it is restored.
+
+    Where there are several jobs, each books equally much in turn, at most what one worker may lease.
+
+    Examples
+    --------
+    >>> lease_seconds(1, 1), lease_seconds(1, 1000), lease_seconds(2, 4)
+    (1.0, 0.004, 0.25)
+    """
+    of_job_s = AHEAD_S if jobs == 1 else min(MAX_LEASE_S, AHEAD_S / jobs)
+    return min(MAX_LEASE_S, of_job_s / job_workers)
+
+
 def is_shared(limit: Limit) -> bool:
     """Return whether a declared limit is shared where the store has a limiter.
 
@@ -277,9 +291,8 @@ class LeasedLimits:
 
     def _next_calls(self, granted: int) -> list[RateCost]:
         """Return the costs of the waiting calls that the next lease is for."""
-        # Where there are several jobs, each books equally much in turn, at most what one worker may lease.
-        of_job_s = AHEAD_S if self.jobs == 1 else min(MAX_LEASE_S, AHEAD_S / self.jobs)
-        lease_us = min(MAX_LEASE_S, of_job_s / self.job_workers) * MICROSECONDS
+        # The first lease is for one call: its answer tells how many workers there are.
+        lease_us = lease_seconds(self.jobs, self.job_workers) * MICROSECONDS if self._lease_calls else 0.0
         booked_us = [0.0] * len(self._rates)
         calls: list[RateCost] = []
         for waiter in islice(self._waiting, granted, None):

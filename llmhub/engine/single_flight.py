@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from llmhub.cache.store import ClaimRequest
+from llmhub.cache.store import ClaimRequest, Watch
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.row_outcome import RowOutcome, ambiguous_outcome, for_duplicate, is_shareable
 from llmhub.engine.write_ahead import WriteAheadLog
@@ -25,6 +25,8 @@ POLL_INTERVAL_S: Final = 0.05
 """Minimum time between two attempts to claim keys that another process holds."""
 MAX_POLL_SHARE: Final = 0.05
 """Maximum share of the run's time spent on such attempts."""
+RECHECK_S: Final = 5.0
+"""Time after which keys that the store watches are tried all the same."""
 POLL_BATCH: Final = 512
 """Keys tried in one attempt, longest waiting first."""
 ITEMS_PER_YIELD: Final = 64
@@ -90,6 +92,9 @@ class SingleFlight(Generic[ItemT]):
         self._wake = asyncio.Event()
         self._poll_interval_s = POLL_INTERVAL_S
         self._closed = False
+        self._watched: set[bytes] = set()
+        self._released: set[bytes] = set()
+        self._end_watches: list[Callable[[], None]] = []
 
     @property
     def has_waiting(self) -> bool:
@@ -138,17 +143,63 @@ class SingleFlight(Generic[ItemT]):
 
     async def next_ready(self) -> Sequence[ItemT]:
         """Wait for progress elsewhere. Return the waiting items that this run has to send itself."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_interval_s if self._held_elsewhere else None):
+        watch = self._watch
+        interval_s = self._poll_interval_s if watch is None else RECHECK_S
+        try:
+            async with asyncio.timeout(interval_s if self._held_elsewhere else None):
                 await self._wake.wait()
+        except TimeoutError:
+            watch = None
         self._wake.clear()
         unanswered, self._unanswered = self._unanswered, []
         granted = await self.claim(unanswered)
         started = time.perf_counter()
-        batch = [self._held_elsewhere.popleft() for _ in range(min(len(self._held_elsewhere), POLL_BATCH))]
+        batch = self._oldest_held() if watch is None else self._released_items()
         granted = [*granted, *await self.claim(batch, repeated=True)]
         self._poll_interval_s = max(POLL_INTERVAL_S, (time.perf_counter() - started) / MAX_POLL_SHARE)
         return granted
+
+    @property
+    def _watch(self) -> Watch | None:
+        """How the store reports that keys are released, if it does and works."""
+        claims = self._log.store.claims
+        return None if claims is None or self._log.failure else claims.watch
+
+    def _oldest_held(self) -> list[ItemT]:
+        """Remove and return the items that have waited longest for another process."""
+        return [self._held_elsewhere.popleft() for _ in range(min(len(self._held_elsewhere), POLL_BATCH))]
+
+    def _released_items(self) -> list[ItemT]:
+        """Remove and return the items of which a key was released."""
+        released, self._released = self._released, set()
+        if not released:
+            return []
+        batch: list[ItemT] = []
+        remaining: deque[ItemT] = deque()
+        for item in self._held_elsewhere:
+            keys = (item[1], *(key for _, key in self._alternatives(item))) if self._alternatives else (item[1],)
+            (remaining if released.isdisjoint(keys) else batch).append(item)
+        self._held_elsewhere = remaining
+        return batch
+
+    def _watch_keys(self, keys: Iterable[bytes]) -> None:
+        """Let the store report when keys that are held elsewhere are released."""
+        watch, new = self._watch, set(keys) - self._watched
+        if watch is None or not new or self._closed:
+            return
+        self._watched |= new
+        loop = asyncio.get_running_loop()
+
+        def on_released(released: Collection[bytes]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._on_released, released)
+
+        self._end_watches.append(watch(new, on_released))
+
+    def _on_released(self, released: Collection[bytes]) -> None:
+        self._watched.difference_update(released)
+        self._released.update(released)
+        self._wake.set()
 
     def release(self, key: bytes, outcome: RowOutcome | None, written_as: bytes | None = None) -> None:
         """Release ``key`` and pass its outcome to the waiters.
@@ -167,6 +218,8 @@ class SingleFlight(Generic[ItemT]):
     def close(self) -> None:
         """Release all keys of this run."""
         self._closed = True
+        for end_watch in self._end_watches:
+            end_watch()
         for key in tuple(self._claimed):
             self.release(key, None)
 
@@ -193,6 +246,8 @@ class SingleFlight(Generic[ItemT]):
                 self.release(item[1], None)
             else:
                 granted.append(item)
+        if claimed.held_elsewhere:
+            self._watch_keys(claimed.held_elsewhere)
         return await self._still_missing(granted)
 
     async def _still_missing(self, granted: list[ItemT]) -> Sequence[ItemT]:
