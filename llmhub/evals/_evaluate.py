@@ -221,7 +221,7 @@ def _sample_values(
     n = comparison.design.n
     if n < 2:  # noqa: PLR2004 - one sample has no majority
         return
-    layout = read_layout(comparison.results)
+    layout = read_layout(comparison.results, comparison.design.models)
     size = len(comparison.results)
     responses = comparison.results.column("response").to_pylist()
     for index, scorer in enumerate(task.scorer_list):
