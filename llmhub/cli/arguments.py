@@ -513,7 +513,9 @@ BATCH_ACTIONS: Final = {
 
 
 def _batches(parser: CommandParser) -> None:
-    parser.add_argument("action", choices=tuple(BATCH_ACTIONS), help="; ".join(f"{k}: {v}" for k, v in BATCH_ACTIONS.items()))
+    parser.add_argument(
+        "action", choices=tuple(BATCH_ACTIONS), help="; ".join(f"{k}: {v}" for k, v in BATCH_ACTIONS.items())
+    )
     parser.add_argument(
         "id", nargs="*", metavar="ID", help="id of a batch, or its beginning; collect takes all without"
     )
