@@ -6,7 +6,6 @@ The accessors have no state but the frame, because pandas creates a new one at e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 import pyarrow as pa
@@ -31,6 +30,7 @@ from llmhub.hub import Hub
 from llmhub.notebook import token_counts
 from llmhub.notebook.conversations import continued, rendered_prompts, with_column
 from llmhub.notebook.expression import ExprAccessor
+from llmhub.notebook.frame_results import FrameResults
 from llmhub.notebook.plot_accessor import PlotAccessor
 from llmhub.notebook.series_accessor import SeriesAccessor, accessor_repr
 from llmhub.notebook.show import DEFAULT_ROWS, ResultsView, show
@@ -436,7 +436,7 @@ class FrameAccessor(Generic[F]):
         frames.require_dtype_backend(native, dtype_backend)
         names = embedding_columns(columns)
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
-        results = _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)
+        results = FrameResults(self._frame, native, names, prefix, dtype_backend)
         return results.join(api.embed_table(native, prompt, model=model, hub=hub, **options))
 
     @shows_options(EmbeddingOptions)
@@ -521,7 +521,7 @@ class FrameAccessor(Generic[F]):
         dtype_backend: DtypeBackend | None,
         *,
         numbered: bool = False,
-    ) -> _ResultsOfFrame[F]:
+    ) -> FrameResults[F]:
         """Validate how results are to be returned, before anything is sent; ``numbered`` ones have their ``row``."""
         native = frames.native_frame(self._frame)
         frames.require_dtype_backend(native, dtype_backend)
@@ -529,49 +529,7 @@ class FrameAccessor(Generic[F]):
         names = (*result_columns(columns, model, options), *further)
         names = (ROW, *names) if numbered and ROW not in names else names
         frames.require_no_name_clash(frames.column_names(native), names, prefix)
-        return _ResultsOfFrame(self._frame, native, names, prefix, dtype_backend)
-
-
-@dataclass(frozen=True, slots=True)
-class _ResultsOfFrame(Generic[F]):
-    """How the results of a frame are returned: beside its rows, in a frame of its kind.
-
-    Parameters
-    ----------
-    source, native
-        The frame, and the same as a frame with rows (see `llmhub.tables.frames.native_frame`).
-    columns, prefix
-        Names of the result columns, and their prefix.
-    dtype_backend
-        Types of the columns in a pandas frame.
-    """
-
-    source: F
-    native: Any
-    columns: tuple[str, ...]
-    prefix: str
-    dtype_backend: DtypeBackend | None
-
-    def require_free_names(self, names: Sequence[str], argument: str) -> None:
-        """Raise if a name is that of a column of the frame or of a result column."""
-        taken = {*frames.column_names(self.native), *(self.prefix + name for name in self.columns)}
-        clash = next((name for name in names if name in taken), None)
-        if clash is not None:
-            raise invalid(argument, f"{clash!r} is the name of another column; pass another {argument}= or prefix=")
-
-    def join(self, table: pa.Table, fields: pa.Table | None = None) -> F:
-        """Return the rows of the frame with typed fields, if any, and result columns."""
-        with keep_table(table):
-            results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
-            joined = frames.join_rows(self.native, table.column("row"), (fields, results), self.dtype_backend)
-            return cast("F", frames.to_kind_of(self.source, joined))
-
-    def iter_rows(self, tables: Iterator[pa.Table]) -> Iterator[Any]:
-        """Yield the rows of tables of results, each as the library of the frame yields rows."""
-        for table in tables:
-            results = frames.add_prefix(table.select(list(self.columns)), self.prefix)
-            joined = frames.join_rows(self.native, table.column("row"), (results,), self.dtype_backend)
-            yield from frames.backend_of(joined).iter_rows(joined)
+        return FrameResults(self._frame, native, names, prefix, dtype_backend)
 
 
 @overload
