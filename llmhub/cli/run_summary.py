@@ -94,7 +94,7 @@ COLUMNS: Final = (
     ),
 )
 
-SIMULATED_COST: Final = SummaryColumn("list price (simulated)", lambda model: _cost(model, model.list_usd))
+SIMULATED_COST: Final = SummaryColumn("simulated cost", lambda model: _cost(model, model.list_usd))
 
 
 def failure_summary(results: pa.Table) -> str:

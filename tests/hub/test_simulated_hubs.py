@@ -201,7 +201,7 @@ def test_everything_that_shows_costs_says_that_they_are_simulated(
     paths = [str(tmp_path / "cities.csv"), str(tmp_path / "out.csv")]
     main(["run", *paths, "--prompt", "Describe {city}", "--model", MODEL, "--simulator", simulator.url])
     printed = capsys.readouterr().out
-    assert "list price (simulated)" in printed
+    assert "simulated cost" in printed
     assert "billed" not in printed
 
 
