@@ -91,6 +91,11 @@ class CarriedSecret(NamedTuple):
     source: str
 
 
+def s3_endpoint() -> str:
+    """Return the address of the object store that speaks S3, as AWS's own tools read it; empty for AWS itself."""
+    return next((os.environ[name] for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), "")
+
+
 def load_settings(
     folder: Path | None = None, plugin_providers: Mapping[str, Provider] | None = None, *, file: Path | None = None
 ) -> Settings:

@@ -47,7 +47,7 @@ class Written:
     Parameters
     ----------
     path
-        The folder of Parquet files, or the Arrow stream.
+        The folder of Parquet files, or the Arrow stream; the URL of a folder in an object store.
     rows
         Number of result rows written by this run.
     reused_rows
@@ -62,7 +62,7 @@ class Written:
         Duration of the run in seconds.
     """
 
-    path: Path
+    path: Path | str
     rows: int = 0
     reused_rows: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class SinkPlan:
 
     blocks: Iterator[Any]
     build_run: BuildRun
-    path: Path
+    path: Path | str
     shape: ShapeBlock
     prefix: str = ""
 
@@ -102,11 +102,13 @@ def complete_to_sink(
     Parameters
     ----------
     sink
-        A folder for Parquet files of 4096 input rows each, named by their first row; or a file name that ends in
+        A folder for Parquet files of 4096 input rows each, named by their first row, which may be the URL of a folder
+        in an object store (``s3://``, ``gs://``, ``abfs://``); or a file name that ends in
         ``.arrows`` for an Arrow stream. Both are in input order, except that rows which are sent again by a continued
         run are appended to a stream.
     source
-        A frame, a path, a dataset, a ``RecordBatchReader`` or an iterable of batches.
+        A frame, a path, a URL, a pattern such as ``data/*.parquet``, a folder of Parquet files, a dataset, a
+        ``RecordBatchReader`` or an iterable of batches.
     prompt, **options
         See `llmhub.complete_table`.
     shape
@@ -126,7 +128,7 @@ async def acomplete_to_sink(sink: str | Path, source: Any, prompt: Any, **option
 def _plan_sink(
     sink: str | Path, source: Any, prompt: Any, shape: ShapeBlock | None, prefix: str, options: dict[str, Any]
 ) -> SinkPlan:
-    from llmhub.tables import streaming_io  # noqa: PLC0415 - imports Arrow
+    from llmhub.tables import locations, streaming_io  # noqa: PLC0415 - imports Arrow
 
     model, hub = options.pop("model"), options.pop("hub", None)
     if options.pop("n_jobs", 1) != 1:
@@ -140,7 +142,9 @@ def _plan_sink(
         return build_table_run(block, prompt, model, hub, dict(options))
 
     blocks = streaming_io.iter_blocks(source, streaming_io.BLOCK_ROWS)
-    return SinkPlan(blocks, build_run, Path(sink).expanduser(), shape or _results_only, prefix)
+    location = locations.parse_location(str(sink))
+    path = location if locations.is_url(location) else Path(sink).expanduser()
+    return SinkPlan(blocks, build_run, path, shape or _results_only, prefix)
 
 
 def _results_only(_block: Any, results: pa.Table) -> pa.Table:

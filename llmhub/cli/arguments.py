@@ -185,10 +185,10 @@ def _demo(parser: CommandParser) -> None:
 
 
 def _run(parser: CommandParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help=FILE_TYPES)
+    parser.add_argument("input", type=location, metavar="INPUT", help=FILE_TYPES)
     parser.add_argument(
         "output",
-        type=Path,
+        type=location,
         nargs="?",
         metavar="OUTPUT",
         help="a file of the same types, with the input columns beside the results; a folder (of Parquet files) or a "
@@ -204,7 +204,9 @@ def _run(parser: CommandParser) -> None:
     content.add_argument("--images", metavar="COLUMN", help="column of images: paths or URLs")
     content.add_argument("--messages", metavar="COLUMN", help="column of conversations, sent before the prompt")
     output = parser.add_argument_group("output")
-    output.add_argument("-o", "--output", type=Path, dest="output_option", metavar="OUTPUT", help="instead of OUTPUT")
+    output.add_argument(
+        "-o", "--output", type=location, dest="output_option", metavar="OUTPUT", help="instead of OUTPUT"
+    )
     output.add_argument(
         "--columns",
         type=comma_separated,
@@ -633,6 +635,13 @@ def _budget_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _quiet_argument(parser: CommandParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="write errors only")
+
+
+def location(text: str) -> Path | str:
+    """Return the URL of an object store or a pattern of file names as text, and anything else as a path."""
+    is_url = re.match("[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+    is_pattern = re.search(r"[*?\[]", text) is not None and not Path(text).exists()
+    return text if is_url or is_pattern else Path(text)
 
 
 def comma_separated(text: str) -> list[str]:

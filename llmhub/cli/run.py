@@ -17,7 +17,7 @@ from llmhub.cli.console import announce_interrupt, ignore_interrupts, print_mess
 from llmhub.cli.hub_options import build_hub, collect_options, read_schema
 from llmhub.cli.run_summary import count_statuses, failure_summary, summary_table
 from llmhub.core.errors import invalid
-from llmhub.tables import files, frames
+from llmhub.tables import files, frames, locations
 from llmhub.tables.files import FILE_FORMATS
 from llmhub.tables.schema import MODE_FIELD, RESULTS
 from llmhub.tables.streaming_io import STREAM_SUFFIX
@@ -35,13 +35,15 @@ INTERRUPTED: Final = 130
 def run(args: argparse.Namespace) -> int:
     """Complete the rows, write the results, print a summary, and return the exit code."""
     args.output = _output(args)
+    if isinstance(args.output, str):
+        return _run_to_sink(args)
     # A folder whose name ends like a file is taken for a mistyped file name.
     is_folder = args.output.is_dir() and args.output.suffix not in FILE_FORMATS
     if is_folder or args.output.suffix == STREAM_SUFFIX:
         return _run_to_sink(args)
     files.file_format(args.output, "OUTPUT")
     require_different_files(args.input, args.output)
-    source = files.read_table(args.input, "INPUT")
+    source = _read_input(args.input)
     kept = source.schema if args.columns else source.schema.empty_table().select([]).schema
     structured = _structured_output(args)
     schema = structured.schema(RESULTS.append(MODE_FIELD) if args.mode == "batch" else RESULTS)
@@ -63,7 +65,17 @@ def run(args: argparse.Namespace) -> int:
         return _finish(args, source.select(kept.names), results, chosen)
 
 
-def _output(args: argparse.Namespace) -> Path:
+def _read_input(location: Path | str) -> pa.Table:
+    """Return the rows of a file, a folder of Parquet files, a pattern or a URL."""
+    if isinstance(location, Path) and not location.is_dir():
+        return files.read_table(location, "INPUT")
+    tables = list(locations.read_location(location, "INPUT"))
+    if not tables:
+        raise invalid("INPUT", f"{str(location)!r} has no rows")
+    return frames.to_table(pa.concat_tables(tables))
+
+
+def _output(args: argparse.Namespace) -> Path | str:
     """Return the output, which may be given in two places.
 
     Raises
@@ -76,7 +88,8 @@ def _output(args: argparse.Namespace) -> Path:
     output = args.output or args.output_option
     if output is None:
         raise invalid("OUTPUT", "is missing; pass it after INPUT, or as --output")
-    return Path(output)
+    found: Path | str = output
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +233,10 @@ def _cache_note(args: argparse.Namespace) -> str:
     return "answers are cached, so the same command sends the other rows only"
 
 
-def require_different_files(source: Path, target: Path) -> None:
+def require_different_files(source: Path | str, target: Path) -> None:
     """Raise if the output would overwrite the input."""
+    if isinstance(source, str):
+        return
     same = source.exists() and target.exists() and source.samefile(target)
     if same or source.resolve() == target.resolve():
         raise invalid("OUTPUT", f"{str(target)!r} is the input file; pass another file")

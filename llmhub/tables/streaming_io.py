@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pyarrow import ipc, parquet
 
 from llmhub.core.errors import invalid
-from llmhub.tables import files, frames
+from llmhub.tables import files, frames, locations
 from llmhub.tables.schema import is_simulated, schema_for_run
 
 STREAM_SUFFIX: Final = ".arrows"
@@ -81,7 +81,11 @@ def iter_blocks(source: Any, rows: int, argument: str = "frame") -> Iterator[Any
 def _iter_tables(source: Any, argument: str) -> Iterator[Any]:
     """Yield the parts of a source, each a frame."""
     if isinstance(source, (str, Path)):
-        yield from _iter_file(Path(source), argument)
+        location = locations.parse_location(str(source))
+        if isinstance(location, str) or location.is_dir():
+            yield from locations.read_location(location, argument)
+        else:
+            yield from _iter_file(location, argument)
     elif isinstance(source, (pa.Table, pa.RecordBatch, Mapping)):
         yield source
     elif hasattr(source, "to_batches"):
@@ -139,14 +143,18 @@ class Sink:
     append_only: bool
 
 
-def open_sink(path: Path, prefix: str = "") -> Sink:
+def open_sink(path: Path | str, prefix: str = "") -> Sink:
     """Open a sink: a file that ends with ``.arrows`` as an Arrow stream, any other path as a folder of Parquet parts.
+
+    A URL is a folder in an object store.
 
     Raises
     ------
     BadRequestError
         The path has another extension, or cannot be created.
     """
+    if isinstance(path, str):
+        return _object_store_sink(path, prefix)
     try:
         if path.suffix == STREAM_SUFFIX:
             stream = _ArrowStreamFile(path, prefix)
@@ -165,6 +173,17 @@ def open_sink(path: Path, prefix: str = "") -> Sink:
         return _parquet_sink(path, prefix)
     except OSError as error:
         raise invalid("sink", f"{str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _object_store_sink(url: str, prefix: str) -> Sink:
+    folder = locations.ObjectStoreFolder(url)
+    return Sink(
+        read_finished=lambda first, _rows: folder.read(first, lambda results: finished_rows(results, prefix)),
+        write=folder.write,
+        close=lambda: None,
+        journal_path=folder.journal_path,
+        append_only=False,
+    )
 
 
 def finished_rows(results: pa.Table, prefix: str = "") -> pa.Table:

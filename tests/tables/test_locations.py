@@ -1,0 +1,120 @@
+"""Runs from and to object stores, globs and partitioned folders, with a local server that speaks S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import csv, dataset, fs, parquet
+
+import llmhub
+from llmhub.cli import main
+from llmhub.config import Settings
+from llmhub.sim import SimulatorThread
+from llmhub.tables import locations
+
+MODEL = "openai/gpt-4o-mini"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """Run a server that speaks S3, with one bucket; return its file system."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - slow to import
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        system = fs.S3FileSystem(endpoint_override=f"http://{host}:{port}", allow_bucket_creation=True)
+        system.create_dir("bucket")
+        yield system
+    server.stop()
+
+
+@pytest.fixture
+def hub(simulator: SimulatorThread) -> Iterator[llmhub.Hub]:
+    with llmhub.Hub(simulator=simulator.url, settings=Settings()) as opened:
+        yield opened
+
+
+def rows(start: int, stop: int) -> pa.Table:
+    return pa.table({"text": [f"row {n}" for n in range(start, stop)]})
+
+
+def test_a_run_reads_and_writes_an_object_store_and_is_continued(
+    s3: Any, hub: llmhub.Hub, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmhub.tables import streaming_io  # noqa: PLC0415
+
+    monkeypatch.setattr(streaming_io, "BLOCK_ROWS", 20)
+    with s3.open_output_stream("bucket/in/rows.parquet") as stream:
+        parquet.write_table(rows(0, 50), stream)
+    arguments: Any = {"model": MODEL, "hub": hub, "sink": "s3://bucket/out"}
+    written = llmhub.complete_table("s3://bucket/in/rows.parquet", "{text}", **arguments)
+    assert (written.rows, written.path) == (50, "s3://bucket/out")
+    done = dataset.dataset("bucket/out", filesystem=s3, format="parquet").to_table().sort_by("row")
+    assert done.column("row").to_pylist() == list(range(50))
+    assert set(done.column("status").to_pylist()) == {"ok"}
+    s3.delete_file("bucket/out/part-000000000020.parquet")
+    asked = simulator.counts()["requests"]
+    again = llmhub.complete_table("s3://bucket/in/rows.parquet", "{text}", **arguments)
+    assert (again.rows, again.reused_rows) == (20, 30)
+    assert simulator.counts()["requests"] == asked + 20
+    with pytest.raises(llmhub.BadRequestError, match="other requests"):
+        llmhub.complete_table("s3://bucket/in/rows.parquet", "Other {text}", **arguments)
+
+
+def test_the_command_takes_urls(s3: Any, simulator: SimulatorThread, capsys: pytest.CaptureFixture[str]) -> None:
+    with s3.open_output_stream("bucket/command/rows.csv") as stream:
+        csv.write_csv(rows(0, 5), stream)
+    common = ["--prompt", "{text}", "--model", MODEL, "--simulator", simulator.url, "--no-cache"]
+    assert main(["run", "s3://bucket/command/rows.csv", "s3://bucket/command/out", *common]) == 0
+    assert "s3://bucket/command/out" in capsys.readouterr().out
+    done = dataset.dataset("bucket/command/out", filesystem=s3, format="parquet").to_table()
+    assert done.column("text").to_pylist() == rows(0, 5).column("text").to_pylist()
+
+
+def test_patterns_and_partitioned_folders(tmp_path: Path, hub: llmhub.Hub) -> None:
+    for year in (2025, 2026):
+        (tmp_path / "data" / f"year={year}").mkdir(parents=True)
+        parquet.write_table(rows(0, 3), tmp_path / "data" / f"year={year}" / "rows.parquet")
+        csv.write_csv(rows(0, 2), tmp_path / f"rows {year}.csv")
+    whole = pa.concat_tables(locations.read_location(tmp_path / "data", "frame"))
+    assert sorted(whole.column("year").to_pylist()) == [2025] * 3 + [2026] * 3
+    some = pa.concat_tables(locations.read_location(f"{tmp_path}/data/year=2026/*.parquet", "frame"))
+    assert (some.num_rows, set(some.column("year").to_pylist())) == (3, {2026})
+    assert pa.concat_tables(locations.read_location(f"{tmp_path}/*.csv", "frame")).num_rows == 4
+    written = llmhub.complete_table(f"{tmp_path}/data", "{year}: {text}", model=MODEL, hub=hub, sink=tmp_path / "out")
+    assert written.rows == 6
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("{folder}/*.parquet", "matches no file"),
+        ("nosuch://bucket/x", "cannot be opened"),
+        ("{folder}/none", "cannot be"),
+    ],
+)
+def test_locations_without_files_name_the_argument(tmp_path: Path, location: str, message: str) -> None:
+    with pytest.raises(llmhub.BadRequestError, match=message) as caught:
+        list(locations.read_location(location.format(folder=tmp_path), "frame"))
+    assert str(caught.value).startswith("frame")
+
+
+def test_names_with_brackets_are_files_where_they_exist(tmp_path: Path) -> None:
+    path = tmp_path / "rows[1].csv"
+    assert isinstance(locations.parse_location(str(path)), str)
+    path.touch()
+    assert locations.parse_location(str(path)) == path
