@@ -9,6 +9,8 @@
   not mistaken for it.
 - Clocks are stepped and laptops sleep, so the clock alone does not decide whether an owner lives: on its host the
   process table does, elsewhere whether its lease changes while it is observed.
+
+The file is long because claims and the ledger are written in the same transactions.
 """
 
 from __future__ import annotations
