@@ -22,7 +22,7 @@ BYTES_PER_NUMBER: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
-    """What determines the vector of a text besides the model.
+    """Parameters that determine the vector of a text besides the model.
 
     Parameters
     ----------
