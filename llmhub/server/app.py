@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +41,13 @@ LOGGER: Final = logging.getLogger("llmhub.server")
 JSON: Final = "application/json"
 CLIENT_CLOSED_REQUEST: Final = 499
 UNEXPECTED: Final = "the service had an internal error; its log has the details under this request id"
+STREAM: Final[Any] = web.RequestKey("stream", bool) if hasattr(web, "RequestKey") else "stream"
+"""Set once the head of a stream was sent."""
+TOO_SLOW: Final = "the client is too slow"
+LARGE_BODY_BYTES: Final = 64 << 10
+"""Bodies up to this size are left to the buffer of the connection."""
+SLOWEST_BYTES_PER_S: Final = 100_000
+"""Rate at which a client has to read a large body, besides ``write_timeout_s``."""
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -83,21 +91,52 @@ async def dispatch(service: Service, route: HttpRoute, request: web.Request) -> 
     request_id = request_id_of(request.headers.get(REQUEST_ID_HEADER, ""))
     service.request_started()
     try:
+        response = await _respond(service, route, request, request_id)
+        if isinstance(response, web.Response) and (response.content_length or 0) > LARGE_BODY_BYTES:
+            await _write_large(service, request, response)
+        return response
+    finally:
+        service.request_ended()
+
+
+async def _respond(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
+    """Return the handler's response, or that of its error; a stream that has begun can only be cut off."""
+    try:
         response = await _handle(service, route, request, request_id)
-    except ConnectorError as refusal:
-        response = error_response(refusal.error, route.encode_error, request_id)
-    except web.HTTPException as refusal:
-        response = error_response(_http_error(refusal), route.encode_error, request_id)
+    except (ConnectorError, web.HTTPException) as error:
+        if STREAM in request:
+            _abort(request)
+            raise ConnectionResetError("the stream had begun") from error
+        refusal = error.error if isinstance(error, ConnectorError) else _http_error(error)
+        response = error_response(refusal, route.encode_error, request_id)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
         LOGGER.exception("request %s: %s", request_id, route.name)
+        if STREAM in request:
+            _abort(request)
+            raise
         response = error_response(ServerError(message=UNEXPECTED), route.encode_error, request_id, status=500)
-    finally:
-        service.request_ended()
     if not response.prepared:
         response.headers[REQUEST_ID_HEADER] = request_id
     return response
+
+
+async def _write_large(service: Service, request: web.Request, response: web.Response) -> None:
+    """Write a response here, so that a client which does not accept it in time is disconnected."""
+    seconds = service.settings.write_timeout_s + (response.content_length or 0) / SLOWEST_BYTES_PER_S
+    try:
+        async with asyncio.timeout(seconds):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        _abort(request)
+        raise ConnectionResetError(TOO_SLOW) from None
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _handle(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
@@ -120,7 +159,7 @@ async def _handle(service: Service, route: HttpRoute, request: web.Request, requ
         request_id=request_id,
         caller=caller,
         lane=_lane(route, request),
-        deadline=loop.time() + timeout_s,
+        deadline=loop.time() + timeout_s if timeout_s else inf,
         route=route.name,
     )
     origin = CALL_ORIGIN.set(CallOrigin(request_id=request_id, key_id=caller.key_id, team=caller.team))
@@ -245,6 +284,7 @@ async def open_stream(
         }
     )
     await response.prepare(request)
+    request[STREAM] = True
     return response
 
 
@@ -260,6 +300,5 @@ async def write(service: Service, request: web.Request, response: web.StreamResp
         async with asyncio.timeout(service.settings.write_timeout_s):
             await response.write(piece)
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the client is too slow") from None
+        _abort(request)
+        raise ConnectionResetError(TOO_SLOW) from None

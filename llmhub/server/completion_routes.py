@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiohttp import web
 from returns.pipeline import is_successful
 
-from llmhub.core.errors import invalid, to_exception
+from llmhub.core.errors import TimedOut, invalid, to_exception
 from llmhub.core.stream import Delta
 from llmhub.core.types import Payload
 from llmhub.engine.call import Answer, Target
@@ -38,6 +38,9 @@ DROPPED_HEADER: Final = "x-llmhub-dropped"
 STREAM_ACTION: Final = "streamGenerateContent"
 COUNT_ACTION: Final = "countTokens"
 GEMINI_ACTIONS: Final = ("generateContent", STREAM_ACTION, COUNT_ACTION)
+STREAM_SHARE: Final = 0.98
+"""Share of a request's time after which its stream ends with an error, before the request is cut off."""
+MAX_TIMER_S: Final = 86_400.0
 OPTIONS: Final = (
     Parameter(
         name=CACHE_HEADER,
@@ -150,7 +153,9 @@ def _header_text(text: str) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in text)
 
 
-async def _stream(completion: _Completion, request: web.Request) -> web.StreamResponse:
+async def _stream(  # noqa: C901 - one loop
+    completion: _Completion, request: web.Request
+) -> web.StreamResponse:
     """Stream a response: each piece is written as soon as the client accepts it."""
     encoder = completion.dialect.open_stream(completion.info())
     pieces: list[bytes] = []
@@ -162,8 +167,17 @@ async def _stream(completion: _Completion, request: web.Request) -> web.StreamRe
             pieces.append(piece)
             arrived.set()
 
+    loop = asyncio.get_running_loop()
     sending = asyncio.create_task(completion.send(on_deltas))
     sending.add_done_callback(lambda _: arrived.set())
+    seconds = completion.context.deadline - loop.time()
+    deadline = asyncio.Event()
+
+    def on_deadline() -> None:
+        deadline.set()
+        arrived.set()
+
+    timer = loop.call_later(min(seconds * STREAM_SHARE, MAX_TIMER_S), on_deadline)
     try:
         response: web.StreamResponse | None = None
         while True:
@@ -171,17 +185,23 @@ async def _stream(completion: _Completion, request: web.Request) -> web.StreamRe
             arrived.clear()
             is_done = sending.done()
             has_begun = response is not None or bool(pieces)
-            if is_done:
+            if not is_done and deadline.is_set():
+                error = TimedOut(message="the stream did not end in time")
+                if response is None:
+                    raise to_exception(error)
+                pieces.append(encoder.fail(error, status_of(error)))
+            elif is_done:
                 pieces.append(_last_piece(completion, encoder, sending.result(), has_begun=has_begun))
             piece = b"".join(pieces)
             pieces.clear()
             if response is None:
                 response = await open_stream(request, completion.context, completion.dialect.stream_type)
             await write(completion.service, request, response, piece)
-            if is_done:
+            if is_done or deadline.is_set():
                 await response.write_eof()
                 return response
     finally:
+        timer.cancel()
         if not sending.done():
             sending.cancel()
             await asyncio.wait([sending])

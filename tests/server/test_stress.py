@@ -155,6 +155,22 @@ class TestSlowClients:
             assert 400 <= status_of(connection) < 500
 
 
+class TestDeadlines:
+    def test_stream_that_does_not_end_in_time_ends_with_an_error(
+        self, serve_on: ServeOn, slow: SimulatorThread
+    ) -> None:
+        with serve_on(slow.url, request_timeout_s=1.2) as running:
+            path, body = request_of("chat", "Tell a story", stream=True)
+            with closing(post(running.url, path, body, "connection: close\r\n")) as connection:
+                received = b""
+                while piece := connection.recv(65_536):
+                    received += piece
+            assert b"200 OK" in received
+            assert b"did not end in time" in received
+            assert received.count(b"HTTP/1.1") == 1
+            assert until(lambda: slow.counts()["in_flight"] == 0)
+
+
 class TestQueue:
     def test_calls_beyond_the_queue_are_refused_with_retry_after(
         self, serving: Serving, simulator: SimulatorThread
