@@ -100,7 +100,9 @@ class RequestEncoder:
         self._start = f" {request_target} HTTP/1.1\r\nhost: {host}\r\n"
         self._heads: dict[tuple[str, int], tuple[Mapping[str, str], bytes | None]] = {}
 
-    def encode(self, method: str, headers: Mapping[str, str], body: bytes) -> bytes | None:
+    def encode(
+        self, method: str, headers: Mapping[str, str], body: bytes, added: Mapping[str, str] | None = None
+    ) -> bytes | None:
         """Return the bytes of a request; ``None`` if it has a header that changes how it is sent.
 
         Raises
@@ -115,7 +117,11 @@ class RequestEncoder:
                 self._heads.clear()
             cached = self._heads[(method, id(headers))] = (headers, self._encode_head(method, headers))
         head = cached[1]
-        return None if head is None else b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        if head is None or not added:
+            return None if head is None else b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        # Headers that differ from request to request are not part of the head that requests share.
+        lines = "".join([f"{name}: {value}\r\n" for name, value in added.items()]).encode()
+        return b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body)
 
     def _encode_head(self, method: str, headers: Mapping[str, str]) -> bytes | None:
         fields = {name.lower(): value for name, value in headers.items()}

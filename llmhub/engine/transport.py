@@ -17,7 +17,7 @@ import re
 import ssl
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -157,15 +157,13 @@ class Transport:
             return Answer(outcome=Failure(prepared.failure()), total_s=0.0)
         request = prepared.unwrap()
         added_headers = OUTGOING_HEADERS.get()
-        if added_headers is not None:
-            request = replace(request, headers={**request.headers, **added_headers})
         start = time.perf_counter()
         observer = _ResponseObserver(call.on_chunk, start, call.on_deltas)
         task = self._begin(start)
         if call.on_sent is not None:
             call.on_sent()
         try:
-            outcome = await self._exchange(call, request, observer, streaming=streaming)
+            outcome = await self._exchange(call, request, observer, added_headers, streaming=streaming)
         except asyncio.CancelledError as cancelled:
             if task not in self._timed_out or task.uncancel() > 0:
                 raise _without_inner_frames(cancelled) from None
@@ -200,14 +198,22 @@ class Transport:
         )
 
     async def _exchange(
-        self, call: Call, request: HttpRequest, observer: _ResponseObserver, *, streaming: bool
+        self,
+        call: Call,
+        request: HttpRequest,
+        observer: _ResponseObserver,
+        added_headers: Mapping[str, str] | None,
+        *,
+        streaming: bool,
     ) -> Outcome:
         """Send the HTTP request and decode the reply."""
         provider = call.target.provider
         if not streaming:
-            observer.reply = await self._send_direct(provider.name, request)
+            observer.reply = await self._send_direct(provider.name, request, added_headers)
             if observer.reply is not None:
                 return _interpret(call, observer.reply)
+        if added_headers is not None:
+            request = replace(request, headers={**request.headers, **added_headers})
         # Streams and whole replies share the places of the pool, though aiohttp opens the connections of streams.
         async with self._pool(provider.name).lend_place():
             reply = await self._request(provider.name, request)
@@ -217,13 +223,15 @@ class Transport:
             observer.reply = HttpReply(reply.status, reply.headers, await self._read_body(reply), time.time())
             return _interpret(call, observer.reply)
 
-    async def _send_direct(self, pool_name: str, request: HttpRequest) -> HttpReply | None:
+    async def _send_direct(
+        self, pool_name: str, request: HttpRequest, added_headers: Mapping[str, str] | None
+    ) -> HttpReply | None:
         """Send a request on a connection of our own and return its reply; ``None`` if it has to go through aiohttp."""
         url = request.url
         encoder = self._encoders[url] if url in self._encoders else self._make_encoder(url)
         if encoder is None or len(request.body) > MAX_INLINE_BODY_BYTES:
             return None
-        message = encoder.encode(request.method, request.headers, request.body)
+        message = encoder.encode(request.method, request.headers, request.body, added_headers)
         if message is None:
             return None
         status, headers, body = await self._pool(pool_name).send(encoder.origin, message)

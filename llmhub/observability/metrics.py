@@ -67,6 +67,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of `PrometheusCollector.render`."""
 SAMPLES_PER_SLICE: Final = 40
 """Time series formatted between two pauses, in about a third of a millisecond."""
+LABELS_PER_SLICE: Final = 10
+"""Sets of labels collected between two pauses."""
 PAUSE_S: Final = 0.0001
 """Length of a pause, in which the thread of the event loop runs."""
 MAX_GAUGE_LABELS: Final = 40
@@ -230,7 +232,9 @@ class PrometheusCollector:
             is_counter = instrument.kind == "counter"
             make = families.CounterMetricFamily if is_counter else families.HistogramMetricFamily
             family = make(instrument.name, instrument.description, labels=instrument.labels)
-            for labels, value in values.items():
+            for index, (labels, value) in enumerate(values.items()):
+                if index % LABELS_PER_SLICE == LABELS_PER_SLICE - 1:
+                    time.sleep(PAUSE_S)
                 if is_counter:
                     family.add_metric(labels, value)
                 else:
