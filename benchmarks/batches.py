@@ -95,8 +95,8 @@ def measure(url: str, rows: int) -> dict[str, float]:
         marks["read"].append(time.perf_counter())
         return await read(self, *given)
 
-    batch_client.BatchClient.send_step = timed_send  # type: ignore[method-assign]
-    batch_client.BatchClient.read_rows = timed_read  # type: ignore[method-assign]
+    batch_client.BatchClient.send_step = timed_send  # type: ignore[assignment, method-assign]
+    batch_client.BatchClient.read_rows = timed_read  # type: ignore[assignment, method-assign]
     endpoint = llmhub.Endpoint(base_url=f"{url}/v1", api_key="k")
     with tempfile.TemporaryDirectory() as folder:
         cache = llmhub.DiskCache(Path(folder) / "cache.db")

@@ -150,7 +150,7 @@ class SharedLimiter:
     >>> limiter = memory_limiter(lambda: 0)
     >>> second = RateBooking("openai/requests", duration_us=1_000_000, burst_us=50_000)
     >>> [limiter.book("openai", Member("job", worker), [second]).start_us for worker in ("a", "b", "a")]
-    [-50000, 950000, 1950000]
+    [0, 1000000, 2000000]
     """
 
     book: Book

@@ -42,6 +42,8 @@ MODELS = {
     "anthropic": "claude-3-haiku-20240307",
     "openai-responses": "gpt-4o",
 }
+CHAT_PROVIDERS = [name for name in sorted(PROVIDERS) if not name.endswith("-completions")]
+"""Providers that accept conversations and tools; base models complete one text."""
 
 
 def build_request(name: str, **fields: Any) -> CompletionRequest:
@@ -186,7 +188,7 @@ def test_redacted_reasoning_is_refused_or_dropped(name: str) -> None:
     assert b"xyz" not in loose.body
 
 
-@pytest.mark.parametrize("name", sorted(PROVIDERS))
+@pytest.mark.parametrize("name", CHAT_PROVIDERS)
 def test_logprobs_of_an_earlier_answer_are_not_sent(name: str) -> None:
     turns = (Message("user", "a"), Message("assistant", (Text("b"), Logprobs('["b",-1,[]],'))), Message("user", "c"))
     encoded = prepare(PROVIDERS[name], ENDPOINT, build_request(name, messages=turns), 0.0).unwrap()
@@ -198,7 +200,7 @@ def test_logprobs_of_an_earlier_answer_are_not_sent(name: str) -> None:
 # Forced tools: the same request on every wire, and the same answer, streamed or not
 
 
-@pytest.mark.parametrize("name", sorted(PROVIDERS))
+@pytest.mark.parametrize("name", CHAT_PROVIDERS)
 def test_schema_can_be_enforced_by_a_tool(name: str) -> None:
     tool_schema = Schema(SCHEMA.schema, via="tool")
     prepared = prepare(PROVIDERS[name], ENDPOINT, build_request(name, response_schema=tool_schema), 0.0)
