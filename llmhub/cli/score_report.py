@@ -12,7 +12,7 @@ import msgspec
 from llmhub.cli.console import print_json, print_message, print_result
 from llmhub.core.errors import invalid
 from llmhub.evals import scorers
-from llmhub.evals.html_report import groups_table
+from llmhub.evals.report import groups_table
 
 if TYPE_CHECKING:
     from llmhub.evals import Comparison, Evaluation, Scorer

@@ -114,7 +114,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """Return the evaluation as Markdown."""
-        from llmhub.evals.html_report import samples_markdown  # noqa: PLC0415 - loaded on display
+        from llmhub.evals.report import samples_markdown  # noqa: PLC0415 - loaded on display
 
         samples = samples_markdown(self.samples, self.sample_pairs, len(self.dataset))
         return "\n\n".join(part for part in (self.comparison.to_markdown(), samples) if part)

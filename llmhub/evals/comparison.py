@@ -372,7 +372,7 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return the comparison as Markdown: a headline, the models, the pairs and notes."""
-        from llmhub.evals.html_report import comparison_markdown  # noqa: PLC0415 - loaded on display
+        from llmhub.evals.report import comparison_markdown  # noqa: PLC0415 - loaded on display
 
         return comparison_markdown(self).replace("$", r"\$")
 
