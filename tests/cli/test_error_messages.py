@@ -116,7 +116,7 @@ def test_missing_file(rejection: Rejected) -> None:
 
 def test_folder_instead_of_a_file(rejection: Rejected, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    assert rejection(source="folder.csv") == "INPUT: 'folder.csv': cannot be read: Is a directory"
+    assert rejection(source="folder.csv") == "INPUT: 'folder.csv' has no rows"
     assert rejection(target="folder.csv") == "OUTPUT: 'folder.csv': is a folder; pass a file"
 
 
