@@ -1302,8 +1302,9 @@ def complete_table(
         The hub to use; the default hub if omitted.
     sink
         Write results as they arrive instead of returning a table, holding a few thousand rows in memory: a folder for
-        Parquet files, or a file name that ends in ``.arrows`` for an Arrow stream. ``frame`` may then also be a path,
-        a dataset, a ``RecordBatchReader`` or an iterable of batches. Repeating the call continues a stopped run.
+        Parquet files (or its URL, such as ``s3://bucket/answers``), or a file name that ends in ``.arrows`` for an
+        Arrow stream. ``frame`` may then also be a path, a URL, a pattern such as ``data/*.parquet``, a dataset, a
+        ``RecordBatchReader`` or an iterable of batches. Repeating the call continues a stopped run.
     system : str | Callable[[Row], str | None] | None
         System message; for rows, a template, the name of a column or a function of the row.
     messages : str | None
@@ -1471,8 +1472,9 @@ def complete_table(
         The hub to use; the default hub if omitted.
     sink
         Write results as they arrive instead of returning a table, holding a few thousand rows in memory: a folder for
-        Parquet files, or a file name that ends in ``.arrows`` for an Arrow stream. ``frame`` may then also be a path,
-        a dataset, a ``RecordBatchReader`` or an iterable of batches. Repeating the call continues a stopped run.
+        Parquet files (or its URL, such as ``s3://bucket/answers``), or a file name that ends in ``.arrows`` for an
+        Arrow stream. ``frame`` may then also be a path, a URL, a pattern such as ``data/*.parquet``, a dataset, a
+        ``RecordBatchReader`` or an iterable of batches. Repeating the call continues a stopped run.
     system : str | Callable[[Row], str | None] | None
         System message; for rows, a template, the name of a column or a function of the row.
     messages : str | None

@@ -23,6 +23,7 @@ from llmhub.sim.servers.embeddings import FakeEmbeddings, check_request
 from llmhub.sim.servers.fake_provider import FakeTokenCounts, encode_json
 from llmhub.sim.settings import Simulator
 from llmhub.sim.stand_ins import SIMULATED
+from llmhub.sim.text_vectors import model_dimensions, simulated_vector
 from llmhub.sim.types import (
     SimError,
     SimErrorKind,
@@ -32,7 +33,6 @@ from llmhub.sim.types import (
     SimResponse,
     SimRoute,
 )
-from llmhub.sim.vectors import model_dimensions, simulated_vector
 
 decode_json: Final = msgspec.json.Decoder().decode
 ROW_VERSION: Final[Mapping[str, str]] = {"anthropic": "2023-06-01"}

@@ -18,13 +18,13 @@ from llmhub.sim.servers.embeddings import EMBEDDINGS
 from llmhub.sim.servers.fake_provider import FakeTokenCounts
 from llmhub.sim.types import SimError, SimHttpRequest, SimRequest, SimRoute
 
-SERVERS: Final[Mapping[str, tuple[str, str]]] = {
-    "openai_chat": ("compatible", "/chat/completions"),
-    "openai_responses": ("openai-responses", "/responses"),
-    "openai_completions": ("openai-completions", "/completions"),
-    "anthropic": ("anthropic", "/messages"),
+SERVERS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "openai_chat": ("compatible", "/v1", "/chat/completions"),
+    "openai_responses": ("openai-responses", "", "/responses"),
+    "openai_completions": ("openai-completions", "", "/completions"),
+    "anthropic": ("anthropic", "", "/messages"),
 }
-"""For each wire, the simulated server that stands in, and what the path of a completion ends with."""
+"""For each wire, the simulated server that stands in, the base of its paths, and what a completion's path ends with."""
 
 
 def _as_it_is(payload: Payload) -> Payload:
@@ -78,12 +78,12 @@ def _match_any_path(ending: str) -> Callable[[SimHttpRequest], SimRoute | None]:
 
 
 def _stand_in(name: str, wire: str) -> FakeProvider:
-    server, ending = SERVERS[wire]
+    server, base, ending = SERVERS[wire]
     fake_provider = FAKE_PROVIDERS[server]
     return replace(
         fake_provider,
         name=name,
-        prefix=f"/{name}" if wire == "anthropic" else f"/{name}/v1",
+        prefix=f"/{name}{base}",
         path_suffix="",
         match_route=_match_any_path(ending),
         check_credentials=FAKE_PROVIDERS[CREDENTIAL_CHECKS.get(name, server)].check_credentials,

@@ -40,7 +40,7 @@ class TitanReply(msgspec.Struct, gc=False):
     inputTextTokenCount: object = None  # noqa: N815 - the API's name
 
 
-class Floats(msgspec.Struct, gc=False):
+class BedrockFloats(msgspec.Struct, gc=False):
     """Vectors of Cohere by number type."""
 
     vectors: list[list[float]] = msgspec.field(name="float")
@@ -49,7 +49,7 @@ class Floats(msgspec.Struct, gc=False):
 class CohereReply(msgspec.Struct, gc=False):
     """The body of a reply of Cohere: by number type, or a bare list where none was asked for."""
 
-    embeddings: list[list[float]] | Floats
+    embeddings: list[list[float]] | BedrockFloats
 
 
 _TITAN: Final = msgspec.json.Decoder(TitanReply)
@@ -94,7 +94,7 @@ def decode(request: EmbedRequest, reply: HttpReply) -> Result[EmbeddingResponse,
     try:
         if is_cohere(request.model):
             embeddings = _COHERE.decode(reply.body).embeddings
-            lists = embeddings.vectors if isinstance(embeddings, Floats) else embeddings
+            lists = embeddings.vectors if isinstance(embeddings, BedrockFloats) else embeddings
             tokens = _header_count(reply)
             return from_lists(lists, count, "$.embeddings", _usage(tokens), request.model)
         body = _TITAN.decode(reply.body)

@@ -28,20 +28,20 @@ from llmhub.wire.vectors import from_lists
 INPUT_TYPES: Final[Mapping[TextKind, str]] = {"document": "search_document", "query": "search_query"}
 
 
-class Floats(msgspec.Struct, gc=False):
+class CohereFloats(msgspec.Struct, gc=False):
     """Vectors by number type."""
 
     vectors: list[list[float]] = msgspec.field(name="float")
 
 
-class Reply(msgspec.Struct, gc=False):
+class CohereEmbedReply(msgspec.Struct, gc=False):
     """The body of a reply."""
 
-    embeddings: Floats
+    embeddings: CohereFloats
     meta: object = None
 
 
-_DECODER: Final = msgspec.json.Decoder(Reply)
+_DECODER: Final = msgspec.json.Decoder(CohereEmbedReply)
 
 
 def encode(request: EmbedRequest) -> Result[Payload, LLMError]:

@@ -45,7 +45,7 @@ class Values(msgspec.Struct, gc=False):
     statistics: object = None
 
 
-class Reply(msgspec.Struct, gc=False):
+class GeminiEmbedReply(msgspec.Struct, gc=False):
     """The body of a reply of the Gemini API, or of Vertex AI's ``embedContent``."""
 
     embeddings: list[Values] = []
@@ -65,7 +65,7 @@ class Predictions(msgspec.Struct, gc=False):
     predictions: list[Prediction]
 
 
-_REPLY: Final = msgspec.json.Decoder(Reply)
+_REPLY: Final = msgspec.json.Decoder(GeminiEmbedReply)
 _PREDICTIONS: Final = msgspec.json.Decoder(Predictions)
 DECODING_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 

@@ -4,7 +4,7 @@ What differs here:
 
 - All texts are one list, ``input``; their vectors come back with an ``index`` each, which some servers leave out.
 - ``encoding_format: base64`` is a quarter of the size of numbers in JSON and a twentieth of the time to read, but is
-  asked for only where the numbers behind it are known to be float32 (`Dialect.base64`).
+  asked for only where the numbers behind it are known to be float32 (`EmbedDialect.base64`).
 - Names of the length and of the kind of text differ: ``output_dimension`` and ``input_type`` at Voyage and Mistral.
 - Voyage counts ``total_tokens`` only.
 
@@ -33,7 +33,7 @@ from llmhub.wire.vectors import FLOAT32, INT8, decode_vectors, float32_bytes, jo
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class EmbedDialect:
     """How a server writes embeddings.
 
     Parameters
@@ -64,7 +64,7 @@ class Item(msgspec.Struct, gc=False):
     index: int | None = None
 
 
-class Reply(msgspec.Struct, gc=False):
+class OpenAIEmbedReply(msgspec.Struct, gc=False):
     """The body of a reply."""
 
     data: list[Item]
@@ -72,10 +72,10 @@ class Reply(msgspec.Struct, gc=False):
     usage: object = None
 
 
-_DECODER: Final = msgspec.json.Decoder(Reply)
+_DECODER: Final = msgspec.json.Decoder(OpenAIEmbedReply)
 
 
-def encode(dialect: Dialect, request: EmbedRequest) -> Result[Payload, LLMError]:
+def encode(dialect: EmbedDialect, request: EmbedRequest) -> Result[Payload, LLMError]:
     """Encode a request."""
     options = request.options
     payload: Payload = {"model": request.model, "input": list(request.texts)}
@@ -88,7 +88,7 @@ def encode(dialect: Dialect, request: EmbedRequest) -> Result[Payload, LLMError]
     return Success(payload)
 
 
-def decode(dialect: Dialect, request: EmbedRequest, reply: HttpReply) -> Result[EmbeddingResponse, LLMError]:
+def decode(dialect: EmbedDialect, request: EmbedRequest, reply: HttpReply) -> Result[EmbeddingResponse, LLMError]:
     """Decode a reply: base64 or lists of numbers, in the order of ``index``."""
     try:
         body = _DECODER.decode(reply.body)
@@ -126,15 +126,15 @@ def _usage(usage: object) -> Usage:
     )
 
 
-def embed_wire(name: str, dialect: Dialect) -> EmbedWire:
+def embed_wire(name: str, dialect: EmbedDialect) -> EmbedWire:
     """Return the wire of a dialect; its name is part of cache keys."""
     return EmbedWire(name, partial(encode, dialect), partial(decode, dialect), has_kinds=bool(dialect.kind))
 
 
-WIRE: Final = embed_wire("openai_embeddings", Dialect())
-BASE64_WIRE: Final = embed_wire("openai_embeddings", Dialect(base64=True))
-INT8_WIRE: Final = embed_wire("openai_embeddings", Dialect(number_type=INT8))
-MISTRAL_WIRE: Final = embed_wire("openai_embeddings", Dialect(dimensions="output_dimension"))
+WIRE: Final = embed_wire("openai_embeddings", EmbedDialect())
+BASE64_WIRE: Final = embed_wire("openai_embeddings", EmbedDialect(base64=True))
+INT8_WIRE: Final = embed_wire("openai_embeddings", EmbedDialect(number_type=INT8))
+MISTRAL_WIRE: Final = embed_wire("openai_embeddings", EmbedDialect(dimensions="output_dimension"))
 VOYAGE_WIRE: Final = embed_wire(
-    "openai_embeddings", Dialect(base64=True, dimensions="output_dimension", kind="input_type")
+    "openai_embeddings", EmbedDialect(base64=True, dimensions="output_dimension", kind="input_type")
 )

@@ -34,7 +34,7 @@ def test_simulator_answers_for_all_its_providers(shell: Shell, simulator: Simula
     assert len(lines) == len(SIMULATED)
     assert all("yes, " in line for line in lines)
     assert sum("yes, key accepted, " in line for line in lines) >= len(FAKE_PROVIDERS)
-    assert max(len(line) for line in result.out.splitlines() if "answers-simulated.db" not in line) <= 115
+    assert max(len(line) for line in result.out.splitlines() if "answers-simulated.db" not in line) <= 110
     assert simulator.counts()["tokens"] == {"input": 0, "output": 0}
 
 
