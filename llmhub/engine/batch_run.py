@@ -349,6 +349,17 @@ class BatchRun:
         async with self._placing:
             self._planned = True
             self._submit_filled()
+        await self._finish_stored()
+
+    async def _finish_stored(self) -> None:
+        """Mark batches as collected whose answers a process stored just before it died: nothing else looks for them."""
+        for record in await run_in_thread(self._ledger.records):
+            has_ended = record.state == "open" and record.ended_at > 0 and record.token not in self._open
+            if has_ended and await self._claim(record.token):
+                try:
+                    await run_in_thread(_finish_if_stored, self._ledger, self._store, record.token)
+                finally:
+                    await self._release_claim(record.token)
 
     async def _again(self, rows: Sequence[_Row]) -> None:
         """Look rows up in the store once more, and place those that are not there."""
@@ -720,8 +731,11 @@ class BatchRun:
     async def _note(self, opened: _OpenBatch, status: BatchStatus) -> None:
         """Record the counts of a batch, where they changed."""
         record = opened.record
-        if (record.label, record.succeeded, record.failed) != (status.label, status.succeeded, status.failed):
-            await self._save(opened, label=status.label, succeeded=status.succeeded, failed=status.failed)
+        ended_at = (record.ended_at or time.time()) if status.ended else 0.0
+        noted = (record.label, record.succeeded, record.failed, record.ended_at)
+        if noted != (status.label, status.succeeded, status.failed, ended_at):
+            counts = {"succeeded": status.succeeded, "failed": status.failed}
+            await self._save(opened, label=status.label, ended_at=ended_at, **counts)
 
     async def _collect(self, opened: _OpenBatch, status: BatchStatus) -> None:
         """Store the results of a batch that has ended, settle its rows, and treat those without a result as late."""
@@ -1009,6 +1023,18 @@ CLAIM_POLL_S: Final = 1.0
 """Longest time between two attempts to take over a batch of another process."""
 CREATED_SLACK_S: Final = 600.0
 """How much earlier than the intent a provider may say that a batch was created."""
+
+
+def _finish_if_stored(ledger: BatchLedger, store: Store, token: str) -> None:
+    """Mark a batch as collected if the store has the answers of all its rows."""
+    record, keys = ledger.get(token), ledger.rows(token)
+    if record is None or record.state != "open":
+        return
+    for start in range(0, len(keys), BUILD_ROWS):
+        part = keys[start : start + BUILD_ROWS]
+        if len(store.get_many(part)) < len(part):
+            return
+    ledger.finish(record._replace(state="collected"))
 
 
 class _EncodedRow(NamedTuple):

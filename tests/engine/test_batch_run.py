@@ -380,3 +380,25 @@ def test_plans_show_both_prices_and_the_saving(tmp_path: Path) -> None:
         assert "a saving of" in str(plan)
         assert "(50%)" in str(plan)
         assert ("expires has no results" in str(plan)) is model.startswith("google")
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_batch_whose_answers_are_stored_is_not_left_open(tmp_path: Path, is_whole: bool) -> None:
+    prompts = [f"question {number}" for number in range(10)]
+    with simulated(tmp_path) as (served, hub):
+        keys = [bytes(key) for key in column(complete(prompts, MODELS[0], hub), "request_key")]
+        store = hub.runtime.store
+        assert store is not None
+        assert store.ledger is not None
+        batches = store.ledger.batches
+        assert batches is not None
+        # As if the process had died between storing the answers and marking the batch as collected.
+        (record,) = batches.records()
+        batches.put(record._replace(state="open"))
+        batches.add_rows(record.token, keys if is_whole else [*keys, bytes(32)])
+        sent = served.counts()["requests"]
+        assert column(complete(prompts, MODELS[0], hub), "cache_hit") == [True] * 10
+        assert served.counts()["requests"] == sent
+        (record,) = batches.records()
+        assert record.state == ("collected" if is_whole else "open")
+        assert len(batches.rows(record.token)) == (0 if is_whole else 11)
