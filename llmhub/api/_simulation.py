@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 from llmhub import config
 from llmhub.api.default_hub import configure, configured_hub
 from llmhub.cache.memory import MemoryCache
+from llmhub.core.errors import invalid
 from llmhub.hub import Hub
 from llmhub.sim import Latency, Simulator, SimulatorThread, serve
 
@@ -73,6 +74,11 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
         Options of the `Hub`, such as ``limits`` or ``route``. The cache is in memory unless one is given, and is never
         that of real responses.
 
+    Raises
+    ------
+    BadRequestError
+        ``simulator`` is something else, such as the name of a model.
+
     Examples
     --------
     >>> with simulate(Simulator(seed=7)) as simulation:
@@ -80,6 +86,9 @@ def simulate(simulator: Simulator | None = None, **options: Any) -> Simulation:
     >>> status
     0
     """
+    if not isinstance(simulator, Simulator | None):
+        message = f"{simulator!r} is no Simulator; every model is simulated: call simulate() or pass sim.Simulator()"
+        raise invalid("simulator", message)
     served = serve(simulator or Simulator(latency=DEFAULT_LATENCY))
     try:
         endpoints = {**served.endpoints(), **options.pop("endpoints", {})}

@@ -144,6 +144,8 @@ def compare(
     >>> comparison.pairs.column("difference").to_pylist(), comparison.pairs.column("significant").to_pylist()
     ([-0.25], [False])
     """
+    if isinstance(frame, str):
+        raise invalid("frame", f"{frame!r} is a text, not rows; pass the rows first: compare(frame, {frame!r}, ...)")
     remaining = dict(options)
     plan = pop_scoring_plan(remaining)
     # A single value that is no scorer, such as a name or a function, is refused as a whole by `check_scorers`.

@@ -110,6 +110,17 @@ def test_a_template_without_a_column_warns() -> None:
         llmhub.plan(FRAME, "Summarise.", model=MODEL)
 
 
+def test_a_simulation_takes_no_model() -> None:
+    model: Any = MODEL
+    with pytest.raises(BadRequestError, match=r"^simulator: 'openai/gpt-4o-mini' is no Simulator; .* call simulate"):
+        llmhub.simulate(model)
+
+
+def test_a_comparison_takes_its_rows_first() -> None:
+    with pytest.raises(BadRequestError, match=r"^frame: 'Say \{text\}' is a text, not rows; .*compare\(frame, "):
+        llmhub.compare("Say {text}", model=MODEL, scorers=llmhub.scorers.exact("text"))
+
+
 def test_progress_of_another_kind_is_refused() -> None:
     given: Any = {"progress": "tqdm"}
     with pytest.raises(BadRequestError, match=r"^progress: must be True, False or a function"):
