@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -140,8 +141,19 @@ def _abort(request: web.Request) -> None:
 
 
 async def _handle(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> web.StreamResponse:
-    loop = asyncio.get_running_loop()
-    timeout_s = service.settings.request_timeout_s if route.timeout_s is None else route.timeout_s
+    context = await open_context(service, route, request, request_id)
+    with observed_request(context, route.name, request.headers, {"http.route": route.path}):
+        return await _answer(service, route, request, context)
+
+
+async def open_context(service: Service, route: HttpRoute, request: web.Request, request_id: str) -> RequestContext:
+    """Authenticate a request, and return its context.
+
+    Raises
+    ------
+    ConnectorError
+        The service takes no work, the caller is unknown or lacks the scope, or a header is wrong.
+    """
     if not route.scope:
         caller = LOCAL_CALLER
     else:
@@ -155,25 +167,39 @@ async def _handle(service: Service, route: HttpRoute, request: web.Request, requ
             message = f"the key {caller.key_id} does not have the scope {route.scope!r}"
             raise to_exception(PermissionDenied(message=message))
         _require_media_type(route, request)
-    context = RequestContext(
+    timeout_s = _timeout_s(service, route)
+    return RequestContext(
         request_id=request_id,
         caller=caller,
         lane=_lane(route, request),
-        deadline=loop.time() + timeout_s if timeout_s else inf,
+        deadline=asyncio.get_running_loop().time() + timeout_s if timeout_s else inf,
         route=route.name,
     )
-    origin = CALL_ORIGIN.set(CallOrigin(request_id=request_id, key_id=caller.key_id, team=caller.team))
+
+
+@contextmanager
+def observed_request(
+    context: RequestContext, name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]
+) -> Iterator[None]:
+    """Attribute the calls within the block to a request, in logs, metrics and the trace that its headers name."""
+    caller = context.caller
+    origin = CALL_ORIGIN.set(CallOrigin(request_id=context.request_id, key_id=caller.key_id, team=caller.team))
     try:
-        with server_span(route.name, request.headers, {"http.route": route.path}):
-            return await _answer(service, route, request, context, timeout_s)
+        with server_span(name, headers, attributes):
+            yield
     finally:
         CALL_ORIGIN.reset(origin)
 
 
+def _timeout_s(service: Service, route: HttpRoute) -> float:
+    return service.settings.request_timeout_s if route.timeout_s is None else route.timeout_s
+
+
 async def _answer(
-    service: Service, route: HttpRoute, request: web.Request, context: RequestContext, timeout_s: float
+    service: Service, route: HttpRoute, request: web.Request, context: RequestContext
 ) -> web.StreamResponse:
     """Call the handler within its time, if that is limited."""
+    timeout_s = _timeout_s(service, route)
     if not timeout_s:
         return await route.handler(service, request, context)
     try:

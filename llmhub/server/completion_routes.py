@@ -65,7 +65,7 @@ OPTIONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Completion:
+class ServedCompletion:
     """A parsed request on its way."""
 
     service: Service
@@ -73,7 +73,7 @@ class _Completion:
     dialect: Dialect
     parsed: ParsedRequest
     target: Target
-    cache_mode: str | None
+    cache_mode: str | None = None
 
     def info(self, answer: Answer | None = None) -> ReplyInfo:
         """Return what a reply says besides the response."""
@@ -93,6 +93,7 @@ class _Completion:
         )
 
     async def send(self, on_deltas: Callable[[Sequence[Delta]], None] | None = None) -> Answer:
+        """Send it; ``on_deltas`` is called with its content as it arrives."""
         return await self.service.send(
             self.parsed.request, self.context, on_deltas=on_deltas, cache_mode=self.cache_mode, target=self.target
         )
@@ -100,7 +101,7 @@ class _Completion:
 
 def parse_request(
     service: Service, request: web.Request, context: RequestContext, dialect: Dialect, payload: Payload
-) -> _Completion:
+) -> ServedCompletion:
     """Parse a payload for its target.
 
     Raises
@@ -114,13 +115,24 @@ def parse_request(
     provider = payload.get("provider") if dialect is hub_completions.DIALECT else None
     target = service.target(f"{provider}/{model}" if isinstance(provider, str) and provider else model, context)
     native = all(each.provider.wire.name in dialect.wires for each in service.hub.targets(target.name))
-    parsed = dialect.parse(payload, native)
+    return apply_options(ServedCompletion(service, context, dialect, dialect.parse(payload, native), target), request)
+
+
+def apply_options(completion: ServedCompletion, request: web.Request) -> ServedCompletion:
+    """Return a completion with the options in the headers of its request.
+
+    Raises
+    ------
+    ConnectorError
+        An option has an unknown value.
+    """
     unsupported: Any = request.headers.get(UNSUPPORTED_HEADER, "error")
     if unsupported not in {"error", "drop"}:
         raise invalid(UNSUPPORTED_HEADER, f"must be error or drop, not {unsupported!r:.80}")
+    parsed = completion.parsed
     if unsupported == "drop":
         parsed = replace(parsed, request=replace(parsed.request, unsupported=unsupported))
-    return _Completion(service, context, dialect, parsed, target, request.headers.get(CACHE_HEADER))
+    return replace(completion, parsed=parsed, cache_mode=request.headers.get(CACHE_HEADER))
 
 
 async def complete(
@@ -131,7 +143,7 @@ async def complete(
     return await answer(parse_request(service, request, context, dialect, payload), request)
 
 
-async def answer(completion: _Completion, request: web.Request) -> web.StreamResponse:
+async def answer(completion: ServedCompletion, request: web.Request) -> web.StreamResponse:
     """Send a parsed request, and return its response or stream."""
     if completion.parsed.stream:
         return await _stream(completion, request)
@@ -154,7 +166,7 @@ def _header_text(text: str) -> str:
 
 
 async def _stream(  # noqa: C901 - one loop
-    completion: _Completion, request: web.Request
+    completion: ServedCompletion, request: web.Request
 ) -> web.StreamResponse:
     """Stream a response: each piece is written as soon as the client accepts it."""
     encoder = completion.dialect.open_stream(completion.info())
@@ -207,7 +219,7 @@ async def _stream(  # noqa: C901 - one loop
             await asyncio.wait([sending])
 
 
-def _last_piece(completion: _Completion, encoder: StreamEncoder, result: Answer, *, has_begun: bool) -> bytes:
+def _last_piece(completion: ServedCompletion, encoder: StreamEncoder, result: Answer, *, has_begun: bool) -> bytes:
     """Return the end of a stream.
 
     Raises

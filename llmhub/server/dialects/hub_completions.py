@@ -37,6 +37,8 @@ from llmhub.server.dialects.reading import check_url, read_as
 from llmhub.server.error_replies import encode_error
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+MAX_RESPONSES: Final = 128
+"""Largest ``n``."""
 
 
 class HubTool(Struct, forbid_unknown_fields=True):
@@ -78,7 +80,7 @@ class HubRequest(Struct, forbid_unknown_fields=True):
     response_schema: HubSchema | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] = 1
+    n: Annotated[int, Meta(ge=1, le=MAX_RESPONSES)] = 1
     logprobs: int | None = None
     user: str | None = None
     stream: bool = False
