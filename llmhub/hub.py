@@ -334,9 +334,9 @@ class Hub:
         return tuple(sorted({name.partition("/")[0] for name in self.resolver.endpoints}))
 
     def close(self) -> None:
-        """Close connections and the cache. The next call opens them again."""
+        """Stop its plugins, and close connections and the cache. The next call opens connections and cache again."""
+        self._shutdown_plugins()  # first, since they may complete calls
         self.runtime.close()
-        self._shutdown_plugins()
 
     def __enter__(self) -> Self:
         """Return the hub; leaving the block closes it."""

@@ -52,6 +52,7 @@ EXAMPLES: Final = {
     "diff": "llmhub diff runs/yesterday runs/today",
     "models": "llmhub models anthropic\n  llmhub models --json | jq '.[] | select(.input_usd_per_mtok < 0.2)'",
     "dashboards": "llmhub dashboards export monitoring",
+    "deploy": "llmhub deploy export deployment",
     "completion": "llmhub completion bash > ~/.local/share/bash-completion/completions/llmhub\n"
     "  llmhub completion zsh > ~/.zfunc/_llmhub",
     "sim": "llmhub sim --port 8000 --latency 0.2",
@@ -374,7 +375,7 @@ def _models(parser: CommandParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
-def _dashboards(parser: CommandParser) -> None:
+def _exported(parser: CommandParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     export = actions.add_parser("export", help="write the files to a folder")
     export.add_argument("folder", type=Path, metavar="DIR", help="folder to write to; made if it is not there")
@@ -548,7 +549,8 @@ COMMANDS: Final = {
     "doctor": ("check which providers are available, and what is missing", _doctor),
     "batches": ("list, collect or cancel batches at providers", _batches),
     "cache": ("inspect, check, export or delete cached responses", _cache),
-    "dashboards": ("write dashboards for Grafana, and rules for Prometheus", _dashboards),
+    "dashboards": ("write dashboards for Grafana, and rules for Prometheus", _exported),
+    "deploy": ("write a container file, manifests and a compose file for the service", _exported),
     "completion": ("write a script that completes commands in a shell", _completion),
 }
 """Description of each command, and the function that adds its arguments."""
