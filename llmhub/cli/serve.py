@@ -7,21 +7,32 @@ import argparse
 from llmhub.cli.console import print_message, print_result
 from llmhub.server.running import serve
 from llmhub.server.server_settings import load_server_settings
-from llmhub.server.service import open_service
+from llmhub.server.service import Service, open_service
 
 OVERRIDES = ("host", "port", "simulator", "cache")
+PROTOCOLS = ("grpc",)
+"""Protocols beside HTTP, which are served at ``--NAME-port``."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve, and return 1 if requests in progress were cut off at the end."""
     overrides = {name: value for name in OVERRIDES if (value := getattr(args, name)) is not None}
+    for name in PROTOCOLS:
+        if (port := getattr(args, f"{name}_port")) is not None:
+            overrides[name] = {"port": port}
     settings = load_server_settings(args.config, overrides)
     service = open_service(settings, args.config)
     if args.check:
         service.hub.close()
         print_result("the settings are valid")
         return 0
-    completed = serve(service, on_start=lambda url: print_message("serve", f"listening on {url}"))
+    completed = serve(service, on_start=lambda url: print_message("serve", _listening(service, url)))
     if not completed:
         print_message("serve", "stopped; requests that did not end in time were cut off")
     return 0 if completed else 1
+
+
+def _listening(service: Service, url: str) -> str:
+    """Return the addresses of a service."""
+    others = [f"{name} on {address}" for name, address in service.addresses.items()]
+    return "; ".join([f"listening on {url}", *others])

@@ -14,6 +14,7 @@ How it is put together
 ``running``          start, drain and stop: on the engine's loop of this process, or until SIGTERM (``llmhub serve``)
 ``dialects``         pure, one module an API: request payload -> request; response, stream, error -> payload
 ``..._routes``       route groups, one module each
+``rpc``              gRPC and Arrow Flight: other protocols before the same service
 
 How to add routes
 -----------------

@@ -205,6 +205,8 @@ async def _answer(
     try:
         async with asyncio.timeout(timeout_s):
             return await route.handler(service, request, context)
+    except ConnectorError:  # that of a timeout is a TimeoutError too
+        raise
     except TimeoutError:
         message = f"not answered within {timeout_s:g} s"
         raise to_exception(TimedOut(message=message)) from None

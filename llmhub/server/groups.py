@@ -6,6 +6,7 @@ from typing import Final
 
 from llmhub.server import api_routes, completion_routes, embedding_routes, health_routes, metrics_route
 from llmhub.server.routes import RouteGroup
+from llmhub.server.rpc import servers
 
 GROUPS: Final[tuple[RouteGroup, ...]] = (
     health_routes.GROUP,
@@ -13,4 +14,5 @@ GROUPS: Final[tuple[RouteGroup, ...]] = (
     embedding_routes.GROUP,
     api_routes.GROUP,
     metrics_route.GROUP,
+    servers.GROUP,
 )

@@ -11,7 +11,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -37,6 +38,40 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def to_limit(self) -> Limit:
         """Return the limit of a hub."""
         return Limit(rpm=self.rpm, tpm=self.tpm)
+
+
+class TlsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """TLS of a server: files in PEM format.
+
+    Parameters
+    ----------
+    tls_certificate, tls_key
+        Certificate chain and private key of the server; without them, connections are not encrypted.
+    tls_client_ca
+        Certificates of the authorities of clients; with it, clients have to present a certificate.
+    """
+
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+
+
+class GrpcSettings(TlsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the gRPC server, which listens on the service's ``host``.
+
+    Parameters
+    ----------
+    port
+        Port to listen on; 0 for any free one.
+    max_message_bytes
+        Largest message of a client.
+    reflection
+        Whether clients may ask for the description of the API.
+    """
+
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 50051
+    max_message_bytes: Count = 32 << 20
+    reflection: bool = True
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +106,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         How long an idle connection is kept.
     drain_timeout_s
         How long requests in progress may take after a stop was requested.
+    grpc
+        Settings of gRPC, which is served if they are given.
     """
 
     host: str = "127.0.0.1"
@@ -89,6 +126,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     request_timeout_s: Seconds = 600.0
     keepalive_s: Seconds = 75.0
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 30.0
+    grpc: GrpcSettings | None = None
 
 
 def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> ServerSettings:
@@ -109,8 +147,8 @@ def load_server_settings(path: Path | None = None, overrides: Mapping[str, Any] 
     settings = parse_server_settings(text, variables_with_prefix(ENVIRONMENT_PREFIX), str(file))
     if not overrides:
         return settings
-    given = {**msgspec.structs.asdict(settings), **overrides}
-    return _convert(msgspec.to_builtins(given), strict=False, where=lambda key: f"--{key}")
+    given = deep_merge(msgspec.to_builtins(settings), msgspec.to_builtins(overrides))
+    return _convert(given, strict=False, where=lambda key: f"--{key.replace('.', '-')}")
 
 
 def parse_server_settings(text: str, variables: Mapping[str, str], file: str = CONFIG_FILE) -> ServerSettings:
@@ -160,10 +198,17 @@ def _known_names(key: str) -> tuple[str, ...]:
     """Return the names of the section in which ``key`` is."""
     section: Any = ServerSettings
     for name in key.split(".")[:-1]:
-        section = next((each.type for each in msgspec.structs.fields(section) if each.name == name), None)
-        if not (isinstance(section, type) and issubclass(section, Struct)):
+        fields = msgspec.structs.fields(section)
+        section = next((_section_type(each.type) for each in fields if each.name == name), None)
+        if section is None:
             return ()
     return tuple(each.name for each in msgspec.structs.fields(section))
+
+
+def _section_type(type_: Any) -> type[Struct] | None:
+    """Return the type of a section, which may be optional; ``None`` for the type of a value."""
+    types = [each for each in (type_, *get_args(type_)) if isinstance(each, type) and issubclass(each, Struct)]
+    return types[0] if types and get_origin(type_) in {None, Union, UnionType} else None
 
 
 def _place_in_file(text: str, key: str, file: str) -> str:
@@ -209,8 +254,7 @@ def _field_of_variable(name: str) -> tuple[str, ...]:
     """Return the path of the field that a variable sets."""
     rest = name.removeprefix(ENVIRONMENT_PREFIX).lower()
     for each in msgspec.structs.fields(ServerSettings):
-        is_section = isinstance(each.type, type) and issubclass(each.type, Struct)
-        if is_section and rest.startswith(f"{each.name}_"):
+        if _section_type(each.type) is not None and rest.startswith(f"{each.name}_"):
             return each.name, rest[len(each.name) + 1 :]
     return (rest,)
 

@@ -66,6 +66,8 @@ class Service:
         The route groups that are served.
     metrics
         Metrics of the calls, while they are collected.
+    addresses
+        Addresses of the protocols beside HTTP that are served (``grpc``, ``flight``).
     """
 
     hub: Hub
@@ -73,6 +75,7 @@ class Service:
     access: Access
     groups: Sequence[RouteGroup] = ()
     metrics: PrometheusCollector | None = None
+    addresses: dict[str, str] = field(default_factory=dict)
     state: State = "starting"
     active_requests: int = 0
     lanes: Lanes = field(init=False)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class ServiceProcess:
 
     url: str
     process: subprocess.Popen[str]
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     def terminate(self, timeout_s: float = 20.0) -> int:
         """Send SIGTERM and return the exit code."""
@@ -89,7 +90,7 @@ def service_process(
         for line in process.stderr:
             lines.append(line)
             if found := re.search(r"listening on (\S+)", line):
-                yield ServiceProcess(found[1], process)
+                yield ServiceProcess(found[1].strip(";"), process, dict(re.findall(r"(\w+) on (\S+[^;\s])", line)))
                 return
         pytest.fail(f"llmhub serve ended with {process.wait()}: {''.join(lines)}")
     finally:

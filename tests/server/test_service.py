@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from returns.result import Failure, Result
 
-from llmhub.core.errors import AuthFailed, BadRequestError, LLMError, RateLimited, to_exception
+from llmhub.core.errors import AuthFailed, BadRequestError, LLMError, RateLimited, TimedOut, to_exception
 from llmhub.engine.event_loop import submit
 from llmhub.server.access import Caller
 from llmhub.server.app import json_response, read_json
@@ -23,7 +23,7 @@ from llmhub.server.context import RequestContext
 from llmhub.server.groups import GROUPS
 from llmhub.server.routes import HttpRoute, RouteGroup
 from llmhub.server.running import RunningService
-from llmhub.server.server_settings import ServerSettings, parse_server_settings
+from llmhub.server.server_settings import GrpcSettings, ServerSettings, parse_server_settings
 from llmhub.server.service import Service, open_service
 
 Serving = Callable[..., RunningService]
@@ -55,6 +55,10 @@ async def fail(_service: Service, _request: web.Request, _context: RequestContex
     raise ZeroDivisionError("secret detail")
 
 
+async def time_out(_service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
+    raise to_exception(TimedOut(message="the provider was slow"))
+
+
 async def hang(_service: Service, _request: web.Request, _context: RequestContext) -> web.StreamResponse:
     await asyncio.Event().wait()
     raise AssertionError
@@ -66,6 +70,7 @@ TESTED = RouteGroup(
         HttpRoute("POST", "/echo", echo, scope="completions", request_types=("application/json",)),
         HttpRoute("POST", "/refuse", refuse, scope="completions"),
         HttpRoute("GET", "/fail", fail, scope="completions"),
+        HttpRoute("GET", "/time-out", time_out, scope="completions"),
         HttpRoute("GET", "/hang", hang, scope="completions", timeout_s=0.05),
     ),
 )
@@ -136,6 +141,10 @@ class TestRequests:
     def test_request_beyond_its_deadline_times_out(self, serving: Serving) -> None:
         assert fetch(serving(groups=(TESTED,)).url, "/hang")[0] == 504
 
+    def test_timeout_of_the_provider_keeps_its_message(self, serving: Serving) -> None:
+        status, _, body = fetch(serving(groups=(TESTED,)).url, "/time-out")
+        assert (status, body["error"]["message"]) == (504, "the provider was slow")
+
     def test_access_decides(self, serving: Serving) -> None:
         class Closed:
             async def authenticate(self, _request: web.Request, _route: HttpRoute) -> Result[Caller, LLMError]:
@@ -153,12 +162,20 @@ class TestSettings:
         assert settings.limits["openai/gpt-4o"].rpm == 60
         assert settings.models == {"fast": "openai/x", "b": "c/d"}
 
+    def test_optional_sections_are_given_by_the_file_or_by_variables(self) -> None:
+        assert parse_server_settings("", {}).grpc is None
+        assert parse_server_settings("[server.grpc]", {}).grpc == GrpcSettings()
+        variables = {"LLMHUB_SERVER_GRPC_PORT": "7", "LLMHUB_SERVER_GRPC_TLS_KEY": "a.pem"}
+        assert parse_server_settings("", variables).grpc == GrpcSettings(port=7, tls_key="a.pem")
+
     @pytest.mark.parametrize(
         ("text", "variables", "place"),
         [
             ("[server]\n\nport = 'x'", {}, "llmhub.toml, line 3: server.port"),
             ("[server]\nhots = 'x'", {}, "llmhub.toml, line 2: server.hots: unknown key"),
             ("[server.limits.openai]\nrpm = -1", {}, "line 2"),
+            ("[server.grpc]\nprot = 1", {}, "line 2: server.grpc.prot: unknown key; must be one of tls_certificate"),
+            ("", {"LLMHUB_SERVER_GRPC_PROT": "1"}, "LLMHUB_SERVER_GRPC_PROT"),
             ("server = 3", {}, "must be a table"),
             ("[server", {}, "cannot be read"),
             ("", {"LLMHUB_SERVER_PORT": "many"}, "LLMHUB_SERVER_PORT"),
