@@ -26,7 +26,7 @@ from llmhub.engine.decision_log import Decision
 from llmhub.engine.observer import NS_PER_S, CallFinished, Event, RequestFinished
 from llmhub.observability.dispatcher import Dispatcher, flush
 from llmhub.observability.instruments import outcome_labels
-from llmhub.security.redaction import MIN_SECRET_LENGTH, escape_controls, redact
+from llmhub.security.redaction import MIN_SECRET_LENGTH, escape_controls, redact, redact_content
 
 __all__ = ["JsonFormatter", "configure", "is_enabled"]
 
@@ -212,12 +212,12 @@ def _decision_fields(decision: Decision) -> Fields:
 
 def _content(event: CallFinished) -> Fields:
     """Return prompt, response and error message, redacted."""
-    fields = {"prompt": redact("\n".join(map(_message_text, event.call.request.messages)))}
+    fields = {"prompt": redact_content("\n".join(map(_message_text, event.call.request.messages)))}
     if event.answer is None:
         return fields
     if is_successful(event.answer.outcome):
-        return {**fields, "response": redact(event.answer.outcome.unwrap().text)}
-    return {**fields, "error": redact(event.answer.outcome.failure().message)}
+        return {**fields, "response": redact_content(event.answer.outcome.unwrap().text)}
+    return {**fields, "error": redact_content(event.answer.outcome.failure().message)}
 
 
 def _message_text(message: Message) -> str:

@@ -47,7 +47,7 @@ from llmhub.observability.dispatcher import Dispatcher
 from llmhub.observability.instruments import outcome_labels
 from llmhub.observability.semantic_conventions import Conventions
 from llmhub.observability.subscriptions import subscribe
-from llmhub.security.redaction import redact
+from llmhub.security.redaction import map_json_text, redact_content
 
 __all__ = ["configure", "server_span"]
 
@@ -474,7 +474,10 @@ def input_attributes(request: CompletionRequest) -> Attributes:
     if system:
         attributes[names.SYSTEM_INSTRUCTIONS] = _json(part_contents(system))
     if request.tools:
-        tools = [{"type": "function", "name": tool.name, "description": tool.description} for tool in request.tools]
+        tools = [
+            {"type": "function", "name": tool.name, "description": redact_content(tool.description)}
+            for tool in request.tools
+        ]
         attributes[names.TOOL_DEFINITIONS] = _json(tools)
     return attributes
 
@@ -495,7 +498,7 @@ def message_content(message: Message) -> Attributes:
     Examples
     --------
     >>> message_content(Message("user", "key sk-abcdefgh12345"))
-    {'role': 'user', 'parts': [{'type': 'text', 'content': 'key [redacted]'}]}
+    {'role': 'user', 'parts': [{'type': 'text', 'content': 'key [API_KEY]'}]}
     """
     return {"role": message.role, "parts": part_contents(message.parts)}
 
@@ -508,14 +511,19 @@ def part_contents(parts: Any) -> list[Attributes]:
 def _part_content(part: Part) -> Attributes:
     match part:
         case Text(text):
-            return {"type": "text", "content": redact(text)}
+            return {"type": "text", "content": redact_content(text)}
         case Reasoning(text=text):
-            return {"type": "reasoning", "content": redact(text)}
+            return {"type": "reasoning", "content": redact_content(text)}
         case ToolCall(id=call_id, name=name, arguments=arguments):
-            return {"type": "tool_call", "id": call_id, "name": name, "arguments": redact(arguments)}
+            return {
+                "type": "tool_call",
+                "id": call_id,
+                "name": name,
+                "arguments": map_json_text(arguments, redact_content),
+            }
         case ToolResult(id=call_id, content=content):
             texts = [content] if isinstance(content, str) else [item.text for item in content if isinstance(item, Text)]
-            return {"type": "tool_call_response", "id": call_id, "response": redact("".join(texts))}
+            return {"type": "tool_call_response", "id": call_id, "response": redact_content("".join(texts))}
         case _:
             return {"type": type(part).__name__.lower()}
 

@@ -84,7 +84,7 @@ def test_content_is_logged_if_asked_for_and_redacted(hub: llmhub.Hub, stream: io
     completion = llmhub.complete("my key is sk-abcdefgh12345678", model=MODEL, hub=hub)
     undo()
     (entry,) = lines(stream, "llmhub.calls")
-    assert entry["prompt"] == "my key is [redacted]"
+    assert entry["prompt"] == "my key is [API_KEY]"
     assert entry["response"] == completion.text
 
 

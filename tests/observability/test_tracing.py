@@ -252,7 +252,7 @@ def test_content_is_recorded_if_asked_for_and_redacted(hub: llmhub.Hub, local: L
     completion = llmhub.complete("my key is sk-abcdefgh12345678", model=MODEL, hub=hub, system="Be brief.")
     (span,) = local.spans("chat")
     assert json.loads(span.attributes["gen_ai.input.messages"]) == [
-        {"role": "user", "parts": [{"type": "text", "content": "my key is [redacted]"}]}
+        {"role": "user", "parts": [{"type": "text", "content": "my key is [API_KEY]"}]}
     ]
     assert json.loads(span.attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Be brief."}]
     (message,) = json.loads(span.attributes["gen_ai.output.messages"])
