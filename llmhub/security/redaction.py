@@ -28,14 +28,13 @@ from llmhub.core.types import (
     ToolCall,
     ToolResult,
 )
+from llmhub.security.number_patterns import NUMBER_ENTITIES, number_spans
 from llmhub.security.patterns import (
     CREDENTIALS,
     ENTITIES,
-    NUMBER_ENTITIES,
     PERSONAL,
     PatternSet,
     RedactionPattern,
-    number_spans,
 )
 
 REPLACEMENT: Final = "[redacted]"
@@ -146,7 +145,7 @@ class Redactor:
         object.__setattr__(self, "recognizers", tuple(self.recognizers))
         object.__setattr__(self, "allow", frozenset(self.allow))
         object.__setattr__(self, "_active", PatternSet((*built_in, *own)))
-        object.__setattr__(self, "_numbers", NUMBER_ENTITIES & set(entities))
+        object.__setattr__(self, "_numbers", frozenset(NUMBER_ENTITIES) & set(entities))
 
     def __reduce__(self) -> tuple[Callable[..., Redactor], tuple[dict[str, Any]]]:
         """Pickle the arguments."""

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from llmhub.core.errors import BadRequestError
 from llmhub.core.types import CompletionRequest, Message, Reasoning, Schema, Text, Tool, ToolCall, ToolResult
-from llmhub.security.patterns import CREDENTIALS, ENTITIES, IBAN_LENGTHS, RedactionPattern, iban_valid, luhn_valid
+from llmhub.security.number_patterns import IBAN_LENGTHS, iban_valid, luhn_valid
+from llmhub.security.patterns import CREDENTIALS, ENTITIES, RedactionPattern
 from llmhub.security.redaction import (
     Redactor,
     map_json_text,
