@@ -7,6 +7,7 @@ the parts to come. A part never raises in its process: an exception would discar
 
 from __future__ import annotations
 
+import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -66,8 +67,9 @@ def complete_parallel(
     # Arguments are validated here, before processes are started. Functions of a row are only called in those.
     has_functions = callable(prompt) or callable(quiet.get("system"))
     build_table_run(streaming_io.without_rows(frame) if has_functions else frame, prompt, model, hub, dict(quiet))
-    parts = streaming_io.split_frame(frame, streaming_io.effective_jobs(n_jobs))
-    run = _ParallelRun(parts, _PartCall(prompt, model, PortableHub(hub), quiet), budgets)
+    processes = streaming_io.effective_jobs(n_jobs)
+    parts = streaming_io.split_frame(frame, processes)
+    run = _ParallelRun(parts, _PartCall(prompt, model, PortableHub(hub), quiet, processes), budgets)
     try:
         run.execute(n_jobs)
     except BaseException as error:
@@ -111,11 +113,15 @@ class _PartCall:
     model: Models
     portable: PortableHub
     options: RowOptions
+    processes: int = 1
+    parent: int = field(default_factory=os.getpid)
 
     def __call__(self, number: int, rows: Any, shares: Shares) -> _PartResult:
         """Complete the rows of a part within its shares of the budgets."""
         call_share, hub_share = shares
         hub, options, own_budget = self.portable.hub, dict(self.options), SharedBudget(Budget(call_share or 0))
+        if os.getpid() != self.parent:
+            hub.runtime.expect_workers(self.processes)
         if call_share is not None:
             options["budget_usd"] = own_budget
         if hub_share is not None:

@@ -1,7 +1,9 @@
 """The interface of a rate limiter that processes share through a store, and its arithmetic.
 
-- Each limit is a generic cell rate algorithm (GCRA): its whole state is one time, the theoretical arrival time (TAT),
-  up to which it is booked. An amount is booked as the time in which the limit restores it.
+- A rate is a generic cell rate algorithm (GCRA): its whole state is one time, the theoretical arrival time (TAT), up to
+  which it is booked. An amount is booked as the time in which the limit restores it.
+- A window counts what is used in it: a sliding one in slices, a fixed one from its first use on. Of an amount, as much
+  as is left is granted.
 - One call of `SharedLimiter.book` books all limits of a group of requests together, and the amounts of budgets with
   them. They begin together, at the latest of their times, so that a request that waits for one limit does not use up
   another before it is sent.
@@ -10,21 +12,26 @@
 - Amounts of time are whole microseconds, and amounts of money whole billionths of a dollar, so sums are exact. The time
   is that of the store, except that processes that share a file share its computer's clock.
 
-Law: whatever workers book, the requests that begin by time ``t`` use at most ``burst + rate * t`` of each limit.
+Law: whatever workers book, the requests that begin by time ``t`` use at most ``burst + rate * t`` of each rate, and
+those that begin within the length of a sliding window use at most its allowance.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final, NamedTuple, Protocol
 
 MICROSECONDS: Final = 1_000_000
 MEMBER_TTL_US: Final = 10 * MICROSECONDS
 """Time after the last of its bookings begins for which a worker counts as alive."""
 MAX_AHEAD_US: Final = 3600 * MICROSECONDS
-"""A limit that is booked further ahead was booked by a clock that was wrong since, and counts as unused."""
+"""A rate that is booked further ahead was booked by a clock that was wrong since, and counts as unused. What could
+begin only later, in the window of the next day for example, is not booked at all."""
+WINDOW_SLICES: Final = 60
+"""Slices of a sliding window: what is booked in a slice counts until the whole slice is one window old."""
 
 
 class Member(NamedTuple):
@@ -53,6 +60,39 @@ class RateBooking(NamedTuple):
     duration_us: int
     burst_us: int
     unused_us: int = 0
+
+
+class WindowBooking(NamedTuple):
+    """A booking of one window.
+
+    Parameters
+    ----------
+    name
+        The window.
+    amount
+        Amount to book; as much of it as is left when the lease begins is granted.
+    minimum
+        The lease begins once this much is left. More than ``allowed`` is granted alone.
+    allowed
+        The most that may be used in a window.
+    window_us
+        Its length.
+    slides
+        Whether it slides; otherwise a window begins with the first use after the end of the one before.
+    unused
+        Booked earlier and not used; negative for what was used beyond a booking.
+    age_us
+        How long ago the lease began with which ``unused`` was booked; negative if it has not begun.
+    """
+
+    name: str
+    amount: int
+    minimum: int
+    allowed: int
+    window_us: int
+    slides: bool
+    unused: int = 0
+    age_us: int = 0
 
 
 class TotalBooking(NamedTuple):
@@ -88,6 +128,9 @@ class Lease(NamedTuple):
         Number of jobs alive, of workers of the caller's job, and of all workers.
     totals, used
         The amount granted of each total, and the total after it, in the order of the bookings.
+    windows
+        The amount granted of each window, in the order of the bookings; nothing is booked, not of the rates either, if
+        ``start_us`` is more than `MAX_AHEAD_US` away.
     """
 
     start_us: int
@@ -97,6 +140,7 @@ class Lease(NamedTuple):
     workers: int = 1
     totals: tuple[int, ...] = ()
     used: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
 
 
 class Book(Protocol):
@@ -109,6 +153,10 @@ class Book(Protocol):
         rates: Sequence[RateBooking],
         totals: Sequence[TotalBooking] = (),
         pause_us: int = 0,
+        *,
+        windows: Sequence[WindowBooking] = (),
+        also_alive_in: str = "",
+        leaves: bool = False,
     ) -> Lease:
         """Return the lease.
 
@@ -118,10 +166,14 @@ class Book(Protocol):
             Whose limits these are, such as an account; pauses and workers are counted in each scope.
         member
             The caller.
-        rates, totals
+        rates, totals, windows
             What is booked. Without bookings the caller only reports itself alive and reads the pause.
         pause_us
             A pause for all workers of the scope, from now on.
+        also_alive_in
+            Another scope in which the caller counts as alive.
+        leaves
+            Whether the caller does not count as alive any more.
 
         Raises
         ------
@@ -173,15 +225,132 @@ def next_start(now: int, paused_until: int, booked: Sequence[tuple[int, RateBook
     return max(starts, default=now) if paused_until <= now else max([paused_until, *starts])
 
 
-def next_tats(start: int, now: int, booked: Sequence[tuple[int, RateBooking]]) -> list[int]:
+def next_tats(start: int, now: int, booked: Sequence[tuple[int, RateBooking]], *, is_booked: bool = True) -> list[int]:
     """Return the times up to which limits are booked once ``start`` is granted.
 
     A limit of which nothing is booked only gets back what was not used.
     """
     return [
-        start + rate.duration_us if rate.duration_us else max(tat - rate.unused_us, now - rate.burst_us)
+        start + rate.duration_us if rate.duration_us and is_booked else max(tat - rate.unused_us, now - rate.burst_us)
         for tat, rate in booked
     ]
+
+
+def alive_time(start: int, now: int, ahead_us: int) -> int:
+    """Return the time until which a worker counts as alive whose lease begins at ``start`` and lasts ``ahead_us``."""
+    return min(max(start, now) + ahead_us, now + MAX_AHEAD_US) + MEMBER_TTL_US
+
+
+# Windows: the amounts in use by slice, or by the beginning of a fixed window
+
+
+def begin_window(at: int, entries: Mapping[int, int], window: WindowBooking) -> tuple[int, int]:
+    """Return when the minimum of a booking can begin, not before ``at``, and what is used of the window then.
+
+    Examples
+    --------
+    >>> begin_window(5, {0: 80}, WindowBooking("requests", 40, 10, 100, window_us=60, slides=False))
+    (5, 80)
+    >>> begin_window(5, {0: 80}, WindowBooking("requests", 40, 30, 100, window_us=60, slides=False))
+    (60, 0)
+    """
+    _, _, minimum, allowed, window_us, slides, _, _ = window
+    if not slides:
+        began = max(entries, default=at)
+        used = entries.get(began, 0)
+        if at >= began + window_us or not used:
+            return at, 0
+        if used + minimum > allowed:
+            # An amount above the allowance is paid for by the windows that follow.
+            return began + window_us * max(1, ceil(used / allowed)), 0
+        return max(at, began), used
+    slice_us = window_us // WINDOW_SLICES
+    at = max(at, max(entries, default=0) * slice_us)  # not before what was booked earlier
+    used = sum(entries.values())
+    for number, amount in sorted(entries.items()):
+        expires_at = (number + 1) * slice_us + window_us
+        if expires_at > at:
+            if used + minimum <= allowed:
+                break
+            at = expires_at
+        used -= amount
+    return at, used
+
+
+def book_window(now: int, at: int, entries: Mapping[int, int], window: WindowBooking, granted: int) -> dict[int, int]:
+    """Return the amounts of a window once ``granted`` begins at a time, without those that have expired."""
+    slice_us = window.window_us // WINDOW_SLICES if window.slides else 1
+    kept_us = window.window_us + slice_us * window.slides
+    current = {number: used for number, used in entries.items() if used and number * slice_us + kept_us > now}
+    last = max(current, default=None)
+    if window.slides:
+        number = at // slice_us if last is None else max(at // slice_us, last)
+    else:
+        number = at if last is None or at >= last + window.window_us else last
+    current[number] = current.get(number, 0) + granted
+    return current
+
+
+def return_to_window(now: int, entries: Mapping[int, int], window: WindowBooking) -> dict[int, int]:
+    """Return the amounts of a window once what was not used is given back.
+
+    It is taken from the slices that expire first, so that never too much is left, or from the last ones if its lease
+    has not begun.
+    """
+    unused, current = window.unused, dict(entries)
+    if unused < 0:
+        number = max(current, default=now // (window.window_us // WINDOW_SLICES) if window.slides else now)
+        current[number] = current.get(number, 0) - unused
+        return current
+    for number in sorted(current, reverse=window.age_us < 0):
+        if not window.slides and now - window.age_us < number:
+            continue  # it was booked in a window before this one
+        given = min(unused, current[number])
+        current[number] -= given
+        unused -= given
+    return {number: used for number, used in current.items() if used}
+
+
+def begin_windows(at: int, booked: Sequence[tuple[Mapping[int, int], WindowBooking]]) -> tuple[int, list[int]]:
+    """Return when the minimums of all windows can begin together, not before ``at``, and what is used of each then."""
+    while True:
+        begun = [begin_window(at, entries, window) for entries, window in booked]
+        latest = max((start for start, _ in begun), default=at)
+        if latest == at:
+            return at, [used for _, used in begun]
+        at = latest
+
+
+class Begun(NamedTuple):
+    """When a booking begins: the time of its rates and windows, and the amount that is granted of each window."""
+
+    start: int
+    windows: tuple[int, ...]
+    is_booked: bool = True
+
+
+def begin_lease(
+    now: int,
+    paused_until: int,
+    rates: Sequence[tuple[int, RateBooking]],
+    windows: Sequence[tuple[Mapping[int, int], WindowBooking]],
+) -> Begun:
+    """Return when rates that are booked up to some times, and windows that are in use, can begin together."""
+    start = next_start(now, paused_until, [pair for pair in rates if pair[1].duration_us])
+    wanted = [pair for pair in windows if pair[1].amount]
+    if not wanted:
+        return Begun(start, (0,) * len(windows))
+    earliest = max(start, now)
+    at, used = begin_windows(earliest, wanted)
+    if at > earliest:
+        start = at
+    if at > now + MAX_AHEAD_US:
+        return Begun(start, (0,) * len(windows), is_booked=False)
+    left = iter([window.allowed - amount for (_, window), amount in zip(wanted, used, strict=True)])
+    granted = tuple(
+        min(window.amount, max(next(left), window.minimum)) if window.amount else 0 for _, window in windows
+    )
+    return Begun(start, granted)
 
 
 # In the memory of one process
@@ -218,6 +387,7 @@ class _MemoryLimiter:
     clock_us: Callable[[], int]
     tats: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
+    windows: dict[str, dict[int, int]] = field(default_factory=dict)
     scopes: dict[str, _Scope] = field(default_factory=dict)
 
     def book(
@@ -227,14 +397,22 @@ class _MemoryLimiter:
         rates: Sequence[RateBooking],
         totals: Sequence[TotalBooking] = (),
         pause_us: int = 0,
+        *,
+        windows: Sequence[WindowBooking] = (),
+        also_alive_in: str = "",
+        leaves: bool = False,
     ) -> Lease:
         now = self.clock_us()
         state = self.scopes.setdefault(scope, _Scope())
         if pause_us:
             state.paused_until = max(state.paused_until, now + pause_us)
         booked = [(self.tats.get(rate.name, 0), rate) for rate in rates]
-        start = next_start(now, state.paused_until, [pair for pair in booked if pair[1].duration_us])
-        self.tats.update(zip((rate.name for rate in rates), next_tats(start, now, booked), strict=True))
+        counted = [(return_to_window(now, self.windows.get(window.name, {}), window), window) for window in windows]
+        start, shares, is_booked = begin_lease(now, state.paused_until, booked, counted)
+        tats = next_tats(start, now, booked, is_booked=is_booked)
+        self.tats.update(zip((rate.name for rate in rates), tats, strict=True))
+        for (entries, window), share in zip(counted, shares, strict=True):
+            self.windows[window.name] = book_window(now, max(start, now), entries, window, share) if share else entries
         granted, used = [], []
         for name, amount, limit in totals:
             before = self.totals.get(name, 0)
@@ -242,10 +420,15 @@ class _MemoryLimiter:
             self.totals[name] = before + granted[-1]
             used.append(self.totals[name])
         ahead = max((rate.duration_us for rate in rates), default=0)
-        state.report_alive(member, max(start, now) + ahead + MEMBER_TTL_US, now)
+        alive_until = alive_time(start, now, ahead)
+        for each in (scope, also_alive_in) if also_alive_in else (scope,):
+            known = self.scopes.setdefault(each, _Scope())
+            known.report_alive(member, alive_until, now)
+            if leaves:
+                known.forget(member)
         paused_us = max(state.paused_until - now, 0)
         counts = (len(state.workers_of_job), state.workers_of_job[member.job], len(state.members))
-        return Lease(start - now, paused_us, *counts, tuple(granted), tuple(used))
+        return Lease(start - now, paused_us, *counts, tuple(granted), tuple(used), shares)
 
     def leave(self, scope: str, member: Member) -> None:
         state = self.scopes.get(scope)

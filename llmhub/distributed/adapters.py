@@ -52,7 +52,7 @@ def spark(frame: Any, job: DistributedJob) -> Any:
     types = engine_module("pyspark.sql.pandas.types", "spark")
     job.require_store("Spark", one_host=_is_local_spark(frame))
     schema = types.from_arrow_schema(job.schema(types.to_arrow_schema(frame.schema)))
-    return frame.mapInArrow(partial(_map_spark_partition, job), schema)
+    return frame.mapInArrow(partial(_map_spark_partition, job.with_workers(_spark_workers(frame))), schema)
 
 
 def _map_spark_partition(job: DistributedJob, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -68,6 +68,14 @@ def _is_local_spark(frame: Any) -> bool:
     except Exception:  # noqa: BLE001 - Spark Connect has no context and raises one of several exceptions
         client = getattr(session, "client", None)
         return getattr(client, "host", None) in LOOPBACK
+
+
+def _spark_workers(frame: Any) -> int:
+    """Return how many tasks the executors run at once; 1 if they do not say, as with Spark Connect."""
+    try:
+        return int(frame.sparkSession.sparkContext.defaultParallelism)
+    except Exception:  # noqa: BLE001 - Spark Connect raises one of several exceptions
+        return 1
 
 
 # Ray
@@ -98,7 +106,7 @@ def ray(dataset: Any, job: DistributedJob, *, workers: int = 2, batch_rows: int 
     job.schema(_arrow_schema(dataset.schema()))
     return dataset.map_batches(
         _RayWorker,
-        fn_constructor_args=(job,),
+        fn_constructor_args=(job.with_workers(workers),),
         batch_format="pyarrow",
         batch_size=batch_rows,
         compute=data.ActorPoolStrategy(size=workers),
@@ -158,7 +166,7 @@ def _dask_frame(frame: Any, job: DistributedJob) -> Any:
     job.require_store("Dask", one_host=_is_local_dask())
     columns = pa.Schema.from_pandas(frame._meta, preserve_index=False)  # noqa: SLF001 - how Dask names it
     meta = _to_pandas(job.schema(columns).empty_table())
-    return frame.map_partitions(_map_dask_partition, job, meta=meta)
+    return frame.map_partitions(_map_dask_partition, job.with_workers(len(_dask_workers())), meta=meta)
 
 
 def _map_dask_partition(frame: Any, job: DistributedJob, partition_info: Any = None) -> Any:
@@ -181,6 +189,7 @@ def _dask_client(client: Any, job: DistributedJob, rows: Any) -> pa.Table:
     schema = job.schema(table.schema)
     # Record batches and pure=False: Dask takes slices of one table for equal values.
     parts = [(number, batch) for number, batch in enumerate(_blocks(table)) if batch.num_rows]
+    job = job.with_workers(len(client.scheduler_info()["workers"]))
     done = client.map(partial(_map_dask_batch, job), parts, pure=False)
     results = [batch for part in client.gather(done) for batch in part]
     return pa.Table.from_batches(results, schema=schema)
@@ -193,11 +202,16 @@ def _map_dask_batch(job: DistributedJob, part: tuple[int, pa.RecordBatch]) -> li
 
 def _is_local_dask() -> bool:
     """Return whether the workers of the current Dask client are on this host; without one they are threads of it."""
+    return _are_local(_dask_workers())
+
+
+def _dask_workers() -> list[str]:
+    """Return the addresses of the workers of the current Dask client."""
     try:
         client = importlib.import_module("distributed").default_client()
     except (ImportError, ValueError):
-        return True
-    return _are_local(client.scheduler_info()["workers"])
+        return []
+    return list(client.scheduler_info()["workers"])
 
 
 def _are_local(addresses: Iterable[str]) -> bool:
@@ -247,8 +261,9 @@ def joblib(frame: Any, job: DistributedJob, *, n_jobs: int = -1) -> pa.Table:
 
     table = frames.to_table(frame)
     schema = job.schema(table.schema)
-    parts = split_frame(table, effective_jobs(n_jobs))
-    calls = (library.delayed(_map_part)(job, first, part) for first, part in parts)
+    workers = effective_jobs(n_jobs)
+    parts = split_frame(table, workers)
+    calls = (library.delayed(_map_part)(job.with_workers(workers), first, part) for first, part in parts)
     done = library.Parallel(n_jobs=n_jobs, batch_size=1)(calls)
     return pa.Table.from_batches([batch for part in done for batch in part], schema=schema)
 

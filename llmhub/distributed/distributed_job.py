@@ -1,13 +1,16 @@
 """One picklable job: a prompt, a model and a hub, as a function from record batches to record batches.
 
 Workers share a budget, report progress and learn of a stop through the totals of the store's limiter
-(`llmhub.cache.shared_limiter`), with one store call a second for each worker.
+(`llmhub.cache.shared_limiter`). The bookings of shared rate limits carry all this along; a worker without them reports
+by itself, so often that all workers together make about one store call a second.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,20 +22,22 @@ from llmhub.api.options import Models, RowOptions, TablePrompt
 from llmhub.api.record_batches import check_keep, empty_results, stream_record_batches
 from llmhub.api.signatures import shows_options
 from llmhub.cache.modes import CacheMode, resolve_mode
-from llmhub.cache.shared_limiter import Member, SharedLimiter, TotalBooking
+from llmhub.cache.shared_limiter import Member, TotalBooking
 from llmhub.cache.store import StoreError, reach_of
 from llmhub.core.budget import NANO_PER_USD, Budget, nano_to_usd, parse_budget
 from llmhub.core.errors import invalid
 from llmhub.engine.event_loop import StopSignal
 from llmhub.engine.spending import SharedBudget
 from llmhub.engine.store_budget import StoreBudget
-from llmhub.hub import Hub, PickledKeys
+from llmhub.hub import Hub, PickledKeys, process_job
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REPORT_INTERVAL_S: Final = 1.0
-"""Time between two reports of a worker."""
+"""Time between two reports of all workers together."""
+MAX_REPORT_INTERVAL_S: Final = 8.0
+"""Longest time between two reports of a worker, and the time for which a report by a booking is enough."""
 UNLIMITED: Final = 1 << 60
 """The limit of totals that only count."""
 COUNTERS: Final = ("rows", "failed", "cached", "nano_usd", "wait_ms")
@@ -79,6 +84,7 @@ class DistributedJob:
     pay_again: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
+    workers: int = 1
     job_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __call__(self, batches: Iterable[pa.RecordBatch | pa.Table], *, partition: int = 0) -> Iterator[pa.RecordBatch]:
@@ -146,28 +152,35 @@ class DistributedJob:
         if lease is None:
             return JobProgress()
         rows, failed, cached, nano_usd, wait_ms, stop = lease.used
-        workers = lease.workers - 1  # this call counts as one
-        return JobProgress(rows, failed, cached, nano_to_usd(nano_usd), wait_ms / 1000, workers, stopping=stop > 0)
+        cost_usd = nano_to_usd(nano_usd)
+        return JobProgress(rows, failed, cached, cost_usd, wait_ms / 1000, lease.workers, stopping=stop > 0)
 
     def stop(self) -> None:
         """Let all workers send nothing more; they return what they have, and other rows as cancelled."""
         if self._book({"stop": 1}) is None:
             raise invalid("job", "workers are told to stop through the cache; pass Hub(cache=RedisCache(...))")
 
-    def _book(self, amounts: Mapping[str, int], member: Member | None = None) -> Any:
-        """Add to the counters of the job, and return all of them; ``None`` without a store that has them."""
-        limiter = self._limiter
-        if limiter is None:
-            return None
-        totals = [
-            TotalBooking(f"job {self.job_id} {name}", amounts.get(name, 0), UNLIMITED) for name in (*COUNTERS, "stop")
-        ]
-        return limiter.book(f"job {self.job_id}", member or Member("driver", self.job_id), [], totals)
+    def with_workers(self, count: int) -> DistributedJob:
+        """Return the job for a number of workers, unless it was given one (see `job`)."""
+        return self if self.workers > 1 or count <= 1 else replace(self, workers=count)
 
     @property
-    def _limiter(self) -> SharedLimiter | None:
+    def scope(self) -> str:
+        """The name of the job in the store."""
+        return f"job {self.job_id}"
+
+    def totals(self, amounts: Mapping[str, int]) -> list[TotalBooking]:
+        """Return the bookings that add to the counters of the job."""
+        names = (*COUNTERS, "stop")
+        return [TotalBooking(f"{self.scope} {name}", amounts.get(name, 0), UNLIMITED) for name in names]
+
+    def _book(self, amounts: Mapping[str, int]) -> Any:
+        """Add to the counters of the job, and return all of them; ``None`` without a store that has them."""
         store = self.hub.runtime.store
-        return store.limiter if store is not None else None
+        if store is None or store.limiter is None:
+            return None
+        driver = Member("driver", self.job_id)
+        return store.limiter.book(self.scope, driver, [], self.totals(amounts), leaves=True)
 
     @contextmanager
     def _worker(self) -> Iterator[_Worker]:
@@ -180,47 +193,80 @@ class DistributedJob:
 
 
 class _Worker:
-    """A worker's part in a job: its counters, its part of the budget, and whether it is to stop."""
+    """A worker's part in a job: its counters, its part of the budget, and whether it is to stop.
+
+    Its counts travel with the bookings of shared limits (`llmhub.engine.leased_limits.CarriedTotals`).
+    """
 
     def __init__(self, job: DistributedJob) -> None:
         self.stop = StopSignal()
         self.budget: SharedBudget | None = None
+        self.scope = job.scope
         self._job = job
-        self._member = Member("workers", secrets.token_hex(8))
         self._counts: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._limiter = job._limiter  # noqa: SLF001 - of this module
+        self._shared = job.hub.runtime.shared_limits
+        self._report_at = 0.0
+        self._workers = job.workers
         if job.budget is not None:
             self.budget = (
                 SharedBudget(job.budget)
-                if self._limiter is None
-                else StoreBudget(self._limiter, f"job {job.job_id}", job.budget)
+                if self._shared is None
+                else StoreBudget(self._shared.limiter, self.scope, job.budget)
             )
 
     def start(self) -> None:
-        """Report to the store every second, if there is one."""
-        if self._limiter is not None:
-            self._report()
-            self._thread = threading.Thread(target=self._run, name="llmhub-job", daemon=True)
-            self._thread.start()
+        """Report to the store from now on, if there is one."""
+        if self._shared is None:
+            return
+        if self._job.hub.job != process_job(os.getpid()):  # else the workers are threads of one process
+            self._job.hub.runtime.expect_workers(self._job.workers)
+        self._report()
+        self._shared.carried.append(self)
+        self._thread = threading.Thread(target=self._run, name="llmhub-job", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._ended.wait(REPORT_INTERVAL_S):
-            self._report()
+            if time.monotonic() >= self._report_at:
+                self._report()
 
-    def _report(self) -> None:
+    def _report(self, extra: Sequence[TotalBooking] = (), *, leaves: bool = False) -> None:
         """Add the counts to those of the job, and stop if the job is to stop."""
+        assert self._shared is not None  # noqa: S101 - for the type checker
+        taken = self.take()
+        try:
+            member, totals = self._shared.member, [*taken, *extra]
+            lease = self._shared.limiter.book(self.scope, member, [], totals, leaves=leaves)
+        except StoreError:
+            self.on_lost(taken)
+            self._report_at = time.monotonic() + REPORT_INTERVAL_S
+            return
+        self._workers = lease.workers
+        self._learn(lease.used)
+        self._report_at = time.monotonic() + min(self._workers * REPORT_INTERVAL_S, MAX_REPORT_INTERVAL_S)
+
+    def take(self) -> list[TotalBooking]:
+        """Return the counts since the last report."""
         with self._lock:
             counts, self._counts = self._counts, dict.fromkeys(COUNTERS, 0)
-        try:
-            lease = self._job._book(counts, self._member)  # noqa: SLF001 - of this module
-        except StoreError:
-            with self._lock:
-                self._counts = {name: self._counts[name] + counts[name] for name in COUNTERS}
-            return
-        if lease.used[-1] > 0 and not self.stop.requested:
+        return self._job.totals(counts)
+
+    def on_booked(self, used: tuple[int, ...]) -> None:
+        """Check the totals of the job from a booking that has carried the counts."""
+        self._report_at = time.monotonic() + MAX_REPORT_INTERVAL_S
+        self._learn(used)
+
+    def on_lost(self, taken: list[TotalBooking]) -> None:
+        """Restore what could not be added."""
+        with self._lock:
+            for name, booking in zip(COUNTERS, taken, strict=False):
+                self._counts[name] += booking.amount
+
+    def _learn(self, used: Sequence[int]) -> None:
+        if used[len(COUNTERS)] > 0 and not self.stop.requested:
             self.stop.request()
 
     def count_results(self, results: pa.Table) -> None:
@@ -245,15 +291,13 @@ class _Worker:
     def close(self) -> None:
         """Report a last time, and give back what is left of the budget."""
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._report()
-        if isinstance(self.budget, StoreBudget):
-            with suppress(StoreError):
-                self.budget.close()
-        if self._limiter is not None:
-            with suppress(StoreError):
-                self._limiter.leave(f"job {self._job.job_id}", self._member)
+        if self._shared is None or self._thread is None:
+            return
+        self._thread.join()
+        with suppress(ValueError):
+            self._shared.carried.remove(self)
+        others = any(each.scope == self.scope for each in tuple(self._shared.carried))
+        self._report(self.budget.unspent() if isinstance(self.budget, StoreBudget) else (), leaves=not others)
 
 
 @shows_options(RowOptions)
@@ -265,6 +309,7 @@ def job(
     keep: Sequence[str] = (),
     keys: PickledKeys = "worker",
     pay_again: bool = False,
+    workers: int = 1,
     **options: Unpack[RowOptions],
 ) -> DistributedJob:
     """Return a call over rows for the workers of an engine: `spark`, `ray`, `dask`, `joblib` and others.
@@ -282,6 +327,9 @@ def job(
         pickle of the job, which is then as secret as they are.
     pay_again
         Whether to run without a shared cache on engines that evaluate again.
+    workers
+        Number of worker processes, where the engine does not say: a worker that never reaches the cache uses this part
+        of the rate limits.
 
     Raises
     ------
@@ -300,6 +348,8 @@ def job(
     others: dict[str, Any] = dict(options)
     if others.pop("progress", None):
         raise invalid("progress", "is shown for a frame of this process only; call job.progress() for all workers")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise invalid("workers", f"must be an integer from 1, not {workers!r}")
     budget_usd = others.pop("budget_usd", None)
     hub = hub or current_hub()
     if keys != hub.keys:
@@ -312,4 +362,5 @@ def job(
         pay_again=pay_again,
         options=others,
         budget=None if budget_usd is None else parse_budget(budget_usd),
+        workers=workers,
     )

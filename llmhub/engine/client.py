@@ -179,7 +179,7 @@ class Client:
         )
         self.transport = Transport(transport)
         limiter = self.store.limiter if self.store is not None else None
-        shared = SharedLimits(limiter, job) if limiter is not None else None
+        self.shared_limits = shared = SharedLimits(limiter, job) if limiter is not None else None
         self.rate_limiter = RateLimiter(
             limits,
             time.monotonic,

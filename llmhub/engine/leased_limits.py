@@ -4,7 +4,10 @@ A lease is booked for as many calls as wait, at most for one second's worth of e
 workers share it, so that a limit is booked only some seconds ahead and every job gets an equal share. The next lease is
 booked shortly before the last slot of the present one. Unused slots are given back with the next booking.
 
-If the store is lost, each worker falls back to its part of the limits, as many as there were workers, never to none.
+The same call books what the calls may cost of a budget that processes share, and carries the counts of a job.
+
+If the store is lost, each worker falls back to its part of the limits, as many as there were workers, never to none. If
+the store was never reached, there are as many workers as the job said.
 """
 
 from __future__ import annotations
@@ -14,19 +17,31 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
-from itertools import islice
+from itertools import accumulate, islice
 from math import ceil, inf
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from llmhub.cache.shared_limiter import MICROSECONDS, Lease, Member, RateBooking, SharedLimiter, memory_limiter
+from llmhub.cache.shared_limiter import (
+    MAX_AHEAD_US,
+    MICROSECONDS,
+    Lease,
+    Member,
+    RateBooking,
+    SharedLimiter,
+    TotalBooking,
+    WindowBooking,
+    memory_limiter,
+)
 from llmhub.cache.store import StoreError
 from llmhub.core.provider import SECRET_FIELDS
 from llmhub.engine.call import Target
 from llmhub.engine.decision_log import RecordDecision
 from llmhub.engine.event_loop import run_in_thread
-from llmhub.engine.limits import DIMENSIONS, EPSILON, Limit, RateCost, TokenBucket, initial_states
+from llmhub.engine.limits import DIMENSIONS, EPSILON, Limit, RateCost, SlidingWindow, TokenBucket, initial_states
 
 MAX_LEASE_S: Final = 1.0
 """A lease is for at most what a limit restores in this time."""
@@ -43,8 +58,42 @@ FLUSH_S: Final = 0.5
 REFUSED_PAUSE_S: Final = 1.0
 """Pause after a rate-limit error without ``Retry-After``."""
 
+WINDOW_UNITS: Final = 1000
+"""Amounts of windows are booked in thousandths."""
+LEASES_PER_WINDOW: Final = 4
+"""A lease is for at most this part of a window, divided by the number of workers."""
+RECHECK_S: Final = 10.0
+"""Time after which the store is asked again for a window that was used up for long."""
+
 CallStore: TypeAlias = Callable[..., Awaitable[Any]]
 """Runs a blocking function with arguments and returns its result."""
+
+
+class LeasedBudget(Protocol):
+    """A budget that is booked together with leases."""
+
+    def missing(self, amount: int) -> TotalBooking | None:
+        """Return what to book so that calls that may cost ``amount`` fit; ``None`` if they do."""
+        ...
+
+    def add(self, granted: int) -> None:
+        """Add what the store has granted."""
+        ...
+
+    def expect(self, amount: int) -> None:
+        """Count a call that was admitted and is about to reserve ``amount``; negative if it was cancelled instead."""
+        ...
+
+
+class Reservation(NamedTuple):
+    """The most that a call may cost, and the shared budget that pays for it; in nano USD."""
+
+    budget: LeasedBudget
+    amount: int
+
+
+RESERVATIONS: Final[ContextVar[tuple[Reservation, ...]]] = ContextVar("llmhub_reservations", default=())
+"""What the call that is being admitted may cost."""
 
 
 class Waiting(Protocol):
@@ -55,15 +104,47 @@ class Waiting(Protocol):
         """The expected use of each limit."""
         ...
 
+    @property
+    def reservations(self) -> tuple[Reservation, ...]:
+        """The parts of shared budgets that it may cost."""
+        ...
 
-class _Rate(NamedTuple):
-    """One shared limit: its name in the store, what it counts, and the time in which it restores one unit."""
+
+class CarriedTotals(Protocol):
+    """Totals that travel with leases, such as the counts of a job. Called on the loop."""
+
+    @property
+    def scope(self) -> str:
+        """The scope in which they report this worker alive."""
+        ...
+
+    def take(self) -> list[TotalBooking]:
+        """Return what to add to the totals."""
+        ...
+
+    def on_booked(self, used: tuple[int, ...]) -> None:
+        """Check the totals."""
+        ...
+
+    def on_lost(self, taken: list[TotalBooking]) -> None:
+        """Restore what could not be booked."""
+        ...
+
+
+class _Limit(NamedTuple):
+    """One shared limit: its name in the store, what it counts, and how.
+
+    A rate restores one unit in ``interval_us``, and ``burst`` units may be used at once. A window has a length instead.
+    """
 
     name: str
     dimension: int
-    interval_us: float
-    burst: float
     reason: str
+    interval_us: float = 0.0
+    burst: float = 0.0
+    allowed: float = 0.0
+    window_us: int = 0
+    slides: bool = False
 
 
 @dataclass(slots=True)
@@ -74,6 +155,23 @@ class _Grant:
     calls: int
     left: list[float]
     used: list[float]
+
+
+class _Unused:
+    """Amounts of each limit that were booked and not used, and when the oldest of them began."""
+
+    __slots__ = ("amounts", "oldest")
+
+    def __init__(self, count: int) -> None:
+        self.amounts = [0.0] * count
+        self.oldest = [inf] * count
+
+    def add(self, index: int, amount: float, began: float) -> None:
+        self.amounts[index] += amount
+        self.oldest[index] = min(self.oldest[index], began)
+
+    def __bool__(self) -> bool:
+        return any(abs(amount) > EPSILON for amount in self.amounts)
 
 
 @dataclass(slots=True)
@@ -88,11 +186,17 @@ class SharedLimits:
         The job for which the client works.
     call_store
         Runs a blocking function of the store.
+    workers
+        Workers that share the limits, where the store cannot be asked.
+    carried
+        What leases carry along, in turn.
     """
 
     limiter: SharedLimiter
     job: str
     call_store: CallStore = run_in_thread
+    workers: int = 1
+    carried: deque[CarriedTotals] = field(default_factory=deque)
     member: Member = field(init=False)
     scopes: set[str] = field(default_factory=set)
 
@@ -110,11 +214,19 @@ class SharedLimits:
     ) -> LeasedLimits | None:
         """Return the shared limits that apply to a target; ``None`` if none does."""
         scope = account_scope(target)
-        rates = [rate for name, limit in limits.items() for rate in _rates(scope, name, limit)]
-        if not rates:
+        shared = [each for name, limit in limits.items() for each in _shared_limits(scope, name, limit)]
+        if not shared:
             return None
         self.scopes.add(scope)
-        return LeasedLimits(self, scope, rates, waiting, clock, events)
+        return LeasedLimits(self, scope, shared, waiting, clock, events)
+
+    def next_carried(self) -> CarriedTotals | None:
+        """Return what the next lease carries along."""
+        try:
+            self.carried.rotate(-1)
+            return self.carried[0]
+        except IndexError:  # another thread may remove the last one
+            return None
 
     def close(self) -> None:
         """Report that this worker needs no share any more."""
@@ -155,14 +267,6 @@ def lease_seconds(jobs: int, job_workers: int) -> float:
     return min(MAX_LEASE_S, of_job_s / job_workers)
 
 
-def is_shared(limit: Limit) -> bool:
-    """Return whether a declared limit is shared where the store has a limiter.
-
-    Windows of other kinds than a token bucket, and requests per day, count in each process.
-    """
-    return limit.shared and limit.window is TokenBucket
-
-
 def account_scope(target: Target) -> str:
     """Return the name of the account whose limits a target uses: provider, address and a digest of the credentials."""
     endpoint = target.endpoint
@@ -172,17 +276,19 @@ def account_scope(target: Target) -> str:
     return f"{target.provider.name} {digest}"
 
 
-def _rates(scope: str, name: str, limit: Limit) -> Iterable[_Rate]:
-    for dimension, state in initial_states(limit, 0.0) if is_shared(limit) else ():
+def _shared_limits(scope: str, name: str, limit: Limit) -> Iterable[_Limit]:
+    for dimension, state in initial_states(limit, 0.0) if limit.shared else ():
+        counts = DIMENSIONS[dimension]
+        where, reason = f"{scope} {name} {counts}", f"{counts}, declared for {name}"
         if isinstance(state, TokenBucket):
-            counts = DIMENSIONS[dimension]
-            yield _Rate(
-                f"{scope} {name} {counts}",
-                dimension,
-                MICROSECONDS / state.rate_per_s,
-                state.capacity,
-                f"{counts}, declared for {name}",
-            )
+            interval_us = MICROSECONDS / state.rate_per_s
+            yield _Limit(where, dimension, reason, interval_us, state.capacity)
+        else:
+            # A slot may be used some time after the lease began.
+            window_us = ceil((state.window_s + STALE_S) * MICROSECONDS)
+            slides = isinstance(state, SlidingWindow)
+            name_of_window = f"{where} in {state.window_s:g} s"
+            yield _Limit(name_of_window, dimension, reason, allowed=state.allowed, window_us=window_us, slides=slides)
 
 
 class LeasedLimits:
@@ -194,7 +300,7 @@ class LeasedLimits:
         The limiter of the client.
     scope
         The account.
-    rates
+    limits
         The limits, booked together.
     waiting
         The calls that wait for the target, first come first.
@@ -205,68 +311,76 @@ class LeasedLimits:
     """
 
     __slots__ = (
-        "_asking", "_clock", "_events", "_flush", "_grants", "_lease_calls", "_local", "_lost", "_pausing",
-        "_rates", "_scope", "_shared", "_unused", "_waiting", "job_workers", "jobs", "workers",
+        "_asking", "_clock", "_events", "_flush", "_grants", "_lease_calls", "_limits", "_local", "_lost", "_pausing",
+        "_reached", "_recheck_at", "_scope", "_shared", "_unused", "_used_up", "_used_up_until", "_waiting",
+        "job_workers", "jobs", "workers",
     )  # fmt: skip
 
     def __init__(
         self,
         shared: SharedLimits,
         scope: str,
-        rates: list[_Rate],
+        limits: list[_Limit],
         waiting: Collection[Waiting],
         clock: Callable[[], float],
         events: LeaseEvents,
     ) -> None:
         self.jobs = self.job_workers = self.workers = 1
-        self._shared, self._scope, self._rates, self._waiting = shared, scope, rates, waiting
+        self._shared, self._scope, self._limits, self._waiting = shared, scope, limits, waiting
         self._clock, self._events = clock, events
         self._grants: deque[_Grant] = deque()
-        self._unused = [0.0] * len(rates)
+        self._unused = _Unused(len(limits))
         self._asking: asyncio.Task[None] | None = None
         self._pausing: asyncio.Task[None] | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._local = memory_limiter(lambda: int(clock() * MICROSECONDS))
-        self._lost = False
+        self._lost = self._reached = False
         self._lease_calls = 0
+        self._used_up_until = self._recheck_at = -inf
+        self._used_up = ""
 
     @property
     def counts_tokens(self) -> bool:
         """Whether one of the limits counts tokens."""
-        return any(rate.dimension for rate in self._rates)
+        return any(limit.dimension for limit in self._limits)
 
     def wait(self, cost: RateCost, now: float) -> tuple[float, str]:
         """Return how long a call has to wait, infinitely if no lease is there for it, and for which limit."""
         while self._grants:
             grant = self._grants[0]
             at, reason = -inf, ""
-            for rate, left, used in zip(self._rates, grant.left, grant.used, strict=True):
-                amount = cost[rate.dimension]
+            for limit, left, used in zip(self._limits, grant.left, grant.used, strict=True):
+                amount = cost[limit.dimension]
                 if amount > left + EPSILON:
                     break
-                due = grant.start + (used + min(amount, rate.burst)) * rate.interval_us / MICROSECONDS
+                due = grant.start + (used + min(amount, limit.burst)) * limit.interval_us / MICROSECONDS
                 if due > at:
-                    at, reason = due, rate.reason
+                    at, reason = due, limit.reason
             else:
-                if now - at <= STALE_S + max(rate.burst * rate.interval_us for rate in self._rates) / MICROSECONDS:
+                if now - at <= STALE_S + max(limit.burst * limit.interval_us for limit in self._limits) / MICROSECONDS:
                     return max(at - now, 0.0), reason
             self._give_back(self._grants.popleft())
-        return inf, self._rates[0].reason
+        if now < self._recheck_at:
+            return self._used_up_until - now, self._used_up
+        return inf, self._limits[0].reason
 
     def take(self, cost: RateCost) -> None:
         """Use a slot of the present lease for a call that `wait` let pass."""
         grant = self._grants[0]
         grant.calls -= 1
-        for index, rate in enumerate(self._rates):
-            grant.left[index] -= cost[rate.dimension]
-            grant.used[index] += cost[rate.dimension]
+        for index, limit in enumerate(self._limits):
+            grant.left[index] -= cost[limit.dimension]
+            grant.used[index] += cost[limit.dimension]
         if grant.calls <= 0:
             self._give_back(self._grants.popleft())
 
-    def refund(self, unused: RateCost) -> None:
-        """Return what a call did not use of its estimate to the limits; negative amounts are booked."""
-        for index, rate in enumerate(self._rates):
-            self._unused[index] += unused[rate.dimension]
+    def refund(self, unused: RateCost, booked_at: float) -> None:
+        """Return what a call did not use of its estimate to the limits; negative amounts are booked.
+
+        ``booked_at`` is when the call was admitted.
+        """
+        for index, limit in enumerate(self._limits):
+            self._unused.add(index, unused[limit.dimension], booked_at - STALE_S)
         self._flush_later()
 
     def pause(self, pause_s: float) -> None:
@@ -283,38 +397,52 @@ class LeasedLimits:
             while self._grants:
                 self._give_back(self._grants.popleft())
             return
+        if self._clock() < self._recheck_at:
+            return
         granted = sum([grant.calls for grant in self._grants])
-        lead = max(LEAD_SLOTS, LEAD_S * MICROSECONDS / max(rate.interval_us for rate in self._rates))
+        slowest_us = max(limit.interval_us for limit in self._limits) or MICROSECONDS
+        lead = max(LEAD_SLOTS, LEAD_S * MICROSECONDS / slowest_us)
         # A worker with short leases must not hold two of them: it would get two shares.
         if granted < len(self._waiting) and granted <= min(lead, self._lease_calls // 2) and len(self._grants) <= 1:
-            self._start(self._book(self._next_calls(granted)))
+            calls = self._next_calls(granted)
+            self._start(self._book(calls, reserved_for=list(islice(self._waiting, granted + len(calls)))))
 
-    def _next_calls(self, granted: int) -> list[RateCost]:
-        """Return the costs of the waiting calls that the next lease is for."""
+    def _next_calls(self, granted: int) -> list[Waiting]:
+        """Return the waiting calls that the next lease is for."""
         # The first lease is for one call: its answer tells how many workers there are.
         lease_us = lease_seconds(self.jobs, self.job_workers) * MICROSECONDS if self._lease_calls else 0.0
-        booked_us = [0.0] * len(self._rates)
-        calls: list[RateCost] = []
+        parts = LEASES_PER_WINDOW * self.workers
+        booked = [0.0] * len(self._limits)
+        calls: list[Waiting] = []
         for waiter in islice(self._waiting, granted, None):
-            for index, rate in enumerate(self._rates):
-                booked_us[index] += waiter.cost[rate.dimension] * rate.interval_us
-            if calls and max(booked_us) > lease_us + 1:
+            is_full = False
+            for index, limit in enumerate(self._limits):
+                booked[index] += waiter.cost[limit.dimension]
+                is_full = is_full or (
+                    booked[index] * parts > limit.allowed
+                    if limit.window_us
+                    else booked[index] * limit.interval_us > lease_us + 1
+                )
+            if calls and (is_full or not lease_us):
                 break
-            calls.append(waiter.cost)
+            calls.append(waiter)
         return calls
 
     def _start(self, work: Any) -> None:
         self._asking = asyncio.get_running_loop().create_task(work)
 
-    async def _book(self, calls: Collection[RateCost], pause_us: int = 0) -> None:
-        """Book a lease for some calls, and give back what was not used."""
-        amounts = [sum([cost[rate.dimension] for cost in calls]) for rate in self._rates]
-        unused, self._unused = self._unused, [0.0] * len(self._rates)
-        lease = await self._lease(amounts, unused, pause_us)
+    async def _book(
+        self, calls: Collection[Waiting], pause_us: int = 0, *, reserved_for: Collection[Waiting] = ()
+    ) -> None:
+        """Book a lease for some calls, and give back what was not used.
+
+        Budgets are booked for ``reserved_for``, which includes the calls that have a lease and still wait.
+        """
+        unused, self._unused = self._unused, _Unused(len(self._limits))
+        lease = await self._lease(calls, unused, pause_us, reserved_for)
         now = self._clock()
         if calls:
-            self._lease_calls = len(calls)
-            self._grants.append(_Grant(now + lease.start_us / MICROSECONDS, len(calls), amounts, [0.0] * len(amounts)))
+            self._add_grant(calls, lease, now)
         if lease.paused_us:
             self._events.on_pause(now + lease.paused_us / MICROSECONDS)
         if asyncio.current_task() is self._asking:
@@ -322,32 +450,105 @@ class LeasedLimits:
         self._events.on_lease()
         self.ask()
 
-    async def _lease(self, amounts: list[float], unused: list[float], pause_us: int) -> Lease:
+    def _add_grant(self, calls: Collection[Waiting], lease: Lease, now: float) -> None:
+        """Use a lease for as many of the calls as it is enough for."""
+        start = now + lease.start_us / MICROSECONDS
+        windows = [index for index, limit in enumerate(self._limits) if limit.window_us]
+        if windows and lease.start_us > MAX_AHEAD_US and not any(lease.windows):
+            # One second more, so that this is always too long a wait.
+            self._used_up_until, self._recheck_at = start + 1.0, now + RECHECK_S
+            self._used_up = self._limits[windows[0]].reason
+            return
+        count = len(calls)
+        for index, granted in zip(windows, lease.windows, strict=True):
+            used = accumulate(_units(call.cost[self._limits[index].dimension]) for call in calls)
+            count = min(count, sum([amount <= granted for amount in used]))
+        amounts = self._amounts(list(calls)[:count])
+        for index, booked in enumerate(self._amounts(calls)):
+            if not self._limits[index].window_us:
+                self._unused.add(index, booked - amounts[index], start)
+        for index, granted in zip(windows, lease.windows, strict=True):
+            self._unused.add(index, granted / WINDOW_UNITS - amounts[index], start)
+        self._lease_calls = count
+        self._grants.append(_Grant(start, count, amounts, [0.0] * len(amounts)))
+
+    def _amounts(self, calls: Collection[Waiting]) -> list[float]:
+        """Return what calls use of each limit."""
+        return [sum([call.cost[limit.dimension] for call in calls]) for limit in self._limits]
+
+    async def _lease(
+        self, calls: Collection[Waiting], unused: _Unused, pause_us: int, reserved_for: Collection[Waiting]
+    ) -> Lease:
         """Return a lease of the store, or of this process's part of the limits where the store is lost."""
-        member = self._shared.member
+        member, shared = self._shared.member, self._shared
+        budgets: dict[LeasedBudget, int] = {}
+        for call in reserved_for:
+            for budget, amount in call.reservations:
+                budgets[budget] = budgets.get(budget, 0) + amount
+        wanted = [(budget, booking) for budget, amount in budgets.items() if (booking := budget.missing(amount))]
+        carrier = shared.next_carried()
+        taken = carrier.take() if carrier is not None else []
+        totals = [booking for _, booking in wanted] + taken
+        book = self._booking(calls, unused, 1, carrier.scope if carrier is not None else "")
         try:
-            rates = self._bookings(amounts, unused, 1)
-            lease: Lease = await self._shared.call_store(
-                self._shared.limiter.book, self._scope, member, rates, (), pause_us
+            lease: Lease = await shared.call_store(
+                partial(book, shared.limiter.book), self._scope, member, totals, pause_us
             )
         except Exception as error:  # noqa: BLE001 - a plugin's store may raise anything
+            if carrier is not None:
+                carrier.on_lost(taken)
+            if not self._reached:
+                self.workers = max(self.workers, shared.workers)
             self._set_lost(str(error) or type(error).__name__)
-            return self._local.book(self._scope, member, self._bookings(amounts, unused, self.workers), (), pause_us)
+            return self._booking(calls, unused, self.workers)(self._local.book, self._scope, member, (), pause_us)
         self._set_lost("")
+        self._reached = True
         self.jobs, self.job_workers, self.workers = lease.jobs, lease.job_workers, lease.workers
+        for (budget, _), granted in zip(wanted, lease.totals, strict=False):
+            budget.add(granted)
+        if carrier is not None:
+            carrier.on_booked(lease.used[len(wanted) :])
         return lease
 
-    def _bookings(self, amounts: list[float], unused: list[float], workers: int) -> list[RateBooking]:
-        """Return what to book where this many workers have a part of each limit of their own."""
-        return [
-            RateBooking(
-                rate.name,
-                ceil(amount * rate.interval_us * workers),
-                int(rate.burst * rate.interval_us),
-                int(back * rate.interval_us * workers),
+    def _booking(
+        self, calls: Collection[Waiting], unused: _Unused, workers: int, also_alive_in: str = ""
+    ) -> Callable[..., Lease]:
+        """Return a function that books calls where this many workers have a part of each limit of their own."""
+        now = self._clock()
+        rates: list[RateBooking] = []
+        windows: list[WindowBooking] = []
+        amounts, first = self._amounts(calls), next(iter(calls), None)
+        for limit, amount, back, oldest in zip(self._limits, amounts, unused.amounts, unused.oldest, strict=True):
+            if limit.window_us:
+                units = sum([_units(call.cost[limit.dimension]) for call in calls])
+                minimum = _units(first.cost[limit.dimension]) if first is not None else 0
+                allowed = max(int(limit.allowed * WINDOW_UNITS / workers), 1)
+                age_us = int((now - oldest) * MICROSECONDS) if oldest < inf else 0
+                unused_units = int(back * WINDOW_UNITS // 1)
+                windows.append(
+                    WindowBooking(
+                        limit.name, units, minimum, allowed, limit.window_us, limit.slides, unused_units, age_us
+                    )
+                )
+                continue
+            rates.append(
+                RateBooking(
+                    limit.name,
+                    ceil(amount * limit.interval_us * workers),
+                    int(limit.burst * limit.interval_us),
+                    int(back * limit.interval_us * workers),
+                )
             )
-            for rate, amount, back in zip(self._rates, amounts, unused, strict=True)
-        ]
+        # Limiters of plugins need not know more than rates, as long as nothing else is asked of them.
+        others: dict[str, Any] = {"windows": windows} if windows else {}
+        if also_alive_in:
+            others["also_alive_in"] = also_alive_in
+
+        def book(limiter: Any, scope: str, member: Member, totals: Any, pause_us: int) -> Lease:
+            lease: Lease = limiter(scope, member, rates, totals, pause_us, **others)
+            return lease
+
+        return book
 
     def _set_lost(self, error: str) -> None:
         """Log a decision when the store is lost or comes back."""
@@ -360,7 +561,7 @@ class LeasedLimits:
 
     def _give_back(self, grant: _Grant) -> None:
         for index, left in enumerate(grant.left):
-            self._unused[index] += max(left, 0.0)
+            self._unused.add(index, max(left, 0.0), grant.start)
         if any(left > EPSILON for left in grant.left):
             self._flush_later()
 
@@ -371,5 +572,10 @@ class LeasedLimits:
     def _flush_now(self) -> None:
         """Return unused amounts to the limits, unless a booking has done so."""
         self._flush = None
-        if any(abs(unused) > EPSILON for unused in self._unused) and self._asking is None and not self._waiting:
+        if self._unused and self._asking is None and not self._waiting:
             self._start(self._book(()))
+
+
+def _units(amount: float) -> int:
+    """Return an amount of a window in the units in which it is booked."""
+    return ceil(amount * WINDOW_UNITS - EPSILON)

@@ -211,7 +211,7 @@ class Limit:
     shared
         Whether all processes whose hubs have the same cache use this limit together, if the cache is a `DiskCache`, a
         `RedisCache` or a `TieredCache` with one of them. Limits of an account are told apart by provider, address and
-        credentials. ``rpd`` and the other windows than `TokenBucket` count in each process.
+        credentials.
 
     Examples
     --------

@@ -38,7 +38,14 @@ from llmhub.engine.adaptive_limit import (
 )
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
 from llmhub.engine.decision_log import RecordDecision
-from llmhub.engine.leased_limits import REFUSED_PAUSE_S, LeasedLimits, LeaseEvents, SharedLimits, is_shared
+from llmhub.engine.leased_limits import (
+    REFUSED_PAUSE_S,
+    RESERVATIONS,
+    LeasedLimits,
+    LeaseEvents,
+    Reservation,
+    SharedLimits,
+)
 from llmhub.engine.limits import (
     DIMENSIONS,
     NO_COST,
@@ -48,7 +55,6 @@ from llmhub.engine.limits import (
     LearnedLimit,
     Limit,
     RateCost,
-    TokenBucket,
     WindowState,
     add_costs,
     estimate_cost,
@@ -172,6 +178,7 @@ class _Waiter(NamedTuple):
     cost: RateCost
     granted: asyncio.Future[Permit | Wait]
     slot: Slot | None
+    reservations: tuple[Reservation, ...] = ()
 
 
 class TargetLimiter:
@@ -266,9 +273,7 @@ class RateLimiter:
 
     def _states_of_process(self, limit: Limit) -> list[tuple[int, WindowState]]:
         """Return the windows of a declared limit that are not shared with other processes."""
-        is_leased = self._shared is not None and is_shared(limit)
-        states = initial_states(limit, self._clock())
-        return [pair for pair in states if not (is_leased and isinstance(pair[1], TokenBucket))]
+        return [] if self._shared is not None and limit.shared else initial_states(limit, self._clock())
 
     def _lease_limits(self, limiter: TargetLimiter, target: Target, names: Collection[str]) -> None:
         """Let a limiter use leases of the limits that processes share."""
@@ -311,6 +316,7 @@ class RateLimiter:
         if not self._waiting and (slot is None or not slot.released):
             permit = self._try_acquire(limiter, cost, now)
             if isinstance(permit, Permit):
+                _expect(RESERVATIONS.get(), 1)
                 return permit
         waiter, expiry = self._enqueue(limiter, cost, now, slot)
         self._admit_waiters()
@@ -320,6 +326,7 @@ class RateLimiter:
             return await waiter.granted
         except asyncio.CancelledError:
             if waiter.granted.done() and not waiter.granted.cancelled() and isinstance(waiter.granted.result(), Permit):
+                _expect(waiter.reservations, -1)
                 self.release(limiter)
             self._admit_waiters()
             raise
@@ -333,7 +340,7 @@ class RateLimiter:
         """Let a call wait; return it, and the timer of its deadline if it is a retry."""
         loop, retried = asyncio.get_running_loop(), RETRIED_CALL.get()
         ticket = next(self._tickets) + (BULK_TICKETS if BULK_LANE.get() else 0)
-        waiter = _Waiter(ticket, cost, loop.create_future(), slot)
+        waiter = _Waiter(ticket, cost, loop.create_future(), slot, RESERVATIONS.get())
         _insert(limiter.waiters, waiter)
         self._waiting.add(limiter)
         if retried is None or retried.deadline == inf:
@@ -440,6 +447,7 @@ class RateLimiter:
                     continue
                 limiter.waiters.remove(waiter)
                 waiter.granted.set_result(result)
+                _expect(waiter.reservations, int(isinstance(result, Permit)))
             if not limiter.waiters:
                 limiters.discard(limiter)
         for limiter in self._waiting:
@@ -500,7 +508,7 @@ class RateLimiter:
             if limit.dimension and limit.learned_at < permit.granted_at:
                 limit.state = refund(limit.state, unused[limit.dimension], permit.granted_at)
         if limiter.leased is not None:
-            limiter.leased.refund(RateCost(*unused))
+            limiter.leased.refund(RateCost(*unused), permit.granted_at)
 
     def _learn(self, limiter: TargetLimiter, info: RateLimitInfo, permit: Permit, now: float) -> None:
         """Update the learned limits from a reply."""
@@ -560,6 +568,12 @@ class RateLimiter:
             if limiter.leased is not None:
                 limiter.leased.pause(pause_s)
             self._record_decision("pause", limiter.name, "rate-limit errors", wait_s=pause_s)
+
+
+def _expect(reservations: Collection[Reservation], sign: int) -> None:
+    """Count a call in the budgets in which it is about to reserve its part; not if it was cancelled before."""
+    for budget, amount in reservations:
+        budget.expect(sign * amount)
 
 
 def _insert(waiters: deque[_Waiter], waiter: _Waiter) -> None:

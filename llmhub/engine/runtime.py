@@ -20,6 +20,7 @@ from llmhub.engine.embedding import EmbedResult, EmbedSpec, run_embeddings
 from llmhub.engine.event_loop import StopSignal, background_loop
 from llmhub.engine.fan_out import run_fan_out
 from llmhub.engine.fan_out_types import FanOutResult, FanOutSpec, Sender
+from llmhub.engine.leased_limits import SharedLimits
 from llmhub.engine.observer import Observers, decision_observer, no_observers
 from llmhub.engine.spending import Budgets, SharedBudget
 from llmhub.engine.store_access import StoreAccess
@@ -91,6 +92,17 @@ class Runtime:
     def store(self) -> Store | None:
         """The open store."""
         return self.client.store
+
+    @property
+    def shared_limits(self) -> SharedLimits | None:
+        """The limits that the open client shares with other processes; ``None`` if its store has no limiter."""
+        return self.client.shared_limits
+
+    def expect_workers(self, count: int) -> None:
+        """Use this part of the shared limits as long as the store cannot be asked how many workers there are."""
+        shared = self.shared_limits
+        if shared is not None:
+            shared.workers = max(shared.workers, count)
 
     def state(self) -> ClientState | None:
         """Return what the open client is doing now; ``None`` if none is open. Any thread may ask."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
-from typing import Final
+from typing import Final, cast
 
 from returns.pipeline import is_successful
 from returns.result import Failure
@@ -33,6 +33,7 @@ from llmhub.core.errors import (
 from llmhub.core.pricing import Price, compute_cost_nano_usd, cost_bound_nano_usd, input_token_bound, output_token_bound
 from llmhub.core.types import CacheMark, CompletionRequest
 from llmhub.engine.call import Answer, Call, Middleware, Send, Target
+from llmhub.engine.leased_limits import RESERVATIONS, LeasedBudget, Reservation
 from llmhub.providers.prices import find_price, find_served_price
 from llmhub.providers.registry import model_metadata
 
@@ -82,6 +83,9 @@ class TargetPrices:
 
 class SharedBudget:
     """A budget shared by calls in flight, with a first-in first-out queue of waiting calls. Use it on one loop only."""
+
+    is_leased = False
+    """Whether processes share it through a store, so that it is booked together with rate limits."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -240,7 +244,15 @@ def budget_middleware(budgets: Budgets, prices: TargetPrices, rate_limit: Middle
                         Fraction(cost, nominal), overruns.get(call.target.name, Fraction(1))
                     )
 
-            return await rate_limit(_reserve_and_send(own.shared, max_cost, prices, send, on_cost))(call)
+            send_admitted = rate_limit(_reserve_and_send(own.shared, max_cost, prices, send, on_cost))
+            leased = [budget for budget in own.shared if budget.is_leased]
+            if not leased:
+                return await send_admitted(call)
+            token = RESERVATIONS.set(tuple(Reservation(cast("LeasedBudget", budget), max_cost) for budget in leased))
+            try:
+                return await send_admitted(call)
+            finally:
+                RESERVATIONS.reset(token)
 
         return send_within_budget
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from llmhub.cache.shared_limiter import (
     RateBooking,
     SharedLimiter,
     TotalBooking,
+    WindowBooking,
     memory_limiter,
 )
 from llmhub.cache.sqlite_limiter import open_limiter
@@ -32,7 +36,7 @@ TOLERANCE_US = 900_000
 @pytest.fixture(params=["memory", "disk", "redis", "tier"])
 def limiter(request: pytest.FixtureRequest, make_cache: Callable[..., Any]) -> Iterator[SharedLimiter]:
     if request.param == "memory":
-        yield memory_limiter(lambda: 1_000 * SECOND)
+        yield memory_limiter(lambda: int(time.time() * SECOND))
         return
     store = make_cache(request.param).open()
     yield store.limiter
@@ -106,6 +110,106 @@ def test_totals_are_granted_as_far_as_they_go(limiter: SharedLimiter) -> None:
     assert limiter.book("s", B, [], [TotalBooking("usd", 70, 100)]).totals == (20,)
 
 
+def window(
+    amount: int,
+    *,
+    minimum: int | None = None,
+    allowed: int = 100,
+    seconds: float = 1200,
+    slides: bool = True,
+    **back: int,
+) -> WindowBooking:
+    least = amount if minimum is None else minimum
+    return WindowBooking("window", amount, least, allowed, int(seconds * SECOND), slides, **back)
+
+
+@pytest.mark.parametrize("slides", [True, False])
+def test_a_window_grants_what_is_left_and_then_begins_when_it_is_over(limiter: SharedLimiter, slides: bool) -> None:
+    first = limiter.book("s", A, [], windows=[window(80, slides=slides)])
+    assert (first.start_us, first.windows) == (0, (80,))
+    second = limiter.book("s", B, [rate(1, burst=5)], windows=[window(50, minimum=1, slides=slides)])
+    assert (second.windows, second.start_us) == ((20,), -5 * SECOND)
+    third = limiter.book("s", B, [rate(1)], windows=[window(50, slides=slides)])
+    slice_us = 20 * SECOND
+    assert third.windows == (50,)
+    assert 0 <= third.start_us - 1200 * SECOND + TOLERANCE_US <= slice_us + 2 * TOLERANCE_US
+    assert limiter.book("s", A, [rate(1)]).start_us > third.start_us  # they begin together
+
+
+def test_what_could_begin_only_tomorrow_is_not_booked(limiter: SharedLimiter) -> None:
+    day = {"allowed": 10, "seconds": 86_400.0}
+    limiter.book("s", A, [], windows=[window(9, **day)])  # type: ignore[arg-type]
+    refused = limiter.book("s", A, [rate(10)], windows=[window(2, **day)])  # type: ignore[arg-type]
+    assert refused.start_us > 86_000 * SECOND
+    assert refused.windows == (0,)
+    accepted = limiter.book("s", A, [rate(10)], windows=[window(1, **day)])  # type: ignore[arg-type]
+    assert (accepted.start_us, accepted.windows) == (0, (1,))
+
+
+@pytest.mark.parametrize("slides", [True, False])
+def test_what_is_not_used_of_a_window_is_given_back(limiter: SharedLimiter, slides: bool) -> None:
+    limiter.book("s", A, [], windows=[window(100, slides=slides)])
+    lease = limiter.book("s", A, [], windows=[window(50, minimum=1, slides=slides, unused=30, age_us=0)])
+    assert (lease.start_us, lease.windows) == (0, (30,))
+    limiter.book("s", A, [], windows=[window(0, slides=slides, unused=10, age_us=0)])
+    limiter.book("s", A, [], windows=[window(0, slides=slides, unused=-4, age_us=0)])
+    assert limiter.book("s", A, [], windows=[window(50, minimum=1, slides=slides)]).windows == (6,)
+    later = limiter.book("s", A, [], windows=[window(50, slides=slides)])
+    assert later.start_us > 1100 * SECOND
+    limiter.book("s", A, [], windows=[window(0, slides=slides, unused=50, age_us=-later.start_us)])
+    limiter.book("s", A, [], windows=[window(0, slides=slides, unused=50, age_us=0)])
+    lease = limiter.book("s", A, [], windows=[window(50, minimum=1, slides=slides)])
+    assert (lease.start_us, lease.windows) == (0, (50,))
+
+
+def test_a_worker_is_alive_in_a_second_scope(limiter: SharedLimiter) -> None:
+    limiter.book("s", A, [rate(1)], also_alive_in="job")
+    limiter.book("s", B, [])
+    assert limiter.book("job", Member("driver", "d"), []).workers == 2
+    limiter.book("s", A, [], [TotalBooking("usd", 3, 10)], also_alive_in="job", leaves=True)
+    assert limiter.book("job", Member("driver", "d"), [], leaves=True).workers == 0
+    lease = limiter.book("s", B, [], [TotalBooking("usd", 0, 10)])
+    assert (lease.workers, lease.jobs, lease.used) == (1, 1, (3,))
+
+
+def random_bookings(seed: int) -> Iterator[dict[str, Any]]:
+    draw = Random(seed)
+    for _ in range(40):
+        windows = [
+            WindowBooking(
+                f"{'sliding' if slides else 'fixed'} window",
+                amount := draw.choice([0, draw.randint(1, 90)]),
+                draw.randint(1, amount) if amount else 0,
+                100,
+                1200 * SECOND,
+                slides,
+                draw.choice([0, 0, draw.randint(-20, 40)]),
+                draw.choice([0, 30, -600]) * SECOND,
+            )
+            for slides in (True, False)
+            if draw.random() < 0.7
+        ]
+        rates = [rate(draw.randint(0, 60), 5, unused=draw.choice([0, 10]))] * draw.randint(0, 1)
+        yield {"rates": rates, "windows": windows}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_store_has_the_same_arithmetic(limiter: SharedLimiter, seed: int) -> None:
+    slice_us = 20 * SECOND
+    while True:
+        scale = uuid4().hex
+        memory = memory_limiter(lambda: int(time.time() * SECOND))
+        began, pairs = time.time() * SECOND // slice_us, []
+        for booking in random_bookings(seed):
+            named = {kind: [each._replace(name=scale + each.name) for each in booking[kind]] for kind in booking}
+            pairs.append([store.book(scale, A, **named) for store in (memory, limiter)])
+        if limiter.book(scale, A, []).workers and began == time.time() * SECOND // slice_us:
+            break  # else a slice ended in between
+    for expected, lease in pairs:
+        assert lease.start_us == pytest.approx(expected.start_us, abs=TOLERANCE_US)
+        assert lease.windows == expected.windows
+
+
 def test_workers_of_two_stores_share_limits(make_cache: Callable[..., Any]) -> None:
     for kind in ("disk", "redis"):
         first, second = make_cache(kind).open(), make_cache(kind).open()
@@ -172,3 +276,20 @@ def test_no_more_than_the_burst_and_the_rate_begins_by_any_time(
     for index, (begin, _) in enumerate(begins):
         booked = sum(amount for _, amount in begins[:index])
         assert booked * SECOND <= begin - 100 * SECOND + burst * SECOND
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(0, 40), st.integers(0, 9)), max_size=30))
+def test_a_sliding_window_never_sees_more_than_its_allowance(bookings: list[tuple[int, int, int, int]]) -> None:
+    now, length = [100_000 * SECOND], 60 * SECOND
+    limiter = memory_limiter(lambda: now[0])
+    used: list[tuple[int, int]] = []
+    for amount, minimum, elapsed, unused in bookings:
+        now[0] += elapsed * SECOND // 3
+        lease = limiter.book("s", A, [], windows=[window(amount, minimum=min(minimum, amount), allowed=60, seconds=60)])
+        (granted,) = lease.windows
+        assert min(minimum, amount) <= granted <= amount
+        back = min(unused, granted - 1)
+        used.append((now[0] + lease.start_us, granted - back))
+        limiter.book("s", A, [], windows=[window(0, allowed=60, seconds=60, unused=back, age_us=-lease.start_us)])
+    for begin, _ in used:
+        assert sum(amount for at, amount in used if begin <= at < begin + length) <= 60

@@ -12,15 +12,17 @@ import pytest
 from returns.result import Failure
 
 import llmhub
-from llmhub.cache.shared_limiter import Lease, SharedLimiter, memory_limiter
+from llmhub.cache.shared_limiter import Lease, Member, SharedLimiter, TotalBooking, memory_limiter
 from llmhub.cache.store import StoreError
+from llmhub.core.budget import Budget
 from llmhub.core.errors import RateLimited
 from llmhub.core.provider import Endpoint
 from llmhub.engine.call import Answer, Target
 from llmhub.engine.decision_log import DecisionLog
-from llmhub.engine.leased_limits import SharedLimits, account_scope
-from llmhub.engine.limits import DIMENSIONS, Limit, RateCost, SlidingWindow
+from llmhub.engine.leased_limits import RESERVATIONS, Reservation, SharedLimits, account_scope
+from llmhub.engine.limits import FixedWindow, Limit, RateCost, SlidingWindow
 from llmhub.engine.rate_limiter import Permit, RateLimiter
+from llmhub.engine.store_budget import StoreBudget
 from llmhub.providers.registry import PROVIDERS
 from llmhub.sim import Latency, SimLimit, Simulator, SimulatorThread, serving
 
@@ -40,6 +42,7 @@ class Workers:
     lost: bool = False
     sent_at: list[tuple[float, str]] = field(default_factory=list)
     logs: list[DecisionLog] = field(default_factory=list)
+    shared: list[SharedLimits] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.memory = memory_limiter(lambda: int(self.clock() * 1e6))
@@ -52,11 +55,11 @@ class Workers:
         lease: Lease = book(*arguments)
         return lease
 
-    def worker(self, job: str = "job") -> RateLimiter:
+    def worker(self, job: str = "job", expected: int = 1) -> RateLimiter:
         limiter = SharedLimiter(book=self.memory.book, leave=self.memory.leave)
         self.logs.append(DecisionLog(self.clock))
-        shared = SharedLimits(limiter, job, self.call_store)
-        return RateLimiter(self.limits, self.clock, self.logs[-1].record, shared=shared)
+        self.shared.append(SharedLimits(limiter, job, self.call_store, expected))
+        return RateLimiter(self.limits, self.clock, self.logs[-1].record, shared=self.shared[-1])
 
     async def send(self, worker: RateLimiter, name: str = "", cost: RateCost = RateCost()) -> Permit:  # noqa: B008
         permit = await worker.acquire(worker.for_target(TARGET), cost, self.clock())
@@ -150,7 +153,7 @@ def test_tokens_are_booked_with_requests_and_what_is_not_used_is_given_back(virt
             workers.sent_at.append((workers.clock(), ""))
             await asyncio.sleep(0.1)
             assert target.leased is not None
-            target.leased.refund(RateCost(0.0, 900.0, 0.0, 0.0))  # a tenth was used
+            target.leased.refund(RateCost(0.0, 900.0, 0.0, 0.0), permit.granted_at)  # a tenth was used
             worker.release(target)
 
     workers = simulate(virtual, work)
@@ -213,16 +216,98 @@ def test_a_lost_store_leaves_each_worker_its_part_of_the_limit(virtual: Any) -> 
     assert 1400 / max(time for time, _ in workers.sent_at) >= 0.9 * PERMITTED_PER_S
 
 
-def test_only_token_buckets_are_shared(virtual: Any) -> None:
+@pytest.mark.parametrize("window", [SlidingWindow, FixedWindow])
+def test_windows_are_shared(virtual: Any, window: Any) -> None:
     async def work(workers: Workers) -> None:
-        own = [Limit(rpm=60, window=SlidingWindow), Limit(rpm=60, shared=False), Limit(rpd=100)]
-        for limit in own:
-            workers.limits = {"openai": limit}
-            assert workers.worker().for_target(TARGET).leased is None
-        workers.limits = {"openai": Limit(rpd=100, tpm=1000)}
-        target = workers.worker().for_target(TARGET)
-        assert target.leased is not None
-        assert [DIMENSIONS[limit.dimension] for limit in target.limits] == ["requests"]
+        workers.limits = {"openai": Limit(rpm=100, window=window)}
+        await asyncio.gather(*(workers.run(workers.worker(), 60) for _ in range(4)))
+
+    workers = simulate(virtual, work)
+    assert len(workers.sent_at) == 240
+    assert workers.most_in(60.0) <= 100
+    times = sorted(time for time, _ in workers.sent_at)
+    assert times[99] <= 2.0  # an allowance is used as fast as possible
+    assert times[-1] <= 2 * 61.0 * (1 + 1 / 60) + 2.0
+    assert workers.store_calls <= 120
+
+
+def test_the_allowance_of_a_day_is_shared_and_what_exceeds_it_fails(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        workers.limits = {"openai": Limit(rpd=100, rpm=6000)}
+
+        async def send(worker: RateLimiter) -> str:
+            permit = await worker.acquire(worker.for_target(TARGET), RateCost(), workers.clock())
+            if isinstance(permit, Permit):
+                await asyncio.sleep(0.2)
+                worker.release(worker.for_target(TARGET))
+                return "sent"
+            assert "requests, declared for openai" in permit.reason
+            assert 86_000 < permit.wait_s < 90_000
+            return "refused"
+
+        results = await asyncio.gather(*(send(worker) for worker in [workers.worker() for _ in range(3)] * 50))
+        assert (results.count("sent"), results.count("refused")) == (100, 50)
+        assert workers.clock() < 20.0
+        calls = workers.store_calls
+        assert [await send(workers.worker()) for _ in range(2)] == ["refused", "refused"]
+        assert workers.store_calls <= calls + 4
+        await asyncio.sleep(87_900)
+        assert await send(workers.worker()) == "sent"
+
+    simulate(virtual, work)
+
+
+def test_a_worker_that_never_reached_the_store_uses_its_part_of_the_limit(virtual: Any) -> None:
+    async def work(workers: Workers) -> None:
+        workers.lost = True
+        await asyncio.gather(*(workers.run(workers.worker(expected=4), 100) for _ in range(4)))
+
+    workers = simulate(virtual, work)
+    assert 400 / max(time for time, _ in workers.sent_at) <= 1.1 * PERMITTED_PER_S
+    assert workers.most_in(60.0) <= 1.1 * RPM
+
+
+def test_budgets_are_booked_and_counts_are_carried_in_the_same_store_call(virtual: Any) -> None:
+    class Counts:
+        scope = "job 1"
+        booked: list[int]
+
+        def __init__(self) -> None:
+            self.booked = []
+
+        def take(self) -> list[TotalBooking]:
+            return [TotalBooking("rows", 7, 1 << 60)]
+
+        def on_booked(self, used: tuple[int, ...]) -> None:
+            self.booked += used
+
+        def on_lost(self, taken: list[TotalBooking]) -> None:
+            raise AssertionError
+
+    async def work(workers: Workers) -> None:
+        worker, counts = workers.worker(), Counts()
+        workers.shared[-1].carried.append(counts)
+        limiter = SharedLimiter(book=workers.memory.book, leave=workers.memory.leave)
+        budget = StoreBudget(limiter, "b", Budget(10_000))
+        own_calls: list[int] = []
+        budget._book = own_calls.append  # type: ignore[method-assign,assignment]
+
+        async def send() -> bool:
+            RESERVATIONS.set((Reservation(budget, 40),))
+            await workers.send(worker)
+            if not await budget.reserve(40):
+                return False
+            budget.reconcile(40, 30)
+            return True
+
+        results = await asyncio.gather(*(asyncio.create_task(send()) for _ in range(200)))
+        assert all(results)
+        assert own_calls == []
+        assert budget.budget.spent == 200 * 30
+        assert counts.booked == [7 * (n + 1) for n in range(len(counts.booked))]
+        assert len(counts.booked) == workers.store_calls
+        assert workers.store_calls / workers.clock() <= 1.5
+        assert limiter.book("job 1", Member("driver", "d"), [], leaves=True).workers == 1
 
     simulate(virtual, work)
 
